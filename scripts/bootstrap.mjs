@@ -1,0 +1,80 @@
+// Brings a bare clone to the point where `bin/aerostat` runs: installs the locked dependencies when they
+// are missing or older than the lock file, and compiles `src/` when it is newer than `dist/`.
+// It uses nothing but Node itself, so it can be the first thing that ever runs in a clone.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+const INSTALL_STAMP = join(root, 'node_modules', '.aerostat-installed');
+const BUILD_STAMP = join(root, 'dist', '.aerostat-built');
+
+/** Runs a program of the project with inherited output; ends this process with its code if it fails. */
+export function run(command, args, options = {}) {
+  const result = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  if (result.error) {
+    console.error(`aerostat: cannot start ${command}: ${result.error.message}`);
+    process.exit(1);
+  }
+  if (result.status !== 0) process.exit(result.status ?? 1);
+}
+
+/** Path of a program that a dependency brought. */
+export const bin = name => join(root, 'node_modules', '.bin', name);
+
+const mtime = path => (existsSync(path) ? statSync(path).mtimeMs : 0);
+
+function newest(directory) {
+  let latest = 0;
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    latest = Math.max(latest, entry.isDirectory() ? newest(path) : mtime(path));
+  }
+  return latest;
+}
+
+function stamp(path) {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, '');
+}
+
+export function install() {
+  if (mtime(INSTALL_STAMP) >= Math.max(mtime(join(root, 'package-lock.json')), 1)) return;
+  console.error('aerostat: installing dependencies');
+  // `npm install --no-save` rather than `npm ci`: it honours the lock file, and it survives a registry
+  // mirror that lacks an optional package of a platform other than this one.
+  run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'], {
+    stdio: ['ignore', 2, 2],
+  });
+  stamp(INSTALL_STAMP);
+}
+
+export function build({ force = false } = {}) {
+  const built = mtime(BUILD_STAMP);
+  const inputs = Math.max(
+    newest(join(root, 'src')),
+    mtime(join(root, 'tsconfig.json')),
+    mtime(INSTALL_STAMP),
+  );
+  if (!force && built >= inputs) return;
+  console.error('aerostat: compiling');
+  run(bin('tsc'), ['-p', 'tsconfig.json'], { stdio: ['ignore', 2, 2] });
+  stamp(BUILD_STAMP);
+}
+
+export function bootstrap() {
+  const major = Number(process.versions.node.split('.')[0]);
+  if (major < 20) {
+    console.error(`aerostat: Node ${process.versions.node} is too old; install Node 20 or newer.`);
+    process.exit(1);
+  }
+  install();
+  build();
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  install();
+  build({ force: process.argv.includes('--build') });
+}

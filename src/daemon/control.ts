@@ -1,0 +1,196 @@
+/**
+ * What the control plane may ask of a host of guests: the contract between the daemon, which implements it,
+ * and whoever steers (HTTP API, commands, policies). Sizes are bytes, times milliseconds, and what is not
+ * known is null, never guessed.
+ */
+import { AerostatError } from '../sys/error.ts';
+
+/** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
+export type FeatureName = string;
+
+/** When inflated pages go back to the host. `per-page` is the naive way, for comparison. */
+export type DiscardMode = 'auto' | 'before-ack' | 'after-ack' | 'none' | 'per-page';
+
+export const DISCARD_MODES: readonly DiscardMode[] = ['auto', 'before-ack', 'after-ack', 'none', 'per-page'];
+
+/** Running totals since the guest's socket was opened; every one only ever rises. */
+export interface GuestCounters {
+  /** Buffers taken from all queues. */
+  readonly buffers: number;
+  readonly inflateBuffers: number;
+  readonly deflateBuffers: number;
+  readonly reportingBuffers: number;
+  readonly hintBuffers: number;
+  readonly statsBuffers: number;
+  /** Bytes of page lists decoded. */
+  readonly listBytes: number;
+  /** Pages named in inflate lists. */
+  readonly pages: number;
+  readonly deflatedPages: number;
+  readonly reportedPages: number;
+  readonly hintedPages: number;
+  /** Deflated pages that were still pending and so kept their memory. */
+  readonly keptPages: number;
+  /** Maximal runs that inflated and reported pages were joined into. */
+  readonly runs: number;
+  /** Calls that gave memory back to the host. */
+  readonly punches: number;
+  readonly punchFailures: number;
+  /** Interrupts sent to the guest. */
+  readonly notifications: number;
+  /** Kicks received from the guest. */
+  readonly kicks: number;
+  /** Buffers refused as nonsense and returned with length 0. */
+  readonly badBuffers: number;
+  /** Pages in lists that are no memory of the guest's. */
+  readonly badPages: number;
+  /** Requests of the front-end that were refused. */
+  readonly badRequests: number;
+  /** Rings stopped because their indices were nonsense. */
+  readonly brokenRings: number;
+  readonly resets: number;
+  readonly connections: number;
+}
+
+export type HintState = 'unsupported' | 'idle' | 'requested' | 'running' | 'stopped' | 'done';
+
+export interface HintStatus {
+  readonly state: HintState;
+  /** The session's command id, or null when there was none yet. */
+  readonly commandId: number | null;
+  /** Distinct bytes hinted in this session. */
+  readonly hintedBytes: number;
+  /** Runs of hinted pages in this session. */
+  readonly ranges: number;
+}
+
+/** How the last change of target went; for benches and `set --wait`. */
+export interface TargetProgress {
+  /** From the request to the guest's own completion (`actual` at the target); null while it is under way. */
+  readonly reachedMs: number | null;
+  /** From the request until nothing was pending any more after that; null while it is under way. */
+  readonly drainedMs: number | null;
+}
+
+export interface GuestStatus {
+  readonly name: string;
+  readonly socketPath: string | null;
+  readonly connected: boolean;
+  readonly profile: string;
+  readonly features: readonly FeatureName[];
+  readonly discard: DiscardMode;
+  readonly memoryBytes: number | null;
+  readonly targetBytes: number;
+  /** What the guest says its balloon holds; reported, never trusted. */
+  readonly actualBytes: number | null;
+  /** The host's own account of what the guest gave away and has not taken back. */
+  readonly balloonedBytes: number;
+  /** Given away and acknowledged, not yet given back to the host. */
+  readonly pendingBytes: number;
+  /** Total given back to the host for inflation since the socket was opened. */
+  readonly discardedBytes: number;
+  /** Total given back to the host for free page reporting since the socket was opened. */
+  readonly reportedBytes: number;
+  /** What the host holds for the guest right now. */
+  readonly residentBytes: number | null;
+  readonly counters: GuestCounters;
+  readonly progress: TargetProgress | null;
+  readonly hint: HintStatus;
+  readonly lastError: string | null;
+}
+
+/** Statistics of the guest by name; bytes for sizes, counts otherwise; null when the guest did not say. */
+export interface GuestStatistics {
+  readonly swapInBytes: number | null;
+  readonly swapOutBytes: number | null;
+  readonly majorFaults: number | null;
+  readonly minorFaults: number | null;
+  readonly freeBytes: number | null;
+  readonly totalBytes: number | null;
+  readonly availableBytes: number | null;
+  readonly cacheBytes: number | null;
+  readonly hugetlbAllocations: number | null;
+  readonly hugetlbFailures: number | null;
+  readonly oomKills: number | null;
+  readonly allocationStalls: number | null;
+  readonly asyncScannedPages: number | null;
+  readonly directScannedPages: number | null;
+  readonly asyncReclaimedPages: number | null;
+  readonly directReclaimedPages: number | null;
+}
+
+export interface StatisticsSample {
+  readonly statistics: GuestStatistics;
+  /** Age of the sample; null when the guest never sent one. */
+  readonly ageMs: number | null;
+}
+
+export interface DaemonStatus {
+  readonly version: string;
+  readonly pid: number;
+  readonly uptimeMs: number;
+  readonly residentBytes: number;
+  readonly cpuUserMs: number;
+  readonly cpuSystemMs: number;
+  /** Longest pause of a data-plane thread for garbage collection. */
+  readonly gcPauseMaxMs: number;
+}
+
+export type GuestEventType =
+  | 'connected'
+  | 'disconnected'
+  | 'ready'
+  | 'reset'
+  | 'target'
+  | 'actual'
+  | 'target-reached'
+  | 'statistics'
+  | 'hint'
+  | 'error';
+
+export interface GuestEvent {
+  readonly guest: string;
+  readonly type: GuestEventType;
+  /** Wall clock, milliseconds since the epoch. */
+  readonly timeMs: number;
+  readonly detail: Readonly<Record<string, string | number | boolean | null>>;
+}
+
+export type HintAction = 'start' | 'stop' | 'done';
+
+/** Raised for a guest name that nobody answers to. */
+export class UnknownGuestError extends AerostatError {
+  constructor(name: string, known: readonly string[]) {
+    const list = known.length === 0 ? 'there is none' : `known: ${known.join(', ')}`;
+    super('AEROSTAT_UNKNOWN_GUEST', `no guest is called ${name}; ${list}`);
+  }
+}
+
+/** Raised when a guest cannot do what was asked: not connected, or the feature was not negotiated. */
+export class GuestStateError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_GUEST_STATE', message);
+  }
+}
+
+export interface Control {
+  daemon(): Promise<DaemonStatus>;
+  guests(): Promise<readonly GuestStatus[]>;
+  /** @throws UnknownGuestError */
+  guest(name: string): Promise<GuestStatus>;
+  /** Sets the balloon's target; kept for later when the guest is not connected. @throws UnknownGuestError */
+  setTarget(name: string, targetBytes: number): Promise<GuestStatus>;
+  setDiscard(name: string, mode: DiscardMode): Promise<GuestStatus>;
+  /** Interval at which statistics are asked for; 0 turns polling off. */
+  setPollInterval(name: string, intervalMs: number): Promise<GuestStatus>;
+  /**
+   * The newest statistics. With `freshMs` given, a sample no older than that, asking the guest for one if
+   * needed and waiting at most `timeoutMs`.
+   * @throws GuestStateError when the guest has no statistics queue, or did not answer in time
+   */
+  statistics(name: string, options?: { freshMs?: number; timeoutMs?: number }): Promise<StatisticsSample>;
+  /** @throws GuestStateError when hints were not negotiated */
+  hint(name: string, action: HintAction): Promise<HintStatus>;
+  /** Calls `listener` for every event until the returned function is called. */
+  subscribe(listener: (event: GuestEvent) => void): () => void;
+}

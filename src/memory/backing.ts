@@ -1,0 +1,206 @@
+/**
+ * What a region of guest memory is made of, and how its pages go back to the host. A backing knows bytes and
+ * offsets; it knows nothing of guest addresses, of balloons, or of who uses it.
+ *
+ * The rule differs by kind: shared files are punched (madvise(MADV_DONTNEED) frees nothing of them),
+ * anonymous memory is dropped by madvise, and hugetlbfs gives back whole huge pages only.
+ */
+import { AerostatError } from '../sys/error.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { discardAnonymous, fileStatus, fileSystem, punchHole, sealAgainstShrinking } from '../sys/file.ts';
+import { MAPPING_BYTES_MAX, Mapping } from '../sys/mapping.ts';
+import { PAGE_SIZE } from './page.ts';
+
+/** Bytes that one window covers; windows are mapped where rings and lists lie, not for all of memory. */
+export const WINDOW_BYTES = MAPPING_BYTES_MAX;
+
+/** Typed views of one stretch of memory. */
+export class Window {
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly u32: Uint32Array;
+  readonly i32: Int32Array;
+
+  constructor(buffer: ArrayBuffer | SharedArrayBuffer, offset: number, length: number) {
+    this.u8 = new Uint8Array(buffer, offset, length);
+    this.u16 = new Uint16Array(buffer, offset, length >>> 1);
+    this.u32 = new Uint32Array(buffer, offset, length >>> 2);
+    this.i32 = new Int32Array(buffer, offset, length >>> 2);
+  }
+}
+
+export type BackingKind = 'shmem' | 'hugetlb' | 'anonymous' | 'heap';
+
+export interface Backing {
+  readonly kind: BackingKind;
+  /** Bytes. */
+  readonly size: number;
+  /** The unit in which the host can take memory back, in bytes: 4 KiB, or the huge page size. */
+  readonly discardUnit: number;
+  /** Window number `index` ({@link WINDOW_BYTES} each); maps it on first use. */
+  window(index: number): Window;
+  /** Gives bytes back to the host; both arguments are multiples of {@link discardUnit}. They read as 0 then. */
+  discard(offset: number, length: number): void;
+  /** Bytes that the host holds for this backing right now (of the whole file, where several share one). */
+  residentBytes(): number;
+  close(): void;
+}
+
+/** Part of a file that somebody handed over as a descriptor: memfd, tmpfs or hugetlbfs. */
+export class FileBacking implements Backing {
+  readonly kind: BackingKind;
+  readonly size: number;
+  readonly discardUnit: number;
+  /** Where the region starts in the file, in bytes. */
+  readonly fileOffset: number;
+  /** Nobody can shrink the file under us any more; where false, a front-end that does ends this process. */
+  readonly sealed: boolean;
+  readonly fd: OwnedFd;
+  readonly #mappings = new Map<number, { mapping: Mapping; window: Window }>();
+
+  /**
+   * Takes ownership of `fd`, also when it throws.
+   * @throws AerostatError AEROSTAT_REGION_FILE when the descriptor is no file that holds the whole region
+   */
+  constructor(fd: OwnedFd, fileOffset: number, size: number) {
+    try {
+      const status = fileStatus(fd);
+      const system = fileSystem(fd);
+      const unit = system.kind === 'hugetlbfs' ? system.blockSize : PAGE_SIZE;
+      const fault = faultOf(status, unit, fileOffset, size);
+      if (fault !== undefined)
+        throw new AerostatError('AEROSTAT_REGION_FILE', `memory region refused: ${fault}`);
+      this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
+      this.discardUnit = unit;
+      this.sealed = sealAgainstShrinking(fd);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+    this.fd = fd;
+    this.fileOffset = fileOffset;
+    this.size = size;
+  }
+
+  /** Two backings with the same identity show the same file. */
+  get identity(): string {
+    return fileStatus(this.fd).identity;
+  }
+
+  window(index: number): Window {
+    const known = this.#mappings.get(index);
+    if (known !== undefined) return known.window;
+    const start = index * WINDOW_BYTES;
+    const length = Math.min(WINDOW_BYTES, this.size - start);
+    const mapping = Mapping.shared(this.fd.number, this.fileOffset + start, length);
+    const window = new Window(mapping.buffer, 0, length);
+    this.#mappings.set(index, { mapping, window });
+    return window;
+  }
+
+  discard(offset: number, length: number): void {
+    punchHole(this.fd, this.fileOffset + offset, length);
+  }
+
+  residentBytes(): number {
+    return fileStatus(this.fd).residentBytes;
+  }
+
+  close(): void {
+    for (const { mapping } of this.#mappings.values()) mapping.close();
+    this.#mappings.clear();
+    this.fd.close();
+  }
+}
+
+function faultOf(
+  status: { regular: boolean; size: number },
+  unit: number,
+  fileOffset: number,
+  size: number,
+): string | undefined {
+  if (!status.regular) return 'its descriptor is not a regular file';
+  if (size <= 0 || size % PAGE_SIZE !== 0)
+    return `its size ${size} is not a positive multiple of ${PAGE_SIZE}`;
+  if (fileOffset % unit !== 0) return `its file offset ${fileOffset} is not a multiple of ${unit}`;
+  if (size % unit !== 0) return `its size ${size} is not a multiple of its file's page size ${unit}`;
+  if (fileOffset + size > status.size) {
+    return `it needs ${fileOffset + size} bytes and its file has ${status.size}`;
+  }
+  return undefined;
+}
+
+/** Anonymous memory of this process; only threads of it can be its guest. */
+export class AnonymousBacking implements Backing {
+  readonly kind = 'anonymous';
+  readonly discardUnit = PAGE_SIZE;
+  readonly size: number;
+  readonly #windows: { mapping: Mapping; window: Window }[] = [];
+
+  constructor(size: number) {
+    this.size = size;
+    for (let start = 0; start < size; start += WINDOW_BYTES) {
+      const mapping = Mapping.anonymous(Math.min(WINDOW_BYTES, size - start));
+      this.#windows.push({ mapping, window: new Window(mapping.buffer, 0, mapping.length) });
+    }
+  }
+
+  window(index: number): Window {
+    return this.#windows[index].window;
+  }
+
+  discard(offset: number, length: number): void {
+    const end = offset + length;
+    while (offset < end) {
+      const { mapping } = this.#windows[Math.floor(offset / WINDOW_BYTES)];
+      const within = offset % WINDOW_BYTES;
+      const part = Math.min(end - offset, WINDOW_BYTES - within);
+      discardAnonymous(mapping.address + within, part);
+      offset += part;
+    }
+  }
+
+  /** The kernel tells this only per process, so it is not known: NaN. */
+  residentBytes(): number {
+    return Number.NaN;
+  }
+
+  close(): void {
+    for (const { mapping } of this.#windows) mapping.close();
+    this.#windows.length = 0;
+  }
+}
+
+/** Memory on the JavaScript heap, for simulations: discarding zeroes, and what is resident is counted. */
+export class HeapBacking implements Backing {
+  readonly kind = 'heap';
+  readonly size: number;
+  readonly discardUnit: number;
+  readonly #window: Window;
+
+  constructor(size: number, discardUnit = PAGE_SIZE) {
+    this.size = size;
+    this.discardUnit = discardUnit;
+    this.#window = new Window(new ArrayBuffer(size), 0, size);
+  }
+
+  window(): Window {
+    return this.#window;
+  }
+
+  discard(offset: number, length: number): void {
+    this.#window.u8.fill(0, offset, offset + length);
+  }
+
+  /** Bytes of the units that hold anything but zeros. */
+  residentBytes(): number {
+    let resident = 0;
+    for (let offset = 0; offset < this.size; offset += this.discardUnit) {
+      const unit = this.#window.u32.subarray(offset >>> 2, (offset + this.discardUnit) >>> 2);
+      if (unit.some(word => word !== 0)) resident += this.discardUnit;
+    }
+    return resident;
+  }
+
+  close(): void {}
+}

@@ -1,0 +1,299 @@
+/**
+ * Guest physical memory as a set of regions, the way vhost-user hands it over: bounds-checked translation and
+ * accesses that copy. Addresses come from a guest or a front-end and are hostile; every access is inside a
+ * region or throws {@link MemoryAccessError}, and nothing here hands out a view of guest memory to keep.
+ */
+import { AerostatError } from '../sys/error.ts';
+import { type Backing, WINDOW_BYTES, type Window } from './backing.ts';
+import { type Gpa, PAGE_SHIFT, PAGE_SIZE } from './page.ts';
+
+/** An address range that is not (all) guest memory, or an access that is not aligned to its width. */
+export class MemoryAccessError extends AerostatError {
+  readonly address: number;
+  readonly length: number;
+
+  constructor(address: number, length: number) {
+    super('AEROSTAT_MEMORY_ACCESS', `0x${address.toString(16)} + ${length} bytes is not guest memory`);
+    this.address = address;
+    this.length = length;
+  }
+}
+
+export interface RegionAddresses {
+  readonly guestAddress: number;
+  /** Bytes. */
+  readonly size: number;
+  /** The region's address in the front-end's own address space; what ring addresses are given in. */
+  readonly userAddress: number;
+}
+
+/** One run of guest physical memory on one backing. Owns the backing. */
+export class MemoryRegion implements RegionAddresses {
+  readonly guestAddress: number;
+  readonly size: number;
+  readonly userAddress: number;
+  readonly backing: Backing;
+  readonly firstPfn: number;
+  readonly pageCount: number;
+  // Windows by number, so that the hot path indexes an array instead of asking the backing.
+  readonly #windows: (Window | undefined)[] = [];
+
+  /** @throws AerostatError AEROSTAT_REGION_ADDRESS when an address is not page aligned or reaches 2^53 */
+  constructor({ guestAddress, size, userAddress }: RegionAddresses, backing: Backing) {
+    const aligned = guestAddress % PAGE_SIZE === 0 && userAddress % PAGE_SIZE === 0 && size % PAGE_SIZE === 0;
+    const bounded =
+      guestAddress + size <= Number.MAX_SAFE_INTEGER && userAddress + size <= Number.MAX_SAFE_INTEGER;
+    if (!aligned || !bounded || size <= 0 || size > backing.size) {
+      throw new AerostatError(
+        'AEROSTAT_REGION_ADDRESS',
+        `memory region refused: guest address 0x${guestAddress.toString(16)}, size ${size}, user address 0x${userAddress.toString(16)}`,
+      );
+    }
+    this.guestAddress = guestAddress;
+    this.size = size;
+    this.userAddress = userAddress;
+    this.backing = backing;
+    this.firstPfn = guestAddress / PAGE_SIZE;
+    this.pageCount = size / PAGE_SIZE;
+  }
+
+  get end(): number {
+    return this.guestAddress + this.size;
+  }
+
+  windowAt(offset: number): Window {
+    const index = Math.floor(offset / WINDOW_BYTES);
+    this.#windows[index] ??= this.backing.window(index);
+    return this.#windows[index];
+  }
+
+  close(): void {
+    this.#windows.length = 0;
+    this.backing.close();
+  }
+}
+
+const overlaps = (a: number, aSize: number, b: number, bSize: number) => a < b + bSize && b < a + aSize;
+
+export class GuestMemory {
+  readonly #regions: MemoryRegion[] = [];
+  #last: MemoryRegion | undefined;
+
+  constructor(regions: Iterable<MemoryRegion> = []) {
+    for (const region of regions) this.add(region);
+  }
+
+  /** Regions in rising order of guest address. */
+  get regions(): readonly MemoryRegion[] {
+    return this.#regions;
+  }
+
+  /** Bytes in all regions. */
+  get size(): number {
+    return this.#regions.reduce((total, region) => total + region.size, 0);
+  }
+
+  /**
+   * Adds a region; ownership passes only when this returns.
+   * @throws AerostatError AEROSTAT_REGION_OVERLAP when it overlaps a present one, in guest or user addresses
+   */
+  add(region: MemoryRegion): void {
+    for (const other of this.#regions) {
+      if (
+        overlaps(region.guestAddress, region.size, other.guestAddress, other.size) ||
+        overlaps(region.userAddress, region.size, other.userAddress, other.size)
+      ) {
+        throw new AerostatError(
+          'AEROSTAT_REGION_OVERLAP',
+          `memory region 0x${region.guestAddress.toString(16)} + ${region.size} overlaps 0x${other.guestAddress.toString(16)} + ${other.size}`,
+        );
+      }
+    }
+    this.#regions.push(region);
+    this.#regions.sort((a, b) => a.guestAddress - b.guestAddress);
+  }
+
+  /** Takes out the region with exactly these addresses, for the caller to close; undefined if there is none. */
+  remove({ guestAddress, size, userAddress }: RegionAddresses): MemoryRegion | undefined {
+    const index = this.#regions.findIndex(
+      region =>
+        region.guestAddress === guestAddress && region.size === size && region.userAddress === userAddress,
+    );
+    if (index < 0) return undefined;
+    this.#last = undefined;
+    return this.#regions.splice(index, 1)[0];
+  }
+
+  close(): void {
+    for (const region of this.#regions) region.close();
+    this.#regions.length = 0;
+    this.#last = undefined;
+  }
+
+  /** The region that holds guest physical address `gpa`. */
+  find(gpa: number): MemoryRegion | undefined {
+    const last = this.#last;
+    if (last !== undefined && gpa >= last.guestAddress && gpa < last.guestAddress + last.size) return last;
+    for (const region of this.#regions) {
+      if (gpa >= region.guestAddress && gpa < region.guestAddress + region.size) {
+        this.#last = region;
+        return region;
+      }
+    }
+    return undefined;
+  }
+
+  /** Whether all of [gpa, gpa + length) is guest memory, possibly over several regions. */
+  contains(gpa: number, length: number): boolean {
+    let at = gpa;
+    const end = gpa + length;
+    if (!(end <= Number.MAX_SAFE_INTEGER)) return false;
+    while (at < end) {
+      const region = this.find(at);
+      if (region === undefined) return false;
+      at = region.end;
+    }
+    return true;
+  }
+
+  /** Guest physical address of a front-end address whose `length` bytes lie inside one region. */
+  gpaOfUser(userAddress: number, length: number): Gpa | undefined {
+    for (const region of this.#regions) {
+      const offset = userAddress - region.userAddress;
+      if (offset >= 0 && offset + length <= region.size) return (region.guestAddress + offset) as Gpa;
+    }
+    return undefined;
+  }
+
+  /** Calls `visit` for each part of `count` pages from `pfn` that lies in a region; returns how many lie in none. */
+  forEachRegionPart(
+    pfn: number,
+    count: number,
+    visit: (region: MemoryRegion, firstPage: number, count: number) => void,
+  ): number {
+    const end = pfn + count;
+    let outside = count;
+    for (const region of this.#regions) {
+      const from = Math.max(pfn, region.firstPfn);
+      const to = Math.min(end, region.firstPfn + region.pageCount);
+      if (from >= to) continue;
+      outside -= to - from;
+      visit(region, from - region.firstPfn, to - from);
+    }
+    return outside;
+  }
+
+  u16(gpa: number): number {
+    const region = this.#aligned(gpa, 2);
+    const offset = gpa - region.guestAddress;
+    return region.windowAt(offset).u16[(offset % WINDOW_BYTES) >>> 1];
+  }
+
+  u32(gpa: number): number {
+    const region = this.#aligned(gpa, 4);
+    const offset = gpa - region.guestAddress;
+    return region.windowAt(offset).u32[(offset % WINDOW_BYTES) >>> 2];
+  }
+
+  /** A little-endian 64-bit integer; 2^53 and above come back inexact but never smaller than 2^53. */
+  u64(gpa: number): number {
+    const region = this.#aligned(gpa, 8);
+    const offset = gpa - region.guestAddress;
+    const { u32 } = region.windowAt(offset);
+    const index = (offset % WINDOW_BYTES) >>> 2;
+    return u32[index] + u32[index + 1] * 2 ** 32;
+  }
+
+  setU16(gpa: number, value: number): void {
+    const region = this.#aligned(gpa, 2);
+    const offset = gpa - region.guestAddress;
+    region.windowAt(offset).u16[(offset % WINDOW_BYTES) >>> 1] = value;
+  }
+
+  setU32(gpa: number, value: number): void {
+    const region = this.#aligned(gpa, 4);
+    const offset = gpa - region.guestAddress;
+    region.windowAt(offset).u32[(offset % WINDOW_BYTES) >>> 2] = value;
+  }
+
+  setU64(gpa: number, value: number): void {
+    const region = this.#aligned(gpa, 8);
+    const offset = gpa - region.guestAddress;
+    const { u32 } = region.windowAt(offset);
+    const index = (offset % WINDOW_BYTES) >>> 2;
+    u32[index] = value % 2 ** 32;
+    u32[index + 1] = Math.floor(value / 2 ** 32);
+  }
+
+  /** Reads 16 bits before anything that the program reads after it (acquire; in fact a full fence). */
+  atomicLoadU16(gpa: number): number {
+    const region = this.#aligned(gpa, 2);
+    const offset = gpa - region.guestAddress;
+    return Atomics.load(region.windowAt(offset).u16, (offset % WINDOW_BYTES) >>> 1);
+  }
+
+  /** Writes 16 bits after everything that the program wrote before it (release; in fact a full fence). */
+  atomicStoreU16(gpa: number, value: number): void {
+    const region = this.#aligned(gpa, 2);
+    const offset = gpa - region.guestAddress;
+    Atomics.store(region.windowAt(offset).u16, (offset % WINDOW_BYTES) >>> 1, value);
+  }
+
+  /** Copies guest memory into `into` from index `at`. The range may span regions. */
+  read(gpa: number, into: Uint8Array, at: number, length: number): void {
+    this.#forEachPart(gpa, length, (bytes, from, count, done) => {
+      if (count < SMALL_COPY_BYTES) {
+        for (let i = 0; i < count; i++) into[at + done + i] = bytes[from + i];
+      } else {
+        into.set(bytes.subarray(from, from + count), at + done);
+      }
+    });
+  }
+
+  /** Copies `length` bytes of `from`, from index `at`, into guest memory. The range may span regions. */
+  write(gpa: number, from: Uint8Array, at = 0, length: number = from.length - at): void {
+    this.#forEachPart(gpa, length, (bytes, to, count, done) => {
+      if (count < SMALL_COPY_BYTES) {
+        for (let i = 0; i < count; i++) bytes[to + i] = from[at + done + i];
+      } else {
+        bytes.set(from.subarray(at + done, at + done + count), to);
+      }
+    });
+  }
+
+  fill(gpa: number, value: number, length: number): void {
+    this.#forEachPart(gpa, length, (bytes, to, count) => {
+      bytes.fill(value, to, to + count);
+    });
+  }
+
+  #forEachPart(
+    gpa: number,
+    length: number,
+    visit: (bytes: Uint8Array, from: number, count: number, done: number) => void,
+  ): void {
+    if (!this.contains(gpa, length)) throw new MemoryAccessError(gpa, length);
+    let done = 0;
+    while (done < length) {
+      const region = this.find(gpa + done);
+      if (region === undefined) throw new MemoryAccessError(gpa, length);
+      const offset = gpa + done - region.guestAddress;
+      const within = offset % WINDOW_BYTES;
+      const count = Math.min(length - done, WINDOW_BYTES - within, region.size - offset);
+      visit(region.windowAt(offset).u8, within, count, done);
+      done += count;
+    }
+  }
+
+  #aligned(gpa: number, width: number): MemoryRegion {
+    const region = this.find(gpa);
+    if (region === undefined || gpa % width !== 0) throw new MemoryAccessError(gpa, width);
+    return region;
+  }
+}
+
+/** Below this, a loop is faster than making a subarray. */
+const SMALL_COPY_BYTES = 128;
+
+/** Pages in `bytes`, rounded down. */
+export const pagesIn = (bytes: number): number => Math.floor(bytes / 2 ** PAGE_SHIFT);

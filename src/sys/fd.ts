@@ -1,0 +1,114 @@
+/**
+ * File descriptors with one owner. A descriptor is a small number that the kernel reuses, so a second
+ * close hits a stranger: {@link OwnedFd} closes once, refuses use afterwards, and counts what is open so
+ * that tests can show that nothing leaks.
+ */
+import { AerostatError } from './error.ts';
+import { check, errno, libc } from './libc.ts';
+import { Arena } from './mapping.ts';
+
+const EFD_NONBLOCK = 0o4000;
+const EFD_CLOEXEC = 0o2000000;
+const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
+const F_DUPFD_CLOEXEC = 1030;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const EAGAIN = 11;
+const EINTR = 4;
+
+let openDescriptors = 0;
+
+/** How many {@link OwnedFd}s of this thread are open; for leak tests. */
+export const openDescriptorCount = (): number => openDescriptors;
+
+export class OwnedFd {
+  #number: number;
+
+  /** Takes ownership of `fd`, which nobody else may close. */
+  constructor(fd: number) {
+    this.#number = fd;
+    openDescriptors++;
+  }
+
+  /** The descriptor's number, for a system call; never for keeping. */
+  get number(): number {
+    if (this.#number < 0) throw new AerostatError('AEROSTAT_CLOSED', 'the descriptor is closed');
+    return this.#number;
+  }
+
+  get open(): boolean {
+    return this.#number >= 0;
+  }
+
+  duplicate(): OwnedFd {
+    return new OwnedFd(check('fcntl', libc.fcntl(this.number, F_DUPFD_CLOEXEC, 3)));
+  }
+
+  /** Gives up ownership: returns the number, and this object closes nothing any more. */
+  release(): number {
+    const fd = this.number;
+    this.#number = -1;
+    openDescriptors--;
+    return fd;
+  }
+
+  /**
+   * Makes reads and writes return EAGAIN instead of blocking. The flag belongs to the open file, so this
+   * reaches every holder of it; a peer's doorbell that could block us is worse.
+   */
+  setNonBlocking(): void {
+    const flags = check('fcntl', libc.fcntl(this.number, F_GETFL, 0));
+    check('fcntl', libc.fcntl(this.number, F_SETFL, flags | O_NONBLOCK));
+  }
+
+  /** Idempotent. Errors are ignored: Linux closes the descriptor whatever close() returns. */
+  close(): void {
+    if (this.#number < 0) return;
+    libc.close(this.release());
+  }
+}
+
+export function closeAll(fds: Iterable<OwnedFd>): void {
+  for (const fd of fds) fd.close();
+}
+
+const scratch = new Arena(64);
+
+/** A non-blocking eventfd with count 0. */
+export function createEventFd(): OwnedFd {
+  return new OwnedFd(check('eventfd', libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)));
+}
+
+/** A non-blocking pipe. */
+export function createPipe(): { reader: OwnedFd; writer: OwnedFd } {
+  check('pipe2', libc.pipe2(scratch.address, O_NONBLOCK | O_CLOEXEC));
+  return {
+    reader: new OwnedFd(scratch.view.getInt32(0, true)),
+    writer: new OwnedFd(scratch.view.getInt32(4, true)),
+  };
+}
+
+/**
+ * Rings a doorbell (eventfd or pipe): writes a 64-bit 1. Returns false when the peer is gone. A full
+ * doorbell counts as rung, since the peer has a wake-up waiting.
+ */
+export function ring(fd: OwnedFd): boolean {
+  scratch.view.setBigUint64(0, 1n, true);
+  if (libc.write(fd.number, scratch.address, 8) !== -1) return true;
+  return errno() === EAGAIN;
+}
+
+const SILENCE_READ_BYTES = 64;
+
+/**
+ * Silences a doorbell so that poll blocks again. Returns false when its peer closed it or it is no
+ * doorbell at all, in which case polling it further would spin.
+ */
+export function silence(fd: OwnedFd): boolean {
+  const length = libc.read(fd.number, scratch.address, SILENCE_READ_BYTES);
+  if (length > 0) return true;
+  if (length === 0) return false;
+  const error = errno();
+  return error === EAGAIN || error === EINTR;
+}

@@ -1,0 +1,128 @@
+/**
+ * Files as memory: memfd, size, holes, what of a file the host really holds, and giving parts of it back.
+ */
+import { fstatSync } from 'node:fs';
+import { OwnedFd } from './fd.ts';
+import { check, errno, libc } from './libc.ts';
+import { Arena } from './mapping.ts';
+
+const MFD_CLOEXEC = 0x1;
+const MFD_ALLOW_SEALING = 0x2;
+const MFD_HUGETLB = 0x4;
+const MFD_HUGE_SHIFT = 26;
+const FALLOC_FL_KEEP_SIZE = 0x1;
+const FALLOC_FL_PUNCH_HOLE = 0x2;
+const F_ADD_SEALS = 1033;
+const F_SEAL_SHRINK = 0x2;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const MADV_DONTNEED = 4;
+const MADV_HUGEPAGE = 14;
+const ENXIO = 6;
+const HUGETLBFS_MAGIC = 0x958458f6;
+const TMPFS_MAGIC = 0x01021994;
+/** st_blocks counts units of 512 bytes, whatever the file system's block size. */
+const STAT_BLOCK_BYTES = 512;
+
+const scratch = new Arena(256);
+
+export interface MemfdOptions {
+  readonly name: string;
+  /** Bytes; a multiple of the page size. */
+  readonly size: number;
+  /** Backs the file with huge pages of this many bytes (2 MiB or 1 GiB) from the host's pool. */
+  readonly hugePageSize?: number;
+}
+
+export function createMemfd({ name, size, hugePageSize }: MemfdOptions): OwnedFd {
+  let flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  if (hugePageSize !== undefined) flags |= MFD_HUGETLB | (Math.log2(hugePageSize) << MFD_HUGE_SHIFT);
+  const fd = new OwnedFd(check('memfd_create', libc.memfd_create(name, flags)));
+  try {
+    check('ftruncate', libc.ftruncate(fd.number, size), `${size} bytes`);
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+  return fd;
+}
+
+export function resizeFile(fd: OwnedFd, size: number): void {
+  check('ftruncate', libc.ftruncate(fd.number, size), `${size} bytes`);
+}
+
+export interface FileStatus {
+  readonly regular: boolean;
+  readonly size: number;
+  /** Bytes of the file that the host backs with memory (or disk) right now. */
+  readonly residentBytes: number;
+  /** Device and inode: two descriptors of one file agree in it. */
+  readonly identity: string;
+}
+
+export function fileStatus(fd: OwnedFd): FileStatus {
+  const status = fstatSync(fd.number);
+  return {
+    regular: status.isFile(),
+    size: status.size,
+    residentBytes: status.blocks * STAT_BLOCK_BYTES,
+    identity: `${status.dev}:${status.ino}`,
+  };
+}
+
+export interface FileSystem {
+  readonly kind: 'tmpfs' | 'hugetlbfs' | 'other';
+  /** The unit in which a file of this file system takes and gives back memory, in bytes. */
+  readonly blockSize: number;
+}
+
+export function fileSystem(fd: OwnedFd): FileSystem {
+  check('fstatfs', libc.fstatfs(fd.number, scratch.address));
+  // struct statfs on 64-bit Linux starts with two 64-bit integers: f_type, f_bsize.
+  const type = scratch.view.getUint32(0, true);
+  const blockSize = scratch.view.getUint32(8, true);
+  const kind = type === HUGETLBFS_MAGIC ? 'hugetlbfs' : type === TMPFS_MAGIC ? 'tmpfs' : 'other';
+  return { kind, blockSize };
+}
+
+/**
+ * Gives `length` bytes at `offset` back to the host: they read as zeros afterwards. The size stays.
+ * @throws SystemError for example EPERM on a file sealed against writing
+ */
+export function punchHole(fd: OwnedFd, offset: number, length: number): void {
+  const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  check('fallocate', libc.fallocate(fd.number, mode, offset, length), `${length} bytes at ${offset}`);
+}
+
+/** Gives anonymous pages at a virtual address back to the host. */
+export function discardAnonymous(address: number, length: number): void {
+  check('madvise', libc.madvise(address, length, MADV_DONTNEED));
+}
+
+/** Asks for transparent huge pages behind a mapping; false where the kernel was built without them. */
+export function adviseHugePages(address: number, length: number): boolean {
+  return libc.madvise(address, length, MADV_HUGEPAGE) === 0;
+}
+
+/**
+ * Forbids shrinking the file, by anyone, for good. Touching a mapping beyond the end of a shrunk file
+ * kills the process that touches it, so a peer that can shrink can kill us. Returns false where the file
+ * cannot be sealed (not a memfd, or created without sealing).
+ */
+export function sealAgainstShrinking(fd: OwnedFd): boolean {
+  return libc.fcntl(fd.number, F_ADD_SEALS, F_SEAL_SHRINK) === 0;
+}
+
+function seek(fd: OwnedFd, offset: number, whence: number): number | undefined {
+  const result = libc.lseek(fd.number, offset, whence);
+  if (result !== -1) return result;
+  if (errno() === ENXIO) return undefined;
+  check('lseek', result, `offset ${offset}`);
+  return undefined;
+}
+
+/** Offset of the first byte at or after `offset` that the file backs; undefined when there is none. */
+export const nextData = (fd: OwnedFd, offset: number): number | undefined => seek(fd, offset, SEEK_DATA);
+
+/** Offset of the first byte at or after `offset` that is a hole; the end of the file counts as one. */
+export const nextHole = (fd: OwnedFd, offset: number): number | undefined => seek(fd, offset, SEEK_HOLE);

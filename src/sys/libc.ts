@@ -1,0 +1,48 @@
+/**
+ * The C library, through koffi: the only module that binds native functions. Signatures use fixed-width
+ * types (koffi knows no ssize_t), addresses are plain numbers (`intptr_t`), and every binding is wrapped
+ * by a module of this room that turns -1 into a {@link SystemError}.
+ */
+import koffi from 'koffi';
+import { SystemError } from './error.ts';
+
+const library = koffi.load('libc.so.6');
+
+export const libc = {
+  accept4: library.func('int accept4(int fd, intptr_t addr, intptr_t addrlen, int flags)'),
+  bind: library.func('int bind(int fd, intptr_t addr, uint32_t addrlen)'),
+  close: library.func('int close(int fd)'),
+  connect: library.func('int connect(int fd, intptr_t addr, uint32_t addrlen)'),
+  eventfd: library.func('int eventfd(uint32_t initval, int flags)'),
+  fallocate: library.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
+  fcntl: library.func('int fcntl(int fd, int command, int argument)'),
+  fstatfs: library.func('int fstatfs(int fd, intptr_t buffer)'),
+  ftruncate: library.func('int ftruncate(int fd, int64_t length)'),
+  listen: library.func('int listen(int fd, int backlog)'),
+  lseek: library.func('int64_t lseek(int fd, int64_t offset, int whence)'),
+  madvise: library.func('int madvise(intptr_t address, uint64_t length, int advice)'),
+  memfd_create: library.func('int memfd_create(const char *name, uint32_t flags)'),
+  mmap: library.func(
+    'intptr_t mmap(intptr_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
+  ),
+  munmap: library.func('int munmap(intptr_t address, uint64_t length)'),
+  pipe2: library.func('int pipe2(intptr_t fds, int flags)'),
+  poll: library.func('int poll(intptr_t fds, uint64_t count, int timeoutMs)'),
+  read: library.func('int64_t read(int fd, intptr_t buffer, uint64_t length)'),
+  recvmsg: library.func('int64_t recvmsg(int fd, intptr_t message, int flags)'),
+  sendmsg: library.func('int64_t sendmsg(int fd, intptr_t message, int flags)'),
+  socket: library.func('int socket(int domain, int type, int protocol)'),
+  socketpair: library.func('int socketpair(int domain, int type, int protocol, intptr_t fds)'),
+  write: library.func('int64_t write(int fd, intptr_t buffer, uint64_t length)'),
+} as const;
+
+/** The calling thread's errno, as the last call through {@link libc} left it. */
+export const errno = (): number => koffi.errno();
+
+export const viewNative = (address: number, length: number): ArrayBuffer => koffi.view(address, length);
+
+/** Returns `result`, or throws a {@link SystemError} that names `syscall` if it is -1. */
+export function check(syscall: string, result: number, detail?: string): number {
+  if (result === -1) throw new SystemError(syscall, errno(), detail);
+  return result;
+}

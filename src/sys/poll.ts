@@ -1,0 +1,207 @@
+/**
+ * One thread's loop over poll(2): descriptors with handlers, and timers. The data plane blocks here, so an
+ * idle loop costs nothing. Node's own event loop is visited between turns (see {@link Reactor.run}) so that
+ * messages, finalizers and exit keep working.
+ */
+import { assert } from './error.ts';
+import { createEventFd, type OwnedFd, ring, silence } from './fd.ts';
+import { check, errno, libc } from './libc.ts';
+import { Arena } from './mapping.ts';
+import { struct } from './struct.ts';
+
+const POLLIN = 0x1;
+const POLLOUT = 0x4;
+const POLLERR = 0x8;
+const POLLHUP = 0x10;
+const POLLNVAL = 0x20;
+const EINTR = 4;
+
+const POLLFD = struct('pollfd', 8, { fd: ['u32', 0], events: ['u16', 4], revents: ['u16', 6] });
+
+/** Descriptors that one loop serves at most: far above what 100 guests use, small enough to preallocate. */
+export const POLL_DESCRIPTORS_MAX = 4096;
+/** Turns between two visits to Node's event loop while there is always work. */
+const TURNS_PER_VISIT = 32;
+
+export interface Readiness {
+  readonly readable: boolean;
+  readonly writable: boolean;
+  /** The other end is closed or broken; nothing will ever come again once all is read. */
+  readonly hungUp: boolean;
+}
+
+export interface Watch {
+  /** Wake also when the descriptor can be written to. */
+  wantWrite: boolean;
+  stop(): void;
+}
+
+/** The watches of one reactor, and whether poll's table still shows them. */
+class WatchTable {
+  readonly members = new Set<Watched>();
+  stale = true;
+}
+
+class Watched implements Watch {
+  readonly fd: OwnedFd;
+  readonly onReady: (readiness: Readiness) => void;
+  readonly #table: WatchTable;
+  #wantWrite = false;
+
+  constructor(fd: OwnedFd, onReady: (readiness: Readiness) => void, table: WatchTable) {
+    this.fd = fd;
+    this.onReady = onReady;
+    this.#table = table;
+    table.members.add(this);
+    table.stale = true;
+  }
+
+  get watched(): boolean {
+    return this.#table.members.has(this);
+  }
+
+  get wantWrite(): boolean {
+    return this.#wantWrite;
+  }
+
+  set wantWrite(want: boolean) {
+    if (this.#wantWrite === want) return;
+    this.#wantWrite = want;
+    this.#table.stale = true;
+  }
+
+  stop(): void {
+    this.#table.members.delete(this);
+    this.#table.stale = true;
+  }
+}
+
+export interface Timer {
+  cancel(): void;
+}
+
+interface PendingTimer {
+  readonly dueMs: number;
+  readonly run: () => void;
+}
+
+/** Monotonic milliseconds. */
+export const monotonicMs = (): number => performance.now();
+
+export class Reactor {
+  readonly #arena = new Arena(POLL_DESCRIPTORS_MAX * POLLFD.size);
+  readonly #table = new WatchTable();
+  /** The watches in the order of poll's table. */
+  #polled: readonly Watched[] = [];
+  readonly #timers = new Set<PendingTimer>();
+  readonly #wake: OwnedFd;
+  #stopped = false;
+
+  /** `wake` is an eventfd that any thread may ring to end a wait; the reactor owns it. */
+  constructor(wake: OwnedFd = createEventFd()) {
+    this.#wake = wake;
+  }
+
+  get wakeFd(): OwnedFd {
+    return this.#wake;
+  }
+
+  /** Calls `onReady` whenever `fd` is ready, until the returned watch is stopped. */
+  watch(fd: OwnedFd, onReady: (readiness: Readiness) => void): Watch {
+    assert(this.#table.members.size < POLL_DESCRIPTORS_MAX - 1, 'too many descriptors in one loop');
+    return new Watched(fd, onReady, this.#table);
+  }
+
+  /** Calls `run` once, no earlier than `delayMs` from now. */
+  schedule(delayMs: number, run: () => void): Timer {
+    const timer: PendingTimer = { dueMs: monotonicMs() + delayMs, run };
+    this.#timers.add(timer);
+    return { cancel: () => this.#timers.delete(timer) };
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    ring(this.#wake);
+  }
+
+  /** Waits for at most `limitMs` (forever if undefined), then serves everything that is ready or due. */
+  turn(limitMs?: number): void {
+    if (this.#table.stale) this.#fillTable();
+    const watched = this.#polled;
+    const ready = libc.poll(this.#arena.address, watched.length + 1, this.#timeoutMs(limitMs));
+    if (ready === -1 && errno() !== EINTR) check('poll', ready);
+    if (ready > 0) {
+      if (this.#revents(0) !== 0) silence(this.#wake);
+      for (let index = 0; index < watched.length; index++) {
+        const revents = this.#revents(index + 1);
+        const watch = watched[index];
+        // A handler that ran before may have stopped this watch and closed its descriptor.
+        if (revents === 0 || !watch.watched) continue;
+        watch.onReady({
+          readable: (revents & POLLIN) !== 0,
+          writable: (revents & POLLOUT) !== 0,
+          hungUp: (revents & (POLLHUP | POLLERR | POLLNVAL)) !== 0,
+        });
+      }
+    }
+    this.#runDueTimers();
+  }
+
+  /** Turns until {@link stop}; `afterTurn` runs after every one. Resolves when stopped. */
+  run(afterTurn: () => void = () => {}): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const turns = () => {
+        try {
+          for (let turn = 0; turn < TURNS_PER_VISIT && !this.#stopped; turn++) {
+            this.turn();
+            afterTurn();
+          }
+        } catch (error) {
+          reject(error);
+          return;
+        }
+        if (this.#stopped) resolve();
+        else setImmediate(turns);
+      };
+      turns();
+    });
+  }
+
+  close(): void {
+    this.#table.members.clear();
+    this.#timers.clear();
+    this.#wake.close();
+    this.#arena.close();
+  }
+
+  #fillTable(): void {
+    const { view } = this.#arena;
+    this.#polled = [...this.#table.members];
+    POLLFD.write(view, 0, { fd: this.#wake.number, events: POLLIN, revents: 0 });
+    this.#polled.forEach((watch, index) => {
+      const events = watch.wantWrite ? POLLIN | POLLOUT : POLLIN;
+      POLLFD.write(view, (index + 1) * POLLFD.size, { fd: watch.fd.number, events, revents: 0 });
+    });
+    this.#table.stale = false;
+  }
+
+  #revents(index: number): number {
+    return this.#arena.view.getUint16(index * POLLFD.size + POLLFD.offset.revents, true);
+  }
+
+  #timeoutMs(limitMs: number | undefined): number {
+    let dueMs = limitMs === undefined ? Number.POSITIVE_INFINITY : monotonicMs() + limitMs;
+    for (const timer of this.#timers) dueMs = Math.min(dueMs, timer.dueMs);
+    if (dueMs === Number.POSITIVE_INFINITY) return -1;
+    return Math.max(0, Math.ceil(dueMs - monotonicMs()));
+  }
+
+  #runDueTimers(): void {
+    if (this.#timers.size === 0) return;
+    const now = monotonicMs();
+    for (const timer of [...this.#timers]) {
+      if (timer.dueMs > now || !this.#timers.delete(timer)) continue;
+      timer.run();
+    }
+  }
+}

@@ -1,0 +1,239 @@
+/**
+ * Unix stream sockets that carry descriptors. Node's own sockets cannot: one that receives a descriptor
+ * drops it. Everything here is non-blocking and meant to be driven by {@link ./poll.ts}.
+ */
+import { AerostatError, SystemError } from './error.ts';
+import { closeAll, OwnedFd } from './fd.ts';
+import { check, errno, libc } from './libc.ts';
+import { Arena } from './mapping.ts';
+import { struct } from './struct.ts';
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_CTRUNC = 0x08;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const EINTR = 4;
+const EAGAIN = 11;
+const ECONNABORTED = 103;
+const ECONNRESET = 104;
+const EPIPE = 32;
+const LISTEN_BACKLOG = 16;
+/** sun_path holds 108 bytes, the closing NUL included. */
+const PATH_BYTES_MAX = 107;
+
+/**
+ * The kernel's own limit on descriptors in one message (SCM_MAX_FD). Room for all of them means that a
+ * peer cannot make us lose some by sending many.
+ */
+export const DESCRIPTORS_MAX = 253;
+/** Bytes that one send or receive moves at most. */
+export const TRANSFER_BYTES_MAX = 65536;
+
+// The C library's layouts on 64-bit Linux (recvmsg(2), cmsg(3)).
+const MSGHDR = struct('msghdr', 56, {
+  name: ['u64', 0],
+  nameLength: ['u32', 8],
+  iov: ['u64', 16],
+  iovCount: ['u64', 24],
+  control: ['u64', 32],
+  controlLength: ['u64', 40],
+  flags: ['u32', 48],
+});
+const IOVEC = struct('iovec', 16, { base: ['u64', 0], length: ['u64', 8] });
+const CMSGHDR = struct('cmsghdr', 16, { length: ['u64', 0], level: ['u32', 8], type: ['u32', 12] });
+
+const MSGHDR_AT = 0;
+const IOVEC_AT = 64;
+const CONTROL_AT = 128;
+const CONTROL_BYTES = CMSGHDR.size + DESCRIPTORS_MAX * 4 + 8;
+const PAYLOAD_AT = 2048;
+
+// One arena per thread: a transfer is filled and handed to the kernel within one call.
+const arena = new Arena(PAYLOAD_AT + TRANSFER_BYTES_MAX);
+
+function prepare(payloadLength: number, controlLength: number): void {
+  IOVEC.write(arena.view, IOVEC_AT, { base: arena.address + PAYLOAD_AT, length: payloadLength });
+  MSGHDR.write(arena.view, MSGHDR_AT, {
+    name: 0,
+    nameLength: 0,
+    iov: arena.address + IOVEC_AT,
+    iovCount: 1,
+    control: controlLength === 0 ? 0 : arena.address + CONTROL_AT,
+    controlLength,
+    flags: 0,
+  });
+}
+
+function writeAddress(path: string): number {
+  const bytes = new TextEncoder().encode(path);
+  if (bytes.length > PATH_BYTES_MAX) {
+    throw new AerostatError(
+      'AEROSTAT_SOCKET_PATH',
+      `the socket path ${path} has ${bytes.length} bytes and a socket's path may have ${PATH_BYTES_MAX}; use a shorter one`,
+    );
+  }
+  arena.view.setUint16(0, AF_UNIX, true);
+  arena.bytes.set(bytes, 2);
+  arena.bytes[2 + bytes.length] = 0;
+  return 2 + bytes.length + 1;
+}
+
+function createSocket(): OwnedFd {
+  const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  return new OwnedFd(check('socket', libc.socket(AF_UNIX, type, 0)));
+}
+
+/** What one receive brought. */
+export interface Received {
+  /** Bytes written into the caller's buffer; 0 when the peer has closed its end. */
+  readonly length: number;
+  /** Descriptors that rode on these bytes; the caller owns them. */
+  readonly fds: readonly OwnedFd[];
+}
+
+const NOTHING_RECEIVED: Received = { length: 0, fds: [] };
+
+export class UnixSocket {
+  readonly fd: OwnedFd;
+
+  /** Takes ownership of a connected stream socket. */
+  constructor(fd: OwnedFd) {
+    this.fd = fd;
+    fd.setNonBlocking();
+  }
+
+  static pair(): [UnixSocket, UnixSocket] {
+    const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    check('socketpair', libc.socketpair(AF_UNIX, type, 0, arena.address));
+    const numbers = [arena.view.getInt32(0, true), arena.view.getInt32(4, true)] as const;
+    return [new UnixSocket(new OwnedFd(numbers[0])), new UnixSocket(new OwnedFd(numbers[1]))];
+  }
+
+  /** @throws SystemError ENOENT when nothing is there, ECONNREFUSED when nobody listens */
+  static connect(path: string): UnixSocket {
+    const fd = createSocket();
+    try {
+      check('connect', libc.connect(fd.number, arena.address, writeAddress(path)), path);
+      return new UnixSocket(fd);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Sends a prefix of `bytes`, and `fds` with its first byte. Returns how many bytes went, 0 when the
+   * socket is full (then no descriptor went either). `fds` stay the caller's.
+   * @throws SystemError EPIPE or ECONNRESET when the peer is gone
+   */
+  send(bytes: Uint8Array, fds: readonly OwnedFd[] = []): number {
+    const length = Math.min(bytes.length, TRANSFER_BYTES_MAX);
+    arena.bytes.set(length === bytes.length ? bytes : bytes.subarray(0, length), PAYLOAD_AT);
+    let controlLength = 0;
+    if (fds.length > 0) {
+      controlLength = CMSGHDR.size + fds.length * 4;
+      CMSGHDR.write(arena.view, CONTROL_AT, { length: controlLength, level: SOL_SOCKET, type: SCM_RIGHTS });
+      fds.forEach((fd, index) => {
+        arena.view.setInt32(CONTROL_AT + CMSGHDR.size + index * 4, fd.number, true);
+      });
+    }
+    for (;;) {
+      prepare(length, controlLength);
+      const sent = libc.sendmsg(this.fd.number, arena.address + MSGHDR_AT, MSG_NOSIGNAL);
+      if (sent !== -1) return sent;
+      const error = errno();
+      if (error === EAGAIN) return 0;
+      if (error !== EINTR) throw new SystemError('sendmsg', error);
+    }
+  }
+
+  /**
+   * Receives at most `into.length` bytes. Returns undefined when nothing is there yet, and length 0 when
+   * the peer is gone. Descriptors are close-on-exec from their first moment.
+   * @throws AerostatError AEROSTAT_DESCRIPTORS_LOST when the kernel could not deliver all descriptors
+   */
+  receive(into: Uint8Array): Received | undefined {
+    const length = Math.min(into.length, TRANSFER_BYTES_MAX);
+    prepare(length, CONTROL_BYTES);
+    const received = libc.recvmsg(this.fd.number, arena.address + MSGHDR_AT, MSG_CMSG_CLOEXEC);
+    if (received === -1) {
+      const error = errno();
+      if (error === EAGAIN || error === EINTR) return undefined;
+      if (error === ECONNRESET || error === EPIPE) return NOTHING_RECEIVED;
+      throw new SystemError('recvmsg', error);
+    }
+    const message = MSGHDR.read(arena.view, MSGHDR_AT);
+    const fds = takeDescriptors(message.controlLength);
+    if ((message.flags & MSG_CTRUNC) !== 0) {
+      closeAll(fds);
+      throw new AerostatError(
+        'AEROSTAT_DESCRIPTORS_LOST',
+        'the kernel dropped descriptors of a message; raise the limit of open files (ulimit -n)',
+      );
+    }
+    into.set(arena.bytes.subarray(PAYLOAD_AT, PAYLOAD_AT + received));
+    return { length: received, fds };
+  }
+
+  close(): void {
+    this.fd.close();
+  }
+}
+
+function takeDescriptors(controlLength: number): OwnedFd[] {
+  const fds: OwnedFd[] = [];
+  let at = 0;
+  while (at + CMSGHDR.size <= controlLength) {
+    const header = CMSGHDR.read(arena.view, CONTROL_AT + at);
+    if (header.length < CMSGHDR.size || at + header.length > controlLength) break;
+    if (header.level === SOL_SOCKET && header.type === SCM_RIGHTS) {
+      for (let offset = CMSGHDR.size; offset + 4 <= header.length; offset += 4) {
+        fds.push(new OwnedFd(arena.view.getInt32(CONTROL_AT + at + offset, true)));
+      }
+    }
+    at += Math.ceil(header.length / 8) * 8;
+  }
+  return fds;
+}
+
+export class UnixListener {
+  readonly fd: OwnedFd;
+
+  /** Takes ownership of a socket that listens. */
+  constructor(fd: OwnedFd) {
+    this.fd = fd;
+    fd.setNonBlocking();
+  }
+
+  /** Binds `path`, which must not exist, and listens. */
+  static bind(path: string): UnixListener {
+    const fd = createSocket();
+    try {
+      check('bind', libc.bind(fd.number, arena.address, writeAddress(path)), path);
+      check('listen', libc.listen(fd.number, LISTEN_BACKLOG), path);
+      return new UnixListener(fd);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+  }
+
+  /** The next connection, or undefined when none waits. */
+  accept(): UnixSocket | undefined {
+    const fd = libc.accept4(this.fd.number, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd !== -1) return new UnixSocket(new OwnedFd(fd));
+    const error = errno();
+    // A connection that died while it waited is no error of the listener.
+    if (error === EAGAIN || error === EINTR || error === ECONNABORTED) return undefined;
+    throw new SystemError('accept4', error);
+  }
+
+  close(): void {
+    this.fd.close();
+  }
+}
