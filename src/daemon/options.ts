@@ -1,0 +1,55 @@
+/**
+ * What a daemon is started with, and what is had once it runs: the seam between the commands, which parse and
+ * validate options, and the daemon, which acts on them. Nothing here knows about command lines or HTTP.
+ */
+import type { Control, DiscardMode } from './control.ts';
+
+/** Most serious first. */
+export const LOG_LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const;
+
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** One line of the daemon's log. */
+export interface LogRecord {
+  readonly level: LogLevel;
+  /** A sentence without the guest's name and without a full stop. */
+  readonly message: string;
+  /** The guest that it is about, if it is about one. */
+  readonly guest?: string;
+  /** Further facts; units last in the names. */
+  readonly detail?: Readonly<Record<string, string | number | boolean | null>>;
+  readonly error?: Error;
+}
+
+/** One guest's socket. Exactly one of {@link socketPath} and {@link fd} is given. */
+export interface GuestOptions {
+  /** Unique among the daemon's guests. */
+  readonly name: string;
+  /** Where the daemon listens for the front-end. A stale socket is replaced, a living one refused. */
+  readonly socketPath?: string;
+  /** A connected or listening Unix socket that the daemon inherited and owns from now on. */
+  readonly fd?: number;
+  /** Multiple of 4096. */
+  readonly targetBytes: number;
+  /** The ABI that is offered, for example `virtio`. */
+  readonly profile: string;
+  readonly discard: DiscardMode;
+  /** Features that are not offered although the profile has them. */
+  readonly without: readonly string[];
+  /** Interval at which statistics are asked for; 0 for never. */
+  readonly pollIntervalMs: number;
+}
+
+export interface DaemonOptions {
+  readonly guests: readonly GuestOptions[];
+  readonly log: (record: LogRecord) => void;
+}
+
+export interface Daemon {
+  readonly control: Control;
+  readonly version: string;
+  /** Drains what is pending, stops the rings and closes the sockets; safe to call twice. */
+  close(): Promise<void>;
+}
+
+export type StartDaemon = (options: DaemonOptions) => Promise<Daemon>;
