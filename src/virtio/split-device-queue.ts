@@ -1,0 +1,235 @@
+/**
+ * The device's side of a split virtqueue (VIRTIO 1.4, section 2.7): takes chains from the available ring and puts
+ * them into the used ring. Every number that the driver writes is read once and bounded before it is used.
+ */
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { InvariantError } from '../sys/error.ts';
+import type { DescriptorChain, PoppedBuffer } from './chain.ts';
+import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
+import { IndirectTable } from './indirect.ts';
+import {
+  AVAIL_ELEMENT,
+  AVAIL_NO_INTERRUPT,
+  availEventOffset,
+  DESCRIPTOR,
+  DESCRIPTOR_FLAG,
+  RING_HEADER,
+  USED_ELEMENT,
+  USED_NO_NOTIFY,
+  usedEventOffset,
+} from './layout.ts';
+import {
+  checkConfig,
+  checkMemory,
+  type DeviceQueue,
+  initialState,
+  passedEvent,
+  type QueueConfig,
+  type QueueState,
+  VirtqueueError,
+} from './queue.ts';
+
+const { NEXT, WRITE, INDIRECT } = DESCRIPTOR_FLAG;
+const { address: ADDRESS, length: LENGTH, flags: FLAGS_AND_NEXT } = DESCRIPTOR.offset;
+const { id: USED_ID, length: USED_LENGTH } = USED_ELEMENT.offset;
+
+/** No entry of the used ring can take another buffer in. */
+const NO_BATCH = -1;
+
+export class SplitDeviceQueue implements DeviceQueue {
+  readonly size: number;
+  readonly #config: QueueConfig;
+  readonly #mask: number;
+  readonly #eventIndex: boolean;
+  readonly #indirectAllowed: boolean;
+  readonly #inOrder: boolean;
+  readonly #descriptors: number;
+  readonly #availFlags: number;
+  readonly #availIndexAddress: number;
+  readonly #availRing: number;
+  readonly #usedEvent: number;
+  readonly #usedFlags: number;
+  readonly #usedIndexAddress: number;
+  readonly #usedRing: number;
+  readonly #availEvent: number;
+  readonly #table = new IndirectTable();
+
+  #nextAvail: number;
+  /** `avail.idx` as it was last read: what lies before it may be popped without reading it again. */
+  #availIndex: number;
+  #nextUsed: number;
+  /** `used.idx` as the driver sees it. */
+  #publishedUsed: number;
+  /** Whether the driver was told of what is before {@link #publishedUsed} is not known: tell it. */
+  #interruptOwed: boolean;
+  /** Address of the used element into which the next buffer may be folded (IN_ORDER). */
+  #batch = NO_BATCH;
+
+  /**
+   * Goes on from `state` when given one; then the first publish asks for an interrupt unless the driver wants none,
+   * because nobody knows whether the last one arrived.
+   * @throws VirtqueueError when size or alignment are wrong
+   */
+  constructor(config: QueueConfig, state?: QueueState) {
+    checkConfig(config);
+    if (hasFeature(config.features, RING_PACKED)) throw new InvariantError('a packed queue as split');
+    const { size, features } = config;
+    this.#config = config;
+    this.size = size;
+    this.#mask = size - 1;
+    this.#eventIndex = hasFeature(features, RING_EVENT_IDX);
+    this.#indirectAllowed = hasFeature(features, RING_INDIRECT_DESC);
+    this.#inOrder = hasFeature(features, IN_ORDER);
+
+    this.#descriptors = config.descriptorArea;
+    this.#availFlags = config.driverArea + RING_HEADER.offset.flags;
+    this.#availIndexAddress = config.driverArea + RING_HEADER.offset.index;
+    this.#availRing = config.driverArea + RING_HEADER.size;
+    this.#usedEvent = config.driverArea + usedEventOffset(size);
+    this.#usedFlags = config.deviceArea + RING_HEADER.offset.flags;
+    this.#usedIndexAddress = config.deviceArea + RING_HEADER.offset.index;
+    this.#usedRing = config.deviceArea + RING_HEADER.size;
+    this.#availEvent = config.deviceArea + availEventOffset(size);
+
+    const { nextAvail, nextUsed } = state ?? initialState(features);
+    this.#nextAvail = nextAvail;
+    this.#availIndex = nextAvail;
+    this.#nextUsed = nextUsed;
+    this.#publishedUsed = nextUsed;
+    this.#interruptOwed = state !== undefined;
+  }
+
+  get nextAvail(): number {
+    return this.#nextAvail;
+  }
+
+  validate(memory: GuestMemory): void {
+    checkMemory(this.#config, memory);
+  }
+
+  pop(memory: GuestMemory, chain: DescriptorChain): boolean {
+    const position = this.#nextAvail;
+    if (position === this.#availIndex && !this.#moreAvailable(memory)) return false;
+    const head = memory.u16(this.#availRing + (position & this.#mask) * AVAIL_ELEMENT.size);
+    this.#nextAvail = (position + 1) & 0xffff;
+    chain.begin(head, position, this.size);
+    if (head >= this.size) chain.fail('head-range');
+    else this.#walk(memory, chain, head);
+    return true;
+  }
+
+  pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
+    if (written > buffer.writableBytes) throw new InvariantError('more written than the buffer has room for');
+    let element = this.#usedRing + (this.#nextUsed & this.#mask) * USED_ELEMENT.size;
+    if (this.#inOrder) {
+      // The n-th buffer that was made available is the n-th to be used.
+      if (buffer.position !== this.#nextUsed) throw new InvariantError('a buffer returned out of order');
+      if (this.#batch !== NO_BATCH) element = this.#batch;
+      // A driver takes the buffers that a batch skips for completely written (2.7.9); others need their own length.
+      this.#batch = written === buffer.writableBytes && buffer.fault === undefined ? element : NO_BATCH;
+    }
+    memory.setU32(element + USED_ID, buffer.id);
+    memory.setU32(element + USED_LENGTH, written);
+    this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
+  }
+
+  publish(memory: GuestMemory): boolean {
+    const from = this.#publishedUsed;
+    const to = this.#nextUsed;
+    if (from === to) return false;
+    // 2.7.8.2: the elements before the index; the store and the loads below are sequentially consistent, so
+    // the driver either sees the index or has its wish for an interrupt seen here.
+    memory.atomicStoreU16(this.#usedIndexAddress, to);
+    this.#publishedUsed = to;
+    this.#batch = NO_BATCH;
+    if (!this.#eventIndex) return (memory.atomicLoadU16(this.#availFlags) & AVAIL_NO_INTERRUPT) === 0;
+    const owed = this.#interruptOwed;
+    this.#interruptOwed = false;
+    return passedEvent(memory.atomicLoadU16(this.#usedEvent), to, from) || owed;
+  }
+
+  suppressKicks(memory: GuestMemory): void {
+    // With event indices, the driver kicks once at `avail_event`, which lies behind until it is moved on.
+    if (!this.#eventIndex) memory.setU16(this.#usedFlags, USED_NO_NOTIFY);
+  }
+
+  requestKicks(memory: GuestMemory): boolean {
+    if (this.#eventIndex) memory.atomicStoreU16(this.#availEvent, this.#nextAvail);
+    else memory.atomicStoreU16(this.#usedFlags, 0);
+    return this.#nextAvail !== this.#availIndex || this.#moreAvailable(memory);
+  }
+
+  save(): QueueState {
+    if (this.#publishedUsed !== this.#nextUsed) throw new InvariantError('a queue saved before its publish');
+    return { nextAvail: this.#nextAvail, nextUsed: this.#nextUsed };
+  }
+
+  #moreAvailable(memory: GuestMemory): boolean {
+    const index = memory.atomicLoadU16(this.#availIndexAddress);
+    const count = (index - this.#nextAvail) & 0xffff;
+    // 2.7.6.1: the index never goes back, and a queue of `size` entries holds no more buffers.
+    if (count > this.size) {
+      throw new VirtqueueError(
+        `its available index went from ${this.#nextAvail} to ${index}, further than its ${this.size} entries`,
+      );
+    }
+    this.#availIndex = index;
+    return count > 0;
+  }
+
+  #walk(memory: GuestMemory, chain: DescriptorChain, index: number): void {
+    for (let walked = 1; ; walked++) {
+      const descriptor = this.#descriptors + index * DESCRIPTOR.size;
+      const address = memory.u64(descriptor + ADDRESS);
+      const length = memory.u32(descriptor + LENGTH);
+      const flagsAndNext = memory.u32(descriptor + FLAGS_AND_NEXT);
+      chain.descriptorCount = walked;
+      if ((flagsAndNext & INDIRECT) !== 0) {
+        // 2.7.5.3.2: may come after direct descriptors, and its WRITE flag means nothing.
+        if (!this.#indirectAllowed) chain.fail('indirect-refused');
+        else if ((flagsAndNext & NEXT) !== 0) chain.fail('indirect-linked');
+        else this.#walkTable(memory, chain, address, length);
+        return;
+      }
+      if (!chain.append(memory, address, length, (flagsAndNext & WRITE) !== 0)) return;
+      if ((flagsAndNext & NEXT) === 0) return;
+      index = flagsAndNext >>> 16;
+      if (index >= this.size) {
+        chain.fail('next-range');
+        return;
+      }
+      if (walked === this.size) {
+        chain.fail('loop');
+        return;
+      }
+    }
+  }
+
+  #walkTable(memory: GuestMemory, chain: DescriptorChain, tableAddress: number, tableLength: number): void {
+    const table = this.#table;
+    const fault = table.load(memory, tableAddress, tableLength, this.size);
+    if (fault !== undefined) {
+      chain.fail(fault);
+      return;
+    }
+    let index = 0;
+    for (let walked = 1; ; walked++) {
+      const flags = table.flags(index);
+      if ((flags & INDIRECT) !== 0) {
+        chain.fail('indirect-nested');
+        return;
+      }
+      if (!chain.append(memory, table.address(index), table.length(index), (flags & WRITE) !== 0)) return;
+      if ((flags & NEXT) === 0) return;
+      index = table.next(index);
+      if (index >= table.count) {
+        chain.fail('next-range');
+        return;
+      }
+      if (walked === table.count) {
+        chain.fail('loop');
+        return;
+      }
+    }
+  }
+}
