@@ -77,7 +77,11 @@ const overlaps = (a: number, aSize: number, b: number, bSize: number) => a < b +
 
 export class GuestMemory {
   readonly #regions: MemoryRegion[] = [];
+  /** Where the last address was found: the next one is usually in the same region. */
   #last: MemoryRegion | undefined;
+  // Where #locate found an address: fields, because returning both would allocate for every access.
+  #bytes: Uint8Array = new Uint8Array(0);
+  #offset = 0;
 
   constructor(regions: Iterable<MemoryRegion> = []) {
     for (const region of regions) this.add(region);
@@ -128,6 +132,7 @@ export class GuestMemory {
     for (const region of this.#regions) region.close();
     this.#regions.length = 0;
     this.#last = undefined;
+    this.#bytes = new Uint8Array(0);
   }
 
   /** The region that holds guest physical address `gpa`. */
@@ -241,48 +246,42 @@ export class GuestMemory {
 
   /** Copies guest memory into `into` from index `at`. The range may span regions. */
   read(gpa: number, into: Uint8Array, at: number, length: number): void {
-    this.#forEachPart(gpa, length, (bytes, from, count, done) => {
-      if (count < SMALL_COPY_BYTES) {
-        for (let i = 0; i < count; i++) into[at + done + i] = bytes[from + i];
-      } else {
-        into.set(bytes.subarray(from, from + count), at + done);
-      }
-    });
+    if (!this.contains(gpa, length)) throw new MemoryAccessError(gpa, length);
+    for (let done = 0; done < length; ) {
+      const count = this.#locate(gpa + done, length - done);
+      copyBytes(this.#bytes, this.#offset, into, at + done, count);
+      done += count;
+    }
   }
 
   /** Copies `length` bytes of `from`, from index `at`, into guest memory. The range may span regions. */
   write(gpa: number, from: Uint8Array, at = 0, length: number = from.length - at): void {
-    this.#forEachPart(gpa, length, (bytes, to, count, done) => {
-      if (count < SMALL_COPY_BYTES) {
-        for (let i = 0; i < count; i++) bytes[to + i] = from[at + done + i];
-      } else {
-        bytes.set(from.subarray(at + done, at + done + count), to);
-      }
-    });
-  }
-
-  fill(gpa: number, value: number, length: number): void {
-    this.#forEachPart(gpa, length, (bytes, to, count) => {
-      bytes.fill(value, to, to + count);
-    });
-  }
-
-  #forEachPart(
-    gpa: number,
-    length: number,
-    visit: (bytes: Uint8Array, from: number, count: number, done: number) => void,
-  ): void {
     if (!this.contains(gpa, length)) throw new MemoryAccessError(gpa, length);
-    let done = 0;
-    while (done < length) {
-      const region = this.find(gpa + done);
-      if (region === undefined) throw new MemoryAccessError(gpa, length);
-      const offset = gpa + done - region.guestAddress;
-      const within = offset % WINDOW_BYTES;
-      const count = Math.min(length - done, WINDOW_BYTES - within, region.size - offset);
-      visit(region.windowAt(offset).u8, within, count, done);
+    for (let done = 0; done < length; ) {
+      const count = this.#locate(gpa + done, length - done);
+      copyBytes(from, at + done, this.#bytes, this.#offset, count);
       done += count;
     }
+  }
+
+  /** Sets `length` bytes to `value`. The range may span regions. */
+  fill(gpa: number, value: number, length: number): void {
+    if (!this.contains(gpa, length)) throw new MemoryAccessError(gpa, length);
+    for (let done = 0; done < length; ) {
+      const count = this.#locate(gpa + done, length - done);
+      this.#bytes.fill(value, this.#offset, this.#offset + count);
+      done += count;
+    }
+  }
+
+  /** Points {@link #bytes} and {@link #offset} at `gpa`; returns how many of `length` bytes lie there together. */
+  #locate(gpa: number, length: number): number {
+    const region = this.find(gpa);
+    if (region === undefined) throw new MemoryAccessError(gpa, length);
+    const offset = gpa - region.guestAddress;
+    this.#bytes = region.windowAt(offset).u8;
+    this.#offset = offset % WINDOW_BYTES;
+    return Math.min(length, WINDOW_BYTES - this.#offset, region.size - offset);
   }
 
   #aligned(gpa: number, width: number): MemoryRegion {
@@ -292,8 +291,16 @@ export class GuestMemory {
   }
 }
 
-/** Below this, a loop is faster than making a subarray. */
-const SMALL_COPY_BYTES = 128;
+/** Up to this, a loop costs less than making a subarray, and allocates nothing: it covers 256 page numbers. */
+const LOOP_COPY_BYTES = 1024;
+
+function copyBytes(from: Uint8Array, fromAt: number, to: Uint8Array, toAt: number, length: number): void {
+  if (length <= LOOP_COPY_BYTES) {
+    for (let i = 0; i < length; i++) to[toAt + i] = from[fromAt + i];
+  } else {
+    to.set(from.subarray(fromAt, fromAt + length), toAt);
+  }
+}
 
 /** Pages in `bytes`, rounded down. */
 export const pagesIn = (bytes: number): number => Math.floor(bytes / 2 ** PAGE_SHIFT);

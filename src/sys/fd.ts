@@ -22,7 +22,12 @@ let openDescriptors = 0;
 /** How many {@link OwnedFd}s of this thread are open; for leak tests. */
 export const openDescriptorCount = (): number => openDescriptors;
 
-export class OwnedFd {
+/** Whatever names an open descriptor: an {@link OwnedFd}, or a number whose owner is known to outlive its use. */
+export interface Descriptor {
+  readonly number: number;
+}
+
+export class OwnedFd implements Descriptor {
   #number: number;
 
   /** Takes ownership of `fd`, which nobody else may close. */
@@ -112,3 +117,18 @@ export function silence(fd: OwnedFd): boolean {
   const error = errno();
   return error === EAGAIN || error === EINTR;
 }
+
+/** What became of bytes that were offered to a descriptor. */
+export type WriteResult = 'written' | 'full' | 'gone';
+
+/**
+ * Writes a message of at most {@link SHORT_WRITE_BYTES_MAX} bytes whole, to a non-blocking pipe or socket.
+ * Both take so few bytes all at once or not at all.
+ */
+export function writeShort(fd: OwnedFd, bytes: Uint8Array): WriteResult {
+  scratch.bytes.set(bytes);
+  if (libc.write(fd.number, scratch.address, bytes.length) === bytes.length) return 'written';
+  return errno() === EAGAIN ? 'full' : 'gone';
+}
+
+export const SHORT_WRITE_BYTES_MAX = 64;

@@ -2,7 +2,7 @@
  * Files as memory: memfd, size, holes, what of a file the host really holds, and giving parts of it back.
  */
 import { fstatSync } from 'node:fs';
-import { OwnedFd } from './fd.ts';
+import { type Descriptor, OwnedFd } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
 
@@ -47,7 +47,7 @@ export function createMemfd({ name, size, hugePageSize }: MemfdOptions): OwnedFd
   return fd;
 }
 
-export function resizeFile(fd: OwnedFd, size: number): void {
+export function resizeFile(fd: Descriptor, size: number): void {
   check('ftruncate', libc.ftruncate(fd.number, size), `${size} bytes`);
 }
 
@@ -60,7 +60,7 @@ export interface FileStatus {
   readonly identity: string;
 }
 
-export function fileStatus(fd: OwnedFd): FileStatus {
+export function fileStatus(fd: Descriptor): FileStatus {
   const status = fstatSync(fd.number);
   return {
     regular: status.isFile(),
@@ -76,7 +76,7 @@ export interface FileSystem {
   readonly blockSize: number;
 }
 
-export function fileSystem(fd: OwnedFd): FileSystem {
+export function fileSystem(fd: Descriptor): FileSystem {
   check('fstatfs', libc.fstatfs(fd.number, scratch.address));
   // struct statfs on 64-bit Linux starts with two 64-bit integers: f_type, f_bsize.
   const type = scratch.view.getUint32(0, true);
@@ -89,7 +89,7 @@ export function fileSystem(fd: OwnedFd): FileSystem {
  * Gives `length` bytes at `offset` back to the host: they read as zeros afterwards. The size stays.
  * @throws SystemError for example EPERM on a file sealed against writing
  */
-export function punchHole(fd: OwnedFd, offset: number, length: number): void {
+export function punchHole(fd: Descriptor, offset: number, length: number): void {
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   check('fallocate', libc.fallocate(fd.number, mode, offset, length), `${length} bytes at ${offset}`);
 }
@@ -109,11 +109,11 @@ export function adviseHugePages(address: number, length: number): boolean {
  * kills the process that touches it, so a peer that can shrink can kill us. Returns false where the file
  * cannot be sealed (not a memfd, or created without sealing).
  */
-export function sealAgainstShrinking(fd: OwnedFd): boolean {
+export function sealAgainstShrinking(fd: Descriptor): boolean {
   return libc.fcntl(fd.number, F_ADD_SEALS, F_SEAL_SHRINK) === 0;
 }
 
-function seek(fd: OwnedFd, offset: number, whence: number): number | undefined {
+function seek(fd: Descriptor, offset: number, whence: number): number | undefined {
   const result = libc.lseek(fd.number, offset, whence);
   if (result !== -1) return result;
   if (errno() === ENXIO) return undefined;
@@ -122,7 +122,7 @@ function seek(fd: OwnedFd, offset: number, whence: number): number | undefined {
 }
 
 /** Offset of the first byte at or after `offset` that the file backs; undefined when there is none. */
-export const nextData = (fd: OwnedFd, offset: number): number | undefined => seek(fd, offset, SEEK_DATA);
+export const nextData = (fd: Descriptor, offset: number): number | undefined => seek(fd, offset, SEEK_DATA);
 
 /** Offset of the first byte at or after `offset` that is a hole; the end of the file counts as one. */
-export const nextHole = (fd: OwnedFd, offset: number): number | undefined => seek(fd, offset, SEEK_HOLE);
+export const nextHole = (fd: Descriptor, offset: number): number | undefined => seek(fd, offset, SEEK_HOLE);

@@ -18,6 +18,7 @@ export const libc = {
   fcntl: library.func('int fcntl(int fd, int command, int argument)'),
   fstatfs: library.func('int fstatfs(int fd, intptr_t buffer)'),
   ftruncate: library.func('int ftruncate(int fd, int64_t length)'),
+  getsockopt: library.func('int getsockopt(int fd, int level, int name, intptr_t value, intptr_t length)'),
   listen: library.func('int listen(int fd, int backlog)'),
   lseek: library.func('int64_t lseek(int fd, int64_t offset, int whence)'),
   madvise: library.func('int madvise(intptr_t address, uint64_t length, int advice)'),

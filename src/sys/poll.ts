@@ -85,8 +85,11 @@ interface PendingTimer {
   readonly run: () => void;
 }
 
-/** Monotonic milliseconds. */
-export const monotonicMs = (): number => performance.now();
+/** Monotonic milliseconds, on a clock that all threads of the process share (performance.now() is not). */
+export function monotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1e3 + nanoseconds / 1e6;
+}
 
 export class Reactor {
   readonly #arena = new Arena(POLL_DESCRIPTORS_MAX * POLLFD.size);

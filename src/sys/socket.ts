@@ -13,6 +13,7 @@ const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
+const SO_ACCEPTCONN = 30;
 const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x08;
 const MSG_NOSIGNAL = 0x4000;
@@ -199,6 +200,14 @@ function takeDescriptors(controlLength: number): OwnedFd[] {
     at += Math.ceil(header.length / 8) * 8;
   }
   return fds;
+}
+
+/** Whether `fd` is a socket that listens; false for one that is connected. @throws SystemError ENOTSOCK */
+export function isListening(fd: OwnedFd): boolean {
+  arena.view.setUint32(0, 0, true);
+  arena.view.setUint32(4, 4, true);
+  check('getsockopt', libc.getsockopt(fd.number, SOL_SOCKET, SO_ACCEPTCONN, arena.address, arena.address + 4));
+  return arena.view.getUint32(0, true) !== 0;
 }
 
 export class UnixListener {

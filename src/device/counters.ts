@@ -1,0 +1,24 @@
+/**
+ * What the device counts. Every figure only ever rises while the device lives, resets and reconnects
+ * included, so that rates can be taken from differences.
+ */
+export class DeviceCounters {
+  buffers = 0;
+  inflateBuffers = 0;
+  deflateBuffers = 0;
+  reportingBuffers = 0;
+  hintBuffers = 0;
+  statsBuffers = 0;
+  listBytes = 0;
+  pages = 0;
+  deflatedPages = 0;
+  reportedPages = 0;
+  hintedPages = 0;
+  keptPages = 0;
+  notifications = 0;
+  kicks = 0;
+  badBuffers = 0;
+  badPages = 0;
+  brokenRings = 0;
+  resets = 0;
+}

@@ -1,0 +1,90 @@
+/**
+ * The host's own account of one memory region: which pages the guest has given away, and which of those still
+ * wait to be given back to the host. The guest's word (`actual`) plays no part in it.
+ *
+ * A backing of huge pages can only give back whole ones. Their 4 KiB pages are collected here until a huge
+ * page is complete; it is never rounded outwards, for the rest of it may be in use.
+ */
+import type { MemoryRegion } from '../memory/guest-memory.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { PageBitmap } from '../memory/page-bitmap.ts';
+import { PendingDiscards } from '../memory/pending-discards.ts';
+
+export class PageAccount {
+  readonly region: MemoryRegion;
+  /** Given away by the guest and not taken back. */
+  readonly ballooned: PageBitmap;
+  readonly pending: PendingDiscards;
+  /** 4 KiB pages in a discard unit. */
+  readonly unitPages: number;
+  balloonedPages = 0;
+
+  constructor(region: MemoryRegion) {
+    const unit = region.backing.discardUnit;
+    this.region = region;
+    this.unitPages = unit / PAGE_SIZE;
+    this.ballooned = new PageBitmap(region.pageCount);
+    this.pending = PendingDiscards.create(region.size / unit, unit);
+  }
+
+  /** Pages that are pending. */
+  get pendingPages(): number {
+    return this.pending.outstanding * this.unitPages;
+  }
+
+  /** Notes that the guest gave pages away, and marks what of them can be discarded when `discard` is set. */
+  give(page: number, count: number, discard: boolean): void {
+    this.balloonedPages += this.ballooned.set(page, count);
+    if (!discard) return;
+    if (this.unitPages === 1) {
+      this.pending.mark(page, count);
+      return;
+    }
+    this.#forEachUnit(page, count, unit => {
+      if (this.ballooned.countIn(unit * this.unitPages, this.unitPages) === this.unitPages) {
+        this.pending.mark(unit, 1);
+      }
+    });
+  }
+
+  /**
+   * Notes that the guest takes pages back. When it returns, nobody discards any of them any more. Returns how
+   * many of the pages had been given away.
+   */
+  take(page: number, count: number): number {
+    const taken = this.ballooned.clear(page, count);
+    this.balloonedPages -= taken;
+    const first = Math.floor(page / this.unitPages);
+    const units = Math.ceil((page + count) / this.unitPages) - first;
+    const kept = this.pending.retract(first, units);
+    this.keptUnits += kept;
+    if (kept < units) this.pending.waitWhileInFlight(first, units);
+    return taken;
+  }
+
+  /** Units that were taken back while they were pending, since the region was added. */
+  keptUnits = 0;
+
+  /** Discards everything that is pending, in this thread. Returns the last failure. */
+  drain(): Error | undefined {
+    return this.pending.discardAll(this.discardUnits);
+  }
+
+  /** The guest starts over: all is its own again, and what is pending keeps its memory. */
+  forget(): void {
+    this.pending.retractAll();
+    this.pending.waitWhileInFlight(0, this.pending.units);
+    this.ballooned.clearAll();
+    this.balloonedPages = 0;
+  }
+
+  readonly discardUnits = (start: number, count: number): void => {
+    const { backing } = this.region;
+    backing.discard(start * backing.discardUnit, count * backing.discardUnit);
+  };
+
+  #forEachUnit(page: number, count: number, visit: (unit: number) => void): void {
+    const last = Math.floor((page + count - 1) / this.unitPages);
+    for (let unit = Math.floor(page / this.unitPages); unit <= last; unit++) visit(unit);
+  }
+}

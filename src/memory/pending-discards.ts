@@ -1,0 +1,279 @@
+/**
+ * Memory that a guest has given away and that is not yet given back to the host: a bitmap in shared memory
+ * between the thread that talks to the guest (it marks and retracts) and the thread that gives memory back
+ * (it claims, discards, completes). Nothing here knows why the memory was given away.
+ *
+ * One bit stands for one discard unit of the region's backing (a 4 KiB page, or a whole huge page).
+ *
+ * The protocol that makes "retracted units keep their memory" true without a lock on the marking side:
+ * - A claimer publishes the range it is about to claim, then takes the bits with atomic exchanges, then
+ *   discards, then withdraws the range and bumps the generation.
+ * - A retracter clears the bit with an atomic AND. If the bit was set, no claimer has it and none will: the
+ *   unit keeps its memory. If it was clear, either nothing was pending or a claimer has taken it; in the
+ *   latter case the claimer's range was published before, so looking at the range now finds it (or finds it
+ *   withdrawn, and the discard is over). The retracter waits that discard out before the guest may touch
+ *   the unit.
+ * - Claimers exclude each other by the lock word. Closing takes the lock, so once it returns nobody discards
+ *   through the region's descriptor any more.
+ */
+import { AerostatError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import { maskOf, PageBitmap, popcount, wordsFor } from './page-bitmap.ts';
+
+/** Words of the shared header; the bitmap follows. */
+const LOCK = 0;
+const CLOSED = 1;
+const IN_FLIGHT_START = 2;
+const IN_FLIGHT_END = 3;
+const IN_FLIGHT_UNITS = 4;
+const GENERATION = 5;
+const PENDING_UNITS = 6;
+const HEADER_WORDS = 8;
+
+/** Totals, 64-bit floats behind the header; written under the lock only. */
+const DISCARDED_UNITS = 0;
+const DISCARDS = 1;
+const FAILURES = 2;
+const LAST_DISCARD_MS = 3;
+const TOTALS = 4;
+const BITMAP_AT = HEADER_WORDS * 4 + TOTALS * 8;
+
+/**
+ * Bytes that one claim covers at most. Who retracts a claimed unit waits for its claim to complete, so the
+ * claim bounds that wait (about 2 ms of shmem); punches of 1 MiB and more cost the same per byte.
+ */
+export const CLAIM_BYTES_MAX = 16 * 2 ** 20;
+
+/** Gives `count` units from `start` back to the host; throws an {@link AerostatError} when that fails. */
+export type DiscardUnits = (start: number, count: number) => void;
+
+export interface DiscardResult {
+  /** Something was claimed, so there may be more. */
+  readonly more: boolean;
+  readonly failure: Error | undefined;
+}
+
+const NOTHING_DISCARDED: DiscardResult = { more: false, failure: undefined };
+
+/** A waiter looks again after this long, so that a lost thread can never turn into a silent hang. */
+const WAIT_SLICE_MS = 100;
+
+export class PendingDiscards {
+  /** What another thread needs to open the same set. */
+  readonly shared: SharedArrayBuffer;
+  readonly units: number;
+  readonly #header: Int32Array;
+  readonly #totals: Float64Array;
+  readonly #words: Int32Array;
+  readonly #claimed: PageBitmap;
+  #claimStart = 0;
+  #cursorWord = 0;
+
+  /** Opens the set in `shared`, as {@link PendingDiscards.create} made it. */
+  constructor(shared: SharedArrayBuffer, units: number, unitBytes: number) {
+    this.shared = shared;
+    this.units = units;
+    this.#header = new Int32Array(shared, 0, HEADER_WORDS);
+    this.#totals = new Float64Array(shared, HEADER_WORDS * 4, TOTALS);
+    this.#words = new Int32Array(shared, BITMAP_AT);
+    const claimWords = Math.max(1, wordsFor(CLAIM_BYTES_MAX / unitBytes));
+    this.#claimed = new PageBitmap(claimWords * 32);
+  }
+
+  /** A set of `units` units of `unitBytes` bytes, none pending. */
+  static create(units: number, unitBytes: number): PendingDiscards {
+    const shared = new SharedArrayBuffer(BITMAP_AT + wordsFor(units) * 4);
+    return new PendingDiscards(shared, units, unitBytes);
+  }
+
+  /** Units marked and neither retracted nor discarded yet. */
+  get outstanding(): number {
+    const pending = Atomics.load(this.#header, PENDING_UNITS) + Atomics.load(this.#header, IN_FLIGHT_UNITS);
+    return Math.max(0, pending);
+  }
+
+  /** Units discarded since the set was made. */
+  get discardedUnits(): number {
+    return this.#totals[DISCARDED_UNITS];
+  }
+
+  /** Discards made, each of one maximal run. */
+  get discards(): number {
+    return this.#totals[DISCARDS];
+  }
+
+  /** Discards that failed; their units keep their memory. */
+  get failures(): number {
+    return this.#totals[FAILURES];
+  }
+
+  /** When the last discard ended, on {@link monotonicMs}'s clock; 0 when there was none. */
+  get lastDiscardMs(): number {
+    return this.#totals[LAST_DISCARD_MS];
+  }
+
+  /** Marks `count` units from `start`; returns how many were not marked before. */
+  mark(start: number, count: number): number {
+    const end = start + count;
+    let marked = 0;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      const mask = maskOf(word, start, end);
+      marked += popcount(mask & ~Atomics.or(this.#words, word, mask));
+    }
+    if (marked > 0) Atomics.add(this.#header, PENDING_UNITS, marked);
+    return marked;
+  }
+
+  /**
+   * Takes `count` units from `start` out of the set; returns how many were in it, and so keep their memory.
+   * The others may be in flight: the caller asks {@link inFlight} before it lets the guest use them.
+   */
+  retract(start: number, count: number): number {
+    const end = start + count;
+    let retracted = 0;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      const mask = maskOf(word, start, end);
+      retracted += popcount(mask & Atomics.and(this.#words, word, ~mask));
+    }
+    if (retracted > 0) Atomics.sub(this.#header, PENDING_UNITS, retracted);
+    return retracted;
+  }
+
+  /** Forgets all that is marked: those units keep their memory. A claim in flight goes on. */
+  retractAll(): number {
+    return this.retract(0, this.units);
+  }
+
+  /** Whether a discard that touches [start, start + count) may be under way in another thread. */
+  inFlight(start: number, count: number): boolean {
+    // The end first: a claimer withdraws by zeroing the end, and publishes the start before the end.
+    const end = Atomics.load(this.#header, IN_FLIGHT_END);
+    return end > start && Atomics.load(this.#header, IN_FLIGHT_START) < start + count;
+  }
+
+  /** Returns when no discard that touches [start, start + count) is under way. */
+  waitWhileInFlight(start: number, count: number): void {
+    for (;;) {
+      const generation = Atomics.load(this.#header, GENERATION);
+      if (!this.inFlight(start, count)) return;
+      Atomics.wait(this.#header, GENERATION, generation, WAIT_SLICE_MS);
+    }
+  }
+
+  #lock(): void {
+    while (Atomics.compareExchange(this.#header, LOCK, 0, 1) !== 0) {
+      Atomics.wait(this.#header, LOCK, 1, WAIT_SLICE_MS);
+    }
+  }
+
+  #unlock(): void {
+    Atomics.store(this.#header, LOCK, 0);
+    Atomics.notify(this.#header, LOCK);
+  }
+
+  get closed(): boolean {
+    return Atomics.load(this.#header, CLOSED) !== 0;
+  }
+
+  /** Forgets what is marked and waits for a discard under way; afterwards nobody claims any more. */
+  close(): void {
+    Atomics.store(this.#header, CLOSED, 1);
+    this.retractAll();
+    this.#lock();
+    this.#unlock();
+  }
+
+  /**
+   * Claims the next stretch with pending units, at most {@link CLAIM_BYTES_MAX} bytes of it, going round the
+   * region, and discards its maximal runs. May be called from any thread.
+   */
+  discardSome(discard: DiscardUnits): DiscardResult {
+    this.#lock();
+    try {
+      if (this.closed || !this.#claim()) return NOTHING_DISCARDED;
+      try {
+        return { more: true, failure: this.#discardClaimed(discard) };
+      } finally {
+        this.#complete();
+      }
+    } finally {
+      this.#unlock();
+    }
+  }
+
+  /** Discards until nothing is pending; returns the last failure, if any discard failed. */
+  discardAll(discard: DiscardUnits): Error | undefined {
+    let failure: Error | undefined;
+    for (;;) {
+      const result = this.discardSome(discard);
+      failure = result.failure ?? failure;
+      if (!result.more) return failure;
+    }
+  }
+
+  #claim(): boolean {
+    const claimWords = this.#claimed.words.length;
+    let scanned = 0;
+    while (scanned < this.#words.length) {
+      if (this.#cursorWord >= this.#words.length) this.#cursorWord = 0;
+      const word = this.#cursorWord;
+      if (Atomics.load(this.#words, word) === 0) {
+        this.#cursorWord++;
+        scanned++;
+        continue;
+      }
+      // Claims start at multiples of their size, so that runs are cut at the same places every time.
+      const first = word - (word % claimWords);
+      const last = Math.min(first + claimWords, this.#words.length);
+      if (this.#take(first, last)) return true;
+      scanned += last - word;
+      this.#cursorWord = last;
+    }
+    return false;
+  }
+
+  #take(first: number, last: number): boolean {
+    Atomics.store(this.#header, IN_FLIGHT_START, first * 32);
+    Atomics.store(this.#header, IN_FLIGHT_END, last * 32);
+    let units = 0;
+    for (let word = first; word < last; word++) {
+      const bits = Atomics.load(this.#words, word) === 0 ? 0 : Atomics.exchange(this.#words, word, 0);
+      this.#claimed.words[word - first] = bits;
+      if (bits !== 0) units += popcount(bits);
+    }
+    this.#claimed.words.fill(0, last - first);
+    this.#claimStart = first * 32;
+    this.#cursorWord = last;
+    Atomics.store(this.#header, IN_FLIGHT_UNITS, units);
+    Atomics.sub(this.#header, PENDING_UNITS, units);
+    if (units > 0) return true;
+    this.#complete();
+    return false;
+  }
+
+  #discardClaimed(discard: DiscardUnits): Error | undefined {
+    const totals = this.#totals;
+    let failure: Error | undefined;
+    this.#claimed.forEachRun((offset, count) => {
+      try {
+        discard(this.#claimStart + offset, count);
+        totals[DISCARDED_UNITS] += count;
+        totals[DISCARDS]++;
+      } catch (error) {
+        if (!(error instanceof AerostatError)) throw error;
+        totals[FAILURES]++;
+        failure = error;
+      }
+    });
+    totals[LAST_DISCARD_MS] = monotonicMs();
+    return failure;
+  }
+
+  /** Ends a claim: its units are discarded (or given up), and whoever waits for them goes on. */
+  #complete(): void {
+    Atomics.store(this.#header, IN_FLIGHT_UNITS, 0);
+    Atomics.store(this.#header, IN_FLIGHT_END, 0);
+    Atomics.add(this.#header, GENERATION, 1);
+    Atomics.notify(this.#header, GENERATION);
+  }
+}

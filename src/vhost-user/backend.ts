@@ -1,0 +1,49 @@
+/**
+ * What a device must offer to be reached over vhost-user: the seam between the session, which knows the
+ * protocol, and a device, which knows neither sockets nor messages. Calls come from one thread.
+ */
+import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import type { DeviceQueue } from '../virtio/queue.ts';
+
+/** Why a ring stops, which decides what becomes of work that the device has acknowledged but not finished. */
+export type StopReason =
+  /** The guest is paused or moves on elsewhere: finish what was acknowledged. */
+  | 'paused'
+  /** The driver starts over, or is gone: drop it. */
+  | 'abandoned';
+
+/** Reaches the driver of one ring. */
+export interface RingDoorbell {
+  /** Interrupts the driver. */
+  interrupt(): void;
+  /** Says that the ring is broken and will not be served any more. */
+  fail(): void;
+}
+
+export interface VhostUserBackend {
+  /** Device and ring feature bits that are offered; the transport's own are the session's. */
+  readonly features: bigint;
+  /** Rings that the device has at most. */
+  readonly queueCount: number;
+
+  /** The driver took `features` (device and ring bits). Called before any ring starts. */
+  setFeatures(features: bigint): void;
+  /** Fills `into` with the configuration space from `offset` on; bytes beyond its end are 0. */
+  readConfig(offset: number, into: Uint8Array): void;
+  /** Applies what the driver may write and ignores the rest. */
+  writeConfig(offset: number, bytes: Uint8Array): void;
+
+  regionAdded(region: MemoryRegion): void;
+  /** Returns when nothing of the device touches the region any more; it is unmapped next. */
+  regionRemoved(region: MemoryRegion): void;
+
+  /** The memory lasts as long as the ring runs; it may gain and lose regions meanwhile. */
+  startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: RingDoorbell): void;
+  /** Returns when the device has let go of the ring. */
+  stopQueue(index: number, reason: StopReason): void;
+  /** The driver kicked ring `index`. */
+  serveQueue(index: number): void;
+
+  /** The device starts over: features, account and sessions are forgotten. All rings are stopped. */
+  reset(): void;
+}
