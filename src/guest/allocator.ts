@@ -1,0 +1,349 @@
+/**
+ * The page allocator: zones over one page state, which of them serves a request, who owns an allocated page,
+ * and what a balloon driver needs besides: splitting, isolating free blocks while they are reported, and
+ * walking the free lists. It never waits and never reclaims; kernel.ts does that around it.
+ */
+import type { PageSink } from '../memory/page.ts';
+import { assert, InvariantError } from '../sys/error.ts';
+import {
+  KIND_ALLOCATED,
+  KIND_FREE,
+  KIND_ISOLATED,
+  KIND_MASK,
+  MIGRATE_MOVABLE,
+  MIGRATE_RECLAIMABLE,
+  MIGRATE_TYPES,
+  MIGRATE_UNMOVABLE,
+  type MigrateType,
+  NIL,
+  ORDER_MASK,
+  ORDER_MAX,
+  PAGEBLOCK_ORDER,
+  PAGES_PER_BLOCK_MAX,
+  PageState,
+  PFN_MAX,
+  REPORTED,
+} from './page-state.ts';
+import { Zone } from './zone.ts';
+
+// What an allocation asks for, as a sum of these. The names are Linux's; the two low bits are the migrate type.
+export const GFP_UNMOVABLE = MIGRATE_UNMOVABLE;
+export const GFP_MOVABLE = MIGRATE_MOVABLE;
+export const GFP_RECLAIMABLE = MIGRATE_RECLAIMABLE;
+/** At most one pass of reclaim, for single pages only; no compaction, no out-of-memory path. */
+export const GFP_NORETRY = 0x04;
+/** The free lists or nothing. */
+export const GFP_NORECLAIM = 0x08;
+/** A failure is expected: it is not logged. */
+export const GFP_NOWARN = 0x10;
+export const GFP_ZERO = 0x20;
+/** Only from memory below 4 GiB. */
+export const GFP_DMA32 = 0x40;
+/** May take the last page: watermarks do not count. For those who free more than they take. */
+export const GFP_MEMALLOC = 0x80;
+const TYPE_MASK = 0x03;
+
+/** A balloon inflating: it takes what is there and what a look at the page cache brings, and hurts nobody. */
+export const GFP_BALLOON = GFP_MOVABLE | GFP_NORETRY | GFP_NOWARN;
+/** A free page hint: only what is free anyway. */
+export const GFP_HINT = GFP_MOVABLE | GFP_NORECLAIM | GFP_NOWARN;
+
+/** Which watermark an allocation must leave intact. */
+export type Mark = 'min' | 'low' | 'high';
+
+/** Whoever owns pages that can be moved. The owner sees its pages by page frame number. */
+export interface PageOwner {
+  readonly name: string;
+  /**
+   * Offers `to`, a fresh allocated page, in place of `from`. Returns whether the owner took it: then `to` is
+   * its page (owner, flags and index are already copied, not the links) and `from` is still allocated, for
+   * the owner to free: at once, or when it may (a balloon waits for the host to acknowledge the deflate).
+   * Absent: the pages never move.
+   */
+  migrate?(from: number, to: number): boolean;
+  /** Whether the bytes of a page matter and are copied before `migrate`; a balloon's do not. */
+  readonly contents: 'kept' | 'none';
+}
+
+/** Owner ids are 16 bits wide. */
+const OWNERS_MAX = 2 ** 16;
+
+/** A run of page frames. */
+export interface Span {
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface AllocatorOptions {
+  /** The frames that are memory, rising, disjoint. */
+  readonly spans: readonly Span[];
+  /** First frame above the DMA32 zone; a multiple of 1024. */
+  readonly dma32End: number;
+}
+
+/** Freed twice, never allocated, or freed with another order than it was allocated with. */
+function badFree(pfn: number, order: number, state: number): InvariantError {
+  return new InvariantError(
+    `free of ${1 << order} pages at frame ${pfn}, whose state is 0x${state.toString(16)}`,
+  );
+}
+
+export class PageAllocator {
+  readonly pages: PageState;
+  readonly spans: readonly Span[];
+  /** In rising order of address. */
+  readonly zones: readonly Zone[];
+  /** Frames that the allocator manages. */
+  readonly managedPages: number;
+  /** Called when a block of at least 2 MiB becomes free: free page reporting wakes up on it. */
+  onLargeFree: ((order: number) => void) | undefined;
+  /** Pages handed out and taken back since boot, as in /proc/vmstat. */
+  allocated = 0;
+  freed = 0;
+  readonly #owners: (PageOwner | undefined)[] = [undefined];
+  readonly #state: Uint8Array;
+  readonly #owner: Uint16Array;
+  readonly #flags: Uint8Array;
+  readonly #normalStart: number;
+
+  constructor({ spans, dma32End }: AllocatorOptions) {
+    assert(spans.length > 0 && spans.every(isSpan) && isRising(spans), 'memory spans are out of order');
+    assert(dma32End % PAGES_PER_BLOCK_MAX === 0, 'a zone border inside a block');
+    const end = spans[spans.length - 1].end;
+    this.pages = new PageState(end);
+    this.#state = this.pages.state;
+    this.#owner = this.pages.owner;
+    this.#flags = this.pages.flags;
+    this.spans = spans;
+    const isMovable = (pfn: number) => this.isMovable(pfn);
+    const zones: Zone[] = [];
+    const start = spans[0].start;
+    if (start < dma32End)
+      zones.push(new Zone('DMA32', start, Math.min(end, dma32End), this.pages, isMovable));
+    if (end > dma32End) zones.push(new Zone('Normal', Math.max(start, dma32End), end, this.pages, isMovable));
+    this.zones = zones;
+    this.#normalStart = zones[zones.length - 1].start;
+    for (const zone of zones) {
+      zone.buddy.onLargeFree = order => this.onLargeFree?.(order);
+      for (const span of spans) {
+        zone.managedPages += Math.max(0, Math.min(span.end, zone.end) - Math.max(span.start, zone.start));
+      }
+    }
+    this.managedPages = zones.reduce((total, zone) => total + zone.managedPages, 0);
+    this.#setWatermarks();
+  }
+
+  /** Frees all memory in blocks as large as alignment allows: boot. Touches a few bytes per 4 MiB. */
+  populate(): void {
+    for (const span of this.spans) {
+      for (let pfn = span.start; pfn < span.end; ) {
+        const aligned = pfn === 0 ? ORDER_MAX : 31 - Math.clz32(pfn & -pfn);
+        const order = Math.min(ORDER_MAX, aligned, 31 - Math.clz32(span.end - pfn));
+        this.zoneOf(pfn).buddy.putFresh(pfn, order);
+        pfn += 1 << order;
+      }
+    }
+  }
+
+  /**
+   * Linux's rule: sqrt(16 * KiB of memory) KiB must stay free, shared out by size; the marks above it are a
+   * quarter of that or a thousandth of the zone apart. A zone that others fall back to keeps a 256th of
+   * theirs for those who can use no other.
+   */
+  #setWatermarks(): void {
+    const freeKiBMin = Math.min(262_144, Math.max(128, Math.floor(Math.sqrt(this.managedPages * 4 * 16))));
+    const pagesMin = freeKiBMin / 4;
+    let above = 0;
+    for (const zone of this.zones.toReversed()) {
+      const min = Math.floor((pagesMin * zone.managedPages) / this.managedPages);
+      const step = Math.max(min >>> 2, Math.floor(zone.managedPages / 1000));
+      zone.setUp({ min, low: min + step, high: min + 2 * step }, above >>> 8);
+      above += zone.managedPages;
+    }
+  }
+
+  zoneOf(pfn: number): Zone {
+    return this.zones[pfn >= this.#normalStart ? this.zones.length - 1 : 0];
+  }
+
+  /**
+   * Takes 2^order pages, leaving watermark `mark` intact; NIL (-1) if no zone can. From the highest zone that
+   * will do downwards, as Linux does, to spare the low ones.
+   */
+  allocate(order: number, flags: number, mark: Mark = 'low'): number {
+    const type = (flags & TYPE_MASK) as MigrateType;
+    const { zones } = this;
+    const highest = (flags & GFP_DMA32) !== 0 ? 0 : zones.length - 1;
+    for (let at = highest; at >= 0; at--) {
+      const zone = zones[at];
+      if ((flags & GFP_MEMALLOC) === 0) {
+        const keep = zone.watermarks[mark] + (at === highest ? 0 : zone.reserve);
+        if (zone.buddy.lists.pages - (1 << order) < keep) continue;
+      }
+      let pfn: number;
+      if (order === 0) {
+        pfn = zone.takePage(type);
+        if (pfn === NIL) continue;
+      } else {
+        pfn = zone.buddy.take(order, type);
+        if (pfn === NIL) continue;
+        this.#state[pfn] = KIND_ALLOCATED | order;
+      }
+      this.allocated += 1 << order;
+      return pfn;
+    }
+    return NIL;
+  }
+
+  /** @throws InvariantError when these pages are not allocated, or not as one block of this order */
+  free(pfn: number, order: number): void {
+    const state = this.#state[pfn];
+    if (state !== (KIND_ALLOCATED | order)) throw badFree(pfn, order, state);
+    this.#owner[pfn] = 0;
+    this.#flags[pfn] = 0;
+    const zone = this.zoneOf(pfn);
+    if (order === 0) zone.putPage(pfn);
+    else zone.buddy.put(pfn, order);
+    this.freed += 1 << order;
+  }
+
+  /** Makes one allocated block many single pages, each to be freed by itself; owner and flags go to each. */
+  split(pfn: number, order: number): void {
+    const state = this.#state[pfn];
+    assert(state === (KIND_ALLOCATED | order), `split of frame ${pfn}, not an allocated block of that order`);
+    const end = pfn + (1 << order);
+    this.#state.fill(KIND_ALLOCATED, pfn, end);
+    this.#owner.fill(this.#owner[pfn], pfn, end);
+    this.#flags.fill(this.#flags[pfn], pfn, end);
+  }
+
+  /** Whether a block that was handed out starts at `pfn`. */
+  isAllocated(pfn: number): boolean {
+    return (this.#state[pfn] & KIND_MASK) === KIND_ALLOCATED;
+  }
+
+  /** Order of the block that starts at `pfn`; only if one starts there. */
+  orderOf(pfn: number): number {
+    return this.#state[pfn] & ORDER_MASK;
+  }
+
+  /** Gives pages to the single-page lists' buddies, so that all that is free has merged. */
+  drainPerCpu(): void {
+    for (const zone of this.zones) zone.drainPerCpu();
+  }
+
+  get freePages(): number {
+    return this.zones.reduce((total, zone) => total + zone.freePages, 0);
+  }
+
+  get perCpuPages(): number {
+    return this.zones.reduce((total, zone) => total + zone.perCpuPages, 0);
+  }
+
+  // Ownership.
+
+  /** Registers an owner; its id goes into {@link own}. Ids of owners that left are used again. */
+  addOwner(owner: PageOwner): number {
+    const vacant = this.#owners.indexOf(undefined, 1);
+    const id = vacant < 0 ? this.#owners.length : vacant;
+    assert(id < OWNERS_MAX, 'too many owners of pages');
+    this.#owners[id] = owner;
+    return id;
+  }
+
+  removeOwner(id: number): void {
+    assert(id > 0 && this.#owners[id] !== undefined, `no page owner ${id}`);
+    this.#owners[id] = undefined;
+  }
+
+  ownerOf(pfn: number): PageOwner | undefined {
+    return this.#owners[this.#owner[pfn]];
+  }
+
+  /** Says who owns an allocated page (0: nobody, it cannot move), and which of its pages it is. */
+  own(pfn: number, owner: number, index = 0): void {
+    this.#owner[pfn] = owner;
+    this.pages.index[pfn] = index;
+  }
+
+  /** Whether the allocated single page at `pfn` has an owner that lets it move. */
+  isMovable(pfn: number): boolean {
+    return this.#state[pfn] === KIND_ALLOCATED && this.#owners[this.#owner[pfn]]?.migrate !== undefined;
+  }
+
+  // Free blocks: reporting, hints, requests.
+
+  /**
+   * Takes an unreported free block of exactly `order` (>= 9) out of the allocator, or returns NIL. It is in
+   * nobody's hands until {@link putBack}. Never takes a zone below its low watermark.
+   */
+  isolateUnreported(order: number): number {
+    assert(order >= PAGEBLOCK_ORDER, 'only blocks of a pageblock or more are reported');
+    for (let at = this.zones.length - 1; at >= 0; at--) {
+      const zone = this.zones[at];
+      if (zone.freePages - (1 << order) < zone.watermarks.low) continue;
+      for (let type = 0; type < MIGRATE_TYPES; type++) {
+        const pfn = zone.buddy.lists.head(order, type);
+        // Reported blocks are last on their list, so the head tells.
+        if (pfn === NIL || (this.#state[pfn] & REPORTED) !== 0) continue;
+        zone.buddy.isolate(pfn);
+        return pfn;
+      }
+    }
+    return NIL;
+  }
+
+  /** Takes the free block that starts at `pfn` out of the allocator; false if none starts there. */
+  isolate(pfn: number): boolean {
+    if ((this.#state[pfn] & KIND_MASK) !== KIND_FREE) return false;
+    this.zoneOf(pfn).buddy.isolate(pfn);
+    return true;
+  }
+
+  /** Returns an isolated block; `reported` if the host now knows that it is free. */
+  putBack(pfn: number, order: number, reported: boolean): void {
+    const state = this.#state[pfn];
+    assert(state === (KIND_ISOLATED | order), `frame ${pfn} starts no isolated block of order ${order}`);
+    this.zoneOf(pfn).buddy.putBack(pfn, order, reported);
+  }
+
+  /** Free blocks of exactly `order`. */
+  freeBlocks(order: number): number {
+    return this.zones.reduce((total, zone) => total + zone.buddy.lists.blocks(order), 0);
+  }
+
+  /** Whether the free block that starts at `pfn` was reported and not used since. */
+  isReported(pfn: number): boolean {
+    return (this.#state[pfn] & (KIND_MASK | REPORTED)) === (KIND_FREE | REPORTED);
+  }
+
+  /** Unmarks every reported block, because the host that knew of them is another one now. */
+  forgetReports(): void {
+    for (let order = PAGEBLOCK_ORDER; order <= ORDER_MAX; order++) {
+      this.forEachFreeBlock(order, pfn => {
+        this.#state[pfn] &= ~REPORTED;
+      });
+    }
+  }
+
+  /**
+   * Visits the free blocks of exactly `order`, list by list. The visitor must not allocate or free. This is
+   * the walk that Linux does under the zone's lock to answer a request for unused pages.
+   */
+  forEachFreeBlock(order: number, visit: (pfn: number) => void): void {
+    for (const zone of this.zones) {
+      for (let type = 0; type < MIGRATE_TYPES; type++) zone.buddy.lists.forEach(order, type, visit);
+    }
+  }
+
+  /** A snapshot of the free blocks of at least `orderMin`, largest first, as runs of pages. */
+  listFree(into: PageSink, orderMin = 0): void {
+    for (let order = ORDER_MAX; order >= orderMin; order--) {
+      this.forEachFreeBlock(order, pfn => into.add(pfn, 1 << order));
+    }
+  }
+}
+
+const isSpan = ({ start, end }: Span) => start >= 0 && start < end && end <= PFN_MAX;
+const isRising = (spans: readonly Span[]) =>
+  spans.every((span, i) => i === 0 || spans[i - 1].end <= span.start);

@@ -1,0 +1,70 @@
+/**
+ * What the guest kernel knows of every page, in flat arrays indexed by page frame number (Linux's
+ * `struct page`, 16 bytes instead of 64). Zero means "nothing is known", so memory that is free in large
+ * blocks leaves nearly all of the arrays untouched and the host never backs them.
+ *
+ * The two links belong to whoever has the page: the free lists while it is free, its owner while it is
+ * allocated (the LRU, the balloon's list of pages). So do `flags` and `index`, which a free clears and ignores.
+ */
+
+/** Largest order of the buddy allocator: 2^10 pages, 4 MiB. */
+export const ORDER_MAX = 10;
+export const ORDERS = ORDER_MAX + 1;
+export const PAGES_PER_BLOCK_MAX = 1 << ORDER_MAX;
+/** The unit in which memory has a migrate type: a huge page. */
+export const PAGEBLOCK_ORDER = 9;
+export const PAGES_PER_PAGEBLOCK = 1 << PAGEBLOCK_ORDER;
+
+export const MIGRATE_UNMOVABLE = 0;
+export const MIGRATE_MOVABLE = 1;
+export const MIGRATE_RECLAIMABLE = 2;
+export const MIGRATE_TYPES = 3;
+export type MigrateType = typeof MIGRATE_UNMOVABLE | typeof MIGRATE_MOVABLE | typeof MIGRATE_RECLAIMABLE;
+
+// The state byte of a block's first page: order in bits 0-3, kind in bits 4-6, reported in bit 7. It is 0 for
+// every other page of the block and for frames that the allocator does not manage.
+export const ORDER_MASK = 0x0f;
+export const KIND_MASK = 0x70;
+/** On a free list. */
+export const KIND_FREE = 0x10;
+/** Handed out. */
+export const KIND_ALLOCATED = 0x20;
+/** Free, on a per-cpu list (order 0). */
+export const KIND_PER_CPU = 0x30;
+/** Free, but taken off its list while it is reported to the host. */
+export const KIND_ISOLATED = 0x40;
+/** The host was told that this free block is free and has not been used since. */
+export const REPORTED = 0x80;
+
+/** End of a list. */
+export const NIL = -1;
+
+/** Links are 32-bit; 8 TiB of guest physical addresses is far beyond what one process simulates. */
+export const PFN_MAX = 2 ** 31 - PAGES_PER_BLOCK_MAX;
+
+export class PageState {
+  /** Frames covered, a multiple of the largest block so that a buddy is always in bounds. */
+  readonly length: number;
+  readonly state: Uint8Array;
+  /** Owner id of an allocated page; 0 is nobody, and such a page never moves. */
+  readonly owner: Uint16Array;
+  /** For the owner. */
+  readonly flags: Uint8Array;
+  /** For the owner: which of its pages this is. */
+  readonly index: Uint32Array;
+  readonly next: Int32Array;
+  readonly previous: Int32Array;
+  /** Migrate type of each pageblock. */
+  readonly blockType: Uint8Array;
+
+  constructor(pfnEnd: number) {
+    this.length = Math.ceil(pfnEnd / PAGES_PER_BLOCK_MAX) * PAGES_PER_BLOCK_MAX;
+    this.state = new Uint8Array(this.length);
+    this.owner = new Uint16Array(this.length);
+    this.flags = new Uint8Array(this.length);
+    this.index = new Uint32Array(this.length);
+    this.next = new Int32Array(this.length);
+    this.previous = new Int32Array(this.length);
+    this.blockType = new Uint8Array(this.length >>> PAGEBLOCK_ORDER).fill(MIGRATE_MOVABLE);
+  }
+}
