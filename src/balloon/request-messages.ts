@@ -1,0 +1,156 @@
+/**
+ * The queue on which a host asks for something and the guest answers with page lists: `request` in the profiles
+ * page-bitmap, page-order, page-range and page-chunks. Three generations of messages behind one interface. Who
+ * sends what when is the device's and the driver's business.
+ */
+import { assert } from '../sys/error.ts';
+import { struct } from '../sys/struct.ts';
+import { BITMAP_HEADER } from './formats/page-bitmap.ts';
+import { RESPONSE_HEADER } from './formats/response-header.ts';
+import { type PageList, PageListError } from './page-list.ts';
+
+/** Name the pages that you do not use; answered with page lists. The only command that was ever built. */
+export const GET_UNUSED_PAGES = 0;
+/**
+ * The wishes of the mailing list that nobody built, as commands of our own. The numbers fit the 8 bits that the
+ * shortest answer has for them, and leave the low ones to whoever goes on counting from 0.
+ */
+/** Drop clean page cache; answered with one empty list when it is done. */
+export const DROP_CACHE = 0xa0;
+/** Run the shrinkers, then answer as to GET_UNUSED_PAGES. */
+export const SHRINK = 0xa1;
+
+/** The flag of an answer: more of it follows, or it was the last. Even a last list of no pages says so. */
+export const ANSWER_CONT = 0;
+export const ANSWER_DONE = 1;
+/** Bit 0 of the flags of a miscellaneous message: the last answer. */
+export const MISC_COMPLETION = 1;
+
+/** What the host asks. A driver ignores a command that it does not know and posts its buffer again. */
+export interface Request {
+  readonly command: number;
+  /** Comes back in the answers; 0 where the messages have no room for it. */
+  readonly id: number;
+}
+
+/** What a page list on the request queue belongs to. */
+export interface Answer extends Request {
+  /** No more lists follow. */
+  readonly done: boolean;
+}
+
+export interface RequestProtocol {
+  readonly name: string;
+  /** Size of the in-buf that the guest posts; the device uses it with exactly this length. */
+  readonly requestBytes: number;
+  /** Bytes before the page list of an answer. */
+  readonly prefixBytes: number;
+  /** Ids go from 0 to this. */
+  readonly idMax: number;
+  writeRequest(view: DataView, request: Request): void;
+  /** @throws PageListError `message` when the length is not `requestBytes` */
+  readRequest(view: DataView, length: number): Request;
+  /** Turns an encoded list, whose `start` must be `prefixBytes`, into an answer. */
+  writeAnswer(list: PageList, answer: Answer): void;
+  /**
+   * Reads what a list answers and leaves the list's `start` where its pages begin.
+   * @throws PageListError `truncated`
+   */
+  readAnswer(list: PageList): Answer;
+}
+
+/** v3 to v6: what the guest posts and the device fills in. */
+export const HOST_REQUEST = struct('host_request', 16, { command: ['u16', 0], parameter: ['u64', 8] });
+
+/** v10: the request, and what comes before the page list of each answer. */
+export const MISC_MESSAGE = struct('misc_message', 8, { command: ['u32', 0], flags: ['u32', 4] });
+
+function checkLength(length: number, expected: number): void {
+  if (length === expected) return;
+  throw new PageListError('message', `a request of ${length} bytes; ${expected} are agreed on`);
+}
+
+function checkPrefix(list: PageList, bytes: number): void {
+  if (list.length >= bytes) return;
+  throw new PageListError('truncated', `an answer of ${list.length} bytes; its header has ${bytes}`);
+}
+
+function checkId(id: number, idMax: number): void {
+  assert(Number.isInteger(id) && id >= 0 && id <= idMax, `request id ${id}`);
+}
+
+const hostRequest = {
+  requestBytes: HOST_REQUEST.size,
+  prefixBytes: 0,
+  writeRequest(view: DataView, { command, id }: Request): void {
+    HOST_REQUEST.write(view, 0, { command, parameter: id });
+  },
+  readRequest(view: DataView, length: number): Request {
+    checkLength(length, HOST_REQUEST.size);
+    const { command, parameter } = HOST_REQUEST.read(view);
+    return { command, id: parameter };
+  },
+};
+
+/** v3: command, flag and id are fields of the bitmap's header. */
+export const bitmapRequests: RequestProtocol = {
+  ...hostRequest,
+  name: 'bitmap',
+  idMax: Number.MAX_SAFE_INTEGER,
+  writeAnswer(list, { command, id, done }) {
+    checkId(id, this.idMax);
+    const header = BITMAP_HEADER.read(list.view);
+    const flag = done ? ANSWER_DONE : ANSWER_CONT;
+    BITMAP_HEADER.write(list.view, 0, { ...header, command, flag, requestId: id });
+  },
+  readAnswer(list) {
+    checkPrefix(list, BITMAP_HEADER.size);
+    list.beginAt(0);
+    const { command, flag, requestId } = BITMAP_HEADER.read(list.view);
+    return { command, id: requestId, done: flag === ANSWER_DONE };
+  },
+};
+
+/** v5 and v6: command, flag and id are fields of the response header. */
+export const responseRequests: RequestProtocol = {
+  ...hostRequest,
+  name: 'response',
+  idMax: 0xffff,
+  writeAnswer(list, { command, id, done }) {
+    checkId(id, this.idMax);
+    const header = RESPONSE_HEADER.read(list.view);
+    const flag = done ? ANSWER_DONE : ANSWER_CONT;
+    RESPONSE_HEADER.write(list.view, 0, { ...header, command, flag, requestId: id });
+  },
+  readAnswer(list) {
+    checkPrefix(list, RESPONSE_HEADER.size);
+    list.beginAt(0);
+    const { command, flag, requestId } = RESPONSE_HEADER.read(list.view);
+    return { command, id: requestId, done: flag === ANSWER_DONE };
+  },
+};
+
+/** v10: the same 8 bytes ask and, before a list of chunks, answer. They carry no id. */
+export const miscRequests: RequestProtocol = {
+  name: 'misc',
+  requestBytes: MISC_MESSAGE.size,
+  prefixBytes: MISC_MESSAGE.size,
+  idMax: 0,
+  writeRequest(view, { command }) {
+    MISC_MESSAGE.write(view, 0, { command, flags: 0 });
+  },
+  readRequest(view, length) {
+    checkLength(length, MISC_MESSAGE.size);
+    return { command: MISC_MESSAGE.read(view).command, id: 0 };
+  },
+  writeAnswer(list, { command, done }) {
+    assert(list.start === MISC_MESSAGE.size, 'a miscellaneous answer without room for its message');
+    MISC_MESSAGE.write(list.view, 0, { command, flags: done ? MISC_COMPLETION : 0 });
+  },
+  readAnswer(list) {
+    checkPrefix(list, MISC_MESSAGE.size);
+    list.beginAt(MISC_MESSAGE.size);
+    const { command, flags } = MISC_MESSAGE.read(list.view);
+    return { command, id: 0, done: (flags & MISC_COMPLETION) !== 0 };
+  },
+};
