@@ -1,0 +1,117 @@
+/**
+ * `aerostat device`: the daemon. It runs in the foreground and obeys the conventions for vhost-user programs
+ * (QEMU, docs/interop/vhost-user.rst, "Backend program conventions").
+ */
+import { Command, Option } from 'commander';
+import { DEFAULT_PROFILE, PROFILE_NAMES, profile } from '../../balloon/profiles.ts';
+import { DISCARD_MODES } from '../../daemon/control.ts';
+import { type Daemon, LOG_LEVELS, type LogLevel } from '../../daemon/options.ts';
+import { type ApiAddress, formatAddress, resolveAddress } from '../../server/address.ts';
+import type { ApiServer } from '../../server/listen.ts';
+import { readToken } from '../../server/token.ts';
+import { type CliContext, interrupted, printLine } from '../context.ts';
+import { type GuestChoice, guestOptions, parseFd } from '../guest-options.ts';
+import { LOG_FORMATS, type Log, type LogFormat } from '../log.ts';
+import { type ApiChoice, durationOption, sizeOption, value, withApi } from '../options.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat device --socket-path /run/user/1000/vm1.sock
+  aerostat device --socket-path vm1 --socket-path vm2 --target 1G
+  aerostat device --socket-path vm1 --api 127.0.0.1:8080 --token-file token
+
+SIGTERM and SIGINT give everything pending back to the host and end the daemon with code 0.`;
+
+interface DeviceChoice extends GuestChoice, ApiChoice {
+  readonly apiRemote?: boolean;
+  readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
+  readonly logJson?: boolean;
+}
+
+export function deviceCommand(context: CliContext): Command {
+  const each = (value: string, before: readonly string[] = []) => [...before, value];
+  const list = (value: string, before: readonly string[] = []) => [
+    ...before,
+    ...value.split(',').filter(Boolean),
+  ];
+  const descriptor = value(parseFd);
+  return withApi(new Command('device'))
+    .description('serve balloon devices to virtual machines, over vhost-user')
+    .option('--socket-path <path>', "where a guest's front-end connects; once for each guest", each)
+    .addOption(
+      new Option('--fd <number>', 'an inherited socket instead of a path; once for each guest').argParser(
+        (text, before: readonly number[] = []) => [...before, descriptor(text)],
+      ),
+    )
+    .option('--name <name>', "a guest's name (default: its socket's file name); once for each socket", each)
+    .addOption(sizeOption('--target <size>', 'what balloons should hold at first').default(0, '0'))
+    .addOption(
+      new Option('--profile <name>', 'the ABI to offer').choices(PROFILE_NAMES).default(DEFAULT_PROFILE),
+    )
+    .option('--without <features>', 'features not to offer, for example reporting,hint', list)
+    .addOption(
+      new Option('--discard <mode>', 'when inflated pages go back to the host')
+        .choices(DISCARD_MODES)
+        .default('auto'),
+    )
+    .addOption(
+      durationOption('--poll-interval <duration>', 'how often to ask for statistics; 0 for never').default(
+        10_000,
+        '10s',
+      ),
+    )
+    .option('--api-remote', 'let --api be an address that other machines can reach')
+    .addOption(new Option('--log-level <level>', 'least serious to log').choices(LOG_LEVELS).default('info'))
+    .addOption(new Option('--log-format <format>', 'how to log').choices(LOG_FORMATS).default('human'))
+    .option('--log-json', 'the same as --log-format json')
+    .option('--print-capabilities', 'print what this program can do, as JSON, and end')
+    .addHelpText('after', EXAMPLES)
+    .action((choice: DeviceChoice) => runDevice(context, choice));
+}
+
+/** For programs that start us: which kind of back-end this is, and what of it they may use. */
+export function printCapabilities(context: CliContext): void {
+  const features = profile(DEFAULT_PROFILE).features.map(({ name }) => name);
+  printLine(context.stdout, JSON.stringify({ type: 'balloon', features, profiles: PROFILE_NAMES }, null, 2));
+}
+
+async function runDevice(context: CliContext, choice: DeviceChoice): Promise<void> {
+  const guests = guestOptions(choice);
+  const address = resolveAddress(choice.api, context.env);
+  const token = readToken(choice.tokenFile, context.env);
+  const { createLog } = await import('../log.ts');
+  const log = createLog({
+    output: context.stderr,
+    env: context.env,
+    format: choice.logJson ? 'json' : choice.logFormat,
+    level: choice.logLevel,
+  });
+  const daemon = await context.startDaemon({ guests, log });
+  try {
+    const api = await startApi(daemon, address, token, choice.apiRemote ?? false, log);
+    log({ level: 'info', message: `API on ${formatAddress(api.address)}` });
+    const signal = await interrupted(context.interrupt);
+    log({ level: 'info', message: `ending for ${signal}` });
+    await api.close();
+  } finally {
+    await daemon.close();
+  }
+}
+
+async function startApi(
+  daemon: Daemon,
+  address: ApiAddress,
+  token: string | undefined,
+  allowRemote: boolean,
+  log: Log,
+): Promise<ApiServer> {
+  const { serveApi } = await import('../../server/listen.ts');
+  return serveApi(daemon.control, {
+    address,
+    token,
+    allowRemote,
+    version: daemon.version,
+    onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
+  });
+}

@@ -1,0 +1,126 @@
+/** `aerostat set`: how much memory a guest has, and how what it gives away is taken. */
+import { Command, Option } from 'commander';
+import {
+  type Control,
+  DISCARD_MODES,
+  type DiscardMode,
+  GuestStateError,
+  type GuestStatus,
+} from '../../daemon/control.ts';
+import { PAGE_SIZE } from '../../memory/page.ts';
+import { type CliContext, printJson, printLine } from '../context.ts';
+import { formatDuration } from '../duration.ts';
+import { type CommonChoice, connect, durationOption, sizeOption, withJson } from '../options.ts';
+import { progressBar } from '../progress.ts';
+import { formatSize } from '../size.ts';
+import { UsageError } from '../usage.ts';
+import { notReached, type Waited, waitForTarget } from '../wait.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat set vm1 --balloon 2G             take 2 GiB from the guest
+  aerostat set vm1 --memory 1.5G --wait     leave it 1.5 GiB; return when it is so
+  aerostat set vm1 --balloon 0              give everything back
+  aerostat set vm1 --poll-interval 5s       ask for statistics every 5 seconds
+
+With --wait it ends with code 4 if the target was not reached in time; the guest goes on towards it.`;
+
+interface SetChoice extends CommonChoice {
+  readonly balloon?: number;
+  readonly memory?: number;
+  readonly discard?: DiscardMode;
+  readonly pollInterval?: number;
+  readonly wait?: boolean;
+  readonly timeout: number;
+}
+
+export function setCommand(context: CliContext): Command {
+  return withJson(new Command('set'))
+    .description('set how much memory a guest gives away')
+    .argument('<guest>')
+    .addOption(sizeOption('--balloon <size>', 'what the balloon should hold').conflicts('memory'))
+    .addOption(sizeOption('--memory <size>', 'what the guest should keep'))
+    .addOption(new Option('--discard <mode>', 'when its pages go back to the host').choices(DISCARD_MODES))
+    .addOption(durationOption('--poll-interval <duration>', 'how often to ask for statistics; 0 for never'))
+    .option('--wait', 'return when the target is reached and nothing is pending')
+    .addOption(durationOption('--timeout <duration>', 'longest wait').default(60_000, '1m'))
+    .addHelpText('after', EXAMPLES)
+    .action(async (name: string, choice: SetChoice) => {
+      const control = connect(context, choice);
+      const changesTarget = choice.balloon !== undefined || choice.memory !== undefined;
+      if (!changesTarget && choice.discard === undefined && choice.pollInterval === undefined) {
+        throw new UsageError(
+          'nothing to set; give --balloon SIZE or --memory SIZE (see aerostat set --help)',
+        );
+      }
+      if (choice.wait && !changesTarget) {
+        throw new UsageError('--wait waits for a target; give --balloon SIZE or --memory SIZE too');
+      }
+      const targetBytes = await targetOf(control, name, choice);
+      let guest = await apply(control, name, choice, targetBytes);
+      let waited: Waited | undefined;
+      if (choice.wait && targetBytes !== undefined) {
+        waited = await waitWithBar(context, control, name, targetBytes, choice.timeout);
+        guest = waited.guest;
+      }
+      if (choice.json) {
+        const { reached = null, elapsedMs = null } = waited ?? {};
+        printJson(context.stdout, { guest, reached, elapsedMs });
+      } else if (waited === undefined || waited.reached) {
+        printLine(context.stdout, summary(guest, targetBytes, waited));
+      }
+      if (waited !== undefined && !waited.reached) throw notReached(waited, targetBytes ?? 0);
+    });
+}
+
+async function targetOf(control: Control, name: string, choice: SetChoice): Promise<number | undefined> {
+  if (choice.memory === undefined) return choice.balloon;
+  const { memoryBytes } = await control.guest(name);
+  if (memoryBytes === null) {
+    throw new GuestStateError(
+      `${name} is not connected, so its memory is not known; give --balloon instead of --memory`,
+    );
+  }
+  if (choice.memory > memoryBytes) {
+    throw new UsageError(
+      `${name} has ${formatSize(memoryBytes)} in all and cannot keep ${formatSize(choice.memory)}`,
+    );
+  }
+  const targetBytes = memoryBytes - choice.memory;
+  return targetBytes - (targetBytes % PAGE_SIZE);
+}
+
+/** The target last, so that the change that it starts goes by the new way of discarding. */
+async function apply(
+  control: Control,
+  name: string,
+  { discard, pollInterval }: SetChoice,
+  targetBytes: number | undefined,
+): Promise<GuestStatus> {
+  if (discard !== undefined) await control.setDiscard(name, discard);
+  if (pollInterval !== undefined) await control.setPollInterval(name, pollInterval);
+  return targetBytes === undefined ? control.guest(name) : control.setTarget(name, targetBytes);
+}
+
+async function waitWithBar(
+  context: CliContext,
+  control: Control,
+  name: string,
+  targetBytes: number,
+  timeoutMs: number,
+): Promise<Waited> {
+  const bar = await progressBar(context, name, targetBytes);
+  try {
+    const { interrupt } = context;
+    return await waitForTarget(control, name, { targetBytes, timeoutMs, interrupt, onProgress: bar.update });
+  } finally {
+    bar.stop();
+  }
+}
+
+function summary(guest: GuestStatus, targetBytes: number | undefined, waited: Waited | undefined): string {
+  if (targetBytes === undefined) return `${guest.name}: set`;
+  const target = `${guest.name}: balloon ${formatSize(targetBytes)}`;
+  if (waited !== undefined) return `${target} reached in ${formatDuration(waited.elapsedMs)}`;
+  return guest.connected ? `${target} asked for` : `${target} kept for when the guest connects`;
+}

@@ -1,0 +1,45 @@
+/**
+ * What a command has of the world: streams, environment, the wish to stop, and a way to start a daemon. All of
+ * it is handed in, so that a test runs a command in its own process and sees what a person would.
+ */
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { StartDaemon } from '../daemon/options.ts';
+import { InterruptedError } from './usage.ts';
+
+export type Output = NodeJS.WritableStream & {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  readonly rows?: number;
+};
+
+export interface CliContext {
+  readonly stdout: Output;
+  readonly stderr: Output;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Aborted by SIGINT and SIGTERM, with an {@link InterruptedError} as its reason. */
+  readonly interrupt: AbortSignal;
+  readonly startDaemon: StartDaemon;
+}
+
+/** @throws InterruptedError when the person stops the command meanwhile */
+export async function sleep(ms: number, interrupt: AbortSignal): Promise<void> {
+  interrupt.throwIfAborted();
+  try {
+    await delay(ms, undefined, { signal: interrupt });
+  } catch (error) {
+    interrupt.throwIfAborted();
+    throw error;
+  }
+}
+
+/** Resolves with the signal that asks the command to stop. */
+export async function interrupted(interrupt: AbortSignal): Promise<NodeJS.Signals> {
+  if (!interrupt.aborted) await once(interrupt, 'abort');
+  return interrupt.reason instanceof InterruptedError ? interrupt.reason.signal : 'SIGTERM';
+}
+
+export const printLine = (output: Output, line: string) => output.write(`${line}\n`);
+
+/** One line, so that what reads it can read line by line. */
+export const printJson = (output: Output, value: unknown) => printLine(output, JSON.stringify(value));

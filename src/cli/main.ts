@@ -1,0 +1,35 @@
+/** The process around the commands: its streams, its signals and its end. */
+import type { Output } from './context.ts';
+import { runCli } from './program.ts';
+import { EXIT, InterruptedError } from './usage.ts';
+
+const stop = new AbortController();
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // Asked a second time means at once, whatever is still under way.
+    if (stop.signal.aborted) process.exit(signal === 'SIGINT' ? EXIT.interrupted : EXIT.terminated);
+    stop.abort(new InterruptedError(signal));
+  });
+}
+
+// `aerostat watch | head` closes the pipe when it has seen enough; that is no failure of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(EXIT.ok);
+});
+
+// The streams of a process carry their terminal's size only when it has one, which TypeScript's types hide.
+const code = await runCli(process.argv.slice(2), {
+  stdout: process.stdout as Output,
+  stderr: process.stderr as Output,
+  env: process.env,
+  interrupt: stop.signal,
+  startDaemon: async options => {
+    // Not a literal until the daemon's own module is there.
+    const module: string = '../daemon/daemon.js';
+    return (await import(module)).startDaemon(options);
+  },
+});
+// Nothing that a command left open, a thread or a connection, may keep it from ending.
+process.exit(code);

@@ -1,0 +1,56 @@
+/** Options that several commands share, and how their words become values. */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Control } from '../daemon/control.ts';
+import { resolveAddress } from '../server/address.ts';
+import { RemoteControl } from '../server/client.ts';
+import { readToken } from '../server/token.ts';
+import { AerostatError } from '../sys/error.ts';
+import type { CliContext } from './context.ts';
+import { parseDuration } from './duration.ts';
+import { parsePages } from './size.ts';
+
+export interface ApiChoice {
+  readonly api?: string;
+  readonly tokenFile?: string;
+}
+
+export interface CommonChoice extends ApiChoice {
+  readonly json?: boolean;
+}
+
+/** `--api`, `--token-file` and `--verbose`: what every command has that talks to a daemon, or is one. */
+export function withApi(command: Command): Command {
+  return command
+    .option('--api <address>', 'where the API is: PATH, HOST:PORT or http://HOST:PORT (env: AEROSTAT_API)')
+    .option('--token-file <path>', 'file with the token, needed over TCP (env: AEROSTAT_TOKEN)')
+    .option('--verbose', 'when something fails, say where (env: AEROSTAT_DEBUG)');
+}
+
+export function withJson(command: Command): Command {
+  return withApi(command).option('--json', 'print JSON');
+}
+
+/** The daemon that the options and the environment point to; nothing is opened until it is asked. */
+export function connect(context: CliContext, choice: ApiChoice): Control {
+  return new RemoteControl(resolveAddress(choice.api, context.env), {
+    token: readToken(choice.tokenFile, context.env),
+  });
+}
+
+/** Lets a parser of ours say what is wrong with an option's value in commander's words. */
+export const value =
+  <Value>(parse: (text: string) => Value) =>
+  (text: string): Value => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (error instanceof AerostatError) throw new InvalidArgumentError(error.message);
+      throw error;
+    }
+  };
+
+export const sizeOption = (flags: string, description: string) =>
+  new Option(flags, description).argParser(value(parsePages));
+
+export const durationOption = (flags: string, description: string) =>
+  new Option(flags, description).argParser(value(parseDuration));

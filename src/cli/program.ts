@@ -1,0 +1,94 @@
+/** The command line as a whole: which commands there are, and what becomes of their errors. */
+import { Command, CommanderError } from 'commander';
+import { AerostatError } from '../sys/error.ts';
+import { deviceCommand, printCapabilities } from './commands/device.ts';
+import { hintCommand } from './commands/hint.ts';
+import { setCommand } from './commands/set.ts';
+import { statsCommand } from './commands/stats.ts';
+import { statusCommand } from './commands/status.ts';
+import { type CliContext, printLine } from './context.ts';
+import { styleOf } from './style.ts';
+import { EXIT, type ExitCode, exitCodeOf, InterruptedError } from './usage.ts';
+
+const HELP = `
+Sizes are written 512M, 1.5G or 4096 (bytes), durations 500ms, 5s or 1m.
+
+Exit codes:
+    0  done
+    1  failed
+    2  the command line makes no sense
+    3  no daemon can be reached
+    4  the target was not reached in time
+    5  no guest has this name
+    6  the guest cannot do this now, or did not answer
+  130  interrupted`;
+
+/**
+ * Runs one command line (without the program's own name) to its end.
+ * Everything that a person reads of a failure is printed here.
+ */
+export async function runCli(words: readonly string[], context: CliContext): Promise<ExitCode> {
+  const args = asDevice(words);
+  // Whoever asks for capabilities may add anything else, and it is to be ignored.
+  if (args[0] === 'device' && args.includes('--print-capabilities')) {
+    printCapabilities(context);
+    return EXIT.ok;
+  }
+  const verbose = args.includes('--verbose') || Boolean(context.env.AEROSTAT_DEBUG);
+  try {
+    await program(context).parseAsync(args, { from: 'user' });
+    return EXIT.ok;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    printError(context, error, verbose);
+    return exitCodeOf(error);
+  }
+}
+
+/**
+ * Programs that start vhost-user back-ends know one binary and no commands: they call it with --socket-path,
+ * --fd or --print-capabilities alone. All of these mean `device`.
+ */
+function asDevice(words: readonly string[]): string[] {
+  const bare = /^--(socket-path|fd|print-capabilities)(=|$)/.test(words[0] ?? '');
+  return bare ? ['device', ...words] : [...words];
+}
+
+function program(context: CliContext): Command {
+  const root = new Command('aerostat')
+    .description('Virtio memory ballooning: serve, see and steer the memory of guests.')
+    .helpCommand(false)
+    .showHelpAfterError('(see --help)')
+    .addHelpText('after', HELP);
+  const commands = [deviceCommand, statusCommand, setCommand, statsCommand, hintCommand];
+  for (const command of commands) root.addCommand(command(context));
+  for (const command of [root, ...root.commands]) tame(command, context);
+  return root;
+}
+
+/** Makes commander write where we say, and throw where it would end the process. */
+function tame(command: Command, { stdout, stderr }: CliContext): void {
+  command.exitOverride().configureOutput({
+    writeOut: text => stdout.write(text),
+    writeErr: text => stderr.write(text),
+    getOutHelpWidth: () => stdout.columns ?? 80,
+    getErrHelpWidth: () => stderr.columns ?? 80,
+    outputError: (text, write) => write(text.replace(/^error: /, 'aerostat: ')),
+  });
+}
+
+function printError(context: CliContext, error: unknown, verbose: boolean): void {
+  if (error instanceof InterruptedError) return;
+  const { stderr } = context;
+  const style = styleOf(stderr, context.env);
+  const message = error instanceof Error ? error.message : String(error);
+  printLine(stderr, `${style.red('aerostat:')} ${message}`);
+  if (verbose && error instanceof Error) {
+    printLine(stderr, style.dim(error.stack ?? ''));
+    for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
+      printLine(stderr, style.dim(`caused by ${cause.stack}`));
+    }
+  } else if (!(error instanceof AerostatError)) {
+    printLine(stderr, 'This should not happen. Run it again with --verbose and report what it prints.');
+  }
+}

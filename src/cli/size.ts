@@ -1,0 +1,54 @@
+/**
+ * Sizes as people write them: 512M, 1.5G, 4096. Units are powers of 1024, as memory comes; `KB` and its like
+ * are refused because nobody can know whether 1000 or 1024 was meant.
+ */
+import { PAGE_SIZE } from '../memory/page.ts';
+import { AerostatError } from '../sys/error.ts';
+
+export class SizeError extends AerostatError {
+  constructor(text: string, why: string) {
+    super('AEROSTAT_SIZE', `${JSON.stringify(text)} is not a size: ${why}`);
+  }
+}
+
+const UNITS = ['', 'K', 'M', 'G', 'T'] as const;
+const SIZE = /^(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB)?|B)?$/i;
+
+/**
+ * Bytes of `text`, rounded down to a whole byte.
+ * @throws SizeError
+ */
+export function parseSize(text: string): number {
+  const match = SIZE.exec(text.trim());
+  if (match === null)
+    throw new SizeError(text, 'write it like 512M, 1.5G or 4096 (K, M, G, T; bytes if none)');
+  const unit = UNITS.indexOf((match[2]?.toUpperCase() ?? '') as (typeof UNITS)[number]);
+  const bytes = Math.floor(Number(match[1]) * 1024 ** unit);
+  if (!Number.isSafeInteger(bytes)) throw new SizeError(text, 'no memory is that large');
+  return bytes;
+}
+
+/**
+ * Bytes of `text`, rounded down to whole pages of 4 KiB, the unit that a balloon moves in.
+ * @throws SizeError also for a size that is above nothing and below a page, which is always a forgotten unit
+ */
+export function parsePages(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes > 0 && bytes < PAGE_SIZE) {
+    throw new SizeError(text, `it is less than a page of ${PAGE_SIZE} bytes; was ${text.trim()}M meant?`);
+  }
+  return bytes - (bytes % PAGE_SIZE);
+}
+
+/** `bytes` in the largest unit that keeps it at 1 or above, with three or four digits: 512M, 1.5G, 2.93G, 0. */
+export function formatSize(bytes: number): string {
+  let unit = 0;
+  let value = bytes;
+  // A value that would round up to 1024 reads better as 1 of the next unit.
+  while (unit < UNITS.length - 1 && value >= 1023.5) {
+    value /= 1024;
+    unit++;
+  }
+  const decimals = unit === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
+  return `${Number(value.toFixed(decimals))}${UNITS[unit]}`;
+}

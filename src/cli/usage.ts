@@ -1,0 +1,54 @@
+/**
+ * What a command ends with: exit codes, and the error that a person's own typing causes. Nothing here prints.
+ */
+import { AerostatError } from '../sys/error.ts';
+
+/** Documented in `aerostat --help`; scripts test them, so a number never changes its meaning. */
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  unreachable: 3,
+  notReached: 4,
+  unknownGuest: 5,
+  guestState: 6,
+  interrupted: 130,
+  terminated: 143,
+} as const;
+
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+/** Words of a command line that make no sense; the message says what would. */
+export class UsageError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_USAGE', message);
+  }
+}
+
+/** SIGINT or SIGTERM came while a command was under way. */
+export class InterruptedError extends AerostatError {
+  readonly signal: NodeJS.Signals;
+
+  constructor(signal: NodeJS.Signals) {
+    super('AEROSTAT_INTERRUPTED', `interrupted by ${signal}`);
+    this.signal = signal;
+  }
+}
+
+const EXIT_BY_CODE: Readonly<Record<string, ExitCode>> = {
+  AEROSTAT_USAGE: EXIT.usage,
+  AEROSTAT_SIZE: EXIT.usage,
+  AEROSTAT_DURATION: EXIT.usage,
+  AEROSTAT_API_ADDRESS: EXIT.usage,
+  AEROSTAT_UNREACHABLE: EXIT.unreachable,
+  AEROSTAT_NOT_REACHED: EXIT.notReached,
+  AEROSTAT_UNKNOWN_GUEST: EXIT.unknownGuest,
+  AEROSTAT_GUEST_STATE: EXIT.guestState,
+};
+
+export function exitCodeOf(error: unknown): ExitCode {
+  if (error instanceof InterruptedError)
+    return error.signal === 'SIGTERM' ? EXIT.terminated : EXIT.interrupted;
+  if (error instanceof AerostatError) return EXIT_BY_CODE[error.code] ?? EXIT.failed;
+  return EXIT.failed;
+}

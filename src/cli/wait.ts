@@ -1,0 +1,72 @@
+/** Waiting for a guest to follow its target. */
+import type { Control, GuestStatus } from '../daemon/control.ts';
+import { AerostatError } from '../sys/error.ts';
+import { sleep } from './context.ts';
+import { formatDuration } from './duration.ts';
+import { formatSize } from './size.ts';
+
+/** Often enough for a smooth bar, rare enough that the daemon does not notice. */
+const POLL_MS = 100;
+
+export class NotReachedError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_NOT_REACHED', message);
+  }
+}
+
+export interface Wait {
+  readonly targetBytes: number;
+  readonly timeoutMs: number;
+  readonly interrupt: AbortSignal;
+  readonly onProgress?: (guest: GuestStatus) => void;
+}
+
+export interface Waited {
+  readonly guest: GuestStatus;
+  readonly reached: boolean;
+  readonly elapsedMs: number;
+}
+
+/** Whether the guest is at the target and the host has all that was given away. */
+export function isReached(guest: GuestStatus, targetBytes: number): boolean {
+  return (
+    guest.connected &&
+    guest.targetBytes === targetBytes &&
+    guest.actualBytes === targetBytes &&
+    guest.pendingBytes === 0
+  );
+}
+
+/** Until the target is reached, somebody else sets another, or the time is up. */
+export async function waitForTarget(control: Control, name: string, wait: Wait): Promise<Waited> {
+  const start = performance.now();
+  for (;;) {
+    const guest = await control.guest(name);
+    const elapsedMs = performance.now() - start;
+    const reached = isReached(guest, wait.targetBytes);
+    wait.onProgress?.(guest);
+    if (reached || guest.targetBytes !== wait.targetBytes || elapsedMs >= wait.timeoutMs) {
+      return { guest, reached, elapsedMs };
+    }
+    await sleep(Math.min(POLL_MS, Math.max(1, wait.timeoutMs - elapsedMs)), wait.interrupt);
+  }
+}
+
+/** Says how far the guest came, and why it may have stopped there. */
+export function notReached({ guest, elapsedMs }: Waited, targetBytes: number): NotReachedError {
+  const { name } = guest;
+  if (guest.targetBytes !== targetBytes) {
+    return new NotReachedError(
+      `somebody else set the target of ${name} to ${formatSize(guest.targetBytes)} meanwhile`,
+    );
+  }
+  const after = `after ${formatDuration(elapsedMs)}`;
+  if (!guest.connected) {
+    return new NotReachedError(`${name} is not connected ${after}; its target is kept for when it is`);
+  }
+  const far = `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)} of ${formatSize(targetBytes)} ${after}`;
+  const pending =
+    guest.pendingBytes > 0 ? `, ${formatSize(guest.pendingBytes)} not yet back at the host` : '';
+  const why = (guest.actualBytes ?? 0) < targetBytes ? '; the guest may have no more memory to give' : '';
+  return new NotReachedError(`${far}${pending}${why}. It goes on; wait longer with --timeout`);
+}

@@ -1,0 +1,57 @@
+/**
+ * Who may use the API over TCP. Anything on the machine can connect to a loopback port, and so can any web
+ * page that the person opens, so there is a token, and a page of another origin or a name that was pointed
+ * at us (DNS rebinding) is refused even with it. A Unix socket needs none of this: its mode says who may.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { isIP } from 'node:net';
+import { hostname } from 'node:os';
+import type { MiddlewareHandler } from 'hono';
+import { RequestError } from './problem.ts';
+
+export interface AccessRules {
+  readonly token: string;
+  /** Names by which this server may be addressed besides `localhost`, IP addresses and the machine's own name. */
+  readonly hostNames: readonly string[];
+}
+
+/** Host and port of a Host header, lower case; undefined when it is malformed. */
+function parseHost(header: string): string | undefined {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::\d{1,5})?$/.exec(header.toLowerCase());
+  return match?.[1] ?? match?.[2];
+}
+
+/** Comparing digests takes the same time whatever the guess, its length included. */
+function sameToken(given: string, expected: string): boolean {
+  const digest = (text: string) => createHash('sha256').update(text).digest();
+  return timingSafeEqual(digest(given), digest(expected));
+}
+
+export function access({ token, hostNames }: AccessRules): MiddlewareHandler {
+  // Rebinding needs a name that somebody else's DNS server answers for; an address is beyond its reach.
+  const names = new Set(['localhost', hostname(), ...hostNames].map(name => name.toLowerCase()));
+  return async (context, next) => {
+    const header = context.req.header('host') ?? '';
+    const host = parseHost(header);
+    if (host === undefined || (isIP(host) === 0 && !names.has(host))) {
+      throw new RequestError(421, 'AEROSTAT_HOST', 'the Host header names another machine than this one');
+    }
+    const origin = context.req.header('origin');
+    if (origin !== undefined && origin.toLowerCase() !== `http://${header.toLowerCase()}`) {
+      throw new RequestError(403, 'AEROSTAT_ORIGIN', 'pages of another origin may not use this API');
+    }
+    const given = /^Bearer +(\S+)$/i.exec(context.req.header('authorization') ?? '')?.[1];
+    if (given === undefined || !sameToken(given, token)) {
+      const why = given === undefined ? 'a token is needed' : 'the token is wrong';
+      throw new RequestError(
+        401,
+        'AEROSTAT_UNAUTHORIZED',
+        `${why}; send it as "Authorization: Bearer TOKEN"`,
+        {
+          headers: { 'WWW-Authenticate': 'Bearer realm="aerostat"' },
+        },
+      );
+    }
+    await next();
+  };
+}

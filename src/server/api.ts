@@ -1,0 +1,305 @@
+/**
+ * The HTTP API over a {@link Control}: routes, their validation and their document, all from the schemas.
+ * It knows nothing of sockets (that is listen.ts) and nothing of devices.
+ */
+import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi';
+import type { MiddlewareHandler } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import { HTTPException } from 'hono/http-exception';
+import { timeout } from 'hono/timeout';
+import type { Control } from '../daemon/control.ts';
+import { type AccessRules, access } from './access.ts';
+import { EventLog } from './event-log.ts';
+import { eventStream } from './event-stream.ts';
+import { metricsText } from './metrics.ts';
+import { PROBLEM_TYPE, problemResponse, RequestError } from './problem.ts';
+import {
+  DaemonStatusSchema,
+  EventsQuerySchema,
+  GuestListSchema,
+  GuestParamsSchema,
+  GuestPatchSchema,
+  GuestStatusSchema,
+  HintRequestSchema,
+  HintStatusSchema,
+  ProblemSchema,
+  STATISTICS_TIMEOUT_MS_MAX,
+  StatisticsQuerySchema,
+  StatisticsSampleSchema,
+} from './schemas.ts';
+
+/** The largest honest request is a patch of three fields. */
+export const BODY_BYTES_MAX = 4096;
+
+/** A guest may be waited for, so the limit lies above the longest wait that a request may ask for. */
+const REQUEST_MS_MAX = STATISTICS_TIMEOUT_MS_MAX + 5000;
+
+/** How long a fresh sample is waited for when the request does not say. */
+const STATISTICS_TIMEOUT_MS = 2000;
+
+export interface ApiOptions {
+  readonly version: string;
+  /** Given when the API is reachable over TCP; a Unix socket relies on its mode. */
+  readonly access?: AccessRules;
+  readonly requestMsMax?: number;
+  readonly events?: EventLog;
+  /** Told of failures that are ours; the client only learns that there was one. */
+  readonly onError?: (error: Error, request: string) => void;
+}
+
+export interface Api {
+  readonly app: OpenAPIHono;
+  /** Ends the event streams and stops listening to the guests. */
+  close(): void;
+}
+
+const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
+  description,
+  content: { 'application/json': { schema } },
+});
+
+const refusal = (description: string) => ({
+  description,
+  content: { [PROBLEM_TYPE]: { schema: ProblemSchema } },
+});
+
+const refusals = {
+  400: refusal('The request makes no sense; `errors` says where.'),
+  401: refusal('Over TCP: no token, or a wrong one.'),
+  403: refusal('Over TCP: the request comes from a page of another origin.'),
+  421: refusal('Over TCP: the Host header names another machine.'),
+  500: refusal('The daemon failed.'),
+  504: refusal('The daemon did not answer in time.'),
+};
+const ofGuest = { ...refusals, 404: refusal('No guest has this name.') };
+const toGuest = {
+  ...ofGuest,
+  409: refusal('The guest cannot do this now, or did not answer in time.'),
+};
+const withBody = { 413: refusal('The body is too large.'), 415: refusal('The body is not JSON.') };
+const body = <Schema extends z.ZodType>(schema: Schema) => ({
+  required: true,
+  content: { 'application/json': { schema } },
+});
+
+const getDaemon = createRoute({
+  method: 'get',
+  path: '/v1/daemon',
+  operationId: 'getDaemon',
+  summary: 'The daemon itself',
+  responses: { 200: json(DaemonStatusSchema, 'How the daemon is.'), ...refusals },
+});
+
+const listGuests = createRoute({
+  method: 'get',
+  path: '/v1/guests',
+  operationId: 'listGuests',
+  summary: 'All guests',
+  responses: { 200: json(GuestListSchema, 'Every guest, connected or not.'), ...refusals },
+});
+
+const getGuest = createRoute({
+  method: 'get',
+  path: '/v1/guests/{name}',
+  operationId: 'getGuest',
+  summary: 'One guest',
+  request: { params: GuestParamsSchema },
+  responses: { 200: json(GuestStatusSchema, 'How the guest is.'), ...ofGuest },
+});
+
+const patchGuest = createRoute({
+  method: 'patch',
+  path: '/v1/guests/{name}',
+  operationId: 'patchGuest',
+  summary: 'Set a guest’s target, or how it is served',
+  request: { params: GuestParamsSchema, body: body(GuestPatchSchema) },
+  responses: { 200: json(GuestStatusSchema, 'How the guest is now.'), ...toGuest, ...withBody },
+});
+
+const getStatistics = createRoute({
+  method: 'get',
+  path: '/v1/guests/{name}/statistics',
+  operationId: 'getStatistics',
+  summary: 'What the guest says of its memory',
+  request: { params: GuestParamsSchema, query: StatisticsQuerySchema },
+  responses: { 200: json(StatisticsSampleSchema, 'The newest sample.'), ...toGuest },
+});
+
+const getHint = createRoute({
+  method: 'get',
+  path: '/v1/guests/{name}/hint',
+  operationId: 'getHint',
+  summary: 'The free page hint session',
+  request: { params: GuestParamsSchema },
+  responses: { 200: json(HintStatusSchema, 'How the session is.'), ...ofGuest },
+});
+
+const postHint = createRoute({
+  method: 'post',
+  path: '/v1/guests/{name}/hint',
+  operationId: 'postHint',
+  summary: 'Start, stop or finish a free page hint session',
+  request: { params: GuestParamsSchema, body: body(HintRequestSchema) },
+  responses: { 200: json(HintStatusSchema, 'How the session is now.'), ...toGuest, ...withBody },
+});
+
+const getEvents = createRoute({
+  method: 'get',
+  path: '/v1/events',
+  operationId: 'getEvents',
+  summary: 'What happens to guests, as it happens',
+  description:
+    'Server-Sent Events. Each has an id; send the last one back as `Last-Event-ID` and the stream goes on after it. ' +
+    'An event named `missed` says that some in between are gone: read the guests anew. The data of every other ' +
+    'event is a GuestEvent, and its name the type.',
+  request: { query: EventsQuerySchema },
+  responses: {
+    200: {
+      description: 'A stream that does not end.',
+      content: { 'text/event-stream': { schema: z.string() } },
+    },
+    ...refusals,
+    503: refusal('Too many streams are open.'),
+  },
+});
+
+const getMetrics = createRoute({
+  method: 'get',
+  path: '/metrics',
+  operationId: 'getMetrics',
+  summary: 'All figures for Prometheus',
+  responses: {
+    200: { description: 'Text format 0.0.4.', content: { 'text/plain': { schema: z.string() } } },
+    ...refusals,
+  },
+});
+
+export function createApi(control: Control, options: ApiOptions): Api {
+  const { version, events = new EventLog(), requestMsMax = REQUEST_MS_MAX } = options;
+  const app = new OpenAPIHono({ defaultHook: refuseInvalid });
+  const unsubscribe = control.subscribe(event => events.push(event));
+  const ending = new AbortController();
+
+  app.onError((error, context) => {
+    const response = problemResponse(context, error);
+    if (response.status >= 500) options.onError?.(error, `${context.req.method} ${context.req.path}`);
+    return response;
+  });
+  app.notFound(context =>
+    problemResponse(
+      context,
+      new RequestError(
+        404,
+        'AEROSTAT_NOT_FOUND',
+        `there is nothing at ${context.req.path}; see /v1/openapi.json`,
+      ),
+    ),
+  );
+  if (options.access !== undefined) app.use(access(options.access));
+  app.use(hardenResponse);
+  app.use(timeout(requestMsMax, new HTTPException(504, { message: 'the daemon did not answer in time' })));
+  app.use(
+    bodyLimit({
+      maxSize: BODY_BYTES_MAX,
+      onError: () => {
+        throw new HTTPException(413, { message: `a body may have ${BODY_BYTES_MAX} bytes at most` });
+      },
+    }),
+  );
+
+  app.openapi(getDaemon, async context => context.json(await control.daemon(), 200));
+  app.openapi(listGuests, async context => context.json({ guests: await control.guests() }, 200));
+  app.openapi(getGuest, async context =>
+    context.json(await control.guest(context.req.valid('param').name), 200),
+  );
+  app.openapi(patchGuest, async context => {
+    const { name } = context.req.valid('param');
+    const { discard, pollIntervalMs, targetBytes } = context.req.valid('json');
+    // The target last, so that the change that it starts goes by the new way of discarding.
+    if (discard !== undefined) await control.setDiscard(name, discard);
+    if (pollIntervalMs !== undefined) await control.setPollInterval(name, pollIntervalMs);
+    if (targetBytes !== undefined) await control.setTarget(name, targetBytes);
+    return context.json(await control.guest(name), 200);
+  });
+  app.openapi(getStatistics, async context => {
+    const { fresh_ms: freshMs, timeout_ms: timeoutMs = STATISTICS_TIMEOUT_MS } = context.req.valid('query');
+    const wanted = freshMs === undefined ? undefined : { freshMs, timeoutMs };
+    return context.json(await control.statistics(context.req.valid('param').name, wanted), 200);
+  });
+  app.openapi(getHint, async context =>
+    context.json((await control.guest(context.req.valid('param').name)).hint, 200),
+  );
+  app.openapi(postHint, async context =>
+    context.json(await control.hint(context.req.valid('param').name, context.req.valid('json').action), 200),
+  );
+  app.openapi(getEvents, context =>
+    eventStream(context, events, { guest: context.req.valid('query').guest, signal: ending.signal }),
+  );
+  app.openapi(getMetrics, async context => {
+    const { type, text } = await metricsText(control);
+    return context.text(text, 200, { 'Content-Type': type });
+  });
+  app.get('/v1/openapi.json', context => context.json(openApiDocument(app, version)));
+  refuseOtherMethods(app);
+
+  return {
+    app,
+    close: () => {
+      unsubscribe();
+      ending.abort();
+      events.wake();
+    },
+  };
+}
+
+function openApiDocument(app: OpenAPIHono, version: string) {
+  return app.getOpenAPI31Document({
+    openapi: '3.1.0',
+    info: {
+      title: 'Aerostat',
+      version,
+      description:
+        'See and steer the memory of guests. Sizes are bytes, times milliseconds, unknown is null.',
+      license: { name: 'Apache-2.0' },
+    },
+  });
+}
+
+/** A path that exists, asked in a way that it does not answer to (RFC 9110, 15.5.6 wants the ways that it does). */
+function refuseOtherMethods(app: OpenAPIHono): void {
+  const methods = new Map<string, Set<string>>();
+  for (const { path, method } of app.routes) {
+    if (method === 'ALL') continue;
+    const known = methods.get(path) ?? new Set();
+    methods.set(path, known.add(method));
+    if (method === 'GET') known.add('HEAD');
+  }
+  for (const [path, known] of methods) {
+    const allowed = [...known].join(', ');
+    app.all(path, context => {
+      throw new RequestError(405, 'AEROSTAT_METHOD', `${context.req.path} answers to ${allowed}`, {
+        headers: { Allow: allowed },
+      });
+    });
+  }
+}
+
+/** Answers are for whoever asked, now, and are what their type says. */
+const hardenResponse: MiddlewareHandler = async (context, next) => {
+  await next();
+  context.res.headers.set('Cache-Control', 'no-store');
+  context.res.headers.set('X-Content-Type-Options', 'nosniff');
+};
+
+type ValidationResult =
+  | { success: true }
+  | { success: false; error: { issues: readonly { path: readonly PropertyKey[]; message: string }[] } };
+
+function refuseInvalid(result: ValidationResult): undefined {
+  if (result.success) return undefined;
+  const errors = result.error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));
+  const detail = errors
+    .map(({ path, message }) => (path === '' ? message : `${path}: ${message}`))
+    .join('; ');
+  throw new RequestError(400, 'AEROSTAT_BAD_REQUEST', detail, { errors });
+}

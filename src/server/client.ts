@@ -1,0 +1,223 @@
+/**
+ * A daemon elsewhere, seen through its HTTP API: a {@link Control} like the one that the daemon itself has, so
+ * that whatever steers guests need not know which of the two it holds. Loads nothing but Node, because every
+ * short command pays for it.
+ */
+import {
+  type ClientRequest,
+  request as httpRequest,
+  type IncomingMessage,
+  type RequestOptions,
+} from 'node:http';
+import type {
+  Control,
+  DaemonStatus,
+  DiscardMode,
+  GuestEvent,
+  GuestStatus,
+  HintAction,
+  HintStatus,
+  StatisticsSample,
+} from '../daemon/control.ts';
+import { AerostatError, type ErrorCode } from '../sys/error.ts';
+import { type ApiAddress, formatAddress } from './address.ts';
+import { EventParser } from './event-parser.ts';
+
+/** Above the daemon's own limit, so that it is the daemon that says what was late. */
+const ANSWER_MS_MAX = 40_000;
+/** A status of a guest is about 2 KiB; this is thousands of guests. */
+const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
+const RECONNECT_MS = 1000;
+
+/** Nobody listens at the address, or what listens is not ours. */
+export class UnreachableError extends AerostatError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('AEROSTAT_UNREACHABLE', message, options);
+  }
+}
+
+/** The daemon refused: its problem document as an error, with the code that it gave. */
+export class RemoteError extends AerostatError {
+  /** HTTP status. */
+  readonly status: number;
+
+  constructor(status: number, code: ErrorCode, message: string) {
+    super(code, message);
+    this.status = status;
+  }
+}
+
+export interface ClientOptions {
+  readonly token?: string | undefined;
+}
+
+export class RemoteControl implements Control {
+  readonly #address: ApiAddress;
+  readonly #token: string | undefined;
+
+  constructor(address: ApiAddress, { token }: ClientOptions = {}) {
+    this.#address = address;
+    this.#token = token;
+  }
+
+  daemon(): Promise<DaemonStatus> {
+    return this.#call('GET', '/v1/daemon');
+  }
+
+  async guests(): Promise<readonly GuestStatus[]> {
+    const { guests } = await this.#call<{ guests: readonly GuestStatus[] }>('GET', '/v1/guests');
+    return guests;
+  }
+
+  guest(name: string): Promise<GuestStatus> {
+    return this.#call('GET', guestPath(name));
+  }
+
+  setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
+    return this.#call('PATCH', guestPath(name), { targetBytes });
+  }
+
+  setDiscard(name: string, discard: DiscardMode): Promise<GuestStatus> {
+    return this.#call('PATCH', guestPath(name), { discard });
+  }
+
+  setPollInterval(name: string, pollIntervalMs: number): Promise<GuestStatus> {
+    return this.#call('PATCH', guestPath(name), { pollIntervalMs });
+  }
+
+  statistics(
+    name: string,
+    { freshMs, timeoutMs }: { freshMs?: number; timeoutMs?: number } = {},
+  ): Promise<StatisticsSample> {
+    const query = new URLSearchParams();
+    if (freshMs !== undefined) query.set('fresh_ms', String(freshMs));
+    if (timeoutMs !== undefined) query.set('timeout_ms', String(timeoutMs));
+    return this.#call('GET', `${guestPath(name)}/statistics?${query}`);
+  }
+
+  hint(name: string, action: HintAction): Promise<HintStatus> {
+    return this.#call('POST', `${guestPath(name)}/hint`, { action });
+  }
+
+  /** Goes on where it stopped when the connection is lost, as far back as the daemon remembers. */
+  subscribe(listener: (event: GuestEvent) => void): () => void {
+    const parser = new EventParser(({ event, data }) => {
+      if (event !== 'hello' && event !== 'missed') listener(JSON.parse(data) as GuestEvent);
+    });
+    let request: ClientRequest | undefined;
+    let retry: NodeJS.Timeout | undefined;
+    let ended = false;
+    const again = () => {
+      clearTimeout(retry);
+      if (!ended) retry = setTimeout(open, RECONNECT_MS);
+    };
+    const open = () => {
+      parser.restart();
+      const headers = {
+        Accept: 'text/event-stream',
+        ...(parser.lastId && { 'Last-Event-ID': parser.lastId }),
+      };
+      request = httpRequest(this.#options('GET', '/v1/events', headers), response => {
+        if (response.statusCode !== 200) response.resume();
+        else response.setEncoding('utf8').on('data', (text: string) => parser.push(text));
+        response.once('close', again);
+      });
+      request.once('error', again).end();
+    };
+    open();
+    return () => {
+      ended = true;
+      clearTimeout(retry);
+      request?.destroy();
+    };
+  }
+
+  #options(method: string, path: string, headers: Record<string, string>): RequestOptions {
+    const address = this.#address;
+    const place =
+      address.kind === 'unix' ? { socketPath: address.path } : { host: address.host, port: address.port };
+    const authorization = this.#token === undefined ? {} : { Authorization: `Bearer ${this.#token}` };
+    return { ...place, method, path, headers: { ...headers, ...authorization } };
+  }
+
+  async #call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
+    const { status, text } = await this.#exchange(method, path, body);
+    const answer = parseJson(text);
+    if (status === 200 && answer !== undefined) return answer as Answer;
+    if (isProblem(answer)) throw new RemoteError(status, answer.code, answer.detail);
+    throw new UnreachableError(
+      `what listens at ${formatAddress(this.#address)} is not Aerostat (it answered with HTTP status ${status}); check --api`,
+    );
+  }
+
+  #exchange(method: string, path: string, body: unknown): Promise<{ status: number; text: string }> {
+    const payload = body === undefined ? undefined : JSON.stringify(body);
+    const headers: Record<string, string> = { Accept: 'application/json' };
+    if (payload !== undefined) {
+      headers['Content-Type'] = 'application/json';
+      headers['Content-Length'] = String(Buffer.byteLength(payload));
+    }
+    return new Promise((resolve, reject) => {
+      const fail = (error: Error) => reject(unreachable(this.#address, error));
+      const request = httpRequest(this.#options(method, path, headers), response => {
+        collect(response).then(text => resolve({ status: response.statusCode ?? 0, text }), fail);
+      });
+      request.setTimeout(ANSWER_MS_MAX, () => request.destroy(new Error('it does not answer')));
+      request.once('error', fail);
+      request.end(payload);
+    });
+  }
+}
+
+const guestPath = (name: string) => `/v1/guests/${encodeURIComponent(name)}`;
+
+async function collect(response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of response) {
+    length += (chunk as Buffer).length;
+    if (length > ANSWER_BYTES_MAX) throw new Error('its answer is too large');
+    chunks.push(chunk as Buffer);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function isProblem(answer: unknown): answer is { code: ErrorCode; detail: string } {
+  return (
+    typeof answer === 'object' &&
+    answer !== null &&
+    'code' in answer &&
+    'detail' in answer &&
+    typeof answer.code === 'string' &&
+    typeof answer.detail === 'string'
+  );
+}
+
+function unreachable(address: ApiAddress, error: NodeJS.ErrnoException): UnreachableError {
+  const at = formatAddress(address);
+  const next =
+    'start one with "aerostat device --socket-path PATH", or say where it is with --api or AEROSTAT_API';
+  switch (error.code) {
+    case 'ENOENT':
+    case 'ECONNREFUSED':
+      return new UnreachableError(`no daemon listens at ${at}; ${next}`, { cause: error });
+    case 'EACCES':
+    case 'EPERM':
+      return new UnreachableError(
+        `the daemon's socket ${at} belongs to somebody else; run this as the daemon's user`,
+        { cause: error },
+      );
+    default:
+      return new UnreachableError(`the daemon at ${at} cannot be reached: ${error.message}`, {
+        cause: error,
+      });
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * One client's stream of Server-Sent Events. A client that reads slowly holds nothing in memory but its place
+ * in the log: the next event is taken when the last one was written, and what the ring dropped meanwhile is
+ * said to be missed.
+ */
+import type { Context } from 'hono';
+import { streamSSE } from 'hono/streaming';
+import type { EventLog } from './event-log.ts';
+import { RequestError } from './problem.ts';
+
+/** More dashboards than that look at one daemon only by mistake. */
+export const STREAMS_MAX = 64;
+
+/** Proxies cut a silent connection after a minute or so; a comment keeps it, and shows us a client that is gone. */
+const HEARTBEAT_MS = 15_000;
+
+/** How long a client waits before it connects again. */
+const RETRY_MS = 1000;
+
+export interface EventStreamOptions {
+  /** Only this guest's events. */
+  readonly guest: string | undefined;
+  /** Ends the stream. */
+  readonly signal: AbortSignal;
+}
+
+const open = new WeakMap<EventLog, number>();
+
+export function eventStream(
+  context: Context,
+  log: EventLog,
+  { guest, signal }: EventStreamOptions,
+): Response {
+  const streams = open.get(log) ?? 0;
+  if (streams >= STREAMS_MAX) {
+    throw new RequestError(503, 'AEROSTAT_TOO_MANY_STREAMS', `${STREAMS_MAX} event streams are open already`);
+  }
+  open.set(log, streams + 1);
+  const { cursor, missed } = log.open(context.req.header('last-event-id'));
+  return streamSSE(context, async stream => {
+    stream.onAbort(() => log.wake());
+    const live = () => !stream.aborted && !signal.aborted;
+    const reportMissed = () => stream.writeSSE({ event: 'missed', data: '{}' });
+    try {
+      await stream.writeSSE({ event: 'hello', data: '{}', id: log.idAt(cursor), retry: RETRY_MS });
+      if (missed) await reportMissed();
+      while (live()) {
+        const next = log.read(cursor);
+        if (next.missed) await reportMissed();
+        if (next.logged === undefined) {
+          await log.wait(HEARTBEAT_MS);
+          if (live() && log.isAtEnd(cursor)) await stream.write(':\n\n');
+        } else if (guest === undefined || next.logged.event.guest === guest) {
+          const { id, event } = next.logged;
+          await stream.writeSSE({ id, event: event.type, data: JSON.stringify(event) });
+        }
+      }
+    } finally {
+      open.set(log, (open.get(log) ?? 1) - 1);
+    }
+  });
+}

@@ -1,0 +1,168 @@
+/**
+ * Puts the API where it can be reached: on a Unix socket that only its owner can open, or on a TCP port that
+ * asks for a token. What may go wrong with addresses, files and tokens is said here.
+ */
+import { lstatSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
+import type { Server } from 'node:http';
+import { type AddressInfo, connect, isIP } from 'node:net';
+import { dirname } from 'node:path';
+import { createAdaptorServer } from '@hono/node-server';
+import type { Control } from '../daemon/control.ts';
+import { AerostatError } from '../sys/error.ts';
+import type { AccessRules } from './access.ts';
+import { type ApiAddress, formatAddress } from './address.ts';
+import { type ApiOptions, createApi } from './api.ts';
+import { checkToken } from './token.ts';
+
+/** A client that needs longer than that for its headers, or for all of its request, does not mean it. */
+const HEADERS_MS_MAX = 5000;
+const REQUEST_RECEIVE_MS_MAX = 10_000;
+/** How often late requests are looked for; a rare timer, because an idle daemon is to stay idle. */
+const LATE_CHECK_MS = 5000;
+const HEADER_BYTES_MAX = 8192;
+const CONNECTIONS_MAX = 256;
+
+export class ListenError extends AerostatError {}
+
+export interface ServeOptions extends Omit<ApiOptions, 'access'> {
+  readonly address: ApiAddress;
+  /** Needed on TCP. */
+  readonly token?: string | undefined;
+  /** Also listen on addresses that other machines can reach. */
+  readonly allowRemote?: boolean;
+}
+
+export interface ApiServer {
+  /** Where it listens; with the port that was chosen where 0 was asked for. */
+  readonly address: ApiAddress;
+  close(): Promise<void>;
+}
+
+/**
+ * @throws ListenError AEROSTAT_API_IN_USE, AEROSTAT_API_REMOTE, AEROSTAT_API_LISTEN
+ * @throws TokenError on TCP
+ */
+export async function serveApi(control: Control, options: ServeOptions): Promise<ApiServer> {
+  const { address, token } = options;
+  let access: AccessRules | undefined;
+  if (address.kind === 'tcp') {
+    checkRemote(address.host, options.allowRemote ?? false);
+    checkToken(token);
+    access = { token, hostNames: [address.host] };
+  } else {
+    await prepareSocketPath(address.path);
+  }
+  const api = createApi(control, { ...options, ...(access === undefined ? {} : { access }) });
+  const server = createAdaptorServer({
+    fetch: api.app.fetch,
+    overrideGlobalObjects: false,
+    serverOptions: {
+      maxHeaderSize: HEADER_BYTES_MAX,
+      headersTimeout: HEADERS_MS_MAX,
+      requestTimeout: REQUEST_RECEIVE_MS_MAX,
+      connectionsCheckingInterval: LATE_CHECK_MS,
+    },
+  }) as Server;
+  server.maxConnections = CONNECTIONS_MAX;
+  try {
+    await bind(server, address);
+  } catch (error) {
+    api.close();
+    throw error;
+  }
+  return {
+    address: boundAddress(server, address),
+    close: () =>
+      new Promise(resolve => {
+        api.close();
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function bind(server: Server, address: ApiAddress): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const used = error.code === 'EADDRINUSE';
+      reject(
+        new ListenError(
+          used ? 'AEROSTAT_API_IN_USE' : 'AEROSTAT_API_LISTEN',
+          `cannot serve the API on ${formatAddress(address)}: ${used ? 'somebody listens there already' : error.message}; choose another with --api`,
+        ),
+      );
+    });
+    server.once('listening', resolve);
+    if (address.kind === 'tcp') {
+      server.listen({ host: address.host, port: address.port });
+      return;
+    }
+    // Node binds a Unix socket before listen() returns, so this mask gives it mode 0600 from its first moment
+    // and does not last; a chmod afterwards would leave a gap.
+    const mask = process.umask(0o177);
+    try {
+      server.listen(address.path);
+    } finally {
+      process.umask(mask);
+    }
+  });
+}
+
+function boundAddress(server: Server, asked: ApiAddress): ApiAddress {
+  if (asked.kind === 'unix') return asked;
+  return { ...asked, port: (server.address() as AddressInfo).port };
+}
+
+/** Makes room for the socket: a private directory, no stale socket, and nobody who still listens. */
+async function prepareSocketPath(path: string): Promise<void> {
+  const directory = dirname(path);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const holder = statSync(directory);
+  const foreign = holder.uid !== 0 && holder.uid !== process.getuid?.();
+  const shared = (holder.mode & 0o022) !== 0 && (holder.mode & 0o1000) === 0;
+  // Whoever may write the directory may put a socket of their own in our socket's place.
+  if (foreign || shared) {
+    throw new ListenError(
+      'AEROSTAT_API_LISTEN',
+      `cannot serve the API on ${path}: others may write ${directory}; choose a directory of your own with --api`,
+    );
+  }
+  const present = lstatSync(path, { throwIfNoEntry: false });
+  if (present === undefined) return;
+  if (!present.isSocket()) {
+    throw new ListenError(
+      'AEROSTAT_API_LISTEN',
+      `cannot serve the API on ${path}: a file that is no socket is there; remove it or choose another with --api`,
+    );
+  }
+  if (await answers(path)) {
+    throw new ListenError(
+      'AEROSTAT_API_IN_USE',
+      `cannot serve the API on ${path}: another daemon listens there; stop it or choose another with --api`,
+    );
+  }
+  unlinkSync(path);
+}
+
+/** Whether somebody accepts connections on the socket; a refused one is what a dead daemon leaves behind. */
+function answers(path: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) =>
+      resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT'),
+    );
+  });
+}
+
+function checkRemote(host: string, allowed: boolean): void {
+  const loopback = host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+  if (loopback || allowed) return;
+  throw new ListenError(
+    'AEROSTAT_API_REMOTE',
+    `${host} can be reached from other machines, and the API speaks no TLS; listen on 127.0.0.1, or add --api-remote if the network is yours`,
+  );
+}

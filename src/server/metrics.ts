@@ -1,0 +1,234 @@
+/**
+ * The figures of a {@link Control} in Prometheus' text format, gathered anew at each scrape: base units,
+ * `_total` on what only rises, one label for the guest. Nothing is kept between scrapes, so a guest that went
+ * away is gone from the next one.
+ *
+ * prom-client's own process metrics are not used: they wake the process a hundred times a second to measure
+ * its event loop, and an idle daemon is to use no processor.
+ */
+import { Counter, Gauge, Registry } from 'prom-client';
+import type { Control, DaemonStatus, GuestStatistics, GuestStatus } from '../daemon/control.ts';
+
+interface Metric<Source> {
+  readonly name: string;
+  readonly help: string;
+  readonly type: 'gauge' | 'counter';
+  /** Further labels besides the guest, and the value under each; null where it is not known. */
+  readonly values: (
+    source: Source,
+  ) => readonly (readonly [Readonly<Record<string, string>>, number | null])[];
+}
+
+type Metrics<Source> = readonly Metric<Source>[];
+
+const one =
+  <Source>(type: Metric<Source>['type']) =>
+  (name: string, help: string, value: (source: Source) => number | null): Metric<Source> => ({
+    name,
+    help,
+    type,
+    values: source => [[{}, value(source)]],
+  });
+
+const gauge = one<GuestStatus>('gauge');
+const total = one<GuestStatus>('counter');
+
+const GUEST: Metrics<GuestStatus> = [
+  {
+    name: 'aerostat_guest_info',
+    help: 'Always 1; the labels say how the guest is served.',
+    type: 'gauge',
+    values: ({ profile, discard }) => [[{ profile, discard }, 1]],
+  },
+  gauge('aerostat_guest_connected', 'Whether a front-end is connected.', g => Number(g.connected)),
+  gauge('aerostat_guest_memory_bytes', 'Memory that the guest was given.', g => g.memoryBytes),
+  gauge('aerostat_guest_target_bytes', 'What the balloon should hold.', g => g.targetBytes),
+  gauge('aerostat_guest_actual_bytes', 'What the guest says its balloon holds.', g => g.actualBytes),
+  gauge('aerostat_guest_ballooned_bytes', 'Given away by the host’s own account.', g => g.balloonedBytes),
+  gauge('aerostat_guest_pending_bytes', 'Given away, not yet back at the host.', g => g.pendingBytes),
+  gauge('aerostat_guest_resident_bytes', 'What the host holds for the guest.', g => g.residentBytes),
+  total('aerostat_guest_discarded_bytes_total', 'Given back for inflation.', g => g.discardedBytes),
+  total('aerostat_guest_reported_bytes_total', 'Given back for free page reporting.', g => g.reportedBytes),
+  {
+    name: 'aerostat_guest_buffers_total',
+    help: 'Buffers taken, by queue.',
+    type: 'counter',
+    values: ({ counters }) => [
+      [{ queue: 'inflate' }, counters.inflateBuffers],
+      [{ queue: 'deflate' }, counters.deflateBuffers],
+      [{ queue: 'stats' }, counters.statsBuffers],
+      [{ queue: 'hint' }, counters.hintBuffers],
+      [{ queue: 'reporting' }, counters.reportingBuffers],
+    ],
+  },
+  {
+    name: 'aerostat_guest_pages_total',
+    help: 'Pages of 4 KiB named in page lists, by what was said of them.',
+    type: 'counter',
+    values: ({ counters }) => [
+      [{ operation: 'inflate' }, counters.pages],
+      [{ operation: 'deflate' }, counters.deflatedPages],
+      [{ operation: 'report' }, counters.reportedPages],
+      [{ operation: 'hint' }, counters.hintedPages],
+    ],
+  },
+  total(
+    'aerostat_guest_kept_pages_total',
+    'Pages deflated before they were discarded.',
+    g => g.counters.keptPages,
+  ),
+  total('aerostat_guest_list_bytes_total', 'Bytes of page lists decoded.', g => g.counters.listBytes),
+  total('aerostat_guest_runs_total', 'Runs that pages were joined into.', g => g.counters.runs),
+  total('aerostat_guest_punches_total', 'Calls that gave memory back.', g => g.counters.punches),
+  total('aerostat_guest_kicks_total', 'Kicks received from the guest.', g => g.counters.kicks),
+  total('aerostat_guest_notifications_total', 'Interrupts sent to the guest.', g => g.counters.notifications),
+  total('aerostat_guest_resets_total', 'Resets of the device.', g => g.counters.resets),
+  total('aerostat_guest_connections_total', 'Front-ends that connected.', g => g.counters.connections),
+  {
+    name: 'aerostat_guest_errors_total',
+    help: 'What was refused or failed, by kind.',
+    type: 'counter',
+    values: ({ counters }) => [
+      [{ kind: 'bad_buffer' }, counters.badBuffers],
+      [{ kind: 'bad_page' }, counters.badPages],
+      [{ kind: 'bad_request' }, counters.badRequests],
+      [{ kind: 'broken_ring' }, counters.brokenRings],
+      [{ kind: 'discard_failed' }, counters.punchFailures],
+    ],
+  },
+];
+
+interface Sampled extends GuestStatistics {
+  readonly ageMs: number | null;
+}
+
+const says = one<Sampled>('gauge');
+const counts = one<Sampled>('counter');
+
+const STATISTICS: Metrics<Sampled> = [
+  says('aerostat_guest_statistics_age_seconds', 'Age of the guest’s statistics.', s =>
+    s.ageMs === null ? null : s.ageMs / 1000,
+  ),
+  says('aerostat_guest_statistics_total_bytes', 'Memory, as the guest counts.', s => s.totalBytes),
+  says('aerostat_guest_statistics_free_bytes', 'Memory that is not used at all.', s => s.freeBytes),
+  says('aerostat_guest_statistics_available_bytes', 'Memory for new programs.', s => s.availableBytes),
+  says('aerostat_guest_statistics_cache_bytes', 'Memory used for cached files.', s => s.cacheBytes),
+  counts('aerostat_guest_swap_in_bytes_total', 'Swapped in by the guest.', s => s.swapInBytes),
+  counts('aerostat_guest_swap_out_bytes_total', 'Swapped out by the guest.', s => s.swapOutBytes),
+  {
+    name: 'aerostat_guest_page_faults_total',
+    help: 'Page faults in the guest, by kind.',
+    type: 'counter',
+    values: s => [
+      [{ kind: 'major' }, s.majorFaults],
+      [{ kind: 'minor' }, s.minorFaults],
+    ],
+  },
+  {
+    name: 'aerostat_guest_hugetlb_allocations_total',
+    help: 'Allocations of huge pages in the guest, by outcome.',
+    type: 'counter',
+    values: s => [
+      [{ outcome: 'success' }, s.hugetlbAllocations],
+      [{ outcome: 'failure' }, s.hugetlbFailures],
+    ],
+  },
+  counts('aerostat_guest_oom_kills_total', 'Programs killed for want of memory.', s => s.oomKills),
+  counts('aerostat_guest_allocation_stalls_total', 'Allocations that had to wait.', s => s.allocationStalls),
+  {
+    name: 'aerostat_guest_scanned_pages_total',
+    help: 'Pages scanned for reclaim in the guest, in the background or by an allocation that waits.',
+    type: 'counter',
+    values: s => [
+      [{ mode: 'async' }, s.asyncScannedPages],
+      [{ mode: 'direct' }, s.directScannedPages],
+    ],
+  },
+  {
+    name: 'aerostat_guest_reclaimed_pages_total',
+    help: 'Pages reclaimed in the guest, in the background or by an allocation that waits.',
+    type: 'counter',
+    values: s => [
+      [{ mode: 'async' }, s.asyncReclaimedPages],
+      [{ mode: 'direct' }, s.directReclaimedPages],
+    ],
+  },
+];
+
+const is = one<DaemonStatus>('gauge');
+
+const DAEMON: Metrics<DaemonStatus> = [
+  {
+    name: 'aerostat_build_info',
+    help: 'Always 1; the label says which version runs.',
+    type: 'gauge',
+    values: ({ version }) => [[{ version }, 1]],
+  },
+  {
+    name: 'process_cpu_seconds_total',
+    help: 'Processor time used, by mode.',
+    type: 'counter',
+    values: d => [
+      [{ mode: 'user' }, d.cpuUserMs / 1000],
+      [{ mode: 'system' }, d.cpuSystemMs / 1000],
+    ],
+  },
+  is('process_resident_memory_bytes', 'Memory that the daemon itself holds.', d => d.residentBytes),
+  is('aerostat_uptime_seconds', 'Time since the daemon started.', d => d.uptimeMs / 1000),
+  is(
+    'aerostat_data_plane_gc_pause_seconds_max',
+    'Longest pause of a data-plane thread for garbage collection.',
+    d => d.gcPauseMaxMs / 1000,
+  ),
+];
+
+function gather<Source>(
+  registry: Registry,
+  metrics: Metrics<Source>,
+  sources: readonly { labels: Readonly<Record<string, string>>; source: Source }[],
+): void {
+  for (const { name, help, type, values } of metrics) {
+    const samples = sources.flatMap(({ labels, source }) =>
+      values(source).map(([further, value]) => ({ labels: { ...labels, ...further }, value })),
+    );
+    const labelNames = Object.keys(samples[0]?.labels ?? {});
+    const metric =
+      type === 'gauge'
+        ? new Gauge({ name, help, labelNames, registers: [registry] })
+        : new Counter({ name, help, labelNames, registers: [registry] });
+    for (const { labels, value } of samples) if (value !== null) metric.inc(labels, value);
+  }
+}
+
+/** The newest statistics without asking the guest; undefined for one that keeps none. */
+async function newestStatistics(control: Control, name: string): Promise<Sampled | undefined> {
+  try {
+    const { statistics, ageMs } = await control.statistics(name);
+    return { ...statistics, ageMs };
+  } catch {
+    return undefined;
+  }
+}
+
+export async function metricsText(control: Control): Promise<{ type: string; text: string }> {
+  const [daemon, guests] = await Promise.all([control.daemon(), control.guests()]);
+  const samples = await Promise.all(
+    guests.map(async ({ name }) => ({
+      labels: { guest: name },
+      source: await newestStatistics(control, name),
+    })),
+  );
+  const registry = new Registry();
+  gather(registry, DAEMON, [{ labels: {}, source: daemon }]);
+  gather(
+    registry,
+    GUEST,
+    guests.map(guest => ({ labels: { guest: guest.name }, source: guest })),
+  );
+  gather(
+    registry,
+    STATISTICS,
+    samples.filter((sample): sample is typeof sample & { source: Sampled } => sample.source !== undefined),
+  );
+  return { type: registry.contentType, text: await registry.metrics() };
+}

@@ -1,0 +1,293 @@
+/**
+ * Everything that crosses the wire of the HTTP API, as zod schemas: they validate requests, they are the
+ * source of the OpenAPI document, and the compiler holds them to the types of the control plane. What the
+ * fields mean is said once, in `daemon/control.ts`; here is what a reader of the document needs.
+ */
+import { z } from '@hono/zod-openapi';
+import {
+  type DaemonStatus,
+  DISCARD_MODES,
+  type GuestCounters,
+  type GuestEvent,
+  type GuestStatistics,
+  type GuestStatus,
+  type HintStatus,
+  type StatisticsSample,
+  type TargetProgress,
+} from '../daemon/control.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+
+/**
+ * Holds a schema to a type while compiling, in both directions: every field of the type, and none besides.
+ * At run time it is the identity.
+ */
+const mirror =
+  <Type>() =>
+  <Schema extends z.ZodType<Type>>(
+    schema: Schema & (keyof z.output<Schema> extends keyof Type ? unknown : never),
+  ): Schema =>
+    schema;
+
+const count = z.number().int().nonnegative();
+const bytes = count.openapi({ description: 'Bytes.' });
+const milliseconds = z.number().nonnegative().openapi({ description: 'Milliseconds.' });
+const unknownable = bytes.nullable().openapi({ description: 'Bytes; null when it is not known.' });
+
+/** Longest name that a guest may have, so that it fits a URL, a label and a column. */
+export const GUEST_NAME_LENGTH_MAX = 64;
+export const GUEST_NAME = new RegExp(`^[A-Za-z0-9][A-Za-z0-9._-]{0,${GUEST_NAME_LENGTH_MAX - 1}}$`);
+
+/** Longest that a request may ask the daemon to wait for a guest. */
+export const STATISTICS_TIMEOUT_MS_MAX = 30_000;
+/** An hour; a poll rarer than that is no poll. */
+export const POLL_INTERVAL_MS_MAX = 3_600_000;
+/** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
+export const TARGET_BYTES_MAX = (2 ** 32 - 1) * PAGE_SIZE;
+
+export const GuestCountersSchema = mirror<GuestCounters>()(
+  z
+    .object({
+      buffers: count,
+      inflateBuffers: count,
+      deflateBuffers: count,
+      reportingBuffers: count,
+      hintBuffers: count,
+      statsBuffers: count,
+      listBytes: bytes,
+      pages: count.openapi({ description: 'Pages named in inflate lists.' }),
+      deflatedPages: count,
+      reportedPages: count,
+      hintedPages: count,
+      keptPages: count.openapi({
+        description: 'Deflated pages that were still pending and so kept their memory.',
+      }),
+      runs: count.openapi({ description: 'Runs that inflated and reported pages were joined into.' }),
+      punches: count.openapi({ description: 'Calls that gave memory back to the host.' }),
+      punchFailures: count,
+      notifications: count.openapi({ description: 'Interrupts sent to the guest.' }),
+      kicks: count.openapi({ description: 'Kicks received from the guest.' }),
+      badBuffers: count.openapi({ description: 'Buffers refused as nonsense and returned with length 0.' }),
+      badPages: count.openapi({ description: 'Listed pages that are no memory of the guest.' }),
+      badRequests: count.openapi({ description: 'Requests of the front-end that were refused.' }),
+      brokenRings: count.openapi({ description: 'Rings stopped because their indices were nonsense.' }),
+      resets: count,
+      connections: count,
+    })
+    .openapi('GuestCounters', {
+      description: 'Totals since the guest’s socket was opened.',
+    }),
+);
+
+export const HintStatusSchema = mirror<HintStatus>()(
+  z
+    .object({
+      state: z.enum(['unsupported', 'idle', 'requested', 'running', 'stopped', 'done']),
+      commandId: count.nullable(),
+      hintedBytes: bytes.openapi({ description: 'Distinct bytes hinted in this session.' }),
+      ranges: count,
+    })
+    .openapi('HintStatus'),
+);
+
+export const TargetProgressSchema = mirror<TargetProgress>()(
+  z
+    .object({
+      reachedMs: milliseconds.nullable().openapi({
+        description: 'From the request to the guest’s own completion; null while under way.',
+      }),
+      drainedMs: milliseconds.nullable().openapi({
+        description: 'From the request until nothing was pending after that; null while under way.',
+      }),
+    })
+    .openapi('TargetProgress'),
+);
+
+export const DiscardModeSchema = z.enum(DISCARD_MODES).openapi('DiscardMode', {
+  description: 'When inflated pages go back to the host. `per-page` is the naive way, for comparison.',
+});
+
+export const GuestStatusSchema = mirror<GuestStatus>()(
+  z
+    .object({
+      name: z.string(),
+      socketPath: z.string().nullable(),
+      connected: z.boolean(),
+      profile: z.string().openapi({ example: 'virtio' }),
+      features: z.array(z.string()).readonly(),
+      discard: DiscardModeSchema,
+      memoryBytes: unknownable,
+      targetBytes: bytes.openapi({ description: 'What the balloon should hold.' }),
+      actualBytes: unknownable.openapi({
+        description: 'What the guest says its balloon holds; never trusted.',
+      }),
+      balloonedBytes: bytes.openapi({
+        description: 'The host’s own account of what the guest gave away and has not taken back.',
+      }),
+      pendingBytes: bytes.openapi({ description: 'Given away, not yet given back to the host.' }),
+      discardedBytes: bytes.openapi({ description: 'Total given back to the host for inflation.' }),
+      reportedBytes: bytes.openapi({ description: 'Total given back to the host for free page reporting.' }),
+      residentBytes: unknownable.openapi({ description: 'What the host holds for the guest right now.' }),
+      counters: GuestCountersSchema,
+      progress: TargetProgressSchema.nullable(),
+      hint: HintStatusSchema,
+      lastError: z.string().nullable(),
+    })
+    .openapi('GuestStatus'),
+);
+
+export const GuestListSchema = mirror<{ readonly guests: readonly GuestStatus[] }>()(
+  z.object({ guests: z.array(GuestStatusSchema).readonly() }).openapi('GuestList'),
+);
+
+const statistic = z.number().nullable();
+
+export const GuestStatisticsSchema = mirror<GuestStatistics>()(
+  z
+    .object({
+      swapInBytes: statistic,
+      swapOutBytes: statistic,
+      majorFaults: statistic,
+      minorFaults: statistic,
+      freeBytes: statistic,
+      totalBytes: statistic,
+      availableBytes: statistic,
+      cacheBytes: statistic,
+      hugetlbAllocations: statistic,
+      hugetlbFailures: statistic,
+      oomKills: statistic,
+      allocationStalls: statistic,
+      asyncScannedPages: statistic,
+      directScannedPages: statistic,
+      asyncReclaimedPages: statistic,
+      directReclaimedPages: statistic,
+    })
+    .openapi('GuestStatistics', {
+      description: 'As the guest counts; null where it did not say.',
+    }),
+);
+
+export const StatisticsSampleSchema = mirror<StatisticsSample>()(
+  z
+    .object({
+      statistics: GuestStatisticsSchema,
+      ageMs: milliseconds
+        .nullable()
+        .openapi({ description: 'Age of the sample; null when the guest sent none.' }),
+    })
+    .openapi('StatisticsSample'),
+);
+
+export const DaemonStatusSchema = mirror<DaemonStatus>()(
+  z
+    .object({
+      version: z.string(),
+      pid: count,
+      uptimeMs: milliseconds,
+      residentBytes: bytes,
+      cpuUserMs: milliseconds,
+      cpuSystemMs: milliseconds,
+      gcPauseMaxMs: milliseconds.openapi({
+        description: 'Longest pause of a data-plane thread for garbage collection.',
+      }),
+    })
+    .openapi('DaemonStatus'),
+);
+
+export const GuestEventSchema = mirror<GuestEvent>()(
+  z
+    .object({
+      guest: z.string(),
+      type: z.enum([
+        'connected',
+        'disconnected',
+        'ready',
+        'reset',
+        'target',
+        'actual',
+        'target-reached',
+        'statistics',
+        'hint',
+        'error',
+      ]),
+      timeMs: z.number().openapi({ description: 'Milliseconds since the epoch.' }),
+      detail: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
+    })
+    .openapi('GuestEvent'),
+);
+
+export const GuestPatchSchema = z
+  .strictObject({
+    targetBytes: count
+      .max(TARGET_BYTES_MAX)
+      .multipleOf(PAGE_SIZE)
+      .optional()
+      .openapi({
+        description: `What the balloon should hold, in whole pages of ${PAGE_SIZE} bytes.`,
+        // The generator knows minimum and maximum, but not this.
+        multipleOf: PAGE_SIZE,
+        example: 2 ** 30,
+      }),
+    discard: DiscardModeSchema.optional(),
+    pollIntervalMs: count
+      .max(POLL_INTERVAL_MS_MAX)
+      .optional()
+      .openapi({ description: 'Interval at which statistics are asked for; 0 turns polling off.' }),
+  })
+  .refine(patch => Object.keys(patch).length > 0, { error: 'name at least one thing to change' })
+  .openapi('GuestPatch');
+
+export type GuestPatch = z.input<typeof GuestPatchSchema>;
+
+export const HintRequestSchema = z
+  .strictObject({ action: z.enum(['start', 'stop', 'done']) })
+  .openapi('HintRequest');
+
+export const GuestParamsSchema = z.object({
+  name: z
+    .string()
+    .min(1)
+    .max(GUEST_NAME_LENGTH_MAX)
+    .openapi({ param: { name: 'name', in: 'path' }, description: 'The guest’s name.' }),
+});
+
+/** A query value is text: digits only, so that `1e3`, ` 5` and an empty value are refused rather than guessed at. */
+const milliQuery = (max: number, description: string) =>
+  z
+    .string()
+    .regex(/^\d{1,9}$/, 'must be a whole number of milliseconds')
+    .transform(Number)
+    .pipe(z.number().max(max))
+    .optional()
+    .openapi({ type: 'integer', minimum: 0, maximum: max, description });
+
+export const StatisticsQuerySchema = z.object({
+  fresh_ms: milliQuery(
+    POLL_INTERVAL_MS_MAX,
+    'Ask the guest for a new sample unless the newest is no older than this. Left out: the newest, whatever its age.',
+  ),
+  timeout_ms: milliQuery(STATISTICS_TIMEOUT_MS_MAX, 'Longest wait for the guest’s answer.'),
+});
+
+export const EventsQuerySchema = z.object({
+  guest: z
+    .string()
+    .max(GUEST_NAME_LENGTH_MAX)
+    .optional()
+    .openapi({ description: 'Only events of this guest.' }),
+});
+
+export const ProblemSchema = z
+  .object({
+    type: z.string().openapi({ example: 'urn:aerostat:problem:unknown-guest' }),
+    title: z.string(),
+    status: count,
+    detail: z.string(),
+    code: z.string().openapi({ example: 'AEROSTAT_UNKNOWN_GUEST', description: 'Stable; for programs.' }),
+    errors: z
+      .array(z.object({ path: z.string(), message: z.string() }))
+      .optional()
+      .openapi({ description: 'What is wrong where in the request.' }),
+  })
+  .openapi('Problem', { description: 'A problem document (RFC 9457).' });
+
+export type Problem = z.output<typeof ProblemSchema>;

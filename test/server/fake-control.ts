@@ -1,0 +1,203 @@
+/**
+ * A {@link Control} without a device: guests are plain objects that a test may change, and every call that
+ * steers is recorded. It answers at once, unless a test makes it stall or fail.
+ */
+import {
+  type Control,
+  type DaemonStatus,
+  type GuestCounters,
+  type GuestEvent,
+  GuestStateError,
+  type GuestStatistics,
+  type GuestStatus,
+  type HintStatus,
+  type StatisticsSample,
+  UnknownGuestError,
+} from '../../src/daemon/control.ts';
+
+export const MIB = 2 ** 20;
+export const GIB = 2 ** 30;
+
+const COUNTERS: GuestCounters = {
+  buffers: 20,
+  inflateBuffers: 8,
+  deflateBuffers: 2,
+  reportingBuffers: 4,
+  hintBuffers: 1,
+  statsBuffers: 5,
+  listBytes: 8192,
+  pages: 2048,
+  deflatedPages: 512,
+  reportedPages: 1024,
+  hintedPages: 0,
+  keptPages: 16,
+  runs: 12,
+  punches: 12,
+  punchFailures: 0,
+  notifications: 9,
+  kicks: 11,
+  badBuffers: 0,
+  badPages: 0,
+  badRequests: 0,
+  brokenRings: 0,
+  resets: 1,
+  connections: 1,
+};
+
+const HINT: HintStatus = { state: 'idle', commandId: null, hintedBytes: 0, ranges: 0 };
+
+export function guestStatus(name: string, overrides: Partial<GuestStatus> = {}): GuestStatus {
+  return {
+    name,
+    socketPath: `/run/user/1000/${name}`,
+    connected: true,
+    profile: 'virtio',
+    features: ['must-tell-host', 'stats-vq', 'free-page-hint'],
+    discard: 'after-ack',
+    memoryBytes: 4 * GIB,
+    targetBytes: 0,
+    actualBytes: 0,
+    balloonedBytes: 0,
+    pendingBytes: 0,
+    discardedBytes: 8 * MIB,
+    reportedBytes: 4 * MIB,
+    residentBytes: 1.5 * GIB,
+    counters: COUNTERS,
+    progress: null,
+    hint: HINT,
+    lastError: null,
+    ...overrides,
+  };
+}
+
+const STATISTICS: GuestStatistics = {
+  swapInBytes: 0,
+  swapOutBytes: 0,
+  majorFaults: 31,
+  minorFaults: 123_456,
+  freeBytes: 3 * GIB,
+  totalBytes: 4 * GIB,
+  availableBytes: 3.5 * GIB,
+  cacheBytes: 200 * MIB,
+  hugetlbAllocations: null,
+  hugetlbFailures: null,
+  oomKills: 0,
+  allocationStalls: null,
+  asyncScannedPages: null,
+  directScannedPages: null,
+  asyncReclaimedPages: null,
+  directReclaimedPages: null,
+};
+
+export class FakeControl implements Control {
+  readonly known: Map<string, GuestStatus>;
+  readonly calls: [name: string, ...rest: unknown[]][] = [];
+  readonly listeners = new Set<(event: GuestEvent) => void>();
+  /** When set, every call fails with it. */
+  failure: Error | undefined;
+  /** When set, every call waits for it first. */
+  stall: Promise<void> | undefined;
+  /** Null for a guest that has no statistics queue. */
+  sample: StatisticsSample | null = { statistics: STATISTICS, ageMs: 1500 };
+  /** What a guest does with a new target; at once at it unless a test says otherwise. */
+  follow = (guest: GuestStatus): GuestStatus => ({
+    ...guest,
+    actualBytes: guest.targetBytes,
+    balloonedBytes: guest.targetBytes,
+  });
+
+  constructor(...guests: GuestStatus[]) {
+    this.known = new Map(guests.map(guest => [guest.name, guest]));
+  }
+
+  emit(event: Partial<GuestEvent> = {}): void {
+    const whole = { guest: 'vm1', type: 'actual', timeMs: 1_700_000_000_000, detail: {}, ...event } as const;
+    for (const listener of this.listeners) listener(whole);
+  }
+
+  change(name: string, overrides: Partial<GuestStatus>): GuestStatus {
+    const changed = { ...this.#find(name), ...overrides };
+    this.known.set(name, changed);
+    return changed;
+  }
+
+  async daemon(): Promise<DaemonStatus> {
+    await this.#gate();
+    return {
+      version: '0.1.0',
+      pid: 4242,
+      uptimeMs: 61_000,
+      residentBytes: 90 * MIB,
+      cpuUserMs: 1500,
+      cpuSystemMs: 250,
+      gcPauseMaxMs: 1.5,
+    };
+  }
+
+  async guests(): Promise<readonly GuestStatus[]> {
+    await this.#gate();
+    return [...this.known.values()];
+  }
+
+  async guest(name: string): Promise<GuestStatus> {
+    await this.#gate();
+    return this.#find(name);
+  }
+
+  async setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
+    await this.#gate();
+    this.#find(name);
+    this.calls.push(['setTarget', name, targetBytes]);
+    return this.change(name, this.follow(this.change(name, { targetBytes })));
+  }
+
+  async setDiscard(name: string, discard: GuestStatus['discard']): Promise<GuestStatus> {
+    await this.#gate();
+    this.#find(name);
+    this.calls.push(['setDiscard', name, discard]);
+    return this.change(name, { discard });
+  }
+
+  async setPollInterval(name: string, intervalMs: number): Promise<GuestStatus> {
+    await this.#gate();
+    this.calls.push(['setPollInterval', name, intervalMs]);
+    return this.#find(name);
+  }
+
+  async statistics(
+    name: string,
+    options?: { freshMs?: number; timeoutMs?: number },
+  ): Promise<StatisticsSample> {
+    await this.#gate();
+    this.#find(name);
+    this.calls.push(['statistics', name, options]);
+    if (this.sample === null) throw new GuestStateError(`${name} has no statistics queue`);
+    return options?.freshMs === undefined ? this.sample : { ...this.sample, ageMs: 2 };
+  }
+
+  async hint(name: string, action: 'start' | 'stop' | 'done'): Promise<HintStatus> {
+    await this.#gate();
+    const { hint } = this.#find(name);
+    this.calls.push(['hint', name, action]);
+    if (hint.state === 'unsupported') throw new GuestStateError(`${name} did not negotiate free-page-hint`);
+    const state = action === 'start' ? 'running' : action === 'stop' ? 'stopped' : 'done';
+    return this.change(name, { hint: { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768 } })
+      .hint;
+  }
+
+  subscribe(listener: (event: GuestEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  async #gate(): Promise<void> {
+    await this.stall;
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  #find(name: string): GuestStatus {
+    const guest = this.known.get(name);
+    if (guest === undefined) throw new UnknownGuestError(name, [...this.known.keys()]);
+    return guest;
+  }
+}
