@@ -20,8 +20,7 @@ export const BUFFER_BYTES_MAX = 2 ** 32;
  * - `total-bytes`: more than {@link BUFFER_BYTES_MAX};
  * - `indirect-refused`: an indirect table although the feature was not negotiated;
  * - `indirect-nested`: a table inside a table; `indirect-linked`: a table's descriptor that also has NEXT;
- * - `indirect-length`: a table of no entries, of a fraction of one, or of more than the queue has;
- * - `incomplete`: a list on a packed ring whose end was not made available with its beginning.
+ * - `indirect-length`: a table of no entries, of a fraction of one, or of more than the queue has.
  */
 export type ChainFault =
   | 'head-range'
@@ -34,8 +33,7 @@ export type ChainFault =
   | 'indirect-refused'
   | 'indirect-nested'
   | 'indirect-linked'
-  | 'indirect-length'
-  | 'incomplete';
+  | 'indirect-length';
 
 /** Runs of guest memory: first those that the device reads, then those that it writes (2.7.4.2). */
 export class SegmentList {

@@ -4,7 +4,7 @@
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
-import type { DescriptorChain, PoppedBuffer, SegmentList } from './chain.ts';
+import { BUFFER_BYTES_MAX, type DescriptorChain, type PoppedBuffer, type SegmentList } from './chain.ts';
 import { hasFeature, RING_EVENT_IDX, RING_PACKED } from './features.ts';
 import { packedLayout, type QueueLayout, splitLayout } from './layout.ts';
 
@@ -12,6 +12,13 @@ import { packedLayout, type QueueLayout, splitLayout } from './layout.ts';
 export class VirtqueueError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_VIRTQUEUE', `virtqueue refused: ${message}`);
+  }
+}
+
+/** A call that breaks the rules of the interface: the caller's mistake, never the other side's. */
+export class VirtqueueUsageError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_VIRTQUEUE_USAGE', `virtqueue used wrongly: ${message}`);
   }
 }
 
@@ -108,7 +115,10 @@ const PART_NAMES = {
 export const passedEvent = (event: number, to: number, from: number): boolean =>
   ((to - event - 1) & 0xffff) < ((to - from) & 0xffff);
 
-/** The host's side of a queue. One thread owns it. */
+/**
+ * The host's side of a queue. One thread owns it. Every call throws MemoryAccessError when the ring that it touches is
+ * no longer guest memory, which {@link DeviceQueue.validate} would have said.
+ */
 export interface DeviceQueue {
   readonly size: number;
   /** See {@link QueueState}. */
@@ -122,9 +132,9 @@ export interface DeviceQueue {
 
   /**
    * Takes the next available buffer into `chain`; false when there is none. A buffer that is nonsense is taken too,
-   * with `chain.fault` set and without segments, to be returned with length 0.
+   * with `chain.fault` set and without segments, to be returned with length 0. However the driver cheats, no more
+   * than {@link size} buffers can be taken between two calls of {@link publish}.
    * @throws VirtqueueError when the ring itself is nonsense; the caller stops it
-   * @throws MemoryAccessError when the ring is no longer guest memory ({@link validate} was not called)
    */
   pop(memory: GuestMemory, chain: DescriptorChain): boolean;
 
@@ -158,19 +168,23 @@ export interface UsedBuffer {
   written: number;
 }
 
-/** The state of a driver's side: the positions, and the buffers that the device has. */
-export interface DriverQueueState extends QueueState {
-  readonly outstanding: readonly OutstandingBuffer[];
-}
-
-/** A buffer that the driver made available and the device has not returned. */
+/** A buffer that the driver added and did not get back. */
 export interface OutstandingBuffer {
+  /** The head's index in the descriptor table (split) or the buffer id (packed). */
   readonly id: number;
   readonly token: number;
-  /** Where its first descriptor lies in the table or ring. */
-  readonly firstDescriptor: number;
+  /** Descriptors that it occupies in the table or ring. */
   readonly descriptorCount: number;
   readonly writableBytes: number;
+}
+
+/** The state of a driver's side: all of it, because the rings are the device's to write and not to be believed. */
+export interface DriverQueueState extends QueueState {
+  readonly outstanding: readonly OutstandingBuffer[];
+  /** For every descriptor (split) or buffer id (packed) the one that follows it in its chain or in the free list. */
+  readonly links: readonly number[];
+  /** Where the free list begins. */
+  readonly firstFree: number;
 }
 
 /** The guest's side of a queue. */
@@ -181,7 +195,7 @@ export interface DriverQueue {
   /** Buffers that the device has, not yet published ones included. */
   readonly outstandingCount: number;
 
-  /** Writes what the driver must initialise in a new ring: all three parts to zero. */
+  /** Zeroes all three parts, as a driver must before the device may use the queue (2.7.10.1, 2.8.13). */
   initialize(memory: GuestMemory): void;
 
   /**
@@ -205,16 +219,43 @@ export interface DriverQueue {
   suppressInterrupts(memory: GuestMemory): void;
 
   /**
-   * Asks for an interrupt when the next buffer is returned, or, with `after`, when that many more are. Returns true
-   * when that happened meanwhile, in which case no interrupt may come: take them before waiting.
+   * Asks for an interrupt when the next buffer is returned or, with `after`, not before about that many more were
+   * (with RING_EVENT_IDX; else `after` does not count). Returns true when buffers are there for which no interrupt
+   * may come any more: take them before waiting.
    */
   requestInterrupts(memory: GuestMemory, after?: number): boolean;
 
+  /** The state, from which the constructor goes on. Everything added must have been published. */
   save(): DriverQueueState;
 
   /**
-   * Takes back every outstanding buffer and forgets it. Only after the device was reset: it must not touch them any
-   * more. The rings must be initialised again before the queue is used again.
+   * Takes back every outstanding buffer and starts anew. Only after the device was reset: it must not touch them any
+   * more. {@link initialize} comes before the next use.
    */
   detachUnused(visit: (token: number) => void): void;
 }
+
+/** Zeroes every part of the queue. */
+export function clearParts(config: QueueConfig, memory: GuestMemory): void {
+  const layout = layoutOf(config);
+  for (const part of PARTS) memory.fill(config[part], 0, layout[part].size);
+}
+
+/** @throws VirtqueueUsageError when the segments can be no buffer of a queue of `size` (2.7.5.2, 2.7.5.3.1, 2.8.17) */
+export function requireListable(segments: SegmentList, size: number): void {
+  if (segments.count < 1 || segments.count > size) {
+    throw new VirtqueueUsageError(`a buffer of ${segments.count} segments in a queue of ${size}`);
+  }
+  if (segments.readableBytes + segments.writableBytes > BUFFER_BYTES_MAX) {
+    throw new VirtqueueUsageError(`a buffer of more than ${BUFFER_BYTES_MAX} bytes`);
+  }
+}
+
+/** @throws VirtqueueUsageError when a device claims to have written what it could not */
+export function checkWritten(buffer: PoppedBuffer, written: number): void {
+  if (written >= 0 && written <= buffer.writableBytes) return;
+  throw new VirtqueueUsageError(`${written} bytes written into ${buffer.writableBytes}`);
+}
+
+/** What a used entry says: 2^32 bytes do not fit its field, and too little is permitted (2.7.8.2). */
+export const lengthField = (written: number): number => Math.min(written, 0xffff_ffff);

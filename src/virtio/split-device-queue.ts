@@ -3,7 +3,6 @@
  * them into the used ring. Every number that the driver writes is read once and bounded before it is used.
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import { InvariantError } from '../sys/error.ts';
 import type { DescriptorChain, PoppedBuffer } from './chain.ts';
 import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
 import { IndirectTable } from './indirect.ts';
@@ -21,12 +20,15 @@ import {
 import {
   checkConfig,
   checkMemory,
+  checkWritten,
   type DeviceQueue,
   initialState,
+  lengthField,
   passedEvent,
   type QueueConfig,
   type QueueState,
   VirtqueueError,
+  VirtqueueUsageError,
 } from './queue.ts';
 
 const { NEXT, WRITE, INDIRECT } = DESCRIPTOR_FLAG;
@@ -57,9 +59,13 @@ export class SplitDeviceQueue implements DeviceQueue {
   #nextAvail: number;
   /** `avail.idx` as it was last read: what lies before it may be popped without reading it again. */
   #availIndex: number;
+  /** Position of the buffer that must be returned next (IN_ORDER). */
+  #nextReturn: number;
   #nextUsed: number;
   /** `used.idx` as the driver sees it. */
   #publishedUsed: number;
+  /** Buffers popped and not published as used; the driver cannot have added others in their place. */
+  #unreturned = 0;
   /** Whether the driver was told of what is before {@link #publishedUsed} is not known: tell it. */
   #interruptOwed: boolean;
   /** Address of the used element into which the next buffer may be folded (IN_ORDER). */
@@ -72,7 +78,7 @@ export class SplitDeviceQueue implements DeviceQueue {
    */
   constructor(config: QueueConfig, state?: QueueState) {
     checkConfig(config);
-    if (hasFeature(config.features, RING_PACKED)) throw new InvariantError('a packed queue as split');
+    if (hasFeature(config.features, RING_PACKED)) throw new VirtqueueUsageError('a packed queue as split');
     const { size, features } = config;
     this.#config = config;
     this.size = size;
@@ -94,6 +100,7 @@ export class SplitDeviceQueue implements DeviceQueue {
     const { nextAvail, nextUsed } = state ?? initialState(features);
     this.#nextAvail = nextAvail;
     this.#availIndex = nextAvail;
+    this.#nextReturn = nextAvail;
     this.#nextUsed = nextUsed;
     this.#publishedUsed = nextUsed;
     this.#interruptOwed = state !== undefined;
@@ -112,6 +119,7 @@ export class SplitDeviceQueue implements DeviceQueue {
     if (position === this.#availIndex && !this.#moreAvailable(memory)) return false;
     const head = memory.u16(this.#availRing + (position & this.#mask) * AVAIL_ELEMENT.size);
     this.#nextAvail = (position + 1) & 0xffff;
+    this.#unreturned++;
     chain.begin(head, position, this.size);
     if (head >= this.size) chain.fail('head-range');
     else this.#walk(memory, chain, head);
@@ -119,17 +127,18 @@ export class SplitDeviceQueue implements DeviceQueue {
   }
 
   pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
-    if (written > buffer.writableBytes) throw new InvariantError('more written than the buffer has room for');
+    checkWritten(buffer, written);
     let element = this.#usedRing + (this.#nextUsed & this.#mask) * USED_ELEMENT.size;
     if (this.#inOrder) {
-      // The n-th buffer that was made available is the n-th to be used.
-      if (buffer.position !== this.#nextUsed) throw new InvariantError('a buffer returned out of order');
+      if (buffer.position !== this.#nextReturn)
+        throw new VirtqueueUsageError('a buffer returned out of order');
+      this.#nextReturn = (this.#nextReturn + 1) & 0xffff;
       if (this.#batch !== NO_BATCH) element = this.#batch;
       // A driver takes the buffers that a batch skips for completely written (2.7.9); others need their own length.
       this.#batch = written === buffer.writableBytes && buffer.fault === undefined ? element : NO_BATCH;
     }
     memory.setU32(element + USED_ID, buffer.id);
-    memory.setU32(element + USED_LENGTH, written);
+    memory.setU32(element + USED_LENGTH, lengthField(written));
     this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
   }
 
@@ -141,6 +150,7 @@ export class SplitDeviceQueue implements DeviceQueue {
     // the driver either sees the index or has its wish for an interrupt seen here.
     memory.atomicStoreU16(this.#usedIndexAddress, to);
     this.#publishedUsed = to;
+    this.#unreturned -= (to - from) & 0xffff;
     this.#batch = NO_BATCH;
     if (!this.#eventIndex) return (memory.atomicLoadU16(this.#availFlags) & AVAIL_NO_INTERRUPT) === 0;
     const owed = this.#interruptOwed;
@@ -160,7 +170,8 @@ export class SplitDeviceQueue implements DeviceQueue {
   }
 
   save(): QueueState {
-    if (this.#publishedUsed !== this.#nextUsed) throw new InvariantError('a queue saved before its publish');
+    if (this.#publishedUsed !== this.#nextUsed)
+      throw new VirtqueueUsageError('a queue saved before its publish');
     return { nextAvail: this.#nextAvail, nextUsed: this.#nextUsed };
   }
 
@@ -168,9 +179,9 @@ export class SplitDeviceQueue implements DeviceQueue {
     const index = memory.atomicLoadU16(this.#availIndexAddress);
     const count = (index - this.#nextAvail) & 0xffff;
     // 2.7.6.1: the index never goes back, and a queue of `size` entries holds no more buffers.
-    if (count > this.size) {
+    if (count > this.size - this.#unreturned) {
       throw new VirtqueueError(
-        `its available index went from ${this.#nextAvail} to ${index}, further than its ${this.size} entries`,
+        `its available index went from ${this.#nextAvail} to ${index}, too far for ${this.size} entries of which ${this.#unreturned} are in use`,
       );
     }
     this.#availIndex = index;

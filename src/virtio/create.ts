@@ -1,0 +1,21 @@
+/** Queues of the negotiated kind. */
+import { hasFeature, RING_PACKED } from './features.ts';
+import { PackedDeviceQueue } from './packed-device-queue.ts';
+import { PackedDriverQueue } from './packed-driver-queue.ts';
+import type { DeviceQueue, DriverQueue, DriverQueueState, QueueConfig, QueueState } from './queue.ts';
+import { SplitDeviceQueue } from './split-device-queue.ts';
+import { SplitDriverQueue } from './split-driver-queue.ts';
+
+/** @throws VirtqueueError when size or alignment are wrong */
+export function createDeviceQueue(config: QueueConfig, state?: QueueState): DeviceQueue {
+  return hasFeature(config.features, RING_PACKED)
+    ? new PackedDeviceQueue(config, state)
+    : new SplitDeviceQueue(config, state);
+}
+
+/** @throws VirtqueueError when size or alignment are wrong */
+export function createDriverQueue(config: QueueConfig, state?: DriverQueueState): DriverQueue {
+  return hasFeature(config.features, RING_PACKED)
+    ? new PackedDriverQueue(config, state)
+    : new SplitDriverQueue(config, state);
+}
