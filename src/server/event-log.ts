@@ -16,9 +16,12 @@ export interface LoggedEvent {
   readonly event: GuestEvent;
 }
 
-/** Where a reader stands: the number of the next event that it has not seen. */
+/** Where a reader stands. */
 export interface Cursor {
+  /** The number of the next event that it has not seen. */
   next: number;
+  /** It asked to go on after an event that we do not know, and was not told yet. */
+  lost: boolean;
 }
 
 export class EventLog {
@@ -62,22 +65,21 @@ export class EventLog {
   }
 
   /**
-   * A reader that continues after event `lastId`, or begins with the next event when none is given.
-   * `missed` says that events between the two are gone, or may be: the id is from another life of the daemon.
+   * A reader that goes on after event `lastId`, or begins with the next event when none is given. One with
+   * an id that is not ours, such as from another life of the daemon, gets all that is kept.
    */
-  open(lastId: string | undefined): { cursor: Cursor; missed: boolean } {
-    if (lastId === undefined || lastId === '') return { cursor: { next: this.#count }, missed: false };
+  open(lastId: string | undefined): Cursor {
+    if (lastId === undefined || lastId === '') return { next: this.#count, lost: false };
     const match = ID.exec(lastId);
     const known = match !== null && match[1] === this.#epoch && Number(match[2]) <= this.#count;
-    return known
-      ? { cursor: { next: Number(match[2]) }, missed: Number(match[2]) < this.#oldest }
-      : { cursor: { next: this.#oldest }, missed: true };
+    return known ? { next: Number(match[2]), lost: false } : { next: this.#oldest, lost: true };
   }
 
-  /** The next event for this reader, or undefined when it has seen all; `missed` when the ring overtook it. */
+  /** The next event for this reader, or undefined when it has seen all; `missed` when some before it are gone. */
   read(cursor: Cursor): { missed: boolean; logged: LoggedEvent | undefined } {
-    const missed = cursor.next < this.#oldest;
-    if (missed) cursor.next = this.#oldest;
+    const missed = cursor.lost || cursor.next < this.#oldest;
+    cursor.lost = false;
+    cursor.next = Math.max(cursor.next, this.#oldest);
     if (cursor.next >= this.#count) return { missed, logged: undefined };
     const event = this.#ring[cursor.next % this.#capacity];
     cursor.next++;

@@ -36,17 +36,15 @@ export function eventStream(
     throw new RequestError(503, 'AEROSTAT_TOO_MANY_STREAMS', `${STREAMS_MAX} event streams are open already`);
   }
   open.set(log, streams + 1);
-  const { cursor, missed } = log.open(context.req.header('last-event-id'));
+  const cursor = log.open(context.req.header('last-event-id'));
   return streamSSE(context, async stream => {
     stream.onAbort(() => log.wake());
     const live = () => !stream.aborted && !signal.aborted;
-    const reportMissed = () => stream.writeSSE({ event: 'missed', data: '{}' });
     try {
       await stream.writeSSE({ event: 'hello', data: '{}', id: log.idAt(cursor), retry: RETRY_MS });
-      if (missed) await reportMissed();
       while (live()) {
         const next = log.read(cursor);
-        if (next.missed) await reportMissed();
+        if (next.missed) await stream.writeSSE({ event: 'missed', data: '{}' });
         if (next.logged === undefined) {
           await log.wait(HEARTBEAT_MS);
           if (live() && log.isAtEnd(cursor)) await stream.write(':\n\n');

@@ -189,14 +189,15 @@ function gather<Source>(
 ): void {
   for (const { name, help, type, values } of metrics) {
     const samples = sources.flatMap(({ labels, source }) =>
-      values(source).map(([further, value]) => ({ labels: { ...labels, ...further }, value })),
+      values(source).flatMap(([further, value]) =>
+        value === null ? [] : [{ labels: { ...labels, ...further }, value }],
+      ),
     );
-    const labelNames = Object.keys(samples[0]?.labels ?? {});
-    const metric =
-      type === 'gauge'
-        ? new Gauge({ name, help, labelNames, registers: [registry] })
-        : new Counter({ name, help, labelNames, registers: [registry] });
-    for (const { labels, value } of samples) if (value !== null) metric.inc(labels, value);
+    // prom-client would say 0 of a metric without labels, and what nobody knows is not 0.
+    if (samples.length === 0) continue;
+    const options = { name, help, labelNames: Object.keys(samples[0].labels), registers: [registry] };
+    const metric = type === 'gauge' ? new Gauge(options) : new Counter(options);
+    for (const { labels, value } of samples) metric.inc(labels, value);
   }
 }
 

@@ -1,0 +1,88 @@
+import { describe, expect, test } from 'vitest';
+import { createApi } from '../../src/server/api.ts';
+import { FakeControl, GIB, guestStatus } from './fake-control.ts';
+
+async function scrape(control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'))) {
+  const { app } = createApi(control, { version: '0' });
+  const response = await app.request('/metrics');
+  expect(response.status).toBe(200);
+  return { text: await response.text(), type: response.headers.get('content-type') };
+}
+
+const valuesOf = (text: string, name: string) =>
+  Object.fromEntries(
+    text
+      .split('\n')
+      .filter(line => line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+      .map(line => [
+        line.slice(name.length, line.lastIndexOf(' ')),
+        Number(line.slice(line.lastIndexOf(' ') + 1)),
+      ]),
+  );
+
+describe('GET /metrics', () => {
+  test('speaks the text format of Prometheus', async () => {
+    expect((await scrape()).type).toBe('text/plain; version=0.0.4; charset=utf-8');
+  });
+
+  test('has one series a guest, in base units', async () => {
+    const { text } = await scrape();
+    expect(valuesOf(text, 'aerostat_guest_memory_bytes')).toEqual({
+      '{guest="vm1"}': 4 * GIB,
+      '{guest="vm2"}': 4 * GIB,
+    });
+    expect(valuesOf(text, 'process_cpu_seconds_total')).toEqual({
+      '{mode="user"}': 1.5,
+      '{mode="system"}': 0.25,
+    });
+    expect(valuesOf(text, 'aerostat_data_plane_gc_pause_seconds_max')).toEqual({ '': 0.0015 });
+    expect(valuesOf(text, 'aerostat_guest_statistics_age_seconds')).toMatchObject({ '{guest="vm1"}': 1.5 });
+  });
+
+  test('tells buffers apart by queue, and errors by kind', async () => {
+    const { text } = await scrape(new FakeControl(guestStatus('vm1')));
+    expect(valuesOf(text, 'aerostat_guest_buffers_total')).toEqual({
+      '{guest="vm1",queue="inflate"}': 8,
+      '{guest="vm1",queue="deflate"}': 2,
+      '{guest="vm1",queue="stats"}': 5,
+      '{guest="vm1",queue="hint"}': 1,
+      '{guest="vm1",queue="reporting"}': 4,
+    });
+    expect(Object.keys(valuesOf(text, 'aerostat_guest_errors_total'))).toHaveLength(5);
+  });
+
+  test('leaves out what is not known instead of calling it 0', async () => {
+    const control = new FakeControl(guestStatus('vm1', { memoryBytes: null, residentBytes: null }));
+    control.sample = null;
+    const { text } = await scrape(control);
+    expect(valuesOf(text, 'aerostat_guest_memory_bytes')).toEqual({});
+    expect(text).not.toMatch(/^aerostat_guest_statistics_/m);
+    expect(valuesOf(text, 'aerostat_guest_connected')).toEqual({ '{guest="vm1"}': 1 });
+  });
+
+  test('forgets a guest that is gone', async () => {
+    const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'));
+    const { app } = createApi(control, { version: '0' });
+    await app.request('/metrics');
+    control.known.delete('vm2');
+    expect(await (await app.request('/metrics')).text()).not.toContain('vm2');
+  });
+
+  test('works with no guest at all', async () => {
+    const { text } = await scrape(new FakeControl());
+    expect(text).toMatch(/^aerostat_build_info\{version="0\.1\.0"\} 1$/m);
+  });
+
+  test('follows the conventions: help and type for each, totals on counters and nowhere else', async () => {
+    const { text } = await scrape();
+    const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(match => [match[1], match[2]]));
+    const helps = new Set([...text.matchAll(/^# HELP (\S+) \S.*\.$/gm)].map(match => match[1]));
+    expect(types.size).toBeGreaterThan(30);
+    for (const [name, type] of types) {
+      expect(helps, name).toContain(name);
+      expect(name).toMatch(/^(aerostat|process)_[a-z_]+$/);
+      expect(name.endsWith('_total'), name).toBe(type === 'counter');
+      expect(name, 'base units only').not.toMatch(/(_ms|milliseconds|kilobytes|_mb)(_|$)/);
+    }
+  });
+});
