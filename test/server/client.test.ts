@@ -1,0 +1,120 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { GuestEvent } from '../../src/daemon/control.ts';
+import { parseAddress } from '../../src/server/address.ts';
+import { RemoteControl } from '../../src/server/client.ts';
+import { EventLog } from '../../src/server/event-log.ts';
+import { type ApiServer, serveApi } from '../../src/server/listen.ts';
+import { FakeControl, GIB, guestStatus } from './fake-control.ts';
+
+let directory: string;
+let path: string;
+let control: FakeControl;
+let server: ApiServer;
+let remote: RemoteControl;
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  path = join(directory, 'api.sock');
+  control = new FakeControl(guestStatus('vm1'), guestStatus('vm 2/ü'));
+  server = await serveApi(control, { version: '0', address: parseAddress(path) });
+  remote = new RemoteControl(parseAddress(path));
+});
+
+afterEach(async () => {
+  await server.close();
+  rmSync(directory, { recursive: true });
+});
+
+describe('a daemon seen through its API', () => {
+  test('answers as it does itself', async () => {
+    expect(await remote.daemon()).toEqual(await control.daemon());
+    expect(await remote.guests()).toEqual(await control.guests());
+    expect(await remote.guest('vm1')).toEqual(await control.guest('vm1'));
+    expect(await remote.statistics('vm1')).toEqual(await control.statistics('vm1'));
+    expect(await remote.setTarget('vm1', GIB)).toMatchObject({ targetBytes: GIB });
+    expect(await remote.setDiscard('vm1', 'none')).toMatchObject({ discard: 'none' });
+    expect(await remote.setPollInterval('vm1', 5000)).toMatchObject({ name: 'vm1' });
+    expect(await remote.hint('vm1', 'start')).toMatchObject({ state: 'running' });
+    await remote.statistics('vm1', { freshMs: 0, timeoutMs: 50 });
+    expect(control.calls.filter(([name]) => name !== 'statistics')).toEqual([
+      ['setTarget', 'vm1', GIB],
+      ['setDiscard', 'vm1', 'none'],
+      ['setPollInterval', 'vm1', 5000],
+      ['hint', 'vm1', 'start'],
+    ]);
+    expect(control.calls.at(-1)).toEqual(['statistics', 'vm1', { freshMs: 0, timeoutMs: 50 }]);
+  });
+
+  test('finds a guest whatever its name holds', async () => {
+    expect(await remote.guest('vm 2/ü')).toMatchObject({ name: 'vm 2/ü' });
+  });
+
+  test('fails with the code and the words that the daemon fails with', async () => {
+    await expect(remote.guest('vm9')).rejects.toMatchObject({
+      code: 'AEROSTAT_UNKNOWN_GUEST',
+      message: 'no guest is called vm9; known: vm1, vm 2/ü',
+      status: 404,
+    });
+    control.sample = null;
+    await expect(remote.statistics('vm1')).rejects.toMatchObject({ code: 'AEROSTAT_GUEST_STATE' });
+  });
+
+  test('tells events', async () => {
+    const seen: GuestEvent[] = [];
+    const unsubscribe = remote.subscribe(event => seen.push(event));
+    await expect
+      .poll(() => {
+        control.emit({ type: 'target', detail: { targetBytes: 1 } });
+        return seen[0];
+      })
+      .toMatchObject({ guest: 'vm1', type: 'target', detail: { targetBytes: 1 } });
+    unsubscribe();
+  });
+
+  test('goes on telling them after the connection was lost, none left out', async () => {
+    await server.close();
+    const events = new EventLog();
+    const serve = () => serveApi(control, { version: '0', address: parseAddress(path), events });
+    server = await serve();
+    const seen: unknown[] = [];
+    const unsubscribe = remote.subscribe(event => seen.push(event.detail.n));
+    await expect.poll(() => events.waiting).toBe(1);
+    control.emit({ detail: { n: 1 } });
+    await expect.poll(() => seen).toEqual([1]);
+    await server.close();
+    server = await serve();
+    control.emit({ detail: { n: 2 } });
+    await expect.poll(() => seen, { timeout: 5000 }).toEqual([1, 2]);
+    unsubscribe();
+  });
+});
+
+describe('when nobody is there', () => {
+  const failureOf = (address: string) =>
+    new RemoteControl(parseAddress(address)).guests().catch(error => error);
+
+  test('it says so, and how to start a daemon', async () => {
+    const error = await failureOf(join(directory, 'none.sock'));
+    expect(error).toMatchObject({ code: 'AEROSTAT_UNREACHABLE' });
+    expect(error.message).toMatch(
+      /no daemon listens at .*none\.sock; start one with "aerostat device.*--api/,
+    );
+  });
+
+  test('a port that nobody listens on is the same', async () => {
+    expect(await failureOf('127.0.0.1:1')).toMatchObject({ code: 'AEROSTAT_UNREACHABLE' });
+  });
+
+  test('another server is not taken for ours', async () => {
+    const other = createServer((_, response) => response.writeHead(404).end('<html>'));
+    await new Promise<void>(resolve => other.listen(0, '127.0.0.1', resolve));
+    const { port } = other.address() as { port: number };
+    expect((await failureOf(`127.0.0.1:${port}`)).message).toMatch(/is not Aerostat.*404/);
+    other.closeAllConnections();
+    await new Promise(resolve => other.close(resolve));
+  });
+});

@@ -1,0 +1,237 @@
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { formatAddress, parseAddress, resolveAddress, runtimeDirectory } from '../../src/server/address.ts';
+import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
+import { readToken } from '../../src/server/token.ts';
+import { FakeControl, guestStatus } from './fake-control.ts';
+
+const TOKEN = '0123456789abcdef';
+let directory: string;
+let servers: ApiServer[];
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  servers = [];
+});
+
+afterEach(async () => {
+  await Promise.all(servers.map(server => server.close()));
+  rmSync(directory, { recursive: true });
+});
+
+async function serve(address: string, options: Partial<ServeOptions> = {}): Promise<ApiServer> {
+  const control = new FakeControl(guestStatus('vm1'));
+  const server = await serveApi(control, { version: '0', address: parseAddress(address), ...options });
+  servers.push(server);
+  return server;
+}
+
+function statusOf(options: object): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    httpRequest({ path: '/v1/guests', ...options }, response => {
+      response.resume();
+      resolve(response.statusCode);
+    })
+      .once('error', reject)
+      .end();
+  });
+}
+
+/** A socket file that nobody listens on: what a killed daemon leaves behind. */
+function leaveStaleSocket(path: string): void {
+  const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
+  spawnSync(process.execPath, ['-e', script]);
+  expect(lstatSync(path).isSocket()).toBe(true);
+}
+
+describe('on a Unix socket', () => {
+  test('only the owner can open it, from the moment that it is there', async () => {
+    const path = join(directory, 'api.sock');
+    const before = process.umask(0);
+    try {
+      const control = new FakeControl();
+      const served = serveApi(control, { version: '0', address: parseAddress(path) });
+      // No later than it exists, however early one looks.
+      while (!existsSync(path)) await new Promise(resolve => setImmediate(resolve));
+      expect(statSync(path).mode & 0o777).toBe(0o600);
+      servers.push(await served);
+      expect(statSync(path).mode & 0o777).toBe(0o600);
+      expect(process.umask()).toBe(0);
+    } finally {
+      process.umask(before);
+    }
+  });
+
+  test('it answers without a token', async () => {
+    const path = join(directory, 'api.sock');
+    await serve(path);
+    expect(await statusOf({ socketPath: path })).toBe(200);
+  });
+
+  test('a directory that is missing is made, for its owner alone', async () => {
+    await serve(join(directory, 'a', 'b', 'api.sock'));
+    expect(statSync(join(directory, 'a', 'b')).mode & 0o777).toBe(0o700);
+  });
+
+  test('a stale socket is replaced', async () => {
+    const path = join(directory, 'api.sock');
+    leaveStaleSocket(path);
+    await serve(path);
+    expect(await statusOf({ socketPath: path })).toBe(200);
+  });
+
+  test('the socket of a living daemon is refused, and goes on working', async () => {
+    const path = join(directory, 'api.sock');
+    await serve(path);
+    await expect(serve(path)).rejects.toMatchObject({
+      code: 'AEROSTAT_API_IN_USE',
+      message: expect.stringMatching(/another daemon listens there.*--api/),
+    });
+    expect(await statusOf({ socketPath: path })).toBe(200);
+  });
+
+  test('a file that is no socket is left alone', async () => {
+    const path = join(directory, 'notes');
+    writeFileSync(path, 'precious');
+    await expect(serve(path)).rejects.toMatchObject({ code: 'AEROSTAT_API_LISTEN' });
+    expect(statSync(path).size).toBe(8);
+  });
+
+  test('a directory that others may write is refused', async () => {
+    const shared = join(directory, 'shared');
+    mkdirSync(shared);
+    chmodSync(shared, 0o777);
+    await expect(serve(join(shared, 'api.sock'))).rejects.toThrow(/others may write/);
+  });
+
+  test('closing ends open connections and takes the socket away', async () => {
+    const path = join(directory, 'api.sock');
+    const server = await serve(path);
+    const lingering = connect(path);
+    await new Promise(resolve => lingering.once('connect', resolve));
+    const ended = new Promise(resolve => lingering.once('close', resolve));
+    await server.close();
+    await ended;
+    expect(existsSync(path)).toBe(false);
+  });
+});
+
+describe('on TCP', () => {
+  test('it asks for the token', async () => {
+    const { address } = await serve('127.0.0.1:0', { token: TOKEN });
+    const { port } = address as { port: number };
+    expect(port).toBeGreaterThan(0);
+    const headers = { Authorization: `Bearer ${TOKEN}` };
+    expect(await statusOf({ host: '127.0.0.1', port })).toBe(401);
+    expect(await statusOf({ host: '127.0.0.1', port, headers })).toBe(200);
+    expect(await statusOf({ host: '127.0.0.1', port, headers: { ...headers, Host: 'evil.example' } })).toBe(
+      421,
+    );
+  });
+
+  test('it is not served without a token, or with one that can be guessed', async () => {
+    await expect(serve('127.0.0.1:0')).rejects.toThrow(/AEROSTAT_TOKEN/);
+    await expect(serve('127.0.0.1:0', { token: 'secret' })).rejects.toThrow(/openssl rand/);
+  });
+
+  test.each(['0.0.0.0:0', '192.0.2.1:80', '[::]:0', 'vmhost.example:80', '127.evil.example:80'])(
+    '%s is refused unless asked for twice',
+    async address => {
+      await expect(serve(address, { token: TOKEN })).rejects.toMatchObject({ code: 'AEROSTAT_API_REMOTE' });
+    },
+  );
+
+  test('all addresses are served when asked for twice', async () => {
+    const { address } = await serve('0.0.0.0:0', { token: TOKEN, allowRemote: true });
+    const { port } = address as { port: number };
+    expect(await statusOf({ host: '127.0.0.1', port })).toBe(401);
+  });
+
+  test('a port in use is said to be', async () => {
+    const holder = createServer();
+    await new Promise<void>(resolve => holder.listen(0, '127.0.0.1', resolve));
+    const { port } = holder.address() as { port: number };
+    await expect(serve(`127.0.0.1:${port}`, { token: TOKEN })).rejects.toMatchObject({
+      code: 'AEROSTAT_API_IN_USE',
+    });
+    await new Promise(resolve => holder.close(resolve));
+  });
+
+  test('a request with too many headers is cut off', async () => {
+    const { address } = await serve('127.0.0.1:0', { token: TOKEN });
+    const { port } = address as { port: number };
+    expect(await statusOf({ host: '127.0.0.1', port, headers: { 'X-Long': 'x'.repeat(20_000) } })).toBe(431);
+  });
+});
+
+describe('addresses', () => {
+  test.each([
+    ['/run/a.sock', { kind: 'unix', path: '/run/a.sock' }],
+    ['./a:80', { kind: 'unix', path: './a:80' }],
+    ['localhost:80', { kind: 'tcp', host: 'localhost', port: 80 }],
+    ['http://10.0.0.1:8080/', { kind: 'tcp', host: '10.0.0.1', port: 8080 }],
+    ['[::1]:8080', { kind: 'tcp', host: '::1', port: 8080 }],
+  ])('%s is understood', (text, address) => {
+    expect(parseAddress(text)).toEqual(address);
+    expect(parseAddress(formatAddress(parseAddress(text)))).toEqual(address);
+  });
+
+  test.each([
+    ['', /write a path/],
+    ['localhost', /write a path/],
+    ['localhost:99999', /largest port/],
+    ['https://a:1', /no TLS/],
+    ['http://a:1/v1', /write a path/],
+    [`/${'x'.repeat(107)}`, /107 bytes/],
+  ])('%s is refused with what would be right', (text, why) => {
+    expect(() => parseAddress(text)).toThrow(why);
+  });
+
+  test('what is asked for wins over the environment, and that over the default', () => {
+    const env = { AEROSTAT_API: '/e/api', XDG_RUNTIME_DIR: '/x' };
+    expect(resolveAddress('/a/api', env)).toEqual({ kind: 'unix', path: '/a/api' });
+    expect(resolveAddress(undefined, env)).toEqual({ kind: 'unix', path: '/e/api' });
+    expect(resolveAddress(undefined, { XDG_RUNTIME_DIR: '/x' })).toEqual({
+      kind: 'unix',
+      path: '/x/aerostat/api.sock',
+    });
+  });
+
+  test('without a session the directory carries the user’s number', () => {
+    expect(runtimeDirectory({})).toMatch(
+      new RegExp(`^(/run/user/${process.getuid?.()}/aerostat|.*/aerostat-${process.getuid?.()})$`),
+    );
+  });
+});
+
+describe('the token', () => {
+  test('comes from the file, else from the environment', () => {
+    const file = join(directory, 'token');
+    writeFileSync(file, `${TOKEN}\n`, { mode: 0o600 });
+    expect(readToken(file, { AEROSTAT_TOKEN: 'other' })).toBe(TOKEN);
+    expect(readToken(undefined, { AEROSTAT_TOKEN: 'other' })).toBe('other');
+    expect(readToken(undefined, { AEROSTAT_TOKEN: '' })).toBeUndefined();
+  });
+
+  test('is not taken from a file that everybody may read, or that is not there', () => {
+    const file = join(directory, 'token');
+    writeFileSync(file, TOKEN);
+    chmodSync(file, 0o644);
+    expect(() => readToken(file, {})).toThrow(/chmod 600/);
+    expect(() => readToken(join(directory, 'none'), {})).toThrow(/cannot read the token/);
+  });
+});
