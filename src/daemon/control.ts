@@ -3,15 +3,13 @@
  * and whoever steers (HTTP API, commands, policies). Sizes are bytes, times milliseconds, and what is not
  * known is null, never guessed.
  */
+import type { DiscardMode } from '../device/inflation.ts';
 import { AerostatError } from '../sys/error.ts';
+
+export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 
 /** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
 export type FeatureName = string;
-
-/** When inflated pages go back to the host. `per-page` is the naive way, for comparison. */
-export type DiscardMode = 'auto' | 'before-ack' | 'after-ack' | 'none' | 'per-page';
-
-export const DISCARD_MODES: readonly DiscardMode[] = ['auto', 'before-ack', 'after-ack', 'none', 'per-page'];
 
 /** Running totals since the guest's socket was opened; every one only ever rises. */
 export interface GuestCounters {

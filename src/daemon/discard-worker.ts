@@ -30,7 +30,11 @@ function open({ shared, units, unitBytes, fd, fileOffset }: RegionToDrain): Drai
 
 function takeNewRegions(): void {
   for (const port of ports as MessagePort[]) {
-    for (let received = receiveMessageOnPort(port); received !== undefined; received = receiveMessageOnPort(port)) {
+    for (
+      let received = receiveMessageOnPort(port);
+      received !== undefined;
+      received = receiveMessageOnPort(port)
+    ) {
       regions.push(open(received.message as RegionToDrain));
     }
   }

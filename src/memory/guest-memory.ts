@@ -27,6 +27,12 @@ export interface RegionAddresses {
   readonly userAddress: number;
 }
 
+// Dividing doubles costs more than all the rest of an access, and most offsets are in the first window.
+const windowIndex = (offset: number): number =>
+  offset < WINDOW_BYTES ? 0 : Math.floor(offset / WINDOW_BYTES);
+const withinWindow = (offset: number): number =>
+  offset < WINDOW_BYTES ? offset : offset - Math.floor(offset / WINDOW_BYTES) * WINDOW_BYTES;
+
 /** One run of guest physical memory on one backing. Owns the backing. */
 export class MemoryRegion implements RegionAddresses {
   readonly guestAddress: number;
@@ -62,7 +68,7 @@ export class MemoryRegion implements RegionAddresses {
   }
 
   windowAt(offset: number): Window {
-    const index = Math.floor(offset / WINDOW_BYTES);
+    const index = windowIndex(offset);
     this.#windows[index] ??= this.backing.window(index);
     return this.#windows[index];
   }
@@ -191,13 +197,13 @@ export class GuestMemory {
   u16(gpa: number): number {
     const region = this.#aligned(gpa, 2);
     const offset = gpa - region.guestAddress;
-    return region.windowAt(offset).u16[(offset % WINDOW_BYTES) >>> 1];
+    return region.windowAt(offset).u16[withinWindow(offset) >>> 1];
   }
 
   u32(gpa: number): number {
     const region = this.#aligned(gpa, 4);
     const offset = gpa - region.guestAddress;
-    return region.windowAt(offset).u32[(offset % WINDOW_BYTES) >>> 2];
+    return region.windowAt(offset).u32[withinWindow(offset) >>> 2];
   }
 
   /** A little-endian 64-bit integer; 2^53 and above come back inexact but never smaller than 2^53. */
@@ -205,27 +211,27 @@ export class GuestMemory {
     const region = this.#aligned(gpa, 8);
     const offset = gpa - region.guestAddress;
     const { u32 } = region.windowAt(offset);
-    const index = (offset % WINDOW_BYTES) >>> 2;
+    const index = withinWindow(offset) >>> 2;
     return u32[index] + u32[index + 1] * 2 ** 32;
   }
 
   setU16(gpa: number, value: number): void {
     const region = this.#aligned(gpa, 2);
     const offset = gpa - region.guestAddress;
-    region.windowAt(offset).u16[(offset % WINDOW_BYTES) >>> 1] = value;
+    region.windowAt(offset).u16[withinWindow(offset) >>> 1] = value;
   }
 
   setU32(gpa: number, value: number): void {
     const region = this.#aligned(gpa, 4);
     const offset = gpa - region.guestAddress;
-    region.windowAt(offset).u32[(offset % WINDOW_BYTES) >>> 2] = value;
+    region.windowAt(offset).u32[withinWindow(offset) >>> 2] = value;
   }
 
   setU64(gpa: number, value: number): void {
     const region = this.#aligned(gpa, 8);
     const offset = gpa - region.guestAddress;
     const { u32 } = region.windowAt(offset);
-    const index = (offset % WINDOW_BYTES) >>> 2;
+    const index = withinWindow(offset) >>> 2;
     u32[index] = value % 2 ** 32;
     u32[index + 1] = Math.floor(value / 2 ** 32);
   }
@@ -234,14 +240,14 @@ export class GuestMemory {
   atomicLoadU16(gpa: number): number {
     const region = this.#aligned(gpa, 2);
     const offset = gpa - region.guestAddress;
-    return Atomics.load(region.windowAt(offset).u16, (offset % WINDOW_BYTES) >>> 1);
+    return Atomics.load(region.windowAt(offset).u16, withinWindow(offset) >>> 1);
   }
 
   /** Writes 16 bits after everything that the program wrote before it (release; in fact a full fence). */
   atomicStoreU16(gpa: number, value: number): void {
     const region = this.#aligned(gpa, 2);
     const offset = gpa - region.guestAddress;
-    Atomics.store(region.windowAt(offset).u16, (offset % WINDOW_BYTES) >>> 1, value);
+    Atomics.store(region.windowAt(offset).u16, withinWindow(offset) >>> 1, value);
   }
 
   /** Copies guest memory into `into` from index `at`. The range may span regions. */
@@ -280,13 +286,15 @@ export class GuestMemory {
     if (region === undefined) throw new MemoryAccessError(gpa, length);
     const offset = gpa - region.guestAddress;
     this.#bytes = region.windowAt(offset).u8;
-    this.#offset = offset % WINDOW_BYTES;
+    this.#offset = withinWindow(offset);
     return Math.min(length, WINDOW_BYTES - this.#offset, region.size - offset);
   }
 
   #aligned(gpa: number, width: number): MemoryRegion {
     const region = this.find(gpa);
-    if (region === undefined || gpa % width !== 0) throw new MemoryAccessError(gpa, width);
+    // Regions and windows begin at page boundaries, so alignment shows in the low bits of an offset too.
+    if (region === undefined || (withinWindow(gpa - region.guestAddress) & (width - 1)) !== 0)
+      throw new MemoryAccessError(gpa, width);
     return region;
   }
 }

@@ -150,14 +150,17 @@ export class Reactor {
     this.#runDueTimers();
   }
 
-  /** Turns until {@link stop}; `afterTurn` runs after every one. Resolves when stopped. */
-  run(afterTurn: () => void = () => {}): Promise<void> {
+  /**
+   * Turns until {@link stop}; `afterTurn` runs after every one, and returns true to visit Node's event loop
+   * before the next, which otherwise happens once in a while. Resolves when stopped.
+   */
+  run(afterTurn: () => boolean = () => false): Promise<void> {
     return new Promise((resolve, reject) => {
       const turns = () => {
         try {
           for (let turn = 0; turn < TURNS_PER_VISIT && !this.#stopped; turn++) {
             this.turn();
-            afterTurn();
+            if (afterTurn()) break;
           }
         } catch (error) {
           reject(error);

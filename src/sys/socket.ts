@@ -206,7 +206,10 @@ function takeDescriptors(controlLength: number): OwnedFd[] {
 export function isListening(fd: OwnedFd): boolean {
   arena.view.setUint32(0, 0, true);
   arena.view.setUint32(4, 4, true);
-  check('getsockopt', libc.getsockopt(fd.number, SOL_SOCKET, SO_ACCEPTCONN, arena.address, arena.address + 4));
+  check(
+    'getsockopt',
+    libc.getsockopt(fd.number, SOL_SOCKET, SO_ACCEPTCONN, arena.address, arena.address + 4),
+  );
   return arena.view.getUint32(0, true) !== 0;
 }
 

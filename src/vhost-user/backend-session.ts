@@ -136,7 +136,6 @@ export class BackendSession {
   breakRing(index: number, error: Error): void {
     const vring = this.#vrings[index];
     this.#host.refused(error, { ringIndex: index });
-    if (vring.error !== undefined) ring(vring.error);
     this.#stop(vring, 'abandoned');
   }
 
@@ -431,7 +430,8 @@ export class BackendSession {
     vring.kickWatch?.stop();
     vring.kickWatch = undefined;
     this.#backend.stopQueue(vring.index, reason);
-    vring.base = ringBaseOf(vring.queue, this.#features);
+    // An abandoned ring has no place to go on from: the front-end says where the next one starts.
+    if (reason === 'paused') vring.base = ringBaseOf(vring.queue, this.#features);
     vring.queue = undefined;
   }
 

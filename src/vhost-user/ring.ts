@@ -3,8 +3,16 @@
  * front-end's own address space; everything behind this file speaks guest physical.
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import { checkConfig, type DeviceQueue, layoutOf, type QueueConfig } from '../virtio/queue.ts';
-import { SplitDeviceQueue } from '../virtio/split-device-queue.ts';
+import { createDeviceQueue } from '../virtio/create.ts';
+import { hasFeature, RING_PACKED } from '../virtio/features.ts';
+import { DESCRIPTOR_FLAG, layoutOf, PACKED_DESCRIPTOR } from '../virtio/layout.ts';
+import {
+  checkConfig,
+  type DeviceQueue,
+  initialState,
+  type QueueConfig,
+  type QueueState,
+} from '../virtio/queue.ts';
 import { stateFromVringBase, stateToVringBase } from '../virtio/vring-base.ts';
 import type { Vring } from './vring.ts';
 
@@ -16,8 +24,20 @@ export function openQueue(vring: Vring, memory: GuestMemory, features: bigint): 
   const config = locate(vring, memory, features);
   if (config === undefined) return undefined;
   checkConfig(config);
-  const state = stateFromVringBase(memory, config, vring.base);
-  return new SplitDeviceQueue(config, state);
+  const state = startingState(memory, config, vring.base);
+  return createDeviceQueue(config, state);
+}
+
+/**
+ * Where a ring starts. Base 0 of a packed ring says, by the letter, that both wrap counters have flipped once.
+ * Front-ends that do not know packed rings send it for a fresh one. The two can be told apart: after a lap
+ * the device has marked descriptor 0 as used, and in a fresh ring nobody has.
+ */
+function startingState(memory: GuestMemory, config: QueueConfig, base: number): QueueState {
+  const state = stateFromVringBase(memory, config, base);
+  if (base !== 0 || !hasFeature(config.features, RING_PACKED)) return state;
+  const flags = memory.u16(config.descriptorArea + PACKED_DESCRIPTOR.offset.flags);
+  return (flags & DESCRIPTOR_FLAG.USED) === 0 ? initialState(config.features) : state;
 }
 
 /** The base from which another queue goes on where `queue` stopped. */
@@ -34,4 +54,3 @@ function locate(vring: Vring, memory: GuestMemory, features: bigint): QueueConfi
   if (descriptorArea === undefined || driverArea === undefined || deviceArea === undefined) return undefined;
   return { size, features, descriptorArea, driverArea, deviceArea };
 }
-

@@ -1,0 +1,201 @@
+/**
+ * The daemon's main thread: opens the guests' sockets, starts the data-plane and discarding threads, and is the
+ * {@link Control} that others steer by. It touches no guest memory itself.
+ */
+import { readFileSync, unlinkSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { MessageChannel, Worker } from 'node:worker_threads';
+import { featureByName, profile } from '../balloon/profiles.ts';
+import { AerostatError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import type { Control, DaemonStatus, GuestEvent } from './control.ts';
+import { UnknownGuestError } from './control.ts';
+import { DataThread } from './data-thread.ts';
+import { type DiscardThreadData, stopDiscarding } from './discard-link.ts';
+import { openGuestSocket } from './guest-socket.ts';
+import type { Daemon, DaemonOptions, GuestOptions } from './options.ts';
+import { workerUrl } from './worker-url.ts';
+
+/**
+ * More data-plane threads than cores gain nothing, and each costs some 10 MiB; a core is left to the guests.
+ */
+const dataThreadCount = (guests: number): number =>
+  Math.max(1, Math.min(guests, Math.ceil(availableParallelism() / 2)));
+
+interface Discarding {
+  readonly worker: Worker;
+  readonly control: SharedArrayBuffer;
+  readonly exited: Promise<void>;
+}
+
+class RunningDaemon implements Daemon {
+  readonly version: string = readVersion();
+  readonly control: Control;
+  readonly #options: DaemonOptions;
+  readonly #startedMs = monotonicMs();
+  readonly #threads: DataThread[] = [];
+  /** Which thread serves which guest. */
+  readonly #homes = new Map<string, DataThread>();
+  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  readonly #sockets: string[] = [];
+  #discarding: Discarding | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: DaemonOptions) {
+    this.#options = options;
+    this.control = this.#makeControl();
+  }
+
+  async start(): Promise<void> {
+    const { guests } = this.#options;
+    checkOptions(guests);
+    try {
+      this.#startThreads(dataThreadCount(guests.length));
+      for (const [index, guest] of guests.entries()) {
+        await this.#openGuest(guest, this.#threads[index % this.#threads.length]);
+      }
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  #startThreads(count: number): void {
+    const control = new SharedArrayBuffer(4);
+    const channels = Array.from({ length: count }, () => new MessageChannel());
+    const ports = channels.map(channel => channel.port2);
+    const workerData: DiscardThreadData = { control, ports };
+    const worker = new Worker(workerUrl('./discard-worker', import.meta.url), {
+      workerData,
+      transferList: ports,
+    });
+    worker.on('message', ({ failure }: { failure: string }) => {
+      this.#options.log({ level: 'error', message: `memory could not be given back: ${failure}` });
+    });
+    worker.on('error', error => this.#threadDied('discarding', error));
+    const exited = new Promise<void>(resolve => {
+      worker.once('exit', () => resolve());
+    });
+    this.#discarding = { worker, control, exited };
+    for (const channel of channels) {
+      this.#threads.push(
+        new DataThread(control, channel.port1, {
+          event: event => this.#emit(event),
+          log: record => this.#options.log(record),
+          died: error => this.#threadDied('data-plane', error),
+        }),
+      );
+    }
+  }
+
+  async #openGuest(options: GuestOptions, thread: DataThread): Promise<void> {
+    const socket = openGuestSocket(options);
+    if (options.socketPath !== undefined) this.#sockets.push(options.socketPath);
+    this.#homes.set(options.name, thread);
+    await thread.ask('openGuest', { options, socket });
+  }
+
+  #threadDied(which: string, error: Error): void {
+    this.#options.log({ level: 'error', message: `a ${which} thread ended: ${error.message}`, error });
+  }
+
+  #emit(event: GuestEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #home(name: string): DataThread {
+    const thread = this.#homes.get(name);
+    if (thread === undefined) throw new UnknownGuestError(name, [...this.#homes.keys()]);
+    return thread;
+  }
+
+  #makeControl(): Control {
+    return {
+      daemon: () => this.#status(),
+      guests: async () => {
+        const lists = await Promise.all(this.#threads.map(thread => thread.ask('guests', null)));
+        const byName = new Map(lists.flat().map(guest => [guest.name, guest]));
+        // In the order of the command line, whichever thread serves them.
+        return [...this.#homes.keys()].flatMap(name => byName.get(name) ?? []);
+      },
+      guest: async name => this.#home(name).ask('guest', { name }),
+      setTarget: async (name, targetBytes) => this.#home(name).ask('setTarget', { name, targetBytes }),
+      setDiscard: async (name, mode) => this.#home(name).ask('setDiscard', { name, mode }),
+      setPollInterval: async (name, intervalMs) =>
+        this.#home(name).ask('setPollInterval', { name, intervalMs }),
+      statistics: async (name, { freshMs, timeoutMs } = {}) =>
+        this.#home(name).ask('statistics', {
+          name,
+          freshMs: freshMs ?? null,
+          timeoutMs: timeoutMs ?? STATISTICS_TIMEOUT_MS,
+        }),
+      hint: async (name, action) => this.#home(name).ask('hint', { name, action }),
+      subscribe: listener => {
+        this.#listeners.add(listener);
+        return () => this.#listeners.delete(listener);
+      },
+    };
+  }
+
+  async #status(): Promise<DaemonStatus> {
+    const threads = await Promise.all(this.#threads.map(thread => thread.ask('thread', null)));
+    const cpu = process.cpuUsage();
+    return {
+      version: this.version,
+      pid: process.pid,
+      uptimeMs: monotonicMs() - this.#startedMs,
+      residentBytes: process.memoryUsage.rss(),
+      cpuUserMs: cpu.user / 1e3,
+      cpuSystemMs: cpu.system / 1e3,
+      gcPauseMaxMs: Math.max(0, ...threads.map(thread => thread.gcPauseMaxMs)),
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    // Guests first: what they gave away is discarded before the thread that does it ends.
+    await Promise.all(this.#threads.map(thread => thread.close()));
+    if (this.#discarding !== undefined) {
+      stopDiscarding(this.#discarding.control);
+      await this.#discarding.exited;
+    }
+    for (const path of this.#sockets) {
+      try {
+        unlinkSync(path);
+      } catch {
+        // Somebody else removed it; all that matters is that it is gone.
+      }
+    }
+  }
+}
+
+/** A guest that is not busy answers within a millisecond; one that swaps may take seconds. */
+const STATISTICS_TIMEOUT_MS = 5000;
+
+function readVersion(): string {
+  const file = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(file) as { version: string }).version;
+}
+
+function checkOptions(guests: readonly GuestOptions[]): void {
+  const names = new Set<string>();
+  for (const { name, profile: profileName, without } of guests) {
+    if (names.has(name)) throw optionError(`two guests are called ${name}; give them different --name`);
+    names.add(name);
+    const known = profile(profileName);
+    for (const feature of without) featureByName(known, feature);
+  }
+}
+
+const optionError = (message: string): AerostatError => new AerostatError('AEROSTAT_OPTIONS', message);
+
+/** Starts the daemon; resolves when every guest's socket listens. */
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const daemon = new RunningDaemon(options);
+  await daemon.start();
+  return daemon;
+}

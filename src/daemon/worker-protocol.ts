@@ -1,0 +1,58 @@
+/**
+ * What the main thread and a data-plane thread say to each other. Requests go over the worker's port together
+ * with a ring of its wake-up descriptor; answers, events and log records come back over the port.
+ */
+import type { MessagePort } from 'node:worker_threads';
+import type {
+  DiscardMode,
+  GuestEvent,
+  GuestStatus,
+  HintAction,
+  HintStatus,
+  StatisticsSample,
+} from './control.ts';
+import type { GuestOptions, LogRecord } from './options.ts';
+
+/** What a data-plane thread starts with. */
+export interface DataThreadData {
+  /** An eventfd; the thread owns this descriptor. */
+  readonly wakeFd: number;
+  readonly discardControl: SharedArrayBuffer;
+  readonly discardPort: MessagePort;
+}
+
+/** A guest's socket, opened by the main thread; the data-plane thread owns the descriptor. */
+export interface GuestSocket {
+  readonly fd: number;
+  readonly listening: boolean;
+}
+
+/** The requests by name: what they take and what they give. */
+export interface DataThreadRequests {
+  openGuest: { args: { options: GuestOptions; socket: GuestSocket }; result: null };
+  guests: { args: null; result: readonly GuestStatus[] };
+  guest: { args: { name: string }; result: GuestStatus };
+  setTarget: { args: { name: string; targetBytes: number }; result: GuestStatus };
+  setDiscard: { args: { name: string; mode: DiscardMode }; result: GuestStatus };
+  setPollInterval: { args: { name: string; intervalMs: number }; result: GuestStatus };
+  statistics: {
+    args: { name: string; freshMs: number | null; timeoutMs: number };
+    result: StatisticsSample;
+  };
+  hint: { args: { name: string; action: HintAction }; result: HintStatus };
+  thread: { args: null; result: { gcPauseMaxMs: number } };
+  /** Drains, stops rings, closes sockets, and ends the thread. */
+  close: { args: null; result: null };
+}
+
+export type RequestName = keyof DataThreadRequests;
+
+export type DataThreadRequest = {
+  [K in RequestName]: { readonly id: number; readonly name: K; readonly args: DataThreadRequests[K]['args'] };
+}[RequestName];
+
+export type FromDataThread =
+  | { readonly kind: 'answer'; readonly id: number; readonly result: unknown }
+  | { readonly kind: 'failure'; readonly id: number; readonly code: string; readonly message: string }
+  | { readonly kind: 'event'; readonly event: GuestEvent }
+  | { readonly kind: 'log'; readonly record: LogRecord };

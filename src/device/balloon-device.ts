@@ -1,0 +1,347 @@
+/**
+ * The balloon device as a state machine: it is fed with features, configuration writes, regions and rings, and
+ * calls a {@link DeviceHost} for what reaches outside. It has no sockets, no threads and no clock of its own
+ * but the one for time stamps, so the same code runs in a daemon and in a simulation.
+ *
+ * The guest is hostile: a buffer that makes no sense costs a counter and comes back with length 0, a ring that
+ * makes no sense is stopped, and nothing that a guest writes throws out of here.
+ */
+import { applyDriverWrite, CONFIG } from '../balloon/config-space.ts';
+import { PAGE_POISON, type QueueRole } from '../balloon/features.ts';
+import { PageListError } from '../balloon/page-list.ts';
+import type { PageListFormat } from '../balloon/page-list-format.ts';
+import { listFormat, type Profile, queueRoles } from '../balloon/profiles.ts';
+import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memory/guest-memory.ts';
+import type { PageSink } from '../memory/page.ts';
+import type { DeviceQueue } from '../virtio/queue.ts';
+import { VirtqueueError } from '../virtio/queue.ts';
+import { DeviceCounters } from './counters.ts';
+import { HintChannel } from './hint-channel.ts';
+import { Inflation } from './inflation.ts';
+import type { PageAccount } from './page-account.ts';
+import { PageAccounts } from './page-accounts.ts';
+import { Reporting } from './reporting.ts';
+import { RequestChannel } from './request-channel.ts';
+import { type Doorbell, RunningQueue } from './running-queue.ts';
+import { StatisticsQueue } from './statistics-queue.ts';
+
+/**
+ * Batches of one ring that are served in a row. A guest that keeps its ring full gets its next turn after the
+ * others had theirs.
+ */
+const BATCHES_PER_TURN = 4;
+
+/** Where the device reaches out. */
+export interface DeviceHost {
+  /** The driver should read the configuration space. */
+  configChanged(): void;
+  /** A region's account exists: whoever discards in the background may begin to drain it. */
+  accountOpened(account: PageAccount): void;
+  /** Pages were marked as pending, after their buffer was returned. */
+  pendingMarked(): void;
+  /** The guest wrote nonsense; it is counted already. */
+  badInput(reason: string): void;
+  /** A discard failed; it is counted already. */
+  discardFailed(error: Error): void;
+  /** A ring is stopped because it makes no sense. */
+  ringBroken(index: number, error: Error): void;
+  /** The guest says that its balloon holds this many pages. */
+  actualChanged(pages: number): void;
+  /** A sample of statistics arrived. */
+  statisticsArrived(): void;
+  /** The hint session went on to another phase. */
+  hintChanged(): void;
+  /** The guest answered a request to the end. */
+  requestAnswered(): void;
+}
+
+export interface BalloonDeviceOptions {
+  readonly profile: Profile;
+  /** Balloon feature bits that are offered, a subset of the profile's. */
+  readonly features: bigint;
+  readonly host: DeviceHost;
+  /** Takes the pages that the guest says it does not use; they are never discarded. */
+  readonly unusedPages: PageSink;
+}
+
+export class BalloonDevice {
+  readonly profile: Profile;
+  readonly offeredFeatures: bigint;
+  readonly counters = new DeviceCounters();
+  readonly accounts = new PageAccounts();
+  readonly inflation = new Inflation(this.accounts, this.counters);
+  readonly reporting = new Reporting(this.accounts, this.counters);
+  readonly statistics: StatisticsQueue;
+  readonly hints: HintChannel;
+  readonly requests: RequestChannel;
+  readonly #host: DeviceHost;
+  readonly #config: Uint8Array;
+  readonly #configView: DataView;
+  readonly #queues: (RunningQueue | undefined)[] = [];
+  #features = 0n;
+  #roles: readonly QueueRole[] = [];
+  #format: PageListFormat;
+
+  constructor({ profile, features, host, unusedPages }: BalloonDeviceOptions) {
+    this.profile = profile;
+    this.offeredFeatures = features & profile.featureMask;
+    this.#host = host;
+    this.#config = new Uint8Array(CONFIG.size);
+    this.#configView = new DataView(this.#config.buffer);
+    this.#format = profile.format;
+    this.statistics = new StatisticsQueue(this.counters, () => host.statisticsArrived());
+    this.hints = new HintChannel(profile, this.counters, unusedPages, () => this.#hintChanged());
+    this.requests = new RequestChannel(profile, this.counters, unusedPages, () => host.requestAnswered());
+    this.#negotiated(0n);
+  }
+
+  /** Rings that the device has when everything that it offers is taken. */
+  get queueCount(): number {
+    return queueRoles(this.profile, this.offeredFeatures).length;
+  }
+
+  /** Balloon and ring features that the driver took. */
+  get features(): bigint {
+    return this.#features;
+  }
+
+  /** The target in 4 KiB pages. */
+  get targetPages(): number {
+    return this.#configView.getUint32(CONFIG.offset.numPages, true);
+  }
+
+  /** Sets the target and tells the driver. Bounded to what 32 bits say: 16 TiB. */
+  set targetPages(pages: number) {
+    const bounded = Math.min(Math.max(0, Math.floor(pages)), 0xffff_ffff);
+    if (bounded === this.targetPages) return;
+    this.#configView.setUint32(CONFIG.offset.numPages, bounded, true);
+    this.#host.configChanged();
+  }
+
+  /** What the guest says that its balloon holds, in 4 KiB pages; reported, never trusted. */
+  get actualPages(): number {
+    return this.#configView.getUint32(CONFIG.offset.actual, true);
+  }
+
+  get poisonValue(): number {
+    return this.#configView.getUint32(CONFIG.offset.poisonValue, true);
+  }
+
+  setFeatures(features: bigint): void {
+    this.#negotiated(features);
+  }
+
+  readConfig(offset: number, into: Uint8Array): void {
+    into.fill(0);
+    const end = Math.min(offset + into.length, this.profile.configBytes);
+    for (let at = offset; at < end; at++) into[at - offset] = this.#config[at];
+  }
+
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    const before = this.actualPages;
+    const writable = this.#config.subarray(0, this.profile.configBytes);
+    if (!applyDriverWrite(writable, offset, bytes)) return;
+    this.#updatePoison();
+    if (this.actualPages !== before) this.#host.actualChanged(this.actualPages);
+  }
+
+  regionAdded(region: MemoryRegion): void {
+    this.#host.accountOpened(this.accounts.open(region));
+  }
+
+  regionRemoved(region: MemoryRegion): void {
+    this.accounts.close(region);
+  }
+
+  /** Ring `index` runs from now on; {@link serveQueue} serves it. Rings without a role are left alone. */
+  startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell): void {
+    const role = this.#roles[index];
+    if (role === undefined) {
+      this.#host.badInput(`ring ${index} was started, which no negotiated feature has`);
+      return;
+    }
+    this.#queues[index] = new RunningQueue(index, role, queue, memory, doorbell);
+    if (role === 'stats') this.statistics.start();
+    if (role === 'hint') this.hints.startQueue();
+    if (role === 'request') this.requests.start();
+  }
+
+  /**
+   * Lets go of ring `index`. `paused`: what was acknowledged is finished, so that all that the guest gave away
+   * is back at the host; `abandoned`: what is pending is the guest's again and keeps its memory.
+   */
+  stopQueue(index: number, reason: 'paused' | 'abandoned'): void {
+    const running = this.#queues[index];
+    if (running === undefined) return;
+    this.#queues[index] = undefined;
+    switch (running.role) {
+      case 'inflate':
+      case 'deflate':
+        if (reason === 'paused') this.#drain();
+        else this.accounts.forget();
+        return;
+      case 'stats':
+        // A paused ring is saved as "all taken is returned", so the buffer that is kept goes back first.
+        if (reason === 'paused' && this.statistics.release(running)) this.#publish(running);
+        else this.statistics.reset();
+        return;
+      case 'hint':
+        this.hints.stopQueue();
+        return;
+      case 'request':
+        if (reason === 'paused' && this.requests.release(running)) this.#publish(running);
+        else this.requests.reset();
+        return;
+      default:
+        return;
+    }
+  }
+
+  /**
+   * Serves what is available on ring `index`. Returns true when there may be more than one turn's share: call
+   * again after the others.
+   */
+  serveQueue(index: number): boolean {
+    const running = this.#queues[index];
+    if (running === undefined) return false;
+    this.counters.kicks++;
+    try {
+      for (let batch = 0; batch < BATCHES_PER_TURN; batch++) {
+        if (!this.#serveBatch(running)) return false;
+      }
+      return true;
+    } catch (error) {
+      if (!(error instanceof VirtqueueError || error instanceof MemoryAccessError)) throw error;
+      this.#queues[index] = undefined;
+      this.counters.brokenRings++;
+      running.doorbell.fail();
+      this.#host.ringBroken(index, error);
+      return false;
+    }
+  }
+
+  /** Asks the guest for statistics; {@link DeviceHost.statisticsArrived} tells when they came. */
+  requestStatistics(): void {
+    const running = this.#queues.find(queue => queue?.role === 'stats');
+    if (running !== undefined && this.statistics.request(running)) this.#publish(running);
+  }
+
+  /** Sends a request, at once or when the guest posts its buffer for it. */
+  sendRequest(command: number): void {
+    const running = this.#queues.find(queue => queue?.role === 'request');
+    if (running !== undefined && this.requests.send(running, command)) this.#publish(running);
+  }
+
+  /** Discards all that is pending. */
+  drain(): void {
+    this.#drain();
+  }
+
+  /** The driver starts over: nothing of it is remembered but the totals. The target stays, it is the host's. */
+  reset(): void {
+    for (let index = 0; index < this.#queues.length; index++) this.stopQueue(index, 'abandoned');
+    this.accounts.forget();
+    this.hints.reset();
+    this.statistics.reset();
+    this.requests.reset();
+    this.#configView.setUint32(CONFIG.offset.actual, 0, true);
+    this.#configView.setUint32(CONFIG.offset.poisonValue, 0, true);
+    this.#configView.setUint32(CONFIG.offset.freePageHintCommandId, this.hints.commandId, true);
+    this.#negotiated(0n);
+    this.counters.resets++;
+  }
+
+  #negotiated(features: bigint): void {
+    this.#features = features;
+    this.#roles = queueRoles(this.profile, features);
+    this.#format = listFormat(this.profile, features);
+    this.inflation.negotiated(features);
+    this.#updatePoison();
+  }
+
+  #updatePoison(): void {
+    const poisons = (this.#features & PAGE_POISON & this.profile.featureMask) !== 0n;
+    this.reporting.keepContents = this.profile.name === 'virtio' && poisons && this.poisonValue !== 0;
+  }
+
+  /** One batch: take all that is available, act, return all of it, interrupt once. True when there is more. */
+  #serveBatch(running: RunningQueue): boolean {
+    const { queue, memory, chain } = running;
+    queue.suppressKicks(memory);
+    for (let taken = 0; taken < queue.size && queue.pop(memory, chain); taken++) {
+      this.counters.buffers++;
+      if (chain.fault !== undefined) this.#badBuffer(running, chain.fault);
+      else this.#serveChain(running);
+    }
+    const moves = running.role === 'inflate' || running.role === 'deflate';
+    if (moves) this.inflation.beforeAcknowledging();
+    this.#publish(running);
+    if (moves && this.inflation.takeMarked()) this.#host.pendingMarked();
+    this.#reportFailures();
+    return queue.requestKicks(memory);
+  }
+
+  #serveChain(running: RunningQueue): void {
+    const { queue, memory, chain, role } = running;
+    try {
+      switch (role) {
+        case 'inflate':
+          this.inflation.inflate(running.readList(), this.#format);
+          break;
+        case 'deflate':
+          this.inflation.deflate(running.readList(), this.#format);
+          break;
+        case 'reporting':
+        case 'hinting':
+          this.reporting.report(running.readList(), this.profile.freePages.format);
+          break;
+        case 'hint':
+          this.hints.take(running.readList());
+          break;
+        case 'stats':
+          this.statistics.take(running);
+          return;
+        case 'request':
+          if (!this.requests.take(running)) return;
+          break;
+      }
+    } catch (error) {
+      if (!(error instanceof PageListError)) throw error;
+      this.#badBuffer(running, error.message);
+      return;
+    }
+    queue.pushUsed(memory, chain, 0);
+  }
+
+  #badBuffer(running: RunningQueue, reason: string): void {
+    this.counters.badBuffers++;
+    this.#host.badInput(`a buffer on the ${running.role} queue was refused: ${reason}`);
+    running.queue.pushUsed(running.memory, running.chain, 0);
+  }
+
+  /** Shows the driver what was returned, and interrupts it if it wants that. */
+  #publish(running: RunningQueue): void {
+    if (!running.queue.publish(running.memory)) return;
+    this.counters.notifications++;
+    running.doorbell.interrupt();
+  }
+
+  #drain(): void {
+    this.inflation.drain();
+    this.#reportFailures();
+  }
+
+  #reportFailures(): void {
+    const failure = this.inflation.failure ?? this.reporting.failure;
+    if (failure === undefined) return;
+    this.inflation.failure = undefined;
+    this.reporting.failure = undefined;
+    this.#host.discardFailed(failure);
+  }
+
+  #hintChanged(): void {
+    this.#configView.setUint32(CONFIG.offset.freePageHintCommandId, this.hints.commandId, true);
+    this.#host.configChanged();
+    this.#host.hintChanged();
+  }
+}

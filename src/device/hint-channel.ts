@@ -1,0 +1,118 @@
+/**
+ * The queue of free page hint sessions: 4-byte command ids and blocks of pages that the guest does not use. The
+ * rules of what counts are balloon/hint-session.ts's; here the pages that count go to the sink that the caller
+ * gave. They are never discarded: a hint does not promise that the guest stays away from a page.
+ */
+import { HINT_COMMAND_BYTES, type HintPhase, HintSession } from '../balloon/hint-session.ts';
+import { type PageList, PageListError } from '../balloon/page-list.ts';
+import type { Profile } from '../balloon/profiles.ts';
+import type { PageSink } from '../memory/page.ts';
+import type { DeviceCounters } from './counters.ts';
+
+export class HintChannel {
+  readonly session: HintSession;
+  readonly #profile: Profile;
+  readonly #counters: DeviceCounters;
+  readonly #sink: PageSink;
+  readonly #changed: () => void;
+  #running = false;
+  /** Runs that counted in the newest session. */
+  ranges = 0;
+  /** Pages that counted for nothing, because they came outside of their session. */
+  stalePages = 0;
+
+  /** `changed` is called when the session's phase changed, and so perhaps the configuration. */
+  constructor(profile: Profile, counters: DeviceCounters, sink: PageSink, changed: () => void) {
+    this.#profile = profile;
+    this.#counters = counters;
+    this.#sink = sink;
+    this.#changed = changed;
+    this.session = new HintSession({
+      hasDone: profile.freePages.kind === 'session' && profile.freePages.hasDone,
+    });
+  }
+
+  /** The guest has the queue running. */
+  get running(): boolean {
+    return this.#running;
+  }
+
+  get phase(): HintPhase {
+    return this.session.phase;
+  }
+
+  /** What the configuration space shows. */
+  get commandId(): number {
+    return this.session.commandId;
+  }
+
+  startQueue(): void {
+    this.#running = true;
+  }
+
+  /** The ring is gone: a session that ran cannot go on. */
+  stopQueue(): void {
+    this.#running = false;
+    if (this.session.stop()) this.#changed();
+  }
+
+  /** Asks the guest for hints under a new id, which is returned. */
+  start(): number {
+    this.ranges = 0;
+    const id = this.session.start();
+    this.#changed();
+    return id;
+  }
+
+  stop(): void {
+    if (this.session.stop()) this.#changed();
+  }
+
+  /** Tells the guest that it may use the hinted pages again. */
+  done(): void {
+    if (this.session.done()) this.#changed();
+  }
+
+  /**
+   * Takes one buffer: a command id, blocks of pages, or both, in this order.
+   * @throws PageListError when it is neither
+   */
+  take(list: PageList): void {
+    this.#counters.hintBuffers++;
+    if (list.length > 0) this.#takeCommand(list);
+    if (list.extentCount > 0) {
+      // The command is read; what is left of the buffer is blocks.
+      list.length = 0;
+      this.#profile.freePages.format.decode(list, this.#hinted);
+    }
+  }
+
+  reset(): void {
+    this.session.reset();
+  }
+
+  #takeCommand(list: PageList): void {
+    // A block must not be touched when the command in front of it is nonsense.
+    if (list.length !== HINT_COMMAND_BYTES) {
+      throw new PageListError(
+        'message',
+        `a hint command of ${list.length} bytes; it has ${HINT_COMMAND_BYTES}`,
+      );
+    }
+    const before = this.session.phase;
+    this.session.onIdBuffer(list.view.getUint32(0, true));
+    if (this.session.phase !== before) this.#changed();
+  }
+
+  readonly #hinted: PageSink = {
+    add: (pfn, count) => {
+      if (!this.session.onPages()) {
+        this.stalePages += count;
+        return;
+      }
+      this.ranges++;
+      this.#counters.hintedPages += count;
+      this.#sink.add(pfn, count);
+    },
+  };
+}

@@ -1,0 +1,151 @@
+/**
+ * Inflate and deflate buffers, and the rule of when inflated pages go back to the host:
+ *
+ * - With MUST_TELL_HOST the driver may not use an inflated page before its deflation is acknowledged (VIRTIO
+ *   1.4, 5.5.6.1). So a buffer can be returned at once and its pages be discarded later, in large runs and by
+ *   another thread; a deflation takes pages that are still pending out again, with their memory.
+ * - Without it the driver may use a page as soon as it wants it back, so the discard comes before the
+ *   acknowledgement.
+ *
+ * Pages of all buffers of a batch are collected in bitmaps and leave them as maximal runs.
+ */
+import { MUST_TELL_HOST } from '../balloon/features.ts';
+import type { PageList } from '../balloon/page-list.ts';
+import type { PageListFormat } from '../balloon/page-list-format.ts';
+import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { AerostatError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import type { DeviceCounters } from './counters.ts';
+import type { PageAccount } from './page-account.ts';
+import type { DiscardTotals, PageAccounts } from './page-accounts.ts';
+
+/** `auto` chooses between the two ways by the rule above; `none` and `per-page` exist for comparisons. */
+export const DISCARD_MODES = ['auto', 'before-ack', 'after-ack', 'none', 'per-page'] as const;
+export type DiscardMode = (typeof DISCARD_MODES)[number];
+
+/**
+ * Memory that may be pending for one guest. Above it the thread that talks to the guest discards before it
+ * acknowledges, so that a fast guest cannot run ahead of the host for more than this. It is some 50 ms of
+ * discarding.
+ */
+export const PENDING_BYTES_MAX = 512 * 2 ** 20;
+
+export class Inflation {
+  readonly #accounts: PageAccounts;
+  readonly #counters: DeviceCounters;
+  #mode: DiscardMode = 'auto';
+  #mustTellHost = false;
+  #marked = false;
+  /** What `per-page` discarded, page by page. */
+  readonly #singly: DiscardTotals = { bytes: 0, punches: 0, failures: 0, lastMs: 0 };
+  failure: Error | undefined;
+
+  constructor(accounts: PageAccounts, counters: DeviceCounters) {
+    this.#accounts = accounts;
+    this.#counters = counters;
+  }
+
+  negotiated(features: bigint): void {
+    this.#mustTellHost = (features & MUST_TELL_HOST) !== 0n;
+  }
+
+  get mode(): DiscardMode {
+    return this.#mode;
+  }
+
+  /** Changes the mode between two buffers. What is pending under the old one is discarded first. */
+  set mode(mode: DiscardMode) {
+    this.drain();
+    this.#mode = mode;
+  }
+
+  /** Whether buffers may be returned before their pages are discarded. */
+  get acknowledgesFirst(): boolean {
+    return this.#mustTellHost && (this.#mode === 'auto' || this.#mode === 'after-ack');
+  }
+
+  get discards(): DiscardTotals {
+    const { bytes, punches, failures, lastMs } = this.#accounts.discards;
+    const singly = this.#singly;
+    return {
+      bytes: bytes + singly.bytes,
+      punches: punches + singly.punches,
+      failures: failures + singly.failures,
+      lastMs: Math.max(lastMs, singly.lastMs),
+    };
+  }
+
+  inflate(list: PageList, format: PageListFormat): void {
+    this.#counters.inflateBuffers++;
+    this.#counters.listBytes += list.length;
+    format.decode(list, this.#inflating);
+  }
+
+  deflate(list: PageList, format: PageListFormat): void {
+    this.#counters.deflateBuffers++;
+    this.#counters.listBytes += list.length;
+    format.decode(list, this.#deflating);
+  }
+
+  /** To be called after a batch and before its buffers are returned. */
+  beforeAcknowledging(): void {
+    if (!this.#marked) return;
+    if (this.acknowledgesFirst && this.#accounts.pendingPages * PAGE_SIZE <= PENDING_BYTES_MAX) return;
+    this.drain();
+  }
+
+  /** Whether something was marked since the last call that the discarding thread must be woken for. */
+  takeMarked(): boolean {
+    const marked = this.#marked;
+    this.#marked = false;
+    return marked && this.acknowledgesFirst;
+  }
+
+  /** Discards all that is pending. */
+  drain(): void {
+    this.failure = this.#accounts.drain() ?? this.failure;
+  }
+
+  readonly #inflating: PageSink = {
+    add: (pfn, count) => {
+      this.#counters.pages += count;
+      this.#counters.badPages += this.#accounts.forEachPart(pfn, count, this.#give);
+    },
+  };
+
+  readonly #deflating: PageSink = {
+    add: (pfn, count) => {
+      this.#counters.badPages += this.#accounts.forEachPart(pfn, count, this.#take);
+    },
+  };
+
+  readonly #give = (account: PageAccount, page: number, count: number): void => {
+    const collect = this.#mode !== 'none' && this.#mode !== 'per-page';
+    account.give(page, count, collect);
+    if (collect) this.#marked = true;
+    if (this.#mode === 'per-page' && account.unitPages === 1) this.#discardSingly(account, page, count);
+  };
+
+  readonly #take = (account: PageAccount, page: number, count: number): void => {
+    const taken = account.take(page, count);
+    this.#counters.deflatedPages += taken;
+    // Taking back what was never given changes nothing, but no driver does it.
+    this.#counters.badPages += count - taken;
+  };
+
+  #discardSingly(account: PageAccount, page: number, count: number): void {
+    const totals = this.#singly;
+    for (let unit = page; unit < page + count; unit++) {
+      try {
+        account.discardUnits(unit, 1);
+        totals.bytes += PAGE_SIZE;
+        totals.punches++;
+      } catch (error) {
+        if (!(error instanceof AerostatError)) throw error;
+        totals.failures++;
+        this.failure = error;
+      }
+    }
+    totals.lastMs = monotonicMs();
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * Reported free pages (queues `reporting` and `hinting`): the guest keeps the pages out of its allocator until
+ * their buffer is returned, so they are discarded before that, and read as zeros afterwards.
+ */
+import type { PageList } from '../balloon/page-list.ts';
+import type { PageListFormat } from '../balloon/page-list-format.ts';
+import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { AerostatError } from '../sys/error.ts';
+import type { DeviceCounters } from './counters.ts';
+import type { PageAccount } from './page-account.ts';
+import type { DiscardTotals, PageAccounts } from './page-accounts.ts';
+
+export class Reporting {
+  readonly #accounts: PageAccounts;
+  readonly #counters: DeviceCounters;
+  readonly totals: DiscardTotals = { bytes: 0, punches: 0, failures: 0, lastMs: 0 };
+  /**
+   * Set while the guest counts on its free pages holding something else than zeros (PAGE_POISON with a value
+   * that is not 0): discarding would change them (VIRTIO 1.4, 5.5.6.8.1).
+   */
+  keepContents = false;
+  failure: Error | undefined;
+
+  constructor(accounts: PageAccounts, counters: DeviceCounters) {
+    this.#accounts = accounts;
+    this.#counters = counters;
+  }
+
+  report(list: PageList, format: PageListFormat): void {
+    this.#counters.reportingBuffers++;
+    this.#counters.listBytes += list.length;
+    format.decode(list, this.#reporting);
+  }
+
+  readonly #reporting: PageSink = {
+    add: (pfn, count) => {
+      this.#counters.reportedPages += count;
+      this.#counters.badPages += this.#accounts.forEachPart(pfn, count, this.#discard);
+    },
+  };
+
+  readonly #discard = (account: PageAccount, page: number, count: number): void => {
+    if (this.keepContents) return;
+    // Whole units only: what is left over at the ends belongs to pages that were not reported.
+    const first = Math.ceil(page / account.unitPages);
+    const units = Math.floor((page + count) / account.unitPages) - first;
+    if (units <= 0) return;
+    try {
+      account.discardUnits(first, units);
+      this.totals.bytes += units * account.unitPages * PAGE_SIZE;
+      this.totals.punches++;
+    } catch (error) {
+      if (!(error instanceof AerostatError)) throw error;
+      this.totals.failures++;
+      this.failure = error;
+    }
+  };
+}

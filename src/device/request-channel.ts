@@ -1,0 +1,161 @@
+/**
+ * The request queue of the proposals v3 to v10: the guest posts one buffer, the device fills in what it wants
+ * and returns it, and the guest answers with page lists on the same queue. Pages that it names as unused go to
+ * the sink that the caller gave; they are never discarded.
+ */
+import { PageListError } from '../balloon/page-list.ts';
+import type { Profile } from '../balloon/profiles.ts';
+import type { RequestProtocol } from '../balloon/request-messages.ts';
+import type { PageSink } from '../memory/page.ts';
+import type { PoppedBuffer } from '../virtio/chain.ts';
+import type { DeviceCounters } from './counters.ts';
+import type { RunningQueue } from './running-queue.ts';
+
+/** Room for the longest request of any protocol. */
+const REQUEST_BYTES_MAX = 64;
+
+/** A request under way, or the last one. */
+export interface RequestProgress {
+  readonly command: number;
+  readonly id: number;
+  readonly pages: number;
+  readonly lists: number;
+  readonly done: boolean;
+}
+
+export class RequestChannel {
+  readonly #profile: Profile;
+  readonly #counters: DeviceCounters;
+  readonly #sink: PageSink;
+  readonly #changed: () => void;
+  readonly #scratch = new Uint8Array(REQUEST_BYTES_MAX);
+  readonly #view = new DataView(this.#scratch.buffer);
+  #running = false;
+  /** The guest's buffer for requests, with where to write. */
+  #posted: { buffer: PoppedBuffer; address: number } | undefined;
+  /** A command that waits for the guest to post its buffer. */
+  #waiting: number | undefined;
+  #id = 0;
+  #progress: RequestProgress | null = null;
+
+  /** `changed` is called when an answer is complete. */
+  constructor(profile: Profile, counters: DeviceCounters, sink: PageSink, changed: () => void) {
+    this.#profile = profile;
+    this.#counters = counters;
+    this.#sink = sink;
+    this.#changed = changed;
+  }
+
+  get running(): boolean {
+    return this.#running;
+  }
+
+  get progress(): RequestProgress | null {
+    return this.#progress;
+  }
+
+  start(): void {
+    this.#running = true;
+  }
+
+  /**
+   * Asks for `command`, or notes that it is to be asked as soon as the guest posts its buffer. True when a
+   * buffer was pushed: the caller publishes.
+   */
+  send(running: RunningQueue, command: number): boolean {
+    const posted = this.#posted;
+    const { freePages } = this.#profile;
+    if (freePages.kind !== 'request') return false;
+    if (posted === undefined) {
+      this.#waiting = command;
+      return false;
+    }
+    const { protocol } = freePages;
+    this.#id = protocol.idMax === 0 ? 0 : (this.#id + 1) % Math.min(protocol.idMax, 0xffff);
+    protocol.writeRequest(this.#view, { command, id: this.#id });
+    running.memory.write(posted.address, this.#scratch, 0, protocol.requestBytes);
+    // The driver tells a request from a mere return of its buffer by this exact length.
+    running.queue.pushUsed(running.memory, posted.buffer, protocol.requestBytes);
+    this.#posted = undefined;
+    this.#waiting = undefined;
+    this.#progress = { command, id: this.#id, pages: 0, lists: 0, done: false };
+    return true;
+  }
+
+  /**
+   * Takes the buffer that was popped. False when it is kept: it is the guest's buffer for the next request.
+   * @throws PageListError when it is neither that nor an answer
+   */
+  take(running: RunningQueue): boolean {
+    const { freePages } = this.#profile;
+    if (freePages.kind !== 'request') throw new PageListError('message', 'the profile has no requests');
+    const { chain } = running;
+    if (chain.readableCount === 0) {
+      this.#post(running, freePages.protocol);
+      if (this.#waiting !== undefined) this.send(running, this.#waiting);
+      return false;
+    }
+    this.#takeAnswer(running, freePages.protocol);
+    return true;
+  }
+
+  #post({ chain, queue, memory }: RunningQueue, protocol: RequestProtocol): void {
+    // One segment is what every driver posts, and all that a request needs.
+    if (chain.count !== 1 || chain.writableBytes < protocol.requestBytes) {
+      throw new PageListError(
+        'message',
+        `a buffer of ${chain.writableBytes} bytes in ${chain.count} segments for requests`,
+      );
+    }
+    if (this.#posted !== undefined) queue.pushUsed(memory, this.#posted.buffer, 0);
+    this.#posted = { buffer: chain.hold(), address: chain.address(0) };
+  }
+
+  #takeAnswer(running: RunningQueue, protocol: RequestProtocol): void {
+    const list = running.readList();
+    this.#counters.hintBuffers++;
+    this.#counters.listBytes += list.length;
+    const answer = protocol.readAnswer(list);
+    const progress = this.#progress;
+    // An answer to something that was not asked, or to an older request, counts for nothing.
+    if (
+      progress === null ||
+      progress.done ||
+      answer.command !== progress.command ||
+      answer.id !== progress.id
+    ) {
+      return;
+    }
+    let pages = 0;
+    this.#profile.freePages.format.decode(list, {
+      add: (pfn, count) => {
+        pages += count;
+        this.#counters.hintedPages += count;
+        this.#sink.add(pfn, count);
+      },
+    });
+    this.#progress = {
+      ...progress,
+      pages: progress.pages + pages,
+      lists: progress.lists + 1,
+      done: answer.done,
+    };
+    if (answer.done) this.#changed();
+  }
+
+  /** Gives the guest's buffer back before a ring that goes on elsewhere stops. True when it was pushed. */
+  release({ queue, memory }: RunningQueue): boolean {
+    this.#running = false;
+    if (this.#posted === undefined) return false;
+    queue.pushUsed(memory, this.#posted.buffer, 0);
+    this.#posted = undefined;
+    return true;
+  }
+
+  reset(): void {
+    this.#running = false;
+    this.#posted = undefined;
+    this.#waiting = undefined;
+    this.#progress = null;
+  }
+}

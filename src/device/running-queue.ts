@@ -1,0 +1,53 @@
+/**
+ * One virtqueue while it runs: the ring, the memory that it lies in, and the two reusable objects into which
+ * its buffers are taken. What the buffers mean is the business of whoever serves the queue.
+ */
+import type { QueueRole } from '../balloon/features.ts';
+import { PageList } from '../balloon/page-list.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { DescriptorChain } from '../virtio/chain.ts';
+import type { DeviceQueue } from '../virtio/queue.ts';
+
+/** Reaches the driver of one ring. */
+export interface Doorbell {
+  /** Interrupts the driver. */
+  interrupt(): void;
+  /** Says that the ring is broken and will not be served any more. */
+  fail(): void;
+}
+
+export class RunningQueue {
+  readonly index: number;
+  readonly role: QueueRole;
+  readonly queue: DeviceQueue;
+  readonly memory: GuestMemory;
+  readonly doorbell: Doorbell;
+  readonly chain = new DescriptorChain();
+  readonly list = new PageList();
+
+  constructor(index: number, role: QueueRole, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell) {
+    this.index = index;
+    this.role = role;
+    this.queue = queue;
+    this.memory = memory;
+    this.doorbell = doorbell;
+  }
+
+  /**
+   * Copies the chain's readable bytes and notes its writable segments: from here on the guest cannot change
+   * what is decoded.
+   * @throws PageListError `too-long`
+   */
+  readList(): PageList {
+    const { chain, list } = this;
+    list.clear();
+    if (chain.readableBytes > 0) {
+      list.reserve(chain.readableBytes);
+      list.length = chain.read(this.memory, 0, list.bytes, 0, chain.readableBytes);
+    }
+    for (let index = chain.readableCount; index < chain.count; index++) {
+      list.addExtent(chain.address(index), chain.length(index));
+    }
+    return list;
+  }
+}

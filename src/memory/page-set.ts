@@ -1,0 +1,74 @@
+/**
+ * A set of pages anywhere in guest memory, kept as bitmaps of the stretches in which there are any.
+ */
+import type { PageSink } from './page.ts';
+import { PageBitmap } from './page-bitmap.ts';
+
+/** Pages in one bitmap: 1 GiB of guest memory, 32 KiB of bitmap. */
+const CHUNK_PAGES = 2 ** 18;
+
+export class PageSet implements PageSink {
+  readonly #chunks = new Map<number, PageBitmap>();
+  /** Bounds what a guest that names pages at random can make us keep. */
+  readonly #limitPfn: number;
+  #pages = 0;
+
+  /** A set of pages below page frame `limitPfn`; pages from there on are not taken. */
+  constructor(limitPfn: number) {
+    this.#limitPfn = limitPfn;
+  }
+
+  /** Distinct pages in the set. */
+  get pages(): number {
+    return this.#pages;
+  }
+
+  add(pfn: number, count: number): void {
+    this.#forEachPart(pfn, count, true, (chunk, start, part) => {
+      this.#pages += chunk.set(start, part);
+    });
+  }
+
+  delete(pfn: number, count: number): void {
+    this.#forEachPart(pfn, count, false, (chunk, start, part) => {
+      this.#pages -= chunk.clear(start, part);
+    });
+  }
+
+  has(pfn: number): boolean {
+    return this.#chunks.get(Math.floor(pfn / CHUNK_PAGES))?.test(pfn % CHUNK_PAGES) ?? false;
+  }
+
+  clear(): void {
+    this.#chunks.clear();
+    this.#pages = 0;
+  }
+
+  /** Visits runs in rising order; a run that crosses a multiple of 1 GiB comes in parts. */
+  forEachRun(visit: (pfn: number, count: number) => void): void {
+    for (const [number, chunk] of [...this.#chunks].sort((a, b) => a[0] - b[0])) {
+      chunk.forEachRun((start, count) => visit(number * CHUNK_PAGES + start, count));
+    }
+  }
+
+  #forEachPart(
+    pfn: number,
+    count: number,
+    create: boolean,
+    visit: (chunk: PageBitmap, start: number, count: number) => void,
+  ): void {
+    const end = Math.min(pfn + count, this.#limitPfn);
+    for (let at = pfn; at < end; ) {
+      const number = Math.floor(at / CHUNK_PAGES);
+      const start = at % CHUNK_PAGES;
+      const part = Math.min(end - at, CHUNK_PAGES - start);
+      let chunk = this.#chunks.get(number);
+      if (chunk === undefined && create) {
+        chunk = new PageBitmap(CHUNK_PAGES);
+        this.#chunks.set(number, chunk);
+      }
+      if (chunk !== undefined) visit(chunk, start, part);
+      at += part;
+    }
+  }
+}
