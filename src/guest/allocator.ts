@@ -65,6 +65,16 @@ export interface PageOwner {
   readonly contents: 'kept' | 'none';
 }
 
+/** Where the parts of the guest kernel and its workloads get pages: the allocator with reclaim around it. */
+export interface PageSupply {
+  /** 2^order pages, or NIL (-1). `flags` is a sum of `GFP_…`. */
+  allocate(order: number, flags: number): number;
+  free(pfn: number, order: number): void;
+  own(pfn: number, owner: number, index?: number): void;
+  addOwner(owner: PageOwner): number;
+  removeOwner(id: number): void;
+}
+
 /** Owner ids are 16 bits wide. */
 const OWNERS_MAX = 2 ** 16;
 
@@ -215,6 +225,15 @@ export class PageAllocator {
     this.#state.fill(KIND_ALLOCATED, pfn, end);
     this.#owner.fill(this.#owner[pfn], pfn, end);
     this.#flags.fill(this.#flags[pfn], pfn, end);
+  }
+
+  /** Takes just the free block that starts at `pfn`, whole; returns its order, or NIL if none starts there. */
+  claim(pfn: number): number {
+    if ((this.#state[pfn] & KIND_MASK) !== KIND_FREE) return NIL;
+    const order = this.zoneOf(pfn).buddy.lists.remove(pfn);
+    this.#state[pfn] = KIND_ALLOCATED | order;
+    this.allocated += 1 << order;
+    return order;
   }
 
   /** Whether a block that was handed out starts at `pfn`. */

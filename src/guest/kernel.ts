@@ -1,0 +1,370 @@
+/**
+ * The guest kernel: everything in this room behind one face.
+ *
+ *     const kernel = new GuestKernel({ memory, clock });
+ *     const pfn = kernel.allocate(0, GFP_MOVABLE);        // a frame number, or -1
+ *     kernel.own(pfn, kernel.addOwner({ name, contents: 'none', migrate: (from, to) => … }), index);
+ *     kernel.free(pfn, 0);
+ *
+ * For a balloon driver:
+ * - `allocate(order, GFP_BALLOON)` inflates; `allocate(ORDER_MAX, GFP_HINT)` takes blocks to hint. `split` makes
+ *   single pages of a block. `new PageList(kernel.pages)` keeps them without heap.
+ * - `addOwner` names who is asked when compaction wants to move a page; `own` marks the pages.
+ * - `addOomNotifier` and `addShrinker` say who gives memory back before a process dies.
+ * - `allocator.isolateUnreported(order)` and `putBack` are free page reporting, `allocator.onLargeFree` wakes it;
+ *   `allocator.listFree(sink, orderMin)` answers a request for unused pages; `dropCaches` and `shrinkAll` are
+ *   the requests that were wished for.
+ * - `meminfo` and `vmstat` are what its statistics are made of; `adjustManaged` takes ballooned pages out of the
+ *   total, as Linux does without DEFLATE_ON_OOM.
+ *
+ * Nothing here waits. Where Linux would sleep, an allocation fails or the embedder calls {@link runBackground}.
+ */
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { assert } from '../sys/error.ts';
+import {
+  GFP_MEMALLOC,
+  GFP_NORECLAIM,
+  GFP_NORETRY,
+  GFP_NOWARN,
+  GFP_ZERO,
+  PageAllocator,
+  type PageOwner,
+  type PageSupply,
+  type Span,
+} from './allocator.ts';
+import { type Clock, ManualClock } from './clock.ts';
+import { Compaction } from './compaction.ts';
+import type { Coverage } from './contents.ts';
+import { type Census, checkAllocator } from './invariants.ts';
+import { type OomNotifier, OutOfMemory } from './oom.ts';
+import { PageAccess } from './page-access.ts';
+import { PageCache } from './page-cache.ts';
+import { NIL, type PageState } from './page-state.ts';
+import { Process, type ProcessOptions } from './process.ts';
+import { Reclaim, type Shrinker } from './reclaim.ts';
+import { Slab } from './slab.ts';
+import { type VmEventCounts, VmEvents } from './vm-events.ts';
+
+const FOUR_GIB_PAGES = 2 ** 32 / PAGE_SIZE;
+/** Dirty pages are written out so often (Linux's dirty_writeback_centisecs). */
+const WRITEBACK_INTERVAL_MS = 5_000;
+/** An allocation gives up after so many rounds of reclaim that each freed something (MAX_RECLAIM_RETRIES). */
+const RECLAIM_ROUNDS_MAX = 16;
+/** Above this order nobody is killed: there is memory, it is merely in pieces (PAGE_ALLOC_COSTLY_ORDER). */
+const COSTLY_ORDER = 3;
+/** Where the kernel itself lies: at the bottom, as large as a small Linux, but never much of a small guest. */
+const RESERVED_PAGES_MAX = 4096;
+
+export interface GuestKernelOptions {
+  readonly memory: GuestMemory;
+  readonly clock?: Clock;
+  /** Pages at the bottom of memory that are the kernel's own and never allocated. */
+  readonly reservedPages?: number;
+  /** First frame above the DMA32 zone, a multiple of 1024; 4 GiB unless a small guest shall have both zones. */
+  readonly dma32End?: number;
+  /**
+   * Fills every page with this byte when it is freed (0 is Linux's init_on_free, 0xaa its page poisoning) and
+   * checks it when it is allocated. With any byte but 0, boot writes all of memory, and whoever moves this
+   * guest must move its free pages too.
+   */
+  readonly poison?: number;
+  /** How much of each page workloads write and check; edges unless said otherwise. */
+  readonly coverage?: Coverage;
+  /** Hears of every page that the guest's code writes, after the store. */
+  readonly writeLog?: PageSink;
+  /** Takes a line where Linux would log one. */
+  readonly warn?: (message: string) => void;
+}
+
+/** Bytes, as in /proc/meminfo. */
+export interface MemInfo {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  /** What could be allocated without swapping: Linux's MemAvailable. */
+  readonly availableBytes: number;
+  /** The page cache. */
+  readonly cacheBytes: number;
+  readonly dirtyBytes: number;
+  readonly slabBytes: number;
+}
+
+export class GuestKernel implements PageSupply {
+  readonly memory: GuestMemory;
+  readonly access: PageAccess;
+  readonly allocator: PageAllocator;
+  readonly pages: PageState;
+  readonly cache: PageCache;
+  readonly slab: Slab;
+  readonly reclaim: Reclaim;
+  readonly compaction: Compaction;
+  readonly oom: OutOfMemory;
+  readonly events = new VmEvents();
+  readonly clock: Clock;
+  readonly coverage: Coverage;
+  readonly poison: number | undefined;
+  readonly #warn: (message: string) => void;
+  readonly #processes = new Map<number, Process>();
+  #totalPages: number;
+  #pidNext = 1;
+  #writebackAt: number;
+  /** Reclaim is at work: who allocates inside of it gets what is free, for reclaim must not wait for itself. */
+  #reclaiming = false;
+
+  constructor(options: GuestKernelOptions) {
+    const { memory, clock = new ManualClock(), writeLog, coverage = 'edges', poison } = options;
+    this.memory = memory;
+    this.clock = clock;
+    this.coverage = coverage;
+    this.poison = poison;
+    this.#warn = options.warn ?? (() => {});
+    this.access = new PageAccess(memory, writeLog);
+    this.allocator = new PageAllocator({
+      spans: spansOf(memory, options.reservedPages),
+      dma32End: options.dma32End ?? FOUR_GIB_PAGES,
+    });
+    this.pages = this.allocator.pages;
+    this.#totalPages = this.allocator.managedPages;
+    this.cache = new PageCache(this, this.pages, this.access, this.events, coverage);
+    this.slab = new Slab(this, this.pages, this.access, coverage);
+    this.reclaim = new Reclaim(this.allocator, this.cache, this.events);
+    this.reclaim.addShrinker(this.slab);
+    this.compaction = new Compaction(this.allocator, this, this.access, this.events);
+    this.oom = new OutOfMemory(() => this.#processes.values(), this.events);
+    this.#writebackAt = clock.now() + WRITEBACK_INTERVAL_MS;
+    this.allocator.populate();
+    if (poison !== undefined && poison !== 0) {
+      for (const { start, end } of this.allocator.spans) this.access.fill(start, end - start, poison);
+    }
+  }
+
+  /**
+   * 2^order pages, or NIL (-1). What is tried when memory is short depends on `flags`: see `GFP_…`. The
+   * contents are whatever they are, unless GFP_ZERO is among the flags.
+   */
+  allocate(order: number, flags: number): number {
+    let pfn = this.allocator.allocate(order, flags, 'low');
+    if (pfn === NIL) {
+      pfn = this.#allocateSlowly(order, flags);
+      if (pfn === NIL) {
+        if ((flags & GFP_NOWARN) === 0) this.#failed(order);
+        return NIL;
+      }
+    }
+    if (this.poison !== undefined) this.#checkPoison(pfn, order, this.poison);
+    if ((flags & GFP_ZERO) !== 0) this.access.fill(pfn, 1 << order, 0);
+    return pfn;
+  }
+
+  #allocateSlowly(order: number, flags: number): number {
+    const { allocator } = this;
+    const mayReclaim = (flags & (GFP_NORECLAIM | GFP_MEMALLOC)) === 0 && !this.#reclaiming;
+    if (mayReclaim) this.reclaim.wake();
+    let pfn = allocator.allocate(order, flags, 'min');
+    const noRetry = (flags & GFP_NORETRY) !== 0;
+    if (pfn !== NIL || !mayReclaim || (noRetry && order > 0)) return pfn;
+    this.events.allocStalls++;
+    for (let round = 0; round < RECLAIM_ROUNDS_MAX; round++) {
+      const freed = this.#makeRoom(order);
+      pfn = allocator.allocate(order, flags, 'min');
+      if (pfn !== NIL || noRetry) return pfn;
+      if (freed > 0) continue;
+      if (order > COSTLY_ORDER) return NIL;
+      const { released, killed } = this.#withoutReclaim(() => this.oom.run());
+      if (killed !== undefined) this.#warn(`out of memory: killed process ${killed.name}`);
+      allocator.drainPerCpu();
+      pfn = allocator.allocate(order, flags, 'min');
+      if (pfn !== NIL || released > 0 || killed === undefined) return pfn;
+    }
+    return NIL;
+  }
+
+  #makeRoom(order: number): number {
+    return this.#withoutReclaim(() => {
+      const freed = this.reclaim.reclaim(Math.max(32, 1 << order), 'direct');
+      this.allocator.drainPerCpu();
+      if (order > 0) this.compaction.makeRoom(order);
+      return freed;
+    });
+  }
+
+  #withoutReclaim<T>(work: () => T): T {
+    this.#reclaiming = true;
+    try {
+      return work();
+    } finally {
+      this.#reclaiming = false;
+    }
+  }
+
+  #failed(order: number): void {
+    this.events.allocFailures++;
+    this.#warn(`page allocation failure: order ${order}`);
+  }
+
+  /** @throws InvariantError when these pages are not allocated, or not as one block of this order */
+  free(pfn: number, order: number): void {
+    this.allocator.free(pfn, order);
+    if (this.poison !== undefined) this.access.fill(pfn, 1 << order, this.poison);
+  }
+
+  #checkPoison(pfn: number, order: number, poison: number): void {
+    for (let page = pfn; page < pfn + (1 << order); page++) {
+      if (this.access.isFilledWith(page, poison)) continue;
+      this.events.poisonFaults++;
+      this.#warn(`free frame ${page} was written to: it is not poisoned any more`);
+    }
+  }
+
+  /** Makes one allocated block many single pages, each to be freed by itself. */
+  split(pfn: number, order: number): void {
+    this.allocator.split(pfn, order);
+  }
+
+  own(pfn: number, owner: number, index = 0): void {
+    this.allocator.own(pfn, owner, index);
+  }
+
+  addOwner(owner: PageOwner): number {
+    return this.allocator.addOwner(owner);
+  }
+
+  removeOwner(id: number): void {
+    this.allocator.removeOwner(id);
+  }
+
+  /** Registers somebody who gives memory back before a process dies; the result takes it out again. */
+  addOomNotifier(notifier: OomNotifier): () => void {
+    return this.oom.addNotifier(notifier);
+  }
+
+  /** Registers a cache that reclaim may shrink; the result takes it out again. */
+  addShrinker(shrinker: Shrinker): () => void {
+    return this.reclaim.addShrinker(shrinker);
+  }
+
+  // Processes.
+
+  get processes(): Iterable<Process> {
+    return this.#processes.values();
+  }
+
+  process(pid: number): Process | undefined {
+    return this.#processes.get(pid);
+  }
+
+  spawn(name: string, options: Partial<Omit<ProcessOptions, 'name'>> = {}): Process {
+    const process = new Process(
+      this.#pidNext++,
+      { coverage: this.coverage, ...options, name },
+      {
+        supply: this,
+        pages: this.pages,
+        access: this.access,
+        events: this.events,
+        ended: ended => this.#processes.delete(ended.pid),
+      },
+    );
+    this.#processes.set(process.pid, process);
+    return process;
+  }
+
+  // Housekeeping.
+
+  /**
+   * What the kernel's own threads do: kswapd if an allocation woke it, and writing dirty pages out every five
+   * seconds. To be called between steps of the workloads. Returns pages freed.
+   */
+  runBackground(): number {
+    const now = this.clock.now();
+    if (now >= this.#writebackAt) {
+      this.cache.sync();
+      this.#writebackAt = now + WRITEBACK_INTERVAL_MS;
+    }
+    return this.#withoutReclaim(() => this.reclaim.background());
+  }
+
+  /** Frees the whole page cache (/proc/sys/vm/drop_caches); returns pages. */
+  dropCaches(): number {
+    const dropped = this.cache.drop();
+    this.allocator.drainPerCpu();
+    return dropped;
+  }
+
+  /** Runs the shrinkers until they have no more to give; returns pages. */
+  shrinkAll(): number {
+    const freed = this.#withoutReclaim(() => this.reclaim.shrinkAll());
+    this.allocator.drainPerCpu();
+    return freed;
+  }
+
+  /** Compacts all zones (/proc/sys/vm/compact_memory). */
+  compact(): void {
+    this.#withoutReclaim(() => {
+      for (const zone of this.allocator.zones) this.compaction.compact(zone);
+    });
+  }
+
+  // Figures.
+
+  /** Adds (or with a negative count takes) pages to what counts as this guest's memory. */
+  adjustManaged(pages: number): void {
+    this.#totalPages += pages;
+    assert(this.#totalPages >= 0, 'a guest with less than no memory');
+  }
+
+  meminfo(): MemInfo {
+    const { allocator, cache, slab } = this;
+    const free = allocator.freePages;
+    let low = 0;
+    let reserved = 0;
+    for (const zone of allocator.zones) {
+      low += zone.watermarks.low;
+      reserved += zone.watermarks.high + zone.reserve;
+    }
+    const reclaimable = (pages: number) => pages - Math.min(pages >>> 1, low);
+    const available = free - reserved + reclaimable(cache.pages) + reclaimable(slab.pages);
+    return {
+      totalBytes: this.#totalPages * PAGE_SIZE,
+      freeBytes: free * PAGE_SIZE,
+      availableBytes: Math.max(0, available) * PAGE_SIZE,
+      cacheBytes: cache.pages * PAGE_SIZE,
+      dirtyBytes: cache.dirtyPages * PAGE_SIZE,
+      slabBytes: slab.pages * PAGE_SIZE,
+    };
+  }
+
+  vmstat(): VmEventCounts & { readonly pagesAllocated: number; readonly pagesFreed: number } {
+    return { ...this.events, pagesAllocated: this.allocator.allocated, pagesFreed: this.allocator.freed };
+  }
+
+  // Checks.
+
+  /** Checks what every page that somebody wrote holds; returns how many. @throws ContentError */
+  verify(): number {
+    let checked = this.cache.verify() + this.slab.verify();
+    for (const process of this.#processes.values()) checked += process.verifyAll();
+    return checked;
+  }
+
+  /** Checks the allocator, page by page. @throws InvariantError */
+  checkInvariants(): Census {
+    return checkAllocator(this.allocator);
+  }
+}
+
+/** The frames of all regions, touching ones joined, without those that the kernel keeps for itself. */
+function spansOf(memory: GuestMemory, reservedPages?: number): readonly Span[] {
+  const spans: { start: number; end: number }[] = [];
+  for (const region of memory.regions) {
+    const end = region.firstPfn + region.pageCount;
+    const last = spans.at(-1);
+    if (last?.end === region.firstPfn) last.end = end;
+    else spans.push({ start: region.firstPfn, end });
+  }
+  const pages = memory.size / PAGE_SIZE;
+  const reserved = reservedPages ?? Math.min(RESERVED_PAGES_MAX, Math.floor(pages / 64));
+  assert(spans.length > 0 && spans[0].end - spans[0].start > reserved, 'no memory beside the kernel');
+  spans[0].start += reserved;
+  return spans;
+}

@@ -1,0 +1,211 @@
+/**
+ * A process: anonymous memory, faulted in page by page, written and checked through guest memory. Its pages
+ * move when compaction asks; its page tables, one page for each 2 MiB in use, do not.
+ */
+import { assert } from '../sys/error.ts';
+import { GFP_MOVABLE, GFP_UNMOVABLE, type PageOwner, type PageSupply } from './allocator.ts';
+import { type Coverage, check, stamp } from './contents.ts';
+import type { Victim } from './oom.ts';
+import type { PageAccess } from './page-access.ts';
+import { NIL, type PageState } from './page-state.ts';
+import type { VmEvents } from './vm-events.ts';
+
+/** Pages that one page of page table maps. */
+const PAGES_PER_TABLE = 512;
+/** Page tables are stamped as pages of the process above all that it can map (2^31 pages are 8 TiB). */
+const TABLE_TAG = 0x80000000;
+export const PROCESS_PAGES_MAX = 2 ** 31;
+
+export interface ProcessServices {
+  readonly supply: PageSupply;
+  readonly pages: PageState;
+  readonly access: PageAccess;
+  readonly events: VmEvents;
+  /** Called once when the process has ended. */
+  readonly ended: (process: Process) => void;
+}
+
+export interface ProcessOptions {
+  readonly name: string;
+  readonly coverage: Coverage;
+  /** Whether the out-of-memory killer may end it; true unless said otherwise. */
+  readonly killable?: boolean;
+}
+
+export class Process implements PageOwner, Victim {
+  readonly pid: number;
+  readonly name: string;
+  readonly contents = 'kept';
+  readonly coverage: Coverage;
+  readonly killable: boolean;
+  residentPages = 0;
+  /** `exited` by itself, or `killed` for want of memory. */
+  state: 'running' | 'exited' | 'killed' = 'running';
+  #frames = new Int32Array(0);
+  #versions = new Uint32Array(0);
+  #tables = new Int32Array(0);
+  #tablesUsed = new Uint16Array(0);
+  readonly #owner: number;
+  readonly #services: ProcessServices;
+  readonly #index: Uint32Array;
+
+  constructor(pid: number, { name, coverage, killable = true }: ProcessOptions, services: ProcessServices) {
+    this.pid = pid;
+    this.name = name;
+    this.coverage = coverage;
+    this.killable = killable;
+    this.#services = services;
+    this.#index = services.pages.index;
+    this.#owner = services.supply.addOwner(this);
+  }
+
+  /** Pages that the tables reach; those beyond are unmapped. */
+  get extent(): number {
+    return this.#frames.length;
+  }
+
+  /** Frame of page `index`, or NIL. */
+  frameOf(index: number): number {
+    return index < this.#frames.length ? this.#frames[index] : NIL;
+  }
+
+  /**
+   * Writes page `index` anew, faulting it in if it is not there. False if there is no memory (try again later)
+   * or the process was killed for it (see {@link state}).
+   */
+  write(index: number): boolean {
+    if (this.state !== 'running') return false;
+    if (this.frameOf(index) === NIL && !this.#fault(index)) return false;
+    const version = ++this.#versions[index];
+    stamp(this.#services.access, this.#frames[index], this.pid, index, version, this.coverage);
+    return true;
+  }
+
+  /** Checks page `index` if it is there. @throws ContentError */
+  verify(index: number): void {
+    const pfn = this.frameOf(index);
+    if (pfn === NIL) return;
+    check(this.#services.access, pfn, this.pid, index, this.#versions[index], this.coverage);
+  }
+
+  /** Checks every page, tables too; returns how many. @throws ContentError */
+  verifyAll(): number {
+    let checked = 0;
+    for (let index = 0; index < this.#frames.length; index++) {
+      if (this.#frames[index] === NIL) continue;
+      this.verify(index);
+      checked++;
+    }
+    for (let table = 0; table < this.#tables.length; table++) {
+      if (this.#tables[table] === NIL) continue;
+      this.#checkTable(table);
+      checked++;
+    }
+    return checked;
+  }
+
+  /** Frees page `index` if it is there. */
+  unmap(index: number): void {
+    const pfn = this.frameOf(index);
+    if (pfn === NIL) return;
+    this.#frames[index] = NIL;
+    this.#versions[index] = 0;
+    this.residentPages--;
+    this.#services.supply.free(pfn, 0);
+    const table = Math.floor(index / PAGES_PER_TABLE);
+    if (--this.#tablesUsed[table] > 0) return;
+    this.#checkTable(table);
+    this.#services.supply.free(this.#tables[table], 0);
+    this.#tables[table] = NIL;
+    this.residentPages--;
+  }
+
+  exit(): void {
+    this.#end('exited');
+  }
+
+  kill(): void {
+    this.#end('killed');
+  }
+
+  #end(state: 'exited' | 'killed'): void {
+    if (this.state !== 'running') return;
+    this.state = state;
+    for (let index = 0; index < this.#frames.length; index++) this.unmap(index);
+    assert(this.residentPages === 0, `process ${this.pid} ended and holds ${this.residentPages} pages`);
+    this.#frames = new Int32Array(0);
+    this.#services.supply.removeOwner(this.#owner);
+    this.#services.ended(this);
+  }
+
+  #fault(index: number): boolean {
+    assert(Number.isInteger(index) && index >= 0 && index < PROCESS_PAGES_MAX, `page ${index} of a process`);
+    if (index >= this.#frames.length) this.#grow(index + 1);
+    const { supply, events } = this.#services;
+    const table = Math.floor(index / PAGES_PER_TABLE);
+    if (this.#tables[table] === NIL && !this.#addTable(table)) return false;
+    const pfn = supply.allocate(0, GFP_MOVABLE);
+    // The allocation may have ended the very process that asks, and its tables with it.
+    if (pfn === NIL || this.state !== 'running') {
+      if (pfn !== NIL) supply.free(pfn, 0);
+      else if (this.state === 'running') this.#dropEmptyTable(table);
+      return false;
+    }
+    events.minorFaults++;
+    supply.own(pfn, this.#owner, index);
+    this.#frames[index] = pfn;
+    this.#tablesUsed[table]++;
+    this.residentPages++;
+    return true;
+  }
+
+  #addTable(table: number): boolean {
+    const { supply, access } = this.#services;
+    const pfn = supply.allocate(0, GFP_UNMOVABLE);
+    if (pfn === NIL) return false;
+    if (this.state !== 'running') {
+      supply.free(pfn, 0);
+      return false;
+    }
+    stamp(access, pfn, this.pid, TABLE_TAG + table, 0, this.coverage);
+    this.#tables[table] = pfn;
+    this.residentPages++;
+    return true;
+  }
+
+  #dropEmptyTable(table: number): void {
+    if (this.#tablesUsed[table] > 0) return;
+    this.#services.supply.free(this.#tables[table], 0);
+    this.#tables[table] = NIL;
+    this.residentPages--;
+  }
+
+  #checkTable(table: number): void {
+    check(this.#services.access, this.#tables[table], this.pid, TABLE_TAG + table, 0, this.coverage);
+  }
+
+  #grow(extent: number): void {
+    const doubled = Math.max(extent, this.#frames.length * 2, PAGES_PER_TABLE);
+    const size = Math.ceil(doubled / PAGES_PER_TABLE) * PAGES_PER_TABLE;
+    const frames = new Int32Array(size).fill(NIL);
+    const versions = new Uint32Array(size);
+    const tables = new Int32Array(size / PAGES_PER_TABLE).fill(NIL);
+    const tablesUsed = new Uint16Array(size / PAGES_PER_TABLE);
+    frames.set(this.#frames);
+    versions.set(this.#versions);
+    tables.set(this.#tables);
+    tablesUsed.set(this.#tablesUsed);
+    this.#frames = frames;
+    this.#versions = versions;
+    this.#tables = tables;
+    this.#tablesUsed = tablesUsed;
+  }
+
+  migrate(from: number, to: number): boolean {
+    const index = this.#index[from];
+    assert(this.#frames[index] === from, `process ${this.pid} does not map frame ${from} as page ${index}`);
+    this.#frames[index] = to;
+    this.#services.supply.free(from, 0);
+    return true;
+  }
+}

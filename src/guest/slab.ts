@@ -1,0 +1,74 @@
+/**
+ * Objects that the kernel keeps because they might be wanted again (dentries, inodes): reclaimable pages that
+ * no page cache owns and that cannot move, given back by a shrinker.
+ */
+import { GFP_RECLAIMABLE, type PageOwner, type PageSupply } from './allocator.ts';
+import { type Coverage, check, stamp } from './contents.ts';
+import type { PageAccess } from './page-access.ts';
+import { PageList } from './page-list.ts';
+import { NIL, type PageState } from './page-state.ts';
+import type { Shrinker } from './reclaim.ts';
+
+/** What slab pages are stamped with: a process id that no process gets. */
+const SLAB_TAG = 0x7fffffff;
+
+export class Slab implements PageOwner, Shrinker {
+  readonly name = 'slab';
+  readonly contents = 'kept';
+  readonly #list: PageList;
+  readonly #owner: number;
+  readonly #supply: PageSupply;
+  readonly #access: PageAccess;
+  readonly #coverage: Coverage;
+  readonly #index: Uint32Array;
+  #grown = 0;
+
+  constructor(supply: PageSupply, pages: PageState, access: PageAccess, coverage: Coverage) {
+    this.#list = new PageList(pages);
+    this.#supply = supply;
+    this.#access = access;
+    this.#coverage = coverage;
+    this.#index = pages.index;
+    this.#owner = supply.addOwner(this);
+  }
+
+  get pages(): number {
+    return this.#list.length;
+  }
+
+  /** Allocates one more page; false if there is no memory for it. */
+  grow(): boolean {
+    const pfn = this.#supply.allocate(0, GFP_RECLAIMABLE);
+    if (pfn === NIL) return false;
+    const index = this.#grown++ >>> 0;
+    this.#supply.own(pfn, this.#owner, index);
+    stamp(this.#access, pfn, SLAB_TAG, index, 0, this.#coverage);
+    this.#list.pushHead(pfn);
+    return true;
+  }
+
+  count(): number {
+    return this.#list.length;
+  }
+
+  scan(count: number): number {
+    let freed = 0;
+    for (; freed < count; freed++) {
+      const pfn = this.#list.popTail();
+      if (pfn === NIL) break;
+      this.#check(pfn);
+      this.#supply.free(pfn, 0);
+    }
+    return freed;
+  }
+
+  /** Checks every page; returns how many. */
+  verify(): number {
+    for (const pfn of this.#list) this.#check(pfn);
+    return this.#list.length;
+  }
+
+  #check(pfn: number): void {
+    check(this.#access, pfn, SLAB_TAG, this.#index[pfn], 0, this.#coverage);
+  }
+}
