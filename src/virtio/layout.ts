@@ -3,6 +3,7 @@
  * and the three parts that every virtqueue consists of, with their sizes and alignments. No logic.
  */
 import { struct } from '../sys/struct.ts';
+import { hasFeature, RING_EVENT_IDX, RING_PACKED } from './features.ts';
 
 /** A descriptor of a split queue, in the table or in an indirect table (2.7.5). */
 export const DESCRIPTOR = struct('virtq_desc', 16, {
@@ -75,21 +76,20 @@ export interface QueueLayout {
 export const usedEventOffset = (size: number): number => RING_HEADER.size + AVAIL_ELEMENT.size * size;
 export const availEventOffset = (size: number): number => RING_HEADER.size + USED_ELEMENT.size * size;
 
-/** 2.7. Without RING_EVENT_IDX nobody touches the event fields, and front-ends exist that do not count them. */
-export function splitLayout(size: number, eventIndex: boolean): QueueLayout {
-  const event = eventIndex ? RING_EVENT.size : 0;
+/** Sizes and alignments of a queue of `size` entries (2.7, 2.8.10.1), for whoever places one or checks its place. */
+export function layoutOf({ size, features }: { size: number; features: bigint }): QueueLayout {
+  if (hasFeature(features, RING_PACKED)) {
+    return {
+      descriptorArea: { alignment: 16, size: PACKED_DESCRIPTOR.size * size },
+      driverArea: { alignment: 4, size: EVENT_SUPPRESSION.size },
+      deviceArea: { alignment: 4, size: EVENT_SUPPRESSION.size },
+    };
+  }
+  // Without event indices nobody touches their fields, and there are front-ends that do not count them.
+  const event = hasFeature(features, RING_EVENT_IDX) ? RING_EVENT.size : 0;
   return {
     descriptorArea: { alignment: 16, size: DESCRIPTOR.size * size },
     driverArea: { alignment: 2, size: usedEventOffset(size) + event },
     deviceArea: { alignment: 4, size: availEventOffset(size) + event },
-  };
-}
-
-/** 2.8.10.1. */
-export function packedLayout(size: number): QueueLayout {
-  return {
-    descriptorArea: { alignment: 16, size: PACKED_DESCRIPTOR.size * size },
-    driverArea: { alignment: 4, size: EVENT_SUPPRESSION.size },
-    deviceArea: { alignment: 4, size: EVENT_SUPPRESSION.size },
   };
 }

@@ -5,8 +5,8 @@
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
 import { BUFFER_BYTES_MAX, type DescriptorChain, type PoppedBuffer, type SegmentList } from './chain.ts';
-import { hasFeature, RING_EVENT_IDX, RING_PACKED } from './features.ts';
-import { packedLayout, type QueueLayout, splitLayout } from './layout.ts';
+import { hasFeature, RING_PACKED } from './features.ts';
+import { layoutOf } from './layout.ts';
 
 /** A ring that makes no sense, or a configuration or state that can be no ring. The queue is to be stopped. */
 export class VirtqueueError extends AerostatError {
@@ -58,11 +58,6 @@ export const initialState = (features: bigint): QueueState => {
   const start = hasFeature(features, RING_PACKED) ? WRAP : 0;
   return { nextAvail: start, nextUsed: start };
 };
-
-export const layoutOf = ({ size, features }: Pick<QueueConfig, 'size' | 'features'>): QueueLayout =>
-  hasFeature(features, RING_PACKED)
-    ? packedLayout(size)
-    : splitLayout(size, hasFeature(features, RING_EVENT_IDX));
 
 /**
  * Checks size and alignments (2.7, 2.7.1, 2.8.10.1, 2.8.11).
