@@ -41,11 +41,9 @@ export interface HintSessionState {
   readonly phase: HintPhase;
   /** The newest session's id, HINT_STOP before the first. Ids only ever rise. */
   readonly id: number;
-  /** What the buffers that the guest sends now belong to: the last id that it sent, HINT_STOP between streams. */
-  readonly streamId: number;
 }
 
-const NO_SESSION: HintSessionState = { phase: 'idle', id: HINT_STOP, streamId: HINT_STOP };
+const NO_SESSION: HintSessionState = { phase: 'idle', id: HINT_STOP };
 
 export interface HintOptions {
   /** Profile `sg` has no DONE: its sessions end with STOP, and the guest keeps no blocks. */
@@ -93,57 +91,52 @@ export class HintSession {
     // session a second the ids last for 68 years.
     if (id > HINT_ID_MAX)
       throw new AerostatError('AEROSTAT_HINT_IDS', 'all ids for hint sessions are used up');
-    // A stream that is still open goes on under its own, now stale, id (S1).
-    this.#move({ phase: 'requested', id });
+    // What the guest may still send under an older id counts no more: only the new id makes the session run (S1).
+    this.#state = { phase: 'requested', id };
     return id;
   }
 
   /** Hints are of no use for now. Returns whether the configuration changed. */
   stop(): boolean {
     const before = this.commandId;
-    if (this.phase === 'requested' || this.phase === 'running') this.#move({ phase: 'stopped' }); // S3
+    if (this.phase === 'requested' || this.phase === 'running') this.#enter('stopped'); // S3
     return this.commandId !== before;
   }
 
   /** The hinted pages are needed no more. Returns whether the configuration changed. */
   done(): boolean {
     const before = this.commandId;
-    if (this.phase !== 'idle') this.#move({ phase: 'done' }); // S3
+    if (this.phase !== 'idle') this.#enter('done'); // S3
     return this.commandId !== before;
   }
 
-  /** The guest sent a command id. Any number may come: only the newest session's begins anything. */
+  /** The guest sent a command id. Any number may come; only the id that is asked for makes the session run (S1). */
   onIdBuffer(id: number): void {
-    const { phase } = this.#state;
-    if (id === HINT_STOP) {
+    if (id !== this.#state.id) {
+      // STOP, or a guest that turned to another id without one: it has left the session for good.
       this.onStopBuffer();
-    } else if (id === this.#state.id) {
-      this.#move({ streamId: id, phase: phase === 'requested' ? 'running' : phase });
-    } else {
-      // A guest that turns to another id without a STOP has left the session; it does not come back to it.
-      this.#move({ streamId: id, phase: phase === 'running' ? 'stopped' : phase });
+    } else if (this.phase === 'requested') {
+      this.#enter('running');
     }
   }
 
-  /** The guest sent STOP, which ends its stream: that of the session, or an older one that it was late with. */
+  /** The guest sent STOP. It may be late with that of an older session, so it ends only one that runs. */
   onStopBuffer(): void {
-    const { phase } = this.#state;
-    this.#move({ streamId: HINT_STOP, phase: phase === 'running' ? 'stopped' : phase });
+    if (this.phase === 'running') this.#enter('stopped');
   }
 
   /** The guest sent pages: whether they count (S1, S3). */
   onPages(): boolean {
-    const { phase, id, streamId } = this.#state;
-    return phase === 'running' && streamId === id;
+    return this.phase === 'running';
   }
 
   /** The device was reset: its rings are empty and no session is left. Ids go on rising (S2). */
   reset(): void {
-    this.#move({ phase: 'idle', streamId: HINT_STOP });
+    this.#enter('idle');
   }
 
-  #move(change: Partial<HintSessionState>): void {
-    this.#state = { ...this.#state, ...change };
+  #enter(phase: HintPhase): void {
+    this.#state = { phase, id: this.#state.id };
   }
 }
 

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { LIST_BYTES_MAX, PageList, PageListError } from '../../src/balloon/page-list.ts';
+import { EncodeCursor } from '../../src/balloon/page-list-format.ts';
 import { PROFILE_NAMES, profile } from '../../src/balloon/profiles.ts';
+import { PageRanges } from '../../src/memory/page-ranges.ts';
 
 describe('a page list', () => {
   test('has room for the longest list of every format, behind a message', () => {
@@ -56,5 +58,19 @@ describe('a page list', () => {
       63 * 4096,
       64 * 4096,
     ]);
+  });
+});
+
+describe('an encode cursor', () => {
+  test('begins again after a reset', () => {
+    const ranges = PageRanges.of([5, 2], [9, 1]);
+    const cursor = new EncodeCursor();
+    cursor.advance(ranges, 1);
+    expect([cursor.pfn(ranges), cursor.left(ranges)]).toEqual([6, 1]);
+    cursor.advance(ranges, 1);
+    cursor.advance(ranges, 1);
+    expect(cursor.done(ranges)).toBe(true);
+    cursor.reset();
+    expect([cursor.done(ranges), cursor.pfn(ranges)]).toEqual([false, 5]);
   });
 });
