@@ -1,0 +1,108 @@
+/**
+ * A peer's program as the leader of a process group of its own. Such programs start further processes
+ * (User Mode Linux runs every guest program as one), so the group is what gets killed and what must be gone
+ * in the end: on request, when the leader ends, and when our own process exits.
+ */
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { AerostatError } from '../sys/error.ts';
+
+export interface ProcessExit {
+  /** The exit code, or null when a signal ended the process. */
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** How long killed processes may take to vanish: the kernel may first have gigabytes of theirs to free. */
+const VANISH_MS_MAX = 10_000;
+const VANISH_POLL_MS = 5;
+
+const living = new Set<ProcessGroup>();
+let exitHooked = false;
+
+function killLivingAtExit(): void {
+  if (exitHooked) return;
+  exitHooked = true;
+  process.on('exit', () => {
+    for (const group of living) group.kill();
+  });
+}
+
+/** Process ids of a group's members that still run; zombies hold nothing and do not count. */
+export function processesOfGroup(group: number): number[] {
+  const pids: number[] = [];
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    let status: string;
+    try {
+      status = readFileSync(`/proc/${name}/stat`, 'latin1');
+    } catch {
+      continue; // It ended between the two calls.
+    }
+    // "pid (name) state parent group …"; the name may hold spaces and parentheses.
+    const [state, , pgrp] = status.slice(status.lastIndexOf(')') + 2).split(' ');
+    if (Number(pgrp) === group && state !== 'Z' && state !== 'X') pids.push(Number(name));
+  }
+  return pids;
+}
+
+export class ProcessGroup {
+  readonly leader: ChildProcess;
+  /** The leader's process id, which is also the group's id. */
+  readonly pid: number;
+  /** Settles when the leader ended and what it left of its group is killed and gone; never rejects. */
+  readonly exited: Promise<ProcessExit>;
+  #ended = false;
+
+  private constructor(leader: ChildProcess, pid: number) {
+    this.leader = leader;
+    this.pid = pid;
+    living.add(this);
+    killLivingAtExit();
+    this.exited = new Promise(resolve => {
+      leader.once('exit', (code, signal) => {
+        this.kill();
+        this.#ended = true;
+        living.delete(this);
+        this.#gone().then(() => resolve({ code, signal }));
+      });
+    });
+  }
+
+  /** @throws AerostatError AEROSTAT_SPAWN when the program cannot be started */
+  static async start(
+    program: string,
+    args: readonly string[],
+    options: Omit<SpawnOptions, 'detached'>,
+  ): Promise<ProcessGroup> {
+    const leader = spawn(program, args, { ...options, detached: true });
+    try {
+      if (leader.pid === undefined) await once(leader, 'spawn');
+    } catch (cause) {
+      throw new AerostatError('AEROSTAT_SPAWN', `cannot start ${program}: ${String(cause)}`, { cause });
+    }
+    return new ProcessGroup(leader, leader.pid!);
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Kills the whole group at once. Idempotent. */
+  kill(): void {
+    // Once the leader is reaped and the group empty, its number may be somebody else's.
+    if (this.#ended) return;
+    try {
+      process.kill(-this.pid, 'SIGKILL');
+    } catch {
+      // ESRCH: nobody is left.
+    }
+  }
+
+  async #gone(): Promise<void> {
+    const deadline = performance.now() + VANISH_MS_MAX;
+    while (performance.now() < deadline && processesOfGroup(this.pid).length > 0) await delay(VANISH_POLL_MS);
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * The programs that Aerostat borrows from the host to have real peers: which Debian package brings each,
+ * where it lies, and an error that says how to install what is missing. Nothing is started here.
+ */
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { AerostatError } from '../sys/error.ts';
+
+/** Programs of peers, with the Debian package that brings each. */
+const DEBIAN_PACKAGE = {
+  'linux.uml': 'user-mode-linux',
+  busybox: 'busybox-static',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  'qemu-storage-daemon': 'qemu-system-common',
+  'qemu-img': 'qemu-utils',
+} as const;
+
+export type PeerProgram = keyof typeof DEBIAN_PACKAGE;
+
+export interface MissingPiece {
+  /** What was looked for: a program's name, or words for a file. */
+  readonly what: string;
+  readonly debianPackage: string;
+}
+
+/** A program or file that a peer needs is not on this machine. */
+export class MissingPeerError extends AerostatError {
+  readonly missing: readonly MissingPiece[];
+  /** The command that installs everything that is missing. */
+  readonly installCommand: string;
+
+  constructor(missing: readonly MissingPiece[]) {
+    const packages = [...new Set(missing.map(piece => piece.debianPackage))];
+    const asRoot = process.getuid?.() === 0 ? '' : 'sudo ';
+    const installCommand = `${asRoot}apt-get install --yes ${packages.join(' ')}`;
+    const pieces = missing.map(({ what, debianPackage }) => `${what} (Debian package ${debianPackage})`);
+    super('AEROSTAT_MISSING_PEER', `missing: ${pieces.join(', ')}; install with: ${installCommand}`);
+    this.missing = missing;
+    this.installCommand = installCommand;
+  }
+}
+
+function isExecutableFile(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
+
+function candidates(program: string): string[] {
+  const directories = (process.env.PATH ?? '').split(delimiter).filter(directory => directory !== '');
+  return directories.map(directory => join(directory, program)).filter(isExecutableFile);
+}
+
+const ELF_MAGIC = 0x7f454c46;
+const PT_INTERP = 3;
+
+/**
+ * Whether a 64-bit little-endian ELF file runs without a dynamic loader, that is, in a file system that
+ * holds nothing else.
+ */
+function isStaticElf(path: string): boolean {
+  const file = readFileSync(path);
+  if (file.length < 64 || file.readUInt32BE(0) !== ELF_MAGIC) return false;
+  const table = Number(file.readBigUInt64LE(0x20));
+  const entrySize = file.readUInt16LE(0x36);
+  const entries = file.readUInt16LE(0x38);
+  for (let index = 0; index < entries; index++) {
+    const entry = table + index * entrySize;
+    if (entry + 4 > file.length || file.readUInt32LE(entry) === PT_INTERP) return false;
+  }
+  return true;
+}
+
+/**
+ * Path of a program, from PATH. Busybox counts only when it is linked statically, since it goes into file
+ * systems of its own: Debian's package `busybox` brings one that does not.
+ */
+export function findProgram(program: PeerProgram): string | undefined {
+  const found = candidates(program);
+  return program === 'busybox' ? found.find(isStaticElf) : found[0];
+}
+
+const pieceOf = (program: PeerProgram): MissingPiece => ({
+  what: program === 'busybox' ? 'a statically linked busybox' : program,
+  debianPackage: DEBIAN_PACKAGE[program],
+});
+
+/** @throws MissingPeerError */
+export function requireProgram(program: PeerProgram): string {
+  const path = findProgram(program);
+  if (path === undefined) throw new MissingPeerError([pieceOf(program)]);
+  return path;
+}
+
+/** The error that names all of `programs` that are missing; undefined when all are there. */
+export function missingPrograms(...programs: readonly PeerProgram[]): MissingPeerError | undefined {
+  const missing = programs.filter(program => findProgram(program) === undefined);
+  return missing.length === 0 ? undefined : new MissingPeerError(missing.map(pieceOf));
+}

@@ -1,0 +1,103 @@
+/**
+ * What can go wrong with a guest, as errors that carry the end of its kernel's console.
+ */
+import { AerostatError, type ErrorCode } from '../../sys/error.ts';
+
+/** Lines of the console that go into an error's message; `consoleTail` holds more. */
+const EXCERPT_LINES = 15;
+/** Of these, lines before a panic: what led to it comes first, its trace after. */
+const LINES_BEFORE_PANIC = 5;
+const PANIC = /Kernel panic - not syncing.*/;
+
+/** The kernel's last words, if it panicked: the line that says why. */
+export const panicLine = (console: string): string | undefined => PANIC.exec(console)?.[0].trimEnd();
+
+const COMPLAINT = /\b(?:fail|error|cannot|unable|not permitted|no space|noexec)/i;
+/** Complaints of every healthy boot: there is no disk, and a file cannot be polled. */
+const HARMLESS = /ubd device|epollctl/;
+
+/** What of the console explains a failure: the panic, else complaints, else the end. */
+function excerpt(console: string): string {
+  const lines = console.trimEnd().split(/\r?\n/);
+  const panic = lines.findIndex(line => PANIC.test(line));
+  if (panic !== -1)
+    return lines
+      .slice(Math.max(0, panic - LINES_BEFORE_PANIC))
+      .slice(0, EXCERPT_LINES)
+      .join('\n');
+  const complaints = lines.filter(line => COMPLAINT.test(line) && !HARMLESS.test(line));
+  return (complaints.length > 0 ? complaints : lines).slice(-EXCERPT_LINES).join('\n');
+}
+
+function withExcerpt(message: string, console: string): string {
+  return console === '' ? message : `${message}\nFrom its console:\n${excerpt(console)}`;
+}
+
+/** What befell a guest, told by its `code`. The message quotes the console where that explains something. */
+export class GuestError extends AerostatError {
+  /** The end of the kernel's console at that time, as far back as is kept. */
+  readonly consoleTail: string;
+
+  constructor(code: ErrorCode, message: string, consoleTail: string, options?: ErrorOptions) {
+    const unexplained = code === 'AEROSTAT_GUEST_BOOT' || panicLine(consoleTail) !== undefined;
+    super(code, unexplained ? withExcerpt(message, consoleTail) : message, options);
+    this.consoleTail = consoleTail;
+  }
+}
+
+/** The guest did not come up. */
+export class GuestBootError extends GuestError {
+  constructor(message: string, consoleTail = '', options?: ErrorOptions) {
+    super('AEROSTAT_GUEST_BOOT', message, consoleTail, options);
+  }
+}
+
+/** The guest ended while something was wanted of it: a panic, a kill, a power-off. */
+export class GuestEndedError extends GuestError {
+  constructor(message: string, consoleTail: string) {
+    super('AEROSTAT_GUEST_ENDED', message, consoleTail);
+  }
+}
+
+/** A command did not finish in time; it is killed. */
+export class GuestTimeoutError extends GuestError {
+  constructor(message: string, consoleTail: string) {
+    super('AEROSTAT_GUEST_TIMEOUT', message, consoleTail);
+  }
+}
+
+/** A command that must succeed did not, or could not be given to the guest. */
+export class GuestCommandError extends AerostatError {
+  /** Undefined when the command did not run at all. */
+  readonly exitCode: number | undefined;
+  readonly output: string;
+
+  constructor(message: string, exitCode?: number, output = '') {
+    super('AEROSTAT_GUEST_COMMAND', output === '' ? message : `${message}\nIts output:\n${output.trimEnd()}`);
+    this.exitCode = exitCode;
+    this.output = output;
+  }
+}
+
+const BOOT_FAULTS: readonly (readonly [sign: RegExp, advice: string])[] = [
+  [
+    /must be not mounted noexec|PROT_EXEC mmap in \S+\.\.\.(?!OK)/,
+    "its memory's directory is mounted noexec; choose a tmpfs without that flag (TMPDIR), or: mount -o remount,exec /dev/shm",
+  ],
+  [
+    /No space left on device|failed to (?:write|truncate|expand).*physmem/i,
+    'the directory of its memory is full; free space there or choose another (TMPDIR)',
+  ],
+  [
+    /ptrace\S*.*(?:Operation not permitted|errno = 1\b)|check_ptrace/,
+    'this host forbids ptrace, with which the kernel runs its programs; in a container add --cap-add SYS_PTRACE, elsewhere set kernel.yama.ptrace_scope to 1 or 0',
+  ],
+  [
+    /Too few physical memory|Not enough memory|Kernel panic - not syncing: (?:Out of memory|System is deadlocked)/i,
+    'the guest has too little memory to boot; give it 128 MiB or more',
+  ],
+];
+
+/** What to do about a guest that did not boot, as far as its console tells. */
+export const bootAdvice = (console: string): string | undefined =>
+  BOOT_FAULTS.find(([sign]) => sign.test(console))?.[1];

@@ -1,0 +1,328 @@
+/**
+ * A Linux kernel as a guest: User Mode Linux, booted on vhost-user devices, with a shell to run commands in.
+ * It is one process group of this machine; whatever happens, the group and its files go away with it. What
+ * workloads do (workloads.ts) and what devices do is not known here.
+ */
+import { once } from 'node:events';
+import { lstatSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import type { Duplex, Readable, Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type ProcessExit, ProcessGroup } from '../process-group.ts';
+import { CommandChannel, type CommandResult } from './channel.ts';
+import {
+  bootAdvice,
+  GuestBootError,
+  GuestCommandError,
+  GuestEndedError,
+  GuestTimeoutError,
+  panicLine,
+} from './errors.ts';
+import { BALLOON_MODULE, SHELL_TERMINAL } from './init.ts';
+import { initramfs } from './initramfs.ts';
+import { findUmlKernel, withFixedLayout } from './kernel.ts';
+import { memoryDirectory } from './memory-directory.ts';
+import { connectTerminal, type TerminalSize, terminalSize } from './terminal.ts';
+
+export interface UmlGuestOptions {
+  /** A multiple of 4 KiB; 128 MiB and more. */
+  readonly memoryBytes: number;
+  /** vhost-user sockets of balloon devices, each with a device that listens. */
+  readonly sockets?: readonly string[];
+  /** Whether the balloon's driver is loaded at boot; true unless given. */
+  readonly balloonDriver?: boolean;
+  /** `name=value` for the balloon driver's module. */
+  readonly moduleParameters?: readonly string[];
+  /** For example `page_reporting.page_reporting_order=0`. */
+  readonly kernelArguments?: readonly string[];
+  /** Directory of the memory's file, a tmpfs; see memoryDirectory() for what is chosen else. */
+  readonly tmpdir?: string;
+  readonly bootTimeoutMs?: number;
+  /** Kills the guest, while it boots and afterwards. */
+  readonly signal?: AbortSignal;
+}
+
+export interface GuestExit extends ProcessExit {
+  /** The kernel's own words when it panicked. */
+  readonly panic: string | undefined;
+}
+
+export interface RunOptions {
+  /** Default: a minute. Infinity is allowed. */
+  readonly timeoutMs?: number;
+}
+
+/** virtio_ids.h: a memory balloon. */
+const VIRTIO_ID_BALLOON = 5;
+/** With 80 MiB the first process cannot fork; the rest is for commands. */
+const MEMORY_BYTES_MIN = 128 * 2 ** 20;
+const CONSOLE_CHARACTERS_MAX = 256 * 1024;
+const BOOT_TIMEOUT_MS = 60_000;
+const RUN_TIMEOUT_MS = 60_000;
+const POWER_OFF_TIMEOUT_MS = 5_000;
+/** A kernel that panicked ends by itself within this time, else it is ended. */
+const PANIC_GRACE_MS = 2_000;
+/** setTimeout's limit; longer means never. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** The kernel's parser cuts its command line at blanks, and a device's description at colons. */
+function checkSocket(path: string): string {
+  const socket = resolve(path);
+  if (/[\s:"]/.test(socket)) {
+    throw new GuestBootError(`a device's socket path must hold no blank, colon or quote: ${socket}`);
+  }
+  if (lstatSync(socket, { throwIfNoEntry: false })?.isSocket() !== true) {
+    throw new GuestBootError(
+      `there is no socket at ${socket}; start its device first: aerostat device --socket-path ${socket}`,
+    );
+  }
+  return socket;
+}
+
+function kernelCommandLine(options: UmlGuestOptions, initrd: string, umlDirectory: string): string[] {
+  const devices = (options.sockets ?? []).map(checkSocket);
+  return [
+    `mem=${options.memoryBytes / 1024}K`,
+    `initrd=${initrd}`,
+    'root=/dev/ram0',
+    'rdinit=/init',
+    // The kernel's messages, the command channel, the shell: three consoles, so that none disturbs another.
+    'con=null',
+    'con0=null,fd:1',
+    'con1=fd:3',
+    'con2=fd:4',
+    `uml_dir=${umlDirectory}`,
+    'umid=guest',
+    'noreboot',
+    'oops=panic',
+    ...devices.map(socket => `virtio_uml.device=${socket}:${VIRTIO_ID_BALLOON}`),
+    ...(options.kernelArguments ?? []),
+  ];
+}
+
+const numberTable = (text: string, pattern: RegExp, unit: (suffix: string) => number) =>
+  Object.fromEntries(
+    [...text.matchAll(pattern)].map(([, name, value, suffix]) => [name, Number(value) * unit(suffix ?? '')]),
+  );
+
+export class UmlGuest {
+  readonly memoryBytes: number;
+  /** Settles when the kernel and all its processes are gone; never rejects. */
+  readonly exited: Promise<GuestExit>;
+  readonly #group: ProcessGroup;
+  readonly #channel: CommandChannel;
+  readonly #terminal: Duplex;
+  #console = '';
+  #panicTimer: NodeJS.Timeout | undefined;
+  #shuttingDown = false;
+
+  private constructor(group: ProcessGroup, { memoryBytes, signal }: UmlGuestOptions) {
+    this.memoryBytes = memoryBytes;
+    this.#group = group;
+    const { stdout, stderr, stdio } = group.leader;
+    this.#channel = new CommandChannel(stdio[3] as Duplex);
+    this.#terminal = stdio[4] as Duplex;
+    this.#terminal.on('error', () => {});
+    const closed = once(group.leader, 'close');
+    for (const stream of [stdout!, stderr!]) {
+      stream.setEncoding('utf8');
+      stream.on('data', (text: string) => this.#hear(text));
+    }
+    const kill = () => this.kill();
+    signal?.addEventListener('abort', kill);
+    this.exited = group.exited.then(async exit => {
+      // Its last words may still be in the pipe.
+      await Promise.race([closed, delay(1000, undefined, { ref: false })]);
+      signal?.removeEventListener('abort', kill);
+      clearTimeout(this.#panicTimer);
+      const panic = panicLine(this.#console);
+      this.#channel.fail(new GuestEndedError(this.#epitaph(exit, panic), this.consoleTail));
+      this.#terminal.destroy();
+      return { ...exit, panic };
+    });
+  }
+
+  /**
+   * Boots a guest; settles when it takes commands and its driver has found every device.
+   * @throws MissingPeerError when a program is not installed
+   * @throws GuestBootError for everything else, saying what to do where that is known
+   */
+  static async boot(options: UmlGuestOptions): Promise<UmlGuest> {
+    const { memoryBytes, signal } = options;
+    if (!(memoryBytes >= MEMORY_BYTES_MIN) || memoryBytes % 4096 !== 0) {
+      throw new GuestBootError(
+        `guest memory must be 128 MiB or more, in whole pages; not ${memoryBytes} bytes`,
+      );
+    }
+    signal?.throwIfAborted();
+    const kernel = findUmlKernel();
+    const memory = memoryDirectory(memoryBytes, options.tmpdir);
+    const umlDirectory = mkdtempSync(join(tmpdir(), 'aerostat-uml-'));
+    let guest: UmlGuest | undefined;
+    try {
+      const commandLine = kernelCommandLine(options, initramfs(kernel), umlDirectory);
+      const group = await ProcessGroup.start(...withFixedLayout(kernel.program, commandLine), {
+        stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
+        env: { PATH: process.env.PATH, HOME: umlDirectory, TMPDIR: memory },
+      });
+      guest = new UmlGuest(group, options);
+      await guest.#comeUp(options);
+      return guest;
+    } catch (error) {
+      guest?.kill();
+      await guest?.exited;
+      signal?.throwIfAborted();
+      throw error;
+    } finally {
+      // A booted kernel needs its pid file and management socket no more, so nothing is left behind later.
+      rmSync(umlDirectory, { recursive: true, force: true });
+    }
+  }
+
+  /** Process id of the kernel, which is also the id of the group that all of the guest's processes are in. */
+  get pid(): number {
+    return this.#group.pid;
+  }
+
+  /** The last of what the kernel wrote to its console. */
+  get consoleTail(): string {
+    return this.#console;
+  }
+
+  /**
+   * Runs a script in the guest's shell (busybox), in a session of its own, with an empty standard input.
+   * Several may run at once. It ends when nothing holds its output open any more: what shall go on in the
+   * background needs `>/dev/null 2>&1 &`.
+   * @throws GuestTimeoutError after `timeoutMs`; the script and all it started are killed
+   * @throws GuestEndedError when the guest ends meanwhile
+   * @throws GuestCommandError for a script that is too long, or output beyond 64 MiB
+   */
+  async run(script: string, { timeoutMs = RUN_TIMEOUT_MS }: RunOptions = {}): Promise<CommandResult> {
+    const { id, result } = this.#channel.start(script);
+    if (timeoutMs > TIMER_MS_MAX) return result;
+    const timer = setTimeout(() => {
+      const what = `a command of the guest took longer than ${timeoutMs} ms: ${script}`;
+      this.#channel.abandon(id, new GuestTimeoutError(what, this.consoleTail));
+    }, timeoutMs);
+    return result.finally(() => clearTimeout(timer));
+  }
+
+  /** The output of a script that must succeed. @throws GuestCommandError when it exits with another code than 0 */
+  async check(script: string, options?: RunOptions): Promise<string> {
+    const { exitCode, output } = await this.run(script, options);
+    if (exitCode === 0) return output;
+    throw new GuestCommandError(
+      `a command of the guest exited with ${exitCode}: ${script}`,
+      exitCode,
+      output,
+    );
+  }
+
+  /** /proc/meminfo, in bytes (counts of huge pages as they are). */
+  async meminfo(): Promise<Record<string, number>> {
+    const text = await this.check('cat /proc/meminfo');
+    return numberTable(text, /^(\S+):\s+(\d+)( kB)?$/gm, suffix => (suffix === '' ? 1 : 1024));
+  }
+
+  /** /proc/vmstat: events and pages. `balloon_inflate` and `balloon_deflate` count the balloon's pages. */
+  async vmstat(): Promise<Record<string, number>> {
+    return numberTable(await this.check('cat /proc/vmstat'), /^(\S+) (\d+)$/gm, () => 1);
+  }
+
+  /** All of the kernel's messages that it still holds. */
+  kernelLog(): Promise<string> {
+    return this.check('dmesg');
+  }
+
+  /** @throws GuestBootError when the driver does not take all `devices` of them */
+  async loadBalloonDriver(devices: number, parameters: readonly string[] = []): Promise<void> {
+    const bound = 'ls -d /sys/bus/virtio/drivers/virtio_balloon/virtio* 2>/dev/null | wc -l';
+    const loaded = await this.run(`insmod ${[BALLOON_MODULE, ...parameters].join(' ')} && ${bound}`);
+    if (loaded.exitCode !== 0) {
+      throw new GuestBootError(`the balloon's driver cannot be loaded: ${loaded.output}`, this.consoleTail);
+    }
+    const found = Number(loaded.output);
+    if (found === devices) return;
+    throw new GuestBootError(
+      `the guest's driver took ${found} of ${devices} balloon devices; ` +
+        'each must be listening on its socket before the guest boots, and speak to one guest at a time.',
+      this.consoleTail,
+    );
+  }
+
+  /** Removes the driver, which gives every page back first. */
+  async unloadBalloonDriver(): Promise<void> {
+    await this.check('rmmod virtio_balloon', { timeoutMs: Number.POSITIVE_INFINITY });
+  }
+
+  /**
+   * A shell for a person, with job control, on a console of its own; settles with its exit code. Nothing is
+   * powered off by that. One at a time.
+   */
+  async attachConsole(stdin: Readable, stdout: Writable): Promise<number> {
+    const setSize = ({ rows, columns }: TerminalSize) =>
+      `stty -F ${SHELL_TERMINAL} rows ${rows} cols ${columns}`;
+    const size = terminalSize(stdout) ?? { rows: 24, columns: 80 };
+    await this.check(`stty -F ${SHELL_TERMINAL} sane && ${setSize(size)}`);
+    const disconnect = connectTerminal(this.#terminal, stdin, stdout, resized => {
+      this.run(setSize(resized)).catch(() => {}); // The guest ended; the shell's own result tells.
+    });
+    try {
+      const shell = `PS1='guest:\\w# ' exec sh -i <${SHELL_TERMINAL} >${SHELL_TERMINAL} 2>&1`;
+      return (await this.run(shell, { timeoutMs: Number.POSITIVE_INFINITY })).exitCode;
+    } finally {
+      disconnect();
+    }
+  }
+
+  /** Powers the guest off from inside, kills it if that takes too long, and waits until it is gone. Idempotent. */
+  async shutdown(): Promise<void> {
+    if (!this.#shuttingDown && !this.#group.ended) {
+      this.#shuttingDown = true;
+      this.#channel.powerOff();
+    }
+    const timer = setTimeout(() => this.kill(), POWER_OFF_TIMEOUT_MS);
+    await this.exited;
+    clearTimeout(timer);
+  }
+
+  /** SIGKILL to the kernel and everything in it, at once. `exited` tells when they are gone. */
+  kill(): void {
+    this.#group.kill();
+  }
+
+  async #comeUp(options: UmlGuestOptions): Promise<void> {
+    const timeout = new AbortController();
+    const { bootTimeoutMs = BOOT_TIMEOUT_MS } = options;
+    const late = delay(bootTimeoutMs, true, { signal: timeout.signal }).catch(() => false);
+    try {
+      const isLate = await Promise.race([this.#channel.ready.then(() => false), late]);
+      if (isLate) throw new GuestBootError(`the guest did not boot in ${bootTimeoutMs} ms`, this.consoleTail);
+    } catch (cause) {
+      if (!(cause instanceof GuestEndedError)) throw cause;
+      const { message } = cause;
+      const advice = bootAdvice(this.#console);
+      const why = advice === undefined ? message.split('\n')[0] : advice;
+      throw new GuestBootError(`the guest did not boot: ${why}`, this.consoleTail, { cause });
+    } finally {
+      timeout.abort();
+    }
+    if (options.balloonDriver !== false) {
+      await this.loadBalloonDriver(options.sockets?.length ?? 0, options.moduleParameters);
+    }
+  }
+
+  #hear(text: string): void {
+    this.#console = (this.#console + text).slice(-CONSOLE_CHARACTERS_MAX);
+    if (this.#panicTimer === undefined && panicLine(this.#console) !== undefined) {
+      this.#panicTimer = setTimeout(() => this.kill(), PANIC_GRACE_MS);
+    }
+  }
+
+  #epitaph({ code, signal }: ProcessExit, panic: string | undefined): string {
+    if (panic !== undefined) return `the guest panicked: ${panic}`;
+    if (this.#shuttingDown) return 'the guest was shut down';
+    return signal === null ? `the guest ended with exit code ${code}` : `the guest was killed by ${signal}`;
+  }
+}
