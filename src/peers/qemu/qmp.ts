@@ -1,0 +1,265 @@
+/**
+ * A connection to a QEMU monitor: greeting and capabilities, commands answered in any order, out-of-band commands,
+ * events. It lives as long as its stream; qmp-monitor.ts connects again, qmp-commands.ts knows what the commands
+ * mean. QEMU may be hostile or broken: what it sends is bounded and checked, and a connection that breaks the
+ * protocol is ended.
+ */
+import { createConnection } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { QmpConnectionError, QmpError, QmpTimeoutError } from './errors.ts';
+import { LineSplitter } from './lines.ts';
+import {
+  encodeQmpRequest,
+  parseQmpLine,
+  type QemuVersion,
+  type QmpEvent,
+  type QmpMessage,
+} from './qmp-wire.ts';
+
+/** Many times the longest answer that is known, the 300 KiB of query-qmp-schema. */
+export const QMP_LINE_BYTES_MAX = 8 * 2 ** 20;
+/**
+ * What the specification of QMP allows: with more commands in flight QEMU stops reading, and an out-of-band command
+ * would wait behind the very command that it is to get past.
+ */
+const IN_BAND_COMMANDS_MAX = 8;
+const COMMAND_TIMEOUT_MS = 10_000;
+const GREETING_TIMEOUT_MS = 5_000;
+
+export type QmpArguments = Readonly<Record<string, unknown>>;
+
+export interface ExecuteOptions {
+  /** Counted from the call. Default: 10 s. */
+  readonly timeoutMs?: number;
+}
+
+/** Whatever takes commands for a QEMU. */
+export interface QmpExecutor {
+  /**
+   * @throws QmpError when QEMU refuses, QmpTimeoutError when it does not answer in time, QmpConnectionError when the
+   * connection is lost meanwhile
+   */
+  execute(command: string, args?: QmpArguments, options?: ExecuteOptions): Promise<unknown>;
+}
+
+export interface QmpConnectOptions {
+  readonly greetingTimeoutMs?: number;
+}
+
+interface PendingCommand {
+  readonly command: string;
+  readonly outOfBand: boolean;
+  readonly timer: NodeJS.Timeout;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Connects to the monitor that listens on a Unix socket. @throws QmpConnectionError */
+export async function connectQmp(path: string, options: QmpConnectOptions = {}): Promise<QmpConnection> {
+  const socket = createConnection(path);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve);
+      socket.once('error', reject);
+    });
+  } catch (cause) {
+    socket.destroy();
+    const code = (cause as NodeJS.ErrnoException).code;
+    const advice = ADVICE[code ?? ''] ?? (cause as Error).message;
+    throw new QmpConnectionError(`cannot connect to the QEMU monitor at ${path}: ${advice}`, { cause });
+  }
+  return QmpConnection.over(socket, options);
+}
+
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no such socket; start QEMU with -qmp unix:PATH,server=on,wait=off',
+  ECONNREFUSED: 'nobody listens there; the QEMU that did is gone',
+  EACCES: 'permission denied; use the account that QEMU runs as',
+};
+
+export class QmpConnection implements QmpExecutor {
+  readonly version: QemuVersion;
+  /** Whether {@link executeOutOfBand} can be used. */
+  readonly outOfBand: boolean;
+  /** Settles with the reason when the connection ended; never rejects. */
+  readonly ended: Promise<QmpConnectionError>;
+  readonly #stream: Duplex;
+  readonly #pending = new Map<number, PendingCommand>();
+  /** Commands that timed out and whose answers are still to come. */
+  readonly #abandoned = new Set<number>();
+  readonly #waiting: { readonly id: number; readonly line: string }[] = [];
+  readonly #listeners = new Set<(event: QmpEvent) => void>();
+  #inBandCount = 0;
+  #nextId = 1;
+  #failure: QmpConnectionError | undefined;
+  #markEnded!: (reason: QmpConnectionError) => void;
+
+  private constructor(stream: Duplex, version: QemuVersion, outOfBand: boolean) {
+    this.#stream = stream;
+    this.version = version;
+    this.outOfBand = outOfBand;
+    this.ended = new Promise(resolve => {
+      this.#markEnded = resolve;
+    });
+  }
+
+  /** Negotiates over a connected stream, which it then owns. @throws QmpConnectionError */
+  static over(stream: Duplex, options: QmpConnectOptions = {}): Promise<QmpConnection> {
+    const timeoutMs = options.greetingTimeoutMs ?? GREETING_TIMEOUT_MS;
+    return new Promise((resolve, reject) => {
+      let connection: QmpConnection | undefined;
+      const fail = (message: string, cause?: unknown) => {
+        const reason = new QmpConnectionError(message, { cause });
+        clearTimeout(timer);
+        stream.destroy();
+        if (connection === undefined) reject(reason);
+        else connection.#fail(reason);
+      };
+      const timer = setTimeout(() => {
+        // QEMU lets further clients of a monitor wait in silence until the first one leaves.
+        fail(`the QEMU monitor sent no greeting within ${timeoutMs} ms; is another program connected to it?`);
+      }, timeoutMs);
+      const greet = (message: QmpMessage | undefined) => {
+        if (message?.kind !== 'greeting') return fail('what listens there is not a QEMU monitor in QMP mode');
+        clearTimeout(timer);
+        const outOfBand = message.capabilities.includes('oob');
+        connection = new QmpConnection(stream, message.version, outOfBand);
+        const negotiated = connection.execute(
+          'qmp_capabilities',
+          { enable: outOfBand ? ['oob'] : [] },
+          { timeoutMs },
+        );
+        negotiated.then(
+          () => resolve(connection!),
+          error => {
+            fail(`the QEMU monitor refused to leave its negotiation: ${(error as Error).message}`, error);
+            reject(error);
+          },
+        );
+      };
+      const splitter = new LineSplitter(QMP_LINE_BYTES_MAX);
+      stream.on('data', (chunk: Buffer) => {
+        try {
+          splitter.push(chunk, line => {
+            if (stream.destroyed || line === '') return;
+            if (connection === undefined) greet(parseQmpLine(line));
+            else connection.#receive(parseQmpLine(line));
+          });
+        } catch (error) {
+          fail(`the QEMU monitor broke the protocol: ${(error as Error).message}`, error);
+        }
+      });
+      stream.once('error', error =>
+        fail(`the connection to the QEMU monitor broke: ${error.message}`, error),
+      );
+      stream.once('close', () => fail('QEMU closed the connection to its monitor; it may have ended'));
+    });
+  }
+
+  get open(): boolean {
+    return this.#failure === undefined;
+  }
+
+  execute(command: string, args: QmpArguments = {}, options: ExecuteOptions = {}): Promise<unknown> {
+    return this.#start(command, args, false, options);
+  }
+
+  /**
+   * Runs a command past those that QEMU is busy with. Few commands allow it (migrate-pause, migrate-recover, yank).
+   * @throws QmpError of class NotSupported when this QEMU offers no out-of-band execution
+   */
+  async executeOutOfBand(
+    command: string,
+    args: QmpArguments = {},
+    options: ExecuteOptions = {},
+  ): Promise<unknown> {
+    if (!this.outOfBand) throw new QmpError(command, 'NotSupported', 'it offers no out-of-band execution');
+    return this.#start(command, args, true, options);
+  }
+
+  /** Calls `listener` for every event until the returned function is called. */
+  onEvent(listener: (event: QmpEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Ends the connection; what is outstanding is rejected. QEMU goes on. Idempotent. */
+  close(): void {
+    this.#fail(new QmpConnectionError('the connection to the QEMU monitor was closed'));
+  }
+
+  #start(command: string, args: QmpArguments, outOfBand: boolean, options: ExecuteOptions): Promise<unknown> {
+    const { timeoutMs = COMMAND_TIMEOUT_MS } = options;
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== undefined) return reject(this.#failure);
+      const id = this.#nextId++;
+      const line = encodeQmpRequest({ command, arguments: args, id, outOfBand });
+      const timer = setTimeout(() => this.#expire(id, timeoutMs), timeoutMs);
+      this.#pending.set(id, { command, outOfBand, timer, resolve, reject });
+      if (outOfBand) return void this.#stream.write(line);
+      this.#waiting.push({ id, line });
+      this.#sendWaiting();
+    });
+  }
+
+  #sendWaiting(): void {
+    while (this.#inBandCount < IN_BAND_COMMANDS_MAX) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      this.#inBandCount++;
+      this.#stream.write(next.line);
+    }
+  }
+
+  #expire(id: number, timeoutMs: number): void {
+    const pending = this.#pending.get(id);
+    if (pending === undefined) return;
+    this.#pending.delete(id);
+    const waiting = this.#waiting.findIndex(request => request.id === id);
+    if (waiting >= 0) this.#waiting.splice(waiting, 1);
+    else if (!pending.outOfBand) this.#abandoned.add(id);
+    pending.reject(new QmpTimeoutError(pending.command, timeoutMs));
+  }
+
+  #receive(message: QmpMessage | undefined): void {
+    if (message === undefined || message.kind === 'greeting') {
+      this.#fail(new QmpConnectionError('the QEMU monitor broke the protocol: it sent no QMP message'));
+    } else if (message.kind === 'event') {
+      for (const listener of this.#listeners) listener(message.event);
+    } else if (message.id === undefined && message.kind === 'error') {
+      // Every command of ours carries an id; an answer without one is to a line that QEMU could not read.
+      this.#fail(new QmpConnectionError(`the QEMU monitor lost the thread: ${message.description}`));
+    } else {
+      this.#answer(typeof message.id === 'number' ? message.id : 0, message);
+    }
+  }
+
+  #answer(id: number, message: QmpMessage & { kind: 'return' | 'error' }): void {
+    const pending = this.#pending.get(id);
+    if (pending === undefined ? this.#abandoned.delete(id) : !pending.outOfBand) {
+      this.#inBandCount--;
+      this.#sendWaiting();
+    }
+    // Not ours any more: the answer to a command that timed out.
+    if (pending === undefined) return;
+    this.#pending.delete(id);
+    clearTimeout(pending.timer);
+    if (message.kind === 'return') pending.resolve(message.value);
+    else pending.reject(new QmpError(pending.command, message.errorClass, message.description));
+  }
+
+  #fail(reason: QmpConnectionError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = reason;
+    this.#stream.destroy();
+    this.#waiting.length = 0;
+    for (const { command, timer, reject } of this.#pending.values()) {
+      clearTimeout(timer);
+      reject(new QmpConnectionError(`${command} was not answered: ${reason.message}`, { cause: reason }));
+    }
+    this.#pending.clear();
+    this.#abandoned.clear();
+    this.#listeners.clear();
+    this.#markEnded(reason);
+  }
+}

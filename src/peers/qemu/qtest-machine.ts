@@ -1,0 +1,164 @@
+/**
+ * A QEMU machine with a balloon device and no guest, for our driver: registers by qtest, memory by a file that we and
+ * QEMU share, so that rings and pages are reached at full speed. What is written there by us, QEMU's dirty tracking
+ * does not see; writes that must count as a guest's go through {@link Qtest.write}.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { FileBacking } from '../../memory/backing.ts';
+import { GuestMemory, MemoryRegion } from '../../memory/guest-memory.ts';
+import type { OwnedFd } from '../../sys/fd.ts';
+import { fileStatus } from '../../sys/file.ts';
+import { QemuProcess } from './process.ts';
+import { listenForQtest, type Qtest } from './qtest.ts';
+import { BALLOON_DEVICE_ID, VirtioPciTransport } from './virtio-pci.ts';
+
+/** q35 (hw/i386/pc_q35.c): from this much memory on, what lies above the first part moves to 4 GiB. */
+const SPLIT_FROM_BYTES = 0xb000_0000;
+const LOW_BYTES_WHEN_SPLIT = 0x8000_0000;
+const HIGH_START = 2 ** 32;
+
+/** PCI slots of q35 that nothing else takes; the balloon's. */
+const BALLOON_SLOT = 4;
+const BALLOON_ID = 'balloon';
+const CONNECT_TIMEOUT_MS = 10_000;
+
+const FIRMWARE_BYTES = 64 * 1024;
+/** Where an x86 processor begins: 16 bytes below the end of the firmware. */
+const RESET_VECTOR = FIRMWARE_BYTES - 16;
+const NOP = 0x90;
+/** cli; hlt; and back to hlt. */
+const SLEEP_FOR_EVER = [0xfa, 0xf4, 0xeb, 0xfd];
+
+export interface QtestMachineOptions {
+  /** Bytes of guest memory, a multiple of 4 KiB. */
+  readonly memoryBytes: number;
+  /**
+   * Lets the machine run, with a firmware that only sleeps: QEMU asks for free page hints while the machine runs, and
+   * can migrate it. Default: stopped from the start.
+   */
+  readonly running?: boolean;
+  /** Properties of the balloon device, for example `{ 'free-page-reporting': 'on' }`. */
+  readonly balloon?: Readonly<Record<string, string>>;
+  /** Further arguments for QEMU. */
+  readonly args?: readonly string[];
+}
+
+/** The memory of a q35 machine: one file, mapped in one piece or two. Takes no ownership of `fd`. */
+export function q35Memory(fd: OwnedFd, bytes: number): GuestMemory {
+  const low = bytes >= SPLIT_FROM_BYTES ? LOW_BYTES_WHEN_SPLIT : bytes;
+  const memory = new GuestMemory();
+  const parts = [
+    { guestAddress: 0, fileOffset: 0, size: low },
+    { guestAddress: HIGH_START, fileOffset: low, size: bytes - low },
+  ];
+  try {
+    for (const { guestAddress, fileOffset, size } of parts) {
+      if (size === 0) continue;
+      const backing = new FileBacking(fd.duplicate(), fileOffset, size);
+      memory.add(new MemoryRegion({ guestAddress, size, userAddress: guestAddress }, backing));
+    }
+    return memory;
+  } catch (error) {
+    memory.close();
+    throw error;
+  }
+}
+
+function sleepingFirmware(): Uint8Array {
+  const firmware = new Uint8Array(FIRMWARE_BYTES).fill(NOP);
+  firmware.set(SLEEP_FOR_EVER, RESET_VECTOR);
+  return firmware;
+}
+
+export class QtestMachine {
+  readonly qemu: QemuProcess;
+  readonly qtest: Qtest;
+  readonly memory: GuestMemory;
+  /** The balloon device's path in QEMU's object model. */
+  readonly balloonPath = `/machine/peripheral/${BALLOON_ID}`;
+
+  private constructor(qemu: QemuProcess, qtest: Qtest, memory: GuestMemory) {
+    this.qemu = qemu;
+    this.qtest = qtest;
+    this.memory = memory;
+  }
+
+  /** @throws MissingPeerError when QEMU is not installed, QemuProcessError when it does not come up */
+  static async start(options: QtestMachineOptions): Promise<QtestMachine> {
+    const { memoryBytes, running = false, balloon = {}, args = [] } = options;
+    const properties = { id: BALLOON_ID, addr: String(BALLOON_SLOT), 'disable-legacy': 'on', ...balloon };
+    const device = [
+      'virtio-balloon-pci',
+      ...Object.entries(properties).map(([name, value]) => `${name}=${value}`),
+    ];
+    let listener: Awaited<ReturnType<typeof listenForQtest>> | undefined;
+    let qemu: QemuProcess | undefined;
+    try {
+      qemu = await QemuProcess.start(
+        {
+          machine: 'q35',
+          memoryBytes,
+          sharedMemory: true,
+          args: ['-accel', 'tcg', ...args, '-device', device.join(',')],
+        },
+        async directory => {
+          const socket = join(directory, 'qtest');
+          listener = await listenForQtest(socket);
+          const firmware = join(directory, 'firmware');
+          writeFileSync(firmware, sleepingFirmware());
+          return [
+            '-bios',
+            firmware,
+            ...(running ? [] : ['-S']),
+            '-qtest',
+            `unix:${socket}`,
+            '-qtest-log',
+            '/dev/null',
+          ];
+        },
+      );
+      const qtest = await connectionOf(listener!.connected, qemu);
+      return new QtestMachine(qemu, qtest, q35Memory(qemu.memoryFd!, memoryBytes));
+    } catch (error) {
+      listener?.close();
+      await qemu?.kill();
+      throw error;
+    }
+  }
+
+  /** Bytes of guest memory that the host holds right now. */
+  residentBytes(): number {
+    return fileStatus(this.qemu.memoryFd!).residentBytes;
+  }
+
+  /** The balloon device, for a driver. A machine has one driver at a time, and takes one in its life. */
+  openBalloon(): Promise<VirtioPciTransport> {
+    return VirtioPciTransport.open(this.qtest, BALLOON_DEVICE_ID);
+  }
+
+  /** Settles when nothing of the machine is left. Idempotent. */
+  async close(): Promise<void> {
+    this.qtest.close();
+    await this.qemu.kill();
+    this.memory.close();
+  }
+}
+
+async function connectionOf(connected: Promise<Qtest>, qemu: QemuProcess): Promise<Qtest> {
+  const timeout = new AbortController();
+  try {
+    return await Promise.race([
+      connected,
+      qemu.exited.then(() => {
+        throw qemu.endedError('QEMU ended before it connected to qtest');
+      }),
+      delay(CONNECT_TIMEOUT_MS, undefined, { signal: timeout.signal }).then(() => {
+        throw qemu.endedError('QEMU did not connect to qtest');
+      }),
+    ]);
+  } finally {
+    timeout.abort();
+  }
+}

@@ -1,0 +1,230 @@
+/**
+ * The qtest protocol: a line of text for every access to a machine's ports and memory, by which QEMU's own tests drive
+ * devices without a guest (QEMU's docs/devel/qtest). QEMU carries commands out in their order, so many can be under
+ * way at once, and a command that nobody waits for still takes effect before the next. Which device is driven is not
+ * known here.
+ */
+import { createServer, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { QtestError } from './errors.ts';
+import { LineSplitter } from './lines.ts';
+
+/** Memory is read and written in pieces, each a line of this many bytes in base64. */
+const PIECE_BYTES = 64 * 1024;
+const LINE_BYTES_MAX = 4 * PIECE_BYTES;
+
+interface PendingCommand {
+  readonly line: string;
+  readonly resolve: (value: string) => void;
+  readonly reject: (error: QtestError) => void;
+}
+
+/** A change of an interrupt line that was intercepted. */
+export interface InterruptLine {
+  readonly line: number;
+  readonly raised: boolean;
+}
+
+const hex = (value: number): string => `0x${value.toString(16)}`;
+
+/** Listens on `path` for the one connection that QEMU makes (`-qtest unix:PATH`). */
+export async function listenForQtest(
+  path: string,
+): Promise<{ readonly connected: Promise<Qtest>; readonly close: () => void }> {
+  const server = createServer();
+  const connected = new Promise<Qtest>((resolve, reject) => {
+    server.once('connection', (socket: Socket) => {
+      server.close();
+      resolve(new Qtest(socket));
+    });
+    server.once('close', () => reject(new QtestError('nobody connected to the qtest socket')));
+  });
+  connected.catch(() => {}); // Nobody need be waiting.
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  });
+  return { connected, close: () => server.close() };
+}
+
+export class Qtest {
+  /** Settles with the reason when the connection ended; never rejects. */
+  readonly ended: Promise<QtestError>;
+  readonly #stream: Duplex;
+  readonly #pending: (PendingCommand | undefined)[] = [];
+  readonly #listeners = new Set<(change: InterruptLine) => void>();
+  #markEnded!: (reason: QtestError) => void;
+  #failure: QtestError | undefined;
+
+  /** Takes ownership of a connected stream. */
+  constructor(stream: Duplex) {
+    this.#stream = stream;
+    this.ended = new Promise(resolve => {
+      this.#markEnded = resolve;
+    });
+    const splitter = new LineSplitter(LINE_BYTES_MAX);
+    stream.on('data', (chunk: Buffer) => {
+      try {
+        splitter.push(chunk, line => this.#receive(line));
+      } catch (cause) {
+        this.#fail(new QtestError(`QEMU broke the qtest protocol: ${(cause as Error).message}`, { cause }));
+      }
+    });
+    stream.once('error', cause =>
+      this.#fail(new QtestError(`the qtest connection broke: ${cause.message}`, { cause })),
+    );
+    stream.once('close', () =>
+      this.#fail(new QtestError('QEMU closed the qtest connection; it may have ended')),
+    );
+  }
+
+  get open(): boolean {
+    return this.#failure === undefined;
+  }
+
+  /** Sends a command; settles with what stands after OK. @throws QtestError */
+  command(line: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== undefined) return reject(this.#failure);
+      this.#pending.push({ line, resolve, reject });
+      this.#stream.write(`${line}\n`);
+    });
+  }
+
+  /**
+   * Sends a command that nobody waits for; it leaves at once. QEMU's refusal of it ends the connection, for what
+   * follows relied on it. Does nothing on a connection that ended.
+   */
+  post(line: string): void {
+    if (this.#failure !== undefined) return;
+    this.#pending.push(undefined);
+    this.#stream.write(`${line}\n`);
+  }
+
+  /** Settles when all that was sent before is done. */
+  async settle(): Promise<void> {
+    // The cheapest question that changes nothing.
+    await this.command('endianness');
+  }
+
+  async inl(port: number): Promise<number> {
+    return this.#number(`inl ${hex(port)}`);
+  }
+
+  outl(port: number, value: number): void {
+    this.post(`outl ${hex(port)} ${hex(value)}`);
+  }
+
+  readb(address: number): Promise<number> {
+    return this.#number(`readb ${hex(address)}`);
+  }
+
+  readw(address: number): Promise<number> {
+    return this.#number(`readw ${hex(address)}`);
+  }
+
+  readl(address: number): Promise<number> {
+    return this.#number(`readl ${hex(address)}`);
+  }
+
+  writeb(address: number, value: number): void {
+    this.post(`writeb ${hex(address)} ${hex(value)}`);
+  }
+
+  writew(address: number, value: number): void {
+    this.post(`writew ${hex(address)} ${hex(value)}`);
+  }
+
+  writel(address: number, value: number): void {
+    this.post(`writel ${hex(address)} ${hex(value)}`);
+  }
+
+  async read(address: number, length: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    const pieces: Promise<void>[] = [];
+    for (let at = 0; at < length; at += PIECE_BYTES) {
+      const part = Math.min(PIECE_BYTES, length - at);
+      const piece = this.command(`b64read ${hex(address + at)} ${hex(part)}`).then(answer => {
+        const decoded = Buffer.from(answer, 'base64');
+        if (decoded.length !== part)
+          throw new QtestError(`QEMU answered ${part} bytes with ${decoded.length}`);
+        bytes.set(decoded, at);
+      });
+      pieces.push(piece);
+    }
+    await Promise.all(pieces);
+    return bytes;
+  }
+
+  /** Writes guest memory through QEMU, so that its dirty tracking sees it. */
+  write(address: number, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+      const part = bytes.subarray(at, at + PIECE_BYTES);
+      const data = Buffer.from(part.buffer, part.byteOffset, part.length).toString('base64');
+      this.post(`b64write ${hex(address + at)} ${hex(part.length)} ${data}`);
+    }
+  }
+
+  /**
+   * Moves the machine's clock on by `ns`, or to its next timer; settles with the time in nanoseconds. Only with
+   * `-accel qtest`, where time stands still otherwise.
+   */
+  async clockStep(ns?: number): Promise<number> {
+    return Number(await this.command(ns === undefined ? 'clock_step' : `clock_step ${ns}`));
+  }
+
+  /** Reports what arrives at the interrupt inputs of the device at `path` instead of delivering it. Once a machine. */
+  async interceptInterrupts(path: string): Promise<void> {
+    await this.command(`irq_intercept_in ${path}`);
+  }
+
+  onInterruptLine(listener: (change: InterruptLine) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#fail(new QtestError('the qtest connection was closed'));
+  }
+
+  async #number(line: string): Promise<number> {
+    const answer = await this.command(line);
+    const value = Number(answer);
+    if (answer === '' || !Number.isSafeInteger(value))
+      throw new QtestError(`QEMU answered ${line} with ${answer}`);
+    return value;
+  }
+
+  #receive(line: string): void {
+    const interrupt = /^IRQ (raise|lower) (\d{1,9})$/.exec(line);
+    if (interrupt !== null) {
+      const change = { raised: interrupt[1] === 'raise', line: Number(interrupt[2]) };
+      for (const listener of this.#listeners) listener(change);
+    } else if (this.#pending.length === 0) {
+      this.#fail(new QtestError(`QEMU broke the qtest protocol: an answer to nothing, ${line.slice(0, 80)}`));
+    } else {
+      this.#answer(this.#pending.shift(), line);
+    }
+  }
+
+  #answer(pending: PendingCommand | undefined, line: string): void {
+    if (line === 'OK' || line.startsWith('OK ')) {
+      pending?.resolve(line.slice(3));
+      return;
+    }
+    const what = pending?.line.slice(0, 80) ?? 'a qtest command';
+    const refusal = new QtestError(`QEMU refused ${what}: ${line.slice(0, 200)}`);
+    if (pending === undefined) this.#fail(refusal);
+    else pending.reject(refusal);
+  }
+
+  #fail(reason: QtestError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = reason;
+    this.#stream.destroy();
+    for (const pending of this.#pending.splice(0)) pending?.reject(reason);
+    this.#listeners.clear();
+    this.#markEnded(reason);
+  }
+}
