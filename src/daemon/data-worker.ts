@@ -95,17 +95,14 @@ async function serve(request: DataThreadRequest): Promise<void> {
   }
 }
 
-function takeRequests(): boolean {
-  let taken = false;
+function takeRequests(): void {
   for (
     let received = receiveMessageOnPort(port);
     received !== undefined;
     received = receiveMessageOnPort(port)
   ) {
-    taken = true;
     void serve(received.message as DataThreadRequest);
   }
-  return taken;
 }
 
 await reactor.run(takeRequests);

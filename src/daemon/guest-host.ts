@@ -242,7 +242,7 @@ export class GuestHost implements VhostUserBackend {
     this.device.startQueue(index, queue, memory, doorbell);
     if (index !== 0) return;
     this.#world.emit(this.name, 'ready', {});
-    this.#clock.start(this.device.targetPages);
+    this.#clock.set(this.device.targetPages, this.device.actualPages);
     this.#schedulePoll();
   }
 

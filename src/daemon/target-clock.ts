@@ -13,15 +13,11 @@ export class TargetClock {
 
   /** The target changed to `target` pages while the guest's balloon holds `actual`. */
   set(target: number, actual: number): void {
-    this.start(target);
-    this.actual(actual);
-  }
-
-  start(target: number): void {
     this.#target = target;
     this.#startedMs = monotonicMs();
     this.#reachedMs = null;
     this.#drainedMs = null;
+    this.actual(actual);
   }
 
   /** The guest's balloon holds `pages`. */

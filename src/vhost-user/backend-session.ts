@@ -91,8 +91,6 @@ export class BackendSession {
     message: Message,
   ): { readonly request: number; readonly flags: number; readonly payload: Uint8Array } | undefined {
     const name = requestName(message.request);
-    const wantsAck =
-      (message.flags & FLAG_NEED_REPLY) !== 0 && (this.#protocolFeatures & PROTOCOL_FEATURE.REPLY_ACK) !== 0n;
     const unclaimed = new Set(message.fds);
     const take = (): OwnedFd | undefined => {
       const [fd] = unclaimed;
@@ -116,7 +114,9 @@ export class BackendSession {
       closeAll(unclaimed);
     }
     if (payload !== undefined) return { request: message.request, flags: FLAG_REPLY, payload };
-    if (!wantsAck) return undefined;
+    // Looked at only now: a front-end may ask for the answer to the very request that negotiates answers.
+    const acknowledges = (this.#protocolFeatures & PROTOCOL_FEATURE.REPLY_ACK) !== 0n;
+    if ((message.flags & FLAG_NEED_REPLY) === 0 || !acknowledges) return undefined;
     return { request: message.request, flags: FLAG_REPLY, payload: U64.encode({ value: failed ? 1n : 0n }) };
   }
 
