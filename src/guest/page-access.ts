@@ -47,6 +47,13 @@ export class PageAccess {
     this.writeLog?.add(pfn, count);
   }
 
+  /** Writes something to a page, so that the host backs it. */
+  touch(pfn: number): void {
+    const base = this.at(pfn);
+    this.words[base] = ~pfn;
+    this.wrote(pfn);
+  }
+
   /** Fills `count` pages with one byte. */
   fill(pfn: number, count: number, byte: number): void {
     const word = Math.imul(byte & 0xff, 0x01010101) >>> 0;

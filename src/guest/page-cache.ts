@@ -156,7 +156,7 @@ export class PageCache implements PageOwner {
   }
 
   #fault(file: CachedFile, page: number): number {
-    assert(page >= 0 && page < file.pages, `page ${page} of a file of ${file.pages}`);
+    assert(page >= 0 && page < file.pages, 'a page beyond the end of its file');
     const pfn = this.#supply.allocate(0, GFP_MOVABLE);
     if (pfn === NIL) return NIL;
     this.#events.majorFaults++;
@@ -194,7 +194,7 @@ export class PageCache implements PageOwner {
     else this.inactive.remove(pfn);
     const index = this.#index[pfn];
     const file = this.#files[Math.floor(index / FILE_PAGES_MAX)];
-    assert(file !== undefined, `frame ${pfn} caches a page of no file`);
+    assert(file !== undefined, 'a frame caches a page of no file');
     file.frames[index % FILE_PAGES_MAX] = NIL;
     this.#supply.free(pfn, 0);
   }
@@ -254,7 +254,7 @@ export class PageCache implements PageOwner {
   migrate(from: number, to: number): boolean {
     const index = this.#index[from];
     const file = this.#files[Math.floor(index / FILE_PAGES_MAX)];
-    assert(file !== undefined, `frame ${from} caches a page of no file`);
+    assert(file !== undefined, 'a frame caches a page of no file');
     file.frames[index % FILE_PAGES_MAX] = to;
     const list = (this.#flags[from] & ACTIVE) !== 0 ? this.active : this.inactive;
     list.replace(from, to);

@@ -30,6 +30,8 @@ export interface ProcessOptions {
   readonly coverage: Coverage;
   /** Whether the out-of-memory killer may end it; true unless said otherwise. */
   readonly killable?: boolean;
+  /** Its pages never move (something does DMA to them); false unless said otherwise. */
+  readonly pinned?: boolean;
 }
 
 export class Process implements PageOwner, Victim {
@@ -38,6 +40,7 @@ export class Process implements PageOwner, Victim {
   readonly contents = 'kept';
   readonly coverage: Coverage;
   readonly killable: boolean;
+  readonly pinned: boolean;
   residentPages = 0;
   /** `exited` by itself, or `killed` for want of memory. */
   state: 'running' | 'exited' | 'killed' = 'running';
@@ -49,11 +52,12 @@ export class Process implements PageOwner, Victim {
   readonly #services: ProcessServices;
   readonly #index: Uint32Array;
 
-  constructor(pid: number, { name, coverage, killable = true }: ProcessOptions, services: ProcessServices) {
+  constructor(pid: number, options: ProcessOptions, services: ProcessServices) {
     this.pid = pid;
-    this.name = name;
-    this.coverage = coverage;
-    this.killable = killable;
+    this.name = options.name;
+    this.coverage = options.coverage;
+    this.killable = options.killable ?? true;
+    this.pinned = options.pinned ?? false;
     this.#services = services;
     this.#index = services.pages.index;
     this.#owner = services.supply.addOwner(this);
@@ -104,7 +108,7 @@ export class Process implements PageOwner, Victim {
     return checked;
   }
 
-  /** Frees page `index` if it is there. */
+  /** Frees page `index` if it is there, and its page table with the last. */
   unmap(index: number): void {
     const pfn = this.frameOf(index);
     if (pfn === NIL) return;
@@ -113,11 +117,31 @@ export class Process implements PageOwner, Victim {
     this.residentPages--;
     this.#services.supply.free(pfn, 0);
     const table = Math.floor(index / PAGES_PER_TABLE);
-    if (--this.#tablesUsed[table] > 0) return;
-    this.#checkTable(table);
-    this.#services.supply.free(this.#tables[table], 0);
-    this.#tables[table] = NIL;
-    this.residentPages--;
+    if (--this.#tablesUsed[table] === 0) this.#dropTable(table);
+  }
+
+  /** Sets up the page tables for pages [0, count); false if there is no memory for them. */
+  reserve(count: number): boolean {
+    if (count > this.#frames.length) this.#grow(count);
+    for (let table = 0; table * PAGES_PER_TABLE < count; table++) {
+      if (this.#tables[table] === NIL && !this.#addTable(table)) return false;
+    }
+    return true;
+  }
+
+  /** Makes an allocated single page that nobody owns its page `index`; the tables must be there ({@link reserve}). */
+  map(index: number, pfn: number): void {
+    const table = Math.floor(index / PAGES_PER_TABLE);
+    assert(
+      this.frameOf(index) === NIL && this.#tables[table] !== NIL,
+      'a page mapped twice or without table',
+    );
+    this.#services.supply.own(pfn, this.#owner, index);
+    this.#frames[index] = pfn;
+    this.#tablesUsed[table]++;
+    this.residentPages++;
+    const version = ++this.#versions[index];
+    stamp(this.#services.access, pfn, this.pid, index, version, this.coverage);
   }
 
   exit(): void {
@@ -132,6 +156,7 @@ export class Process implements PageOwner, Victim {
     if (this.state !== 'running') return;
     this.state = state;
     for (let index = 0; index < this.#frames.length; index++) this.unmap(index);
+    for (let table = 0; table < this.#tables.length; table++) this.#dropTable(table);
     assert(this.residentPages === 0, `process ${this.pid} ended and holds ${this.residentPages} pages`);
     this.#frames = new Int32Array(0);
     this.#services.supply.removeOwner(this.#owner);
@@ -139,7 +164,7 @@ export class Process implements PageOwner, Victim {
   }
 
   #fault(index: number): boolean {
-    assert(Number.isInteger(index) && index >= 0 && index < PROCESS_PAGES_MAX, `page ${index} of a process`);
+    assert(index >= 0 && index < PROCESS_PAGES_MAX, 'a page number outside of a process');
     if (index >= this.#frames.length) this.#grow(index + 1);
     const { supply, events } = this.#services;
     const table = Math.floor(index / PAGES_PER_TABLE);
@@ -148,7 +173,7 @@ export class Process implements PageOwner, Victim {
     // The allocation may have ended the very process that asks, and its tables with it.
     if (pfn === NIL || this.state !== 'running') {
       if (pfn !== NIL) supply.free(pfn, 0);
-      else if (this.state === 'running') this.#dropEmptyTable(table);
+      else if (this.state === 'running' && this.#tablesUsed[table] === 0) this.#dropTable(table);
       return false;
     }
     events.minorFaults++;
@@ -173,8 +198,9 @@ export class Process implements PageOwner, Victim {
     return true;
   }
 
-  #dropEmptyTable(table: number): void {
-    if (this.#tablesUsed[table] > 0) return;
+  #dropTable(table: number): void {
+    if (this.#tables[table] === NIL) return;
+    this.#checkTable(table);
     this.#services.supply.free(this.#tables[table], 0);
     this.#tables[table] = NIL;
     this.residentPages--;
@@ -203,7 +229,8 @@ export class Process implements PageOwner, Victim {
 
   migrate(from: number, to: number): boolean {
     const index = this.#index[from];
-    assert(this.#frames[index] === from, `process ${this.pid} does not map frame ${from} as page ${index}`);
+    if (this.pinned) return false;
+    assert(this.#frames[index] === from, 'a process was asked to move a page that it does not map');
     this.#frames[index] = to;
     this.#services.supply.free(from, 0);
     return true;
