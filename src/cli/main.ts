@@ -25,11 +25,7 @@ const code = await runCli(process.argv.slice(2), {
   stderr: process.stderr as Output,
   env: process.env,
   interrupt: stop.signal,
-  startDaemon: async options => {
-    // Not a literal until the daemon's own module is there.
-    const module: string = '../daemon/daemon.js';
-    return (await import(module)).startDaemon(options);
-  },
+  startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
 });
 // Nothing that a command left open, a thread or a connection, may keep it from ending.
 process.exit(code);

@@ -6,6 +6,7 @@ import { hintCommand } from './commands/hint.ts';
 import { setCommand } from './commands/set.ts';
 import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
+import { watchCommand } from './commands/watch.ts';
 import { type CliContext, printLine } from './context.ts';
 import { styleOf } from './style.ts';
 import { EXIT, type ExitCode, exitCodeOf, InterruptedError } from './usage.ts';
@@ -60,7 +61,7 @@ function program(context: CliContext): Command {
     .helpCommand(false)
     .showHelpAfterError('(see --help)')
     .addHelpText('after', HELP);
-  const commands = [deviceCommand, statusCommand, setCommand, statsCommand, hintCommand];
+  const commands = [deviceCommand, statusCommand, setCommand, statsCommand, hintCommand, watchCommand];
   for (const command of commands) root.addCommand(command(context));
   for (const command of [root, ...root.commands]) tame(command, context);
   return root;

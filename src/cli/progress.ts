@@ -25,6 +25,8 @@ export async function progressBar(
       format: `${name} {bar} {held} of ${formatSize(targetBytes)}, {pending} pending`,
       hideCursor: true,
       clearOnComplete: true,
+      // Signals are the program's to take; this one would end the process.
+      gracefulExit: false,
     },
     Presets.shades_classic,
   );

@@ -26,7 +26,7 @@ export function statusCommand(context: CliContext): Command {
       const style = styleOf(stdout, context.env);
       if (name !== undefined) return void printLine(stdout, describeGuest(guests[0], style));
       if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
-      printLine(stdout, renderTable(guestColumns(style), guests).join('\n'));
+      printLine(stdout, renderTable([...guestColumns(style), errorColumn], guests).join('\n'));
     });
 }
 
@@ -45,8 +45,12 @@ export const guestColumns = (style: Style): readonly Column<GuestStatus>[] => [
   { title: 'BALLOON', align: 'right', text: guest => size(guest.balloonedBytes) },
   { title: 'PENDING', align: 'right', text: guest => size(guest.pendingBytes) },
   { title: 'RESIDENT', align: 'right', text: guest => size(guest.residentBytes) },
-  { title: 'LAST ERROR', text: guest => guest.lastError ?? '-' },
 ];
+
+export const errorColumn: Column<GuestStatus> = {
+  title: 'LAST ERROR',
+  text: guest => guest.lastError ?? '-',
+};
 
 function describeGuest(guest: GuestStatus, style: Style): string {
   const { counters, hint } = guest;

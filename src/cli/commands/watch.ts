@@ -1,0 +1,141 @@
+/** `aerostat watch`: guests as they change, drawn over and over on a terminal, or line by line for programs. */
+import { Command } from 'commander';
+import type { GuestStatus } from '../../daemon/control.ts';
+import { AerostatError } from '../../sys/error.ts';
+import { renderChart, type Series } from '../chart.ts';
+import { type CliContext, printJson, printLine, sleep } from '../context.ts';
+import { type CommonChoice, connect, durationOption, withJson } from '../options.ts';
+import { Screen } from '../screen.ts';
+import { type Style, styleOf } from '../style.ts';
+import { type Column, renderBar, renderTable } from '../table.ts';
+import { UsageError } from '../usage.ts';
+import { errorColumn, guestColumns } from './status.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat watch                        all guests, every second
+  aerostat watch vm1 --interval 200ms   one guest, with a chart
+  aerostat watch --json                 one line of {"timeMs": ..., "guests": [...]} a second
+
+Ctrl-C ends it.`;
+
+/** Faster is more than a terminal shows and more than a daemon should be asked. */
+const INTERVAL_MS_MIN = 50;
+/** As many points as the widest terminal has columns. */
+const HISTORY_MAX = 512;
+const BAR_WIDTH = 24;
+const CHART_ROWS = 10;
+
+interface WatchChoice extends CommonChoice {
+  readonly interval: number;
+}
+
+type Show = (guests: readonly GuestStatus[]) => void;
+
+export function watchCommand(context: CliContext): Command {
+  return withJson(new Command('watch'))
+    .description('show guests as they change')
+    .argument('[guest]', 'only this guest')
+    .addOption(durationOption('--interval <duration>', 'how often to look').default(1000, '1s'))
+    .addHelpText('after', EXAMPLES)
+    .action(async (name: string | undefined, choice: WatchChoice) => {
+      if (choice.interval < INTERVAL_MS_MIN) {
+        throw new UsageError(`the shortest interval is ${INTERVAL_MS_MIN}ms`);
+      }
+      const control = connect(context, choice);
+      const look = async () => (name === undefined ? control.guests() : [await control.guest(name)]);
+      const { stdout, env, interrupt } = context;
+      if (stdout.isTTY && !choice.json) {
+        await watchScreen(context, look, name, choice.interval);
+        return;
+      }
+      const columns = [...guestColumns(styleOf(stdout, env)), errorColumn];
+      const show: Show = choice.json
+        ? guests => printJson(stdout, { timeMs: Date.now(), guests })
+        : guests => printLine(stdout, `${renderTable(columns, guests).join('\n')}\n`);
+      for (;;) {
+        show(await look());
+        await sleep(choice.interval, interrupt);
+      }
+    });
+}
+
+/** A daemon that goes away while somebody looks is said to be gone, and shown again when it is back. */
+async function watchScreen(
+  context: CliContext,
+  look: () => Promise<readonly GuestStatus[]>,
+  name: string | undefined,
+  intervalMs: number,
+): Promise<void> {
+  const { stdout, env, interrupt } = context;
+  const style = styleOf(stdout, env);
+  const history: GuestStatus[] = [];
+  let guests = await look();
+  let lines: string[] = [];
+  const screen = new Screen(stdout);
+  try {
+    for (;;) {
+      if (name !== undefined) history.push(guests[0]);
+      if (history.length > HISTORY_MAX) history.shift();
+      lines = frame(guests, history, screen, style);
+      screen.draw(lines);
+      for (let lost = true; lost; ) {
+        await sleep(intervalMs, interrupt);
+        try {
+          guests = await look();
+          lost = false;
+        } catch (error) {
+          if (!(error instanceof AerostatError)) throw error;
+          screen.draw([...lines, '', style.red(error.message)]);
+        }
+      }
+    }
+  } finally {
+    screen.close();
+    // The second screen is gone with all that was on it; leave the newest state to be read.
+    if (lines.length > 0) printLine(stdout, lines.join('\n'));
+  }
+}
+
+function frame(
+  guests: readonly GuestStatus[],
+  history: readonly GuestStatus[],
+  { columns, rows }: Screen,
+  style: Style,
+): string[] {
+  const table = renderTable([...guestColumns(style), barColumn(style)], guests);
+  const legend = `${style.blue('█')} resident  ${style.yellow('▒')} pending  ${style.green('░')} balloon`;
+  const lines = [...table, '', legend];
+  const errors = guests.filter(guest => guest.lastError !== null);
+  if (errors.length > 0)
+    lines.push('', ...errors.map(guest => style.red(`${guest.name}: ${guest.lastError}`)));
+  const height = Math.min(CHART_ROWS, rows - lines.length - 3);
+  if (history.length > 1 && height > 2) {
+    const colours = style.bold('x') !== 'x';
+    lines.push('', ...renderChart(seriesOf(history), { width: columns, height, colours }));
+  }
+  return lines;
+}
+
+const seriesOf = (history: readonly GuestStatus[]): Series[] => [
+  { label: 'resident', colour: 'blue', values: history.map(guest => guest.residentBytes ?? 0) },
+  { label: 'balloon', colour: 'green', values: history.map(guest => guest.balloonedBytes) },
+];
+
+const barColumn = (style: Style): Column<GuestStatus> => ({
+  title: 'USE'.padEnd(BAR_WIDTH),
+  text: () => ' '.repeat(BAR_WIDTH),
+  paint: (blank, { memoryBytes, residentBytes, pendingBytes, balloonedBytes }) => {
+    if (memoryBytes === null || memoryBytes === 0) return blank;
+    // Pending pages are given away and still resident; they are shown once, as what they are about to be.
+    const resident = Math.max(0, (residentBytes ?? 0) - pendingBytes);
+    return renderBar(
+      [
+        { character: '█', share: resident / memoryBytes, paint: style.blue },
+        { character: '▒', share: pendingBytes / memoryBytes, paint: style.yellow },
+        { character: '░', share: (balloonedBytes - pendingBytes) / memoryBytes, paint: style.green },
+      ],
+      BAR_WIDTH,
+    );
+  },
+});

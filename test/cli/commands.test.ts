@@ -1,0 +1,391 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { EXIT } from '../../src/cli/usage.ts';
+import { parseAddress } from '../../src/server/address.ts';
+import { type ApiServer, serveApi } from '../../src/server/listen.ts';
+import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
+import { run, type Session, start, type Terminal } from './terminal.ts';
+
+let directory: string;
+let api: string;
+let control: FakeControl;
+let server: ApiServer;
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  api = join(directory, 'api.sock');
+  control = new FakeControl(
+    guestStatus('vm1', { targetBytes: GIB, actualBytes: GIB, balloonedBytes: GIB, pendingBytes: 64 * MIB }),
+    guestStatus('build-runner', {
+      connected: false,
+      memoryBytes: null,
+      actualBytes: null,
+      residentBytes: null,
+      lastError: 'the front-end vanished',
+    }),
+  );
+  server = await serveApi(control, { version: '0', address: parseAddress(api) });
+});
+
+afterEach(async () => {
+  await server.close();
+  rmSync(directory, { recursive: true });
+});
+
+const aerostat = (words: string, terminal: Terminal = {}) =>
+  run(words.split(' '), { ...terminal, env: { AEROSTAT_API: api, ...terminal.env } });
+
+const cursorIsShown = ({ stderr: { text } }: Session) =>
+  text.lastIndexOf('\u001b[?25h') > text.lastIndexOf('\u001b[?25l');
+
+describe('aerostat status', () => {
+  test('prints a table of all guests', async () => {
+    expect(await aerostat('status')).toEqual({
+      code: EXIT.ok,
+      err: '',
+      out: [
+        'GUEST         STATE      MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
+        'vm1           connected      4G      1G       1G      64M      1.5G  -',
+        'build-runner  waiting         -       0        0        0         -  the front-end vanished',
+        '',
+      ].join('\n'),
+    });
+  });
+
+  test('prints one guest in full', async () => {
+    const { code, out } = await aerostat('status vm1');
+    expect(code).toBe(EXIT.ok);
+    expect(out).toMatchInlineSnapshot(`
+      "vm1: connected
+        memory      4G
+        target      1G
+        balloon     1G (the guest says 1G)
+        pending     64M
+        resident    1.5G
+        given back  8M by inflating, 4M by reporting
+        discard     after-ack, 2,048 pages in 12 punches
+        hints       idle, 0 in 0 ranges
+        profile     virtio
+        features    must-tell-host stats-vq free-page-hint
+        socket      /run/user/1000/vm1
+        refused     nothing
+        last error  -
+      "
+    `);
+  });
+
+  test('prints for programs exactly what the daemon says', async () => {
+    const { out } = await aerostat('status --json');
+    expect(out.endsWith('}\n')).toBe(true);
+    expect(JSON.parse(out)).toEqual({ guests: await control.guests() });
+    expect(JSON.parse((await aerostat('status vm1 --json')).out)).toEqual({
+      guests: [await control.guest('vm1')],
+    });
+  });
+
+  test('says when there is no guest', async () => {
+    control.known.clear();
+    expect((await aerostat('status')).out).toBe('The daemon runs, but serves no guest.\n');
+  });
+
+  test('colours a terminal, and no pipe, and none who asked for none', async () => {
+    const sequence = '\u001b[';
+    expect((await aerostat('status', { columns: 100 })).out).toContain(sequence);
+    expect((await aerostat('status')).out).not.toContain(sequence);
+    expect((await aerostat('status', { columns: 100, env: { NO_COLOR: '1' } })).out).not.toContain(sequence);
+    expect((await aerostat('status', { columns: 100, env: { TERM: 'dumb' } })).out).not.toContain(sequence);
+  });
+
+  test('finds the daemon by --api before the environment', async () => {
+    const { code } = await aerostat(`status --api ${api}`, { env: { AEROSTAT_API: '/nowhere/api.sock' } });
+    expect(code).toBe(EXIT.ok);
+  });
+});
+
+describe('aerostat set', () => {
+  test('asks for a balloon and returns at once', async () => {
+    expect(await aerostat('set vm1 --balloon 2G')).toEqual({
+      code: EXIT.ok,
+      out: 'vm1: balloon 2G asked for\n',
+      err: '',
+    });
+    expect(control.calls).toEqual([['setTarget', 'vm1', 2 * GIB]]);
+  });
+
+  test('reckons the balloon from what the guest should keep', async () => {
+    await aerostat('set vm1 --memory 1.5G');
+    expect(control.calls).toEqual([['setTarget', 'vm1', 2.5 * GIB]]);
+  });
+
+  test('keeps a target for a guest that is not connected, but cannot reckon with its memory', async () => {
+    expect((await aerostat('set build-runner --balloon 1G')).out).toMatch(/kept for when the guest connects/);
+    const { code, err } = await aerostat('set build-runner --memory 1G');
+    expect(code).toBe(EXIT.guestState);
+    expect(err).toMatch(/give --balloon instead/);
+  });
+
+  test('with --wait returns when the target is reached and nothing is pending', async () => {
+    control.change('vm1', { pendingBytes: 0 });
+    control.follow = guest => ({ ...guest, actualBytes: guest.targetBytes, pendingBytes: MIB });
+    const waiting = aerostat('set vm1 --balloon 2G --wait');
+    await expect.poll(() => control.calls.length).toBe(1);
+    control.change('vm1', { pendingBytes: 0 });
+    const { code, out } = await waiting;
+    expect(code).toBe(EXIT.ok);
+    expect(out).toMatch(/^vm1: balloon 2G reached in \d/);
+  });
+
+  test('with --wait says how far it came when the time is up', async () => {
+    control.follow = guest => ({ ...guest, actualBytes: 1.25 * GIB, pendingBytes: 8 * MIB });
+    const { code, out, err } = await aerostat('set vm1 --balloon 2G --wait --timeout 20ms');
+    expect(code).toBe(EXIT.notReached);
+    expect(out).toBe('');
+    expect(err).toMatch(/holds 1\.25G of 2G after \d+ms, 8M not yet back.*no more memory to give.*--timeout/);
+  });
+
+  test('with --wait says when somebody else sets another target', async () => {
+    control.follow = guest => ({ ...guest, targetBytes: 0 });
+    const { code, err } = await aerostat('set vm1 --balloon 2G --wait');
+    expect(code).toBe(EXIT.notReached);
+    expect(err).toMatch(/somebody else set the target of vm1 to 0/);
+  });
+
+  test('with --wait and --json says both in one object', async () => {
+    control.change('vm1', { pendingBytes: 0 });
+    const reached = await aerostat('set vm1 --balloon 2G --wait --json');
+    expect(JSON.parse(reached.out)).toMatchObject({ guest: { targetBytes: 2 * GIB }, reached: true });
+    control.follow = guest => ({ ...guest, actualBytes: 0 });
+    const missed = await aerostat('set vm1 --balloon 3G --wait --timeout 1ms --json');
+    expect(missed.code).toBe(EXIT.notReached);
+    expect(JSON.parse(missed.out)).toMatchObject({ guest: { actualBytes: 0 }, reached: false });
+  });
+
+  test('draws a bar on a terminal, on standard error, and leaves it behind clean', async () => {
+    control.change('vm1', { pendingBytes: 0 });
+    control.follow = guest => ({ ...guest, actualBytes: 1.5 * GIB });
+    const session = start(['set', 'vm1', '--balloon', '2G', '--wait'], {
+      columns: 100,
+      env: { AEROSTAT_API: api },
+    });
+    await expect.poll(() => session.stderr.text).toContain('1.5G of 2G');
+    control.change('vm1', { actualBytes: 2 * GIB });
+    expect(await session.ended).toBe(EXIT.ok);
+    expect(session.stdout.text).not.toContain('of 2G');
+    expect(cursorIsShown(session)).toBe(true);
+  });
+
+  test('ends with 130 on Ctrl-C, with the cursor back', async () => {
+    control.follow = guest => ({ ...guest, actualBytes: 0 });
+    const session = start(['set', 'vm1', '--balloon', '2G', '--wait'], {
+      columns: 100,
+      env: { AEROSTAT_API: api },
+    });
+    await expect.poll(() => session.stderr.text).toContain('of 2G');
+    session.interrupt();
+    expect(await session.ended).toBe(EXIT.interrupted);
+    expect(cursorIsShown(session)).toBe(true);
+  });
+
+  test('changes how the guest is served without a target', async () => {
+    expect(await aerostat('set vm1 --discard before-ack --poll-interval 5s')).toMatchObject({
+      code: EXIT.ok,
+    });
+    expect(control.calls).toEqual([
+      ['setDiscard', 'vm1', 'before-ack'],
+      ['setPollInterval', 'vm1', 5000],
+    ]);
+  });
+
+  test.each([
+    ['set vm1', /give --balloon SIZE or --memory SIZE/],
+    ['set vm1 --wait --discard none', /--wait waits for a target/],
+    ['set vm1 --balloon 2G --memory 1G', /cannot be used with/],
+    ['set vm1 --balloon lots', /is not a size.*512M/],
+    ['set vm1 --balloon 2', /was 2M meant/],
+    ['set vm1 --memory 8G', /vm1 has 4G in all/],
+    ['set vm1 --balloon 1G --timeout 5', /is not a duration/],
+    ['set vm1 --discard later', /Allowed choices are auto/],
+    ['set', /missing required argument 'guest'/],
+  ])('%s is refused before anything is changed', async (words, why) => {
+    const { code, err } = await aerostat(words);
+    expect(code).toBe(EXIT.usage);
+    expect(err).toMatch(why);
+    expect(control.calls).toEqual([]);
+  });
+});
+
+describe('aerostat stats', () => {
+  test('prints what the guest said, and leaves out what it did not', async () => {
+    const { out } = await aerostat('stats vm1');
+    expect(out).toMatchInlineSnapshot(`
+      "vm1: 1.5s ago
+        total              4G
+        free               3G
+        available          3.5G
+        cache              200M
+        swapped in         0
+        swapped out        0
+        major faults       31
+        minor faults       123,456
+        killed for memory  0
+      "
+    `);
+  });
+
+  test('asks the guest when it is to be fresh', async () => {
+    await aerostat('stats vm1 --fresh --timeout 500ms');
+    expect(control.calls).toEqual([['statistics', 'vm1', { freshMs: 0, timeoutMs: 500 }]]);
+  });
+
+  test('says when there are none yet', async () => {
+    control.sample = { ...(control.sample as NonNullable<typeof control.sample>), ageMs: null };
+    expect((await aerostat('stats vm1')).out).toMatch(/no statistics yet.*--fresh/);
+  });
+
+  test('prints JSON', async () => {
+    expect(JSON.parse((await aerostat('stats vm1 --json')).out)).toEqual(control.sample);
+  });
+
+  test('ends with 6 for a guest that has none', async () => {
+    control.sample = null;
+    expect(await aerostat('stats vm1')).toMatchObject({
+      code: EXIT.guestState,
+      err: 'aerostat: vm1 has no statistics queue\n',
+    });
+  });
+});
+
+describe('aerostat hint', () => {
+  test('steers a session and says how it is', async () => {
+    expect((await aerostat('hint vm1')).out).toBe('vm1: idle, 0 in 0 ranges\n');
+    expect((await aerostat('hint vm1 start')).out).toBe(
+      'vm1: running (session 0x80000000), 3G in 768 ranges\n',
+    );
+    expect(JSON.parse((await aerostat('hint vm1 done --json')).out)).toMatchObject({ state: 'done' });
+    expect(control.calls).toEqual([
+      ['hint', 'vm1', 'start'],
+      ['hint', 'vm1', 'done'],
+    ]);
+  });
+
+  test('refuses what is no action', async () => {
+    expect(await aerostat('hint vm1 pause')).toMatchObject({ code: EXIT.usage });
+  });
+});
+
+describe('aerostat watch', () => {
+  test('prints a line of JSON at each interval until it is stopped', async () => {
+    const session = start(['watch', '--json', '--interval', '50ms'], { env: { AEROSTAT_API: api } });
+    await expect.poll(() => session.stdout.text.split('\n').length).toBeGreaterThan(2);
+    session.interrupt();
+    expect(await session.ended).toBe(EXIT.interrupted);
+    for (const line of session.stdout.text.trim().split('\n')) {
+      expect(JSON.parse(line)).toMatchObject({ timeMs: expect.any(Number), guests: [{ name: 'vm1' }, {}] });
+    }
+  });
+
+  test('draws bars on a terminal, and leaves the last state behind when it is stopped', async () => {
+    const session = start(['watch', 'vm1', '--interval', '50ms'], {
+      columns: 120,
+      env: { AEROSTAT_API: api, NO_COLOR: '1' },
+    });
+    await expect.poll(() => session.stdout.text).toContain('┼');
+    session.interrupt();
+    expect(await session.ended).toBe(EXIT.interrupted);
+    const [drawn, left] = session.stdout.text.split('\u001b[?1049l');
+    expect(drawn.startsWith('\u001b[?1049h\u001b[?25l')).toBe(true);
+    // 1.5 of 4 GiB resident, 64 MiB of it pending, and 1 GiB less those 64 MiB away: of 24 cells.
+    expect(left).toContain('█████████▒░░░░░░');
+    expect(left).not.toContain('\u001b');
+  });
+
+  test('says that the daemon is lost and goes on when it is back', async () => {
+    const session = start(['watch', '--interval', '50ms'], { columns: 120, env: { AEROSTAT_API: api } });
+    await expect.poll(() => session.stdout.text).toContain('vm1');
+    await server.close();
+    await expect.poll(() => session.stdout.text).toContain('no daemon listens');
+    server = await serveApi(control, { version: '0', address: parseAddress(api) });
+    control.change('vm1', { name: 'vm1', targetBytes: 3 * GIB });
+    await expect.poll(() => session.stdout.text).toContain('3G');
+    session.interrupt('SIGTERM');
+    expect(await session.ended).toBe(EXIT.terminated);
+  });
+
+  test('refuses to look more often than makes sense', async () => {
+    expect(await aerostat('watch --interval 1ms')).toMatchObject({ code: EXIT.usage });
+  });
+});
+
+describe('what goes wrong', () => {
+  test.each(['status', 'set vm1 --balloon 1G', 'stats vm1', 'hint vm1', 'watch'])(
+    '%s ends with 3 when no daemon is there, and says how to start one',
+    async words => {
+      const { code, err, out } = await aerostat(words, { env: { AEROSTAT_API: join(directory, 'none') } });
+      expect(code).toBe(EXIT.unreachable);
+      expect(err).toMatch(/^aerostat: no daemon listens at .*aerostat device --socket-path.*--api.*\n$/);
+      expect(out).toBe('');
+    },
+  );
+
+  test.each([
+    'status vm9',
+    'set vm9 --balloon 1G',
+    'set vm9 --memory 1G',
+    'stats vm9',
+    'hint vm9',
+    'watch vm9',
+  ])('%s ends with 5: nobody has this name', async words => {
+    expect(await aerostat(words)).toEqual({
+      code: EXIT.unknownGuest,
+      err: 'aerostat: no guest is called vm9; known: vm1, build-runner\n',
+      out: '',
+    });
+  });
+
+  test('an address that is none is a matter of usage', async () => {
+    expect(await aerostat('status --api localhost')).toMatchObject({
+      code: EXIT.usage,
+      err: expect.stringMatching(/not an API address/),
+    });
+  });
+
+  test('where it failed is told only when asked', async () => {
+    const none = join(directory, 'none');
+    expect((await aerostat(`status --api ${none}`)).err).not.toContain('    at ');
+    expect((await aerostat(`status --api ${none} --verbose`)).err).toMatch(/caused by.*ENOENT/s);
+    expect((await aerostat(`status --api ${none}`, { env: { AEROSTAT_DEBUG: '1' } })).err).toContain(
+      '    at ',
+    );
+  });
+
+  test('a command that is none gets help', async () => {
+    const { code, err } = await aerostat('inflate');
+    expect(code).toBe(EXIT.usage);
+    expect(err).toMatch(/unknown command 'inflate'/);
+  });
+
+  test('no command at all gets the whole help, as an error', async () => {
+    const { code, err } = await run([]);
+    expect(code).toBe(EXIT.usage);
+    expect(err).toMatch(/Usage: aerostat/);
+  });
+});
+
+describe('help', () => {
+  test('says which commands and exit codes there are', async () => {
+    const { code, out } = await run(['--help']);
+    expect(code).toBe(EXIT.ok);
+    for (const command of ['device', 'status', 'set', 'stats', 'hint', 'watch']) {
+      expect(out).toMatch(new RegExp(`^  ${command} `, 'm'));
+    }
+    expect(out).toMatch(/^ +4 {2}the target was not reached in time$/m);
+  });
+
+  test.each(['device', 'status', 'set', 'stats', 'hint', 'watch'])('of %s has examples', async command => {
+    const { code, out } = await run([command, '--help']);
+    expect(code).toBe(EXIT.ok);
+    expect(out).toMatch(new RegExp(`Examples:\n  aerostat ${command} `));
+  });
+});
