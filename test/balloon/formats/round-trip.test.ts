@@ -53,6 +53,12 @@ function throughLists(
     expect(pages).toBeGreaterThan(0);
     expect(list.listBytes).toBeLessThanOrEqual(limits.bytesMax);
     expect(list.extentCount).toBeLessThanOrEqual(limits.extentsMax);
+    // Out-bufs begin behind the first byte and none is empty.
+    const cuts = [...list.cuts.subarray(0, list.cutCount)];
+    for (const [index, cut] of cuts.entries()) {
+      expect(cut).toBeGreaterThan(index === 0 ? start : cuts[index - 1]);
+      expect(cut).toBeLessThan(list.length);
+    }
     named += pages;
     format.decode(list, result);
   }
