@@ -177,6 +177,8 @@ function makePlace({ memoryBytes, sharedMemory }: QemuOptions): Place {
   const memoryFd = sharedMemory ? createMemfd({ name: 'qemu-guest', size: memoryBytes }) : undefined;
   try {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-qemu-'));
+    if (directories.size === 0) process.once('exit', removeDirectoriesAtExit);
+    directories.add(directory);
     return { directory, qmpPath: join(directory, 'qmp'), memoryFd };
   } catch (error) {
     memoryFd?.close();
@@ -186,7 +188,19 @@ function makePlace({ memoryBytes, sharedMemory }: QemuOptions): Place {
 
 function release({ directory, memoryFd }: Place): void {
   memoryFd?.close();
+  removeDirectory(directory);
+}
+
+const directories = new Set<string>();
+
+function removeDirectory(directory: string): void {
   rmSync(directory, { recursive: true, force: true });
+  directories.delete(directory);
+  if (directories.size === 0) process.off('exit', removeDirectoriesAtExit);
+}
+
+function removeDirectoriesAtExit(): void {
+  for (const directory of directories) removeDirectory(directory);
 }
 
 function ownArguments({ machine, memoryBytes, sharedMemory }: QemuOptions, { qmpPath }: Place): string[] {
