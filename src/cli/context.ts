@@ -3,17 +3,19 @@
  * it is handed in, so that a test runs a command in its own process and sees what a person would.
  */
 import { once } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { StartDaemon } from '../daemon/options.ts';
 import { InterruptedError } from './usage.ts';
 
-export type Output = NodeJS.WritableStream & {
+export type Output = Writable & {
   readonly isTTY?: boolean;
   readonly columns?: number;
   readonly rows?: number;
 };
 
 export interface CliContext {
+  readonly stdin: Readable;
   readonly stdout: Output;
   readonly stderr: Output;
   readonly env: Readonly<Record<string, string | undefined>>;

@@ -1,11 +1,12 @@
-/** The daemon's log on standard error: one line a record, for people or as JSON for programs. */
+/**
+ * The daemon's log on standard error: one line a record, for people or as JSON for programs. Loaded only by
+ * commands that have one.
+ */
 import { pino } from 'pino';
 import type { LogLevel, LogRecord } from '../daemon/options.ts';
 import type { Output } from './context.ts';
+import type { LogFormat } from './options.ts';
 import { type Style, styleOf } from './style.ts';
-
-export const LOG_FORMATS = ['human', 'json'] as const;
-export type LogFormat = (typeof LOG_FORMATS)[number];
 
 export interface LogOptions {
   readonly output: Output;

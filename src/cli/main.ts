@@ -21,6 +21,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 
 // The streams of a process carry their terminal's size only when it has one, which TypeScript's types hide.
 const code = await runCli(process.argv.slice(2), {
+  stdin: process.stdin,
   stdout: process.stdout as Output,
   stderr: process.stderr as Output,
   env: process.env,

@@ -1,6 +1,7 @@
 /** Options that several commands share, and how their words become values. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Control } from '../daemon/control.ts';
+import { LOG_LEVELS, type LogLevel } from '../daemon/options.ts';
 import { resolveAddress } from '../server/address.ts';
 import { RemoteControl } from '../server/client.ts';
 import { readToken } from '../server/token.ts';
@@ -8,6 +9,15 @@ import { AerostatError } from '../sys/error.ts';
 import type { CliContext } from './context.ts';
 import { parseDuration } from './duration.ts';
 import { parsePages } from './size.ts';
+
+export const LOG_FORMATS = ['human', 'json'] as const;
+export type LogFormat = (typeof LOG_FORMATS)[number];
+
+export interface LogChoice {
+  readonly logLevel: LogLevel;
+  readonly logFormat: LogFormat;
+  readonly logJson?: boolean;
+}
 
 export interface ApiChoice {
   readonly api?: string;
@@ -24,6 +34,14 @@ export function withApi(command: Command): Command {
     .option('--api <address>', 'where the API is: PATH, HOST:PORT or http://HOST:PORT (env: AEROSTAT_API)')
     .option('--token-file <path>', 'file with the token, needed over TCP (env: AEROSTAT_TOKEN)')
     .option('--verbose', 'when something fails, say where (env: AEROSTAT_DEBUG)');
+}
+
+/** `--log-level`, `--log-format` and `--log-json`. */
+export function withLog(command: Command, level: LogLevel): Command {
+  return command
+    .addOption(new Option('--log-level <level>', 'least serious to log').choices(LOG_LEVELS).default(level))
+    .addOption(new Option('--log-format <format>', 'how to log').choices(LOG_FORMATS).default('human'))
+    .option('--log-json', 'the same as --log-format json');
 }
 
 export function withJson(command: Command): Command {

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { AerostatError } from '../sys/error.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { hintCommand } from './commands/hint.ts';
+import { runCommand } from './commands/run.ts';
 import { setCommand } from './commands/set.ts';
 import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
@@ -61,7 +62,15 @@ function program(context: CliContext): Command {
     .helpCommand(false)
     .showHelpAfterError('(see --help)')
     .addHelpText('after', HELP);
-  const commands = [deviceCommand, statusCommand, setCommand, statsCommand, hintCommand, watchCommand];
+  const commands = [
+    deviceCommand,
+    statusCommand,
+    setCommand,
+    statsCommand,
+    hintCommand,
+    watchCommand,
+    runCommand,
+  ];
   for (const command of commands) root.addCommand(command(context));
   for (const command of [root, ...root.commands]) tame(command, context);
   return root;

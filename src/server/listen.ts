@@ -70,6 +70,8 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
     api.close();
     throw error;
   }
+  // A connection that cannot be accepted, for want of descriptors say, is no reason to end.
+  server.on('error', error => options.onError?.(error, 'a connection'));
   return {
     address: boundAddress(server, address),
     close: () =>

@@ -1,5 +1,5 @@
 /** A command line run in this process, with what a person would see of it. */
-import { Writable } from 'node:stream';
+import { Readable, Writable } from 'node:stream';
 import type { CliContext, Output } from '../../src/cli/context.ts';
 import { runCli } from '../../src/cli/program.ts';
 import { InterruptedError } from '../../src/cli/usage.ts';
@@ -57,6 +57,7 @@ export function start(
   const stderr = new Captured(columns);
   const stop = new AbortController();
   const context: CliContext = {
+    stdin: Readable.from([]),
     stdout: stdout as unknown as Output,
     stderr: stderr as unknown as Output,
     env,

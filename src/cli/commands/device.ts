@@ -5,14 +5,10 @@
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, profile } from '../../balloon/profiles.ts';
 import { DISCARD_MODES } from '../../daemon/control.ts';
-import { type Daemon, LOG_LEVELS, type LogLevel } from '../../daemon/options.ts';
-import { type ApiAddress, formatAddress, resolveAddress } from '../../server/address.ts';
-import type { ApiServer } from '../../server/listen.ts';
-import { readToken } from '../../server/token.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { type GuestChoice, guestOptions, parseFd } from '../guest-options.ts';
-import { LOG_FORMATS, type Log, type LogFormat } from '../log.ts';
-import { type ApiChoice, durationOption, sizeOption, value, withApi } from '../options.ts';
+import { durationOption, sizeOption, value, withApi, withLog } from '../options.ts';
+import { type ServeChoice, withDaemon } from '../serve.ts';
 
 const EXAMPLES = `
 Examples:
@@ -22,12 +18,7 @@ Examples:
 
 SIGTERM and SIGINT give everything pending back to the host and end the daemon with code 0.`;
 
-interface DeviceChoice extends GuestChoice, ApiChoice {
-  readonly apiRemote?: boolean;
-  readonly logLevel: LogLevel;
-  readonly logFormat: LogFormat;
-  readonly logJson?: boolean;
-}
+type DeviceChoice = GuestChoice & ServeChoice;
 
 export function deviceCommand(context: CliContext): Command {
   const each = (value: string, before: readonly string[] = []) => [...before, value];
@@ -36,7 +27,7 @@ export function deviceCommand(context: CliContext): Command {
     ...value.split(',').filter(Boolean),
   ];
   const descriptor = value(parseFd);
-  return withApi(new Command('device'))
+  return withLog(withApi(new Command('device')), 'info')
     .description('serve balloon devices to virtual machines, over vhost-user')
     .option('--socket-path <path>', "where a guest's front-end connects; once for each guest", each)
     .addOption(
@@ -62,9 +53,6 @@ export function deviceCommand(context: CliContext): Command {
       ),
     )
     .option('--api-remote', 'let --api be an address that other machines can reach')
-    .addOption(new Option('--log-level <level>', 'least serious to log').choices(LOG_LEVELS).default('info'))
-    .addOption(new Option('--log-format <format>', 'how to log').choices(LOG_FORMATS).default('human'))
-    .option('--log-json', 'the same as --log-format json')
     .option('--print-capabilities', 'print what this program can do, as JSON, and end')
     .addHelpText('after', EXAMPLES)
     .action((choice: DeviceChoice) => runDevice(context, choice));
@@ -77,41 +65,8 @@ export function printCapabilities(context: CliContext): void {
 }
 
 async function runDevice(context: CliContext, choice: DeviceChoice): Promise<void> {
-  const guests = guestOptions(choice);
-  const address = resolveAddress(choice.api, context.env);
-  const token = readToken(choice.tokenFile, context.env);
-  const { createLog } = await import('../log.ts');
-  const log = createLog({
-    output: context.stderr,
-    env: context.env,
-    format: choice.logJson ? 'json' : choice.logFormat,
-    level: choice.logLevel,
-  });
-  const daemon = await context.startDaemon({ guests, log });
-  try {
-    const api = await startApi(daemon, address, token, choice.apiRemote ?? false, log);
-    log({ level: 'info', message: `API on ${formatAddress(api.address)}` });
+  await withDaemon(context, choice, guestOptions(choice), async ({ log }) => {
     const signal = await interrupted(context.interrupt);
     log({ level: 'info', message: `ending for ${signal}` });
-    await api.close();
-  } finally {
-    await daemon.close();
-  }
-}
-
-async function startApi(
-  daemon: Daemon,
-  address: ApiAddress,
-  token: string | undefined,
-  allowRemote: boolean,
-  log: Log,
-): Promise<ApiServer> {
-  const { serveApi } = await import('../../server/listen.ts');
-  return serveApi(daemon.control, {
-    address,
-    token,
-    allowRemote,
-    version: daemon.version,
-    onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
   });
 }
