@@ -26,6 +26,9 @@ export function stateToVringBase(features: bigint, state: QueueState): number {
 export function stateFromVringBase(memory: GuestMemory, config: QueueConfig, base: number): QueueState {
   checkConfig(config);
   checkMemory(config, memory);
+  if (!Number.isInteger(base) || base < 0 || base > 0xffff_ffff) {
+    throw new VirtqueueError(`base ${base} is no 32-bit number`);
+  }
   if (hasFeature(config.features, RING_PACKED)) {
     const state = { nextAvail: base % 2 ** 16, nextUsed: Math.floor(base / 2 ** 16) };
     for (const position of [state.nextAvail, state.nextUsed]) {
