@@ -9,16 +9,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { LinuxGuest } from '../linux-guest.ts';
 import { type ProcessExit, ProcessGroup } from '../process-group.ts';
-import { CommandChannel, type CommandResult } from './channel.ts';
-import {
-  bootAdvice,
-  GuestBootError,
-  GuestCommandError,
-  GuestEndedError,
-  GuestTimeoutError,
-  panicLine,
-} from './errors.ts';
+import { CommandChannel } from './channel.ts';
+import { bootAdvice, GuestBootError, GuestEndedError, panicLine } from './errors.ts';
 import { BALLOON_MODULE, SHELL_TERMINAL } from './init.ts';
 import { initramfs } from './initramfs.ts';
 import { findUmlKernel, withFixedLayout } from './kernel.ts';
@@ -48,23 +42,15 @@ export interface GuestExit extends ProcessExit {
   readonly panic: string | undefined;
 }
 
-export interface RunOptions {
-  /** Default: a minute. Infinity is allowed. */
-  readonly timeoutMs?: number;
-}
-
 /** virtio_ids.h: a memory balloon. */
 const VIRTIO_ID_BALLOON = 5;
 /** With 80 MiB the first process cannot fork; the rest is for commands. */
 const MEMORY_BYTES_MIN = 128 * 2 ** 20;
 const CONSOLE_CHARACTERS_MAX = 256 * 1024;
 const BOOT_TIMEOUT_MS = 60_000;
-const RUN_TIMEOUT_MS = 60_000;
 const POWER_OFF_TIMEOUT_MS = 5_000;
 /** A kernel that panicked ends by itself within this time, else it is ended. */
 const PANIC_GRACE_MS = 2_000;
-/** setTimeout's limit; longer means never. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** The kernel's parser cuts its command line at blanks, and a device's description at colons. */
 function checkSocket(path: string): string {
@@ -101,27 +87,23 @@ function kernelCommandLine(options: UmlGuestOptions, initrd: string, umlDirector
   ];
 }
 
-const numberTable = (text: string, pattern: RegExp, unit: (suffix: string) => number) =>
-  Object.fromEntries(
-    [...text.matchAll(pattern)].map(([, name, value, suffix]) => [name, Number(value) * unit(suffix ?? '')]),
-  );
-
-export class UmlGuest {
-  readonly memoryBytes: number;
+export class UmlGuest extends LinuxGuest {
+  override readonly memoryBytes: number;
+  protected override readonly channel: CommandChannel;
   /** Settles when the kernel and all its processes are gone; never rejects. */
   readonly exited: Promise<GuestExit>;
   readonly #group: ProcessGroup;
-  readonly #channel: CommandChannel;
   readonly #terminal: Duplex;
   #console = '';
   #panicTimer: NodeJS.Timeout | undefined;
   #shuttingDown = false;
 
   private constructor(group: ProcessGroup, { memoryBytes, signal }: UmlGuestOptions) {
+    super();
     this.memoryBytes = memoryBytes;
     this.#group = group;
     const { stdout, stderr, stdio } = group.leader;
-    this.#channel = new CommandChannel(stdio[3] as Duplex);
+    this.channel = new CommandChannel(stdio[3] as Duplex);
     this.#terminal = stdio[4] as Duplex;
     this.#terminal.on('error', () => {});
     const closed = once(group.leader, 'close');
@@ -137,7 +119,7 @@ export class UmlGuest {
       signal?.removeEventListener('abort', kill);
       clearTimeout(this.#panicTimer);
       const panic = panicLine(this.#console);
-      this.#channel.fail(new GuestEndedError(this.#epitaph(exit, panic), this.consoleTail));
+      this.channel.fail(new GuestEndedError(this.#epitaph(exit, panic), this.consoleTail));
       this.#terminal.destroy();
       return { ...exit, panic };
     });
@@ -185,54 +167,8 @@ export class UmlGuest {
     return this.#group.pid;
   }
 
-  /** The last of what the kernel wrote to its console. */
-  get consoleTail(): string {
+  override get consoleTail(): string {
     return this.#console;
-  }
-
-  /**
-   * Runs a script in the guest's shell (busybox), in a session of its own, with an empty standard input.
-   * Several may run at once. It ends when nothing holds its output open any more: what shall go on in the
-   * background needs `>/dev/null 2>&1 &`.
-   * @throws GuestTimeoutError after `timeoutMs`; the script and all it started are killed
-   * @throws GuestEndedError when the guest ends meanwhile
-   * @throws GuestCommandError for a script that is too long, or output beyond 64 MiB
-   */
-  async run(script: string, { timeoutMs = RUN_TIMEOUT_MS }: RunOptions = {}): Promise<CommandResult> {
-    const { id, result } = this.#channel.start(script);
-    if (timeoutMs > TIMER_MS_MAX) return result;
-    const timer = setTimeout(() => {
-      const what = `a command of the guest took longer than ${timeoutMs} ms: ${script}`;
-      this.#channel.abandon(id, new GuestTimeoutError(what, this.consoleTail));
-    }, timeoutMs);
-    return result.finally(() => clearTimeout(timer));
-  }
-
-  /** The output of a script that must succeed. @throws GuestCommandError when it exits with another code than 0 */
-  async check(script: string, options?: RunOptions): Promise<string> {
-    const { exitCode, output } = await this.run(script, options);
-    if (exitCode === 0) return output;
-    throw new GuestCommandError(
-      `a command of the guest exited with ${exitCode}: ${script}`,
-      exitCode,
-      output,
-    );
-  }
-
-  /** /proc/meminfo, in bytes (counts of huge pages as they are). */
-  async meminfo(): Promise<Record<string, number>> {
-    const text = await this.check('cat /proc/meminfo');
-    return numberTable(text, /^(\S+):\s+(\d+)( kB)?$/gm, suffix => (suffix === '' ? 1 : 1024));
-  }
-
-  /** /proc/vmstat: events and pages. `balloon_inflate` and `balloon_deflate` count the balloon's pages. */
-  async vmstat(): Promise<Record<string, number>> {
-    return numberTable(await this.check('cat /proc/vmstat'), /^(\S+) (\d+)$/gm, () => 1);
-  }
-
-  /** All of the kernel's messages that it still holds. */
-  kernelLog(): Promise<string> {
-    return this.check('dmesg');
   }
 
   /** @throws GuestBootError when the driver does not take all `devices` of them */
@@ -280,7 +216,7 @@ export class UmlGuest {
   async shutdown(): Promise<void> {
     if (!this.#shuttingDown && !this.#group.ended) {
       this.#shuttingDown = true;
-      this.#channel.powerOff();
+      this.channel.powerOff();
     }
     const timer = setTimeout(() => this.kill(), POWER_OFF_TIMEOUT_MS);
     await this.exited;
@@ -297,7 +233,7 @@ export class UmlGuest {
     const { bootTimeoutMs = BOOT_TIMEOUT_MS } = options;
     const late = delay(bootTimeoutMs, true, { signal: timeout.signal }).catch(() => false);
     try {
-      const isLate = await Promise.race([this.#channel.ready.then(() => false), late]);
+      const isLate = await Promise.race([this.channel.ready.then(() => false), late]);
       if (isLate) throw new GuestBootError(`the guest did not boot in ${bootTimeoutMs} ms`, this.consoleTail);
     } catch (cause) {
       if (!(cause instanceof GuestEndedError)) throw cause;

@@ -34,7 +34,11 @@ export const COMMAND_SCRIPT_PATH = '/lib/command';
 
 const OUTPUT_LINE_CHARACTERS = 960;
 
-export const INIT_SCRIPT = `#!/bin/sh
+/**
+ * The first process, /init. It serves commands on `terminal`; `prepare` is a script that runs before that, with
+ * /proc, /sys and /dev mounted.
+ */
+export const initScript = (terminal: string, prepare = ''): string => `#!/bin/sh
 export PATH=/bin HOME=/root TERM=linux
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -49,8 +53,8 @@ hostname guest
 echo 1 >/proc/sys/vm/overcommit_memory
 # What serves commands must survive a lack of memory; the commands themselves need not.
 echo -1000 >/proc/self/oom_score_adj
-
-exec <>${COMMAND_TERMINAL} >&0 2>&0 4>&0
+${prepare}
+exec <>${terminal} >&0 2>&0 4>&0
 stty raw -echo
 exec setsid -c sh ${SERVER_SCRIPT_PATH}
 `;

@@ -3,27 +3,19 @@
  * packed once and kept in a cache under a name that is a digest of what went in.
  */
 import { execFileSync } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
-import {
-  chmodSync,
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { cacheDirectory, writeAtomically } from '../cache.ts';
 import { type CpioEntry, cpioArchive } from '../cpio.ts';
 import { requireProgram } from '../programs.ts';
 import {
   BALLOON_MODULE,
   COMMAND_SCRIPT,
   COMMAND_SCRIPT_PATH,
-  INIT_SCRIPT,
+  COMMAND_TERMINAL,
+  initScript,
   SERVER_SCRIPT,
   SERVER_SCRIPT_PATH,
   WORK_DIRECTORY,
@@ -34,7 +26,7 @@ import type { UmlKernel } from './kernel.ts';
 const GZIP_LEVEL = 1;
 
 const directory = (path: string, mode = 0o755): CpioEntry => ({ kind: 'directory', path, mode });
-const file = (path: string, mode: number, content: string | Buffer): CpioEntry => ({
+const file = (path: string, mode: number, content: string | Uint8Array): CpioEntry => ({
   kind: 'file',
   path: path.slice(1),
   mode,
@@ -42,7 +34,7 @@ const file = (path: string, mode: number, content: string | Buffer): CpioEntry =
 });
 const MOUNT_POINTS = ['proc', 'sys', 'dev', 'run', 'tmp', 'root', 'lib', 'lib/modules', 'bin', 'etc'];
 
-function entries(busybox: string, balloonModule: string): CpioEntry[] {
+function entries(busybox: string, init: string, modules: ReadonlyMap<string, Uint8Array>): CpioEntry[] {
   const applets = execFileSync(busybox, ['--list'], { encoding: 'utf8' }).trim().split('\n');
   const links = applets.filter(name => name !== 'busybox');
   return [
@@ -53,52 +45,37 @@ function entries(busybox: string, balloonModule: string): CpioEntry[] {
     { kind: 'character-device', path: 'dev/console', mode: 0o600, major: 5, minor: 1 },
     file('/bin/busybox', 0o755, readFileSync(busybox)),
     ...links.map((name): CpioEntry => ({ kind: 'symlink', path: `bin/${name}`, target: 'busybox' })),
-    file(BALLOON_MODULE, 0o644, readFileSync(balloonModule)),
+    ...Array.from(modules, ([path, content]) => file(path, 0o644, content)),
     file('/etc/passwd', 0o644, 'root::0:0:root:/root:/bin/sh\n'),
-    file('/init', 0o755, INIT_SCRIPT),
+    file('/init', 0o755, init),
     file(SERVER_SCRIPT_PATH, 0o644, SERVER_SCRIPT),
     file(COMMAND_SCRIPT_PATH, 0o644, COMMAND_SCRIPT),
   ];
 }
 
+/** What goes into a guest's file system beside busybox and what serves its commands. */
+export interface InitramfsContent {
+  /** The first process; see initScript(). */
+  readonly init: string;
+  /** Kernel modules by their path in the guest. */
+  readonly modules: ReadonlyMap<string, Uint8Array>;
+}
+
 /**
- * A directory that only we can write: what lies there is booted without another look. A shared /tmp is
- * where somebody else could have put it before us.
+ * Path of an initramfs with this content, under a name that begins with `name`; packs it unless the cache has it.
+ * @throws MissingPeerError
  */
-function cacheDirectory(): string {
-  const own = process.getuid?.() ?? 0;
-  const cacheHome = process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache');
-  for (const path of [join(cacheHome, 'aerostat'), join(tmpdir(), `aerostat-${own}`)]) {
-    try {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
-      const status = lstatSync(path);
-      if (!status.isDirectory() || status.uid !== own) continue;
-      chmodSync(path, 0o700);
-      return path;
-    } catch {
-      // No home, or one that is read-only: the next.
-    }
-  }
-  throw new Error(`no directory for a cache of our own; set XDG_CACHE_HOME to one that can be written`);
-}
-
-/** Another process that reads `path` sees the whole file or none. */
-function writeAtomically(path: string, content: Uint8Array): void {
-  const draft = join(dirname(path), `.${randomBytes(8).toString('hex')}`);
-  try {
-    writeFileSync(draft, content, { mode: 0o600 });
-    renameSync(draft, path);
-  } catch (error) {
-    rmSync(draft, { force: true });
-    throw error;
-  }
-}
-
-/** Path of the initramfs for a kernel; packs it unless the cache has it. @throws MissingPeerError */
-export function initramfs(kernel: Pick<UmlKernel, 'balloonModule'>): string {
-  const archive = cpioArchive(entries(requireProgram('busybox'), kernel.balloonModule));
+export function packInitramfs(name: string, { init, modules }: InitramfsContent): string {
+  const archive = cpioArchive(entries(requireProgram('busybox'), init, modules));
   const digest = createHash('sha256').update(archive).digest('hex').slice(0, 32);
-  const path = join(cacheDirectory(), `uml-${digest}.cpio.gz`);
+  const path = join(cacheDirectory(), `${name}-${digest}.cpio.gz`);
   if (!existsSync(path)) writeAtomically(path, gzipSync(archive, { level: GZIP_LEVEL }));
   return path;
 }
+
+/** Path of the initramfs for a kernel. @throws MissingPeerError */
+export const initramfs = ({ balloonModule }: Pick<UmlKernel, 'balloonModule'>): string =>
+  packInitramfs('uml', {
+    init: initScript(COMMAND_TERMINAL),
+    modules: new Map([[BALLOON_MODULE, readFileSync(balloonModule)]]),
+  });

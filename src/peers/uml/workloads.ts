@@ -3,9 +3,9 @@
  * the guest's tmpfs, so their pages are memory that only deleting them frees; anonymous memory is that of a
  * process, which the kernel may kill when there is none left.
  */
+import type { LinuxGuest, RunOptions } from '../linux-guest.ts';
 import type { CommandResult } from './channel.ts';
 import { GuestCommandError } from './errors.ts';
-import type { RunOptions, UmlGuest } from './guest.ts';
 import { WORK_DIRECTORY } from './init.ts';
 
 const MIB = 2 ** 20;
@@ -29,7 +29,7 @@ function wholeMib(bytes: number): number {
 }
 
 /** Writes to `bytes` (whole MiB) of memory and keeps it, in addition to what is in use already. */
-export async function useMemory(guest: UmlGuest, bytes: number): Promise<void> {
+export async function useMemory(guest: LinuxGuest, bytes: number): Promise<void> {
   const file = `${USED}/$(ls ${USED} | wc -l)`;
   await guest.check(
     `mkdir -p ${USED} && dd if=/dev/zero of=${file} bs=1M count=${wholeMib(bytes)}`,
@@ -38,12 +38,12 @@ export async function useMemory(guest: UmlGuest, bytes: number): Promise<void> {
 }
 
 /** Frees all that useMemory() took. */
-export async function freeMemory(guest: UmlGuest): Promise<void> {
+export async function freeMemory(guest: LinuxGuest): Promise<void> {
   await guest.check(`rm -rf ${USED}`, PATIENCE);
 }
 
 /** Fills `bytes` (whole MiB) of memory with random content and remembers its checksums in the guest. */
-export async function checksummedFiles(guest: UmlGuest, bytes: number): Promise<void> {
+export async function checksummedFiles(guest: LinuxGuest, bytes: number): Promise<void> {
   const mib = wholeMib(bytes);
   const script = `rm -rf ${KEPT} && mkdir ${KEPT} && cd ${KEPT} || exit 1
     left=${mib} n=0
@@ -57,13 +57,13 @@ export async function checksummedFiles(guest: UmlGuest, bytes: number): Promise<
 }
 
 /** Reads what checksummedFiles() wrote. @throws GuestCommandError naming the files whose content changed */
-export async function verifyFiles(guest: UmlGuest): Promise<void> {
+export async function verifyFiles(guest: LinuxGuest): Promise<void> {
   const script = `cd ${KEPT} && sums=$(md5sum -c ${SUMS} 2>&1) || { echo "$sums" | grep -v ': OK$'; exit 1; }`;
   await guest.check(script, PATIENCE);
 }
 
 /** Makes the kernel let go of page cache, dentries and inodes; tmpfs files stay. */
-export async function dropCaches(guest: UmlGuest): Promise<void> {
+export async function dropCaches(guest: LinuxGuest): Promise<void> {
   await guest.check('echo 3 >/proc/sys/vm/drop_caches');
 }
 
@@ -74,7 +74,7 @@ export async function dropCaches(guest: UmlGuest): Promise<void> {
  * kernel killed for it.
  */
 export function eatMemory(
-  guest: UmlGuest,
+  guest: LinuxGuest,
   bytes: number,
   { holdMs = 0, ...options }: RunOptions & { readonly holdMs?: number } = {},
 ): Promise<CommandResult> {
@@ -103,6 +103,6 @@ export function eatMemory(
 }
 
 /** Takes memory until the kernel kills for it, whatever the guest has; true if it came to that. */
-export async function eatUntilOom(guest: UmlGuest, options?: RunOptions): Promise<boolean> {
+export async function eatUntilOom(guest: LinuxGuest, options?: RunOptions): Promise<boolean> {
   return (await eatMemory(guest, guest.memoryBytes + HOG_MIB_MAX * MIB, options)).exitCode === SIGKILLED;
 }

@@ -1,0 +1,73 @@
+/**
+ * A Linux guest as whoever uses it sees it, whatever it runs on: a shell to run commands in, and its own account of
+ * its memory. How it lives, and over which console the commands travel, its classes know.
+ */
+import type { CommandChannel, CommandResult } from './uml/channel.ts';
+import { GuestCommandError, GuestTimeoutError } from './uml/errors.ts';
+
+export interface RunOptions {
+  /** Default: a minute. Infinity is allowed. */
+  readonly timeoutMs?: number;
+}
+
+const RUN_TIMEOUT_MS = 60_000;
+/** setTimeout's limit; longer means never. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+const numberTable = (text: string, pattern: RegExp, unit: (suffix: string) => number) =>
+  Object.fromEntries(
+    [...text.matchAll(pattern)].map(([, name, value, suffix]) => [name, Number(value) * unit(suffix ?? '')]),
+  );
+
+export abstract class LinuxGuest {
+  abstract readonly memoryBytes: number;
+  /** The last of what the kernel wrote to its console. */
+  abstract get consoleTail(): string;
+  protected abstract get channel(): CommandChannel;
+
+  /**
+   * Runs a script in the guest's shell (busybox), in a session of its own, with an empty standard input.
+   * Several may run at once. It ends when nothing holds its output open any more: what shall go on in the
+   * background needs `>/dev/null 2>&1 &`.
+   * @throws GuestTimeoutError after `timeoutMs`; the script and all it started are killed
+   * @throws GuestEndedError when the guest ends meanwhile
+   * @throws GuestCommandError for a script that is too long, or output beyond 64 MiB
+   */
+  async run(script: string, { timeoutMs = RUN_TIMEOUT_MS }: RunOptions = {}): Promise<CommandResult> {
+    const { channel } = this;
+    const { id, result } = channel.start(script);
+    if (timeoutMs > TIMER_MS_MAX) return result;
+    const timer = setTimeout(() => {
+      const what = `a command of the guest took longer than ${timeoutMs} ms: ${script}`;
+      channel.abandon(id, new GuestTimeoutError(what, this.consoleTail));
+    }, timeoutMs);
+    return result.finally(() => clearTimeout(timer));
+  }
+
+  /** The output of a script that must succeed. @throws GuestCommandError when it exits with another code than 0 */
+  async check(script: string, options?: RunOptions): Promise<string> {
+    const { exitCode, output } = await this.run(script, options);
+    if (exitCode === 0) return output;
+    throw new GuestCommandError(
+      `a command of the guest exited with ${exitCode}: ${script}`,
+      exitCode,
+      output,
+    );
+  }
+
+  /** /proc/meminfo, in bytes (counts of huge pages as they are). */
+  async meminfo(): Promise<Record<string, number>> {
+    const text = await this.check('cat /proc/meminfo');
+    return numberTable(text, /^(\S+):\s+(\d+)( kB)?$/gm, suffix => (suffix === '' ? 1 : 1024));
+  }
+
+  /** /proc/vmstat: events and pages. `balloon_inflate` and `balloon_deflate` count the balloon's pages. */
+  async vmstat(): Promise<Record<string, number>> {
+    return numberTable(await this.check('cat /proc/vmstat'), /^(\S+) (\d+)$/gm, () => 1);
+  }
+
+  /** All of the kernel's messages that it still holds. */
+  kernelLog(): Promise<string> {
+    return this.check('dmesg');
+  }
+}
