@@ -1,14 +1,10 @@
 /** Suites that need a real QEMU, and the processes of theirs that must not outlive a test. */
-import { afterEach, describe } from 'vitest';
+import { afterEach } from 'vitest';
 import { missingPrograms } from '../../../src/peers/programs.ts';
+import { describePeer } from '../../support/peers.ts';
 
-const missing = missingPrograms('qemu-system-x86_64');
-if (missing !== undefined && process.env.AEROSTAT_REQUIRE_PEERS === '1') throw missing;
-if (missing !== undefined) console.warn(`skipped: ${missing.message}`);
-
-export const describeWithQemu: (name: string, suite: () => void) => void = describe.skipIf(
-  missing !== undefined,
-);
+export const describeWithQemu = (title: string, suite: () => void): void =>
+  describePeer(title, missingPrograms('qemu-system-x86_64'), suite);
 
 /** Calls what is given to the returned function after each test, last first. */
 export function cleanUp(): (last: () => unknown) => void {

@@ -84,14 +84,11 @@ describe('a monitor connection', () => {
   it('tells an error with its class and words', async () => {
     const { monitor, qmp } = await connected();
     monitor.respond = request => monitor.refuse(request, 'DeviceNotFound', "Device 'x' not found");
-    const error = await qmp.execute('device_del', { id: 'x' }).catch(reason => reason);
-    expect(error).toBeInstanceOf(QmpError);
-    expect(error).toMatchObject({
-      code: 'AEROSTAT_QMP',
-      errorClass: 'DeviceNotFound',
-      command: 'device_del',
-    });
-    expect(error.message).toContain("Device 'x' not found");
+    const attempt = qmp.execute('device_del', { id: 'x' });
+    await expect(attempt).rejects.toBeInstanceOf(QmpError);
+    const told = { code: 'AEROSTAT_QMP', errorClass: 'DeviceNotFound', command: 'device_del' };
+    await expect(attempt).rejects.toMatchObject(told);
+    await expect(attempt).rejects.toThrow("Device 'x' not found");
   });
 
   it('gives up a command after its time, and takes no harm from the late answer', async () => {
