@@ -36,7 +36,7 @@ const DISCARDS = 1;
 const FAILURES = 2;
 const LAST_DISCARD_MS = 3;
 const TOTALS = 4;
-const BITMAP_AT = HEADER_WORDS * 4 + TOTALS * 8;
+const SUMMARY_AT = HEADER_WORDS * 4 + TOTALS * 8;
 
 /**
  * Bytes that one claim covers at most. Who retracts a claimed unit waits for its claim to complete, so the
@@ -58,16 +58,29 @@ const NOTHING_DISCARDED: DiscardResult = { more: false, failure: undefined };
 /** A waiter looks again after this long, so that a lost thread can never turn into a silent hang. */
 const WAIT_SLICE_MS = 100;
 
+function layoutOf(units: number, unitBytes: number) {
+  const claimWords = Math.max(1, wordsFor(CLAIM_BYTES_MAX / unitBytes));
+  const words = wordsFor(units);
+  const stretches = Math.ceil(words / claimWords);
+  const summaryWords = wordsFor(stretches);
+  const bitmapAt = SUMMARY_AT + summaryWords * 4;
+  return { claimWords, stretches, summaryWords, bitmapAt, bytes: bitmapAt + words * 4 };
+}
+
 export class PendingDiscards {
   /** What another thread needs to open the same set. */
   readonly shared: SharedArrayBuffer;
   readonly units: number;
   readonly #header: Int32Array;
   readonly #totals: Float64Array;
+  /** One bit a stretch that a claim covers: whether it may hold pending units. */
+  readonly #summary: Int32Array;
   readonly #words: Int32Array;
+  readonly #stretches: number;
   readonly #claimed: PageBitmap;
   #claimStart = 0;
-  #cursorWord = 0;
+  /** The stretch to look at next. */
+  #cursor = 0;
 
   /** Opens the set in `shared`, as {@link PendingDiscards.create} made it. */
   constructor(shared: SharedArrayBuffer, units: number, unitBytes: number) {
@@ -75,14 +88,16 @@ export class PendingDiscards {
     this.units = units;
     this.#header = new Int32Array(shared, 0, HEADER_WORDS);
     this.#totals = new Float64Array(shared, HEADER_WORDS * 4, TOTALS);
-    this.#words = new Int32Array(shared, BITMAP_AT);
-    const claimWords = Math.max(1, wordsFor(CLAIM_BYTES_MAX / unitBytes));
-    this.#claimed = new PageBitmap(claimWords * 32);
+    const layout = layoutOf(units, unitBytes);
+    this.#stretches = layout.stretches;
+    this.#summary = new Int32Array(shared, SUMMARY_AT, layout.summaryWords);
+    this.#words = new Int32Array(shared, layout.bitmapAt);
+    this.#claimed = new PageBitmap(layout.claimWords * 32);
   }
 
   /** A set of `units` units of `unitBytes` bytes, none pending. */
   static create(units: number, unitBytes: number): PendingDiscards {
-    const shared = new SharedArrayBuffer(BITMAP_AT + wordsFor(units) * 4);
+    const shared = new SharedArrayBuffer(layoutOf(units, unitBytes).bytes);
     return new PendingDiscards(shared, units, unitBytes);
   }
 
@@ -119,6 +134,7 @@ export class PendingDiscards {
     for (let word = start >>> 5; word * 32 < end; word++) {
       const mask = maskOf(word, start, end);
       marked += popcount(mask & ~Atomics.or(this.#words, word, mask));
+      this.#noteStretch(Math.floor(word / this.#claimed.words.length));
     }
     if (marked > 0) Atomics.add(this.#header, PENDING_UNITS, marked);
     return marked;
@@ -211,28 +227,38 @@ export class PendingDiscards {
     }
   }
 
+  /** Sets the stretch's bit in the summary, after the bits that it stands for. */
+  #noteStretch(stretch: number): void {
+    const bit = 1 << (stretch & 31);
+    if ((Atomics.load(this.#summary, stretch >>> 5) & bit) === 0) {
+      Atomics.or(this.#summary, stretch >>> 5, bit);
+    }
+  }
+
   #claim(): boolean {
-    const claimWords = this.#claimed.words.length;
-    let scanned = 0;
-    while (scanned < this.#words.length) {
-      if (this.#cursorWord >= this.#words.length) this.#cursorWord = 0;
-      const word = this.#cursorWord;
-      if (Atomics.load(this.#words, word) === 0) {
-        this.#cursorWord++;
-        scanned++;
+    for (let looked = 0; looked < this.#stretches; ) {
+      if (this.#cursor >= this.#stretches) this.#cursor = 0;
+      const stretch = this.#cursor;
+      const noted = Atomics.load(this.#summary, stretch >>> 5);
+      if (noted === 0) {
+        // Nothing in this stretch, nor in those up to the end of the summary's word.
+        const next = Math.min(this.#stretches, (stretch | 31) + 1);
+        looked += next - stretch;
+        this.#cursor = next;
         continue;
       }
-      // Claims start at multiples of their size, so that runs are cut at the same places every time.
-      const first = word - (word % claimWords);
-      const last = Math.min(first + claimWords, this.#words.length);
-      if (this.#take(first, last)) return true;
-      scanned += last - word;
-      this.#cursorWord = last;
+      this.#cursor = stretch + 1;
+      looked++;
+      if ((noted & (1 << (stretch & 31))) !== 0 && this.#take(stretch)) return true;
     }
     return false;
   }
 
-  #take(first: number, last: number): boolean {
+  #take(stretch: number): boolean {
+    const first = stretch * this.#claimed.words.length;
+    const last = Math.min(first + this.#claimed.words.length, this.#words.length);
+    // First the summary, then the bits: who marks after we took its word notes the stretch again.
+    Atomics.and(this.#summary, stretch >>> 5, ~(1 << (stretch & 31)));
     Atomics.store(this.#header, IN_FLIGHT_START, first * 32);
     Atomics.store(this.#header, IN_FLIGHT_END, last * 32);
     let units = 0;
@@ -243,7 +269,6 @@ export class PendingDiscards {
     }
     this.#claimed.words.fill(0, last - first);
     this.#claimStart = first * 32;
-    this.#cursorWord = last;
     Atomics.store(this.#header, IN_FLIGHT_UNITS, units);
     Atomics.sub(this.#header, PENDING_UNITS, units);
     if (units > 0) return true;

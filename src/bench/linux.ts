@@ -1,0 +1,254 @@
+/**
+ * The same real Linux guest inflated on the same device in each way of discarding, in turn: on a device that
+ * only acknowledges, after the acknowledgement, before it, and one punch a page. Tells what discarding costs
+ * the guest, and when the host has its memory.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { DiscardMode, GuestEvent, GuestStatus } from '../daemon/control.ts';
+import { startDaemon } from '../daemon/daemon.ts';
+import type { Daemon } from '../daemon/options.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { UmlGuest } from '../peers/uml/guest.ts';
+import { freeMemory, useMemory } from '../peers/uml/workloads.ts';
+import { AerostatError } from '../sys/error.ts';
+import { barePunchMs } from './floor.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+
+export interface LinuxBenchOptions {
+  readonly memoryBytes: number;
+  readonly balloonBytes: number;
+  /** Also on memory that the guest wrote to and freed. */
+  readonly touched: boolean;
+  /** How often each mode has its turn. */
+  readonly rounds: number;
+  readonly signal: AbortSignal;
+  readonly progress: (done: number, total: number, what: string) => void;
+}
+
+const GUEST = 'bench';
+const MIB = 2 ** 20;
+
+/** In the order in which they take turns. */
+const MODES: readonly DiscardMode[] = ['none', 'after-ack', 'before-ack', 'per-page'];
+const MODE_TITLES: Readonly<Record<string, string>> = {
+  none: 'ack-only',
+  'after-ack': 'after-ack',
+  'before-ack': 'before-ack',
+  'per-page': 'naive',
+};
+
+type Scenario = 'idle' | 'touched';
+
+/** One inflation. */
+interface Sample {
+  readonly elapsedMs: number;
+  /** From the guest's completion until the host had everything. */
+  readonly drainMs: number;
+  readonly deflateMs: number;
+  readonly cpuUserMs: number;
+  readonly cpuSystemMs: number;
+  readonly roundTrips: number;
+  readonly runs: number;
+  readonly punches: number;
+}
+
+/** A guest that makes no progress for this long never will. */
+const STALL_MS = 120_000;
+
+export async function benchLinux(options: LinuxBenchOptions): Promise<Measured> {
+  const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
+  const socketPath = join(directory, 'balloon.sock');
+  let daemon: Daemon | undefined;
+  let guest: UmlGuest | undefined;
+  try {
+    daemon = await startDaemon({
+      guests: [
+        {
+          name: GUEST,
+          socketPath,
+          targetBytes: 0,
+          profile: 'virtio',
+          discard: 'none',
+          // Reporting would give freed memory back before the balloon does.
+          without: ['page-reporting', 'free-page-hint'],
+          pollIntervalMs: 0,
+        },
+      ],
+      log: () => {},
+    });
+    guest = await UmlGuest.boot({
+      memoryBytes: options.memoryBytes,
+      sockets: [socketPath],
+      signal: options.signal,
+    });
+    return await new LinuxBench(daemon, guest, options).run();
+  } finally {
+    await guest?.shutdown();
+    await daemon?.close();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+class LinuxBench {
+  readonly #daemon: Daemon;
+  readonly #guest: UmlGuest;
+  readonly #options: LinuxBenchOptions;
+  readonly #samples = new Map<string, Sample[]>();
+  readonly #floorsMs: number[] = [];
+
+  constructor(daemon: Daemon, guest: UmlGuest, options: LinuxBenchOptions) {
+    this.#daemon = daemon;
+    this.#guest = guest;
+    this.#options = options;
+  }
+
+  async run(): Promise<Measured> {
+    const { rounds, touched, signal, progress, balloonBytes } = this.#options;
+    const scenarios: readonly Scenario[] = touched ? ['idle', 'touched'] : ['idle'];
+    const total = scenarios.length * rounds * MODES.length;
+    let done = 0;
+    for (const scenario of scenarios) {
+      for (let round = 0; round < rounds; round++) {
+        // Every round begins with another mode, so that none always follows the same one.
+        for (let turn = 0; turn < MODES.length; turn++) {
+          const mode = MODES[(round + turn) % MODES.length];
+          signal.throwIfAborted();
+          progress(done++, total, `${scenario} ${MODE_TITLES[mode]}`);
+          const key = keyOf(scenario, mode);
+          this.#samples.set(key, [...(this.#samples.get(key) ?? []), await this.#measure(scenario, mode)]);
+        }
+        if (scenario === 'touched') this.#floorsMs.push(barePunchMs(balloonBytes));
+      }
+    }
+    progress(total, total, 'done');
+    return { rows: this.#rows(scenarios), ratios: this.#ratios(touched) };
+  }
+
+  async #measure(scenario: Scenario, mode: DiscardMode): Promise<Sample> {
+    const { balloonBytes } = this.#options;
+    const { control } = this.#daemon;
+    if (scenario === 'touched') {
+      await useMemory(this.#guest, Math.floor(balloonBytes / MIB) * MIB);
+      await freeMemory(this.#guest);
+    }
+    await control.setDiscard(GUEST, mode);
+    const before = await control.guest(GUEST);
+    const cpuBefore = process.cpuUsage();
+    const inflated = await this.#reach(balloonBytes);
+    const cpu = process.cpuUsage(cpuBefore);
+    const { reachedMs, drainedMs } = progressOf(inflated);
+    const deflated = await this.#reach(0);
+    return {
+      elapsedMs: reachedMs,
+      drainMs: drainedMs - reachedMs,
+      deflateMs: progressOf(deflated).reachedMs,
+      cpuUserMs: cpu.user / 1e3,
+      cpuSystemMs: cpu.system / 1e3,
+      roundTrips: inflated.counters.inflateBuffers - before.counters.inflateBuffers,
+      runs: inflated.counters.runs - before.counters.runs,
+      punches: inflated.counters.punches - before.counters.punches,
+    };
+  }
+
+  async #reach(targetBytes: number): Promise<GuestStatus> {
+    const { control } = this.#daemon;
+    const reached = this.#waitForActual(targetBytes);
+    await control.setTarget(GUEST, targetBytes);
+    await reached;
+    for (;;) {
+      const status = await control.guest(GUEST);
+      if (status.progress?.drainedMs !== null) return status;
+      await new Promise(resolve => setTimeout(resolve, 5));
+    }
+  }
+
+  #waitForActual(targetBytes: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let timer: NodeJS.Timeout;
+      const end = (error?: Error) => {
+        clearTimeout(timer);
+        unsubscribe();
+        this.#options.signal.removeEventListener('abort', aborted);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+      const stalled = () =>
+        end(new AerostatError('AEROSTAT_BENCH', `the guest made no progress for ${STALL_MS / 1000} s`));
+      const aborted = () => end(this.#options.signal.reason as Error);
+      const rearm = () => {
+        clearTimeout(timer);
+        timer = setTimeout(stalled, STALL_MS);
+      };
+      const unsubscribe = this.#daemon.control.subscribe((event: GuestEvent) => {
+        if (event.type !== 'actual') return;
+        rearm();
+        if (event.detail.actualBytes === targetBytes) end();
+      });
+      this.#options.signal.addEventListener('abort', aborted);
+      rearm();
+    });
+  }
+
+  #of(scenario: Scenario, mode: DiscardMode, figure: keyof Sample): Spread {
+    return spreadOf((this.#samples.get(keyOf(scenario, mode)) ?? []).map(sample => sample[figure]));
+  }
+
+  #rows(scenarios: readonly Scenario[]): BenchRow[] {
+    const rows = scenarios.flatMap(scenario =>
+      MODES.map((mode): BenchRow => {
+        const figure = (name: keyof Sample) => this.#of(scenario, mode, name);
+        return {
+          case: MODE_TITLES[mode],
+          scenario,
+          peer: 'linux-uml',
+          elapsedMs: figure('elapsedMs'),
+          drainMs: figure('drainMs'),
+          deflateMs: figure('deflateMs'),
+          cpuUserMs: figure('cpuUserMs'),
+          cpuSystemMs: figure('cpuSystemMs'),
+          roundTrips: figure('roundTrips').median,
+          runs: figure('runs').median,
+          punches: figure('punches').median,
+        };
+      }),
+    );
+    if (this.#floorsMs.length === 0) return rows;
+    const floor = spreadOf(this.#floorsMs);
+    return [
+      ...rows,
+      { case: 'bare punch', scenario: 'touched', peer: 'kernel', elapsedMs: floor, punches: 1 },
+    ];
+  }
+
+  #ratios(touched: boolean): Record<string, number> {
+    const median = (scenario: Scenario, mode: DiscardMode, figure: keyof Sample = 'elapsedMs') =>
+      this.#of(scenario, mode, figure).median;
+    const pages = this.#options.balloonBytes / PAGE_SIZE;
+    const ratios: Record<string, number> = {
+      afterAckToAckOnlyIdle: median('idle', 'after-ack') / median('idle', 'none'),
+      beforeAckToAckOnlyIdle: median('idle', 'before-ack') / median('idle', 'none'),
+      naiveToAckOnlyIdle: median('idle', 'per-page') / median('idle', 'none'),
+      punchesToPages: median('idle', 'after-ack', 'punches') / pages,
+    };
+    if (!touched) return ratios;
+    return {
+      ...ratios,
+      afterAckToAckOnlyTouched: median('touched', 'after-ack') / median('touched', 'none'),
+      beforeAckToAckOnlyTouched: median('touched', 'before-ack') / median('touched', 'none'),
+      naiveToAckOnlyTouched: median('touched', 'per-page') / median('touched', 'none'),
+      drainToPunchTouched: median('touched', 'after-ack', 'drainMs') / spreadOf(this.#floorsMs).median,
+    };
+  }
+}
+
+const keyOf = (scenario: Scenario, mode: DiscardMode): string => `${scenario}/${mode}`;
+
+function progressOf({ progress }: GuestStatus): { reachedMs: number; drainedMs: number } {
+  const { reachedMs, drainedMs } = progress ?? {};
+  if (typeof reachedMs !== 'number' || typeof drainedMs !== 'number') {
+    throw new AerostatError('AEROSTAT_BENCH', 'the guest left while it was measured');
+  }
+  return { reachedMs, drainedMs };
+}
