@@ -244,9 +244,18 @@ export class BackendSession {
     }
   }
 
-  /** Stops all rings and makes the device forget what it knew of the driver. */
+  /**
+   * Stops all rings and makes the device forget what it knew of the driver. Rings wait to be described anew,
+   * addresses and kick: a memory table that comes before that must not start them where they were, in memory
+   * that by now is somebody else's.
+   */
   #restart(): void {
-    for (const vring of this.#vrings) this.#stop(vring, 'abandoned');
+    for (const vring of this.#vrings) {
+      this.#stop(vring, 'abandoned');
+      vring.setKick(undefined);
+      vring.started = false;
+      vring.addresses = undefined;
+    }
     this.#backend.reset();
   }
 
