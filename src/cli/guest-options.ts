@@ -2,6 +2,7 @@
 import { basename } from 'node:path';
 import { DEFAULT_PROFILE, type Profile, profile } from '../balloon/profiles.ts';
 import type { DiscardMode } from '../daemon/control.ts';
+import { removableFeature } from '../daemon/offer.ts';
 import type { GuestOptions } from '../daemon/options.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../server/address.ts';
 import { UsageError } from './usage.ts';
@@ -40,7 +41,8 @@ export function guestOptions(choice: GuestChoice): GuestOptions[] {
     );
   }
   const abi = profile(choice.profile ?? DEFAULT_PROFILE);
-  const without = (choice.without ?? []).map(name => featureName(abi, name));
+  const without = choice.without ?? [];
+  for (const name of without) checkFeature(abi, name);
   const names = places.map((place, at) => given[at] ?? defaultName(place));
   checkNames(names);
   return places.map((place, at) => ({
@@ -87,10 +89,10 @@ function checkNames(names: readonly string[]): void {
   }
 }
 
-/** A feature by its full name, or by the name of its queue: `page-reporting` or `reporting`. */
-function featureName({ name: abi, features }: Profile, asked: string): string {
-  const found = features.find(({ name, queue }) => name === asked || queue === asked);
-  if (found !== undefined) return found.name;
-  const known = features.map(({ name }) => name).join(', ');
-  throw new UsageError(`profile ${abi} has no feature ${asked} to leave out; it has ${known}`);
+function checkFeature(abi: Profile, name: string): void {
+  try {
+    removableFeature(abi, name);
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
 }

@@ -5,7 +5,6 @@
 import { readFileSync, unlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel, Worker } from 'node:worker_threads';
-import { featureByName, profile } from '../balloon/profiles.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { Control, DaemonStatus, GuestEvent } from './control.ts';
@@ -13,6 +12,7 @@ import { UnknownGuestError } from './control.ts';
 import { DataThread } from './data-thread.ts';
 import { type DiscardThreadData, stopDiscarding } from './discard-link.ts';
 import { openGuestSocket } from './guest-socket.ts';
+import { offer } from './offer.ts';
 import type { Daemon, DaemonOptions, GuestOptions } from './options.ts';
 import { workerUrl } from './worker-url.ts';
 
@@ -183,11 +183,10 @@ function readVersion(): string {
 
 function checkOptions(guests: readonly GuestOptions[]): void {
   const names = new Set<string>();
-  for (const { name, profile: profileName, without } of guests) {
+  for (const { name, profile, without } of guests) {
     if (names.has(name)) throw optionError(`two guests are called ${name}; give them different --name`);
     names.add(name);
-    const known = profile(profileName);
-    for (const feature of without) featureByName(known, feature);
+    offer(profile, without);
   }
 }
 

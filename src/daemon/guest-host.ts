@@ -4,7 +4,7 @@
  * ends here: the connection is dropped and the next front-end is waited for.
  */
 
-import { featureByName, featureNames, type Profile, profile } from '../balloon/profiles.ts';
+import { featureNames, type Profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DiscardMode } from '../device/inflation.ts';
 import type { PageAccount } from '../device/page-account.ts';
@@ -20,7 +20,7 @@ import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/b
 import { BackendSession } from '../vhost-user/backend-session.ts';
 import { Connection } from '../vhost-user/connection.ts';
 import { BACKEND_REQUEST, FLAG_VERSION, HEADER } from '../vhost-user/protocol.ts';
-import { IN_ORDER, RING_FEATURES, featureNames as ringFeatureNames, VERSION_1 } from '../virtio/features.ts';
+import { featureNames as ringFeatureNames } from '../virtio/features.ts';
 import type {
   GuestCounters,
   GuestEventType,
@@ -32,6 +32,7 @@ import type {
 import { GuestStateError } from './control.ts';
 import type { DiscardLink } from './discard-link.ts';
 import { LogLimiter } from './log-limiter.ts';
+import { offer } from './offer.ts';
 import type { GuestOptions, LogLevel } from './options.ts';
 import { TargetClock } from './target-clock.ts';
 import type { GuestSocket } from './worker-protocol.ts';
@@ -87,17 +88,16 @@ export class GuestHost implements VhostUserBackend {
     this.name = options.name;
     this.#options = options;
     this.#world = world;
-    this.#profile = profile(options.profile);
     this.#pollIntervalMs = options.pollIntervalMs;
-    let offered = this.#profile.featureMask;
-    for (const name of options.without) offered &= ~featureByName(this.#profile, name);
+    const offered = offer(options.profile, options.without);
+    this.#profile = offered.profile;
     this.device = new BalloonDevice({
       profile: this.#profile,
-      features: offered,
+      features: offered.balloon,
       host: this.#deviceHost(),
       unusedPages: this.unusedPages,
     });
-    this.features = offered | VERSION_1 | ringFeatures(this.#profile);
+    this.features = offered.balloon | offered.rings;
     this.device.inflation.mode = options.discard;
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
     if (socket.listening) this.#listen(new UnixListener(new OwnedFd(socket.fd)));
@@ -463,10 +463,6 @@ export class GuestHost implements VhostUserBackend {
     this.#disconnect();
   }
 }
-
-/** A guest's buffer for requests is kept while answers come and go, so such a queue cannot be in order. */
-const ringFeatures = ({ freePages }: Profile): bigint =>
-  freePages.kind === 'request' ? RING_FEATURES & ~IN_ORDER : RING_FEATURES;
 
 /** What the host holds for the guest: regions that show the same file count it once. */
 function residentBytes(memory: GuestMemory): number {

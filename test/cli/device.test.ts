@@ -86,7 +86,7 @@ describe('aerostat device', () => {
         targetBytes: GIB,
         discard: 'before-ack',
         pollIntervalMs: 0,
-        without: ['page-reporting', 'free-page-hint', 'stats-vq'],
+        without: ['reporting', 'free-page-hint', 'stats'],
       },
     ]);
   });
