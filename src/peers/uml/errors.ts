@@ -79,25 +79,22 @@ export class GuestCommandError extends AerostatError {
   }
 }
 
-const BOOT_FAULTS: readonly (readonly [sign: RegExp, advice: string])[] = [
+/** What User Mode Linux 6.1 says about its host, and what its owner can do. */
+const HOST_FAULTS: readonly (readonly [sign: RegExp, advice: string])[] = [
   [
-    /must be not mounted noexec|PROT_EXEC mmap in \S+\.\.\.(?!OK)/,
-    "its memory's directory is mounted noexec; choose a tmpfs without that flag (TMPDIR), or: mount -o remount,exec /dev/shm",
+    /must be not mounted noexec/,
+    "its memory's directory is mounted noexec; name another tmpfs (TMPDIR), or: mount -o remount,exec /dev/shm",
   ],
   [
-    /No space left on device|failed to (?:write|truncate|expand).*physmem/i,
-    'the directory of its memory is full; free space there or choose another (TMPDIR)',
+    /likely just ran out of space/,
+    "its memory's directory is full; give the guest less memory, or: mount -o remount,size=8G /dev/shm",
   ],
   [
-    /ptrace\S*.*(?:Operation not permitted|errno = 1\b)|check_ptrace/,
-    'this host forbids ptrace, with which the kernel runs its programs; in a container add --cap-add SYS_PTRACE, elsewhere set kernel.yama.ptrace_scope to 1 or 0',
-  ],
-  [
-    /Too few physical memory|Not enough memory|Kernel panic - not syncing: (?:Out of memory|System is deadlocked)/i,
-    'the guest has too little memory to boot; give it 128 MiB or more',
+    /ptrace.*Operation not permitted/,
+    'this host forbids ptrace, with which the kernel runs its programs; in a container add --cap-add SYS_PTRACE, elsewhere: sysctl kernel.yama.ptrace_scope=1',
   ],
 ];
 
-/** What to do about a guest that did not boot, as far as its console tells. */
-export const bootAdvice = (console: string): string | undefined =>
-  BOOT_FAULTS.find(([sign]) => sign.test(console))?.[1];
+/** What to do about a guest that its host failed, as far as its console tells. */
+export const hostAdvice = (console: string): string | undefined =>
+  HOST_FAULTS.find(([sign]) => sign.test(console))?.[1];

@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { LinuxGuest } from '../linux-guest.ts';
 import { type ProcessExit, ProcessGroup } from '../process-group.ts';
 import { CommandChannel } from './channel.ts';
-import { bootAdvice, GuestBootError, GuestEndedError, panicLine } from './errors.ts';
+import { GuestBootError, GuestEndedError, hostAdvice, panicLine } from './errors.ts';
 import { BALLOON_MODULE, SHELL_TERMINAL } from './init.ts';
 import { initramfs } from './initramfs.ts';
 import { findUmlKernel, withFixedLayout } from './kernel.ts';
@@ -237,9 +237,7 @@ export class UmlGuest extends LinuxGuest {
       if (isLate) throw new GuestBootError(`the guest did not boot in ${bootTimeoutMs} ms`, this.consoleTail);
     } catch (cause) {
       if (!(cause instanceof GuestEndedError)) throw cause;
-      const { message } = cause;
-      const advice = bootAdvice(this.#console);
-      const why = advice === undefined ? message.split('\n')[0] : advice;
+      const [why] = cause.message.split('\n');
       throw new GuestBootError(`the guest did not boot: ${why}`, this.consoleTail, { cause });
     } finally {
       timeout.abort();
@@ -257,6 +255,8 @@ export class UmlGuest extends LinuxGuest {
   }
 
   #epitaph({ code, signal }: ProcessExit, panic: string | undefined): string {
+    const advice = hostAdvice(this.#console);
+    if (advice !== undefined) return advice;
     if (panic !== undefined) return `the guest panicked: ${panic}`;
     if (this.#shuttingDown) return 'the guest was shut down';
     return signal === null ? `the guest ended with exit code ${code}` : `the guest was killed by ${signal}`;

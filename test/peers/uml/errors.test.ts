@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { bootAdvice, GuestBootError, GuestEndedError, panicLine } from '../../../src/peers/uml/errors.ts';
+import { GuestBootError, GuestEndedError, hostAdvice, panicLine } from '../../../src/peers/uml/errors.ts';
 
 const PANIC = 'Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100';
 const noise = Array.from({ length: 40 }, (_, line) => `line ${line}`).join('\n');
@@ -27,15 +27,17 @@ describe('a guest’s error', () => {
   });
 
   it.each([
-    ['Checking PROT_EXEC mmap in /dev/shm...Operation not permitted', /mounted noexec/],
-    ['/dev/shm must be not mounted noexec', /mounted noexec/],
-    ['write: No space left on device', /is full/],
+    [
+      'Checking PROT_EXEC mmap in /x...Operation not permitted\n/x must be not mounted noexec',
+      /mounted noexec/,
+    ],
+    ['Bus error - the host /dev/shm or /tmp mount likely just ran out of space', /is full/],
     ['check_ptrace : ptrace failed: Operation not permitted', /SYS_PTRACE/],
   ])('says what to do about %j', (console, advice) => {
-    expect(bootAdvice(console)).toMatch(advice);
+    expect(hostAdvice(console)).toMatch(advice);
   });
 
   it('has no advice for a healthy console', () => {
-    expect(bootAdvice('Checking PROT_EXEC mmap in /dev/shm...OK\nptrace...OK')).toBeUndefined();
+    expect(hostAdvice('Checking PROT_EXEC mmap in /dev/shm...OK\nptrace...OK')).toBeUndefined();
   });
 });
