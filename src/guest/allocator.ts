@@ -5,15 +5,14 @@
  */
 import type { PageSink } from '../memory/page.ts';
 import { assert, InvariantError } from '../sys/error.ts';
+import { GFP_DMA32, GFP_MEMALLOC, GFP_TYPE_MASK } from './gfp.ts';
+import { type PageOwner, PageOwners } from './owners.ts';
 import {
   KIND_ALLOCATED,
   KIND_FREE,
   KIND_ISOLATED,
   KIND_MASK,
-  MIGRATE_MOVABLE,
-  MIGRATE_RECLAIMABLE,
   MIGRATE_TYPES,
-  MIGRATE_UNMOVABLE,
   type MigrateType,
   NIL,
   ORDER_MASK,
@@ -26,44 +25,8 @@ import {
 } from './page-state.ts';
 import { Zone } from './zone.ts';
 
-// What an allocation asks for, as a sum of these. The names are Linux's; the two low bits are the migrate type.
-export const GFP_UNMOVABLE = MIGRATE_UNMOVABLE;
-export const GFP_MOVABLE = MIGRATE_MOVABLE;
-export const GFP_RECLAIMABLE = MIGRATE_RECLAIMABLE;
-/** At most one pass of reclaim, for single pages only; no compaction, no out-of-memory path. */
-export const GFP_NORETRY = 0x04;
-/** The free lists or nothing. */
-export const GFP_NORECLAIM = 0x08;
-/** A failure is expected: it is not logged. */
-export const GFP_NOWARN = 0x10;
-export const GFP_ZERO = 0x20;
-/** Only from memory below 4 GiB. */
-export const GFP_DMA32 = 0x40;
-/** May take the last page: watermarks do not count. For those who free more than they take. */
-export const GFP_MEMALLOC = 0x80;
-const TYPE_MASK = 0x03;
-
-/** A balloon inflating: it takes what is there and what a look at the page cache brings, and hurts nobody. */
-export const GFP_BALLOON = GFP_MOVABLE | GFP_NORETRY | GFP_NOWARN;
-/** A free page hint: only what is free anyway. */
-export const GFP_HINT = GFP_MOVABLE | GFP_NORECLAIM | GFP_NOWARN;
-
 /** Which watermark an allocation must leave intact. */
 export type Mark = 'min' | 'low' | 'high';
-
-/** Whoever owns pages that can be moved. The owner sees its pages by page frame number. */
-export interface PageOwner {
-  readonly name: string;
-  /**
-   * Offers `to`, a fresh allocated page, in place of `from`. Returns whether the owner took it: then `to` is
-   * its page (owner, flags and index are already copied, not the links) and `from` is still allocated, for
-   * the owner to free: at once, or when it may (a balloon waits for the host to acknowledge the deflate).
-   * Absent: the pages never move.
-   */
-  migrate?(from: number, to: number): boolean;
-  /** Whether the bytes of a page matter and are copied before `migrate`; a balloon's do not. */
-  readonly contents: 'kept' | 'none';
-}
 
 /** Where the parts of the guest kernel and its workloads get pages: the allocator with reclaim around it. */
 export interface PageSupply {
@@ -74,9 +37,6 @@ export interface PageSupply {
   addOwner(owner: PageOwner): number;
   removeOwner(id: number): void;
 }
-
-/** Owner ids are 16 bits wide. */
-const OWNERS_MAX = 2 ** 16;
 
 /** A run of page frames. */
 export interface Span {
@@ -100,7 +60,10 @@ function badFree(pfn: number, order: number, state: number): InvariantError {
 
 export class PageAllocator {
   readonly pages: PageState;
+  readonly owners = new PageOwners();
   readonly spans: readonly Span[];
+  /** First frame above the DMA32 zone. */
+  readonly dma32End: number;
   /** In rising order of address. */
   readonly zones: readonly Zone[];
   /** Frames that the allocator manages. */
@@ -110,7 +73,6 @@ export class PageAllocator {
   /** Pages handed out and taken back since boot, as in /proc/vmstat. */
   allocated = 0;
   freed = 0;
-  readonly #owners: (PageOwner | undefined)[] = [undefined];
   readonly #state: Uint8Array;
   readonly #owner: Uint16Array;
   readonly #flags: Uint8Array;
@@ -125,6 +87,7 @@ export class PageAllocator {
     this.#owner = this.pages.owner;
     this.#flags = this.pages.flags;
     this.spans = spans;
+    this.dma32End = dma32End;
     const isMovable = (pfn: number) => this.isMovable(pfn);
     const zones: Zone[] = [];
     const start = spans[0].start;
@@ -149,7 +112,7 @@ export class PageAllocator {
       for (let pfn = span.start; pfn < span.end; ) {
         const aligned = pfn === 0 ? ORDER_MAX : 31 - Math.clz32(pfn & -pfn);
         const order = Math.min(ORDER_MAX, aligned, 31 - Math.clz32(span.end - pfn));
-        this.zoneOf(pfn).buddy.putFresh(pfn, order);
+        this.zoneOf(pfn).buddy.append(pfn, order);
         pfn += 1 << order;
       }
     }
@@ -181,7 +144,7 @@ export class PageAllocator {
    * will do downwards, as Linux does, to spare the low ones.
    */
   allocate(order: number, flags: number, mark: Mark = 'low'): number {
-    const type = (flags & TYPE_MASK) as MigrateType;
+    const type = (flags & GFP_TYPE_MASK) as MigrateType;
     const { zones } = this;
     const highest = (flags & GFP_DMA32) !== 0 ? 0 : zones.length - 1;
     for (let at = highest; at >= 0; at--) {
@@ -261,22 +224,8 @@ export class PageAllocator {
 
   // Ownership.
 
-  /** Registers an owner; its id goes into {@link own}. Ids of owners that left are used again. */
-  addOwner(owner: PageOwner): number {
-    const vacant = this.#owners.indexOf(undefined, 1);
-    const id = vacant < 0 ? this.#owners.length : vacant;
-    assert(id < OWNERS_MAX, 'too many owners of pages');
-    this.#owners[id] = owner;
-    return id;
-  }
-
-  removeOwner(id: number): void {
-    assert(id > 0 && this.#owners[id] !== undefined, `no page owner ${id}`);
-    this.#owners[id] = undefined;
-  }
-
   ownerOf(pfn: number): PageOwner | undefined {
-    return this.#owners[this.#owner[pfn]];
+    return this.owners.get(this.#owner[pfn]);
   }
 
   /** Says who owns an allocated page (0: nobody, it cannot move), and which of its pages it is. */
@@ -287,7 +236,16 @@ export class PageAllocator {
 
   /** Whether the allocated single page at `pfn` has an owner that lets it move. */
   isMovable(pfn: number): boolean {
-    return this.#state[pfn] === KIND_ALLOCATED && this.#owners[this.#owner[pfn]]?.migrate !== undefined;
+    return this.#state[pfn] === KIND_ALLOCATED && this.owners.get(this.#owner[pfn])?.migrate !== undefined;
+  }
+
+  /** Visits the blocks that `owner` owns, in rising order. */
+  forEachOwned(owner: number, visit: (pfn: number, order: number) => void): void {
+    for (const { start, end } of this.spans) {
+      for (let pfn = start; pfn < end; pfn++) {
+        if (this.#owner[pfn] === owner && this.isAllocated(pfn)) visit(pfn, this.orderOf(pfn));
+      }
+    }
   }
 
   // Free blocks: reporting, hints, requests.

@@ -189,9 +189,9 @@ export class Buddy {
     this.#putMerged(pfn, order, FREED);
   }
 
-  /** Puts an untouched block at the end of its list, unmerged: how memory is handed over at boot. */
-  putFresh(pfn: number, order: number): void {
-    this.lists.pushTail(pfn, order);
+  /** Puts a block at the end of its list, unmerged: how memory is handed over at boot, or restored. */
+  append(pfn: number, order: number, reported = false): void {
+    this.lists.pushTail(pfn, order, reported ? REPORTED : 0);
   }
 
   #putMerged(pfn: number, order: number, how: PutHow): void {

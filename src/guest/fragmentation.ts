@@ -6,7 +6,8 @@
  */
 import { PageBitmap } from '../memory/page-bitmap.ts';
 import { assert } from '../sys/error.ts';
-import { GFP_MEMALLOC, GFP_MOVABLE, GFP_NORECLAIM, GFP_NOWARN, type PageAllocator } from './allocator.ts';
+import type { PageAllocator } from './allocator.ts';
+import { GFP_MEMALLOC, GFP_MOVABLE, GFP_NORECLAIM, GFP_NOWARN } from './gfp.ts';
 import type { GuestKernel } from './kernel.ts';
 import { NIL, ORDERS, PAGEBLOCK_ORDER, PAGES_PER_PAGEBLOCK } from './page-state.ts';
 import type { Process } from './process.ts';

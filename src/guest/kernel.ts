@@ -22,29 +22,25 @@
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
-import {
-  GFP_MEMALLOC,
-  GFP_NORECLAIM,
-  GFP_NORETRY,
-  GFP_NOWARN,
-  GFP_ZERO,
-  PageAllocator,
-  type PageOwner,
-  type PageSupply,
-  type Span,
-} from './allocator.ts';
+import { PageAllocator, type PageSupply, type Span } from './allocator.ts';
 import { type Clock, ManualClock } from './clock.ts';
 import { Compaction } from './compaction.ts';
 import type { Coverage } from './contents.ts';
+import { GFP_MEMALLOC, GFP_NORECLAIM, GFP_NORETRY, GFP_NOWARN, GFP_ZERO } from './gfp.ts';
 import { type Census, checkAllocator } from './invariants.ts';
+import { type MemInfo, meminfoOf } from './meminfo.ts';
 import { type OomNotifier, OutOfMemory } from './oom.ts';
+import type { PageOwner } from './owners.ts';
 import { PageAccess } from './page-access.ts';
 import { PageCache } from './page-cache.ts';
-import { NIL, type PageState } from './page-state.ts';
-import { Process, type ProcessOptions } from './process.ts';
+import { NIL, PAGES_PER_BLOCK_MAX, type PageState } from './page-state.ts';
+import type { Process, ProcessOptions } from './process.ts';
+import { Processes } from './processes.ts';
 import { Reclaim, type Shrinker } from './reclaim.ts';
+import { loadAllocator, saveAllocator } from './saved-allocator.ts';
+import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
 import { Slab } from './slab.ts';
-import { type VmEventCounts, VmEvents } from './vm-events.ts';
+import { VM_EVENTS, type VmEventCounts, VmEvents } from './vm-events.ts';
 
 const FOUR_GIB_PAGES = 2 ** 32 / PAGE_SIZE;
 /** Dirty pages are written out so often (Linux's dirty_writeback_centisecs). */
@@ -53,6 +49,8 @@ const WRITEBACK_INTERVAL_MS = 5_000;
 const RECLAIM_ROUNDS_MAX = 16;
 /** Above this order nobody is killed: there is memory, it is merely in pieces (PAGE_ALLOC_COSTLY_ORDER). */
 const COSTLY_ORDER = 3;
+/** Files, and processes, may together be so many times as large as memory in a guest that is restored. */
+const EXTENT_PER_PAGE_MAX = 16;
 /** Where the kernel itself lies: at the bottom, as large as a small Linux, but never much of a small guest. */
 const RESERVED_PAGES_MAX = 4096;
 
@@ -77,17 +75,8 @@ export interface GuestKernelOptions {
   readonly warn?: (message: string) => void;
 }
 
-/** Bytes, as in /proc/meminfo. */
-export interface MemInfo {
-  readonly totalBytes: number;
-  readonly freeBytes: number;
-  /** What could be allocated without swapping: Linux's MemAvailable. */
-  readonly availableBytes: number;
-  /** The page cache. */
-  readonly cacheBytes: number;
-  readonly dirtyBytes: number;
-  readonly slabBytes: number;
-}
+/** What a resumed guest needs anew; the rest is in what was saved. */
+export type GuestResumeOptions = Pick<GuestKernelOptions, 'memory' | 'clock' | 'writeLog' | 'warn'>;
 
 export class GuestKernel implements PageSupply {
   readonly memory: GuestMemory;
@@ -99,19 +88,19 @@ export class GuestKernel implements PageSupply {
   readonly reclaim: Reclaim;
   readonly compaction: Compaction;
   readonly oom: OutOfMemory;
+  readonly processes: Processes;
   readonly events = new VmEvents();
   readonly clock: Clock;
   readonly coverage: Coverage;
   readonly poison: number | undefined;
   readonly #warn: (message: string) => void;
-  readonly #processes = new Map<number, Process>();
   #totalPages: number;
-  #pidNext = 1;
   #writebackAt: number;
   /** Reclaim is at work: who allocates inside of it gets what is free, for reclaim must not wait for itself. */
   #reclaiming = false;
 
-  constructor(options: GuestKernelOptions) {
+  /** Boots; or, with `saved`, goes on from what {@link save} wrote. See {@link restore}. */
+  constructor(options: GuestKernelOptions, saved?: StateReader) {
     const { memory, clock = new ManualClock(), writeLog, coverage = 'edges', poison } = options;
     this.memory = memory;
     this.clock = clock;
@@ -125,17 +114,23 @@ export class GuestKernel implements PageSupply {
     });
     this.pages = this.allocator.pages;
     this.#totalPages = this.allocator.managedPages;
-    this.cache = new PageCache(this, this.pages, this.access, this.events, coverage);
-    this.slab = new Slab(this, this.pages, this.access, coverage);
-    this.reclaim = new Reclaim(this.allocator, this.cache, this.events);
+    const { allocator, pages, access, events } = this;
+    this.cache = new PageCache(this, pages, access, events, coverage);
+    this.slab = new Slab(this, pages, access, coverage);
+    this.reclaim = new Reclaim(allocator, this.cache, events);
     this.reclaim.addShrinker(this.slab);
-    this.compaction = new Compaction(this.allocator, this, this.access, this.events);
-    this.oom = new OutOfMemory(() => this.#processes.values(), this.events);
+    this.compaction = new Compaction(allocator, this, access, events);
+    this.processes = new Processes({ supply: this, pages, access, events }, coverage);
+    this.oom = new OutOfMemory(() => this.processes, events);
     this.#writebackAt = clock.now() + WRITEBACK_INTERVAL_MS;
+    if (saved !== undefined) this.#load(saved);
+    else this.#boot();
+  }
+
+  #boot(): void {
     this.allocator.populate();
-    if (poison !== undefined && poison !== 0) {
-      for (const { start, end } of this.allocator.spans) this.access.fill(start, end - start, poison);
-    }
+    if (this.poison === undefined || this.poison === 0) return;
+    for (const { start, end } of this.allocator.spans) this.access.fill(start, end - start, this.poison);
   }
 
   /**
@@ -226,11 +221,11 @@ export class GuestKernel implements PageSupply {
   }
 
   addOwner(owner: PageOwner): number {
-    return this.allocator.addOwner(owner);
+    return this.allocator.owners.add(owner);
   }
 
   removeOwner(id: number): void {
-    this.allocator.removeOwner(id);
+    this.allocator.owners.remove(id);
   }
 
   /** Registers somebody who gives memory back before a process dies; the result takes it out again. */
@@ -243,30 +238,9 @@ export class GuestKernel implements PageSupply {
     return this.reclaim.addShrinker(shrinker);
   }
 
-  // Processes.
-
-  get processes(): Iterable<Process> {
-    return this.#processes.values();
-  }
-
-  process(pid: number): Process | undefined {
-    return this.#processes.get(pid);
-  }
-
-  spawn(name: string, options: Partial<Omit<ProcessOptions, 'name'>> = {}): Process {
-    const process = new Process(
-      this.#pidNext++,
-      { coverage: this.coverage, ...options, name },
-      {
-        supply: this,
-        pages: this.pages,
-        access: this.access,
-        events: this.events,
-        ended: ended => this.#processes.delete(ended.pid),
-      },
-    );
-    this.#processes.set(process.pid, process);
-    return process;
+  /** Starts a process that runs `command`. */
+  spawn(command: string, options: Partial<Omit<ProcessOptions, 'command'>> = {}): Process {
+    return this.processes.spawn(command, options);
   }
 
   // Housekeeping.
@@ -314,28 +288,62 @@ export class GuestKernel implements PageSupply {
   }
 
   meminfo(): MemInfo {
-    const { allocator, cache, slab } = this;
-    const free = allocator.freePages;
-    let low = 0;
-    let reserved = 0;
-    for (const zone of allocator.zones) {
-      low += zone.watermarks.low;
-      reserved += zone.watermarks.high + zone.reserve;
-    }
-    const reclaimable = (pages: number) => pages - Math.min(pages >>> 1, low);
-    const available = free - reserved + reclaimable(cache.pages) + reclaimable(slab.pages);
-    return {
-      totalBytes: this.#totalPages * PAGE_SIZE,
-      freeBytes: free * PAGE_SIZE,
-      availableBytes: Math.max(0, available) * PAGE_SIZE,
-      cacheBytes: cache.pages * PAGE_SIZE,
-      dirtyBytes: cache.dirtyPages * PAGE_SIZE,
-      slabBytes: slab.pages * PAGE_SIZE,
-    };
+    return meminfoOf(this.allocator, this.cache, this.slab, this.#totalPages);
   }
 
   vmstat(): VmEventCounts & { readonly pagesAllocated: number; readonly pagesFreed: number } {
     return { ...this.events, pagesAllocated: this.allocator.allocated, pagesFreed: this.allocator.freed };
+  }
+
+  // Saving and resuming.
+
+  /** Writes all that {@link restore} needs to go on over the same memory contents. */
+  save(into: StateWriter): void {
+    const { allocator } = this;
+    into.flag(this.coverage === 'whole');
+    into.u32(this.poison ?? NIL);
+    into.u32(allocator.spans[0].start - this.memory.regions[0].firstPfn);
+    into.u32(allocator.dma32End);
+    saveAllocator(allocator, into);
+    for (const name of VM_EVENTS) into.integer(this.events[name]);
+    into.u32(this.#totalPages);
+    into.u32(Math.max(0, Math.ceil(this.#writebackAt - this.clock.now())));
+    into.flag(this.reclaim.wanted);
+    this.processes.save(into);
+    this.cache.save(into);
+    this.slab.save(into);
+  }
+
+  /**
+   * A guest that goes on where another was saved, over memory of the same layout with the same contents. What it
+   * was booted with comes with it. Owners, notifiers and shrinkers beyond the kernel's own are registered anew;
+   * an owner gets its pages back by its name, and the host is told of free pages again.
+   * @throws GuestStateError
+   */
+  static restore(options: GuestResumeOptions, from: StateReader): GuestKernel {
+    const coverage = from.flag('coverage') ? 'whole' : 'edges';
+    const poison = from.signed('the poison', 0xff);
+    const reservedPages = from.u32('reserved pages', options.memory.size / PAGE_SIZE);
+    const dma32End = from.u32('the end of the DMA32 zone', FOUR_GIB_PAGES);
+    if (dma32End % PAGES_PER_BLOCK_MAX !== 0) throw new GuestStateError('a zone border inside a block');
+    return new GuestKernel(
+      { ...options, coverage, reservedPages, dma32End, ...(poison === NIL ? {} : { poison }) },
+      from,
+    );
+  }
+
+  #load(from: StateReader): void {
+    const { allocator, pages, cache, slab } = this;
+    loadAllocator(allocator, from);
+    for (const name of VM_EVENTS) this.events[name] = from.integer(name);
+    this.#totalPages = from.u32('total pages', allocator.managedPages);
+    this.#writebackAt = this.clock.now() + from.u32('the time to writeback', WRITEBACK_INTERVAL_MS);
+    if (from.flag('kswapd')) this.reclaim.wake();
+    const extentMax = EXTENT_PER_PAGE_MAX * allocator.managedPages;
+    this.processes.load(from, allocator, extentMax);
+    cache.load(from, pages, extentMax);
+    slab.load(from, pages);
+    allocator.forgetReports();
   }
 
   // Checks.
@@ -343,7 +351,7 @@ export class GuestKernel implements PageSupply {
   /** Checks what every page that somebody wrote holds; returns how many. @throws ContentError */
   verify(): number {
     let checked = this.cache.verify() + this.slab.verify();
-    for (const process of this.#processes.values()) checked += process.verifyAll();
+    for (const process of this.processes) checked += process.verifyAll();
     return checked;
   }
 

@@ -4,19 +4,21 @@
  * bytes anew and a page that comes back different is recognised.
  */
 import { assert } from '../sys/error.ts';
-import type { PageOwner, PageSupply } from './allocator.ts';
-import { GFP_MOVABLE } from './allocator.ts';
+import type { PageSupply } from './allocator.ts';
 import { type Coverage, check, stamp } from './contents.ts';
+import { GFP_MOVABLE } from './gfp.ts';
+import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
 import { PageList } from './page-list.ts';
-import { NIL, type PageState } from './page-state.ts';
+import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
+import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { VmEvents } from './vm-events.ts';
 
 /** A page's `index` is file number and page number in one word: 4096 files of 4 GiB. */
 const FILE_PAGE_BITS = 20;
 export const FILE_PAGES_MAX = 1 << FILE_PAGE_BITS;
 export const FILES_MAX = 1 << (32 - FILE_PAGE_BITS);
-/** Set in the owner that file pages are stamped with, so that no process has the same. */
+/** Set in the serial number that file pages are stamped with, so that no process has the same. */
 const FILE_TAG = 0x80000000;
 
 const REFERENCED = 1;
@@ -24,15 +26,19 @@ const ACTIVE = 2;
 const DIRTY = 4;
 
 export class CachedFile {
+  /** Among the files that are there. */
   readonly id: number;
+  /** Among all files that ever were: what its pages are stamped with. */
+  readonly serial: number;
   /** Frame of each page, or NIL. */
   readonly frames: Int32Array;
   /** How often each page was written: all that the disk would have to remember. */
   readonly versions: Uint32Array;
 
-  constructor(id: number, pages: number) {
+  constructor(id: number, serial: number, pages: number) {
     assert(pages > 0 && pages <= FILE_PAGES_MAX, `a file of ${pages} pages`);
     this.id = id;
+    this.serial = serial;
     this.frames = new Int32Array(pages).fill(NIL);
     this.versions = new Uint32Array(pages);
   }
@@ -56,6 +62,7 @@ export class PageCache implements PageOwner {
   /** How much of its pages is written and checked. */
   readonly coverage: Coverage;
   readonly #files: (CachedFile | undefined)[] = [];
+  #serialNext = 0;
   readonly #owner: number;
   readonly #flags: Uint8Array;
   readonly #index: Uint32Array;
@@ -98,7 +105,7 @@ export class PageCache implements PageOwner {
     const vacant = this.#files.indexOf(undefined);
     const id = vacant < 0 ? this.#files.length : vacant;
     assert(id < FILES_MAX, 'too many files');
-    const file = new CachedFile(id, pages);
+    const file = new CachedFile(id, this.#serialNext++, pages);
     this.#files[id] = file;
     return file;
   }
@@ -147,12 +154,12 @@ export class PageCache implements PageOwner {
   }
 
   #check(file: CachedFile, page: number): void {
-    const owner = (FILE_TAG | file.id) >>> 0;
+    const owner = (FILE_TAG | file.serial) >>> 0;
     check(this.#access, file.frames[page], owner, page, file.versions[page], this.coverage);
   }
 
   #stamp(file: CachedFile, page: number, pfn: number): void {
-    stamp(this.#access, pfn, (FILE_TAG | file.id) >>> 0, page, file.versions[page], this.coverage);
+    stamp(this.#access, pfn, (FILE_TAG | file.serial) >>> 0, page, file.versions[page], this.coverage);
   }
 
   #fault(file: CachedFile, page: number): number {
@@ -249,6 +256,57 @@ export class PageCache implements PageOwner {
       }
     }
     return pages;
+  }
+
+  save(into: StateWriter): void {
+    const { files } = this;
+    into.u32(this.#serialNext);
+    into.u32(files.length);
+    for (const file of files) {
+      into.u32(file.id);
+      into.u32(file.serial);
+      into.u32(file.pages);
+      into.sparse(file.versions);
+    }
+    for (const list of [this.active, this.inactive]) into.array([...list]);
+  }
+
+  /**
+   * Goes on from what {@link save} wrote, in a cache that is still empty; the pages are allocated and marked
+   * as its own. All files together may have `filePagesMax` pages.
+   */
+  load(from: StateReader, pages: PageState, filePagesMax: number): void {
+    this.#serialNext = from.u32('the next serial number', FILE_TAG);
+    const files = from.u32('files', FILES_MAX);
+    let filePages = 0;
+    for (let i = 0; i < files; i++) {
+      const id = from.u32('a file number', FILES_MAX - 1);
+      const serial = from.u32('the serial number of a file', this.#serialNext);
+      const size = from.u32('the pages of a file', Math.min(FILE_PAGES_MAX, filePagesMax - filePages));
+      if (size === 0 || this.#files[id] !== undefined) throw new GuestStateError(`file ${id} cannot be`);
+      filePages += size;
+      const file = new CachedFile(id, serial, size);
+      from.sparse('page versions', file.versions);
+      this.#files[id] = file;
+    }
+    for (const list of [this.active, this.inactive]) {
+      for (const pfn of from.array('a list of the page cache', pages.length)) this.#adopt(pfn, list, pages);
+    }
+  }
+
+  #adopt(pfn: number, list: PageList, pages: PageState): void {
+    const file = this.#files[Math.floor(pages.index[pfn] / FILE_PAGES_MAX)];
+    const page = pages.index[pfn] % FILE_PAGES_MAX;
+    const flags = pages.flags[pfn];
+    const sound =
+      pages.state[pfn] === KIND_ALLOCATED &&
+      pages.owner[pfn] === this.#owner &&
+      file?.frames[page] === NIL &&
+      ((flags & ACTIVE) !== 0) === (list === this.active);
+    if (!sound) throw new GuestStateError(`frame ${pfn} cannot be in the page cache`);
+    file.frames[page] = pfn;
+    if ((flags & DIRTY) !== 0) this.dirtyPages++;
+    list.pushTail(pfn);
   }
 
   migrate(from: number, to: number): boolean {

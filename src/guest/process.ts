@@ -3,18 +3,25 @@
  * move when compaction asks; its page tables, one page for each 2 MiB in use, do not.
  */
 import { assert } from '../sys/error.ts';
-import { GFP_MOVABLE, GFP_UNMOVABLE, type PageOwner, type PageSupply } from './allocator.ts';
+import type { PageSupply } from './allocator.ts';
 import { type Coverage, check, stamp } from './contents.ts';
+import { GFP_MOVABLE, GFP_UNMOVABLE } from './gfp.ts';
 import type { Victim } from './oom.ts';
+import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
 import { NIL, type PageState } from './page-state.ts';
+import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { VmEvents } from './vm-events.ts';
 
 /** Pages that one page of page table maps. */
 const PAGES_PER_TABLE = 512;
+/** Room that a process starts with, in pages. */
+const EXTENT_MIN = 16;
 /** Page tables are stamped as pages of the process above all that it can map (2^31 pages are 8 TiB). */
 const TABLE_TAG = 0x80000000;
 export const PROCESS_PAGES_MAX = 2 ** 31;
+/** Process ids are never used again; above them lie the tags of files and of the slab. */
+export const PID_MAX = 2 ** 30;
 
 export interface ProcessServices {
   readonly supply: PageSupply;
@@ -26,7 +33,8 @@ export interface ProcessServices {
 }
 
 export interface ProcessOptions {
-  readonly name: string;
+  /** What it runs. */
+  readonly command: string;
   readonly coverage: Coverage;
   /** Whether the out-of-memory killer may end it; true unless said otherwise. */
   readonly killable?: boolean;
@@ -36,6 +44,8 @@ export interface ProcessOptions {
 
 export class Process implements PageOwner, Victim {
   readonly pid: number;
+  readonly command: string;
+  /** Command and process id, as in a system log: no two are alike. */
   readonly name: string;
   readonly contents = 'kept';
   readonly coverage: Coverage;
@@ -45,6 +55,7 @@ export class Process implements PageOwner, Victim {
   /** `exited` by itself, or `killed` for want of memory. */
   state: 'running' | 'exited' | 'killed' = 'running';
   #frames = new Int32Array(0);
+  /** Counts the writes of each page, over unmapping too, so that bytes of an earlier life are never right. */
   #versions = new Uint32Array(0);
   #tables = new Int32Array(0);
   #tablesUsed = new Uint16Array(0);
@@ -54,7 +65,8 @@ export class Process implements PageOwner, Victim {
 
   constructor(pid: number, options: ProcessOptions, services: ProcessServices) {
     this.pid = pid;
-    this.name = options.name;
+    this.command = options.command;
+    this.name = `${options.command}[${pid}]`;
     this.coverage = options.coverage;
     this.killable = options.killable ?? true;
     this.pinned = options.pinned ?? false;
@@ -113,7 +125,6 @@ export class Process implements PageOwner, Victim {
     const pfn = this.frameOf(index);
     if (pfn === NIL) return;
     this.#frames[index] = NIL;
-    this.#versions[index] = 0;
     this.residentPages--;
     this.#services.supply.free(pfn, 0);
     const table = Math.floor(index / PAGES_PER_TABLE);
@@ -142,6 +153,55 @@ export class Process implements PageOwner, Victim {
     this.residentPages++;
     const version = ++this.#versions[index];
     stamp(this.#services.access, pfn, this.pid, index, version, this.coverage);
+  }
+
+  save(into: StateWriter): void {
+    into.u32(this.pid);
+    into.text(this.command);
+    into.flag(this.coverage === 'whole');
+    into.flag(this.killable);
+    into.flag(this.pinned);
+    into.u32(this.#frames.length);
+    into.sparse(this.#versions);
+    into.array(this.#tables);
+  }
+
+  /** A process as it was saved, but for its frames: see {@link adopt}. `extentMax` bounds what it may map. */
+  static restore(from: StateReader, services: ProcessServices, extentMax: number): Process {
+    const pid = from.u32('a process id', PID_MAX);
+    const process = new Process(
+      pid,
+      {
+        command: from.text('a command'),
+        coverage: from.flag('coverage') ? 'whole' : 'edges',
+        killable: from.flag('killable'),
+        pinned: from.flag('pinned'),
+      },
+      services,
+    );
+    process.#resize(from.u32('the extent of a process', extentMax));
+    from.sparse('page versions', process.#versions);
+    const tables = from.array('page tables', process.#tables.length);
+    process.#tables.set(tables);
+    for (const pfn of process.#tables) if (pfn !== NIL) process.residentPages++;
+    return process;
+  }
+
+  /** Takes an allocated page that is its own since before it was saved. */
+  adopt(index: number, pfn: number): void {
+    if (index >= this.#frames.length || this.#frames[index] !== NIL) {
+      throw new GuestStateError(`frame ${pfn} is page ${index} of ${this.name}, which cannot be`);
+    }
+    const table = Math.floor(index / PAGES_PER_TABLE);
+    if (this.#tables[table] === NIL) throw new GuestStateError(`page ${index} of ${this.name} has no table`);
+    this.#frames[index] = pfn;
+    this.#tablesUsed[table]++;
+    this.residentPages++;
+  }
+
+  /** Frames of its page tables, NIL where there is none. */
+  get tables(): Int32Array {
+    return this.#tables;
   }
 
   exit(): void {
@@ -211,12 +271,14 @@ export class Process implements PageOwner, Victim {
   }
 
   #grow(extent: number): void {
-    const doubled = Math.max(extent, this.#frames.length * 2, PAGES_PER_TABLE);
-    const size = Math.ceil(doubled / PAGES_PER_TABLE) * PAGES_PER_TABLE;
-    const frames = new Int32Array(size).fill(NIL);
-    const versions = new Uint32Array(size);
-    const tables = new Int32Array(size / PAGES_PER_TABLE).fill(NIL);
-    const tablesUsed = new Uint16Array(size / PAGES_PER_TABLE);
+    this.#resize(Math.max(extent, this.#frames.length * 2, EXTENT_MIN));
+  }
+
+  #resize(extent: number): void {
+    const frames = new Int32Array(extent).fill(NIL);
+    const versions = new Uint32Array(extent);
+    const tables = new Int32Array(Math.ceil(extent / PAGES_PER_TABLE)).fill(NIL);
+    const tablesUsed = new Uint16Array(tables.length);
     frames.set(this.#frames);
     versions.set(this.#versions);
     tables.set(this.#tables);

@@ -4,7 +4,7 @@
  * leaves the others' histories as they were. Not for secrets.
  */
 
-const STATE_WORDS = 4;
+export const RANDOM_STATE_WORDS = 4;
 
 export class Random {
   readonly #state: Uint32Array;
@@ -12,7 +12,7 @@ export class Random {
   /** Any finite number seeds; its low 32 bits and the 21 above them count. */
   constructor(seed: number) {
     const next = splitMix(seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0);
-    this.#state = Uint32Array.from({ length: STATE_WORDS }, next);
+    this.#state = Uint32Array.from({ length: RANDOM_STATE_WORDS }, next);
   }
 
   /** A stream of its own for `label`, the same whenever it is asked for at this point of the history. */
@@ -70,7 +70,7 @@ export class Random {
   /** A stream that goes on where {@link save} was called; all zeros is no state of the generator. */
   static restore(state: ArrayLike<number>): Random {
     const random = new Random(0);
-    random.#state.set(Array.from(state).slice(0, STATE_WORDS));
+    random.#state.set(Array.from(state).slice(0, RANDOM_STATE_WORDS));
     if (random.#state.every(word => word === 0)) random.#state[0] = 1;
     return random;
   }

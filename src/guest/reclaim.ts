@@ -49,6 +49,11 @@ export class Reclaim {
     this.#wanted = true;
   }
 
+  /** Whether the background was woken and has not run since. */
+  get wanted(): boolean {
+    return this.#wanted;
+  }
+
   /** kswapd: if woken, frees until every zone is at its high watermark or nothing gives way. Returns pages freed. */
   background(): number {
     if (!this.#wanted) return 0;

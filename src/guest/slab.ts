@@ -2,12 +2,15 @@
  * Objects that the kernel keeps because they might be wanted again (dentries, inodes): reclaimable pages that
  * no page cache owns and that cannot move, given back by a shrinker.
  */
-import { GFP_RECLAIMABLE, type PageOwner, type PageSupply } from './allocator.ts';
+import type { PageSupply } from './allocator.ts';
 import { type Coverage, check, stamp } from './contents.ts';
+import { GFP_RECLAIMABLE } from './gfp.ts';
+import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
 import { PageList } from './page-list.ts';
-import { NIL, type PageState } from './page-state.ts';
+import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
 import type { Shrinker } from './reclaim.ts';
+import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
 
 /** What slab pages are stamped with: a process id that no process gets. */
 const SLAB_TAG = 0x7fffffff;
@@ -66,6 +69,24 @@ export class Slab implements PageOwner, Shrinker {
   verify(): number {
     for (const pfn of this.#list) this.#check(pfn);
     return this.#list.length;
+  }
+
+  save(into: StateWriter): void {
+    into.integer(this.#grown);
+    into.array([...this.#list]);
+  }
+
+  /** Goes on from what {@link save} wrote, in a slab that is still empty. */
+  load(from: StateReader, pages: PageState): void {
+    this.#grown = from.integer('pages of the slab so far');
+    const seen = new Set<number>();
+    for (const pfn of from.array('the slab', pages.length)) {
+      if (pages.state[pfn] !== KIND_ALLOCATED || pages.owner[pfn] !== this.#owner || seen.has(pfn)) {
+        throw new GuestStateError(`frame ${pfn} cannot be in the slab`);
+      }
+      seen.add(pfn);
+      this.#list.pushTail(pfn);
+    }
   }
 
   #check(pfn: number): void {

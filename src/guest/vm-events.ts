@@ -22,4 +22,7 @@ export class VmEvents {
   poisonFaults = 0;
 }
 
+/** All of them, in a fixed order. */
+export const VM_EVENTS = Object.keys(new VmEvents()) as readonly (keyof VmEvents)[];
+
 export type VmEventCounts = { readonly [Name in keyof VmEvents]: number };

@@ -1,14 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import {
-  GFP_DMA32,
-  GFP_HINT,
-  GFP_MEMALLOC,
-  GFP_MOVABLE,
-  GFP_RECLAIMABLE,
-  PageAllocator,
-  type PageOwner,
-} from '../../src/guest/allocator.ts';
+import { PageAllocator } from '../../src/guest/allocator.ts';
+import { GFP_DMA32, GFP_HINT, GFP_MEMALLOC, GFP_MOVABLE, GFP_RECLAIMABLE } from '../../src/guest/gfp.ts';
 import { checkAllocator } from '../../src/guest/invariants.ts';
+import type { PageOwner } from '../../src/guest/owners.ts';
 import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../../src/guest/page-state.ts';
 import { Random } from '../../src/guest/random.ts';
 import { PageRanges } from '../../src/memory/page-ranges.ts';
@@ -135,14 +129,15 @@ describe('the page allocator', () => {
     const mobile: PageOwner = { name: 'process', contents: 'kept', migrate: () => true };
     const pfn = allocator.allocate(0, GFP_MOVABLE);
     expect(allocator.isMovable(pfn)).toBe(false);
-    const id = allocator.addOwner(mobile);
+    const id = allocator.owners.add(mobile);
     allocator.own(pfn, id, 7);
     expect(allocator.isMovable(pfn)).toBe(true);
     expect(allocator.ownerOf(pfn)).toBe(mobile);
-    allocator.own(pfn, allocator.addOwner(still));
+    allocator.own(pfn, allocator.owners.add(still));
     expect(allocator.isMovable(pfn)).toBe(false);
-    allocator.removeOwner(id);
-    expect(allocator.addOwner(still)).toBe(id);
+    allocator.owners.remove(id);
+    expect(allocator.owners.add({ ...still, name: 'another' })).toBe(id);
+    expect(() => allocator.owners.add(still)).toThrow('two owners');
   });
 });
 
@@ -216,7 +211,7 @@ describe('long random histories', () => {
     it(`keep every invariant (AEROSTAT_SEED=${seed}, run ${run})`, () => {
       const random = new Random(seed + run);
       const allocator = boot();
-      const id = allocator.addOwner({ name: 'test', contents: 'none', migrate: () => false });
+      const id = allocator.owners.add({ name: 'test', contents: 'none', migrate: () => false });
       const held: [pfn: number, order: number][] = [];
       const isolated: [pfn: number, order: number][] = [];
       let pages = 0;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { GFP_BALLOON, GFP_MOVABLE, GFP_NORETRY, GFP_NOWARN } from '../../src/guest/allocator.ts';
+import { GFP_BALLOON, GFP_MOVABLE, GFP_NORETRY, GFP_NOWARN } from '../../src/guest/gfp.ts';
 import type { GuestKernel } from '../../src/guest/kernel.ts';
 import { PageList } from '../../src/guest/page-list.ts';
 import { NIL } from '../../src/guest/page-state.ts';

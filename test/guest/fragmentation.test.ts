@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { GFP_MOVABLE } from '../../src/guest/allocator.ts';
 import { age, fragmentation } from '../../src/guest/fragmentation.ts';
+import { GFP_MOVABLE } from '../../src/guest/gfp.ts';
 import { NIL } from '../../src/guest/page-state.ts';
 import { Random } from '../../src/guest/random.ts';
 import { bootGuest, SEED } from './guest.ts';

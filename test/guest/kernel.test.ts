@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ManualClock } from '../../src/guest/clock.ts';
 import {
   GFP_BALLOON,
   GFP_HINT,
@@ -7,8 +8,7 @@ import {
   GFP_NOWARN,
   GFP_UNMOVABLE,
   GFP_ZERO,
-} from '../../src/guest/allocator.ts';
-import { ManualClock } from '../../src/guest/clock.ts';
+} from '../../src/guest/gfp.ts';
 import type { GuestKernel } from '../../src/guest/kernel.ts';
 import { PageList } from '../../src/guest/page-list.ts';
 import { NIL } from '../../src/guest/page-state.ts';

@@ -1,0 +1,26 @@
+/**
+ * What an allocation asks for, as a sum of these. The names are Linux's; the two low bits are the migrate type.
+ */
+import { MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE } from './page-state.ts';
+
+export const GFP_UNMOVABLE = MIGRATE_UNMOVABLE;
+export const GFP_MOVABLE = MIGRATE_MOVABLE;
+export const GFP_RECLAIMABLE = MIGRATE_RECLAIMABLE;
+/** At most one pass of reclaim, for single pages only; no compaction, no out-of-memory path. */
+export const GFP_NORETRY = 0x04;
+/** The free lists or nothing. */
+export const GFP_NORECLAIM = 0x08;
+/** A failure is expected: it is not logged. */
+export const GFP_NOWARN = 0x10;
+export const GFP_ZERO = 0x20;
+/** Only from memory below 4 GiB. */
+export const GFP_DMA32 = 0x40;
+/** May take the last page: watermarks do not count. For those who free more than they take. */
+export const GFP_MEMALLOC = 0x80;
+/** The migrate type in the flags. */
+export const GFP_TYPE_MASK = 0x03;
+
+/** A balloon inflating: it takes what is there and what a look at the page cache brings, and hurts nobody. */
+export const GFP_BALLOON = GFP_MOVABLE | GFP_NORETRY | GFP_NOWARN;
+/** A free page hint: only what is free anyway. */
+export const GFP_HINT = GFP_MOVABLE | GFP_NORECLAIM | GFP_NOWARN;

@@ -1,0 +1,157 @@
+/**
+ * A guest as whoever runs it sees it: a kernel, the workloads that use its memory, and one stream of chance. A
+ * worker steps it between messages, a simulation between other steps, and a migration saves it here and
+ * restores it there.
+ */
+import { type Aged, type AgeingOptions, age } from './fragmentation.ts';
+import { GuestKernel, type GuestKernelOptions, type GuestResumeOptions } from './kernel.ts';
+import { RANDOM_STATE_WORDS, Random } from './random.ts';
+import {
+  GuestStateError,
+  SAVED_STATE_MAGIC,
+  SAVED_STATE_VERSION,
+  StateReader,
+  StateWriter,
+} from './saved-state.ts';
+import { Build, type BuildSpec } from './workloads/build.ts';
+import { Churn, type ChurnSpec } from './workloads/churn.ts';
+import { Read, type ReadSpec } from './workloads/read.ts';
+import { Touch, type TouchSpec } from './workloads/touch.ts';
+import type { Workload } from './workloads/workload.ts';
+
+export type WorkloadSpec = BuildSpec | ChurnSpec | ReadSpec | TouchSpec;
+
+/** Pages that one workload uses before the next has its turn and the kernel's own threads run. */
+const SLICE_PAGES = 256;
+const WORKLOADS_MAX = 1024;
+const KINDS = ['build', 'churn', 'read', 'touch'] as const;
+
+export interface GuestOptions extends GuestKernelOptions {
+  /** Names the whole history of the guest. */
+  readonly seed: number;
+}
+
+export class Guest {
+  readonly kernel: GuestKernel;
+  readonly #random: Random;
+  readonly #workloads: Workload[] = [];
+  #started = 0;
+  #turn = 0;
+
+  private constructor(kernel: GuestKernel, random: Random) {
+    this.kernel = kernel;
+    this.#random = random;
+  }
+
+  static boot(options: GuestOptions): Guest {
+    return new Guest(new GuestKernel(options), new Random(options.seed));
+  }
+
+  /** Those that are not done. */
+  get workloads(): readonly Workload[] {
+    return this.#workloads;
+  }
+
+  start(spec: WorkloadSpec): Workload {
+    const random = this.#random.split(`${spec.kind} ${this.#started++}`);
+    const workload = workloadOf(this.kernel, spec, random);
+    this.#workloads.push(workload);
+    return workload;
+  }
+
+  /** Breaks free memory up; see {@link age}. */
+  age(options: AgeingOptions): Aged {
+    return age(this.kernel, this.#random.split(`age ${this.#started++}`), options);
+  }
+
+  /**
+   * Lets the workloads use `n` pages between them, in turns; returns how many they used, fewer when all are
+   * done or wait for memory.
+   * @throws ContentError when one finds a page that does not hold what it wrote
+   */
+  step(n: number): number {
+    let used = 0;
+    let idle = 0;
+    while (used < n && idle < this.#workloads.length) {
+      this.#turn = (this.#turn + 1) % this.#workloads.length;
+      const workload = this.#workloads[this.#turn];
+      const slice = Math.min(SLICE_PAGES, n - used);
+      const part = workload.step(slice);
+      used += part;
+      idle = part === 0 ? idle + 1 : 0;
+      if (workload.done) this.#workloads.splice(this.#turn, 1);
+      this.kernel.runBackground();
+    }
+    if (this.#workloads.length === 0) this.kernel.runBackground();
+    return used;
+  }
+
+  /** Checks every page that anybody wrote; returns how many. @throws ContentError */
+  verify(): number {
+    return this.kernel.verify();
+  }
+
+  /** The whole guest but the contents of its memory. */
+  save(): Uint8Array {
+    const into = new StateWriter();
+    into.u32(SAVED_STATE_MAGIC);
+    into.u32(SAVED_STATE_VERSION);
+    this.kernel.save(into);
+    into.array(this.#random.save());
+    into.integer(this.#started);
+    into.u32(this.#turn);
+    into.u32(this.#workloads.length);
+    for (const workload of this.#workloads) {
+      into.u32(KINDS.indexOf(workload.kind));
+      workload.save(into);
+    }
+    return into.bytes();
+  }
+
+  /**
+   * The guest that {@link save} wrote, over memory of the same layout that holds the same bytes.
+   * @throws GuestStateError for anything else
+   */
+  static restore(options: GuestResumeOptions, bytes: Uint8Array): Guest {
+    const from = new StateReader(bytes);
+    if (from.u32('its magic number') !== SAVED_STATE_MAGIC) throw new GuestStateError('it is no saved guest');
+    const version = from.u32('its version');
+    if (version !== SAVED_STATE_VERSION) {
+      throw new GuestStateError(`its version is ${version}; this program reads ${SAVED_STATE_VERSION}`);
+    }
+    const kernel = GuestKernel.restore(options, from);
+    const guest = new Guest(kernel, Random.restore(from.array('random state', RANDOM_STATE_WORDS)));
+    guest.#started = from.integer('workloads so far');
+    guest.#turn = from.u32('the turn', WORKLOADS_MAX);
+    const count = from.u32('workloads', WORKLOADS_MAX);
+    for (let i = 0; i < count; i++) guest.#workloads.push(restoreWorkload(kernel, from));
+    from.end();
+    return guest;
+  }
+}
+
+function workloadOf(kernel: GuestKernel, spec: WorkloadSpec, random: Random): Workload {
+  switch (spec.kind) {
+    case 'build':
+      return new Build(kernel, spec, random);
+    case 'churn':
+      return new Churn(kernel, spec, random);
+    case 'read':
+      return new Read(kernel, spec);
+    case 'touch':
+      return new Touch(kernel, spec);
+  }
+}
+
+function restoreWorkload(kernel: GuestKernel, from: StateReader): Workload {
+  switch (KINDS[from.u32('the kind of a workload', KINDS.length - 1)]) {
+    case 'build':
+      return Build.restore(kernel, from);
+    case 'churn':
+      return Churn.restore(kernel, from);
+    case 'read':
+      return Read.restore(kernel, from);
+    case 'touch':
+      return Touch.restore(kernel, from);
+  }
+}

@@ -1,0 +1,90 @@
+/** The guest's processes by id, and how they are saved and come back with their pages. */
+import { assert } from '../sys/error.ts';
+import type { PageAllocator } from './allocator.ts';
+import type { Coverage } from './contents.ts';
+import { KIND_ALLOCATED, NIL } from './page-state.ts';
+import { PID_MAX, Process, type ProcessOptions, type ProcessServices } from './process.ts';
+import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+
+/** More cannot own pages: an owner's id has 16 bits. */
+const PROCESSES_MAX = 2 ** 16;
+
+export class Processes {
+  readonly #byPid = new Map<number, Process>();
+  readonly #services: ProcessServices;
+  readonly #coverage: Coverage;
+  #pidNext = 1;
+
+  constructor(services: Omit<ProcessServices, 'ended'>, coverage: Coverage) {
+    this.#services = { ...services, ended: process => this.#byPid.delete(process.pid) };
+    this.#coverage = coverage;
+  }
+
+  [Symbol.iterator](): Iterator<Process> {
+    return this.#byPid.values();
+  }
+
+  get(pid: number): Process | undefined {
+    return this.#byPid.get(pid);
+  }
+
+  get count(): number {
+    return this.#byPid.size;
+  }
+
+  spawn(command: string, options: Partial<Omit<ProcessOptions, 'command'>>): Process {
+    assert(this.#pidNext < PID_MAX, 'no process ids are left');
+    const process = new Process(
+      this.#pidNext++,
+      { coverage: this.#coverage, ...options, command },
+      this.#services,
+    );
+    this.#byPid.set(process.pid, process);
+    return process;
+  }
+
+  save(into: StateWriter): void {
+    into.u32(this.#pidNext);
+    into.u32(this.#byPid.size);
+    for (const process of this) process.save(into);
+  }
+
+  /** Goes on from what {@link save} wrote; all processes together may reach over `extentMax` pages. */
+  load(from: StateReader, allocator: PageAllocator, extentMax: number): void {
+    this.#pidNext = from.u32('the next process id', PID_MAX);
+    const count = from.u32('processes', PROCESSES_MAX);
+    let extent = 0;
+    for (let i = 0; i < count; i++) {
+      const process = Process.restore(from, this.#services, extentMax - extent);
+      if (process.pid >= this.#pidNext || this.#byPid.has(process.pid)) {
+        throw new GuestStateError(`process ${process.pid} cannot be`);
+      }
+      extent += process.extent;
+      this.#byPid.set(process.pid, process);
+    }
+    this.#checkTables(allocator);
+    for (const { start, end } of allocator.spans) {
+      for (let pfn = start; pfn < end; pfn++) {
+        if (allocator.pages.owner[pfn] === 0) continue;
+        const owner = allocator.ownerOf(pfn);
+        if (!(owner instanceof Process)) continue;
+        if (allocator.orderOf(pfn) > 0)
+          throw new GuestStateError(`${owner.name} maps a block at frame ${pfn}`);
+        owner.adopt(allocator.pages.index[pfn], pfn);
+      }
+    }
+  }
+
+  #checkTables({ pages }: PageAllocator): void {
+    const seen = new Set<number>();
+    for (const process of this) {
+      for (const pfn of process.tables) {
+        if (pfn === NIL) continue;
+        if (pages.state[pfn] !== KIND_ALLOCATED || pages.owner[pfn] !== 0 || seen.has(pfn)) {
+          throw new GuestStateError(`frame ${pfn} cannot be a page table of ${process.name}`);
+        }
+        seen.add(pfn);
+      }
+    }
+  }
+}

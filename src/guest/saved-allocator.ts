@@ -1,0 +1,220 @@
+/**
+ * Saving and loading the page allocator: where every page is, in the order of the lists, so that a resumed guest
+ * goes on exactly as the saved one would have. Loading believes nothing: each page is claimed once, inside of
+ * memory, by a block that may stand there.
+ *
+ * Allocated pages are saved as runs: neighbours of one order, owner and flags whose index counts up.
+ */
+import { PageBitmap } from '../memory/page-bitmap.ts';
+import type { PageAllocator } from './allocator.ts';
+import {
+  KIND_ALLOCATED,
+  KIND_ISOLATED,
+  KIND_MASK,
+  KIND_PER_CPU,
+  MIGRATE_TYPES,
+  type MigrateType,
+  ORDER_MASK,
+  ORDER_MAX,
+  ORDERS,
+} from './page-state.ts';
+import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+import type { Zone } from './zone.ts';
+
+/** More names of owners than any guest has processes, and few enough to read before anything is checked. */
+const OWNERS_SAVED_MAX = 2 ** 16;
+const RUN_WORDS = 4;
+
+export function saveAllocator(allocator: PageAllocator, into: StateWriter): void {
+  const { pages, spans, zones } = allocator;
+  into.array(spans.flatMap(({ start, end }) => [start, end]));
+  into.array(zones.map(zone => zone.start));
+  into.array(pages.blockType);
+  const names = allocator.owners.names;
+  into.u32(names.length);
+  for (const name of names) into.text(name);
+  for (const zone of zones) {
+    for (let order = 0; order < ORDERS; order++) {
+      for (let type = 0; type < MIGRATE_TYPES; type++) saveList(zone, order, type, into);
+    }
+    for (let type = 0; type < MIGRATE_TYPES; type++) {
+      const hot = zone.hotPages(type as MigrateType);
+      into.array(Array.from({ length: hot.count }, (_, i) => hot.at(i)));
+    }
+    into.integer(zone.buddy.fallbacks);
+    into.integer(zone.buddy.steals);
+  }
+  saveBlocks(allocator, into);
+  into.integer(allocator.allocated);
+  into.integer(allocator.freed);
+}
+
+function saveList(zone: Zone, order: number, type: number, into: StateWriter): void {
+  const list: number[] = [];
+  let reported = 0;
+  zone.buddy.lists.forEach(order, type, pfn => {
+    list.push(pfn);
+    if (zone.buddy.lists.isReported(pfn)) reported++;
+  });
+  into.array(list);
+  into.u32(reported);
+}
+
+/** Isolated and allocated blocks. */
+function saveBlocks({ pages, spans }: PageAllocator, into: StateWriter): void {
+  const isolated: number[] = [];
+  const runs: number[] = [];
+  // The run at the end of `runs`: what its next block would be.
+  let nextPfn = -1;
+  let nextIndex = 0;
+  let runMeta = 0;
+  for (const { start, end } of spans) {
+    for (let pfn = start; pfn < end; ) {
+      const state = pages.state[pfn];
+      const order = state & ORDER_MASK;
+      const kind = state & KIND_MASK;
+      if (kind === KIND_ISOLATED) isolated.push(pfn, order);
+      if (kind === KIND_ALLOCATED) {
+        const meta = order | (pages.flags[pfn] << 8) | (pages.owner[pfn] << 16);
+        const index = pages.index[pfn];
+        if (pfn === nextPfn && meta === runMeta && index === nextIndex) {
+          runs[runs.length - RUN_WORDS + 1]++;
+        } else {
+          runs.push(pfn, 1, meta, index);
+        }
+        nextPfn = pfn + (1 << order);
+        nextIndex = (index + 1) >>> 0;
+        runMeta = meta;
+      }
+      pfn += kind === 0 ? 1 : 1 << order;
+    }
+  }
+  into.array(isolated);
+  into.array(runs);
+}
+
+/**
+ * Loads what {@link saveAllocator} wrote into an allocator over the same memory that was never populated.
+ * @throws GuestStateError when it is for another memory, or impossible
+ */
+export function loadAllocator(allocator: PageAllocator, from: StateReader): void {
+  const { pages, spans, zones } = allocator;
+  const layout = [...spans.flatMap(({ start, end }) => [start, end]), ...zones.map(zone => zone.start)];
+  const saved = [...from.array('memory spans', layout.length), ...from.array('zones', layout.length)];
+  if (saved.length !== layout.length || saved.some((word, i) => word !== layout[i])) {
+    throw new GuestStateError('it is a guest of another memory layout');
+  }
+  const types = from.array('migrate types', pages.blockType.length);
+  if (types.length !== pages.blockType.length || types.some(type => type >= MIGRATE_TYPES)) {
+    throw new GuestStateError('its migrate types are wrong');
+  }
+  pages.blockType.set(types);
+  const owners = from.u32('owners', OWNERS_SAVED_MAX);
+  const names = Array.from({ length: owners }, () => from.text('the name of an owner'));
+  if (new Set(names.filter(name => name !== '')).size !== names.filter(name => name !== '').length) {
+    throw new GuestStateError('two owners of pages have one name');
+  }
+  const present = allocator.owners.names;
+  if (present.some((name, id) => names[id] !== name)) {
+    throw new GuestStateError('the first owners of pages are not those of a guest kernel');
+  }
+  allocator.owners.expect(names);
+
+  const loading = new Loading(allocator, names);
+  for (const zone of zones) loading.zone(zone, from);
+  loading.blocks(from);
+  loading.complete();
+  allocator.allocated = from.integer('pages allocated');
+  allocator.freed = from.integer('pages freed');
+}
+
+class Loading {
+  readonly #allocator: PageAllocator;
+  readonly #names: readonly string[];
+  readonly #claimed: PageBitmap;
+  #pages = 0;
+
+  constructor(allocator: PageAllocator, names: readonly string[]) {
+    this.#allocator = allocator;
+    this.#names = names;
+    this.#claimed = new PageBitmap(allocator.pages.length);
+  }
+
+  /** Checks that `count` blocks of `order` from `pfn` on may stand there and nothing else does yet. */
+  #claim(pfn: number, order: number, count = 1): void {
+    const size = count * (1 << order);
+    const inside = this.#allocator.spans.some(({ start, end }) => pfn >= start && pfn + size <= end);
+    if (!inside || pfn % (1 << order) !== 0 || this.#claimed.set(pfn, size) !== size) {
+      throw new GuestStateError(`a block of order ${order} cannot be at frame ${pfn}`);
+    }
+    this.#pages += size;
+  }
+
+  zone(zone: Zone, from: StateReader): void {
+    const { pages } = this.#allocator;
+    const blocksMax = zone.managedPages;
+    for (let order = 0; order < ORDERS; order++) {
+      for (let type = 0; type < MIGRATE_TYPES; type++) {
+        const list = from.array('a free list', blocksMax);
+        const reported = from.u32('reported blocks', list.length);
+        list.forEach((pfn, i) => {
+          this.#claim(pfn, order);
+          if (this.#allocator.zoneOf(pfn) !== zone || zone.buddy.typeOf(pfn) !== type) {
+            throw new GuestStateError(`frame ${pfn} is on a free list that is not its own`);
+          }
+          zone.buddy.append(pfn, order, i >= list.length - reported);
+        });
+      }
+    }
+    for (let type = 0; type < MIGRATE_TYPES; type++) {
+      const hot = zone.hotPages(type as MigrateType);
+      for (const pfn of from.array('a per-cpu list', hot.capacity)) {
+        this.#claim(pfn, 0);
+        if (this.#allocator.zoneOf(pfn) !== zone)
+          throw new GuestStateError(`frame ${pfn} is in another zone`);
+        pages.state[pfn] = KIND_PER_CPU;
+        hot.pushCold(pfn);
+        zone.perCpuPages++;
+      }
+    }
+    zone.buddy.fallbacks = from.integer('fallbacks');
+    zone.buddy.steals = from.integer('steals');
+  }
+
+  blocks(from: StateReader): void {
+    const { pages, managedPages } = this.#allocator;
+    const isolated = from.array('isolated blocks', 2 * managedPages);
+    for (let i = 0; i + 1 < isolated.length; i += 2) {
+      const order = this.#order(isolated[i + 1]);
+      this.#claim(isolated[i], order);
+      pages.state[isolated[i]] = KIND_ISOLATED | order;
+    }
+    const runs = from.array('allocated blocks', RUN_WORDS * managedPages);
+    for (let i = 0; i + RUN_WORDS <= runs.length; i += RUN_WORDS) {
+      const [start, count, meta, index] = runs.subarray(i, i + RUN_WORDS);
+      const order = this.#order(meta & 0xff);
+      const owner = meta >>> 16;
+      if (count === 0 || count > managedPages || (owner !== 0 && (this.#names[owner] ?? '') === '')) {
+        throw new GuestStateError(`the allocated pages at frame ${start} are nobody's`);
+      }
+      this.#claim(start, order, count);
+      for (let block = 0; block < count; block++) {
+        const pfn = start + (block << order);
+        pages.state[pfn] = KIND_ALLOCATED | order;
+        pages.flags[pfn] = (meta >>> 8) & 0xff;
+        pages.owner[pfn] = owner;
+        pages.index[pfn] = index + block;
+      }
+    }
+  }
+
+  #order(order: number): number {
+    if (order > ORDER_MAX) throw new GuestStateError(`a block of order ${order}, above ${ORDER_MAX}`);
+    return order;
+  }
+
+  complete(): void {
+    const missing = this.#allocator.managedPages - this.#pages;
+    if (missing !== 0) throw new GuestStateError(`${missing} pages are nowhere`);
+  }
+}

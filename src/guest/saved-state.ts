@@ -1,0 +1,167 @@
+/**
+ * The bytes of a saved guest: a stream of 32-bit little-endian words, written and read back in the same order.
+ * A reader believes nothing: each number has a bound and each array a length that its caller names, and what
+ * is beyond throws {@link GuestStateError}, so a hostile stream costs an error and no more memory than it has
+ * bytes.
+ */
+import { AerostatError } from '../sys/error.ts';
+
+export const SAVED_STATE_MAGIC = 0x74534741;
+export const SAVED_STATE_VERSION = 1;
+
+/** A saved guest that cannot be resumed: cut short, of another version, or not saved by us. */
+export class GuestStateError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_GUEST_STATE', `saved guest refused: ${message}`);
+  }
+}
+
+const TEXT_LENGTH_MAX = 256;
+const TWO_32 = 2 ** 32;
+
+export class StateWriter {
+  #words = new Uint32Array(1024);
+  #length = 0;
+
+  u32(value: number): void {
+    if (this.#length === this.#words.length) this.#reserve(1);
+    this.#words[this.#length++] = value;
+  }
+
+  /** A whole number below 2^53, or -1 for "none". */
+  integer(value: number): void {
+    this.u32(value % TWO_32);
+    this.u32(Math.floor(value / TWO_32));
+  }
+
+  float(value: number): void {
+    const words = new Uint32Array(Float64Array.of(value).buffer);
+    this.u32(words[0]);
+    this.u32(words[1]);
+  }
+
+  flag(value: boolean): void {
+    this.u32(value ? 1 : 0);
+  }
+
+  text(value: string): void {
+    const codes = Uint32Array.from(value.slice(0, TEXT_LENGTH_MAX), character => character.charCodeAt(0));
+    this.array(codes);
+  }
+
+  /** An array of 32-bit words with its length before it. */
+  array(values: ArrayLike<number>): void {
+    this.u32(values.length);
+    this.#reserve(values.length);
+    this.#words.set(values, this.#length);
+    this.#length += values.length;
+  }
+
+  /** An array that is mostly 0, as pairs of index and value where that is shorter. */
+  sparse(values: Uint32Array): void {
+    let used = 0;
+    for (const value of values) if (value !== 0) used++;
+    this.flag(used * 2 < values.length);
+    if (used * 2 >= values.length) {
+      this.array(values);
+      return;
+    }
+    this.u32(used);
+    for (let i = 0; i < values.length; i++) {
+      if (values[i] === 0) continue;
+      this.u32(i);
+      this.u32(values[i]);
+    }
+  }
+
+  bytes(): Uint8Array {
+    return new Uint8Array(this.#words.buffer, 0, this.#length * 4);
+  }
+
+  #reserve(words: number): void {
+    if (this.#length + words <= this.#words.length) return;
+    const grown = new Uint32Array(Math.max(this.#words.length * 2, this.#length + words));
+    grown.set(this.#words);
+    this.#words = grown;
+  }
+}
+
+export class StateReader {
+  readonly #words: Uint32Array;
+  #at = 0;
+
+  constructor(bytes: Uint8Array) {
+    if (bytes.length % 4 !== 0) throw new GuestStateError(`${bytes.length} bytes are not whole words`);
+    // A copy, which also aligns it.
+    this.#words = new Uint32Array(bytes.slice().buffer);
+  }
+
+  get remaining(): number {
+    return this.#words.length - this.#at;
+  }
+
+  /** A word of at most `max`; `what` names it in the error. */
+  u32(what: string, max: number = TWO_32 - 1): number {
+    if (this.#at >= this.#words.length) throw new GuestStateError(`it ends before ${what}`);
+    const value = this.#words[this.#at++];
+    if (value > max) throw new GuestStateError(`${what} is ${value}, above ${max}`);
+    return value;
+  }
+
+  /** A signed word in [-1, max]. */
+  signed(what: string, max: number): number {
+    const value = this.u32(what) | 0;
+    if (value < -1 || value > max) throw new GuestStateError(`${what} is ${value}, not in -1…${max}`);
+    return value;
+  }
+
+  integer(what: string, max: number = Number.MAX_SAFE_INTEGER): number {
+    const value = this.u32(what) + this.u32(what) * TWO_32;
+    if (!(value <= max)) throw new GuestStateError(`${what} is ${value}, above ${max}`);
+    return value;
+  }
+
+  /** A finite number in [min, max]. */
+  float(what: string, min: number, max: number): number {
+    const value = new Float64Array(Uint32Array.of(this.u32(what), this.u32(what)).buffer)[0];
+    if (!(value >= min && value <= max)) throw new GuestStateError(`${what} is ${value}`);
+    return value;
+  }
+
+  flag(what: string): boolean {
+    return this.u32(what, 1) === 1;
+  }
+
+  text(what: string): string {
+    return String.fromCharCode(...this.array(what, TEXT_LENGTH_MAX));
+  }
+
+  /** An array of at most `lengthMax` words. */
+  array(what: string, lengthMax: number): Uint32Array {
+    const length = this.u32(`the length of ${what}`, Math.min(lengthMax, this.remaining));
+    if (length > this.remaining) throw new GuestStateError(`it ends inside ${what}`);
+    const values = this.#words.slice(this.#at, this.#at + length);
+    this.#at += length;
+    return values;
+  }
+
+  /** Reads what {@link StateWriter.sparse} wrote into `values`, which has its length. */
+  sparse(what: string, values: Uint32Array): void {
+    if (!this.flag(what)) {
+      const dense = this.array(what, values.length);
+      if (dense.length !== values.length) throw new GuestStateError(`${what} has ${dense.length} entries`);
+      values.set(dense);
+      return;
+    }
+    const used = this.u32(what, values.length);
+    for (let i = 0; i < used; i++) {
+      const index = this.u32(what, values.length - 1);
+      values[index] = this.u32(what);
+    }
+  }
+
+  /** Fails unless all was read. */
+  end(): void {
+    if (this.remaining > 0) throw new GuestStateError(`${this.remaining} words follow its end`);
+  }
+}
