@@ -1,12 +1,12 @@
 /**
- * The daemon's log on standard error: one line a record, for people or as JSON for programs. Loaded only by
- * commands that have one.
+ * The daemon's log on standard error: one line a record, for people, for the journal, or as JSON
+ * for programs. Loaded only by commands that have one.
  */
 import { pino } from 'pino';
 import type { LogLevel, LogRecord } from '../daemon/options.ts';
 import type { Output } from './context.ts';
 import type { LogFormat } from './options.ts';
-import { type Style, styleOf } from './style.ts';
+import { type Paint, type Style, styleOf } from './style.ts';
 
 export interface LogOptions {
   readonly output: Output;
@@ -18,8 +18,7 @@ export interface LogOptions {
 export type Log = (record: LogRecord) => void;
 
 export function createLog({ output, env, format, level }: LogOptions): Log {
-  const line = { write: (text: string) => output.write(text) };
-  const stream = format === 'json' ? line : { write: humanLines(output, styleOf(output, env)) };
+  const stream = { write: lineWriter(output, env, format) };
   const logger = pino(
     {
       level,
@@ -36,21 +35,32 @@ export function createLog({ output, env, format, level }: LogOptions): Log {
     logger[level]({ ...(guest === undefined ? {} : { guest }), ...detail, error }, message);
 }
 
-/** `12:34:56.789 warn  vm1: message key=value`, from pino's JSON. */
-function humanLines(output: Output, style: Style): (text: string) => void {
-  const paintLevel: Readonly<Record<string, (text: string) => string>> = {
-    error: style.red,
-    warn: style.yellow,
-    info: style.green,
-  };
-  return text => {
-    const { level, time, guest, message, error, ...detail } = JSON.parse(text);
-    const name = String(level).padEnd(5);
+function lineWriter(output: Output, env: LogOptions['env'], format: LogFormat): (json: string) => void {
+  if (format === 'json') return json => output.write(json);
+  const style = styleOf(output, env);
+  const head = format === 'journal' ? journalHead : humanHead(style);
+  return json => {
+    const { level, time, guest, message, error, ...detail } = JSON.parse(json);
     const about = guest === undefined ? '' : `${style.bold(guest)}: `;
     const facts = Object.entries(detail).map(([key, value]) => style.dim(` ${key}=${JSON.stringify(value)}`));
     const why = error === undefined ? '' : `: ${error.message}`;
-    const clock = style.dim(String(time).slice(11, 23));
-    const painted = (paintLevel[level] ?? style.dim)(name);
-    output.write(`${clock} ${painted} ${about}${message}${why}${facts.join('')}\n`);
+    output.write(`${head(level, time)}${about}${message}${why}${facts.join('')}\n`);
   };
 }
+
+type Head = (level: LogLevel, time: string) => string;
+
+/** `12:34:56.789 warn  `: the day is known to whoever looks. */
+const humanHead = (style: Style): Head => {
+  const paint: Readonly<Record<LogLevel, Paint>> = {
+    error: style.red,
+    warn: style.yellow,
+    info: style.green,
+    debug: style.dim,
+    trace: style.dim,
+  };
+  return (level, time) => `${style.dim(time.slice(11, 23))} ${paint[level](level.padEnd(5))} `;
+};
+
+/** The journal keeps the time itself, and takes the level as a number (sd-daemon(3)). */
+const journalHead: Head = level => `<${{ error: 3, warn: 4, info: 6, debug: 7, trace: 7 }[level]}>`;

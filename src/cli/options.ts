@@ -10,7 +10,7 @@ import type { CliContext } from './context.ts';
 import { parseDuration } from './duration.ts';
 import { parsePages } from './size.ts';
 
-export const LOG_FORMATS = ['human', 'json'] as const;
+export const LOG_FORMATS = ['human', 'journal', 'json'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
 export interface LogChoice {
@@ -28,12 +28,17 @@ export interface CommonChoice extends ApiChoice {
   readonly json?: boolean;
 }
 
-/** `--api`, `--token-file` and `--verbose`: what every command has that talks to a daemon, or is one. */
+export function withVerbose(command: Command): Command {
+  return command.option('--verbose', 'when something fails, say where (env: AEROSTAT_DEBUG)');
+}
+
+/** `--api` and `--token-file`: what every command has that talks to a daemon, or is one. */
 export function withApi(command: Command): Command {
-  return command
-    .option('--api <address>', 'where the API is: PATH, HOST:PORT or http://HOST:PORT (env: AEROSTAT_API)')
-    .option('--token-file <path>', 'file with the token, needed over TCP (env: AEROSTAT_TOKEN)')
-    .option('--verbose', 'when something fails, say where (env: AEROSTAT_DEBUG)');
+  return withVerbose(
+    command
+      .option('--api <address>', 'where the API is: PATH, HOST:PORT or http://HOST:PORT (env: AEROSTAT_API)')
+      .option('--token-file <path>', 'file with the token, needed over TCP (env: AEROSTAT_TOKEN)'),
+  );
 }
 
 /** `--log-level`, `--log-format` and `--log-json`. */
@@ -66,6 +71,15 @@ export const value =
       throw error;
     }
   };
+
+/** For an option that may be given several times. */
+export const each = (word: string, before: readonly string[] = []): readonly string[] => [...before, word];
+
+/** For an option that takes several words, by commas, and may be given several times too. */
+export const list = (words: string, before: readonly string[] = []): readonly string[] => [
+  ...before,
+  ...words.split(',').filter(word => word !== ''),
+];
 
 export const sizeOption = (flags: string, description: string) =>
   new Option(flags, description).argParser(value(parsePages));

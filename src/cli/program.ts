@@ -1,6 +1,7 @@
 /** The command line as a whole: which commands there are, and what becomes of their errors. */
 import { Command, CommanderError } from 'commander';
 import { AerostatError } from '../sys/error.ts';
+import { benchCommand } from './commands/bench.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { hintCommand } from './commands/hint.ts';
 import { runCommand } from './commands/run.ts';
@@ -11,6 +12,7 @@ import { watchCommand } from './commands/watch.ts';
 import { type CliContext, printLine } from './context.ts';
 import { styleOf } from './style.ts';
 import { EXIT, type ExitCode, exitCodeOf, InterruptedError } from './usage.ts';
+import { readVersion } from './version.ts';
 
 const HELP = `
 Sizes are written 512M, 1.5G or 4096 (bytes), durations 500ms, 5s or 1m.
@@ -59,6 +61,7 @@ function asDevice(words: readonly string[]): string[] {
 function program(context: CliContext): Command {
   const root = new Command('aerostat')
     .description('Virtio memory ballooning: serve, see and steer the memory of guests.')
+    .version(readVersion())
     .helpCommand(false)
     .showHelpAfterError('(see --help)')
     .addHelpText('after', HELP);
@@ -70,14 +73,16 @@ function program(context: CliContext): Command {
     hintCommand,
     watchCommand,
     runCommand,
+    benchCommand,
   ];
   for (const command of commands) root.addCommand(command(context));
-  for (const command of [root, ...root.commands]) tame(command, context);
+  tame(root, context);
   return root;
 }
 
-/** Makes commander write where we say, and throw where it would end the process. */
-function tame(command: Command, { stdout, stderr }: CliContext): void {
+/** Makes a command and those below it write where we say, and throw where they would end the process. */
+function tame(command: Command, context: CliContext): void {
+  const { stdout, stderr } = context;
   command.exitOverride().configureOutput({
     writeOut: text => stdout.write(text),
     writeErr: text => stderr.write(text),
@@ -85,6 +90,7 @@ function tame(command: Command, { stdout, stderr }: CliContext): void {
     getErrHelpWidth: () => stderr.columns ?? 80,
     outputError: (text, write) => write(text.replace(/^error: /, 'aerostat: ')),
   });
+  for (const below of command.commands) tame(below, context);
 }
 
 function printError(context: CliContext, error: unknown, verbose: boolean): void {

@@ -1,6 +1,7 @@
-/** A bar on the terminal that follows a balloon; silent where nobody looks. */
+/** Bars on the terminal, on standard error, so that they never mix with an answer. */
+import type { SingleBar } from 'cli-progress';
 import type { GuestStatus } from '../daemon/control.ts';
-import type { CliContext } from './context.ts';
+import { type CliContext, type Output, printLine } from './context.ts';
 import { formatSize } from './size.ts';
 
 export interface TargetBar {
@@ -8,21 +9,17 @@ export interface TargetBar {
   readonly stop: () => void;
 }
 
-const SILENT: TargetBar = { update: () => {}, stop: () => {} };
+export interface StepBar {
+  readonly update: (done: number, total: number, what: string) => void;
+  readonly stop: () => void;
+}
 
-/** It is drawn on standard error, so that it never mixes with an answer. */
-export async function progressBar(
-  context: CliContext,
-  name: string,
-  targetBytes: number,
-): Promise<TargetBar> {
-  const { stderr } = context;
-  if (!stderr.isTTY) return SILENT;
+async function openBar(stream: Output, format: string): Promise<SingleBar> {
   const { Presets, SingleBar } = (await import('cli-progress')).default;
-  const bar = new SingleBar(
+  return new SingleBar(
     {
-      stream: stderr,
-      format: `${name} {bar} {held} of ${formatSize(targetBytes)}, {pending} pending`,
+      stream,
+      format,
       hideCursor: true,
       clearOnComplete: true,
       // Signals are the program's to take; this one would end the process.
@@ -30,6 +27,16 @@ export async function progressBar(
     },
     Presets.shades_classic,
   );
+}
+
+/** Follows a balloon to its target; silent where nobody looks. */
+export async function targetBar(
+  { stderr }: CliContext,
+  name: string,
+  targetBytes: number,
+): Promise<TargetBar> {
+  if (!stderr.isTTY) return { update: () => {}, stop: () => {} };
+  const bar = await openBar(stderr, `${name} {bar} {held} of ${formatSize(targetBytes)}, {pending} pending`);
   // The way to go is from where the balloon was to the target, and may lead downwards.
   let from: number | undefined;
   return {
@@ -42,6 +49,24 @@ export async function progressBar(
       } else {
         bar.update(Math.abs(held - from), fields);
       }
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+/** Follows steps that each have a name; a line a step where nobody looks, so that a log tells what it was at. */
+export async function stepBar({ stderr }: CliContext): Promise<StepBar> {
+  if (!stderr.isTTY) {
+    const update: StepBar['update'] = (done, total, what) => printLine(stderr, `${done}/${total} ${what}`);
+    return { update, stop: () => {} };
+  }
+  const bar = await openBar(stderr, '{bar} {value}/{total} {what}');
+  let started = false;
+  return {
+    update: (done, total, what) => {
+      if (started) bar.update(done, { what });
+      else bar.start(total, done, { what });
+      started = true;
     },
     stop: () => bar.stop(),
   };

@@ -6,7 +6,7 @@ import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
 
 /** Often enough for a smooth bar, rare enough that the daemon does not notice. */
-const POLL_MS = 100;
+const POLL_MS = 50;
 
 export class NotReachedError extends AerostatError {
   constructor(message: string) {
@@ -24,6 +24,7 @@ export interface Wait {
 export interface Waited {
   readonly guest: GuestStatus;
   readonly reached: boolean;
+  /** Until the target was reached, by the daemon's own clock where it measured it. */
   readonly elapsedMs: number;
 }
 
@@ -46,7 +47,7 @@ export async function waitForTarget(control: Control, name: string, wait: Wait):
     const reached = isReached(guest, wait.targetBytes);
     wait.onProgress?.(guest);
     if (reached || guest.targetBytes !== wait.targetBytes || elapsedMs >= wait.timeoutMs) {
-      return { guest, reached, elapsedMs };
+      return { guest, reached, elapsedMs: (reached ? guest.progress?.drainedMs : null) ?? elapsedMs };
     }
     await sleep(Math.min(POLL_MS, Math.max(1, wait.timeoutMs - elapsedMs)), wait.interrupt);
   }

@@ -3,11 +3,11 @@
  * (QEMU, docs/interop/vhost-user.rst, "Backend program conventions").
  */
 import { Command, Option } from 'commander';
-import { DEFAULT_PROFILE, PROFILE_NAMES, profile } from '../../balloon/profiles.ts';
+import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
 import { DISCARD_MODES } from '../../daemon/control.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { type GuestChoice, guestOptions, parseFd } from '../guest-options.ts';
-import { durationOption, sizeOption, value, withApi, withLog } from '../options.ts';
+import { durationOption, each, list, sizeOption, value, withApi, withLog } from '../options.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
 
 const EXAMPLES = `
@@ -21,13 +21,8 @@ SIGTERM and SIGINT give everything pending back to the host and end the daemon w
 type DeviceChoice = GuestChoice & ServeChoice;
 
 export function deviceCommand(context: CliContext): Command {
-  const each = (value: string, before: readonly string[] = []) => [...before, value];
-  const list = (value: string, before: readonly string[] = []) => [
-    ...before,
-    ...value.split(',').filter(Boolean),
-  ];
   const descriptor = value(parseFd);
-  return withLog(withApi(new Command('device')), 'info')
+  const command = new Command('device')
     .description('serve balloon devices to virtual machines, over vhost-user')
     .option('--socket-path <path>', "where a guest's front-end connects; once for each guest", each)
     .addOption(
@@ -56,11 +51,15 @@ export function deviceCommand(context: CliContext): Command {
     .option('--print-capabilities', 'print what this program can do, as JSON, and end')
     .addHelpText('after', EXAMPLES)
     .action((choice: DeviceChoice) => runDevice(context, choice));
+  return withLog(withApi(command), 'info');
 }
 
-/** For programs that start us: which kind of back-end this is, and what of it they may use. */
+/**
+ * For programs that start us: which kind of back-end this is. As in QEMU's schema (vhost-user.json), a feature
+ * is an option of the command line that may be relied on; the profiles are ours to tell.
+ */
 export function printCapabilities(context: CliContext): void {
-  const features = profile(DEFAULT_PROFILE).features.map(({ name }) => name);
+  const features = ['api', 'discard', 'name', 'poll-interval', 'profile', 'target', 'without'];
   printLine(context.stdout, JSON.stringify({ type: 'balloon', features, profiles: PROFILE_NAMES }, null, 2));
 }
 

@@ -14,7 +14,7 @@ Examples:
 Hinted pages are counted, never discarded: the guest may use them again at any moment.`;
 
 export function hintCommand(context: CliContext): Command {
-  return withJson(new Command('hint'))
+  const command = new Command('hint')
     .description('run a free page hint session')
     .argument('<guest>')
     .addArgument(
@@ -32,4 +32,5 @@ export function hintCommand(context: CliContext): Command {
         `${name}: ${hint.state}${session}, ${formatSize(hint.hintedBytes)} in ${ranges} ranges`,
       );
     });
+  return withJson(command);
 }

@@ -10,7 +10,7 @@ import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { guestOptions } from '../guest-options.ts';
-import { sizeOption, withApi, withLog } from '../options.ts';
+import { list, sizeOption, withApi, withLog } from '../options.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
 import { formatSize } from '../size.ts';
 import { styleOf } from '../style.ts';
@@ -32,11 +32,7 @@ interface RunChoice extends ServeChoice {
 }
 
 export function runCommand(context: CliContext): Command {
-  const list = (value: string, before: readonly string[] = []) => [
-    ...before,
-    ...value.split(',').filter(Boolean),
-  ];
-  return withLog(withApi(new Command('run')), 'warn')
+  const command = new Command('run')
     .description('boot a guest on a daemon of its own, with a console')
     .addOption(
       new Option('--guest <kind>', 'linux: a real kernel, as a process (User Mode Linux)')
@@ -53,6 +49,7 @@ export function runCommand(context: CliContext): Command {
     .option('--without <features>', 'features not to offer, for example reporting,hint', list)
     .addHelpText('after', EXAMPLES)
     .action((choice: RunChoice) => runGuest(context, choice));
+  return withLog(withApi(command), 'warn');
 }
 
 async function runGuest(context: CliContext, choice: RunChoice): Promise<void> {

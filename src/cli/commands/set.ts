@@ -11,7 +11,7 @@ import { PAGE_SIZE } from '../../memory/page.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type CommonChoice, connect, durationOption, sizeOption, withJson } from '../options.ts';
-import { progressBar } from '../progress.ts';
+import { targetBar } from '../progress.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
 import { notReached, type Waited, waitForTarget } from '../wait.ts';
@@ -35,7 +35,7 @@ interface SetChoice extends CommonChoice {
 }
 
 export function setCommand(context: CliContext): Command {
-  return withJson(new Command('set'))
+  const command = new Command('set')
     .description('set how much memory a guest gives away')
     .argument('<guest>')
     .addOption(sizeOption('--balloon <size>', 'what the balloon should hold').conflicts('memory'))
@@ -71,6 +71,7 @@ export function setCommand(context: CliContext): Command {
       }
       if (waited !== undefined && !waited.reached) throw notReached(waited, targetBytes ?? 0);
     });
+  return withJson(command);
 }
 
 async function targetOf(control: Control, name: string, choice: SetChoice): Promise<number | undefined> {
@@ -109,7 +110,7 @@ async function waitWithBar(
   targetBytes: number,
   timeoutMs: number,
 ): Promise<Waited> {
-  const bar = await progressBar(context, name, targetBytes);
+  const bar = await targetBar(context, name, targetBytes);
   try {
     const { interrupt } = context;
     return await waitForTarget(control, name, { targetBytes, timeoutMs, interrupt, onProgress: bar.update });

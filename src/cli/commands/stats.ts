@@ -18,7 +18,7 @@ interface StatsChoice extends CommonChoice {
 }
 
 export function statsCommand(context: CliContext): Command {
-  return withJson(new Command('stats'))
+  const command = new Command('stats')
     .description("show the guest's own statistics of its memory")
     .argument('<guest>')
     .option('--fresh', 'ask the guest for a new sample')
@@ -30,6 +30,7 @@ export function statsCommand(context: CliContext): Command {
       if (choice.json) printJson(context.stdout, sample);
       else printLine(context.stdout, describeSample(name, sample));
     });
+  return withJson(command);
 }
 
 const LABELS: Readonly<Record<keyof GuestStatistics, string>> = {

@@ -14,7 +14,7 @@ Examples:
   aerostat status --json       {"guests": [...]}, sizes in bytes`;
 
 export function statusCommand(context: CliContext): Command {
-  return withJson(new Command('status'))
+  const command = new Command('status')
     .description('show guests, their memory and their balloons')
     .argument('[guest]', 'only this guest')
     .addHelpText('after', EXAMPLES)
@@ -28,6 +28,7 @@ export function statusCommand(context: CliContext): Command {
       if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
       printLine(stdout, renderTable([...guestColumns(style), errorColumn], guests).join('\n'));
     });
+  return withJson(command);
 }
 
 const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));

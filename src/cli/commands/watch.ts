@@ -33,7 +33,7 @@ interface WatchChoice extends CommonChoice {
 type Show = (guests: readonly GuestStatus[]) => void;
 
 export function watchCommand(context: CliContext): Command {
-  return withJson(new Command('watch'))
+  const command = new Command('watch')
     .description('show guests as they change')
     .argument('[guest]', 'only this guest')
     .addOption(durationOption('--interval <duration>', 'how often to look').default(1000, '1s'))
@@ -58,6 +58,7 @@ export function watchCommand(context: CliContext): Command {
         await sleep(choice.interval, interrupt);
       }
     });
+  return withJson(command);
 }
 
 /** A daemon that goes away while somebody looks is said to be gone, and shown again when it is back. */
