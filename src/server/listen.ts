@@ -14,11 +14,16 @@ import { type ApiAddress, formatAddress } from './address.ts';
 import { type ApiOptions, createApi } from './api.ts';
 import { checkToken } from './token.ts';
 
-/** A client that needs longer than that for its headers, or for all of its request, does not mean it. */
-const HEADERS_MS_MAX = 5000;
-const REQUEST_RECEIVE_MS_MAX = 10_000;
-/** How often late requests are looked for; a rare timer, because an idle daemon is to stay idle. */
-const LATE_CHECK_MS = 5000;
+/** How long a client may take to say what it wants; one that needs longer does not mean it. */
+export interface Patience {
+  readonly headersMs: number;
+  /** Headers and body. */
+  readonly requestMs: number;
+  /** How often late ones are looked for: rarely, because an idle daemon is to stay idle. */
+  readonly checkMs: number;
+}
+
+const PATIENCE: Patience = { headersMs: 5000, requestMs: 10_000, checkMs: 5000 };
 const HEADER_BYTES_MAX = 8192;
 const CONNECTIONS_MAX = 256;
 
@@ -30,6 +35,7 @@ export interface ServeOptions extends Omit<ApiOptions, 'access'> {
   readonly token?: string | undefined;
   /** Also listen on addresses that other machines can reach. */
   readonly allowRemote?: boolean;
+  readonly patience?: Patience;
 }
 
 export interface ApiServer {
@@ -43,7 +49,7 @@ export interface ApiServer {
  * @throws TokenError on TCP
  */
 export async function serveApi(control: Control, options: ServeOptions): Promise<ApiServer> {
-  const { address, token } = options;
+  const { address, token, patience = PATIENCE } = options;
   let access: AccessRules | undefined;
   if (address.kind === 'tcp') {
     checkRemote(address.host, options.allowRemote ?? false);
@@ -58,9 +64,9 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
     overrideGlobalObjects: false,
     serverOptions: {
       maxHeaderSize: HEADER_BYTES_MAX,
-      headersTimeout: HEADERS_MS_MAX,
-      requestTimeout: REQUEST_RECEIVE_MS_MAX,
-      connectionsCheckingInterval: LATE_CHECK_MS,
+      headersTimeout: patience.headersMs,
+      requestTimeout: patience.requestMs,
+      connectionsCheckingInterval: patience.checkMs,
     },
   }) as Server;
   server.maxConnections = CONNECTIONS_MAX;

@@ -130,6 +130,32 @@ describe('on a Unix socket', () => {
   });
 });
 
+describe('a client that takes too long', () => {
+  /** What the server says to a client that sends `text` and no more, until it hangs up. */
+  async function answerTo(text: string): Promise<string> {
+    const path = join(directory, 'api.sock');
+    await serve(path, { patience: { headersMs: 50, requestMs: 100, checkMs: 20 } });
+    const socket = connect(path);
+    let answer = '';
+    socket.setEncoding('utf8').on('data', piece => {
+      answer += piece;
+    });
+    socket.write(text);
+    await new Promise(resolve => socket.once('close', resolve));
+    return answer;
+  }
+
+  test('with its headers is cut off', async () => {
+    expect(await answerTo('GET /v1/guests HTTP/1.1\r\nHost: x\r\nX-Slow: ')).toMatch(/^HTTP\/1\.1 408 /);
+  });
+
+  test('with its body is cut off', async () => {
+    const head =
+      'PATCH /v1/guests/vm1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99';
+    expect(await answerTo(`${head}\r\n\r\n{`)).toMatch(/^HTTP\/1\.1 4\d\d |^$/);
+  });
+});
+
 describe('on TCP', () => {
   test('it asks for the token', async () => {
     const { address } = await serve('127.0.0.1:0', { token: TOKEN });

@@ -1,0 +1,133 @@
+/** The program as it is installed: compiled, as a process of its own, with signals and pipes. */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { EXIT } from '../../src/cli/usage.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const program = join(root, 'bin', 'aerostat');
+
+let directory: string;
+let children: ChildProcess[];
+
+beforeAll(() => {
+  expect(spawnSync(process.execPath, ['scripts/bootstrap.mjs'], { cwd: root, stdio: 'inherit' }).status).toBe(
+    0,
+  );
+});
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  children = [];
+});
+
+afterEach(() => {
+  for (const child of children) child.kill('SIGKILL');
+  rmSync(directory, { recursive: true });
+});
+
+const environment = () => ({ PATH: process.env.PATH, XDG_RUNTIME_DIR: directory });
+
+const aerostat = (...words: string[]) =>
+  spawnSync(program, words, { env: environment(), encoding: 'utf8', timeout: 20_000 });
+
+async function startDevice(...words: string[]) {
+  const socket = join(directory, 'vm1');
+  const child = spawn(program, ['device', '--socket-path', socket, ...words], { env: environment() });
+  children.push(child);
+  let log = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    log += text;
+  });
+  const ended = new Promise(resolve => {
+    child.once('exit', (code, signal) => resolve(signal ?? code));
+  });
+  await expect.poll(() => log, { timeout: 10_000 }).toContain('API on');
+  return { child, socket, ended };
+}
+
+describe('a daemon and the commands', () => {
+  test('find each other where a session keeps its sockets, with nothing said about it', async () => {
+    const { child, ended } = await startDevice();
+    const { status, stdout } = aerostat('status', '--json');
+    expect(status).toBe(EXIT.ok);
+    expect(JSON.parse(stdout)).toMatchObject({ guests: [{ name: 'vm1', connected: false }] });
+    expect(existsSync(join(directory, 'aerostat', 'api.sock'))).toBe(true);
+    child.kill('SIGTERM');
+    await ended;
+  });
+
+  test.each(['SIGTERM', 'SIGINT'] as const)(
+    '%s ends a daemon with 0, and its sockets are gone',
+    async signal => {
+      const { child, socket, ended } = await startDevice();
+      child.kill(signal);
+      expect(await ended).toBe(EXIT.ok);
+      expect(existsSync(socket)).toBe(false);
+      expect(existsSync(join(directory, 'aerostat', 'api.sock'))).toBe(false);
+    },
+  );
+
+  test('a second daemon on the same socket is refused, and the first goes on', async () => {
+    const { socket } = await startDevice();
+    const { status, stderr } = aerostat('device', '--socket-path', socket, '--api', join(directory, 'other'));
+    expect(status).toBe(EXIT.failed);
+    expect(stderr).toMatch(/^aerostat: .*vm1/);
+    expect(stderr).not.toContain('    at ');
+    expect(aerostat('status').status).toBe(EXIT.ok);
+  });
+
+  test('a daemon that was killed leaves sockets that the next one replaces', async () => {
+    const { child, ended } = await startDevice();
+    child.kill('SIGKILL');
+    await ended;
+    await startDevice();
+    expect(aerostat('status').status).toBe(EXIT.ok);
+  });
+});
+
+describe('a command', () => {
+  test('ends with 130 on Ctrl-C', async () => {
+    await startDevice();
+    const watch = spawn(program, ['watch', '--json'], { env: environment() });
+    children.push(watch);
+    await new Promise(resolve => watch.stdout.once('data', resolve));
+    const ended = new Promise(resolve => {
+      watch.once('exit', code => resolve(code));
+    });
+    watch.kill('SIGINT');
+    expect(await ended).toBe(EXIT.interrupted);
+  });
+
+  test('ends quietly when nobody reads on', async () => {
+    await startDevice();
+    const watch = `${program} watch --json --interval 50ms | head -n 1`;
+    const { status, stderr, stdout } = spawnSync('sh', ['-c', watch], {
+      env: environment(),
+      encoding: 'utf8',
+      timeout: 20_000,
+    });
+    expect({ status, stderr }).toEqual({ status: EXIT.ok, stderr: '' });
+    expect(JSON.parse(stdout)).toHaveProperty('guests');
+  });
+
+  test('says which version it is', () => {
+    expect(aerostat('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+});
+
+describe('a clone that is not built', () => {
+  test('says how to build it', () => {
+    mkdirSync(join(directory, 'bin'));
+    copyFileSync(program, join(directory, 'bin', 'aerostat'));
+    writeFileSync(join(directory, 'package.json'), '{"type":"module"}');
+    const { status, stderr } = spawnSync(process.execPath, [join(directory, 'bin', 'aerostat'), 'status'], {
+      encoding: 'utf8',
+    });
+    expect(status).toBe(EXIT.failed);
+    expect(stderr).toMatch(/^aerostat: not built yet; run: npm run build/);
+  });
+});
