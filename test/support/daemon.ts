@@ -1,0 +1,122 @@
+/**
+ * The daemon as a person starts it: `bin/aerostat device` in a process of its own, steered through its API.
+ * Gone, with everything it made, when {@link DaemonProcess.stop} returns.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { GuestStatus } from '../../src/daemon/control.ts';
+import { parseAddress } from '../../src/server/address.ts';
+import { RemoteControl } from '../../src/server/client.ts';
+
+const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
+/** Far above what anything here takes; only what hangs reaches it. */
+const PATIENCE_MS = 60_000;
+
+export class DaemonProcess {
+  readonly control: RemoteControl;
+  readonly directory: string;
+  readonly child: ChildProcess;
+  log = '';
+
+  private constructor(directory: string, child: ChildProcess) {
+    this.directory = directory;
+    this.child = child;
+    this.control = new RemoteControl(parseAddress(join(directory, 'api.sock')));
+    child.stderr?.setEncoding('utf8').on('data', text => {
+      this.log += text;
+    });
+  }
+
+  /** Starts a daemon with a socket for each of `guests`; `words` are further options. */
+  static async start(guests: readonly string[], words: readonly string[] = []): Promise<DaemonProcess> {
+    const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+    const sockets = guests.flatMap(name => [
+      '--socket-path',
+      join(directory, `${name}.sock`),
+      '--name',
+      name,
+    ]);
+    const child = spawn(
+      process.execPath,
+      [PROGRAM, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    );
+    const daemon = new DaemonProcess(directory, child);
+    process.once('exit', daemon.#killAtExit);
+    await daemon.until(
+      () => existsSync(join(directory, 'api.sock')),
+      () => `the daemon does not come up: ${daemon.log}`,
+    );
+    return daemon;
+  }
+
+  socketOf(guest: string): string {
+    return join(this.directory, `${guest}.sock`);
+  }
+
+  /** Waits until `met` is true. */
+  async until(
+    met: () => boolean | Promise<boolean>,
+    complaint: () => string | Promise<string>,
+  ): Promise<void> {
+    const deadline = Date.now() + PATIENCE_MS;
+    while (!(await met())) {
+      if (Date.now() > deadline || this.child.exitCode !== null) throw new Error(await complaint());
+      await delay(10);
+    }
+  }
+
+  async untilGuest(name: string, met: (guest: GuestStatus) => boolean): Promise<GuestStatus> {
+    let guest = await this.control.guest(name);
+    await this.until(
+      async () => {
+        guest = await this.control.guest(name);
+        return met(guest);
+      },
+      () => `never came to it: ${JSON.stringify(guest)}\n${this.log}`,
+    );
+    return guest;
+  }
+
+  /** Sets a target and waits until the guest and the host have come to it. */
+  async reach(name: string, targetBytes: number): Promise<GuestStatus> {
+    await this.control.setTarget(name, targetBytes);
+    return this.untilGuest(name, guest => guest.actualBytes === targetBytes && guest.pendingBytes === 0);
+  }
+
+  /** User and system time of the process so far, in milliseconds. */
+  cpuMs(): number {
+    const fields = readFileSync(`/proc/${this.child.pid}/stat`, 'utf8').split(') ')[1].split(' ');
+    const ticks = Number(fields[11]) + Number(fields[12]);
+    return ticks * 10;
+  }
+
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.child.pid}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024;
+  }
+
+  /** Asks it to end; resolves with its exit code. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    process.removeListener('exit', this.#killAtExit);
+    if (this.child.exitCode === null && this.child.signalCode === null) {
+      const exited = once(this.child, 'exit');
+      this.child.kill(signal);
+      const timer = setTimeout(() => this.child.kill('SIGKILL'), PATIENCE_MS);
+      await exited;
+      clearTimeout(timer);
+    }
+    rmSync(this.directory, { recursive: true, force: true });
+    return this.child.exitCode;
+  }
+
+  readonly #killAtExit = (): void => {
+    this.child.kill('SIGKILL');
+    rmSync(this.directory, { recursive: true, force: true });
+  };
+}
