@@ -49,7 +49,7 @@ export class Guest {
 
   /** Those that are not done. */
   get workloads(): readonly Workload[] {
-    return this.#workloads;
+    return this.#workloads.filter(workload => !workload.done);
   }
 
   start(spec: WorkloadSpec): Workload {
@@ -71,18 +71,21 @@ export class Guest {
    */
   step(n: number): number {
     let used = 0;
-    let idle = 0;
-    while (used < n && idle < this.#workloads.length) {
-      this.#turn = (this.#turn + 1) % this.#workloads.length;
+    let waiting = 0;
+    while (used < n && waiting < this.#workloads.length) {
+      if (this.#turn >= this.#workloads.length) this.#turn = 0;
       const workload = this.#workloads[this.#turn];
-      const slice = Math.min(SLICE_PAGES, n - used);
-      const part = workload.step(slice);
+      const part = workload.done ? 0 : workload.step(Math.min(SLICE_PAGES, n - used));
       used += part;
-      idle = part === 0 ? idle + 1 : 0;
-      if (workload.done) this.#workloads.splice(this.#turn, 1);
+      if (workload.done) {
+        this.#workloads.splice(this.#turn, 1);
+      } else {
+        this.#turn++;
+        waiting = part === 0 ? waiting + 1 : 0;
+      }
       this.kernel.runBackground();
     }
-    if (this.#workloads.length === 0) this.kernel.runBackground();
+    if (used === 0) this.kernel.runBackground();
     return used;
   }
 
@@ -100,8 +103,9 @@ export class Guest {
     into.array(this.#random.save());
     into.integer(this.#started);
     into.u32(this.#turn);
-    into.u32(this.#workloads.length);
-    for (const workload of this.#workloads) {
+    const { workloads } = this;
+    into.u32(workloads.length);
+    for (const workload of workloads) {
       into.u32(KINDS.indexOf(workload.kind));
       workload.save(into);
     }
