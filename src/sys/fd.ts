@@ -3,7 +3,7 @@
  * close hits a stranger: {@link OwnedFd} closes once, refuses use afterwards, and counts what is open so
  * that tests can show that nothing leaks.
  */
-import { AerostatError } from './error.ts';
+import { AerostatError, assert } from './error.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
 
@@ -78,7 +78,11 @@ export function closeAll(fds: Iterable<OwnedFd>): void {
   for (const fd of fds) fd.close();
 }
 
-const scratch = new Arena(64);
+/** Longest message of {@link writeShort}. */
+export const SHORT_WRITE_BYTES_MAX = 64;
+const SILENCE_READ_BYTES = 64;
+
+const scratch = new Arena(Math.max(SHORT_WRITE_BYTES_MAX, SILENCE_READ_BYTES));
 
 /** A non-blocking eventfd with count 0. */
 export function createEventFd(): OwnedFd {
@@ -104,8 +108,6 @@ export function ring(fd: OwnedFd): boolean {
   return errno() === EAGAIN;
 }
 
-const SILENCE_READ_BYTES = 64;
-
 /**
  * Silences a doorbell so that poll blocks again. Returns false when its peer closed it or it is no
  * doorbell at all, in which case polling it further would spin.
@@ -126,9 +128,8 @@ export type WriteResult = 'written' | 'full' | 'gone';
  * Both take so few bytes all at once or not at all.
  */
 export function writeShort(fd: OwnedFd, bytes: Uint8Array): WriteResult {
+  assert(bytes.length <= SHORT_WRITE_BYTES_MAX, `a short message of ${bytes.length} bytes`);
   scratch.bytes.set(bytes);
   if (libc.write(fd.number, scratch.address, bytes.length) === bytes.length) return 'written';
   return errno() === EAGAIN ? 'full' : 'gone';
 }
-
-export const SHORT_WRITE_BYTES_MAX = 64;

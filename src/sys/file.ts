@@ -12,6 +12,9 @@ const MFD_HUGETLB = 0x4;
 const MFD_HUGE_SHIFT = 26;
 const FALLOC_FL_KEEP_SIZE = 0x1;
 const FALLOC_FL_PUNCH_HOLE = 0x2;
+const F_GETFL = 3;
+const O_ACCMODE = 3;
+const O_RDWR = 2;
 const F_ADD_SEALS = 1033;
 const F_SEAL_SHRINK = 0x2;
 const SEEK_DATA = 3;
@@ -69,6 +72,10 @@ export function fileStatus(fd: Descriptor): FileStatus {
     identity: `${status.dev}:${status.ino}`,
   };
 }
+
+/** Whether the descriptor may be both read and written. */
+export const isReadWrite = (fd: Descriptor): boolean =>
+  (check('fcntl', libc.fcntl(fd.number, F_GETFL, 0)) & O_ACCMODE) === O_RDWR;
 
 export interface FileSystem {
   readonly kind: 'tmpfs' | 'hugetlbfs' | 'other';

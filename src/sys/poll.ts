@@ -21,6 +21,9 @@ const POLLFD = struct('pollfd', 8, { fd: ['u32', 0], events: ['u16', 4], revents
 /** Descriptors that one loop serves at most: far above what 100 guests use, small enough to preallocate. */
 export const POLL_DESCRIPTORS_MAX = 4096;
 
+/** poll's timeout is a C int; a wait that is cut short only costs a turn. */
+const POLL_TIMEOUT_MS_MAX = 2 ** 31 - 1;
+
 export interface Readiness {
   readonly readable: boolean;
   readonly writable: boolean;
@@ -55,7 +58,7 @@ class Watched implements Watch {
   }
 
   get watched(): boolean {
-    return this.#table.members.has(this);
+    return this.fd.open && this.#table.members.has(this);
   }
 
   get wantWrite(): boolean {
@@ -107,13 +110,13 @@ export class Reactor {
     return this.#wake;
   }
 
-  /** Calls `onReady` whenever `fd` is ready, until the returned watch is stopped. */
+  /** Calls `onReady` whenever `fd` is ready, until the returned watch is stopped or `fd` is closed. */
   watch(fd: OwnedFd, onReady: (readiness: Readiness) => void): Watch {
     assert(this.#table.members.size < POLL_DESCRIPTORS_MAX - 1, 'too many descriptors in one loop');
     return new Watched(fd, onReady, this.#table);
   }
 
-  /** Calls `run` once, no earlier than `delayMs` from now. */
+  /** Calls `run` once, no earlier than `delayMs` from now; timers that are due together run in order of time. */
   schedule(delayMs: number, run: () => void): Timer {
     const timer: PendingTimer = { dueMs: monotonicMs() + delayMs, run };
     this.#timers.add(timer);
@@ -136,7 +139,8 @@ export class Reactor {
       for (let index = 0; index < watched.length; index++) {
         const revents = this.#revents(index + 1);
         const watch = watched[index];
-        // A handler that ran before may have stopped this watch and closed its descriptor.
+        // A handler that ran before may have stopped this watch, or closed its descriptor, whose number may by now
+        // be another's.
         if (revents === 0 || !watch.watched) continue;
         watch.onReady({
           readable: (revents & POLLIN) !== 0,
@@ -178,6 +182,7 @@ export class Reactor {
 
   #fillTable(): void {
     const { view } = this.#arena;
+    for (const watch of this.#table.members) if (!watch.fd.open) this.#table.members.delete(watch);
     this.#polled = [...this.#table.members];
     POLLFD.write(view, 0, { fd: this.#wake.number, events: POLLIN, revents: 0 });
     this.#polled.forEach((watch, index) => {
@@ -195,15 +200,14 @@ export class Reactor {
     let dueMs = limitMs === undefined ? Number.POSITIVE_INFINITY : monotonicMs() + limitMs;
     for (const timer of this.#timers) dueMs = Math.min(dueMs, timer.dueMs);
     if (dueMs === Number.POSITIVE_INFINITY) return -1;
-    return Math.max(0, Math.ceil(dueMs - monotonicMs()));
+    return Math.min(POLL_TIMEOUT_MS_MAX, Math.max(0, Math.ceil(dueMs - monotonicMs())));
   }
 
   #runDueTimers(): void {
     if (this.#timers.size === 0) return;
     const now = monotonicMs();
-    for (const timer of [...this.#timers]) {
-      if (timer.dueMs > now || !this.#timers.delete(timer)) continue;
-      timer.run();
-    }
+    const due = [...this.#timers].filter(timer => timer.dueMs <= now).sort((a, b) => a.dueMs - b.dueMs);
+    // One that ran before may have cancelled another.
+    for (const timer of due) if (this.#timers.delete(timer)) timer.run();
   }
 }
