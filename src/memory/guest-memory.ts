@@ -27,6 +27,13 @@ export interface RegionAddresses {
   readonly userAddress: number;
 }
 
+/**
+ * Bytes in one region at most: 4 TiB, 2^30 pages. Numbers of pages and bits of one region then stay positive in 32
+ * bits, and the bitmaps that are kept for a region, one bit a page, below 128 MiB each. A front-end's file may be
+ * sparse, so its size alone does not bound anything.
+ */
+export const REGION_BYTES_MAX = 2 ** 42;
+
 // Dividing doubles costs more than all the rest of an access, and most offsets are in the first window.
 const windowIndex = (offset: number): number =>
   offset < WINDOW_BYTES ? 0 : Math.floor(offset / WINDOW_BYTES);
@@ -44,12 +51,16 @@ export class MemoryRegion implements RegionAddresses {
   // Windows by number, so that the hot path indexes an array instead of asking the backing.
   readonly #windows: (Window | undefined)[] = [];
 
-  /** @throws AerostatError AEROSTAT_REGION_ADDRESS when an address is not page aligned or reaches 2^53 */
+  /**
+   * @throws AerostatError AEROSTAT_REGION_ADDRESS when an address is not page aligned or reaches 2^53, or the size is
+   * not positive, no multiple of the backing's discard unit, or above {@link REGION_BYTES_MAX}
+   */
   constructor({ guestAddress, size, userAddress }: RegionAddresses, backing: Backing) {
-    const aligned = guestAddress % PAGE_SIZE === 0 && userAddress % PAGE_SIZE === 0 && size % PAGE_SIZE === 0;
+    const aligned =
+      guestAddress % PAGE_SIZE === 0 && userAddress % PAGE_SIZE === 0 && size % backing.discardUnit === 0;
     const bounded =
       guestAddress + size <= Number.MAX_SAFE_INTEGER && userAddress + size <= Number.MAX_SAFE_INTEGER;
-    if (!aligned || !bounded || size <= 0 || size > backing.size) {
+    if (!aligned || !bounded || size <= 0 || size > Math.min(backing.size, REGION_BYTES_MAX)) {
       throw new AerostatError(
         'AEROSTAT_REGION_ADDRESS',
         `memory region refused: guest address 0x${guestAddress.toString(16)}, size ${size}, user address 0x${userAddress.toString(16)}`,

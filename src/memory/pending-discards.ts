@@ -16,7 +16,7 @@
  * - Claimers exclude each other by the lock word. Closing takes the lock, so once it returns nobody discards
  *   through the region's descriptor any more.
  */
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, assert } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { maskOf, PageBitmap, popcount, wordsFor } from './page-bitmap.ts';
 
@@ -39,10 +39,14 @@ const TOTALS = 4;
 const SUMMARY_AT = HEADER_WORDS * 4 + TOTALS * 8;
 
 /**
- * Bytes that one claim covers at most. Who retracts a claimed unit waits for its claim to complete, so the
- * claim bounds that wait (about 2 ms of shmem); punches of 1 MiB and more cost the same per byte.
+ * Bytes that one claim covers at most, or 32 units where those are more (a word of the bitmap is claimed whole, and
+ * freeing a huge page costs no more than freeing a small one). Who retracts a claimed unit waits for its claim to
+ * complete, so the claim bounds that wait (about 2 ms of shmem); punches of 1 MiB and more cost the same per byte.
  */
 export const CLAIM_BYTES_MAX = 16 * 2 ** 20;
+
+/** Units in one set at most: their numbers are 32-bit integers in the header. */
+const UNITS_MAX = 2 ** 30;
 
 /** Gives `count` units from `start` back to the host; throws an {@link AerostatError} when that fails. */
 export type DiscardUnits = (start: number, count: number) => void;
@@ -55,7 +59,7 @@ export interface DiscardResult {
 
 const NOTHING_DISCARDED: DiscardResult = { more: false, failure: undefined };
 
-/** A waiter looks again after this long, so that a lost thread can never turn into a silent hang. */
+/** A waiter looks again after this long, so that a lost wake-up costs a moment and not the guest. */
 const WAIT_SLICE_MS = 100;
 
 function layoutOf(units: number, unitBytes: number) {
@@ -97,6 +101,7 @@ export class PendingDiscards {
 
   /** A set of `units` units of `unitBytes` bytes, none pending. */
   static create(units: number, unitBytes: number): PendingDiscards {
+    assert(Number.isInteger(units) && units > 0 && units <= UNITS_MAX, `a set of ${units} discard units`);
     const shared = new SharedArrayBuffer(layoutOf(units, unitBytes).bytes);
     return new PendingDiscards(shared, units, unitBytes);
   }
@@ -149,6 +154,9 @@ export class PendingDiscards {
     let retracted = 0;
     for (let word = start >>> 5; word * 32 < end; word++) {
       const mask = maskOf(word, start, end);
+      // Most pages that are taken back were discarded long ago: looking costs less than taking the cache line, and
+      // memory that was never marked stays untouched. A zero seen here is as good as one that AND would return.
+      if ((Atomics.load(this.#words, word) & mask) === 0) continue;
       retracted += popcount(mask & Atomics.and(this.#words, word, ~mask));
     }
     if (retracted > 0) Atomics.sub(this.#header, PENDING_UNITS, retracted);
