@@ -207,9 +207,11 @@ export class BackendSession {
         `the driver took feature bits 0x${(features & ~offered).toString(16)}, which were not offered`,
       );
     }
-    // Features are negotiated once a device life. A front-end that announces no reset (User Mode Linux) shows
-    // by negotiating again that a new life begins.
-    if (this.#featuresSet) this.#restart();
+    // A driver negotiates once. Negotiating again while rings run is how a front-end that announces no reset
+    // (User Mode Linux) shows that another driver begins; the same features with all rings stopped in order
+    // are a guest that was paused and goes on (QEMU), whose balloon is still what it was.
+    const resumes = this.ringsRunning === 0 && features === this.#features;
+    if (this.#featuresSet && !resumes) this.#restart();
     this.#features = features;
     this.#featuresSet = true;
     this.#backend.setFeatures(features & ~F_PROTOCOL_FEATURES);
