@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { renderBench } from '../../src/cli/bench-table.ts';
 import { renderChart } from '../../src/cli/chart.ts';
 import { renderBar, renderTable } from '../../src/cli/table.ts';
 
@@ -71,5 +72,29 @@ describe('a chart', () => {
   test('of a value that never changes is still drawn', () => {
     const series = [{ label: 'x', colour: 'blue' as const, values: [0, 0, 0] }];
     expect(renderChart(series, { width: 30, height: 4, colours: false }).length).toBeGreaterThan(1);
+  });
+});
+
+describe('a benchmark', () => {
+  test('is a table with every figure that some row has, and its ratios', () => {
+    const spread = (median: number) => ({ min: median - 1, median, max: median + 1 });
+    const rows = [
+      {
+        case: 'after-ack',
+        scenario: 'idle',
+        peer: 'linux-uml',
+        elapsedMs: spread(1235),
+        cpuUserMs: spread(7.25),
+      },
+      { case: 'bare punch', scenario: 'touched', peer: 'host', elapsedMs: spread(99), punches: 1 },
+    ];
+    expect(renderBench({ rows, ratios: { afterAckToAckOnlyIdle: 1.0487 } })).toEqual([
+      'CASE        SCENARIO  MIN MS  MEDIAN MS  MAX MS  CPU USER MS  PUNCHES',
+      'after-ack   idle       1,234      1,235   1,236          7.3        -',
+      'bare punch  touched       98         99     100            -        1',
+      '',
+      'Ratios of medians:',
+      '  afterAckToAckOnlyIdle  1.05',
+    ]);
   });
 });

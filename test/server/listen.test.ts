@@ -152,7 +152,7 @@ describe('a client that takes too long', () => {
   test('with its body is cut off', async () => {
     const head =
       'PATCH /v1/guests/vm1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99';
-    expect(await answerTo(`${head}\r\n\r\n{`)).toMatch(/^HTTP\/1\.1 4\d\d |^$/);
+    expect(await answerTo(`${head}\r\n\r\n{`)).toMatch(/^HTTP\/1\.1 408 /);
   });
 });
 
