@@ -5,9 +5,17 @@
  * The rule differs by kind: shared files are punched (madvise(MADV_DONTNEED) frees nothing of them),
  * anonymous memory is dropped by madvise, and hugetlbfs gives back whole huge pages only.
  */
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import { discardAnonymous, fileStatus, fileSystem, punchHole, sealAgainstShrinking } from '../sys/file.ts';
+import {
+  adviseHugePages,
+  discardAnonymous,
+  fileStatus,
+  fileSystem,
+  isReadWrite,
+  punchHole,
+  sealAgainstShrinking,
+} from '../sys/file.ts';
 import { MAPPING_BYTES_MAX, Mapping } from '../sys/mapping.ts';
 import { PAGE_SIZE } from './page.ts';
 
@@ -56,18 +64,25 @@ export class FileBacking implements Backing {
   /** Nobody can shrink the file under us any more; where false, a front-end that does ends this process. */
   readonly sealed: boolean;
   readonly fd: OwnedFd;
+  readonly #adviseHugePages: boolean;
   readonly #mappings = new Map<number, { mapping: Mapping; window: Window }>();
 
   /**
-   * Takes ownership of `fd`, also when it throws.
+   * Takes ownership of `fd`, also when it throws. With `adviseHugePages` its windows ask for transparent huge
+   * pages.
    * @throws AerostatError AEROSTAT_REGION_FILE when the descriptor is no file that holds the whole region
    */
-  constructor(fd: OwnedFd, fileOffset: number, size: number) {
+  constructor(
+    fd: OwnedFd,
+    fileOffset: number,
+    size: number,
+    options: { readonly adviseHugePages?: boolean } = {},
+  ) {
     try {
       const status = fileStatus(fd);
       const system = fileSystem(fd);
       const unit = system.kind === 'hugetlbfs' ? system.blockSize : PAGE_SIZE;
-      const fault = faultOf(status, unit, fileOffset, size);
+      const fault = faultOf(status, isReadWrite(fd), unit, fileOffset, size);
       if (fault !== undefined)
         throw new AerostatError('AEROSTAT_REGION_FILE', `memory region refused: ${fault}`);
       this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
@@ -80,6 +95,7 @@ export class FileBacking implements Backing {
     this.fd = fd;
     this.fileOffset = fileOffset;
     this.size = size;
+    this.#adviseHugePages = options.adviseHugePages ?? false;
   }
 
   /** Two backings with the same identity show the same file. */
@@ -93,6 +109,7 @@ export class FileBacking implements Backing {
     const start = index * WINDOW_BYTES;
     const length = Math.min(WINDOW_BYTES, this.size - start);
     const mapping = Mapping.shared(this.fd.number, this.fileOffset + start, length);
+    if (this.#adviseHugePages) adviseHugePages(mapping.address, length);
     const window = new Window(mapping.buffer, 0, length);
     this.#mappings.set(index, { mapping, window });
     return window;
@@ -115,11 +132,14 @@ export class FileBacking implements Backing {
 
 function faultOf(
   status: { regular: boolean; size: number },
+  readWrite: boolean,
   unit: number,
   fileOffset: number,
   size: number,
 ): string | undefined {
   if (!status.regular) return 'its descriptor is not a regular file';
+  // Used entries are written and pages are punched; better refused here than when a guest first kicks.
+  if (!readWrite) return 'its descriptor is not open for both reading and writing';
   if (size <= 0 || size % PAGE_SIZE !== 0)
     return `its size ${size} is not a positive multiple of ${PAGE_SIZE}`;
   if (fileOffset % unit !== 0) return `its file offset ${fileOffset} is not a multiple of ${unit}`;
@@ -178,7 +198,9 @@ export class HeapBacking implements Backing {
   readonly discardUnit: number;
   readonly #window: Window;
 
+  /** @throws InvariantError above {@link WINDOW_BYTES}; simulations have small guests */
   constructor(size: number, discardUnit = PAGE_SIZE) {
+    assert(size <= WINDOW_BYTES, `${size} bytes of guest memory on the heap`);
     this.size = size;
     this.discardUnit = discardUnit;
     this.#window = new Window(new ArrayBuffer(size), 0, size);
