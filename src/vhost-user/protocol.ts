@@ -107,6 +107,8 @@ export const PROTOCOL_FEATURE = {
 
 /** The virtio feature bit by which the two sides agree to negotiate protocol features. */
 export const F_PROTOCOL_FEATURES = bit(30);
+/** The virtio feature bit by which a front-end has all writes to guest memory logged. */
+export const F_LOG_ALL = bit(26);
 
 export const U64 = struct('u64 payload', 8, { value: ['bits64', 0] });
 export const VRING_STATE = struct('vring state', 8, { index: ['u32', 0], num: ['u32', 4] });
@@ -141,11 +143,14 @@ export const VRING_FD_NONE = 0x100n;
 /** How many descriptors a request brings: none, exactly one, at most one, or one a region. */
 export type DescriptorPolicy = 'none' | 'one' | 'optional' | 'regions';
 
-interface RequestShape {
-  readonly descriptors: DescriptorPolicy;
-  /** Payload bytes, exactly; or the least, for requests with a list. */
+export interface Shape {
+  /** Payload bytes, exactly; or the least, for messages with a list. */
   readonly size: number;
   readonly exact: boolean;
+}
+
+interface RequestShape extends Shape {
+  readonly descriptors: DescriptorPolicy;
 }
 
 const plain = (size: number): RequestShape => ({ descriptors: 'none', size, exact: true });
@@ -184,6 +189,19 @@ export const REQUEST_SHAPES: Readonly<Partial<Record<FrontendRequest, RequestSha
   SET_STATUS: plain(U64.size),
   GET_STATUS: plain(0),
 };
+
+/** Requests that have a reply of their own, and its shape; all others are at most acknowledged, with a u64. */
+export const REPLY_SHAPES = {
+  GET_FEATURES: { size: U64.size, exact: true },
+  GET_PROTOCOL_FEATURES: { size: U64.size, exact: true },
+  GET_QUEUE_NUM: { size: U64.size, exact: true },
+  GET_VRING_BASE: { size: VRING_STATE.size, exact: true },
+  GET_CONFIG: { size: CONFIG_HEADER.size, exact: false },
+  GET_MAX_MEM_SLOTS: { size: U64.size, exact: true },
+  GET_STATUS: { size: U64.size, exact: true },
+} as const satisfies Partial<Record<FrontendRequest, Shape>>;
+
+export type RequestWithReply = keyof typeof REPLY_SHAPES;
 
 /** Why a request's size or number of descriptors is wrong, or undefined when it is right. */
 export function faultOfShape(

@@ -1,0 +1,28 @@
+/**
+ * `aerostat/vhost-user`: both sides of the vhost-user protocol. A back-end is a `BackendSession` fed with the
+ * messages of a `Connection`, around a device that implements `VhostUserBackend`. A front-end is a
+ * `VhostUserFrontend`, which a driver uses as its `VirtioTransport`. Both live in the turns of a `Reactor`.
+ */
+export { closeAll, createEventFd, OwnedFd } from '../sys/fd.ts';
+export { Reactor, type Readiness, type Timer, type Watch } from '../sys/poll.ts';
+export { UnixListener, UnixSocket } from '../sys/socket.ts';
+export { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
+export type { RingDoorbell, StopReason, VhostUserBackend } from './backend.ts';
+export { BACKEND_PROTOCOL_FEATURES, BackendSession, type SessionHost } from './backend-session.ts';
+export { Connection, type Message, type ReceiveResult } from './connection.ts';
+export {
+  VhostUserDisconnectedError,
+  VhostUserRefusedError,
+  VhostUserTimeoutError,
+  VhostUserUnsupportedError,
+} from './frontend-errors.ts';
+export {
+  ANSWER_MS_MAX,
+  FRONTEND_PROTOCOL_FEATURES,
+  type FrontendOptions,
+  QUEUE_SIZE_MAX,
+  VhostUserFrontend,
+} from './frontend-session.ts';
+export { MessageStream, type StreamListener } from './message-stream.ts';
+export * from './protocol.ts';
+export { createSharedMemory, type SharedMemoryOptions, USER_ADDRESS_OFFSET } from './shared-memory.ts';

@@ -1,0 +1,84 @@
+/**
+ * A {@link Connection} in a loop: hands over the messages that come, sends what waits when the socket takes
+ * it, and says once when it is over. What messages mean, its listener knows.
+ */
+import { AerostatError } from '../sys/error.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import type { Reactor, Watch } from '../sys/poll.ts';
+import type { UnixSocket } from '../sys/socket.ts';
+import { Connection, type Message } from './connection.ts';
+
+export interface StreamListener {
+  /** A message came; its descriptors are the listener's. */
+  message(message: Message): void;
+  /** The stream is closed: the peer closed its end, or `error` says what broke it. Not called after `close`. */
+  ended(error: Error | undefined): void;
+}
+
+/** Messages that are read in a row before others in the loop have their turn. */
+const MESSAGES_PER_TURN = 32;
+
+export class MessageStream {
+  readonly #connection: Connection;
+  readonly #listener: StreamListener;
+  readonly #watch: Watch;
+  #open = true;
+
+  /** Takes ownership of `socket`. */
+  constructor(socket: UnixSocket, reactor: Pick<Reactor, 'watch'>, listener: StreamListener) {
+    this.#connection = new Connection(socket);
+    this.#listener = listener;
+    this.#watch = reactor.watch(this.#connection.fd, ready => {
+      this.#guard(() => {
+        if (ready.writable) this.#flush();
+        if (ready.readable || ready.hungUp) this.#receive();
+      });
+    });
+  }
+
+  /** Sends, or keeps until the socket takes it; `fds` stay the caller's, who keeps them open until then. */
+  send(request: number, flags: number, payload: Uint8Array, fds: readonly OwnedFd[] = []): void {
+    this.#guard(() => {
+      this.#connection.send(request, flags, payload, fds);
+      this.#watch.wantWrite = this.#connection.backlogged;
+    });
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#watch.stop();
+    this.#connection.close();
+  }
+
+  #flush(): void {
+    this.#connection.flush();
+    this.#watch.wantWrite = this.#connection.backlogged;
+  }
+
+  #receive(): void {
+    for (let taken = 0; taken < MESSAGES_PER_TURN && this.#open; taken++) {
+      const received = this.#connection.receive();
+      if (received.kind === 'wait') return;
+      if (received.kind === 'closed') this.#end(undefined);
+      else this.#listener.message(received.message);
+    }
+  }
+
+  #guard(step: () => void): void {
+    if (!this.#open) return;
+    try {
+      step();
+    } catch (error) {
+      if (!(error instanceof AerostatError)) throw error;
+      this.#end(error);
+    }
+  }
+
+  #end(error: Error | undefined): void {
+    if (!this.#open) return;
+    this.close();
+    this.#listener.ended(error);
+  }
+}
