@@ -8,11 +8,12 @@
  */
 import { applyDriverWrite, CONFIG } from '../balloon/config-space.ts';
 import { PAGE_POISON, type QueueRole } from '../balloon/features.ts';
-import { PageListError } from '../balloon/page-list.ts';
+import { LIST_BYTES_MAX, PageListError } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { listFormat, type Profile, queueRoles } from '../balloon/profiles.ts';
 import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
+import { SystemError } from '../sys/error.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
 import { VirtqueueError } from '../virtio/queue.ts';
 import { DeviceCounters } from './counters.ts';
@@ -30,6 +31,12 @@ import { StatisticsQueue } from './statistics-queue.ts';
  * others had theirs.
  */
 const BATCHES_PER_TURN = 4;
+/**
+ * Work of one turn, after which the others have theirs even in the middle of a batch: a page that is named and a byte
+ * that is read count one, see {@link PageAccounts.work}. It is 8 GiB in long runs, or 200 of Linux's buffers with
+ * scattered pages: milliseconds, to which one buffer may add what LIST_BYTES_MAX and the guest's memory bound.
+ */
+const WORK_PER_TURN = 2 ** 21;
 
 /** Where the device reaches out. */
 export interface DeviceHost {
@@ -60,7 +67,7 @@ export interface BalloonDeviceOptions {
   /** Balloon feature bits that are offered, a subset of the profile's. */
   readonly features: bigint;
   readonly host: DeviceHost;
-  /** Takes the pages that the guest says it does not use; they are never discarded. */
+  /** Takes the pages of its memory that the guest says it does not use; they are never discarded. */
   readonly unusedPages: PageSink;
 }
 
@@ -68,7 +75,7 @@ export class BalloonDevice {
   readonly profile: Profile;
   readonly offeredFeatures: bigint;
   readonly counters = new DeviceCounters();
-  readonly accounts = new PageAccounts();
+  readonly accounts = new PageAccounts(this.counters);
   readonly inflation = new Inflation(this.accounts, this.counters);
   readonly reporting = new Reporting(this.accounts, this.counters);
   readonly statistics: StatisticsQueue;
@@ -81,6 +88,8 @@ export class BalloonDevice {
   #features = 0n;
   #roles: readonly QueueRole[] = [];
   #format: PageListFormat;
+  /** Bytes of buffers that were read. */
+  #readBytes = 0;
 
   constructor({ profile, features, host, unusedPages }: BalloonDeviceOptions) {
     this.profile = profile;
@@ -90,8 +99,10 @@ export class BalloonDevice {
     this.#configView = new DataView(this.#config.buffer);
     this.#format = profile.format;
     this.statistics = new StatisticsQueue(this.counters, () => host.statisticsArrived());
-    this.hints = new HintChannel(profile, this.counters, unusedPages, () => this.#hintChanged());
-    this.requests = new RequestChannel(profile, this.counters, unusedPages, () => host.requestAnswered());
+    // A list can name pages that nobody has; whoever keeps the pages would keep room for them.
+    const unused = this.accounts.within(unusedPages);
+    this.hints = new HintChannel(profile, this.counters, unused, () => this.#hintChanged());
+    this.requests = new RequestChannel(profile, this.counters, unused, () => host.requestAnswered());
     this.#negotiated(0n);
   }
 
@@ -181,19 +192,32 @@ export class BalloonDevice {
         else this.accounts.forget();
         return;
       case 'stats':
-        // A paused ring is saved as "all taken is returned", so the buffer that is kept goes back first.
-        if (reason === 'paused' && this.statistics.release(running)) this.#publish(running);
-        else this.statistics.reset();
+        if (reason === 'paused' && this.#released(running, this.statistics)) return;
+        this.statistics.reset();
         return;
       case 'hint':
         this.hints.stopQueue();
         return;
       case 'request':
-        if (reason === 'paused' && this.requests.release(running)) this.#publish(running);
-        else this.requests.reset();
+        if (reason === 'paused' && this.#released(running, this.requests)) return;
+        this.requests.reset();
         return;
       default:
         return;
+    }
+  }
+
+  /**
+   * A paused ring is saved as "all taken is returned", so the buffer that is kept goes back first. False when the
+   * ring is no longer in guest memory, and nothing can go back.
+   */
+  #released(running: RunningQueue, keeper: StatisticsQueue | RequestChannel): boolean {
+    try {
+      if (keeper.release(running)) this.#publish(running);
+      return true;
+    } catch (error) {
+      if (!isRingFault(error)) throw error;
+      return false;
     }
   }
 
@@ -205,31 +229,41 @@ export class BalloonDevice {
     const running = this.#queues[index];
     if (running === undefined) return false;
     this.counters.kicks++;
-    try {
-      for (let batch = 0; batch < BATCHES_PER_TURN; batch++) {
-        if (!this.#serveBatch(running)) return false;
+    return this.#guarded(running, () => {
+      const workEnd = this.#work + WORK_PER_TURN;
+      for (let batch = 0; batch < BATCHES_PER_TURN && this.#work < workEnd; batch++) {
+        if (!this.#serveBatch(running, workEnd)) return false;
       }
       return true;
-    } catch (error) {
-      if (!(error instanceof VirtqueueError || error instanceof MemoryAccessError)) throw error;
-      this.#queues[index] = undefined;
-      this.counters.brokenRings++;
-      running.doorbell.fail();
-      this.#host.ringBroken(index, error);
-      return false;
-    }
+    });
   }
 
   /** Asks the guest for statistics; {@link DeviceHost.statisticsArrived} tells when they came. */
   requestStatistics(): void {
     const running = this.#queues.find(queue => queue?.role === 'stats');
-    if (running !== undefined && this.statistics.request(running)) this.#publish(running);
+    if (running === undefined) return;
+    this.#guarded(running, () => this.statistics.request(running) && this.#publish(running));
   }
 
   /** Sends a request, at once or when the guest posts its buffer for it. */
   sendRequest(command: number): void {
     const running = this.#queues.find(queue => queue?.role === 'request');
-    if (running !== undefined && this.requests.send(running, command)) this.#publish(running);
+    if (running === undefined) return;
+    this.#guarded(running, () => this.requests.send(running, command) && this.#publish(running));
+  }
+
+  /** Returns what `use` returns, or stops the ring when that found that it makes no sense, and returns false. */
+  #guarded(running: RunningQueue, use: () => boolean): boolean {
+    try {
+      return use();
+    } catch (error) {
+      if (!isRingFault(error)) throw error;
+      this.counters.brokenRings++;
+      this.stopQueue(running.index, 'abandoned');
+      running.doorbell.fail();
+      this.#host.ringBroken(running.index, error);
+      return false;
+    }
   }
 
   /** Discards all that is pending. */
@@ -265,13 +299,22 @@ export class BalloonDevice {
   }
 
   /** One batch: take all that is available, act, return all of it, interrupt once. True when there is more. */
-  #serveBatch(running: RunningQueue): boolean {
+  #serveBatch(running: RunningQueue, workEnd: number): boolean {
     const { queue, memory, chain } = running;
+    const outsideBefore = this.accounts.pagesOutside;
     queue.suppressKicks(memory);
-    for (let taken = 0; taken < queue.size && queue.pop(memory, chain); taken++) {
+    for (let taken = 0; taken < queue.size && this.#work < workEnd && queue.pop(memory, chain); taken++) {
       this.counters.buffers++;
+      this.#readBytes += Math.min(chain.readableBytes, LIST_BYTES_MAX);
+      this.accounts.beginList();
       if (chain.fault !== undefined) this.#badBuffer(running, chain.fault);
       else this.#serveChain(running);
+    }
+    const outside = this.accounts.pagesOutside - outsideBefore;
+    if (outside > 0) {
+      this.#host.badInput(
+        `${outside} pages on the ${running.role} queue are not guest memory, or came too often`,
+      );
     }
     const moves = running.role === 'inflate' || running.role === 'deflate';
     if (moves) this.inflation.beforeAcknowledging();
@@ -316,14 +359,23 @@ export class BalloonDevice {
   #badBuffer(running: RunningQueue, reason: string): void {
     this.counters.badBuffers++;
     this.#host.badInput(`a buffer on the ${running.role} queue was refused: ${reason}`);
+    // Rings that are in order take buffers back in no other: the sample that is kept came before this one.
+    if (running.role === 'stats') this.statistics.request(running);
     running.queue.pushUsed(running.memory, running.chain, 0);
   }
 
   /** Shows the driver what was returned, and interrupts it if it wants that. */
-  #publish(running: RunningQueue): void {
-    if (!running.queue.publish(running.memory)) return;
-    this.counters.notifications++;
-    running.doorbell.interrupt();
+  #publish(running: RunningQueue): boolean {
+    const wanted = running.queue.publish(running.memory);
+    if (wanted) {
+      this.counters.notifications++;
+      running.doorbell.interrupt();
+    }
+    return wanted;
+  }
+
+  get #work(): number {
+    return this.accounts.work + this.#readBytes;
   }
 
   #drain(): void {
@@ -340,8 +392,13 @@ export class BalloonDevice {
   }
 
   #hintChanged(): void {
+    const shown = this.#configView.getUint32(CONFIG.offset.freePageHintCommandId, true);
     this.#configView.setUint32(CONFIG.offset.freePageHintCommandId, this.hints.commandId, true);
-    this.#host.configChanged();
+    if (shown !== this.hints.commandId) this.#host.configChanged();
     this.#host.hintChanged();
   }
 }
+
+/** Whether a ring or its memory is to blame: its indices are nonsense, or it lies in no memory that can be mapped. */
+const isRingFault = (error: unknown): error is Error =>
+  error instanceof VirtqueueError || error instanceof MemoryAccessError || error instanceof SystemError;

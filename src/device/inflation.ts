@@ -109,14 +109,12 @@ export class Inflation {
   readonly #inflating: PageSink = {
     add: (pfn, count) => {
       this.#counters.pages += count;
-      this.#counters.badPages += this.#accounts.forEachPart(pfn, count, this.#give);
+      this.#accounts.forEachPart(pfn, count, this.#give);
     },
   };
 
   readonly #deflating: PageSink = {
-    add: (pfn, count) => {
-      this.#counters.badPages += this.#accounts.forEachPart(pfn, count, this.#take);
-    },
+    add: (pfn, count) => this.#accounts.forEachPart(pfn, count, this.#take),
   };
 
   readonly #give = (account: PageAccount, page: number, count: number): void => {

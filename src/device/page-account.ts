@@ -17,6 +17,8 @@ export class PageAccount {
   readonly pending: PendingDiscards;
   /** 4 KiB pages in a discard unit. */
   readonly unitPages: number;
+  /** Pages of each unit that are ballooned, where a unit has several. */
+  readonly #filled: Uint32Array;
   balloonedPages = 0;
 
   constructor(region: MemoryRegion) {
@@ -24,6 +26,7 @@ export class PageAccount {
     this.region = region;
     this.unitPages = unit / PAGE_SIZE;
     this.ballooned = new PageBitmap(region.pageCount);
+    this.#filled = new Uint32Array(this.unitPages === 1 ? 0 : region.size / unit);
     this.pending = PendingDiscards.create(region.size / unit, unit);
   }
 
@@ -34,17 +37,21 @@ export class PageAccount {
 
   /** Notes that the guest gave pages away, and marks what of them can be discarded when `discard` is set. */
   give(page: number, count: number, discard: boolean): void {
-    this.balloonedPages += this.ballooned.set(page, count);
-    if (!discard) return;
     if (this.unitPages === 1) {
-      this.pending.mark(page, count);
+      this.balloonedPages += this.ballooned.set(page, count);
+      if (discard) this.pending.mark(page, count);
       return;
     }
-    this.#forEachUnit(page, count, unit => {
-      if (this.ballooned.countIn(unit * this.unitPages, this.unitPages) === this.unitPages) {
-        this.pending.mark(unit, 1);
-      }
-    });
+    const end = page + count;
+    for (let at = page; at < end; ) {
+      const unit = Math.floor(at / this.unitPages);
+      const part = Math.min(end, (unit + 1) * this.unitPages) - at;
+      const given = this.ballooned.set(at, part);
+      this.balloonedPages += given;
+      this.#filled[unit] += given;
+      if (discard && this.#filled[unit] === this.unitPages) this.pending.mark(unit, 1);
+      at += part;
+    }
   }
 
   /**
@@ -52,7 +59,7 @@ export class PageAccount {
    * many of the pages had been given away.
    */
   take(page: number, count: number): number {
-    const taken = this.ballooned.clear(page, count);
+    const taken = this.#clear(page, count);
     this.balloonedPages -= taken;
     const first = Math.floor(page / this.unitPages);
     const units = Math.ceil((page + count) / this.unitPages) - first;
@@ -75,6 +82,7 @@ export class PageAccount {
     this.pending.retractAll();
     this.pending.waitWhileInFlight(0, this.pending.units);
     this.ballooned.clearAll();
+    this.#filled.fill(0);
     this.balloonedPages = 0;
   }
 
@@ -83,8 +91,18 @@ export class PageAccount {
     backing.discard(start * backing.discardUnit, count * backing.discardUnit);
   };
 
-  #forEachUnit(page: number, count: number, visit: (unit: number) => void): void {
-    const last = Math.floor((page + count - 1) / this.unitPages);
-    for (let unit = Math.floor(page / this.unitPages); unit <= last; unit++) visit(unit);
+  #clear(page: number, count: number): number {
+    if (this.unitPages === 1) return this.ballooned.clear(page, count);
+    let taken = 0;
+    const end = page + count;
+    for (let at = page; at < end; ) {
+      const unit = Math.floor(at / this.unitPages);
+      const part = Math.min(end, (unit + 1) * this.unitPages) - at;
+      const cleared = this.ballooned.clear(at, part);
+      this.#filled[unit] -= cleared;
+      taken += cleared;
+      at += part;
+    }
+    return taken;
   }
 }

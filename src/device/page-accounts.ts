@@ -1,9 +1,11 @@
 /**
  * The accounts of all regions of one guest, addressed by page frame number, and the totals of regions that are
- * gone. Page lists are decoded straight into {@link PageAccounts.give} and {@link PageAccounts.take}.
+ * gone. Also the bound of what one list may cost: eight bytes can name all of memory, so a list of a megabyte could
+ * name it a hundred thousand times.
  */
 import type { MemoryRegion } from '../memory/guest-memory.ts';
-import { PAGE_SIZE } from '../memory/page.ts';
+import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import type { DeviceCounters } from './counters.ts';
 import { PageAccount } from './page-account.ts';
 
 /** What became of memory that was given back to the host. */
@@ -16,12 +18,28 @@ export interface DiscardTotals {
   lastMs: number;
 }
 
+/** Pages that a run costs like, however short it is: as many as have their bits in one word. */
+const RUN_WORK = 32;
+
 export class PageAccounts {
+  readonly #counters: DeviceCounters;
   readonly #accounts: PageAccount[] = [];
   /** Discards of regions that are gone. */
   readonly #past: DiscardTotals = { bytes: 0, punches: 0, failures: 0, lastMs: 0 };
   #pastKeptPages = 0;
   #last: PageAccount | undefined;
+  /** Pages in all regions. */
+  #memoryPages = 0;
+  /** Pages that the list which is read may still name. */
+  #listPages = 0;
+  /** What all lists together have cost, in pages; it only rises. */
+  work = 0;
+  /** Pages of all lists together that were in no region, or more than their list may name. */
+  pagesOutside = 0;
+
+  constructor(counters: DeviceCounters) {
+    this.#counters = counters;
+  }
 
   get all(): readonly PageAccount[] {
     return this.#accounts;
@@ -57,6 +75,7 @@ export class PageAccounts {
   open(region: MemoryRegion): PageAccount {
     const account = new PageAccount(region);
     this.#accounts.push(account);
+    this.#memoryPages += region.pageCount;
     return account;
   }
 
@@ -65,6 +84,7 @@ export class PageAccounts {
     const index = this.#accounts.findIndex(account => account.region === region);
     if (index < 0) return;
     const [account] = this.#accounts.splice(index, 1);
+    this.#memoryPages -= region.pageCount;
     account.pending.close();
     this.#last = undefined;
     this.#past.bytes += account.pending.discardedUnits * account.unitPages * PAGE_SIZE;
@@ -74,35 +94,53 @@ export class PageAccounts {
     this.#pastKeptPages += account.keptUnits * account.unitPages;
   }
 
+  /** A list begins: it may name as many pages as there are, in whatever order. */
+  beginList(): void {
+    this.#listPages = this.#memoryPages;
+  }
+
   /**
-   * Calls `use` for each part of a run that lies in a region, with the region's own page numbers. Returns how
-   * many pages lie in none.
+   * Calls `use` for each part of a run that lies in a region, with the region's own page numbers. Pages that lie in
+   * none, and those of a list that has named as many as there are, are counted and left alone.
    */
   forEachPart(
     pfn: number,
     count: number,
     use: (account: PageAccount, page: number, count: number) => void,
-  ): number {
+  ): void {
+    this.work += RUN_WORK;
     // Nearly every run lies within the region of the one before it.
     const last = this.#last;
-    if (last !== undefined && pfn >= last.region.firstPfn) {
+    if (last !== undefined && pfn >= last.region.firstPfn && count <= this.#listPages) {
       const page = pfn - last.region.firstPfn;
       if (page + count <= last.region.pageCount) {
+        this.work += count;
+        this.#listPages -= count;
         use(last, page, count);
-        return 0;
+        return;
       }
     }
     let outside = count;
     for (const account of this.#accounts) {
       const { firstPfn, pageCount } = account.region;
       const from = Math.max(pfn, firstPfn);
-      const to = Math.min(pfn + count, firstPfn + pageCount);
+      const to = Math.min(pfn + count, firstPfn + pageCount, from + this.#listPages);
       if (from >= to) continue;
       outside -= to - from;
+      this.work += to - from;
+      this.#listPages -= to - from;
       this.#last = account;
       use(account, from - firstPfn, to - from);
     }
-    return outside;
+    this.pagesOutside += outside;
+    this.#counters.badPages += outside;
+  }
+
+  /** A sink that passes on what of each run is guest memory. */
+  within(sink: PageSink): PageSink {
+    const pass = ({ region }: PageAccount, page: number, count: number): void =>
+      sink.add(region.firstPfn + page, count);
+    return { add: (pfn, count) => this.forEachPart(pfn, count, pass) };
   }
 
   /** Discards all that is pending, in this thread. Returns the last failure. */

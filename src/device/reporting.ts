@@ -6,6 +6,7 @@ import type { PageList } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
 import type { DeviceCounters } from './counters.ts';
 import type { PageAccount } from './page-account.ts';
 import type { DiscardTotals, PageAccounts } from './page-accounts.ts';
@@ -35,7 +36,7 @@ export class Reporting {
   readonly #reporting: PageSink = {
     add: (pfn, count) => {
       this.#counters.reportedPages += count;
-      this.#counters.badPages += this.#accounts.forEachPart(pfn, count, this.#discard);
+      this.#accounts.forEachPart(pfn, count, this.#discard);
     },
   };
 
@@ -49,6 +50,7 @@ export class Reporting {
       account.discardUnits(first, units);
       this.totals.bytes += units * account.unitPages * PAGE_SIZE;
       this.totals.punches++;
+      this.totals.lastMs = monotonicMs();
     } catch (error) {
       if (!(error instanceof AerostatError)) throw error;
       this.totals.failures++;

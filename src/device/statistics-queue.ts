@@ -45,6 +45,10 @@ export class StatisticsQueue {
   take(running: RunningQueue): void {
     const { queue, memory, chain } = running;
     this.#counters.statsBuffers++;
+    // D11: a driver has at most one buffer here. One that posts another gets the older one back, and gets it
+    // first, whatever the newer one holds: buffers return in their order.
+    if (this.#held !== undefined) queue.pushUsed(memory, this.#held, 0);
+    this.#held = undefined;
     if (chain.readableBytes > STATS_BYTES_MAX) {
       throw new PageListError(
         'too-long',
@@ -59,8 +63,6 @@ export class StatisticsQueue {
       throw new PageListError('message', error.message);
     }
     this.sampledMs = monotonicMs();
-    // D11: a driver has at most one buffer here. One that posts another gets the older one back.
-    if (this.#held !== undefined) queue.pushUsed(memory, this.#held, 0);
     this.#held = chain.hold();
     this.#arrived();
   }
