@@ -37,6 +37,16 @@ function bodyWord(seed: number, i: number): number {
   return Math.imul(word ^ (word >>> 15), SPREAD) >>> 0;
 }
 
+function writeBody(words: Uint32Array, base: number, seed: number, from: number, to: number): void {
+  for (let i = from; i < to; i++) words[base + i] = bodyWord(seed, i);
+}
+
+/** Index of the first word of the body that is not what it must be, or -1. */
+function firstWrong(words: Uint32Array, base: number, seed: number, from: number, to: number): number {
+  for (let i = from; i < to; i++) if (words[base + i] !== bodyWord(seed, i)) return i;
+  return -1;
+}
+
 /** Writes page `pfn` as version `version` of page `index` of `owner`. */
 export function stamp(
   access: PageAccess,
@@ -54,10 +64,11 @@ export function stamp(
   words[base + 2] = index;
   words[base + 3] = version;
   words[base + 4] = seed;
-  const gapStart = coverage === 'edges' ? EDGE_WORDS : WORDS_PER_PAGE;
-  for (let i = HEADER_WORDS; i < gapStart; i++) words[base + i] = bodyWord(seed, i);
-  if (coverage === 'edges') {
-    for (let i = WORDS_PER_PAGE - EDGE_WORDS; i < WORDS_PER_PAGE; i++) words[base + i] = bodyWord(seed, i);
+  if (coverage === 'whole') {
+    writeBody(words, base, seed, HEADER_WORDS, WORDS_PER_PAGE);
+  } else {
+    writeBody(words, base, seed, HEADER_WORDS, EDGE_WORDS);
+    writeBody(words, base, seed, WORDS_PER_PAGE - EDGE_WORDS, WORDS_PER_PAGE);
   }
   access.wrote(pfn);
 }
@@ -81,13 +92,18 @@ export function check(
     words[base + 3] === version &&
     words[base + 4] === seed;
   if (!header) throw new ContentError(pfn, describe(words, base, pfn, owner, index, version));
-  const gapStart = coverage === 'edges' ? EDGE_WORDS : WORDS_PER_PAGE;
-  const gapEnd = coverage === 'edges' ? WORDS_PER_PAGE - EDGE_WORDS : WORDS_PER_PAGE;
-  for (let i = HEADER_WORDS; i < WORDS_PER_PAGE; i = i + 1 === gapStart ? gapEnd : i + 1) {
-    if (words[base + i] !== bodyWord(seed, i)) {
-      throw new ContentError(pfn, `frame ${pfn} (page ${index} of ${owner}): byte ${i * 4} is corrupt`);
-    }
+  let wrong: number;
+  if (coverage === 'whole') {
+    wrong = firstWrong(words, base, seed, HEADER_WORDS, WORDS_PER_PAGE);
+  } else {
+    wrong = firstWrong(words, base, seed, HEADER_WORDS, EDGE_WORDS);
+    if (wrong < 0) wrong = firstWrong(words, base, seed, WORDS_PER_PAGE - EDGE_WORDS, WORDS_PER_PAGE);
   }
+  if (wrong < 0) return;
+  throw new ContentError(
+    pfn,
+    `frame ${pfn} (page ${index} of ${owner}) is corrupt from byte ${wrong * 4} on`,
+  );
 }
 
 function describe(

@@ -31,6 +31,11 @@ export interface Census {
   reported: number;
 }
 
+// Not `assert`, whose message would be made for every page though it is hardly ever read.
+function fail(message: string): never {
+  throw new InvariantError(message);
+}
+
 /** @throws InvariantError that names the first page or list at fault */
 export function checkAllocator(allocator: PageAllocator): Census {
   const { pages } = allocator;
@@ -45,15 +50,15 @@ export function checkAllocator(allocator: PageAllocator): Census {
       const state = pages.state[pfn];
       const order = state & ORDER_MASK;
       const size = 1 << order;
-      assert(order <= ORDER_MAX && pfn % size === 0 && pfn + size <= end, `frame ${pfn}: a crooked block`);
+      if (order > ORDER_MAX || pfn % size !== 0 || pfn + size > end) fail(`frame ${pfn}: a crooked block`);
       for (let tail = pfn + 1; tail < pfn + size; tail++) {
-        if (pages.state[tail] !== 0) throw new InvariantError(`frame ${tail} starts a block inside another`);
+        if (pages.state[tail] !== 0) fail(`frame ${tail} starts a block inside another`);
       }
       switch (state & KIND_MASK) {
         case KIND_FREE: {
           const buddy = pfn ^ size;
           const merged = order === ORDER_MAX || (pages.state[buddy] & ~REPORTED) !== (KIND_FREE | order);
-          assert(merged, `frames ${pfn} and ${buddy} are free buddies that did not merge`);
+          if (!merged) fail(`frames ${pfn} and ${buddy} are free buddies that did not merge`);
           const counts = blocks.get(allocator.zoneOf(pfn));
           if (counts !== undefined)
             counts[order * MIGRATE_TYPES + pages.blockType[pfn >>> PAGEBLOCK_ORDER]]++;
@@ -63,20 +68,19 @@ export function checkAllocator(allocator: PageAllocator): Census {
         }
         case KIND_ALLOCATED:
           census.allocated += size;
-          assert(
-            pages.owner[pfn] === 0 || allocator.ownerOf(pfn) !== undefined,
-            `frame ${pfn}: its owner left`,
-          );
+          if (pages.owner[pfn] !== 0 && allocator.ownerOf(pfn) === undefined) {
+            fail(`frame ${pfn}: its owner left`);
+          }
           break;
         case KIND_PER_CPU:
-          assert(order === 0, `frame ${pfn}: a per-cpu page of order ${order}`);
+          if (order > 0) fail(`frame ${pfn}: a per-cpu page of order ${order}`);
           census.perCpu++;
           break;
         case KIND_ISOLATED:
           census.isolated += size;
           break;
         default:
-          assert(false, `frame ${pfn} is nowhere`);
+          fail(`frame ${pfn} is nowhere`);
       }
       pfn += size;
     }
@@ -94,7 +98,7 @@ export function checkAllocator(allocator: PageAllocator): Census {
 
 function checkUnmanaged({ pages }: PageAllocator, start: number, end: number): void {
   for (let pfn = start; pfn < end; pfn++) {
-    if (pages.state[pfn] !== 0) throw new InvariantError(`frame ${pfn} is no memory, yet has a state`);
+    if (pages.state[pfn] !== 0) fail(`frame ${pfn} is no memory, yet has a state`);
   }
 }
 
@@ -109,18 +113,15 @@ function checkLists(allocator: PageAllocator, zone: Zone, expected: Int32Array):
       let before = NIL;
       let reported = false;
       lists.forEach(order, type, pfn => {
-        assert((pages.state[pfn] & ~REPORTED) === (KIND_FREE | order), `${name} holds frame ${pfn}`);
-        assert(pages.previous[pfn] === before, `${name} is torn before frame ${pfn}`);
-        assert(pages.blockType[pfn >>> PAGEBLOCK_ORDER] === type, `${name} holds another's frame ${pfn}`);
-        assert(pfn >= zone.start && pfn < zone.end, `${name} holds another zone's frame ${pfn}`);
-        assert(
-          !reported || lists.isReported(pfn),
-          `${name} has unreported frame ${pfn} behind a reported one`,
-        );
+        if ((pages.state[pfn] & ~REPORTED) !== (KIND_FREE | order)) fail(`${name} holds frame ${pfn}`);
+        if (pages.previous[pfn] !== before) fail(`${name} is torn before frame ${pfn}`);
+        if (pages.blockType[pfn >>> PAGEBLOCK_ORDER] !== type) fail(`${name} holds another's frame ${pfn}`);
+        if (pfn < zone.start || pfn >= zone.end) fail(`${name} holds another zone's frame ${pfn}`);
+        if (reported && !lists.isReported(pfn)) fail(`${name}: unreported frame ${pfn} after a reported one`);
         reported = lists.isReported(pfn);
         before = pfn;
         length++;
-        assert(length <= expected[order * MIGRATE_TYPES + type], `${name} is longer than its blocks`);
+        if (length > expected[order * MIGRATE_TYPES + type]) fail(`${name} is longer than its blocks`);
       });
       assert(length === expected[order * MIGRATE_TYPES + type], `${name} lacks blocks`);
       assert(length === lists.length(order, type as MigrateType), `${name} is miscounted`);

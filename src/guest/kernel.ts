@@ -184,11 +184,12 @@ export class GuestKernel implements PageSupply {
   }
 
   #withoutReclaim<T>(work: () => T): T {
+    const outer = this.#reclaiming;
     this.#reclaiming = true;
     try {
       return work();
     } finally {
-      this.#reclaiming = false;
+      this.#reclaiming = outer;
     }
   }
 

@@ -268,7 +268,7 @@ export class PageCache implements PageOwner {
       into.u32(file.pages);
       into.sparse(file.versions);
     }
-    for (const list of [this.active, this.inactive]) into.array([...list]);
+    for (const list of [this.active, this.inactive]) into.array(list.toArray());
   }
 
   /**

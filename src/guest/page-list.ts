@@ -86,6 +86,13 @@ export class PageList {
     return this.#previous[pfn];
   }
 
+  /** All pages in the order of the list. */
+  toArray(): Int32Array {
+    const pfns = new Int32Array(this.length);
+    for (let pfn = this.head, i = 0; pfn !== NIL; pfn = this.#next[pfn], i++) pfns[i] = pfn;
+    return pfns;
+  }
+
   *[Symbol.iterator](): Generator<number> {
     for (let pfn = this.head; pfn !== NIL; pfn = this.#next[pfn]) yield pfn;
   }

@@ -50,47 +50,55 @@ export function saveAllocator(allocator: PageAllocator, into: StateWriter): void
 }
 
 function saveList(zone: Zone, order: number, type: number, into: StateWriter): void {
-  const list: number[] = [];
+  const { lists } = zone.buddy;
   let reported = 0;
-  zone.buddy.lists.forEach(order, type, pfn => {
-    list.push(pfn);
-    if (zone.buddy.lists.isReported(pfn)) reported++;
+  const start = into.open();
+  lists.forEach(order, type, pfn => {
+    into.u32(pfn);
+    if (lists.isReported(pfn)) reported++;
   });
-  into.array(list);
+  into.close(start);
   into.u32(reported);
 }
 
 /** Isolated and allocated blocks. */
 function saveBlocks({ pages, spans }: PageAllocator, into: StateWriter): void {
   const isolated: number[] = [];
-  const runs: number[] = [];
-  // The run at the end of `runs`: what its next block would be.
-  let nextPfn = -1;
-  let nextIndex = 0;
-  let runMeta = 0;
-  for (const { start, end } of spans) {
-    for (let pfn = start; pfn < end; ) {
+  const start = into.open();
+  const run = { pfn: 0, count: 0, meta: 0, index: 0 };
+  const end = () => {
+    if (run.count === 0) return;
+    into.u32(run.pfn);
+    into.u32(run.count);
+    into.u32(run.meta);
+    into.u32(run.index);
+  };
+  for (const span of spans) {
+    for (let pfn = span.start; pfn < span.end; ) {
       const state = pages.state[pfn];
       const order = state & ORDER_MASK;
       const kind = state & KIND_MASK;
       if (kind === KIND_ISOLATED) isolated.push(pfn, order);
       if (kind === KIND_ALLOCATED) {
-        const meta = order | (pages.flags[pfn] << 8) | (pages.owner[pfn] << 16);
+        const meta = (order | (pages.flags[pfn] << 8) | (pages.owner[pfn] << 16)) >>> 0;
         const index = pages.index[pfn];
-        if (pfn === nextPfn && meta === runMeta && index === nextIndex) {
-          runs[runs.length - RUN_WORDS + 1]++;
+        const next = run.pfn + (run.count << order);
+        if (run.count > 0 && pfn === next && meta === run.meta && index === (run.index + run.count) >>> 0) {
+          run.count++;
         } else {
-          runs.push(pfn, 1, meta, index);
+          end();
+          run.pfn = pfn;
+          run.count = 1;
+          run.meta = meta;
+          run.index = index;
         }
-        nextPfn = pfn + (1 << order);
-        nextIndex = (index + 1) >>> 0;
-        runMeta = meta;
       }
       pfn += kind === 0 ? 1 : 1 << order;
     }
   }
+  end();
+  into.close(start);
   into.array(isolated);
-  into.array(runs);
 }
 
 /**
@@ -183,12 +191,6 @@ class Loading {
 
   blocks(from: StateReader): void {
     const { pages, managedPages } = this.#allocator;
-    const isolated = from.array('isolated blocks', 2 * managedPages);
-    for (let i = 0; i + 1 < isolated.length; i += 2) {
-      const order = this.#order(isolated[i + 1]);
-      this.#claim(isolated[i], order);
-      pages.state[isolated[i]] = KIND_ISOLATED | order;
-    }
     const runs = from.array('allocated blocks', RUN_WORDS * managedPages);
     for (let i = 0; i + RUN_WORDS <= runs.length; i += RUN_WORDS) {
       const [start, count, meta, index] = runs.subarray(i, i + RUN_WORDS);
@@ -205,6 +207,12 @@ class Loading {
         pages.owner[pfn] = owner;
         pages.index[pfn] = index + block;
       }
+    }
+    const isolated = from.array('isolated blocks', 2 * managedPages);
+    for (let i = 0; i + 1 < isolated.length; i += 2) {
+      const order = this.#order(isolated[i + 1]);
+      this.#claim(isolated[i], order);
+      pages.state[isolated[i]] = KIND_ISOLATED | order;
     }
   }
 

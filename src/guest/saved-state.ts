@@ -57,6 +57,17 @@ export class StateWriter {
     this.#length += values.length;
   }
 
+  /** Starts an array whose length is not known yet; its words follow through {@link u32}. */
+  open(): number {
+    this.u32(0);
+    return this.#length;
+  }
+
+  /** Ends the array that began at what {@link open} returned. */
+  close(start: number): void {
+    this.#words[start - 1] = this.#length - start;
+  }
+
   /** An array that is mostly 0, as pairs of index and value where that is shorter. */
   sparse(values: Uint32Array): void {
     let used = 0;

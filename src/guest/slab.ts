@@ -73,7 +73,7 @@ export class Slab implements PageOwner, Shrinker {
 
   save(into: StateWriter): void {
     into.integer(this.#grown);
-    into.array([...this.#list]);
+    into.array(this.#list.toArray());
   }
 
   /** Goes on from what {@link save} wrote, in a slab that is still empty. */
