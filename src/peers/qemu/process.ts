@@ -4,6 +4,7 @@
  * behind. What machine it is, the arguments say.
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +13,7 @@ import { createMemfd } from '../../sys/file.ts';
 import { type ProcessExit, ProcessGroup } from '../process-group.ts';
 import { requireProgram } from '../programs.ts';
 import { QemuProcessError, QmpConnectionError } from './errors.ts';
+import type { PendingConnection } from './listen-once.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
 import { quit } from './qmp-commands.ts';
 
@@ -141,6 +143,28 @@ export class QemuProcess {
     if (await Promise.race([late, this.#exited.then(() => false)])) this.#group.kill();
     timeout.abort();
     await this.#exited;
+  }
+
+  /**
+   * A connection that QEMU makes to us while it starts.
+   * @throws QemuProcessError when it does not, or ends before
+   */
+  async connection({ connected, close }: PendingConnection, what: string): Promise<Socket> {
+    const timeout = new AbortController();
+    try {
+      return await Promise.race([
+        connected,
+        this.#exited.then(() => {
+          throw this.endedError(`QEMU ended before it connected its ${what}`);
+        }),
+        delay(START_TIMEOUT_MS, undefined, { signal: timeout.signal }).then(() => {
+          throw this.endedError(`QEMU did not connect its ${what}`);
+        }),
+      ]);
+    } finally {
+      timeout.abort();
+      close();
+    }
   }
 
   /** QEMU's end as an error, for whoever wanted something of it. */

@@ -230,6 +230,8 @@ const migrationInfo = z.object({
   downtime: z.number().optional(),
   'expected-downtime': z.number().optional(),
   'error-desc': z.string().optional(),
+  /** Of a QEMU that waits for a guest over sockets. */
+  'socket-address': z.array(z.object({ type: z.string(), port: z.string().optional() })).optional(),
   ram: migrationRam.optional(),
 });
 

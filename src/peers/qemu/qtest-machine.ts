@@ -5,13 +5,13 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { FileBacking } from '../../memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../memory/guest-memory.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { fileStatus } from '../../sys/file.ts';
+import { listenOnce, type PendingConnection } from './listen-once.ts';
 import { QemuProcess } from './process.ts';
-import { listenForQtest, type Qtest } from './qtest.ts';
+import { Qtest } from './qtest.ts';
 import { BALLOON_DEVICE_ID, VirtioPciTransport } from './virtio-pci.ts';
 
 /** q35 (hw/i386/pc_q35.c): from this much memory on, what lies above the first part moves to 4 GiB. */
@@ -22,7 +22,6 @@ const HIGH_START = 2 ** 32;
 /** PCI slots of q35 that nothing else takes; the balloon's. */
 const BALLOON_SLOT = 4;
 const BALLOON_ID = 'balloon';
-const CONNECT_TIMEOUT_MS = 10_000;
 
 const FIRMWARE_BYTES = 64 * 1024;
 /** Where an x86 processor begins: 16 bytes below the end of the firmware. */
@@ -93,7 +92,7 @@ export class QtestMachine {
       'virtio-balloon-pci',
       ...Object.entries(properties).map(([name, value]) => `${name}=${value}`),
     ];
-    let listener: Awaited<ReturnType<typeof listenForQtest>> | undefined;
+    let listener: PendingConnection | undefined;
     let qemu: QemuProcess | undefined;
     try {
       qemu = await QemuProcess.start(
@@ -105,7 +104,7 @@ export class QtestMachine {
         },
         async directory => {
           const socket = join(directory, 'qtest');
-          listener = await listenForQtest(socket);
+          listener = await listenOnce(socket);
           const firmware = join(directory, 'firmware');
           writeFileSync(firmware, sleepingFirmware());
           return [
@@ -119,7 +118,7 @@ export class QtestMachine {
           ];
         },
       );
-      const qtest = await connectionOf(listener!.connected, qemu);
+      const qtest = new Qtest(await qemu.connection(listener!, 'qtest'));
       return new QtestMachine(qemu, qtest, q35Memory(qemu.memoryFd!, memoryBytes));
     } catch (error) {
       listener?.close();
@@ -143,22 +142,5 @@ export class QtestMachine {
     this.qtest.close();
     await this.qemu.kill();
     this.memory.close();
-  }
-}
-
-async function connectionOf(connected: Promise<Qtest>, qemu: QemuProcess): Promise<Qtest> {
-  const timeout = new AbortController();
-  try {
-    return await Promise.race([
-      connected,
-      qemu.exited.then(() => {
-        throw qemu.endedError('QEMU ended before it connected to qtest');
-      }),
-      delay(CONNECT_TIMEOUT_MS, undefined, { signal: timeout.signal }).then(() => {
-        throw qemu.endedError('QEMU did not connect to qtest');
-      }),
-    ]);
-  } finally {
-    timeout.abort();
   }
 }

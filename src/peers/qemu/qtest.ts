@@ -4,7 +4,6 @@
  * way at once, and a command that nobody waits for still takes effect before the next. Which device is driven is not
  * known here.
  */
-import { createServer, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { QtestError } from './errors.ts';
 import { LineSplitter } from './lines.ts';
@@ -26,26 +25,6 @@ export interface InterruptLine {
 }
 
 const hex = (value: number): string => `0x${value.toString(16)}`;
-
-/** Listens on `path` for the one connection that QEMU makes (`-qtest unix:PATH`). */
-export async function listenForQtest(
-  path: string,
-): Promise<{ readonly connected: Promise<Qtest>; readonly close: () => void }> {
-  const server = createServer();
-  const connected = new Promise<Qtest>((resolve, reject) => {
-    server.once('connection', (socket: Socket) => {
-      server.close();
-      resolve(new Qtest(socket));
-    });
-    server.once('close', () => reject(new QtestError('nobody connected to the qtest socket')));
-  });
-  connected.catch(() => {}); // Nobody need be waiting.
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(path, resolve);
-  });
-  return { connected, close: () => server.close() };
-}
 
 export class Qtest {
   /** Settles with the reason when the connection ended; never rejects. */

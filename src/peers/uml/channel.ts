@@ -73,7 +73,9 @@ interface PendingCommand {
 export class CommandChannel {
   /** Settles when the guest takes commands; rejects when the channel fails before. */
   readonly ready: Promise<void>;
-  readonly #stream: Duplex;
+  #stream!: Duplex;
+  /** The beginning of a line whose end did not come yet. */
+  #rest = '';
   readonly #pending = new Map<number, PendingCommand>();
   /** Lines that wait for the guest to have read the one before. */
   readonly #unsent: string[] = [];
@@ -84,20 +86,22 @@ export class CommandChannel {
   #failure: Error | undefined;
 
   constructor(stream: Duplex) {
-    this.#stream = stream;
     this.ready = new Promise((resolve, reject) => {
       this.#markReady = resolve;
       this.#failReady = reject;
     });
     this.ready.catch(() => {}); // Nobody need be waiting.
-    let rest = '';
-    stream.on('data', (chunk: Buffer) => {
-      const lines = (rest + chunk.toString('latin1')).split('\n');
-      rest = lines.pop()!.slice(0, LINE_CHARACTERS_MAX);
-      for (const line of lines) this.#receive(line);
-    });
-    // A broken stream means a dead guest, which its process tells in better words.
-    stream.on('error', () => {});
+    this.#listen(stream);
+  }
+
+  /**
+   * Goes on over another stream: the guest, as it was, lives elsewhere now. What the old stream brought was taken in
+   * before; it is destroyed.
+   */
+  moveTo(stream: Duplex): void {
+    this.#stream.removeAllListeners('data').destroy();
+    this.#listen(stream);
+    this.#send();
   }
 
   /**
@@ -143,6 +147,17 @@ export class CommandChannel {
     this.#pending.clear();
     this.#unsent.length = 0;
     this.#stream.destroy();
+  }
+
+  #listen(stream: Duplex): void {
+    this.#stream = stream;
+    stream.on('data', (chunk: Buffer) => {
+      const lines = (this.#rest + chunk.toString('latin1')).split('\n');
+      this.#rest = lines.pop()!.slice(0, LINE_CHARACTERS_MAX);
+      for (const line of lines) this.#receive(line);
+    });
+    // A broken stream means a dead guest, which its process tells in better words.
+    stream.on('error', () => {});
   }
 
   #kill(pid: number): void {

@@ -1,0 +1,137 @@
+/**
+ * Live migration of a QEMU guest, told to QEMU over its monitor: set up, started, watched to its end, and summed up.
+ * The destination is a QEMU that waits for it; who starts it is not known here.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { QemuMigrationError } from './errors.ts';
+import type { QmpExecutor } from './qmp.ts';
+import {
+  cancelMigration,
+  type MigrationInfo,
+  migrate,
+  queryMigration,
+  setMigrationCapabilities,
+  setMigrationParameters,
+} from './qmp-commands.ts';
+
+const POLL_MS = 50;
+/** QEMU's own default (32 MiB/s in old versions) is made for disks; this means: as fast as it goes. */
+const BANDWIDTH_UNLIMITED = 2 ** 40;
+
+export interface QemuMigrationOptions {
+  /** Where the destination waits, for example `tcp:127.0.0.1:4444`, `unix:PATH`; also `exec:COMMAND`. */
+  readonly uri: string;
+  /** Default: as fast as it goes. */
+  readonly bandwidthBytesPerSecond?: number;
+  /** How long the guest may stand still at the end. Default: QEMU's own, 300 ms. */
+  readonly downtimeMsMax?: number;
+  /** Sends pages over this many connections, which the destination must agree to (`multifd`). Default: one. */
+  readonly connections?: number;
+  readonly onProgress?: (progress: QemuMigrationProgress) => void;
+  /** Gives the migration up; the guest goes on here. */
+  readonly signal?: AbortSignal;
+}
+
+export interface QemuMigrationProgress {
+  /** QEMU's own word: setup, active, device, completed, … */
+  readonly status: string;
+  readonly elapsedMs: number;
+  /** Null until QEMU counts. */
+  readonly totalBytes: number | null;
+  readonly transferredBytes: number | null;
+  readonly remainingBytes: number | null;
+  /** Passes over the guest's memory so far. */
+  readonly rounds: number | null;
+  readonly bytesPerSecond: number | null;
+}
+
+export interface QemuMigrationSummary {
+  readonly totalMs: number;
+  /** How long the guest stood still. */
+  readonly downtimeMs: number | null;
+  readonly setupMs: number | null;
+  /** Guest memory, all of it. */
+  readonly totalBytes: number;
+  /** What went over the wire. */
+  readonly transferredBytes: number;
+  /** Pages sent whole, and pages of which only was said that they are zero. */
+  readonly sentPages: number;
+  readonly zeroPages: number;
+  readonly rounds: number;
+}
+
+/** For both ends, before anything else: whether pages go over several connections. */
+export async function agreeOnConnections(qmp: QmpExecutor, connections: number): Promise<void> {
+  await setMigrationCapabilities(qmp, { multifd: connections > 1 });
+  if (connections > 1) await setMigrationParameters(qmp, { 'multifd-channels': connections });
+}
+
+/**
+ * Migrates the guest and settles when it is gone; QEMU itself goes on, empty, until it is told to quit.
+ * @throws QemuMigrationError when QEMU gives up, or `signal` did
+ */
+export async function migrateAway(
+  qmp: QmpExecutor,
+  options: QemuMigrationOptions,
+): Promise<QemuMigrationSummary> {
+  const { uri, downtimeMsMax, connections = 1, onProgress, signal } = options;
+  await agreeOnConnections(qmp, connections);
+  await setMigrationParameters(qmp, {
+    'max-bandwidth': options.bandwidthBytesPerSecond ?? BANDWIDTH_UNLIMITED,
+    ...(downtimeMsMax === undefined ? {} : { 'downtime-limit': downtimeMsMax }),
+  });
+  await migrate(qmp, uri);
+  let cancelled = false;
+  for (;;) {
+    const info = await queryMigration(qmp);
+    onProgress?.(progressOf(info));
+    switch (info.status) {
+      case 'completed':
+        return summaryOf(info);
+      case 'failed':
+        throw new QemuMigrationError(
+          `QEMU could not migrate to ${uri}: ${info['error-desc'] ?? 'it does not say why'}`,
+        );
+      case 'cancelled':
+        throw new QemuMigrationError(`the migration to ${uri} was cancelled`);
+    }
+    if (signal?.aborted === true && !cancelled) {
+      cancelled = true;
+      await cancelMigration(qmp);
+    }
+    await delay(POLL_MS);
+  }
+}
+
+/** Null for what QEMU says 0 of because it has not measured yet. */
+const measured = (value: number | undefined): number | null =>
+  value === undefined || value === 0 ? null : value;
+
+function progressOf(info: MigrationInfo): QemuMigrationProgress {
+  const { ram } = info;
+  const megabits = measured(ram?.mbps);
+  return {
+    status: info.status ?? 'none',
+    elapsedMs: info['total-time'] ?? 0,
+    totalBytes: ram?.total ?? null,
+    transferredBytes: ram?.transferred ?? null,
+    remainingBytes: ram?.remaining ?? null,
+    rounds: ram?.['dirty-sync-count'] ?? null,
+    bytesPerSecond: megabits === null ? null : megabits * 125_000,
+  };
+}
+
+function summaryOf(info: MigrationInfo): QemuMigrationSummary {
+  const { ram } = info;
+  if (ram === undefined) throw new QemuMigrationError('QEMU says that it migrated, and nothing about memory');
+  return {
+    totalMs: info['total-time'] ?? 0,
+    downtimeMs: info.downtime ?? null,
+    setupMs: info['setup-time'] ?? null,
+    totalBytes: ram.total,
+    transferredBytes: ram.transferred,
+    sentPages: ram.normal,
+    zeroPages: ram.duplicate,
+    rounds: ram['dirty-sync-count'],
+  };
+}
