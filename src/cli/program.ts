@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { AerostatError } from '../sys/error.ts';
 import { benchCommand } from './commands/bench.ts';
+import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { hintCommand } from './commands/hint.ts';
 import { runCommand } from './commands/run.ts';
@@ -25,7 +26,7 @@ Exit codes:
     4  the target was not reached in time
     5  no guest has this name
     6  the guest cannot do this now, or did not answer
-  130  interrupted`;
+  130  interrupted (143 by SIGTERM)`;
 
 /**
  * Runs one command line (without the program's own name) to its end.
@@ -74,6 +75,7 @@ function program(context: CliContext): Command {
     watchCommand,
     runCommand,
     benchCommand,
+    demoCommand,
   ];
   for (const command of commands) root.addCommand(command(context));
   tame(root, context);

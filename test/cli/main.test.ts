@@ -3,21 +3,14 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
-
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const program = join(root, 'bin', 'aerostat');
+import { build, program } from './built.ts';
 
 let directory: string;
 let children: ChildProcess[];
 
-beforeAll(() => {
-  expect(spawnSync(process.execPath, ['scripts/bootstrap.mjs'], { cwd: root, stdio: 'inherit' }).status).toBe(
-    0,
-  );
-});
+beforeAll(build);
 
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
@@ -45,7 +38,11 @@ async function startDevice(...words: string[]) {
   const ended = new Promise(resolve => {
     child.once('exit', (code, signal) => resolve(signal ?? code));
   });
-  await expect.poll(() => log, { timeout: 10_000 }).toContain('API on');
+  const died = ended.then(code => {
+    throw new Error(`it ended with ${code}: ${log}`);
+  });
+  await Promise.race([died, expect.poll(() => log, { timeout: 10_000 }).toContain('API on')]);
+  died.catch(() => {});
   return { child, socket, ended };
 }
 

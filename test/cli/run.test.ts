@@ -3,14 +3,12 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import { missingForUml } from '../../src/peers/uml/kernel.ts';
 import { describePeer } from '../support/peers.ts';
+import { build, program } from './built.ts';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const program = join(root, 'bin', 'aerostat');
 /** Far above what a boot takes; only what hangs reaches it. */
 const BOOT_MS_MAX = 60_000;
 
@@ -21,10 +19,7 @@ describePeer('aerostat run', missingForUml(), () => {
   let output: string;
   let log: string;
 
-  beforeAll(() => {
-    const built = spawnSync(process.execPath, ['scripts/bootstrap.mjs'], { cwd: root, stdio: 'inherit' });
-    expect(built.status).toBe(0);
-  });
+  beforeAll(build);
 
   beforeEach(async () => {
     directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
@@ -39,7 +34,11 @@ describePeer('aerostat run', missingForUml(), () => {
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       log += text;
     });
-    await expect.poll(() => output, { timeout: BOOT_MS_MAX }).toContain('guest:');
+    const died = ended().then(code => {
+      throw new Error(`it ended with ${code}: ${log}`);
+    });
+    await Promise.race([died, expect.poll(() => output, { timeout: BOOT_MS_MAX }).toContain('guest:')]);
+    died.catch(() => {});
   }, BOOT_MS_MAX);
 
   afterEach(async () => {

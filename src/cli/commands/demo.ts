@@ -1,0 +1,139 @@
+/** `aerostat demo`: shows in under a minute what a balloon does, on a real guest. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import type { DemoSample, DemoStep } from '../../demo/story.ts';
+import { renderChart, type Series } from '../chart.ts';
+import { type CliContext, printJson, printLine } from '../context.ts';
+import { formatDuration } from '../duration.ts';
+import { guestOptions } from '../guest-options.ts';
+import { sizeOption, withVerbose } from '../options.ts';
+import { formatSize } from '../size.ts';
+import { styleOf } from '../style.ts';
+import { renderTable } from '../table.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat demo
+  aerostat demo --memory 2G --json
+
+The guest is a Linux kernel as a process (User Mode Linux) with its own balloon driver; it needs no KVM.`;
+
+interface DemoChoice {
+  readonly memory: number;
+  readonly json?: boolean;
+}
+
+const GUEST = 'demo';
+const GIB = 2 ** 30;
+const CHART = { widthMax: 100, height: 12 };
+
+export function demoCommand(context: CliContext): Command {
+  const command = new Command('demo')
+    .description('see a guest give memory to the host and take it back')
+    .addOption(
+      sizeOption('--memory <size>', 'memory of the guest, or as much as fits').default(4 * GIB, '4G'),
+    )
+    .option('--json', 'print JSON')
+    .addHelpText('after', EXAMPLES)
+    .action((choice: DemoChoice) => runDemo(context, choice));
+  return withVerbose(command);
+}
+
+async function runDemo(context: CliContext, { memory, json }: DemoChoice): Promise<void> {
+  const [{ tellStory, SAMPLE_INTERVAL_MS }, { LinuxDemoGuest, linuxMemoryBytes }] = await Promise.all([
+    import('../../demo/story.ts'),
+    import('../../demo/linux-guest.ts'),
+  ]);
+  const directory = mkdtempSync(join(tmpdir(), 'aerostat-demo-'));
+  const socketPath = join(directory, 'balloon.sock');
+  const memoryBytes = linuxMemoryBytes(memory);
+  // Three quarters: the kernel and its file system need the rest.
+  const bytes = Math.floor((memoryBytes * 3) / 4 / PAGE_CLUSTER) * PAGE_CLUSTER;
+  const say = (text: string) => printLine(context.stderr, text);
+  const daemon = await context.startDaemon({
+    // Reporting would give the freed memory back by itself, and there would be nothing left for the balloon to show.
+    guests: guestOptions({
+      socketPath: [socketPath],
+      name: [GUEST],
+      target: 0,
+      discard: 'auto',
+      without: ['reporting'],
+      pollInterval: SAMPLE_INTERVAL_MS,
+    }),
+    log: () => {},
+  });
+  try {
+    say(`Booting Linux with ${formatSize(memoryBytes)}…`);
+    const guest = await LinuxDemoGuest.boot(GUEST, socketPath, memoryBytes, context.interrupt);
+    try {
+      const { steps, samples } = await tellStory({
+        control: daemon.control,
+        guest,
+        bytes,
+        signal: context.interrupt,
+        begin: () => {},
+        end: step => say(`${formatDuration(step.elapsedMs).padStart(8)}  ${step.title}`),
+      });
+      if (json) printJson(context.stdout, { memoryBytes, bytes, steps, samples });
+      else printStory(context, steps, samples);
+    } finally {
+      await guest.shutdown();
+    }
+  } finally {
+    await daemon.close();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+const PAGE_CLUSTER = 2 ** 20;
+
+function printStory(context: CliContext, steps: readonly DemoStep[], samples: readonly DemoSample[]): void {
+  const { stdout, env } = context;
+  const print = (line: string) => printLine(stdout, line);
+  const size = (title: string, of: (step: DemoStep) => number) =>
+    ({ title, align: 'right', text: (step: DemoStep) => formatSize(of(step)) }) as const;
+  print('');
+  for (const line of renderTable<DemoStep>(
+    [
+      { title: 'STEP', text: step => step.title },
+      { title: 'TOOK', align: 'right', text: step => formatDuration(step.elapsedMs) },
+      size('GUEST FREE', step => step.guestFreeBytes),
+      size('BALLOON', step => step.balloonBytes),
+      size('HOST RESIDENT', step => step.residentBytes),
+    ],
+    steps,
+  )) {
+    print(line);
+  }
+  print('');
+  const width = Math.min(CHART.widthMax, stdout.columns ?? CHART.widthMax);
+  const shown = resample(samples, width - CHART_MARGIN);
+  const series: readonly Series[] = [
+    { label: 'host resident', colour: 'red', values: shown.map(sample => sample.residentBytes) },
+    { label: 'guest free', colour: 'green', values: shown.map(sample => sample.guestFreeBytes) },
+    { label: 'balloon', colour: 'blue', values: shown.map(sample => sample.balloonBytes) },
+  ];
+  const colours = stdout.isTTY === true && !env.NO_COLOR;
+  // Three lines in one chart can be told apart by colour only.
+  const charts = colours ? [series] : series.map(one => [one]);
+  const height = Math.floor(CHART.height / (colours ? 1 : 2));
+  for (const chart of charts) {
+    for (const line of renderChart(chart, { width, height, colours })) print(line);
+  }
+  const seconds = (samples.at(-1)?.atMs ?? 0) / 1000;
+  print(styleOf(stdout, env).dim(`         ${seconds.toFixed(1)} seconds, left to right`));
+}
+
+/** Room for the scale of the chart. */
+const CHART_MARGIN = 10;
+
+/** `count` samples at even distances, so that all of the time fits the width. */
+function resample(samples: readonly DemoSample[], count: number): DemoSample[] {
+  if (samples.length <= count) return [...samples];
+  return Array.from(
+    { length: count },
+    (_, i) => samples[Math.round((i * (samples.length - 1)) / (count - 1))],
+  );
+}
