@@ -4,7 +4,7 @@
  * blocks leaves nearly all of the arrays untouched and the host never backs them.
  *
  * The two links belong to whoever has the page: the free lists while it is free, its owner while it is
- * allocated (the LRU, the balloon's list of pages). So do `flags` and `index`, which a free clears and ignores.
+ * allocated (the LRU, the balloon's list of pages). So do `flags`, which a free clears, and `index`.
  */
 
 /** Largest order of the buddy allocator: 2^10 pages, 4 MiB. */

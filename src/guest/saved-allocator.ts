@@ -81,9 +81,11 @@ function saveBlocks({ pages, spans }: PageAllocator, into: StateWriter): void {
       if (kind === KIND_ISOLATED) isolated.push(pfn, order);
       if (kind === KIND_ALLOCATED) {
         const meta = (order | (pages.flags[pfn] << 8) | (pages.owner[pfn] << 16)) >>> 0;
-        const index = pages.index[pfn];
-        const next = run.pfn + (run.count << order);
-        if (run.count > 0 && pfn === next && meta === run.meta && index === (run.index + run.count) >>> 0) {
+        // What nobody owns has no index, only what was left there by whoever had the page before.
+        const owned = pages.owner[pfn] !== 0;
+        const index = owned ? pages.index[pfn] : 0;
+        const adjacent = run.count > 0 && pfn === run.pfn + (run.count << order) && meta === run.meta;
+        if (adjacent && (!owned || index === (run.index + run.count) >>> 0)) {
           run.count++;
         } else {
           end();
