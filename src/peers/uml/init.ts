@@ -61,6 +61,13 @@ exec setsid -c sh ${SERVER_SCRIPT_PATH}
 
 /** Serves commands. It is process 1, and leads a session on the channel's terminal so that it may have jobs. */
 export const SERVER_SCRIPT = `
+# The end of a child makes this shell forget what it had read of a line and read on, so lines that come slowly, as
+# over a serial port, are collected by a shell without children. It belongs to the terminal's foreground, which
+# jobs do not.
+mkfifo /run/lines
+while read -r line; do echo "$line"; done <&4 >/run/lines &
+exec </run/lines
+
 # As jobs, commands start with the usual signals; else the shell would have them ignore ^C for good.
 set -m
 
