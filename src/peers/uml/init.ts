@@ -67,6 +67,7 @@ export const SERVER_SCRIPT = `
 mkfifo /run/lines
 while read -r line; do echo "$line"; done <&4 >/run/lines &
 exec </run/lines
+rm /run/lines
 
 # As jobs, commands start with the usual signals; else the shell would have them ignore ^C for good.
 set -m
