@@ -1,0 +1,292 @@
+/**
+ * The guest's balloon driver: negotiates, sets its queues up, and gives every page back when it leaves. It drives any
+ * device through a {@link VirtioTransport} and takes pages from the guest kernel that it is given; time is its
+ * scheduler's. It has no sockets and no threads, and it never blocks: whatever happens (an interrupt, a change of the
+ * configuration, a timer, a guest short of memory) ends in a turn of work.
+ *
+ *     const driver = new BalloonDriver({ kernel, transport, scheduler, profile: profile('virtio') });
+ *     await driver.probe();
+ *     await driver.settled();      // the host's target is reached, and the host knows
+ *     await driver.remove();       // every page is the guest's again
+ */
+import { CONFIG } from '../balloon/config-space.ts';
+import { type Profile, queueRoles } from '../balloon/profiles.ts';
+import type { GuestKernel } from '../guest/kernel.ts';
+import { hasFeature, RING_INDIRECT_DESC } from '../virtio/features.ts';
+import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
+import { Balloon } from './balloon.ts';
+import { DriverCounters } from './counters.ts';
+import { DriverMemory } from './driver-memory.ts';
+import type { DriverRing, RingWorld } from './driver-ring.ts';
+import { DriverProbeError, DriverStoppedError } from './errors.ts';
+import { negotiate, poisonFeature } from './negotiation.ts';
+import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
+import { setUpRing } from './ring-setup.ts';
+import type { Scheduler } from './scheduler.ts';
+
+const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK, FAILED } = DEVICE_STATUS;
+
+export interface BalloonDriverOptions extends Partial<DriverTuning> {
+  readonly kernel: GuestKernel;
+  /** Stays the caller's to close. */
+  readonly transport: VirtioTransport;
+  readonly scheduler: Scheduler;
+  readonly profile: Profile;
+}
+
+/**
+ * `new`: not probed yet. `probing`. `running`. `removing`: pages are on their way back. `removed`: all are back.
+ * `broken`: the device is gone or makes no sense; the pages are kept until {@link BalloonDriver.remove}.
+ */
+export type DriverState = 'new' | 'probing' | 'running' | 'removing' | 'removed' | 'broken';
+
+interface Waiter {
+  readonly resolve: () => void;
+  readonly reject: (reason: Error) => void;
+}
+
+export class BalloonDriver {
+  readonly profile: Profile;
+  readonly counters = new DriverCounters();
+  readonly #options: BalloonDriverOptions;
+  readonly #tuning: DriverTuning;
+  readonly #waiters = new Set<Waiter>();
+  #state: DriverState = 'new';
+  #failure: Error | undefined;
+  #balloon: Balloon | undefined;
+  #memory: DriverMemory | undefined;
+  #unsubscribe: (() => void)[] = [];
+
+  constructor(options: BalloonDriverOptions) {
+    this.profile = options.profile;
+    this.#options = options;
+    this.#tuning = checkTuning({ ...DEFAULT_TUNING, ...options });
+  }
+
+  get state(): DriverState {
+    return this.#state;
+  }
+
+  /** Why the state is `broken`. */
+  get failure(): Error | undefined {
+    return this.#failure;
+  }
+
+  /** Balloon and ring features that were negotiated; 0 when there is no device. */
+  get features(): bigint {
+    return this.#balloon?.features ?? 0n;
+  }
+
+  /** What the host wishes for, in pages. */
+  get targetPages(): number {
+    return this.#balloon?.pages.target ?? 0;
+  }
+
+  /** Pages whose inflation the host acknowledged and that were not taken back. */
+  get actualPages(): number {
+    return this.#balloon?.pages.actual ?? 0;
+  }
+
+  /** Pages that are the balloon's, those on their way to and from the host included. */
+  get heldPages(): number {
+    return this.#balloon?.pages.held ?? 0;
+  }
+
+  /** Pages for rings, lists and messages. */
+  get ownPages(): number {
+    return this.#memory?.pages ?? 0;
+  }
+
+  /** The guest has no memory to give; the driver tries again after a while, or when the host says something. */
+  get backingOff(): boolean {
+    return this.#balloon?.backingOff ?? false;
+  }
+
+  /** Visits the ballooned blocks, largest first. */
+  forEachBlock(visit: (pfn: number, order: number) => void): void {
+    this.#balloon?.pages.forEach(visit);
+  }
+
+  /**
+   * Starts the device (VIRTIO 1.4, 3.1.1); a driver that was removed, or never probed.
+   * @throws DriverProbeError when device and driver do not agree, or the guest lacks memory for the driver itself;
+   *   what the transport throws when it does not reach the device
+   */
+  async probe(): Promise<void> {
+    if (this.#state !== 'new' && this.#state !== 'removed') {
+      throw new DriverProbeError(`it is ${this.#state} already`);
+    }
+    const { transport, kernel } = this.#options;
+    this.#state = 'probing';
+    this.#memory = new DriverMemory(kernel);
+    try {
+      await this.#start(this.#memory);
+    } catch (error) {
+      // Rings may lie in memory that goes back to the guest: the device must let go of them before.
+      await this.#resetDevice();
+      this.#letGo('new');
+      await transport.writeStatus(FAILED).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #start(memory: DriverMemory): Promise<void> {
+    const { transport, kernel, scheduler } = this.#options;
+    await transport.reset();
+    await transport.writeStatus(ACKNOWLEDGE);
+    await transport.writeStatus(ACKNOWLEDGE | DRIVER);
+    const features = negotiate(this.profile, await transport.getFeatures(), {
+      features: this.#tuning.features,
+      ringFeatures: this.#tuning.ringFeatures,
+      contentsMatter: kernel.poison !== undefined,
+    });
+    await transport.setFeatures(features);
+    await transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+    if (((await transport.readStatus()) & FEATURES_OK) === 0) {
+      throw new DriverProbeError(`${transport.description} refused the features 0x${features.toString(16)}`);
+    }
+    const world: RingWorld = {
+      memory: kernel.memory,
+      transport,
+      scheduler,
+      counters: this.counters,
+      indirect: hasFeature(features, RING_INDIRECT_DESC),
+    };
+    const rings: DriverRing[] = [];
+    for (const [index, role] of queueRoles(this.profile, features).entries()) {
+      const place = { index, role, features, sizeMax: this.#tuning.queueSizeMax };
+      rings.push(await setUpRing(place, world, memory));
+    }
+    const balloon = new Balloon({
+      kernel,
+      profile: this.profile,
+      tuning: this.#tuning,
+      world,
+      features,
+      rings,
+      memory,
+      onProgress: () => this.#progressed(),
+      onBroken: error => this.#broken(error),
+    });
+    this.#balloon = balloon;
+    if (hasFeature(features, poisonFeature(this.profile))) await this.#writePoison(kernel.poison ?? 0);
+    this.#unsubscribe = [
+      transport.onInterrupt(queue => this.onInterrupt(queue)),
+      transport.onConfigChange(() => this.onConfigChange()),
+    ];
+    await transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
+    this.#state = 'running';
+    void transport.ended.then(reason => {
+      if (this.#balloon === balloon) this.#broken(reason);
+    });
+    balloon.start();
+  }
+
+  /** D25: before DRIVER_OK. The value is the guest's fill byte, in all four places, and never changes (D26). */
+  #writePoison(poison: number): Promise<void> {
+    const bytes = new Uint8Array(4).fill(poison);
+    return this.#options.transport.writeConfig(CONFIG.offset.poisonValue, bytes);
+  }
+
+  /** The device returned buffers. Called by the transport; calling it without need does no harm. */
+  onInterrupt(queue: InterruptedQueue): void {
+    this.#balloon?.onInterrupt(queue);
+  }
+
+  /** The configuration changed. Called by the transport. */
+  onConfigChange(): void {
+    this.#balloon?.onConfigChange();
+  }
+
+  /** Looks at every queue, for embedders whose device does not interrupt. */
+  poll(): void {
+    this.#balloon?.work();
+  }
+
+  /**
+   * Settles when the newest target that the host has announced is reached and the host knows.
+   * @throws DriverStoppedError when that will not be
+   */
+  settled(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiters.add({ resolve, reject });
+      this.#progressed();
+    });
+  }
+
+  /**
+   * Takes every page back from the host, resets the device, and gives all memory to the guest. Without a device that
+   * answers, the pages come back unasked.
+   */
+  async remove(): Promise<void> {
+    const balloon = this.#balloon;
+    if (balloon !== undefined && this.#state === 'running') {
+      this.#state = 'removing';
+      balloon.drain();
+      // A device that breaks meanwhile changes nothing of what follows.
+      await this.#drained(balloon).catch(() => {});
+    }
+    await this.#resetDevice();
+    this.#letGo('removed');
+  }
+
+  /** Resets the device, which returns every page at once, and starts it anew: the balloon is filled again. */
+  async reset(): Promise<void> {
+    this.#balloon?.stop();
+    await this.#resetDevice();
+    this.#letGo('removed');
+    await this.probe();
+  }
+
+  #drained(balloon: Balloon): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#waiters.add({ resolve, reject });
+      if (balloon.settled) this.#progressed();
+    });
+  }
+
+  /** No page may go back to the guest while a device may still discard it. */
+  async #resetDevice(): Promise<void> {
+    if (this.#memory === undefined) return;
+    this.#balloon?.stop();
+    try {
+      await this.#options.transport.reset();
+    } catch (error) {
+      // A device that cannot be reached does nothing any more either.
+      this.#failure ??= error as Error;
+    }
+  }
+
+  #letGo(state: 'new' | 'removed'): void {
+    for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe();
+    this.#balloon?.abandon();
+    this.#balloon = undefined;
+    this.#memory?.release();
+    this.#memory = undefined;
+    this.#state = state;
+    this.#dismiss(new DriverStoppedError('it was removed'));
+  }
+
+  #broken(error: Error): void {
+    this.#balloon?.stop();
+    this.#failure = error;
+    if (this.#state === 'running') this.#state = 'broken';
+    this.#dismiss(new DriverStoppedError(error.message, { cause: error }));
+  }
+
+  #progressed(): void {
+    if (this.#waiters.size === 0) return;
+    if (this.#state === 'running' || this.#state === 'removing') {
+      if (this.#balloon?.settled !== true) return;
+      for (const waiter of this.#waiters) waiter.resolve();
+      this.#waiters.clear();
+    } else if (this.#state !== 'probing') {
+      this.#dismiss(this.#failure ?? new DriverStoppedError(`it is ${this.#state}`));
+    }
+  }
+
+  #dismiss(reason: Error): void {
+    for (const waiter of this.#waiters) waiter.reject(reason);
+    this.#waiters.clear();
+  }
+}

@@ -1,0 +1,256 @@
+/**
+ * The pages of the balloon, as the guest's allocator knows them: one owner, one list a block order, linked through the
+ * allocator's own page state, so that a page costs no heap. Also where each of them stands between the two sides:
+ *
+ *     allocated → inflating → ballooned → deflating → freed
+ *
+ * and for a page that compaction moves, the new one `arriving` while the old one is ballooned no more but not yet
+ * `leaving`: its deflation may only be asked for when the inflation of the new one is acknowledged.
+ */
+
+import type { GuestKernel } from '../guest/kernel.ts';
+import type { PageOwner } from '../guest/owners.ts';
+import { PageList } from '../guest/page-list.ts';
+import { NIL, ORDERS } from '../guest/page-state.ts';
+import { assert } from '../sys/error.ts';
+import type { Batch } from './batch.ts';
+
+// In the flags that the allocator keeps for a page's owner, on the first page of a block.
+const INFLATING = 1;
+const BALLOONED = 2;
+const DEFLATING = 3;
+const ARRIVING = 4;
+const LEAVING = 5;
+
+export class BalloonPages implements PageOwner {
+  readonly name = 'balloon';
+  readonly contents = 'none';
+  /** The size that the host wishes for, in pages. */
+  target = 0;
+  /** The size of the balloon: pages whose inflation was acknowledged and whose deflation was not. */
+  actual = 0;
+  /** Pages on their way into the balloon, and out of it. Pages that compaction moves are in neither. */
+  inflating = 0;
+  deflating = 0;
+  /** The host changed its target, and it is not reached since. */
+  resizing = false;
+  /** Called when compaction moved a page, so that both sides of the move are told to the host. */
+  onMove: () => void = () => {};
+  /** Pages may move: both queues run. */
+  movable = false;
+
+  readonly #kernel: GuestKernel;
+  readonly #flags: Uint8Array;
+  readonly #index: Uint32Array;
+  readonly #owner: number;
+  /** Blocks of each order that are ballooned. */
+  readonly #lists: readonly PageList[];
+  /** Pages on {@link #lists}. */
+  #resting = 0;
+  readonly #arrivals: PageList;
+  readonly #departures: PageList;
+  /** Pages that compaction gave in exchange and whose inflation is not acknowledged yet. */
+  #arriving = 0;
+  #leaving = 0;
+  /** Without DEFLATE_ON_OOM ballooned memory does not count as the guest's, as in Linux. */
+  readonly #unmanaged: boolean;
+
+  constructor(kernel: GuestKernel, deflatesOnOom: boolean) {
+    this.#kernel = kernel;
+    this.#flags = kernel.pages.flags;
+    this.#index = kernel.pages.index;
+    this.#lists = Array.from({ length: ORDERS }, () => new PageList(kernel.pages));
+    this.#arrivals = new PageList(kernel.pages);
+    this.#departures = new PageList(kernel.pages);
+    this.#owner = kernel.addOwner(this);
+    this.#unmanaged = !deflatesOnOom;
+  }
+
+  /** Pages that can be taken out of the balloon now. */
+  get resting(): number {
+    return this.#resting;
+  }
+
+  /** Nothing is on its way in or out. */
+  get still(): boolean {
+    return this.inflating === 0 && this.deflating === 0 && this.#arriving === 0 && this.#leaving === 0;
+  }
+
+  /** Every page that the driver holds for the balloon, on its way or there. */
+  get held(): number {
+    return this.actual + this.inflating + this.#arriving + this.#leaving;
+  }
+
+  /** Pages that are still to be inflated for the target. Nothing is while pages are on their way out. */
+  get missing(): number {
+    return this.resizing && this.deflating === 0
+      ? Math.max(0, this.target - this.actual - this.inflating)
+      : 0;
+  }
+
+  /** Pages that are still to be deflated for the target (D5: while it is below `actual`). */
+  get surplus(): number {
+    return this.inflating === 0 ? Math.max(0, this.actual - this.deflating - this.target) : 0;
+  }
+
+  // Into the balloon.
+
+  /** A block that was just allocated will be inflated with `batch`. */
+  admit(batch: Batch, pfn: number, order: number): void {
+    this.#kernel.own(pfn, this.#owner);
+    this.#flags[pfn] = INFLATING;
+    this.inflating += 1 << order;
+    batch.add(pfn, order);
+  }
+
+  /** The pages that compaction gave will be inflated with `batch`, as many as it has room for. */
+  admitArrivals(batch: Batch): void {
+    while (!batch.full) {
+      const pfn = this.#arrivals.popHead();
+      if (pfn === NIL) return;
+      batch.add(pfn, 0);
+    }
+  }
+
+  /** The inflation of `batch` was acknowledged. */
+  inflated(batch: Batch): void {
+    batch.forEach((pfn, order) => {
+      const flag = this.#flags[pfn];
+      this.#flags[pfn] = BALLOONED;
+      this.#rest(pfn, order);
+      if (flag === ARRIVING) {
+        this.#arriving--;
+        this.#depart(this.#index[pfn]);
+        return;
+      }
+      const pages = 1 << order;
+      this.inflating -= pages;
+      this.actual += pages;
+      if (this.#unmanaged) this.#kernel.adjustManaged(-pages);
+    });
+  }
+
+  // Out of it.
+
+  /** Takes up to `pages` ballooned pages for `batch`, large blocks first; returns how many it took. */
+  dismiss(batch: Batch, pages: number): number {
+    let left = Math.min(pages, this.#resting);
+    const wanted = left;
+    for (let order = ORDERS - 1; order >= 0 && left > 0; order--) {
+      const list = this.#lists[order];
+      while (left >= 1 << order && list.length > 0 && !batch.full) {
+        this.#dismissBlock(batch, list.head, order);
+        left -= 1 << order;
+      }
+    }
+    if (left === 0 || batch.full) return wanted - left;
+    // Only blocks larger than what is left are there: one of them is opened.
+    this.#split(this.#lists.findIndex(list => list.length > 0));
+    return wanted - left + this.dismiss(batch, left);
+  }
+
+  /** The pages that compaction moved out will be deflated with `batch`, as many as it has room for. */
+  dismissDepartures(batch: Batch): void {
+    while (!batch.full) {
+      const pfn = this.#departures.popHead();
+      if (pfn === NIL) return;
+      batch.add(pfn, 0);
+    }
+  }
+
+  /** The deflation of `batch` was acknowledged: its pages are the guest's again (D7). */
+  deflated(batch: Batch): void {
+    batch.forEach((pfn, order) => {
+      if (this.#flags[pfn] === LEAVING) {
+        this.#leaving--;
+      } else {
+        const pages = 1 << order;
+        this.deflating -= pages;
+        this.actual -= pages;
+        if (this.#unmanaged) this.#kernel.adjustManaged(pages);
+      }
+      this.#kernel.free(pfn, order);
+    });
+  }
+
+  // Compaction.
+
+  migrate(from: number, to: number): boolean {
+    // A page on its way is named in a list that the host may be reading: it stays where it is.
+    if (!this.movable || this.#flags[from] !== BALLOONED) return false;
+    this.#lists[0].remove(from);
+    this.#resting--;
+    this.#flags[from] = LEAVING;
+    this.#flags[to] = ARRIVING;
+    this.#index[to] = from;
+    this.#arrivals.pushTail(to);
+    this.#arriving++;
+    // Until the host knows the new page, the old one is still the balloon's.
+    this.#leaving++;
+    this.onMove();
+    return true;
+  }
+
+  /**
+   * Gives every page back, wherever it stands. Only when no device looks at any of them any more: it was reset, or is
+   * gone. `inFlight` are the batches that were on their way.
+   */
+  abandon(inFlight: Iterable<Batch>): void {
+    for (const batch of inFlight) {
+      batch.forEach((pfn, order) => {
+        if (this.#flags[pfn] === ARRIVING) this.#depart(this.#index[pfn]);
+        this.#kernel.free(pfn, order);
+      });
+      batch.clear();
+    }
+    for (let pfn = this.#arrivals.popHead(); pfn !== NIL; pfn = this.#arrivals.popHead()) {
+      this.#depart(this.#index[pfn]);
+      this.#kernel.free(pfn, 0);
+    }
+    this.#lists.forEach((list, order) => {
+      for (let pfn = list.popHead(); pfn !== NIL; pfn = list.popHead()) this.#kernel.free(pfn, order);
+    });
+    for (let pfn = this.#departures.popHead(); pfn !== NIL; pfn = this.#departures.popHead()) {
+      this.#kernel.free(pfn, 0);
+    }
+    if (this.#unmanaged) this.#kernel.adjustManaged(this.actual);
+    this.#resting = 0;
+    this.#arriving = 0;
+    this.#leaving = 0;
+    this.inflating = 0;
+    this.deflating = 0;
+    this.actual = 0;
+    this.movable = false;
+    this.#kernel.removeOwner(this.#owner);
+  }
+
+  /** Visits the ballooned blocks, largest first. */
+  forEach(visit: (pfn: number, order: number) => void): void {
+    for (let order = ORDERS - 1; order >= 0; order--) for (const pfn of this.#lists[order]) visit(pfn, order);
+  }
+
+  #rest(pfn: number, order: number): void {
+    this.#lists[order].pushHead(pfn);
+    this.#resting += 1 << order;
+  }
+
+  #depart(pfn: number): void {
+    this.#departures.pushTail(pfn);
+  }
+
+  #dismissBlock(batch: Batch, pfn: number, order: number): void {
+    this.#lists[order].remove(pfn);
+    this.#resting -= 1 << order;
+    this.#flags[pfn] = DEFLATING;
+    this.deflating += 1 << order;
+    batch.add(pfn, order);
+  }
+
+  #split(order: number): void {
+    assert(order > 0, 'ballooned pages are miscounted');
+    const pfn = this.#lists[order].popHead();
+    this.#kernel.split(pfn, order);
+    // Backwards, so that the pages are taken in rising order.
+    for (let page = pfn + (1 << order) - 1; page >= pfn; page--) this.#lists[0].pushHead(page);
+  }
+}

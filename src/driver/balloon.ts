@@ -1,0 +1,255 @@
+/**
+ * The balloon while its device runs: from DRIVER_OK until the device is reset. Brings the channels, the guest's
+ * callbacks and the timers together into turns of work. Probing and removing are balloon-driver.ts's.
+ */
+import { CONFIG } from '../balloon/config-space.ts';
+import { DEFLATE_ON_OOM } from '../balloon/features.ts';
+import { listFormat, type Profile } from '../balloon/profiles.ts';
+import type { GuestKernel } from '../guest/kernel.ts';
+import { MemoryAccessError } from '../memory/guest-memory.ts';
+import { assert } from '../sys/error.ts';
+import type { Timer } from '../sys/poll.ts';
+import { hasFeature } from '../virtio/features.ts';
+import { VirtqueueError } from '../virtio/queue.ts';
+import type { InterruptedQueue } from '../virtio/transport.ts';
+import { BalloonPages } from './balloon-pages.ts';
+import { ConfigLink } from './config-link.ts';
+import type { DriverMemory } from './driver-memory.ts';
+import type { DriverRing, RingWorld } from './driver-ring.ts';
+import { Fill } from './fill.ts';
+import { Leak } from './leak.ts';
+import { channelOptions, type DriverTuning, fillOrderMax } from './options.ts';
+import { PageChannel } from './page-channel.ts';
+
+export interface BalloonOptions {
+  readonly kernel: GuestKernel;
+  readonly profile: Profile;
+  readonly tuning: DriverTuning;
+  readonly world: RingWorld;
+  /** What was negotiated. */
+  readonly features: bigint;
+  /** One ring for each role that the features bring. */
+  readonly rings: readonly DriverRing[];
+  readonly memory: DriverMemory;
+  /** Something moved: a good moment to look whether what one waits for has come. */
+  readonly onProgress: () => void;
+  /** The device makes no sense or cannot be reached. Nothing is done any more. */
+  readonly onBroken: (error: Error) => void;
+}
+
+export class Balloon {
+  readonly features: bigint;
+  readonly pages: BalloonPages;
+  readonly #options: BalloonOptions;
+  readonly #inflation: PageChannel;
+  readonly #deflation: PageChannel;
+  readonly #fill: Fill;
+  readonly #leak: Leak;
+  readonly #config: ConfigLink;
+  readonly #unregister: (() => void)[] = [];
+  #running = false;
+  #draining = false;
+  #working = false;
+  #turnTimer: Timer | undefined;
+  #retryTimer: Timer | undefined;
+
+  /** @throws DriverProbeError when the guest has no memory for the lists */
+  constructor(options: BalloonOptions) {
+    const { kernel, profile, tuning, world, features, memory } = options;
+    const { scheduler, counters } = world;
+    this.#options = options;
+    this.features = features;
+    const format = listFormat(profile, features);
+    const pages = new BalloonPages(kernel, hasFeature(features, DEFLATE_ON_OOM));
+    this.pages = pages;
+    this.#fill = new Fill({
+      kernel,
+      pages,
+      scheduler,
+      counters,
+      orderMax: fillOrderMax(format, tuning),
+      onShortage: () => this.#backOff(),
+    });
+    this.#leak = new Leak({ pages, scheduler, counters });
+    const channel = channelOptions(format, tuning);
+    try {
+      this.#inflation = new PageChannel(this.#ring('inflate'), this.#fill, memory, channel);
+      this.#deflation = new PageChannel(this.#ring('deflate'), this.#leak, memory, channel);
+    } catch (error) {
+      pages.abandon([]);
+      throw error;
+    }
+    this.#config = new ConfigLink({
+      transport: world.transport,
+      counters,
+      configBytes: profile.configBytes,
+      onRead: config => this.#configured(config),
+      onTold: options.onProgress,
+      onError: options.onBroken,
+    });
+  }
+
+  /** The device runs. */
+  start(): void {
+    const { kernel } = this.#options;
+    this.#running = true;
+    this.pages.movable = true;
+    this.pages.onMove = () => this.#moved();
+    if (hasFeature(this.features, DEFLATE_ON_OOM)) {
+      this.#unregister.push(kernel.addOomNotifier({ name: 'balloon', release: () => this.#release() }));
+    }
+    this.onConfigChange();
+  }
+
+  /** The target is reached, and the host knows. */
+  get settled(): boolean {
+    const { pages } = this;
+    return this.#config.idle && pages.still && pages.actual === pages.target;
+  }
+
+  /** The guest has no memory to give: the balloon stays as it is for a while. */
+  get backingOff(): boolean {
+    return this.#fill.paused;
+  }
+
+  /** Whatever the host wishes, gives all pages back by deflating them; {@link settled} when that is done. */
+  drain(): void {
+    this.#draining = true;
+    this.#aim(0);
+  }
+
+  onConfigChange(): void {
+    if (this.#running) this.#config.refresh();
+  }
+
+  onInterrupt(queue: InterruptedQueue): void {
+    if (!this.#running) return;
+    this.#options.world.counters.interrupts++;
+    void queue;
+    this.work();
+  }
+
+  /** One turn: looks at every ring, and does what there is to do. */
+  work(): void {
+    if (!this.#running || this.#working) return;
+    this.#working = true;
+    try {
+      this.#guard(() => this.#resize());
+    } finally {
+      this.#working = false;
+    }
+    this.#progressed();
+  }
+
+  /**
+   * Lets go of everything and gives every page back. Only when the device touches none any more: it was reset, or it
+   * is gone.
+   */
+  abandon(): void {
+    this.stop();
+    this.pages.abandon([...this.#inflation.inFlight, ...this.#deflation.inFlight]);
+  }
+
+  /** Does nothing any more; what it holds stays out of the guest's use. */
+  stop(): void {
+    this.#running = false;
+    this.pages.movable = false;
+    this.#config.close();
+    this.#turnTimer?.cancel();
+    this.#retryTimer?.cancel();
+    for (const unregister of this.#unregister.splice(0)) unregister();
+  }
+
+  #configured(config: DataView): void {
+    if (!this.#draining) this.#aim(config.getUint32(CONFIG.offset.numPages, true));
+  }
+
+  #aim(target: number): void {
+    const { pages } = this;
+    pages.target = target;
+    pages.resizing = target !== pages.actual || !pages.still;
+    this.#resume();
+    this.work();
+  }
+
+  #resize(): void {
+    const { pages } = this;
+    for (;;) {
+      const inflation = this.#inflation.turn();
+      const deflation = this.#deflation.turn();
+      if (inflation === 'more' || deflation === 'more') {
+        this.#turnTimer?.cancel();
+        this.#turnTimer = this.#options.world.scheduler.schedule(0, () => this.work());
+        return;
+      }
+      if (inflation === 'waiting' || deflation === 'waiting') return;
+      // What is through may have been in the way of something else.
+      if ((this.#fill.paused || pages.missing === 0) && pages.surplus === 0 && pages.still) return;
+    }
+  }
+
+  #progressed(): void {
+    const { pages } = this;
+    if (pages.still && pages.actual === pages.target) pages.resizing = false;
+    if (this.#running) this.#config.tell(pages.actual);
+    this.#options.onProgress();
+  }
+
+  /** Inflation goes on when the host says something, or after a while. */
+  #backOff(): void {
+    const { world, tuning } = this.#options;
+    this.#fill.paused = true;
+    this.#retryTimer?.cancel();
+    this.#retryTimer = world.scheduler.schedule(tuning.retryMs, () => {
+      this.#resume();
+      this.work();
+    });
+  }
+
+  #resume(): void {
+    this.#fill.paused = false;
+    this.#retryTimer?.cancel();
+  }
+
+  /** The guest is out of memory (D5). Returns the pages that it has already, or will have soon. */
+  #release(): number {
+    const { world, tuning } = this.#options;
+    const coming = this.#leak.demand(tuning.oomPages);
+    if (coming === 0) return this.pages.deflating;
+    world.counters.oomReleases++;
+    world.counters.oomPages += coming;
+    // Filling what is being emptied helps nobody.
+    this.#backOff();
+    this.#guard(() => this.#deflation.turn());
+    this.#progressed();
+    return coming;
+  }
+
+  /** Compaction moved a page: tells both sides of it, and asks the guest, which is busy, for nothing. */
+  #moved(): void {
+    this.#options.world.counters.movedPages++;
+    this.#fill.quiet = true;
+    this.#guard(() => {
+      this.#inflation.turn();
+      this.#deflation.turn();
+    });
+    this.#fill.quiet = false;
+  }
+
+  /** A device that makes no sense ends here. */
+  #guard(turn: () => void): void {
+    try {
+      turn();
+    } catch (error) {
+      if (!(error instanceof VirtqueueError || error instanceof MemoryAccessError)) throw error;
+      this.stop();
+      this.#options.onBroken(error);
+    }
+  }
+
+  #ring(role: DriverRing['role']): DriverRing {
+    const ring = this.#options.rings.find(candidate => candidate.role === role);
+    assert(ring !== undefined, `no ring for ${role}`);
+    return ring;
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * Where inflated pages come from: what compaction gave in exchange for a page that it moved, and what the guest's
+ * allocator has for the target. It asks for large blocks first where the lists can name them briefly, and for smaller
+ * ones when there are none.
+ */
+import { GFP_BALLOON } from '../guest/gfp.ts';
+import type { GuestKernel } from '../guest/kernel.ts';
+import { NIL } from '../guest/page-state.ts';
+import type { BalloonPages } from './balloon-pages.ts';
+import type { Batch } from './batch.ts';
+import type { DriverCounters } from './counters.ts';
+import type { PageSource } from './page-channel.ts';
+import type { Scheduler } from './scheduler.ts';
+
+export interface FillOptions {
+  readonly kernel: GuestKernel;
+  readonly pages: BalloonPages;
+  readonly scheduler: Scheduler;
+  readonly counters: DriverCounters;
+  /** The largest blocks that are asked for. */
+  readonly orderMax: number;
+  /** The guest had not a single page to give. */
+  readonly onShortage: () => void;
+}
+
+export class Fill implements PageSource {
+  /** The guest has no memory for now. */
+  paused = false;
+  /** The guest is at work where it must not be asked for memory. */
+  quiet = false;
+  readonly #options: FillOptions;
+
+  constructor(options: FillOptions) {
+    this.#options = options;
+  }
+
+  gather(batch: Batch): void {
+    const { pages, scheduler, counters } = this.#options;
+    pages.admitArrivals(batch);
+    if (this.paused || this.quiet || pages.missing === 0) return;
+    const started = scheduler.now();
+    if (!this.#allocate(batch)) {
+      counters.allocationFailures++;
+      this.#options.onShortage();
+    }
+    counters.allocatingMs += scheduler.now() - started;
+  }
+
+  /** Fills the batch; false when the guest's memory ran out before. */
+  #allocate(batch: Batch): boolean {
+    const { kernel, pages, orderMax } = this.#options;
+    let { missing } = pages;
+    let order = orderMax;
+    while (missing > 0 && !batch.full) {
+      while (1 << order > missing) order--;
+      const pfn = kernel.allocate(order, GFP_BALLOON);
+      if (pfn === NIL) {
+        if (order === 0) return false;
+        order--;
+        continue;
+      }
+      pages.admit(batch, pfn, order);
+      missing -= 1 << order;
+    }
+    return true;
+  }
+
+  settled(batch: Batch): void {
+    const { pages, counters } = this.#options;
+    counters.inflatedPages += batch.pages;
+    pages.inflated(batch);
+  }
+}

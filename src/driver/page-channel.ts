@@ -1,0 +1,246 @@
+/**
+ * The way of blocks of pages to the host and back: batches are gathered, written as lists of the negotiated format,
+ * put into the ring, and settled when the host has returned every buffer that names a page of theirs. Inflation and
+ * deflation are two channels; which pages they carry is fill.ts's and leak.ts's business.
+ *
+ * Everything goes on until there is nothing to send, until the host has to do something, or until this turn's share is
+ * used up; so one loop serves a host that answers within the kick, and one that answers by interrupt.
+ */
+import { PageList } from '../balloon/page-list.ts';
+import { EncodeCursor, type EncodeLimits, type PageListFormat } from '../balloon/page-list-format.ts';
+import { PageRanges } from '../memory/page-ranges.ts';
+import { assert } from '../sys/error.ts';
+import { Batch } from './batch.ts';
+import type { DriverMemory, Stretch } from './driver-memory.ts';
+import { type DriverRing, tableFor } from './driver-ring.ts';
+
+/** Blocks that one turn gathers at most: some 15 ms of work, after which others in the thread have theirs. */
+const TURN_BLOCKS_MAX = 32_768;
+
+/** The shortest list that is worth having where memory is in fragments: a page. */
+const LIST_BYTES_MIN = 4096;
+
+/** Where a channel's pages come from and go to. */
+export interface PageSource {
+  /** Adds the blocks that are to be sent next to an empty batch; none when there is nothing to send for now. */
+  gather(batch: Batch): void;
+  /** The host acknowledged all of the batch. */
+  settled(batch: Batch): void;
+}
+
+export interface PageChannelOptions {
+  readonly format: PageListFormat;
+  /** How large one list may be. */
+  readonly limits: EncodeLimits;
+  /** Buffers that may be with the host at once. */
+  readonly depth: number;
+  /** Blocks that are gathered at a time. */
+  readonly batchBlocks: number;
+  /** Sort the blocks of a batch by address before they are listed. */
+  readonly sort: boolean;
+}
+
+/** What became of a turn: nothing is left to do, the host has to do something, or it is to be called again soon. */
+export type TurnOutcome = 'idle' | 'waiting' | 'more';
+
+/** Where one list lies while the host reads it. */
+interface ListMemory {
+  readonly list: Stretch | undefined;
+  readonly table: Stretch | undefined;
+  /** The batch whose pages it names. */
+  batch: Batch | undefined;
+}
+
+export class PageChannel {
+  readonly #ring: DriverRing;
+  readonly #source: PageSource;
+  readonly #format: PageListFormat;
+  readonly #limits: EncodeLimits;
+  readonly #batchBlocks: number;
+  readonly #sort: boolean;
+  /** The pages are the buffers: the ring is filled and the host kicked once, and then all of them are collected. */
+  readonly #byRingful: boolean;
+  readonly #lists: readonly ListMemory[];
+  readonly #vacantLists: number[];
+  readonly #batches: Batch[] = [];
+  readonly #vacantBatches: Batch[] = [];
+  readonly #batchesMax: number;
+  /** The batch that is being written, as runs, and how far that has come. */
+  #open: Batch | undefined;
+  readonly #ranges = new PageRanges();
+  readonly #cursor = new EncodeCursor();
+  readonly #encoded = new PageList();
+  /** {@link #encoded} is the next list, for which the ring had no room yet. */
+  #ready = false;
+  #waitingSince: number | undefined;
+  #running = false;
+
+  /** @throws DriverProbeError when the guest has no memory for the lists */
+  constructor(
+    ring: DriverRing,
+    source: PageSource,
+    memory: DriverMemory,
+    { format, limits, depth, batchBlocks, sort }: PageChannelOptions,
+  ) {
+    const { bytesMax, extentsMax } = limits;
+    const listCount = Math.min(depth, ring.queue.size);
+    this.#ring = ring;
+    this.#source = source;
+    this.#format = format;
+    this.#batchBlocks = batchBlocks;
+    this.#sort = sort;
+    this.#byRingful = bytesMax === 0;
+    this.#lists = Array.from({ length: listCount }, () => ({
+      list: bytesMax === 0 ? undefined : memory.allocateUpTo(bytesMax, Math.min(bytesMax, LIST_BYTES_MIN)),
+      table: tableFor(ring, memory, bytesMax, extentsMax),
+      batch: undefined,
+    }));
+    // All lists are as long as the shortest, so that any of them will do.
+    const listBytes = this.#lists.reduce((least, { list }) => Math.min(least, list?.size ?? 0), bytesMax);
+    this.#limits = { bytesMax: listBytes, extentsMax };
+    this.#vacantLists = Array.from({ length: listCount }, (_, index) => listCount - 1 - index);
+    this.#batchesMax = this.#byRingful ? 1 : listCount;
+  }
+
+  /** Batches whose pages are with the host, or about to be. */
+  get inFlight(): readonly Batch[] {
+    return this.#batches.filter(batch => batch.count > 0);
+  }
+
+  /**
+   * Settles what came back and sends what there is to send.
+   * @throws VirtqueueError when the device makes no sense
+   */
+  turn(): TurnOutcome {
+    // What is settled may make others ask for a turn; the one that is under way is theirs too.
+    if (this.#running) return 'waiting';
+    this.#running = true;
+    try {
+      return this.#turn();
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  #turn(): TurnOutcome {
+    const { queue } = this.#ring;
+    this.#ring.quieten();
+    let gathered = 0;
+    for (;;) {
+      const collected = this.#collect();
+      if (gathered >= TURN_BLOCKS_MAX) return 'more';
+      const mayAdd = !this.#byRingful || queue.outstandingCount === 0;
+      const sent = mayAdd ? this.#send() : 0;
+      gathered += sent;
+      if (collected || sent > 0) continue;
+      if (queue.outstandingCount === 0) return 'idle';
+      this.#waitingSince ??= this.#ring.world.scheduler.now();
+      if (!this.#ring.listen(this.#byRingful ? queue.outstandingCount - 1 : 0)) return 'waiting';
+      this.#ring.quieten();
+    }
+  }
+
+  /** Takes what the host returned; whether there was anything. */
+  #collect(): boolean {
+    let collected = false;
+    while (this.#ring.takeUsed()) {
+      if (!collected) this.#waited();
+      collected = true;
+      const { token } = this.#ring.used;
+      const memory = this.#lists[token];
+      const { batch } = memory;
+      assert(batch !== undefined, 'a page list came back that was not sent');
+      memory.batch = undefined;
+      this.#vacantLists.push(token);
+      batch.outstanding--;
+      if (batch.outstanding > 0 || batch === this.#open) continue;
+      this.#source.settled(batch);
+      batch.clear();
+      this.#vacantBatches.push(batch);
+    }
+    return collected;
+  }
+
+  /** Sends what there is room for. Returns the blocks that were gathered for it, and 1 at least if any list was sent. */
+  #send(): number {
+    let gathered = 0;
+    let sent = 0;
+    while (this.#vacantLists.length > 0 && gathered < TURN_BLOCKS_MAX) {
+      if (this.#open === undefined) {
+        const blocks = this.#gather();
+        if (blocks === 0) break;
+        gathered += blocks;
+      }
+      if (!this.#sendList()) break;
+      sent++;
+      // The host reads this list while the next one is made.
+      if (!this.#byRingful) this.#ring.flush();
+    }
+    this.#ring.flush();
+    return Math.max(gathered, sent);
+  }
+
+  /** Has the next batch filled and opens it; returns its blocks. */
+  #gather(): number {
+    const batch = this.#vacantBatch();
+    if (batch === undefined) return 0;
+    this.#source.gather(batch);
+    if (batch.count === 0) {
+      this.#vacantBatches.push(batch);
+      return 0;
+    }
+    const { scheduler, counters } = this.#ring.world;
+    const started = scheduler.now();
+    if (this.#sort) batch.sort();
+    batch.listIn(this.#ranges);
+    this.#cursor.reset();
+    this.#open = batch;
+    counters.runs += this.#ranges.length;
+    counters.encodingMs += scheduler.now() - started;
+    return batch.count;
+  }
+
+  #vacantBatch(): Batch | undefined {
+    const vacant = this.#vacantBatches.pop();
+    if (vacant !== undefined || this.#batches.length >= this.#batchesMax) return vacant;
+    const batch = new Batch(this.#batchBlocks);
+    this.#batches.push(batch);
+    return batch;
+  }
+
+  /** Writes the next list of the open batch and adds it; false when the ring has no room for it. */
+  #sendList(): boolean {
+    const index = this.#vacantLists.at(-1);
+    const batch = this.#open;
+    if (index === undefined || batch === undefined) return false;
+    const memory = this.#lists[index];
+    const { scheduler, counters } = this.#ring.world;
+    const started = scheduler.now();
+    if (!this.#ready) {
+      this.#encoded.clear();
+      this.#format.encode(this.#ranges, this.#cursor, this.#encoded, this.#limits);
+      this.#ready = true;
+    }
+    this.#ring.place(this.#encoded, memory.list);
+    const added = this.#ring.add(index, memory.table);
+    if (added) {
+      this.#ready = false;
+      this.#vacantLists.pop();
+      memory.batch = batch;
+      batch.outstanding++;
+      if (this.#ring.role === 'inflate') counters.inflateBuffers++;
+      else counters.deflateBuffers++;
+      counters.listBytes += this.#encoded.length;
+      if (this.#cursor.done(this.#ranges)) this.#open = undefined;
+    }
+    counters.encodingMs += scheduler.now() - started;
+    return added;
+  }
+
+  #waited(): void {
+    if (this.#waitingSince === undefined) return;
+    const { scheduler, counters } = this.#ring.world;
+    counters.waitingMs += scheduler.now() - this.#waitingSince;
+    this.#waitingSince = undefined;
+  }
+}
