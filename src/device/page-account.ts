@@ -14,6 +14,8 @@ export class PageAccount {
   readonly region: MemoryRegion;
   /** Given away by the guest and not taken back. */
   readonly ballooned: PageBitmap;
+  /** Discarded because the guest reported them as free; it may have used some again since. */
+  readonly reported: PageBitmap;
   readonly pending: PendingDiscards;
   /** 4 KiB pages in a discard unit. */
   readonly unitPages: number;
@@ -25,7 +27,8 @@ export class PageAccount {
     const unit = region.backing.discardUnit;
     this.region = region;
     this.unitPages = unit / PAGE_SIZE;
-    this.ballooned = new PageBitmap(region.pageCount);
+    this.ballooned = PageBitmap.shared(region.pageCount);
+    this.reported = PageBitmap.shared(region.pageCount);
     this.#filled = new Uint32Array(this.unitPages === 1 ? 0 : region.size / unit);
     this.pending = PendingDiscards.create(region.size / unit, unit);
   }
@@ -82,6 +85,7 @@ export class PageAccount {
     this.pending.retractAll();
     this.pending.waitWhileInFlight(0, this.pending.units);
     this.ballooned.clearAll();
+    this.reported.clearAll();
     this.#filled.fill(0);
     this.balloonedPages = 0;
   }

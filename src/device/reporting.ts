@@ -48,6 +48,7 @@ export class Reporting {
     if (units <= 0) return;
     try {
       account.discardUnits(first, units);
+      account.reported.set(first * account.unitPages, units * account.unitPages);
       this.totals.bytes += units * account.unitPages * PAGE_SIZE;
       this.totals.punches++;
       this.totals.lastMs = monotonicMs();

@@ -32,6 +32,11 @@ export class PageBitmap {
     this.words = words;
   }
 
+  /** A bitmap that other threads may read through its words: what they see may be a moment old. */
+  static shared(length: number): PageBitmap {
+    return new PageBitmap(length, new Int32Array(new SharedArrayBuffer(wordsFor(length) * 4)));
+  }
+
   test(index: number): boolean {
     return (this.words[index >>> WORD_SHIFT] & (1 << (index & 31))) !== 0;
   }

@@ -5,7 +5,7 @@ import type { PageSink } from './page.ts';
 import { PageBitmap } from './page-bitmap.ts';
 
 /** Pages in one bitmap: 1 GiB of guest memory, 32 KiB of bitmap. */
-const CHUNK_PAGES = 2 ** 18;
+export const CHUNK_PAGES = 2 ** 18;
 
 export class PageSet implements PageSink {
   readonly #chunks = new Map<number, PageBitmap>();
@@ -21,6 +21,11 @@ export class PageSet implements PageSink {
   /** Distinct pages in the set. */
   get pages(): number {
     return this.#pages;
+  }
+
+  /** The bitmaps of {@link CHUNK_PAGES} pages by number, in memory that other threads may read. */
+  get chunks(): ReadonlyMap<number, PageBitmap> {
+    return this.#chunks;
   }
 
   add(pfn: number, count: number): void {
@@ -64,7 +69,7 @@ export class PageSet implements PageSink {
       const part = Math.min(end - at, CHUNK_PAGES - start);
       let chunk = this.#chunks.get(number);
       if (chunk === undefined && create) {
-        chunk = new PageBitmap(CHUNK_PAGES);
+        chunk = PageBitmap.shared(CHUNK_PAGES);
         this.#chunks.set(number, chunk);
       }
       if (chunk !== undefined) visit(chunk, start, part);

@@ -168,6 +168,16 @@ export class PendingDiscards {
     return this.retract(0, this.units);
   }
 
+  /** How many of the `count` units from `start` are marked, those of a claim in flight left out. */
+  countIn(start: number, count: number): number {
+    const end = start + count;
+    let total = 0;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      total += popcount(maskOf(word, start, end) & Atomics.load(this.#words, word));
+    }
+    return total;
+  }
+
   /** Whether a discard that touches [start, start + count) may be under way in another thread. */
   inFlight(start: number, count: number): boolean {
     // The end first: a claimer withdraws by zeroing the end, and publishes the start before the end.

@@ -50,6 +50,14 @@ export class OwnedFd implements Descriptor {
     return new OwnedFd(check('fcntl', libc.fcntl(this.number, F_DUPFD_CLOEXEC, 3)));
   }
 
+  /**
+   * The same file opened anew for reading: with a position of its own, where a duplicate would share it.
+   * @throws SystemError where /proc is missing or the file's mode forbids it
+   */
+  reopen(): OwnedFd {
+    return new OwnedFd(check('open', libc.open(`/proc/self/fd/${this.number}`, O_CLOEXEC)));
+  }
+
   /** Gives up ownership: returns the number, and this object closes nothing any more. */
   release(): number {
     const fd = this.number;

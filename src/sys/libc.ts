@@ -27,6 +27,7 @@ export const libc = {
     'intptr_t mmap(intptr_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
   ),
   munmap: library.func('int munmap(intptr_t address, uint64_t length)'),
+  open: library.func('int open(const char *path, int flags)'),
   pipe2: library.func('int pipe2(intptr_t fds, int flags)'),
   poll: library.func('int poll(intptr_t fds, uint64_t count, int timeoutMs)'),
   read: library.func('int64_t read(int fd, intptr_t buffer, uint64_t length)'),
