@@ -229,41 +229,47 @@ export class BalloonDevice {
     const running = this.#queues[index];
     if (running === undefined) return false;
     this.counters.kicks++;
-    return this.#guarded(running, () => {
-      const workEnd = this.#work + WORK_PER_TURN;
+    const workEnd = this.#work + WORK_PER_TURN;
+    try {
       for (let batch = 0; batch < BATCHES_PER_TURN && this.#work < workEnd; batch++) {
         if (!this.#serveBatch(running, workEnd)) return false;
       }
       return true;
-    });
+    } catch (error) {
+      this.#stopBroken(running, error);
+      return false;
+    }
   }
 
   /** Asks the guest for statistics; {@link DeviceHost.statisticsArrived} tells when they came. */
   requestStatistics(): void {
     const running = this.#queues.find(queue => queue?.role === 'stats');
     if (running === undefined) return;
-    this.#guarded(running, () => this.statistics.request(running) && this.#publish(running));
+    try {
+      if (this.statistics.request(running)) this.#publish(running);
+    } catch (error) {
+      this.#stopBroken(running, error);
+    }
   }
 
   /** Sends a request, at once or when the guest posts its buffer for it. */
   sendRequest(command: number): void {
     const running = this.#queues.find(queue => queue?.role === 'request');
     if (running === undefined) return;
-    this.#guarded(running, () => this.requests.send(running, command) && this.#publish(running));
+    try {
+      if (this.requests.send(running, command)) this.#publish(running);
+    } catch (error) {
+      this.#stopBroken(running, error);
+    }
   }
 
-  /** Returns what `use` returns, or stops the ring when that found that it makes no sense, and returns false. */
-  #guarded(running: RunningQueue, use: () => boolean): boolean {
-    try {
-      return use();
-    } catch (error) {
-      if (!isRingFault(error)) throw error;
-      this.counters.brokenRings++;
-      this.stopQueue(running.index, 'abandoned');
-      running.doorbell.fail();
-      this.#host.ringBroken(running.index, error);
-      return false;
-    }
+  /** Stops a ring that turned out to make no sense. Throws an error that is no ring's fault again. */
+  #stopBroken(running: RunningQueue, error: unknown): void {
+    if (!isRingFault(error)) throw error;
+    this.counters.brokenRings++;
+    this.stopQueue(running.index, 'abandoned');
+    running.doorbell.fail();
+    this.#host.ringBroken(running.index, error);
   }
 
   /** Discards all that is pending. */
@@ -365,13 +371,10 @@ export class BalloonDevice {
   }
 
   /** Shows the driver what was returned, and interrupts it if it wants that. */
-  #publish(running: RunningQueue): boolean {
-    const wanted = running.queue.publish(running.memory);
-    if (wanted) {
-      this.counters.notifications++;
-      running.doorbell.interrupt();
-    }
-    return wanted;
+  #publish(running: RunningQueue): void {
+    if (!running.queue.publish(running.memory)) return;
+    this.counters.notifications++;
+    running.doorbell.interrupt();
   }
 
   get #work(): number {

@@ -50,7 +50,10 @@ export class PageAccounts {
   }
 
   get pendingPages(): number {
-    return this.#accounts.reduce((total, account) => total + account.pendingPages, 0);
+    // Asked for by every batch: a loop, for a callback would be allocated each time.
+    let pages = 0;
+    for (let index = 0; index < this.#accounts.length; index++) pages += this.#accounts[index].pendingPages;
+    return pages;
   }
 
   /** Pages that kept their memory because they were taken back while they were pending. */

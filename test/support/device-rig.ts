@@ -280,6 +280,8 @@ export class DeviceRig {
       options.wrapBacking?.(backing) ?? backing,
     );
     this.memory = new GuestMemory([this.region]);
+    // Resident from the start, so that what a test sees come and go are its own pages.
+    this.memory.fill(0, 0, FIRST_PAGE * PAGE_SIZE);
     this.device = new BalloonDevice({
       profile: this.profile,
       features: this.profile.featureMask,
@@ -358,6 +360,14 @@ export class DeviceRig {
       edit(list, cursor.done(ranges));
       yield bufferOf(list);
     } while (!cursor.done(ranges));
+  }
+
+  /** Plugs in another region; its pages have contents of their own. */
+  addRegion(guestAddress: number, backing: Backing): MemoryRegion {
+    const region = new MemoryRegion({ guestAddress, size: backing.size, userAddress: guestAddress }, backing);
+    this.memory.add(region);
+    this.device.regionAdded(region);
+    return region;
   }
 
   /** Fills pages, which makes them resident. */
