@@ -1,0 +1,55 @@
+/** `npm run sim`: simulations of the whole machine, without a kernel and without chance that has no name. */
+import { Command, InvalidArgumentError } from 'commander';
+import type { HintMachine } from './hint-explorer.ts';
+import { PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-model.ts';
+import { reportHints } from './hint-report.ts';
+
+const between =
+  (low: number, high: number) =>
+  (word: string): number => {
+    const value = Number(word);
+    if (!Number.isInteger(value) || value < low || value > high) {
+      throw new InvalidArgumentError(`It must be a number from ${low} to ${high}.`);
+    }
+    return value;
+  };
+
+interface HintChoice extends Partial<HintMachine> {
+  readonly json?: boolean;
+  readonly done: boolean;
+}
+
+/** One machine of the caller's choice, or those that we chose. */
+function machinesOf({ pages, rounds, ringSlots, done }: HintChoice): HintMachine[] | undefined {
+  if (pages === undefined && rounds === undefined && ringSlots === undefined && done) return undefined;
+  return [{ pages: pages ?? 2, rounds: rounds ?? 2, ringSlots: ringSlots ?? 4, hasDone: done }];
+}
+
+function hintsCommand(): Command {
+  return new Command('hints')
+    .description('try every order of guest, hints and migration on a small machine, and look for lost data')
+    .option('--pages <n>', `pages of the guest, up to ${PAGES_MAX}`, between(1, PAGES_MAX))
+    .option('--rounds <n>', `rounds before the last, up to ${ROUNDS_MAX}`, between(1, ROUNDS_MAX))
+    .option(
+      '--ring-slots <n>',
+      `slots of the hint queue, up to ${RING_SLOTS_MAX}`,
+      between(2, RING_SLOTS_MAX),
+    )
+    .option('--no-done', 'profile sg, whose sessions have no DONE')
+    .option('--json', 'print JSON')
+    .action((choice: HintChoice) => {
+      const { proved, explorations } = reportHints(
+        choice.json === true ? () => {} : line => console.log(line),
+        machinesOf(choice),
+      );
+      if (choice.json === true) console.log(JSON.stringify({ proved, explorations }, null, 2));
+      process.exitCode = proved ? 0 : 1;
+    });
+}
+
+const program = new Command('sim')
+  .description("simulations of Aerostat's machine")
+  .showHelpAfterError()
+  .addCommand(hintsCommand());
+
+await program.parseAsync();
