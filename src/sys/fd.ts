@@ -3,6 +3,7 @@
  * close hits a stranger: {@link OwnedFd} closes once, refuses use afterwards, and counts what is open so
  * that tests can show that nothing leaks.
  */
+import { fstatSync } from 'node:fs';
 import { AerostatError, assert } from './error.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
@@ -126,6 +127,15 @@ export function silence(fd: OwnedFd): boolean {
   if (length === 0) return false;
   const error = errno();
   return error === EAGAIN || error === EINTR;
+}
+
+/**
+ * Whether a descriptor can be rung and silenced: an eventfd, a pipe or a socket. Files and devices are ready
+ * all the time, so that waiting for them would spin.
+ */
+export function isDoorbell(fd: Descriptor): boolean {
+  const status = fstatSync(fd.number);
+  return !(status.isFile() || status.isDirectory() || status.isCharacterDevice() || status.isBlockDevice());
 }
 
 /** What became of bytes that were offered to a descriptor. */

@@ -12,6 +12,7 @@ import { GuestMemory, MemoryRegion, type RegionAddresses } from '../memory/guest
 import { AerostatError } from '../sys/error.ts';
 import { closeAll, type OwnedFd, ring, silence } from '../sys/fd.ts';
 import type { Reactor } from '../sys/poll.ts';
+import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from './backend.ts';
 import type { Message } from './connection.ts';
 import {
@@ -26,6 +27,7 @@ import {
   MEM_SLOTS_MAX,
   MEM_TABLE_HEADER,
   MEM_TABLE_REGIONS_MAX,
+  MEMORY_BYTES_MAX,
   PROTOCOL_FEATURE,
   requestName,
   SINGLE_REGION_PADDING,
@@ -56,6 +58,26 @@ export interface SessionHost {
   refused(error: Error, context: { request?: string; ringIndex?: number }): void;
   /** The front-end handed over (or withdrew) the channel for the back-end's own requests. */
   backendChannel(fd: OwnedFd | undefined): void;
+}
+
+/** The descriptors of the message that is being served. What nobody takes is closed. */
+class UnclaimedFds {
+  readonly #fds: OwnedFd[];
+  readonly count: number;
+
+  constructor(fds: readonly OwnedFd[]) {
+    this.#fds = [...fds];
+    this.count = fds.length;
+  }
+
+  /** The next one; the taker owns it, and closes it when it has no use for it. */
+  take(): OwnedFd | undefined {
+    return this.#fds.shift();
+  }
+
+  close(): void {
+    closeAll(this.#fds);
+  }
 }
 
 /** Bytes of a reply's payload; undefined: the request has no reply of its own. */
@@ -91,12 +113,7 @@ export class BackendSession {
     message: Message,
   ): { readonly request: number; readonly flags: number; readonly payload: Uint8Array } | undefined {
     const name = requestName(message.request);
-    const unclaimed = new Set(message.fds);
-    const take = (): OwnedFd | undefined => {
-      const [fd] = unclaimed;
-      if (fd !== undefined) unclaimed.delete(fd);
-      return fd;
-    };
+    const fds = new UnclaimedFds(message.fds);
     let payload: Reply;
     let failed = false;
     try {
@@ -104,14 +121,14 @@ export class BackendSession {
       if ((message.flags & FLAG_REPLY) !== 0) throw new VhostUserError(`${name} came as a reply`);
       const fault = faultOfShape(name, message.payload.byteLength, message.fds.length);
       if (fault !== undefined) throw new VhostUserError(`${name} ${fault}`);
-      payload = this.#dispatch(name, message.payload, take);
+      payload = this.#dispatch(name, message.payload, fds);
     } catch (error) {
       if (!(error instanceof AerostatError) || (error instanceof VhostUserError && error.fatal)) throw error;
       this.#host.refused(error, { request: name ?? `request ${message.request}` });
       failed = true;
       payload = name === undefined ? undefined : failureReply(name, message.payload);
     } finally {
-      closeAll(unclaimed);
+      fds.close();
     }
     if (payload !== undefined) return { request: message.request, flags: FLAG_REPLY, payload };
     // Looked at only now: a front-end may ask for the answer to the very request that negotiates answers.
@@ -132,14 +149,16 @@ export class BackendSession {
     this.#host.backendChannel(undefined);
   }
 
-  /** Stops serving a ring whose indices are nonsense, until the front-end sets it up anew. */
+  /** Stops serving a ring whose indices are nonsense, until the front-end sets it up anew, with a kick. */
   breakRing(index: number, error: Error): void {
     const vring = this.#vrings[index];
     this.#host.refused(error, { ringIndex: index });
     this.#stop(vring, 'abandoned');
+    vring.setKick(undefined);
+    vring.started = false;
   }
 
-  #dispatch(name: FrontendRequest, body: DataView, take: () => OwnedFd | undefined): Reply {
+  #dispatch(name: FrontendRequest, body: DataView, fds: UnclaimedFds): Reply {
     switch (name) {
       case 'GET_FEATURES':
         return U64.encode({ value: this.#backend.features | F_PROTOCOL_FEATURES });
@@ -156,11 +175,11 @@ export class BackendSession {
       case 'RESET_OWNER':
         return undefined;
       case 'SET_MEM_TABLE':
-        return this.#setMemTable(body, take);
+        return this.#setMemTable(body, fds);
       case 'GET_MAX_MEM_SLOTS':
         return U64.encode({ value: BigInt(MEM_SLOTS_MAX) });
       case 'ADD_MEM_REG':
-        return this.#addRegion(body, take);
+        return this.#addRegion(body, fds);
       case 'REM_MEM_REG':
         return this.#removeRegion(body);
       case 'SET_VRING_NUM':
@@ -174,15 +193,15 @@ export class BackendSession {
       case 'SET_VRING_ENABLE':
         return this.#enableVring(body);
       case 'SET_VRING_KICK':
-        return this.#setKick(body, take);
+        return this.#setKick(body, fds);
       case 'SET_VRING_CALL':
-        this.#vringOfFd(name, body, vring => vring.setCall(take()));
+        this.#vringOfFd(name, body, fds).setCall(fds.take());
         return undefined;
       case 'SET_VRING_ERR':
-        this.#vringOfFd(name, body, vring => vring.setError(take()));
+        this.#vringOfFd(name, body, fds).setError(fds.take());
         return undefined;
       case 'SET_BACKEND_REQ_FD':
-        this.#host.backendChannel(take());
+        this.#host.backendChannel(fds.take());
         return undefined;
       case 'GET_CONFIG':
         return this.#getConfig(body);
@@ -263,49 +282,47 @@ export class BackendSession {
 
   // Memory ------------------------------------------------------------------------------------------------
 
-  #setMemTable(body: DataView, take: () => OwnedFd | undefined): Reply {
+  #setMemTable(body: DataView, fds: UnclaimedFds): Reply {
     const { regions: count } = MEM_TABLE_HEADER.read(body);
     if (count > MEM_TABLE_REGIONS_MAX || body.byteLength < MEM_TABLE_HEADER.size + count * MEM_REGION.size) {
       throw new VhostUserError(`SET_MEM_TABLE announces ${count} regions in ${body.byteLength} bytes`);
     }
+    if (fds.count !== count) {
+      throw new VhostUserError(`SET_MEM_TABLE has ${count} regions and ${fds.count} descriptors`);
+    }
     // The new table is built whole and checked before anything of the old one is touched.
-    const next: MemoryRegion[] = [];
+    const table = new GuestMemory();
     try {
-      const table = new GuestMemory();
       for (let index = 0; index < count; index++) {
-        const region = openRegion(body, MEM_TABLE_HEADER.size + index * MEM_REGION.size, take());
-        next.push(region);
-        table.add(region);
+        const region = openRegion(body, MEM_TABLE_HEADER.size + index * MEM_REGION.size, fds.take());
+        addBounded(table, region);
       }
     } catch (error) {
-      for (const region of next) region.close();
+      table.close();
       throw error;
     }
     const kept = new Set<MemoryRegion>();
-    for (const region of [...this.memory.regions]) {
-      const same = next.find(candidate => isSameRegion(candidate, region));
-      if (same === undefined) this.#dropRegion(region);
+    const gone: MemoryRegion[] = [];
+    for (const region of this.memory.regions) {
+      const same = table.regions.find(candidate => isSameRegion(candidate, region));
+      if (same === undefined) gone.push(region);
       else kept.add(same);
     }
-    for (const region of next) {
+    const paused = this.#pauseRingsIn(gone);
+    for (const region of gone) this.#dropRegion(region);
+    for (const region of table.regions) {
       if (kept.has(region)) region.close();
       else this.#keepRegion(region);
     }
-    this.#startAll();
+    this.#startAll(paused);
     return undefined;
   }
 
-  #addRegion(body: DataView, take: () => OwnedFd | undefined): Reply {
+  #addRegion(body: DataView, fds: UnclaimedFds): Reply {
     if (this.memory.regions.length >= MEM_SLOTS_MAX) {
       throw new VhostUserError(`ADD_MEM_REG would make more than ${MEM_SLOTS_MAX} regions`);
     }
-    const region = openRegion(body, SINGLE_REGION_PADDING, take());
-    try {
-      this.#keepRegion(region);
-    } catch (error) {
-      region.close();
-      throw error;
-    }
+    this.#keepRegion(openRegion(body, SINGLE_REGION_PADDING, fds.take()));
     this.#startAll();
     return undefined;
   }
@@ -314,12 +331,15 @@ export class BackendSession {
     const addresses = MEM_REGION.read(body, SINGLE_REGION_PADDING);
     const region = this.memory.regions.find(candidate => haveSameAddresses(candidate, addresses));
     if (region === undefined) throw new VhostUserError('REM_MEM_REG names a region that is not there');
+    const paused = this.#pauseRingsIn([region]);
     this.#dropRegion(region);
+    this.#startAll(paused);
     return undefined;
   }
 
+  /** Takes ownership, also when it throws. */
   #keepRegion(region: MemoryRegion): void {
-    this.memory.add(region);
+    addBounded(this.memory, region);
     this.#backend.regionAdded(region);
   }
 
@@ -327,6 +347,16 @@ export class BackendSession {
     this.#backend.regionRemoved(region);
     this.memory.remove(region);
     region.close();
+  }
+
+  /**
+   * Stops the rings that lie in regions about to go, while their memory is still there. They go on where they
+   * stopped as soon as there is memory at their addresses again, which may be the same, handed over anew.
+   */
+  #pauseRingsIn(regions: readonly MemoryRegion[]): Vring[] {
+    const paused = this.#vrings.filter(vring => vring.queue !== undefined && vring.liesIn(regions));
+    for (const vring of paused) this.#stop(vring, 'paused');
+    return paused;
   }
 
   // Rings -------------------------------------------------------------------------------------------------
@@ -342,6 +372,9 @@ export class BackendSession {
   #setVringSize(body: DataView): Reply {
     const { index, num } = VRING_STATE.read(body);
     const vring = this.#vring(index);
+    if (num < 1 || num > QUEUE_SIZE_MAX) {
+      throw new VhostUserError(`ring ${index} cannot have ${num} entries; it has 1 to ${QUEUE_SIZE_MAX}`);
+    }
     // A ring that is described anew while it runs was abandoned by a front-end that announces no reset.
     this.#stop(vring, 'abandoned');
     vring.size = num;
@@ -388,33 +421,41 @@ export class BackendSession {
     return undefined;
   }
 
-  #setKick(body: DataView, take: () => OwnedFd | undefined): Reply {
-    this.#vringOfFd('SET_VRING_KICK', body, (vring, none) => {
-      if (none) {
-        // Without a descriptor we would have to poll the ring all the time; no front-end of a balloon does.
-        throw new VhostUserError(
-          `SET_VRING_KICK of ring ${vring.index} without a descriptor is not supported`,
-        );
-      }
-      const fd = take();
-      vring.setKick(fd);
-      vring.started = true;
-      if (vring.queue !== undefined && fd !== undefined) this.#watchKick(vring, fd);
-      this.#start(vring);
-    });
+  #setKick(body: DataView, fds: UnclaimedFds): Reply {
+    const vring = this.#vringOfFd('SET_VRING_KICK', body, fds);
+    const fd = fds.take();
+    if (fd === undefined) {
+      // Without a descriptor we would have to poll the ring all the time; no front-end of a balloon does.
+      throw new VhostUserError(`SET_VRING_KICK of ring ${vring.index} without a descriptor is not supported`);
+    }
+    vring.setKick(fd);
+    vring.started = true;
+    if (vring.queue !== undefined) this.#watchKick(vring, fd);
+    this.#start(vring);
     return undefined;
   }
 
-  #vringOfFd(request: string, body: DataView, use: (vring: Vring, none: boolean) => void): void {
+  /** The ring that a doorbell message is about; checks that it has a descriptor just when it says so. */
+  #vringOfFd(request: string, body: DataView, fds: UnclaimedFds): Vring {
     const { value } = U64.read(body);
     if ((value & ~(VRING_FD_INDEX_MASK | VRING_FD_NONE)) !== 0n) {
       throw new VhostUserError(`${request} has reserved bits set: 0x${value.toString(16)}`);
     }
-    use(this.#vring(Number(value & VRING_FD_INDEX_MASK)), (value & VRING_FD_NONE) !== 0n);
+    const announced = (value & VRING_FD_NONE) === 0n ? 1 : 0;
+    if (fds.count !== announced) {
+      throw new VhostUserError(`${request} announces ${announced} descriptors and brought ${fds.count}`);
+    }
+    return this.#vring(Number(value & VRING_FD_INDEX_MASK));
   }
 
-  #startAll(): void {
+  /** Starts what can start; says so of those in `expected` that cannot. */
+  #startAll(expected: readonly Vring[] = []): void {
     for (const vring of this.#vrings) this.#start(vring);
+    for (const vring of expected) {
+      if (vring.queue !== undefined) continue;
+      const error = new VhostUserError(`ring ${vring.index} stops, since its memory was taken away`);
+      this.#host.refused(error, { ringIndex: vring.index });
+    }
   }
 
   /** Starts the ring if all that it needs is there and it does not run yet. */
@@ -521,6 +562,22 @@ function openRegion(body: DataView, at: number, fd: OwnedFd | undefined): Memory
     return new MemoryRegion(addresses, backing);
   } catch (error) {
     backing.close();
+    throw error;
+  }
+}
+
+/**
+ * Adds a region to a table; takes ownership, also when it throws.
+ * @throws AerostatError when it overlaps another, or there is too much memory
+ */
+function addBounded(table: GuestMemory, region: MemoryRegion): void {
+  try {
+    if (table.size + region.size > MEMORY_BYTES_MAX) {
+      throw new VhostUserError(`guest memory would have more than ${MEMORY_BYTES_MAX} bytes`);
+    }
+    table.add(region);
+  } catch (error) {
+    region.close();
     throw error;
   }
 }

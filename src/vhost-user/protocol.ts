@@ -39,6 +39,11 @@ export const MEM_TABLE_REGIONS_MAX = 8;
  * kernel's vhost and other back-ends settled on.
  */
 export const MEM_SLOTS_MAX = 509;
+/**
+ * Guest memory in all. Back-ends keep bits for every page, so a sparse file that costs its front-end nothing
+ * could cost us everything; 16 TiB need half a gigabyte a bitmap, and are more than machines have.
+ */
+export const MEMORY_BYTES_MAX = 2 ** 44;
 /** VHOST_USER_MAX_CONFIG_SIZE. */
 export const CONFIG_BYTES_MAX = 256;
 

@@ -2,9 +2,11 @@
  * One ring as the front-end describes it, message by message, until it is complete enough to run. A ring
  * runs when it has addresses, a kick descriptor, and is enabled.
  */
-import type { OwnedFd } from '../sys/fd.ts';
+import type { RegionAddresses } from '../memory/guest-memory.ts';
+import { isDoorbell, type OwnedFd } from '../sys/fd.ts';
 import type { Watch } from '../sys/poll.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
+import { VhostUserError } from './protocol.ts';
 
 export interface VringAddresses {
   /** The front-end's own addresses. */
@@ -37,29 +39,55 @@ export class Vring {
     return this.started && this.enabled && this.size > 0 && this.addresses !== undefined;
   }
 
+  /** Whether a part of the ring begins in one of `regions`; it ends there too, or the ring would not run. */
+  liesIn(regions: readonly RegionAddresses[]): boolean {
+    if (this.addresses === undefined) return false;
+    const parts = [this.addresses.descriptorTable, this.addresses.availRing, this.addresses.usedRing];
+    return regions.some(({ userAddress, size }) =>
+      parts.some(part => part >= userAddress && part < userAddress + size),
+    );
+  }
+
+  // The setters take ownership, also when they throw; then the descriptor that was there stays.
+
+  /** @throws VhostUserError when `fd` can be no doorbell */
   setKick(fd: OwnedFd | undefined): void {
+    const kick = fd && accept(fd, isDoorbell);
     this.kickWatch?.stop();
     this.kickWatch = undefined;
     this.kick?.close();
-    this.kick = fd;
-    fd?.setNonBlocking();
+    this.kick = kick;
   }
 
   setCall(fd: OwnedFd | undefined): void {
+    const call = fd && accept(fd);
     this.call?.close();
-    this.call = fd;
-    fd?.setNonBlocking();
+    this.call = call;
   }
 
   setError(fd: OwnedFd | undefined): void {
+    const error = fd && accept(fd);
     this.error?.close();
-    this.error = fd;
-    fd?.setNonBlocking();
+    this.error = error;
   }
 
   close(): void {
     this.setKick(undefined);
     this.setCall(undefined);
     this.setError(undefined);
+  }
+}
+
+/** Sees to it that a peer's descriptor cannot block us. */
+function accept(fd: OwnedFd, isFit: (fd: OwnedFd) => boolean = () => true): OwnedFd {
+  try {
+    if (!isFit(fd)) {
+      throw new VhostUserError('a file or device is no doorbell: it would ring all the time');
+    }
+    fd.setNonBlocking();
+    return fd;
+  } catch (error) {
+    fd.close();
+    throw error;
   }
 }
