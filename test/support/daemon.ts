@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,10 +12,18 @@ import { fileURLToPath } from 'node:url';
 import type { GuestStatus } from '../../src/daemon/control.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
+import type { Descriptor } from '../../src/sys/fd.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
 /** Far above what anything here takes; only what hangs reaches it. */
 const PATIENCE_MS = 60_000;
+
+export interface DaemonSurroundings {
+  /** Where its sockets are; a directory of its own unless given. */
+  readonly directory?: string;
+  /** Descriptors that it finds as 3, 4 and so on. */
+  readonly inherits?: readonly Descriptor[];
+}
 
 export class DaemonProcess {
   readonly control: RemoteControl;
@@ -33,8 +41,12 @@ export class DaemonProcess {
   }
 
   /** Starts a daemon with a socket for each of `guests`; `words` are further options. */
-  static async start(guests: readonly string[], words: readonly string[] = []): Promise<DaemonProcess> {
-    const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  static async start(
+    guests: readonly string[],
+    words: readonly string[] = [],
+    { directory: given, inherits = [] }: DaemonSurroundings = {},
+  ): Promise<DaemonProcess> {
+    const directory = given ?? mkdtempSync(join(tmpdir(), 'aerostat-test-'));
     const sockets = guests.flatMap(name => [
       '--socket-path',
       join(directory, `${name}.sock`),
@@ -44,15 +56,28 @@ export class DaemonProcess {
     const child = spawn(
       process.execPath,
       [PROGRAM, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
-      { stdio: ['ignore', 'ignore', 'pipe'] },
+      { stdio: ['ignore', 'ignore', 'pipe', ...inherits.map(fd => fd.number)] },
     );
     const daemon = new DaemonProcess(directory, child);
     process.once('exit', daemon.#killAtExit);
-    await daemon.until(
-      () => existsSync(join(directory, 'api.sock')),
-      () => `the daemon does not come up: ${daemon.log}`,
-    );
-    return daemon;
+    try {
+      // A socket that is there may be left of a daemon that was killed; one that answers is not.
+      const answers = () =>
+        daemon.control.daemon().then(
+          () => true,
+          () => false,
+        );
+      await daemon.until(answers, () => `the daemon does not come up: ${daemon.log}`);
+      return daemon;
+    } catch (error) {
+      await (given === undefined ? daemon.stop('SIGKILL') : daemon.end('SIGKILL'));
+      throw error;
+    }
+  }
+
+  /** The process is gone, whatever ended it. */
+  get ended(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
   }
 
   socketOf(guest: string): string {
@@ -66,7 +91,7 @@ export class DaemonProcess {
   ): Promise<void> {
     const deadline = Date.now() + PATIENCE_MS;
     while (!(await met())) {
-      if (Date.now() > deadline || this.child.exitCode !== null) throw new Error(await complaint());
+      if (Date.now() > deadline || this.ended) throw new Error(await complaint());
       await delay(10);
     }
   }
@@ -101,17 +126,23 @@ export class DaemonProcess {
     return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024;
   }
 
-  /** Asks it to end; resolves with its exit code. */
+  /** Asks it to end, and takes away what is left of it; resolves with its exit code. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    await this.end(signal);
+    rmSync(this.directory, { recursive: true, force: true });
+    return this.child.exitCode;
+  }
+
+  /** Asks it to end, and leaves its directory as it leaves it; resolves with its exit code. */
+  async end(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
     process.removeListener('exit', this.#killAtExit);
-    if (this.child.exitCode === null && this.child.signalCode === null) {
+    if (!this.ended) {
       const exited = once(this.child, 'exit');
       this.child.kill(signal);
       const timer = setTimeout(() => this.child.kill('SIGKILL'), PATIENCE_MS);
       await exited;
       clearTimeout(timer);
     }
-    rmSync(this.directory, { recursive: true, force: true });
     return this.child.exitCode;
   }
 
