@@ -42,12 +42,13 @@ export interface QemuOptions {
 }
 
 export class QemuProcess {
-  /** Path of the monitor's socket; it takes one client at a time, and the first is {@link qmp}. */
+  /** Path of a second monitor's socket, for others; it takes one client at a time. */
   readonly qmpPath: string;
   /** For sockets and small files; goes away with the process. */
   readonly directory: string;
   /** The guest's memory, where it was asked to be shared. Ours; closed with the process. */
   readonly memoryFd: OwnedFd | undefined;
+  readonly #ownQmpPath: string;
   readonly #group: ProcessGroup;
   readonly #stderr: { tail: string };
   readonly #exited: Promise<ProcessExit>;
@@ -58,6 +59,7 @@ export class QemuProcess {
     this.#stderr = stderr;
     this.directory = place.directory;
     this.qmpPath = place.qmpPath;
+    this.#ownQmpPath = place.ownQmpPath;
     this.memoryFd = place.memoryFd;
     this.#exited = group.exited.then(exit => {
       this.#qmp?.close();
@@ -176,7 +178,7 @@ export class QemuProcess {
     const deadline = performance.now() + START_TIMEOUT_MS;
     for (;;) {
       try {
-        return await connectQmp(this.qmpPath);
+        return await connectQmp(this.#ownQmpPath);
       } catch (error) {
         if (this.ended) {
           const { code, signal } = await this.#exited;
@@ -193,6 +195,7 @@ export class QemuProcess {
 
 interface Place {
   readonly directory: string;
+  readonly ownQmpPath: string;
   readonly qmpPath: string;
   readonly memoryFd: OwnedFd | undefined;
 }
@@ -203,7 +206,7 @@ function makePlace({ memoryBytes, sharedMemory }: QemuOptions): Place {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-qemu-'));
     if (directories.size === 0) process.once('exit', removeDirectoriesAtExit);
     directories.add(directory);
-    return { directory, qmpPath: join(directory, 'qmp'), memoryFd };
+    return { directory, ownQmpPath: join(directory, 'own'), qmpPath: join(directory, 'qmp'), memoryFd };
   } catch (error) {
     memoryFd?.close();
     throw error;
@@ -227,7 +230,10 @@ function removeDirectoriesAtExit(): void {
   for (const directory of directories) removeDirectory(directory);
 }
 
-function ownArguments({ machine, memoryBytes, sharedMemory }: QemuOptions, { qmpPath }: Place): string[] {
+function ownArguments(
+  { machine, memoryBytes, sharedMemory }: QemuOptions,
+  { ownQmpPath, qmpPath }: Place,
+): string[] {
   const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-m', `${memoryBytes}B`];
   if (sharedMemory) {
     // The name leads to our memfd, which has no other; so there is nothing to remove, even if we are killed.
@@ -236,5 +242,6 @@ function ownArguments({ machine, memoryBytes, sharedMemory }: QemuOptions, { qmp
   } else {
     args.push('-machine', machine);
   }
-  return [...args, '-qmp', `unix:${qmpPath},server=on,wait=off`];
+  const monitors = [ownQmpPath, qmpPath].flatMap(path => ['-qmp', `unix:${path},server=on,wait=off`]);
+  return [...args, ...monitors];
 }

@@ -71,6 +71,8 @@ describeWithQemu('a QEMU process', () => {
 
   it('lets a second client of its monitor wait', async () => {
     const qemu = await start();
+    const first = await connectQmp(qemu.qmpPath);
+    finally_(() => first.close());
     const second = connectQmp(qemu.qmpPath, { greetingTimeoutMs: 100 });
     await expect(second).rejects.toThrow(/is another program connected/);
   });

@@ -1,0 +1,235 @@
+import { describe, expect, it } from 'vitest';
+import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/daemon/control.ts';
+import { QemuControl } from '../../src/daemon/qemu-control.ts';
+import { QmpConnectionError } from '../../src/peers/qemu/errors.ts';
+import { FakeMonitor, type FakeRequest } from '../peers/qemu/fake-monitor.ts';
+import { cleanUp, until } from '../peers/qemu/peer.ts';
+
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
+
+/** A QEMU with a balloon, as far as its monitor shows it. */
+class FakeQemu {
+  readonly memoryBytes = GIB;
+  left = GIB;
+  interval = 0;
+  /** Seconds since the epoch. */
+  updated = 0;
+  balloon = true;
+  features = ['VIRTIO_BALLOON_F_STATS_VQ: words', 'VIRTIO_BALLOON_F_REPORTING: words'];
+  /** What becomes of a request for statistics. */
+  askStatistics = () => {
+    this.updated = 1_800_000_000;
+  };
+
+  answer(request: FakeRequest, monitor: FakeMonitor): void {
+    const { command, arguments: args } = request;
+    if (command === 'balloon') {
+      monitor.answer(request, {});
+      this.left = Number(args.value);
+      monitor.event('BALLOON_CHANGE', { actual: this.left });
+    } else if (command === 'query-balloon' && !this.balloon) {
+      monitor.refuse(request, 'DeviceNotActive', 'No balloon device has been activated');
+    } else if (command === 'qom-set') {
+      if (this.interval === 0 && Number(args.value) > 0) this.askStatistics();
+      this.interval = Number(args.value);
+      monitor.answer(request, {});
+    } else if (command === 'x-query-virtio-status' && this.features.length === 0) {
+      monitor.refuse(request, 'CommandNotFound', 'The command has not been found');
+    } else {
+      monitor.answer(request, this.#tell(command, args));
+    }
+  }
+
+  #tell(command: string, args: Record<string, unknown>): unknown {
+    switch (command) {
+      case 'query-memory-size-summary':
+        return { 'base-memory': this.memoryBytes, 'plugged-memory': 0 };
+      case 'query-balloon':
+        return { actual: this.left };
+      case 'qom-list':
+        return args.path === '/machine/peripheral' && this.balloon
+          ? [
+              { name: 'type', type: 'string' },
+              { name: 'air', type: 'child<virtio-balloon-pci>' },
+            ]
+          : [];
+      case 'qom-get':
+        return args.property === 'guest-stats'
+          ? {
+              'last-update': this.updated,
+              stats: { 'stat-free-memory': 4096, 'stat-swap-in': -1, 'stat-new': 5 },
+            }
+          : this.interval;
+      case 'x-query-virtio-status':
+        return {
+          'guest-features': { 'dev-features': this.features, transports: ['VIRTIO_RING_F_EVENT_IDX: words'] },
+          status: { statuses: ['VIRTIO_CONFIG_S_DRIVER_OK: words'] },
+          isr: 0,
+          broken: false,
+        };
+      default:
+        return {};
+    }
+  }
+}
+
+describe('a guest of QEMU under our control', () => {
+  const finally_ = cleanUp();
+
+  async function world() {
+    const qemu = new FakeQemu();
+    const monitor = await FakeMonitor.start({ respond: (request, from) => qemu.answer(request, from) });
+    finally_(() => monitor.close());
+    const control = new QemuControl([{ name: 'vm', qmpPath: monitor.path, reconnectMs: 10 }]);
+    finally_(() => control.close());
+    const events: GuestEvent[] = [];
+    control.subscribe(event => events.push(event));
+    return { qemu, monitor, control, events };
+  }
+
+  it('has the status that QEMU tells, and null for the rest', async () => {
+    const { control, monitor } = await world();
+    expect(await control.guest('vm')).toEqual({
+      name: 'vm',
+      socketPath: monitor.path,
+      connected: true,
+      profile: 'virtio',
+      features: ['stats-vq', 'page-reporting', 'ring-event-idx'],
+      discard: null,
+      memoryBytes: GIB,
+      targetBytes: null,
+      actualBytes: 0,
+      balloonedBytes: null,
+      pendingBytes: 0,
+      discardedBytes: null,
+      reportedBytes: null,
+      residentBytes: null,
+      counters: null,
+      progress: null,
+      hint: null,
+      lastError: null,
+    });
+  });
+
+  it('does not know its features where QEMU cannot be asked', async () => {
+    const { control, qemu } = await world();
+    qemu.features = [];
+    expect(await control.guest('vm')).toMatchObject({ features: null, actualBytes: 0 });
+  });
+
+  it('takes a target for its balloon, follows it, and tells', async () => {
+    const { control, qemu, events } = await world();
+    await control.setTarget('vm', 256 * MIB);
+    expect(qemu.left).toBe(GIB - 256 * MIB);
+    await until(() => events.some(({ type }) => type === 'target-reached'));
+    const status = await control.guest('vm');
+    expect(status).toMatchObject({ targetBytes: 256 * MIB, actualBytes: 256 * MIB });
+    expect(status.progress?.reachedMs).toBeGreaterThanOrEqual(0);
+    const told = events.map(({ type, detail }) => [type, detail.targetBytes ?? detail.actualBytes]);
+    expect(told).toContainEqual(['target', 256 * MIB]);
+    expect(told).toContainEqual(['actual', 256 * MIB]);
+    expect(told.filter(([type]) => type === 'target-reached')).toHaveLength(1);
+  });
+
+  it('refuses a target as large as its memory', async () => {
+    const { control } = await world();
+    await expect(control.setTarget('vm', GIB)).rejects.toBeInstanceOf(GuestStateError);
+  });
+
+  it('gives the statistics that it has, by our names', async () => {
+    const { control } = await world();
+    const { statistics, ageMs } = await control.statistics('vm');
+    expect(statistics).toMatchObject({ freeBytes: 4096, swapInBytes: null, totalBytes: null });
+    expect(ageMs).toBeNull();
+  });
+
+  it('is asked for new statistics when old ones will not do, and is left as it was', async () => {
+    const { control, qemu } = await world();
+    const { ageMs } = await control.statistics('vm', { freshMs: 1000 });
+    expect(ageMs).not.toBeNull();
+    expect(qemu.interval).toBe(0);
+  });
+
+  it('may not answer when it is asked for statistics', async () => {
+    const { control, qemu } = await world();
+    qemu.askStatistics = () => {};
+    const attempt = control.statistics('vm', { freshMs: 1000, timeoutMs: 60 });
+    await expect(attempt).rejects.toBeInstanceOf(GuestStateError);
+    expect(qemu.interval).toBe(0);
+  });
+
+  it('gives no statistics when its driver did not take the feature', async () => {
+    const { control, qemu } = await world();
+    qemu.features = ['VIRTIO_BALLOON_F_REPORTING: words'];
+    await expect(control.statistics('vm', { freshMs: 0 })).rejects.toThrow(/did not take that feature/);
+  });
+
+  it('has its statistics polled in whole seconds', async () => {
+    const { control, qemu } = await world();
+    await control.setPollInterval('vm', 1500);
+    expect(qemu.interval).toBe(2);
+    await control.setPollInterval('vm', 0);
+    expect(qemu.interval).toBe(0);
+  });
+
+  it('may have no balloon', async () => {
+    const { control, qemu } = await world();
+    qemu.balloon = false;
+    expect(await control.guest('vm')).toMatchObject({ connected: true, profile: null, actualBytes: null });
+    await expect(control.setTarget('vm', MIB)).rejects.toThrow(/-device virtio-balloon-pci/);
+  });
+
+  it('is refused what QEMU does not do', async () => {
+    const { control } = await world();
+    await expect(control.setDiscard('vm')).rejects.toBeInstanceOf(GuestStateError);
+    await expect(control.hint('vm')).rejects.toThrow(/only while it migrates/);
+    await expect(control.guest('other')).rejects.toBeInstanceOf(UnknownGuestError);
+  });
+
+  it('is listed as absent when it cannot be reached, and its commands fail', async () => {
+    const control = new QemuControl([{ name: 'vm', qmpPath: '/nowhere/qmp' }]);
+    finally_(() => control.close());
+    const [status] = await control.guests();
+    expect(status).toMatchObject({ name: 'vm', connected: false, memoryBytes: null });
+    expect(status.lastError).toMatch(/no such socket/);
+    await expect(control.guest('vm')).rejects.toBeInstanceOf(QmpConnectionError);
+    await expect(control.setTarget('vm', MIB)).rejects.toBeInstanceOf(QmpConnectionError);
+  });
+
+  it.each([
+    'query-memory-size-summary',
+    'query-balloon',
+    'qom-list',
+    'qom-get',
+    'qom-set',
+    'balloon',
+    'x-query-virtio-status',
+  ])('fails with words when QEMU goes in the middle of %s', async command => {
+    const { control, monitor } = await world();
+    const { respond } = monitor;
+    monitor.respond = (request, from) => {
+      if (request.command === command) monitor.dropConnections();
+      else respond(request, from);
+    };
+    const all = Promise.allSettled([
+      control.guest('vm'),
+      control.setTarget('vm', MIB),
+      control.statistics('vm', { freshMs: 0 }),
+      control.setPollInterval('vm', 1000),
+    ]);
+    const reasons = (await all).flatMap(result => (result.status === 'rejected' ? [result.reason] : []));
+    expect(reasons.length).toBeGreaterThan(0);
+    for (const reason of reasons) expect(reason).toBeInstanceOf(QmpConnectionError);
+  });
+
+  it('tells when it goes and comes, and forgets its target', async () => {
+    const { control, monitor, events } = await world();
+    await control.setTarget('vm', MIB);
+    monitor.dropConnections();
+    await until(() => events.filter(({ type }) => type === 'connected').length === 2);
+    const types = events.map(({ type }) => type).filter(type => type.endsWith('connected'));
+    expect(types).toEqual(['connected', 'disconnected', 'connected']);
+    expect((await control.guest('vm')).targetBytes).toBeNull();
+  });
+});
