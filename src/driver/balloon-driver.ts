@@ -200,7 +200,7 @@ export class BalloonDriver {
 
   /** Looks at every queue, for embedders whose device does not interrupt. */
   poll(): void {
-    this.#balloon?.work();
+    this.#balloon?.poll();
   }
 
   /**

@@ -17,9 +17,14 @@ import { ConfigLink } from './config-link.ts';
 import type { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
 import { Fill } from './fill.ts';
+import { HintsPart } from './hints.ts';
 import { Leak } from './leak.ts';
 import { channelOptions, type DriverTuning, fillOrderMax } from './options.ts';
 import { PageChannel } from './page-channel.ts';
+import type { QueuePart } from './queue-part.ts';
+import { ReportingPart } from './reporting.ts';
+import { RequestsPart } from './requests.ts';
+import { StatisticsPart } from './statistics.ts';
 
 export interface BalloonOptions {
   readonly kernel: GuestKernel;
@@ -46,6 +51,8 @@ export class Balloon {
   readonly #fill: Fill;
   readonly #leak: Leak;
   readonly #config: ConfigLink;
+  readonly #parts: ReadonlyMap<number, QueuePart>;
+  readonly #hints: HintsPart | undefined;
   readonly #unregister: (() => void)[] = [];
   #running = false;
   #draining = false;
@@ -75,10 +82,12 @@ export class Balloon {
     try {
       this.#inflation = new PageChannel(this.#ring('inflate'), this.#fill, memory, channel);
       this.#deflation = new PageChannel(this.#ring('deflate'), this.#leak, memory, channel);
+      this.#parts = createParts(options);
     } catch (error) {
       pages.abandon([]);
       throw error;
     }
+    this.#hints = [...this.#parts.values()].find(part => part instanceof HintsPart);
     this.#config = new ConfigLink({
       transport: world.transport,
       counters,
@@ -98,6 +107,9 @@ export class Balloon {
     if (hasFeature(this.features, DEFLATE_ON_OOM)) {
       this.#unregister.push(kernel.addOomNotifier({ name: 'balloon', release: () => this.#release() }));
     }
+    this.#guard(() => {
+      for (const part of this.#parts.values()) part.start();
+    });
     this.onConfigChange();
   }
 
@@ -115,6 +127,7 @@ export class Balloon {
   /** Whatever the host wishes, gives all pages back by deflating them; {@link settled} when that is done. */
   drain(): void {
     this.#draining = true;
+    for (const part of this.#parts.values()) part.stop();
     this.#aim(0);
   }
 
@@ -122,15 +135,27 @@ export class Balloon {
     if (this.#running) this.#config.refresh();
   }
 
+  /** `queue` is null when the transport does not know which it is. */
   onInterrupt(queue: InterruptedQueue): void {
     if (!this.#running) return;
     this.#options.world.counters.interrupts++;
-    void queue;
-    this.work();
+    const part = queue === null ? undefined : this.#parts.get(queue);
+    if (part !== undefined) this.#guard(() => part.turn());
+    else if (queue === null) this.poll();
+    else this.#work();
   }
 
-  /** One turn: looks at every ring, and does what there is to do. */
-  work(): void {
+  /** Looks at every ring. */
+  poll(): void {
+    if (!this.#running) return;
+    this.#guard(() => {
+      for (const part of this.#parts.values()) part.turn();
+    });
+    this.#work();
+  }
+
+  /** One turn of inflation and deflation. */
+  #work(): void {
     if (!this.#running || this.#working) return;
     this.#working = true;
     try {
@@ -147,6 +172,7 @@ export class Balloon {
    */
   abandon(): void {
     this.stop();
+    for (const part of this.#parts.values()) part.abandon();
     this.pages.abandon([...this.#inflation.inFlight, ...this.#deflation.inFlight]);
   }
 
@@ -155,13 +181,19 @@ export class Balloon {
     this.#running = false;
     this.pages.movable = false;
     this.#config.close();
+    for (const part of this.#parts.values()) part.stop();
     this.#turnTimer?.cancel();
     this.#retryTimer?.cancel();
     for (const unregister of this.#unregister.splice(0)) unregister();
   }
 
   #configured(config: DataView): void {
-    if (!this.#draining) this.#aim(config.getUint32(CONFIG.offset.numPages, true));
+    if (this.#draining || !this.#running) return;
+    const hints = this.#hints;
+    if (hints !== undefined) {
+      this.#guard(() => hints.onConfig(config.getUint32(CONFIG.offset.freePageHintCommandId, true)));
+    }
+    this.#aim(config.getUint32(CONFIG.offset.numPages, true));
   }
 
   #aim(target: number): void {
@@ -169,7 +201,7 @@ export class Balloon {
     pages.target = target;
     pages.resizing = target !== pages.actual || !pages.still;
     this.#resume();
-    this.work();
+    this.#work();
   }
 
   #resize(): void {
@@ -179,7 +211,7 @@ export class Balloon {
       const deflation = this.#deflation.turn();
       if (inflation === 'more' || deflation === 'more') {
         this.#turnTimer?.cancel();
-        this.#turnTimer = this.#options.world.scheduler.schedule(0, () => this.work());
+        this.#turnTimer = this.#options.world.scheduler.schedule(0, () => this.#work());
         return;
       }
       if (inflation === 'waiting' || deflation === 'waiting') return;
@@ -202,7 +234,7 @@ export class Balloon {
     this.#retryTimer?.cancel();
     this.#retryTimer = world.scheduler.schedule(tuning.retryMs, () => {
       this.#resume();
-      this.work();
+      this.#work();
     });
   }
 
@@ -247,9 +279,37 @@ export class Balloon {
     }
   }
 
-  #ring(role: DriverRing['role']): DriverRing {
+  #ring(role: 'inflate' | 'deflate'): DriverRing {
     const ring = this.#options.rings.find(candidate => candidate.role === role);
     assert(ring !== undefined, `no ring for ${role}`);
     return ring;
   }
+}
+
+/** What serves the other queues, by their number. */
+function createParts(options: BalloonOptions): ReadonlyMap<number, QueuePart> {
+  const { kernel, profile, tuning, rings, memory } = options;
+  const { freePages } = profile;
+  const parts = new Map<number, QueuePart>();
+  for (const ring of rings) {
+    if (ring.role === 'stats') {
+      parts.set(ring.index, new StatisticsPart(ring, memory, kernel));
+    } else if (ring.role === 'hint' && freePages.kind === 'session') {
+      parts.set(ring.index, new HintsPart(ring, memory, kernel, freePages.hasDone));
+    } else if (ring.role === 'request' && freePages.kind === 'request') {
+      const { format, protocol } = freePages;
+      const orderMin = tuning.unusedOrderMin;
+      parts.set(ring.index, new RequestsPart(ring, memory, { kernel, format, protocol, orderMin }));
+    } else if (ring.role === 'reporting' || ring.role === 'hinting') {
+      const reporting = {
+        allocator: kernel.allocator,
+        format: freePages.format,
+        delayMs: tuning.reportingDelayMs,
+        blocksMax: tuning.reportingBlocks,
+        pipelined: tuning.reportingPipelined,
+      };
+      parts.set(ring.index, new ReportingPart(ring, memory, reporting));
+    }
+  }
+  return parts;
 }

@@ -66,6 +66,11 @@ export class DriverRing {
     }
   }
 
+  /** Whether there is room for that many descriptors. */
+  hasRoom(descriptors: number): boolean {
+    return this.queue.freeCount >= descriptors;
+  }
+
   /**
    * Adds {@link segments}; the device sees them after {@link flush}. A list of several goes into `table`, which the
    * caller does not use until the buffer is back. False, changing nothing, when the ring is full.

@@ -38,6 +38,9 @@ export interface DriverTuning {
   readonly unusedOrderMin: number;
 }
 
+/** What one list of addresses and orders has room for, and what Linux sends in one chain of free blocks. */
+export const REPORTING_BLOCKS_MAX = 32;
+
 export const DEFAULT_TUNING: DriverTuning = {
   features: (1n << 64n) - 1n,
   ringFeatures: RING_EVENT_IDX | RING_INDIRECT_DESC,
@@ -49,7 +52,7 @@ export const DEFAULT_TUNING: DriverTuning = {
   retryMs: 200,
   oomPages: 256,
   reportingDelayMs: 2_000,
-  reportingBlocks: 32,
+  reportingBlocks: REPORTING_BLOCKS_MAX,
   reportingPipelined: false,
   unusedOrderMin: 0,
 };
@@ -77,7 +80,7 @@ export function checkTuning(tuning: DriverTuning): DriverTuning {
   within('retryMs', 1, Number.MAX_SAFE_INTEGER);
   within('oomPages', 1, Number.MAX_SAFE_INTEGER);
   within('reportingDelayMs', 0, Number.MAX_SAFE_INTEGER);
-  within('reportingBlocks', 1, 1024);
+  within('reportingBlocks', 1, REPORTING_BLOCKS_MAX);
   within('unusedOrderMin', 0, ORDER_MAX);
   return tuning;
 }

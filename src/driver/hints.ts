@@ -1,0 +1,179 @@
+/**
+ * Free page hint sessions from the guest's side: blocks of free memory are taken out of the allocator, named to the
+ * host, and kept until it needs them named no longer, or until the guest is short of memory. What has to be sent when
+ * is {@link HintResponder}'s to say (balloon/hint-session.ts).
+ */
+import { HINT_COMMAND_BYTES, HINT_STOP, HintResponder } from '../balloon/hint-session.ts';
+import { GFP_HINT } from '../guest/gfp.ts';
+import type { GuestKernel } from '../guest/kernel.ts';
+import { PageList } from '../guest/page-list.ts';
+import { NIL, ORDER_MAX, PAGES_PER_BLOCK_MAX } from '../guest/page-state.ts';
+import type { Shrinker } from '../guest/reclaim.ts';
+import { gpaOf, PAGE_SIZE } from '../memory/page.ts';
+import type { DriverMemory, Stretch } from './driver-memory.ts';
+import type { DriverRing } from './driver-ring.ts';
+import { DriverProbeError } from './errors.ts';
+import type { QueuePart } from './queue-part.ts';
+
+/** Command buffers that may be with the host: the start and the STOP of one session, and the start of the next. */
+const COMMANDS_MAX = 3;
+
+/** The token of blocks; those of command buffers are their numbers. */
+const BLOCK = COMMANDS_MAX;
+
+export class HintsPart implements QueuePart, Shrinker {
+  readonly name = 'balloon-hints';
+  readonly #ring: DriverRing;
+  readonly #kernel: GuestKernel;
+  readonly #responder: HintResponder;
+  /** Blocks that are kept out of the allocator, all of the largest order. */
+  readonly #held: PageList;
+  readonly #commands: readonly Stretch[];
+  readonly #vacantCommands: number[] = [];
+  #unregister: () => void = () => {};
+  #stopped = false;
+  #running = false;
+
+  /** @throws DriverProbeError when the guest has no memory for the command buffers */
+  constructor(ring: DriverRing, memory: DriverMemory, kernel: GuestKernel, hasDone: boolean) {
+    this.#ring = ring;
+    this.#kernel = kernel;
+    this.#responder = new HintResponder({ hasDone });
+    this.#held = new PageList(kernel.pages);
+    this.#commands = Array.from({ length: COMMANDS_MAX }, (_, command) => {
+      const stretch = memory.allocate(HINT_COMMAND_BYTES);
+      if (stretch === undefined) throw new DriverProbeError('the guest has no memory for hint commands');
+      this.#vacantCommands.push(command);
+      return stretch;
+    });
+  }
+
+  /** Pages that are kept for the host's sake. */
+  get heldPages(): number {
+    return this.#held.length * PAGES_PER_BLOCK_MAX;
+  }
+
+  start(): void {
+    this.#unregister = this.#kernel.addShrinker(this);
+  }
+
+  /** The configuration was read: the host wishes for this. */
+  onConfig(commandId: number): void {
+    if (this.#stopped) return;
+    this.#responder.onConfig(commandId);
+    this.turn();
+  }
+
+  turn(): void {
+    // Hinting takes memory, and that may shrink the very blocks that were hinted.
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      do {
+        this.#ring.quieten();
+        while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
+        if (this.#stopped) return;
+        while (this.#step()) {
+          // Until there is nothing to do or no room to do it.
+        }
+        this.#ring.flush();
+      } while (this.#ring.listen());
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  abandon(): void {
+    this.#unregister();
+    this.#release(this.#held.length);
+    this.#responder.reset();
+  }
+
+  // Shrinker: a guest that is short of memory takes hinted blocks back. A hint promises nothing.
+
+  count(): number {
+    return this.heldPages;
+  }
+
+  scan(pages: number): number {
+    const released = this.#release(Math.ceil(pages / PAGES_PER_BLOCK_MAX));
+    this.#ring.world.counters.hintedPagesReleased += released;
+    if (this.#held.length === 0) this.#responder.release();
+    return released;
+  }
+
+  #returned(token: number): void {
+    if (token !== BLOCK) this.#vacantCommands.push(token);
+  }
+
+  /** Does the next thing that the session asks for; false when that is nothing, or when it has to wait for room. */
+  #step(): boolean {
+    switch (this.#responder.next()) {
+      case 'begin':
+        return this.#begin();
+      case 'hint':
+        return this.#hint();
+      case 'end':
+        if (!this.#send(HINT_STOP)) return false;
+        this.#responder.end();
+        return true;
+      case 'release':
+        this.#release(this.#held.length);
+        this.#responder.release();
+        return true;
+      case 'wait':
+        return false;
+    }
+  }
+
+  #begin(): boolean {
+    if (this.#vacantCommands.length === 0 || !this.#ring.hasRoom(Math.min(2, this.#ring.queue.size)))
+      return false;
+    this.#ring.world.counters.hintSessions++;
+    return this.#send(this.#responder.begin());
+  }
+
+  #hint(): boolean {
+    // The last slot is the STOP's: a session has to end even when the host takes nothing any more.
+    if (!this.#ring.hasRoom(2)) return false;
+    const pfn = this.#kernel.allocate(ORDER_MAX, GFP_HINT);
+    if (pfn === NIL) {
+      this.#responder.exhaust();
+      return true;
+    }
+    const { segments, world } = this.#ring;
+    segments.clear().addWritable(gpaOf(pfn), PAGES_PER_BLOCK_MAX * PAGE_SIZE);
+    this.#ring.add(BLOCK);
+    this.#held.pushHead(pfn);
+    this.#responder.hold();
+    world.counters.hintedPages += PAGES_PER_BLOCK_MAX;
+    return true;
+  }
+
+  #send(commandId: number): boolean {
+    const command = this.#vacantCommands.at(-1);
+    if (command === undefined || !this.#ring.hasRoom(1)) return false;
+    const { address } = this.#commands[command];
+    const { segments, memory } = this.#ring;
+    memory.setU32(address, commandId);
+    segments.clear().addReadable(address, HINT_COMMAND_BYTES);
+    this.#ring.add(command);
+    this.#vacantCommands.pop();
+    return true;
+  }
+
+  /** Gives up to `blocks` blocks back, the last hinted first; returns pages. */
+  #release(blocks: number): number {
+    let released = 0;
+    for (; released < blocks; released++) {
+      const pfn = this.#held.popHead();
+      if (pfn === NIL) break;
+      this.#kernel.free(pfn, ORDER_MAX);
+    }
+    return released * PAGES_PER_BLOCK_MAX;
+  }
+}

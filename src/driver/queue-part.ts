@@ -1,0 +1,14 @@
+/** What every queue beside inflate and deflate is to the driver: something that starts, has turns, and is given up. */
+export interface QueuePart {
+  /** The device runs. */
+  start(): void;
+  /**
+   * Takes what the device returned and does what follows from it.
+   * @throws VirtqueueError when the device makes no sense
+   */
+  turn(): void;
+  /** Starts nothing new. What is with the device may still come back. */
+  stop(): void;
+  /** Gives all pages back to the guest: the device touches none any more. */
+  abandon(): void;
+}

@@ -1,0 +1,168 @@
+/**
+ * Telling the host which memory is free (queues `reporting` and `hinting`): blocks of 2 MiB and more are taken out of
+ * the allocator, named in one buffer, and put back when it returns, marked as reported so that they are not reported
+ * twice. It happens a while after memory became free, because much of what is freed is used again at once.
+ */
+import { PageList } from '../balloon/page-list.ts';
+import { EncodeCursor, type EncodeLimits, type PageListFormat } from '../balloon/page-list-format.ts';
+import type { PageAllocator } from '../guest/allocator.ts';
+import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../guest/page-state.ts';
+import { PageRanges } from '../memory/page-ranges.ts';
+import { assert } from '../sys/error.ts';
+import type { Timer } from '../sys/poll.ts';
+import { Batch } from './batch.ts';
+import type { DriverMemory, Stretch } from './driver-memory.ts';
+import { type DriverRing, tableFor } from './driver-ring.ts';
+import type { QueuePart } from './queue-part.ts';
+
+/** One buffer: the blocks that are out with it, and where its list lies. */
+interface Report {
+  readonly blocks: Batch;
+  readonly list: Stretch | undefined;
+  readonly table: Stretch | undefined;
+}
+
+export interface ReportingOptions {
+  readonly allocator: PageAllocator;
+  readonly format: PageListFormat;
+  readonly delayMs: number;
+  /** Blocks that are out of the allocator at most. */
+  readonly blocksMax: number;
+  /** In two halves: while the host has one, the other is prepared. */
+  readonly pipelined: boolean;
+}
+
+export class ReportingPart implements QueuePart {
+  readonly #ring: DriverRing;
+  readonly #options: ReportingOptions;
+  readonly #limits: EncodeLimits;
+  readonly #reports: readonly Report[];
+  readonly #vacant: number[];
+  readonly #ranges = new PageRanges();
+  readonly #cursor = new EncodeCursor();
+  readonly #encoded = new PageList();
+  /** A pass over the free lists is under way. */
+  #passing = false;
+  /** Memory became free since the last pass began. */
+  #wanted = false;
+  #timer: Timer | undefined;
+  #stopped = false;
+  #running = false;
+
+  /** @throws DriverProbeError when the guest has no memory for the lists */
+  constructor(ring: DriverRing, memory: DriverMemory, options: ReportingOptions) {
+    const { format, blocksMax, pipelined } = options;
+    const count = pipelined ? 2 : 1;
+    const blocks = Math.max(1, Math.min(Math.floor(blocksMax / count), Math.floor(ring.queue.size / count)));
+    const { bytesMax } = format.limits;
+    this.#ring = ring;
+    this.#options = options;
+    this.#limits = bytesMax === 0 ? { bytesMax, extentsMax: blocks } : format.limits;
+    this.#reports = Array.from({ length: count }, () => ({
+      blocks: new Batch(blocks),
+      list: bytesMax === 0 ? undefined : memory.allocateUpTo(bytesMax, bytesMax),
+      table: tableFor(ring, memory, bytesMax, this.#limits.extentsMax),
+    }));
+    this.#vacant = Array.from({ length: count }, (_, index) => index);
+  }
+
+  start(): void {
+    this.#options.allocator.onLargeFree = () => this.#wake();
+    this.#wake();
+  }
+
+  turn(): void {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      do {
+        this.#ring.quieten();
+        while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
+        while (this.#passing && !this.#stopped && this.#vacant.length > 0) this.#report();
+      } while (this.#ring.listen());
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    this.#options.allocator.onLargeFree = undefined;
+  }
+
+  abandon(): void {
+    const { allocator } = this.#options;
+    this.stop();
+    for (const { blocks } of this.#reports) {
+      blocks.forEach((pfn, order) => {
+        allocator.putBack(pfn, order, false);
+      });
+      blocks.clear();
+    }
+    // The next host knows nothing of what this one was told.
+    allocator.forgetReports();
+  }
+
+  #wake(): void {
+    this.#wanted = true;
+    if (this.#timer !== undefined || this.#passing || this.#stopped) return;
+    this.#timer = this.#ring.world.scheduler.schedule(this.#options.delayMs, () => {
+      this.#timer = undefined;
+      this.#wanted = false;
+      this.#passing = true;
+      this.turn();
+    });
+  }
+
+  /** Sends the next blocks; ends the pass when there are none. */
+  #report(): void {
+    const index = this.#vacant[this.#vacant.length - 1];
+    const { blocks, list, table } = this.#reports[index];
+    this.#isolate(blocks);
+    if (blocks.count === 0) {
+      this.#passing = false;
+      if (this.#wanted) this.#wake();
+      return;
+    }
+    this.#vacant.pop();
+    // Block by block: what they are put back as is what they were taken as.
+    this.#ranges.clear();
+    blocks.forEach((pfn, order) => {
+      this.#ranges.append(pfn, 1 << order);
+    });
+    this.#cursor.reset();
+    this.#encoded.clear();
+    this.#options.format.encode(this.#ranges, this.#cursor, this.#encoded, this.#limits);
+    assert(this.#cursor.done(this.#ranges), 'free blocks that one report cannot name');
+    this.#ring.place(this.#encoded, list);
+    const { counters } = this.#ring.world;
+    counters.reports++;
+    counters.listBytes += this.#encoded.length;
+    assert(this.#ring.add(index, table), 'a ring without room for its reports');
+    this.#ring.flush();
+  }
+
+  /** Largest first: every block of 4 MiB, then every one of 2 MiB. */
+  #isolate(blocks: Batch): void {
+    const { allocator } = this.#options;
+    for (let order = ORDER_MAX; order >= PAGEBLOCK_ORDER; order--) {
+      while (!blocks.full) {
+        const pfn = allocator.isolateUnreported(order);
+        if (pfn === NIL) break;
+        blocks.add(pfn, order);
+      }
+    }
+  }
+
+  /** D28: only now may the guest use these pages again. */
+  #returned(index: number): void {
+    const { blocks } = this.#reports[index];
+    this.#ring.world.counters.reportedPages += blocks.pages;
+    blocks.forEach((pfn, order) => {
+      this.#options.allocator.putBack(pfn, order, true);
+    });
+    blocks.clear();
+    this.#vacant.push(index);
+  }
+}

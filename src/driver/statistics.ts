@@ -1,0 +1,86 @@
+/**
+ * The statistics queue (VIRTIO 1.4, 5.5.6.3): one buffer of numbers about the guest's memory, which the host keeps and
+ * returns when it wants newer ones.
+ */
+import {
+  encodeStatistics,
+  STATISTIC_BYTES,
+  STATISTIC_NAMES,
+  type Statistics,
+} from '../balloon/statistics.ts';
+import type { GuestKernel } from '../guest/kernel.ts';
+import type { DriverMemory, Stretch } from './driver-memory.ts';
+import type { DriverRing } from './driver-ring.ts';
+import { DriverProbeError } from './errors.ts';
+import type { QueuePart } from './queue-part.ts';
+
+/** D14: always the same tags, and all that there are: those that this guest cannot have (swap, hugetlbfs) are 0. */
+export function statisticsOf(kernel: GuestKernel): Statistics {
+  const { totalBytes, freeBytes, availableBytes, cacheBytes } = kernel.meminfo();
+  const events = kernel.vmstat();
+  return {
+    swapInBytes: 0,
+    swapOutBytes: 0,
+    majorFaults: events.majorFaults,
+    minorFaults: events.minorFaults,
+    freeBytes,
+    totalBytes,
+    availableBytes,
+    cacheBytes,
+    hugetlbAllocations: 0,
+    hugetlbFailures: 0,
+    oomKills: events.oomKills,
+    allocationStalls: events.allocStalls,
+    asyncScannedPages: events.asyncScans,
+    directScannedPages: events.directScans,
+    asyncReclaimedPages: events.asyncReclaims,
+    directReclaimedPages: events.directReclaims,
+  };
+}
+
+export class StatisticsPart implements QueuePart {
+  readonly #ring: DriverRing;
+  readonly #kernel: GuestKernel;
+  readonly #place: Stretch;
+  readonly #bytes = new Uint8Array(STATISTIC_NAMES.length * STATISTIC_BYTES);
+  readonly #view = new DataView(this.#bytes.buffer);
+  #stopped = false;
+
+  /** @throws DriverProbeError when the guest has no memory for the buffer */
+  constructor(ring: DriverRing, memory: DriverMemory, kernel: GuestKernel) {
+    const place = memory.allocate(this.#bytes.length);
+    if (place === undefined) throw new DriverProbeError('the guest has no memory for its statistics');
+    this.#ring = ring;
+    this.#kernel = kernel;
+    this.#place = place;
+  }
+
+  /** D12: one buffer after the start. */
+  start(): void {
+    this.#post();
+    this.turn();
+  }
+
+  turn(): void {
+    do {
+      // D11, D12: there is one buffer, and it goes back only after it came.
+      while (this.#ring.takeUsed() && !this.#stopped) this.#post();
+    } while (!this.#stopped && this.#ring.listen());
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  abandon(): void {}
+
+  #post(): void {
+    const { segments, memory, world } = this.#ring;
+    const length = encodeStatistics(this.#view, statisticsOf(this.#kernel));
+    memory.write(this.#place.address, this.#bytes, 0, length);
+    segments.clear().addReadable(this.#place.address, length);
+    this.#ring.add(0);
+    world.counters.statisticsBuffers++;
+    this.#ring.flush();
+  }
+}
