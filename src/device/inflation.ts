@@ -24,11 +24,12 @@ export const DISCARD_MODES = ['auto', 'before-ack', 'after-ack', 'none', 'per-pa
 export type DiscardMode = (typeof DISCARD_MODES)[number];
 
 /**
- * Memory that may be pending for one guest. Above it the thread that talks to the guest discards before it
- * acknowledges, so that a fast guest cannot run ahead of the host for more than this. It is some 50 ms of
- * discarding.
+ * Memory that may be pending for one guest. Above it the thread that talks to the guest discards as well, before
+ * it acknowledges more, so that a guest cannot run ahead of the host for longer than the kernel takes to
+ * discard this much: 0.2 s. A guest that is no faster than the kernel has some tens of milliseconds pending.
+ * Half of it would already slow a fast guest down to the kernel's pace (docs/benchmarks.md).
  */
-export const PENDING_BYTES_MAX = 512 * 2 ** 20;
+export const PENDING_BYTES_MAX = 2 * 2 ** 30;
 
 export class Inflation {
   readonly #accounts: PageAccounts;
@@ -90,8 +91,10 @@ export class Inflation {
   /** To be called after a batch and before its buffers are returned. */
   beforeAcknowledging(): void {
     if (!this.#marked) return;
-    if (this.acknowledgesFirst && this.#accounts.pendingPages * PAGE_SIZE <= PENDING_BYTES_MAX) return;
-    this.drain();
+    const pagesMax = this.acknowledgesFirst ? PENDING_BYTES_MAX / PAGE_SIZE : 0;
+    if (this.#accounts.pendingPages > pagesMax) {
+      this.failure = this.#accounts.drainDownTo(pagesMax) ?? this.failure;
+    }
   }
 
   /** Whether something was marked since the last call that the discarding thread must be woken for. */

@@ -153,6 +153,19 @@ export class PageAccounts {
     return failure;
   }
 
+  /** Discards, in this thread, until at most `pages` are pending. Returns the last failure. */
+  drainDownTo(pages: number): Error | undefined {
+    let failure: Error | undefined;
+    for (const { pending, discardUnits } of this.#accounts) {
+      for (let more = true; more && this.pendingPages > pages; ) {
+        const result = pending.discardSome(discardUnits);
+        failure = result.failure ?? failure;
+        more = result.more;
+      }
+    }
+    return failure;
+  }
+
   forget(): void {
     for (const account of this.#accounts) account.forget();
   }
