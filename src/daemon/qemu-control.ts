@@ -36,9 +36,12 @@ export type ForeignGuestStatus = {
     : GuestStatus[Field] | null;
 };
 
-/** {@link Control} for guests that are not ours: the same calls, with what their hypervisor tells and does. */
+/**
+ * {@link Control} for guests that are not ours: the same calls, with what their hypervisor tells and does. What is
+ * asked of the daemon and of the host is not theirs to answer.
+ */
 export type ForeignControl = {
-  readonly [Call in keyof Omit<Control, 'daemon'>]: (
+  readonly [Call in keyof Omit<Control, 'daemon' | 'host'>]: (
     ...args: Parameters<Control[Call]>
   ) => ForeignResult<ReturnType<Control[Call]>>;
 };
@@ -341,6 +344,21 @@ export class QemuControl implements ForeignControl {
     options?: { freshMs?: number; timeoutMs?: number },
   ): Promise<StatisticsSample> {
     return this.#find(name).statistics(options);
+  }
+
+  /** Of the guests that can be reached and have a balloon. */
+  async samples(): Promise<Readonly<Record<string, StatisticsSample>>> {
+    const guests = [...this.#guests.values()];
+    const samples = await Promise.allSettled(guests.map(guest => guest.statistics()));
+    const known: Record<string, StatisticsSample> = {};
+    for (const [index, sample] of samples.entries()) {
+      if (sample.status === 'fulfilled') known[guests[index].name] = sample.value;
+    }
+    return known;
+  }
+
+  async map(name: string): Promise<never> {
+    throw new GuestStateError(`QEMU does not tell what is where in the memory of ${this.#find(name).name}`);
   }
 
   async hint(name: string): Promise<never> {

@@ -144,6 +144,16 @@ describe('a guest of QEMU under our control', () => {
     expect(ageMs).toBeNull();
   });
 
+  it('is left out of all samples when it cannot be reached', async () => {
+    const { monitor } = await world();
+    const control = new QemuControl([
+      { name: 'here', qmpPath: monitor.path },
+      { name: 'gone', qmpPath: '/nowhere/qmp' },
+    ]);
+    finally_(() => control.close());
+    expect(Object.keys(await control.samples())).toEqual(['here']);
+  });
+
   it('is asked for new statistics when old ones will not do, and is left as it was', async () => {
     const { control, qemu } = await world();
     const { ageMs } = await control.statistics('vm', { freshMs: 1000 });
@@ -183,6 +193,7 @@ describe('a guest of QEMU under our control', () => {
   it('is refused what QEMU does not do', async () => {
     const { control } = await world();
     await expect(control.setDiscard('vm')).rejects.toBeInstanceOf(GuestStateError);
+    await expect(control.map('vm')).rejects.toBeInstanceOf(GuestStateError);
     await expect(control.hint('vm')).rejects.toThrow(/only while it migrates/);
     await expect(control.guest('other')).rejects.toBeInstanceOf(UnknownGuestError);
   });

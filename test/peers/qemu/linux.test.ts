@@ -1,0 +1,212 @@
+import { existsSync } from 'node:fs';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type GuestEvent, GuestStateError } from '../../../src/daemon/control.ts';
+import { QemuControl } from '../../../src/daemon/qemu-control.ts';
+import { processesOfGroup } from '../../../src/peers/process-group.ts';
+import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
+import { findCloudKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
+import { QemuMigrationError, QmpConnectionError } from '../../../src/peers/qemu/errors.ts';
+import { BALLOON_PATH, QemuGuest, type QemuGuestOptions } from '../../../src/peers/qemu/guest.ts';
+import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
+import { GuestBootError, GuestEndedError } from '../../../src/peers/uml/errors.ts';
+import { checksummedFiles, verifyFiles } from '../../../src/peers/uml/workloads.ts';
+import { openDescriptorCount } from '../../../src/sys/fd.ts';
+import { describePeer } from '../../support/peers.ts';
+import { cleanUp, until } from './peer.ts';
+
+const MIB = 2 ** 20;
+const SMALL = { memoryBytes: 256 * MIB };
+
+async function missing(): Promise<MissingPeerError | undefined> {
+  const programs = missingPrograms('qemu-system-x86_64', 'busybox');
+  if (programs !== undefined) return programs;
+  try {
+    await findCloudKernel();
+    return undefined;
+  } catch (error) {
+    if (error instanceof MissingPeerError) return error;
+    throw error;
+  }
+}
+
+describePeer('a Linux guest of QEMU', await missing(), () => {
+  const finally_ = cleanUp();
+
+  async function boot(options: Partial<QemuGuestOptions> = {}): Promise<QemuGuest> {
+    const guest = await QemuGuest.boot({ ...SMALL, ...options });
+    finally_(() => guest.kill());
+    return guest;
+  }
+
+  describe('that runs', () => {
+    let guest: QemuGuest;
+    let control: QemuControl;
+
+    beforeAll(async () => {
+      guest = await QemuGuest.boot(SMALL);
+      control = new QemuControl([{ name: 'vm', qmpPath: guest.qemu.qmpPath }]);
+    });
+    afterAll(async () => {
+      control.close();
+      await guest.shutdown();
+    });
+
+    it('takes commands, however long they and their output are', async () => {
+      expect((await guest.check('uname -r')).trim()).toBe(guest.kernelVersion);
+      expect(await guest.run('echo out; echo err >&2; exit 3')).toMatchObject({
+        exitCode: 3,
+        output: 'out\nerr\n',
+      });
+      const numbers = Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join('');
+      expect(await guest.check('seq 20000')).toBe(numbers);
+      const slow = Array.from({ length: 20 }, (_, index) =>
+        guest.check(`sleep 0.0${index % 10}; echo ${index}`),
+      );
+      expect(await Promise.all(slow)).toEqual(slow.map((_, index) => `${index}\n`));
+    });
+
+    it('gives memory to its balloon and takes it back, and QEMU tells of both', async () => {
+      const told: number[] = [];
+      const leave = commands.onQemuEvent(guest.qmp, 'BALLOON_CHANGE', ({ actual }) => told.push(actual));
+      const before = await guest.meminfo();
+      const left = guest.memoryBytes - 100 * MIB;
+      await commands.setBalloon(guest.qmp, left);
+      await until(async () => (await commands.queryBalloon(guest.qmp)) === left);
+      const less = before.MemTotal - (await guest.meminfo()).MemTotal;
+      expect(less).toBe(100 * MIB);
+      await commands.setBalloon(guest.qmp, guest.memoryBytes);
+      await until(async () => (await commands.queryBalloon(guest.qmp)) === guest.memoryBytes);
+      await until(() => told.includes(guest.memoryBytes));
+      leave();
+      expect((await guest.meminfo()).MemTotal).toBe(before.MemTotal);
+    });
+
+    it('is under the same control as a guest of ours', async () => {
+      const events: GuestEvent[] = [];
+      const leave = control.subscribe(event => events.push(event));
+      expect(await control.guest('vm')).toMatchObject({
+        connected: true,
+        profile: 'virtio',
+        memoryBytes: guest.memoryBytes,
+        actualBytes: 0,
+      });
+      expect((await control.guest('vm')).features).toContain('stats-vq');
+      await control.setTarget('vm', 64 * MIB);
+      await until(async () => (await control.guest('vm')).actualBytes === 64 * MIB);
+      await until(() => events.some(({ type }) => type === 'target-reached'));
+      await control.setTarget('vm', 0);
+      await until(async () => (await control.guest('vm')).actualBytes === 0);
+      leave();
+    });
+
+    it('tells its statistics, fresh ones when they are asked for', async () => {
+      const { statistics, ageMs } = await control.statistics('vm', { freshMs: 2000 });
+      expect(ageMs).toBeLessThan(5000);
+      const { MemTotal } = await guest.meminfo();
+      expect(statistics.totalBytes).toBe(MemTotal);
+      expect(statistics.freeBytes).toBeGreaterThan(0);
+      expect(statistics.oomKills).toBeNull();
+      expect(await commands.guestStatsInterval(guest.qmp, BALLOON_PATH)).toBe(0);
+    });
+
+    it('gives no statistics while it is stopped', async () => {
+      await commands.stop(guest.qmp);
+      const attempt = control.statistics('vm', { freshMs: 0, timeoutMs: 100 });
+      await expect(attempt).rejects.toBeInstanceOf(GuestStateError);
+      await commands.cont(guest.qmp);
+    });
+  });
+
+  describe('that moves', () => {
+    it('arrives with its memory, its commands and its balloon', async () => {
+      const guest = await boot();
+      await checksummedFiles(guest, 32 * MIB);
+      const left = guest.memoryBytes - 64 * MIB;
+      await commands.setBalloon(guest.qmp, left);
+      await until(async () => (await commands.queryBalloon(guest.qmp)) === left);
+      const source = guest.qemu;
+      const under = guest.check('sleep 2; echo here');
+      const progress: string[] = [];
+      const summary = await guest.migrate({ onProgress: ({ status }) => progress.push(status) });
+      expect(guest.qemu).not.toBe(source);
+      expect(source.ended).toBe(true);
+      expect(await under).toBe('here\n');
+      await verifyFiles(guest);
+      expect(await commands.queryBalloon(guest.qmp)).toBe(left);
+      expect(progress.at(-1)).toBe('completed');
+      expect(summary.transferredBytes).toBeGreaterThan(32 * MIB);
+      expect(summary.transferredBytes).toBeLessThan(guest.memoryBytes);
+      expect(summary.rounds).toBeGreaterThan(1);
+    });
+
+    it('moves again, over several connections', async () => {
+      const guest = await boot();
+      await guest.migrate({ connections: 2 });
+      const summary = await guest.migrate({ connections: 3 });
+      expect(summary.sentPages).toBeGreaterThan(0);
+      expect(await guest.check('echo alive')).toBe('alive\n');
+    });
+
+    it('transfers less when its balloon hints what is free', async () => {
+      const moved: number[] = [];
+      for (const freePageHints of [false, true]) {
+        const guest = await boot({ freePageHints });
+        await guest.check('dd if=/dev/urandom of=/mem/used bs=1M count=96 && rm /mem/used');
+        await checksummedFiles(guest, 16 * MIB);
+        moved.push((await guest.migrate()).transferredBytes);
+        await verifyFiles(guest);
+        await guest.kill();
+      }
+      // Free blocks below the size that Linux hints are sent all the same.
+      expect(moved[1]).toBeLessThan(moved[0] - 64 * MIB);
+    });
+
+    it('stays where it is when nobody takes it, and when it is called back', async () => {
+      const guest = await boot();
+      const { qemu } = guest;
+      const giveUp = new AbortController();
+      const slow = { bandwidthBytesPerSecond: MIB, signal: giveUp.signal };
+      const attempt = guest.migrate({
+        ...slow,
+        onProgress: ({ status }) => status === 'active' && giveUp.abort(),
+      });
+      await expect(attempt).rejects.toBeInstanceOf(QemuMigrationError);
+      expect(guest.qemu).toBe(qemu);
+      expect(await guest.check('echo alive')).toBe('alive\n');
+    });
+
+    it('fails with words when its QEMU is killed on the way', async () => {
+      const guest = await boot();
+      const attempt = guest.migrate({
+        bandwidthBytesPerSecond: MIB,
+        onProgress: ({ status }) => status === 'active' && void guest.kill(),
+      });
+      await expect(attempt).rejects.toBeInstanceOf(QmpConnectionError);
+      await expect(guest.run('true')).rejects.toBeInstanceOf(GuestEndedError);
+    });
+  });
+
+  it('leaves nothing behind when it is shut down', async () => {
+    const descriptors = openDescriptorCount();
+    const guest = await boot({ sharedMemory: true });
+    const { qemu } = guest;
+    await guest.shutdown();
+    expect(await qemu.exited).toEqual({ code: 0, signal: null });
+    expect(existsSync(qemu.directory)).toBe(false);
+    expect(processesOfGroup(qemu.pid)).toEqual([]);
+    expect(openDescriptorCount()).toBe(descriptors);
+  });
+
+  it('tells of its kernel’s panic', async () => {
+    const guest = await boot();
+    const attempt = guest.run('echo c >/proc/sysrq-trigger; sleep 60');
+    await expect(attempt).rejects.toThrow(/the guest panicked: Kernel panic/);
+  });
+
+  it('says why it did not boot', async () => {
+    await expect(boot({ memoryBytes: 100 * MIB })).rejects.toBeInstanceOf(GuestBootError);
+    await expect(boot({ kernelArguments: ['rdinit=/nowhere'] })).rejects.toThrow(
+      /did not boot: the guest panicked/,
+    );
+  });
+});
