@@ -5,6 +5,7 @@
  */
 import type { DiscardMode } from '../device/inflation.ts';
 import { AerostatError } from '../sys/error.ts';
+import type { MapOptions, MemoryMap } from './memory-map.ts';
 
 export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 
@@ -134,6 +135,27 @@ export interface DaemonStatus {
   readonly gcPauseMaxMs: number;
 }
 
+/** Share of time in which programs waited for memory (pressure stall information). */
+export interface HostPressure {
+  /** Some program waited, over the last 10 and 60 seconds. */
+  readonly some10Percent: number;
+  readonly some60Percent: number;
+  /** All programs that could have run waited. */
+  readonly full10Percent: number;
+  readonly full60Percent: number;
+}
+
+export interface HostStatus {
+  readonly totalBytes: number | null;
+  /** What programs can still get without swapping. */
+  readonly availableBytes: number | null;
+  /** Memory in shared files, where guests' memory is. */
+  readonly sharedBytes: number | null;
+  readonly swapTotalBytes: number | null;
+  readonly swapFreeBytes: number | null;
+  readonly pressure: HostPressure | null;
+}
+
 export type GuestEventType =
   | 'connected'
   | 'disconnected'
@@ -173,6 +195,7 @@ export class GuestStateError extends AerostatError {
 
 export interface Control {
   daemon(): Promise<DaemonStatus>;
+  host(): Promise<HostStatus>;
   guests(): Promise<readonly GuestStatus[]>;
   /** @throws UnknownGuestError */
   guest(name: string): Promise<GuestStatus>;
@@ -187,6 +210,13 @@ export interface Control {
    * @throws GuestStateError when the guest has no statistics queue, or did not answer in time
    */
   statistics(name: string, options?: { freshMs?: number; timeoutMs?: number }): Promise<StatisticsSample>;
+  /** The newest statistics of every guest by name, without asking any. */
+  samples(): Promise<Readonly<Record<string, StatisticsSample>>>;
+  /**
+   * What is where in the guest's memory. Nobody waits for the guest.
+   * @throws GuestStateError when the guest is not connected
+   */
+  map(name: string, options?: MapOptions): Promise<MemoryMap>;
   /** @throws GuestStateError when hints were not negotiated */
   hint(name: string, action: HintAction): Promise<HintStatus>;
   /** Calls `listener` for every event until the returned function is called. */

@@ -12,6 +12,8 @@ import { UnknownGuestError } from './control.ts';
 import { DataThread } from './data-thread.ts';
 import { type DiscardThreadData, stopDiscarding } from './discard-link.ts';
 import { openGuestSocket } from './guest-socket.ts';
+import { readHost } from './host.ts';
+import { MapSurvey } from './map-survey.ts';
 import { offer } from './offer.ts';
 import type { Daemon, DaemonOptions, GuestOptions } from './options.ts';
 import { workerUrl } from './worker-url.ts';
@@ -36,6 +38,7 @@ class RunningDaemon implements Daemon {
   readonly #threads: DataThread[] = [];
   /** Which thread serves which guest. */
   readonly #homes = new Map<string, DataThread>();
+  readonly #surveys = new Map<string, MapSurvey>();
   readonly #listeners = new Set<(event: GuestEvent) => void>();
   readonly #sockets: string[] = [];
   #discarding: Discarding | undefined;
@@ -109,9 +112,16 @@ class RunningDaemon implements Daemon {
     return thread;
   }
 
+  #survey(name: string): MapSurvey {
+    const survey = this.#surveys.get(name) ?? new MapSurvey();
+    this.#surveys.set(name, survey);
+    return survey;
+  }
+
   #makeControl(): Control {
     return {
       daemon: () => this.#status(),
+      host: () => readHost(),
       guests: async () => {
         const lists = await Promise.all(this.#threads.map(thread => thread.ask('guests', null)));
         const byName = new Map(lists.flat().map(guest => [guest.name, guest]));
@@ -129,6 +139,14 @@ class RunningDaemon implements Daemon {
           freshMs: freshMs ?? null,
           timeoutMs: timeoutMs ?? STATISTICS_TIMEOUT_MS,
         }),
+      samples: async () => {
+        const samples = await Promise.all(this.#threads.map(thread => thread.ask('samples', null)));
+        return Object.assign({}, ...samples);
+      },
+      map: async (name, options = {}) => {
+        const sources = await this.#home(name).ask('mapSources', { name });
+        return this.#survey(name).draw(name, sources, options);
+      },
       hint: async (name, action) => this.#home(name).ask('hint', { name, action }),
       subscribe: listener => {
         this.#listeners.add(listener);

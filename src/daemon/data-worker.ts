@@ -74,6 +74,8 @@ const answers: Answers = {
     return guest.status();
   },
   statistics: ({ name, freshMs, timeoutMs }) => find(name).statistics(freshMs, timeoutMs),
+  samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.sample()])),
+  mapSources: ({ name }) => find(name).mapSources(),
   hint: ({ name, action }) => find(name).hint(action),
   thread: () => ({ gcPauseMaxMs }),
   close: () => {

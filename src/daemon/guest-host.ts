@@ -32,6 +32,7 @@ import type {
 import { GuestStateError } from './control.ts';
 import type { DiscardLink } from './discard-link.ts';
 import { LogLimiter } from './log-limiter.ts';
+import { type MapSources, mapSources } from './map-sources.ts';
 import { offer } from './offer.ts';
 import type { GuestOptions, LogLevel } from './options.ts';
 import { TargetClock } from './target-clock.ts';
@@ -334,7 +335,7 @@ export class GuestHost implements VhostUserBackend {
 
   /** Resolves with a sample that is at most `freshMs` old; with any, if that is null. */
   statistics(freshMs: number | null, timeoutMs: number): Promise<StatisticsSample> {
-    const newest = this.#sample();
+    const newest = this.sample();
     if (freshMs === null) return Promise.resolve(newest);
     if (newest.ageMs !== null && newest.ageMs <= freshMs) return Promise.resolve(newest);
     if (!this.device.statistics.running) {
@@ -357,13 +358,14 @@ export class GuestHost implements VhostUserBackend {
     });
   }
 
-  #sample(): StatisticsSample {
+  /** The newest statistics. */
+  sample(): StatisticsSample {
     const { sample, sampledMs } = this.device.statistics;
     return { statistics: sample, ageMs: sampledMs === null ? null : monotonicMs() - sampledMs };
   }
 
   #statisticsArrived(): void {
-    const sample = this.#sample();
+    const sample = this.sample();
     for (const waiter of this.#waiters) {
       waiter.timer.cancel();
       waiter.resolve(sample);
@@ -434,6 +436,10 @@ export class GuestHost implements VhostUserBackend {
       hint: this.hintStatus(),
       lastError: this.#lastError,
     };
+  }
+
+  mapSources(): MapSources {
+    return mapSources(this.#session?.memory.regions ?? [], this.device.accounts.all, this.unusedPages);
   }
 
   #counters(): GuestCounters {

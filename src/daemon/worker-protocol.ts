@@ -11,6 +11,7 @@ import type {
   HintStatus,
   StatisticsSample,
 } from './control.ts';
+import type { MapSources } from './map-sources.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
 
 /** What a data-plane thread starts with. */
@@ -39,6 +40,9 @@ export interface DataThreadRequests {
     args: { name: string; freshMs: number | null; timeoutMs: number };
     result: StatisticsSample;
   };
+  samples: { args: null; result: Readonly<Record<string, StatisticsSample>> };
+  /** Whoever asks closes the descriptors in the answer. */
+  mapSources: { args: { name: string }; result: MapSources };
   hint: { args: { name: string; action: HintAction }; result: HintStatus };
   thread: { args: null; result: { gcPauseMaxMs: number } };
   /** Drains, stops rings, closes sockets, and ends the thread. */

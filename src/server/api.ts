@@ -2,12 +2,14 @@
  * The HTTP API over a {@link Control}: routes, their validation and their document, all from the schemas.
  * It knows nothing of sockets (that is listen.ts) and nothing of devices.
  */
+import { createHash } from 'node:crypto';
 import { createRoute, OpenAPIHono, z } from '@hono/zod-openapi';
 import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
 import type { Control } from '../daemon/control.ts';
+import type { MemoryMap } from '../daemon/memory-map.ts';
 import { type AccessRules, access } from './access.ts';
 import { EventLog } from './event-log.ts';
 import { eventStream } from './event-stream.ts';
@@ -22,7 +24,11 @@ import {
   GuestStatusSchema,
   HintRequestSchema,
   HintStatusSchema,
+  HostStatusSchema,
+  MapQuerySchema,
+  MemoryMapSchema,
   ProblemSchema,
+  SampleListSchema,
   STATISTICS_TIMEOUT_MS_MAX,
   StatisticsQuerySchema,
   StatisticsSampleSchema,
@@ -90,6 +96,14 @@ const getDaemon = createRoute({
   responses: { 200: json(DaemonStatusSchema, 'How the daemon is.'), ...refusals },
 });
 
+const getHost = createRoute({
+  method: 'get',
+  path: '/v1/host',
+  operationId: 'getHost',
+  summary: 'The host’s memory',
+  responses: { 200: json(HostStatusSchema, 'How the host is.'), ...refusals },
+});
+
 const listGuests = createRoute({
   method: 'get',
   path: '/v1/guests',
@@ -123,6 +137,27 @@ const getStatistics = createRoute({
   summary: 'What the guest says of its memory',
   request: { params: GuestParamsSchema, query: StatisticsQuerySchema },
   responses: { 200: json(StatisticsSampleSchema, 'The newest sample.'), ...toGuest },
+});
+
+const listStatistics = createRoute({
+  method: 'get',
+  path: '/v1/statistics',
+  operationId: 'listStatistics',
+  summary: 'What all guests say of their memory',
+  responses: { 200: json(SampleListSchema, 'The newest sample of every guest.'), ...refusals },
+});
+
+const getMap = createRoute({
+  method: 'get',
+  path: '/v1/guests/{name}/map',
+  operationId: 'getMap',
+  summary: 'What is where in the guest’s memory',
+  request: { params: GuestParamsSchema, query: MapQuerySchema },
+  responses: {
+    200: json(MemoryMapSchema, 'The map; its ETag stays the same while only the age changes.'),
+    304: { description: 'Nothing changed since the map with the ETag in If-None-Match.' },
+    ...toGuest,
+  },
 });
 
 const getHint = createRoute({
@@ -208,6 +243,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
   );
 
   app.openapi(getDaemon, async context => context.json(await control.daemon(), 200));
+  app.openapi(getHost, async context => context.json(await control.host(), 200));
   app.openapi(listGuests, async context => context.json({ guests: await control.guests() }, 200));
   app.openapi(getGuest, async context =>
     context.json(await control.guest(context.req.valid('param').name), 200),
@@ -225,6 +261,19 @@ export function createApi(control: Control, options: ApiOptions): Api {
     const { fresh_ms: freshMs, timeout_ms: timeoutMs = STATISTICS_TIMEOUT_MS } = context.req.valid('query');
     const wanted = freshMs === undefined ? undefined : { freshMs, timeoutMs };
     return context.json(await control.statistics(context.req.valid('param').name, wanted), 200);
+  });
+  app.openapi(listStatistics, async context => context.json({ samples: await control.samples() }, 200));
+  app.openapi(getMap, async context => {
+    const { from, bytes, cells } = context.req.valid('query');
+    const map = await control.map(context.req.valid('param').name, {
+      ...(from === undefined ? {} : { fromBytes: from }),
+      ...(bytes === undefined ? {} : { bytes }),
+      ...(cells === undefined ? {} : { cells }),
+    });
+    const tag = mapTag(map);
+    context.header('ETag', tag);
+    if (context.req.header('if-none-match') === tag) return context.body(null, 304);
+    return context.json(map, 200);
   });
   app.openapi(getHint, async context =>
     context.json((await control.guest(context.req.valid('param').name)).hint, 200),
@@ -250,6 +299,11 @@ export function createApi(control: Control, options: ApiOptions): Api {
       events.wake();
     },
   };
+}
+
+/** Weak (RFC 9110, 8.8.1): maps that differ in nothing but their age are as good as each other. */
+function mapTag({ residentAgeMs: _, ...map }: MemoryMap): string {
+  return `W/"${createHash('sha256').update(JSON.stringify(map)).digest('base64url').slice(0, 16)}"`;
 }
 
 function openApiDocument(app: OpenAPIHono, version: string) {

@@ -17,8 +17,10 @@ import type {
   GuestStatus,
   HintAction,
   HintStatus,
+  HostStatus,
   StatisticsSample,
 } from '../daemon/control.ts';
+import type { MapOptions, MemoryMap } from '../daemon/memory-map.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { EventParser } from './event-parser.ts';
@@ -64,6 +66,10 @@ export class RemoteControl implements Control {
     return this.#call('GET', '/v1/daemon');
   }
 
+  host(): Promise<HostStatus> {
+    return this.#call('GET', '/v1/host');
+  }
+
   async guests(): Promise<readonly GuestStatus[]> {
     const { guests } = await this.#call<{ guests: readonly GuestStatus[] }>('GET', '/v1/guests');
     return guests;
@@ -93,6 +99,22 @@ export class RemoteControl implements Control {
     if (freshMs !== undefined) query.set('fresh_ms', String(freshMs));
     if (timeoutMs !== undefined) query.set('timeout_ms', String(timeoutMs));
     return this.#call('GET', `${guestPath(name)}/statistics?${query}`);
+  }
+
+  async samples(): Promise<Readonly<Record<string, StatisticsSample>>> {
+    const { samples } = await this.#call<{ samples: Record<string, StatisticsSample> }>(
+      'GET',
+      '/v1/statistics',
+    );
+    return samples;
+  }
+
+  map(name: string, { fromBytes, bytes, cells }: MapOptions = {}): Promise<MemoryMap> {
+    const query = new URLSearchParams();
+    if (fromBytes !== undefined) query.set('from', String(fromBytes));
+    if (bytes !== undefined) query.set('bytes', String(bytes));
+    if (cells !== undefined) query.set('cells', String(cells));
+    return this.#call('GET', `${guestPath(name)}/map?${query}`);
   }
 
   hint(name: string, action: HintAction): Promise<HintStatus> {

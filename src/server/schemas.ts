@@ -12,9 +12,12 @@ import {
   type GuestStatistics,
   type GuestStatus,
   type HintStatus,
+  type HostPressure,
+  type HostStatus,
   type StatisticsSample,
   type TargetProgress,
 } from '../daemon/control.ts';
+import { MAP_CELLS_MAX, type MapRegion, type MemoryMap } from '../daemon/memory-map.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 
 /**
@@ -177,6 +180,73 @@ export const StatisticsSampleSchema = mirror<StatisticsSample>()(
     .openapi('StatisticsSample'),
 );
 
+export const SampleListSchema = mirror<{ readonly samples: Readonly<Record<string, StatisticsSample>> }>()(
+  z
+    .object({ samples: z.record(z.string(), StatisticsSampleSchema).readonly() })
+    .openapi('SampleList', { description: 'The newest statistics by the name of the guest.' }),
+);
+
+export const HostPressureSchema = mirror<HostPressure>()(
+  z
+    .object({
+      some10Percent: z.number(),
+      some60Percent: z.number(),
+      full10Percent: z.number(),
+      full60Percent: z.number(),
+    })
+    .openapi('HostPressure', {
+      description:
+        'Share of the last 10 and 60 seconds in which some programs, or all that could have run, waited for memory.',
+    }),
+);
+
+export const HostStatusSchema = mirror<HostStatus>()(
+  z
+    .object({
+      totalBytes: unknownable,
+      availableBytes: unknownable,
+      sharedBytes: unknownable,
+      swapTotalBytes: unknownable,
+      swapFreeBytes: unknownable,
+      pressure: HostPressureSchema.nullable(),
+    })
+    .openapi('HostStatus'),
+);
+
+export const MapRegionSchema = mirror<MapRegion>()(
+  z.object({ guestAddress: count, bytes }).openapi('MapRegion'),
+);
+
+const layersOf = <Value extends z.ZodType>(value: Value) =>
+  z.object({ resident: value, ballooned: value, pending: value, reported: value, hinted: value }).readonly();
+
+export const MemoryMapSchema = mirror<MemoryMap>()(
+  z
+    .object({
+      memoryBytes: bytes,
+      fromBytes: bytes,
+      bytes,
+      cellBytes: bytes.openapi({
+        description: 'Bytes of memory in a cell: a power of two, a page at least.',
+      }),
+      regions: z.array(MapRegionSchema).readonly(),
+      totals: layersOf(unknownable),
+      layers: layersOf(
+        z.string().nullable().openapi({
+          description:
+            'In base64, pairs of a share (0 none of the cell, 255 all of it) and the length of its run (LEB128).',
+        }),
+      ),
+      residentAgeMs: milliseconds.nullable().openapi({
+        description: 'Age of the oldest part of the resident layer; null when nobody has looked everywhere.',
+      }),
+    })
+    .openapi('MemoryMap', {
+      description:
+        'Guest memory in cells. Addresses count through the regions in rising order, as if there were no gaps.',
+    }),
+);
+
 export const DaemonStatusSchema = mirror<DaemonStatus>()(
   z
     .object({
@@ -266,6 +336,22 @@ export const StatisticsQuerySchema = z.object({
     'Ask the guest for a new sample unless the newest is no older than this. Left out: the newest, whatever its age.',
   ),
   timeout_ms: milliQuery(STATISTICS_TIMEOUT_MS_MAX, 'Longest wait for the guest’s answer.'),
+});
+
+/** Digits only, as in {@link milliQuery}; any size that a number holds exactly. */
+const countQuery = (min: number, max: number, description: string) =>
+  z
+    .string()
+    .regex(/^\d{1,16}$/, 'must be a whole number')
+    .transform(Number)
+    .pipe(z.number().min(min).max(max))
+    .optional()
+    .openapi({ type: 'integer', minimum: min, maximum: max, description });
+
+export const MapQuerySchema = z.object({
+  from: countQuery(0, Number.MAX_SAFE_INTEGER, 'Where to begin, in bytes; rounded down to whole cells.'),
+  bytes: countQuery(1, Number.MAX_SAFE_INTEGER, 'How much to cover; all from there when left out.'),
+  cells: countQuery(1, MAP_CELLS_MAX, 'Cells at most; they are as small as that allows.'),
 });
 
 export const EventsQuerySchema = z.object({

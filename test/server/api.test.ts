@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type ApiOptions, BODY_BYTES_MAX, createApi } from '../../src/server/api.ts';
-import { GuestListSchema, GuestStatusSchema } from '../../src/server/schemas.ts';
+import { GuestListSchema, GuestStatusSchema, MemoryMapSchema } from '../../src/server/schemas.ts';
 import { FakeControl, GIB, guestStatus } from './fake-control.ts';
 
 function api(
@@ -93,6 +93,54 @@ describe('reading', () => {
     );
   });
 
+  test('the host says how it is', async () => {
+    expect(await (await api().get('/v1/host')).json()).toMatchObject({
+      totalBytes: 64 * GIB,
+      pressure: { some10Percent: 0.5 },
+    });
+  });
+
+  test('statistics of all guests come by name', async () => {
+    const { samples } = await jsonOf(await api().get('/v1/statistics'));
+    expect(Object.keys(samples)).toEqual(['vm1', 'vm2']);
+    expect(samples.vm1).toMatchObject({ ageMs: 1500, statistics: { freeBytes: 3 * GIB } });
+  });
+
+  test('a map passes on what part of memory, and in how many cells', async () => {
+    const { get, control } = api();
+    expect(MemoryMapSchema.strict().parse(await jsonOf(await get('/v1/guests/vm1/map')))).toEqual(
+      control.memoryMap,
+    );
+    await get('/v1/guests/vm1/map?from=4096&bytes=8192&cells=2');
+    expect(control.calls).toEqual([
+      ['map', 'vm1', {}],
+      ['map', 'vm1', { fromBytes: 4096, bytes: 8192, cells: 2 }],
+    ]);
+  });
+
+  test.each(['cells=0', 'cells=4097', 'cells=x', 'bytes=0', 'from=-1', 'from=1e3', 'from=9007199254740992'])(
+    'a map with %s is refused',
+    async query => {
+      await expectProblem(await api().get(`/v1/guests/vm1/map?${query}`), 400, 'AEROSTAT_BAD_REQUEST');
+    },
+  );
+
+  test('a map that did not change but for its age is not sent again', async () => {
+    const { send, get, control } = api();
+    const tag = (await get('/v1/guests/vm1/map')).headers.get('etag') ?? '';
+    control.memoryMap = { ...control.memoryMap, residentAgeMs: 1 };
+    const same = await send('GET', '/v1/guests/vm1/map', undefined, { 'If-None-Match': tag });
+    expect([same.status, await same.text()]).toEqual([304, '']);
+    control.memoryMap = { ...control.memoryMap, totals: { ...control.memoryMap.totals, pending: 4096 } };
+    expect((await send('GET', '/v1/guests/vm1/map', undefined, { 'If-None-Match': tag })).status).toBe(200);
+  });
+
+  test('a map of a guest that is not connected is a conflict', async () => {
+    const { get, control } = api();
+    control.change('vm1', { connected: false });
+    await expectProblem(await get('/v1/guests/vm1/map'), 409, 'AEROSTAT_GUEST_STATE');
+  });
+
   test('the hint session is part of the guest', async () => {
     expect(await (await api().get('/v1/guests/vm1/hint')).json()).toMatchObject({ state: 'idle' });
   });
@@ -167,6 +215,7 @@ describe('refusals', () => {
     ['GET', '/v1/guests/vm9'],
     ['GET', '/v1/guests/vm9/statistics'],
     ['GET', '/v1/guests/vm9/hint'],
+    ['GET', '/v1/guests/vm9/map'],
     ['PATCH', '/v1/guests/vm9'],
     ['POST', '/v1/guests/vm9/hint'],
   ])('%s %s names a guest that nobody knows', async (method, path) => {
@@ -223,9 +272,12 @@ describe('the document', () => {
     expect(document.openapi).toBe('3.1.0');
     expect(Object.keys(document.paths)).toEqual([
       '/v1/daemon',
+      '/v1/host',
       '/v1/guests',
       '/v1/guests/{name}',
       '/v1/guests/{name}/statistics',
+      '/v1/statistics',
+      '/v1/guests/{name}/map',
       '/v1/guests/{name}/hint',
       '/v1/events',
       '/metrics',

@@ -11,9 +11,11 @@ import {
   type GuestStatistics,
   type GuestStatus,
   type HintStatus,
+  type HostStatus,
   type StatisticsSample,
   UnknownGuestError,
 } from '../../src/daemon/control.ts';
+import { encodeShares, type MapOptions, type MemoryMap } from '../../src/daemon/memory-map.ts';
 
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
@@ -89,6 +91,33 @@ const STATISTICS: GuestStatistics = {
   directReclaimedPages: null,
 };
 
+const HOST: HostStatus = {
+  totalBytes: 64 * GIB,
+  availableBytes: 40 * GIB,
+  sharedBytes: 12 * GIB,
+  swapTotalBytes: 0,
+  swapFreeBytes: 0,
+  pressure: { some10Percent: 0.5, some60Percent: 0.25, full10Percent: 0, full60Percent: 0 },
+};
+
+/** A map of four cells, the first half resident and the last ballooned. */
+const MAP: MemoryMap = {
+  memoryBytes: 4 * GIB,
+  fromBytes: 0,
+  bytes: 4 * GIB,
+  cellBytes: GIB,
+  regions: [{ guestAddress: 0, bytes: 4 * GIB }],
+  totals: { resident: 2 * GIB, ballooned: GIB, pending: 0, reported: 0, hinted: null },
+  layers: {
+    resident: encodeShares(Uint8Array.of(255, 255, 0, 0)),
+    ballooned: encodeShares(Uint8Array.of(0, 0, 0, 255)),
+    pending: encodeShares(new Uint8Array(4)),
+    reported: encodeShares(new Uint8Array(4)),
+    hinted: null,
+  },
+  residentAgeMs: 100,
+};
+
 export class FakeControl implements Control {
   readonly known: Map<string, GuestStatus>;
   readonly calls: [name: string, ...rest: unknown[]][] = [];
@@ -99,6 +128,8 @@ export class FakeControl implements Control {
   stall: Promise<void> | undefined;
   /** Null for a guest that has no statistics queue. */
   sample: StatisticsSample | null = { statistics: STATISTICS, ageMs: 1500 };
+  hostStatus: HostStatus = HOST;
+  memoryMap: MemoryMap = MAP;
   /** What a guest does with a new target; at once at it unless a test says otherwise. */
   follow = (guest: GuestStatus): GuestStatus => ({
     ...guest,
@@ -173,6 +204,26 @@ export class FakeControl implements Control {
     this.calls.push(['statistics', name, options]);
     if (this.sample === null) throw new GuestStateError(`${name} has no statistics queue`);
     return options?.freshMs === undefined ? this.sample : { ...this.sample, ageMs: 2 };
+  }
+
+  async host(): Promise<HostStatus> {
+    await this.#gate();
+    return this.hostStatus;
+  }
+
+  async samples(): Promise<Record<string, StatisticsSample>> {
+    await this.#gate();
+    const { sample } = this;
+    return Object.fromEntries(
+      [...this.known.keys()].flatMap(name => (sample === null ? [] : [[name, sample]])),
+    );
+  }
+
+  async map(name: string, options: MapOptions = {}): Promise<MemoryMap> {
+    await this.#gate();
+    if (!this.#find(name).connected) throw new GuestStateError(`${name} has no memory to map`);
+    this.calls.push(['map', name, options]);
+    return this.memoryMap;
   }
 
   async hint(name: string, action: 'start' | 'stop' | 'done'): Promise<HintStatus> {

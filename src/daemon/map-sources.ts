@@ -1,0 +1,74 @@
+/**
+ * What a data-plane thread hands out for a map of a guest's memory: the bitmaps themselves, which are shared memory,
+ * and a descriptor of each region's file. The thread counts nothing and waits for nothing, so a map that somebody
+ * looks at costs the guest no more than this message.
+ */
+import type { PageAccount } from '../device/page-account.ts';
+import { FileBacking } from '../memory/backing.ts';
+import type { MemoryRegion } from '../memory/guest-memory.ts';
+import type { PageSet } from '../memory/page-set.ts';
+import { AerostatError } from '../sys/error.ts';
+
+export interface RegionSource {
+  /** The file and where in it the region lies: what stays the same from one map to the next. */
+  readonly identity: string;
+  readonly guestAddress: number;
+  readonly bytes: number;
+  /** 4 KiB pages in a unit of {@link pending}. */
+  readonly unitPages: number;
+  readonly ballooned: Int32Array;
+  readonly reported: Int32Array;
+  readonly pending: SharedArrayBuffer;
+  /**
+   * Its file, opened for whoever gets this message, who closes it; null where the file does not tell what of it
+   * the host holds.
+   */
+  readonly file: { readonly fd: number; readonly fileOffset: number } | null;
+}
+
+export interface MapSources {
+  /** In rising order of guest address. */
+  readonly regions: readonly RegionSource[];
+  /** Bitmaps of {@link CHUNK_PAGES} pages each by number. */
+  readonly hinted: ReadonlyMap<number, Int32Array>;
+}
+
+export function mapSources(
+  regions: readonly MemoryRegion[],
+  accounts: readonly PageAccount[],
+  hinted: PageSet,
+): MapSources {
+  return {
+    regions: regions.flatMap(region => {
+      const account = accounts.find(one => one.region === region);
+      return account === undefined ? [] : [regionSource(account)];
+    }),
+    hinted: new Map([...hinted.chunks].map(([number, { words }]) => [number, words])),
+  };
+}
+
+function regionSource({ region, ballooned, reported, pending, unitPages }: PageAccount): RegionSource {
+  const { backing } = region;
+  const file = backing instanceof FileBacking ? `${backing.identity}+${backing.fileOffset}` : '';
+  return {
+    identity: `${file}@${region.guestAddress}+${region.size}`,
+    guestAddress: region.guestAddress,
+    bytes: region.size,
+    unitPages,
+    ballooned: ballooned.words,
+    reported: reported.words,
+    pending: pending.shared,
+    file: openFile(region),
+  };
+}
+
+function openFile({ backing }: MemoryRegion): RegionSource['file'] {
+  // A file of hugetlbfs calls all of itself data, holes included.
+  if (!(backing instanceof FileBacking) || backing.kind !== 'shmem') return null;
+  try {
+    return { fd: backing.fd.reopen().release(), fileOffset: backing.fileOffset };
+  } catch (error) {
+    if (error instanceof AerostatError) return null;
+    throw error;
+  }
+}
