@@ -43,7 +43,7 @@ export interface GuestCounters {
   readonly badBuffers: number;
   /** Pages in lists that are no memory of the guest's. */
   readonly badPages: number;
-  /** Requests of the front-end that were refused. */
+  /** Requests of the front-end that were refused, or said what cannot be. */
   readonly badRequests: number;
   /** Rings stopped because their indices were nonsense. */
   readonly brokenRings: number;

@@ -271,14 +271,25 @@ export class GuestHost implements VhostUserBackend {
       badInput: reason => this.#problem('bad-input', reason),
       discardFailed: error => this.#problem('discard', `memory could not be given back: ${error.message}`),
       ringBroken: (index, error) => this.#session?.breakRing(index, error),
-      actualChanged: pages => {
-        this.#clock.actual(pages);
-        this.#world.emit(this.name, 'actual', { actualBytes: pages * PAGE_SIZE });
-      },
+      actualChanged: pages => this.#actualChanged(pages),
       statisticsArrived: () => this.#statisticsArrived(),
       hintChanged: () => this.#world.emit(this.name, 'hint', { state: this.hintStatus().state }),
       requestAnswered: () => this.#world.emit(this.name, 'hint', { state: 'answered' }),
     };
+  }
+
+  /** What the guest says of its balloon is shown, not trusted: it may even be impossible. */
+  #actualChanged(pages: number): void {
+    const memoryPages = (this.#session?.memory.size ?? 0) / PAGE_SIZE;
+    if (pages > memoryPages) {
+      this.#badRequests++;
+      this.#problem(
+        'actual',
+        `the guest says that its balloon holds ${pages} pages; its memory has ${memoryPages}`,
+      );
+    }
+    this.#clock.actual(pages);
+    this.#world.emit(this.name, 'actual', { actualBytes: pages * PAGE_SIZE });
   }
 
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {

@@ -71,7 +71,7 @@ export const GuestCountersSchema = mirror<GuestCounters>()(
       kicks: count.openapi({ description: 'Kicks received from the guest.' }),
       badBuffers: count.openapi({ description: 'Buffers refused as nonsense and returned with length 0.' }),
       badPages: count.openapi({ description: 'Listed pages that are no memory of the guest.' }),
-      badRequests: count.openapi({ description: 'Requests of the front-end that were refused.' }),
+      badRequests: count.openapi({ description: 'Requests of the front-end that were refused, or said what cannot be.' }),
       brokenRings: count.openapi({ description: 'Rings stopped because their indices were nonsense.' }),
       resets: count,
       connections: count,
