@@ -10,6 +10,8 @@ export class DeviceCounters {
   hintBuffers = 0;
   statsBuffers = 0;
   listBytes = 0;
+  /** Milliseconds spent on turning lists into the account's pages; counted only where decoding is timed. */
+  decodeMs = 0;
   pages = 0;
   deflatedPages = 0;
   reportedPages = 0;

@@ -14,9 +14,13 @@ export interface DiscardTotals {
   /** Calls that gave memory back. */
   punches: number;
   failures: number;
-  /** On the clock of the process; 0 when there was none. */
+  /** Time that the calls took together. */
+  ms: number;
+  /** When the last one ended, on the clock of the process; 0 when there was none. */
   lastMs: number;
 }
+
+export const noDiscards = (): DiscardTotals => ({ bytes: 0, punches: 0, failures: 0, ms: 0, lastMs: 0 });
 
 /** Pages that a run costs like, however short it is: as many as have their bits in one word. */
 const RUN_WORK = 32;
@@ -25,7 +29,7 @@ export class PageAccounts {
   readonly #counters: DeviceCounters;
   readonly #accounts: PageAccount[] = [];
   /** Discards of regions that are gone. */
-  readonly #past: DiscardTotals = { bytes: 0, punches: 0, failures: 0, lastMs: 0 };
+  readonly #past = noDiscards();
   #pastKeptPages = 0;
   #last: PageAccount | undefined;
   /** Pages in all regions. */
@@ -70,6 +74,7 @@ export class PageAccounts {
       totals.bytes += pending.discardedUnits * unitPages * PAGE_SIZE;
       totals.punches += pending.discards;
       totals.failures += pending.failures;
+      totals.ms += pending.discardMs;
       totals.lastMs = Math.max(totals.lastMs, pending.lastDiscardMs);
     }
     return totals;
@@ -93,6 +98,7 @@ export class PageAccounts {
     this.#past.bytes += account.pending.discardedUnits * account.unitPages * PAGE_SIZE;
     this.#past.punches += account.pending.discards;
     this.#past.failures += account.pending.failures;
+    this.#past.ms += account.pending.discardMs;
     this.#past.lastMs = Math.max(this.#past.lastMs, account.pending.lastDiscardMs);
     this.#pastKeptPages += account.keptUnits * account.unitPages;
   }

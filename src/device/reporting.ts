@@ -9,12 +9,12 @@ import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { DeviceCounters } from './counters.ts';
 import type { PageAccount } from './page-account.ts';
-import type { DiscardTotals, PageAccounts } from './page-accounts.ts';
+import { noDiscards, type PageAccounts } from './page-accounts.ts';
 
 export class Reporting {
   readonly #accounts: PageAccounts;
   readonly #counters: DeviceCounters;
-  readonly totals: DiscardTotals = { bytes: 0, punches: 0, failures: 0, lastMs: 0 };
+  readonly totals = noDiscards();
   /**
    * Set while the guest counts on its free pages holding something else than zeros (PAGE_POISON with a value
    * that is not 0): discarding would change them (VIRTIO 1.4, 5.5.6.8.1).
@@ -46,12 +46,14 @@ export class Reporting {
     const first = Math.ceil(page / account.unitPages);
     const units = Math.floor((page + count) / account.unitPages) - first;
     if (units <= 0) return;
+    const startedMs = monotonicMs();
     try {
       account.discardUnits(first, units);
       account.reported.set(first * account.unitPages, units * account.unitPages);
       this.totals.bytes += units * account.unitPages * PAGE_SIZE;
       this.totals.punches++;
       this.totals.lastMs = monotonicMs();
+      this.totals.ms += this.totals.lastMs - startedMs;
     } catch (error) {
       if (!(error instanceof AerostatError)) throw error;
       this.totals.failures++;

@@ -35,7 +35,8 @@ const DISCARDED_UNITS = 0;
 const DISCARDS = 1;
 const FAILURES = 2;
 const LAST_DISCARD_MS = 3;
-const TOTALS = 4;
+const DISCARD_MS = 4;
+const TOTALS = 5;
 const SUMMARY_AT = HEADER_WORDS * 4 + TOTALS * 8;
 
 /**
@@ -130,6 +131,11 @@ export class PendingDiscards {
   /** When the last discard ended, on {@link monotonicMs}'s clock; 0 when there was none. */
   get lastDiscardMs(): number {
     return this.#totals[LAST_DISCARD_MS];
+  }
+
+  /** Milliseconds that all discards together took. */
+  get discardMs(): number {
+    return this.#totals[DISCARD_MS];
   }
 
   /** Marks `count` units from `start`; returns how many were not marked before. */
@@ -296,6 +302,7 @@ export class PendingDiscards {
 
   #discardClaimed(discard: DiscardUnits): Error | undefined {
     const totals = this.#totals;
+    const startedMs = monotonicMs();
     let failure: Error | undefined;
     this.#claimed.forEachRun((offset, count) => {
       try {
@@ -308,7 +315,9 @@ export class PendingDiscards {
         failure = error;
       }
     });
-    totals[LAST_DISCARD_MS] = monotonicMs();
+    const endedMs = monotonicMs();
+    totals[DISCARD_MS] += endedMs - startedMs;
+    totals[LAST_DISCARD_MS] = endedMs;
     return failure;
   }
 
