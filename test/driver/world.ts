@@ -4,6 +4,8 @@ import { type ProfileName, profile } from '../../src/balloon/profiles.ts';
 import { BalloonDriver, type BalloonDriverOptions } from '../../src/driver/balloon-driver.ts';
 import { ManualScheduler } from '../../src/driver/scheduler.ts';
 import { GuestKernel, type GuestKernelOptions } from '../../src/guest/kernel.ts';
+import { KIND_ALLOCATED, KIND_MASK, NIL } from '../../src/guest/page-state.ts';
+import type { Process } from '../../src/guest/process.ts';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from '../../src/virtio/features.ts';
@@ -25,13 +27,18 @@ export interface WorldOptions {
   readonly driver?: Partial<Omit<BalloonDriverOptions, 'kernel' | 'transport' | 'scheduler' | 'profile'>>;
 }
 
+/** A process waits so often for memory that is on its way before it gives up. */
+const WAITS_MAX = 100;
+
 export class World {
   readonly memory: GuestMemory;
   readonly kernel: GuestKernel;
   readonly scheduler = new ManualScheduler();
   readonly transport: LoopbackTransport;
   readonly driver: BalloonDriver;
+  /** Free pages before anybody took any. */
   readonly bootPages: number;
+  readonly #processes: Process[] = [];
 
   constructor({ profile: name = 'virtio', sizeMiB = 64, kernel, device, driver }: WorldOptions = {}) {
     const size = sizeMiB * 2 ** 20;
@@ -58,10 +65,21 @@ export class World {
     return this.kernel.allocator.freePages + this.kernel.allocator.perCpuPages;
   }
 
-  /** Lets promises, a deferred device and timers that are due come to rest. */
+  /** Starts the driver and lets everything come to rest. */
+  async start(): Promise<void> {
+    await this.driver.probe();
+    await this.rest();
+  }
+
+  /** Lets promises settle, and nothing else happen. */
+  async promises(): Promise<void> {
+    for (let i = 0; i < 20; i++) await Promise.resolve();
+  }
+
+  /** Lets promises, a deferred device and calls that are due come to rest. */
   async rest(): Promise<void> {
     for (;;) {
-      for (let i = 0; i < 20; i++) await Promise.resolve();
+      await this.promises();
       const served = this.transport.run() > 0;
       const due = this.scheduler.nextDueMs;
       if (due !== undefined && due <= this.scheduler.now()) this.scheduler.runDue();
@@ -75,27 +93,96 @@ export class World {
     await this.rest();
   }
 
+  /** The host changes its target, and all that follows happens. */
   async aim(pages: number): Promise<void> {
     this.device.targetPages = pages;
     await this.rest();
   }
 
+  /** Lets the driver hear of what changed and begin; a deferred device answers so many times, and then leaves it waiting. */
+  async beginning(answers = 1): Promise<void> {
+    for (let answer = 0; answer <= answers; answer++) {
+      this.transport.deliver();
+      await this.promises();
+      if (answer < answers) this.transport.serve();
+    }
+  }
+
+  /** Starts a process that writes so many pages; returns how many there was memory for. */
+  async occupy(command: string, pages: number): Promise<number> {
+    const process = this.kernel.spawn(command);
+    this.#processes.push(process);
+    let waits = 0;
+    for (let index = 0; index < pages && process.state === 'running'; ) {
+      if (process.write(index)) index++;
+      else if (waits++ === WAITS_MAX) return index;
+      else await this.rest();
+    }
+    return process.residentPages - Math.ceil(pages / 512);
+  }
+
+  /** Like {@link occupy}, and then lets go of every other page: what is free is in pieces. */
+  async scatter(command: string, pages: number): Promise<void> {
+    await this.occupy(command, pages);
+    const process = this.#processes[this.#processes.length - 1];
+    for (let index = 0; index < pages; index += 2) process.unmap(index);
+  }
+
+  /** Ends all processes. */
+  exit(): void {
+    for (const process of this.#processes.splice(0)) process.exit();
+    this.kernel.dropCaches();
+    this.kernel.allocator.drainPerCpu();
+  }
+
+  /** Pages that processes use. */
+  *livePages(): Generator<number> {
+    for (const process of this.#processes) {
+      for (let index = 0; index < process.extent; index++) {
+        const pfn = process.frameOf(index);
+        if (pfn !== NIL) yield pfn;
+      }
+    }
+  }
+
   /** Every page is accounted for once, on both sides, and everything that the guest wrote is there. */
   check(): void {
     const { driver, device, kernel } = this;
-    kernel.checkInvariants();
-    kernel.verify();
-    expect(this.transport.complaints).toEqual([]);
-    expect(device.counters.badPages).toBe(0);
+    this.checkSafety();
     let pages = 0;
-    driver.forEachBlock((pfn, order) => {
+    driver.forEachBlock((_, order) => {
       pages += 1 << order;
-      const { ballooned } = device.accounts.all[0];
-      expect(ballooned.countIn(pfn, 1 << order)).toBe(1 << order);
     });
     expect(pages).toBe(driver.actualPages);
     expect(device.accounts.balloonedPages).toBe(driver.actualPages);
     expect(device.actualPages).toBe(driver.actualPages);
     expect(driver.heldPages).toBe(driver.actualPages);
+    const census = kernel.checkInvariants();
+    expect(census.free + census.perCpu + census.allocated + census.isolated).toBe(
+      kernel.allocator.managedPages,
+    );
+  }
+
+  /** What holds at any moment: the guest's bytes are there, and the host has no page that is not the balloon's. */
+  checkSafety(): void {
+    const { kernel, device } = this;
+    kernel.checkInvariants();
+    kernel.verify();
+    expect(kernel.events.poisonFaults).toBe(0);
+    expect(this.transport.complaints).toEqual([]);
+    expect(device.counters.badPages).toBe(0);
+    const { ballooned } = device.accounts.all[0];
+    const { state } = kernel.pages;
+    ballooned.forEachRun((start, count) => {
+      for (let pfn = start; pfn < start + count; ) {
+        if (
+          (state[pfn] & KIND_MASK) !== KIND_ALLOCATED ||
+          kernel.allocator.ownerOf(pfn)?.name !== 'balloon'
+        ) {
+          throw new Error(`page ${pfn} is in the host's account and not the balloon's`);
+        }
+        pfn += 1 << kernel.allocator.orderOf(pfn);
+      }
+    });
   }
 }
