@@ -3,6 +3,7 @@ import { CONFIG } from '../../../src/balloon/config-space.ts';
 import { FREE_PAGE_HINT, PAGE_REPORTING, STATS_VQ } from '../../../src/balloon/features.ts';
 import { PAGE_SIZE } from '../../../src/memory/page.ts';
 import { PciError, QtestError } from '../../../src/peers/qemu/errors.ts';
+import { migrateAway } from '../../../src/peers/qemu/migration.ts';
 import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
 import { QtestMachine, type QtestMachineOptions } from '../../../src/peers/qemu/qtest-machine.ts';
 import { VirtioPciTransport } from '../../../src/peers/qemu/virtio-pci.ts';
@@ -119,6 +120,16 @@ describeWithQemu("QEMU's balloon device, driven by qtest", () => {
       driverReady: true,
       features: ['VIRTIO_BALLOON_F_STATS_VQ', 'VIRTIO_F_VERSION_1'],
     });
+  });
+
+  it('can be migrated, even if to nobody', async () => {
+    const started = await machine({ running: true });
+    touch(started.memory, 32 * MIB, 8 * MIB);
+    const summary = await migrateAway(started.qemu.qmp, { uri: 'exec:cat >/dev/null' });
+    expect(summary.sentPages).toBeGreaterThanOrEqual((8 * MIB) / PAGE_SIZE);
+    expect(summary.transferredBytes).toBeGreaterThan(8 * MIB);
+    const nowhere = migrateAway(started.qemu.qmp, { uri: 'tcp:127.0.0.1:1' });
+    await expect(nowhere).rejects.toThrow(/could not migrate to tcp:127.0.0.1:1/);
   });
 
   it('ends everything that is under way when QEMU is killed', async () => {
