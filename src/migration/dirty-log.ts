@@ -6,7 +6,7 @@
  * Pages are named by slot: their number in {@link ./ram.ts}'s order, without the holes between regions.
  */
 import type { PageSink } from '../memory/page.ts';
-import { maskOf, type PageBitmap, popcount, wordsFor } from '../memory/page-bitmap.ts';
+import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
 import type { DirtyBitmap } from './dirty-bitmap.ts';
 
 export interface DirtyLog {
@@ -16,7 +16,7 @@ export interface DirtyLog {
    * step: a write that races with this is in `into` or still in the log, never in neither. Returns how many pages the
    * log held.
    */
-  take(start: number, count: number, into: DirtyBitmap | PageBitmap): number;
+  take(start: number, count: number, into: DirtyBitmap): number;
   close(): void;
 }
 
@@ -46,7 +46,7 @@ export class SoftwareDirtyLog implements DirtyLog, PageSink {
     }
   }
 
-  take(start: number, count: number, into: DirtyBitmap | PageBitmap): number {
+  take(start: number, count: number, into: DirtyBitmap): number {
     const end = start + count;
     let taken = 0;
     for (let word = start >>> 5; word * 32 < end; word++) {

@@ -19,6 +19,7 @@ export const libc = {
   fstatfs: library.func('int fstatfs(int fd, intptr_t buffer)'),
   ftruncate: library.func('int ftruncate(int fd, int64_t length)'),
   getsockopt: library.func('int getsockopt(int fd, int level, int name, intptr_t value, intptr_t length)'),
+  ioctl: library.func('int ioctl(int fd, uint64_t request, intptr_t argument)'),
   listen: library.func('int listen(int fd, int backlog)'),
   lseek: library.func('int64_t lseek(int fd, int64_t offset, int whence)'),
   madvise: library.func('int madvise(intptr_t address, uint64_t length, int advice)'),
@@ -35,6 +36,7 @@ export const libc = {
   sendmsg: library.func('int64_t sendmsg(int fd, intptr_t message, int flags)'),
   socket: library.func('int socket(int domain, int type, int protocol)'),
   socketpair: library.func('int socketpair(int domain, int type, int protocol, intptr_t fds)'),
+  syscall: library.func('int64_t syscall(int64_t number, int64_t argument)'),
   write: library.func('int64_t write(int fd, intptr_t buffer, uint64_t length)'),
 } as const;
 

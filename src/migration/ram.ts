@@ -1,0 +1,126 @@
+/**
+ * The guest's memory as a migration counts it: pages by slot, from 0 on, region after region without the holes between
+ * them. A slot means the same page on both sides for as long as both have the same regions. Bitmaps are indexed by
+ * slot, and the stream names pages by it.
+ */
+import { FileBacking, WINDOW_BYTES } from '../memory/backing.ts';
+import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { assert } from '../sys/error.ts';
+import { nextData, nextHole } from '../sys/file.ts';
+
+/** Pages of one guest at most: 8 TiB. A slot is then a positive number in 32 bits. */
+export const SLOTS_MAX = 2 ** 31 - 1;
+
+interface Part {
+  readonly region: MemoryRegion;
+  readonly firstSlot: number;
+}
+
+export type SlotRun = (start: number, count: number) => void;
+
+export class Ram {
+  readonly memory: GuestMemory;
+  /** Pages in all regions. */
+  readonly slots: number;
+  readonly #parts: readonly Part[];
+
+  constructor(memory: GuestMemory) {
+    this.memory = memory;
+    let slots = 0;
+    this.#parts = memory.regions.map(region => {
+      const part = { region, firstSlot: slots };
+      slots += region.pageCount;
+      return part;
+    });
+    assert(slots <= SLOTS_MAX, `a guest of ${slots} pages`);
+    this.slots = slots;
+  }
+
+  /** Visits the slots of `count` pages from page frame `pfn`, as runs; pages that are no memory have none. */
+  forEachSlotOf(pfn: number, count: number, visit: SlotRun): void {
+    for (const { region, firstSlot } of this.#parts) {
+      const from = Math.max(pfn, region.firstPfn);
+      const to = Math.min(pfn + count, region.firstPfn + region.pageCount);
+      if (from < to) visit(firstSlot + from - region.firstPfn, to - from);
+    }
+  }
+
+  /** The page frame of a slot. */
+  pfnOf(slot: number): number {
+    const { region, firstSlot } = this.#partOf(slot);
+    return region.firstPfn + slot - firstSlot;
+  }
+
+  /**
+   * A view of the pages from slot `start`: of `count` of them, or of as many as lie together. For use at once, never
+   * for keeping, and the guest may write to it at any time.
+   */
+  bytes(start: number, count: number): Uint8Array {
+    const { region, firstSlot } = this.#partOf(start);
+    const offset = (start - firstSlot) * PAGE_SIZE;
+    const within = offset % WINDOW_BYTES;
+    const length = Math.min(count * PAGE_SIZE, region.size - offset, WINDOW_BYTES - within);
+    const { u8 } = region.windowAt(offset);
+    return u8.subarray(within, within + length);
+  }
+
+  /** Gives pages back to the host, as far as its units allow, and zeroes the rest. They read as 0 afterwards. */
+  clear(start: number, count: number): void {
+    this.#forEachPart(start, count, ({ region }, first, pages) => {
+      const unit = region.backing.discardUnit;
+      const from = first * PAGE_SIZE;
+      const to = from + pages * PAGE_SIZE;
+      const low = Math.min(to, Math.ceil(from / unit) * unit);
+      const high = Math.max(low, Math.floor(to / unit) * unit);
+      if (high > low) region.backing.discard(low, high - low);
+      this.memory.fill(region.guestAddress + from, 0, low - from);
+      this.memory.fill(region.guestAddress + high, 0, to - high);
+    });
+  }
+
+  /**
+   * Visits the pages among `count` from `start` that the host backs with memory; the others read as zeros and were
+   * never written, or were discarded. Memory that is no file counts as backed.
+   */
+  forEachBacked(start: number, count: number, visit: SlotRun): void {
+    this.#forEachPart(start, count, ({ region, firstSlot }, first, pages) => {
+      const { backing } = region;
+      if (!(backing instanceof FileBacking)) {
+        visit(firstSlot + first, pages);
+        return;
+      }
+      const end = backing.fileOffset + (first + pages) * PAGE_SIZE;
+      let at = backing.fileOffset + first * PAGE_SIZE;
+      while (at < end) {
+        const data = nextData(backing.fd, at) ?? end;
+        if (data >= end) return;
+        const hole = Math.min(end, nextHole(backing.fd, data) ?? end);
+        const from = Math.floor((data - backing.fileOffset) / PAGE_SIZE);
+        const to = Math.ceil((hole - backing.fileOffset) / PAGE_SIZE);
+        visit(firstSlot + from, to - from);
+        at = hole;
+      }
+    });
+  }
+
+  #partOf(slot: number): Part {
+    for (const part of this.#parts) {
+      if (slot >= part.firstSlot && slot < part.firstSlot + part.region.pageCount) return part;
+    }
+    assert(false, `page ${slot} of a guest of ${this.slots}`);
+  }
+
+  /** Visits the regions that [start, start + count) touches, each with its first page and pages inside of it. */
+  #forEachPart(
+    start: number,
+    count: number,
+    visit: (part: Part, firstPage: number, pages: number) => void,
+  ): void {
+    for (const part of this.#parts) {
+      const from = Math.max(start, part.firstSlot);
+      const to = Math.min(start + count, part.firstSlot + part.region.pageCount);
+      if (from < to) visit(part, from - part.firstSlot, to - from);
+    }
+  }
+}
