@@ -22,8 +22,7 @@ export class Vring {
   /** What SET_VRING_BASE said: where the device takes up the ring. */
   base = 0;
   enabled = false;
-  /** A kick descriptor was set (or "none") since the ring last stopped: the front-end wants it to run. */
-  started = false;
+  /** Present since the front-end set it: it wants the ring to run. */
   kick: OwnedFd | undefined;
   call: OwnedFd | undefined;
   error: OwnedFd | undefined;
@@ -36,7 +35,7 @@ export class Vring {
   }
 
   get complete(): boolean {
-    return this.started && this.enabled && this.size > 0 && this.addresses !== undefined;
+    return this.kick !== undefined && this.enabled && this.size > 0 && this.addresses !== undefined;
   }
 
   /** Whether a part of the ring begins in one of `regions`; it ends there too, or the ring would not run. */
@@ -51,12 +50,18 @@ export class Vring {
   // The setters take ownership, also when they throw; then the descriptor that was there stays.
 
   /** @throws VhostUserError when `fd` can be no doorbell */
-  setKick(fd: OwnedFd | undefined): void {
-    const kick = fd && accept(fd, isDoorbell);
+  setKick(fd: OwnedFd): void {
+    const kick = accept(fd, isDoorbell);
+    this.withdrawKick();
+    this.kick = kick;
+  }
+
+  /** The ring does not run again before the next {@link setKick}. */
+  withdrawKick(): void {
     this.kickWatch?.stop();
     this.kickWatch = undefined;
     this.kick?.close();
-    this.kick = kick;
+    this.kick = undefined;
   }
 
   setCall(fd: OwnedFd | undefined): void {
@@ -72,7 +77,7 @@ export class Vring {
   }
 
   close(): void {
-    this.setKick(undefined);
+    this.withdrawKick();
     this.setCall(undefined);
     this.setError(undefined);
   }

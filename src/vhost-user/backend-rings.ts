@@ -1,0 +1,264 @@
+/**
+ * The rings of a back-end: what the front-end says about each, message by message, when one is complete enough
+ * to run, and its doorbells while it does. What runs on a ring is the device's.
+ */
+import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { AerostatError } from '../sys/error.ts';
+import { type OwnedFd, ring, silence } from '../sys/fd.ts';
+import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
+import type { RingDoorbell, StopReason, VhostUserBackend } from './backend.ts';
+import type { SessionHost } from './backend-session.ts';
+import {
+  type FrontendRequest,
+  U64,
+  VhostUserError,
+  VRING_ADDRESSES,
+  VRING_FD_INDEX_MASK,
+  VRING_FD_NONE,
+  VRING_STATE,
+} from './protocol.ts';
+import { openQueue, ringBaseOf } from './ring.ts';
+import type { UnclaimedFds } from './unclaimed-fds.ts';
+import { Vring } from './vring.ts';
+
+export class BackendRings {
+  /** What the driver took: it decides what kind of queue a ring is. */
+  features = 0n;
+  readonly #backend: VhostUserBackend;
+  readonly #memory: GuestMemory;
+  readonly #host: Pick<SessionHost, 'reactor' | 'refused'>;
+  readonly #vrings: readonly Vring[];
+
+  constructor(
+    backend: VhostUserBackend,
+    memory: GuestMemory,
+    host: Pick<SessionHost, 'reactor' | 'refused'>,
+  ) {
+    this.#backend = backend;
+    this.#memory = memory;
+    this.#host = host;
+    this.#vrings = Array.from({ length: backend.queueCount }, (_, index) => new Vring(index));
+  }
+
+  get count(): number {
+    return this.#vrings.length;
+  }
+
+  get running(): number {
+    return this.#vrings.filter(vring => vring.queue !== undefined).length;
+  }
+
+  // Requests ----------------------------------------------------------------------------------------------
+  // A ring that is described anew while it runs was abandoned by a front-end that announces no reset. It runs
+  // again when its kick descriptor comes, which every front-end sends last.
+
+  setSize(body: DataView): void {
+    const { index, num } = VRING_STATE.read(body);
+    const vring = this.#vring(index);
+    if (num < 1 || num > QUEUE_SIZE_MAX) {
+      throw new VhostUserError(`ring ${index} cannot have ${num} entries; it has 1 to ${QUEUE_SIZE_MAX}`);
+    }
+    this.#stop(vring, 'abandoned');
+    vring.size = num;
+  }
+
+  setAddresses(body: DataView): void {
+    const { index, descriptorTable, availRing, usedRing } = VRING_ADDRESSES.read(body);
+    const vring = this.#vring(index);
+    const now = vring.addresses;
+    const unchanged =
+      now?.descriptorTable === descriptorTable && now.availRing === availRing && now.usedRing === usedRing;
+    // The same addresses are sent again to switch logging, which is no reason to stop a running ring.
+    if (!unchanged) this.#stop(vring, 'abandoned');
+    vring.addresses = { descriptorTable, availRing, usedRing };
+    this.#start(vring);
+  }
+
+  setBase(body: DataView): void {
+    const { index, num } = VRING_STATE.read(body);
+    const vring = this.#vring(index);
+    this.#stop(vring, 'abandoned');
+    vring.base = num;
+  }
+
+  /** Stops the ring; returns the reply, which says where it stopped. */
+  getBase(body: DataView): Uint8Array {
+    const { index } = VRING_STATE.read(body);
+    const vring = this.#vring(index);
+    this.#stop(vring, 'paused');
+    vring.withdrawKick();
+    return VRING_STATE.encode({ index, num: vring.base });
+  }
+
+  enable(body: DataView): void {
+    const { index, num } = VRING_STATE.read(body);
+    if (num > 1) throw new VhostUserError(`SET_VRING_ENABLE of ring ${index} to ${num}`);
+    const vring = this.#vring(index);
+    vring.enabled = num === 1;
+    if (vring.enabled) this.#start(vring);
+    else this.#stop(vring, 'paused');
+  }
+
+  setKick(body: DataView, fds: UnclaimedFds): void {
+    const vring = this.#vringOfFd('SET_VRING_KICK', body, fds);
+    const fd = fds.take();
+    if (fd === undefined) {
+      // Without a descriptor we would have to poll the ring all the time; no front-end of a balloon does.
+      throw new VhostUserError(`SET_VRING_KICK of ring ${vring.index} without a descriptor is not supported`);
+    }
+    vring.setKick(fd);
+    if (vring.queue !== undefined) this.#watchKick(vring, fd);
+    this.#start(vring);
+  }
+
+  setCall(body: DataView, fds: UnclaimedFds): void {
+    this.#vringOfFd('SET_VRING_CALL', body, fds).setCall(fds.take());
+  }
+
+  setError(body: DataView, fds: UnclaimedFds): void {
+    this.#vringOfFd('SET_VRING_ERR', body, fds).setError(fds.take());
+  }
+
+  // The device's life -------------------------------------------------------------------------------------
+
+  /** Enables all rings. */
+  enableAll(): void {
+    for (const vring of this.#vrings) vring.enabled = true;
+  }
+
+  /**
+   * Stops all rings. They wait to be described anew, addresses and kick: a memory table that comes before that
+   * must not start them where they were, in memory that by now is somebody else's.
+   */
+  abandonAll(): void {
+    for (const vring of this.#vrings) {
+      this.#stop(vring, 'abandoned');
+      vring.withdrawKick();
+      vring.addresses = undefined;
+    }
+  }
+
+  /** All rings are as in the beginning; they were stopped before. */
+  forgetAll(): void {
+    for (const vring of this.#vrings) {
+      vring.enabled = false;
+      vring.base = 0;
+    }
+  }
+
+  /** Stops serving a ring whose indices are nonsense, until the front-end describes it anew. */
+  break(index: number, error: Error): void {
+    const vring = this.#vrings[index];
+    this.#host.refused(error, { ringIndex: index });
+    this.#stop(vring, 'abandoned');
+  }
+
+  /**
+   * Stops the rings that lie in regions about to go, while their memory is still there; returns them. They go
+   * on where they stopped as soon as there is memory at their addresses again, which may be the same, handed
+   * over anew.
+   */
+  pauseIn(regions: readonly MemoryRegion[]): Vring[] {
+    const paused = this.#vrings.filter(vring => vring.queue !== undefined && vring.liesIn(regions));
+    for (const vring of paused) this.#stop(vring, 'paused');
+    return paused;
+  }
+
+  /** Starts what can start; says so of those in `expected` that cannot. */
+  startAll(expected: readonly Vring[] = []): void {
+    for (const vring of this.#vrings) this.#start(vring);
+    for (const vring of expected) {
+      if (vring.queue !== undefined) continue;
+      const error = new VhostUserError(`ring ${vring.index} stops, since its memory was taken away`);
+      this.#host.refused(error, { ringIndex: vring.index });
+    }
+  }
+
+  /** Stops all rings for good, and lets go of their descriptors. */
+  close(): void {
+    for (const vring of this.#vrings) {
+      this.#stop(vring, 'abandoned');
+      vring.close();
+    }
+  }
+
+  // Parts -------------------------------------------------------------------------------------------------
+
+  #vring(index: number): Vring {
+    const vring = this.#vrings[index];
+    if (vring === undefined) {
+      throw new VhostUserError(`ring ${index} does not exist; the device has ${this.#vrings.length}`);
+    }
+    return vring;
+  }
+
+  /** The ring that a doorbell message is about; checks that it has a descriptor just when it says so. */
+  #vringOfFd(request: FrontendRequest, body: DataView, fds: UnclaimedFds): Vring {
+    const { value } = U64.read(body);
+    if ((value & ~(VRING_FD_INDEX_MASK | VRING_FD_NONE)) !== 0n) {
+      throw new VhostUserError(`${request} has reserved bits set: 0x${value.toString(16)}`);
+    }
+    const announced = (value & VRING_FD_NONE) === 0n ? 1 : 0;
+    if (fds.count !== announced) {
+      throw new VhostUserError(`${request} announces ${announced} descriptors and brought ${fds.count}`);
+    }
+    return this.#vring(Number(value & VRING_FD_INDEX_MASK));
+  }
+
+  /** Starts the ring if all that it needs is there and it does not run yet. */
+  #start(vring: Vring): void {
+    if (vring.queue !== undefined || !vring.complete || vring.kick === undefined) return;
+    try {
+      const queue = openQueue(vring, this.#memory, this.features);
+      // Memory may still be on its way: rings start when the table that holds them has come.
+      if (queue === undefined) return;
+      vring.queue = queue;
+    } catch (error) {
+      if (!(error instanceof AerostatError)) throw error;
+      this.#host.refused(error, { ringIndex: vring.index });
+      return;
+    }
+    this.#backend.startQueue(vring.index, vring.queue, this.#memory, this.#doorbell(vring));
+    this.#watchKick(vring, vring.kick);
+    // Kicks that were sent before we watched are lost; what they announced is not.
+    this.#backend.serveQueue(vring.index);
+  }
+
+  #stop(vring: Vring, reason: StopReason): void {
+    if (vring.queue === undefined) return;
+    vring.kickWatch?.stop();
+    vring.kickWatch = undefined;
+    this.#backend.stopQueue(vring.index, reason);
+    // An abandoned ring has no place to go on from: the front-end says where the next one starts, and when.
+    if (reason === 'paused') vring.base = ringBaseOf(vring.queue, this.features);
+    else vring.withdrawKick();
+    vring.queue = undefined;
+  }
+
+  #watchKick(vring: Vring, fd: OwnedFd): void {
+    vring.kickWatch?.stop();
+    const watch = this.#host.reactor.watch(fd, () => {
+      if (!silence(fd)) {
+        // The front-end closed its end or never gave a doorbell; waiting on it further would spin.
+        watch.stop();
+        this.#host.refused(new VhostUserError(`the kick descriptor of ring ${vring.index} is no doorbell`), {
+          ringIndex: vring.index,
+        });
+        return;
+      }
+      this.#backend.serveQueue(vring.index);
+    });
+    vring.kickWatch = watch;
+  }
+
+  #doorbell(vring: Vring): RingDoorbell {
+    return {
+      interrupt: () => {
+        if (vring.call !== undefined) ring(vring.call);
+      },
+      fail: () => {
+        if (vring.error !== undefined) ring(vring.error);
+      },
+    };
+  }
+}
