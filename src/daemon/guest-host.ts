@@ -19,7 +19,7 @@ import { UnixListener, UnixSocket } from '../sys/socket.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { BackendSession } from '../vhost-user/backend-session.ts';
 import { Connection } from '../vhost-user/connection.ts';
-import { BACKEND_REQUEST, FLAG_VERSION, HEADER } from '../vhost-user/protocol.ts';
+import { BACKEND_REQUEST, FLAG_VERSION, HEADER, VhostUserError } from '../vhost-user/protocol.ts';
 import { featureNames as ringFeatureNames } from '../virtio/features.ts';
 import type {
   GuestCounters,
@@ -137,6 +137,8 @@ export class GuestHost implements VhostUserBackend {
         if (ready.writable) connection.flush();
         if (ready.readable || ready.hungUp) this.#receive(connection);
       } catch (error) {
+        // Whatever of the front-end's cannot be followed any further; what it sent is refused with it.
+        if (error instanceof VhostUserError) this.#badRequests++;
         this.#fault('connection', error);
         this.#disconnect();
       }
