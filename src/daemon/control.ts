@@ -23,6 +23,8 @@ export interface GuestCounters {
   readonly statsBuffers: number;
   /** Bytes of page lists decoded. */
   readonly listBytes: number;
+  /** Milliseconds spent on decoding them; counted only where a benchmark has it timed. */
+  readonly decodeMs: number;
   /** Pages named in inflate lists. */
   readonly pages: number;
   readonly deflatedPages: number;
@@ -35,6 +37,8 @@ export interface GuestCounters {
   /** Calls that gave memory back to the host. */
   readonly punches: number;
   readonly punchFailures: number;
+  /** Milliseconds that those calls took together, whichever thread made them. */
+  readonly discardMs: number;
   /** Interrupts sent to the guest. */
   readonly notifications: number;
   /** Kicks received from the guest. */

@@ -38,6 +38,8 @@ export interface GuestOptions {
   readonly without: readonly string[];
   /** Interval at which statistics are asked for; 0 for never. */
   readonly pollIntervalMs: number;
+  /** Times the decoding of lists, for benchmarks. */
+  readonly timed?: boolean;
 }
 
 export interface DaemonOptions {

@@ -57,6 +57,7 @@ export const GuestCountersSchema = mirror<GuestCounters>()(
       hintBuffers: count,
       statsBuffers: count,
       listBytes: bytes,
+      decodeMs: milliseconds,
       pages: count.openapi({ description: 'Pages named in inflate lists.' }),
       deflatedPages: count,
       reportedPages: count,
@@ -67,11 +68,14 @@ export const GuestCountersSchema = mirror<GuestCounters>()(
       runs: count.openapi({ description: 'Runs that inflated and reported pages were joined into.' }),
       punches: count.openapi({ description: 'Calls that gave memory back to the host.' }),
       punchFailures: count,
+      discardMs: milliseconds,
       notifications: count.openapi({ description: 'Interrupts sent to the guest.' }),
       kicks: count.openapi({ description: 'Kicks received from the guest.' }),
       badBuffers: count.openapi({ description: 'Buffers refused as nonsense and returned with length 0.' }),
       badPages: count.openapi({ description: 'Listed pages that are no memory of the guest.' }),
-      badRequests: count.openapi({ description: 'Requests of the front-end that were refused, or said what cannot be.' }),
+      badRequests: count.openapi({
+        description: 'Requests of the front-end that were refused, or said what cannot be.',
+      }),
       brokenRings: count.openapi({ description: 'Rings stopped because their indices were nonsense.' }),
       resets: count,
       connections: count,
@@ -263,22 +267,25 @@ export const DaemonStatusSchema = mirror<DaemonStatus>()(
     .openapi('DaemonStatus'),
 );
 
+/** In the order in which a guest's life has them. */
+const GUEST_EVENT_TYPES = [
+  'connected',
+  'disconnected',
+  'ready',
+  'reset',
+  'target',
+  'actual',
+  'target-reached',
+  'statistics',
+  'hint',
+  'error',
+] as const;
+
 export const GuestEventSchema = mirror<GuestEvent>()(
   z
     .object({
       guest: z.string(),
-      type: z.enum([
-        'connected',
-        'disconnected',
-        'ready',
-        'reset',
-        'target',
-        'actual',
-        'target-reached',
-        'statistics',
-        'hint',
-        'error',
-      ]),
+      type: z.enum(GUEST_EVENT_TYPES),
       timeMs: z.number().openapi({ description: 'Milliseconds since the epoch.' }),
       detail: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
     })
@@ -360,6 +367,17 @@ export const EventsQuerySchema = z.object({
     .max(GUEST_NAME_LENGTH_MAX)
     .optional()
     .openapi({ description: 'Only events of this guest.' }),
+  types: z
+    .string()
+    .transform(text => text.split(','))
+    .pipe(z.array(z.enum(GUEST_EVENT_TYPES)))
+    .optional()
+    .openapi({
+      type: 'string',
+      description:
+        'Only events of these types, with commas between them. A guest that moves fast tells `actual` often.',
+      example: 'target,target-reached,error',
+    }),
 });
 
 export const ProblemSchema = z

@@ -2,7 +2,6 @@
  * A {@link Connection} in a loop: hands over the messages that come, sends what waits when the socket takes
  * it, and says once when it is over. What messages mean, its listener knows.
  */
-import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import type { UnixSocket } from '../sys/socket.ts';
@@ -71,8 +70,8 @@ export class MessageStream {
     try {
       step();
     } catch (error) {
-      if (!(error instanceof AerostatError)) throw error;
-      this.#end(error);
+      // Whatever it is, a bug of ours included: it ends this conversation, and no other that the loop serves.
+      this.#end(error instanceof Error ? error : new Error(String(error)));
     }
   }
 

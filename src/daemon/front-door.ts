@@ -1,0 +1,107 @@
+/**
+ * The socket of one guest: front-ends come in one at a time, and the next is waited for when one is gone. What
+ * they say is the vhost-user room's business, what it means the device's.
+ */
+import { InvariantError } from '../sys/error.ts';
+import { OwnedFd } from '../sys/fd.ts';
+import type { Reactor, Watch } from '../sys/poll.ts';
+import { UnixListener, UnixSocket } from '../sys/socket.ts';
+import type { VhostUserBackend } from '../vhost-user/backend.ts';
+import { BackendConnection } from '../vhost-user/backend-connection.ts';
+import type { BackendSession, SessionHost } from '../vhost-user/backend-session.ts';
+import type { GuestSocket } from './worker-protocol.ts';
+
+export interface FrontDoorListener {
+  opened(): void;
+  /** The front-end is gone; `error` when it broke the protocol, or we broke. */
+  closed(error: Error | undefined): void;
+  refused: SessionHost['refused'];
+}
+
+export class FrontDoor {
+  readonly #backend: VhostUserBackend;
+  readonly #reactor: Reactor;
+  readonly #listener: FrontDoorListener;
+  readonly #socket: UnixListener | undefined;
+  #watch: Watch | undefined;
+  #connection: BackendConnection | undefined;
+
+  /** Takes ownership of the socket. */
+  constructor(socket: GuestSocket, backend: VhostUserBackend, reactor: Reactor, listener: FrontDoorListener) {
+    this.#backend = backend;
+    this.#reactor = reactor;
+    this.#listener = listener;
+    const fd = new OwnedFd(socket.fd);
+    if (socket.listening) {
+      this.#socket = new UnixListener(fd);
+      this.#wait();
+    } else {
+      this.#serve(new UnixSocket(fd));
+    }
+  }
+
+  get connected(): boolean {
+    return this.#connection !== undefined;
+  }
+
+  get session(): BackendSession | undefined {
+    return this.#connection?.session;
+  }
+
+  /** Tells the front-end that the configuration changed; false when it gave no channel for that. */
+  configChanged(): boolean {
+    return this.#connection?.configChanged() ?? true;
+  }
+
+  /** Ends the conversation because of `error`, and waits for the next one. */
+  drop(error: Error): void {
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    this.#connection = undefined;
+    try {
+      connection.close();
+    } finally {
+      this.#closed(error);
+    }
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#watch?.stop();
+    this.#socket?.close();
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    this.#connection = undefined;
+    connection.close();
+    this.#listener.closed(undefined);
+  }
+
+  #wait(): void {
+    if (this.#socket?.fd.open !== true) return;
+    this.#watch = this.#reactor.watch(this.#socket.fd, () => {
+      const socket = this.#socket?.accept();
+      if (socket !== undefined) this.#serve(socket);
+    });
+  }
+
+  #serve(socket: UnixSocket): void {
+    // One socket is one guest: others stay in the backlog until this front-end is gone, and do not wake us.
+    this.#watch?.stop();
+    this.#watch = undefined;
+    if (this.#connection !== undefined) throw new InvariantError('two front-ends for one guest');
+    this.#connection = new BackendConnection(socket, this.#backend, {
+      reactor: this.#reactor,
+      refused: (error, context) => this.#listener.refused(error, context),
+      ended: error => {
+        this.#connection = undefined;
+        this.#closed(error);
+      },
+    });
+    this.#listener.opened();
+  }
+
+  #closed(error: Error | undefined): void {
+    this.#listener.closed(error);
+    this.#wait();
+  }
+}
