@@ -246,15 +246,17 @@ export class Balloon {
   /** The guest is out of memory (D5). Returns the pages that it has already, or will have soon. */
   #release(): number {
     const { world, tuning } = this.#options;
-    const coming = this.#leak.demand(tuning.oomPages);
-    if (coming === 0) return this.pages.deflating;
+    // A guest that tries again before the host has answered would empty the balloon.
+    if (this.#leak.coming > 0) return this.#leak.coming;
+    const pages = this.#leak.demand(tuning.oomPages);
+    if (pages === 0) return 0;
     world.counters.oomReleases++;
-    world.counters.oomPages += coming;
+    world.counters.oomPages += pages;
     // Filling what is being emptied helps nobody.
     this.#backOff();
     this.#guard(() => this.#deflation.turn());
     this.#progressed();
-    return coming;
+    return pages;
   }
 
   /** Compaction moved a page: tells both sides of it, and asks the guest, which is busy, for nothing. */

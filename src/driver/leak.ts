@@ -23,10 +23,14 @@ export class Leak implements PageSource {
     this.#options = options;
   }
 
-  /** Asks up to `count` pages back, target or not; returns how many will come. */
+  /** Pages that are on their way to the guest, or will be in the next buffer. */
+  get coming(): number {
+    return this.#options.pages.deflating + this.#demanded;
+  }
+
+  /** Asks up to `count` pages back, target or not; returns how many there are. */
   demand(count: number): number {
-    const { resting } = this.#options.pages;
-    this.#demanded = Math.min(resting, this.#demanded + count);
+    this.#demanded = Math.min(this.#options.pages.resting, count);
     return this.#demanded;
   }
 
