@@ -2,7 +2,17 @@
 // are missing or older than the lock file, and compiles `src/` when it is newer than `dist/`.
 // It uses nothing but Node itself, so it can be the first thing that ever runs in a clone.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -60,8 +70,20 @@ export function build({ force = false } = {}) {
   );
   if (!force && built >= inputs) return;
   console.error('aerostat: compiling');
-  run(bin('tsc'), ['-p', 'tsconfig.json'], { stdio: ['ignore', 2, 2] });
+  // Into a folder beside it that then takes its place: whoever runs from `dist/` meanwhile never sees half of
+  // a build, and what has no source any more is gone.
+  const fresh = join(root, '.cache', `dist-${process.pid}`);
+  const stale = join(root, '.cache', `dist-${process.pid}-stale`);
+  const dist = join(root, 'dist');
+  const startedSeconds = Date.now() / 1000;
+  run(bin('tsc'), ['-p', 'tsconfig.json', '--outDir', fresh], { stdio: ['ignore', 2, 2] });
+  if (existsSync(join(dist, 'web'))) cpSync(join(dist, 'web'), join(fresh, 'web'), { recursive: true });
+  if (existsSync(dist)) renameSync(dist, stale);
+  renameSync(fresh, dist);
+  rmSync(stale, { recursive: true, force: true });
   stamp(BUILD_STAMP);
+  // A source that changed while it was compiled is newer than this.
+  utimesSync(BUILD_STAMP, startedSeconds, startedSeconds);
 }
 
 export function bootstrap() {
