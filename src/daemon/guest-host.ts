@@ -15,6 +15,7 @@ import { PageSet } from '../memory/page-set.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { monotonicMs, type Reactor } from '../sys/poll.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
+import { VhostUserError } from '../vhost-user/protocol.ts';
 import { featureNames as ringFeatureNames } from '../virtio/features.ts';
 import type { GuestEventType, GuestStatus, HintAction, HintStatus, StatisticsSample } from './control.ts';
 import { GuestStateError } from './control.ts';
@@ -207,6 +208,8 @@ export class GuestHost implements VhostUserBackend {
   }
 
   #fault(error: Error): void {
+    // A message that cannot be followed is refused with all that might have come after it.
+    if (error instanceof VhostUserError) this.#conversation.badRequests++;
     const ours = !(error instanceof AerostatError) || error instanceof InvariantError;
     this.#problem('connection', error.message, ours ? 'error' : 'warn');
   }
