@@ -1,6 +1,6 @@
 /**
- * Guests of QEMU's under the same contract as our own, over their monitors (QMP). QEMU tells less than our device
- * does: what it does not tell is null, never guessed, and what it cannot do is refused with words.
+ * Guests of QEMU's under the same contract as our own, over their monitors (QMP). QEMU tells less than our
+ * device does: what it does not tell is null, never guessed, and what it cannot do is refused with words.
  */
 import { noStatistics, type StatisticName, type Statistics } from '../balloon/statistics.ts';
 import { QmpConnectionError } from '../peers/qemu/errors.ts';
@@ -37,8 +37,8 @@ export type ForeignGuestStatus = {
 };
 
 /**
- * {@link Control} for guests that are not ours: the same calls, with what their hypervisor tells and does. What is
- * asked of the daemon and of the host is not theirs to answer.
+ * {@link Control} for guests that are not ours: the same calls, with what their hypervisor tells and does.
+ * What is asked of the daemon and of the host is not theirs to answer.
  */
 export type ForeignControl = {
   readonly [Call in keyof Omit<Control, 'daemon' | 'host'>]: (
@@ -325,7 +325,10 @@ export class QemuControl implements ForeignControl {
     return this.#find(name).status();
   }
 
-  /** @throws QmpConnectionError when it cannot be reached: QEMU keeps targets, but not for those who are not there */
+  /**
+   * @throws QmpConnectionError when it cannot be reached: QEMU keeps targets, but not for those who are not
+   * there
+   */
   async setTarget(name: string, targetBytes: number): Promise<ForeignGuestStatus> {
     return this.#find(name).setTarget(targetBytes);
   }

@@ -1,5 +1,6 @@
 /**
- * Files that are made once and kept: initramfs archives, unpacked kernels. The cache can be removed at any time.
+ * Files that are made once and kept: initramfs archives, unpacked kernels. The cache can be removed at any
+ * time.
  */
 import { randomBytes } from 'node:crypto';
 import { chmodSync, lstatSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * A Linux guest as whoever uses it sees it, whatever it runs on: a shell to run commands in, and its own account of
- * its memory. How it lives, and over which console the commands travel, its classes know.
+ * A Linux guest as whoever uses it sees it, whatever it runs on: a shell to run commands in, and its own
+ * account of its memory. How it lives, and over which console the commands travel, its classes know.
  */
 import type { CommandChannel, CommandResult } from './uml/channel.ts';
 import { GuestCommandError, GuestTimeoutError } from './uml/errors.ts';
@@ -44,7 +44,10 @@ export abstract class LinuxGuest {
     return result.finally(() => clearTimeout(timer));
   }
 
-  /** The output of a script that must succeed. @throws GuestCommandError when it exits with another code than 0 */
+  /**
+   * The output of a script that must succeed. @throws GuestCommandError when it exits with another code
+   * than 0
+   */
   async check(script: string, options?: RunOptions): Promise<string> {
     const { exitCode, output } = await this.run(script, options);
     if (exitCode === 0) return output;

@@ -1,8 +1,8 @@
 /**
- * The way from a driver to a device, whatever it is made of: vhost-user messages and eventfds, or the registers of a
- * PCI function (VIRTIO 1.4, section 4). Rings, lists and pages lie in guest memory that the driver reaches without
- * it. A driver follows 3.1.1: reset, ACKNOWLEDGE and DRIVER, features, FEATURES_OK and reading it back, queues,
- * DRIVER_OK. Nothing here does I/O.
+ * The way from a driver to a device, whatever it is made of: vhost-user messages and eventfds, or the
+ * registers of a PCI function (VIRTIO 1.4, section 4). Rings, lists and pages lie in guest memory that the
+ * driver reaches without it. A driver follows 3.1.1: reset, ACKNOWLEDGE and DRIVER, features, FEATURES_OK
+ * and reading it back, queues, DRIVER_OK. Nothing here does I/O.
  */
 import type { QueueConfig } from './queue.ts';
 
@@ -22,7 +22,10 @@ export type InterruptedQueue = number | null;
 export interface VirtioTransport {
   /** What it leads to, for errors and logs: `QEMU's 00:04.0`, `vhost-user at /run/balloon`. */
   readonly description: string;
-  /** Settles with the reason when the device cannot be reached any more, {@link close} included; never rejects. */
+  /**
+   * Settles with the reason when the device cannot be reached any more, {@link close} included; never
+   * rejects.
+   */
   readonly ended: Promise<Error>;
 
   /** Settles when the device is reset: it touches no memory any more, and its status is 0 (2.4). */
@@ -33,12 +36,18 @@ export interface VirtioTransport {
   /** Writes all bits, those that were set before included. */
   writeStatus(status: number): Promise<void>;
 
-  /** What the device offers. Bits that are the transport's own (VHOST_USER_F_PROTOCOL_FEATURES) are left out. */
+  /**
+   * What the device offers. Bits that are the transport's own (VHOST_USER_F_PROTOCOL_FEATURES) are left
+   * out.
+   */
   getFeatures(): Promise<bigint>;
   /** What the driver takes of it; before FEATURES_OK. */
   setFeatures(features: bigint): Promise<void>;
 
-  /** The largest size that queue `index` can have, 0 when there is no such queue. Before the queue is configured. */
+  /**
+   * The largest size that queue `index` can have, 0 when there is no such queue. Before the queue is
+   * configured.
+   */
   queueSizeMax(index: number): Promise<number>;
   /**
    * Tells the device where queue `index` lies and lets it run; the parts are initialized by then. Between
@@ -47,21 +56,24 @@ export interface VirtioTransport {
   enableQueue(index: number, config: QueueConfig): Promise<void>;
 
   /**
-   * Tells the device that queue `index` has new buffers. Leaves at once and in order with other calls; a failure
-   * shows in {@link ended}. Nothing need be awaited, but a program that kicks thousands of times without ever
-   * returning to its event loop may fill a transport that answers kicks.
+   * Tells the device that queue `index` has new buffers. Leaves at once and in order with other calls; a
+   * failure shows in {@link ended}. Nothing need be awaited, but a program that kicks thousands of times
+   * without ever returning to its event loop may fill a transport that answers kicks.
    */
   kick(index: number): void;
 
   /**
-   * Reads `length` bytes of the device's configuration. Bytes that belong together are read together: the transport
-   * sees to it that they did not change in between (2.5).
+   * Reads `length` bytes of the device's configuration. Bytes that belong together are read together: the
+   * transport sees to it that they did not change in between (2.5).
    */
   readConfig(offset: number, length: number): Promise<Uint8Array>;
   /** Settles when the device has seen it. */
   writeConfig(offset: number, bytes: Uint8Array): Promise<void>;
 
-  /** Calls `listener` when the device returned buffers and its driver wants to know, until the returned function is called. */
+  /**
+   * Calls `listener` when the device returned buffers and its driver wants to know, until the returned
+   * function is called.
+   */
   onInterrupt(listener: (queue: InterruptedQueue) => void): () => void;
   /** Calls `listener` when the configuration changed, until the returned function is called. */
   onConfigChange(listener: () => void): () => void;

@@ -1,6 +1,7 @@
 /**
- * A kernel for QEMU's guests: Debian's for cloud machines, with the virtio modules that a balloon needs. Taken from
- * this machine where it is installed, else from Debian's archive by apt, unpacked into our cache and not installed.
+ * A kernel for QEMU's guests: Debian's for cloud machines, with the virtio modules that a balloon needs.
+ * Taken from this machine where it is installed, else from Debian's archive by apt, unpacked into our cache
+ * and not installed.
  */
 import { execFile, execFileSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
@@ -64,8 +65,8 @@ export function readModule(path: string): Uint8Array {
 }
 
 /**
- * A module's file after those of the modules that it needs; which those are differs from kernel to kernel. What a
- * kernel has built in is no file.
+ * A module's file after those of the modules that it needs; which those are differs from kernel to kernel.
+ * What a kernel has built in is no file.
  */
 function withDependencies(files: ReadonlyMap<string, string>, module: string): string[] {
   const file = files.get(module);

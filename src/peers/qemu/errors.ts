@@ -1,5 +1,6 @@
 /**
- * What can go wrong with a QEMU: with its monitor, with the device that we program in it, and with the process.
+ * What can go wrong with a QEMU: with its monitor, with the device that we program in it, and with the
+ * process.
  */
 import { AerostatError } from '../../sys/error.ts';
 
@@ -19,7 +20,10 @@ export class QmpError extends AerostatError {
   }
 }
 
-/** The monitor cannot be reached, went away, or does not speak QMP. Whatever was asked may or may not have happened. */
+/**
+ * The monitor cannot be reached, went away, or does not speak QMP. Whatever was asked may or may not have
+ * happened.
+ */
 export class QmpConnectionError extends AerostatError {
   constructor(message: string, options?: ErrorOptions) {
     super('AEROSTAT_QMP_CONNECTION', message, options);
@@ -60,7 +64,10 @@ export class PciError extends AerostatError {
   }
 }
 
-/** QEMU did not start, or ended while something was wanted of it. The message holds the end of its standard error. */
+/**
+ * QEMU did not start, or ended while something was wanted of it. The message holds the end of its standard
+ * error.
+ */
 export class QemuProcessError extends AerostatError {
   readonly stderrTail: string;
 

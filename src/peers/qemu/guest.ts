@@ -1,6 +1,6 @@
 /**
- * A real Linux as the guest of a QEMU, with QEMU's balloon device and a shell to run commands in. It can move to
- * another QEMU while it runs, so what it is and which process it lives in are two things.
+ * A real Linux as the guest of a QEMU, with QEMU's balloon device and a shell to run commands in. It can
+ * move to another QEMU while it runs, so what it is and which process it lives in are two things.
  */
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
@@ -24,7 +24,10 @@ import type { QmpConnection } from './qmp.ts';
 import { migrateIncoming, queryMigration, queryStatus } from './qmp-commands.ts';
 
 export interface QemuGuestOptions {
-  /** A multiple of 1 MiB; 256 MiB and more. With TCG the guest gets 8 KiB more; {@link QemuGuest.memoryBytes} tells. */
+  /**
+   * A multiple of 1 MiB; 256 MiB and more. With TCG the guest gets 8 KiB more; {@link
+   * QemuGuest.memoryBytes} tells.
+   */
   readonly memoryBytes: number;
   /** The balloon hints free pages while QEMU migrates. Default: no. */
   readonly freePageHints?: boolean;
@@ -48,10 +51,10 @@ export const BALLOON_PATH = '/machine/peripheral/balloon';
 const MIB = 2 ** 20;
 const MEMORY_BYTES_MIN = 256 * MIB;
 /**
- * QEMU before 9.0 can lose track of what a TCG guest writes while it migrates, and the guest arrives with pages of
- * the past: when it collects the dirty bits of 64 pages at once it forgets to tell the translator, which goes on
- * writing past the bitmap (mended by QEMU commit 03bfc2188f). Memory that is no multiple of 64 pages is collected
- * page by page, which is right. 8 KiB is the granularity that QEMU gives memory in.
+ * QEMU before 9.0 can lose track of what a TCG guest writes while it migrates, and the guest arrives with
+ * pages of the past: when it collects the dirty bits of 64 pages at once it forgets to tell the translator,
+ * which goes on writing past the bitmap (mended by QEMU commit 03bfc2188f). Memory that is no multiple of
+ * 64 pages is collected page by page, which is right. 8 KiB is the granularity that QEMU gives memory in.
  */
 const TCG_ODD_BYTES = 8192;
 const BOOT_TIMEOUT_MS = 120_000;
@@ -65,7 +68,10 @@ const CONSOLE_CHARACTERS_MAX = 256 * 1024;
 const COMMAND_TERMINAL = '/dev/ttyS1';
 const modulePath = (file: string): string => `/lib/modules/${moduleName(file)}.ko`;
 
-/** The virtio bus comes up before the first command; the balloon's driver is loaded by one, so that its failure shows. */
+/**
+ * The virtio bus comes up before the first command; the balloon's driver is loaded by one, so that its
+ * failure shows.
+ */
 function guestFiles(kernel: CloudKernel): string {
   const transport = kernel.transportModules.map(file => [modulePath(file), readModule(file)] as const);
   return packInitramfs('qemu', {
@@ -195,7 +201,8 @@ export class QemuGuest extends LinuxGuest {
   }
 
   /**
-   * Moves the guest to a new QEMU on this host, over TCP; commands in it go on. Where that fails the guest stays.
+   * Moves the guest to a new QEMU on this host, over TCP; commands in it go on. Where that fails the guest
+   * stays.
    * @throws QemuMigrationError, QmpError, QmpConnectionError
    */
   async migrate(options: QemuGuestMigrationOptions = {}): Promise<QemuMigrationSummary> {
@@ -221,7 +228,10 @@ export class QemuGuest extends LinuxGuest {
     }
   }
 
-  /** Powers the guest off from inside, kills it if that takes too long, and waits until it is gone. Idempotent. */
+  /**
+   * Powers the guest off from inside, kills it if that takes too long, and waits until it is gone.
+   * Idempotent.
+   */
   async shutdown(): Promise<void> {
     if (!this.#shuttingDown && !this.#qemu.ended) {
       this.#shuttingDown = true;

@@ -1,6 +1,6 @@
 /**
- * Cuts a stream of bytes into lines, as QMP and qtest speak them. The stream is a peer's, so a line may come in
- * any number of pieces and may not grow without bound. What a line means is not known here.
+ * Cuts a stream of bytes into lines, as QMP and qtest speak them. The stream is a peer's, so a line may
+ * come in any number of pieces and may not grow without bound. What a line means is not known here.
  */
 
 export class LineTooLongError extends Error {}
@@ -19,7 +19,8 @@ export class LineSplitter {
   }
 
   /**
-   * Takes the next piece of the stream and calls `visit` for each line that it completes, without its line end.
+   * Takes the next piece of the stream and calls `visit` for each line that it completes, without its line
+   * end.
    * @throws LineTooLongError
    */
   push(chunk: Buffer, visit: (line: string) => void): void {

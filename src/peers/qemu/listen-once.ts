@@ -1,4 +1,6 @@
-/** A socket for the one connection that a QEMU makes to us: no path need be polled until QEMU listens there. */
+/**
+ * A socket for the one connection that a QEMU makes to us: no path need be polled until QEMU listens there.
+ */
 import { createServer, type Socket } from 'node:net';
 import { AerostatError } from '../../sys/error.ts';
 

@@ -1,6 +1,6 @@
 /**
- * Live migration of a QEMU guest, told to QEMU over its monitor: set up, started, watched to its end, and summed up.
- * The destination is a QEMU that waits for it; who starts it is not known here.
+ * Live migration of a QEMU guest, told to QEMU over its monitor: set up, started, watched to its end, and
+ * summed up. The destination is a QEMU that waits for it; who starts it is not known here.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { QemuMigrationError } from './errors.ts';
@@ -25,7 +25,9 @@ export interface QemuMigrationOptions {
   readonly bandwidthBytesPerSecond?: number;
   /** How long the guest may stand still at the end. Default: QEMU's own, 300 ms. */
   readonly downtimeMsMax?: number;
-  /** Sends pages over this many connections, which the destination must agree to (`multifd`). Default: one. */
+  /**
+   * Sends pages over this many connections, which the destination must agree to (`multifd`). Default: one.
+   */
   readonly connections?: number;
   readonly onProgress?: (progress: QemuMigrationProgress) => void;
   /** Gives the migration up; the guest goes on here. */

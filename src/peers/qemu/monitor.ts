@@ -1,6 +1,6 @@
 /**
- * A QEMU monitor that is reached again whenever it was lost: what a program that lives longer than a QEMU holds on
- * to. Commands never wait for a QEMU that is not there: they try once, at once, and fail.
+ * A QEMU monitor that is reached again whenever it was lost: what a program that lives longer than a QEMU
+ * holds on to. Commands never wait for a QEMU that is not there: they try once, at once, and fail.
  */
 import { QmpConnectionError } from './errors.ts';
 import {

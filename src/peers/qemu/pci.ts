@@ -1,7 +1,7 @@
 /**
- * PCI configuration by the legacy ports, as a firmware does it: finding a function, sizing and placing its base
- * address registers, walking its capabilities (PCI Local Bus Specification 3.0, chapter 6). What a capability means
- * is not known here.
+ * PCI configuration by the legacy ports, as a firmware does it: finding a function, sizing and placing its
+ * base address registers, walking its capabilities (PCI Local Bus Specification 3.0, chapter 6). What a
+ * capability means is not known here.
  */
 import { PciError } from './errors.ts';
 import type { Qtest } from './qtest.ts';

@@ -1,7 +1,7 @@
 /**
- * A QEMU as a child process: its sockets in a directory that only we can enter, its guest memory in a file without a
- * name, its monitor connected, the end of its standard error kept. However it ends, or we do, nothing of it stays
- * behind. What machine it is, the arguments say.
+ * A QEMU as a child process: its sockets in a directory that only we can enter, its guest memory in a file
+ * without a name, its monitor connected, the end of its standard error kept. However it ends, or we do,
+ * nothing of it stays behind. What machine it is, the arguments say.
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -17,7 +17,10 @@ import type { PendingConnection } from './listen-once.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
 import { quit } from './qmp-commands.ts';
 
-/** Runs a program that the kernel kills when its parent ends in whatever way. Part of every Debian (util-linux). */
+/**
+ * Runs a program that the kernel kills when its parent ends in whatever way. Part of every Debian
+ * (util-linux).
+ */
 const SETPRIV = '/usr/bin/setpriv';
 const START_TIMEOUT_MS = 20_000;
 const START_POLL_MS = 10;
@@ -35,8 +38,8 @@ export interface QemuOptions {
   /** For example `q35`, with options of its own. */
   readonly machine: string;
   /**
-   * Puts guest memory into a file that we share with QEMU, {@link QemuProcess.memoryFd}. Default: QEMU's own memory,
-   * which is what most guests in the world have.
+   * Puts guest memory into a file that we share with QEMU, {@link QemuProcess.memoryFd}. Default: QEMU's
+   * own memory, which is what most guests in the world have.
    */
   readonly sharedMemory?: boolean;
 }
@@ -69,8 +72,8 @@ export class QemuProcess {
   }
 
   /**
-   * Starts QEMU and connects to its monitor. `prepare` is called with the private directory before QEMU starts; what
-   * it returns is added to the arguments.
+   * Starts QEMU and connects to its monitor. `prepare` is called with the private directory before QEMU
+   * starts; what it returns is added to the arguments.
    * @throws MissingPeerError when QEMU is not installed, QemuProcessError when it does not come up
    */
   static async start(

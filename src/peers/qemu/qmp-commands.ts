@@ -1,6 +1,6 @@
 /**
- * The commands and events of QEMU that Aerostat uses, with checked answers (QEMU's qapi/*.json). Sizes are bytes,
- * times milliseconds. Each function works on anything that executes commands.
+ * The commands and events of QEMU that Aerostat uses, with checked answers (QEMU's qapi/*.json). Sizes are
+ * bytes, times milliseconds. Each function works on anything that executes commands.
  */
 import { z } from 'zod';
 import { QmpAnswerError, QmpError } from './errors.ts';
@@ -47,7 +47,9 @@ export const queryName = async (qmp: QmpExecutor) => (await ask(qmp, guestName, 
 
 export const cont = (qmp: QmpExecutor) => tell(qmp, 'cont');
 export const stop = (qmp: QmpExecutor) => tell(qmp, 'stop');
-/** QEMU may end before its answer arrives, which counts as success nowhere: see {@link QmpExecutor.execute}. */
+/**
+ * QEMU may end before its answer arrives, which counts as success nowhere: see {@link QmpExecutor.execute}.
+ */
 export const quit = (qmp: QmpExecutor) => tell(qmp, 'quit');
 
 // Memory and the balloon
@@ -63,8 +65,8 @@ export async function queryMemorySize(qmp: QmpExecutor): Promise<number> {
 const balloonInfo = z.object({ actual: z.number() });
 
 /**
- * Bytes that the balloon leaves to the guest: QEMU counts the memory, where virtio counts the balloon. Null when there
- * is no balloon device.
+ * Bytes that the balloon leaves to the guest: QEMU counts the memory, where virtio counts the balloon. Null
+ * when there is no balloon device.
  */
 export async function queryBalloon(qmp: QmpExecutor): Promise<number | null> {
   try {
@@ -120,7 +122,10 @@ export async function queryGuestStats(qmp: QmpExecutor, balloonPath: string): Pr
   return { values: new Map(said), updatedMs: updated === 0 ? null : updated * 1000 };
 }
 
-/** QEMU asks the guest for statistics every so many whole seconds; 0 turns that off. The first request is immediate. */
+/**
+ * QEMU asks the guest for statistics every so many whole seconds; 0 turns that off. The first request is
+ * immediate.
+ */
 export const setGuestStatsInterval = (qmp: QmpExecutor, balloonPath: string, seconds: number) =>
   qomSet(qmp, balloonPath, 'guest-stats-polling-interval', seconds);
 
@@ -151,8 +156,8 @@ export interface QemuVirtioStatus {
 const nameOf = (described: string): string => described.split(':', 1)[0];
 
 /**
- * What a virtio device and its driver agreed on. The command is not stable: null where this QEMU lacks it (before
- * 7.2) or answers in another shape.
+ * What a virtio device and its driver agreed on. The command is not stable: null where this QEMU lacks it
+ * (before 7.2) or answers in another shape.
  */
 export async function queryVirtioStatus(
   qmp: QmpExecutor,

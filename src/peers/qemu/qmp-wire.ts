@@ -1,6 +1,6 @@
 /**
- * The messages of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec): one JSON object a line. Text in, a
- * checked message out; whose connection it is and what a command means is not known here.
+ * The messages of the QEMU Machine Protocol (QEMU's docs/interop/qmp-spec): one JSON object a line. Text
+ * in, a checked message out; whose connection it is and what a command means is not known here.
  */
 import { z } from 'zod';
 

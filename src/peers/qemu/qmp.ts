@@ -1,13 +1,13 @@
 /**
- * A connection to a QEMU monitor: greeting and capabilities, commands answered in any order, out-of-band commands,
- * events. It lives as long as its stream; qmp-monitor.ts connects again, qmp-commands.ts knows what the commands
- * mean. QEMU may be hostile or broken: what it sends is bounded and checked, and a connection that breaks the
- * protocol is ended.
+ * A connection to a QEMU monitor: greeting and capabilities, commands answered in any order, out-of-band
+ * commands, events. It lives as long as its stream; qmp-monitor.ts connects again, qmp-commands.ts knows
+ * what the commands mean. QEMU may be hostile or broken: what it sends is bounded and checked, and a
+ * connection that breaks the protocol is ended.
  */
 import { createConnection } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { QmpConnectionError, QmpError, QmpTimeoutError } from './errors.ts';
-import { LineSplitter } from './lines.ts';
+import { LineSplitter, LineTooLongError } from './lines.ts';
 import {
   encodeQmpRequest,
   parseQmpLine,
@@ -19,8 +19,8 @@ import {
 /** Many times the longest answer that is known, the 300 KiB of query-qmp-schema. */
 export const QMP_LINE_BYTES_MAX = 8 * 2 ** 20;
 /**
- * What the specification of QMP allows: with more commands in flight QEMU stops reading, and an out-of-band command
- * would wait behind the very command that it is to get past.
+ * What the specification of QMP allows: with more commands in flight QEMU stops reading, and an out-of-band
+ * command would wait behind the very command that it is to get past.
  */
 const IN_BAND_COMMANDS_MAX = 8;
 const COMMAND_TIMEOUT_MS = 10_000;
@@ -36,8 +36,8 @@ export interface ExecuteOptions {
 /** Whatever takes commands for a QEMU. */
 export interface QmpExecutor {
   /**
-   * @throws QmpError when QEMU refuses, QmpTimeoutError when it does not answer in time, QmpConnectionError when the
-   * connection is lost meanwhile
+   * @throws QmpError when QEMU refuses, QmpTimeoutError when it does not answer in time, QmpConnectionError
+   * when the connection is lost meanwhile
    */
   execute(command: string, args?: QmpArguments, options?: ExecuteOptions): Promise<unknown>;
 }
@@ -146,6 +146,7 @@ export class QmpConnection implements QmpExecutor {
             else connection.#receive(parseQmpLine(line));
           });
         } catch (error) {
+          if (!(error instanceof LineTooLongError)) throw error; // A listener's.
           fail(`the QEMU monitor broke the protocol: ${(error as Error).message}`, error);
         }
       });
@@ -165,7 +166,8 @@ export class QmpConnection implements QmpExecutor {
   }
 
   /**
-   * Runs a command past those that QEMU is busy with. Few commands allow it (migrate-pause, migrate-recover, yank).
+   * Runs a command past those that QEMU is busy with. Few commands allow it (migrate-pause,
+   * migrate-recover, yank).
    * @throws QmpError of class NotSupported when this QEMU offers no out-of-band execution
    */
   async executeOutOfBand(

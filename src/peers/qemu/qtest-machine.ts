@@ -1,7 +1,7 @@
 /**
- * A QEMU machine with a balloon device and no guest, for our driver: registers by qtest, memory by a file that we and
- * QEMU share, so that rings and pages are reached at full speed. What is written there by us, QEMU's dirty tracking
- * does not see; writes that must count as a guest's go through {@link Qtest.write}.
+ * A QEMU machine with a balloon device and no guest, for our driver: registers by qtest, memory by a file
+ * that we and QEMU share, so that rings and pages are reached at full speed. What is written there by us,
+ * QEMU's dirty tracking does not see; writes that must count as a guest's go through {@link Qtest.write}.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -34,8 +34,8 @@ export interface QtestMachineOptions {
   /** Bytes of guest memory, a multiple of 4 KiB. */
   readonly memoryBytes: number;
   /**
-   * Lets the machine run, with a firmware that only sleeps: QEMU asks for free page hints while the machine runs, and
-   * can migrate it. Default: stopped from the start.
+   * Lets the machine run, with a firmware that only sleeps: QEMU asks for free page hints while the machine
+   * runs, and can migrate it. Default: stopped from the start.
    */
   readonly running?: boolean;
   /** Properties of the balloon device, for example `{ 'free-page-reporting': 'on' }`. */

@@ -1,12 +1,12 @@
 /**
- * The qtest protocol: a line of text for every access to a machine's ports and memory, by which QEMU's own tests drive
- * devices without a guest (QEMU's docs/devel/qtest). QEMU carries commands out in their order, so many can be under
- * way at once, and a command that nobody waits for still takes effect before the next. Which device is driven is not
- * known here.
+ * The qtest protocol: a line of text for every access to a machine's ports and memory, by which QEMU's own
+ * tests drive devices without a guest (QEMU's docs/devel/qtest). QEMU carries commands out in their order,
+ * so many can be under way at once, and a command that nobody waits for still takes effect before the next.
+ * Which device is driven is not known here.
  */
 import type { Duplex } from 'node:stream';
 import { QtestError } from './errors.ts';
-import { LineSplitter } from './lines.ts';
+import { LineSplitter, LineTooLongError } from './lines.ts';
 
 /** Memory is read and written in pieces, each a line of this many bytes in base64. */
 const PIECE_BYTES = 64 * 1024;
@@ -46,6 +46,7 @@ export class Qtest {
       try {
         splitter.push(chunk, line => this.#receive(line));
       } catch (cause) {
+        if (!(cause instanceof LineTooLongError)) throw cause; // A listener's.
         this.#fail(new QtestError(`QEMU broke the qtest protocol: ${(cause as Error).message}`, { cause }));
       }
     });
@@ -71,8 +72,8 @@ export class Qtest {
   }
 
   /**
-   * Sends a command that nobody waits for; it leaves at once. QEMU's refusal of it ends the connection, for what
-   * follows relied on it. Does nothing on a connection that ended.
+   * Sends a command that nobody waits for; it leaves at once. QEMU's refusal of it ends the connection, for
+   * what follows relied on it. Does nothing on a connection that ended.
    */
   post(line: string): void {
     if (this.#failure !== undefined) return;
@@ -145,14 +146,17 @@ export class Qtest {
   }
 
   /**
-   * Moves the machine's clock on by `ns`, or to its next timer; settles with the time in nanoseconds. Only with
-   * `-accel qtest`, where time stands still otherwise.
+   * Moves the machine's clock on by `ns`, or to its next timer; settles with the time in nanoseconds. Only
+   * with `-accel qtest`, where time stands still otherwise.
    */
   async clockStep(ns?: number): Promise<number> {
     return Number(await this.command(ns === undefined ? 'clock_step' : `clock_step ${ns}`));
   }
 
-  /** Reports what arrives at the interrupt inputs of the device at `path` instead of delivering it. Once a machine. */
+  /**
+   * Reports what arrives at the interrupt inputs of the device at `path` instead of delivering it. Once a
+   * machine.
+   */
   async interceptInterrupts(path: string): Promise<void> {
     await this.command(`irq_intercept_in ${path}`);
   }

@@ -1,7 +1,7 @@
 /**
- * A modern virtio device behind PCI (VIRTIO 1.4, 4.1) as a transport for our driver: its registers through qtest, its
- * interrupt by the INTx line. Where the registers are, the device's capabilities say. What kind of device it is, the
- * driver knows.
+ * A modern virtio device behind PCI (VIRTIO 1.4, 4.1) as a transport for our driver: its registers through
+ * qtest, its interrupt by the INTx line. Where the registers are, the device's capabilities say. What kind
+ * of device it is, the driver knows.
  */
 import { struct } from '../../sys/struct.ts';
 import type { QueueConfig } from '../../virtio/queue.ts';
@@ -170,8 +170,8 @@ export class VirtioPciTransport implements VirtioTransport {
   }
 
   /**
-   * Finds the first virtio device with this id on bus 0, gives it addresses and wakes it up. Takes ownership of the
-   * connection, also when it throws.
+   * Finds the first virtio device with this id on bus 0, gives it addresses and wakes it up. Takes
+   * ownership of the connection, also when it throws.
    * @throws PciError when there is none that can be used, QtestError when QEMU goes away
    */
   static async open(qtest: Qtest, deviceId: number): Promise<VirtioPciTransport> {
@@ -301,7 +301,10 @@ export class VirtioPciTransport implements VirtioTransport {
     this.#qtest.close();
   }
 
-  /** Reading the interrupt status clears it and lowers the line (4.1.4.5); a rise meanwhile means reading again. */
+  /**
+   * Reading the interrupt status clears it and lowers the line (4.1.4.5); a rise meanwhile means reading
+   * again.
+   */
   async #readIsr(): Promise<void> {
     this.#interruptMissed = true;
     if (this.#readingIsr) return;
@@ -370,8 +373,8 @@ export class VirtioPciTransport implements VirtioTransport {
 }
 
 /**
- * Cuts configuration space into accesses: 32 bits wide where they are aligned, which is what the fields of a balloon
- * are (4.1.3.1 wants every field accessed in its own width), and bytes elsewhere.
+ * Cuts configuration space into accesses: 32 bits wide where they are aligned, which is what the fields of
+ * a balloon are (4.1.3.1 wants every field accessed in its own width), and bytes elsewhere.
  */
 function fieldsOf(offset: number, length: number): (readonly [at: number, width: 1 | 4])[] {
   const fields: (readonly [number, 1 | 4])[] = [];

@@ -54,7 +54,10 @@ export async function wake(
   return { transport, inflate, features };
 }
 
-/** Offers the pages of [from, from + bytes) and waits until the device returned every list; polls the used ring. */
+/**
+ * Offers the pages of [from, from + bytes) and waits until the device returned every list; polls the used
+ * ring.
+ */
 export async function inflateRange(
   { transport, inflate }: BalloonByHand,
   memory: GuestMemory,

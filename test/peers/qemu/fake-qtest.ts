@@ -1,4 +1,7 @@
-/** The far end of a qtest connection, answered by a test: ports, memory, and whatever else a line may ask for. */
+/**
+ * The far end of a qtest connection, answered by a test: ports, memory, and whatever else a line may ask
+ * for.
+ */
 import { Duplex } from 'node:stream';
 
 const CONFIG_ADDRESS = 0xcf8;

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type GuestEvent, GuestStateError } from '../../../src/daemon/control.ts';
 import { QemuControl } from '../../../src/daemon/qemu-control.ts';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
@@ -16,6 +16,9 @@ import { cleanUp, until } from './peer.ts';
 
 const MIB = 2 ** 20;
 const SMALL = { memoryBytes: 256 * MIB };
+
+// Every test boots a machine, and TCG shares the host's processors with whatever else runs.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 async function missing(): Promise<MissingPeerError | undefined> {
   const programs = missingPrograms('qemu-system-x86_64', 'busybox');
