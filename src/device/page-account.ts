@@ -68,7 +68,8 @@ export class PageAccount {
     const units = Math.ceil((page + count) / this.unitPages) - first;
     const kept = this.pending.retract(first, units);
     this.keptUnits += kept;
-    if (kept < units) this.pending.waitWhileInFlight(first, units);
+    // Also when all were pending: a guest that gives a page twice can have it pending and in flight at once.
+    this.pending.waitWhileInFlight(first, units);
     return taken;
   }
 

@@ -8,11 +8,10 @@
  * The protocol that makes "retracted units keep their memory" true without a lock on the marking side:
  * - A claimer publishes the range it is about to claim, then takes the bits with atomic exchanges, then
  *   discards, then withdraws the range and bumps the generation.
- * - A retracter clears the bit with an atomic AND. If the bit was set, no claimer has it and none will: the
- *   unit keeps its memory. If it was clear, either nothing was pending or a claimer has taken it; in the
- *   latter case the claimer's range was published before, so looking at the range now finds it (or finds it
- *   withdrawn, and the discard is over). The retracter waits that discard out before the guest may touch
- *   the unit.
+ * - A retracter clears the bit with an atomic AND. From then on no claimer takes it. One that had taken it before
+ *   had published its range before that, so looking at the range now finds it (or finds it withdrawn, and the
+ *   discard is over). The retracter waits that discard out before the guest may touch the unit. It looks also
+ *   where the bit was set, for a unit may have been marked again while it was being discarded.
  * - Claimers exclude each other by the lock word. Closing takes the lock, so once it returns nobody discards
  *   through the region's descriptor any more.
  */
@@ -152,8 +151,8 @@ export class PendingDiscards {
   }
 
   /**
-   * Takes `count` units from `start` out of the set; returns how many were in it, and so keep their memory.
-   * The others may be in flight: the caller asks {@link inFlight} before it lets the guest use them.
+   * Takes `count` units from `start` out of the set; returns how many were in it, and keep the memory that they have.
+   * Any of them may be in flight still: the caller asks {@link inFlight}, or waits, before it lets the guest use them.
    */
   retract(start: number, count: number): number {
     const end = start + count;

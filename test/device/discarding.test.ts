@@ -179,7 +179,10 @@ describe('after the acknowledgement', () => {
 describe('a discard under way in another thread', () => {
   beforeAll(build);
 
-  test('is waited for by the deflation of its pages, and by no other', async () => {
+  test.each([
+    ['once', 1],
+    ['twice, and so is pending again', 2],
+  ])('is waited for by the deflation of its pages, and by no other: given %s', async (_, times) => {
     const rig = openRig({ memory: 'shmem', memoryBytes: 64 * 2 ** 20 });
     rig.touch(P, 8, 0x11);
     rig.inflate([P, 8]);
@@ -205,6 +208,8 @@ describe('a discard under way in another thread', () => {
     rig.deflate([P + 8192, 8]);
     expect(Atomics.load(words, 1)).toBe(0);
 
+    // No driver gives a page twice; one that does must not lose what it writes into the page later.
+    if (times === 2) rig.inflate([P, 8]);
     let overWhenReturned = false;
     rig.queue('deflate').beforePublish = () => {
       overWhenReturned = Atomics.load(words, 1) === 1;
@@ -217,7 +222,7 @@ describe('a discard under way in another thread', () => {
     await ended;
     rig.device.drain();
     expect([0, 2, 3, 4].map(page => rig.contentOf(P + page))).toEqual([0, 0x22, 0x22, 0]);
-    expect(rig.device.accounts.keptPages).toBe(8);
+    expect(rig.device.accounts.keptPages).toBe(times === 2 ? 10 : 8);
   });
 });
 
