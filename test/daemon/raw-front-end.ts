@@ -115,6 +115,12 @@ export class RawFrontEnd {
     this.say('SET_FEATURES', U64.encode({ value: VERSION_1 | F_PROTOCOL_FEATURES }));
   }
 
+  /** Gives the daemon the memory. */
+  async handOver(): Promise<void> {
+    if (await this.accepts('ADD_MEM_REG', regionMessage(this.region), [this.file])) return;
+    throw new Error('the daemon does not take the memory');
+  }
+
   close(): void {
     this.#watch.stop();
     this.#connection.close();
