@@ -19,7 +19,7 @@ import type { DriverRing, RingWorld } from './driver-ring.ts';
 import { Fill } from './fill.ts';
 import { HintsPart } from './hints.ts';
 import { Leak } from './leak.ts';
-import { channelOptions, type DriverTuning, fillOrderMax } from './options.ts';
+import { channelOptions, type DriverTuning, fillOrderMax, listLimits } from './options.ts';
 import { PageChannel } from './page-channel.ts';
 import type { QueuePart } from './queue-part.ts';
 import { ReportingPart } from './reporting.ts';
@@ -78,7 +78,7 @@ export class Balloon {
       onShortage: () => this.#backOff(),
     });
     this.#leak = new Leak({ pages, scheduler, counters });
-    const channel = channelOptions(format, tuning);
+    const channel = channelOptions(format, tuning, kernel.pages.length);
     try {
       this.#inflation = new PageChannel(this.#ring('inflate'), this.#fill, memory, channel);
       this.#deflation = new PageChannel(this.#ring('deflate'), this.#leak, memory, channel);
@@ -300,8 +300,9 @@ function createParts(options: BalloonOptions): ReadonlyMap<number, QueuePart> {
       parts.set(ring.index, new HintsPart(ring, memory, kernel, freePages.hasDone));
     } else if (ring.role === 'request' && freePages.kind === 'request') {
       const { format, protocol } = freePages;
-      const orderMin = tuning.unusedOrderMin;
-      parts.set(ring.index, new RequestsPart(ring, memory, { kernel, format, protocol, orderMin }));
+      const limits = listLimits(format, kernel.pages.length);
+      const requests = { kernel, format, protocol, limits, orderMin: tuning.unusedOrderMin };
+      parts.set(ring.index, new RequestsPart(ring, memory, requests));
     } else if (ring.role === 'reporting' || ring.role === 'hinting') {
       const reporting = {
         allocator: kernel.allocator,

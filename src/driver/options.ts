@@ -1,6 +1,7 @@
 /** How a driver can be set up: what may be tuned, within which bounds, and what Linux does where nothing is said. */
 import type { EncodeLimits, PageListFormat } from '../balloon/page-list-format.ts';
 import { ORDER_MAX } from '../guest/page-state.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
 import { RING_EVENT_IDX, RING_INDIRECT_DESC } from '../virtio/features.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
@@ -94,11 +95,24 @@ const namesBlocks = (format: PageListFormat): boolean => !namesPages(format) && 
 export const fillOrderMax = (format: PageListFormat, tuning: DriverTuning): number =>
   tuning.orderMax ?? (namesBlocks(format) ? ORDER_MAX : 0);
 
-export function channelOptions(format: PageListFormat, tuning: DriverTuning): PageChannelOptions {
+/**
+ * How large a list is worth being in a guest whose memory ends at `pfnEnd`: no larger than a bitmap of all of it, and a
+ * page for what else there is. A list of bitmaps is a mebibyte at most, which is much of a small guest.
+ */
+export const listLimits = ({ limits }: PageListFormat, pfnEnd: number): EncodeLimits => ({
+  bytesMax: Math.min(limits.bytesMax, Math.ceil(pfnEnd / 64) * 8 + PAGE_SIZE),
+  extentsMax: limits.extentsMax,
+});
+
+export function channelOptions(
+  format: PageListFormat,
+  tuning: DriverTuning,
+  pfnEnd: number,
+): PageChannelOptions {
   const single = namesPages(format);
   const limits: EncodeLimits = single
     ? { bytesMax: tuning.pfnsPerBuffer * PFN_BYTES, extentsMax: 0 }
-    : format.limits;
+    : listLimits(format, pfnEnd);
   // Without bytes the pages themselves are the buffers, and a whole ring of them goes out at once.
   const depth = tuning.depth ?? (limits.bytesMax === 0 ? QUEUE_SIZE_MAX : 1);
   return {

@@ -3,7 +3,7 @@
  * what it wants and returns it; the answers are page lists on the same queue, and then the buffer goes back.
  */
 import { PageList } from '../balloon/page-list.ts';
-import { EncodeCursor, type PageListFormat } from '../balloon/page-list-format.ts';
+import { EncodeCursor, type EncodeLimits, type PageListFormat } from '../balloon/page-list-format.ts';
 import {
   DROP_CACHE,
   GET_UNUSED_PAGES,
@@ -37,6 +37,8 @@ export interface RequestsOptions {
   readonly kernel: GuestKernel;
   readonly format: PageListFormat;
   readonly protocol: RequestProtocol;
+  /** How large one list may be. */
+  readonly limits: EncodeLimits;
   /** The smallest free blocks that are named. */
   readonly orderMin: number;
 }
@@ -62,7 +64,7 @@ export class RequestsPart implements QueuePart {
   /** @throws DriverProbeError when the guest has no memory for the buffers */
   constructor(ring: DriverRing, memory: DriverMemory, options: RequestsOptions) {
     const { requestBytes, prefixBytes } = options.protocol;
-    const { bytesMax } = options.format.limits;
+    const { bytesMax } = options.limits;
     const request = memory.allocate(requestBytes);
     if (request === undefined) throw new DriverProbeError('the guest has no memory for requests');
     this.#ring = ring;
