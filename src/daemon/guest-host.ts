@@ -13,7 +13,7 @@ import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
 import { PageSet } from '../memory/page-set.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
-import { monotonicMs, type Reactor } from '../sys/poll.ts';
+import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import { featureNames as ringFeatureNames } from '../virtio/features.ts';
@@ -29,6 +29,9 @@ import type { GuestOptions, LogLevel } from './options.ts';
 import { StatisticsPoll } from './statistics-poll.ts';
 import { TargetClock } from './target-clock.ts';
 import type { GuestSocket } from './worker-protocol.ts';
+
+/** Between two events of a balloon on its way; a page that shows it redraws no more often. */
+const ACTUAL_EVENT_MS = 50;
 
 export interface GuestHostWorld {
   readonly reactor: Reactor;
@@ -57,6 +60,8 @@ export class GuestHost implements VhostUserBackend {
   #door: FrontDoor | undefined;
   readonly #statistics: StatisticsPoll;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
+  /** Runs while the guest's newest `actual` is still to be told. */
+  #actualTimer: Timer | undefined;
   #lastError: string | null = null;
 
   constructor(options: GuestOptions, socket: GuestSocket, world: GuestHostWorld) {
@@ -91,6 +96,8 @@ export class GuestHost implements VhostUserBackend {
 
   #disconnected(error: Error | undefined): void {
     this.#statistics.stop();
+    this.#actualTimer?.cancel();
+    this.#actualTimer = undefined;
     this.#clock.forget();
     if (error !== undefined) this.#fault(error);
     this.#world.emit(this.name, 'disconnected', {});
@@ -198,7 +205,15 @@ export class GuestHost implements VhostUserBackend {
       );
     }
     this.#clock.actual(pages);
-    this.#world.emit(this.name, 'actual', { actualBytes: pages * PAGE_SIZE });
+    // Linux writes it after every 256 pages. Who watches wants to know of the end at once, of the way now and then.
+    if (pages === this.device.targetPages) this.#tellActual();
+    else this.#actualTimer ??= this.#world.reactor.schedule(ACTUAL_EVENT_MS, () => this.#tellActual());
+  }
+
+  #tellActual(): void {
+    this.#actualTimer?.cancel();
+    this.#actualTimer = undefined;
+    this.#world.emit(this.name, 'actual', { actualBytes: this.device.actualPages * PAGE_SIZE });
   }
 
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {

@@ -4,7 +4,7 @@
  * region or throws {@link MemoryAccessError}, and nothing here hands out a view of guest memory to keep.
  */
 import { AerostatError } from '../sys/error.ts';
-import { type Backing, WINDOW_BYTES, type Window } from './backing.ts';
+import { type Backing, WINDOW_BYTES, Window } from './backing.ts';
 import { type Gpa, PAGE_SHIFT, PAGE_SIZE } from './page.ts';
 
 /** An address range that is not (all) guest memory, or an access that is not aligned to its width. */
@@ -92,12 +92,14 @@ export class MemoryRegion implements RegionAddresses {
 
 const overlaps = (a: number, aSize: number, b: number, bSize: number) => a < b + bSize && b < a + aSize;
 
+const NO_WINDOW = new Window(new ArrayBuffer(0), 0, 0);
+
 export class GuestMemory {
   readonly #regions: MemoryRegion[] = [];
   /** Where the last address was found: the next one is usually in the same region. */
   #last: MemoryRegion | undefined;
   // Where #locate found an address: fields, because returning both would allocate for every access.
-  #bytes: Uint8Array = new Uint8Array(0);
+  #window = NO_WINDOW;
   #offset = 0;
 
   constructor(regions: Iterable<MemoryRegion> = []) {
@@ -149,7 +151,7 @@ export class GuestMemory {
     for (const region of this.#regions) region.close();
     this.#regions.length = 0;
     this.#last = undefined;
-    this.#bytes = new Uint8Array(0);
+    this.#window = NO_WINDOW;
   }
 
   /** The region that holds guest physical address `gpa`. */
@@ -266,9 +268,22 @@ export class GuestMemory {
     if (!this.contains(gpa, length)) throw new MemoryAccessError(gpa, length);
     for (let done = 0; done < length; ) {
       const count = this.#locate(gpa + done, length - done);
-      copyBytes(this.#bytes, this.#offset, into, at + done, count);
+      copyBytes(this.#window.u8, this.#offset, into, at + done, count);
       done += count;
     }
+  }
+
+  /**
+   * Copies `count` 32-bit words from `gpa` on (a multiple of 4) into the beginning of `into`: a quarter of the
+   * work of {@link read} for lists of numbers. False, copying nothing, when they do not lie in one window.
+   */
+  readWords(gpa: number, into: Uint32Array, count: number): boolean {
+    if (gpa % 4 !== 0 || !this.contains(gpa, count * 4)) return false;
+    if (this.#locate(gpa, count * 4) < count * 4) return false;
+    const { u32 } = this.#window;
+    const from = this.#offset >>> 2;
+    for (let index = 0; index < count; index++) into[index] = u32[from + index];
+    return true;
   }
 
   /** Copies `length` bytes of `from`, from index `at`, into guest memory. The range may span regions. */
@@ -276,7 +291,7 @@ export class GuestMemory {
     if (!this.contains(gpa, length)) throw new MemoryAccessError(gpa, length);
     for (let done = 0; done < length; ) {
       const count = this.#locate(gpa + done, length - done);
-      copyBytes(from, at + done, this.#bytes, this.#offset, count);
+      copyBytes(from, at + done, this.#window.u8, this.#offset, count);
       done += count;
     }
   }
@@ -286,17 +301,17 @@ export class GuestMemory {
     if (!this.contains(gpa, length)) throw new MemoryAccessError(gpa, length);
     for (let done = 0; done < length; ) {
       const count = this.#locate(gpa + done, length - done);
-      this.#bytes.fill(value, this.#offset, this.#offset + count);
+      this.#window.u8.fill(value, this.#offset, this.#offset + count);
       done += count;
     }
   }
 
-  /** Points {@link #bytes} and {@link #offset} at `gpa`; returns how many of `length` bytes lie there together. */
+  /** Points {@link #window} and {@link #offset} at `gpa`; returns how many of `length` bytes lie there together. */
   #locate(gpa: number, length: number): number {
     const region = this.find(gpa);
     if (region === undefined) throw new MemoryAccessError(gpa, length);
     const offset = gpa - region.guestAddress;
-    this.#bytes = region.windowAt(offset).u8;
+    this.#window = region.windowAt(offset);
     this.#offset = withinWindow(offset);
     return Math.min(length, WINDOW_BYTES - this.#offset, region.size - offset);
   }

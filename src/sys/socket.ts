@@ -57,17 +57,24 @@ const PAYLOAD_AT = 2048;
 // One arena per thread: a transfer is filled and handed to the kernel within one call.
 const arena = new Arena(PAYLOAD_AT + TRANSFER_BYTES_MAX);
 
+// Most of the two structures never changes; a conversation of small messages would spend its time on it.
+IOVEC.write(arena.view, IOVEC_AT, { base: arena.address + PAYLOAD_AT, length: 0 });
+MSGHDR.write(arena.view, MSGHDR_AT, {
+  name: 0,
+  nameLength: 0,
+  iov: arena.address + IOVEC_AT,
+  iovCount: 1,
+  control: arena.address + CONTROL_AT,
+  controlLength: 0,
+  flags: 0,
+});
+
+/** Both lengths are far below 2^32, so their upper halves stay 0. */
 function prepare(payloadLength: number, controlLength: number): void {
-  IOVEC.write(arena.view, IOVEC_AT, { base: arena.address + PAYLOAD_AT, length: payloadLength });
-  MSGHDR.write(arena.view, MSGHDR_AT, {
-    name: 0,
-    nameLength: 0,
-    iov: arena.address + IOVEC_AT,
-    iovCount: 1,
-    control: controlLength === 0 ? 0 : arena.address + CONTROL_AT,
-    controlLength,
-    flags: 0,
-  });
+  const { view } = arena;
+  view.setUint32(IOVEC_AT + IOVEC.offset.length, payloadLength, true);
+  view.setUint32(MSGHDR_AT + MSGHDR.offset.controlLength, controlLength, true);
+  view.setUint32(MSGHDR_AT + MSGHDR.offset.flags, 0, true);
 }
 
 function writeAddress(path: string): number {
@@ -97,7 +104,8 @@ export interface Received {
   readonly fds: readonly OwnedFd[];
 }
 
-const NOTHING_RECEIVED: Received = { length: 0, fds: [] };
+const NO_DESCRIPTORS: readonly OwnedFd[] = [];
+const NOTHING_RECEIVED: Received = { length: 0, fds: NO_DESCRIPTORS };
 
 export class UnixSocket {
   readonly fd: OwnedFd;
@@ -168,9 +176,10 @@ export class UnixSocket {
       if (error === ECONNRESET || error === EPIPE) return NOTHING_RECEIVED;
       throw new SystemError('recvmsg', error);
     }
-    const message = MSGHDR.read(arena.view, MSGHDR_AT);
-    const fds = takeDescriptors(message.controlLength);
-    if ((message.flags & MSG_CTRUNC) !== 0) {
+    const controlLength = arena.view.getUint32(MSGHDR_AT + MSGHDR.offset.controlLength, true);
+    const flags = arena.view.getUint32(MSGHDR_AT + MSGHDR.offset.flags, true);
+    const fds = controlLength === 0 ? NO_DESCRIPTORS : takeDescriptors(controlLength);
+    if ((flags & MSG_CTRUNC) !== 0) {
       closeAll(fds);
       throw new AerostatError(
         'AEROSTAT_DESCRIPTORS_LOST',

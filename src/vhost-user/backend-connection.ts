@@ -41,7 +41,9 @@ export class BackendConnection {
     this.#stream = new MessageStream(socket, reactor, {
       message: message => {
         const reply = this.session.serve(message);
-        if (reply !== undefined) this.#stream.send(reply.request, reply.flags, reply.payload);
+        if (reply === undefined) return false;
+        this.#stream.send(reply.request, reply.flags, reply.payload);
+        return true;
       },
       ended: error => {
         this.session.close();

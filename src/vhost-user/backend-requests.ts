@@ -17,7 +17,10 @@ export class BackendRequests {
   constructor(socket: UnixSocket, reactor: Pick<Reactor, 'watch'>, configChanged: () => void) {
     this.#configChanged = configChanged;
     this.#stream = new MessageStream(socket, reactor, {
-      message: message => this.#serve(message),
+      message: message => {
+        this.#serve(message);
+        return false;
+      },
       ended: () => {},
     });
   }

@@ -2,14 +2,18 @@
  * A {@link Connection} in a loop: hands over the messages that come, sends what waits when the socket takes
  * it, and says once when it is over. What messages mean, its listener knows.
  */
+import { SystemError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import { Connection, type Message } from './connection.ts';
 
 export interface StreamListener {
-  /** A message came; its descriptors are the listener's. */
-  message(message: Message): void;
+  /**
+   * A message came; its descriptors are the listener's. True when it was answered: its sender waits for that
+   * before it sends more, so there is no use in looking for another one now.
+   */
+  message(message: Message): boolean;
   /** The stream is closed: the peer closed its end, or `error` says what broke it. Not called after `close`. */
   ended(error: Error | undefined): void;
 }
@@ -61,7 +65,7 @@ export class MessageStream {
       const received = this.#connection.receive();
       if (received.kind === 'wait') return;
       if (received.kind === 'closed') this.#end(undefined);
-      else this.#listener.message(received.message);
+      else if (this.#listener.message(received.message)) return;
     }
   }
 
@@ -71,7 +75,8 @@ export class MessageStream {
       step();
     } catch (error) {
       // Whatever it is, a bug of ours included: it ends this conversation, and no other that the loop serves.
-      this.#end(error instanceof Error ? error : new Error(String(error)));
+      if (hasLeft(error)) this.#end(undefined);
+      else this.#end(error instanceof Error ? error : new Error(String(error)));
     }
   }
 
@@ -81,3 +86,7 @@ export class MessageStream {
     this.#listener.ended(error);
   }
 }
+
+/** A peer that left before it read all that it had asked for has merely left. */
+const hasLeft = (error: unknown): boolean =>
+  error instanceof SystemError && (error.errnoName === 'EPIPE' || error.errnoName === 'ECONNRESET');

@@ -57,7 +57,10 @@ export class Requester {
   constructor(socket: UnixSocket, options: RequesterOptions) {
     this.#options = options;
     this.#stream = new MessageStream(socket, options.reactor, {
-      message: message => this.#answered(message),
+      message: message => {
+        this.#answered(message);
+        return false;
+      },
       ended: error => this.#ended(error),
     });
   }
