@@ -53,6 +53,8 @@ const IOVEC_AT = 64;
 const CONTROL_AT = 128;
 const CONTROL_BYTES = CMSGHDR.size + DESCRIPTORS_MAX * 4 + 8;
 const PAYLOAD_AT = 2048;
+/** Arguments of other calls; a message's payload is not there between calls. */
+const SCRATCH_AT = PAYLOAD_AT;
 
 // One arena per thread: a transfer is filled and handed to the kernel within one call.
 const arena = new Arena(PAYLOAD_AT + TRANSFER_BYTES_MAX);
@@ -85,9 +87,9 @@ function writeAddress(path: string): number {
       `the socket path ${path} has ${bytes.length} bytes and a socket's path may have ${PATH_BYTES_MAX}; use a shorter one`,
     );
   }
-  arena.view.setUint16(0, AF_UNIX, true);
-  arena.bytes.set(bytes, 2);
-  arena.bytes[2 + bytes.length] = 0;
+  arena.view.setUint16(SCRATCH_AT, AF_UNIX, true);
+  arena.bytes.set(bytes, SCRATCH_AT + 2);
+  arena.bytes[SCRATCH_AT + 2 + bytes.length] = 0;
   return 2 + bytes.length + 1;
 }
 
@@ -118,8 +120,11 @@ export class UnixSocket {
 
   static pair(): [UnixSocket, UnixSocket] {
     const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
-    check('socketpair', libc.socketpair(AF_UNIX, type, 0, arena.address));
-    const numbers = [arena.view.getInt32(0, true), arena.view.getInt32(4, true)] as const;
+    check('socketpair', libc.socketpair(AF_UNIX, type, 0, arena.address + SCRATCH_AT));
+    const numbers = [
+      arena.view.getInt32(SCRATCH_AT, true),
+      arena.view.getInt32(SCRATCH_AT + 4, true),
+    ] as const;
     return [new UnixSocket(new OwnedFd(numbers[0])), new UnixSocket(new OwnedFd(numbers[1]))];
   }
 
@@ -127,7 +132,7 @@ export class UnixSocket {
   static connect(path: string): UnixSocket {
     const fd = createSocket();
     try {
-      check('connect', libc.connect(fd.number, arena.address, writeAddress(path)), path);
+      check('connect', libc.connect(fd.number, arena.address + SCRATCH_AT, writeAddress(path)), path);
       return new UnixSocket(fd);
     } catch (error) {
       fd.close();
@@ -213,13 +218,19 @@ function takeDescriptors(controlLength: number): OwnedFd[] {
 
 /** Whether `fd` is a socket that listens; false for one that is connected. @throws SystemError ENOTSOCK */
 export function isListening(fd: OwnedFd): boolean {
-  arena.view.setUint32(0, 0, true);
-  arena.view.setUint32(4, 4, true);
+  arena.view.setUint32(SCRATCH_AT, 0, true);
+  arena.view.setUint32(SCRATCH_AT + 4, 4, true);
   check(
     'getsockopt',
-    libc.getsockopt(fd.number, SOL_SOCKET, SO_ACCEPTCONN, arena.address, arena.address + 4),
+    libc.getsockopt(
+      fd.number,
+      SOL_SOCKET,
+      SO_ACCEPTCONN,
+      arena.address + SCRATCH_AT,
+      arena.address + SCRATCH_AT + 4,
+    ),
   );
-  return arena.view.getUint32(0, true) !== 0;
+  return arena.view.getUint32(SCRATCH_AT, true) !== 0;
 }
 
 export class UnixListener {
@@ -235,7 +246,7 @@ export class UnixListener {
   static bind(path: string): UnixListener {
     const fd = createSocket();
     try {
-      check('bind', libc.bind(fd.number, arena.address, writeAddress(path)), path);
+      check('bind', libc.bind(fd.number, arena.address + SCRATCH_AT, writeAddress(path)), path);
       check('listen', libc.listen(fd.number, LISTEN_BACKLOG), path);
       return new UnixListener(fd);
     } catch (error) {
