@@ -15,6 +15,8 @@ export function openGuestSocket({ socketPath, fd }: GuestOptions): GuestSocket {
     try {
       return { listening: isListening(inherited), fd: inherited.release() };
     } catch (error) {
+      // Not closed: what is no socket was not meant for us, and may be somebody's in this very process.
+      if (inherited.open) inherited.release();
       if (!(error instanceof SystemError)) throw error;
       throw new AerostatError(
         'AEROSTAT_SOCKET',
