@@ -1,0 +1,82 @@
+import { readFileSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { describe, expect, test } from 'vitest';
+import { createMemfd } from '../../src/sys/file.ts';
+import { Arena, MAPPING_BYTES_MAX, Mapping } from '../../src/sys/mapping.ts';
+
+const PAGE = 4096;
+
+describe('a mapping', () => {
+  test('of a file is the file', () => {
+    const fd = createMemfd({ name: 'aerostat-test', size: 4 * PAGE });
+    const one = Mapping.shared(fd.number, 0, 4 * PAGE);
+    const other = Mapping.shared(fd.number, PAGE, PAGE);
+    fd.close();
+    new Uint8Array(one.buffer)[PAGE + 7] = 42;
+    expect(new Uint8Array(other.buffer)[7]).toBe(42);
+    expect(one.buffer.byteLength).toBe(4 * PAGE);
+    one.close();
+    other.close();
+  });
+
+  test('that is closed leaves zeros to whoever still looks, and takes writes that go nowhere', () => {
+    const fd = createMemfd({ name: 'aerostat-test', size: PAGE });
+    const mapping = Mapping.shared(fd.number, 0, PAGE);
+    const bytes = new Uint8Array(mapping.buffer);
+    bytes.fill(5);
+    expect(mapping.open).toBe(true);
+    mapping.close();
+    mapping.close();
+    expect(mapping.open).toBe(false);
+    expect(bytes.every(byte => byte === 0)).toBe(true);
+    bytes[0] = 1;
+    const again = Mapping.shared(fd.number, 0, PAGE);
+    expect(new Uint8Array(again.buffer)[0]).toBe(5);
+    again.close();
+    fd.close();
+  });
+
+  test('is unmapped when nobody looks any more', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const addressSpace = () =>
+      Number(/^VmSize:\s+(\d+)/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]);
+    const before = addressSpace();
+    const each = 2 ** 26;
+    const count = 64;
+    for (let time = 0; time < count; time++) Mapping.anonymous(each).close();
+    const grown = () => addressSpace() - before > (count * each) / 1024 / 2;
+    expect(grown()).toBe(true);
+    // A finalizer runs some time after its collection.
+    for (let time = 0; time < 50 && grown(); time++) {
+      collect();
+      await new Promise(resolve => setTimeout(resolve, 10));
+    }
+    expect(grown()).toBe(false);
+  });
+
+  test('of nothing, or of more than a window, is a bug of ours', () => {
+    expect(() => Mapping.anonymous(0)).toThrow('a mapping of 0 bytes');
+    expect(() => Mapping.anonymous(MAPPING_BYTES_MAX + PAGE)).toThrow('a bug in Aerostat');
+    expect(() => Mapping.shared(0, 0, MAPPING_BYTES_MAX + PAGE)).toThrow('a bug in Aerostat');
+  });
+
+  test('that the kernel refuses is told', () => {
+    expect(() => Mapping.shared(-1, 0, PAGE)).toThrow('mmap failed with EBADF: 4096 bytes at offset 0');
+    const fd = createMemfd({ name: 'aerostat-test', size: PAGE });
+    expect(() => Mapping.shared(fd.number, 1, PAGE)).toThrow('mmap failed with EINVAL');
+    fd.close();
+  });
+});
+
+test('an arena has an address, zeros, and two ways to look at them', () => {
+  const arena = new Arena(100);
+  expect(arena.address % PAGE).toBe(0);
+  expect(arena.bytes.length).toBe(100);
+  expect(arena.bytes.every(byte => byte === 0)).toBe(true);
+  arena.view.setUint32(4, 0x01020304, true);
+  expect([...arena.bytes.subarray(4, 8)]).toEqual([4, 3, 2, 1]);
+  arena.close();
+  expect(arena.bytes[4]).toBe(0);
+});
