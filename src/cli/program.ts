@@ -4,6 +4,7 @@ import { AerostatError } from '../sys/error.ts';
 import { benchCommand } from './commands/bench.ts';
 import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
+import { guestCommand } from './commands/guest.ts';
 import { hintCommand } from './commands/hint.ts';
 import { runCommand } from './commands/run.ts';
 import { setCommand } from './commands/set.ts';
@@ -74,6 +75,7 @@ function program(context: CliContext): Command {
     hintCommand,
     watchCommand,
     runCommand,
+    guestCommand,
     benchCommand,
     demoCommand,
   ];

@@ -1,0 +1,194 @@
+/** `aerostat guest`: the embedded guest as a process, connected to a daemon's socket. */
+import { fstatSync } from 'node:fs';
+import { isatty } from 'node:tty';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
+import { WORKLOAD_KINDS } from '../../embedded/commands.ts';
+import type { ConsoleMessage } from '../../embedded/console.ts';
+import type { EmbeddedGuest } from '../../embedded/embedded-guest.ts';
+import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
+import type { WorkloadKind } from '../../guest/workloads/workload.ts';
+import { PAGE_SIZE } from '../../memory/page.ts';
+import { AerostatError } from '../../sys/error.ts';
+import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
+import { formatDuration } from '../duration.ts';
+import { commandOfWords, describeAnswer, WORDS_HELP } from '../guest-words.ts';
+import { each, sizeOption, value, withVerbose } from '../options.ts';
+import { formatSize, parsePages } from '../size.ts';
+import { styleOf } from '../style.ts';
+import { InterruptedError, UsageError } from '../usage.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat device --socket-path /tmp/vm1 &
+  aerostat guest --connect /tmp/vm1 --memory 2G
+  aerostat guest --connect /tmp/vm1 --workload build --workload churn:256M
+  echo 'use 1G' | aerostat guest --connect /tmp/vm1 --memory 2G --json
+
+It takes commands on its standard input: words, of which "help" lists all, or JSON objects. It ends with exit, with
+the end of its input, and with Ctrl-C. The daemon may be started anew meanwhile: the guest connects again.`;
+
+const HUGE_PAGE_SIZE = 2 ** 21;
+
+interface GuestChoice {
+  readonly connect: string;
+  readonly memory: number;
+  readonly profile: ProfileName;
+  readonly rings: RingKind;
+  readonly seed: number;
+  readonly workload?: readonly string[];
+  readonly rate?: number;
+  readonly hugePages?: boolean;
+  readonly thp?: boolean;
+  readonly whole?: boolean;
+  readonly json?: boolean;
+}
+
+export function guestCommand(context: CliContext): Command {
+  const command = new Command('guest')
+    .description('run the embedded guest on a balloon device')
+    .requiredOption('--connect <path>', "the device's socket")
+    .addOption(sizeOption('--memory <size>', 'memory of the guest').default(2 ** 30, '1G'))
+    .addOption(
+      new Option('--profile <name>', 'the ABI to speak').choices(PROFILE_NAMES).default(DEFAULT_PROFILE),
+    )
+    .addOption(new Option('--rings <kind>', 'layout of the virtqueues').choices(RING_KINDS).default('split'))
+    .addOption(new Option('--seed <n>', "names the guest's whole history").argParser(wholeNumber).default(1))
+    .option(
+      '--workload <kind[:size]>',
+      'build, churn, read or touch, from the start on; may be given several times',
+      each,
+    )
+    .addOption(
+      new Option('--rate <size>', 'memory that workloads use in a second, at most').argParser(
+        value(parsePages),
+      ),
+    )
+    .option('--huge-pages', "take memory from the host's pool of 2 MiB pages")
+    .option('--thp', 'ask for transparent huge pages')
+    .option('--whole', 'write and check every byte of a page, not its edges alone')
+    .option('--json', 'print JSON, a line for each answer and event')
+    .addHelpText('after', EXAMPLES)
+    .action((choice: GuestChoice) => runGuest(context, choice));
+  return withVerbose(command);
+}
+
+function wholeNumber(text: string): number {
+  if (/^\d{1,10}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('It must be a whole number.');
+}
+
+async function runGuest(context: CliContext, choice: GuestChoice): Promise<void> {
+  const workloads = (choice.workload ?? []).map(workloadOf);
+  const { EmbeddedGuest } = await import('../../embedded/embedded-guest.ts');
+  const screen = screenOf(context, choice.json === true);
+  const start = performance.now();
+  const guest = await EmbeddedGuest.start({
+    socketPath: choice.connect,
+    memoryBytes: choice.memory,
+    profile: choice.profile,
+    rings: choice.rings,
+    seed: choice.seed,
+    adviseHugePages: choice.thp ?? false,
+    coverage: choice.whole === true ? 'whole' : 'edges',
+    ...(choice.hugePages === true ? { hugePageSize: HUGE_PAGE_SIZE } : {}),
+    ...(choice.rate === undefined ? {} : { pagesPerSecondMax: choice.rate / PAGE_SIZE }),
+    onEvent: (event, message) => screen({ event, message }),
+  });
+  try {
+    const elapsed = formatDuration(performance.now() - start);
+    screen({
+      event: 'ready',
+      message: `The guest with ${formatSize(choice.memory)} is up after ${elapsed}.`,
+    });
+    for (const { kind, bytes } of workloads) guest.startWorkload(kind, bytes);
+    await attach(context, guest, screen);
+  } finally {
+    await guest.close();
+  }
+}
+
+interface WorkloadChoice {
+  readonly kind: WorkloadKind;
+  readonly bytes?: number;
+}
+
+function workloadOf(word: string): WorkloadChoice {
+  const [kind, size] = word.split(':', 2);
+  if (!(WORKLOAD_KINDS as readonly string[]).includes(kind)) {
+    throw new UsageError(`no workload is called ${kind}; there are ${WORKLOAD_KINDS.join(', ')}`);
+  }
+  return { kind: kind as WorkloadKind, ...(size === undefined ? {} : { bytes: parsePages(size) }) };
+}
+
+type Say = (message: ConsoleMessage) => void;
+
+/** Shows what the guest says: as JSON on standard output, or to people, news apart from answers. */
+function screenOf({ stdout, stderr, env }: CliContext, json: boolean): Say {
+  if (json) return message => void printJson(stdout, message);
+  const style = styleOf(stderr, env);
+  return message => {
+    if ('event' in message) printLine(stderr, style.dim(message.message));
+    else if ('error' in message) printLine(stderr, `${style.red('aerostat:')} ${message.error.message}`);
+    else for (const line of describeAnswer(message.answer)) printLine(stdout, line);
+  };
+}
+
+/** Obeys commands until the guest ends, its input does, or a signal comes. */
+async function attach(context: CliContext, guest: EmbeddedGuest, say: Say): Promise<void> {
+  const [{ answerLine }, { LineReader }] = await Promise.all([
+    import('../../embedded/console.ts'),
+    import('../../embedded/line-reader.ts'),
+  ]);
+  let last: Promise<void> = Promise.resolve();
+  const obey = async (line: string) => say(await answerLine(guest, line));
+  const take = async (line: string) => {
+    if (line.startsWith('{')) return void (await obey(line));
+    if (line.trim() === 'help') return void printLine(context.stderr, WORDS_HELP);
+    const before = last;
+    // A person's commands do not overtake each other.
+    last = before.then(() => obeyWords(line, obey, say));
+    await last;
+  };
+  const fd = inputOf(context);
+  const under = new Set<Promise<void>>();
+  const ended = new Promise<void>(resolve => {
+    if (fd === undefined) return;
+    const reader = new LineReader(fd, {
+      reactor: guest.reactor,
+      onLine: line => {
+        const taken = take(line).finally(() => under.delete(taken));
+        under.add(taken);
+      },
+      onEnd: () => {
+        guest.reactor.schedule(LAST_COMMANDS_MS_MAX, resolve);
+        void Promise.all(under).then(() => resolve());
+      },
+    });
+    void guest.ended.catch(() => {}).then(() => reader.close());
+  });
+  const signal = interrupted(context.interrupt).then(name => {
+    throw new InterruptedError(name);
+  });
+  await Promise.race([guest.ended, ended, signal]);
+}
+
+/** How long commands may still take when no more will come: whoever sent them may be gone. */
+const LAST_COMMANDS_MS_MAX = 10_000;
+
+async function obeyWords(line: string, obey: (line: string) => Promise<void>, say: Say): Promise<void> {
+  try {
+    await obey(JSON.stringify(commandOfWords(line)));
+  } catch (error) {
+    if (!(error instanceof AerostatError)) throw error;
+    say({ id: null, error: { code: error.code, message: error.message } });
+  }
+}
+
+/** The descriptor that commands come from; none where nobody can type or write. */
+function inputOf({ stdin }: CliContext): number | undefined {
+  const fd = 'fd' in stdin && typeof stdin.fd === 'number' ? stdin.fd : undefined;
+  if (fd === undefined) return undefined;
+  // /dev/null is how services have no input; it always reads as ended.
+  return fstatSync(fd).isCharacterDevice() && !isatty(fd) ? undefined : fd;
+}

@@ -1,0 +1,38 @@
+/** What an embedded guest is started with. */
+import type { ProfileName } from '../balloon/profiles.ts';
+import type { DriverTuning } from '../driver/options.ts';
+import type { Coverage } from '../guest/contents.ts';
+import type { GuestEventName } from './console.ts';
+
+export const RING_KINDS = ['split', 'packed'] as const;
+
+export type RingKind = (typeof RING_KINDS)[number];
+
+/** Below this there is no room for the kernel's own memory, rings and the lists of every profile. */
+export const GUEST_BYTES_MIN = 16 * 2 ** 20;
+
+export interface EmbeddedGuestOptions {
+  /** Where the device's back-end listens. */
+  readonly socketPath: string;
+  /** A multiple of the page size, and of the huge pages' where there are any; {@link GUEST_BYTES_MIN} at least. */
+  readonly memoryBytes: number;
+  /** The ABI that the driver speaks: the device's. `virtio` unless said otherwise. */
+  readonly profile?: ProfileName;
+  /** Split unless said otherwise. */
+  readonly rings?: RingKind;
+  /** Names the whole history of the guest; 1 unless said otherwise. */
+  readonly seed?: number;
+  /** Takes guest memory from the host's pool of huge pages of this size, in bytes. */
+  readonly hugePageSize?: number;
+  /** Asks for transparent huge pages. */
+  readonly adviseHugePages?: boolean;
+  /** How much of each page is written and checked; edges unless said otherwise. */
+  readonly coverage?: Coverage;
+  /** Fills every page with this byte when it is freed. */
+  readonly poison?: number;
+  /** Pages that workloads may use in a second; as many as they can unless said otherwise. */
+  readonly pagesPerSecondMax?: number;
+  readonly driver?: Partial<DriverTuning>;
+  /** Takes a sentence for whoever watches the guest. */
+  readonly onEvent?: (event: GuestEventName, message: string) => void;
+}
