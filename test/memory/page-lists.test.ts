@@ -36,10 +36,9 @@ describe('a list of runs', () => {
     expect([ranges.start(1), ranges.count(1)]).toEqual([2, 1]);
   });
 
-  test('names the pages that were added, and grows as it must', () => {
-    const many = fc.array(fc.tuple(fc.nat(10 ** 6), fc.integer({ min: 1, max: 5 })), { maxLength: 1200 });
+  test('names the pages that were added', () => {
     fc.assert(
-      fc.property(many, list => {
+      fc.property(runs(0), list => {
         const ranges = new PageRanges();
         for (const [pfn, count] of list) ranges.add(pfn, count);
         const sorted = (pages: number[]) => pages.sort((a, b) => a - b);
@@ -53,7 +52,6 @@ describe('a list of runs', () => {
         ranges.clear();
         expect([ranges.length, ranges.pages]).toEqual([0, 0]);
       }),
-      { numRuns: 30 },
     );
   });
 
@@ -71,6 +69,13 @@ describe('a list of runs', () => {
       }),
     );
   });
+});
+
+test('a list of runs grows as it must', () => {
+  const ranges = new PageRanges();
+  for (let run = 0; run < 5000; run++) ranges.add(run * 3, 2);
+  expect([ranges.length, ranges.pages]).toEqual([5000, 10_000]);
+  expect([ranges.start(4999), ranges.count(4999)]).toEqual([14_997, 2]);
 });
 
 describe('a set of pages', () => {
@@ -118,6 +123,7 @@ describe('a set of pages', () => {
     const set = new PageSet(2 ** 41);
     const far = [7 * GIB_PAGES, 2 ** 40, 3, GIB_PAGES];
     for (const pfn of far) set.add(pfn, 1);
+    expect([...set.chunks.keys()].sort((a, b) => a - b)).toEqual([0, 1, 7, 2 ** 22]);
     const visited: number[] = [];
     set.forEachRun(pfn => visited.push(pfn));
     expect(visited).toEqual([...far].sort((a, b) => a - b));

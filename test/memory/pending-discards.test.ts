@@ -69,6 +69,7 @@ class Pair {
     if (touched) expect(this.set.inFlight(start, count)).toBe(true);
     if (this.claimed.size === 0) expect(this.set.inFlight(start, count)).toBe(false);
     expect(this.set.outstanding).toBe(this.pending.size + this.claimed.size);
+    expect(this.set.countIn(start, count)).toBe(units.filter(unit => this.pending.has(unit)).length);
   }
 
   discard(meanwhile: readonly Call[], fails: boolean): boolean {
@@ -191,12 +192,17 @@ describe('a set', () => {
     expect(set.discardAll(() => expect.unreachable())).toBeUndefined();
   });
 
-  test('says when it discarded last', () => {
+  test('says when it discarded last, and how long all of it took', () => {
     const set = create();
-    expect(set.lastDiscardMs).toBe(0);
+    expect([set.lastDiscardMs, set.discardMs]).toEqual([0, 0]);
     set.mark(0, 1);
     set.discardAll(() => {});
     expect(set.lastDiscardMs).toBeGreaterThan(0);
+    const first = set.discardMs;
+    expect(first).toBeGreaterThan(0);
+    set.mark(0, 1);
+    set.discardAll(() => {});
+    expect(set.discardMs).toBeGreaterThan(first);
   });
 
   test('goes on after runs that cannot be discarded, and tells the last reason', () => {
