@@ -1,7 +1,8 @@
 /**
  * Files as memory: memfd, size, holes, what of a file the host really holds, and giving parts of it back.
  */
-import { fstatSync } from 'node:fs';
+import { fstatSync, readSync, writeSync } from 'node:fs';
+import { AerostatError } from './error.ts';
 import { type Descriptor, OwnedFd } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
@@ -133,3 +134,31 @@ export const nextData = (fd: Descriptor, offset: number): number | undefined => 
 
 /** Offset of the first byte at or after `offset` that is a hole; the end of the file counts as one. */
 export const nextHole = (fd: Descriptor, offset: number): number | undefined => seek(fd, offset, SEEK_HOLE);
+
+/**
+ * Copies `length` bytes of the file from `position` into `into` at `at`. A hole reads as zeros and stays a hole, where
+ * reading it through a mapping would make the host back it.
+ */
+export function readAt(fd: Descriptor, position: number, into: Uint8Array, at: number, length: number): void {
+  for (let done = 0; done < length; ) {
+    const count = readSync(fd.number, into, at + done, length - done, position + done);
+    if (count === 0) throw endOfFile(position + done);
+    done += count;
+  }
+}
+
+/** Copies `length` bytes of `from`, from `at` on, into the file; pages that are written whole need no zeroing first. */
+export function writeAt(
+  fd: Descriptor,
+  position: number,
+  from: Uint8Array,
+  at: number,
+  length: number,
+): void {
+  for (let done = 0; done < length; ) {
+    done += writeSync(fd.number, from, at + done, length - done, position + done);
+  }
+}
+
+const endOfFile = (position: number): AerostatError =>
+  new AerostatError('AEROSTAT_FILE_END', `the file ends before offset ${position}, where it has memory`);
