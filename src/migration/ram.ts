@@ -3,11 +3,11 @@
  * them. A slot means the same page on both sides for as long as both have the same regions. Bitmaps are indexed by
  * slot, and the stream names pages by it.
  */
-import { FileBacking, WINDOW_BYTES } from '../memory/backing.ts';
+import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
-import { nextData, nextHole } from '../sys/file.ts';
+import { nextData, nextHole, readAt, writeAt } from '../sys/file.ts';
 
 /** Pages of one guest at most: 8 TiB. A slot is then a positive number in 32 bits. */
 export const SLOTS_MAX = 2 ** 31 - 1;
@@ -52,17 +52,33 @@ export class Ram {
     return region.firstPfn + slot - firstSlot;
   }
 
-  /**
-   * A view of the pages from slot `start`: of `count` of them, or of as many as lie together. For use at once, never
-   * for keeping, and the guest may write to it at any time.
-   */
-  bytes(start: number, count: number): Uint8Array {
-    const { region, firstSlot } = this.#partOf(start);
-    const offset = (start - firstSlot) * PAGE_SIZE;
-    const within = offset % WINDOW_BYTES;
-    const length = Math.min(count * PAGE_SIZE, region.size - offset, WINDOW_BYTES - within);
-    const { u8 } = region.windowAt(offset);
-    return u8.subarray(within, within + length);
+  /** Copies `count` pages from slot `start` into `into` at `at`. The host backs no page that it did not back before. */
+  read(start: number, count: number, into: Uint8Array, at: number): void {
+    this.#forEachPart(start, count, ({ region, firstSlot }, first, pages) => {
+      const { backing } = region;
+      const length = pages * PAGE_SIZE;
+      const to = at + (firstSlot + first - start) * PAGE_SIZE;
+      if (backing instanceof FileBacking) {
+        readAt(backing.fd, backing.fileOffset + first * PAGE_SIZE, into, to, length);
+      } else {
+        this.memory.read(region.guestAddress + first * PAGE_SIZE, into, to, length);
+      }
+    });
+  }
+
+  /** Copies `from` at `at` into `count` pages from slot `start`. */
+  write(start: number, count: number, from: Uint8Array, at: number): void {
+    this.#forEachPart(start, count, ({ region, firstSlot }, first, pages) => {
+      const { backing } = region;
+      const length = pages * PAGE_SIZE;
+      const source = at + (firstSlot + first - start) * PAGE_SIZE;
+      // hugetlbfs can be read but not written as a file.
+      if (backing instanceof FileBacking && backing.kind === 'shmem') {
+        writeAt(backing.fd, backing.fileOffset + first * PAGE_SIZE, from, source, length);
+      } else {
+        this.memory.write(region.guestAddress + first * PAGE_SIZE, from, source, length);
+      }
+    });
   }
 
   /** Gives pages back to the host, as far as its units allow, and zeroes the rest. They read as 0 afterwards. */

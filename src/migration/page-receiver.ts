@@ -1,0 +1,53 @@
+/** Puts pages that arrived into the destination's memory. Nothing of a section is done before all of it makes sense. */
+import { PAGE_SIZE } from '../memory/page.ts';
+import type { DirtyBitmap } from './dirty-bitmap.ts';
+import { readRuns } from './page-runs.ts';
+import type { Ram } from './ram.ts';
+import type { Totals } from './stream/messages.ts';
+import { PAGES_PER_SECTION, StreamError } from './stream/section.ts';
+
+const DATA_AT = 4;
+
+export class PageReceiver {
+  /** What came over this connection. */
+  readonly totals: { -readonly [K in keyof Totals]: Totals[K] } = { pages: 0, zeroPages: 0 };
+  readonly #ram: Ram;
+  /** Pages that hold something; shared with the other connections. */
+  readonly #held: DirtyBitmap;
+
+  /** `ram` reads as zeros where nothing was received. */
+  constructor(ram: Ram, held: DirtyBitmap) {
+    this.#ram = ram;
+    this.#held = held;
+  }
+
+  /** @throws StreamError when the payload is not what a section of pages is */
+  takePages(payload: Uint8Array): void {
+    if (payload.length < DATA_AT) throw new StreamError('payload', 'pages without their number');
+    const pages = new DataView(payload.buffer, payload.byteOffset, DATA_AT).getUint32(0, true);
+    const runsAt = DATA_AT + pages * PAGE_SIZE;
+    if (pages === 0 || pages > PAGES_PER_SECTION || runsAt > payload.length) {
+      throw new StreamError('payload', `${pages} pages in a section of ${payload.length} bytes`);
+    }
+    const listed = readRuns(payload, runsAt, payload.length, this.#ram.slots, () => {});
+    if (listed !== pages) throw new StreamError('payload', `${pages} pages, and runs of ${listed}`);
+    let at = DATA_AT;
+    readRuns(payload, runsAt, payload.length, this.#ram.slots, (start, count) => {
+      this.#ram.write(start, count, payload, at);
+      this.#held.mark(start, count);
+      at += count * PAGE_SIZE;
+    });
+    this.totals.pages += pages;
+  }
+
+  /** @throws StreamError when the payload is not what a section of zero pages is */
+  takeZeroPages(payload: Uint8Array): void {
+    this.totals.zeroPages += readRuns(payload, 0, payload.length, this.#ram.slots, (start, count) => {
+      // Only what holds something: a run of all memory must not cost more than one that says something.
+      const end = start + count;
+      for (let from = start; this.#held.take(from, end, count); from = this.#held.start + this.#held.count) {
+        this.#ram.clear(this.#held.start, this.#held.count);
+      }
+    });
+  }
+}
