@@ -74,6 +74,17 @@ export class Mapping {
   }
 }
 
+/**
+ * Sets pages of the pool aside for the first `length` bytes of a hugetlbfs file, for as long as it keeps them.
+ * Without that a write to the file when the pool is empty ends the process.
+ * @throws SystemError ENOMEM when the pool has too few
+ */
+export function reserveHugePages(fd: number, length: number): void {
+  const address = libc.mmap(0, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  check('mmap', address, `${length} bytes of huge pages; raise the host's pool (vm.nr_hugepages)`);
+  libc.munmap(address, length);
+}
+
 const unmapWhenUnreachable = new FinalizationRegistry<{ address: number; length: number }>(
   ({ address, length }) => {
     libc.munmap(address, length);

@@ -5,6 +5,7 @@
 import { FileBacking } from '../memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { createMemfd } from '../sys/file.ts';
+import { reserveHugePages } from '../sys/mapping.ts';
 
 /**
  * What lies between a guest address and the front-end's own address for it. Anything would do; half of what a
@@ -34,6 +35,7 @@ export function createSharedMemory({
   const file = createMemfd({ name, size, ...(hugePageSize === undefined ? {} : { hugePageSize }) });
   const memory = new GuestMemory();
   try {
+    if (hugePageSize !== undefined) reserveHugePages(file.number, size);
     let fileOffset = 0;
     for (const region of regions) {
       const userAddress = region.guestAddress + USER_ADDRESS_OFFSET;
