@@ -3,13 +3,13 @@
  * to run, and its doorbells while it does. What runs on a ring is the device's.
  */
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
-import { AerostatError } from '../sys/error.ts';
 import { type OwnedFd, ring, silence } from '../sys/fd.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from './backend.ts';
 import type { SessionHost } from './backend-session.ts';
 import {
   type FrontendRequest,
+  isRefusal,
   U64,
   VhostUserError,
   VRING_ADDRESSES,
@@ -22,8 +22,8 @@ import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { Vring } from './vring.ts';
 
 export class BackendRings {
-  /** What the driver took: it decides what kind of queue a ring is. */
-  features = 0n;
+  /** What the driver took, once it did: it decides what kind of queue a ring is, so none runs before. */
+  features: bigint | undefined;
   readonly #backend: VhostUserBackend;
   readonly #memory: GuestMemory;
   readonly #host: Pick<SessionHost, 'reactor' | 'refused'>;
@@ -140,6 +140,7 @@ export class BackendRings {
 
   /** All rings are as in the beginning; they were stopped before. */
   forgetAll(): void {
+    this.features = undefined;
     for (const vring of this.#vrings) {
       vring.enabled = false;
       vring.base = 0;
@@ -207,14 +208,16 @@ export class BackendRings {
 
   /** Starts the ring if all that it needs is there and it does not run yet. */
   #start(vring: Vring): void {
-    if (vring.queue !== undefined || !vring.complete || vring.kick === undefined) return;
+    const { features } = this;
+    if (features === undefined || vring.queue !== undefined || !vring.complete || vring.kick === undefined)
+      return;
     try {
-      const queue = openQueue(vring, this.#memory, this.features);
+      const queue = openQueue(vring, this.#memory, features);
       // Memory may still be on its way: rings start when the table that holds them has come.
       if (queue === undefined) return;
       vring.queue = queue;
     } catch (error) {
-      if (!(error instanceof AerostatError)) throw error;
+      if (!isRefusal(error)) throw error;
       this.#host.refused(error, { ringIndex: vring.index });
       return;
     }
@@ -230,7 +233,7 @@ export class BackendRings {
     vring.kickWatch = undefined;
     this.#backend.stopQueue(vring.index, reason);
     // An abandoned ring has no place to go on from: the front-end says where the next one starts, and when.
-    if (reason === 'paused') vring.base = ringBaseOf(vring.queue, this.features);
+    if (reason === 'paused') vring.base = ringBaseOf(vring.queue, this.features!);
     else vring.withdrawKick();
     vring.queue = undefined;
   }

@@ -7,7 +7,6 @@
  * leaves the conversation going.
  */
 import { GuestMemory } from '../memory/guest-memory.ts';
-import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { VhostUserBackend } from './backend.ts';
@@ -22,6 +21,7 @@ import {
   FLAG_REPLY,
   type FrontendRequest,
   faultOfShape,
+  isRefusal,
   MEM_SLOTS_MAX,
   PROTOCOL_FEATURE,
   requestName,
@@ -60,8 +60,8 @@ export class BackendSession {
   readonly #rings: BackendRings;
   readonly #table: BackendMemory;
   #protocolFeatures = 0n;
-  #featuresSet = false;
   #status = 0;
+  #closed = false;
 
   constructor(backend: VhostUserBackend, host: SessionHost) {
     this.#backend = backend;
@@ -72,7 +72,7 @@ export class BackendSession {
 
   /** Features that the driver took, 0 before it did. */
   get features(): bigint {
-    return this.#rings.features;
+    return this.#rings.features ?? 0n;
   }
 
   get ringsRunning(): number {
@@ -95,7 +95,7 @@ export class BackendSession {
       if (fault !== undefined) throw new VhostUserError(`${name} ${fault}`);
       payload = this.#dispatch(name, message.payload, fds);
     } catch (error) {
-      if (!(error instanceof AerostatError) || (error instanceof VhostUserError && error.fatal)) throw error;
+      if (!isRefusal(error)) throw error;
       this.#host.refused(error, { request: name ?? `request ${message.request}` });
       failed = true;
       payload = name === undefined ? undefined : failureReply(name, message.payload);
@@ -111,8 +111,10 @@ export class BackendSession {
     return { request: message.request, flags: FLAG_REPLY, payload: U64.encode({ value: failed ? 1n : 0n }) };
   }
 
-  /** The front-end is gone: all rings stop, all memory is let go, and the device starts over. */
+  /** The front-end is gone: all rings stop, all memory is let go, and the device starts over. Idempotent. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#rings.close();
     this.#backend.reset();
     this.#table.close();
@@ -208,13 +210,14 @@ export class BackendSession {
     // A driver negotiates once. Negotiating again while rings run is how a front-end that announces no reset
     // (User Mode Linux) shows that another driver begins; the same features with all rings stopped in order
     // are a guest that was paused and goes on (QEMU), whose balloon is still what it was.
-    const resumes = this.ringsRunning === 0 && features === this.features;
-    if (this.#featuresSet && !resumes) this.#restart();
+    const before = this.#rings.features;
+    const resumes = this.ringsRunning === 0 && features === before;
+    if (before !== undefined && !resumes) this.#restart();
     this.#rings.features = features;
-    this.#featuresSet = true;
     this.#backend.setFeatures(features & ~F_PROTOCOL_FEATURES);
     // Without protocol features there is no SET_VRING_ENABLE, and rings are enabled from the start.
     if ((features & F_PROTOCOL_FEATURES) === 0n) this.#rings.enableAll();
+    this.#rings.startAll();
   }
 
   #setProtocolFeatures(features: bigint): void {
@@ -232,9 +235,7 @@ export class BackendSession {
 
   #reset(): void {
     this.#restart();
-    this.#rings.features = 0n;
     this.#rings.forgetAll();
-    this.#featuresSet = false;
     this.#status = 0;
   }
 

@@ -3,7 +3,7 @@
  * many descriptors may ride on it. Syntax alone; what a request means in which state is the session's
  * business. Source: "Vhost-user Protocol", QEMU documentation.
  */
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, InvariantError } from '../sys/error.ts';
 import { struct } from '../sys/struct.ts';
 
 /** What a peer sent breaks the protocol. `fatal`: the byte stream itself can no longer be followed. */
@@ -15,6 +15,12 @@ export class VhostUserError extends AerostatError {
     this.fatal = fatal;
   }
 }
+
+/** Whether a request can be refused for it: what a peer did, or the kernel, and the conversation can go on. */
+export const isRefusal = (error: unknown): error is AerostatError =>
+  error instanceof AerostatError &&
+  !(error instanceof InvariantError) &&
+  !(error instanceof VhostUserError && error.fatal);
 
 export const HEADER = struct('vhost-user header', 12, {
   request: ['u32', 0],
