@@ -1,13 +1,15 @@
 /**
- * `aerostat/vhost-user`: both sides of the vhost-user protocol. A back-end is a `BackendSession` fed with the
- * messages of a `Connection`, around a device that implements `VhostUserBackend`. A front-end is a
- * `VhostUserFrontend`, which a driver uses as its `VirtioTransport`. Both live in the turns of a `Reactor`.
+ * `aerostat/vhost-user`: both sides of the vhost-user protocol. A back-end is a device that implements
+ * `VhostUserBackend` and a `BackendConnection` that joins it to a socket; those who want something in between
+ * feed a `BackendSession` themselves. A front-end is a `VhostUserFrontend`, which a driver uses as its
+ * `VirtioTransport`. Both live in the turns of a `Reactor`.
  */
 export { closeAll, createEventFd, OwnedFd } from '../sys/fd.ts';
 export { Reactor, type Readiness, type Timer, type Watch } from '../sys/poll.ts';
 export { UnixListener, UnixSocket } from '../sys/socket.ts';
 export { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
 export type { RingDoorbell, StopReason, VhostUserBackend } from './backend.ts';
+export { BackendConnection, type BackendConnectionOptions } from './backend-connection.ts';
 export { BACKEND_PROTOCOL_FEATURES, BackendSession, type SessionHost } from './backend-session.ts';
 export { Connection, type Message, type ReceiveResult } from './connection.ts';
 export {

@@ -29,7 +29,7 @@ import { IN_ORDER, RING_EVENT_IDX, RING_PACKED, VERSION_1 } from '../../src/virt
 import { VirtqueueError } from '../../src/virtio/queue.ts';
 import { DEVICE_STATUS } from '../../src/virtio/transport.ts';
 import { MIB } from './conversation.ts';
-import { type Joined, joins } from './joined.ts';
+import { type Joined, joins, Ring } from './joined.ts';
 import { RingDevice } from './ring-device.ts';
 
 const join = joins();
@@ -260,6 +260,31 @@ describe('a front-end', () => {
     await joined.loop.turnUntil(() => joined.ends.length === 1);
     expect(joined.ends).toEqual([undefined]);
     expect(joined.device.calls.at(-1)).toBe('region- 0x0');
+  });
+});
+
+describe('a front-end in a thread that its reactor blocks', () => {
+  it('needs nothing but the reactor’s turns: answers, timeouts and kicks come in them', async () => {
+    const joined = join();
+    const { reactor } = joined.loop;
+    const work = async () => {
+      const frontend = await VhostUserFrontend.connect(joined.serve(), { reactor, memory: joined.memory });
+      await frontend.setFeatures(VERSION_1);
+      const ring = new Ring(joined, frontend, 0, VERSION_1);
+      await frontend.enableQueue(0, ring.config);
+      const interrupted = new Promise<number | null>(resolve => frontend.onInterrupt(resolve));
+      ring.offer();
+      const index = await interrupted;
+      const [silent] = joined.socketPair();
+      const attempt = VhostUserFrontend.connect(silent, { reactor, memory: joined.memory, answerMsMax: 1 });
+      await expect(attempt).rejects.toThrow(VhostUserTimeoutError);
+      frontend.close();
+      return index;
+    };
+    const worked = work().finally(() => reactor.stop());
+    await reactor.run();
+    expect(await worked).toBe(0);
+    expect(joined.device.served[0]).toBe(1);
   });
 });
 
