@@ -1,0 +1,120 @@
+/**
+ * The guest's side of `bench inflate`, in a thread of its own: boots an embedded guest, brings its memory into the
+ * scenario's state, follows the host's targets, and tells what its driver counted. Afterwards it takes the floor:
+ * the time of a bare loop that punches the very runs that were inflated, in memory of the same state.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import type { ProfileName } from '../balloon/profiles.ts';
+import type { DriverCounters } from '../driver/counters.ts';
+import type { DriverTuning } from '../driver/options.ts';
+import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
+import type { RingKind } from '../embedded/options.ts';
+import { fragmentation } from '../guest/fragmentation.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { gpaOf } from '../memory/page.ts';
+import { PageSet } from '../memory/page-set.ts';
+import { InvariantError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+
+/** What free memory is like when the balloon comes. */
+export type Scenario = 'idle' | 'touched' | `aged-${number}`;
+
+export interface InflateGuestData {
+  readonly socketPath: string;
+  readonly memoryBytes: number;
+  readonly profile: ProfileName;
+  readonly rings: RingKind;
+  readonly scenario: Scenario;
+  readonly seed: number;
+  readonly tuning: Partial<DriverTuning>;
+  readonly floor: boolean;
+}
+
+export interface GuestFigures {
+  readonly counters: Readonly<DriverCounters>;
+}
+
+export type FromInflateGuest =
+  | { readonly kind: 'ready'; readonly fragmentation: number }
+  /** The balloon is where the host wants it; `runs`: maximal runs of what it holds. */
+  | { readonly kind: 'settled'; readonly counters: Readonly<DriverCounters>; readonly runs: number }
+  | { readonly kind: 'floor'; readonly ms: number; readonly runs: number };
+
+const data = workerData as InflateGuestData;
+if (parentPort === null) throw new InvariantError('a guest without a bench');
+const port = parentPort;
+const tell = (message: FromInflateGuest): void => port.postMessage(message);
+
+/** One word of each page: the host backs it from then on. */
+function touch(memory: GuestMemory, pfn: number, count: number): void {
+  for (let page = pfn; page < pfn + count; page++) memory.setU32(gpaOf(page), 1);
+}
+
+function prepare({ guest, kernel, memory }: EmbeddedGuest): void {
+  const degree = /^aged-(\d+)$/.exec(data.scenario)?.[1];
+  if (degree !== undefined) guest.age({ degree: Number(degree) / 100 });
+  if (data.scenario === 'idle') return;
+  const free = new PageSet(Number.MAX_SAFE_INTEGER);
+  kernel.allocator.listFree(free, 0);
+  free.forEachRun((pfn, count) => touch(memory, pfn, count));
+}
+
+function ballooned({ driver }: EmbeddedGuest): PageSet {
+  const pages = new PageSet(Number.MAX_SAFE_INTEGER);
+  driver.forEachBlock((pfn, order) => pages.add(pfn, 2 ** order));
+  return pages;
+}
+
+/** Punches `pages` run by run with nobody in between, after their memory was brought into the scenario's state. */
+function floorMs({ memory }: EmbeddedGuest, pages: PageSet): { ms: number; runs: number } {
+  if (data.scenario !== 'idle') pages.forEachRun((pfn, count) => touch(memory, pfn, count));
+  const [{ backing, firstPfn }] = memory.regions;
+  const runs = joined(pages);
+  const startedMs = monotonicMs();
+  for (const [pfn, count] of runs) {
+    backing.discard(gpaOf(pfn - firstPfn), gpaOf(count));
+  }
+  return { ms: monotonicMs() - startedMs, runs: runs.length };
+}
+
+/** Maximal runs; a set hands them out cut at every GiB. */
+function joined(pages: PageSet): [pfn: number, count: number][] {
+  const runs: [number, number][] = [];
+  pages.forEachRun((pfn, count) => {
+    const last = runs.at(-1);
+    if (last !== undefined && last[0] + last[1] === pfn) last[1] += count;
+    else runs.push([pfn, count]);
+  });
+  return runs;
+}
+
+const machine = await EmbeddedGuest.start({
+  socketPath: data.socketPath,
+  memoryBytes: data.memoryBytes,
+  profile: data.profile,
+  rings: data.rings,
+  seed: data.seed,
+  driver: data.tuning,
+});
+try {
+  prepare(machine);
+  tell({ kind: 'ready', fragmentation: fragmentation(machine.kernel.allocator).degree });
+  let held = new PageSet(0);
+  // The host inflates once and deflates once; each ends settled at another target.
+  for (let reached = 0; reached < 2; reached++) {
+    await targetMoved(machine, reached === 0);
+    await machine.driver.settled();
+    if (reached === 0) held = ballooned(machine);
+    const runs = reached === 0 ? joined(held).length : 0;
+    tell({ kind: 'settled', counters: { ...machine.driver.counters }, runs });
+  }
+  if (data.floor) tell({ kind: 'floor', ...floorMs(machine, held) });
+} finally {
+  await machine.close();
+}
+port.close();
+
+/** Until the host wants something (or nothing) of the guest. */
+async function targetMoved({ driver }: EmbeddedGuest, up: boolean): Promise<void> {
+  while (driver.targetPages > 0 !== up) await new Promise(resolve => setImmediate(resolve));
+}

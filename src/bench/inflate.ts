@@ -1,0 +1,325 @@
+/**
+ * Every way of naming pages, side by side: the embedded guest inflates and deflates its balloon on the real daemon
+ * over vhost-user, profile by profile and on memory of several states. A case is measured in a guest of its own, so
+ * that none finds what another left. Two baselines belong to each: the floor, a bare loop that punches the same runs in
+ * memory of the same state, and the naive device, which punches page by page.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { PROFILE_NAMES, type ProfileName } from '../balloon/profiles.ts';
+import type { DiscardMode, GuestStatus } from '../daemon/control.ts';
+import { startDaemon } from '../daemon/daemon.ts';
+import { workerUrl } from '../daemon/worker-url.ts';
+import type { DriverCounters } from '../driver/counters.ts';
+import type { DriverTuning } from '../driver/options.ts';
+import type { RingKind } from '../embedded/options.ts';
+import { AerostatError } from '../sys/error.ts';
+import type { FromInflateGuest, InflateGuestData, Scenario } from './inflate-guest.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+
+export type { Scenario } from './inflate-guest.ts';
+
+export interface InflateBenchOptions {
+  readonly memoryBytes: number;
+  readonly balloonBytes: number;
+  readonly profiles: readonly ProfileName[];
+  readonly scenarios: readonly Scenario[];
+  readonly rings: readonly RingKind[];
+  readonly runs: number;
+  /** How the driver is set up beyond what its profile says, for example more page numbers in a buffer. */
+  readonly tuning?: Partial<DriverTuning>;
+  readonly discard?: DiscardMode;
+  /** Whether the naive device is measured too. */
+  readonly naive?: boolean;
+  readonly signal: AbortSignal;
+  readonly progress: (done: number, total: number, what: string) => void;
+}
+
+export const ALL_PROFILES: readonly ProfileName[] = PROFILE_NAMES;
+
+/** One way of doing it. */
+export interface InflateCase {
+  readonly name: string;
+  readonly profile: ProfileName;
+  readonly rings: RingKind;
+  readonly discard: DiscardMode;
+  readonly tuning: Partial<DriverTuning>;
+}
+
+/** One inflation and the deflation after it. */
+export interface InflateSample {
+  /** From the wish until the host had all of the memory, floor and guest's own part included. */
+  readonly elapsedMs: number;
+  /** Until the guest was done. */
+  readonly guestMs: number;
+  readonly deflateMs: number;
+  readonly allocatingMs: number;
+  readonly encodingMs: number;
+  readonly waitingMs: number;
+  readonly decodingMs: number;
+  readonly discardingMs: number;
+  readonly floorMs: number;
+  readonly kicks: number;
+  readonly buffers: number;
+  readonly listBytes: number;
+  readonly runs: number;
+  readonly punches: number;
+  readonly fragmentation: number;
+}
+
+const GUEST = 'bench';
+/** A guest that makes no progress for this long never will. */
+const STALL_MS = 120_000;
+
+export function inflateCases(options: InflateBenchOptions): InflateCase[] {
+  const { profiles, rings, discard = 'auto', naive = true, tuning = {} } = options;
+  const cases = rings.flatMap(ring =>
+    profiles.map(
+      (profile): InflateCase => ({
+        name: rings.length > 1 || ring !== 'split' ? `${profile} (${ring})` : profile,
+        profile,
+        rings: ring,
+        discard,
+        tuning,
+      }),
+    ),
+  );
+  if (!naive) return cases;
+  return [...cases, { name: 'naive', profile: 'virtio', rings: 'split', discard: 'per-page', tuning: {} }];
+}
+
+export async function benchInflate(options: InflateBenchOptions): Promise<Measured> {
+  const { scenarios, runs, signal, progress } = options;
+  const cases = inflateCases(options);
+  const samples = new Map<string, InflateSample[]>();
+  const total = scenarios.length * cases.length * runs;
+  let done = 0;
+  for (const scenario of scenarios) {
+    for (let run = 0; run < runs; run++) {
+      // Every run begins with another case, so that none always follows the same one.
+      for (let turn = 0; turn < cases.length; turn++) {
+        const one = cases[(run + turn) % cases.length];
+        signal.throwIfAborted();
+        progress(done++, total, `${scenario} ${one.name}`);
+        const key = keyOf(scenario, one);
+        const sample = await measureInflation(one, scenario, run, options);
+        samples.set(key, [...(samples.get(key) ?? []), sample]);
+      }
+    }
+  }
+  progress(total, total, 'done');
+  return { rows: rowsOf(samples, scenarios, cases), ratios: ratiosOf(samples, scenarios, cases) };
+}
+
+const keyOf = (scenario: Scenario, { name }: InflateCase): string => `${scenario}/${name}`;
+
+/** Boots a guest and a daemon, inflates, deflates, and takes the floor. */
+export async function measureInflation(
+  one: InflateCase,
+  scenario: Scenario,
+  seed: number,
+  { memoryBytes, balloonBytes, signal }: Pick<InflateBenchOptions, 'memoryBytes' | 'balloonBytes' | 'signal'>,
+): Promise<InflateSample> {
+  const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
+  const socketPath = join(directory, 'balloon.sock');
+  const daemon = await startDaemon({
+    guests: [
+      {
+        name: GUEST,
+        socketPath,
+        targetBytes: 0,
+        profile: one.profile,
+        discard: one.discard,
+        // What the guest frees must still be the host's business when the balloon comes.
+        without: one.profile === 'virtio' ? ['page-reporting'] : one.profile === 'hinting' ? ['hinting'] : [],
+        pollIntervalMs: 0,
+        timed: true,
+      },
+    ],
+    log: () => {},
+  });
+  const data: InflateGuestData = {
+    socketPath,
+    memoryBytes,
+    profile: one.profile,
+    rings: one.rings,
+    scenario,
+    seed: seed + 1,
+    tuning: one.tuning,
+    floor: true,
+  };
+  const guest = new GuestThread(data, signal);
+  try {
+    const { control } = daemon;
+    const ready = await guest.next('ready');
+    const before = await control.guest(GUEST);
+    await control.setTarget(GUEST, balloonBytes);
+    const inflated = await guest.next('settled');
+    const full = await drained(() => control.guest(GUEST), signal);
+    await control.setTarget(GUEST, 0);
+    await guest.next('settled');
+    const empty = await drained(() => control.guest(GUEST), signal);
+    const floor = await guest.next('floor');
+    const { reachedMs, drainedMs } = progressOf(full);
+    return {
+      elapsedMs: drainedMs,
+      guestMs: reachedMs,
+      deflateMs: progressOf(empty).reachedMs,
+      ...guestTimes(inflated.counters),
+      decodingMs: full.counters.decodeMs - before.counters.decodeMs,
+      discardingMs: full.counters.discardMs - before.counters.discardMs,
+      floorMs: floor.ms,
+      runs: inflated.runs,
+      punches: full.counters.punches - before.counters.punches,
+      fragmentation: ready.fragmentation,
+    };
+  } finally {
+    await guest.end();
+    await daemon.close();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+const guestTimes = (counters: Readonly<DriverCounters>) => ({
+  allocatingMs: counters.allocatingMs,
+  encodingMs: counters.encodingMs,
+  waitingMs: counters.waitingMs,
+  kicks: counters.kicks,
+  buffers: counters.inflateBuffers,
+  listBytes: counters.listBytes,
+});
+
+function progressOf({ progress }: GuestStatus): { reachedMs: number; drainedMs: number } {
+  const { reachedMs, drainedMs } = progress ?? {};
+  if (typeof reachedMs === 'number' && typeof drainedMs === 'number') return { reachedMs, drainedMs };
+  throw new AerostatError('AEROSTAT_BENCH', 'the guest left while it was measured');
+}
+
+async function drained(look: () => Promise<GuestStatus>, signal: AbortSignal): Promise<GuestStatus> {
+  for (const deadline = Date.now() + STALL_MS; ; ) {
+    const status = await look();
+    if (typeof status.progress?.drainedMs === 'number') return status;
+    if (Date.now() > deadline) throw new AerostatError('AEROSTAT_BENCH', 'the host does not get its memory');
+    await delay(5, undefined, { signal });
+  }
+}
+
+type Said<Kind extends FromInflateGuest['kind']> = Extract<FromInflateGuest, { kind: Kind }>;
+
+/** The guest's thread, and what it says in turn. */
+class GuestThread {
+  readonly #worker: Worker;
+  readonly #said: FromInflateGuest[] = [];
+  readonly #exited: Promise<void>;
+  #failure: Error | undefined;
+  #wake: () => void = () => {};
+
+  constructor(data: InflateGuestData, signal: AbortSignal) {
+    this.#worker = new Worker(workerUrl('./inflate-guest', import.meta.url), { workerData: data });
+    const wake = (failure?: Error) => {
+      this.#failure ??= failure;
+      this.#wake();
+    };
+    this.#worker.on('message', (message: FromInflateGuest) => {
+      this.#said.push(message);
+      wake();
+    });
+    this.#worker.on('error', wake);
+    signal.addEventListener('abort', () => wake(signal.reason as Error), { once: true });
+    this.#exited = new Promise(resolve => {
+      this.#worker.once('exit', () => resolve());
+    });
+  }
+
+  async next<Kind extends FromInflateGuest['kind']>(kind: Kind): Promise<Said<Kind>> {
+    while (this.#said.length === 0) {
+      if (this.#failure !== undefined) throw this.#failure;
+      const woken = new Promise<true>(resolve => {
+        this.#wake = () => resolve(true);
+      });
+      const timer = new AbortController();
+      const late = delay(STALL_MS, false, { signal: timer.signal }).catch(() => true);
+      const inTime = await Promise.race([woken, late]);
+      timer.abort();
+      if (!inTime)
+        throw new AerostatError('AEROSTAT_BENCH', `the guest said nothing for ${STALL_MS / 1000} s`);
+    }
+    const message = this.#said.shift();
+    if (message?.kind === kind) return message as Said<Kind>;
+    throw new AerostatError('AEROSTAT_BENCH', `the guest said ${message?.kind} instead of ${kind}`);
+  }
+
+  /** Waits for a guest that is done, and ends one that is not. */
+  async end(): Promise<void> {
+    const timer = setTimeout(() => void this.#worker.terminate(), 2000);
+    await this.#exited;
+    clearTimeout(timer);
+  }
+}
+
+function rowsOf(
+  samples: ReadonlyMap<string, readonly InflateSample[]>,
+  scenarios: readonly Scenario[],
+  cases: readonly InflateCase[],
+): BenchRow[] {
+  return scenarios.flatMap(scenario =>
+    cases.map((one): BenchRow => {
+      const figure = spreadIn(samples.get(keyOf(scenario, one)) ?? []);
+      return {
+        case: one.name,
+        scenario,
+        peer: 'embedded',
+        elapsedMs: figure('elapsedMs'),
+        guestMs: figure('guestMs'),
+        allocatingMs: figure('allocatingMs'),
+        encodingMs: figure('encodingMs'),
+        waitingMs: figure('waitingMs'),
+        decodingMs: figure('decodingMs'),
+        discardingMs: figure('discardingMs'),
+        deflateMs: figure('deflateMs'),
+        floorMs: figure('floorMs'),
+        toFloor: toFloor(figure),
+        kicks: figure('kicks').median,
+        buffers: figure('buffers').median,
+        listBytes: figure('listBytes').median,
+        runs: figure('runs').median,
+        punches: figure('punches').median,
+        fragmentation: figure('fragmentation').median,
+      };
+    }),
+  );
+}
+
+const spreadIn =
+  (samples: readonly InflateSample[]) =>
+  (name: keyof InflateSample): Spread =>
+    spreadOf(samples.map(sample => sample[name]));
+
+const toFloor = (figure: (name: keyof InflateSample) => Spread): number =>
+  figure('elapsedMs').median / figure('floorMs').median;
+
+function ratiosOf(
+  samples: ReadonlyMap<string, readonly InflateSample[]>,
+  scenarios: readonly Scenario[],
+  cases: readonly InflateCase[],
+): Record<string, number> {
+  const ratios: Record<string, number> = {};
+  for (const scenario of scenarios) {
+    const of = (name: string) => {
+      const found = samples.get(`${scenario}/${name}`);
+      return found === undefined ? undefined : spreadIn(found);
+    };
+    for (const { name } of cases) {
+      const figure = of(name);
+      if (figure !== undefined) ratios[`${name}.${scenario}.toFloor`] = toFloor(figure);
+    }
+    const [naive, virtio] = [of('naive'), of('virtio')];
+    if (naive !== undefined && virtio !== undefined) {
+      ratios[`naive.${scenario}.toVirtio`] = naive('elapsedMs').median / virtio('elapsedMs').median;
+    }
+  }
+  return ratios;
+}
