@@ -14,11 +14,13 @@ import { monotonicMs } from '../../src/sys/poll.ts';
 import { build } from '../cli/built.ts';
 
 const SEED = Number(process.env.AEROSTAT_SEED ?? Date.now() % 2 ** 31);
-const RACE_MS = 2500;
+const RACE_MS = 3000;
 const SLICE_MS = 40;
 const PAGES = 2048;
 const WORDS = PAGE_SIZE / 4;
 const DISCARDERS = 2;
+/** Rounds have up to so many steps: short ones show what is lost, long ones keep the others at work. */
+const STEPS_PER_ROUND_MAX = 3000;
 
 beforeAll(build);
 afterAll(() => expect(openDescriptorCount()).toBe(0));
@@ -154,20 +156,25 @@ describe(`threads that discard what a guest gives away (AEROSTAT_SEED=${SEED})`,
       await Promise.all(workers.map(({ ended }) => ended));
     };
 
-    const guest = new Guest(pending, backing.window(0).u32, new Random(SEED));
+    const discard = (start: number, count: number) => backing.discard(start * PAGE_SIZE, count * PAGE_SIZE);
+    const random = new Random(SEED);
+    const guest = new Guest(pending, backing.window(0).u32, random);
     try {
       await Promise.all(workers.map(({ started }) => started));
       const endMs = monotonicMs() + RACE_MS;
       while (monotonicMs() < endMs) {
         const sliceMs = monotonicMs() + SLICE_MS;
-        while (monotonicMs() < sliceMs) for (let time = 0; time < 64; time++) guest.step();
+        while (monotonicMs() < sliceMs) {
+          const stepsMax = random.chance(0.5) ? 100 : STEPS_PER_ROUND_MAX;
+          for (let steps = random.between(1, stepsMax); steps > 0; steps--) guest.step();
+          // This thread may discard as well, beside the others. Then nothing is left: no unit was lost or counted twice.
+          pending.discardAll(discard);
+          expect(pending.outstanding).toBe(0);
+        }
         guest.check();
+        guest.checkGiven();
         await new Promise(resolve => setImmediate(resolve));
       }
-      // This thread may discard as well, beside the others.
-      pending.discardAll((start, count) => backing.discard(start * PAGE_SIZE, count * PAGE_SIZE));
-      guest.checkGiven();
-      guest.check();
       // Closed, nobody discards any more, though they go on trying.
       for (let time = 0; time < 500; time++) guest.step();
       pending.close();
