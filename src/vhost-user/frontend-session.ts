@@ -123,11 +123,17 @@ export class VhostUserFrontend implements VirtioTransport {
   // Device life -------------------------------------------------------------------------------------------
 
   async reset(): Promise<void> {
+    // A back-end that is gone touches nothing any more; the one that takes its place starts with a fresh device.
+    if (this.#link === undefined && this.#options.reconnects === true) return this.#forget();
     const link = this.#connectedLink();
     // Not all back-ends let go of their rings on a reset; all do when a ring is stopped.
     await this.pause();
     if (link.has(PROTOCOL_FEATURE.STATUS)) await link.requester.tell('SET_STATUS', U64.encode({ value: 0n }));
     else if (link.has(PROTOCOL_FEATURE.RESET_DEVICE)) await link.requester.tell('RESET_DEVICE');
+    this.#forget();
+  }
+
+  #forget(): void {
     this.#rings.close();
     this.#features = undefined;
     this.#status = 0;
