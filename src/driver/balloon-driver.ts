@@ -12,7 +12,7 @@
 import { CONFIG } from '../balloon/config-space.ts';
 import { type Profile, queueRoles } from '../balloon/profiles.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
-import { hasFeature, RING_INDIRECT_DESC } from '../virtio/features.ts';
+import { hasFeature } from '../virtio/features.ts';
 import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
 import { Balloon } from './balloon.ts';
 import { DriverCounters } from './counters.ts';
@@ -150,7 +150,7 @@ export class BalloonDriver {
       transport,
       scheduler,
       counters: this.counters,
-      indirect: hasFeature(features, RING_INDIRECT_DESC),
+      features,
     };
     const rings: DriverRing[] = [];
     for (const [index, role] of queueRoles(this.profile, features).entries()) {
@@ -196,6 +196,24 @@ export class BalloonDriver {
   /** The configuration changed. Called by the transport. */
   onConfigChange(): void {
     this.#balloon?.onConfigChange();
+  }
+
+  /**
+   * The device is gone, and another one is expected to take its place with the same rings, as when a back-end is started
+   * anew. Until {@link deviceReplaced} the balloon stands still, but a guest out of memory gets pages back at once.
+   * Returns the base of each ring, in vhost-user's terms, at which the next device has to take it up.
+   */
+  deviceLost(): ReadonlyMap<number, number> {
+    const balloon = this.#balloon;
+    if (balloon !== undefined && this.#state === 'running') return balloon.deviceLost();
+    // Who waits for pages to come back waits for nothing: they are the guest's.
+    if (this.#state === 'removing') this.#broken(new DriverStoppedError('its device is gone'));
+    return new Map();
+  }
+
+  /** A device that knows nothing of the balloon runs the rings: it is told of as many pages as it wants. */
+  deviceReplaced(): void {
+    if (this.#state === 'running') this.#balloon?.deviceReplaced();
   }
 
   /** Looks at every queue, for embedders whose device does not interrupt. */

@@ -6,6 +6,9 @@
  *
  * and for a page that compaction moves, the new one `arriving` while the old one is ballooned no more but not yet
  * `leaving`: its deflation may only be asked for when the inflation of the new one is acknowledged.
+ *
+ * When the host is lost and another takes its place, ballooned pages are `recalled`: the new host knows nothing of them,
+ * and is told again of as many as it wants.
  */
 
 import type { GuestKernel } from '../guest/kernel.ts';
@@ -21,6 +24,7 @@ const BALLOONED = 2;
 const DEFLATING = 3;
 const ARRIVING = 4;
 const LEAVING = 5;
+const RECALLED = 6;
 
 export class BalloonPages implements PageOwner {
   readonly name = 'balloon';
@@ -49,9 +53,11 @@ export class BalloonPages implements PageOwner {
   #resting = 0;
   readonly #arrivals: PageList;
   readonly #departures: PageList;
-  /** Pages that compaction gave in exchange and whose inflation is not acknowledged yet. */
-  #arriving = 0;
+  /** Pages that compaction moved and whose deflation is not acknowledged yet: the old ones, from the move on. */
   #leaving = 0;
+  /** Blocks of each order that no host knows of, and their pages. */
+  readonly #recalled: readonly PageList[];
+  #recalledPages = 0;
   /** Without DEFLATE_ON_OOM ballooned memory does not count as the guest's, as in Linux. */
   readonly #unmanaged: boolean;
 
@@ -60,6 +66,7 @@ export class BalloonPages implements PageOwner {
     this.#flags = kernel.pages.flags;
     this.#index = kernel.pages.index;
     this.#lists = Array.from({ length: ORDERS }, () => new PageList(kernel.pages));
+    this.#recalled = Array.from({ length: ORDERS }, () => new PageList(kernel.pages));
     this.#arrivals = new PageList(kernel.pages);
     this.#departures = new PageList(kernel.pages);
     this.#owner = kernel.addOwner(this);
@@ -73,12 +80,12 @@ export class BalloonPages implements PageOwner {
 
   /** Nothing is on its way in or out. */
   get still(): boolean {
-    return this.inflating === 0 && this.deflating === 0 && this.#arriving === 0 && this.#leaving === 0;
+    return this.held === this.actual && this.deflating === 0;
   }
 
   /** Every page that the driver holds for the balloon, on its way or there. */
   get held(): number {
-    return this.actual + this.inflating + this.#arriving + this.#leaving;
+    return this.actual + this.inflating + this.#leaving + this.#recalledPages;
   }
 
   /** Pages that are still to be inflated for the target. Nothing is while pages are on their way out. */
@@ -115,18 +122,17 @@ export class BalloonPages implements PageOwner {
   /** The inflation of `batch` was acknowledged. */
   inflated(batch: Batch): void {
     batch.forEach((pfn, order) => {
-      const flag = this.#flags[pfn];
+      if (this.#flags[pfn] === ARRIVING) {
+        // It takes the place of the page that moved.
+        this.#depart(this.#index[pfn]);
+      } else {
+        const pages = 1 << order;
+        this.inflating -= pages;
+        this.#grow(pages);
+      }
       this.#flags[pfn] = BALLOONED;
       this.#rest(pfn, order);
-      if (flag === ARRIVING) {
-        this.#arriving--;
-        this.#depart(this.#index[pfn]);
-        return;
-      }
-      const pages = 1 << order;
-      this.inflating -= pages;
-      this.actual += pages;
-      if (this.#unmanaged) this.#kernel.adjustManaged(-pages);
+      if (batch.recalled) this.#recallBlock(pfn, order);
     });
   }
 
@@ -145,7 +151,9 @@ export class BalloonPages implements PageOwner {
     }
     if (left === 0 || batch.full) return wanted - left;
     // Only blocks larger than what is left are there: one of them is opened.
-    this.#split(this.#lists.findIndex(list => list.length > 0));
+    const order = this.#lists.findIndex(list => list.length > 0);
+    assert(order > 0, 'ballooned pages are miscounted');
+    this.#open(this.#lists[order], order, this.#lists[0]);
     return wanted - left + this.dismiss(batch, left);
   }
 
@@ -166,11 +174,54 @@ export class BalloonPages implements PageOwner {
       } else {
         const pages = 1 << order;
         this.deflating -= pages;
-        this.actual -= pages;
-        if (this.#unmanaged) this.#kernel.adjustManaged(pages);
+        this.#grow(-pages);
       }
       this.#kernel.free(pfn, order);
     });
+  }
+
+  // From one host to the next.
+
+  /** The host that knew of the ballooned pages is gone. What is on its way comes to the next one by itself. */
+  recall(): void {
+    this.#lists.forEach((list, order) => {
+      while (list.length > 0) this.#recallBlock(list.head, order);
+    });
+    this.resizing = true;
+  }
+
+  /** Recalled blocks will be inflated with `batch`, as many as the target wants and it has room for; others are freed. */
+  admitRecalled(batch: Batch): void {
+    if (this.#recalledPages === 0) return;
+    const wanted = () => this.target - (this.actual - this.deflating) - this.inflating;
+    for (let order = ORDERS - 1; order >= 0; order--) {
+      const list = this.#recalled[order];
+      while (list.length > 0 && !batch.full && wanted() > 0) {
+        if (wanted() < 1 << order) {
+          this.#open(list, order, this.#recalled[0]);
+          break;
+        }
+        const pfn = list.popHead();
+        this.#recalledPages -= 1 << order;
+        this.#flags[pfn] = INFLATING;
+        this.inflating += 1 << order;
+        batch.add(pfn, order);
+      }
+    }
+    if (wanted() <= 0) this.freeRecalled(this.#recalledPages);
+  }
+
+  /** Gives at least `pages` of what no host knows of back to the guest, if there is as much; returns how many. */
+  freeRecalled(pages: number): number {
+    let freed = 0;
+    this.#recalled.forEach((list, order) => {
+      while (list.length > 0 && freed < pages) {
+        this.#kernel.free(list.popHead(), order);
+        freed += 1 << order;
+      }
+    });
+    this.#recalledPages -= freed;
+    return freed;
   }
 
   // Compaction.
@@ -184,7 +235,6 @@ export class BalloonPages implements PageOwner {
     this.#flags[to] = ARRIVING;
     this.#index[to] = from;
     this.#arrivals.pushTail(to);
-    this.#arriving++;
     // Until the host knows the new page, the old one is still the balloon's.
     this.#leaving++;
     this.onMove();
@@ -210,12 +260,12 @@ export class BalloonPages implements PageOwner {
     this.#lists.forEach((list, order) => {
       for (let pfn = list.popHead(); pfn !== NIL; pfn = list.popHead()) this.#kernel.free(pfn, order);
     });
+    this.freeRecalled(this.#recalledPages);
     for (let pfn = this.#departures.popHead(); pfn !== NIL; pfn = this.#departures.popHead()) {
       this.#kernel.free(pfn, 0);
     }
     if (this.#unmanaged) this.#kernel.adjustManaged(this.actual);
     this.#resting = 0;
-    this.#arriving = 0;
     this.#leaving = 0;
     this.inflating = 0;
     this.deflating = 0;
@@ -234,6 +284,22 @@ export class BalloonPages implements PageOwner {
     this.#resting += 1 << order;
   }
 
+  #recallBlock(pfn: number, order: number): void {
+    const pages = 1 << order;
+    this.#lists[order].remove(pfn);
+    this.#resting -= pages;
+    this.#grow(-pages);
+    this.#flags[pfn] = RECALLED;
+    this.#recalled[order].pushTail(pfn);
+    this.#recalledPages += pages;
+  }
+
+  /** The host knows of so many pages more. */
+  #grow(pages: number): void {
+    this.actual += pages;
+    if (this.#unmanaged) this.#kernel.adjustManaged(-pages);
+  }
+
   #depart(pfn: number): void {
     this.#departures.pushTail(pfn);
   }
@@ -246,11 +312,11 @@ export class BalloonPages implements PageOwner {
     batch.add(pfn, order);
   }
 
-  #split(order: number): void {
-    assert(order > 0, 'ballooned pages are miscounted');
-    const pfn = this.#lists[order].popHead();
+  /** Makes single pages of the first block of `list`. */
+  #open(list: PageList, order: number, singles: PageList): void {
+    const pfn = list.popHead();
     this.#kernel.split(pfn, order);
     // Backwards, so that the pages are taken in rising order.
-    for (let page = pfn + (1 << order) - 1; page >= pfn; page--) this.#lists[0].pushHead(page);
+    for (let page = pfn + (1 << order) - 1; page >= pfn; page--) singles.pushHead(page);
   }
 }

@@ -50,13 +50,15 @@ export class Balloon {
   readonly #deflation: PageChannel;
   readonly #fill: Fill;
   readonly #leak: Leak;
-  readonly #config: ConfigLink;
+  #config: ConfigLink;
   readonly #parts: ReadonlyMap<number, QueuePart>;
   readonly #hints: HintsPart | undefined;
   readonly #unregister: (() => void)[] = [];
   #running = false;
   #draining = false;
   #working = false;
+  /** The device is gone, and another is expected. */
+  #away = false;
   #turnTimer: Timer | undefined;
   #retryTimer: Timer | undefined;
 
@@ -88,13 +90,18 @@ export class Balloon {
       throw error;
     }
     this.#hints = [...this.#parts.values()].find(part => part instanceof HintsPart);
-    this.#config = new ConfigLink({
+    this.#config = this.#newConfigLink();
+  }
+
+  #newConfigLink(): ConfigLink {
+    const { profile, world, onProgress, onBroken } = this.#options;
+    return new ConfigLink({
       transport: world.transport,
-      counters,
+      counters: world.counters,
       configBytes: profile.configBytes,
       onRead: config => this.#configured(config),
-      onTold: options.onProgress,
-      onError: options.onBroken,
+      onTold: onProgress,
+      onError: onBroken,
     });
   }
 
@@ -116,7 +123,7 @@ export class Balloon {
   /** The target is reached, and the host knows. */
   get settled(): boolean {
     const { pages } = this;
-    return this.#config.idle && pages.still && pages.actual === pages.target;
+    return !this.#away && this.#config.idle && pages.still && pages.actual === pages.target;
   }
 
   /** The guest has no memory to give: the balloon stays as it is for a while. */
@@ -132,7 +139,7 @@ export class Balloon {
   }
 
   onConfigChange(): void {
-    if (this.#running) this.#config.refresh();
+    if (this.#running && !this.#away) this.#config.refresh();
   }
 
   /** `queue` is null when the transport does not know which it is. */
@@ -154,9 +161,37 @@ export class Balloon {
     this.#work();
   }
 
+  /**
+   * The device is gone; {@link deviceReplaced} follows. What it returned before counts, all else waits. Returns where
+   * each ring goes on: at its first buffer that was not returned.
+   */
+  deviceLost(): ReadonlyMap<number, number> {
+    const { rings } = this.#options;
+    this.#away = true;
+    this.#config.close();
+    this.#guard(() => {
+      this.#inflation.deviceLost();
+      this.#deflation.deviceLost();
+      for (const part of this.#parts.values()) {
+        part.turn();
+        part.deviceLost?.();
+      }
+    });
+    this.pages.recall();
+    return new Map(rings.map(ring => [ring.index, ring.base]));
+  }
+
+  /** Another device has taken up the rings. It knows nothing of the balloon yet. */
+  deviceReplaced(): void {
+    this.#away = false;
+    this.#config = this.#newConfigLink();
+    this.onConfigChange();
+    this.poll();
+  }
+
   /** One turn of inflation and deflation. */
   #work(): void {
-    if (!this.#running || this.#working) return;
+    if (!this.#running || this.#working || this.#away) return;
     this.#working = true;
     try {
       this.#guard(() => this.#resize());
@@ -246,6 +281,8 @@ export class Balloon {
   /** The guest is out of memory (D5). Returns the pages that it has already, or will have soon. */
   #release(): number {
     const { world, tuning } = this.#options;
+    // There is no host that would have to know.
+    if (this.#away) return this.pages.freeRecalled(tuning.oomPages);
     // A guest that tries again before the host has answered would empty the balloon.
     if (this.#leak.coming > 0) return this.#leak.coming;
     const pages = this.#leak.demand(tuning.oomPages);

@@ -14,6 +14,10 @@ export class Batch {
   #pages = 0;
   /** Buffers that name pages of this batch and did not come back yet. */
   outstanding = 0;
+  /** Such buffers that did. */
+  returned = 0;
+  /** The host that returned some of them is gone: the next one is to be told of all its pages again. */
+  recalled = false;
 
   constructor(capacity: number) {
     this.#blocks = new Float64Array(capacity);
@@ -39,6 +43,8 @@ export class Batch {
   clear(): void {
     this.#count = 0;
     this.#pages = 0;
+    this.returned = 0;
+    this.recalled = false;
   }
 
   add(pfn: number, order: number): void {

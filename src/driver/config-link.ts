@@ -73,11 +73,19 @@ export class ConfigLink {
         bytes = await transport.readConfig(0, configBytes);
       } while (this.#stale && !this.#closed);
       this.#reading = false;
+      this.#compare(bytes);
       if (!this.#closed) onRead(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength));
     } catch (error) {
       this.#reading = false;
       if (!this.#closed) onError(error as Error);
     }
+  }
+
+  /** A device that took another's place shows a size that it was not told. */
+  #compare(bytes: Uint8Array): void {
+    // While a size is on its way, the one that is shown may be older.
+    if (this.#telling) return;
+    this.#told = new DataView(bytes.buffer, bytes.byteOffset).getUint32(CONFIG.offset.actual, true);
   }
 
   async #tell(): Promise<void> {

@@ -6,8 +6,10 @@ import type { QueueRole } from '../balloon/features.ts';
 import type { PageList } from '../balloon/page-list.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { SegmentList } from '../virtio/chain.ts';
+import { hasFeature, RING_INDIRECT_DESC } from '../virtio/features.ts';
 import type { DriverQueue, UsedBuffer } from '../virtio/queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
+import { stateToVringBase } from '../virtio/vring-base.ts';
 import type { DriverCounters } from './counters.ts';
 import type { DriverMemory, Stretch } from './driver-memory.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -21,8 +23,8 @@ export interface RingWorld {
   readonly transport: VirtioTransport;
   readonly scheduler: Scheduler;
   readonly counters: DriverCounters;
-  /** RING_INDIRECT_DESC was negotiated. */
-  readonly indirect: boolean;
+  /** What was negotiated. */
+  readonly features: bigint;
 }
 
 export class DriverRing {
@@ -98,6 +100,15 @@ export class DriverRing {
     return this.queue.popUsed(this.memory, this.used);
   }
 
+  /**
+   * Where a device that never saw this ring takes it up, as vhost-user writes it: at the oldest buffer that is not back,
+   * if they came back in order.
+   */
+  get base(): number {
+    const { nextUsed } = this.queue.save();
+    return stateToVringBase(this.world.features, { nextAvail: nextUsed, nextUsed });
+  }
+
   /** Interrupts are of no use for now. */
   quieten(): void {
     this.queue.suppressInterrupts(this.memory);
@@ -130,5 +141,6 @@ export function tableFor(
   extentsMax: number,
 ): Stretch | undefined {
   const segments = (bytesMax > 0 ? LIST_PARTS_MAX : 0) + extentsMax;
-  return ring.world.indirect && segments > 1 ? memory.allocate(segments * TABLE_ENTRY_BYTES) : undefined;
+  const indirect = hasFeature(ring.world.features, RING_INDIRECT_DESC);
+  return indirect && segments > 1 ? memory.allocate(segments * TABLE_ENTRY_BYTES) : undefined;
 }

@@ -37,7 +37,9 @@ export class Fill implements PageSource {
   gather(batch: Batch): void {
     const { pages, scheduler, counters } = this.#options;
     pages.admitArrivals(batch);
-    if (this.paused || this.quiet || pages.missing === 0) return;
+    if (this.quiet) return;
+    pages.admitRecalled(batch);
+    if (this.paused || pages.missing === 0) return;
     const started = scheduler.now();
     if (!this.#allocate(batch)) {
       counters.allocationFailures++;

@@ -83,6 +83,11 @@ export class HintsPart implements QueuePart, Shrinker {
     }
   }
 
+  deviceLost(): void {
+    this.#release(this.#held.length);
+    this.#responder.reset();
+  }
+
   stop(): void {
     this.#stopped = true;
   }

@@ -122,6 +122,15 @@ export class PageChannel {
     }
   }
 
+  /**
+   * Another device will take the place of this one, and go on with the ring. Settles what came back, and sends nothing.
+   * @throws VirtqueueError when the device made no sense
+   */
+  deviceLost(): void {
+    this.#collect();
+    for (const batch of this.inFlight) batch.recalled = batch.returned > 0;
+  }
+
   #turn(): TurnOutcome {
     const { queue } = this.#ring;
     this.#ring.quieten();
@@ -153,6 +162,7 @@ export class PageChannel {
       memory.batch = undefined;
       this.#vacantLists.push(token);
       batch.outstanding--;
+      batch.returned++;
       if (batch.outstanding > 0 || batch === this.#open) continue;
       this.#source.settled(batch);
       batch.clear();

@@ -7,6 +7,8 @@ export interface QueuePart {
    * @throws VirtqueueError when the device makes no sense
    */
   turn(): void;
+  /** Another device will take the place of this one, and goes on with the ring; what the two had between them is over. */
+  deviceLost?(): void;
   /** Starts nothing new. What is with the device may still come back. */
   stop(): void;
   /** Gives all pages back to the guest: the device touches none any more. */

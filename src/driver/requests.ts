@@ -97,6 +97,10 @@ export class RequestsPart implements QueuePart {
     }
   }
 
+  deviceLost(): void {
+    this.#answering = undefined;
+  }
+
   stop(): void {
     this.#stopped = true;
   }
