@@ -114,11 +114,13 @@ const DOINGS: Doings = {
     await driver.reset();
     return null;
   },
-  remove: async ({ driver }) => {
+  remove: async ({ driver, connection }) => {
+    connection.driverWanted = false;
     await driver.remove();
     return null;
   },
-  probe: async ({ driver }) => {
+  probe: async ({ driver, connection }) => {
+    connection.driverWanted = true;
     await driver.probe();
     return null;
   },

@@ -24,6 +24,7 @@ import { monotonicMs, Reactor } from '../sys/poll.ts';
 import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { RING_PACKED } from '../virtio/features.ts';
+import { Connection } from './connection.ts';
 import { type EmbeddedGuestOptions, GUEST_BYTES_MIN } from './options.ts';
 import { Processor } from './processor.ts';
 
@@ -36,8 +37,7 @@ export class EmbeddedGuest {
   readonly reactor: Reactor;
   /** Processes that were told to use memory, and keep it. */
   readonly users = new Set<Process>();
-  /** Times that a back-end took the place of one that was lost. */
-  reconnections = 0;
+  readonly connection: Connection;
   /** Settles when the guest has ended; rejects when it ended because a page lost its content. */
   readonly ended: Promise<void>;
   readonly #machine: Machine;
@@ -49,11 +49,10 @@ export class EmbeddedGuest {
     this.reactor = machine.reactor;
     this.memory = machine.memory;
     this.transport = machine.transport;
-    const clock = { now: monotonicMs };
     const { seed = 1, coverage, poison, onEvent = () => {} } = options;
     this.guest = Guest.boot({
       memory: this.memory,
-      clock,
+      clock: { now: monotonicMs },
       seed,
       ...(coverage === undefined ? {} : { coverage }),
       ...(poison === undefined ? {} : { poison }),
@@ -67,6 +66,13 @@ export class EmbeddedGuest {
       transport: this.transport,
       scheduler,
       profile: profile(options.profile ?? DEFAULT_PROFILE),
+    });
+    this.connection = new Connection({
+      transport: this.transport,
+      driver: this.driver,
+      scheduler,
+      socketPath: options.socketPath,
+      onEvent,
     });
     this.ended = new Promise((resolve, reject) => {
       this.#end = failure => (failure === undefined ? resolve() : reject(failure));
@@ -114,6 +120,7 @@ export class EmbeddedGuest {
     if (this.#closing) return this.ended.catch(() => {});
     this.#closing = true;
     this.processor.stop();
+    this.connection.close();
     await switchOff(this.#machine);
     this.#end(failure);
   }
@@ -139,7 +146,7 @@ async function connect(options: EmbeddedGuestOptions): Promise<Machine> {
   // Not before the first question is asked: until there is something to wait for, waiting has no end.
   const running = new Promise(resolve => setImmediate(resolve)).then(() => reactor.run());
   try {
-    const transport = await VhostUserFrontend.connect(socketPath, { reactor, memory });
+    const transport = await VhostUserFrontend.connect(socketPath, { reactor, memory, reconnects: true });
     return { reactor, running, memory, transport };
   } catch (error) {
     await switchOff({ reactor, running, memory });

@@ -28,14 +28,14 @@ export interface GuestStatus {
   readonly vmstat: Readonly<Record<string, number>>;
 }
 
-export function statusOf({ driver, guest, kernel, transport, reconnections }: EmbeddedGuest): GuestStatus {
+export function statusOf({ driver, guest, kernel, transport, connection }: EmbeddedGuest): GuestStatus {
   const { profile, features } = driver;
   return {
     profile: profile.name,
     features: [...featureNames(profile, features), ...ringFeatureNames(features & ~profile.featureMask)],
     driver: driver.state,
     connected: transport.connected,
-    reconnections,
+    reconnections: connection.reconnections,
     targetBytes: driver.targetPages * PAGE_SIZE,
     actualBytes: driver.actualPages * PAGE_SIZE,
     heldBytes: driver.heldPages * PAGE_SIZE,
