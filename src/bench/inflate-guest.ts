@@ -30,14 +30,15 @@ export interface InflateGuestData {
   readonly floor: boolean;
 }
 
-export interface GuestFigures {
-  readonly counters: Readonly<DriverCounters>;
-}
-
 export type FromInflateGuest =
   | { readonly kind: 'ready'; readonly fragmentation: number }
-  /** The balloon is where the host wants it; `runs`: maximal runs of what it holds. */
-  | { readonly kind: 'settled'; readonly counters: Readonly<DriverCounters>; readonly runs: number }
+  /** The balloon is where the host wants it, `ms` after the guest heard of it; `runs`: maximal runs of what it holds. */
+  | {
+      readonly kind: 'settled';
+      readonly ms: number;
+      readonly counters: Readonly<DriverCounters>;
+      readonly runs: number;
+    }
   | { readonly kind: 'floor'; readonly ms: number; readonly runs: number };
 
 const data = workerData as InflateGuestData;
@@ -103,10 +104,12 @@ try {
   // The host inflates once and deflates once; each ends settled at another target.
   for (let reached = 0; reached < 2; reached++) {
     await targetMoved(machine, reached === 0);
+    const startedMs = monotonicMs();
     await machine.driver.settled();
+    const ms = monotonicMs() - startedMs;
     if (reached === 0) held = ballooned(machine);
     const runs = reached === 0 ? joined(held).length : 0;
-    tell({ kind: 'settled', counters: { ...machine.driver.counters }, runs });
+    tell({ kind: 'settled', ms, counters: { ...machine.driver.counters }, runs });
   }
   if (data.floor) tell({ kind: 'floor', ...floorMs(machine, held) });
 } finally {

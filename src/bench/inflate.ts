@@ -160,14 +160,13 @@ export async function measureInflation(
     const inflated = await guest.next('settled');
     const full = await drained(() => control.guest(GUEST), signal);
     await control.setTarget(GUEST, 0);
-    await guest.next('settled');
-    const empty = await drained(() => control.guest(GUEST), signal);
+    const deflated = await guest.next('settled');
     const floor = await guest.next('floor');
     const { reachedMs, drainedMs } = progressOf(full);
     return {
       elapsedMs: drainedMs,
       guestMs: reachedMs,
-      deflateMs: progressOf(empty).reachedMs,
+      deflateMs: deflated.ms,
       ...guestTimes(inflated.counters),
       decodingMs: full.counters.decodeMs - before.counters.decodeMs,
       discardingMs: full.counters.discardMs - before.counters.discardMs,
