@@ -57,6 +57,15 @@ describe.each(PROTOCOLS)('a driver over %s', (_, protocolFeatures) => {
     }
     expect(joined.device.served).toEqual([33, 33, 33]);
     expect(joined.refused).toEqual([]);
+    // The device touches no memory any more once it is reset.
+    joined.device.takeCalls();
+    await joined.loop.until(frontend.reset());
+    expect(joined.device.takeCalls().slice(0, 3)).toEqual([
+      'stop 0 paused',
+      'stop 1 paused',
+      'stop 2 paused',
+    ]);
+    expect(() => frontend.kick(0)).toThrow('before its time');
   });
 });
 
@@ -408,7 +417,7 @@ describe('a back-end that vanishes', () => {
   });
 });
 
-describe('a back-end that misbehaves', () => {
+describe('a back-end that keeps silent or talks nonsense', () => {
   type Answer = (
     message: Message,
     send: (request: number, flags: number, payload: Uint8Array) => void,
@@ -432,12 +441,23 @@ describe('a back-end that misbehaves', () => {
   const { GET_FEATURES } = FRONTEND_REQUEST;
   const u64 = (value: bigint) => U64.encode({ value });
 
-  it('and never answers is given up after a while', async () => {
+  it('is given up after a while when it never answers', async () => {
     const joined = join();
     const socket = scripted(joined, () => {});
     const attempt = joined.connect({ answerMsMax: 20 }, socket);
     await expect(attempt).rejects.toThrow(VhostUserTimeoutError);
     await expect(attempt).rejects.toMatchObject({ request: 'GET_FEATURES' });
+  });
+
+  it('is not given up later when it answered', async () => {
+    const joined = join();
+    const frontend = await joined.connect({ answerMsMax: 40 });
+    let late = false;
+    joined.loop.reactor.schedule(80, () => {
+      late = true;
+    });
+    await joined.loop.turnUntil(() => late);
+    expect(frontend.connected).toBe(true);
   });
 
   it.each<[string, Answer]>([
@@ -446,13 +466,13 @@ describe('a back-end that misbehaves', () => {
     ['answers too shortly', ({ request }, send) => send(request, FLAG_REPLY, new Uint8Array(4))],
     ['answers too long', ({ request }, send) => send(request, FLAG_REPLY, new Uint8Array(12))],
     ['answers with another request’s number', (_, send) => send(GET_FEATURES + 1, FLAG_REPLY, u64(0n))],
-  ])('and %s is left', async (_, answer) => {
+  ])('is left when it %s', async (_, answer) => {
     const joined = join();
     const attempt = joined.connect({}, scripted(joined, answer));
     await expect(attempt).rejects.toThrow(VhostUserDisconnectedError);
   });
 
-  it('and has no configuration after all is refused its claim', async () => {
+  it('is taken at its word when it says no with a configuration of size 0', async () => {
     const joined = join();
     const socket = scripted(joined, ({ request, flags }, send) => {
       if (request === FRONTEND_REQUEST.GET_FEATURES) send(request, FLAG_REPLY, u64(F_PROTOCOL_FEATURES));
