@@ -12,7 +12,7 @@ import { pageRange } from '../src/balloon/formats/page-range.ts';
 import { pfnArray } from '../src/balloon/formats/pfn-array.ts';
 import { extents, sg } from '../src/balloon/formats/sg.ts';
 import { HintSession } from '../src/balloon/hint-session.ts';
-import { LIST_BYTES_MAX, PageList, PageListError } from '../src/balloon/page-list.ts';
+import { LIST_BYTES_MAX, LIST_EXTENTS_MAX, PageList, PageListError } from '../src/balloon/page-list.ts';
 import type { PageListFormat } from '../src/balloon/page-list-format.ts';
 import {
   bitmapRequests,
@@ -24,6 +24,8 @@ import { decodeStatistics, StatisticsError } from '../src/balloon/statistics.ts'
 import { PFN_LIMIT } from '../src/memory/page.ts';
 import { assert } from '../src/sys/error.ts';
 
+const EXTENT_BYTES = 12;
+
 // One list for all inputs, as a device has it: what an earlier input left behind must not matter.
 const list = new PageList();
 
@@ -34,11 +36,12 @@ function fill(bytes: Uint8Array): void {
   list.length = bytes.length;
 }
 
-/** Reads the input as pairs of address and length. */
+/** Reads the input as pairs of address and length, as many as a ring can have. */
 function fillExtents(bytes: Uint8Array): void {
   list.clear();
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let at = 0; at + 12 <= bytes.length; at += 12) {
+  const end = Math.min(bytes.length, LIST_EXTENTS_MAX * EXTENT_BYTES);
+  for (let at = 0; at + EXTENT_BYTES <= end; at += EXTENT_BYTES) {
     list.addExtent(Number(view.getBigUint64(at, true)), view.getUint32(at + 8, true));
   }
 }

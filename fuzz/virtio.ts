@@ -97,3 +97,15 @@ function checkChain(size: number): void {
 function expect(condition: boolean, finding: string): void {
   if (!condition) throw new Error(finding);
 }
+
+/** One target for each kind of ring: the bit that chooses it is not the input's. */
+export const targets: Record<string, (bytes: Uint8Array) => void> = {
+  'virtio-split': bytes => target(withKind(bytes, 0)),
+  'virtio-packed': bytes => target(withKind(bytes, 1)),
+};
+
+function withKind(bytes: Uint8Array, kind: 0 | 1): Uint8Array {
+  const input = bytes.slice();
+  if (input.length > 0) input[0] = (input[0] & ~1) | kind;
+  return input;
+}

@@ -1,0 +1,47 @@
+/** Every fuzz target over its corpus, and a little further: what `npm run fuzz` does for longer. */
+import { randomInt } from 'node:crypto';
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { runCampaign } from '../../fuzz/engine/campaign.ts';
+import { readCorpus } from '../../fuzz/engine/corpus.ts';
+import { TARGETS } from '../../fuzz/engine/targets.ts';
+import { Random } from '../../src/guest/random.ts';
+
+const CORPUS = join('fuzz', 'corpus');
+/** Of all targets together. */
+const TIME_MS = 2000;
+
+const names = [...TARGETS.keys()];
+
+describe('the corpus', () => {
+  it('has inputs for every target, and for no others', () => {
+    expect(readdirSync(CORPUS).sort()).toEqual(names.toSorted());
+  });
+
+  it('is of small files', () => {
+    for (const name of names) {
+      for (const file of readdirSync(join(CORPUS, name))) {
+        expect(statSync(join(CORPUS, name, file)).size, `${name}/${file}`).toBeLessThanOrEqual(1024);
+      }
+    }
+  });
+});
+
+describe('arbitrary bytes break no promise of', () => {
+  const seed = randomInt(2 ** 31);
+
+  it.each([...TARGETS])('%s', (name, target) => {
+    const { executions, finding } = runCampaign({
+      target,
+      corpus: readCorpus(name),
+      random: new Random(seed).split(name),
+      timeMs: TIME_MS / TARGETS.size,
+    });
+    if (finding !== undefined) {
+      const hex = Buffer.from(finding.input.subarray(0, 256)).toString('hex');
+      throw new Error(`seed ${seed}, ${finding.input.length} bytes: ${hex}`, { cause: finding.reason });
+    }
+    expect(executions).toBeGreaterThan(0);
+  });
+});
