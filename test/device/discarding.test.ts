@@ -368,6 +368,17 @@ describe('memory that cannot be given back', () => {
   });
 });
 
+test('the time that lists take to decode is counted where it is asked for', () => {
+  const rig = openRig();
+  rig.inflate([P, 4]);
+  expect(rig.device.counters.decodeMs).toBe(0);
+  rig.device.inflation.timed = true;
+  rig.inflate([P + 4, 4]);
+  rig.deflate([P, 8]);
+  expect(rig.device.counters.decodeMs).toBeGreaterThan(0);
+  expect(rig.device.counters).toMatchObject({ inflateBuffers: 2, deflateBuffers: 1 });
+});
+
 describe('the account', () => {
   test('is the host’s own, whatever `actual` says', () => {
     const rig = openRig();

@@ -14,8 +14,10 @@ import {
   nextData,
   nextHole,
   punchHole,
+  readAt,
   resizeFile,
   sealAgainstShrinking,
+  writeAt,
 } from '../../src/sys/file.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
 
@@ -98,6 +100,34 @@ test('a descriptor says whether it may be both read and written', () => {
   expect(isReadWrite(own(new OwnedFd(openSync(path, 'w+'))))).toBe(true);
   expect(isReadWrite(own(new OwnedFd(openSync(path, 'r'))))).toBe(false);
   expect(isReadWrite(own(new OwnedFd(openSync(path, 'w'))))).toBe(false);
+});
+
+describe('bytes of a file', () => {
+  test('are written and read back at any place, and holes that are read stay holes', () => {
+    const fd = memfd();
+    const bytes = Uint8Array.from({ length: PAGE }, (_, index) => index & 0xff);
+    writeAt(fd, 3 * PAGE + 5, bytes, 10, 1000);
+    const resident = fileStatus(fd).residentBytes;
+    expect(resident).toBe(PAGE);
+    const into = new Uint8Array(1006).fill(0xee);
+    readAt(fd, 3 * PAGE + 4, into, 2, 1002);
+    expect([into[1], into[2], into[3], into[1002], into[1003], into[1004]]).toEqual([
+      0xee,
+      0,
+      10,
+      (10 + 999) & 0xff,
+      0,
+      0xee,
+    ]);
+    readAt(fd, 100 * PAGE, new Uint8Array(8 * PAGE), 0, 8 * PAGE);
+    expect(fileStatus(fd).residentBytes).toBe(resident);
+  });
+
+  test('beyond its end are not there', () => {
+    const fd = memfd(PAGE);
+    const read = () => readAt(fd, PAGE - 10, new Uint8Array(20), 0, 20);
+    expect(read).toThrow(expect.objectContaining({ code: 'AEROSTAT_FILE_END' }));
+  });
 });
 
 describe('memory of this process', () => {

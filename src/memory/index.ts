@@ -1,0 +1,30 @@
+/**
+ * `aerostat/memory`: guest physical memory as regions on files, on memory of the process or on the heap, what is done
+ * to it by address, and sets and lists of its pages. Queues of `aerostat/virtio` and devices work on it.
+ */
+export { createMemfd, type MemfdOptions } from '../sys/file.ts';
+export {
+  AnonymousBacking,
+  type Backing,
+  type BackingKind,
+  FileBacking,
+  HeapBacking,
+  WINDOW_BYTES,
+  Window,
+} from './backing.ts';
+export {
+  GuestMemory,
+  MemoryAccessError,
+  MemoryRegion,
+  REGION_BYTES_MAX,
+  type RegionAddresses,
+} from './guest-memory.ts';
+export { type Gpa, gpaOf, PAGE_SHIFT, PAGE_SIZE, type PageSink, type Pfn, pfnOf } from './page.ts';
+export { PageBitmap } from './page-bitmap.ts';
+export { PageRanges } from './page-ranges.ts';
+export { PageSet } from './page-set.ts';
+export {
+  type DiscardResult,
+  type DiscardUnits,
+  PendingDiscards,
+} from './pending-discards.ts';
