@@ -17,6 +17,7 @@ import type { DriverCounters } from '../driver/counters.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import type { RingKind } from '../embedded/options.ts';
 import { AerostatError } from '../sys/error.ts';
+import type { ChartPlan } from './html.ts';
 import type { FromInflateGuest, InflateGuestData, Scenario } from './inflate-guest.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
 
@@ -322,3 +323,18 @@ function ratiosOf(
   }
   return ratios;
 }
+
+/** What a report of this bench draws. */
+export const INFLATE_CHARTS: readonly ChartPlan[] = [
+  { title: 'Until the host has its memory', figures: [['elapsedMs', 'elapsed']], unit: 'ms' },
+  {
+    title: 'Where the guest’s time goes',
+    figures: [
+      ['allocatingMs', 'allocating'],
+      ['encodingMs', 'encoding'],
+      ['waitingMs', 'waiting for the device'],
+    ],
+    unit: 'ms',
+  },
+  { title: 'Bytes of page lists', figures: [['listBytes', 'bytes']], unit: 'bytes', logarithmic: true },
+];

@@ -1,9 +1,12 @@
 /** `aerostat bench`: measurements, each a command of its own; what they measure is src/bench's. */
 import { Command, InvalidArgumentError, Option } from 'commander';
+import type { ChartPlan } from '../../bench/html.ts';
+import type { Scenario } from '../../bench/inflate.ts';
 import type { Measured } from '../../bench/report.ts';
+import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
 import { renderBench } from '../bench-table.ts';
 import { type CliContext, printLine } from '../context.ts';
-import { sizeOption, withVerbose } from '../options.ts';
+import { list, sizeOption, withVerbose } from '../options.ts';
 import { stepBar } from '../progress.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
@@ -18,10 +21,11 @@ Ratios come from medians of one run; absolute times say as much about the machin
 
 interface BenchChoice {
   readonly json?: string;
-  readonly rounds: number;
+  readonly report?: string;
 }
 
 interface LinuxChoice extends BenchChoice {
+  readonly rounds: number;
   readonly memory: number;
   readonly balloon: number;
   readonly touched?: boolean;
@@ -31,7 +35,119 @@ export function benchCommand(context: CliContext): Command {
   return new Command('bench')
     .description('measure, and print a table')
     .addHelpText('after', EXAMPLES)
-    .addCommand(linuxCommand(context));
+    .addCommand(linuxCommand(context))
+    .addCommand(inflateCommand(context));
+}
+
+interface InflateChoice extends BenchChoice {
+  readonly memory: number;
+  readonly balloon: number;
+  readonly profiles?: readonly string[];
+  readonly scenario?: readonly string[];
+  readonly rings?: readonly string[];
+  readonly runs: number;
+  readonly discard: DiscardMode;
+  readonly pfnsPerBuffer?: number;
+  readonly depth?: number;
+  readonly sort?: boolean;
+  readonly naive: boolean;
+}
+
+function inflateCommand(context: CliContext): Command {
+  const command = new Command('inflate')
+    .description(
+      'inflate the embedded guest with every way of naming pages, beside the floor and the naive way',
+    )
+    .addOption(sizeOption('--memory <size>', 'memory of the guest').default(8 * 2 ** 30, '8G'))
+    .addOption(sizeOption('--balloon <size>', 'what is inflated').default(7 * 2 ** 30, '7G'))
+    .option('--profiles <list>', 'which ABIs (default: all)', list)
+    .option('--scenario <list>', 'idle, touched, aged-PERCENT (default: idle,touched)', list)
+    .option('--rings <list>', 'split, packed (default: split)', list)
+    .addOption(
+      new Option('--runs <number>', 'how often each case has its turn').argParser(wholeNumber).default(3),
+    )
+    .addOption(
+      new Option('--discard <mode>', 'when pages go back to the host').choices(DISCARD_MODES).default('auto'),
+    )
+    .addOption(
+      new Option('--pfns-per-buffer <number>', 'page numbers in one list of the oldest ABI').argParser(
+        wholeNumber,
+      ),
+    )
+    .addOption(
+      new Option('--depth <number>', 'buffers that may be with the device at once').argParser(wholeNumber),
+    )
+    .option('--sort', 'sort pages before they are listed, in every ABI')
+    .option('--no-naive', 'leave out the device that punches page by page')
+    .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
+    .action(async (choice: InflateChoice, self: Command) => {
+      const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate.ts');
+      const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? ALL_PROFILES;
+      const rings = pick('kind of ring', choice.rings, ['split', 'packed'] as const) ?? ['split'];
+      const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
+      if (choice.balloon >= choice.memory) {
+        throw new UsageError(
+          `a guest of ${formatSize(choice.memory)} cannot give away ${formatSize(choice.balloon)}`,
+        );
+      }
+      const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
+      const { pfnsPerBuffer, depth, sort } = choice;
+      await measure(
+        context,
+        choice,
+        words,
+        progress =>
+          benchInflate({
+            memoryBytes: choice.memory,
+            balloonBytes: choice.balloon,
+            profiles,
+            scenarios,
+            rings,
+            runs: choice.runs,
+            discard: choice.discard,
+            naive: choice.naive,
+            tuning: {
+              ...(pfnsPerBuffer === undefined ? {} : { pfnsPerBuffer }),
+              ...(depth === undefined ? {} : { depth }),
+              ...(sort === undefined ? {} : { sort }),
+            },
+            signal: context.interrupt,
+            progress,
+          }),
+        INFLATE_CHARTS,
+      );
+    });
+  return withVerbose(command.option('--json <file>', 'write the result there as JSON too'));
+}
+
+/** The options as they were given, so that a report says what made it. */
+function spoken(command: Command): string[] {
+  return command.options.flatMap(({ attributeName, long }) => {
+    const name = attributeName.call(command.options.find(option => option.long === long));
+    if (command.getOptionValueSource(name) !== 'cli' || name === 'json' || name === 'report') return [];
+    const value = command.getOptionValue(name) as unknown;
+    if (typeof value === 'boolean') return [long ?? ''];
+    const text = name === 'memory' || name === 'balloon' ? formatSize(value as number) : String(value);
+    return [`${long} ${text}`];
+  });
+}
+
+function parseScenario(text: string): Scenario {
+  if (text === 'idle' || text === 'touched') return text;
+  if (/^aged-([1-9]?\d)$/.test(text)) return text as Scenario;
+  throw new UsageError(`${text} is no scenario; there are idle, touched, and aged-0 to aged-99 (percent)`);
+}
+
+function pick<Name extends string>(
+  what: string,
+  asked: readonly string[] | undefined,
+  known: readonly Name[],
+): readonly Name[] | undefined {
+  return asked?.map(name => {
+    const found = known.find(one => one === name);
+    if (found === undefined) throw new UsageError(`${name} is no ${what}; there are ${known.join(', ')}`);
+    return found;
+  });
 }
 
 function linuxCommand(context: CliContext): Command {
@@ -65,16 +181,17 @@ function linuxCommand(context: CliContext): Command {
   return withBench(command, 3);
 }
 
+function wholeNumber(text: string): number {
+  if (/^[1-9]\d{0,5}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('it is a whole number of at least 1.');
+}
+
 function withBench(command: Command, rounds: number): Command {
-  const parseRounds = (text: string) => {
-    if (/^[1-9]\d{0,3}$/.test(text)) return Number(text);
-    throw new InvalidArgumentError('it is a whole number of at least 1.');
-  };
   return withVerbose(
     command
       .addOption(
         new Option('--rounds <number>', 'how often each case has its turn')
-          .argParser(parseRounds)
+          .argParser(wholeNumber)
           .default(rounds),
       )
       .option('--json <file>', 'write the result there as JSON too'),
@@ -84,9 +201,10 @@ function withBench(command: Command, rounds: number): Command {
 /** Shows how far it is, prints the table, and writes the report where one is wanted. */
 async function measure(
   context: CliContext,
-  { json }: BenchChoice,
+  { json, report }: BenchChoice,
   words: string,
   run: (progress: (done: number, total: number, what: string) => void) => Promise<Measured>,
+  charts: readonly ChartPlan[] = [],
 ): Promise<void> {
   const { benchReport, writeReport } = await import('../../bench/report.ts');
   const bar = await stepBar(context);
@@ -97,5 +215,10 @@ async function measure(
     bar.stop();
   }
   printLine(context.stdout, renderBench(measured).join('\n'));
-  if (json !== undefined) writeReport(json, benchReport(words, readVersion(), measured));
+  const result = benchReport(words, readVersion(), measured);
+  if (json !== undefined) writeReport(json, result);
+  if (report !== undefined) {
+    const { writeHtmlReport } = await import('../../bench/html.ts');
+    await writeHtmlReport(report, result, charts);
+  }
 }
