@@ -1,0 +1,84 @@
+/**
+ * The guest's connection over time: when its back-end is lost it is looked for, until it, or another in its place, is
+ * there. Rings go on where they stopped, and the driver tells the new device of the balloon.
+ */
+import type { BalloonDriver } from '../driver/balloon-driver.ts';
+import type { Scheduler } from '../driver/scheduler.ts';
+import type { Timer } from '../sys/poll.ts';
+import type { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
+import type { GuestEventName } from './console.ts';
+
+/** Between two attempts, which cost little: a daemon that is started anew is there within a second. */
+const RETRY_MS_MIN = 20;
+const RETRY_MS_MAX = 1000;
+
+export interface ConnectionOptions {
+  readonly transport: VhostUserFrontend;
+  readonly driver: BalloonDriver;
+  readonly scheduler: Scheduler;
+  readonly socketPath: string;
+  readonly onEvent: (event: GuestEventName, message: string) => void;
+}
+
+export class Connection {
+  /** Times that a back-end took the place of one that was lost. */
+  reconnections = 0;
+  /** The driver is to run whenever there is a device. */
+  driverWanted = true;
+  readonly #options: ConnectionOptions;
+  /** Where the rings go on. */
+  #bases: ReadonlyMap<number, number> = new Map();
+  #retry: Timer | undefined;
+  /** A device is looked for. */
+  #searching = false;
+  #closed = false;
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    options.transport.onDisconnect(reason => this.#lost(reason));
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#retry?.cancel();
+  }
+
+  #lost(reason: Error): void {
+    // What an attempt meets is the attempt's.
+    if (this.#closed || this.#searching) return;
+    const { driver, onEvent } = this.#options;
+    this.#searching = true;
+    this.#bases = driver.deviceLost();
+    onEvent('disconnected', reason.message);
+    this.#attemptIn(RETRY_MS_MIN);
+  }
+
+  #attemptIn(delayMs: number): void {
+    this.#retry = this.#options.scheduler.schedule(delayMs, () => void this.#attempt(delayMs));
+  }
+
+  async #attempt(delayMs: number): Promise<void> {
+    const { transport, socketPath, onEvent } = this.#options;
+    try {
+      await transport.reconnect(socketPath, this.#bases);
+      await this.#startDriver();
+    } catch {
+      if (!this.#closed) this.#attemptIn(Math.min(RETRY_MS_MAX, delayMs * 2));
+      return;
+    }
+    this.#searching = false;
+    this.reconnections++;
+    onEvent('reconnected', `${transport.description} is back`);
+    // It may have been lost again before anybody listened.
+    if (!transport.connected) this.#lost(new Error(`${transport.description} is gone again`));
+  }
+
+  /** A driver that ran goes on; one that was starting, or has given its device up, starts anew. */
+  async #startDriver(): Promise<void> {
+    const { driver } = this.#options;
+    if (driver.state === 'running') return driver.deviceReplaced();
+    if (!this.driverWanted) return;
+    if (driver.state === 'broken') await driver.remove();
+    if (driver.state === 'new' || driver.state === 'removed') await driver.probe();
+  }
+}
