@@ -223,7 +223,12 @@ export class Balloon {
   }
 
   #configured(config: DataView): void {
-    if (this.#draining || !this.#running) return;
+    if (!this.#running) return;
+    if (this.#draining) {
+      // What the host wishes counts no more, but somebody waits for this reading to be over.
+      this.#progressed();
+      return;
+    }
     const hints = this.#hints;
     if (hints !== undefined) {
       this.#guard(() => hints.onConfig(config.getUint32(CONFIG.offset.freePageHintCommandId, true)));

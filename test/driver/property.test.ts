@@ -142,7 +142,7 @@ describe.each(PROFILE_NAMES)(`profile %s, seed ${SEED}`, profile => {
   ] as const)('loses no page and no byte in any history (%s ring, %#)', async (_, ringFeatures, mode) => {
     await fc.assert(
       fc.asyncProperty(
-        fc.array(step, { minLength: 5, maxLength: 60 }),
+        fc.array(step, { minLength: 5, maxLength: 80, size: 'max' }),
         fc.record({
           depth: fc.constantFrom(null, 1, 3),
           pfnsPerBuffer: fc.constantFrom(16, 256),
