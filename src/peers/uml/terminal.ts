@@ -10,6 +10,8 @@ const END_OF_TRANSMISSION = '\x04';
 /** User Mode Linux 6.1 goes deaf on a terminal whose buffer (4 KiB) ran full, so pasted text is portioned. */
 const PORTION_BYTES = 512;
 const PORTION_INTERVAL_MS = 20;
+/** A shell that starts up throws away what was typed before; the end of input is told until it is taken. */
+const END_INTERVAL_MS = 500;
 
 export interface TerminalSize {
   readonly rows: number;
@@ -44,7 +46,11 @@ export function connectTerminal(
     });
   };
   const onInput = (chunk: Buffer | string) => send(Buffer.from(chunk as string));
-  const onInputEnd = () => send(Buffer.from(END_OF_TRANSMISSION));
+  let ending: NodeJS.Timeout | undefined;
+  const onInputEnd = () => {
+    send(Buffer.from(END_OF_TRANSMISSION));
+    ending = setInterval(() => send(Buffer.from(END_OF_TRANSMISSION)), END_INTERVAL_MS);
+  };
   const openInput = () => {
     stdin.on('data', onInput);
     if (stdin.readableEnded) onInputEnd();
@@ -62,6 +68,7 @@ export function connectTerminal(
   terminal.once('data', openInput);
   stdout.on('resize', resize);
   return () => {
+    clearInterval(ending);
     terminal.off('data', show);
     terminal.off('data', openInput);
     stdout.off('resize', resize);
