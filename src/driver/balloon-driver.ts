@@ -19,6 +19,7 @@ import { DriverCounters } from './counters.ts';
 import { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
 import { DriverProbeError, DriverStoppedError } from './errors.ts';
+import { clearFormerDriver } from './former-driver.ts';
 import { negotiate, poisonFeature } from './negotiation.ts';
 import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
 import { setUpRing } from './ring-setup.ts';
@@ -118,6 +119,7 @@ export class BalloonDriver {
     }
     const { transport, kernel } = this.#options;
     this.#state = 'probing';
+    clearFormerDriver(kernel);
     this.#memory = new DriverMemory(kernel);
     try {
       await this.#start(this.#memory);
@@ -238,7 +240,7 @@ export class BalloonDriver {
    */
   async remove(): Promise<void> {
     const balloon = this.#balloon;
-    if (balloon !== undefined && this.#state === 'running') {
+    if (balloon !== undefined && this.#state === 'running' && !balloon.away) {
       this.#state = 'removing';
       balloon.drain();
       // A device that breaks meanwhile changes nothing of what follows.

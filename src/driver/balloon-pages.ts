@@ -15,6 +15,7 @@ import type { GuestKernel } from '../guest/kernel.ts';
 import type { PageOwner } from '../guest/owners.ts';
 import { PageList } from '../guest/page-list.ts';
 import { NIL, ORDERS } from '../guest/page-state.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
 import type { Batch } from './batch.ts';
 
@@ -69,8 +70,10 @@ export class BalloonPages implements PageOwner {
     this.#recalled = Array.from({ length: ORDERS }, () => new PageList(kernel.pages));
     this.#arrivals = new PageList(kernel.pages);
     this.#departures = new PageList(kernel.pages);
+    const saved = kernel.allocator.owners.names.includes(this.name);
     this.#owner = kernel.addOwner(this);
     this.#unmanaged = !deflatesOnOom;
+    if (saved) this.#adopt();
   }
 
   /** Pages that can be taken out of the balloon now. */
@@ -284,14 +287,26 @@ export class BalloonPages implements PageOwner {
     this.#resting += 1 << order;
   }
 
+  /** A guest that was saved goes on here: what was in the balloon, wherever it stood, is recalled. */
+  #adopt(): void {
+    const { allocator } = this.#kernel;
+    allocator.forEachOwned(this.#owner, (pfn, order) => this.#keepRecalled(pfn, order));
+    // The balloon of the former host counts no more, and nobody but a balloon takes pages out of this figure.
+    this.#kernel.adjustManaged(allocator.managedPages - this.#kernel.meminfo().totalBytes / PAGE_SIZE);
+  }
+
+  #keepRecalled(pfn: number, order: number): void {
+    this.#flags[pfn] = RECALLED;
+    this.#recalled[order].pushTail(pfn);
+    this.#recalledPages += 1 << order;
+  }
+
   #recallBlock(pfn: number, order: number): void {
     const pages = 1 << order;
     this.#lists[order].remove(pfn);
     this.#resting -= pages;
     this.#grow(-pages);
-    this.#flags[pfn] = RECALLED;
-    this.#recalled[order].pushTail(pfn);
-    this.#recalledPages += pages;
+    this.#keepRecalled(pfn, order);
   }
 
   /** The host knows of so many pages more. */

@@ -57,7 +57,6 @@ export class Balloon {
   #running = false;
   #draining = false;
   #working = false;
-  /** The device is gone, and another is expected. */
   #away = false;
   #turnTimer: Timer | undefined;
   #retryTimer: Timer | undefined;
@@ -124,6 +123,11 @@ export class Balloon {
   get settled(): boolean {
     const { pages } = this;
     return !this.#away && this.#config.idle && pages.still && pages.actual === pages.target;
+  }
+
+  /** The device is gone, and another is expected. */
+  get away(): boolean {
+    return this.#away;
   }
 
   /** The guest has no memory to give: the balloon stays as it is for a while. */

@@ -7,6 +7,7 @@ import type { GuestKernel } from '../guest/kernel.ts';
 import { NIL, ORDER_MAX } from '../guest/page-state.ts';
 import { type Gpa, gpaOf, PAGE_SIZE } from '../memory/page.ts';
 import { DriverProbeError } from './errors.ts';
+import { MEMORY_OWNER } from './former-driver.ts';
 
 /** Everything is aligned to this, which is enough for each part of a ring and for descriptors (VIRTIO 1.4, 2.7). */
 const ALIGNMENT = 16;
@@ -20,6 +21,8 @@ export interface Stretch {
 
 export class DriverMemory {
   readonly #kernel: GuestKernel;
+  /** Without a way to move pages: they stay where the device was told that they are. */
+  readonly #owner: number;
   readonly #blocks: { pfn: number; order: number }[] = [];
   /** What is left of the page from which small pieces are cut. */
   #at = 0;
@@ -27,6 +30,7 @@ export class DriverMemory {
 
   constructor(kernel: GuestKernel) {
     this.#kernel = kernel;
+    this.#owner = kernel.addOwner({ name: MEMORY_OWNER, contents: 'kept' });
   }
 
   /** Pages that the driver has. */
@@ -64,11 +68,12 @@ export class DriverMemory {
     }
   }
 
-  /** Gives everything back. */
+  /** Gives everything back; nothing can be allocated any more. */
   release(): void {
     for (const { pfn, order } of this.#blocks) this.#kernel.free(pfn, order);
     this.#blocks.length = 0;
     this.#left = 0;
+    this.#kernel.removeOwner(this.#owner);
   }
 
   #block(order: number, size: number): Stretch | undefined {
@@ -77,6 +82,7 @@ export class DriverMemory {
     const flags = GFP_UNMOVABLE | GFP_NOWARN | (order === 0 ? 0 : GFP_NORETRY);
     const pfn = this.#kernel.allocate(order, flags);
     if (pfn === NIL) return undefined;
+    this.#kernel.own(pfn, this.#owner);
     this.#blocks.push({ pfn, order });
     this.#kernel.access.fill(pfn, 1 << order, 0);
     return { address: gpaOf(pfn), size };

@@ -13,6 +13,7 @@ import { gpaOf, PAGE_SIZE } from '../memory/page.ts';
 import type { DriverMemory, Stretch } from './driver-memory.ts';
 import type { DriverRing } from './driver-ring.ts';
 import { DriverProbeError } from './errors.ts';
+import { HINTS_OWNER } from './former-driver.ts';
 import type { QueuePart } from './queue-part.ts';
 
 /** Command buffers that may be with the host: the start and the STOP of one session, and the start of the next. */
@@ -22,12 +23,13 @@ const COMMANDS_MAX = 3;
 const BLOCK = COMMANDS_MAX;
 
 export class HintsPart implements QueuePart, Shrinker {
-  readonly name = 'balloon-hints';
+  readonly name = HINTS_OWNER;
   readonly #ring: DriverRing;
   readonly #kernel: GuestKernel;
   readonly #responder: HintResponder;
   /** Blocks that are kept out of the allocator, all of the largest order. */
   readonly #held: PageList;
+  #owner = 0;
   readonly #commands: readonly Stretch[];
   readonly #vacantCommands: number[] = [];
   #unregister: () => void = () => {};
@@ -54,7 +56,12 @@ export class HintsPart implements QueuePart, Shrinker {
   }
 
   start(): void {
-    this.#unregister = this.#kernel.addShrinker(this);
+    const removeShrinker = this.#kernel.addShrinker(this);
+    this.#owner = this.#kernel.addOwner({ name: HINTS_OWNER, contents: 'kept' });
+    this.#unregister = () => {
+      removeShrinker();
+      this.#kernel.removeOwner(this.#owner);
+    };
   }
 
   /** The configuration was read: the host wishes for this. */
@@ -93,9 +100,9 @@ export class HintsPart implements QueuePart, Shrinker {
   }
 
   abandon(): void {
-    this.#unregister();
     this.#release(this.#held.length);
     this.#responder.reset();
+    this.#unregister();
   }
 
   // Shrinker: a guest that is short of memory takes hinted blocks back. A hint promises nothing.
@@ -153,6 +160,7 @@ export class HintsPart implements QueuePart, Shrinker {
     const { segments, world } = this.#ring;
     segments.clear().addWritable(gpaOf(pfn), PAGES_PER_BLOCK_MAX * PAGE_SIZE);
     this.#ring.add(BLOCK);
+    this.#kernel.own(pfn, this.#owner);
     this.#held.pushHead(pfn);
     this.#responder.hold();
     world.counters.hintedPages += PAGES_PER_BLOCK_MAX;
