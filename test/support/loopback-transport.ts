@@ -10,8 +10,9 @@ import { PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
 import { createDeviceQueue } from '../../src/virtio/create.ts';
 import { IN_ORDER, RING_FEATURES, VERSION_1 } from '../../src/virtio/features.ts';
-import type { QueueConfig } from '../../src/virtio/queue.ts';
+import type { QueueConfig, QueueState } from '../../src/virtio/queue.ts';
 import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../../src/virtio/transport.ts';
+import { stateFromVringBase } from '../../src/virtio/vring-base.ts';
 
 export type LoopbackMode = 'immediate' | 'deferred';
 
@@ -28,7 +29,8 @@ export interface LoopbackOptions {
 export class LoopbackTransport implements VirtioTransport {
   readonly description = 'a device in this process';
   readonly ended: Promise<Error>;
-  readonly device: BalloonDevice;
+  /** The device; another one after {@link replaceDevice}. */
+  device: BalloonDevice;
   /** What the guest said it does not use. */
   readonly unusedPages = new PageSet(PFN_LIMIT);
   /** What went wrong on the device's side, in words. */
@@ -40,6 +42,7 @@ export class LoopbackTransport implements VirtioTransport {
   mode: LoopbackMode;
   /** Status that the device answers with FEATURES_OK missing. */
   refusesFeatures = false;
+  readonly #profile: Profile;
   readonly #memory: GuestMemory;
   readonly #offered: bigint;
   readonly #queueSizeMax: number;
@@ -56,6 +59,7 @@ export class LoopbackTransport implements VirtioTransport {
   constructor(options: LoopbackOptions) {
     const { profile, memory, mode = 'immediate', features = profile.featureMask } = options;
     this.mode = mode;
+    this.#profile = profile;
     this.#memory = memory;
     // The device keeps the guest's buffer for requests while answers come and go.
     const inOrder = profile.freePages.kind === 'request' ? 0n : IN_ORDER;
@@ -64,13 +68,7 @@ export class LoopbackTransport implements VirtioTransport {
     this.ended = new Promise(resolve => {
       this.#end = resolve;
     });
-    this.device = new BalloonDevice({
-      profile,
-      features,
-      host: this.#host(),
-      unusedPages: this.unusedPages,
-    });
-    for (const region of memory.regions) this.device.regionAdded(region);
+    this.device = this.#newDevice(features);
   }
 
   /** Rings that were kicked and not served yet. */
@@ -113,6 +111,43 @@ export class LoopbackTransport implements VirtioTransport {
     this.#end(reason);
   }
 
+  /** The device dies, with all that it knew; {@link replaceDevice} follows. What it is asked meanwhile fails. */
+  loseDevice(): void {
+    this.#endedWith = new Error('the device is lost');
+    this.#kicked.clear();
+    this.#interrupted.clear();
+    this.#configNotices = 0;
+  }
+
+  /** A device that knows nothing takes the rings up where `bases` say, and wishes for the same target. */
+  replaceDevice(bases: ReadonlyMap<number, number>): void {
+    const { targetPages, features, offeredFeatures } = this.device;
+    this.#endedWith = undefined;
+    this.device = this.#newDevice(offeredFeatures);
+    this.device.targetPages = targetPages;
+    this.device.setFeatures(features);
+    for (const [index, config] of this.#configs) {
+      this.#startQueue(index, config, stateFromVringBase(this.#memory, config, bases.get(index) ?? 0));
+      this.kick(index);
+    }
+  }
+
+  #newDevice(features: bigint): BalloonDevice {
+    const { unusedPages } = this;
+    const device = new BalloonDevice({ profile: this.#profile, features, host: this.#host(), unusedPages });
+    for (const region of this.#memory.regions) device.regionAdded(region);
+    return device;
+  }
+
+  #startQueue(index: number, config: QueueConfig, state?: QueueState): void {
+    const queue = createDeviceQueue(config, state);
+    queue.validate(this.#memory);
+    this.device.startQueue(index, queue, this.#memory, {
+      interrupt: () => this.#interrupt(index),
+      fail: () => this.complaints.push(`ring ${index} failed`),
+    });
+  }
+
   reset(): Promise<void> {
     return this.#do('reset', () => {
       this.device.reset();
@@ -131,14 +166,7 @@ export class LoopbackTransport implements VirtioTransport {
     return this.#do(`status ${status}`, () => {
       this.#status = this.refusesFeatures ? status & ~DEVICE_STATUS.FEATURES_OK : status;
       if ((status & DEVICE_STATUS.DRIVER_OK) === 0) return;
-      for (const [index, config] of this.#configs) {
-        const queue = createDeviceQueue(config);
-        queue.validate(this.#memory);
-        this.device.startQueue(index, queue, this.#memory, {
-          interrupt: () => this.#interrupt(index),
-          fail: () => this.complaints.push(`ring ${index} failed`),
-        });
-      }
+      for (const [index, config] of this.#configs) this.#startQueue(index, config);
     });
   }
 

@@ -1,0 +1,215 @@
+import { describe, expect, it } from 'vitest';
+import { PROFILE_NAMES, profile } from '../../src/balloon/profiles.ts';
+import { BalloonDriver } from '../../src/driver/balloon-driver.ts';
+import { DriverProbeError, DriverStoppedError } from '../../src/driver/errors.ts';
+import { ManualScheduler } from '../../src/driver/scheduler.ts';
+import { GFP_UNMOVABLE } from '../../src/guest/gfp.ts';
+import { GuestKernel } from '../../src/guest/kernel.ts';
+import { NIL } from '../../src/guest/page-state.ts';
+import { StateReader, StateWriter } from '../../src/guest/saved-state.ts';
+import { DEVICE_STATUS } from '../../src/virtio/transport.ts';
+import { heapMemory } from '../guest/guest.ts';
+import { LoopbackTransport } from '../support/loopback-transport.ts';
+import { ScriptedDevice } from './scripted-device.ts';
+import { MIB_PAGES, PACKED, SPLIT, World } from './world.ts';
+
+describe('a driver that cannot start', () => {
+  it('says so when the device refuses the features, marks it as failed and gives its memory back', async () => {
+    const world = new World();
+    world.transport.refusesFeatures = true;
+    await expect(world.driver.probe()).rejects.toThrow(DriverProbeError);
+    expect(world.driver.state).toBe('new');
+    expect(await world.transport.readStatus()).toBe(DEVICE_STATUS.FAILED);
+    expect(world.freePages).toBe(world.bootPages);
+    world.transport.refusesFeatures = false;
+    await world.start();
+    expect(world.driver.state).toBe('running');
+  });
+
+  it('says so when the device lacks a queue', async () => {
+    const world = new World({ device: { queueSizeMax: 0 } });
+    await expect(world.driver.probe()).rejects.toThrow('no queue 0');
+    expect(world.freePages).toBe(world.bootPages);
+  });
+
+  it('says so when the guest has no memory for it', async () => {
+    const world = new World({ profile: 'page-chunks', sizeMiB: 8 });
+    while (world.kernel.allocate(0, GFP_UNMOVABLE) !== NIL) {
+      // Until nothing is left.
+    }
+    const before = world.freePages;
+    await expect(world.driver.probe()).rejects.toThrow('no memory');
+    expect(world.freePages).toBe(before);
+  });
+
+  it('says so when the connection is gone', async () => {
+    const world = new World();
+    world.transport.breakOff(new Error('nobody listens'));
+    await expect(world.driver.probe()).rejects.toThrow('nobody listens');
+    expect(world.freePages).toBe(world.bootPages);
+  });
+
+  it('is not probed twice', async () => {
+    const world = new World();
+    await world.start();
+    await expect(world.driver.probe()).rejects.toThrow('running already');
+  });
+
+  it('can be removed without ever having run, and tells who waits', async () => {
+    const world = new World();
+    await expect(world.driver.settled()).rejects.toThrow(DriverStoppedError);
+    await world.driver.remove();
+    expect(world.driver.state).toBe('removed');
+  });
+});
+
+describe('a device that makes no sense', () => {
+  it('is not used any more, and its pages are kept until the driver is removed', async () => {
+    const scheduler = new ManualScheduler();
+    const memory = heapMemory(16);
+    const kernel = new GuestKernel({ memory, clock: scheduler.clock });
+    const before = kernel.allocator.freePages + kernel.allocator.perCpuPages;
+    const device = new ScriptedDevice(profile('virtio'), memory);
+    const driver = new BalloonDriver({ kernel, transport: device, scheduler, profile: profile('virtio') });
+    await driver.probe();
+    device.configure({ numPages: 300 });
+    for (let i = 0; i < 20; i++) await Promise.resolve();
+    const [buffer] = device.take('inflate');
+    const settled = driver.settled();
+    settled.catch(() => {});
+    device.cheat(buffer);
+    expect(driver.state).toBe('broken');
+    await expect(settled).rejects.toThrow(DriverStoppedError);
+    expect(driver.failure?.message).toContain('does not have');
+    expect(driver.heldPages).toBe(256);
+    device.configure({ numPages: 0 });
+    driver.poll();
+    expect(driver.heldPages).toBe(256);
+    await driver.remove();
+    expect(driver.heldPages).toBe(0);
+    expect(kernel.allocator.freePages + kernel.allocator.perCpuPages).toBe(before);
+  });
+
+  it('is found out when its connection ends', async () => {
+    const world = new World();
+    await world.start();
+    await world.aim(300);
+    world.transport.breakOff(new Error('the cable'));
+    await world.rest();
+    expect(world.driver.state).toBe('broken');
+    expect(world.driver.failure?.message).toBe('the cable');
+    expect(world.driver.actualPages).toBe(300);
+    await expect(world.driver.settled()).rejects.toThrow('the cable');
+  });
+
+  it('is found out when its configuration cannot be read', async () => {
+    const world = new World();
+    await world.start();
+    world.transport.loseDevice();
+    world.driver.onConfigChange();
+    await world.rest();
+    expect(world.driver.state).toBe('broken');
+    await world.driver.remove();
+    expect(world.freePages).toBe(world.bootPages);
+  });
+});
+
+describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replaced', profile => {
+  it.each([
+    ['split', SPLIT, 'deferred'],
+    ['packed', PACKED, 'deferred'],
+    ['split', SPLIT, 'immediate'],
+  ] as const)('tells the new device of the balloon (%s ring, %#)', async (_, ringFeatures, mode) => {
+    const world = new World({ profile, device: { mode }, driver: { ringFeatures } });
+    const { driver } = world;
+    await world.start();
+    await world.occupy('editor', 4 * MIB_PAGES);
+    await world.aim(16 * MIB_PAGES + 3);
+    // In the middle of going up, and in the middle of going down.
+    for (const target of [24 * MIB_PAGES, 4 * MIB_PAGES + 1]) {
+      world.device.targetPages = target;
+      await world.beginning(3);
+      const bases = driver.deviceLost();
+      world.transport.loseDevice();
+      driver.poll();
+      driver.onConfigChange();
+      await world.rest();
+      world.kernel.compact();
+      world.kernel.oom.run();
+      world.kernel.verify();
+      world.transport.replaceDevice(bases);
+      driver.deviceReplaced();
+      await world.rest();
+      await driver.settled();
+      expect(driver.actualPages).toBe(target);
+      // A deflation that was under way names pages that the new device never had; it says so, and that is all.
+      world.device.counters.badPages = 0;
+      world.check();
+    }
+    const removed = driver.remove();
+    await world.rest();
+    await removed;
+    world.exit();
+    expect(world.freePages).toBe(world.bootPages);
+    expect(world.kernel.meminfo().totalBytes).toBe(world.kernel.allocator.managedPages * 4096);
+  });
+
+  it('gives every page back when it is removed while the device is away', async () => {
+    const world = new World({ profile });
+    await world.start();
+    await world.aim(16 * MIB_PAGES);
+    world.driver.deviceLost();
+    world.transport.loseDevice();
+    await expect(world.driver.remove()).resolves.toBeUndefined();
+    expect(world.freePages).toBe(world.bootPages);
+  });
+
+  it('ends a removal that the device does not live to see', async () => {
+    const world = new World({ profile, device: { mode: 'deferred' } });
+    await world.start();
+    await world.aim(16 * MIB_PAGES);
+    const removed = world.driver.remove();
+    await world.promises();
+    world.driver.deviceLost();
+    world.transport.loseDevice();
+    await removed;
+    expect(world.driver.state).toBe('removed');
+    expect(world.freePages).toBe(world.bootPages);
+  });
+});
+
+describe.each(PROFILE_NAMES)('profile %s, in a guest that was saved and goes on elsewhere', profileName => {
+  it.each(['immediate', 'deferred'] as const)('takes over what the former driver had (%s)', async mode => {
+    const world = new World({ profile: profileName, device: { mode } });
+    await world.start();
+    await world.occupy('editor', 8 * MIB_PAGES);
+    await world.aim(16 * MIB_PAGES + 5);
+    if (profileName === 'virtio' || profileName === 'sg') world.device.hints.start();
+    world.scheduler.advance(2_000);
+    world.device.targetPages = 20 * MIB_PAGES;
+    await world.beginning(3);
+
+    const saved = new StateWriter();
+    world.kernel.save(saved);
+    const scheduler = new ManualScheduler();
+    // The memory moved with the guest; here it simply stayed where it was.
+    const { memory } = world;
+    const kernel = GuestKernel.restore({ memory, clock: scheduler.clock }, new StateReader(saved.bytes()));
+    const transport = new LoopbackTransport({ profile: profile(profileName), memory });
+    const driver = new BalloonDriver({ kernel, transport, scheduler, profile: profile(profileName) });
+    transport.device.targetPages = 18 * MIB_PAGES;
+    await driver.probe();
+    await driver.settled();
+    expect(driver.actualPages).toBe(18 * MIB_PAGES);
+    expect(transport.device.accounts.balloonedPages).toBe(18 * MIB_PAGES);
+    expect(kernel.checkInvariants().isolated).toBe(0);
+    kernel.verify();
+    await driver.remove();
+    for (const process of kernel.processes) process.exit();
+    kernel.dropCaches();
+    kernel.allocator.drainPerCpu();
+    expect(kernel.allocator.freePages).toBe(kernel.allocator.managedPages);
+    expect(kernel.meminfo().totalBytes).toBe(kernel.allocator.managedPages * 4096);
+    expect(kernel.allocator.owners.names.filter(name => name.startsWith('balloon'))).toEqual([]);
+  });
+});
