@@ -4,7 +4,7 @@
  * the least that any allocator does. Memory is a memfd that is never touched but by the rows that say so.
  * Prints tables.
  */
-import { pathToFileURL } from 'node:url';
+import { type BenchRow, type Measured, spreadOf } from '../src/bench/report.ts';
 import { age, fragmentation } from '../src/guest/fragmentation.ts';
 import { GFP_HINT, GFP_MOVABLE } from '../src/guest/gfp.ts';
 import { Guest } from '../src/guest/guest.ts';
@@ -14,9 +14,11 @@ import { Random } from '../src/guest/random.ts';
 import { FileBacking } from '../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { createMemfd } from '../src/sys/file.ts';
+import { NO_PEER, runAsProgram } from './micro.ts';
 
 const GIB = 2 ** 30;
 const RUNS = 5;
+const BASELINE = 'baseline: pop and mark';
 /** 7 GiB, what the classic measurement inflates. */
 const PAGES = (7 * GIB) / 4096;
 const SEED = 1;
@@ -55,10 +57,6 @@ function timed<T>(name: string, work: number, run: () => T): T {
   return result;
 }
 
-function medianOf(times: readonly number[]): number {
-  return times.toSorted((a, b) => a - b)[times.length >>> 1];
-}
-
 const pfns = new Int32Array(PAGES);
 
 function takeAll(kernel: GuestKernel): void {
@@ -74,7 +72,7 @@ function freeAll(kernel: GuestKernel): void {
 function baseline(): void {
   const stack = Int32Array.from({ length: PAGES }, (_, i) => i);
   const state = new Uint8Array(PAGES);
-  timed('baseline: pop and mark', PAGES, () => {
+  timed(BASELINE, PAGES, () => {
     for (let top = PAGES - 1; top >= 0; top--) {
       const pfn = stack[top];
       state[pfn] = 1;
@@ -144,28 +142,51 @@ function workloads(): void {
   memory.close();
 }
 
-function main(): void {
+async function measure(): Promise<Measured> {
   for (let run = 0; run < RUNS; run++) {
     baseline();
     allocator();
     contents();
     workloads();
   }
-  const floor = medianOf(rows.get('baseline: pop and mark')?.times ?? []) / PAGES;
+  const measured = [...rows.values()].map(({ name, work, times }) => ({
+    name,
+    work,
+    spread: spreadOf(times),
+  }));
+  /** Median time for one page (or step) of a row. */
+  const cost = (name: string): number => {
+    const row = measured.find(row => row.name === name);
+    if (row === undefined) throw new Error(`${name} was not measured`);
+    return row.spread.median / row.work;
+  };
+  const floor = cost(BASELINE);
   console.log(`${RUNS} runs; times in milliseconds, rates from the median, relative to the baseline's.`);
   console.table(
-    [...rows.values()].map(({ name, work, times }) => {
-      const median = medianOf(times);
-      return {
-        name,
-        min: Math.min(...times).toFixed(2),
-        median: median.toFixed(2),
-        max: Math.max(...times).toFixed(2),
-        'M pages/s': work === 0 ? '' : (work / median / 1000).toFixed(2),
-        'to baseline': work === 0 ? '' : (median / work / floor).toFixed(1),
-      };
-    }),
+    measured.map(({ name, work, spread }) => ({
+      name,
+      min: spread.min.toFixed(2),
+      median: spread.median.toFixed(2),
+      max: spread.max.toFixed(2),
+      'M pages/s': work === 0 ? '' : (work / spread.median / 1000).toFixed(2),
+      'to baseline': work === 0 ? '' : (spread.median / work / floor).toFixed(1),
+    })),
   );
+  return {
+    rows: measured.map(
+      ({ name, work, spread }): BenchRow => ({
+        case: name,
+        scenario: `seed ${SEED}`,
+        peer: NO_PEER,
+        elapsedMs: spread,
+        perSecond: work === 0 ? null : Math.round((work * 1000) / spread.median),
+      }),
+    ),
+    ratios: {
+      'allocate.toBaseline': cost('allocate 7 GiB page by page') / floor,
+      'allocate.aged90.toBaseline': cost('allocate 7 GiB page by page, aged 90 %') / floor,
+    },
+  };
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) main();
+await runAsProgram(import.meta.url, 'guest', measure);

@@ -3,7 +3,6 @@
  * contiguous, fragmented, and fragmented with its pages in no order. The baseline, in the same run, walks the runs and does nothing with
  * them. Prints a table.
  */
-import { pathToFileURL } from 'node:url';
 import { Bench } from 'tinybench';
 import { addressOrOrder } from '../src/balloon/formats/address-or-order.ts';
 import { pageBitmap } from '../src/balloon/formats/page-bitmap.ts';
@@ -14,7 +13,9 @@ import { pfnArray } from '../src/balloon/formats/pfn-array.ts';
 import { extents } from '../src/balloon/formats/sg.ts';
 import { PageList } from '../src/balloon/page-list.ts';
 import { EncodeCursor, type PageListFormat } from '../src/balloon/page-list-format.ts';
+import type { BenchRow, Measured } from '../src/bench/report.ts';
 import { PageRanges } from '../src/memory/page-ranges.ts';
+import { NO_PEER, runAsProgram, spreadOfTask } from './micro.ts';
 
 const FORMATS = [pfnArray, pageBitmap, pageOrder, pageRange, pageChunks, extents, addressOrOrder];
 /** 1 GiB of a guest, where a guest with more than 3 GiB has most of its memory: above 4 GiB. */
@@ -96,16 +97,54 @@ function receive(list: PageList, { bytes, addresses, lengths }: SentList): void 
 const sentBytes = ({ bytes, addresses }: SentList): number =>
   bytes.length + addresses.length * DESCRIPTOR_BYTES;
 
-interface Row {
+/** One format in one scenario, as the table shows it; no format for the walk that it is compared with. */
+interface Subject {
   readonly scenario: string;
-  readonly format: string;
+  readonly format: string | undefined;
   readonly lists: number;
   readonly bytes: number;
 }
 
-export async function main(): Promise<void> {
+const nameOf = ({ scenario, format }: Subject, what: 'encode' | 'decode' | 'walk'): string =>
+  [scenario, format, what].filter(Boolean).join(', ');
+
+/** What the table says of a subject. */
+function tableRow(bench: Bench, subject: Subject): Record<string, string | number | undefined> {
+  const { scenario, format, lists, bytes } = subject;
+  const median = (what: 'encode' | 'decode' | 'walk') => spreadOfTask(bench, nameOf(subject, what)).median;
+  const millionsPerSecond = (milliseconds: number) => Math.round(PAGES / milliseconds / 1000);
+  if (format === undefined)
+    return { scenario, format: 'walk', 'decode M/s': millionsPerSecond(median('walk')) };
+  const walk = spreadOfTask(bench, nameOf({ ...subject, format: undefined }, 'walk')).median;
+  return {
+    scenario,
+    format,
+    lists,
+    'bytes/page': (bytes / PAGES).toFixed(3),
+    'encode M/s': millionsPerSecond(median('encode')),
+    'decode M/s': millionsPerSecond(median('decode')),
+    'encode to walk': (median('encode') / walk).toFixed(1),
+    'decode to walk': (median('decode') / walk).toFixed(1),
+  };
+}
+
+function reportRows(bench: Bench, subject: Subject): BenchRow[] {
+  const { scenario, format, lists, bytes } = subject;
+  const row = (what: 'encode' | 'decode' | 'walk'): BenchRow => ({
+    case: format === undefined ? what : `${format}: ${what}`,
+    scenario,
+    peer: NO_PEER,
+    elapsedMs: spreadOfTask(bench, nameOf(subject, what)),
+    pages: PAGES,
+    lists,
+    listBytes: bytes,
+  });
+  return format === undefined ? [row('walk')] : [row('encode'), row('decode')];
+}
+
+async function measure(): Promise<Measured> {
   const bench = new Bench({ time: 200, warmupTime: 100 });
-  const rows: Row[] = [];
+  const subjects: Subject[] = [];
   let runsSeen = 0;
   let pagesSeen = 0;
   const sink = {
@@ -115,58 +154,49 @@ export async function main(): Promise<void> {
     },
   };
   for (const { name: scenario, ranges, formats } of SCENARIOS) {
-    rows.push({ scenario, format: 'walk', lists: 0, bytes: 0 });
-    bench.add(`${scenario}, walk`, () => ranges.forEach(sink.add));
+    const walk: Subject = { scenario, format: undefined, lists: 0, bytes: 0 };
+    subjects.push(walk);
+    bench.add(nameOf(walk, 'walk'), () => ranges.forEach(sink.add));
     for (const format of formats) {
-      const lists = sentLists(format, ranges);
-      const bytes = lists.reduce((total, sent) => total + sentBytes(sent), 0);
-      rows.push({ scenario, format: format.name, lists: lists.length, bytes });
+      const sent = sentLists(format, ranges);
+      const bytes = sent.reduce((total, list) => total + sentBytes(list), 0);
+      const subject: Subject = { scenario, format: format.name, lists: sent.length, bytes };
+      subjects.push(subject);
       const cursor = new EncodeCursor();
       const list = new PageList();
-      bench.add(`${scenario}, ${format.name}, encode`, () => {
+      bench.add(nameOf(subject, 'encode'), () => {
         cursor.reset();
         while (!cursor.done(ranges)) {
           list.clear();
           format.encode(ranges, cursor, list);
         }
       });
-      bench.add(`${scenario}, ${format.name}, decode`, () => {
-        for (const sent of lists) {
-          receive(list, sent);
+      bench.add(nameOf(subject, 'decode'), () => {
+        for (const one of sent) {
+          receive(list, one);
           format.decode(list, sink);
         }
       });
     }
   }
   await bench.run();
-  const median = (name: string) => {
-    const result = bench.getTask(name)?.result;
-    if (result === undefined || !('latency' in result)) throw new Error(`${name} did not finish`);
-    return result.latency.p50;
-  };
-  const millionsPerSecond = (milliseconds: number) => Math.round(PAGES / milliseconds / 1000);
+  if (runsSeen > pagesSeen) throw new Error('more runs than pages');
   console.log(
     `${PAGES} pages; medians; millions of pages a second, and time relative to a walk over the runs.`,
   );
-  console.table(
-    rows.map(({ scenario, format, lists, bytes }) => {
-      const walk = median(`${scenario}, walk`);
-      if (format === 'walk') return { scenario, format, 'decode M/s': millionsPerSecond(walk) };
-      const encode = median(`${scenario}, ${format}, encode`);
-      const decode = median(`${scenario}, ${format}, decode`);
-      return {
-        scenario,
-        format,
-        lists,
-        'bytes/page': (bytes / PAGES).toFixed(3),
-        'encode M/s': millionsPerSecond(encode),
-        'decode M/s': millionsPerSecond(decode),
-        'encode to walk': (encode / walk).toFixed(1),
-        'decode to walk': (decode / walk).toFixed(1),
-      };
-    }),
-  );
-  if (runsSeen > pagesSeen) throw new Error('more runs than pages');
+  console.table(subjects.map(subject => tableRow(bench, subject)));
+  const decode = (scenario: string, format: string) =>
+    spreadOfTask(bench, `${scenario}, ${format}, decode`).median;
+  return {
+    rows: subjects.flatMap(subject => reportRows(bench, subject)),
+    // The oldest way of naming pages, against the one that needs fewest bytes for each kind of memory.
+    ratios: {
+      'pfnArrayToChunks.contiguous':
+        decode('runs of 2 MiB', 'pfn-array') / decode('runs of 2 MiB', 'page-chunks'),
+      'pfnArrayToBitmap.fragmented':
+        decode('every other page', 'pfn-array') / decode('every other page', 'page-bitmap'),
+    },
+  };
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) await main();
+await runAsProgram(import.meta.url, 'page-list', measure);

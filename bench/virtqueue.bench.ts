@@ -3,8 +3,8 @@
  * baseline, in the same run, is a bare loop over typed arrays that loads and stores what a split ring cannot do
  * without. Prints a table.
  */
-import { pathToFileURL } from 'node:url';
 import { Bench } from 'tinybench';
+import type { BenchRow, Measured } from '../src/bench/report.ts';
 import { FileBacking } from '../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { createMemfd } from '../src/sys/file.ts';
@@ -17,6 +17,7 @@ import {
   RING_PACKED,
   VERSION_1,
 } from '../src/virtio/features.ts';
+import { NO_PEER, runAsProgram, spreadOfTask } from './micro.ts';
 
 const MEMORY_BYTES = 2 ** 24;
 /** Where a guest with more than 3 GiB has most of its memory: addresses above 2^31 are the slower ones. */
@@ -113,10 +114,12 @@ function bareLoop(memory: GuestMemory): () => void {
   };
 }
 
-export async function main(): Promise<void> {
+const BARE = 'bare loop';
+
+async function measure(): Promise<Measured> {
   const memory = openMemory();
   const bench = new Bench({ time: 300, warmupTime: 150 });
-  bench.add('bare loop', bareLoop(memory));
+  bench.add(BARE, bareLoop(memory));
   KINDS.forEach((kind, index) => {
     const { offer, serve, collect } = batchOf(kind, memory, MEMORY_START + (index + 1) * AREA_BYTES);
     bench.add(`${kind.name}: device`, serve, { beforeEach: offer, afterEach: collect });
@@ -127,24 +130,39 @@ export async function main(): Promise<void> {
     });
   });
   await bench.run();
-  const rows = bench.tasks.map(({ name, result }) => {
-    if (!('latency' in result)) throw new Error(`${name} did not finish`);
-    const { min, p50, max } = result.latency;
-    return { name, min, p50, max };
+  memory.close();
+
+  const bare = spreadOfTask(bench, BARE).median;
+  const rows = bench.tasks.map(({ name }): BenchRow => {
+    const elapsedMs = spreadOfTask(bench, name);
+    return {
+      case: name,
+      scenario: `${BATCH} buffers in a ring of ${SIZE}`,
+      peer: NO_PEER,
+      elapsedMs,
+      buffersPerSecond: Math.round((BATCH * 1000) / elapsedMs.median),
+    };
   });
   const nanoseconds = (milliseconds: number) => Math.round((milliseconds * 1e6) / BATCH);
   console.log(`Rings of ${SIZE}, batches of ${BATCH} buffers; nanoseconds a buffer.`);
   console.table(
-    rows.map(({ name, min, p50, max }) => ({
-      ring: name,
-      min: nanoseconds(min),
-      median: nanoseconds(p50),
-      max: nanoseconds(max),
-      'buffers/s': Math.round((BATCH * 1000) / p50),
-      'to bare': (p50 / rows[0].p50).toFixed(1),
+    rows.map(({ case: ring, elapsedMs, buffersPerSecond }) => ({
+      ring,
+      min: nanoseconds(elapsedMs.min),
+      median: nanoseconds(elapsedMs.median),
+      max: nanoseconds(elapsedMs.max),
+      'buffers/s': buffersPerSecond,
+      'to bare': (elapsedMs.median / bare).toFixed(1),
     })),
   );
-  memory.close();
+  const ratio = (name: string) => spreadOfTask(bench, name).median / bare;
+  return {
+    rows,
+    ratios: {
+      'split.device.toBare': ratio('split: device'),
+      'packed.device.toBare': ratio('packed: device'),
+    },
+  };
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) await main();
+await runAsProgram(import.meta.url, 'virtqueue', measure);
