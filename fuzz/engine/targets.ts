@@ -5,18 +5,20 @@ import { targets as virtio } from '../virtio.ts';
 import type { Target } from './campaign.ts';
 
 /**
- * A conversation costs by the message, so a long one takes long without anything being wrong. What can go wrong
- * between messages does so within some hundreds of them.
+ * What a ring, a conversation or a session does costs by the step, so a long history takes long without anything
+ * being wrong. What can go wrong between one step and the next does so in a short one.
  */
-const CONVERSATION_BYTES_MAX = 16 * 1024;
+const HISTORY_BYTES_MAX = 16 * 1024;
 
 const short =
   (target: Target): Target =>
   bytes =>
-    target(bytes.subarray(0, CONVERSATION_BYTES_MAX));
+    target(bytes.subarray(0, HISTORY_BYTES_MAX));
+
+const { 'hint-session': hintSession, ...decoders } = balloon;
+const histories = { ...virtio, ...vhostUser, 'hint-session': hintSession };
 
 export const TARGETS: ReadonlyMap<string, Target> = new Map([
-  ...Object.entries(virtio),
-  ...Object.entries(balloon),
-  ...Object.entries(vhostUser).map(([name, target]): [string, Target] => [name, short(target)]),
+  ...Object.entries(histories).map(([name, target]): [string, Target] => [name, short(target)]),
+  ...Object.entries(decoders),
 ]);
