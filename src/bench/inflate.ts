@@ -216,6 +216,7 @@ class GuestThread {
   readonly #exited: Promise<void>;
   #failure: Error | undefined;
   #wake: () => void = () => {};
+  readonly #forget: () => void;
 
   constructor(data: InflateGuestData, signal: AbortSignal) {
     this.#worker = new Worker(workerUrl('./inflate-guest', import.meta.url), { workerData: data });
@@ -228,7 +229,9 @@ class GuestThread {
       wake();
     });
     this.#worker.on('error', wake);
-    signal.addEventListener('abort', () => wake(signal.reason as Error), { once: true });
+    const aborted = () => wake(signal.reason as Error);
+    signal.addEventListener('abort', aborted);
+    this.#forget = () => signal.removeEventListener('abort', aborted);
     this.#exited = new Promise(resolve => {
       this.#worker.once('exit', () => resolve());
     });
@@ -257,6 +260,7 @@ class GuestThread {
     const timer = setTimeout(() => void this.#worker.terminate(), 2000);
     await this.#exited;
     clearTimeout(timer);
+    this.#forget();
   }
 }
 
