@@ -4,7 +4,8 @@
  */
 import { Session } from 'node:inspector/promises';
 import { expect, test } from 'vitest';
-import { type DeviceRig, FIRST_PAGE, openRig, packed, pfns, type RigQueue } from '../support/device-rig.ts';
+import { type DeviceRig, FIRST_PAGE, openRig, packed, pfns } from '../support/device-rig.ts';
+import type { RigQueue } from '../support/rig-queue.ts';
 
 const P = FIRST_PAGE;
 const SAMPLE_BYTES = 4096;

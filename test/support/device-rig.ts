@@ -17,11 +17,9 @@ import { PAGE_SIZE, PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageRanges } from '../../src/memory/page-ranges.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
 import { createMemfd } from '../../src/sys/file.ts';
-import { type DescriptorChain, type PoppedBuffer, SegmentList } from '../../src/virtio/chain.ts';
-import { createDeviceQueue, createDriverQueue } from '../../src/virtio/create.ts';
 import { RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
-import { AVAIL_ELEMENT, DESCRIPTOR, layoutOf, RING_HEADER } from '../../src/virtio/layout.ts';
-import type { DeviceQueue, DriverQueue, QueueConfig, QueueState } from '../../src/virtio/queue.ts';
+import { layoutOf } from '../../src/virtio/layout.ts';
+import { type GuestBuffer, type Returned, RigQueue } from './rig-queue.ts';
 
 const MIB = 2 ** 20;
 
@@ -33,19 +31,6 @@ const RING_BYTES = 0x1_0000;
 const LISTS = 0x8_0000;
 
 export type Run = readonly [pfn: number, count: number];
-
-/** A buffer as a guest makes it: bytes that the rig places, or addresses that the test chose. */
-export interface GuestBuffer {
-  readonly out?: readonly Uint8Array[];
-  /** Readable segments at addresses of the test's choice, after {@link out}. */
-  readonly outAt?: readonly (readonly [address: number, length: number])[];
-  readonly in?: readonly (readonly [address: number, length: number])[];
-}
-
-export interface Returned {
-  readonly token: number;
-  readonly written: number;
-}
 
 export interface RigOptions {
   readonly profile?: string;
@@ -105,145 +90,6 @@ export class HostLog implements DeviceHost {
   }
   requestAnswered(): void {
     this.requestsAnswered++;
-  }
-}
-
-/** A device queue that lets a test look at the moment before used entries are shown to the driver. */
-class ObservedQueue implements DeviceQueue {
-  readonly #queue: DeviceQueue;
-  beforePublish: () => void = () => {};
-
-  constructor(queue: DeviceQueue) {
-    this.#queue = queue;
-  }
-  get size(): number {
-    return this.#queue.size;
-  }
-  get nextAvail(): number {
-    return this.#queue.nextAvail;
-  }
-  validate(memory: GuestMemory): void {
-    this.#queue.validate(memory);
-  }
-  pop(memory: GuestMemory, chain: DescriptorChain): boolean {
-    return this.#queue.pop(memory, chain);
-  }
-  pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
-    this.#queue.pushUsed(memory, buffer, written);
-  }
-  publish(memory: GuestMemory): boolean {
-    this.beforePublish();
-    return this.#queue.publish(memory);
-  }
-  suppressKicks(memory: GuestMemory): void {
-    this.#queue.suppressKicks(memory);
-  }
-  requestKicks(memory: GuestMemory): boolean {
-    return this.#queue.requestKicks(memory);
-  }
-  save(): QueueState {
-    return this.#queue.save();
-  }
-}
-
-/** One queue of the rig: both sides of it. */
-export class RigQueue {
-  readonly index: number;
-  readonly role: QueueRole;
-  readonly config: QueueConfig;
-  readonly driver: DriverQueue;
-  readonly #rig: DeviceRig;
-  readonly #observed: ObservedQueue;
-  readonly #segments = new SegmentList();
-  readonly #used = { token: 0, written: 0 };
-  #token = 0;
-  interrupts = 0;
-  failures = 0;
-
-  constructor(rig: DeviceRig, index: number, role: QueueRole, config: QueueConfig) {
-    this.#rig = rig;
-    this.index = index;
-    this.role = role;
-    this.config = config;
-    this.driver = createDriverQueue(config);
-    this.driver.initialize(rig.memory);
-    this.#observed = new ObservedQueue(createDeviceQueue(config));
-  }
-
-  /** (Re)starts the device's side. */
-  start(): this {
-    this.#rig.device.startQueue(this.index, this.#observed, this.#rig.memory, {
-      interrupt: () => this.interrupts++,
-      fail: () => this.failures++,
-    });
-    return this;
-  }
-
-  set beforePublish(look: () => void) {
-    this.#observed.beforePublish = look;
-  }
-
-  /** Makes a buffer available without telling the device. Returns its token. */
-  add(buffer: GuestBuffer): number {
-    const segments = this.#segments.clear();
-    for (const bytes of buffer.out ?? []) segments.addReadable(this.#rig.place(bytes), bytes.length);
-    for (const [address, length] of buffer.outAt ?? []) segments.addReadable(address, length);
-    for (const [address, length] of buffer.in ?? []) segments.addWritable(address, length);
-    const token = this.#token++;
-    if (!this.driver.addBuffer(this.#rig.memory, segments, token)) throw new Error('the ring is full');
-    return token;
-  }
-
-  /** Publishes what was added and lets the device serve the queue until it has nothing more to do. */
-  kick(): void {
-    this.driver.publish(this.#rig.memory);
-    while (this.#rig.device.serveQueue(this.index));
-  }
-
-  /** Takes what the device returned. */
-  collect(): Returned[] {
-    const returned: Returned[] = [];
-    while (this.driver.popUsed(this.#rig.memory, this.#used)) returned.push({ ...this.#used });
-    return returned;
-  }
-
-  /** Sends one buffer; returns what came back. */
-  exchange(buffer: GuestBuffer): Returned[] {
-    this.#rig.forgetLists();
-    this.add(buffer);
-    this.kick();
-    return this.collect();
-  }
-
-  /** Writes a descriptor behind the driver's back (split queues). */
-  forgeDescriptor(index: number, address: number, length: number, flags = 0, next = 0): void {
-    const bytes = DESCRIPTOR.encode({ address, length, flags, next });
-    this.#rig.memory.write(this.config.descriptorArea + index * DESCRIPTOR.size, bytes);
-  }
-
-  /** Offers chains by their heads behind the driver's back (split queues), and kicks. */
-  forgeOffer(...heads: readonly number[]): void {
-    const { memory } = this.#rig;
-    const indexAt = this.config.driverArea + RING_HEADER.offset.index;
-    let index = memory.u16(indexAt);
-    for (const head of heads) {
-      const slot = index % this.config.size;
-      memory.setU16(this.config.driverArea + RING_HEADER.size + slot * AVAIL_ELEMENT.size, head);
-      index = (index + 1) & 0xffff;
-    }
-    memory.setU16(indexAt, index);
-    while (this.#rig.device.serveQueue(this.index));
-  }
-
-  /** Used entries `[id, length]` as the ring shows them (split queues). */
-  forgedReturns(): [id: number, length: number][] {
-    const { memory } = this.#rig;
-    const { deviceArea, size } = this.config;
-    const count = memory.u16(deviceArea + RING_HEADER.offset.index);
-    return Array.from({ length: count }, (_, at) => {
-      const element = deviceArea + RING_HEADER.size + (at % size) * 8;
-      return [memory.u32(element), memory.u32(element + 4)] as [number, number];
-    });
   }
 }
 
