@@ -20,6 +20,7 @@ export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 const INSTALL_STAMP = join(root, 'node_modules', '.aerostat-installed');
 const BUILD_STAMP = join(root, 'dist', '.aerostat-built');
+const PAGE_STAMP = join(root, 'dist', '.aerostat-page-built');
 
 /** Runs a program of the project with inherited output; ends this process with its code if it fails. */
 export function run(command, args, options = {}) {
@@ -86,6 +87,19 @@ export function build({ force = false } = {}) {
   utimesSync(BUILD_STAMP, startedSeconds, startedSeconds);
 }
 
+/** The dashboard shares a few files with `src/`, which is why those count as its inputs as well. */
+function buildPage({ force = false } = {}) {
+  const inputs = Math.max(
+    newest(join(root, 'web')),
+    newest(join(root, 'src', 'daemon')),
+    newest(join(root, 'src', 'server')),
+    mtime(INSTALL_STAMP),
+  );
+  if (!force && mtime(PAGE_STAMP) >= inputs) return;
+  run(bin('vite'), ['build', 'web', '--logLevel', 'warn'], { stdio: ['ignore', 2, 2] });
+  stamp(PAGE_STAMP);
+}
+
 export function bootstrap() {
   const major = Number(process.versions.node.split('.')[0]);
   if (major < 20) {
@@ -94,9 +108,12 @@ export function bootstrap() {
   }
   install();
   build();
+  buildPage();
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const force = process.argv.includes('--build');
   install();
-  build({ force: process.argv.includes('--build') });
+  build({ force });
+  buildPage({ force });
 }

@@ -13,6 +13,8 @@ const DEBIAN_PACKAGE = {
   'qemu-system-x86_64': 'qemu-system-x86',
   'qemu-storage-daemon': 'qemu-system-common',
   'qemu-img': 'qemu-utils',
+  chromium: 'chromium',
+  promtool: 'prometheus',
 } as const;
 
 export type PeerProgram = keyof typeof DEBIAN_PACKAGE;

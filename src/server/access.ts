@@ -7,6 +7,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import type { MiddlewareHandler } from 'hono';
+import { isPagePath } from './page.ts';
 import { RequestError } from './problem.ts';
 
 export interface AccessRules {
@@ -40,6 +41,8 @@ export function access({ token, hostNames }: AccessRules): MiddlewareHandler {
     if (origin !== undefined && origin.toLowerCase() !== `http://${header.toLowerCase()}`) {
       throw new RequestError(403, 'AEROSTAT_ORIGIN', 'pages of another origin may not use this API');
     }
+    // The page itself is no secret, and a browser cannot send a token before it runs.
+    if (isPagePath(context.req.path)) return next();
     const given = /^Bearer +(\S+)$/i.exec(context.req.header('authorization') ?? '')?.[1];
     if (given === undefined || !sameToken(given, token)) {
       const why = given === undefined ? 'a token is needed' : 'the token is wrong';

@@ -14,6 +14,7 @@ import { type AccessRules, access } from './access.ts';
 import { EventLog } from './event-log.ts';
 import { eventStream } from './event-stream.ts';
 import { metricsText } from './metrics.ts';
+import { isPagePath, servePage } from './page.ts';
 import { PROBLEM_TYPE, problemResponse, RequestError } from './problem.ts';
 import {
   DaemonStatusSchema,
@@ -49,6 +50,8 @@ export interface ApiOptions {
   readonly access?: AccessRules;
   readonly requestMsMax?: number;
   readonly events?: EventLog;
+  /** Where the dashboard's files are, if not where they are built. */
+  readonly pageDirectory?: string;
   /** Told of failures that are ours; the client only learns that there was one. */
   readonly onError?: (error: Error, request: string) => void;
 }
@@ -282,13 +285,14 @@ export function createApi(control: Control, options: ApiOptions): Api {
     context.json(await control.hint(context.req.valid('param').name, context.req.valid('json').action), 200),
   );
   app.openapi(getEvents, context =>
-    eventStream(context, events, { guest: context.req.valid('query').guest, signal: ending.signal }),
+    eventStream(context, events, { ...context.req.valid('query'), signal: ending.signal }),
   );
   app.openapi(getMetrics, async context => {
     const { type, text } = await metricsText(control);
     return context.text(text, 200, { 'Content-Type': type });
   });
   app.get('/v1/openapi.json', context => context.json(openApiDocument(app, version)));
+  servePage(app, options.pageDirectory);
   refuseOtherMethods(app);
 
   return {
@@ -338,11 +342,13 @@ function refuseOtherMethods(app: OpenAPIHono): void {
   }
 }
 
-/** Answers are for whoever asked, now, and are what their type says. */
+/** Answers are for whoever asked, now, and are what their type says. The page's files say themselves how they keep. */
 const hardenResponse: MiddlewareHandler = async (context, next) => {
   await next();
-  context.res.headers.set('Cache-Control', 'no-store');
-  context.res.headers.set('X-Content-Type-Options', 'nosniff');
+  const { headers } = context.res;
+  const keeps = isPagePath(context.req.path) && headers.has('Cache-Control');
+  if (!keeps) headers.set('Cache-Control', 'no-store');
+  headers.set('X-Content-Type-Options', 'nosniff');
 };
 
 type ValidationResult =

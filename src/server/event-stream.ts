@@ -5,6 +5,7 @@
  */
 import type { Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
+import type { GuestEvent } from '../daemon/control.ts';
 import type { EventLog } from './event-log.ts';
 import { RequestError } from './problem.ts';
 
@@ -19,7 +20,9 @@ const RETRY_MS = 1000;
 
 export interface EventStreamOptions {
   /** Only this guest's events. */
-  readonly guest: string | undefined;
+  readonly guest?: string | undefined;
+  /** Only events of these types. */
+  readonly types?: readonly string[] | undefined;
   /** Ends the stream. */
   readonly signal: AbortSignal;
 }
@@ -29,13 +32,15 @@ const open = new WeakMap<EventLog, number>();
 export function eventStream(
   context: Context,
   log: EventLog,
-  { guest, signal }: EventStreamOptions,
+  { guest, types, signal }: EventStreamOptions,
 ): Response {
   const streams = open.get(log) ?? 0;
   if (streams >= STREAMS_MAX) {
     throw new RequestError(503, 'AEROSTAT_TOO_MANY_STREAMS', `${STREAMS_MAX} event streams are open already`);
   }
   open.set(log, streams + 1);
+  const wanted = (event: GuestEvent) =>
+    (guest === undefined || event.guest === guest) && (types?.includes(event.type) ?? true);
   const cursor = log.open(context.req.header('last-event-id'));
   return streamSSE(context, async stream => {
     stream.onAbort(() => log.wake());
@@ -48,7 +53,7 @@ export function eventStream(
         if (next.logged === undefined) {
           await log.wait(HEARTBEAT_MS);
           if (live() && log.isAtEnd(cursor)) await stream.write(':\n\n');
-        } else if (guest === undefined || next.logged.event.guest === guest) {
+        } else if (wanted(next.logged.event)) {
           const { id, event } = next.logged;
           await stream.writeSSE({ id, event: event.type, data: JSON.stringify(event) });
         }

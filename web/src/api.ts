@@ -1,0 +1,179 @@
+/** The daemon's API as the page uses it: the token, problem documents as errors, and the stream of events. */
+import type {
+  DaemonStatus,
+  GuestEvent,
+  GuestEventType,
+  GuestStatus,
+  HintAction,
+  HintStatus,
+  HostStatus,
+  StatisticsSample,
+} from '../../src/daemon/control.ts';
+import type { MapOptions, MemoryMap } from '../../src/daemon/memory-map.ts';
+import { EventParser } from '../../src/server/event-parser.ts';
+
+export type {
+  DaemonStatus,
+  GuestCounters,
+  GuestEvent,
+  GuestStatistics,
+  HintAction,
+  HintStatus,
+  HostStatus,
+  StatisticsSample,
+} from '../../src/daemon/control.ts';
+export type { MapLayer, MemoryMap } from '../../src/daemon/memory-map.ts';
+
+/** A guest whose hypervisor may not tell everything. */
+export type Guest = {
+  readonly [Field in keyof GuestStatus]: Field extends 'name' | 'connected'
+    ? GuestStatus[Field]
+    : GuestStatus[Field] | null;
+};
+
+/** The daemon refused; the message is its own. */
+export class Refusal extends Error {
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Nobody answers, or not in time. */
+export class Unreachable extends Error {}
+
+const ANSWER_MS_MAX = 8000;
+const TOKEN_KEY = 'aerostat-token';
+
+/**
+ * The token comes in the fragment of the address, which no browser sends anywhere, and leaves the address bar at once.
+ * It is kept for this tab only.
+ */
+function takeToken(): string {
+  const match = /^#token=([^&]+)/.exec(location.hash);
+  if (match !== null) {
+    sessionStorage.setItem(TOKEN_KEY, decodeURIComponent(match[1]));
+    history.replaceState(null, '', location.pathname);
+  }
+  return sessionStorage.getItem(TOKEN_KEY) ?? '';
+}
+
+let token = takeToken();
+
+export function setToken(text: string): void {
+  token = text.trim();
+  sessionStorage.setItem(TOKEN_KEY, token);
+}
+
+interface Call {
+  readonly method?: string;
+  readonly body?: unknown;
+  readonly headers?: Record<string, string>;
+  readonly signal?: AbortSignal;
+}
+
+/** Relative to the page, so that it also works below a path of a reverse proxy. */
+async function call(path: string, { method = 'GET', body, headers, signal }: Call = {}): Promise<Response> {
+  const timeout = AbortSignal.timeout(ANSWER_MS_MAX);
+  let response: Response;
+  try {
+    response = await fetch(path, {
+      method,
+      signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
+      cache: 'no-store',
+      headers: {
+        ...(token === '' ? {} : { Authorization: `Bearer ${token}` }),
+        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        ...headers,
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Unreachable('the daemon does not answer', { cause: error });
+  }
+  if (response.ok || response.status === 304) return response;
+  const problem = (await response.json().catch(() => null)) as { detail?: string } | null;
+  throw new Refusal(response.status, problem?.detail ?? `the daemon answered with status ${response.status}`);
+}
+
+async function json<Answer>(path: string, options?: Call): Promise<Answer> {
+  const response = await call(path, options);
+  try {
+    return (await response.json()) as Answer;
+  } catch (error) {
+    throw new Unreachable('the answer broke off', { cause: error });
+  }
+}
+
+const guestPath = (name: string): string => `v1/guests/${encodeURIComponent(name)}`;
+
+export const api = {
+  daemon: () => json<DaemonStatus>('v1/daemon'),
+  host: () => json<HostStatus>('v1/host'),
+  guests: async () => (await json<{ guests: readonly Guest[] }>('v1/guests')).guests,
+  guest: (name: string) => json<Guest>(guestPath(name)),
+  samples: async () =>
+    (await json<{ samples: Readonly<Record<string, StatisticsSample>> }>('v1/statistics')).samples,
+  /** A sample no older than a second, which asks the guest if need be. */
+  freshSample: (name: string) =>
+    json<StatisticsSample>(`${guestPath(name)}/statistics?fresh_ms=1000&timeout_ms=2000`),
+  setTarget: (name: string, targetBytes: number) =>
+    json<Guest>(guestPath(name), { method: 'PATCH', body: { targetBytes } }),
+  hint: (name: string, action: HintAction) =>
+    json<HintStatus>(`${guestPath(name)}/hint`, { method: 'POST', body: { action } }),
+  /** Undefined when nothing changed since the map with `tag`. */
+  async map(
+    name: string,
+    { fromBytes, bytes }: MapOptions,
+    tag: string,
+    signal: AbortSignal,
+  ): Promise<{ map: MemoryMap; tag: string } | undefined> {
+    const query = new URLSearchParams();
+    if (fromBytes !== undefined) query.set('from', String(fromBytes));
+    if (bytes !== undefined) query.set('bytes', String(bytes));
+    const response = await call(`${guestPath(name)}/map?${query}`, {
+      signal,
+      headers: tag === '' ? {} : { 'If-None-Match': tag },
+    });
+    if (response.status === 304) return undefined;
+    return { map: (await response.json()) as MemoryMap, tag: response.headers.get('etag') ?? '' };
+  },
+};
+
+/** What is worth telling; `actual` comes many times a second, and polling shows it as well. */
+const EVENT_TYPES: readonly GuestEventType[] = [
+  'connected',
+  'disconnected',
+  'ready',
+  'reset',
+  'target',
+  'target-reached',
+  'hint',
+  'error',
+];
+
+/**
+ * Reads the stream until it ends, and resolves then. The first time it asks to go on after an event that the daemon
+ * cannot know, which gives all that it remembers.
+ */
+export function eventReader(listener: (event: GuestEvent) => void): () => Promise<void> {
+  const parser = new EventParser(({ event, data }) => {
+    if (event !== 'hello' && event !== 'missed') listener(JSON.parse(data) as GuestEvent);
+  });
+  return async () => {
+    parser.restart();
+    const response = await fetch(`v1/events?types=${EVENT_TYPES.join(',')}`, {
+      cache: 'no-store',
+      headers: {
+        ...(token === '' ? {} : { Authorization: `Bearer ${token}` }),
+        'Last-Event-ID': parser.lastId === '' ? 'the-beginning' : parser.lastId,
+      },
+    });
+    if (!response.ok || response.body === null) return;
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) parser.push(piece.value);
+  };
+}

@@ -1,0 +1,44 @@
+/** What of a guest's state wants attention, in a few words, most serious first. */
+import { type GuestView, isMoving } from './live.ts';
+
+/** Below this share of its memory available, a guest is about to suffer. */
+const NEED_SHARE = 0.05;
+
+interface Mark {
+  readonly kind: 'bad' | 'noted' | 'calm' | 'quiet';
+  readonly text: string;
+  readonly title: string;
+}
+
+export function marksOf({ status, sample, use }: GuestView): readonly Mark[] {
+  const marks: Mark[] = [];
+  if (!status.connected) {
+    return [{ kind: 'quiet', text: 'waiting', title: 'No front-end is connected to its socket' }];
+  }
+  const { availableBytes = null, totalBytes = null } = sample?.statistics ?? {};
+  if (availableBytes !== null && totalBytes !== null && availableBytes < NEED_SHARE * totalBytes) {
+    marks.push({ kind: 'bad', text: 'in need', title: 'The guest has next to no memory left for programs' });
+  }
+  if (isMoving(status)) {
+    marks.push({ kind: 'calm', text: 'moving', title: 'The balloon is on its way to its target' });
+  }
+  if (use === undefined) {
+    marks.push({ kind: 'quiet', text: 'starting', title: 'It is connected and has shown no memory yet' });
+  }
+  if (status.lastError !== null) {
+    marks.push({ kind: 'noted', text: 'error', title: status.lastError });
+  }
+  return marks;
+}
+
+export function Marks({ guest }: { guest: GuestView }) {
+  return (
+    <>
+      {marksOf(guest).map(({ kind, text, title }) => (
+        <span key={text} class={`mark ${kind}`} title={title}>
+          {text}
+        </span>
+      ))}
+    </>
+  );
+}

@@ -1,0 +1,77 @@
+/** The free page hint session: what it is, and what one may do with it now. */
+import { useState } from 'preact/hooks';
+import { api, type HintAction, type HintStatus } from './api.ts';
+import { count, size } from './format.ts';
+import { type GuestView, live } from './live.ts';
+
+const WORDS: Record<HintStatus['state'], string> = {
+  unsupported: 'The guest’s driver did not take free page hints.',
+  idle: 'No session yet.',
+  requested: 'Asked; the guest has not answered yet.',
+  running: 'The guest is naming pages that it does not use.',
+  stopped: 'The guest has named what it does not use, and keeps it out of use until Done.',
+  done: 'Over; the guest may use the pages again.',
+};
+
+const ACTIONS: readonly {
+  readonly action: HintAction;
+  readonly label: string;
+  readonly title: string;
+  readonly when: readonly HintStatus['state'][];
+}[] = [
+  {
+    action: 'start',
+    label: 'Start',
+    title: 'Ask the guest which pages it does not use',
+    when: ['idle', 'stopped', 'done'],
+  },
+  { action: 'stop', label: 'Stop', title: 'End the session early', when: ['requested', 'running'] },
+  {
+    action: 'done',
+    label: 'Done',
+    title: 'Let the guest use the named pages again',
+    when: ['requested', 'running', 'stopped'],
+  },
+];
+
+export function HintCard({ guest: { status } }: { guest: GuestView }) {
+  const [refused, setRefused] = useState('');
+  const { hint } = status;
+  if (hint === null) return null;
+  const act = async (action: HintAction) => {
+    setRefused('');
+    try {
+      await api.hint(status.name, action);
+    } catch (error) {
+      setRefused((error as Error).message);
+    }
+    live.refresh();
+  };
+  return (
+    <section class="card hint" aria-label="Free page hints">
+      <h2>Free page hints</h2>
+      <p class="note">{status.connected ? WORDS[hint.state] : 'No guest is connected.'}</p>
+      {hint.commandId !== null && hint.state !== 'unsupported' && (
+        <p class="now">
+          <b>{size(hint.hintedBytes)}</b> in {count(hint.ranges)} ranges
+        </p>
+      )}
+      <div class="buttons">
+        {ACTIONS.map(({ action, label, title, when }) => (
+          <button
+            key={action}
+            type="button"
+            title={title}
+            disabled={!when.includes(hint.state)}
+            onClick={() => void act(action)}
+          >
+            {label}
+          </button>
+        ))}
+      </div>
+      <p class="refused" role="alert">
+        {refused}
+      </p>
+    </section>
+  );
+}

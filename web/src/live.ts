@@ -1,0 +1,252 @@
+/**
+ * What the page knows, kept fresh: asks the daemon once a second while somebody looks, more often for a guest that
+ * moves, and keeps asking when it does not answer. Draws nothing.
+ */
+import {
+  api,
+  type DaemonStatus,
+  eventReader,
+  type Guest,
+  type GuestEvent,
+  type HostStatus,
+  Refusal,
+  type StatisticsSample,
+  Unreachable,
+} from './api.ts';
+import { History } from './history.ts';
+import { type GuestOwn, guestOwn, type MemoryUse, memoryUse } from './memory-use.ts';
+import { Store } from './store.ts';
+
+const TICK_MS = 1000;
+/** For the guest that somebody looks at, while it moves. */
+const FAST_TICK_MS = 200;
+/** A tab that nobody sees. */
+const HIDDEN_TICK_MS = 5000;
+/** While one guest moves, the others are looked at every so many ticks. */
+const ALL_EVERY = 5;
+/** The daemon's own figures change slowly. */
+const DAEMON_EVERY = 5;
+export const EVENTS_KEPT_MAX = 500;
+
+/** `locked`: the daemon wants a token. */
+export type Connection = 'connecting' | 'live' | 'lost' | 'locked';
+
+export interface GuestView {
+  readonly status: Guest;
+  readonly sample: StatisticsSample | undefined;
+  /** When the guest took the sample, by this machine's clock. */
+  readonly sampledAtMs: number | null;
+  readonly use: MemoryUse | undefined;
+  readonly history: History;
+}
+
+export interface View {
+  readonly connection: Connection;
+  /** Why there is no connection. */
+  readonly trouble: string;
+  /** When the daemon answered last. */
+  readonly seenAtMs: number | null;
+  readonly daemon: DaemonStatus | undefined;
+  readonly host: HostStatus | undefined;
+  readonly guests: readonly GuestView[];
+}
+
+/** A guest that goes to its target, or whose memory is on its way to the host. */
+export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: Guest): boolean =>
+  connected && ((actualBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);
+
+interface Kept {
+  readonly history: History;
+  own: GuestOwn | undefined;
+  sampledAtMs: number | null;
+  sample: StatisticsSample | undefined;
+  balloonedBytes: number | null;
+}
+
+export class Live {
+  readonly view = new Store<View>({
+    connection: 'connecting',
+    trouble: '',
+    seenAtMs: null,
+    daemon: undefined,
+    host: undefined,
+    guests: [],
+  });
+  /** Newest first. */
+  readonly events = new Store<readonly GuestEvent[]>([]);
+  readonly #kept = new Map<string, Kept>();
+  #focus: string | undefined;
+  #ticks = 0;
+  #timer = 0;
+  #dueMs = 0;
+  #looking = false;
+  #streaming = false;
+
+  start(): void {
+    document.addEventListener('visibilitychange', () => this.refresh());
+    void this.#tick();
+  }
+
+  /** The guest that somebody looks at closely, if any. */
+  set focus(name: string | undefined) {
+    this.#focus = name;
+    this.refresh();
+  }
+
+  /** Asks anew soon, because something changed. */
+  refresh(): void {
+    this.#schedule(50);
+  }
+
+  /** The next look is due in `ms` at the latest. */
+  #schedule(ms: number): void {
+    const dueMs = performance.now() + ms;
+    if (this.#timer !== 0 && dueMs >= this.#dueMs) return;
+    window.clearTimeout(this.#timer);
+    this.#dueMs = dueMs;
+    this.#timer = window.setTimeout(() => {
+      this.#timer = 0;
+      void this.#tick();
+    }, ms);
+  }
+
+  async #tick(): Promise<void> {
+    // Whoever asks while a look is under way gets another after it.
+    if (this.#looking) return this.#schedule(FAST_TICK_MS);
+    this.#looking = true;
+    try {
+      await this.#look();
+      if (!this.#streaming) void this.#stream();
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#looking = false;
+      const fast = this.#moving() !== undefined && this.view.value.connection === 'live';
+      this.#schedule(document.hidden ? HIDDEN_TICK_MS : fast ? FAST_TICK_MS : TICK_MS);
+    }
+  }
+
+  async #look(): Promise<void> {
+    const moving = this.#moving();
+    const whole = moving === undefined || this.#ticks % ALL_EVERY === 0;
+    await (whole ? this.#lookAtAll() : this.#lookAt(moving.status.name));
+    this.#ticks++;
+  }
+
+  /** The guest that somebody looks at, if it moves. */
+  #moving(): GuestView | undefined {
+    const focused = this.#focused();
+    return focused !== undefined && isMoving(focused.status) ? focused : undefined;
+  }
+
+  #focused(): GuestView | undefined {
+    return this.view.value.guests.find(({ status }) => status.name === this.#focus);
+  }
+
+  async #lookAtAll(): Promise<void> {
+    const wantDaemon = this.view.value.daemon === undefined || this.#ticks % DAEMON_EVERY === 0;
+    if (this.#focused()?.status.connected) this.#freshen(this.#focus as string);
+    const [guests, samples, host, daemon] = await Promise.all([
+      api.guests(),
+      api.samples(),
+      api.host(),
+      wantDaemon ? api.daemon() : this.view.value.daemon,
+    ]);
+    const nowMs = Date.now();
+    this.view.set({
+      connection: 'live',
+      trouble: '',
+      seenAtMs: nowMs,
+      daemon,
+      host,
+      guests: guests.map(status => this.#see(status, samples[status.name], nowMs)),
+    });
+    const names = new Set(guests.map(({ name }) => name));
+    for (const name of this.#kept.keys()) if (!names.has(name)) this.#kept.delete(name);
+  }
+
+  async #lookAt(name: string): Promise<void> {
+    const seen = this.#see(await api.guest(name), this.#kept.get(name)?.sample, Date.now(), true);
+    const { guests } = this.view.value;
+    this.view.update({
+      seenAtMs: Date.now(),
+      guests: guests.map(guest => (guest.status.name === name ? seen : guest)),
+    });
+  }
+
+  /** Asks the guest itself, which may take its time; the next look shows what it said. */
+  #freshen(name: string): void {
+    api.freshSample(name).catch(() => {
+      // It has no statistics, or is busy; the age of the sample says so.
+    });
+  }
+
+  #see(status: Guest, sample: StatisticsSample | undefined, nowMs: number, same = false): GuestView {
+    let kept = this.#kept.get(status.name);
+    if (kept === undefined) {
+      kept = {
+        history: new History(),
+        own: undefined,
+        sampledAtMs: null,
+        sample: undefined,
+        balloonedBytes: null,
+      };
+      this.#kept.set(status.name, kept);
+    }
+    if (!status.connected) kept.own = undefined;
+    if (!same && sample !== undefined) this.#takeSample(kept, status, sample, nowMs);
+    kept.balloonedBytes = status.balloonedBytes;
+    kept.history.add(nowMs, status, sample);
+    return {
+      status,
+      sample: kept.sample,
+      sampledAtMs: kept.sampledAtMs,
+      use: memoryUse(status, kept.own, status.connected ? kept.sample : undefined),
+      history: kept.history,
+    };
+  }
+
+  #takeSample(kept: Kept, status: Guest, sample: StatisticsSample, nowMs: number): void {
+    kept.sample = sample;
+    const takenMs = sample.ageMs === null ? null : nowMs - sample.ageMs;
+    const isNew = takenMs !== null && (kept.sampledAtMs === null || takenMs - kept.sampledAtMs > 100);
+    if (!isNew) return;
+    kept.sampledAtMs = takenMs;
+    // While the balloon moves, its size and the statistics are of different moments and do not add up.
+    const still = kept.balloonedBytes === null || kept.balloonedBytes === status.balloonedBytes;
+    if (status.memoryBytes === null || !(still || kept.own === undefined)) return;
+    kept.own = guestOwn(status.memoryBytes, status.balloonedBytes ?? status.actualBytes ?? 0, sample);
+  }
+
+  #fail(error: unknown): void {
+    if (error instanceof Refusal && error.status === 401) {
+      this.view.update({ connection: 'locked', trouble: error.message });
+    } else if (error instanceof Unreachable || error instanceof Refusal) {
+      this.view.update({ connection: 'lost', trouble: error.message });
+    } else {
+      // A bug of the page's own; it is not to look like the daemon's.
+      this.view.update({ connection: 'lost', trouble: `the page failed: ${String(error)}` });
+      throw error;
+    }
+  }
+
+  async #stream(): Promise<void> {
+    this.#streaming = true;
+    const read = this.#reader;
+    try {
+      await read();
+    } catch {
+      // The connection is lost; polling says so, and begins anew when it is back.
+    }
+    window.setTimeout(() => {
+      this.#streaming = false;
+    }, TICK_MS);
+  }
+
+  readonly #reader = eventReader(event => {
+    this.events.set([event, ...this.events.value].slice(0, EVENTS_KEPT_MAX));
+    if (Date.now() - event.timeMs < 2000) this.refresh();
+  });
+}
+
+export const live = new Live();

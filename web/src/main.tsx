@@ -1,0 +1,20 @@
+/** Starts the page. */
+import { render } from 'preact';
+import { App } from './app.tsx';
+import { live } from './live.ts';
+import { route, startRoute } from './route.ts';
+import { startTheme } from './theme.ts';
+import 'uplot/dist/uPlot.min.css';
+import './style/base.css';
+import './style/page.css';
+import './style/guest.css';
+
+startTheme();
+startRoute();
+const follow = () => {
+  live.focus = route.value.guest;
+};
+route.subscribe(follow);
+follow();
+live.start();
+render(<App />, document.getElementById('page') as HTMLElement);

@@ -1,0 +1,90 @@
+/** How a guest's memory divides, as a bar; below it, thinner, what of it the host holds. */
+import { size } from './format.ts';
+import type { MemoryUse } from './memory-use.ts';
+
+interface Segment {
+  readonly kind: string;
+  readonly label: string;
+  readonly bytes: number;
+}
+
+/** In the order of the bar; what is not known is one segment that says so. */
+export function segmentsOf(use: MemoryUse): readonly Segment[] {
+  const { used, cache, freeHeld, freeAway, ballooned, pending, memory } = use;
+  const own: readonly Segment[] =
+    used === null
+      ? [{ kind: 'unknown', label: 'not told by the guest', bytes: memory - ballooned }]
+      : [
+          { kind: 'used', label: 'used', bytes: used },
+          { kind: 'cache', label: 'cache', bytes: cache ?? 0 },
+          { kind: 'free-held', label: 'free, held by host', bytes: freeHeld ?? 0 },
+          { kind: 'free-away', label: 'free, not held', bytes: freeAway ?? 0 },
+        ];
+  return [
+    ...own,
+    { kind: 'pending', label: 'pending', bytes: pending },
+    { kind: 'ballooned', label: 'ballooned', bytes: ballooned - pending },
+  ];
+}
+
+export function describeUse(use: MemoryUse): string {
+  const parts = segmentsOf(use)
+    .filter(({ bytes }) => bytes > 0)
+    .map(({ label, bytes }) => `${label} ${size(bytes)}`);
+  const resident =
+    use.resident === null ? 'what the host holds is not known' : `the host holds ${size(use.resident)}`;
+  return `Memory of ${size(use.memory)}: ${parts.join(', ')}; ${resident}`;
+}
+
+const share = (bytes: number, of: number): string => `${of === 0 ? 0 : Math.min(100, (100 * bytes) / of)}%`;
+
+export function MemoryBar({ use, large = false }: { use: MemoryUse; large?: boolean }) {
+  const { memory, resident } = use;
+  return (
+    <span class={large ? 'memory-bar large' : 'memory-bar'} role="img" aria-label={describeUse(use)}>
+      <span class="parts">
+        {segmentsOf(use).map(({ kind, label, bytes }) => (
+          <i
+            key={kind}
+            class={kind}
+            style={{ width: share(bytes, memory) }}
+            title={`${label} ${size(bytes)}`}
+          />
+        ))}
+      </span>
+      <span class="held">
+        {resident !== null && (
+          <i
+            class="resident"
+            style={{ width: share(resident, memory) }}
+            title={`the host holds ${size(resident)}`}
+          />
+        )}
+      </span>
+    </span>
+  );
+}
+
+const LEGEND: readonly (readonly [kind: string, label: string])[] = [
+  ['used', 'used'],
+  ['cache', 'cache'],
+  ['free-held', 'free, held by host'],
+  ['free-away', 'free, not held'],
+  ['pending', 'pending'],
+  ['ballooned', 'ballooned'],
+  ['unknown', 'not told by the guest'],
+  ['resident', 'host resident'],
+];
+
+export function BarLegend() {
+  return (
+    <ul class="legend" aria-label="Colours of the bars">
+      {LEGEND.map(([kind, label]) => (
+        <li key={kind}>
+          <i class={`swatch ${kind}`} />
+          {label}
+        </li>
+      ))}
+    </ul>
+  );
+}

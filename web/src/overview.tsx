@@ -1,0 +1,142 @@
+/** All guests at a glance: one row each, sorted and sifted as one likes. */
+import { useState } from 'preact/hooks';
+import { percent, size, UNKNOWN } from './format.ts';
+import { Marks } from './guest-state.tsx';
+import type { GuestView } from './live.ts';
+import { BarLegend, MemoryBar } from './memory-bar.tsx';
+import { guestLink } from './route.ts';
+
+type Order = 'name' | 'memory' | 'balloon' | 'resident' | 'available';
+
+const availableShare = ({ sample }: GuestView): number | null => {
+  const { availableBytes = null, totalBytes = null } = sample?.statistics ?? {};
+  return availableBytes === null || totalBytes === null || totalBytes === 0
+    ? null
+    : availableBytes / totalBytes;
+};
+
+/** What an order sorts by, the largest first; a guest that does not tell comes last. */
+const KEYS: Record<Exclude<Order, 'name'>, (guest: GuestView) => number> = {
+  memory: ({ status }) => status.memoryBytes ?? -1,
+  balloon: ({ status }) => status.balloonedBytes ?? -1,
+  resident: ({ status }) => status.residentBytes ?? -1,
+  // The neediest first.
+  available: guest => -(availableShare(guest) ?? 2),
+};
+
+const byName = new Intl.Collator('en', { numeric: true });
+
+function sorted(guests: readonly GuestView[], order: Order): GuestView[] {
+  const names = (a: GuestView, b: GuestView) => byName.compare(a.status.name, b.status.name);
+  if (order === 'name') return [...guests].sort(names);
+  const key = KEYS[order];
+  return [...guests].sort((a, b) => key(b) - key(a) || names(a, b));
+}
+
+const COLUMNS: readonly (readonly [order: Order, title: string])[] = [
+  ['name', 'Guest'],
+  ['memory', 'Memory'],
+  ['balloon', 'Balloon'],
+  ['resident', 'Resident'],
+  ['available', 'Available'],
+];
+
+/** Fewer are seen at once anyway. */
+const SIFT_FROM = 8;
+
+export function Overview({ guests }: { guests: readonly GuestView[] }) {
+  const [order, setOrder] = useState<Order>('name');
+  const [sift, setSift] = useState('');
+  const wanted = sift.trim().toLowerCase();
+  const shown = sorted(
+    guests.filter(({ status }) => status.name.toLowerCase().includes(wanted)),
+    order,
+  );
+  return (
+    <section class="overview" aria-label="Guests">
+      <div class="overview-head">
+        <h1>{guests.length === 1 ? '1 guest' : `${guests.length} guests`}</h1>
+        <Sums guests={guests} />
+        {guests.length >= SIFT_FROM && (
+          <input
+            type="search"
+            class="sift"
+            placeholder="Find a guest"
+            aria-label="Find a guest by its name"
+            value={sift}
+            onInput={event => setSift(event.currentTarget.value)}
+          />
+        )}
+      </div>
+      <BarLegend />
+      <fieldset class="columns" aria-label="Order">
+        {COLUMNS.map(([column, title]) => (
+          <button
+            key={column}
+            type="button"
+            class={`column ${column}`}
+            aria-pressed={order === column}
+            onClick={() => setOrder(column)}
+          >
+            {title}
+          </button>
+        ))}
+      </fieldset>
+      <ul class="guests">
+        {shown.map(guest => (
+          <Row key={guest.status.name} guest={guest} />
+        ))}
+      </ul>
+      {guests.length === 0 && <p class="empty">The daemon runs and serves no guest.</p>}
+      {guests.length > 0 && shown.length === 0 && <p class="empty">No guest’s name holds “{sift}”.</p>}
+    </section>
+  );
+}
+
+function Sums({ guests }: { guests: readonly GuestView[] }) {
+  const sum = (of: (guest: GuestView) => number | null | undefined) =>
+    guests.reduce((total, guest) => total + (of(guest) ?? 0), 0);
+  return (
+    <p class="sums">
+      <b>{size(sum(({ use }) => use?.memory))}</b> given · <b>{size(sum(({ use }) => use?.ballooned))}</b>{' '}
+      ballooned · <b>{size(sum(({ use }) => use?.freeHeld))}</b> free and yet held
+    </p>
+  );
+}
+
+function Row({ guest }: { guest: GuestView }) {
+  const { status, use } = guest;
+  const { targetBytes, balloonedBytes } = status;
+  return (
+    <li>
+      <a
+        class={status.connected ? 'row' : 'row waiting'}
+        href={guestLink(status.name)}
+        data-guest={status.name}
+      >
+        <span class="name">
+          <b>{status.name}</b>
+          <Marks guest={guest} />
+        </span>
+        {use === undefined ? <span class="memory-bar none" /> : <MemoryBar use={use} />}
+        <Figure name="memory" value={size(status.memoryBytes)} />
+        <Figure
+          name="balloon"
+          value={size(balloonedBytes)}
+          more={targetBytes === null || targetBytes === balloonedBytes ? '' : `→ ${size(targetBytes)}`}
+        />
+        <Figure name="resident" value={size(status.residentBytes)} />
+        <Figure name="available" value={status.connected ? percent(availableShare(guest)) : UNKNOWN} />
+      </a>
+    </li>
+  );
+}
+
+function Figure({ name, value, more = '' }: { name: Order; value: string; more?: string }) {
+  return (
+    <span class={`figure ${name}`}>
+      <span class="caption">{name}</span> {value}
+      {more !== '' && <small> {more}</small>}
+    </span>
+  );
+}

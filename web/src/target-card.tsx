@@ -1,0 +1,197 @@
+/**
+ * Sets the balloon's target. The slider only says what one would have; nothing happens until it is set. What the guest
+ * says it can spare is marked, and to take more than that is asked twice.
+ */
+import { useEffect, useState } from 'preact/hooks';
+import { api } from './api.ts';
+import { Confirm, type Question } from './confirm.tsx';
+import { duration, parseSize, size } from './format.ts';
+import { type GuestView, isMoving, live } from './live.ts';
+
+const PAGE = 4096;
+/** A guest needs some room above what it uses right now: its kernel keeps watermarks free. */
+const RESERVE_SHARE = 0.02;
+
+/** Some five hundred steps over all of memory, whole MiB where that is not coarser. */
+function stepOf(memory: number): number {
+  const step = 2 ** Math.ceil(Math.log2(memory / 512));
+  return Math.max(PAGE, step);
+}
+
+/** What the balloon may hold without hurting, by the guest's own word; null if it did not say. */
+export function floorOf({ use }: GuestView): number | null {
+  if (use === undefined || use.spare === null) return null;
+  const spare = use.spare - RESERVE_SHARE * use.memory;
+  return Math.max(0, Math.floor(spare / PAGE) * PAGE);
+}
+
+export function TargetCard({ guest }: { guest: GuestView }) {
+  const { status, use } = guest;
+  const target = status.targetBytes ?? 0;
+  const memory = use?.memory ?? null;
+  const [draft, setDraft] = useState<number | undefined>();
+  const [text, setText] = useState<string | undefined>();
+  const [refused, setRefused] = useState('');
+  const [question, setQuestion] = useState<Question | undefined>();
+  const wanted = draft ?? target;
+  const limit = floorOf(guest);
+  // Somebody else may have set it meanwhile.
+  useEffect(() => {
+    if (draft === target) setDraft(undefined);
+  }, [target]);
+
+  const change = (bytes: number) => {
+    setDraft(bytes);
+    setText(undefined);
+    setRefused('');
+  };
+  const type = (typed: string) => {
+    setText(typed);
+    const bytes = parseSize(typed);
+    if (bytes !== undefined) setDraft(bytes);
+  };
+  const reset = () => {
+    setDraft(undefined);
+    setText(undefined);
+  };
+  const set = async (bytes: number) => {
+    setRefused('');
+    try {
+      await api.setTarget(status.name, bytes);
+      reset();
+    } catch (error) {
+      setRefused((error as Error).message);
+    }
+    live.refresh();
+  };
+  const ask = () => {
+    const doubt = doubtOf(guest, wanted, limit);
+    if (doubt === undefined) return void set(wanted);
+    setQuestion({
+      title: `Take ${size(wanted)} from ${status.name}?`,
+      body: <p>{doubt}</p>,
+      go: `Take ${size(wanted)}`,
+      onGo: () => void set(wanted),
+    });
+  };
+  const nonsense = text !== undefined && parseSize(text) === undefined;
+  return (
+    <section class="card target" aria-label="Balloon target">
+      <h2>Balloon</h2>
+      <p class="now">
+        <b data-figure="actual">{size(status.actualBytes)}</b> of <b data-figure="target">{size(target)}</b>
+        <span class="progress"> {progressWords(guest)}</span>
+      </p>
+      <form
+        onSubmit={event => {
+          event.preventDefault();
+          if (!nonsense && wanted !== target) ask();
+        }}
+        onKeyDown={event => {
+          if (event.key === 'Escape') reset();
+        }}
+      >
+        {memory !== null && (
+          <Slider memory={memory} value={wanted} held={use?.ballooned ?? 0} limit={limit} onChange={change} />
+        )}
+        <div class="set">
+          <input
+            type="text"
+            class="size"
+            aria-label="Target of the balloon"
+            aria-invalid={nonsense}
+            value={text ?? size(wanted)}
+            onInput={event => type(event.currentTarget.value)}
+          />
+          <button type="submit" class="primary" disabled={nonsense || wanted === target}>
+            Set target
+          </button>
+          <button type="button" onClick={reset} disabled={draft === undefined && text === undefined}>
+            Reset
+          </button>
+        </div>
+      </form>
+      <p class="note">
+        {memory !== null && <>Leaves the guest {size(Math.max(0, memory - wanted))}. </>}
+        {memory === null
+          ? 'Its memory is not known until it connects.'
+          : limit === null
+            ? 'What it can spare is not known: it sent no statistics.'
+            : `It says that it can spare ${size(limit)}.`}
+      </p>
+      <p class="refused" role="alert">
+        {nonsense ? 'Write a size like 512M or 1.5G.' : refused}
+      </p>
+      <Confirm question={question} onClose={() => setQuestion(undefined)} />
+    </section>
+  );
+}
+
+/** Why one should think twice; undefined when there is nothing to think about. */
+function doubtOf({ status, use }: GuestView, wanted: number, limit: number | null): string | undefined {
+  if (use === undefined || wanted <= (status.actualBytes ?? 0)) return undefined;
+  if (limit !== null && wanted <= limit) return undefined;
+  const left = size(Math.max(0, use.memory - wanted));
+  const outcome = status.features?.includes('deflate-on-oom')
+    ? 'It will reclaim its page cache, may swap, and takes memory back from the balloon when it runs out.'
+    : 'It will reclaim its page cache, may swap, and kills programs when it runs out: its driver did not take deflate-on-oom.';
+  return limit === null
+    ? `What this guest can spare is not known: it sent no statistics. ${left} would be left to it.`
+    : `It says that it can spare ${size(limit)}; ${left} would be left to it. ${outcome}`;
+}
+
+function progressWords({ status }: GuestView): string {
+  const { progress, pendingBytes } = status;
+  if (isMoving(status))
+    return pendingBytes ? `moving, ${size(pendingBytes)} on its way to the host` : 'moving';
+  if (progress?.reachedMs === null || progress === null || progress.reachedMs === undefined) return '';
+  const host = progress.drainedMs === null ? '' : `, at the host after ${duration(progress.drainedMs)}`;
+  return `reached in ${duration(progress.reachedMs)}${host}`;
+}
+
+interface SliderProps {
+  readonly memory: number;
+  readonly value: number;
+  readonly held: number;
+  readonly limit: number | null;
+  readonly onChange: (bytes: number) => void;
+}
+
+function Slider({ memory, value, held, limit, onChange }: SliderProps) {
+  const step = stepOf(memory);
+  const at = (bytes: number) => `${Math.min(100, (100 * bytes) / memory)}%`;
+  return (
+    <div class="slider">
+      <div class="track" aria-hidden="true">
+        <i class="wanted" style={{ width: at(value) }} />
+        <i class="held" style={{ width: at(held) }} />
+        {limit !== null && (
+          <i
+            class="beyond"
+            style={{ left: at(limit) }}
+            title={`Below the guest’s floor: it can spare ${size(limit)}`}
+          />
+        )}
+      </div>
+      <input
+        type="range"
+        min={0}
+        max={memory}
+        step={step}
+        value={value}
+        aria-label="Target of the balloon, by slider"
+        aria-valuetext={`${size(value)} of ${size(memory)}${limit !== null && value > limit ? ', more than the guest can spare' : ''}`}
+        onInput={event => onChange(Math.min(memory, Number(event.currentTarget.value)))}
+      />
+      <div class="scale" aria-hidden="true">
+        <span>0</span>
+        {limit !== null && (
+          <span class="floor" style={{ left: at(limit) }}>
+            floor
+          </span>
+        )}
+        <span>{size(memory)}</span>
+      </div>
+    </div>
+  );
+}
