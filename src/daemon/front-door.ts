@@ -2,7 +2,7 @@
  * The socket of one guest: front-ends come in one at a time, and the next is waited for when one is gone. What
  * they say is the vhost-user room's business, what it means the device's.
  */
-import { InvariantError } from '../sys/error.ts';
+import { InvariantError, SystemError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import { UnixListener, UnixSocket } from '../sys/socket.ts';
@@ -10,6 +10,8 @@ import type { VhostUserBackend } from '../vhost-user/backend.ts';
 import { BackendConnection } from '../vhost-user/backend-connection.ts';
 import type { BackendSession, SessionHost } from '../vhost-user/backend-session.ts';
 import type { GuestSocket } from './worker-protocol.ts';
+
+const ACCEPT_PAUSE_MS = 1000;
 
 export interface FrontDoorListener {
   opened(): void;
@@ -77,11 +79,23 @@ export class FrontDoor {
   }
 
   #wait(): void {
-    if (this.#socket?.fd.open !== true) return;
-    this.#watch = this.#reactor.watch(this.#socket.fd, () => {
+    if (this.#socket?.fd.open !== true || this.#connection !== undefined) return;
+    this.#watch = this.#reactor.watch(this.#socket.fd, () => this.#accept());
+  }
+
+  #accept(): void {
+    try {
       const socket = this.#socket?.accept();
       if (socket !== undefined) this.#serve(socket);
-    });
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      // Too many open files, most likely. The connection stays in the backlog and poll would report it for
+      // ever, so look away for a while.
+      this.#watch?.stop();
+      this.#watch = undefined;
+      this.#listener.refused(error, { request: 'connection' });
+      this.#reactor.schedule(ACCEPT_PAUSE_MS, () => this.#wait());
+    }
   }
 
   #serve(socket: UnixSocket): void {
