@@ -135,7 +135,6 @@ export class BalloonPages implements PageOwner {
       }
       this.#flags[pfn] = BALLOONED;
       this.#rest(pfn, order);
-      if (batch.recalled) this.#recallBlock(pfn, order);
     });
   }
 

@@ -16,8 +16,8 @@ export class Batch {
   outstanding = 0;
   /** Such buffers that did. */
   returned = 0;
-  /** The host that returned some of them is gone: the next one is to be told of all its pages again. */
-  recalled = false;
+  /** The host that returned some of them is gone: the next one has to hear of all pages once more. */
+  repeated = false;
 
   constructor(capacity: number) {
     this.#blocks = new Float64Array(capacity);
@@ -44,7 +44,7 @@ export class Batch {
     this.#count = 0;
     this.#pages = 0;
     this.returned = 0;
-    this.recalled = false;
+    this.repeated = false;
   }
 
   add(pfn: number, order: number): void {

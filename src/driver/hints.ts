@@ -145,6 +145,8 @@ export class HintsPart implements QueuePart, Shrinker {
   #begin(): boolean {
     if (this.#vacantCommands.length === 0 || !this.#ring.hasRoom(Math.min(2, this.#ring.queue.size)))
       return false;
+    // What was hinted under an older id, perhaps too late to count, is free still: it is hinted again with the rest.
+    this.#release(this.#held.length);
     this.#ring.world.counters.hintSessions++;
     return this.#send(this.#responder.begin());
   }

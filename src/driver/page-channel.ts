@@ -65,6 +65,8 @@ export class PageChannel {
   readonly #batches: Batch[] = [];
   readonly #vacantBatches: Batch[] = [];
   readonly #batchesMax: number;
+  /** Batches of which a host that is gone was told, and its successor in part. */
+  readonly #repeat: Batch[] = [];
   /** The batch that is being written, as runs, and how far that has come. */
   #open: Batch | undefined;
   readonly #ranges = new PageRanges();
@@ -128,7 +130,9 @@ export class PageChannel {
    */
   deviceLost(): void {
     this.#collect();
-    for (const batch of this.inFlight) batch.recalled = batch.returned > 0;
+    // What was taken back from a host that is gone needs no repetition: nobody has it.
+    if (this.#ring.role !== 'inflate') return;
+    for (const batch of this.inFlight) batch.repeated = batch.returned > 0;
   }
 
   #turn(): TurnOutcome {
@@ -164,6 +168,13 @@ export class PageChannel {
       batch.outstanding--;
       batch.returned++;
       if (batch.outstanding > 0 || batch === this.#open) continue;
+      if (batch.repeated) {
+        // The host knows a part of it: enough that none of it may be the guest's, too little to count on.
+        batch.repeated = false;
+        batch.returned = 0;
+        this.#repeat.push(batch);
+        continue;
+      }
       this.#source.settled(batch);
       batch.clear();
       this.#vacantBatches.push(batch);
@@ -192,9 +203,9 @@ export class PageChannel {
 
   /** Has the next batch filled and opens it; returns its blocks. */
   #gather(): number {
-    const batch = this.#vacantBatch();
+    const batch = this.#repeat.pop() ?? this.#vacantBatch();
     if (batch === undefined) return 0;
-    this.#source.gather(batch);
+    if (batch.count === 0) this.#source.gather(batch);
     if (batch.count === 0) {
       this.#vacantBatches.push(batch);
       return 0;

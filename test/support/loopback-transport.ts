@@ -40,6 +40,8 @@ export class LoopbackTransport implements VirtioTransport {
   /** Every byte string that was written into the configuration. */
   readonly writes: { offset: number; value: number }[] = [];
   mode: LoopbackMode;
+  /** Devices that took the place of one that was lost. */
+  replacements = 0;
   /** Status that the device answers with FEATURES_OK missing. */
   refusesFeatures = false;
   readonly #profile: Profile;
@@ -123,6 +125,7 @@ export class LoopbackTransport implements VirtioTransport {
   replaceDevice(bases: ReadonlyMap<number, number>): void {
     const { targetPages, features, offeredFeatures } = this.device;
     this.#endedWith = undefined;
+    this.replacements++;
     this.device = this.#newDevice(offeredFeatures);
     this.device.targetPages = targetPages;
     this.device.setFeatures(features);
