@@ -158,7 +158,7 @@ describeWithQemu("the driver on QEMU's device and on ours", () => {
         expect(driver.counters.deflatedPages).toBe(9_999 - 1_234);
         await reach(0);
         // Blocks that are being reported are free again when their report is back.
-      await until(() => guest.freePages === touched);
+        await until(() => guest.freePages === touched);
         guest.check();
       },
     );
