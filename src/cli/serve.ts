@@ -47,7 +47,9 @@ export async function withDaemon(
     const { address } = api;
     log({ level: 'info', message: `API on ${formatAddress(address)}` });
     try {
-      await body({ control, address, log });
+      // A daemon that lost a thread must not look alive to whoever would restart it.
+      const died = daemon.failed.then(error => Promise.reject(error));
+      await Promise.race([body({ control, address, log }), died]);
     } finally {
       await api.close();
     }

@@ -33,6 +33,8 @@ interface Discarding {
 class RunningDaemon implements Daemon {
   readonly version: string = readVersion();
   readonly control: Control;
+  readonly failed: Promise<Error>;
+  #fail: (error: Error) => void = () => {};
   readonly #options: DaemonOptions;
   readonly #startedMs = monotonicMs();
   readonly #threads: DataThread[] = [];
@@ -47,6 +49,9 @@ class RunningDaemon implements Daemon {
   constructor(options: DaemonOptions) {
     this.#options = options;
     this.control = this.#makeControl();
+    this.failed = new Promise(resolve => {
+      this.#fail = resolve;
+    });
   }
 
   async start(): Promise<void> {
@@ -99,7 +104,11 @@ class RunningDaemon implements Daemon {
   }
 
   #threadDied(which: string, error: Error): void {
-    this.#options.log({ level: 'error', message: `a ${which} thread ended: ${error.message}`, error });
+    const message = `a ${which} thread died: ${error.message}`;
+    this.#options.log({ level: 'error', message, error });
+    this.#fail(
+      new AerostatError('AEROSTAT_THREAD_ENDED', `${message}; restart the daemon`, { cause: error }),
+    );
   }
 
   #emit(event: GuestEvent): void {

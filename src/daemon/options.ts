@@ -2,7 +2,7 @@
  * What a daemon is started with, and what is had once it runs: the seam between the commands, which parse and
  * validate options, and the daemon, which acts on them. Nothing here knows about command lines or HTTP.
  */
-import type { Control, DiscardMode } from './control.ts';
+import type { Control, DeviceGuestStatus, DiscardMode } from './control.ts';
 
 /** Most serious first. */
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const;
@@ -48,8 +48,10 @@ export interface DaemonOptions {
 }
 
 export interface Daemon {
-  readonly control: Control;
+  readonly control: Control<DeviceGuestStatus>;
   readonly version: string;
+  /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
+  readonly failed: Promise<Error>;
   /** Drains what is pending, stops the rings and closes the sockets; safe to call twice. */
   close(): Promise<void>;
 }

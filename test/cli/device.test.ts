@@ -22,13 +22,14 @@ afterEach(() => rmSync(directory, { recursive: true }));
 
 /** A daemon without devices that remembers what it was started with. */
 function fakeDaemon() {
-  const seen: { options?: DaemonOptions; closed: number } = { closed: 0 };
+  const seen: { options?: DaemonOptions; closed: number; failed?: Promise<Error> } = { closed: 0 };
   const startDaemon = async (options: DaemonOptions): Promise<Daemon> => {
     seen.options = options;
     const control = new FakeControl(...options.guests.map(({ name }) => guestStatus(name)));
     return {
       control,
       version: '0.1.0',
+      failed: seen.failed ?? new Promise(() => {}),
       close: async () => {
         seen.closed++;
       },
@@ -52,6 +53,15 @@ async function guestsOf(words: string) {
 }
 
 describe('aerostat device', () => {
+  test('ends with a failure when a thread of the daemon dies, so that somebody restarts it', async () => {
+    const { seen, startDaemon } = fakeDaemon();
+    seen.failed = Promise.resolve(new AerostatError('AEROSTAT_THREAD_ENDED', 'a data-plane thread died: no'));
+    const session = startDevice('--socket-path vm1', { startDaemon });
+    expect(await session.ended).toBe(EXIT.failed);
+    expect(session.stderr.text).toContain('a data-plane thread died');
+    expect(seen.closed).toBe(1);
+  });
+
   test('serves one guest, named by its socket, with nothing else said', async () => {
     expect(await guestsOf('--socket-path /run/vm1.sock')).toEqual([
       {
