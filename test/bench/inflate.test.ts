@@ -1,0 +1,95 @@
+/** The benchmarks run as a person runs them, small: what they say must add up, whatever the machine is like. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import type { BenchReport, BenchRow, Spread } from '../../src/bench/report.ts';
+import { benchReport, round, spreadOf } from '../../src/bench/report.ts';
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+
+const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
+const MIB = 2 ** 20;
+const BALLOON_PAGES = (48 * MIB) / 4096;
+
+let directory: string;
+
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+});
+
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+const median = (value: BenchRow[string] | undefined): number => (value as Spread).median;
+
+describe('aerostat bench inflate', () => {
+  let report: BenchReport;
+
+  beforeAll(() => {
+    const files = ['--json', join(directory, 'r.json'), '--report', join(directory, 'r.html')];
+    const words =
+      '--memory 128M --balloon 48M --runs 1 --profiles virtio,page-bitmap,sg --scenario touched,aged-50';
+    execFileSync(process.execPath, [PROGRAM, 'bench', 'inflate', ...words.split(' '), ...files], {
+      stdio: 'pipe',
+    });
+    report = JSON.parse(readFileSync(join(directory, 'r.json'), 'utf8'));
+  });
+
+  test('has a row for every case and scenario, the naive device included', () => {
+    const names = report.rows.map(row => `${row.scenario} ${row.case}`);
+    const cases = ['virtio', 'page-bitmap', 'sg', 'naive'];
+    expect(names).toEqual(
+      ['touched', 'aged-50'].flatMap(scenario => cases.map(name => `${scenario} ${name}`)),
+    );
+  });
+
+  test('counts what the ABIs are known to need', () => {
+    const [virtio, bitmap, sg, naive] = report.rows;
+    expect(virtio.buffers).toBe(BALLOON_PAGES / 256);
+    expect(virtio.listBytes).toBe(BALLOON_PAGES * 4);
+    expect(Number(bitmap.listBytes)).toBeLessThan(Number(virtio.listBytes) / 10);
+    expect(sg.listBytes).toBe(0);
+    expect(naive.punches).toBe(BALLOON_PAGES);
+    expect(Number(virtio.punches)).toBeLessThan(BALLOON_PAGES / 10);
+  });
+
+  test('leaves memory as fragmented as the scenario says', () => {
+    for (const row of report.rows) {
+      const degree = row.scenario === 'aged-50' ? 0.5 : 0;
+      expect(Math.abs(Number(row.fragmentation) - degree)).toBeLessThan(0.1);
+    }
+  });
+
+  test('measures a floor for every row, and nothing below the time of its parts', () => {
+    for (const row of report.rows) {
+      expect(median(row.floorMs)).toBeGreaterThan(0);
+      expect(median(row.elapsedMs)).toBeGreaterThanOrEqual(median(row.guestMs) * 0.99);
+      expect(row.toFloor).toBeCloseTo(median(row.elapsedMs) / median(row.floorMs), 5);
+    }
+    expect(Object.keys(report.ratios)).toContain('naive.touched.toVirtio');
+  });
+
+  test('says what made it, and draws it in a page that needs nothing else', () => {
+    expect(report.command).toBe(
+      'aerostat bench inflate --memory 128M --balloon 48M --profiles virtio,page-bitmap,sg --scenario touched,aged-50 --runs 1',
+    );
+    const page = readFileSync(join(directory, 'r.html'), 'utf8');
+    expect(page).toContain('<svg');
+    expect(page).not.toMatch(/(?:src|href)=["']https?:/);
+    expect(readdirSync(directory).filter(file => file.endsWith('.svg'))).toHaveLength(6);
+  });
+});
+
+describe('a report', () => {
+  test('has the middle of its samples as median, of an even number the mean of the two', () => {
+    expect(spreadOf([3, 1, 2])).toEqual({ min: 1, median: 2, max: 3 });
+    expect(spreadOf([4, 1, 2, 3])).toEqual({ min: 1, median: 2.5, max: 4 });
+  });
+
+  test('rounds ratios to what a noisy machine can tell', () => {
+    expect(round(1.23456)).toBe(1.235);
+    expect(benchReport('x', '1', { rows: [], ratios: { a: 0.000271933 } }).ratios).toEqual({ a: 0.0002719 });
+  });
+});
