@@ -4,7 +4,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { PAGE_SIZE } from '../memory/page.ts';
-import { PageBitmap } from '../memory/page-bitmap.ts';
+import { maskOf, PageBitmap, popcount } from '../memory/page-bitmap.ts';
 import { CHUNK_PAGES } from '../memory/page-set.ts';
 import { PendingDiscards } from '../memory/pending-discards.ts';
 import { OwnedFd } from '../sys/fd.ts';
@@ -212,7 +212,7 @@ function counter(
     case 'ballooned':
       return inBitmap(region.ballooned);
     case 'reported':
-      return inBitmap(region.reported);
+      return reportedAndUnused(region, residency);
     case 'pending':
       return inUnits(
         new PendingDiscards(region.pending, regionPages / unitPages, unitPages * PAGE_SIZE),
@@ -221,6 +221,20 @@ function counter(
     case 'hinted':
       return (start, count) => countInChunks(hinted, guestAddress / PAGE_SIZE + start, count);
   }
+}
+
+/** Pages that were reported and that nobody has seen in use since. */
+function reportedAndUnused({ reported, ballooned }: RegionSource, residency: Residency | undefined): CountIn {
+  const resident = residency?.pages.words;
+  return (start, count) => {
+    const end = start + count;
+    let total = 0;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      const used = ballooned[word] | (resident === undefined ? 0 : resident[word]);
+      total += popcount(maskOf(word, start, end) & reported[word] & ~used);
+    }
+    return total;
+  };
 }
 
 function inUnits(pending: PendingDiscards, unitPages: number): CountIn {

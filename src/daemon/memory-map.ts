@@ -9,8 +9,8 @@
 
 /**
  * `resident`: the host holds memory for it. `ballooned`: the guest gave it away and has not taken it back; of that
- * `pending` is not yet given back to the host. `reported`: given back by free page reporting since the guest's driver
- * started; the guest may have used it again. `hinted`: the guest said in the newest hint session that it does not use it.
+ * `pending` is not yet given back to the host. `reported`: given back by free page reporting, and neither resident nor
+ * ballooned since. `hinted`: the guest said in the newest hint session that it does not use it.
  */
 export const MAP_LAYERS = ['resident', 'ballooned', 'pending', 'reported', 'hinted'] as const;
 

@@ -34,6 +34,8 @@ export class RequestError extends AerostatError {
 const STATUS_BY_CODE: Readonly<Record<string, number>> = {
   AEROSTAT_UNKNOWN_GUEST: 404,
   AEROSTAT_GUEST_STATE: 409,
+  // Of a server that passes on what another daemon says.
+  AEROSTAT_UNREACHABLE: 502,
 };
 
 /** Refusals that hono raises while it reads a request or waits for the answer. */

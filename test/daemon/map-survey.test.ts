@@ -68,12 +68,16 @@ describe('a map', () => {
   });
 
   test('shows hints and reports', async () => {
-    const { draw, accounts, hinted } = guest(MIB);
+    const { draw, touch, accounts, hinted } = guest(MIB);
     hinted.add(64, 64);
     accounts[0].reported.set(128, 64);
     const map = await draw({ cells: 4 });
     expect(sharesOf(map, 'hinted')).toEqual([0, 255, 0, 0]);
     expect(sharesOf(map, 'reported')).toEqual([0, 0, 255, 0]);
+    // What is used again, or given away, is not free any more.
+    accounts[0].give(128, 16, false);
+    touch(160, 16);
+    await expect.poll(async () => sharesOf(await draw({ cells: 4 }), 'reported')).toEqual([0, 0, 128, 0]);
   });
 
   test('counts through regions as if there were no gap, and says where they are', async () => {

@@ -34,7 +34,7 @@ const LEGEND: readonly (readonly [part: MapPart, layer: MapLayer, label: string,
   ['resident', 'resident', 'resident', 'The host holds memory for it'],
   ['ballooned', 'ballooned', 'ballooned', 'The guest gave it away'],
   ['pending', 'pending', 'pending', 'Given away, not yet given back to the host'],
-  ['reported', 'reported', 'reported', 'Given back by free page reporting since the driver started'],
+  ['reported', 'reported', 'reported', 'Given back by free page reporting, and not used again'],
   ['hinted', 'hinted', 'hinted', 'The guest said in the newest hint session that it does not use it'],
 ];
 

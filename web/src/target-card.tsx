@@ -186,7 +186,7 @@ function Slider({ memory, value, held, limit, onChange }: SliderProps) {
       <div class="scale" aria-hidden="true">
         <span>0</span>
         {limit !== null && (
-          <span class="floor" style={{ left: at(limit) }}>
+          <span class="floor" style={{ left: `clamp(10%, ${at(limit)}, 76%)` }}>
             floor
           </span>
         )}

@@ -1,0 +1,81 @@
+/**
+ * Takes the pictures in docs/assets anew: AEROSTAT_SCREENSHOTS=1 npx vitest run test/web/dashboard. Otherwise a test run
+ * leaves the project's files alone.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Browser } from 'playwright-core';
+import { afterAll, beforeAll, describe, test } from 'vitest';
+import { launch, openPage } from './browser.ts';
+import { MIB, PageWorld } from './world.ts';
+
+const ASSETS = fileURLToPath(new URL('../../docs/assets/', import.meta.url));
+/** For the charts to have something to show. */
+const SECONDS_OF_HISTORY = 16;
+
+const OVERVIEW = '#/';
+const GUEST = '#/guest/builder';
+
+const PICTURES = [
+  { file: 'dashboard-light.png', place: GUEST, colorScheme: 'light', width: 1280, height: 860 },
+  { file: 'dashboard-dark.png', place: GUEST, colorScheme: 'dark', width: 1280, height: 860 },
+  { file: 'dashboard-overview.png', place: OVERVIEW, colorScheme: 'light', width: 1280, height: 400 },
+  { file: 'dashboard-narrow.png', place: GUEST, colorScheme: 'light', width: 390, height: 844 },
+] as const;
+
+export function takePictures(): void {
+  describe('pictures of the dashboard', picturing);
+}
+
+function picturing(): void {
+  let world: PageWorld;
+  let browser: Browser;
+
+  beforeAll(async () => {
+    mkdirSync(ASSETS, { recursive: true });
+    const guests = ['builder', 'database', 'web-1', 'web-2', 'spare'];
+    [world, browser] = await Promise.all([PageWorld.start(guests, ['--without', 'reporting']), launch()]);
+    const [builder, database, web1, web2] = await Promise.all([
+      world.embeddedGuest('builder', 512 * MIB),
+      world.embeddedGuest('database', 384 * MIB),
+      world.embeddedGuest('web-1', 128 * MIB),
+      world.embeddedGuest('web-2', 128 * MIB, ['--seed', '2']),
+    ]);
+    await builder.tell({ do: 'touch', bytes: 320 * MIB });
+    await builder.tell({ do: 'age', degree: 0.15 });
+    await builder.tell({ do: 'cache', bytes: 90 * MIB });
+    await builder.tell({ do: 'use', bytes: 70 * MIB });
+    await database.tell({ do: 'use', bytes: 200 * MIB });
+    await database.tell({ do: 'cache', bytes: 100 * MIB });
+    await web1.tell({ do: 'touch' });
+    await web2.tell({ do: 'use', bytes: 40 * MIB });
+    await world.daemon.reach('web-2', 48 * MIB);
+    await world.daemon.reach('database', 32 * MIB);
+  }, 120_000);
+
+  afterAll(async () => {
+    await browser?.close();
+    await world?.close();
+  });
+
+  test.each(PICTURES)(
+    '$file',
+    async ({ file, place, colorScheme, width, height }) => {
+      await world.daemon.reach('builder', 64 * MIB);
+      const { page } = await openPage(browser, world.origin, { colorScheme, viewport: { width, height } });
+      await page.goto(world.entrance);
+      await page.waitForSelector('.guests');
+      await page.evaluate(`location.hash = ${JSON.stringify(place)}`);
+      await delay(SECONDS_OF_HISTORY * 500);
+      await world.daemon.reach('builder', 160 * MIB);
+      await world.daemon.control.hint('builder', 'start');
+      await delay(SECONDS_OF_HISTORY * 500);
+      await page.screenshot({ path: join(ASSETS, file) });
+      await page.context().close();
+      await world.daemon.control.hint('builder', 'done');
+    },
+    60_000,
+  );
+}

@@ -1,0 +1,75 @@
+/**
+ * What the dashboard's tests look at: the real daemon in a process of its own, its API on a TCP port of this process as
+ * `aerostat dashboard` puts it there, and guests.
+ */
+import { GuestChild } from '../../src/demo/guest-child.ts';
+import { type ApiServer, serveApi } from '../../src/server/listen.ts';
+import { DaemonProcess } from '../support/daemon.ts';
+
+export const MIB = 2 ** 20;
+export const TOKEN = 'a-token-for-the-tests-of-the-page';
+
+export class PageWorld {
+  readonly daemon: DaemonProcess;
+  #server: ApiServer;
+  readonly #guests: { close(): Promise<void> }[] = [];
+
+  private constructor(daemon: DaemonProcess, server: ApiServer) {
+    this.daemon = daemon;
+    this.#server = server;
+  }
+
+  static async start(guests: readonly string[], words: readonly string[] = []): Promise<PageWorld> {
+    const daemon = await DaemonProcess.start(guests, ['--poll-interval', '500ms', ...words]);
+    return new PageWorld(daemon, await serve(daemon, 0));
+  }
+
+  get port(): number {
+    const { address } = this.#server;
+    if (address.kind !== 'tcp') throw new Error('the page is not on TCP');
+    return address.port;
+  }
+
+  get origin(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  /** The address with the token, as a person is given it; `at` is a place on the page. */
+  get entrance(): string {
+    return `${this.origin}/#token=${TOKEN}`;
+  }
+
+  async embeddedGuest(name: string, memoryBytes: number, words: readonly string[] = []): Promise<GuestChild> {
+    const guest = await GuestChild.start({ socketPath: this.daemon.socketOf(name), memoryBytes, words });
+    this.#guests.push(guest);
+    return guest;
+  }
+
+  /** Closes `guest` with the rest. */
+  keep(guest: { close(): Promise<void> }): void {
+    this.#guests.push(guest);
+  }
+
+  /** Nobody answers on the port any more. */
+  async goAway(): Promise<void> {
+    await this.#server.close();
+  }
+
+  async comeBack(): Promise<void> {
+    this.#server = await serve(this.daemon, this.port);
+  }
+
+  async close(): Promise<void> {
+    await this.#server.close();
+    for (const guest of this.#guests) await guest.close();
+    await this.daemon.stop();
+  }
+}
+
+function serve({ control }: DaemonProcess, port: number): Promise<ApiServer> {
+  return serveApi(control, {
+    version: '0',
+    address: { kind: 'tcp', host: '127.0.0.1', port },
+    token: TOKEN,
+  });
+}
