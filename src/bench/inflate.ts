@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { PROFILE_NAMES, type ProfileName } from '../balloon/profiles.ts';
-import type { DiscardMode, GuestStatus } from '../daemon/control.ts';
+import type { DeviceGuestStatus, DiscardMode } from '../daemon/control.ts';
 import { startDaemon } from '../daemon/daemon.ts';
 import { workerUrl } from '../daemon/worker-url.ts';
 import type { DriverCounters } from '../driver/counters.ts';
@@ -192,13 +192,16 @@ const guestTimes = (counters: Readonly<DriverCounters>) => ({
   listBytes: counters.listBytes,
 });
 
-function progressOf({ progress }: GuestStatus): { reachedMs: number; drainedMs: number } {
+function progressOf({ progress }: DeviceGuestStatus): { reachedMs: number; drainedMs: number } {
   const { reachedMs, drainedMs } = progress ?? {};
   if (typeof reachedMs === 'number' && typeof drainedMs === 'number') return { reachedMs, drainedMs };
   throw new AerostatError('AEROSTAT_BENCH', 'the guest left while it was measured');
 }
 
-async function drained(look: () => Promise<GuestStatus>, signal: AbortSignal): Promise<GuestStatus> {
+async function drained(
+  look: () => Promise<DeviceGuestStatus>,
+  signal: AbortSignal,
+): Promise<DeviceGuestStatus> {
   for (const deadline = Date.now() + STALL_MS; ; ) {
     const status = await look();
     if (typeof status.progress?.drainedMs === 'number') return status;

@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { DiscardMode, GuestEvent, GuestStatus } from '../daemon/control.ts';
+import type { DeviceGuestStatus, DiscardMode, GuestEvent } from '../daemon/control.ts';
 import { startDaemon } from '../daemon/daemon.ts';
 import type { Daemon } from '../daemon/options.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
@@ -152,7 +152,7 @@ class LinuxBench {
     };
   }
 
-  async #reach(targetBytes: number): Promise<GuestStatus> {
+  async #reach(targetBytes: number): Promise<DeviceGuestStatus> {
     const { control } = this.#daemon;
     const reached = this.#waitForActual(targetBytes);
     await control.setTarget(GUEST, targetBytes);
@@ -245,7 +245,7 @@ class LinuxBench {
 
 const keyOf = (scenario: Scenario, mode: DiscardMode): string => `${scenario}/${mode}`;
 
-function progressOf({ progress }: GuestStatus): { reachedMs: number; drainedMs: number } {
+function progressOf({ progress }: DeviceGuestStatus): { reachedMs: number; drainedMs: number } {
   const { reachedMs, drainedMs } = progress ?? {};
   if (typeof reachedMs !== 'number' || typeof drainedMs !== 'number') {
     throw new AerostatError('AEROSTAT_BENCH', 'the guest left while it was measured');

@@ -42,7 +42,7 @@ export async function targetBar(
   return {
     update: guest => {
       const held = guest.actualBytes ?? 0;
-      const fields = { held: formatSize(held), pending: formatSize(guest.pendingBytes) };
+      const fields = { held: formatSize(held), pending: formatSize(guest.pendingBytes ?? 0) };
       if (from === undefined) {
         from = held;
         bar.start(Math.max(1, Math.abs(targetBytes - from)), 0, fields);

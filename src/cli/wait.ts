@@ -34,7 +34,8 @@ export function isReached(guest: GuestStatus, targetBytes: number): boolean {
     guest.connected &&
     guest.targetBytes === targetBytes &&
     guest.actualBytes === targetBytes &&
-    guest.pendingBytes === 0
+    // A hypervisor that does not tell has nothing that we could wait for.
+    (guest.pendingBytes ?? 0) === 0
   );
 }
 
@@ -57,17 +58,20 @@ export async function waitForTarget(control: Control, name: string, wait: Wait):
 export function notReached({ guest, elapsedMs }: Waited, targetBytes: number): NotReachedError {
   const { name } = guest;
   if (guest.targetBytes !== targetBytes) {
-    return new NotReachedError(
-      `somebody else set the target of ${name} to ${formatSize(guest.targetBytes)} meanwhile`,
-    );
+    const what =
+      guest.targetBytes === null
+        ? `${name} was lost meanwhile, and its target with it`
+        : `somebody else set the target of ${name} to ${formatSize(guest.targetBytes)} meanwhile`;
+    return new NotReachedError(what);
   }
   const after = `after ${formatDuration(elapsedMs)}`;
   if (!guest.connected) {
     return new NotReachedError(`${name} is not connected ${after}; its target is kept for when it is`);
   }
   const far = `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)} of ${formatSize(targetBytes)} ${after}`;
+  const { pendingBytes } = guest;
   const pending =
-    guest.pendingBytes > 0 ? `, ${formatSize(guest.pendingBytes)} not yet back at the host` : '';
+    pendingBytes !== null && pendingBytes > 0 ? `, ${formatSize(pendingBytes)} not yet back at the host` : '';
   const why = (guest.actualBytes ?? 0) < targetBytes ? '; the guest may have no more memory to give' : '';
   return new NotReachedError(`${far}${pending}${why}. It goes on; wait longer with --timeout`);
 }

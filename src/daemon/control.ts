@@ -75,32 +75,52 @@ export interface TargetProgress {
   readonly drainedMs: number | null;
 }
 
+/** A guest, on our device or on another's. Null is what its hypervisor does not tell. */
 export interface GuestStatus {
   readonly name: string;
+  /** Of its device, where it has a socket of its own; for a guest of QEMU's, of its monitor. */
   readonly socketPath: string | null;
   readonly connected: boolean;
-  readonly profile: string;
-  readonly features: readonly FeatureName[];
-  readonly discard: DiscardMode;
+  readonly profile: string | null;
+  readonly features: readonly FeatureName[] | null;
+  readonly discard: DiscardMode | null;
   readonly memoryBytes: number | null;
-  readonly targetBytes: number;
+  readonly targetBytes: number | null;
   /** What the guest says its balloon holds; reported, never trusted. */
   readonly actualBytes: number | null;
   /** The host's own account of what the guest gave away and has not taken back. */
-  readonly balloonedBytes: number;
+  readonly balloonedBytes: number | null;
   /** Given away and acknowledged, not yet given back to the host. */
-  readonly pendingBytes: number;
+  readonly pendingBytes: number | null;
   /** Total given back to the host for inflation since the socket was opened. */
-  readonly discardedBytes: number;
+  readonly discardedBytes: number | null;
   /** Total given back to the host for free page reporting since the socket was opened. */
-  readonly reportedBytes: number;
+  readonly reportedBytes: number | null;
   /** What the host holds for the guest right now. */
   readonly residentBytes: number | null;
-  readonly counters: GuestCounters;
+  readonly counters: GuestCounters | null;
   readonly progress: TargetProgress | null;
-  readonly hint: HintStatus;
+  readonly hint: HintStatus | null;
   readonly lastError: string | null;
 }
+
+/** What is known of every guest on our own device, connected or not. */
+type KnownOfOurs =
+  | 'profile'
+  | 'features'
+  | 'discard'
+  | 'targetBytes'
+  | 'balloonedBytes'
+  | 'pendingBytes'
+  | 'discardedBytes'
+  | 'reportedBytes'
+  | 'counters'
+  | 'hint';
+
+/** A guest on our own device. */
+export type DeviceGuestStatus = GuestStatus & {
+  readonly [Field in KnownOfOurs]: NonNullable<GuestStatus[Field]>;
+};
 
 /** Statistics of the guest by name; bytes for sizes, counts otherwise; null when the guest did not say. */
 export interface GuestStatistics {
@@ -197,17 +217,22 @@ export class GuestStateError extends AerostatError {
   }
 }
 
-export interface Control {
-  daemon(): Promise<DaemonStatus>;
-  host(): Promise<HostStatus>;
-  guests(): Promise<readonly GuestStatus[]>;
+/** @throws GuestStateError when the guest's hypervisor tells nothing of hint sessions */
+export function hintOf({ name, hint }: GuestStatus): HintStatus {
+  if (hint !== null) return hint;
+  throw new GuestStateError(`the hypervisor of ${name} tells nothing of free page hints`);
+}
+
+/** Guests, whoever hosts them. */
+export interface GuestControl<Status extends GuestStatus = GuestStatus> {
+  guests(): Promise<readonly Status[]>;
   /** @throws UnknownGuestError */
-  guest(name: string): Promise<GuestStatus>;
+  guest(name: string): Promise<Status>;
   /** Sets the balloon's target; kept for later when the guest is not connected. @throws UnknownGuestError */
-  setTarget(name: string, targetBytes: number): Promise<GuestStatus>;
-  setDiscard(name: string, mode: DiscardMode): Promise<GuestStatus>;
+  setTarget(name: string, targetBytes: number): Promise<Status>;
+  setDiscard(name: string, mode: DiscardMode): Promise<Status>;
   /** Interval at which statistics are asked for; 0 turns polling off. */
-  setPollInterval(name: string, intervalMs: number): Promise<GuestStatus>;
+  setPollInterval(name: string, intervalMs: number): Promise<Status>;
   /**
    * The newest statistics. With `freshMs` given, a sample no older than that, asking the guest for one if
    * needed and waiting at most `timeoutMs`.
@@ -225,4 +250,10 @@ export interface Control {
   hint(name: string, action: HintAction): Promise<HintStatus>;
   /** Calls `listener` for every event until the returned function is called. */
   subscribe(listener: (event: GuestEvent) => void): () => void;
+}
+
+/** A daemon, its host and its guests. */
+export interface Control<Status extends GuestStatus = GuestStatus> extends GuestControl<Status> {
+  daemon(): Promise<DaemonStatus>;
+  host(): Promise<HostStatus>;
 }

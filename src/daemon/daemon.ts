@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
-import type { Control, DaemonStatus, GuestEvent } from './control.ts';
+import type { Control, DaemonStatus, DeviceGuestStatus, GuestEvent } from './control.ts';
 import { UnknownGuestError } from './control.ts';
 import { DataThread } from './data-thread.ts';
 import { type DiscardThreadData, stopDiscarding } from './discard-link.ts';
@@ -32,7 +32,7 @@ interface Discarding {
 
 class RunningDaemon implements Daemon {
   readonly version: string = readVersion();
-  readonly control: Control;
+  readonly control: Control<DeviceGuestStatus>;
   readonly failed: Promise<Error>;
   #fail: (error: Error) => void = () => {};
   readonly #options: DaemonOptions;
@@ -127,7 +127,7 @@ class RunningDaemon implements Daemon {
     return survey;
   }
 
-  #makeControl(): Control {
+  #makeControl(): Control<DeviceGuestStatus> {
     return {
       daemon: () => this.#status(),
       host: () => readHost(),

@@ -17,7 +17,13 @@ import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import { featureNames as ringFeatureNames } from '../virtio/features.ts';
-import type { GuestEventType, GuestStatus, HintAction, HintStatus, StatisticsSample } from './control.ts';
+import type {
+  DeviceGuestStatus,
+  GuestEventType,
+  HintAction,
+  HintStatus,
+  StatisticsSample,
+} from './control.ts';
 import { GuestStateError } from './control.ts';
 import type { DiscardLink } from './discard-link.ts';
 import { FrontDoor } from './front-door.ts';
@@ -306,7 +312,7 @@ export class GuestHost implements VhostUserBackend {
     return this.#door?.connected ?? false;
   }
 
-  status(): GuestStatus {
+  status(): DeviceGuestStatus {
     const { device } = this;
     const memory = this.#door?.session?.memory;
     const hasMemory = memory !== undefined && memory.regions.length > 0;

@@ -1,5 +1,5 @@
 /**
- * Guests of QEMU's under the same contract as our own, over their monitors (QMP). QEMU tells less than our
+ * Guests of QEMU's under the same contract as those of ours, over their monitors (QMP). QEMU tells less than our
  * device does: what it does not tell is null, never guessed, and what it cannot do is refused with words.
  */
 import { noStatistics, type StatisticName, type Statistics } from '../balloon/statistics.ts';
@@ -19,7 +19,7 @@ import {
 } from '../peers/qemu/qmp-commands.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import {
-  type Control,
+  type GuestControl,
   type GuestEvent,
   type GuestEventType,
   GuestStateError,
@@ -28,30 +28,6 @@ import {
   UnknownGuestError,
 } from './control.ts';
 import { TargetClock } from './target-clock.ts';
-
-/** The fields of {@link GuestStatus}, null where the guest's hypervisor does not tell. */
-export type ForeignGuestStatus = {
-  readonly [Field in keyof GuestStatus]: Field extends 'name' | 'connected'
-    ? GuestStatus[Field]
-    : GuestStatus[Field] | null;
-};
-
-/**
- * {@link Control} for guests that are not ours: the same calls, with what their hypervisor tells and does.
- * What is asked of the daemon and of the host is not theirs to answer.
- */
-export type ForeignControl = {
-  readonly [Call in keyof Omit<Control, 'daemon' | 'host'>]: (
-    ...args: Parameters<Control[Call]>
-  ) => ForeignResult<ReturnType<Control[Call]>>;
-};
-
-type ForeignResult<Result> =
-  Result extends Promise<readonly GuestStatus[]>
-    ? Promise<readonly ForeignGuestStatus[]>
-    : Result extends Promise<GuestStatus>
-      ? Promise<ForeignGuestStatus>
-      : Result;
 
 export interface QemuGuestOptions extends QmpMonitorOptions {
   readonly name: string;
@@ -130,7 +106,7 @@ class QemuHostedGuest {
   }
 
   /** Of a guest that cannot be reached, too. */
-  async statusOrAbsence(): Promise<ForeignGuestStatus> {
+  async statusOrAbsence(): Promise<GuestStatus> {
     try {
       return await this.status();
     } catch (error) {
@@ -139,7 +115,7 @@ class QemuHostedGuest {
     }
   }
 
-  async status(): Promise<ForeignGuestStatus> {
+  async status(): Promise<GuestStatus> {
     const { monitor } = this;
     const [memoryBytes, left, balloon] = await Promise.all([
       queryMemorySize(monitor),
@@ -164,7 +140,7 @@ class QemuHostedGuest {
     });
   }
 
-  async setTarget(targetBytes: number): Promise<ForeignGuestStatus> {
+  async setTarget(targetBytes: number): Promise<GuestStatus> {
     await this.#balloon();
     const memoryBytes = await queryMemorySize(this.monitor);
     if (!(targetBytes >= 0 && targetBytes < memoryBytes)) {
@@ -181,7 +157,7 @@ class QemuHostedGuest {
     return this.status();
   }
 
-  async setPollInterval(intervalMs: number): Promise<ForeignGuestStatus> {
+  async setPollInterval(intervalMs: number): Promise<GuestStatus> {
     const seconds = Math.ceil(intervalMs / INTERVAL_UNIT_MS);
     await setGuestStatsInterval(this.monitor, await this.#balloon(), seconds);
     return this.status();
@@ -275,7 +251,7 @@ class QemuHostedGuest {
     this.#emit({ guest: this.name, type, timeMs: Date.now(), detail });
   }
 
-  #describe(known: Partial<ForeignGuestStatus>): ForeignGuestStatus {
+  #describe(known: Partial<GuestStatus>): GuestStatus {
     return {
       name: this.name,
       socketPath: this.monitor.path,
@@ -303,7 +279,7 @@ class QemuHostedGuest {
 const ageOf = ({ updatedMs }: QemuGuestStats): number | null =>
   updatedMs === null ? null : Math.max(0, Date.now() - updatedMs);
 
-export class QemuControl implements ForeignControl {
+export class QemuControl implements GuestControl {
   readonly #guests: ReadonlyMap<string, QemuHostedGuest>;
   readonly #listeners = new Set<(event: GuestEvent) => void>();
 
@@ -316,12 +292,12 @@ export class QemuControl implements ForeignControl {
   }
 
   /** Guests that cannot be reached are listed, as not connected. */
-  guests(): Promise<readonly ForeignGuestStatus[]> {
+  guests(): Promise<readonly GuestStatus[]> {
     return Promise.all([...this.#guests.values()].map(guest => guest.statusOrAbsence()));
   }
 
   /** @throws QmpConnectionError when it cannot be reached */
-  async guest(name: string): Promise<ForeignGuestStatus> {
+  async guest(name: string): Promise<GuestStatus> {
     return this.#find(name).status();
   }
 
@@ -329,16 +305,16 @@ export class QemuControl implements ForeignControl {
    * @throws QmpConnectionError when it cannot be reached: QEMU keeps targets, but not for those who are not
    * there
    */
-  async setTarget(name: string, targetBytes: number): Promise<ForeignGuestStatus> {
+  async setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
     return this.#find(name).setTarget(targetBytes);
   }
 
-  async setDiscard(name: string): Promise<ForeignGuestStatus> {
+  async setDiscard(name: string): Promise<GuestStatus> {
     throw new GuestStateError(`QEMU decides itself when the memory of ${this.#find(name).name} goes back`);
   }
 
   /** Rounded up to whole seconds, which is what QEMU counts in. */
-  async setPollInterval(name: string, intervalMs: number): Promise<ForeignGuestStatus> {
+  async setPollInterval(name: string, intervalMs: number): Promise<GuestStatus> {
     return this.#find(name).setPollInterval(intervalMs);
   }
 

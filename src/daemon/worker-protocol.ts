@@ -4,9 +4,9 @@
  */
 import type { MessagePort } from 'node:worker_threads';
 import type {
+  DeviceGuestStatus,
   DiscardMode,
   GuestEvent,
-  GuestStatus,
   HintAction,
   HintStatus,
   StatisticsSample,
@@ -31,11 +31,11 @@ export interface GuestSocket {
 /** The requests by name: what they take and what they give. */
 export interface DataThreadRequests {
   openGuest: { args: { options: GuestOptions; socket: GuestSocket }; result: null };
-  guests: { args: null; result: readonly GuestStatus[] };
-  guest: { args: { name: string }; result: GuestStatus };
-  setTarget: { args: { name: string; targetBytes: number }; result: GuestStatus };
-  setDiscard: { args: { name: string; mode: DiscardMode }; result: GuestStatus };
-  setPollInterval: { args: { name: string; intervalMs: number }; result: GuestStatus };
+  guests: { args: null; result: readonly DeviceGuestStatus[] };
+  guest: { args: { name: string }; result: DeviceGuestStatus };
+  setTarget: { args: { name: string; targetBytes: number }; result: DeviceGuestStatus };
+  setDiscard: { args: { name: string; mode: DiscardMode }; result: DeviceGuestStatus };
+  setPollInterval: { args: { name: string; intervalMs: number }; result: DeviceGuestStatus };
   statistics: {
     args: { name: string; freshMs: number | null; timeoutMs: number };
     result: StatisticsSample;

@@ -8,7 +8,7 @@ import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
-import type { Control } from '../daemon/control.ts';
+import { type Control, hintOf } from '../daemon/control.ts';
 import type { MemoryMap } from '../daemon/memory-map.ts';
 import { type AccessRules, access } from './access.ts';
 import { EventLog } from './event-log.ts';
@@ -169,7 +169,7 @@ const getHint = createRoute({
   operationId: 'getHint',
   summary: 'The free page hint session',
   request: { params: GuestParamsSchema },
-  responses: { 200: json(HintStatusSchema, 'How the session is.'), ...ofGuest },
+  responses: { 200: json(HintStatusSchema, 'How the session is.'), ...toGuest },
 });
 
 const postHint = createRoute({
@@ -279,7 +279,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
     return context.json(map, 200);
   });
   app.openapi(getHint, async context =>
-    context.json((await control.guest(context.req.valid('param').name)).hint, 200),
+    context.json(hintOf(await control.guest(context.req.valid('param').name)), 200),
   );
   app.openapi(postHint, async context =>
     context.json(await control.hint(context.req.valid('param').name, context.req.valid('json').action), 200),

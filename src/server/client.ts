@@ -53,7 +53,8 @@ export interface ClientOptions {
   readonly token?: string | undefined;
 }
 
-export class RemoteControl implements Control {
+/** Without `Status`, the daemon's guests may be anybody's. */
+export class RemoteControl<Status extends GuestStatus = GuestStatus> implements Control<Status> {
   readonly #address: ApiAddress;
   readonly #token: string | undefined;
 
@@ -70,24 +71,24 @@ export class RemoteControl implements Control {
     return this.#call('GET', '/v1/host');
   }
 
-  async guests(): Promise<readonly GuestStatus[]> {
-    const { guests } = await this.#call<{ guests: readonly GuestStatus[] }>('GET', '/v1/guests');
+  async guests(): Promise<readonly Status[]> {
+    const { guests } = await this.#call<{ guests: readonly Status[] }>('GET', '/v1/guests');
     return guests;
   }
 
-  guest(name: string): Promise<GuestStatus> {
+  guest(name: string): Promise<Status> {
     return this.#call('GET', guestPath(name));
   }
 
-  setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
+  setTarget(name: string, targetBytes: number): Promise<Status> {
     return this.#call('PATCH', guestPath(name), { targetBytes });
   }
 
-  setDiscard(name: string, discard: DiscardMode): Promise<GuestStatus> {
+  setDiscard(name: string, discard: DiscardMode): Promise<Status> {
     return this.#call('PATCH', guestPath(name), { discard });
   }
 
-  setPollInterval(name: string, pollIntervalMs: number): Promise<GuestStatus> {
+  setPollInterval(name: string, pollIntervalMs: number): Promise<Status> {
     return this.#call('PATCH', guestPath(name), { pollIntervalMs });
   }
 

@@ -7,7 +7,13 @@
  * its event loop, and an idle daemon is to use no processor.
  */
 import { Counter, Gauge, Registry } from 'prom-client';
-import type { Control, DaemonStatus, GuestStatistics, GuestStatus } from '../daemon/control.ts';
+import type {
+  Control,
+  DaemonStatus,
+  GuestCounters,
+  GuestStatistics,
+  GuestStatus,
+} from '../daemon/control.ts';
 
 interface Metric<Source> {
   readonly name: string;
@@ -38,7 +44,7 @@ const GUEST: Metrics<GuestStatus> = [
     name: 'aerostat_guest_info',
     help: 'Always 1; the labels say how the guest is served.',
     type: 'gauge',
-    values: ({ profile, discard }) => [[{ profile, discard }, 1]],
+    values: ({ profile, discard }) => [[{ profile: profile ?? '', discard: discard ?? '' }, 1]],
   },
   gauge('aerostat_guest_connected', 'Whether a front-end is connected.', g => Number(g.connected)),
   gauge('aerostat_guest_memory_bytes', 'Memory that the guest was given.', g => g.memoryBytes),
@@ -49,11 +55,17 @@ const GUEST: Metrics<GuestStatus> = [
   gauge('aerostat_guest_resident_bytes', 'What the host holds for the guest.', g => g.residentBytes),
   total('aerostat_guest_discarded_bytes_total', 'Given back for inflation.', g => g.discardedBytes),
   total('aerostat_guest_reported_bytes_total', 'Given back for free page reporting.', g => g.reportedBytes),
+];
+
+const ever = one<GuestCounters>('counter');
+
+/** Of a guest on our own device; others' devices do not tell. */
+const COUNTERS: Metrics<GuestCounters> = [
   {
     name: 'aerostat_guest_buffers_total',
     help: 'Buffers taken, by queue.',
     type: 'counter',
-    values: ({ counters }) => [
+    values: counters => [
       [{ queue: 'inflate' }, counters.inflateBuffers],
       [{ queue: 'deflate' }, counters.deflateBuffers],
       [{ queue: 'stats' }, counters.statsBuffers],
@@ -65,30 +77,26 @@ const GUEST: Metrics<GuestStatus> = [
     name: 'aerostat_guest_pages_total',
     help: 'Pages of 4 KiB named in page lists, by what was said of them.',
     type: 'counter',
-    values: ({ counters }) => [
+    values: counters => [
       [{ operation: 'inflate' }, counters.pages],
       [{ operation: 'deflate' }, counters.deflatedPages],
       [{ operation: 'report' }, counters.reportedPages],
       [{ operation: 'hint' }, counters.hintedPages],
     ],
   },
-  total(
-    'aerostat_guest_kept_pages_total',
-    'Pages deflated before they were discarded.',
-    g => g.counters.keptPages,
-  ),
-  total('aerostat_guest_list_bytes_total', 'Bytes of page lists decoded.', g => g.counters.listBytes),
-  total('aerostat_guest_runs_total', 'Runs that pages were joined into.', g => g.counters.runs),
-  total('aerostat_guest_punches_total', 'Calls that gave memory back.', g => g.counters.punches),
-  total('aerostat_guest_kicks_total', 'Kicks received from the guest.', g => g.counters.kicks),
-  total('aerostat_guest_notifications_total', 'Interrupts sent to the guest.', g => g.counters.notifications),
-  total('aerostat_guest_resets_total', 'Resets of the device.', g => g.counters.resets),
-  total('aerostat_guest_connections_total', 'Front-ends that connected.', g => g.counters.connections),
+  ever('aerostat_guest_kept_pages_total', 'Pages deflated before they were discarded.', c => c.keptPages),
+  ever('aerostat_guest_list_bytes_total', 'Bytes of page lists decoded.', c => c.listBytes),
+  ever('aerostat_guest_runs_total', 'Runs that pages were joined into.', c => c.runs),
+  ever('aerostat_guest_punches_total', 'Calls that gave memory back.', c => c.punches),
+  ever('aerostat_guest_kicks_total', 'Kicks received from the guest.', c => c.kicks),
+  ever('aerostat_guest_notifications_total', 'Interrupts sent to the guest.', c => c.notifications),
+  ever('aerostat_guest_resets_total', 'Resets of the device.', c => c.resets),
+  ever('aerostat_guest_connections_total', 'Front-ends that connected.', c => c.connections),
   {
     name: 'aerostat_guest_errors_total',
     help: 'What was refused or failed, by kind.',
     type: 'counter',
-    values: ({ counters }) => [
+    values: counters => [
       [{ kind: 'bad_buffer' }, counters.badBuffers],
       [{ kind: 'bad_page' }, counters.badPages],
       [{ kind: 'bad_request' }, counters.badRequests],
@@ -225,6 +233,13 @@ export async function metricsText(control: Control): Promise<{ type: string; tex
     registry,
     GUEST,
     guests.map(guest => ({ labels: { guest: guest.name }, source: guest })),
+  );
+  gather(
+    registry,
+    COUNTERS,
+    guests.flatMap(({ name, counters }) =>
+      counters === null ? [] : [{ labels: { guest: name }, source: counters }],
+    ),
   );
   gather(
     registry,

@@ -119,27 +119,31 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       name: z.string(),
       socketPath: z.string().nullable(),
       connected: z.boolean(),
-      profile: z.string().openapi({ example: 'virtio' }),
-      features: z.array(z.string()).readonly(),
-      discard: DiscardModeSchema,
+      profile: z.string().nullable().openapi({ example: 'virtio' }),
+      features: z.array(z.string()).readonly().nullable(),
+      discard: DiscardModeSchema.nullable(),
       memoryBytes: unknownable,
-      targetBytes: bytes.openapi({ description: 'What the balloon should hold.' }),
+      targetBytes: unknownable.openapi({ description: 'What the balloon should hold.' }),
       actualBytes: unknownable.openapi({
         description: 'What the guest says its balloon holds; never trusted.',
       }),
-      balloonedBytes: bytes.openapi({
+      balloonedBytes: unknownable.openapi({
         description: 'The host’s own account of what the guest gave away and has not taken back.',
       }),
-      pendingBytes: bytes.openapi({ description: 'Given away, not yet given back to the host.' }),
-      discardedBytes: bytes.openapi({ description: 'Total given back to the host for inflation.' }),
-      reportedBytes: bytes.openapi({ description: 'Total given back to the host for free page reporting.' }),
+      pendingBytes: unknownable.openapi({ description: 'Given away, not yet given back to the host.' }),
+      discardedBytes: unknownable.openapi({ description: 'Total given back to the host for inflation.' }),
+      reportedBytes: unknownable.openapi({
+        description: 'Total given back to the host for free page reporting.',
+      }),
       residentBytes: unknownable.openapi({ description: 'What the host holds for the guest right now.' }),
-      counters: GuestCountersSchema,
+      counters: GuestCountersSchema.nullable(),
       progress: TargetProgressSchema.nullable(),
-      hint: HintStatusSchema,
+      hint: HintStatusSchema.nullable(),
       lastError: z.string().nullable(),
     })
-    .openapi('GuestStatus'),
+    .openapi('GuestStatus', {
+      description: 'Null is what the guest’s hypervisor does not tell; our own device tells everything.',
+    }),
 );
 
 export const GuestListSchema = mirror<{ readonly guests: readonly GuestStatus[] }>()(

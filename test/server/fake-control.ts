@@ -5,11 +5,11 @@
 import {
   type Control,
   type DaemonStatus,
+  type DeviceGuestStatus,
   type GuestCounters,
   type GuestEvent,
   GuestStateError,
   type GuestStatistics,
-  type GuestStatus,
   type HintStatus,
   type HostStatus,
   type StatisticsSample,
@@ -50,7 +50,7 @@ const COUNTERS: GuestCounters = {
 
 const HINT: HintStatus = { state: 'idle', commandId: null, hintedBytes: 0, ranges: 0 };
 
-export function guestStatus(name: string, overrides: Partial<GuestStatus> = {}): GuestStatus {
+export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> = {}): DeviceGuestStatus {
   return {
     name,
     socketPath: `/run/user/1000/${name}`,
@@ -120,8 +120,8 @@ const MAP: MemoryMap = {
   residentAgeMs: 100,
 };
 
-export class FakeControl implements Control {
-  readonly known: Map<string, GuestStatus>;
+export class FakeControl implements Control<DeviceGuestStatus> {
+  readonly known: Map<string, DeviceGuestStatus>;
   readonly calls: [name: string, ...rest: unknown[]][] = [];
   readonly listeners = new Set<(event: GuestEvent) => void>();
   /** When set, every call fails with it. */
@@ -133,13 +133,13 @@ export class FakeControl implements Control {
   hostStatus: HostStatus = HOST;
   memoryMap: MemoryMap = MAP;
   /** What a guest does with a new target; at once at it unless a test says otherwise. */
-  follow = (guest: GuestStatus): GuestStatus => ({
+  follow = (guest: DeviceGuestStatus): DeviceGuestStatus => ({
     ...guest,
     actualBytes: guest.targetBytes,
     balloonedBytes: guest.targetBytes,
   });
 
-  constructor(...guests: GuestStatus[]) {
+  constructor(...guests: DeviceGuestStatus[]) {
     this.known = new Map(guests.map(guest => [guest.name, guest]));
   }
 
@@ -148,7 +148,7 @@ export class FakeControl implements Control {
     for (const listener of this.listeners) listener(whole);
   }
 
-  change(name: string, overrides: Partial<GuestStatus>): GuestStatus {
+  change(name: string, overrides: Partial<DeviceGuestStatus>): DeviceGuestStatus {
     const changed = { ...this.#find(name), ...overrides };
     this.known.set(name, changed);
     return changed;
@@ -167,31 +167,31 @@ export class FakeControl implements Control {
     };
   }
 
-  async guests(): Promise<readonly GuestStatus[]> {
+  async guests(): Promise<readonly DeviceGuestStatus[]> {
     await this.#gate();
     return [...this.known.values()];
   }
 
-  async guest(name: string): Promise<GuestStatus> {
+  async guest(name: string): Promise<DeviceGuestStatus> {
     await this.#gate();
     return this.#find(name);
   }
 
-  async setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
+  async setTarget(name: string, targetBytes: number): Promise<DeviceGuestStatus> {
     await this.#gate();
     this.#find(name);
     this.calls.push(['setTarget', name, targetBytes]);
     return this.change(name, this.follow(this.change(name, { targetBytes })));
   }
 
-  async setDiscard(name: string, discard: GuestStatus['discard']): Promise<GuestStatus> {
+  async setDiscard(name: string, discard: DeviceGuestStatus['discard']): Promise<DeviceGuestStatus> {
     await this.#gate();
     this.#find(name);
     this.calls.push(['setDiscard', name, discard]);
     return this.change(name, { discard });
   }
 
-  async setPollInterval(name: string, intervalMs: number): Promise<GuestStatus> {
+  async setPollInterval(name: string, intervalMs: number): Promise<DeviceGuestStatus> {
     await this.#gate();
     this.calls.push(['setPollInterval', name, intervalMs]);
     return this.#find(name);
@@ -248,7 +248,7 @@ export class FakeControl implements Control {
     if (this.failure !== undefined) throw this.failure;
   }
 
-  #find(name: string): GuestStatus {
+  #find(name: string): DeviceGuestStatus {
     const guest = this.known.get(name);
     if (guest === undefined) throw new UnknownGuestError(name, [...this.known.keys()]);
     return guest;

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { GuestStatus } from '../../src/daemon/control.ts';
+import type { DeviceGuestStatus } from '../../src/daemon/control.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
 import type { Descriptor } from '../../src/sys/fd.ts';
@@ -26,7 +26,7 @@ export interface DaemonSurroundings {
 }
 
 export class DaemonProcess {
-  readonly control: RemoteControl;
+  readonly control: RemoteControl<DeviceGuestStatus>;
   readonly directory: string;
   readonly child: ChildProcess;
   log = '';
@@ -96,7 +96,7 @@ export class DaemonProcess {
     }
   }
 
-  async untilGuest(name: string, met: (guest: GuestStatus) => boolean): Promise<GuestStatus> {
+  async untilGuest(name: string, met: (guest: DeviceGuestStatus) => boolean): Promise<DeviceGuestStatus> {
     let guest = await this.control.guest(name);
     await this.until(
       async () => {
@@ -109,7 +109,7 @@ export class DaemonProcess {
   }
 
   /** Sets a target and waits until the guest and the host have come to it. */
-  async reach(name: string, targetBytes: number): Promise<GuestStatus> {
+  async reach(name: string, targetBytes: number): Promise<DeviceGuestStatus> {
     await this.control.setTarget(name, targetBytes);
     return this.untilGuest(name, guest => guest.actualBytes === targetBytes && guest.pendingBytes === 0);
   }

@@ -25,11 +25,7 @@ export type {
 export type { MapLayer, MemoryMap } from '../../src/daemon/memory-map.ts';
 
 /** A guest whose hypervisor may not tell everything. */
-export type Guest = {
-  readonly [Field in keyof GuestStatus]: Field extends 'name' | 'connected'
-    ? GuestStatus[Field]
-    : GuestStatus[Field] | null;
-};
+export type Guest = GuestStatus;
 
 /** The daemon refused; the message is its own. */
 export class Refusal extends Error {

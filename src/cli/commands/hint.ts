@@ -1,6 +1,6 @@
 /** `aerostat hint`: a session in which the guest names the pages that it does not use. */
 import { Argument, Command } from 'commander';
-import type { HintAction } from '../../daemon/control.ts';
+import { type HintAction, hintOf } from '../../daemon/control.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type CommonChoice, connect, withJson } from '../options.ts';
 import { formatSize } from '../size.ts';
@@ -23,7 +23,7 @@ export function hintCommand(context: CliContext): Command {
     .addHelpText('after', EXAMPLES)
     .action(async (name: string, action: HintAction | 'status', choice: CommonChoice) => {
       const control = connect(context, choice);
-      const hint = action === 'status' ? (await control.guest(name)).hint : await control.hint(name, action);
+      const hint = action === 'status' ? hintOf(await control.guest(name)) : await control.hint(name, action);
       if (choice.json) return void printJson(context.stdout, hint);
       const session = hint.commandId === null ? '' : ` (session 0x${hint.commandId.toString(16)})`;
       const ranges = hint.ranges.toLocaleString('en');

@@ -34,6 +34,10 @@ export function statusCommand(context: CliContext): Command {
 const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
 const state = (guest: GuestStatus) => (guest.connected ? 'connected' : 'waiting');
 
+/** The host's own account of the balloon; where its hypervisor keeps none, what the guest says. */
+export const balloonOf = ({ balloonedBytes, actualBytes }: GuestStatus): number | null =>
+  balloonedBytes ?? actualBytes;
+
 export const guestColumns = (style: Style): readonly Column<GuestStatus>[] => [
   { title: 'GUEST', text: guest => guest.name, paint: style.bold },
   {
@@ -43,7 +47,7 @@ export const guestColumns = (style: Style): readonly Column<GuestStatus>[] => [
   },
   { title: 'MEMORY', align: 'right', text: guest => size(guest.memoryBytes) },
   { title: 'TARGET', align: 'right', text: guest => size(guest.targetBytes) },
-  { title: 'BALLOON', align: 'right', text: guest => size(guest.balloonedBytes) },
+  { title: 'BALLOON', align: 'right', text: guest => size(balloonOf(guest)) },
   { title: 'PENDING', align: 'right', text: guest => size(guest.pendingBytes) },
   { title: 'RESIDENT', align: 'right', text: guest => size(guest.residentBytes) },
 ];
@@ -54,35 +58,56 @@ export const errorColumn: Column<GuestStatus> = {
 };
 
 function describeGuest(guest: GuestStatus, style: Style): string {
-  const { counters, hint } = guest;
-  const count = (number: number) => number.toLocaleString('en');
-  const hinted =
-    hint.state === 'unsupported' ? '' : `, ${formatSize(hint.hintedBytes)} in ${count(hint.ranges)} ranges`;
-  const says = guest.actualBytes === null ? '' : ` (the guest says ${formatSize(guest.actualBytes)})`;
-  const refused = [
-    [counters.badBuffers, 'buffers'],
-    [counters.badPages, 'pages'],
-    [counters.badRequests, 'requests'],
-    [counters.brokenRings, 'rings'],
-  ].filter(([number]) => Number(number) > 0);
   const fields: [string, string][] = [
     ['memory', size(guest.memoryBytes)],
-    ['target', formatSize(guest.targetBytes)],
-    ['balloon', `${formatSize(guest.balloonedBytes)}${says}`],
-    ['pending', formatSize(guest.pendingBytes)],
+    ['target', size(guest.targetBytes)],
+    ['balloon', describeBalloon(guest)],
+    ['pending', size(guest.pendingBytes)],
     ['resident', size(guest.residentBytes)],
-    [
-      'given back',
-      `${formatSize(guest.discardedBytes)} by inflating, ${formatSize(guest.reportedBytes)} by reporting`,
-    ],
-    ['discard', `${guest.discard}, ${count(counters.pages)} pages in ${count(counters.punches)} punches`],
-    ['hints', `${hint.state}${hinted}`],
-    ['profile', guest.profile],
-    ['features', guest.features.join(' ') || '-'],
+    ['given back', describeGivenBack(guest)],
+    ['discard', describeDiscard(guest)],
+    ['hints', describeHints(guest)],
+    ['profile', guest.profile ?? '-'],
+    ['features', guest.features?.join(' ') || '-'],
     ['socket', guest.socketPath ?? '-'],
-    ['refused', refused.map(([number, what]) => `${count(Number(number))} ${what}`).join(', ') || 'nothing'],
+    ['refused', describeRefused(guest)],
     ['last error', guest.lastError ?? '-'],
   ];
   const painted = guest.connected ? style.green(state(guest)) : style.dim(state(guest));
   return [`${style.bold(guest.name)}: ${painted}`, ...renderFields(fields)].join('\n');
+}
+
+const count = (number: number) => number.toLocaleString('en');
+
+function describeBalloon({ balloonedBytes, actualBytes }: GuestStatus): string {
+  if (actualBytes === null) return size(balloonedBytes);
+  const says = `the guest says ${formatSize(actualBytes)}`;
+  return balloonedBytes === null ? says : `${formatSize(balloonedBytes)} (${says})`;
+}
+
+const describeGivenBack = ({ discardedBytes, reportedBytes }: GuestStatus): string =>
+  discardedBytes === null && reportedBytes === null
+    ? '-'
+    : `${size(discardedBytes)} by inflating, ${size(reportedBytes)} by reporting`;
+
+function describeDiscard({ discard, counters }: GuestStatus): string {
+  if (discard === null || counters === null) return discard ?? '-';
+  return `${discard}, ${count(counters.pages)} pages in ${count(counters.punches)} punches`;
+}
+
+function describeHints({ hint }: GuestStatus): string {
+  if (hint === null || hint.state === 'unsupported') return hint?.state ?? '-';
+  return `${hint.state}, ${formatSize(hint.hintedBytes)} in ${count(hint.ranges)} ranges`;
+}
+
+function describeRefused({ counters }: GuestStatus): string {
+  if (counters === null) return '-';
+  const refused: [number, string][] = [
+    [counters.badBuffers, 'buffers'],
+    [counters.badPages, 'pages'],
+    [counters.badRequests, 'requests'],
+    [counters.brokenRings, 'rings'],
+  ];
+  const some = refused.filter(([number]) => number > 0);
+  return some.map(([number, what]) => `${count(number)} ${what}`).join(', ') || 'nothing';
 }

@@ -9,7 +9,7 @@ import { Screen } from '../screen.ts';
 import { type Style, styleOf } from '../style.ts';
 import { type Column, renderBar, renderTable } from '../table.ts';
 import { UsageError } from '../usage.ts';
-import { errorColumn, guestColumns } from './status.ts';
+import { balloonOf, errorColumn, guestColumns } from './status.ts';
 
 const EXAMPLES = `
 Examples:
@@ -120,21 +120,24 @@ function frame(
 
 const seriesOf = (history: readonly GuestStatus[]): Series[] => [
   { label: 'resident', colour: 'blue', values: history.map(guest => guest.residentBytes ?? 0) },
-  { label: 'balloon', colour: 'green', values: history.map(guest => guest.balloonedBytes) },
+  { label: 'balloon', colour: 'green', values: history.map(guest => balloonOf(guest) ?? 0) },
 ];
 
 const barColumn = (style: Style): Column<GuestStatus> => ({
   title: 'USE'.padEnd(BAR_WIDTH),
   text: () => ' '.repeat(BAR_WIDTH),
-  paint: (blank, { memoryBytes, residentBytes, pendingBytes, balloonedBytes }) => {
+  paint: (blank, guest) => {
+    const { memoryBytes, residentBytes } = guest;
     if (memoryBytes === null || memoryBytes === 0) return blank;
+    const pendingBytes = guest.pendingBytes ?? 0;
+    const balloonBytes = balloonOf(guest) ?? 0;
     // Pending pages are given away and still resident; they are shown once, as what they are about to be.
     const resident = Math.max(0, (residentBytes ?? 0) - pendingBytes);
     return renderBar(
       [
         { character: '█', share: resident / memoryBytes, paint: style.blue },
         { character: '▒', share: pendingBytes / memoryBytes, paint: style.yellow },
-        { character: '░', share: (balloonedBytes - pendingBytes) / memoryBytes, paint: style.green },
+        { character: '░', share: (balloonBytes - pendingBytes) / memoryBytes, paint: style.green },
       ],
       BAR_WIDTH,
     );
