@@ -10,7 +10,6 @@
  * When the host is lost and another takes its place, ballooned pages are `recalled`: the new host knows nothing of them,
  * and is told again of as many as it wants.
  */
-
 import type { GuestKernel } from '../guest/kernel.ts';
 import type { PageOwner } from '../guest/owners.ts';
 import { PageList } from '../guest/page-list.ts';

@@ -23,10 +23,6 @@ export class Batch {
     this.#blocks = new Float64Array(capacity);
   }
 
-  get capacity(): number {
-    return this.#blocks.length;
-  }
-
   /** Blocks in it. */
   get count(): number {
     return this.#count;

@@ -28,16 +28,12 @@ export class ConfigLink {
   #stale = false;
   #telling = false;
   #actual = 0;
+  /** The last size that the host has taken note of. */
   #told = 0;
   #closed = false;
 
   constructor(options: ConfigLinkOptions) {
     this.#options = options;
-  }
-
-  /** The last size that the host has taken note of. */
-  get told(): number {
-    return this.#told;
   }
 
   /** Nothing is under way, and the host knows the newest size. */
