@@ -1,0 +1,192 @@
+/** The alert rules and the Grafana dashboard: they use what /metrics has, and every alert fires when it should. */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import { missingPrograms, requireProgram } from '../../src/peers/programs.ts';
+import { metricsText } from '../../src/server/metrics.ts';
+import { FakeControl, guestStatus } from '../server/fake-control.ts';
+import { describePeer } from '../support/peers.ts';
+
+const path = (name: string) => fileURLToPath(new URL(`../../packaging/${name}`, import.meta.url));
+const rules = readFileSync(path('prometheus/aerostat.rules.yml'), 'utf8');
+const dashboard = readFileSync(path('grafana/aerostat.json'), 'utf8');
+
+const alerts = [...rules.matchAll(/- alert: (\w+)/g)].map(match => match[1]);
+
+const MIB = 2 ** 20;
+const GUEST = 'guest="vm1"';
+
+/**
+ * For each alert: series that make it fire, and series that come close and must not. `AxN` holds A for N minutes more,
+ * `A+BxN` rises by B every minute. It is looked at after `atMinutes`.
+ */
+const CASES: Readonly<
+  Record<
+    string,
+    { atMinutes: number; fires: Readonly<Record<string, string>>; quiet: Record<string, string> }
+  >
+> = {
+  AerostatGuestOffTarget: {
+    atMinutes: 15,
+    fires: {
+      [`aerostat_guest_target_bytes{${GUEST}}`]: `${512 * MIB}x20`,
+      [`aerostat_guest_actual_bytes{${GUEST}}`]: `${256 * MIB}x20`,
+      [`aerostat_guest_connected{${GUEST}}`]: '1x20',
+    },
+    quiet: {
+      [`aerostat_guest_target_bytes{${GUEST}}`]: `${512 * MIB}x20`,
+      [`aerostat_guest_actual_bytes{${GUEST}}`]: `${MIB}+${MIB}x20`,
+      [`aerostat_guest_connected{${GUEST}}`]: '1x20',
+    },
+  },
+  AerostatGuestInNeed: {
+    atMinutes: 5,
+    fires: {
+      [`aerostat_guest_statistics_available_bytes{${GUEST}}`]: `${4 * MIB}x20`,
+      [`aerostat_guest_statistics_total_bytes{${GUEST}}`]: `${128 * MIB}x20`,
+      [`aerostat_guest_statistics_age_seconds{${GUEST}}`]: '5x20',
+      [`aerostat_guest_connected{${GUEST}}`]: '1x20',
+    },
+    quiet: {
+      [`aerostat_guest_statistics_available_bytes{${GUEST}}`]: `${8 * MIB}x20`,
+      [`aerostat_guest_statistics_total_bytes{${GUEST}}`]: `${128 * MIB}x20`,
+      [`aerostat_guest_statistics_age_seconds{${GUEST}}`]: '5x20',
+      [`aerostat_guest_connected{${GUEST}}`]: '1x20',
+    },
+  },
+  AerostatGuestKillsPrograms: {
+    atMinutes: 10,
+    fires: { [`aerostat_guest_oom_kills_total{${GUEST}}`]: '0x5 3x10' },
+    quiet: { [`aerostat_guest_oom_kills_total{${GUEST}}`]: '3x20' },
+  },
+  AerostatDiscardsFail: {
+    atMinutes: 5,
+    fires: { [`aerostat_guest_errors_total{${GUEST},kind="discard_failed"}`]: '0x2 1x10' },
+    quiet: { [`aerostat_guest_errors_total{${GUEST},kind="discard_failed"}`]: '7x20' },
+  },
+  AerostatPendingStays: {
+    atMinutes: 5,
+    fires: { [`aerostat_guest_pending_bytes{${GUEST}}`]: `${100 * MIB}x20` },
+    quiet: { [`aerostat_guest_pending_bytes{${GUEST}}`]: `${100 * MIB} 0 ${100 * MIB} 0 ${100 * MIB} 0` },
+  },
+  AerostatStatisticsStale: {
+    atMinutes: 6,
+    fires: {
+      [`aerostat_guest_statistics_age_seconds{${GUEST}}`]: '0+60x20',
+      [`aerostat_guest_connected{${GUEST}}`]: '1x20',
+    },
+    quiet: {
+      [`aerostat_guest_statistics_age_seconds{${GUEST}}`]: '0+60x20',
+      [`aerostat_guest_connected{${GUEST}}`]: '0x20',
+    },
+  },
+  AerostatGuestSendsNonsense: {
+    atMinutes: 10,
+    fires: { [`aerostat_guest_errors_total{${GUEST},kind="bad_buffer"}`]: '0+5x20' },
+    quiet: { [`aerostat_guest_errors_total{${GUEST},kind="bad_buffer"}`]: '0x8 2x12' },
+  },
+  AerostatDaemonGone: {
+    atMinutes: 5,
+    fires: { 'up{job="aerostat"}': '0x20' },
+    quiet: { 'aerostat_build_info{version="0.1.0"}': '1x20' },
+  },
+};
+
+/** A file for `promtool test rules`; JSON is YAML. */
+function testFile(
+  alert: string,
+  series: Readonly<Record<string, string>>,
+  atMinutes: number,
+  fires: boolean,
+) {
+  return JSON.stringify({
+    rule_files: [path('prometheus/aerostat.rules.yml')],
+    evaluation_interval: '30s',
+    tests: [
+      {
+        interval: '1m',
+        input_series: Object.entries(series).map(([name, values]) => ({ series: name, values })),
+        promql_expr_test: [
+          {
+            expr: `count(ALERTS{alertname="${alert}",alertstate="firing"}) or vector(0)`,
+            eval_time: `${atMinutes}m`,
+            exp_samples: [{ labels: '{}', value: fires ? 1 : 0 }],
+          },
+        ],
+      },
+    ],
+  });
+}
+
+test('rules and dashboard use no metric that the daemon has not', async () => {
+  const { text } = await metricsText(new FakeControl(guestStatus('vm1')));
+  const known = new Set([...text.matchAll(/^# TYPE (\w+) /gm)].map(match => match[1]));
+  // A guest of an older kernel tells less; these are in the daemon's table all the same.
+  const source = readFileSync(new URL('../../src/server/metrics.ts', import.meta.url), 'utf8');
+  for (const [, name] of source.matchAll(/'(aerostat_\w+|process_\w+)'/g)) known.add(name);
+  const expressions = [...dashboard.matchAll(/"(?:expr|query)": "((?:[^"\\]|\\.)*)"/g)].map(
+    match => match[1],
+  );
+  expect(expressions.length).toBeGreaterThan(20);
+  const used = [rules, ...expressions].join('\n').match(/\b(?:aerostat|process)_\w+/g) ?? [];
+  expect([...new Set(used)].filter(name => !known.has(name))).toEqual([]);
+});
+
+test('every alert has a case, says how serious it is, and what to do', () => {
+  expect(Object.keys(CASES).sort()).toEqual([...alerts].sort());
+  for (const rule of rules.split('- alert: ').slice(1)) {
+    expect(rule).toMatch(/severity: (warning|critical)/);
+    expect(rule).toMatch(/summary: .+/);
+    expect(rule).toMatch(/description: >-/);
+  }
+});
+
+test('the dashboard is a whole one', () => {
+  const { panels, templating, uid } = JSON.parse(dashboard);
+  expect(uid).toBe('aerostat');
+  const ids = panels.map(({ id }: { id: number }) => id);
+  expect(new Set(ids).size).toBe(ids.length);
+  expect(templating.list.map(({ name }: { name: string }) => name)).toEqual(['datasource', 'job', 'guest']);
+});
+
+describePeer('the alert rules', missingPrograms('promtool'), () => {
+  const promtool = (...words: string[]) => {
+    const { status, stdout, stderr } = spawnSync(requireProgram('promtool'), words, { encoding: 'utf8' });
+    return { status, text: stdout + stderr };
+  };
+
+  function check(alert: string, series: Readonly<Record<string, string>>, atMinutes: number, fires: boolean) {
+    const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+    try {
+      const file = join(directory, 'test.yml');
+      writeFileSync(file, testFile(alert, series, atMinutes, fires));
+      expect(promtool('test', 'rules', file)).toMatchObject({ status: 0 });
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  }
+
+  test('are rules that Prometheus takes', () => {
+    expect(promtool('check', 'rules', path('prometheus/aerostat.rules.yml'))).toMatchObject({ status: 0 });
+  });
+
+  test.each(alerts)('%s fires, and not when all is well', alert => {
+    const { atMinutes, fires, quiet } = CASES[alert];
+    check(alert, fires, atMinutes, true);
+    check(alert, quiet, atMinutes, false);
+  });
+});
+
+describePeer('/metrics', missingPrograms('promtool'), () => {
+  test('is what Prometheus’ own linter wants', async () => {
+    const { text } = await metricsText(new FakeControl(guestStatus('vm1'), guestStatus('vm2')));
+    const { status, stdout, stderr } = spawnSync(requireProgram('promtool'), ['check', 'metrics'], {
+      input: text,
+      encoding: 'utf8',
+    });
+    expect({ status, text: stdout + stderr }).toEqual({ status: 0, text: '' });
+  });
+});
