@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { AerostatError } from '../sys/error.ts';
 import { benchCommand } from './commands/bench.ts';
+import { dashboardCommand } from './commands/dashboard.ts';
 import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { guestCommand } from './commands/guest.ts';
@@ -23,7 +24,7 @@ Exit codes:
     0  done
     1  failed
     2  the command line makes no sense
-    3  no daemon can be reached
+    3  the daemon, or the guest's QEMU, cannot be reached or went away
     4  the target was not reached in time
     5  no guest has this name
     6  the guest cannot do this now, or did not answer
@@ -74,6 +75,7 @@ function program(context: CliContext): Command {
     statsCommand,
     hintCommand,
     watchCommand,
+    dashboardCommand,
     runCommand,
     guestCommand,
     benchCommand,

@@ -34,6 +34,8 @@ export class GuestChild {
   readonly #ready: Promise<void>;
   #becomeReady: () => void = () => {};
   #fail: (error: Error) => void = () => {};
+  /** Why it is gone, once it is. */
+  #end: Error | undefined;
   #rest = '';
   #complaint = '';
   #nextId = 1;
@@ -68,6 +70,7 @@ export class GuestChild {
 
   /** Resolves with the guest's answer. @throws AerostatError with the code that the guest gave */
   tell(command: GuestCommand): Promise<unknown> {
+    if (this.#end !== undefined) return Promise.reject(this.#end);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
@@ -105,6 +108,7 @@ export class GuestChild {
 
   #ended(why: string): void {
     const error = new AerostatError('AEROSTAT_GUEST_ENDED', `the embedded guest is gone: ${why}`);
+    this.#end ??= error;
     this.#fail(error);
     for (const { reject } of this.#waiting.values()) reject(error);
     this.#waiting.clear();

@@ -1,0 +1,133 @@
+/**
+ * `aerostat dashboard`: the page in a browser, for a daemon that runs, or for three guests that live only to be looked
+ * at. A browser cannot open a Unix socket, so this serves page and API on a loopback port, under a token of its own.
+ */
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command, InvalidArgumentError } from 'commander';
+import type { Control } from '../../daemon/control.ts';
+import { formatAddress, resolveAddress } from '../../server/address.ts';
+import { UnreachableError } from '../../server/client.ts';
+import { type CliContext, interrupted, printLine } from '../context.ts';
+import { guestOptions } from '../guest-options.ts';
+import { type ApiChoice, connect, withApi } from '../options.ts';
+import { styleOf } from '../style.ts';
+import { readVersion } from '../version.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat dashboard                   of the daemon that runs; of three guests to play with if none does
+  aerostat dashboard --demo            of three guests to play with
+  aerostat dashboard --api ./api.sock --port 8080 --no-open
+
+It listens on 127.0.0.1 and prints an address that holds its token: whoever has it can steer the guests. Ctrl-C ends it.`;
+
+interface DashboardChoice extends ApiChoice {
+  readonly demo?: boolean;
+  readonly port: number;
+  readonly open: boolean;
+}
+
+const DEMO_POLL_MS = 1000;
+
+export function dashboardCommand(context: CliContext): Command {
+  const command = new Command('dashboard')
+    .description('open the page that shows and steers guests')
+    .option('--demo', 'with three embedded guests, whether a daemon runs or not')
+    .option('--port <number>', 'port on 127.0.0.1; any when 0', portOf, 0)
+    .option('--no-open', 'only print the address')
+    .addHelpText('after', EXAMPLES)
+    .action((choice: DashboardChoice) => runDashboard(context, choice));
+  return withApi(command);
+}
+
+function portOf(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) < 65_536) return Number(text);
+  throw new InvalidArgumentError('It must be a port, 0 to 65535.');
+}
+
+async function runDashboard(context: CliContext, choice: DashboardChoice): Promise<void> {
+  const control = connect(context, choice);
+  const named = choice.api !== undefined || context.env.AEROSTAT_API !== undefined;
+  if (!choice.demo && (await isThere(control, named))) {
+    const address = formatAddress(resolveAddress(choice.api, context.env));
+    await show(context, choice, control, `The daemon at ${address}`);
+    return;
+  }
+  await demonstrate(context, choice);
+}
+
+/** Whether the daemon answers. One that somebody named and that does not is a failure, not a wish for a demonstration. */
+async function isThere(control: Control, named: boolean): Promise<boolean> {
+  try {
+    await control.daemon();
+    return true;
+  } catch (error) {
+    if (named || !(error instanceof UnreachableError)) throw error;
+    return false;
+  }
+}
+
+async function demonstrate(context: CliContext, choice: DashboardChoice): Promise<void> {
+  const { LivingGuests, ROLES } = await import('../../demo/living-guests.ts');
+  const directory = mkdtempSync(join(tmpdir(), 'aerostat-dashboard-'));
+  const names = ROLES.map(({ name }) => name);
+  const daemon = await context.startDaemon({
+    guests: guestOptions({
+      socketPath: names.map(name => join(directory, name)),
+      name: names,
+      target: 0,
+      discard: 'auto',
+      pollInterval: DEMO_POLL_MS,
+    }),
+    log: () => {},
+  });
+  try {
+    const guests = await LivingGuests.boot(directory);
+    try {
+      await show(context, choice, daemon.control, `Three guests that live (${names.join(', ')})`);
+    } finally {
+      await guests.close();
+    }
+  } finally {
+    await daemon.close();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function show(
+  context: CliContext,
+  { port, open }: DashboardChoice,
+  control: Control,
+  subject: string,
+): Promise<void> {
+  const { serveApi } = await import('../../server/listen.ts');
+  const token = randomBytes(24).toString('base64url');
+  const server = await serveApi(control, {
+    address: { kind: 'tcp', host: '127.0.0.1', port },
+    token,
+    version: readVersion(),
+  });
+  try {
+    const address = `${formatAddress(server.address)}/#token=${token}`;
+    const { stdout, stderr, env } = context;
+    printLine(stderr, `${subject}: open this in a browser; Ctrl-C ends it.`);
+    printLine(stdout, address);
+    if (open && openBrowser(env, address)) printLine(stderr, styleOf(stderr, env).dim('Opening it.'));
+    await interrupted(context.interrupt);
+  } finally {
+    await server.close();
+  }
+}
+
+/** Hands the address to the desktop, where there is one; nobody waits for it, and nobody minds if it fails. */
+function openBrowser(env: CliContext['env'], address: string): boolean {
+  if (!env.DISPLAY && !env.WAYLAND_DISPLAY) return false;
+  const child = spawn('xdg-open', [address], { stdio: 'ignore', detached: true });
+  child.once('error', () => {});
+  child.unref();
+  return true;
+}

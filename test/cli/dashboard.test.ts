@@ -1,0 +1,98 @@
+/** `aerostat dashboard` as a person starts it: three guests, a page, and nothing left when it ends. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { GuestStatus } from '../../src/daemon/control.ts';
+import { ROLES } from '../../src/demo/living-guests.ts';
+import { DaemonProcess } from '../support/daemon.ts';
+import { build, program } from './built.ts';
+import { run } from './terminal.ts';
+
+let directory: string;
+let environment: NodeJS.ProcessEnv;
+let child: ChildProcess | undefined;
+
+beforeAll(build);
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  mkdirSync(join(directory, 'tmp'));
+  environment = { ...process.env, XDG_RUNTIME_DIR: directory, TMPDIR: join(directory, 'tmp') };
+  delete environment.AEROSTAT_API;
+  delete environment.DISPLAY;
+});
+
+afterEach(async () => {
+  await end();
+  rmSync(directory, { recursive: true });
+});
+
+/** Starts it, and resolves with the address that it prints. */
+async function dashboard(...words: string[]): Promise<URL> {
+  child = spawn(program, ['dashboard', ...words], { env: environment, stdio: ['ignore', 'pipe', 'inherit'] });
+  let printed = '';
+  for await (const text of child.stdout?.setEncoding('utf8') ?? []) {
+    printed += text;
+    if (printed.endsWith('\n')) return new URL(printed.trim());
+  }
+  throw new Error('it printed no address');
+}
+
+async function end(): Promise<number | null> {
+  if (child === undefined || child.exitCode !== null) return child?.exitCode ?? null;
+  const ended = once(child, 'exit');
+  child.kill('SIGINT');
+  await ended;
+  return child.exitCode;
+}
+
+async function guestsAt(address: URL): Promise<readonly GuestStatus[]> {
+  const token = address.hash.slice('#token='.length);
+  const response = await fetch(new URL('/v1/guests', address), {
+    headers: { Authorization: `Bearer ${token}` },
+  });
+  expect(response.status).toBe(200);
+  return ((await response.json()) as { guests: readonly GuestStatus[] }).guests;
+}
+
+test('shows three guests that live, and leaves nothing', async () => {
+  const address = await dashboard('--demo');
+  expect(address.hostname).toBe('127.0.0.1');
+  expect(await (await fetch(new URL('/', address))).text()).toContain('<title>Aerostat</title>');
+  expect((await fetch(new URL('/v1/guests', address))).status).toBe(401);
+  expect((await guestsAt(address)).map(({ name }) => name)).toEqual(ROLES.map(({ name }) => name));
+  await expect
+    .poll(
+      async () => (await guestsAt(address)).every(({ residentBytes }) => (residentBytes ?? 0) > 8 * 2 ** 20),
+      {
+        timeout: 20_000,
+      },
+    )
+    .toBe(true);
+  expect(await end()).toBe(0);
+  expect(readdirSync(join(directory, 'tmp'))).toEqual([]);
+});
+
+test('shows the daemon that runs', async () => {
+  const daemon = await DaemonProcess.start(['vm1']);
+  try {
+    const address = await dashboard('--api', join(daemon.directory, 'api.sock'));
+    expect(await guestsAt(address)).toMatchObject([{ name: 'vm1', connected: false }]);
+    expect(await end()).toBe(0);
+  } finally {
+    await daemon.stop();
+  }
+});
+
+test('demonstrates nothing in place of a daemon that was named and is not there', async () => {
+  const { code, err } = await run(['dashboard', '--api', join(directory, 'none.sock')]);
+  expect(code).toBe(3);
+  expect(err).toMatch(/no daemon listens/);
+});
+
+test.each(['x', '-1', '65536'])('has no port %s', async port => {
+  expect((await run(['dashboard', `--port=${port}`])).code).toBe(2);
+});
