@@ -17,15 +17,13 @@ export type {
   GuestCounters,
   GuestEvent,
   GuestStatistics,
+  GuestStatus,
   HintAction,
   HintStatus,
   HostStatus,
   StatisticsSample,
 } from '../../src/daemon/control.ts';
 export type { MapLayer, MemoryMap } from '../../src/daemon/memory-map.ts';
-
-/** A guest whose hypervisor may not tell everything. */
-export type Guest = GuestStatus;
 
 /** The daemon refused; the message is its own. */
 export class Refusal extends Error {
@@ -109,15 +107,15 @@ const guestPath = (name: string): string => `v1/guests/${encodeURIComponent(name
 export const api = {
   daemon: () => json<DaemonStatus>('v1/daemon'),
   host: () => json<HostStatus>('v1/host'),
-  guests: async () => (await json<{ guests: readonly Guest[] }>('v1/guests')).guests,
-  guest: (name: string) => json<Guest>(guestPath(name)),
+  guests: async () => (await json<{ guests: readonly GuestStatus[] }>('v1/guests')).guests,
+  guest: (name: string) => json<GuestStatus>(guestPath(name)),
   samples: async () =>
     (await json<{ samples: Readonly<Record<string, StatisticsSample>> }>('v1/statistics')).samples,
   /** A sample no older than a second, which asks the guest if need be. */
   freshSample: (name: string) =>
     json<StatisticsSample>(`${guestPath(name)}/statistics?fresh_ms=1000&timeout_ms=2000`),
   setTarget: (name: string, targetBytes: number) =>
-    json<Guest>(guestPath(name), { method: 'PATCH', body: { targetBytes } }),
+    json<GuestStatus>(guestPath(name), { method: 'PATCH', body: { targetBytes } }),
   hint: (name: string, action: HintAction) =>
     json<HintStatus>(`${guestPath(name)}/hint`, { method: 'POST', body: { action } }),
   /** Undefined when nothing changed since the map with `tag`. */

@@ -1,4 +1,5 @@
 /** One guest in depth. */
+import type { MemoryUse } from '../../src/daemon/memory-use.ts';
 import { Charts } from './charts.tsx';
 import { Counters } from './counters.tsx';
 import { Events } from './events.tsx';
@@ -8,7 +9,6 @@ import { HintCard } from './hint-card.tsx';
 import type { GuestView } from './live.ts';
 import { MapCard } from './map-card.tsx';
 import { MemoryBar, segmentsOf } from './memory-bar.tsx';
-import type { MemoryUse } from './memory-use.ts';
 import { OVERVIEW_LINK } from './route.ts';
 import { Statistics } from './statistics.tsx';
 import { TargetCard } from './target-card.tsx';

@@ -1,5 +1,5 @@
 /** What a guest's figures were since the page was opened, in a ring of samples. */
-import type { Guest, StatisticsSample } from './api.ts';
+import type { GuestStatus, StatisticsSample } from './api.ts';
 
 /** Fifteen minutes of one sample a second. */
 export const HISTORY_SAMPLES_MAX = 900;
@@ -26,7 +26,7 @@ export class History {
     return Math.min(this.#count, HISTORY_SAMPLES_MAX);
   }
 
-  add(timeMs: number, guest: Guest, sample: StatisticsSample | undefined): void {
+  add(timeMs: number, guest: GuestStatus, sample: StatisticsSample | undefined): void {
     const at = this.#count++ % HISTORY_SAMPLES_MAX;
     const { counters } = guest;
     const values: Record<Gauge | Total, number | null | undefined> = {

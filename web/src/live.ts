@@ -2,19 +2,19 @@
  * What the page knows, kept fresh: asks the daemon once a second while somebody looks, more often for a guest that
  * moves, and keeps asking when it does not answer. Draws nothing.
  */
+import { type MemoryUse, MemoryUseTracker } from '../../src/daemon/memory-use.ts';
 import {
   api,
   type DaemonStatus,
   eventReader,
-  type Guest,
   type GuestEvent,
+  type GuestStatus,
   type HostStatus,
   Refusal,
   type StatisticsSample,
   Unreachable,
 } from './api.ts';
 import { History } from './history.ts';
-import { type GuestOwn, guestOwn, type MemoryUse, memoryUse } from './memory-use.ts';
 import { Store } from './store.ts';
 
 const TICK_MS = 1000;
@@ -32,7 +32,7 @@ export const EVENTS_KEPT_MAX = 500;
 export type Connection = 'connecting' | 'live' | 'lost' | 'locked';
 
 export interface GuestView {
-  readonly status: Guest;
+  readonly status: GuestStatus;
   readonly sample: StatisticsSample | undefined;
   /** When the guest took the sample, by this machine's clock. */
   readonly sampledAtMs: number | null;
@@ -52,15 +52,12 @@ export interface View {
 }
 
 /** A guest that goes to its target, or whose memory is on its way to the host. */
-export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: Guest): boolean =>
+export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: GuestStatus): boolean =>
   connected && ((actualBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);
 
 interface Kept {
   readonly history: History;
-  own: GuestOwn | undefined;
-  sampledAtMs: number | null;
-  sample: StatisticsSample | undefined;
-  balloonedBytes: number | null;
+  readonly tracker: MemoryUseTracker;
 }
 
 export class Live {
@@ -166,7 +163,7 @@ export class Live {
   }
 
   async #lookAt(name: string): Promise<void> {
-    const seen = this.#see(await api.guest(name), this.#kept.get(name)?.sample, Date.now(), true);
+    const seen = this.#see(await api.guest(name), undefined, Date.now());
     const { guests } = this.view.value;
     this.view.update({
       seenAtMs: Date.now(),
@@ -181,41 +178,17 @@ export class Live {
     });
   }
 
-  #see(status: Guest, sample: StatisticsSample | undefined, nowMs: number, same = false): GuestView {
+  /** Without a sample, the one before is still the newest. */
+  #see(status: GuestStatus, sample: StatisticsSample | undefined, nowMs: number): GuestView {
     let kept = this.#kept.get(status.name);
     if (kept === undefined) {
-      kept = {
-        history: new History(),
-        own: undefined,
-        sampledAtMs: null,
-        sample: undefined,
-        balloonedBytes: null,
-      };
+      kept = { history: new History(), tracker: new MemoryUseTracker() };
       this.#kept.set(status.name, kept);
     }
-    if (!status.connected) kept.own = undefined;
-    if (!same && sample !== undefined) this.#takeSample(kept, status, sample, nowMs);
-    kept.balloonedBytes = status.balloonedBytes;
-    kept.history.add(nowMs, status, sample);
-    return {
-      status,
-      sample: kept.sample,
-      sampledAtMs: kept.sampledAtMs,
-      use: memoryUse(status, kept.own, status.connected ? kept.sample : undefined),
-      history: kept.history,
-    };
-  }
-
-  #takeSample(kept: Kept, status: Guest, sample: StatisticsSample, nowMs: number): void {
-    kept.sample = sample;
-    const takenMs = sample.ageMs === null ? null : nowMs - sample.ageMs;
-    const isNew = takenMs !== null && (kept.sampledAtMs === null || takenMs - kept.sampledAtMs > 100);
-    if (!isNew) return;
-    kept.sampledAtMs = takenMs;
-    // While the balloon moves, its size and the statistics are of different moments and do not add up.
-    const still = kept.balloonedBytes === null || kept.balloonedBytes === status.balloonedBytes;
-    if (status.memoryBytes === null || !(still || kept.own === undefined)) return;
-    kept.own = guestOwn(status.memoryBytes, status.balloonedBytes ?? status.actualBytes ?? 0, sample);
+    const { history, tracker } = kept;
+    const use = tracker.see(status, sample, nowMs);
+    history.add(nowMs, status, tracker.sample);
+    return { status, sample: tracker.sample, sampledAtMs: tracker.sampledAtMs, use, history };
   }
 
   #fail(error: unknown): void {

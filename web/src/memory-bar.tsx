@@ -1,6 +1,6 @@
 /** How a guest's memory divides, as a bar; below it, thinner, what of it the host holds. */
+import type { MemoryUse } from '../../src/daemon/memory-use.ts';
 import { size } from './format.ts';
-import type { MemoryUse } from './memory-use.ts';
 
 interface Segment {
   readonly kind: string;

@@ -2,27 +2,20 @@
  * Sets the balloon's target. The slider only says what one would have; nothing happens until it is set. What the guest
  * says it can spare is marked, and to take more than that is asked twice.
  */
+
 import { useEffect, useState } from 'preact/hooks';
+import { balloonLimit } from '../../src/daemon/memory-use.ts';
 import { api } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
 import { duration, parseSize, size } from './format.ts';
 import { type GuestView, isMoving, live } from './live.ts';
 
 const PAGE = 4096;
-/** A guest needs some room above what it uses right now: its kernel keeps watermarks free. */
-const RESERVE_SHARE = 0.02;
 
 /** Some five hundred steps over all of memory, whole MiB where that is not coarser. */
 function stepOf(memory: number): number {
   const step = 2 ** Math.ceil(Math.log2(memory / 512));
   return Math.max(PAGE, step);
-}
-
-/** What the balloon may hold without hurting, by the guest's own word; null if it did not say. */
-export function floorOf({ use }: GuestView): number | null {
-  if (use === undefined || use.spare === null) return null;
-  const spare = use.spare - RESERVE_SHARE * use.memory;
-  return Math.max(0, Math.floor(spare / PAGE) * PAGE);
 }
 
 export function TargetCard({ guest }: { guest: GuestView }) {
@@ -34,7 +27,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   const [refused, setRefused] = useState('');
   const [question, setQuestion] = useState<Question | undefined>();
   const wanted = draft ?? target;
-  const limit = floorOf(guest);
+  const limit = balloonLimit(guest.use);
   // Somebody else may have set it meanwhile.
   useEffect(() => {
     if (draft === target) setDraft(undefined);
