@@ -8,7 +8,7 @@ import { SOCKET_PATH_BYTES_MAX } from '../server/address.ts';
 import { UsageError } from './usage.ts';
 
 /** Fits a URL's path, a metric's label and a column of a table. */
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+export const GUEST_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /** 0 to 2 are the standard streams. */
 const FD_MIN = 3;
@@ -76,9 +76,9 @@ function checkPath(path: string): string {
   return path;
 }
 
-function checkNames(names: readonly string[]): void {
+export function checkNames(names: readonly string[]): void {
   for (const [at, name] of names.entries()) {
-    if (!NAME.test(name)) {
+    if (!GUEST_NAME.test(name)) {
       throw new UsageError(
         `${JSON.stringify(name)} cannot be a guest's name (letters, digits, dots, dashes, 64 at most); give one with --name`,
       );

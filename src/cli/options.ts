@@ -20,12 +20,8 @@ export interface LogChoice {
 }
 
 export interface ApiChoice {
-  readonly api?: string;
-  readonly tokenFile?: string;
-}
-
-export interface CommonChoice extends ApiChoice {
-  readonly json?: boolean;
+  readonly api?: string | undefined;
+  readonly tokenFile?: string | undefined;
 }
 
 export function withVerbose(command: Command): Command {

@@ -7,6 +7,7 @@ import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { guestCommand } from './commands/guest.ts';
 import { hintCommand } from './commands/hint.ts';
+import { migrateCommand } from './commands/migrate.ts';
 import { runCommand } from './commands/run.ts';
 import { setCommand } from './commands/set.ts';
 import { statsCommand } from './commands/stats.ts';
@@ -75,6 +76,7 @@ function program(context: CliContext): Command {
     statsCommand,
     hintCommand,
     watchCommand,
+    migrateCommand,
     dashboardCommand,
     runCommand,
     guestCommand,

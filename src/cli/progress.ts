@@ -2,6 +2,8 @@
 import type { SingleBar } from 'cli-progress';
 import type { GuestStatus } from '../daemon/control.ts';
 import { type CliContext, type Output, printLine } from './context.ts';
+import { formatDuration } from './duration.ts';
+import type { MigrationState } from './migration-report.ts';
 import { formatSize } from './size.ts';
 
 export interface TargetBar {
@@ -49,6 +51,36 @@ export async function targetBar(
       } else {
         bar.update(Math.abs(held - from), fields);
       }
+    },
+    stop: () => bar.stop(),
+  };
+}
+
+export interface MigrationBar {
+  readonly update: (state: MigrationState) => void;
+  readonly stop: () => void;
+}
+
+/** Follows a migration: what is left of the guest's memory, and what is left to wait for. */
+export async function migrationBar({ stderr }: CliContext, name: string): Promise<MigrationBar> {
+  if (!stderr.isTTY) return { update: () => {}, stop: () => {} };
+  const bar = await openBar(stderr, `${name} {bar} {what}`);
+  let started = false;
+  return {
+    update: state => {
+      const { totalBytes, remainingBytes, round, bytesPerSecond, expectedDowntimeMs } = state;
+      const what = [
+        round === null ? state.status : `round ${round}`,
+        remainingBytes === null ? '' : `${formatSize(remainingBytes)} to go`,
+        bytesPerSecond === null ? '' : `${formatSize(bytesPerSecond)}/s`,
+        expectedDowntimeMs === null ? '' : `downtime ${formatDuration(expectedDowntimeMs)}`,
+      ];
+      const fields = { what: what.filter(Boolean).join(', ') };
+      const total = totalBytes ?? 1;
+      const done = total - (remainingBytes ?? total);
+      if (started) bar.update(done, fields);
+      else bar.start(total, done, fields);
+      started = true;
     },
     stop: () => bar.stop(),
   };

@@ -1,5 +1,5 @@
 /** Waiting for a guest to follow its target. */
-import type { Control, GuestStatus } from '../daemon/control.ts';
+import type { GuestControl, GuestStatus } from '../daemon/control.ts';
 import { AerostatError } from '../sys/error.ts';
 import { sleep } from './context.ts';
 import { formatDuration } from './duration.ts';
@@ -40,7 +40,7 @@ export function isReached(guest: GuestStatus, targetBytes: number): boolean {
 }
 
 /** Until the target is reached, somebody else sets another, or the time is up. */
-export async function waitForTarget(control: Control, name: string, wait: Wait): Promise<Waited> {
+export async function waitForTarget(control: GuestControl, name: string, wait: Wait): Promise<Waited> {
   const start = performance.now();
   for (;;) {
     const guest = await control.guest(name);

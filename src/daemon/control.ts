@@ -104,6 +104,29 @@ export interface GuestStatus {
   readonly lastError: string | null;
 }
 
+/** The status of a guest of which only `known` is known. */
+export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus => ({
+  name,
+  socketPath: null,
+  connected: false,
+  profile: null,
+  features: null,
+  discard: null,
+  memoryBytes: null,
+  targetBytes: null,
+  actualBytes: null,
+  balloonedBytes: null,
+  pendingBytes: null,
+  discardedBytes: null,
+  reportedBytes: null,
+  residentBytes: null,
+  counters: null,
+  progress: null,
+  hint: null,
+  lastError: null,
+  ...known,
+});
+
 /** What is known of every guest on our own device, connected or not. */
 type KnownOfOurs =
   | 'profile'

@@ -3,9 +3,17 @@
  * device does: what it does not tell is null, never guessed, and what it cannot do is refused with words.
  */
 import { noStatistics, type StatisticName, type Statistics } from '../balloon/statistics.ts';
-import { QmpConnectionError } from '../peers/qemu/errors.ts';
+import type { QmpConnectionError } from '../peers/qemu/errors.ts';
+import {
+  migrateAway,
+  type QemuMigrationOptions,
+  type QemuMigrationProgress,
+  type QemuMigrationSummary,
+  queryMigrationProgress,
+} from '../peers/qemu/migration.ts';
 import { QmpMonitor, type QmpMonitorOptions } from '../peers/qemu/monitor.ts';
 import {
+  cancelMigration,
   findBalloon,
   guestStatsInterval,
   onQemuEvent,
@@ -25,6 +33,7 @@ import {
   GuestStateError,
   type GuestStatus,
   type StatisticsSample,
+  statusOf,
   UnknownGuestError,
 } from './control.ts';
 import { TargetClock } from './target-clock.ts';
@@ -103,16 +112,6 @@ class QemuHostedGuest {
     this.monitor.onConnection(lost => this.#connectionChanged(lost));
     onQemuEvent(this.monitor, 'BALLOON_CHANGE', ({ actual }) => this.#balloonChanged(actual));
     onQemuEvent(this.monitor, 'RESET', () => this.#tell('reset', {}));
-  }
-
-  /** Of a guest that cannot be reached, too. */
-  async statusOrAbsence(): Promise<GuestStatus> {
-    try {
-      return await this.status();
-    } catch (error) {
-      if (!(error instanceof QmpConnectionError)) throw error;
-      return this.#describe({ lastError: error.message });
-    }
   }
 
   async status(): Promise<GuestStatus> {
@@ -252,27 +251,7 @@ class QemuHostedGuest {
   }
 
   #describe(known: Partial<GuestStatus>): GuestStatus {
-    return {
-      name: this.name,
-      socketPath: this.monitor.path,
-      connected: false,
-      profile: null,
-      features: null,
-      discard: null,
-      memoryBytes: null,
-      targetBytes: null,
-      actualBytes: null,
-      balloonedBytes: null,
-      pendingBytes: null,
-      discardedBytes: null,
-      reportedBytes: null,
-      residentBytes: null,
-      counters: null,
-      progress: null,
-      hint: null,
-      lastError: null,
-      ...known,
-    };
+    return statusOf(this.name, { socketPath: this.monitor.path, ...known });
   }
 }
 
@@ -291,9 +270,9 @@ export class QemuControl implements GuestControl {
     this.#guests = new Map(guests.map(options => [options.name, new QemuHostedGuest(options, emit)]));
   }
 
-  /** Guests that cannot be reached are listed, as not connected. */
+  /** @throws QmpConnectionError when one of them cannot be reached; a {@link CombinedControl} lists it instead */
   guests(): Promise<readonly GuestStatus[]> {
-    return Promise.all([...this.#guests.values()].map(guest => guest.statusOrAbsence()));
+    return Promise.all([...this.#guests.values()].map(guest => guest.status()));
   }
 
   /** @throws QmpConnectionError when it cannot be reached */
@@ -344,6 +323,24 @@ export class QemuControl implements GuestControl {
     throw new GuestStateError(
       `QEMU asks ${this.#find(name).name} for free page hints itself, and only while it migrates the guest`,
     );
+  }
+
+  /**
+   * Moves a guest to another QEMU, which waits for it; settles when it is gone from here.
+   * @throws QemuMigrationError when it stays; QmpConnectionError when nobody knows, for its QEMU is gone
+   */
+  async migrate(name: string, options: QemuMigrationOptions): Promise<QemuMigrationSummary> {
+    return migrateAway(this.#find(name).monitor, options);
+  }
+
+  /** How far the newest migration of a guest is; null when there was none. */
+  async migration(name: string): Promise<QemuMigrationProgress | null> {
+    return queryMigrationProgress(this.#find(name).monitor);
+  }
+
+  /** Gives up the migration that is under way, if one is; the guest goes on. */
+  async cancelMigration(name: string): Promise<void> {
+    await cancelMigration(this.#find(name).monitor);
   }
 
   subscribe(listener: (event: GuestEvent) => void): () => void {

@@ -207,7 +207,7 @@ describe('aerostat set', () => {
     ['set vm1 --memory 8G', /vm1 has 4G in all/],
     ['set vm1 --balloon 1G --timeout 5', /is not a duration/],
     ['set vm1 --discard later', /Allowed choices are auto/],
-    ['set', /missing required argument 'guest'/],
+    ['set --balloon 1G', /which guest\? Name it: one of vm1, build-runner/],
   ])('%s is refused before anything is changed', async (words, why) => {
     const { code, err } = await aerostat(words);
     expect(code).toBe(EXIT.usage);

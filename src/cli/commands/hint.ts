@@ -2,7 +2,7 @@
 import { Argument, Command } from 'commander';
 import { type HintAction, hintOf } from '../../daemon/control.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
-import { type CommonChoice, connect, withJson } from '../options.ts';
+import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';
 
 const EXAMPLES = `
@@ -21,16 +21,18 @@ export function hintCommand(context: CliContext): Command {
       new Argument('[action]', 'what to do').choices(['start', 'stop', 'done', 'status']).default('status'),
     )
     .addHelpText('after', EXAMPLES)
-    .action(async (name: string, action: HintAction | 'status', choice: CommonChoice) => {
-      const control = connect(context, choice);
-      const hint = action === 'status' ? hintOf(await control.guest(name)) : await control.hint(name, action);
-      if (choice.json) return void printJson(context.stdout, hint);
-      const session = hint.commandId === null ? '' : ` (session 0x${hint.commandId.toString(16)})`;
-      const ranges = hint.ranges.toLocaleString('en');
-      printLine(
-        context.stdout,
-        `${name}: ${hint.state}${session}, ${formatSize(hint.hintedBytes)} in ${ranges} ranges`,
-      );
-    });
-  return withJson(command);
+    .action((name: string, action: HintAction | 'status', choice: GuestsChoice) =>
+      withGuests(context, choice, async control => {
+        const hint =
+          action === 'status' ? hintOf(await control.guest(name)) : await control.hint(name, action);
+        if (choice.json) return void printJson(context.stdout, hint);
+        const session = hint.commandId === null ? '' : ` (session 0x${hint.commandId.toString(16)})`;
+        const ranges = hint.ranges.toLocaleString('en');
+        printLine(
+          context.stdout,
+          `${name}: ${hint.state}${session}, ${formatSize(hint.hintedBytes)} in ${ranges} ranges`,
+        );
+      }),
+    );
+  return withGuestOptions(command);
 }

@@ -1,16 +1,17 @@
 /** `aerostat set`: how much memory a guest has, and how what it gives away is taken. */
 import { Command, Option } from 'commander';
 import {
-  type Control,
   DISCARD_MODES,
   type DiscardMode,
+  type GuestControl,
   GuestStateError,
   type GuestStatus,
 } from '../../daemon/control.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
-import { type CommonChoice, connect, durationOption, sizeOption, withJson } from '../options.ts';
+import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
+import { durationOption, sizeOption } from '../options.ts';
 import { targetBar } from '../progress.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
@@ -25,7 +26,7 @@ Examples:
 
 With --wait it ends with code 4 if the target was not reached in time; the guest goes on towards it.`;
 
-interface SetChoice extends CommonChoice {
+interface SetChoice extends GuestsChoice {
   readonly balloon?: number;
   readonly memory?: number;
   readonly discard?: DiscardMode;
@@ -37,7 +38,7 @@ interface SetChoice extends CommonChoice {
 export function setCommand(context: CliContext): Command {
   const command = new Command('set')
     .description('set how much memory a guest gives away')
-    .argument('<guest>')
+    .argument('[guest]', 'may be left out where there is only one')
     .addOption(sizeOption('--balloon <size>', 'what the balloon should hold').conflicts('memory'))
     .addOption(sizeOption('--memory <size>', 'what the guest should keep'))
     .addOption(new Option('--discard <mode>', 'when its pages go back to the host').choices(DISCARD_MODES))
@@ -45,36 +46,48 @@ export function setCommand(context: CliContext): Command {
     .option('--wait', 'return when the target is reached and nothing is pending')
     .addOption(durationOption('--timeout <duration>', 'longest wait').default(60_000, '1m'))
     .addHelpText('after', EXAMPLES)
-    .action(async (name: string, choice: SetChoice) => {
-      const control = connect(context, choice);
-      const changesTarget = choice.balloon !== undefined || choice.memory !== undefined;
-      if (!changesTarget && choice.discard === undefined && choice.pollInterval === undefined) {
-        throw new UsageError(
-          'nothing to set; give --balloon SIZE or --memory SIZE (see aerostat set --help)',
-        );
-      }
-      if (choice.wait && !changesTarget) {
-        throw new UsageError('--wait waits for a target; give --balloon SIZE or --memory SIZE too');
-      }
-      const targetBytes = await targetOf(control, name, choice);
-      let guest = await apply(control, name, choice, targetBytes);
-      let waited: Waited | undefined;
-      if (choice.wait && targetBytes !== undefined) {
-        waited = await waitWithBar(context, control, name, targetBytes, choice.timeout);
-        guest = waited.guest;
-      }
-      if (choice.json) {
-        const { reached = null, elapsedMs = null } = waited ?? {};
-        printJson(context.stdout, { guest, reached, elapsedMs });
-      } else if (waited === undefined || waited.reached) {
-        printLine(context.stdout, summary(guest, targetBytes, waited));
-      }
-      if (waited !== undefined && !waited.reached) throw notReached(waited, targetBytes ?? 0);
+    .action(async (name: string | undefined, choice: SetChoice) => {
+      checkChoice(choice);
+      await withGuests(context, choice, async control =>
+        setGuest(context, control, await guestName(control, name), choice),
+      );
     });
-  return withJson(command);
+  return withGuestOptions(command);
 }
 
-async function targetOf(control: Control, name: string, choice: SetChoice): Promise<number | undefined> {
+function checkChoice({ balloon, memory, discard, pollInterval, wait }: SetChoice): void {
+  const changesTarget = balloon !== undefined || memory !== undefined;
+  if (!changesTarget && discard === undefined && pollInterval === undefined) {
+    throw new UsageError('nothing to set; give --balloon SIZE or --memory SIZE (see aerostat set --help)');
+  }
+  if (wait && !changesTarget) {
+    throw new UsageError('--wait waits for a target; give --balloon SIZE or --memory SIZE too');
+  }
+}
+
+async function setGuest(
+  context: CliContext,
+  control: GuestControl,
+  name: string,
+  choice: SetChoice,
+): Promise<void> {
+  const targetBytes = await targetOf(control, name, choice);
+  let guest = await apply(control, name, choice, targetBytes);
+  let waited: Waited | undefined;
+  if (choice.wait && targetBytes !== undefined) {
+    waited = await waitWithBar(context, control, name, targetBytes, choice.timeout);
+    guest = waited.guest;
+  }
+  if (choice.json) {
+    const { reached = null, elapsedMs = null } = waited ?? {};
+    printJson(context.stdout, { guest, reached, elapsedMs });
+  } else if (waited === undefined || waited.reached) {
+    printLine(context.stdout, summary(guest, targetBytes, waited));
+  }
+  if (waited !== undefined && !waited.reached) throw notReached(waited, targetBytes ?? 0);
+}
+
+async function targetOf(control: GuestControl, name: string, choice: SetChoice): Promise<number | undefined> {
   if (choice.memory === undefined) return choice.balloon;
   const { memoryBytes } = await control.guest(name);
   if (memoryBytes === null) {
@@ -93,7 +106,7 @@ async function targetOf(control: Control, name: string, choice: SetChoice): Prom
 
 /** The target last, so that the change that it starts goes by the new way of discarding. */
 async function apply(
-  control: Control,
+  control: GuestControl,
   name: string,
   { discard, pollInterval }: SetChoice,
   targetBytes: number | undefined,
@@ -105,7 +118,7 @@ async function apply(
 
 async function waitWithBar(
   context: CliContext,
-  control: Control,
+  control: GuestControl,
   name: string,
   targetBytes: number,
   timeoutMs: number,

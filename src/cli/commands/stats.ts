@@ -3,7 +3,8 @@ import { Command } from 'commander';
 import type { GuestStatistics, StatisticsSample } from '../../daemon/control.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
-import { type CommonChoice, connect, durationOption, withJson } from '../options.ts';
+import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
+import { durationOption } from '../options.ts';
 import { formatSize } from '../size.ts';
 import { renderFields } from '../table.ts';
 
@@ -12,7 +13,7 @@ Examples:
   aerostat stats vm1             the newest sample that the daemon has
   aerostat stats vm1 --fresh     ask the guest now`;
 
-interface StatsChoice extends CommonChoice {
+interface StatsChoice extends GuestsChoice {
   readonly fresh?: boolean;
   readonly timeout: number;
 }
@@ -20,17 +21,20 @@ interface StatsChoice extends CommonChoice {
 export function statsCommand(context: CliContext): Command {
   const command = new Command('stats')
     .description("show the guest's own statistics of its memory")
-    .argument('<guest>')
+    .argument('[guest]', 'may be left out where there is only one')
     .option('--fresh', 'ask the guest for a new sample')
     .addOption(durationOption('--timeout <duration>', 'longest wait for a fresh one').default(2000, '2s'))
     .addHelpText('after', EXAMPLES)
-    .action(async (name: string, choice: StatsChoice) => {
-      const options = choice.fresh ? { freshMs: 0, timeoutMs: choice.timeout } : undefined;
-      const sample = await connect(context, choice).statistics(name, options);
-      if (choice.json) printJson(context.stdout, sample);
-      else printLine(context.stdout, describeSample(name, sample));
-    });
-  return withJson(command);
+    .action((named: string | undefined, choice: StatsChoice) =>
+      withGuests(context, choice, async control => {
+        const name = await guestName(control, named);
+        const options = choice.fresh ? { freshMs: 0, timeoutMs: choice.timeout } : undefined;
+        const sample = await control.statistics(name, options);
+        if (choice.json) printJson(context.stdout, sample);
+        else printLine(context.stdout, describeSample(name, sample));
+      }),
+    );
+  return withGuestOptions(command);
 }
 
 const LABELS: Readonly<Record<keyof GuestStatistics, string>> = {

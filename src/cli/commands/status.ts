@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import type { GuestStatus } from '../../daemon/control.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
-import { type CommonChoice, connect, withJson } from '../options.ts';
+import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';
 import { type Style, styleOf } from '../style.ts';
 import { type Column, renderFields, renderTable } from '../table.ts';
@@ -11,24 +11,27 @@ const EXAMPLES = `
 Examples:
   aerostat status              all guests
   aerostat status vm1          one guest in full
-  aerostat status --json       {"guests": [...]}, sizes in bytes`;
+  aerostat status --json       {"guests": [...]}, sizes in bytes
+  aerostat status --qmp /run/qemu/web.qmp
+                               a guest of QEMU's; - is what QEMU does not tell`;
 
 export function statusCommand(context: CliContext): Command {
   const command = new Command('status')
     .description('show guests, their memory and their balloons')
     .argument('[guest]', 'only this guest')
     .addHelpText('after', EXAMPLES)
-    .action(async (name: string | undefined, choice: CommonChoice) => {
-      const control = connect(context, choice);
-      const guests = name === undefined ? await control.guests() : [await control.guest(name)];
-      const { stdout } = context;
-      if (choice.json) return void printJson(stdout, { guests });
-      const style = styleOf(stdout, context.env);
-      if (name !== undefined) return void printLine(stdout, describeGuest(guests[0], style));
-      if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
-      printLine(stdout, renderTable([...guestColumns(style), errorColumn], guests).join('\n'));
-    });
-  return withJson(command);
+    .action((name: string | undefined, choice: GuestsChoice) =>
+      withGuests(context, choice, async control => {
+        const guests = await lookAt(control, name);
+        const { stdout } = context;
+        if (choice.json) return void printJson(stdout, { guests });
+        const style = styleOf(stdout, context.env);
+        if (name !== undefined) return void printLine(stdout, describeGuest(guests[0], style));
+        if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
+        printLine(stdout, renderTable([...guestColumns(style), errorColumn], guests).join('\n'));
+      }),
+    );
+  return withGuestOptions(command);
 }
 
 const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));

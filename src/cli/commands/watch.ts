@@ -4,7 +4,8 @@ import type { GuestStatus } from '../../daemon/control.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { renderChart, type Series } from '../chart.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
-import { type CommonChoice, connect, durationOption, withJson } from '../options.ts';
+import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
+import { durationOption } from '../options.ts';
 import { Screen } from '../screen.ts';
 import { type Style, styleOf } from '../style.ts';
 import { type Column, renderBar, renderTable } from '../table.ts';
@@ -26,7 +27,7 @@ const HISTORY_MAX = 512;
 const BAR_WIDTH = 24;
 const CHART_ROWS = 10;
 
-interface WatchChoice extends CommonChoice {
+interface WatchChoice extends GuestsChoice {
   readonly interval: number;
 }
 
@@ -42,23 +43,27 @@ export function watchCommand(context: CliContext): Command {
       if (choice.interval < INTERVAL_MS_MIN) {
         throw new UsageError(`the shortest interval is ${INTERVAL_MS_MIN}ms`);
       }
-      const control = connect(context, choice);
-      const look = async () => (name === undefined ? control.guests() : [await control.guest(name)]);
-      const { stdout, env, interrupt } = context;
-      if (stdout.isTTY && !choice.json) {
-        await watchScreen(context, look, name, choice.interval);
-        return;
-      }
-      const columns = [...guestColumns(styleOf(stdout, env)), errorColumn];
-      const show: Show = choice.json
-        ? guests => printJson(stdout, { timeMs: Date.now(), guests })
-        : guests => printLine(stdout, `${renderTable(columns, guests).join('\n')}\n`);
-      for (;;) {
-        show(await look());
-        await sleep(choice.interval, interrupt);
-      }
+      await withGuests(context, choice, control => watch(context, () => lookAt(control, name), name, choice));
     });
-  return withJson(command);
+  return withGuestOptions(command);
+}
+
+async function watch(
+  context: CliContext,
+  look: () => Promise<readonly GuestStatus[]>,
+  name: string | undefined,
+  { json, interval }: WatchChoice,
+): Promise<void> {
+  const { stdout, env, interrupt } = context;
+  if (stdout.isTTY && !json) return watchScreen(context, look, name, interval);
+  const columns = [...guestColumns(styleOf(stdout, env)), errorColumn];
+  const show: Show = json
+    ? guests => printJson(stdout, { timeMs: Date.now(), guests })
+    : guests => printLine(stdout, `${renderTable(columns, guests).join('\n')}\n`);
+  for (;;) {
+    show(await look());
+    await sleep(interval, interrupt);
+  }
 }
 
 /** A daemon that goes away while somebody looks is said to be gone, and shown again when it is back. */

@@ -45,6 +45,8 @@ export interface QemuMigrationProgress {
   /** Passes over the guest's memory so far. */
   readonly rounds: number | null;
   readonly bytesPerSecond: number | null;
+  /** How long the guest would stand still if the rest were sent now. */
+  readonly expectedDowntimeMs: number | null;
 }
 
 export interface QemuMigrationSummary {
@@ -105,6 +107,12 @@ export async function migrateAway(
   }
 }
 
+/** How far the newest migration of this QEMU's guest is; null when there was none. */
+export async function queryMigrationProgress(qmp: QmpExecutor): Promise<QemuMigrationProgress | null> {
+  const info = await queryMigration(qmp);
+  return info.status === undefined || info.status === 'none' ? null : progressOf(info);
+}
+
 /** Null for what QEMU says 0 of because it has not measured yet. */
 const measured = (value: number | undefined): number | null =>
   value === undefined || value === 0 ? null : value;
@@ -120,6 +128,7 @@ function progressOf(info: MigrationInfo): QemuMigrationProgress {
     remainingBytes: ram?.remaining ?? null,
     rounds: ram?.['dirty-sync-count'] ?? null,
     bytesPerSecond: megabits === null ? null : megabits * 125_000,
+    expectedDowntimeMs: info['expected-downtime'] ?? null,
   };
 }
 

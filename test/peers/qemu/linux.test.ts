@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { EXIT } from '../../../src/cli/usage.ts';
 import { type GuestEvent, GuestStateError } from '../../../src/daemon/control.ts';
 import { QemuControl } from '../../../src/daemon/qemu-control.ts';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
@@ -11,6 +12,7 @@ import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
 import { GuestBootError, GuestEndedError } from '../../../src/peers/uml/errors.ts';
 import { checksummedFiles, verifyFiles } from '../../../src/peers/uml/workloads.ts';
 import { openDescriptorCount } from '../../../src/sys/fd.ts';
+import { run } from '../../cli/terminal.ts';
 import { describePeer } from '../../support/peers.ts';
 import { cleanUp, until } from './peer.ts';
 
@@ -117,6 +119,24 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
       const attempt = control.statistics('vm', { freshMs: 0, timeoutMs: 100 });
       await expect(attempt).rejects.toBeInstanceOf(GuestStateError);
       await commands.cont(guest.qmp);
+    });
+
+    it('is looked after with the same commands as a guest of ours', async () => {
+      const aerostat = async (words: string) => {
+        const { code, out, err } = await run([...words.split(' '), '--json', '--qmp', guest.qemu.qmpPath]);
+        expect([code, err]).toEqual([EXIT.ok, '']);
+        return JSON.parse(out);
+      };
+      // A monitor takes one client at a time.
+      control.close();
+      const { guests } = await aerostat('status');
+      expect(guests[0]).toMatchObject({ connected: true, memoryBytes: guest.memoryBytes, actualBytes: 0 });
+      const { guest: smaller, reached } = await aerostat('set --balloon 64M --wait');
+      expect(reached).toBe(true);
+      expect(smaller).toMatchObject({ targetBytes: 64 * MIB, actualBytes: 64 * MIB, residentBytes: null });
+      const { statistics } = await aerostat('stats --fresh --timeout 10s');
+      expect(statistics.totalBytes).toBe((await guest.meminfo()).MemTotal);
+      await aerostat('set --balloon 0 --wait');
     });
   });
 

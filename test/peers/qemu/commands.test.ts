@@ -1,0 +1,52 @@
+/** The commands on a real QEMU, and what they say when it is killed under them. */
+import { describe, expect, it } from 'vitest';
+import { EXIT } from '../../../src/cli/usage.ts';
+import { QtestMachine } from '../../../src/peers/qemu/qtest-machine.ts';
+import { run, start } from '../../cli/terminal.ts';
+import { DaemonProcess } from '../../support/daemon.ts';
+import { cleanUp, describeWithQemu } from './peer.ts';
+
+const MIB = 2 ** 20;
+
+describeWithQemu('a real QEMU under the commands', () => {
+  const finally_ = cleanUp();
+
+  /** Memory that no migration at 1 MiB a second gets through while a test looks. */
+  async function machine(): Promise<QtestMachine> {
+    const started = await QtestMachine.start({ memoryBytes: 64 * MIB, running: true });
+    finally_(() => started.close());
+    for (let at = 0; at < 32 * MIB; at += 8) started.memory.setU32(at + 16 * MIB, Math.random() * 2 ** 32);
+    return started;
+  }
+
+  it('has the fields that a guest on our own device has', async () => {
+    const { qemu } = await machine();
+    const daemon = await DaemonProcess.start(['vm']);
+    finally_(() => daemon.stop());
+    const ofQemu = await run(['status', '--json', '--qmp', `vm=${qemu.qmpPath}`]);
+    const ofOurs = await run(['status', '--json', '--api', `${daemon.directory}/api.sock`]);
+    const [theirs] = JSON.parse(ofQemu.out).guests;
+    const [ours] = JSON.parse(ofOurs.out).guests;
+    expect(Object.keys(theirs)).toEqual(Object.keys(ours));
+    expect(theirs).toMatchObject({ name: 'vm', connected: true, memoryBytes: 64 * MIB });
+  });
+
+  describe('and killed', () => {
+    it.each([
+      ['watch --json --interval 50ms', /"guests"/],
+      ['watch --interval 50ms', /GUEST/],
+      // Nobody drives the balloon, so the target is never reached.
+      ['set --balloon 8M --wait --json', undefined],
+      ['stats --fresh --timeout 60s', undefined],
+      ['migrate exec:cat>/dev/null --bandwidth 1M', undefined],
+    ])('in the middle of %s', async (words, sign) => {
+      const { qemu } = await machine();
+      const session = start([...words.split(' '), '--qmp', qemu.qmpPath]);
+      if (sign === undefined) await new Promise(resolve => setTimeout(resolve, 200));
+      else await expect.poll(() => session.stdout.text).toMatch(sign);
+      await qemu.kill();
+      expect(await session.ended).toBe(EXIT.unreachable);
+      expect(session.stderr.text).toMatch(/QEMU/);
+    });
+  });
+});
