@@ -12,6 +12,7 @@ import { runCommand } from './commands/run.ts';
 import { setCommand } from './commands/set.ts';
 import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
+import { topCommand } from './commands/top.ts';
 import { watchCommand } from './commands/watch.ts';
 import { type CliContext, printLine } from './context.ts';
 import { styleOf } from './style.ts';
@@ -77,6 +78,7 @@ function program(context: CliContext): Command {
     hintCommand,
     watchCommand,
     migrateCommand,
+    topCommand,
     dashboardCommand,
     runCommand,
     guestCommand,

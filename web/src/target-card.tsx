@@ -67,7 +67,12 @@ export function TargetCard({ guest }: { guest: GuestView }) {
       onGo: () => void set(wanted),
     });
   };
-  const nonsense = text !== undefined && parseSize(text) === undefined;
+  const nonsense =
+    text !== undefined && parseSize(text) === undefined
+      ? 'Write a size like 512M or 1.5G.'
+      : memory !== null && wanted > memory
+        ? `It has ${size(memory)} in all.`
+        : '';
   return (
     <section class="card target" aria-label="Balloon target">
       <h2>Balloon</h2>
@@ -78,7 +83,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
       <form
         onSubmit={event => {
           event.preventDefault();
-          if (!nonsense && wanted !== target) ask();
+          if (nonsense === '' && wanted !== target) ask();
         }}
         onKeyDown={event => {
           if (event.key === 'Escape') reset();
@@ -92,11 +97,11 @@ export function TargetCard({ guest }: { guest: GuestView }) {
             type="text"
             class="size"
             aria-label="Target of the balloon"
-            aria-invalid={nonsense}
+            aria-invalid={nonsense !== ''}
             value={text ?? size(wanted)}
             onInput={event => type(event.currentTarget.value)}
           />
-          <button type="submit" class="primary" disabled={nonsense || wanted === target}>
+          <button type="submit" class="primary" disabled={nonsense !== '' || wanted === target}>
             Set target
           </button>
           <button type="button" onClick={reset} disabled={draft === undefined && text === undefined}>
@@ -113,7 +118,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
             : `It says that it can spare ${size(limit)}.`}
       </p>
       <p class="refused" role="alert">
-        {nonsense ? 'Write a size like 512M or 1.5G.' : refused}
+        {nonsense || refused}
       </p>
       <Confirm question={question} onClose={() => setQuestion(undefined)} />
     </section>

@@ -1,0 +1,108 @@
+/** `aerostat top`: all guests at a glance in a terminal, sorted as one likes, and a key that sets a target. */
+import { Command, Option } from 'commander';
+import type { Control } from '../../daemon/control.ts';
+import { AerostatError } from '../../sys/error.ts';
+import { type CliContext, printLine } from '../context.ts';
+import { readKeys } from '../keys.ts';
+import { type ApiChoice, connect, durationOption, withApi } from '../options.ts';
+import { Screen } from '../screen.ts';
+import { formatSize } from '../size.ts';
+import { styleOf } from '../style.ts';
+import { ORDERS, type Order, TopScreen } from '../top-screen.ts';
+import { UsageError } from '../usage.ts';
+
+const EXAMPLES = `
+Keys:
+  up, down    select a guest
+  t, Enter    set its target: type a size and press Enter
+  n m b r a   sort by name, memory, balloon, resident, available
+  q           end
+
+Without a terminal it prints one table and ends.`;
+
+/** Faster is more than a terminal shows and more than a daemon should be asked. */
+const INTERVAL_MS_MIN = 50;
+
+interface TopChoice extends ApiChoice {
+  readonly interval: number;
+  readonly sort: Order;
+}
+
+export function topCommand(context: CliContext): Command {
+  const command = new Command('top')
+    .description('all guests at a glance; sort them, and set their targets')
+    .addOption(durationOption('--interval <duration>', 'how often to look').default(1000, '1s'))
+    .addOption(new Option('--sort <column>', 'what to sort by').choices(ORDERS).default('name'))
+    .addHelpText('after', EXAMPLES)
+    .action(async (choice: TopChoice) => {
+      if (choice.interval < INTERVAL_MS_MIN) {
+        throw new UsageError(`the shortest interval is ${INTERVAL_MS_MIN}ms`);
+      }
+      await runTop(context, connect(context, choice), choice);
+    });
+  return withApi(command);
+}
+
+async function runTop(context: CliContext, control: Control, choice: TopChoice): Promise<void> {
+  const { stdin, stdout, env, interrupt } = context;
+  const style = styleOf(stdout, env);
+  /** Ends the wait between two looks. */
+  let wake = () => {};
+  const top = new TopScreen((guest, bytes) => {
+    control
+      .setTarget(guest, bytes)
+      .then(
+        () => top.say(`${guest}: balloon ${formatSize(bytes)} asked for`),
+        error => top.say(error instanceof Error ? error.message : String(error)),
+      )
+      .finally(() => wake());
+  });
+  top.order = choice.sort;
+  await look(control, top);
+  if (!stdout.isTTY) {
+    printLine(stdout, top.table(style).join('\n'));
+    return;
+  }
+  const screen = new Screen(stdout);
+  const draw = () => screen.draw(top.frame(style, screen));
+  const release = readKeys(stdin, key => {
+    top.press(key);
+    draw();
+    if (top.ended) wake();
+  });
+  const stop = () => wake();
+  interrupt.addEventListener('abort', stop);
+  try {
+    while (!top.ended) {
+      draw();
+      await new Promise<void>(resolve => {
+        const timer = setTimeout(resolve, choice.interval);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      interrupt.throwIfAborted();
+      if (!top.ended) await lookAgain(control, top);
+    }
+  } finally {
+    interrupt.removeEventListener('abort', stop);
+    release();
+    screen.close();
+  }
+}
+
+async function look(control: Control, top: TopScreen): Promise<void> {
+  const [guests, samples, host] = await Promise.all([control.guests(), control.samples(), control.host()]);
+  top.see({ guests, samples, host, atMs: Date.now() });
+}
+
+/** A daemon that goes away while somebody looks is said to be gone, and shown again when it is back. */
+async function lookAgain(control: Control, top: TopScreen): Promise<void> {
+  try {
+    await look(control, top);
+  } catch (error) {
+    if (!(error instanceof AerostatError)) throw error;
+    top.trouble = error.message;
+  }
+}
