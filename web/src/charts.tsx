@@ -25,6 +25,8 @@ interface Chart {
   readonly unit: (value: number | null | undefined) => string;
   readonly lines: readonly Line[];
   readonly height: number;
+  /** Of what only our own device counts. */
+  readonly counted?: boolean;
   /** The scale reaches at least so far. */
   readonly top: number;
 }
@@ -53,6 +55,7 @@ const CHARTS: readonly Chart[] = [
     title: 'Given back to the host',
     unit: perSecond(size),
     height: 110,
+    counted: true,
     top: MIB,
     lines: [
       { label: 'inflation', colour: 'ballooned', filled: true, values: rate('discarded') },
@@ -64,6 +67,7 @@ const CHARTS: readonly Chart[] = [
     title: 'Rings',
     unit: perSecond(count),
     height: 110,
+    counted: true,
     top: 10,
     lines: [
       { label: 'buffers', colour: 'resident', filled: true, values: rate('buffers') },
@@ -83,7 +87,7 @@ const TIME_STEPS_SECONDS = [1, 5, 10, 15, 30, 60, 120, 300, 600];
 export function Charts({ guest }: { guest: GuestView }) {
   return (
     <section class="card charts" aria-label="Time series">
-      {CHARTS.map(chart => (
+      {CHARTS.filter(chart => !chart.counted || guest.status.counters !== null).map(chart => (
         <ChartFigure key={chart.title} chart={chart} guest={guest} />
       ))}
       <p class="note">Since this page was opened, fifteen minutes at most.</p>

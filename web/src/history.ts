@@ -31,7 +31,7 @@ export class History {
     const { counters } = guest;
     const values: Record<Gauge | Total, number | null | undefined> = {
       resident: guest.residentBytes,
-      ballooned: guest.balloonedBytes,
+      ballooned: guest.balloonedBytes ?? guest.actualBytes,
       target: guest.targetBytes,
       available: guest.connected ? sample?.statistics.availableBytes : null,
       free: guest.connected ? sample?.statistics.freeBytes : null,

@@ -26,6 +26,8 @@ const HIDDEN_TICK_MS = 5000;
 const ALL_EVERY = 5;
 /** The daemon's own figures change slowly. */
 const DAEMON_EVERY = 5;
+/** A guest that refused to be asked is left alone for so long. */
+const REFUSED_MS = 10_000;
 export const EVENTS_KEPT_MAX = 500;
 
 /** `locked`: the daemon wants a token. */
@@ -53,7 +55,8 @@ export interface View {
 
 /** A guest that goes to its target, or whose memory is on its way to the host. */
 export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: GuestStatus): boolean =>
-  connected && ((actualBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);
+  connected &&
+  ((actualBytes !== null && targetBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);
 
 interface Kept {
   readonly history: History;
@@ -77,6 +80,8 @@ export class Live {
   #timer = 0;
   #dueMs = 0;
   #looking = false;
+  /** Before this, the guest that somebody looks at is not asked again. */
+  #freshenAtMs = 0;
   #streaming = false;
 
   start(): void {
@@ -87,6 +92,7 @@ export class Live {
   /** The guest that somebody looks at closely, if any. */
   set focus(name: string | undefined) {
     this.#focus = name;
+    this.#freshenAtMs = 0;
     this.refresh();
   }
 
@@ -173,8 +179,10 @@ export class Live {
 
   /** Asks the guest itself, which may take its time; the next look shows what it said. */
   #freshen(name: string): void {
+    if (performance.now() < this.#freshenAtMs) return;
     api.freshSample(name).catch(() => {
       // It has no statistics, or is busy; the age of the sample says so.
+      this.#freshenAtMs = performance.now() + REFUSED_MS;
     });
   }
 

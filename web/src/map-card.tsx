@@ -3,7 +3,7 @@
  * a sixteenth around the cell, a drag to what was dragged over.
  */
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { api, type MapLayer } from './api.ts';
+import { api, type MapLayer, Refusal } from './api.ts';
 import { address, size } from './format.ts';
 import { type GuestView, isMoving } from './live.ts';
 import {
@@ -21,6 +21,8 @@ import { colour, rgb, theme } from './theme.ts';
 
 const REFRESH_MS = 1000;
 const REFRESH_MOVING_MS = 250;
+/** Who does not tell now will hardly do so in a second. */
+const REFUSED_MS = 5000;
 /** A page a cell. */
 const ZOOM_BYTES_MIN = 16 * 2 ** 20;
 const ZOOM_FACTOR = 16;
@@ -64,6 +66,7 @@ export function MapCard({ guest }: { guest: GuestView }) {
     });
     if (card.current !== null) watch.observe(card.current);
     const look = async () => {
+      let wait = moving ? REFRESH_MOVING_MS : REFRESH_MS;
       try {
         if (seen && !document.hidden) {
           const answer = await api.map(name, range ?? {}, tag, ending.signal);
@@ -76,8 +79,9 @@ export function MapCard({ guest }: { guest: GuestView }) {
       } catch (error) {
         if (ending.signal.aborted) return;
         setRefused((error as Error).message);
+        wait = error instanceof Refusal ? REFUSED_MS : REFRESH_MS;
       }
-      timer = window.setTimeout(look, moving ? REFRESH_MOVING_MS : REFRESH_MS);
+      timer = window.setTimeout(look, wait);
     };
     void look();
     return () => {

@@ -13,7 +13,7 @@ export function segmentsOf(use: MemoryUse): readonly Segment[] {
   const { used, cache, freeHeld, freeAway, ballooned, pending, memory } = use;
   const own: readonly Segment[] =
     used === null
-      ? [{ kind: 'unknown', label: 'not told by the guest', bytes: memory - ballooned }]
+      ? [{ kind: 'unknown', label: 'not told by guest', bytes: memory - ballooned }]
       : [
           { kind: 'used', label: 'used', bytes: used },
           { kind: 'cache', label: 'cache', bytes: cache ?? 0 },
@@ -72,7 +72,7 @@ const LEGEND: readonly (readonly [kind: string, label: string])[] = [
   ['free-away', 'free, not held'],
   ['pending', 'pending'],
   ['ballooned', 'ballooned'],
-  ['unknown', 'not told by the guest'],
+  ['unknown', 'not told by guest'],
   ['resident', 'host resident'],
 ];
 

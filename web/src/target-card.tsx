@@ -77,7 +77,8 @@ export function TargetCard({ guest }: { guest: GuestView }) {
     <section class="card target" aria-label="Balloon target">
       <h2>Balloon</h2>
       <p class="now">
-        <b data-figure="actual">{size(status.actualBytes)}</b> of <b data-figure="target">{size(target)}</b>
+        <b data-figure="actual">{size(status.actualBytes)}</b> of{' '}
+        <b data-figure="target">{size(status.targetBytes)}</b>
         <span class="progress"> {progressWords(guest)}</span>
       </p>
       <form

@@ -9,11 +9,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import type { Control } from '../../daemon/control.ts';
+import { hostedControl } from '../../daemon/hosted-control.ts';
 import { formatAddress, resolveAddress } from '../../server/address.ts';
 import { UnreachableError } from '../../server/client.ts';
-import { type CliContext, interrupted, printLine } from '../context.ts';
+import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
 import { guestOptions } from '../guest-options.ts';
-import { type ApiChoice, connect, withApi } from '../options.ts';
+import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
+import { connect } from '../options.ts';
 import { styleOf } from '../style.ts';
 import { readVersion } from '../version.ts';
 
@@ -21,11 +23,13 @@ const EXAMPLES = `
 Examples:
   aerostat dashboard                   of the daemon that runs; of three guests to play with if none does
   aerostat dashboard --demo            of three guests to play with
+  aerostat dashboard --qmp /run/qemu/web.qmp
+                                       of a guest of QEMU's; what QEMU does not tell is a dash
   aerostat dashboard --api ./api.sock --port 8080 --no-open
 
 It listens on 127.0.0.1 and prints an address that holds its token: whoever has it can steer the guests. Ctrl-C ends it.`;
 
-interface DashboardChoice extends ApiChoice {
+interface DashboardChoice extends GuestsChoice {
   readonly demo?: boolean;
   readonly port: number;
   readonly open: boolean;
@@ -41,7 +45,7 @@ export function dashboardCommand(context: CliContext): Command {
     .option('--no-open', 'only print the address')
     .addHelpText('after', EXAMPLES)
     .action((choice: DashboardChoice) => runDashboard(context, choice));
-  return withApi(command);
+  return withGuestOptions(command);
 }
 
 function portOf(text: string): number {
@@ -50,14 +54,17 @@ function portOf(text: string): number {
 }
 
 async function runDashboard(context: CliContext, choice: DashboardChoice): Promise<void> {
+  if (choice.demo) return demonstrate(context, choice);
+  if (choice.qmp !== undefined || choice.config !== undefined) {
+    return withGuests(context, choice, guests =>
+      show(context, choice, hostedControl(guests, readVersion()), choice.config ?? "QEMU's guests"),
+    );
+  }
   const control = connect(context, choice);
   const named = choice.api !== undefined || context.env.AEROSTAT_API !== undefined;
-  if (!choice.demo && (await isThere(control, named))) {
-    const address = formatAddress(resolveAddress(choice.api, context.env));
-    await show(context, choice, control, `The daemon at ${address}`);
-    return;
-  }
-  await demonstrate(context, choice);
+  if (!(await isThere(control, named))) return demonstrate(context, choice);
+  const address = formatAddress(resolveAddress(choice.api, context.env));
+  await show(context, choice, control, `The daemon at ${address}`);
 }
 
 /** Whether the daemon answers. One that somebody named and that does not is a failure, not a wish for a demonstration. */
@@ -100,7 +107,7 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
 
 async function show(
   context: CliContext,
-  { port, open }: DashboardChoice,
+  { port, open, json }: DashboardChoice,
   control: Control,
   subject: string,
 ): Promise<void> {
@@ -115,7 +122,8 @@ async function show(
     const address = `${formatAddress(server.address)}/#token=${token}`;
     const { stdout, stderr, env } = context;
     printLine(stderr, `${subject}: open this in a browser; Ctrl-C ends it.`);
-    printLine(stdout, address);
+    if (json) printJson(stdout, { url: address });
+    else printLine(stdout, address);
     if (open && openBrowser(env, address)) printLine(stderr, styleOf(stderr, env).dim('Opening it.'));
     await interrupted(context.interrupt);
   } finally {

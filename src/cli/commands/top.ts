@@ -1,15 +1,18 @@
 /** `aerostat top`: all guests at a glance in a terminal, sorted as one likes, and a key that sets a target. */
 import { Command, Option } from 'commander';
 import type { Control } from '../../daemon/control.ts';
+import { hostedControl } from '../../daemon/hosted-control.ts';
 import { AerostatError } from '../../sys/error.ts';
-import { type CliContext, printLine } from '../context.ts';
+import { type CliContext, printJson, printLine } from '../context.ts';
+import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { readKeys } from '../keys.ts';
-import { type ApiChoice, connect, durationOption, withApi } from '../options.ts';
+import { durationOption } from '../options.ts';
 import { Screen } from '../screen.ts';
 import { formatSize } from '../size.ts';
 import { styleOf } from '../style.ts';
-import { ORDERS, type Order, TopScreen } from '../top-screen.ts';
+import { ORDERS, type Order, type Seen, TopScreen } from '../top-screen.ts';
 import { UsageError } from '../usage.ts';
+import { readVersion } from '../version.ts';
 
 const EXAMPLES = `
 Keys:
@@ -18,12 +21,12 @@ Keys:
   n m b r a   sort by name, memory, balloon, resident, available
   q           end
 
-Without a terminal it prints one table and ends.`;
+Without a terminal it prints one table and ends, with --json everything that it knows.`;
 
 /** Faster is more than a terminal shows and more than a daemon should be asked. */
 const INTERVAL_MS_MIN = 50;
 
-interface TopChoice extends ApiChoice {
+interface TopChoice extends GuestsChoice {
   readonly interval: number;
   readonly sort: Order;
 }
@@ -38,9 +41,11 @@ export function topCommand(context: CliContext): Command {
       if (choice.interval < INTERVAL_MS_MIN) {
         throw new UsageError(`the shortest interval is ${INTERVAL_MS_MIN}ms`);
       }
-      await runTop(context, connect(context, choice), choice);
+      await withGuests(context, choice, guests =>
+        runTop(context, hostedControl(guests, readVersion()), choice),
+      );
     });
-  return withApi(command);
+  return withGuestOptions(command);
 }
 
 async function runTop(context: CliContext, control: Control, choice: TopChoice): Promise<void> {
@@ -58,7 +63,8 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
       .finally(() => wake());
   });
   top.order = choice.sort;
-  await look(control, top);
+  const seen = await look(control, top);
+  if (choice.json) return void printJson(stdout, seen);
   if (!stdout.isTTY) {
     printLine(stdout, top.table(style).join('\n'));
     return;
@@ -92,9 +98,11 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
   }
 }
 
-async function look(control: Control, top: TopScreen): Promise<void> {
+async function look(control: Control, top: TopScreen): Promise<Seen> {
   const [guests, samples, host] = await Promise.all([control.guests(), control.samples(), control.host()]);
-  top.see({ guests, samples, host, atMs: Date.now() });
+  const seen = { atMs: Date.now(), host, guests, samples };
+  top.see(seen);
+  return seen;
 }
 
 /** A daemon that goes away while somebody looks is said to be gone, and shown again when it is back. */
