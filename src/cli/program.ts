@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { AerostatError } from '../sys/error.ts';
 import { benchCommand } from './commands/bench.ts';
+import { completionCommand, manualCommand } from './commands/completion.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
@@ -16,21 +17,14 @@ import { topCommand } from './commands/top.ts';
 import { watchCommand } from './commands/watch.ts';
 import { type CliContext, printLine } from './context.ts';
 import { styleOf } from './style.ts';
-import { EXIT, type ExitCode, exitCodeOf, InterruptedError } from './usage.ts';
+import { EXIT, EXIT_MEANINGS, type ExitCode, exitCodeOf, InterruptedError } from './usage.ts';
 import { readVersion } from './version.ts';
 
 const HELP = `
 Sizes are written 512M, 1.5G or 4096 (bytes), durations 500ms, 5s or 1m.
 
 Exit codes:
-    0  done
-    1  failed
-    2  the command line makes no sense
-    3  the daemon, or the guest's QEMU, cannot be reached or went away
-    4  the target was not reached in time
-    5  no guest has this name
-    6  the guest cannot do this now, or did not answer
-  130  interrupted (143 by SIGTERM)`;
+${EXIT_MEANINGS.map(([code, meaning]) => `${code.padStart(5)}  ${meaning}`).join('\n')}`;
 
 /**
  * Runs one command line (without the program's own name) to its end.
@@ -84,8 +78,10 @@ function program(context: CliContext): Command {
     guestCommand,
     benchCommand,
     demoCommand,
+    completionCommand,
   ];
   for (const command of commands) root.addCommand(command(context));
+  root.addCommand(manualCommand(context), { hidden: true });
   tame(root, context);
   return root;
 }

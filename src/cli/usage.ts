@@ -16,6 +16,18 @@ export const EXIT = {
   terminated: 143,
 } as const;
 
+/** As `--help` and the manual page say it. */
+export const EXIT_MEANINGS: readonly (readonly [code: string, meaning: string])[] = [
+  [String(EXIT.ok), 'done'],
+  [String(EXIT.failed), 'failed'],
+  [String(EXIT.usage), 'the command line makes no sense'],
+  [String(EXIT.unreachable), "the daemon, or the guest's QEMU, cannot be reached or went away"],
+  [String(EXIT.notReached), 'the target was not reached in time'],
+  [String(EXIT.unknownGuest), 'no guest has this name'],
+  [String(EXIT.guestState), 'the guest cannot do this now, or did not answer'],
+  [String(EXIT.interrupted), `interrupted (${EXIT.terminated} by SIGTERM)`],
+];
+
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
 /** Words of a command line that make no sense; the message says what would. */

@@ -15,6 +15,8 @@ const DEBIAN_PACKAGE = {
   'qemu-img': 'qemu-utils',
   chromium: 'chromium',
   promtool: 'prometheus',
+  zsh: 'zsh',
+  fish: 'fish',
 } as const;
 
 export type PeerProgram = keyof typeof DEBIAN_PACKAGE;

@@ -1,0 +1,74 @@
+/** What the command line consists of, read off the commands themselves, for whoever describes it elsewhere. */
+import type { Command } from 'commander';
+
+export interface OutlineOption {
+  readonly long: string;
+  readonly short: string | undefined;
+  readonly description: string;
+  /** What its value is called; undefined for one that takes none. */
+  readonly value: string | undefined;
+  readonly choices: readonly string[];
+}
+
+export interface OutlineArgument {
+  readonly name: string;
+  readonly required: boolean;
+  readonly choices: readonly string[];
+}
+
+export interface OutlineCommand {
+  /** From the program on: `aerostat bench linux`. */
+  readonly path: string;
+  readonly name: string;
+  readonly description: string;
+  readonly options: readonly OutlineOption[];
+  readonly args: readonly OutlineArgument[];
+  readonly commands: readonly OutlineCommand[];
+}
+
+export function outlineOf(command: Command, above = ''): OutlineCommand {
+  const path = `${above} ${command.name()}`.trim();
+  const help = command.createHelp();
+  return {
+    path,
+    name: command.name(),
+    description: command.description(),
+    // commander knows which are hidden, and adds --help.
+    options: help.visibleOptions(command).flatMap(option => {
+      if (option.long == null) return [];
+      return [
+        {
+          long: option.long,
+          short: option.short ?? undefined,
+          description: help.optionDescription(option),
+          value: /[<[]([\w:[\]-]+?)(?:\.\.\.)?[>\]]$/.exec(option.flags)?.[1],
+          choices: option.argChoices ?? [],
+        },
+      ];
+    }),
+    args: command.registeredArguments.map(argument => ({
+      name: argument.name(),
+      required: argument.required,
+      choices: argument.argChoices ?? [],
+    })),
+    commands: help
+      .visibleCommands(command)
+      // commander's own, where --help does the same.
+      .filter(below => below.name() !== 'help')
+      .map(below => outlineOf(below, path)),
+  };
+}
+
+/** The command and all below it, the outer before the inner. */
+export const everyCommand = (command: OutlineCommand): readonly OutlineCommand[] => [
+  command,
+  ...command.commands.flatMap(everyCommand),
+];
+
+/** What values are that name a file or a socket. */
+const FILES = new Set(['path', 'file', 'socket', 'address']);
+
+export const isFile = (value: string | undefined): boolean => value !== undefined && FILES.has(value);
+
+/** Prints the names of the guests of the daemon that runs, a line each, and nothing when none does. */
+export const GUEST_NAMES = `aerostat status --json 2>/dev/null | grep -o '"name":"[^"]*"' | cut -d '"' -f 4`;
