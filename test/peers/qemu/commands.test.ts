@@ -45,8 +45,9 @@ describeWithQemu('a real QEMU under the commands', () => {
       if (sign === undefined) await new Promise(resolve => setTimeout(resolve, 200));
       else await expect.poll(() => session.stdout.text).toMatch(sign);
       await qemu.kill();
-      expect(await session.ended).toBe(EXIT.unreachable);
-      expect(session.stderr.text).toMatch(/QEMU/);
+      // A guest that answers nothing may be given up in the moment before the kill; both are said in words.
+      expect([EXIT.unreachable, EXIT.guestState]).toContain(await session.ended);
+      expect(session.stderr.text).toMatch(/QEMU|statistics/);
     });
   });
 });
