@@ -121,6 +121,18 @@ export class BalloonPages implements PageOwner {
     }
   }
 
+  /** `batch` will not be inflated: what was allocated for it is the guest's again. */
+  withdraw(batch: Batch): void {
+    batch.forEach((pfn, order) => {
+      if (this.#flags[pfn] === ARRIVING) {
+        this.#arrivals.pushTail(pfn);
+        return;
+      }
+      this.inflating -= 1 << order;
+      this.#kernel.free(pfn, order);
+    });
+  }
+
   /** The inflation of `batch` was acknowledged. */
   inflated(batch: Batch): void {
     batch.forEach((pfn, order) => {
@@ -165,6 +177,19 @@ export class BalloonPages implements PageOwner {
       if (pfn === NIL) return;
       batch.add(pfn, 0);
     }
+  }
+
+  /** `batch` will not be deflated: what was chosen for it stays in the balloon. */
+  keep(batch: Batch): void {
+    batch.forEach((pfn, order) => {
+      if (this.#flags[pfn] === LEAVING) {
+        this.#departures.pushTail(pfn);
+        return;
+      }
+      this.#flags[pfn] = BALLOONED;
+      this.deflating -= 1 << order;
+      this.#rest(pfn, order);
+    });
   }
 
   /** The deflation of `batch` was acknowledged: its pages are the guest's again (D7). */

@@ -181,6 +181,8 @@ export class Balloon {
         part.deviceLost?.();
       }
     });
+    // What was only prepared is in the balloon still, of which the next host knows nothing.
+    this.#deflation.withdraw();
     this.pages.recall();
     return new Map(rings.map(ring => [ring.index, ring.base]));
   }
@@ -242,6 +244,11 @@ export class Balloon {
 
   #aim(target: number): void {
     const { pages } = this;
+    if (target !== pages.target) {
+      // What was prepared for the old target may be wrong for the new one (D4, D5).
+      this.#inflation.withdraw();
+      this.#deflation.withdraw();
+    }
     pages.target = target;
     pages.resizing = target !== pages.actual || !pages.still;
     this.#resume();
@@ -292,17 +299,19 @@ export class Balloon {
     const { world, tuning } = this.#options;
     // There is no host that would have to know.
     if (this.#away) return this.pages.freeRecalled(tuning.oomPages);
+    // What the host has not heard of is there at once.
+    const withdrawn = this.#inflation.withdraw();
     // A guest that tries again before the host has answered would empty the balloon.
-    if (this.#leak.coming > 0) return this.#leak.coming;
-    const pages = this.#leak.demand(tuning.oomPages);
-    if (pages === 0) return 0;
+    const { coming } = this.#leak;
+    const pages = coming > 0 ? 0 : this.#leak.demand(tuning.oomPages);
+    if (withdrawn + pages === 0) return coming;
     world.counters.oomReleases++;
-    world.counters.oomPages += pages;
+    world.counters.oomPages += withdrawn + pages;
     // Filling what is being emptied helps nobody.
     this.#backOff();
     this.#guard(() => this.#deflation.turn());
     this.#progressed();
-    return pages;
+    return withdrawn + coming + pages;
   }
 
   /** Compaction moved a page: tells both sides of it, and asks the guest, which is busy, for nothing. */

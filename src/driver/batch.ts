@@ -12,9 +12,11 @@ export class Batch {
   readonly #blocks: Float64Array;
   #count = 0;
   #pages = 0;
-  /** Buffers that name pages of this batch and did not come back yet. */
+  /** A buffer that names pages of this batch was sent. */
+  told = false;
+  /** Such buffers that did not come back yet. */
   outstanding = 0;
-  /** Such buffers that did. */
+  /** Those that did. */
   returned = 0;
   /** The host that returned some of them is gone: the next one has to hear of all pages once more. */
   repeated = false;
@@ -39,6 +41,7 @@ export class Batch {
   clear(): void {
     this.#count = 0;
     this.#pages = 0;
+    this.told = false;
     this.returned = 0;
     this.repeated = false;
   }

@@ -67,6 +67,10 @@ export class Fill implements PageSource {
     return true;
   }
 
+  withdrawn(batch: Batch): void {
+    this.#options.pages.withdraw(batch);
+  }
+
   settled(batch: Batch): void {
     const { pages, counters } = this.#options;
     counters.inflatedPages += batch.pages;

@@ -41,6 +41,10 @@ export class Leak implements PageSource {
     if (wanted > 0) this.#demanded = Math.max(0, this.#demanded - pages.dismiss(batch, wanted));
   }
 
+  withdrawn(batch: Batch): void {
+    this.#options.pages.keep(batch);
+  }
+
   settled(batch: Batch): void {
     const { pages, scheduler, counters } = this.#options;
     counters.deflatedPages += batch.pages;

@@ -23,6 +23,11 @@ export interface DriverTuning {
   readonly depth: number | null;
   /** Whether pages are sorted before they are listed; null: wherever the format names runs. */
   readonly sort: boolean | null;
+  /**
+   * Whether the next pages are allocated and listed while the host has the last ones, and those that it returned are
+   * freed meanwhile. Linux does neither; it costs a buffer's pages of memory and saves the guest's share of the time.
+   */
+  readonly ahead: boolean;
   /** The largest blocks that inflation asks the guest for; null: the largest there are where the format names runs. */
   readonly orderMax: number | null;
   /** How long the driver waits when the guest has no memory to give; 200 ms in Linux. */
@@ -49,6 +54,7 @@ export const DEFAULT_TUNING: DriverTuning = {
   pfnsPerBuffer: 256,
   depth: null,
   sort: null,
+  ahead: true,
   orderMax: null,
   retryMs: 200,
   oomPages: 256,
@@ -121,5 +127,6 @@ export function channelOptions(
     depth,
     batchBlocks: single ? tuning.pfnsPerBuffer : RUN_BATCH_BLOCKS,
     sort: tuning.sort ?? !single,
+    ahead: tuning.ahead,
   };
 }

@@ -26,6 +26,8 @@ export interface PageSource {
   gather(batch: Batch): void;
   /** The host acknowledged all of the batch. */
   settled(batch: Batch): void;
+  /** The batch will not be sent; nobody was told of it. */
+  withdrawn(batch: Batch): void;
 }
 
 export interface PageChannelOptions {
@@ -38,6 +40,8 @@ export interface PageChannelOptions {
   readonly batchBlocks: number;
   /** Sort the blocks of a batch by address before they are listed. */
   readonly sort: boolean;
+  /** Have the next batch ready while the host has the last one. */
+  readonly ahead: boolean;
 }
 
 /** What became of a turn: nothing is left to do, the host has to do something, or it is to be called again soon. */
@@ -58,6 +62,7 @@ export class PageChannel {
   readonly #limits: EncodeLimits;
   readonly #batchBlocks: number;
   readonly #sort: boolean;
+  readonly #ahead: boolean;
   /** The pages are the buffers: the ring is filled and the host kicked once, and then all of them are collected. */
   readonly #byRingful: boolean;
   readonly #lists: readonly ListMemory[];
@@ -67,12 +72,14 @@ export class PageChannel {
   readonly #batchesMax: number;
   /** Batches of which a host that is gone was told, and its successor in part. */
   readonly #repeat: Batch[] = [];
+  /** Batches that the host has returned, and that are still to be settled. */
+  readonly #returned: Batch[] = [];
   /** The batch that is being written, as runs, and how far that has come. */
   #open: Batch | undefined;
   readonly #ranges = new PageRanges();
   readonly #cursor = new EncodeCursor();
   readonly #encoded = new PageList();
-  /** {@link #encoded} is the next list, for which the ring had no room yet. */
+  /** {@link #encoded} is the next list, which waits for its place in the ring. */
   #ready = false;
   #waitingSince: number | undefined;
   #running = false;
@@ -82,7 +89,7 @@ export class PageChannel {
     ring: DriverRing,
     source: PageSource,
     memory: DriverMemory,
-    { format, limits, depth, batchBlocks, sort }: PageChannelOptions,
+    { format, limits, depth, batchBlocks, sort, ahead }: PageChannelOptions,
   ) {
     const { bytesMax, extentsMax } = limits;
     const listCount = Math.min(depth, ring.queue.size);
@@ -91,6 +98,7 @@ export class PageChannel {
     this.#format = format;
     this.#batchBlocks = batchBlocks;
     this.#sort = sort;
+    this.#ahead = ahead;
     this.#byRingful = bytesMax === 0;
     this.#lists = Array.from({ length: listCount }, () => ({
       list: bytesMax === 0 ? undefined : memory.allocateUpTo(bytesMax, Math.min(bytesMax, LIST_BYTES_MIN)),
@@ -101,7 +109,7 @@ export class PageChannel {
     const listBytes = this.#lists.reduce((least, { list }) => Math.min(least, list?.size ?? 0), bytesMax);
     this.#limits = { bytesMax: listBytes, extentsMax };
     this.#vacantLists = Array.from({ length: listCount }, (_, index) => listCount - 1 - index);
-    this.#batchesMax = this.#byRingful ? 1 : listCount;
+    this.#batchesMax = (this.#byRingful ? 1 : listCount) + (ahead ? 1 : 0);
   }
 
   /** Batches whose pages are with the host, or about to be. */
@@ -125,11 +133,28 @@ export class PageChannel {
   }
 
   /**
+   * Takes back what was gathered and of which the host has heard nothing yet, because something changed; returns its
+   * pages.
+   */
+  withdraw(): number {
+    const batch = this.#open;
+    if (this.#running || batch === undefined || batch.told) return 0;
+    const { pages } = batch;
+    this.#open = undefined;
+    this.#ready = false;
+    this.#source.withdrawn(batch);
+    batch.clear();
+    this.#vacantBatches.push(batch);
+    return pages;
+  }
+
+  /**
    * Another device will take the place of this one, and go on with the ring. Settles what came back, and sends nothing.
    * @throws VirtqueueError when the device made no sense
    */
   deviceLost(): void {
     this.#collect();
+    this.#settle();
     // What was taken back from a host that is gone needs no repetition: nobody has it.
     if (this.#ring.role !== 'inflate') return;
     for (const batch of this.inFlight) batch.repeated = batch.returned > 0;
@@ -138,14 +163,17 @@ export class PageChannel {
   #turn(): TurnOutcome {
     const { queue } = this.#ring;
     this.#ring.quieten();
-    let gathered = 0;
+    let worked = 0;
     for (;;) {
       const collected = this.#collect();
-      if (gathered >= TURN_BLOCKS_MAX) return 'more';
       const mayAdd = !this.#byRingful || queue.outstandingCount === 0;
-      const sent = mayAdd ? this.#send() : 0;
-      gathered += sent;
-      if (collected || sent > 0) continue;
+      const sent = mayAdd && worked < TURN_BLOCKS_MAX ? this.#send() : 0;
+      // The host has something to do again: time for all that it does not wait for.
+      this.#settle();
+      if (worked >= TURN_BLOCKS_MAX) return 'more';
+      const prepared = this.#prepare();
+      worked += sent + prepared;
+      if (collected || sent + prepared > 0) continue;
       if (queue.outstandingCount === 0) return 'idle';
       this.#waitingSince ??= this.#ring.world.scheduler.now();
       if (!this.#ring.listen(this.#byRingful ? queue.outstandingCount - 1 : 0)) return 'waiting';
@@ -175,11 +203,26 @@ export class PageChannel {
         this.#repeat.push(batch);
         continue;
       }
+      this.#returned.push(batch);
+    }
+    return collected;
+  }
+
+  #settle(): void {
+    for (const batch of this.#returned) {
       this.#source.settled(batch);
       batch.clear();
       this.#vacantBatches.push(batch);
     }
-    return collected;
+    this.#returned.length = 0;
+  }
+
+  /** Has the next list ready for when the host returns one; returns the blocks that were gathered for it. */
+  #prepare(): number {
+    if (!this.#ahead || this.#ring.queue.outstandingCount === 0) return 0;
+    const gathered = this.#open === undefined ? this.#gather() : 0;
+    if (this.#open !== undefined) this.#encode();
+    return gathered;
   }
 
   /** Sends what there is room for. Returns the blocks that were gathered for it, and 1 at least if any list was sent. */
@@ -229,25 +272,22 @@ export class PageChannel {
     return batch;
   }
 
-  /** Writes the next list of the open batch and adds it; false when the ring has no room for it. */
+  /** Adds the next list of the open batch; false when the ring has no room for it. */
   #sendList(): boolean {
     const index = this.#vacantLists.at(-1);
     const batch = this.#open;
     if (index === undefined || batch === undefined) return false;
     const memory = this.#lists[index];
+    this.#encode();
     const { scheduler, counters } = this.#ring.world;
     const started = scheduler.now();
-    if (!this.#ready) {
-      this.#encoded.clear();
-      this.#format.encode(this.#ranges, this.#cursor, this.#encoded, this.#limits);
-      this.#ready = true;
-    }
     this.#ring.place(this.#encoded, memory.list);
     const added = this.#ring.add(index, memory.table);
     if (added) {
       this.#ready = false;
       this.#vacantLists.pop();
       memory.batch = batch;
+      batch.told = true;
       batch.outstanding++;
       if (this.#ring.role === 'inflate') counters.inflateBuffers++;
       else counters.deflateBuffers++;
@@ -256,6 +296,17 @@ export class PageChannel {
     }
     counters.encodingMs += scheduler.now() - started;
     return added;
+  }
+
+  /** Writes the next list of the open batch, unless it is written and waits for room. */
+  #encode(): void {
+    if (this.#ready) return;
+    const { scheduler, counters } = this.#ring.world;
+    const started = scheduler.now();
+    this.#encoded.clear();
+    this.#format.encode(this.#ranges, this.#cursor, this.#encoded, this.#limits);
+    this.#ready = true;
+    counters.encodingMs += scheduler.now() - started;
   }
 
   #waited(): void {

@@ -110,16 +110,19 @@ const DOINGS: Doings = {
     await driver.settled();
     return { actualBytes: driver.actualPages * PAGE_SIZE };
   },
-  reset: async ({ driver }) => {
+  reset: async ({ driver, connection }) => {
+    await connection.found();
     await driver.reset();
     return null;
   },
   remove: async ({ driver, connection }) => {
+    await connection.found();
     connection.driverWanted = false;
     await driver.remove();
     return null;
   },
   probe: async ({ driver, connection }) => {
+    await connection.found();
     connection.driverWanted = true;
     await driver.probe();
     return null;

@@ -5,15 +5,22 @@
 import type { BalloonDriver } from '../driver/balloon-driver.ts';
 import type { Scheduler } from '../driver/scheduler.ts';
 import type { Timer } from '../sys/poll.ts';
-import type { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import type { GuestEventName } from './console.ts';
 
 /** Between two attempts, which cost little: a daemon that is started anew is there within a second. */
 const RETRY_MS_MIN = 20;
 const RETRY_MS_MAX = 1000;
 
+/** What a transport needs beside the driver's side of it: the front-end of vhost-user, or a simulated one. */
+export interface ReconnectingTransport {
+  readonly description: string;
+  readonly connected: boolean;
+  onDisconnect(listener: (reason: Error) => void): () => void;
+  reconnect(target: string, bases: ReadonlyMap<number, number>): Promise<void>;
+}
+
 export interface ConnectionOptions {
-  readonly transport: VhostUserFrontend;
+  readonly transport: ReconnectingTransport;
   readonly driver: BalloonDriver;
   readonly scheduler: Scheduler;
   readonly socketPath: string;
@@ -29,13 +36,23 @@ export class Connection {
   /** Where the rings go on. */
   #bases: ReadonlyMap<number, number> = new Map();
   #retry: Timer | undefined;
-  /** A device is looked for. */
   #searching = false;
+  readonly #waiting = new Set<() => void>();
   #closed = false;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
     options.transport.onDisconnect(reason => this.#lost(reason));
+  }
+
+  /** A device is looked for, or learns what the last one knew. The driver is to be left alone. */
+  get searching(): boolean {
+    return this.#searching;
+  }
+
+  /** Resolves when no device is looked for any more. */
+  found(): Promise<void> {
+    return this.#searching ? new Promise(resolve => this.#waiting.add(resolve)) : Promise.resolve();
   }
 
   close(): void {
@@ -58,19 +75,28 @@ export class Connection {
   }
 
   async #attempt(delayMs: number): Promise<void> {
-    const { transport, socketPath, onEvent } = this.#options;
+    const { driver, transport, socketPath, onEvent } = this.#options;
     try {
-      await transport.reconnect(socketPath, this.#bases);
+      // It may be there already, and the guest lack the memory for its driver.
+      if (!transport.connected) await transport.reconnect(socketPath, this.#bases);
       await this.#startDriver();
     } catch {
-      if (!this.#closed) this.#attemptIn(Math.min(RETRY_MS_MAX, delayMs * 2));
+      if (this.#closed) return;
+      // A device that was there for a moment may have served the rings.
+      if (!transport.connected) this.#bases = driver.deviceLost();
+      this.#attemptIn(Math.min(RETRY_MS_MAX, delayMs * 2));
       return;
     }
     this.#searching = false;
     this.reconnections++;
     onEvent('reconnected', `${transport.description} is back`);
     // It may have been lost again before anybody listened.
-    if (!transport.connected) this.#lost(new Error(`${transport.description} is gone again`));
+    if (!transport.connected) {
+      this.#lost(new Error(`${transport.description} is gone again`));
+      return;
+    }
+    for (const resolve of this.#waiting) resolve();
+    this.#waiting.clear();
   }
 
   /** A driver that ran goes on; one that was starting, or has given its device up, starts anew. */

@@ -74,6 +74,8 @@ export class VhostUserFrontend implements VirtioTransport {
   #link: FrontendLink | undefined;
   #features: bigint | undefined;
   #status = 0;
+  /** What the driver wrote into the configuration, by offset. */
+  readonly #configWrites = new Map<number, Uint8Array>();
   #end: (reason: Error) => void = () => {};
   #closed = false;
 
@@ -123,20 +125,28 @@ export class VhostUserFrontend implements VirtioTransport {
   // Device life -------------------------------------------------------------------------------------------
 
   async reset(): Promise<void> {
-    // A back-end that is gone touches nothing any more; the one that takes its place starts with a fresh device.
-    if (this.#link === undefined && this.#options.reconnects === true) return this.#forget();
+    try {
+      await this.#resetDevice();
+    } catch (error) {
+      // A back-end that is gone touches nothing any more; the one that takes its place starts with a fresh device.
+      if (this.#link !== undefined || this.#options.reconnects !== true) throw error;
+    }
+    this.#forget();
+  }
+
+  async #resetDevice(): Promise<void> {
     const link = this.#connectedLink();
     // Not all back-ends let go of their rings on a reset; all do when a ring is stopped.
     await this.pause();
     if (link.has(PROTOCOL_FEATURE.STATUS)) await link.requester.tell('SET_STATUS', U64.encode({ value: 0n }));
     else if (link.has(PROTOCOL_FEATURE.RESET_DEVICE)) await link.requester.tell('RESET_DEVICE');
-    this.#forget();
   }
 
   #forget(): void {
     this.#rings.close();
     this.#features = undefined;
     this.#status = 0;
+    this.#configWrites.clear();
   }
 
   async readStatus(): Promise<number> {
@@ -290,6 +300,7 @@ export class VhostUserFrontend implements VirtioTransport {
     const request = new Uint8Array(CONFIG_HEADER.size + bytes.length);
     CONFIG_HEADER.write(new DataView(request.buffer), 0, { offset, size: bytes.length, flags: 0 });
     request.set(bytes, CONFIG_HEADER.size);
+    this.#configWrites.set(offset, bytes.slice());
     await link.requester.tell('SET_CONFIG', request);
   }
 
@@ -359,6 +370,8 @@ export class VhostUserFrontend implements VirtioTransport {
     if ((this.#status & FEATURES_OK) !== 0) {
       await this.#tellStatus(link, this.#status & (ACKNOWLEDGE | DRIVER | FEATURES_OK));
     }
+    // Rings run as soon as they are started, and the device must know by then what the driver told the last one.
+    for (const [offset, bytes] of [...this.#configWrites]) await this.writeConfig(offset, bytes);
     await this.#rings.start(link, bases);
     if (this.#status !== 0) await this.#tellStatus(link, this.#status);
   }

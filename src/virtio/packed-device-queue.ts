@@ -32,9 +32,6 @@ import {
 const { NEXT, WRITE, INDIRECT } = DESCRIPTOR_FLAG;
 const { address: ADDRESS, length: LENGTH, id: ID, flags: FLAGS } = PACKED_DESCRIPTOR.offset;
 
-/** No used descriptor can take another buffer in. */
-const NO_BATCH = -1;
-
 export class PackedDeviceQueue implements DeviceQueue {
   readonly size: number;
   readonly #config: QueueConfig;
@@ -52,16 +49,23 @@ export class PackedDeviceQueue implements DeviceQueue {
   #nextUsed: number;
   /** Where the driver looks for the next used descriptor: until its flags are written, it sees none after it. */
   #publishedUsed: number;
-  /** The flags that are still to be written there. */
-  #firstFlags = 0;
-  /** Descriptors that were pushed and not published. */
+  /**
+   * Used descriptors that were pushed. They are written when they are published and not before, for they take the place
+   * of available ones: a device that dies in between has returned nothing, and the next one finds every list intact.
+   */
+  readonly #positions: Uint16Array;
+  readonly #ids: Uint16Array;
+  readonly #lengths: Uint32Array;
+  readonly #flags: Uint16Array;
+  #pushed = 0;
+  /** Descriptors that they give back. */
   #unpublished = 0;
   /** Descriptors popped and not published as used; the driver cannot have added others in their place. */
   #unreturned = 0;
   /** Whether the driver was told of what is before {@link #publishedUsed} is not known: tell it. */
   #interruptOwed: boolean;
-  /** Position of the used descriptor into which the next buffer may be folded (IN_ORDER). */
-  #batch = NO_BATCH;
+  /** The next buffer may be folded into the used descriptor that was pushed last (IN_ORDER). */
+  #folding = false;
 
   /**
    * Goes on from `state` when given one; then the first publish asks for an interrupt unless the driver wants none,
@@ -81,6 +85,10 @@ export class PackedDeviceQueue implements DeviceQueue {
     this.#driverArea = config.driverArea;
     this.#deviceArea = config.deviceArea;
     const { nextAvail, nextUsed } = state ?? initialState(features);
+    this.#positions = new Uint16Array(size);
+    this.#ids = new Uint16Array(size);
+    this.#lengths = new Uint32Array(size);
+    this.#flags = new Uint16Array(size);
     this.#nextAvail = nextAvail;
     this.#nextReturn = nextAvail;
     this.#nextUsed = nextUsed;
@@ -112,23 +120,23 @@ export class PackedDeviceQueue implements DeviceQueue {
     return true;
   }
 
-  pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
+  pushUsed(_memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
     checkWritten(buffer, written);
+    let at = this.#pushed;
     let position = this.#nextUsed;
     if (this.#inOrder) {
       if (buffer.position !== this.#nextReturn)
         throw new VirtqueueUsageError('a buffer returned out of order');
       this.#nextReturn = advance(this.#nextReturn, buffer.descriptorCount, this.size);
-      if (this.#batch !== NO_BATCH) position = this.#batch;
+      if (this.#folding) position = this.#positions[--at];
       // A driver takes the buffers that a batch skips for completely written (2.8.8); others need their own length.
-      this.#batch = written === buffer.writableBytes && buffer.fault === undefined ? position : NO_BATCH;
+      this.#folding = written === buffer.writableBytes && buffer.fault === undefined;
     }
-    const descriptor = descriptorAt(this.#ring, position);
-    memory.setU16(descriptor + ID, buffer.id);
-    memory.setU32(descriptor + LENGTH, lengthField(written));
-    const flags = usedFlags(position) | (written > 0 ? WRITE : 0);
-    if (position === this.#publishedUsed) this.#firstFlags = flags;
-    else memory.setU16(descriptor + FLAGS, flags);
+    this.#positions[at] = position;
+    this.#ids[at] = buffer.id;
+    this.#lengths[at] = lengthField(written);
+    this.#flags[at] = usedFlags(position) | (written > 0 ? WRITE : 0);
+    this.#pushed = at + 1;
     this.#nextUsed = advance(this.#nextUsed, buffer.descriptorCount, this.size);
     this.#unpublished += buffer.descriptorCount;
   }
@@ -137,12 +145,19 @@ export class PackedDeviceQueue implements DeviceQueue {
     const from = this.#publishedUsed;
     const moved = this.#unpublished;
     if (moved === 0) return false;
-    // The first flags after all else; this store and the loads of the driver's wish are sequentially consistent.
-    memory.atomicStoreU16(descriptorAt(this.#ring, from) + FLAGS, this.#firstFlags);
+    // In order, and the flags of each after all else of it: the driver may look at any time, and the device die.
+    for (let at = 0; at < this.#pushed; at++) {
+      const descriptor = descriptorAt(this.#ring, this.#positions[at]);
+      memory.setU16(descriptor + ID, this.#ids[at]);
+      memory.setU32(descriptor + LENGTH, this.#lengths[at]);
+      // Sequentially consistent, as the loads of the driver's wish that follow are.
+      memory.atomicStoreU16(descriptor + FLAGS, this.#flags[at]);
+    }
     this.#publishedUsed = this.#nextUsed;
     this.#unreturned -= moved;
     this.#unpublished = 0;
-    this.#batch = NO_BATCH;
+    this.#pushed = 0;
+    this.#folding = false;
     const owed = this.#interruptOwed;
     this.#interruptOwed = false;
     return wantsEvent(memory, this.#driverArea, this.#eventIndex, owed, from, moved, this.size);

@@ -156,6 +156,7 @@ describe.each(PROFILE_NAMES)(`profile %s, seed ${SEED}`, profile => {
           pfnsPerBuffer: fc.constantFrom(16, 256),
           orderMax: fc.constantFrom(null, 0),
           sort: fc.constantFrom(null, true, false),
+          ahead: fc.boolean(),
           queueSizeMax: fc.constantFrom(256, 8),
           reportingPipelined: fc.boolean(),
         }),

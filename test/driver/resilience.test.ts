@@ -81,10 +81,10 @@ describe('a device that makes no sense', () => {
     expect(driver.state).toBe('broken');
     await expect(settled).rejects.toThrow(DriverStoppedError);
     expect(driver.failure?.message).toContain('does not have');
-    expect(driver.heldPages).toBe(256);
+    expect(driver.heldPages).toBe(300);
     device.configure({ numPages: 0 });
     driver.poll();
-    expect(driver.heldPages).toBe(256);
+    expect(driver.heldPages).toBe(300);
     await driver.remove();
     expect(driver.heldPages).toBe(0);
     expect(kernel.allocator.freePages + kernel.allocator.perCpuPages).toBe(before);
@@ -175,6 +175,23 @@ describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replace
     await world.rest();
     await world.driver.settled();
     expect(world.driver.actualPages).toBe(3);
+    world.check();
+  });
+
+  it('does not count on the new device knowing what was prepared for the old one', async () => {
+    const world = new World({ profile, device: { mode: 'deferred' } });
+    await world.start();
+    await world.aim(257);
+    world.device.targetPages = 0;
+    world.kernel.oom.run();
+    await world.beginning(0);
+    world.device.targetPages = 1;
+    const bases = world.driver.deviceLost();
+    world.transport.loseDevice();
+    world.transport.replaceDevice(bases);
+    world.driver.deviceReplaced();
+    await world.rest();
+    await world.driver.settled();
     world.check();
   });
 

@@ -65,6 +65,19 @@ describe('a guest that is short of memory', () => {
     world.check();
   });
 
+  it('gets at once what the host has not heard of', async () => {
+    const world = new World({ device: { mode: 'deferred' } });
+    await world.start();
+    world.device.targetPages = 2_000;
+    await world.beginning(0);
+    const { freePages } = world;
+    expect(world.kernel.oom.run().released).toBe(256);
+    expect(world.freePages).toBe(freePages + 256);
+    await world.pass(200);
+    expect(world.driver.actualPages).toBe(2_000);
+    world.check();
+  });
+
   it('opens a large block when it needs less, and the rest stays in the balloon', async () => {
     const world = new World({ profile: 'page-chunks' });
     await world.start();

@@ -42,6 +42,44 @@ describe('what can be tuned', () => {
     world.check();
   });
 
+  it('has the next pages ready while the host has the last ones, and sends them when it is their turn', async () => {
+    for (const ahead of [true, false]) {
+      const world = new World({ device: { mode: 'deferred' }, driver: { ahead } });
+      await world.start();
+      world.device.targetPages = 600;
+      await world.beginning(0);
+      expect(world.driver.counters.inflateBuffers).toBe(1);
+      expect(world.driver.heldPages).toBe(ahead ? 512 : 256);
+      await world.rest();
+      expect(world.driver.actualPages).toBe(600);
+      world.check();
+    }
+  });
+
+  it('sends nothing that was made ready for a target that has changed since', async () => {
+    const world = new World({ device: { mode: 'deferred' } });
+    await world.start();
+    world.device.targetPages = 600;
+    await world.beginning(0);
+    world.device.targetPages = 256;
+    await world.beginning(0);
+    expect(world.driver.heldPages).toBe(256);
+    await world.rest();
+    expect(world.device.counters).toMatchObject({ pages: 256, deflatedPages: 0 });
+    world.device.targetPages = 0;
+    await world.beginning(0);
+    world.device.targetPages = 800;
+    await world.rest();
+    world.device.targetPages = 0;
+    await world.beginning(0);
+    world.device.targetPages = 500;
+    await world.beginning(0);
+    await world.rest();
+    expect(world.driver.actualPages).toBe(500);
+    expect(world.device.counters.deflatedPages).toBeLessThan(800);
+    world.check();
+  });
+
   it('sg fills the ring, kicks once and collects', async () => {
     const world = new World({
       profile: 'sg',
@@ -136,7 +174,7 @@ describe('what can be tuned', () => {
     await world.start();
     world.device.targetPages = 40_000;
     await world.promises();
-    expect(world.driver.actualPages).toBeGreaterThanOrEqual(32_768);
+    expect(world.driver.actualPages).toBeGreaterThan(32_000);
     expect(world.driver.actualPages).toBeLessThan(40_000);
     expect(world.scheduler.nextDueMs).toBe(world.scheduler.now());
     await world.rest();

@@ -350,6 +350,41 @@ describe('a back-end that vanishes', () => {
     await ring.exchange(10);
   });
 
+  it('is replaced by one that knows what the driver wrote into the configuration before a ring runs', async () => {
+    const joined = join();
+    const frontend = await joined.connect({ reconnects: true });
+    const [ring] = await joined.start(frontend, VERSION_1);
+    await joined.loop.until(frontend.writeConfig(8, Uint8Array.of(7, 7, 7, 7)));
+    await ring.exchange(2);
+    const next = new RingDevice();
+    let shown = 0;
+    next.onStart = () => {
+      shown = next.config[8];
+    };
+    await joined.loop.until(frontend.reconnect(joined.serve(next)));
+    expect(shown).toBe(7);
+    // A reset is the end of that.
+    await joined.loop.until(frontend.reset());
+    const last = new RingDevice();
+    await joined.loop.until(frontend.reconnect(joined.serve(last)));
+    expect(last.config[8]).toBe(0);
+  });
+
+  it('that goes in the middle of a reset leaves nothing for the next one to take up', async () => {
+    const joined = join();
+    const frontend = await joined.connect({ reconnects: true });
+    const [ring] = await joined.start(frontend, VERSION_1);
+    await ring.exchange(1);
+    const reset = frontend.reset();
+    joined.backend?.close();
+    await joined.loop.until(reset);
+    const next = new RingDevice();
+    await joined.loop.until(frontend.reconnect(joined.serve(next)));
+    expect(next.running.size).toBe(0);
+    const [again] = await joined.start(frontend, VERSION_1);
+    await again.exchange(3);
+  });
+
   it('is not replaced by one that lacks what the driver uses', async () => {
     const joined = join();
     const frontend = await joined.connect({ reconnects: true });

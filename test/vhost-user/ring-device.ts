@@ -29,6 +29,8 @@ export class RingDevice implements VhostUserBackend {
   onBroken: (index: number, error: Error) => void = (_, error) => {
     throw error;
   };
+  /** Called before ring `index` starts. */
+  onStart: (index: number) => void = () => {};
   readonly #chain = new DescriptorChain();
 
   constructor({ features = RING_FEATURES | VERSION_1, queueCount = 3 } = {}) {
@@ -65,6 +67,7 @@ export class RingDevice implements VhostUserBackend {
   }
 
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: RingDoorbell): void {
+    this.onStart(index);
     this.calls.push(`start ${index}`);
     this.running.set(index, { queue, memory, doorbell });
   }

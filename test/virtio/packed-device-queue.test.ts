@@ -71,6 +71,24 @@ describe('2.8.6 chaining', () => {
     expect(queue.save()).toEqual({ nextAvail: 2, nextUsed: 2 });
   });
 
+  it('lists stay as the driver wrote them until they are returned, for a device that takes another’s place', () => {
+    const { ring, queue, memory, chain, serve } = setUp(4);
+    for (let i = 0; i < 3; i++) ring.descriptor(i, BUFFERS + i, 16, i, AVAIL);
+    const before = [0, 1, 2].map(offset => ring.readDescriptor(offset));
+    const { nextAvail, nextUsed } = queue.save();
+    expect([serve(), serve(), serve()]).toEqual([true, true, true]);
+    expect([0, 1, 2].map(offset => ring.readDescriptor(offset))).toEqual(before);
+    // The first one dies here; the next one finds all three.
+    const next = new PackedDeviceQueue(packedConfigOf(4, 0n), { nextAvail, nextUsed });
+    for (let i = 0; i < 3; i++) {
+      expect(next.pop(memory, chain)).toBe(true);
+      expect(segmentsOf(chain)).toEqual([[BUFFERS + i, 16, 'r']]);
+      next.pushUsed(memory, chain, 0);
+    }
+    next.publish(memory);
+    expect(ring.readDescriptor(2)).toMatchObject({ id: 2, length: 0, flags: AVAIL | USED });
+  });
+
   it('a list that is nonsense is followed to its end, where its id is', () => {
     const { ring, queue, memory, chain } = setUp();
     ring
