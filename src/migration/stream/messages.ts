@@ -142,11 +142,12 @@ export function readHello(payload: Uint8Array): Hello {
   return { id, purpose, connection, connections, features };
 }
 
-export function writeMemory(writer: SectionWriter, memory: GuestMemory): Uint8Array {
-  const payload = new PayloadWriter(writer).u32(memory.regions.length);
-  for (const { guestAddress, size, backing } of memory.regions) {
-    payload.u64(guestAddress).u64(size).u64(backing.discardUnit);
-  }
+export const shapeOf = ({ regions }: GuestMemory): RegionShape[] =>
+  regions.map(({ guestAddress, size, backing }) => ({ guestAddress, size, pageSize: backing.discardUnit }));
+
+export function writeMemory(writer: SectionWriter, regions: readonly RegionShape[]): Uint8Array {
+  const payload = new PayloadWriter(writer).u32(regions.length);
+  for (const { guestAddress, size, pageSize } of regions) payload.u64(guestAddress).u64(size).u64(pageSize);
   return payload.seal('memory');
 }
 

@@ -1,0 +1,189 @@
+/**
+ * One connection at the destination: takes its bytes apart, puts pages into memory, and tells the rest to whoever
+ * coordinates ({@link ./destination.ts}), which may be another thread.
+ */
+import type { ByteChannel } from './byte-channel.ts';
+import type { DirtyBitmap } from './dirty-bitmap.ts';
+import { PageReceiver } from './page-receiver.ts';
+import type { Ram } from './ram.ts';
+import { type Compression, zstd } from './stream/compression.ts';
+import {
+  FEATURE_ZSTD,
+  type Hello,
+  type Refusal,
+  type RegionShape,
+  readBare,
+  readCancel,
+  readEnd,
+  readHello,
+  readMemory,
+  readRound,
+  readState,
+  writeBare,
+  writeRefused,
+  writeWelcome,
+} from './stream/messages.ts';
+import { type SectionName, StreamError } from './stream/section.ts';
+import { SectionReader } from './stream/section-reader.ts';
+import { SectionWriter } from './stream/section-writer.ts';
+
+/** What one connection brought besides pages; plain data, so that it can come from another thread. */
+export type DestinationMessage =
+  | { readonly kind: 'hello'; readonly hello: Hello }
+  | { readonly kind: 'memory'; readonly regions: readonly RegionShape[] }
+  | { readonly kind: 'round'; readonly round: number }
+  | { readonly kind: 'state'; readonly name: string; readonly last: boolean; readonly bytes: Uint8Array }
+  /** Every page that was sent over this connection is in memory. */
+  | { readonly kind: 'end' }
+  | { readonly kind: 'go' }
+  | { readonly kind: 'cancel'; readonly reason: string }
+  /** The connection is gone: as it should, or with an error. */
+  | { readonly kind: 'closed'; readonly error: Error | undefined };
+
+export type Reply =
+  | { readonly kind: 'welcome'; readonly features: number }
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'running' }
+  | ({ readonly kind: 'refused' } & Refusal);
+
+/** One connection from a source, wherever its bytes are taken. */
+export interface Inlet {
+  /** Memory is there: pages may come. */
+  receiveInto(ram: Ram, held: DirtyBitmap, features: number): void;
+  reply(reply: Reply): Promise<void>;
+  /** `graceful`: what was replied still arrives. */
+  close(graceful: boolean): void;
+}
+
+export class DestinationLink implements Inlet {
+  readonly #channel: ByteChannel;
+  readonly #reader: SectionReader;
+  readonly #writer = new SectionWriter();
+  readonly #tell: (message: DestinationMessage) => void;
+  #receiver: PageReceiver | undefined;
+  #greeted = false;
+  #ended = false;
+  #over = false;
+
+  /** `tell` gets the messages of this connection, `closed` last and once. */
+  constructor(channel: ByteChannel, tell: (message: DestinationMessage) => void) {
+    this.#channel = channel;
+    this.#tell = tell;
+    this.#reader = new SectionReader((name, payload) => this.#take(name, payload));
+    channel.listen({
+      data: bytes => this.#guard(() => this.#reader.push(bytes)),
+      closed: error => {
+        this.#guard(() => {
+          if (error === undefined) this.#reader.end();
+          this.#close(error);
+        });
+      },
+    });
+  }
+
+  receiveInto(ram: Ram, held: DirtyBitmap, features: number): void {
+    this.#receiver = new PageReceiver(ram, held);
+    this.#reader.compression = compressionFor(features);
+  }
+
+  async reply(reply: Reply): Promise<void> {
+    await this.#channel.write(this.#encode(reply));
+  }
+
+  close(graceful: boolean): void {
+    this.#over = true;
+    if (graceful) this.#channel.close();
+    else this.#channel.destroy();
+  }
+
+  #guard(act: () => void): void {
+    // Nothing counts that comes after nonsense.
+    if (this.#over) return;
+    try {
+      act();
+    } catch (error) {
+      this.#close(error as Error);
+    }
+  }
+
+  #close(error: Error | undefined): void {
+    this.#over = true;
+    this.#tell({ kind: 'closed', error });
+  }
+
+  #encode(reply: Reply): Uint8Array {
+    switch (reply.kind) {
+      case 'welcome':
+        return writeWelcome(this.#writer, reply.features);
+      case 'refused':
+        return writeRefused(this.#writer, reply);
+      default:
+        return writeBare(this.#writer, reply.kind);
+    }
+  }
+
+  #take(name: SectionName, payload: Uint8Array): void {
+    if (this.#greeted === (name === 'hello')) {
+      throw new StreamError('order', `${name} ${this.#greeted ? 'came again' : 'came before hello'}`);
+    }
+    if (this.#ended && name !== 'go' && name !== 'cancel') {
+      throw new StreamError('order', `${name} came after the end`);
+    }
+    switch (name) {
+      case 'hello':
+        this.#greeted = true;
+        this.#tell({ kind: 'hello', hello: readHello(payload) });
+        return;
+      case 'memory':
+        this.#tell({ kind: 'memory', regions: readMemory(payload) });
+        return;
+      case 'pages':
+        this.#expectPages().takePages(payload);
+        return;
+      case 'zeroPages':
+        this.#expectPages().takeZeroPages(payload);
+        return;
+      case 'round':
+        this.#tell({ kind: 'round', round: readRound(payload) });
+        return;
+      case 'state': {
+        const state = readState(payload);
+        this.#tell({ kind: 'state', ...state, bytes: Uint8Array.from(state.bytes) });
+        return;
+      }
+      case 'end':
+        this.#end(payload);
+        return;
+      case 'go':
+        readBare('go', payload);
+        this.#tell({ kind: 'go' });
+        return;
+      case 'cancel':
+        this.#tell({ kind: 'cancel', reason: readCancel(payload) });
+        return;
+      default:
+        throw new StreamError('order', `the source sent ${name}`);
+    }
+  }
+
+  #expectPages(): PageReceiver {
+    if (this.#receiver === undefined) throw new StreamError('order', 'pages came before there was memory');
+    return this.#receiver;
+  }
+
+  #end(payload: Uint8Array): void {
+    const { totals } = this.#expectPages();
+    const { pages, zeroPages } = readEnd(payload);
+    if (pages !== totals.pages || zeroPages !== totals.zeroPages) {
+      throw new StreamError(
+        'payload',
+        `the source sent ${pages} pages and ${zeroPages} zero pages, and ${totals.pages} and ${totals.zeroPages} came`,
+      );
+    }
+    this.#ended = true;
+    this.#tell({ kind: 'end' });
+  }
+}
+
+const compressionFor = (features: number): Compression | undefined =>
+  (features & FEATURE_ZSTD) !== 0 ? zstd : undefined;

@@ -1,0 +1,357 @@
+/**
+ * The side where the guest arrives. It believes nothing: what does not fit ends the migration, and the guest is not run
+ * before everything has come, its states could be read, and the source has said `go`.
+ */
+import { AerostatError } from '../sys/error.ts';
+import type { DestinationMessage, Inlet } from './destination-link.ts';
+import { DirtyBitmap } from './dirty-bitmap.ts';
+import { MigrationCancelled, MigrationError } from './errors.ts';
+import type { Clock, DestinationMachine, SavedState } from './machine.ts';
+import type { Ram } from './ram.ts';
+import { FEATURES_OFFERED } from './source-link.ts';
+import type { Hello, RegionShape } from './stream/messages.ts';
+import { StreamError } from './stream/section.ts';
+
+/** Bytes of all states together: what a guest's own books need a page, and room for a device. */
+const STATE_BYTES_PER_PAGE = 128;
+const STATE_BYTES_BASE = 2 ** 24;
+/** Parts of a device and a guest that save a state of their own. */
+const STATES_MAX = 64;
+/**
+ * How long a destination that has everything waits for a source that it lost: the source may have let the guest go,
+ * and then asks over a new connection.
+ */
+export const INQUIRY_MS_MAX = 120_000;
+
+export type DestinationPhase = 'waiting' | 'receiving' | 'loading' | 'ready' | 'running' | 'failed';
+
+export interface DestinationOptions {
+  readonly machine: DestinationMachine;
+  /** The guest's memory, once it was made. */
+  readonly ramOf: () => Ram;
+  /** Bytes of guest memory that this host takes at most. */
+  readonly memoryBytesMax: number;
+  readonly clock: Clock;
+  /** {@link INQUIRY_MS_MAX} when left out. */
+  readonly inquiryMsMax?: number;
+  readonly observer?: (phase: DestinationPhase, round: number) => void;
+}
+
+interface Connection {
+  readonly inlet: Inlet;
+  hello: Hello | undefined;
+  ended: boolean;
+}
+
+export class MigrationDestination {
+  readonly #options: DestinationOptions;
+  /** Those that belong to the migration, by their number. */
+  readonly #connections: (Connection | undefined)[] = [];
+  #phase: DestinationPhase = 'waiting';
+  #round = 0;
+  #id: Uint8Array | undefined;
+  #features = 0;
+  #ram: Ram | undefined;
+  #held: DirtyBitmap | undefined;
+  readonly #states = new Map<string, { readonly parts: Uint8Array[]; complete: boolean }>();
+  #stateBytes = 0;
+  #go = false;
+  readonly #lostSource = new AbortController();
+  #settle: { resolve(): void; reject(error: Error): void } | undefined;
+  #outcome: Promise<void>;
+  /** What the machine is being asked: one thing after the other. */
+  #busy: Promise<void> = Promise.resolve();
+
+  constructor(options: DestinationOptions) {
+    this.#options = options;
+    this.#outcome = new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    this.#outcome.catch(() => {});
+  }
+
+  get phase(): DestinationPhase {
+    return this.#phase;
+  }
+
+  /** Resolves when the guest runs here; rejects when it never will, with what was made taken down. */
+  get outcome(): Promise<void> {
+    return this.#outcome;
+  }
+
+  /** A connection was accepted. Returns who takes its messages. */
+  accept(inlet: Inlet): (message: DestinationMessage) => void {
+    const connection: Connection = { inlet, hello: undefined, ended: false };
+    return message => {
+      try {
+        this.#take(connection, message);
+      } catch (error) {
+        this.#refuse(connection, error as Error);
+      }
+    };
+  }
+
+  /** Somebody here does not want the guest any more. */
+  cancel(reason: string): boolean {
+    if (this.#phase === 'running') return false;
+    this.#fail(new MigrationCancelled(reason));
+    return true;
+  }
+
+  #take(connection: Connection, message: DestinationMessage): void {
+    if (message.kind === 'hello') {
+      this.#greet(connection, message.hello);
+      return;
+    }
+    if (message.kind === 'closed') {
+      this.#closed(connection, message.error);
+      return;
+    }
+    const { hello } = connection;
+    if (hello?.purpose !== 'migrate') throw new StreamError('order', `${message.kind} from nobody`);
+    if (message.kind === 'end') {
+      connection.ended = true;
+      this.#completeMaybe();
+      return;
+    }
+    // All but pages comes over the first connection.
+    if (hello.connection !== 0)
+      throw new StreamError('order', `${message.kind} on connection ${hello.connection}`);
+    switch (message.kind) {
+      case 'memory':
+        this.#expectPhase('waiting', message.kind);
+        if (this.#ram !== undefined) throw new StreamError('order', 'memory came again');
+        this.#createMemory(connection, message.regions);
+        return;
+      case 'round':
+        this.#expectPhase('receiving', message.kind);
+        this.#round = message.round;
+        this.#notify();
+        return;
+      case 'state':
+        this.#expectPhase('receiving', message.kind);
+        this.#takeState(message.name, message.bytes, message.last);
+        return;
+      case 'go':
+        this.#expectPhase('ready', message.kind);
+        this.#run();
+        return;
+      case 'cancel':
+        if (this.#phase !== 'running') this.#fail(new MigrationCancelled(message.reason));
+        return;
+    }
+  }
+
+  #greet(connection: Connection, hello: Hello): void {
+    if (hello.purpose === 'inquire') {
+      this.#inquired(connection, hello);
+      return;
+    }
+    if (hello.connection === 0) {
+      this.#expectPhase('waiting', 'hello');
+      if (this.#id !== undefined) throw new StreamError('order', 'a second migration');
+      this.#id = hello.id;
+      this.#features = hello.features & FEATURES_OFFERED;
+    } else {
+      this.#expectPhase('receiving', 'hello');
+      const first = this.#connections[0]?.hello;
+      const same = first?.connections === hello.connections && this.#isOurs(hello.id);
+      if (!same || this.#connections[hello.connection] !== undefined) {
+        throw new StreamError(
+          'order',
+          `connection ${hello.connection} of ${hello.connections} of another migration`,
+        );
+      }
+    }
+    connection.hello = hello;
+    this.#connections[hello.connection] = connection;
+    if (this.#ram !== undefined) this.#receiveOn(connection);
+  }
+
+  /** The source lost us after it had let the guest go; or somebody asks who has no business here. */
+  #inquired(connection: Connection, { id }: Hello): void {
+    const answer = () => {
+      const running = this.#phase === 'running';
+      const reply = running
+        ? ({ kind: 'running' } as const)
+        : refusalOf(new MigrationError('no such guest is here'));
+      this.#replyAndClose(connection, reply);
+    };
+    if (!this.#isOurs(id)) {
+      answer();
+    } else if (this.#phase === 'ready') {
+      // Whoever asks has let it go: this is the `go` that was lost.
+      this.#run();
+      this.#busy.then(answer);
+    } else {
+      // Anything earlier, and the source has taken the guest back before it could ask.
+      if (this.#phase !== 'running')
+        this.#fail(new MigrationError('the source asked for a guest that is not all here'));
+      this.#busy.then(answer);
+    }
+  }
+
+  #isOurs(id: Uint8Array): boolean {
+    return this.#id !== undefined && Buffer.compare(this.#id, id) === 0;
+  }
+
+  #createMemory(connection: Connection, regions: readonly RegionShape[]): void {
+    const bytes = regions.reduce((sum, { size }) => sum + size, 0);
+    const { memoryBytesMax, machine, ramOf } = this.#options;
+    if (bytes > memoryBytesMax) {
+      throw new StreamError('limit', `a guest of ${bytes} bytes; this destination takes ${memoryBytesMax}`);
+    }
+    this.#then(async () => {
+      await machine.createMemory(regions);
+      if (this.#phase !== 'waiting') return;
+      this.#ram = ramOf();
+      this.#held = new DirtyBitmap(this.#ram.slots);
+      this.#enter('receiving');
+      this.#receiveOn(connection);
+      await connection.inlet.reply({ kind: 'welcome', features: this.#features });
+    });
+  }
+
+  #receiveOn({ inlet }: Connection): void {
+    if (this.#ram === undefined || this.#held === undefined) throw new StreamError('order', 'no memory yet');
+    inlet.receiveInto(this.#ram, this.#held, this.#features);
+  }
+
+  #takeState(name: string, bytes: Uint8Array, last: boolean): void {
+    let state = this.#states.get(name);
+    if (state === undefined) {
+      if (this.#states.size >= STATES_MAX) throw new StreamError('limit', `more than ${STATES_MAX} states`);
+      state = { parts: [], complete: false };
+      this.#states.set(name, state);
+    }
+    if (state.complete) throw new StreamError('order', `state ${name} came again`);
+    this.#stateBytes += bytes.length;
+    if (this.#stateBytes > STATE_BYTES_BASE + STATE_BYTES_PER_PAGE * (this.#ram?.slots ?? 0)) {
+      throw new StreamError('limit', `states of more than ${this.#stateBytes} bytes`);
+    }
+    // A part of nothing must not cost anything either.
+    if (bytes.length > 0) state.parts.push(bytes);
+    state.complete = last;
+  }
+
+  /** When every connection has come to its end, so has the memory. */
+  #completeMaybe(): void {
+    this.#expectPhase('receiving', 'end');
+    const count = this.#connections[0]?.hello?.connections ?? 0;
+    for (let index = 0; index < count; index++) if (!this.#connections[index]?.ended) return;
+    const states = [...this.#states].map(([name, { parts, complete }]): SavedState => {
+      if (!complete) throw new StreamError('order', `state ${name} is not all there`);
+      return { name, bytes: Buffer.concat(parts) };
+    });
+    this.#enter('loading');
+    this.#then(async () => {
+      await this.#options.machine.load(states);
+      if (this.#phase !== 'loading') return;
+      this.#states.clear();
+      this.#enter('ready');
+      await this.#connections[0]?.inlet.reply({ kind: 'ready' }).catch(() => {});
+    });
+  }
+
+  #run(): void {
+    this.#go = true;
+    this.#lostSource.abort();
+    this.#then(async () => {
+      await this.#options.machine.run();
+      this.#enter('running');
+      this.#settle?.resolve();
+      // If this does not arrive, the source will ask.
+      await this.#connections[0]?.inlet.reply({ kind: 'running' }).catch(() => {});
+    });
+  }
+
+  #closed(connection: Connection, error: Error | undefined): void {
+    const { hello } = connection;
+    const ours = hello?.purpose === 'migrate' && this.#connections[hello.connection] === connection;
+    if (!ours) {
+      if (error instanceof StreamError) throw error;
+      connection.inlet.close(false);
+      return;
+    }
+    if (this.#phase === 'running' || this.#phase === 'failed' || this.#go) return;
+    if (error instanceof StreamError) throw error;
+    // All that it had to bring is here; the rest comes over the first.
+    if (connection.ended && hello.connection !== 0) return;
+    if (this.#phase === 'ready') {
+      this.#awaitInquiry();
+      return;
+    }
+    this.#fail(
+      new MigrationError('the source is gone; if it still runs, so does the guest there', { cause: error }),
+    );
+  }
+
+  /** The source may have let the guest go, or not: only it knows. */
+  #awaitInquiry(): void {
+    const { clock, inquiryMsMax = INQUIRY_MS_MAX } = this.#options;
+    clock.sleep(inquiryMsMax, this.#lostSource.signal).then(() => {
+      if (this.#go || this.#phase !== 'ready') return;
+      const waited = `${inquiryMsMax / 1e3} s`;
+      this.#fail(
+        new MigrationError(
+          `the source was lost at the hand-over and did not ask for the guest within ${waited}; the guest is not run here`,
+        ),
+      );
+    });
+  }
+
+  /** One connection made no sense. A stranger's costs only itself. */
+  #refuse(connection: Connection, error: Error): void {
+    const { hello } = connection;
+    const ours = hello?.purpose === 'migrate' && this.#connections[hello.connection] === connection;
+    if (ours && this.#phase !== 'running' && !this.#go) this.#fail(error);
+    else this.#replyAndClose(connection, refusalOf(error));
+  }
+
+  #fail(error: Error): void {
+    if (this.#phase === 'failed' || this.#phase === 'running' || this.#go) return;
+    this.#enter('failed');
+    this.#lostSource.abort();
+    this.#states.clear();
+    for (const connection of this.#connections) {
+      if (connection !== undefined) this.#replyAndClose(connection, refusalOf(error));
+    }
+    this.#busy = this.#busy
+      .then(() => this.#options.machine.abandon(error))
+      .catch(() => {})
+      .then(() => this.#settle?.reject(error));
+  }
+
+  #replyAndClose({ inlet }: Connection, reply: Parameters<Inlet['reply']>[0]): void {
+    inlet
+      .reply(reply)
+      .catch(() => {})
+      .then(() => inlet.close(true));
+  }
+
+  /** Does something with the machine after what is under way; its failure is the migration's. */
+  #then(act: () => Promise<void>): void {
+    this.#busy = this.#busy.then(act).catch((error: Error) => {
+      this.#go = false;
+      this.#fail(error);
+    });
+  }
+
+  #expectPhase(phase: DestinationPhase, what: string): void {
+    if (this.#phase !== phase) throw new StreamError('order', `${what} came while ${this.#phase}`);
+  }
+
+  #enter(phase: DestinationPhase): void {
+    this.#phase = phase;
+    this.#notify();
+  }
+
+  #notify(): void {
+    this.#options.observer?.(this.#phase, this.#round);
+  }
+}
+
+function refusalOf(error: Error): { kind: 'refused'; code: string; message: string } {
+  const code = error instanceof AerostatError ? error.code : 'AEROSTAT_MIGRATION_FAILED';
+  return { kind: 'refused', code, message: error.message };
+}

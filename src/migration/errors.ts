@@ -1,0 +1,30 @@
+/** How a migration fails. Streams that make no sense have an error of their own, StreamError. */
+import { AerostatError } from '../sys/error.ts';
+
+/** The migration ended without success, and the guest runs on at the source. */
+export class MigrationError extends AerostatError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('AEROSTAT_MIGRATION_FAILED', message, options);
+  }
+}
+
+/** Somebody asked for the migration's end; the guest runs on at the source. */
+export class MigrationCancelled extends AerostatError {
+  constructor(reason: string) {
+    super('AEROSTAT_MIGRATION_CANCELLED', `the migration was cancelled: ${reason}`);
+  }
+}
+
+/**
+ * The guest was handed over, and nobody knows whether it runs at the destination. It stays stopped here, since two of
+ * it would be worse than none.
+ */
+export class MigrationUnknown extends AerostatError {
+  constructor(options?: ErrorOptions) {
+    super(
+      'AEROSTAT_MIGRATION_UNKNOWN',
+      'the destination was told to run the guest and cannot be reached to ask whether it does. The guest stays stopped here; look at the destination, and resume the guest here only if it does not run there',
+      options,
+    );
+  }
+}

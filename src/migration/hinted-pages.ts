@@ -1,0 +1,53 @@
+/**
+ * Takes the pages that the guest says it does not use, wherever the device runs: it clears them in the dirty bitmap,
+ * and remembers them, so that it can be told afterwards how many were written to all the same.
+ */
+import type { PageSink } from '../memory/page.ts';
+import { popcount } from '../memory/page-bitmap.ts';
+import type { DirtyBitmap } from './dirty-bitmap.ts';
+import type { Ram } from './ram.ts';
+
+export class HintedPages implements PageSink {
+  readonly #ram: Ram;
+  readonly #dirty: DirtyBitmap;
+  /** Pages named since the last sync, and since the migration began. */
+  readonly #recent: DirtyBitmap;
+  readonly #ever: DirtyBitmap;
+
+  /** All three bitmaps may be shared with other threads. */
+  constructor(ram: Ram, dirty: DirtyBitmap, recent: DirtyBitmap, ever: DirtyBitmap) {
+    this.#ram = ram;
+    this.#dirty = dirty;
+    this.#recent = recent;
+    this.#ever = ever;
+  }
+
+  add(pfn: number, count: number): void {
+    this.#ram.forEachSlotOf(pfn, count, (start, pages) => {
+      this.#dirty.skip(start, pages);
+      this.#recent.mark(start, pages);
+    });
+  }
+
+  /** After a sync: how many pages that were skipped are dirty again. Their hint was a race, and was caught. */
+  countRaces(): number {
+    let races = 0;
+    for (let word = 0; word < this.#recent.words.length; word++) {
+      const bits = this.#recent.words[word];
+      if (bits === 0) continue;
+      races += popcount(bits & this.#dirty.words[word]);
+      this.#ever.words[word] |= bits;
+      this.#recent.words[word] = 0;
+    }
+    return races;
+  }
+
+  /** Pages that were named once and are not among `sent`. */
+  countUnsent(sent: DirtyBitmap): number {
+    let pages = 0;
+    for (let word = 0; word < this.#ever.words.length; word++) {
+      pages += popcount(this.#ever.words[word] & ~sent.words[word]);
+    }
+    return pages;
+  }
+}

@@ -1,0 +1,234 @@
+/**
+ * One connection at the source: pages of its share, messages, and the destination's answers. Links of other threads
+ * look the same ({@link Link}).
+ */
+import type { ByteChannel } from './byte-channel.ts';
+import { MigrationError } from './errors.ts';
+import type { Clock } from './machine.ts';
+import type { PageSender, SentCounts } from './page-sender.ts';
+import { type Compression, zstd } from './stream/compression.ts';
+import {
+  FEATURE_ZSTD,
+  type Hello,
+  type RegionShape,
+  readBare,
+  readRefused,
+  readWelcome,
+  writeBare,
+  writeCancel,
+  writeEnd,
+  writeHello,
+  writeMemory,
+  writeRound,
+  writeState,
+} from './stream/messages.ts';
+import { type SectionName, StreamError } from './stream/section.ts';
+import { SectionReader } from './stream/section-reader.ts';
+import { SectionWriter } from './stream/section-writer.ts';
+import type { TokenBucket } from './token-bucket.ts';
+
+/** What the source says besides pages; plain data, so that it can go to another thread. */
+export type SourceMessage =
+  | ({ readonly kind: 'hello' } & Hello)
+  | { readonly kind: 'memory'; readonly regions: readonly RegionShape[] }
+  | { readonly kind: 'round'; readonly round: number }
+  | { readonly kind: 'state'; readonly name: string; readonly bytes: Uint8Array }
+  /** No page comes after it; the link adds up what came before. */
+  | { readonly kind: 'end' }
+  | { readonly kind: 'go' }
+  | { readonly kind: 'cancel'; readonly reason: string };
+
+export type Answer =
+  | { readonly kind: 'welcome'; readonly features: number }
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'running' };
+
+/** One connection of a migration, wherever its bytes are moved. */
+export interface Link {
+  send(message: SourceMessage): Promise<void>;
+  /** Sends pages of this link's share until none is dirty, or it is interrupted. */
+  sendPages(): Promise<void>;
+  /** From now on no pages are sent; a round under way ends after the section that is being sent. */
+  interrupt(): void;
+  /** What was sent so far. */
+  progress(): LinkProgress;
+  /** The next answer of the destination. @throws MigrationError when it refuses or is gone */
+  answer(): Promise<Answer>;
+  /** Rejects when the connection is gone or makes no sense. */
+  readonly broken: Promise<never>;
+  useFeatures(features: number): void;
+  /** `graceful`: what was sent still arrives. */
+  close(graceful: boolean): void;
+}
+
+export interface LinkProgress extends Readonly<SentCounts> {
+  /** Bytes of sections, headers included. */
+  readonly bytes: number;
+}
+
+export interface SourceLinkOptions {
+  readonly channel: ByteChannel;
+  readonly sender: PageSender;
+  readonly bucket: TokenBucket;
+  readonly clock: Clock;
+}
+
+export class SourceLink implements Link {
+  readonly #channel: ByteChannel;
+  readonly #sender: PageSender;
+  readonly #bucket: TokenBucket;
+  readonly #clock: Clock;
+  readonly broken: Promise<never>;
+  readonly #writer = new SectionWriter();
+  readonly #answers: Answer[] = [];
+  /** Waits for an answer, or learns that none will come. */
+  #waiting: { resolve(answer: Answer): void; reject(error: Error): void } | undefined;
+  #failure: Error | undefined;
+  #break: (error: Error) => void = () => {};
+  #bytes = 0;
+  #interrupted = false;
+  /** The write under way: the writer has two buffers, so one section may be made while another is sent. */
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor({ channel, sender, bucket, clock }: SourceLinkOptions) {
+    this.#channel = channel;
+    this.#sender = sender;
+    this.#bucket = bucket;
+    this.#clock = clock;
+    this.broken = new Promise((_, reject) => {
+      this.#break = reject;
+    });
+    // Not everybody waits for it.
+    this.broken.catch(() => {});
+    const reader = new SectionReader((name, payload) => this.#take(name, payload));
+    channel.listen({
+      data: bytes => {
+        try {
+          reader.push(bytes);
+        } catch (error) {
+          this.#fail(error as Error);
+        }
+      },
+      closed: error => {
+        this.#fail(new MigrationError('the connection to the destination is gone', { cause: error }));
+      },
+    });
+  }
+
+  async send(message: SourceMessage): Promise<void> {
+    if (message.kind === 'state') {
+      await writeState(this.#writer, message.name, message.bytes, section => this.#write(section));
+    } else {
+      await this.#write(this.#encode(message));
+    }
+    await this.#writing;
+  }
+
+  async sendPages(): Promise<void> {
+    while (!this.#interrupted) {
+      const section = this.#sender.next(this.#writer);
+      if (section === undefined) break;
+      await this.#write(section);
+    }
+    await this.#writing;
+  }
+
+  interrupt(): void {
+    this.#interrupted = true;
+  }
+
+  progress(): LinkProgress {
+    return { ...this.#sender.counts, bytes: this.#bytes };
+  }
+
+  answer(): Promise<Answer> {
+    const ready = this.#answers.shift();
+    if (ready !== undefined) return Promise.resolve(ready);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  useFeatures(features: number): void {
+    this.#writer.compression = compressionFor(features);
+  }
+
+  close(graceful: boolean): void {
+    if (graceful) this.#channel.close();
+    else this.#channel.destroy();
+  }
+
+  /** Waits for the write before, then begins this one: `section` must stay until the next but one is made. */
+  async #write(section: Uint8Array): Promise<void> {
+    await this.#writing;
+    if (this.#failure !== undefined) throw this.#failure;
+    const delayMs = this.#bucket.take(section.length, this.#clock.nowMs());
+    if (delayMs >= 1) await this.#clock.sleep(delayMs);
+    this.#bytes += section.length;
+    this.#writing = this.#channel.write(section);
+    // Whoever writes next hears of it; until then it is not unhandled.
+    this.#writing.catch(() => {});
+  }
+
+  #encode(message: Exclude<SourceMessage, { kind: 'state' }>): Uint8Array {
+    const writer = this.#writer;
+    switch (message.kind) {
+      case 'hello':
+        return writeHello(writer, message);
+      case 'memory':
+        return writeMemory(writer, message.regions);
+      case 'round':
+        return writeRound(writer, message.round);
+      case 'end': {
+        const { pages, zeroPagesSent } = this.#sender.counts;
+        return writeEnd(writer, { pages, zeroPages: zeroPagesSent });
+      }
+      case 'go':
+        return writeBare(writer, 'go');
+      case 'cancel':
+        return writeCancel(writer, message.reason);
+    }
+  }
+
+  #take(name: SectionName, payload: Uint8Array): void {
+    switch (name) {
+      case 'welcome':
+        this.#answered({ kind: 'welcome', features: readWelcome(payload) });
+        return;
+      case 'ready':
+      case 'running':
+        readBare(name, payload);
+        this.#answered({ kind: name });
+        return;
+      case 'refused': {
+        const { code, message } = readRefused(payload);
+        this.#fail(new MigrationError(`the destination gave up: ${message} (${code})`));
+        return;
+      }
+      default:
+        throw new StreamError('order', `the destination sent ${name}`);
+    }
+  }
+
+  #answered(answer: Answer): void {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    if (waiting === undefined) this.#answers.push(answer);
+    else waiting.resolve(answer);
+  }
+
+  /** The first failure is the one that counts: others follow from it. */
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    this.#break(this.#failure);
+    this.#waiting?.reject(this.#failure);
+    this.#waiting = undefined;
+  }
+}
+
+/** Features that this program offers. */
+export const FEATURES_OFFERED = zstd === undefined ? 0 : FEATURE_ZSTD;
+
+const compressionFor = (features: number): Compression | undefined =>
+  (features & FEATURE_ZSTD) !== 0 ? zstd : undefined;
