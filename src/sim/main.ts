@@ -1,8 +1,10 @@
 /** `npm run sim`: simulations of the whole machine, without a kernel and without chance that has no name. */
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { PROFILE_NAMES, type ProfileName } from '../balloon/profiles.ts';
 import type { HintMachine } from './hint-explorer.ts';
 import { PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-model.ts';
 import { reportHints } from './hint-report.ts';
+import { reportHistories } from './history-report.ts';
 
 const between =
   (low: number, high: number) =>
@@ -47,9 +49,38 @@ function hintsCommand(): Command {
     });
 }
 
+interface RunChoice {
+  readonly seed: number;
+  readonly seeds: number;
+  readonly steps: number;
+  readonly profile?: ProfileName;
+  readonly json?: boolean;
+}
+
+function runCommand(): Command {
+  return new Command('run')
+    .description(
+      'live through random histories of guest, driver, device and host, with every fault that there is',
+    )
+    .option('--seed <n>', 'the first history', between(0, Number.MAX_SAFE_INTEGER), 1)
+    .option('--seeds <n>', 'histories, one a seed', between(1, 1_000_000), 1)
+    .option('--steps <n>', 'steps of each', between(1, 1_000_000), 300)
+    .addOption(new Option('--profile <name>', 'this ABI alone; any else').choices(PROFILE_NAMES))
+    .option('--json', 'print JSON')
+    .action(async ({ json = false, ...choice }: RunChoice) => {
+      const { failures, ...summary } = await reportHistories(
+        choice,
+        json ? () => {} : line => console.log(line),
+      );
+      if (json) console.log(JSON.stringify({ ...summary, failures }, null, 2));
+      process.exitCode = failures.length === 0 ? 0 : 1;
+    });
+}
+
 const program = new Command('sim')
   .description("simulations of Aerostat's machine")
   .showHelpAfterError()
+  .addCommand(runCommand(), { isDefault: true })
   .addCommand(hintsCommand());
 
 await program.parseAsync();

@@ -1,0 +1,58 @@
+/** Many histories in a row, and what is to be said of them: a failure with all that it takes to see it again. */
+import type { ProfileName } from '../balloon/profiles.ts';
+import { live } from './sim-history.ts';
+
+/** Histories between two lines that tell how far it is. */
+const PROGRESS_INTERVAL = 100;
+/** More failures tell nothing more. */
+const FAILURES_MAX = 5;
+
+export interface HistoriesChoice {
+  /** Of the first history; the next one has the next. */
+  readonly seed: number;
+  readonly seeds: number;
+  readonly steps: number;
+  readonly profile?: ProfileName;
+}
+
+export interface HistoryFailure {
+  readonly seed: number;
+  /** The step that failed; as many as there are when the end did. */
+  readonly step: number;
+  readonly message: string;
+  /** Makes it happen again. */
+  readonly command: string;
+}
+
+export interface HistoriesReport {
+  readonly histories: number;
+  readonly steps: number;
+  readonly failures: readonly HistoryFailure[];
+}
+
+export async function reportHistories(
+  { seed, seeds, steps, profile }: HistoriesChoice,
+  print: (line: string) => void,
+): Promise<HistoriesReport> {
+  const failures: HistoryFailure[] = [];
+  let [histories, made] = [0, 0];
+  for (; histories < seeds && failures.length < FAILURES_MAX; histories++) {
+    const options = { seed: seed + histories, steps, ...(profile === undefined ? {} : { profile }) };
+    const history = await live(options);
+    made += history.steps;
+    if (history.failure !== undefined) {
+      const only = profile === undefined ? '' : ` --profile ${profile}`;
+      const command = `npm run sim -- --seed ${options.seed} --steps ${steps}${only}`;
+      const { message } = history.failure;
+      failures.push({ seed: options.seed, step: history.steps, message, command });
+      print(`seed ${options.seed} fails at step ${history.steps} (profile ${history.plan.profile}):`);
+      for (const line of history.trace) print(`  ${line}`);
+      print(history.failure.stack ?? message);
+      print(`Again: ${command}`);
+    }
+    if ((histories + 1) % PROGRESS_INTERVAL === 0) print(`${histories + 1} of ${seeds}`);
+  }
+  const outcome = failures.length === 0 ? 'nothing was lost' : `${failures.length} failed`;
+  print(`${histories} histories of ${steps} steps from seed ${seed} on: ${outcome}`);
+  return { histories, steps: made, failures };
+}

@@ -1,0 +1,268 @@
+/**
+ * vhost-user as a simulation sees it: messages that arrive one by one in their order, doorbells that are rung some time
+ * and heard some other time, and a back-end that can vanish at any moment and come back knowing nothing. Nothing moves
+ * unless the simulation says so.
+ */
+import type { BalloonDevice } from '../device/balloon-device.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { AerostatError } from '../sys/error.ts';
+import { createDeviceQueue } from '../virtio/create.ts';
+import type { QueueConfig } from '../virtio/queue.ts';
+import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
+import { stateFromVringBase } from '../virtio/vring-base.ts';
+import { HostDeath } from './sim-backing.ts';
+
+const { FEATURES_OK } = DEVICE_STATUS;
+
+/** The other end: a host that may not be there. */
+export interface SimHostSide {
+  /** What is offered, of the balloon and of the rings. */
+  readonly offered: bigint;
+  readonly queueSizeMax: number;
+  /** The device of the back-end that runs. */
+  readonly device: BalloonDevice;
+  /** A new back-end; false when none can be started now. */
+  start(): boolean;
+  /** The front-end lets rings go, as a pause does, or the device is reset under them. */
+  readonly pausesBeforeReset: boolean;
+  complain(what: string): void;
+}
+
+interface Message {
+  readonly name: string;
+  readonly act: () => unknown;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+class LostError extends AerostatError {
+  constructor(what: string) {
+    super('AEROSTAT_SIM_LOST', `the simulated connection is lost: ${what}`);
+  }
+}
+
+export class SimTransport implements VirtioTransport {
+  readonly description = 'a simulated device';
+  /** Never settles: whoever uses it reconnects. */
+  readonly ended = new Promise<Error>(() => {});
+  connected = false;
+  readonly #host: SimHostSide;
+  readonly #memory: GuestMemory;
+  readonly #messages: Message[] = [];
+  readonly #rings = new Map<number, QueueConfig>();
+  readonly #kicked = new Set<number>();
+  readonly #interrupted = new Set<number>();
+  readonly #interruptListeners = new Set<(queue: InterruptedQueue) => void>();
+  readonly #configListeners = new Set<() => void>();
+  readonly #disconnectListeners = new Set<(reason: Error) => void>();
+  #notices = 0;
+  #features: bigint | undefined;
+  #status = 0;
+  readonly #configWrites = new Map<number, Uint8Array>();
+
+  constructor(memory: GuestMemory, host: SimHostSide) {
+    this.#memory = memory;
+    this.#host = host;
+  }
+
+  // What the simulation does -----------------------------------------------------------------------------
+
+  /** Name of the message that arrives next. */
+  get nextMessage(): string | undefined {
+    return this.#messages[0]?.name;
+  }
+
+  /** Rings that were kicked and not served since. */
+  get kicked(): readonly number[] {
+    return this.connected ? [...this.#kicked] : [];
+  }
+
+  get interrupted(): readonly number[] {
+    return [...this.#interrupted];
+  }
+
+  get notices(): number {
+    return this.#notices;
+  }
+
+  /** Numbers of the rings that are set up. */
+  get rings(): readonly number[] {
+    return [...this.#rings.keys()];
+  }
+
+  /** Delivers the oldest message. @throws HostDeath when the host does not survive it */
+  deliverMessage(): void {
+    const message = this.#messages.shift();
+    if (message === undefined) return;
+    try {
+      message.resolve(message.act());
+    } catch (error) {
+      message.reject(error as Error);
+      if (error instanceof HostDeath) throw error;
+      // A front-end that is refused is a mistake of ours.
+      this.#host.complain(`${message.name}: ${(error as Error).message}`);
+    }
+  }
+
+  /** The device hears the kick of ring `index`; of a kick that nobody gave, too. */
+  serve(index: number): void {
+    this.#kicked.delete(index);
+    if (this.connected && this.#host.device.serveQueue(index)) this.#kicked.add(index);
+  }
+
+  /** The driver hears an interrupt; of one that nobody gave, too. */
+  interrupt(queue: InterruptedQueue): void {
+    if (queue === null) this.#interrupted.clear();
+    else this.#interrupted.delete(queue);
+    for (const listener of this.#interruptListeners) listener(queue);
+  }
+
+  /** The driver hears that the configuration changed, be it true or not. */
+  notice(): void {
+    this.#notices = Math.max(0, this.#notices - 1);
+    for (const listener of this.#configListeners) listener();
+  }
+
+  /** The device changed its configuration. */
+  configChanged(): void {
+    if (this.connected) this.#notices++;
+  }
+
+  /** The back-end is gone, and what was on its way to it. Doorbells that it rang are still heard. */
+  lose(why: string): void {
+    if (!this.connected) return;
+    this.connected = false;
+    this.#notices = 0;
+    const error = new LostError(why);
+    for (const { reject } of this.#messages.splice(0)) reject(error);
+    for (const listener of this.#disconnectListeners) listener(error);
+  }
+
+  // What the driver does ---------------------------------------------------------------------------------
+
+  async reset(): Promise<void> {
+    try {
+      await this.#send('reset', () => {
+        const { device, pausesBeforeReset } = this.#host;
+        if (pausesBeforeReset) for (const index of this.#rings.keys()) device.stopQueue(index, 'paused');
+        device.reset();
+      });
+    } catch (error) {
+      // One that is gone is as good as reset.
+      if (this.connected) throw error;
+    }
+    this.#forget();
+  }
+
+  async readStatus(): Promise<number> {
+    return this.#send('read status', () => this.#status);
+  }
+
+  async writeStatus(status: number): Promise<void> {
+    if (status === 0) return this.reset();
+    await this.#send(`status ${status}`, () => {});
+    this.#status = status;
+  }
+
+  async getFeatures(): Promise<bigint> {
+    return this.#send('get features', () => this.#host.offered);
+  }
+
+  async setFeatures(features: bigint): Promise<void> {
+    await this.#send('set features', () => this.#host.device.setFeatures(features));
+    this.#features = features;
+  }
+
+  async queueSizeMax(index: number): Promise<number> {
+    const { device, queueSizeMax } = this.#host;
+    return this.#send('queue size', () => (index < device.queueCount ? queueSizeMax : 0));
+  }
+
+  async enableQueue(index: number, config: QueueConfig): Promise<void> {
+    this.#rings.set(index, config);
+    await this.#send(`ring ${index}`, () => this.#startRing(index, config, undefined));
+  }
+
+  kick(index: number): void {
+    this.#kicked.add(index);
+  }
+
+  async readConfig(offset: number, length: number): Promise<Uint8Array> {
+    return this.#send('read config', () => {
+      const bytes = new Uint8Array(length);
+      this.#host.device.readConfig(offset, bytes);
+      return bytes;
+    });
+  }
+
+  async writeConfig(offset: number, bytes: Uint8Array): Promise<void> {
+    const sent = bytes.slice();
+    this.#configWrites.set(offset, sent);
+    await this.#send('write config', () => this.#host.device.writeConfig(offset, sent));
+  }
+
+  onInterrupt(listener: (queue: InterruptedQueue) => void): () => void {
+    this.#interruptListeners.add(listener);
+    return () => this.#interruptListeners.delete(listener);
+  }
+
+  onConfigChange(listener: () => void): () => void {
+    this.#configListeners.add(listener);
+    return () => this.#configListeners.delete(listener);
+  }
+
+  onDisconnect(listener: (reason: Error) => void): () => void {
+    this.#disconnectListeners.add(listener);
+    return () => this.#disconnectListeners.delete(listener);
+  }
+
+  /** A back-end is looked for, and gets what the last one knew of the front-end. */
+  async reconnect(_target: string, bases: ReadonlyMap<number, number>): Promise<void> {
+    if (!this.#host.start()) throw new LostError('nobody listens');
+    this.connected = true;
+    await this.#send('connect', () => {});
+    const features = this.#features;
+    if (features !== undefined)
+      await this.#send('set features', () => this.#host.device.setFeatures(features));
+    for (const [offset, bytes] of [...this.#configWrites]) await this.writeConfig(offset, bytes);
+    for (const [index, config] of this.#rings) {
+      await this.#send(`ring ${index}`, () => this.#startRing(index, config, bases.get(index)));
+    }
+    if ((this.#status & FEATURES_OK) !== 0) await this.#send(`status ${this.#status}`, () => {});
+    for (const index of this.#rings.keys()) {
+      this.kick(index);
+      this.interrupt(index);
+    }
+    for (const listener of this.#configListeners) listener();
+  }
+
+  close(): void {}
+
+  #startRing(index: number, config: QueueConfig, base: number | undefined): void {
+    const queue = createDeviceQueue(
+      config,
+      base === undefined ? undefined : stateFromVringBase(this.#memory, config, base),
+    );
+    queue.validate(this.#memory);
+    this.#host.device.startQueue(index, queue, this.#memory, {
+      interrupt: () => this.#interrupted.add(index),
+      fail: () => {},
+    });
+  }
+
+  #forget(): void {
+    this.#rings.clear();
+    this.#kicked.clear();
+    this.#interrupted.clear();
+    this.#features = undefined;
+    this.#status = 0;
+    this.#configWrites.clear();
+  }
+
+  #send<T>(name: string, act: () => T): Promise<T> {
+    if (!this.connected) return Promise.reject(new LostError(`${name} reaches nobody`));
+    return new Promise((resolve, reject) => {
+      this.#messages.push({ name, act, resolve: resolve as (value: unknown) => void, reject });
+    });
+  }
+}

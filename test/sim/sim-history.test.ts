@@ -1,0 +1,75 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';
+import { PendingDiscards } from '../../src/memory/pending-discards.ts';
+import { reportHistories } from '../../src/sim/history-report.ts';
+import { live } from '../../src/sim/sim-history.ts';
+
+/** The seed of random tests: printed in their names, taken from the environment to repeat one. */
+const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_701);
+const STEPS = 200;
+
+afterEach(() => vi.restoreAllMocks());
+
+describe.each(PROFILE_NAMES)(`histories of profile %s, from seed ${SEED} on`, profile => {
+  it('lose no page and no byte, whatever fails', async () => {
+    const lines: string[] = [];
+    const { failures, histories } = await reportHistories(
+      { seed: SEED, seeds: 6, steps: STEPS, profile },
+      line => lines.push(line),
+    );
+    expect(failures, lines.join('\n')).toEqual([]);
+    expect(histories).toBe(6);
+  });
+});
+
+describe('a history', () => {
+  it('is the same again for the same seed, and another for another', async () => {
+    const [once, again, other] = [
+      await live({ seed: SEED, steps: STEPS }),
+      await live({ seed: SEED, steps: STEPS }),
+      await live({ seed: SEED + 1, steps: STEPS }),
+    ];
+    expect(again).toEqual(once);
+    expect(other.trace).not.toEqual(once.trace);
+  });
+
+  it('has every kind of fault in it before long', async () => {
+    const seen = new Set<string>();
+    for (let seed = SEED; seed < SEED + 5; seed++) {
+      for (const name of Object.keys((await live({ seed, steps: STEPS })).tally)) seen.add(name);
+    }
+    for (const fault of [
+      'lose',
+      'host down',
+      'deadly discard',
+      'failing discards',
+      'false notice',
+      'reset',
+    ]) {
+      expect(seen).toContain(fault);
+    }
+  });
+
+  it('finds a host that discards what the guest took back, and says how to see it again', async () => {
+    const { retract } = PendingDiscards.prototype;
+    vi.spyOn(PendingDiscards.prototype, 'retract').mockImplementation(function (
+      this: PendingDiscards,
+      start,
+      count,
+    ) {
+      const retracted = retract.call(this, start, count);
+      if (retracted > 0) this.mark(start, count);
+      return 0;
+    });
+    const lines: string[] = [];
+    const { failures } = await reportHistories({ seed: 1, seeds: 20, steps: STEPS }, line =>
+      lines.push(line),
+    );
+    expect(failures.length).toBeGreaterThan(0);
+    const [{ seed, message, command }] = failures;
+    expect(message).toContain('is discarded and is the guest');
+    expect(command).toBe(`npm run sim -- --seed ${seed} --steps ${STEPS}`);
+    expect(lines).toContain(`Again: ${command}`);
+    expect((await live({ seed, steps: STEPS })).failure?.message).toBe(message);
+  });
+});
