@@ -16,6 +16,7 @@ const DEBIAN_PACKAGE = {
   chromium: 'chromium',
   promtool: 'prometheus',
   zsh: 'zsh',
+  'dpkg-deb': 'dpkg',
   fish: 'fish',
 } as const;
 
