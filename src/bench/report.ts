@@ -46,14 +46,21 @@ export interface BenchReport {
   readonly rows: readonly BenchRow[];
   /** By the names that the project's goals have. */
   readonly ratios: Readonly<Record<string, number>>;
+  /** What a reader of the rows has to know. */
+  readonly notes: readonly string[];
 }
 
 export interface Measured {
   readonly rows: readonly BenchRow[];
   readonly ratios: Readonly<Record<string, number>>;
+  readonly notes?: readonly string[];
 }
 
-export function benchReport(command: string, version: string, { rows, ratios }: Measured): BenchReport {
+export function benchReport(
+  command: string,
+  version: string,
+  { rows, ratios, notes = [] }: Measured,
+): BenchReport {
   const [cpu] = cpus();
   return {
     tool: 'aerostat',
@@ -69,6 +76,7 @@ export function benchReport(command: string, version: string, { rows, ratios }: 
     },
     rows,
     ratios: Object.fromEntries(Object.entries(ratios).map(([name, value]) => [name, round(value)])),
+    notes,
   };
 }
 

@@ -21,7 +21,7 @@ function text(figure: Figure): string {
 /** `cpuUserMs` as `CPU USER MS`. */
 const titleOf = (name: string): string => name.replaceAll(/(?=[A-Z])/g, ' ').toUpperCase();
 
-export function renderBench({ rows, ratios }: Measured): string[] {
+export function renderBench({ rows, ratios, notes = [] }: Measured): string[] {
   const figures = [...new Set(rows.flatMap(row => Object.keys(row)))].filter(name => !NAMED.has(name));
   const elapsed = (title: string, of: keyof Spread): Column<BenchRow> => ({
     title,
@@ -40,5 +40,6 @@ export function renderBench({ rows, ratios }: Measured): string[] {
   ];
   const table = renderTable(columns, rows);
   const named = Object.entries(ratios).map(([name, ratio]): [string, string] => [name, ratio.toPrecision(3)]);
-  return named.length === 0 ? table : [...table, '', 'Ratios of medians:', ...renderFields(named)];
+  const below = named.length === 0 ? [] : ['', 'Ratios of medians:', ...renderFields(named)];
+  return [...table, ...below, ...(notes.length === 0 ? [] : ['', ...notes])];
 }

@@ -16,6 +16,7 @@ const EXAMPLES = `
 Examples:
   aerostat bench linux --memory 8G --balloon 7G
   aerostat bench linux --memory 2G --balloon 1G --touched --json result.json
+  aerostat bench inflate --peer qemu
 
 Ratios come from medians of one run; absolute times say as much about the machine as about Aerostat.`;
 
@@ -51,6 +52,7 @@ interface InflateChoice extends BenchChoice {
   readonly depth?: number;
   readonly sort?: boolean;
   readonly naive: boolean;
+  readonly peer?: 'qemu';
 }
 
 function inflateCommand(context: CliContext): Command {
@@ -80,16 +82,18 @@ function inflateCommand(context: CliContext): Command {
     .option('--sort', 'sort pages before they are listed, in every ABI')
     .option('--no-naive', 'leave out the device that punches page by page')
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
+    .addOption(
+      new Option('--peer <peer>', "our device and QEMU's instead, in turn, under the same driver")
+        .choices(['qemu'])
+        .conflicts(['profiles', 'scenario', 'rings', 'discard', 'pfnsPerBuffer', 'depth', 'sort', 'naive']),
+    )
     .action(async (choice: InflateChoice, self: Command) => {
+      if (choice.peer !== undefined) return besideQemu(context, choice, self);
       const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate.ts');
       const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? ALL_PROFILES;
       const rings = pick('kind of ring', choice.rings, ['split', 'packed'] as const) ?? ['split'];
       const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
-      if (choice.balloon >= choice.memory) {
-        throw new UsageError(
-          `a guest of ${formatSize(choice.memory)} cannot give away ${formatSize(choice.balloon)}`,
-        );
-      }
+      checkBalloon(choice);
       const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
       const { pfnsPerBuffer, depth, sort } = choice;
       await measure(
@@ -118,6 +122,26 @@ function inflateCommand(context: CliContext): Command {
       );
     });
   return withVerbose(command.option('--json <file>', 'write the result there as JSON too'));
+}
+
+async function besideQemu(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
+  const { benchInflateBesideQemu, PEER_CHARTS } = await import('../../bench/peer-qemu.ts');
+  checkBalloon(choice);
+  const { memory, balloon, runs } = choice;
+  const options = { memoryBytes: memory, balloonBytes: balloon, runs, signal: context.interrupt };
+  const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
+  await measure(
+    context,
+    choice,
+    words,
+    progress => benchInflateBesideQemu({ ...options, progress }),
+    PEER_CHARTS,
+  );
+}
+
+function checkBalloon({ memory, balloon }: Pick<InflateChoice, 'memory' | 'balloon'>): void {
+  if (balloon < memory) return;
+  throw new UsageError(`a guest of ${formatSize(memory)} cannot give away ${formatSize(balloon)}`);
 }
 
 /** The options as they were given, so that a report says what made it. */
@@ -158,9 +182,7 @@ function linuxCommand(context: CliContext): Command {
     .option('--touched', 'also when the guest used all of that memory and freed it')
     .action(async (choice: LinuxChoice) => {
       const { memory, balloon, touched = false, rounds } = choice;
-      if (balloon >= memory) {
-        throw new UsageError(`a guest of ${formatSize(memory)} cannot give away ${formatSize(balloon)}`);
-      }
+      checkBalloon(choice);
       const words = [
         `aerostat bench linux --memory ${formatSize(memory)} --balloon ${formatSize(balloon)}`,
         ...(touched ? ['--touched'] : []),

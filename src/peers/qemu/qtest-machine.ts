@@ -44,17 +44,27 @@ export interface QtestMachineOptions {
   readonly args?: readonly string[];
 }
 
-/** The memory of a q35 machine: one file, mapped in one piece or two. Takes no ownership of `fd`. */
-export function q35Memory(fd: OwnedFd, bytes: number): GuestMemory {
-  const low = bytes >= SPLIT_FROM_BYTES ? LOW_BYTES_WHEN_SPLIT : bytes;
-  const memory = new GuestMemory();
-  const parts = [
-    { guestAddress: 0, fileOffset: 0, size: low },
-    { guestAddress: HIGH_START, fileOffset: low, size: bytes - low },
+export interface MemoryPart {
+  readonly guestAddress: number;
+  readonly fileOffset: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** Where a q35 machine has its memory: in one piece or two. */
+export function q35Layout(bytes: number): readonly MemoryPart[] {
+  if (bytes < SPLIT_FROM_BYTES) return [{ guestAddress: 0, fileOffset: 0, size: bytes }];
+  return [
+    { guestAddress: 0, fileOffset: 0, size: LOW_BYTES_WHEN_SPLIT },
+    { guestAddress: HIGH_START, fileOffset: LOW_BYTES_WHEN_SPLIT, size: bytes - LOW_BYTES_WHEN_SPLIT },
   ];
+}
+
+/** The memory of a q35 machine, mapped from its file. Takes no ownership of `fd`. */
+export function q35Memory(fd: OwnedFd, bytes: number): GuestMemory {
+  const memory = new GuestMemory();
   try {
-    for (const { guestAddress, fileOffset, size } of parts) {
-      if (size === 0) continue;
+    for (const { guestAddress, fileOffset, size } of q35Layout(bytes)) {
       const backing = new FileBacking(fd.duplicate(), fileOffset, size);
       memory.add(new MemoryRegion({ guestAddress, size, userAddress: guestAddress }, backing));
     }

@@ -1,0 +1,258 @@
+/**
+ * QEMU's balloon device and ours side by side: the same driver with the same settings names the same pages, in order
+ * and shuffled, of memory that was touched in the same way, and the clock runs until the host has it back. The devices
+ * take turns in one run; each is in a process of its own, and the driver in another.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { DiscardMode, GuestControl } from '../daemon/control.ts';
+import { startDaemon } from '../daemon/daemon.ts';
+import { QemuControl } from '../daemon/qemu-control.ts';
+import { workerUrl } from '../daemon/worker-url.ts';
+import type { DriverTuning } from '../driver/options.ts';
+import { requireProgram } from '../peers/programs.ts';
+import { AerostatError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import { barePunchMs } from './floor.ts';
+import type { ChartPlan } from './html.ts';
+import { type FromPeerGuest, PAGE_ORDERS, type PageOrder, type PeerGuestData } from './peer-protocol.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+
+export interface PeerBenchOptions {
+  readonly memoryBytes: number;
+  readonly balloonBytes: number;
+  readonly runs: number;
+  readonly signal: AbortSignal;
+  readonly progress: (done: number, total: number, what: string) => void;
+}
+
+interface PeerCase {
+  readonly name: string;
+  readonly order: PageOrder;
+  readonly device: 'qemu' | Extract<DiscardMode, 'auto' | 'before-ack'>;
+}
+
+interface PeerSample {
+  /** From the wish until the host had its memory back. */
+  readonly elapsedMs: number;
+  /** Until the driver was told that all is done. */
+  readonly guestMs: number;
+  readonly deflateMs: number;
+  readonly deviceCpuMs: number;
+  readonly kicks: number;
+  readonly buffers: number;
+}
+
+const GUEST = 'bench';
+const STALL_MS = 180_000;
+
+/**
+ * QEMU's rings have 128 entries; ours are made as large. All of a ring's buffers may be on their way at once, because a
+ * kick through qtest takes some 30 us: what is compared is the devices, not the ways to them.
+ */
+const TUNING: Partial<DriverTuning> = { queueSizeMax: 128, depth: 128, pfnsPerBuffer: 256 };
+
+const CASES: readonly PeerCase[] = PAGE_ORDERS.flatMap((order): PeerCase[] => [
+  { name: 'QEMU', order, device: 'qemu' },
+  { name: 'Aerostat', order, device: 'auto' },
+  { name: 'Aerostat, before-ack', order, device: 'before-ack' },
+]);
+
+export async function benchInflateBesideQemu(options: PeerBenchOptions): Promise<Measured> {
+  const { runs, signal, progress, balloonBytes } = options;
+  requireProgram('qemu-system-x86_64');
+  const samples = new Map<PeerCase, PeerSample[]>(CASES.map(one => [one, []]));
+  const floorsMs: number[] = [];
+  const total = runs * (CASES.length + 1);
+  let done = 0;
+  for (let run = 0; run < runs; run++) {
+    // Every run begins with another case, so that none always follows the same one.
+    for (let turn = 0; turn < CASES.length; turn++) {
+      const one = CASES[(run + turn) % CASES.length];
+      signal.throwIfAborted();
+      progress(done++, total, `${one.order} ${one.name}`);
+      samples.get(one)?.push(await measure(one, options));
+    }
+    signal.throwIfAborted();
+    progress(done++, total, 'bare punch');
+    floorsMs.push(barePunchMs(balloonBytes));
+  }
+  progress(total, total, 'done');
+  return {
+    rows: [...samples].map(([one, taken]) => rowOf(one, taken)).concat(floorRow(floorsMs)),
+    ratios: ratiosOf(samples),
+    notes: [
+      `Same driver, same page lists of ${TUNING.pfnsPerBuffer} numbers, same touched file-backed memory; up to ${TUNING.depth} buffers in the ring a kick, so that QEMU's kicks through qtest do not decide.`,
+      'elapsed: until the host has the memory back (fstat); ratios are QEMU / Aerostat.',
+    ],
+  };
+}
+
+const measure = (one: PeerCase, options: PeerBenchOptions): Promise<PeerSample> =>
+  one.device === 'qemu' ? measureQemu(one, options) : measureOurs(one, one.device, options);
+
+async function measureQemu(one: PeerCase, options: PeerBenchOptions): Promise<PeerSample> {
+  const guest = new PeerGuest(dataOf(one, options, null), options.signal);
+  let control: QemuControl | undefined;
+  try {
+    const { qmpPath } = await guest.next('ready');
+    control = new QemuControl([{ name: GUEST, qmpPath: qmpPath ?? '' }]);
+    // The monitor is reached before the clock runs.
+    await control.guest(GUEST);
+    const { deviceCpuMs, ...sample } = await inflateAndDeflate(guest, control, options.balloonBytes);
+    return { ...sample, deviceCpuMs: deviceCpuMs ?? Number.NaN };
+  } finally {
+    control?.close();
+    await guest.end();
+  }
+}
+
+async function measureOurs(
+  one: PeerCase,
+  discard: DiscardMode,
+  options: PeerBenchOptions,
+): Promise<PeerSample> {
+  const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
+  const socketPath = join(directory, 'balloon.sock');
+  const daemon = await startDaemon({
+    guests: [
+      {
+        name: GUEST,
+        socketPath,
+        targetBytes: 0,
+        profile: 'virtio',
+        discard,
+        without: [],
+        pollIntervalMs: 0,
+      },
+    ],
+    log: () => {},
+  });
+  const guest = new PeerGuest(dataOf(one, options, socketPath), options.signal);
+  try {
+    await guest.next('ready');
+    const before = process.cpuUsage();
+    const sample = await inflateAndDeflate(guest, daemon.control, options.balloonBytes);
+    const { user, system } = process.cpuUsage(before);
+    return { ...sample, deviceCpuMs: (user + system) / 1000 };
+  } finally {
+    await guest.end();
+    await daemon.close();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+const dataOf = (
+  { order }: PeerCase,
+  { memoryBytes, balloonBytes }: PeerBenchOptions,
+  socketPath: string | null,
+): PeerGuestData => ({ socketPath, memoryBytes, balloonBytes, order, tuning: TUNING });
+
+async function inflateAndDeflate(guest: PeerGuest, control: GuestControl, balloonBytes: number) {
+  const startedMs = monotonicMs();
+  await control.setTarget(GUEST, balloonBytes);
+  const { settledMs, backMs, kicks, buffers, deviceCpuMs } = await guest.next('inflated');
+  const deflatingMs = monotonicMs();
+  await control.setTarget(GUEST, 0);
+  const deflated = await guest.next('deflated');
+  return {
+    elapsedMs: Math.max(settledMs, backMs) - startedMs,
+    guestMs: settledMs - startedMs,
+    deflateMs: deflated.settledMs - deflatingMs,
+    kicks,
+    buffers,
+    deviceCpuMs,
+  };
+}
+
+type Said<Kind extends FromPeerGuest['kind']> = Extract<FromPeerGuest, { kind: Kind }>;
+
+/** The guest's process, and what it says in turn. */
+class PeerGuest {
+  readonly #child: ChildProcess;
+  readonly #said: FromPeerGuest[] = [];
+  readonly #signal: AbortSignal;
+
+  constructor(data: PeerGuestData, signal: AbortSignal) {
+    const program = fileURLToPath(workerUrl('./peer-guest', import.meta.url));
+    this.#signal = signal;
+    this.#child = fork(program, [JSON.stringify(data)], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+    this.#child.on('message', message => this.#said.push(message as FromPeerGuest));
+  }
+
+  async next<Kind extends FromPeerGuest['kind']>(kind: Kind): Promise<Said<Kind>> {
+    for (const deadline = monotonicMs() + STALL_MS; this.#said.length === 0; ) {
+      this.#signal.throwIfAborted();
+      if (this.#child.exitCode !== null) throw new AerostatError('AEROSTAT_BENCH', 'the guest ended');
+      if (monotonicMs() > deadline) throw new AerostatError('AEROSTAT_BENCH', 'the guest says nothing');
+      await delay(1);
+    }
+    const message = this.#said.shift();
+    if (message?.kind === kind) return message as Said<Kind>;
+    const why = message?.kind === 'failed' ? message.message : `it said ${message?.kind}, not ${kind}`;
+    throw new AerostatError('AEROSTAT_BENCH', `the guest failed: ${why}`);
+  }
+
+  /** Waits for a guest that is done, and ends one that is not. */
+  async end(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const exited = once(this.#child, 'exit');
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
+    if (this.#signal.aborted) this.#child.disconnect();
+    await exited;
+    clearTimeout(timer);
+  }
+}
+
+const figureOf =
+  (samples: readonly PeerSample[]) =>
+  (name: keyof PeerSample): Spread =>
+    spreadOf(samples.map(sample => sample[name]));
+
+function rowOf({ name, order, device }: PeerCase, samples: readonly PeerSample[]): BenchRow {
+  const figure = figureOf(samples);
+  return {
+    case: name,
+    scenario: order,
+    peer: device === 'qemu' ? 'qemu' : 'aerostat',
+    elapsedMs: figure('elapsedMs'),
+    guestMs: figure('guestMs'),
+    deflateMs: figure('deflateMs'),
+    deviceCpuMs: figure('deviceCpuMs'),
+    kicks: figure('kicks').median,
+    buffers: figure('buffers').median,
+  };
+}
+
+const floorRow = (floorsMs: readonly number[]): BenchRow => ({
+  case: 'bare punch',
+  scenario: 'ordered',
+  peer: 'kernel',
+  elapsedMs: spreadOf(floorsMs),
+});
+
+function ratiosOf(samples: ReadonlyMap<PeerCase, readonly PeerSample[]>): Record<string, number> {
+  const median = (order: PageOrder, device: PeerCase['device'], name: keyof PeerSample) => {
+    const found = [...samples].find(([one]) => one.order === order && one.device === device);
+    return figureOf(found?.[1] ?? [])(name).median;
+  };
+  const ratio = (order: PageOrder, device: PeerCase['device'], name: keyof PeerSample = 'elapsedMs') =>
+    median(order, 'qemu', name) / median(order, device, name);
+  return {
+    'inflate.ordered': ratio('ordered', 'auto'),
+    'inflate.shuffled': ratio('shuffled', 'auto'),
+    'inflate.orderedBeforeAck': ratio('ordered', 'before-ack'),
+    'inflate.shuffledBeforeAck': ratio('shuffled', 'before-ack'),
+    deflate: ratio('ordered', 'auto', 'deflateMs'),
+  };
+}
+
+export const PEER_CHARTS: readonly ChartPlan[] = [
+  { title: 'Until the host has its memory', figures: [['elapsedMs', 'elapsed']], unit: 'ms' },
+  { title: 'Until the guest has its memory back', figures: [['deflateMs', 'elapsed']], unit: 'ms' },
+];
