@@ -16,13 +16,16 @@ import { type MachinePlan, planMachine, SimMachine, ViolationError } from './sim
 
 /** Steps between two rests. */
 const REST_INTERVAL = 150;
-/** Far more than any machine needs to come to rest; one that does not is a violation. */
+/**
+ * Far more rounds than any machine needs to come to rest, beside one for every page in the balloon: a small ring without
+ * indirect descriptors takes them back one at a time. A machine that needs more is a violation.
+ */
 const REST_ROUNDS_MAX = 3000;
 const CONTENT_CHECK_INTERVAL = 25;
 const WORKLOADS_MAX = 3;
 /** How long the machine is left alone once nothing moves: longer than every delay and retry of the driver. */
 const REST_MS = 5000;
-/** Steps that a failure shows. */
+/** Steps that a failure shows; what follows itself counts once. */
 const TRACE_STEPS = 40;
 const COMMANDS = [GET_UNUSED_PAGES, DROP_CACHE, SHRINK, 77];
 
@@ -79,6 +82,9 @@ class Life {
   /** A reset or removal is under way. */
   #operating = false;
   #mishap: Error | undefined;
+  /** The last line of the trace, and how often it came in a row. */
+  #last = '';
+  #times = 0;
 
   constructor(machine: SimMachine, random: Random) {
     this.#machine = machine;
@@ -120,8 +126,9 @@ class Life {
       backing.deadly = false;
     }
     this.#freeHogs();
+    const roundsMax = REST_ROUNDS_MAX + machine.memory.size / PAGE_SIZE;
     for (let quiet = 0, round = 0; quiet < 2; round++) {
-      if (round > REST_ROUNDS_MAX) throw new ViolationError(`no rest: the driver is ${driver.state}`);
+      if (round > roundsMax) throw new ViolationError(`no rest: the driver is ${driver.state}`);
       const moved = await this.#move();
       if (moved) {
         quiet = 0;
@@ -150,8 +157,9 @@ class Life {
     machine.kernel.dropCaches();
     await this.rest();
     await this.#operate('remove');
+    const roundsMax = REST_ROUNDS_MAX + machine.memory.size / PAGE_SIZE;
     for (let round = 0; driver.state !== 'removed'; round++) {
-      if (round > REST_ROUNDS_MAX) throw new ViolationError(`no end: the driver is ${driver.state}`);
+      if (round > roundsMax) throw new ViolationError(`no end: the driver is ${driver.state}`);
       if (!(await this.#move())) machine.scheduler.advance(100);
     }
     machine.check();
@@ -226,7 +234,15 @@ class Life {
 
   #note(name: string, detail?: string): void {
     this.tally[name] = (this.tally[name] ?? 0) + 1;
-    this.trace.push(detail === undefined ? name : `${name} ${detail}`);
+    const line = detail === undefined ? name : `${name} ${detail}`;
+    if (line === this.#last) {
+      this.#times++;
+      this.trace[this.trace.length - 1] = `${line}, ${this.#times} times`;
+      return;
+    }
+    this.#last = line;
+    this.#times = 1;
+    this.trace.push(line);
     if (this.trace.length > TRACE_STEPS) this.trace.shift();
   }
 
