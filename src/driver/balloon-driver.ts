@@ -12,17 +12,20 @@
 import { CONFIG } from '../balloon/config-space.ts';
 import { type Profile, queueRoles } from '../balloon/profiles.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
+import { assert } from '../sys/error.ts';
+import type { Timer } from '../sys/poll.ts';
 import { hasFeature } from '../virtio/features.ts';
 import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
-import { Balloon } from './balloon.ts';
+import { Balloon, type BalloonOptions } from './balloon.ts';
 import { DriverCounters } from './counters.ts';
 import { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
-import { DriverProbeError, DriverStoppedError } from './errors.ts';
-import { clearFormerDriver } from './former-driver.ts';
+import { DriverProbeError, DriverStateError, DriverStoppedError } from './errors.ts';
+import { clearFormerDriver, clearFormerHost } from './former-driver.ts';
 import { negotiate, poisonFeature } from './negotiation.ts';
 import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
-import { setUpRing } from './ring-setup.ts';
+import { findRing, type RingPlace, setUpRing } from './ring-setup.ts';
+import { decodeDriver, encodeDriver } from './saved-driver.ts';
 import type { Scheduler } from './scheduler.ts';
 
 const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK, FAILED } = DEVICE_STATUS;
@@ -36,15 +39,18 @@ export interface BalloonDriverOptions extends Partial<DriverTuning> {
 }
 
 /**
- * `new`: not probed yet. `probing`. `running`. `removing`: pages are on their way back. `removed`: all are back.
- * `broken`: the device is gone or makes no sense; the pages are kept until {@link BalloonDriver.remove}.
+ * `new`: not probed yet. `probing`. `loaded`: saved elsewhere, about to go on here. `running`. `removing`: pages are on
+ * their way back. `removed`: all are back. `broken`: the device is gone or makes no sense; the pages are kept until {@link BalloonDriver.remove}.
  */
-export type DriverState = 'new' | 'probing' | 'running' | 'removing' | 'removed' | 'broken';
+export type DriverState = 'new' | 'probing' | 'loaded' | 'running' | 'removing' | 'removed' | 'broken';
 
 interface Waiter {
   readonly resolve: () => void;
   readonly reject: (reason: Error) => void;
 }
+
+/** How long the device may take for what it has when the driver pauses. */
+const QUIET_MS_MAX = 5_000;
 
 export class BalloonDriver {
   readonly profile: Profile;
@@ -57,6 +63,8 @@ export class BalloonDriver {
   #balloon: Balloon | undefined;
   #memory: DriverMemory | undefined;
   #unsubscribe: (() => void)[] = [];
+  /** Waits for the device to return what it has. */
+  #pausing: Waiter | undefined;
 
   constructor(options: BalloonDriverOptions) {
     this.profile = options.profile;
@@ -133,7 +141,7 @@ export class BalloonDriver {
   }
 
   async #start(memory: DriverMemory): Promise<void> {
-    const { transport, kernel, scheduler } = this.#options;
+    const { transport, kernel } = this.#options;
     await transport.reset();
     await transport.writeStatus(ACKNOWLEDGE);
     await transport.writeStatus(ACKNOWLEDGE | DRIVER);
@@ -147,31 +155,39 @@ export class BalloonDriver {
     if (((await transport.readStatus()) & FEATURES_OK) === 0) {
       throw new DriverProbeError(`${transport.description} refused the features 0x${features.toString(16)}`);
     }
-    const world: RingWorld = {
-      memory: kernel.memory,
-      transport,
-      scheduler,
-      counters: this.counters,
-      features,
-    };
+    const world = this.#world(features);
     const rings: DriverRing[] = [];
-    for (const [index, role] of queueRoles(this.profile, features).entries()) {
-      const place = { index, role, features, sizeMax: this.#tuning.queueSizeMax };
-      rings.push(await setUpRing(place, world, memory));
-    }
-    const balloon = new Balloon({
-      kernel,
+    for (const place of this.#ringPlaces(features)) rings.push(await setUpRing(place, world, memory));
+    this.#balloon = this.#createBalloon({ world, features, rings, memory });
+    await this.#run(this.#balloon);
+  }
+
+  #world(features: bigint): RingWorld {
+    const { kernel, transport, scheduler } = this.#options;
+    return { memory: kernel.memory, transport, scheduler, counters: this.counters, features };
+  }
+
+  #ringPlaces(features: bigint): RingPlace[] {
+    const sizeMax = this.#tuning.queueSizeMax;
+    return queueRoles(this.profile, features).map((role, index) => ({ index, role, features, sizeMax }));
+  }
+
+  #createBalloon(parts: Pick<BalloonOptions, 'world' | 'features' | 'rings' | 'memory' | 'former'>): Balloon {
+    return new Balloon({
+      ...parts,
+      kernel: this.#options.kernel,
       profile: this.profile,
       tuning: this.#tuning,
-      world,
-      features,
-      rings,
-      memory,
       onProgress: () => this.#progressed(),
       onBroken: error => this.#broken(error),
     });
-    this.#balloon = balloon;
-    if (hasFeature(features, poisonFeature(this.profile))) await this.#writePoison(kernel.poison ?? 0);
+  }
+
+  /** The rings are known to the device: the last steps of 3.1.1. */
+  async #run(balloon: Balloon): Promise<void> {
+    const { transport, kernel } = this.#options;
+    if (hasFeature(balloon.features, poisonFeature(this.profile)))
+      await this.#writePoison(kernel.poison ?? 0);
     this.#unsubscribe = [
       transport.onInterrupt(queue => this.onInterrupt(queue)),
       transport.onConfigChange(() => this.onConfigChange()),
@@ -216,6 +232,104 @@ export class BalloonDriver {
   /** A device that knows nothing of the balloon runs the rings: it is told of as many pages as it wants. */
   deviceReplaced(): void {
     if (this.#state === 'running') this.#balloon?.deviceReplaced();
+  }
+
+  // From one host to the next with its device: pause, stop the rings, collect, save; there: load, run.
+
+  /**
+   * Begins nothing any more, for the guest is about to stand still; settles when the device has returned what it has,
+   * but for the buffers that it keeps until its rings stop.
+   * @throws DriverStoppedError when the driver does not run, or the device does not return them
+   */
+  async pause(): Promise<void> {
+    this.#runningBalloon().pause();
+    let late: Timer | undefined;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#pausing = { resolve, reject };
+        late = this.#options.scheduler.schedule(QUIET_MS_MAX, () => {
+          reject(new DriverStoppedError('its device does not return what it has'));
+        });
+        this.#progressed();
+      });
+    } finally {
+      this.#pausing = undefined;
+      late?.cancel();
+    }
+  }
+
+  /**
+   * After {@link pause}, and when the device has stopped its rings: takes back what it had kept of the guest's.
+   * @throws DriverStoppedError when it still keeps something
+   */
+  collect(): void {
+    if (!this.#runningBalloon().collect())
+      throw new DriverStoppedError('its device keeps what it stopped with');
+  }
+
+  /** Goes on after {@link pause}; the rings run again. */
+  resume(): void {
+    if (this.#state === 'running') this.#balloon?.resume();
+  }
+
+  /** The driver as it stands after {@link collect}, but for the balloon's pages, which the guest's own books have. */
+  save(): Uint8Array {
+    const balloon = this.#runningBalloon();
+    const { features, rings, hintState } = balloon;
+    return encodeDriver({
+      profile: this.profile.name,
+      features,
+      rings: rings.map(({ queue }) => queue.save()),
+      allotments: this.#memory?.allotments ?? [],
+      hints: hintState,
+    });
+  }
+
+  /**
+   * Takes the place of a driver that was saved, in a guest that was restored; {@link run} lets it go on. The device is
+   * asked what it offers, and not told anything yet. Counters begin at 0.
+   * @throws DriverStateError, DriverProbeError, VirtqueueError when that cannot be
+   */
+  async load(saved: Uint8Array): Promise<void> {
+    assert(this.#state === 'new', `a driver loaded that is ${this.#state}`);
+    const { profile, features, rings, allotments, hints } = decodeDriver(saved);
+    const { transport, kernel } = this.#options;
+    if (profile !== this.profile.name)
+      throw new DriverStateError(`it spoke ${profile}, not ${this.profile.name}`);
+    const missing = features & ~(await transport.getFeatures());
+    if (missing !== 0n) {
+      throw new DriverStateError(`${transport.description} has not its features 0x${missing.toString(16)}`);
+    }
+    const places = this.#ringPlaces(features);
+    if (places.length !== rings.length) throw new DriverStateError(`it had ${rings.length} rings`);
+    clearFormerHost(kernel);
+    const memory = new DriverMemory(kernel, allotments);
+    const world = this.#world(features);
+    const found: DriverRing[] = [];
+    for (const place of places) found.push(await findRing(place, rings[place.index], world, memory));
+    this.#balloon = this.#createBalloon({ world, features, rings: found, memory, former: { hints } });
+    memory.requireAllClaimed();
+    this.#memory = memory;
+    this.#state = 'loaded';
+  }
+
+  /** Goes on after {@link load}, on a device that has the account of the last one. */
+  async run(): Promise<void> {
+    const balloon = this.#balloon;
+    assert(this.#state === 'loaded' && balloon !== undefined, `a driver run that is ${this.#state}`);
+    const { transport } = this.#options;
+    const { features } = balloon;
+    await transport.writeStatus(ACKNOWLEDGE | DRIVER);
+    await transport.setFeatures(features);
+    await transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+    for (const ring of balloon.rings) await transport.enableQueue(ring.index, ring.config, ring.base);
+    await this.#run(balloon);
+  }
+
+  #runningBalloon(): Balloon {
+    const balloon = this.#balloon;
+    if (balloon !== undefined && this.#state === 'running' && !balloon.away) return balloon;
+    throw this.#failure ?? new DriverStoppedError(`it is ${this.#state}`);
   }
 
   /** Looks at every queue, for embedders whose device does not interrupt. */
@@ -295,6 +409,10 @@ export class BalloonDriver {
   }
 
   #progressed(): void {
+    if (this.#pausing !== undefined && this.#balloon?.quiet === true) {
+      this.#pausing.resolve();
+      this.#pausing = undefined;
+    }
     if (this.#waiters.size === 0) return;
     if (this.#state === 'running' || this.#state === 'removing') {
       if (this.#balloon?.settled !== true) return;
@@ -306,6 +424,8 @@ export class BalloonDriver {
   }
 
   #dismiss(reason: Error): void {
+    this.#pausing?.reject(reason);
+    this.#pausing = undefined;
     for (const waiter of this.#waiters) waiter.reject(reason);
     this.#waiters.clear();
   }

@@ -17,6 +17,7 @@ import { NIL, ORDERS } from '../guest/page-state.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
 import type { Batch } from './batch.ts';
+import { DriverStateError } from './errors.ts';
 
 // In the flags that the allocator keeps for a page's owner, on the first page of a block.
 const INFLATING = 1;
@@ -61,7 +62,8 @@ export class BalloonPages implements PageOwner {
   /** Without DEFLATE_ON_OOM ballooned memory does not count as the guest's, as in Linux. */
   readonly #unmanaged: boolean;
 
-  constructor(kernel: GuestKernel, deflatesOnOom: boolean) {
+  /** `movesAlong`: the host that a saved guest comes to knows of its balloon, for it got the last one's account. */
+  constructor(kernel: GuestKernel, deflatesOnOom: boolean, movesAlong = false) {
     this.#kernel = kernel;
     this.#flags = kernel.pages.flags;
     this.#index = kernel.pages.index;
@@ -72,12 +74,18 @@ export class BalloonPages implements PageOwner {
     const saved = kernel.allocator.owners.names.includes(this.name);
     this.#owner = kernel.addOwner(this);
     this.#unmanaged = !deflatesOnOom;
-    if (saved) this.#adopt();
+    if (movesAlong) this.#keepBallooned();
+    else if (saved) this.#adopt();
   }
 
   /** Pages that can be taken out of the balloon now. */
   get resting(): number {
     return this.#resting;
+  }
+
+  /** Pages that compaction moved are on their way. */
+  get moving(): boolean {
+    return this.#leaving > 0 || this.#arrivals.length > 0;
   }
 
   /** Nothing is on its way in or out. */
@@ -316,6 +324,25 @@ export class BalloonPages implements PageOwner {
     allocator.forEachOwned(this.#owner, (pfn, order) => this.#keepRecalled(pfn, order));
     // The balloon of the former host counts no more, and nobody but a balloon takes pages out of this figure.
     this.#kernel.adjustManaged(allocator.managedPages - this.#kernel.meminfo().totalBytes / PAGE_SIZE);
+  }
+
+  /** A guest that was saved when nothing was on its way goes on at a host that has the last one's account. */
+  #keepBallooned(): void {
+    const { allocator } = this.#kernel;
+    allocator.forEachOwned(this.#owner, (pfn, order) => {
+      if (this.#flags[pfn] === RECALLED) {
+        this.#keepRecalled(pfn, order);
+      } else if (this.#flags[pfn] === BALLOONED) {
+        this.#rest(pfn, order);
+        this.actual += 1 << order;
+      } else {
+        throw new DriverStateError(`frame ${pfn} of its balloon is on its way`);
+      }
+    });
+    const missing = allocator.managedPages - this.#kernel.meminfo().totalBytes / PAGE_SIZE;
+    if (missing !== (this.#unmanaged ? this.actual : 0)) {
+      throw new DriverStateError(`its balloon has ${this.actual} pages, and its guest lacks ${missing}`);
+    }
   }
 
   #keepRecalled(pfn: number, order: number): void {

@@ -4,6 +4,7 @@
  */
 import { CONFIG } from '../balloon/config-space.ts';
 import { DEFLATE_ON_OOM } from '../balloon/features.ts';
+import type { HintResponderState } from '../balloon/hint-session.ts';
 import { listFormat, type Profile } from '../balloon/profiles.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { MemoryAccessError } from '../memory/guest-memory.ts';
@@ -36,6 +37,8 @@ export interface BalloonOptions {
   /** One ring for each role that the features bring. */
   readonly rings: readonly DriverRing[];
   readonly memory: DriverMemory;
+  /** What a driver left that was saved, and goes on here with the account of its last host. */
+  readonly former?: { readonly hints: HintResponderState | null };
   /** Something moved: a good moment to look whether what one waits for has come. */
   readonly onProgress: () => void;
   /** The device makes no sense or cannot be reached. Nothing is done any more. */
@@ -58,6 +61,7 @@ export class Balloon {
   #draining = false;
   #working = false;
   #away = false;
+  #halted = false;
   #turnTimer: Timer | undefined;
   #retryTimer: Timer | undefined;
 
@@ -68,7 +72,11 @@ export class Balloon {
     this.#options = options;
     this.features = features;
     const format = listFormat(profile, features);
-    const pages = new BalloonPages(kernel, hasFeature(features, DEFLATE_ON_OOM));
+    const pages = new BalloonPages(
+      kernel,
+      hasFeature(features, DEFLATE_ON_OOM),
+      options.former !== undefined,
+    );
     this.pages = pages;
     this.#fill = new Fill({
       kernel,
@@ -85,7 +93,8 @@ export class Balloon {
       this.#deflation = new PageChannel(this.#ring('deflate'), this.#leak, memory, channel);
       this.#parts = createParts(options);
     } catch (error) {
-      pages.abandon([]);
+      // A guest that does not go on has no use for its pages.
+      if (options.former === undefined) pages.abandon([]);
       throw error;
     }
     this.#hints = [...this.#parts.values()].find(part => part instanceof HintsPart);
@@ -125,6 +134,10 @@ export class Balloon {
     return !this.#away && this.#config.idle && pages.still && pages.actual === pages.target;
   }
 
+  get rings(): readonly DriverRing[] {
+    return this.#options.rings;
+  }
+
   /** The device is gone, and another is expected. */
   get away(): boolean {
     return this.#away;
@@ -142,8 +155,59 @@ export class Balloon {
     this.#aim(0);
   }
 
+  /**
+   * Begins nothing any more, for the guest is about to stand still; {@link quiet} once all that was begun is through.
+   * Buffers that the host keeps of itself stay there until its rings stop.
+   */
+  pause(): void {
+    this.#halt(true);
+    for (const part of this.#parts.values()) part.pause();
+    this.#inflation.withdraw();
+    this.#deflation.withdraw();
+    this.#work();
+  }
+
+  /** After {@link pause}: the host returns nothing any more but what it kept. */
+  get quiet(): boolean {
+    const { pages } = this;
+    const parts = [...this.#parts.values()];
+    const sent = this.#inflation.idle && this.#deflation.idle && !pages.moving;
+    return (
+      sent && pages.inflating + pages.deflating === 0 && this.#config.quiet && parts.every(part => part.quiet)
+    );
+  }
+
+  /** After {@link pause}, the rings being stopped: takes what the host had kept. False when it still keeps something. */
+  collect(): boolean {
+    this.#guard(() => {
+      for (const part of this.#parts.values()) part.turn();
+    });
+    return this.#options.rings.every(({ queue }) => queue.outstandingCount === 0);
+  }
+
+  /** Goes on after {@link pause}. */
+  resume(): void {
+    this.#halt(false);
+    this.#guard(() => {
+      for (const part of this.#parts.values()) part.resume();
+    });
+    this.onConfigChange();
+    this.#work();
+  }
+
+  /** How far the hint session has come, where there are such. */
+  get hintState(): HintResponderState | null {
+    return this.#hints?.state ?? null;
+  }
+
+  #halt(halted: boolean): void {
+    this.#halted = halted;
+    this.#fill.halted = halted;
+    this.#leak.halted = halted;
+  }
+
   onConfigChange(): void {
-    if (this.#running && !this.#away) this.#config.refresh();
+    if (this.#running && !this.#away && !this.#halted) this.#config.refresh();
   }
 
   /** `queue` is null when the transport does not know which it is. */
@@ -154,6 +218,7 @@ export class Balloon {
     if (part !== undefined) this.#guard(() => part.turn());
     else if (queue === null) this.poll();
     else this.#work();
+    if (this.#halted) this.#options.onProgress();
   }
 
   /** Looks at every ring. */
@@ -352,7 +417,8 @@ function createParts(options: BalloonOptions): ReadonlyMap<number, QueuePart> {
     if (ring.role === 'stats') {
       parts.set(ring.index, new StatisticsPart(ring, memory, kernel));
     } else if (ring.role === 'hint' && freePages.kind === 'session') {
-      parts.set(ring.index, new HintsPart(ring, memory, kernel, freePages.hasDone));
+      const hints = options.former?.hints ?? undefined;
+      parts.set(ring.index, new HintsPart(ring, memory, kernel, freePages.hasDone, hints));
     } else if (ring.role === 'request' && freePages.kind === 'request') {
       const { format, protocol } = freePages;
       const limits = listLimits(format, kernel.pages.length);

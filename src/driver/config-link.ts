@@ -38,7 +38,12 @@ export class ConfigLink {
 
   /** Nothing is under way, and the host knows the newest size. */
   get idle(): boolean {
-    return !this.#reading && !this.#telling && this.#told === this.#actual;
+    return this.quiet && this.#told === this.#actual;
+  }
+
+  /** Nothing is under way. */
+  get quiet(): boolean {
+    return !this.#reading && !this.#telling;
   }
 
   /** Reads the configuration, again if it is being read already: that reading may be older than the change. */

@@ -1,12 +1,15 @@
 /**
  * The guest memory that the driver needs for itself: rings, page lists, indirect tables and messages. It comes from
  * the guest's own allocator, as pages that never move, and all of it goes back at once when the driver leaves.
+ *
+ * A driver that was saved and goes on elsewhere finds its memory where it was: it asks for the same stretches in the
+ * same order, and gets those that were recorded.
  */
 import { GFP_NORETRY, GFP_NOWARN, GFP_UNMOVABLE } from '../guest/gfp.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { NIL, ORDER_MAX } from '../guest/page-state.ts';
 import { type Gpa, gpaOf, PAGE_SIZE } from '../memory/page.ts';
-import { DriverProbeError } from './errors.ts';
+import { DriverProbeError, DriverStateError } from './errors.ts';
 import { MEMORY_OWNER } from './former-driver.ts';
 
 /** Everything is aligned to this, which is enough for each part of a ring and for descriptors (VIRTIO 1.4, 2.7). */
@@ -19,7 +22,12 @@ export interface Stretch {
   readonly size: number;
 }
 
+/** What somebody asked for and got, or null where the guest had no such stretch. */
+export type Allotment = Stretch | null;
+
 export class DriverMemory {
+  /** All that was asked for since the driver began. */
+  readonly allotments: Allotment[] = [];
   readonly #kernel: GuestKernel;
   /** Without a way to move pages: they stay where the device was told that they are. */
   readonly #owner: number;
@@ -28,9 +36,21 @@ export class DriverMemory {
   #at = 0;
   #left = 0;
 
-  constructor(kernel: GuestKernel) {
+  /** What was asked for once and is asked for again; undefined where the driver is new. */
+  readonly #former: readonly Allotment[] | undefined;
+
+  /** Memory that goes on being the driver's in a guest that was restored, as it was recorded in `former`. */
+  constructor(kernel: GuestKernel, former?: readonly Allotment[]) {
     this.#kernel = kernel;
     this.#owner = kernel.addOwner({ name: MEMORY_OWNER, contents: 'kept' });
+    this.#former = former;
+    if (former === undefined) return;
+    kernel.allocator.forEachOwned(this.#owner, (pfn, order) => this.#blocks.push({ pfn, order }));
+  }
+
+  /** @throws DriverStateError when not all that was recorded was asked for again */
+  requireAllClaimed(): void {
+    if (this.allotments.length !== this.#former?.length) throw new DriverStateError('it had other memory');
   }
 
   /** Pages that the driver has. */
@@ -38,8 +58,32 @@ export class DriverMemory {
     return this.#blocks.reduce((total, { order }) => total + (1 << order), 0);
   }
 
-  /** `size` bytes, zeroed, or undefined when the guest has no such stretch. */
+  /**
+   * `size` bytes, or undefined when the guest has no such stretch: zeroed, where they are not what a saved driver had.
+   */
   allocate(size: number): Stretch | undefined {
+    const stretch = this.#former === undefined ? this.#allocate(size) : this.#claim(this.#former, size);
+    this.allotments.push(stretch ?? null);
+    return stretch;
+  }
+
+  #claim(allotments: readonly Allotment[], size: number): Stretch | undefined {
+    const former = allotments[this.allotments.length];
+    if (former === undefined) throw new DriverStateError('it had other memory');
+    if (former === null) return undefined;
+    const { address } = former;
+    const owned = this.#blocks.some(
+      ({ pfn, order }) => address >= gpaOf(pfn) && address + size <= gpaOf(pfn + (1 << order)),
+    );
+    if (!owned || former.size !== size || address % ALIGNMENT !== 0) {
+      throw new DriverStateError(
+        `its ${former.size} bytes at 0x${address.toString(16)} cannot be ${size} bytes of its own`,
+      );
+    }
+    return { address, size };
+  }
+
+  #allocate(size: number): Stretch | undefined {
     const bytes = Math.ceil(size / ALIGNMENT) * ALIGNMENT;
     if (bytes > PAGE_SIZE) return this.#block(Math.ceil(Math.log2(bytes / PAGE_SIZE)), size);
     if (bytes > this.#left) {

@@ -7,7 +7,7 @@ import type { PageList } from '../balloon/page-list.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { SegmentList } from '../virtio/chain.ts';
 import { hasFeature, RING_INDIRECT_DESC } from '../virtio/features.ts';
-import type { DriverQueue, UsedBuffer } from '../virtio/queue.ts';
+import type { DriverQueue, QueueConfig, UsedBuffer } from '../virtio/queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
 import { stateToVringBase } from '../virtio/vring-base.ts';
 import type { DriverCounters } from './counters.ts';
@@ -31,16 +31,18 @@ export class DriverRing {
   readonly index: number;
   readonly role: QueueRole;
   readonly queue: DriverQueue;
+  readonly config: QueueConfig;
   readonly world: RingWorld;
   /** The buffer that {@link add} adds. */
   readonly segments = new SegmentList();
   /** The buffer that {@link takeUsed} took. */
   readonly used: UsedBuffer = { token: 0, written: 0 };
 
-  constructor(index: number, role: QueueRole, queue: DriverQueue, world: RingWorld) {
+  constructor(index: number, role: QueueRole, queue: DriverQueue, config: QueueConfig, world: RingWorld) {
     this.index = index;
     this.role = role;
     this.queue = queue;
+    this.config = config;
     this.world = world;
   }
 

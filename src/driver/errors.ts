@@ -8,6 +8,13 @@ export class DriverProbeError extends AerostatError {
   }
 }
 
+/** A saved driver that cannot go on here: damaged, of another version, or not saved by us. */
+export class DriverStateError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_DRIVER_STATE', `saved driver refused: ${message}`);
+  }
+}
+
 /** The driver does not run: it was removed, or its device is gone or broken. */
 export class DriverStoppedError extends AerostatError {
   constructor(message: string, options?: ErrorOptions) {

@@ -28,6 +28,8 @@ export class Fill implements PageSource {
   paused = false;
   /** The guest is at work where it must not be asked for memory. */
   quiet = false;
+  /** The guest is about to stand still: nothing is begun. */
+  halted = false;
   readonly #options: FillOptions;
 
   constructor(options: FillOptions) {
@@ -37,7 +39,7 @@ export class Fill implements PageSource {
   gather(batch: Batch): void {
     const { pages, scheduler, counters } = this.#options;
     pages.admitArrivals(batch);
-    if (this.quiet) return;
+    if (this.quiet || this.halted) return;
     pages.admitRecalled(batch);
     if (this.paused || pages.missing === 0) return;
     const started = scheduler.now();

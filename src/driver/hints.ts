@@ -3,7 +3,12 @@
  * host, and kept until it needs them named no longer, or until the guest is short of memory. What has to be sent when
  * is {@link HintResponder}'s to say (balloon/hint-session.ts).
  */
-import { HINT_COMMAND_BYTES, HINT_STOP, HintResponder } from '../balloon/hint-session.ts';
+import {
+  HINT_COMMAND_BYTES,
+  HINT_STOP,
+  HintResponder,
+  type HintResponderState,
+} from '../balloon/hint-session.ts';
 import { GFP_HINT } from '../guest/gfp.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { PageList } from '../guest/page-list.ts';
@@ -33,14 +38,22 @@ export class HintsPart implements QueuePart, Shrinker {
   readonly #commands: readonly Stretch[];
   readonly #vacantCommands: number[] = [];
   #unregister: () => void = () => {};
+  #paused = false;
   #stopped = false;
   #running = false;
 
   /** @throws DriverProbeError when the guest has no memory for the command buffers */
-  constructor(ring: DriverRing, memory: DriverMemory, kernel: GuestKernel, hasDone: boolean) {
+  constructor(
+    ring: DriverRing,
+    memory: DriverMemory,
+    kernel: GuestKernel,
+    hasDone: boolean,
+    former?: HintResponderState,
+  ) {
     this.#ring = ring;
     this.#kernel = kernel;
-    this.#responder = new HintResponder({ hasDone });
+    // The blocks of a session at another host are free here.
+    this.#responder = new HintResponder({ hasDone }, former && { ...former, holding: false });
     this.#held = new PageList(kernel.pages);
     this.#commands = Array.from({ length: COMMANDS_MAX }, (_, command) => {
       const stretch = memory.allocate(HINT_COMMAND_BYTES);
@@ -80,7 +93,7 @@ export class HintsPart implements QueuePart, Shrinker {
         this.#ring.quieten();
         while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
         if (this.#stopped) return;
-        while (this.#step()) {
+        while (!this.#paused && this.#step()) {
           // Until there is nothing to do or no room to do it.
         }
         this.#ring.flush();
@@ -88,6 +101,24 @@ export class HintsPart implements QueuePart, Shrinker {
     } finally {
       this.#running = false;
     }
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  get quiet(): boolean {
+    return this.#ring.queue.outstandingCount === 0;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.turn();
+  }
+
+  /** How far the session has come. */
+  get state(): HintResponderState {
+    return this.#responder.state;
   }
 
   deviceLost(): void {

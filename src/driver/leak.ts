@@ -15,6 +15,8 @@ export interface LeakOptions {
 }
 
 export class Leak implements PageSource {
+  /** The guest is about to stand still: nothing is begun. */
+  halted = false;
   readonly #options: LeakOptions;
   /** Pages that are wanted whatever the target is. */
   #demanded = 0;
@@ -37,6 +39,7 @@ export class Leak implements PageSource {
   gather(batch: Batch): void {
     const { pages } = this.#options;
     pages.dismissDepartures(batch);
+    if (this.halted) return;
     const wanted = Math.max(this.#demanded, pages.surplus);
     if (wanted > 0) this.#demanded = Math.max(0, this.#demanded - pages.dismiss(batch, wanted));
   }

@@ -112,6 +112,12 @@ export class PageChannel {
     this.#batchesMax = (this.#byRingful ? 1 : listCount) + (ahead ? 1 : 0);
   }
 
+  /** Nothing is with the host, and nothing is to be sent that was begun. */
+  get idle(): boolean {
+    const { outstandingCount } = this.#ring.queue;
+    return outstandingCount === 0 && this.#open === undefined && this.#repeat.length === 0;
+  }
+
   /** Batches whose pages are with the host, or about to be. */
   get inFlight(): readonly Batch[] {
     return this.#batches.filter(batch => batch.count > 0);

@@ -46,6 +46,7 @@ export class ReportingPart implements QueuePart {
   /** Memory became free since the last pass began. */
   #wanted = false;
   #timer: Timer | undefined;
+  #paused = false;
   #stopped = false;
   #running = false;
 
@@ -78,11 +79,28 @@ export class ReportingPart implements QueuePart {
       do {
         this.#ring.quieten();
         while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
-        while (this.#passing && !this.#stopped && this.#vacant.length > 0) this.#report();
+        while (this.#mayReport && this.#vacant.length > 0) this.#report();
       } while (this.#ring.listen());
     } finally {
       this.#running = false;
     }
+  }
+
+  get #mayReport(): boolean {
+    return this.#passing && !this.#paused && !this.#stopped;
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  get quiet(): boolean {
+    return this.#ring.queue.outstandingCount === 0;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.turn();
   }
 
   stop(): void {

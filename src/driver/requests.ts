@@ -58,6 +58,7 @@ export class RequestsPart implements QueuePart {
   #answerOut = false;
   /** The buffer for requests is ours. */
   #owned = true;
+  #paused = false;
   #stopped = false;
   #running = false;
 
@@ -88,6 +89,7 @@ export class RequestsPart implements QueuePart {
         this.#ring.quieten();
         while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token, this.#ring.used.written);
         if (this.#stopped) return;
+        if (this.#paused) continue;
         if (this.#answering !== undefined && !this.#answerOut) this.#sendAnswer(this.#answering);
         if (this.#owned && this.#answering === undefined) this.#post();
         this.#ring.flush();
@@ -95,6 +97,20 @@ export class RequestsPart implements QueuePart {
     } finally {
       this.#running = false;
     }
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  /** The buffer for requests is with the host always. */
+  get quiet(): boolean {
+    return !this.#answerOut;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.turn();
   }
 
   deviceLost(): void {

@@ -1,12 +1,13 @@
-/** Places a virtqueue in the guest's memory and tells the device where it lies. */
+/** Places a virtqueue in the guest's memory, or finds it there again, and tells the device where it lies. */
 import type { QueueRole } from '../balloon/features.ts';
 import { createDriverQueue } from '../virtio/create.ts';
 import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import { layoutOf } from '../virtio/layout.ts';
-import type { QueueConfig } from '../virtio/queue.ts';
+import { checkMemory, type DriverQueueState, type QueueConfig, WRAP } from '../virtio/queue.ts';
+import type { VirtioTransport } from '../virtio/transport.ts';
 import type { DriverMemory } from './driver-memory.ts';
 import { DriverRing, type RingWorld } from './driver-ring.ts';
-import { DriverProbeError } from './errors.ts';
+import { DriverProbeError, DriverStateError } from './errors.ts';
 
 export interface RingPlace {
   readonly index: number;
@@ -25,23 +26,49 @@ export async function setUpRing(
   world: RingWorld,
   memory: DriverMemory,
 ): Promise<DriverRing> {
-  const { index, role, features, sizeMax } = place;
+  const { index, role } = place;
   const { transport } = world;
-  const offered = await transport.queueSizeMax(index);
-  if (offered === 0) throw new DriverProbeError(`${transport.description} has no queue ${index} (${role})`);
-  const config = placeRing(wholeSize(Math.min(offered, sizeMax), features), features, memory);
+  const config = await placeRing(place, transport, memory);
   const queue = createDriverQueue(config);
   queue.initialize(world.memory);
   await transport.enableQueue(index, config);
-  return new DriverRing(index, role, queue, world);
+  return new DriverRing(index, role, queue, config, world);
+}
+
+/**
+ * The ring of a driver that was saved, where it was; the device is not told yet.
+ * @throws DriverStateError, VirtqueueError when it cannot be there
+ */
+export async function findRing(
+  place: RingPlace,
+  state: DriverQueueState,
+  world: RingWorld,
+  memory: DriverMemory,
+): Promise<DriverRing> {
+  const { index, role } = place;
+  const config = await placeRing(place, world.transport, memory);
+  checkMemory(config, world.memory);
+  if (hasFeature(place.features, RING_PACKED) && state.nextAvail % WRAP >= config.size) {
+    throw new DriverStateError(`ring ${index} stopped beyond its end`);
+  }
+  if (state.links.length !== config.size || state.links.some(link => link >= config.size)) {
+    throw new DriverStateError(`ring ${index} has other descriptors`);
+  }
+  return new DriverRing(index, role, createDriverQueue(config, state), config, world);
 }
 
 /** Split rings have a power of two of entries (VIRTIO 1.4, 2.7). */
 const wholeSize = (size: number, features: bigint): number =>
   hasFeature(features, RING_PACKED) ? size : 2 ** Math.floor(Math.log2(size));
 
-function placeRing(sizeMax: number, features: bigint, memory: DriverMemory): QueueConfig {
-  for (let size = sizeMax; size >= 1; size = Math.floor(size / 2)) {
+async function placeRing(
+  { index, role, features, sizeMax }: RingPlace,
+  transport: VirtioTransport,
+  memory: DriverMemory,
+): Promise<QueueConfig> {
+  const offered = await transport.queueSizeMax(index);
+  if (offered === 0) throw new DriverProbeError(`${transport.description} has no queue ${index} (${role})`);
+  for (let size = wholeSize(Math.min(offered, sizeMax), features); size >= 1; size = Math.floor(size / 2)) {
     const layout = layoutOf({ size, features });
     const driverOffset = align(layout.descriptorArea.size, layout.driverArea.alignment);
     const deviceOffset = align(driverOffset + layout.driverArea.size, layout.deviceArea.alignment);

@@ -44,6 +44,9 @@ export class StatisticsPart implements QueuePart {
   readonly #place: Stretch;
   readonly #bytes = new Uint8Array(STATISTIC_NAMES.length * STATISTIC_BYTES);
   readonly #view = new DataView(this.#bytes.buffer);
+  /** The buffer is ours, because it came while the guest was about to stand still. */
+  #owned = false;
+  #paused = false;
   #stopped = false;
 
   /** @throws DriverProbeError when the guest has no memory for the buffer */
@@ -63,9 +66,24 @@ export class StatisticsPart implements QueuePart {
 
   turn(): void {
     do {
+      while (this.#ring.takeUsed()) this.#owned = true;
       // D11, D12: there is one buffer, and it goes back only after it came.
-      while (this.#ring.takeUsed() && !this.#stopped) this.#post();
+      if (this.#owned && !this.#paused && !this.#stopped) this.#post();
     } while (!this.#stopped && this.#ring.listen());
+  }
+
+  pause(): void {
+    this.#paused = true;
+  }
+
+  /** The host keeps the buffer for as long as it likes. */
+  get quiet(): boolean {
+    return true;
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.turn();
   }
 
   stop(): void {
@@ -76,6 +94,7 @@ export class StatisticsPart implements QueuePart {
 
   #post(): void {
     const { segments, memory, world } = this.#ring;
+    this.#owned = false;
     const length = encodeStatistics(this.#view, statisticsOf(this.#kernel));
     memory.write(this.#place.address, this.#bytes, 0, length);
     segments.clear().addReadable(this.#place.address, length);

@@ -29,8 +29,11 @@ export class FrontendRings {
     return this.#rings.keys();
   }
 
-  /** @throws VirtqueueError when the ring is no ring or lies outside guest memory */
-  async add(link: FrontendLink, index: number, config: QueueConfig): Promise<void> {
+  /**
+   * Starts a new ring, or at `base` one that another back-end has run.
+   * @throws VirtqueueError when the ring is no ring or lies outside guest memory
+   */
+  async add(link: FrontendLink, index: number, config: QueueConfig, base?: number): Promise<void> {
     if (this.#rings.has(index) || index >= RINGS_MAX) {
       const why = index >= RINGS_MAX ? `none has a number above ${RINGS_MAX - 1}` : 'it is, until a reset';
       throw new VhostUserUnsupportedError(`ring ${index} cannot be enabled: ${why}`);
@@ -39,7 +42,7 @@ export class FrontendRings {
     checkMemory(config, this.#memory);
     const ring = new FrontendRing(index, config, this.#reactor, this.#listener);
     this.#rings.set(index, ring);
-    await this.#start(link, ring, ring.firstBase);
+    await this.#start(link, ring, base ?? ring.firstBase);
   }
 
   /** Starts all rings where they stopped, or where `bases` says. */

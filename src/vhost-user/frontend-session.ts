@@ -177,8 +177,8 @@ export class VhostUserFrontend implements VirtioTransport {
   }
 
   /** @throws VirtqueueError when the ring is no ring or lies outside guest memory */
-  async enableQueue(index: number, config: QueueConfig): Promise<void> {
-    await this.#rings.add(this.#connectedLink(), index, config);
+  async enableQueue(index: number, config: QueueConfig, base?: number): Promise<void> {
+    await this.#rings.add(this.#connectedLink(), index, config, base);
   }
 
   kick(index: number): void {

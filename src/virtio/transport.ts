@@ -51,9 +51,10 @@ export interface VirtioTransport {
   queueSizeMax(index: number): Promise<number>;
   /**
    * Tells the device where queue `index` lies and lets it run; the parts are initialized by then. Between
-   * FEATURES_OK and DRIVER_OK. Addresses are guest physical, whatever the transport makes of them.
+   * FEATURES_OK and DRIVER_OK. Addresses are guest physical, whatever the transport makes of them. A queue that
+   * another device has run goes on at `base`, in vhost-user's terms, where the transport can say so.
    */
-  enableQueue(index: number, config: QueueConfig): Promise<void>;
+  enableQueue(index: number, config: QueueConfig, base?: number): Promise<void>;
 
   /**
    * Tells the device that queue `index` has new buffers. Leaves at once and in order with other calls; a

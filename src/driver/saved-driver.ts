@@ -1,0 +1,98 @@
+/**
+ * The bytes of a saved driver: what it negotiated, its memory, where its rings stand, and how far the hint session has
+ * come. It was saved when nothing was under way, so the balloon itself is in the guest's own books, and of each ring no
+ * more than its free list is left. They come from a stranger: every number has its bound here, and whoever uses it
+ * looks whether it fits the guest.
+ */
+import { z } from 'zod';
+import { PROFILE_NAMES } from '../balloon/profiles.ts';
+import { type DriverQueueState, QUEUE_SIZE_MAX } from '../virtio/queue.ts';
+import type { Allotment } from './driver-memory.ts';
+import { DriverStateError } from './errors.ts';
+
+const VERSION = 1;
+/** More rings than any profile has. */
+const RINGS_MAX = 16;
+/** A list and a table for each entry of the largest ring, both ways. */
+const ALLOTMENTS_MAX = 4 * QUEUE_SIZE_MAX;
+
+const u16 = z.number().int().min(0).max(0xffff);
+const u32 = z.number().int().min(0).max(0xffff_ffff);
+const bytes = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
+const RING = z.strictObject({
+  nextAvail: u16,
+  nextUsed: u16,
+  links: z.array(u16).max(QUEUE_SIZE_MAX),
+  firstFree: u16,
+});
+
+const HINTS = z.strictObject({
+  wished: u32,
+  active: u32,
+  last: u32,
+  exhausted: z.boolean(),
+  holding: z.boolean(),
+});
+
+const DRIVER = z.strictObject({
+  version: z.literal(VERSION),
+  profile: z.enum(PROFILE_NAMES),
+  features: z.string().regex(/^[0-9a-f]{1,16}$/),
+  rings: z.array(RING).max(RINGS_MAX),
+  /** Pairs of address and size; null where the guest had no such stretch. */
+  allotments: z.array(z.tuple([bytes, bytes]).nullable()).max(ALLOTMENTS_MAX),
+  hints: HINTS.nullable(),
+});
+
+export interface SavedDriver {
+  readonly profile: string;
+  readonly features: bigint;
+  readonly rings: readonly DriverQueueState[];
+  readonly allotments: readonly Allotment[];
+  readonly hints: z.output<typeof HINTS> | null;
+}
+
+export function encodeDriver({ profile, features, rings, allotments, hints }: SavedDriver): Uint8Array {
+  const saved = {
+    version: VERSION,
+    profile,
+    features: features.toString(16),
+    rings: rings.map(({ nextAvail, nextUsed, links, firstFree }) => ({
+      nextAvail,
+      nextUsed,
+      links,
+      firstFree,
+    })),
+    allotments: allotments.map(allotment => allotment && [allotment.address, allotment.size]),
+    hints,
+  };
+  return new TextEncoder().encode(JSON.stringify(saved));
+}
+
+/** @throws DriverStateError when they are not what {@link encodeDriver} writes */
+export function decodeDriver(encoded: Uint8Array): SavedDriver {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(encoded));
+  } catch {
+    throw new DriverStateError('it is not JSON');
+  }
+  const result = DRIVER.safeParse(value);
+  if (!result.success) {
+    const [{ path, message }] = result.error.issues;
+    throw new DriverStateError(`${path.join('.')}: ${message}`);
+  }
+  const { profile, features, rings, allotments, hints } = result.data;
+  for (const { nextAvail, nextUsed, links, firstFree } of rings) {
+    if (nextAvail !== nextUsed) throw new DriverStateError('a ring has buffers that the device had');
+    if (firstFree >= links.length) throw new DriverStateError('a ring has no free descriptor');
+  }
+  return {
+    profile,
+    features: BigInt(`0x${features}`),
+    rings: rings.map(ring => ({ ...ring, outstanding: [] })),
+    allotments: allotments.map(pair => pair && ({ address: pair[0], size: pair[1] } as Allotment)),
+    hints,
+  };
+}
