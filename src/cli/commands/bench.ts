@@ -51,6 +51,7 @@ interface InflateChoice extends BenchChoice {
   readonly pfnsPerBuffer?: number;
   readonly depth?: number;
   readonly sort?: boolean;
+  readonly ahead: boolean;
   readonly naive: boolean;
   readonly peer?: 'qemu';
 }
@@ -80,12 +81,23 @@ function inflateCommand(context: CliContext): Command {
       new Option('--depth <number>', 'buffers that may be with the device at once').argParser(wholeNumber),
     )
     .option('--sort', 'sort pages before they are listed, in every ABI')
+    .option('--no-ahead', 'list the next pages only once the host has returned the last, as Linux does')
     .option('--no-naive', 'leave out the device that punches page by page')
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .addOption(
       new Option('--peer <peer>', "our device and QEMU's instead, in turn, under the same driver")
         .choices(['qemu'])
-        .conflicts(['profiles', 'scenario', 'rings', 'discard', 'pfnsPerBuffer', 'depth', 'sort', 'naive']),
+        .conflicts([
+          'profiles',
+          'scenario',
+          'rings',
+          'discard',
+          'pfnsPerBuffer',
+          'depth',
+          'sort',
+          'ahead',
+          'naive',
+        ]),
     )
     .action(async (choice: InflateChoice, self: Command) => {
       if (choice.peer !== undefined) return besideQemu(context, choice, self);
@@ -95,7 +107,7 @@ function inflateCommand(context: CliContext): Command {
       const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
       checkBalloon(choice);
       const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
-      const { pfnsPerBuffer, depth, sort } = choice;
+      const { pfnsPerBuffer, depth, sort, ahead } = choice;
       await measure(
         context,
         choice,
@@ -111,6 +123,7 @@ function inflateCommand(context: CliContext): Command {
             discard: choice.discard,
             naive: choice.naive,
             tuning: {
+              ahead,
               ...(pfnsPerBuffer === undefined ? {} : { pfnsPerBuffer }),
               ...(depth === undefined ? {} : { depth }),
               ...(sort === undefined ? {} : { sort }),
