@@ -2,11 +2,12 @@
  * The daemon's main thread: opens the guests' sockets, starts the data-plane and discarding threads, and is the
  * {@link Control} that others steer by. It touches no guest memory itself.
  */
-import { readFileSync, unlinkSync } from 'node:fs';
+import { unlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
+import { readVersion } from '../sys/version.ts';
 import type { Control, DaemonStatus, DeviceGuestStatus, GuestEvent } from './control.ts';
 import { UnknownGuestError } from './control.ts';
 import { DataThread } from './data-thread.ts';
@@ -15,7 +16,7 @@ import { openGuestSocket } from './guest-socket.ts';
 import { readHost } from './host.ts';
 import { MapSurvey } from './map-survey.ts';
 import { offer } from './offer.ts';
-import type { Daemon, DaemonOptions, GuestOptions } from './options.ts';
+import type { Daemon, DaemonOptions, DeviceMoves, GuestOptions } from './options.ts';
 import { workerUrl } from './worker-url.ts';
 
 /**
@@ -33,6 +34,14 @@ interface Discarding {
 class RunningDaemon implements Daemon {
   readonly version: string = readVersion();
   readonly control: Control<DeviceGuestStatus>;
+  readonly moves: DeviceMoves = {
+    balloon: async name => this.#home(name).ask('balloon', { name }),
+    save: async name => this.#home(name).ask('saveDevice', { name }),
+    load: async (name, saved) => void (await this.#home(name).ask('loadDevice', { name, saved })),
+    follow: async (name, followed) =>
+      void (await this.#home(name).ask('followFreePages', { name, followed })),
+    freePages: async (name, step) => void (await this.#home(name).ask('freePages', { name, step })),
+  };
   readonly failed: Promise<Error>;
   #fail: (error: Error) => void = () => {};
   readonly #options: DaemonOptions;
@@ -202,11 +211,6 @@ class RunningDaemon implements Daemon {
 
 /** A guest that is not busy answers within a millisecond; one that swaps may take seconds. */
 const STATISTICS_TIMEOUT_MS = 5000;
-
-function readVersion(): string {
-  const file = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(file) as { version: string }).version;
-}
 
 function checkOptions(guests: readonly GuestOptions[]): void {
   const names = new Set<string>();

@@ -77,6 +77,20 @@ const answers: Answers = {
   samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.sample()])),
   mapSources: ({ name }) => find(name).mapSources(),
   hint: ({ name, action }) => find(name).hint(action),
+  balloon: ({ name }) => find(name).balloon(),
+  saveDevice: ({ name }) => find(name).save(),
+  loadDevice: ({ name, saved }) => {
+    find(name).load(saved);
+    return null;
+  },
+  followFreePages: ({ name, followed }) => {
+    find(name).freePages.follow(followed);
+    return null;
+  },
+  freePages: ({ name, step }) => {
+    find(name).freePages.take(step);
+    return null;
+  },
   thread: () => ({ gcPauseMaxMs }),
   close: () => {
     for (const guest of guests.values()) guest.close();

@@ -8,6 +8,7 @@ import { featureNames, type Profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DiscardMode } from '../device/inflation.ts';
 import type { PageAccount } from '../device/page-account.ts';
+import { loadDevice, saveDevice } from '../device/saved-device.ts';
 import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
@@ -26,6 +27,7 @@ import type {
 } from './control.ts';
 import { GuestStateError } from './control.ts';
 import type { DiscardLink } from './discard-link.ts';
+import { type BalloonedRegion, FreePages } from './free-pages.ts';
 import { FrontDoor } from './front-door.ts';
 import { type ConversationCounters, guestCounters, residentBytes } from './guest-counters.ts';
 import { LogLimiter } from './log-limiter.ts';
@@ -57,6 +59,11 @@ export class GuestHost implements VhostUserBackend {
   readonly device: BalloonDevice;
   /** Pages that the guest said it does not use, in the hint session or answer that came last. */
   readonly unusedPages = new PageSet(PFN_LIMIT);
+  /** Where those pages go while the guest moves elsewhere. */
+  readonly freePages = new FreePages(
+    () => this.device,
+    () => this.#door?.session?.memory,
+  );
   readonly #world: GuestHostWorld;
   readonly #options: GuestOptions;
   readonly #profile: Profile;
@@ -80,7 +87,7 @@ export class GuestHost implements VhostUserBackend {
       profile: this.#profile,
       features: offered.balloon,
       host: this.#deviceHost(),
-      unusedPages: this.unusedPages,
+      unusedPages: { add: (pfn, count) => this.#named(pfn, count) },
     });
     this.features = offered.balloon | offered.rings;
     this.device.inflation.mode = options.discard;
@@ -195,8 +202,11 @@ export class GuestHost implements VhostUserBackend {
       ringBroken: (index, error) => this.#door?.session?.breakRing(index, error),
       actualChanged: pages => this.#actualChanged(pages),
       statisticsArrived: () => this.#statisticsArrived(),
-      hintChanged: () => this.#world.emit(this.name, 'hint', { state: this.hintStatus().state }),
-      requestAnswered: () => this.#world.emit(this.name, 'hint', { state: 'answered' }),
+      hintChanged: () => this.#hintChanged(),
+      requestAnswered: () => {
+        this.freePages.finished('request');
+        this.#world.emit(this.name, 'hint', { state: 'answered' });
+      },
     };
   }
 
@@ -298,6 +308,17 @@ export class GuestHost implements VhostUserBackend {
     return this.hintStatus();
   }
 
+  #named(pfn: number, count: number): void {
+    this.unusedPages.add(pfn, count);
+    this.freePages.add(pfn, count);
+  }
+
+  #hintChanged(): void {
+    const { state } = this.hintStatus();
+    if (state === 'stopped') this.freePages.finished('session');
+    this.#world.emit(this.name, 'hint', { state });
+  }
+
   hintStatus(): HintStatus {
     const { hints } = this.device;
     return {
@@ -346,6 +367,28 @@ export class GuestHost implements VhostUserBackend {
 
   mapSources(): MapSources {
     return mapSources(this.#door?.session?.memory.regions ?? [], this.device.accounts.all, this.unusedPages);
+  }
+
+  balloon(): BalloonedRegion[] {
+    return this.device.accounts.all.map(({ region, ballooned }) => ({
+      firstPfn: region.firstPfn,
+      pages: region.pageCount,
+      ballooned: ballooned.words,
+    }));
+  }
+
+  /** The device, whose rings have stopped. */
+  save(): Uint8Array {
+    return saveDevice(this.device);
+  }
+
+  /**
+   * Goes on with a device that was saved elsewhere. The front-end has handed over the memory, and started no ring.
+   * @throws DeviceStateError
+   */
+  load(saved: Uint8Array): void {
+    loadDevice(this.device, saved);
+    this.#clock.set(this.device.targetPages, this.device.actualPages);
   }
 
   /** Gives back what is pending and lets go of everything. */

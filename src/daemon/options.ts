@@ -3,6 +3,7 @@
  * validate options, and the daemon, which acts on them. Nothing here knows about command lines or HTTP.
  */
 import type { Control, DeviceGuestStatus, DiscardMode } from './control.ts';
+import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
 
 /** Most serious first. */
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const;
@@ -47,8 +48,21 @@ export interface DaemonOptions {
   readonly log: (record: LogRecord) => void;
 }
 
+/** What a migration asks of a guest's device. */
+export interface DeviceMoves {
+  balloon(name: string): Promise<readonly BalloonedRegion[]>;
+  /** Saves the device of a guest whose rings have stopped. */
+  save(name: string): Promise<Uint8Array>;
+  /** @throws AerostatError AEROSTAT_DEVICE_STATE when it was not saved by us, or not for this guest's memory */
+  load(name: string, saved: Uint8Array): Promise<void>;
+  /** Who hears of free pages from the next start on. */
+  follow(name: string, followed: FollowedPages | null): Promise<void>;
+  freePages(name: string, step: FreePageStep): Promise<void>;
+}
+
 export interface Daemon {
   readonly control: Control<DeviceGuestStatus>;
+  readonly moves: DeviceMoves;
   readonly version: string;
   /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
   readonly failed: Promise<Error>;

@@ -11,6 +11,7 @@ import type {
   HintStatus,
   StatisticsSample,
 } from './control.ts';
+import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
 import type { MapSources } from './map-sources.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
 
@@ -44,6 +45,12 @@ export interface DataThreadRequests {
   /** Whoever asks closes the descriptors in the answer. */
   mapSources: { args: { name: string }; result: MapSources };
   hint: { args: { name: string; action: HintAction }; result: HintStatus };
+  /** The bitmap of ballooned pages of each region, which is shared memory. */
+  balloon: { args: { name: string }; result: readonly BalloonedRegion[] };
+  saveDevice: { args: { name: string }; result: Uint8Array };
+  loadDevice: { args: { name: string; saved: Uint8Array }; result: null };
+  followFreePages: { args: { name: string; followed: FollowedPages | null }; result: null };
+  freePages: { args: { name: string; step: FreePageStep }; result: null };
   thread: { args: null; result: { gcPauseMaxMs: number } };
   /** Drains, stops rings, closes sockets, and ends the thread. */
   close: { args: null; result: null };

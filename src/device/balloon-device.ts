@@ -24,6 +24,7 @@ import { PageAccounts } from './page-accounts.ts';
 import { Reporting } from './reporting.ts';
 import { RequestChannel } from './request-channel.ts';
 import { type Doorbell, RunningQueue } from './running-queue.ts';
+import type { DeviceFigures } from './saved-device.ts';
 import { StatisticsQueue } from './statistics-queue.ts';
 
 /**
@@ -175,6 +176,7 @@ export class BalloonDevice {
     if (role === 'stats') this.statistics.start();
     if (role === 'hint') this.hints.startQueue();
     if (role === 'request') this.requests.start();
+    if (role === 'reporting' || role === 'hinting') this.reporting.running = true;
   }
 
   /**
@@ -202,7 +204,9 @@ export class BalloonDevice {
         if (reason === 'paused' && this.#released(running, this.requests)) return;
         this.requests.reset();
         return;
-      default:
+      case 'reporting':
+      case 'hinting':
+        this.reporting.running = false;
         return;
     }
   }
@@ -275,6 +279,26 @@ export class BalloonDevice {
   /** Discards all that is pending. */
   drain(): void {
     this.#drain();
+  }
+
+  /**
+   * Goes on where another device stopped, with its account: `runs` are pairs of page frame and pages, in rising order,
+   * all of them guest memory. Before any ring runs.
+   */
+  resumeFrom(
+    { targetPages, actualPages, poisonValue, hintId, statistics }: DeviceFigures,
+    runs: Uint32Array,
+  ): void {
+    this.inflation.adopt(runs);
+    this.#drain();
+    if (hintId !== 0) this.hints.resumeAfter(hintId);
+    this.statistics.sample = statistics;
+    const { offset } = CONFIG;
+    this.#configView.setUint32(offset.numPages, targetPages, true);
+    this.#configView.setUint32(offset.actual, actualPages, true);
+    this.#configView.setUint32(offset.poisonValue, poisonValue, true);
+    this.#configView.setUint32(offset.freePageHintCommandId, this.hints.commandId, true);
+    this.#updatePoison();
   }
 
   /** The driver starts over: nothing of it is remembered but the totals. The target stays, it is the host's. */

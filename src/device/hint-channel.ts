@@ -10,7 +10,7 @@ import type { PageSink } from '../memory/page.ts';
 import type { DeviceCounters } from './counters.ts';
 
 export class HintChannel {
-  readonly session: HintSession;
+  #session: HintSession;
   readonly #profile: Profile;
   readonly #counters: DeviceCounters;
   readonly #sink: PageSink;
@@ -27,9 +27,21 @@ export class HintChannel {
     this.#counters = counters;
     this.#sink = sink;
     this.#changed = changed;
-    this.session = new HintSession({
-      hasDone: profile.freePages.kind === 'session' && profile.freePages.hasDone,
-    });
+    this.#session = new HintSession({ hasDone: this.#hasDone });
+  }
+
+  get session(): HintSession {
+    return this.#session;
+  }
+
+  get #hasDone(): boolean {
+    const { freePages } = this.#profile;
+    return freePages.kind === 'session' && freePages.hasDone;
+  }
+
+  /** Goes on after the session `id` of another device, which is over: no id is issued twice to one guest. */
+  resumeAfter(id: number): void {
+    this.#session = new HintSession({ hasDone: this.#hasDone }, { phase: 'done', id });
   }
 
   /** The guest has the queue running. */

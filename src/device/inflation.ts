@@ -91,6 +91,14 @@ export class Inflation {
     this.#decode(list, format, this.#deflating);
   }
 
+  /** Takes over what the guest gave another device: pairs of page frame and pages, all of them guest memory. */
+  adopt(runs: Uint32Array): void {
+    this.#accounts.beginList();
+    for (let at = 0; at < runs.length; at += 2) {
+      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#give);
+    }
+  }
+
   #decode(list: PageList, format: PageListFormat, sink: PageSink): void {
     if (!this.timed) {
       format.decode(list, sink);

@@ -21,6 +21,10 @@ export class Reporting {
    */
   keepContents = false;
   failure: Error | undefined;
+  /** The guest has a queue for reports, or for hints that are isolated as reports are. */
+  running = false;
+  /** Hears of the pages of guest memory that were discarded, while the guest may not use them yet. */
+  observer: PageSink | undefined;
 
   constructor(accounts: PageAccounts, counters: DeviceCounters) {
     this.#accounts = accounts;
@@ -50,6 +54,7 @@ export class Reporting {
     try {
       account.discardUnits(first, units);
       account.reported.set(first * account.unitPages, units * account.unitPages);
+      this.observer?.add(account.region.firstPfn + first * account.unitPages, units * account.unitPages);
       this.totals.bytes += units * account.unitPages * PAGE_SIZE;
       this.totals.punches++;
       this.totals.lastMs = monotonicMs();

@@ -82,6 +82,12 @@ export class RequestChannel {
     return true;
   }
 
+  /** What is asked for is wished for no more: what is still answered counts for nothing. */
+  cancel(): void {
+    this.#waiting = undefined;
+    if (this.#progress !== null) this.#progress = { ...this.#progress, done: true };
+  }
+
   /**
    * Takes the buffer that was popped. False when it is kept: it is the guest's buffer for the next request.
    * @throws PageListError when it is neither that nor an answer

@@ -1,0 +1,126 @@
+/**
+ * The bytes of a saved device: what its configuration shows, the newest statistics, and the account of ballooned pages,
+ * as runs. What was negotiated and where the rings stand comes with the driver, as ever with vhost-user. What the guest
+ * had reported as free is not among it: at the next host nothing of it was discarded, so it is reported there anew.
+ *
+ * The bytes come from a stranger. They are read as a whole, and only then does anything change.
+ */
+import { z } from 'zod';
+import { HINT_ID_MIN } from '../balloon/hint-session.ts';
+import { STATISTIC_NAMES, type Statistics } from '../balloon/statistics.ts';
+import { AerostatError } from '../sys/error.ts';
+import type { BalloonDevice } from './balloon-device.ts';
+
+const VERSION = 1;
+/** The length of the header, le32. */
+const LENGTH_BYTES = 4;
+/** A header has a dozen numbers and the statistics: under a kilobyte. */
+const HEADER_BYTES_MAX = 16_384;
+/** A run is its first page frame and its pages, le32 each. */
+const RUN_BYTES = 8;
+
+/** A saved device that cannot go on here. */
+export class DeviceStateError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_DEVICE_STATE', `saved device refused: ${message}`);
+  }
+}
+
+const u32 = z.number().int().min(0).max(0xffff_ffff);
+const statistic = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable();
+
+const HEADER = z.strictObject({
+  version: z.literal(VERSION),
+  profile: z.string().max(64),
+  targetPages: u32,
+  actualPages: u32,
+  poisonValue: u32,
+  /** The id of the last hint session, 0 where there was none. */
+  hintId: z.union([z.literal(0), u32.min(HINT_ID_MIN)]),
+  statistics: z.record(z.enum(STATISTIC_NAMES), statistic),
+});
+
+/** What a device shows and remembers beside its account. */
+export interface DeviceFigures {
+  readonly targetPages: number;
+  readonly actualPages: number;
+  readonly poisonValue: number;
+  readonly hintId: number;
+  readonly statistics: Statistics;
+}
+
+/** Saves a device whose rings have stopped. */
+export function saveDevice(device: BalloonDevice): Uint8Array {
+  const header = new TextEncoder().encode(
+    JSON.stringify({
+      version: VERSION,
+      profile: device.profile.name,
+      targetPages: device.targetPages,
+      actualPages: device.actualPages,
+      poisonValue: device.poisonValue,
+      hintId: device.hints.session.id ?? 0,
+      statistics: device.statistics.sample,
+    }),
+  );
+  const runs: number[] = [];
+  for (const { region, ballooned } of device.accounts.all) {
+    ballooned.forEachRun((page, count) => runs.push(region.firstPfn + page, count));
+  }
+  const bytes = new Uint8Array(LENGTH_BYTES + header.length + runs.length * 4);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, header.length, true);
+  bytes.set(header, LENGTH_BYTES);
+  const start = LENGTH_BYTES + header.length;
+  runs.forEach((number, index) => {
+    view.setUint32(start + index * 4, number, true);
+  });
+  return bytes;
+}
+
+/**
+ * Lets a fresh device go on where the saved one stopped: after the guest's memory is there, before any ring runs. What
+ * the balloon holds is given back to this host before it returns.
+ * @throws DeviceStateError, having changed nothing
+ */
+export function loadDevice(device: BalloonDevice, bytes: Uint8Array): void {
+  const { header, runs } = decode(bytes);
+  if (header.profile !== device.profile.name) {
+    throw new DeviceStateError(`it spoke ${header.profile}, and this one speaks ${device.profile.name}`);
+  }
+  let end = 0;
+  for (let at = 0; at < runs.length; at += 2) {
+    const [pfn, count] = runs.subarray(at, at + 2);
+    const region = device.accounts.all.find(
+      account =>
+        pfn >= account.region.firstPfn && pfn + count <= account.region.firstPfn + account.region.pageCount,
+    );
+    if (count === 0 || pfn < end || region === undefined) {
+      throw new DeviceStateError(`its balloon cannot have ${count} pages from frame ${pfn}`);
+    }
+    end = pfn + count;
+  }
+  device.resumeFrom(header, runs);
+}
+
+function decode(bytes: Uint8Array) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const length = bytes.length < LENGTH_BYTES ? HEADER_BYTES_MAX : view.getUint32(0, true);
+  const start = LENGTH_BYTES + length;
+  if (length > HEADER_BYTES_MAX || start > bytes.length || (bytes.length - start) % RUN_BYTES !== 0) {
+    throw new DeviceStateError('it is cut short');
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(LENGTH_BYTES, start)));
+  } catch {
+    throw new DeviceStateError('its header is not JSON');
+  }
+  const result = HEADER.safeParse(value);
+  if (!result.success) {
+    const [{ path, message }] = result.error.issues;
+    throw new DeviceStateError(`${path.join('.')}: ${message}`);
+  }
+  const runs = new Uint32Array((bytes.length - start) / 4);
+  for (let index = 0; index < runs.length; index++) runs[index] = view.getUint32(start + index * 4, true);
+  return { header: result.data, runs };
+}
