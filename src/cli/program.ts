@@ -1,6 +1,7 @@
 /** The command line as a whole: which commands there are, and what becomes of their errors. */
 import { Command, CommanderError } from 'commander';
 import { AerostatError } from '../sys/error.ts';
+import { readVersion } from '../sys/version.ts';
 import { benchCommand } from './commands/bench.ts';
 import { completionCommand, manualCommand } from './commands/completion.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
@@ -18,7 +19,6 @@ import { watchCommand } from './commands/watch.ts';
 import { type CliContext, printLine } from './context.ts';
 import { styleOf } from './style.ts';
 import { EXIT, EXIT_MEANINGS, type ExitCode, exitCodeOf, InterruptedError } from './usage.ts';
-import { readVersion } from './version.ts';
 
 const HELP = `
 Sizes are written 512M, 1.5G or 4096 (bytes), durations 500ms, 5s or 1m.

@@ -4,13 +4,13 @@ import type { ChartPlan } from '../../bench/html.ts';
 import type { Scenario } from '../../bench/inflate.ts';
 import type { Measured } from '../../bench/report.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
+import { readVersion } from '../../sys/version.ts';
 import { renderBench } from '../bench-table.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { list, sizeOption, withVerbose } from '../options.ts';
 import { stepBar } from '../progress.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
-import { readVersion } from '../version.ts';
 
 const EXAMPLES = `
 Examples:

@@ -1,5 +1,6 @@
 /** `aerostat completion`: what a shell needs to complete our words; and `aerostat manual`, the manual page. */
 import { Argument, Command } from 'commander';
+import { readVersion } from '../../sys/version.ts';
 import { bashCompletion } from '../completion/bash.ts';
 import { fishCompletion } from '../completion/fish.ts';
 import { zshCompletion } from '../completion/zsh.ts';
@@ -7,7 +8,6 @@ import type { CliContext } from '../context.ts';
 import { manualPage } from '../manual.ts';
 import { type OutlineCommand, outlineOf } from '../outline.ts';
 import { EXIT_MEANINGS } from '../usage.ts';
-import { readVersion } from '../version.ts';
 
 const EXAMPLES = `
 Examples:

@@ -12,12 +12,12 @@ import type { Control } from '../../daemon/control.ts';
 import { hostedControl } from '../../daemon/hosted-control.ts';
 import { formatAddress, resolveAddress } from '../../server/address.ts';
 import { UnreachableError } from '../../server/client.ts';
+import { readVersion } from '../../sys/version.ts';
 import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
 import { guestOptions } from '../guest-options.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { connect } from '../options.ts';
 import { styleOf } from '../style.ts';
-import { readVersion } from '../version.ts';
 
 const EXAMPLES = `
 Examples:

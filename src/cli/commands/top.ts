@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import type { Control } from '../../daemon/control.ts';
 import { hostedControl } from '../../daemon/hosted-control.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { readVersion } from '../../sys/version.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { readKeys } from '../keys.ts';
@@ -12,7 +13,6 @@ import { formatSize } from '../size.ts';
 import { styleOf } from '../style.ts';
 import { ORDERS, type Order, type Seen, TopScreen } from '../top-screen.ts';
 import { UsageError } from '../usage.ts';
-import { readVersion } from '../version.ts';
 
 const EXAMPLES = `
 Keys:
