@@ -3,6 +3,7 @@
  * with a ring of its wake-up descriptor; answers, events and log records come back over the port.
  */
 import type { MessagePort } from 'node:worker_threads';
+import type { ThreadAnswer } from './asked-thread.ts';
 import type {
   DeviceGuestStatus,
   DiscardMode,
@@ -63,7 +64,6 @@ export type DataThreadRequest = {
 }[RequestName];
 
 export type FromDataThread =
-  | { readonly kind: 'answer'; readonly id: number; readonly result: unknown }
-  | { readonly kind: 'failure'; readonly id: number; readonly code: string; readonly message: string }
+  | ThreadAnswer
   | { readonly kind: 'event'; readonly event: GuestEvent }
   | { readonly kind: 'log'; readonly record: LogRecord };

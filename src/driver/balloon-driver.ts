@@ -101,6 +101,11 @@ export class BalloonDriver {
     return this.#balloon?.pages.held ?? 0;
   }
 
+  /** Blocks for rings, lists and messages: all of guest memory that driver and device write. */
+  get ownBlocks(): readonly { readonly pfn: number; readonly order: number }[] {
+    return this.#memory?.blocks ?? [];
+  }
+
   /** Pages for rings, lists and messages. */
   get ownPages(): number {
     return this.#memory?.pages ?? 0;

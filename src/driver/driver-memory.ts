@@ -53,6 +53,10 @@ export class DriverMemory {
     if (this.allotments.length !== this.#former?.length) throw new DriverStateError('it had other memory');
   }
 
+  get blocks(): readonly { readonly pfn: number; readonly order: number }[] {
+    return this.#blocks;
+  }
+
   /** Pages that the driver has. */
   get pages(): number {
     return this.#blocks.reduce((total, { order }) => total + (1 << order), 0);

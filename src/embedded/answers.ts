@@ -4,7 +4,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import type { CommandName, CommandOf, GuestCommand } from './commands.ts';
 import type { EmbeddedGuest } from './embedded-guest.ts';
 import { type GuestStatus, statusOf } from './status.ts';
-import { Use, WorkloadEnd } from './tasks.ts';
+import { USER_NAME, Use, WorkloadEnd } from './tasks.ts';
 
 /** Answers by the name of the command. */
 export interface CommandAnswers {
@@ -46,7 +46,7 @@ const sized = (pages: number | undefined) => (pages === undefined ? {} : { pages
 
 const DOINGS: Doings = {
   use: async ({ guest, processor, users }, { bytes }) => {
-    const process = guest.kernel.spawn('use');
+    const process = guest.kernel.spawn(USER_NAME);
     const pages = pagesOf(bytes) ?? 0;
     users.add(process);
     try {

@@ -23,7 +23,8 @@ export interface ConnectionOptions {
   readonly transport: ReconnectingTransport;
   readonly driver: BalloonDriver;
   readonly scheduler: Scheduler;
-  readonly socketPath: string;
+  /** Where a device that was lost is looked for; undefined: nowhere, there is but one. */
+  readonly socketPath: string | undefined;
   readonly onEvent: (event: GuestEventName, message: string) => void;
 }
 
@@ -63,7 +64,11 @@ export class Connection {
   #lost(reason: Error): void {
     // What an attempt meets is the attempt's.
     if (this.#closed || this.#searching) return;
-    const { driver, onEvent } = this.#options;
+    const { driver, socketPath, onEvent } = this.#options;
+    if (socketPath === undefined) {
+      onEvent('disconnected', reason.message);
+      return;
+    }
     this.#searching = true;
     this.#bases = driver.deviceLost();
     onEvent('disconnected', reason.message);
@@ -78,7 +83,8 @@ export class Connection {
     const { driver, transport, socketPath, onEvent } = this.#options;
     try {
       // It may be there already, and the guest lack the memory for its driver.
-      if (!transport.connected) await transport.reconnect(socketPath, this.#bases);
+      if (!transport.connected && socketPath !== undefined)
+        await transport.reconnect(socketPath, this.#bases);
       await this.#startDriver();
     } catch {
       if (this.#closed) return;

@@ -14,19 +14,20 @@ import { BalloonDriver } from '../driver/balloon-driver.ts';
 import { DEFAULT_TUNING } from '../driver/options.ts';
 import { schedulerOf } from '../driver/scheduler.ts';
 import { Guest, type WorkloadSpec } from '../guest/guest.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
+import type { GuestKernel, GuestResumeOptions } from '../guest/kernel.ts';
 import type { Process } from '../guest/process.ts';
 import type { Workload, WorkloadKind } from '../guest/workloads/workload.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, assert } from '../sys/error.ts';
 import { monotonicMs, Reactor } from '../sys/poll.ts';
 import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { RING_PACKED } from '../virtio/features.ts';
 import { Connection } from './connection.ts';
-import { type EmbeddedGuestOptions, GUEST_BYTES_MIN } from './options.ts';
+import { type EmbeddedGuestOptions, GUEST_BYTES_MIN, type MachineParts, type SavedGuest } from './options.ts';
 import { Processor } from './processor.ts';
+import { USER_NAME } from './tasks.ts';
 
 export class EmbeddedGuest {
   readonly guest: Guest;
@@ -43,21 +44,15 @@ export class EmbeddedGuest {
   readonly #machine: Machine;
   #end: (failure?: unknown) => void = () => {};
   #closing = false;
+  #ringsStopped = false;
 
-  private constructor(machine: Machine, options: EmbeddedGuestOptions) {
+  private constructor(machine: Machine, guest: Guest, options: EmbeddedGuestOptions) {
     this.#machine = machine;
     this.reactor = machine.reactor;
     this.memory = machine.memory;
     this.transport = machine.transport;
-    const { seed = 1, coverage, poison, onEvent = () => {} } = options;
-    this.guest = Guest.boot({
-      memory: this.memory,
-      clock: { now: monotonicMs },
-      seed,
-      ...(coverage === undefined ? {} : { coverage }),
-      ...(poison === undefined ? {} : { poison }),
-      warn: once(message => onEvent('log', message)),
-    });
+    this.guest = guest;
+    const { onEvent = () => {} } = options;
     const scheduler = schedulerOf(this.reactor, monotonicMs);
     this.driver = new BalloonDriver({
       ringFeatures: DEFAULT_TUNING.ringFeatures | (options.rings === 'packed' ? RING_PACKED : 0n),
@@ -71,7 +66,7 @@ export class EmbeddedGuest {
       transport: this.transport,
       driver: this.driver,
       scheduler,
-      socketPath: options.socketPath,
+      socketPath: machine.target,
       onEvent,
     });
     this.ended = new Promise((resolve, reject) => {
@@ -92,15 +87,64 @@ export class EmbeddedGuest {
    * @throws AerostatError AEROSTAT_GUEST_OPTIONS for memory of a size that cannot be; SystemError when nobody listens
    *   or the host has no such memory; what the driver's probe throws
    */
-  static async start(options: EmbeddedGuestOptions): Promise<EmbeddedGuest> {
-    const machine = await connect(options);
-    const guest = new EmbeddedGuest(machine, options);
+  static async start(options: EmbeddedGuestOptions, parts: MachineParts = {}): Promise<EmbeddedGuest> {
+    const { seed = 1, coverage, poison } = options;
+    return EmbeddedGuest.#make(options, parts, {
+      create: surroundings =>
+        Guest.boot({
+          ...surroundings,
+          seed,
+          ...(coverage === undefined ? {} : { coverage }),
+          ...(poison === undefined ? {} : { poison }),
+        }),
+      begin: ({ driver }) => driver.probe(),
+    });
+  }
+
+  /**
+   * The guest that was saved, over the memory that it had, connected to a device that knows nothing of it yet. It
+   * stands still until {@link goOn}.
+   * @throws GuestStateError, DriverStateError and what else says that it was not saved by us
+   */
+  static async load(
+    options: EmbeddedGuestOptions,
+    parts: MachineParts,
+    saved: SavedGuest,
+  ): Promise<EmbeddedGuest> {
+    return EmbeddedGuest.#make(options, parts, {
+      create: surroundings => Guest.restore(surroundings, saved.guest),
+      begin: guest => {
+        guest.processor.pause();
+        guest.#adoptUsers();
+        return guest.driver.load(saved.driver);
+      },
+    });
+  }
+
+  static async #make(
+    options: EmbeddedGuestOptions,
+    parts: MachineParts,
+    {
+      create,
+      begin,
+    }: { create(surroundings: GuestResumeOptions): Guest; begin(guest: EmbeddedGuest): Promise<void> },
+  ): Promise<EmbeddedGuest> {
+    const machine = await connect(options, parts);
+    let guest: EmbeddedGuest | undefined;
     try {
-      await guest.driver.probe();
+      guest = new EmbeddedGuest(machine, create(surroundingsOf(machine, options, parts)), options);
+      await begin(guest);
       return guest;
     } catch (error) {
-      await guest.close();
+      await (guest?.close() ?? switchOff(machine));
       throw error;
+    }
+  }
+
+  /** Those that were told to use memory before the guest was saved. */
+  #adoptUsers(): void {
+    for (const process of this.guest.kernel.processes) {
+      if (process.name.startsWith(`${USER_NAME}[`)) this.users.add(process);
     }
   }
 
@@ -113,6 +157,38 @@ export class EmbeddedGuest {
     const workload = this.guest.start(workloadSpec(kind, Math.max(1, Math.floor(bytes / PAGE_SIZE))));
     this.processor.wake();
     return workload;
+  }
+
+  /** Goes on after {@link load}, when the device has got the account of the last one. */
+  async goOn(): Promise<void> {
+    await this.driver.run();
+    this.processor.resume();
+  }
+
+  /**
+   * The guest stands still when this resolves: nothing is under way between driver and device, and the rings have
+   * stopped. After a failure, {@link resume} lets it go on all the same.
+   * @throws DriverStoppedError when its driver does not run
+   */
+  async pause(): Promise<void> {
+    this.processor.pause();
+    await this.driver.pause();
+    this.#ringsStopped = true;
+    await this.transport.pause();
+    this.driver.collect();
+  }
+
+  /** Goes on after {@link pause}. */
+  async resume(): Promise<void> {
+    if (this.#ringsStopped) await this.transport.resume();
+    this.#ringsStopped = false;
+    this.driver.resume();
+    this.processor.resume();
+  }
+
+  /** The guest and its driver as they stand after {@link pause}. */
+  save(): SavedGuest {
+    return { guest: this.guest.save(), driver: this.driver.save() };
   }
 
   /** Switches the guest off: its memory is gone when this resolves. `failure` is what {@link ended} rejects with. */
@@ -132,22 +208,21 @@ interface Machine {
   readonly running: Promise<void>;
   readonly memory: GuestMemory;
   readonly transport: VhostUserFrontend;
+  /** Where another device is found if this one is lost. */
+  readonly target: string | undefined;
 }
 
-async function connect(options: EmbeddedGuestOptions): Promise<Machine> {
-  const { socketPath, memoryBytes, hugePageSize, adviseHugePages = false } = options;
-  checkSize(memoryBytes, hugePageSize ?? PAGE_SIZE);
-  const memory = createSharedMemory({
-    regions: [{ guestAddress: 0, size: memoryBytes }],
-    adviseHugePages,
-    ...(hugePageSize === undefined ? {} : { hugePageSize }),
-  });
-  const reactor = new Reactor();
+async function connect(options: EmbeddedGuestOptions, parts: MachineParts): Promise<Machine> {
+  const target = parts.socket ?? options.socketPath;
+  assert(target !== undefined, 'a guest without a device');
+  const memory = parts.memory ?? createMemory(options);
+  const reactor = new Reactor(parts.wake);
   // Not before the first question is asked: until there is something to wait for, waiting has no end.
   const running = new Promise(resolve => setImmediate(resolve)).then(() => reactor.run());
   try {
-    const transport = await VhostUserFrontend.connect(socketPath, { reactor, memory, reconnects: true });
-    return { reactor, running, memory, transport };
+    const reconnects = parts.socket === undefined;
+    const transport = await VhostUserFrontend.connect(target, { reactor, memory, reconnects });
+    return { reactor, running, memory, transport, target: options.socketPath };
   } catch (error) {
     await switchOff({ reactor, running, memory });
     throw error;
@@ -159,7 +234,7 @@ async function switchOff({
   reactor,
   running,
   memory,
-}: Omit<Machine, 'transport'> & Partial<Machine>): Promise<void> {
+}: Pick<Machine, 'reactor' | 'running' | 'memory'> & Partial<Machine>): Promise<void> {
   transport?.close();
   reactor.stop();
   await running;
@@ -167,7 +242,34 @@ async function switchOff({
   memory.close();
 }
 
-function checkSize(bytes: number, unit: number): void {
+function createMemory({
+  memoryBytes,
+  hugePageSize,
+  adviseHugePages = false,
+}: EmbeddedGuestOptions): GuestMemory {
+  checkSize(memoryBytes, hugePageSize ?? PAGE_SIZE);
+  return createSharedMemory({
+    regions: [{ guestAddress: 0, size: memoryBytes }],
+    adviseHugePages,
+    ...(hugePageSize === undefined ? {} : { hugePageSize }),
+  });
+}
+
+/** What booted and restored guests are given alike. */
+function surroundingsOf(
+  { memory }: Machine,
+  { onEvent = () => {} }: EmbeddedGuestOptions,
+  { writeLog }: MachineParts,
+): GuestResumeOptions {
+  return {
+    memory,
+    clock: { now: monotonicMs },
+    ...(writeLog === undefined ? {} : { writeLog }),
+    warn: once(message => onEvent('log', message)),
+  };
+}
+
+export function checkSize(bytes: number, unit: number): void {
   if (Number.isInteger(bytes / unit) && bytes >= GUEST_BYTES_MIN) return;
   throw new AerostatError(
     'AEROSTAT_GUEST_OPTIONS',

@@ -2,6 +2,10 @@
 import type { ProfileName } from '../balloon/profiles.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import type { Coverage } from '../guest/contents.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { PageSink } from '../memory/page.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import type { UnixSocket } from '../sys/socket.ts';
 import type { GuestEventName } from './console.ts';
 
 export const RING_KINDS = ['split', 'packed'] as const;
@@ -11,9 +15,27 @@ export type RingKind = (typeof RING_KINDS)[number];
 /** Below this there is no room for the kernel's own memory, rings and the lists of every profile. */
 export const GUEST_BYTES_MIN = 16 * 2 ** 20;
 
+/** What an embedded guest is made of that its thread did not make itself. */
+export interface MachineParts {
+  /** The guest's memory, which is the guest's to close. */
+  readonly memory?: GuestMemory;
+  /** A connection to the device, in place of a path. There is no other device if it is lost. */
+  readonly socket?: UnixSocket;
+  /** An eventfd that ends the thread's wait. */
+  readonly wake?: OwnedFd;
+  /** Hears of every page that the guest's own code has written. */
+  readonly writeLog?: PageSink;
+}
+
+/** A guest and its driver as they were saved; see guest/guest.ts and driver/saved-driver.ts. */
+export interface SavedGuest {
+  readonly guest: Uint8Array;
+  readonly driver: Uint8Array;
+}
+
 export interface EmbeddedGuestOptions {
-  /** Where the device's back-end listens. */
-  readonly socketPath: string;
+  /** Where the device's back-end listens, unless it is connected already. */
+  readonly socketPath?: string;
   /** A multiple of the page size, and of the huge pages' where there are any; {@link GUEST_BYTES_MIN} at least. */
   readonly memoryBytes: number;
   /** The ABI that the driver speaks: the device's. `virtio` unless said otherwise. */

@@ -43,7 +43,10 @@ export class Processor {
   /** Pages that workloads may use now, and since when that is so. */
   #credit = SLICE_PAGES;
   #creditedMs: number;
+  #paused = false;
   #stopped = false;
+  /** The part of its time that the guest has. */
+  #share = 1;
 
   constructor(options: ProcessorOptions) {
     this.#options = options;
@@ -57,6 +60,22 @@ export class Processor {
       this.#running.add({ task, resolve, reject });
       this.wake();
     });
+  }
+
+  /** The guest stands still from now on. */
+  pause(): void {
+    this.#paused = true;
+    this.#timer?.cancel();
+  }
+
+  resume(): void {
+    this.#paused = false;
+    this.wake();
+  }
+
+  /** Lets the guest have this share of its time, (0, 1]. */
+  throttle(share: number): void {
+    this.#share = share;
   }
 
   /** There is something new to do. */
@@ -73,14 +92,19 @@ export class Processor {
 
   #schedule(delayMs: number): void {
     this.#timer?.cancel();
-    if (!this.#stopped) this.#timer = this.#options.scheduler.schedule(delayMs, () => this.#slice());
+    if (!this.#stopped && !this.#paused)
+      this.#timer = this.#options.scheduler.schedule(delayMs, () => this.#slice());
   }
 
   #slice(): void {
+    const { scheduler, guest } = this.#options;
+    const startedMs = scheduler.now();
     try {
       const used = this.#stepTasks() + this.#stepWorkloads();
-      const idle = this.#running.size === 0 && this.#options.guest.workloads.length === 0;
-      this.#schedule(idle ? IDLE_MS : used > 0 ? 0 : STALL_MS);
+      const idle = this.#running.size === 0 && guest.workloads.length === 0;
+      // What it used of its share is followed by the rest of the time.
+      const restMs = (scheduler.now() - startedMs) * (1 / this.#share - 1);
+      this.#schedule(idle ? IDLE_MS : used > 0 ? restMs : Math.max(STALL_MS, restMs));
     } catch (error) {
       this.stop();
       this.#options.onFailure(error);

@@ -4,6 +4,9 @@ import type { Workload } from '../guest/workloads/workload.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { Task } from './processor.ts';
 
+/** What processes are called that were told to use memory. */
+export const USER_NAME = 'use';
+
 /** The guest had not the memory that it was told to use. */
 export class GuestMemoryError extends AerostatError {
   constructor(message: string) {

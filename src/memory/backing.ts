@@ -115,6 +115,12 @@ export class FileBacking implements Backing {
     return window;
   }
 
+  /** Where window `index` is mapped in this process; maps it on first use. */
+  addressOf(index: number): number {
+    this.window(index);
+    return this.#mappings.get(index)?.mapping.address ?? 0;
+  }
+
   discard(offset: number, length: number): void {
     punchHole(this.fd, this.fileOffset + offset, length);
   }

@@ -1,0 +1,108 @@
+/**
+ * The main thread's end of a thread that blocks in poll(2): requests with answers, and what the thread tells by itself.
+ * Node cannot interrupt such a thread, so every message comes with a ring of its wake-up descriptor, and the process
+ * never exits without one.
+ */
+import { type Transferable, Worker } from 'node:worker_threads';
+import { AerostatError, type ErrorCode } from '../sys/error.ts';
+import { createEventFd, type OwnedFd, ring } from '../sys/fd.ts';
+
+/** The requests of a thread by name: what they take and what they give. */
+export type Requests<Names extends string> = Record<Names, { args: unknown; result: unknown }>;
+
+export type ThreadAnswer =
+  | { readonly kind: 'answer'; readonly id: number; readonly result: unknown }
+  | { readonly kind: 'failure'; readonly id: number; readonly code: string; readonly message: string };
+
+export interface ThreadOptions<News> {
+  /** Its program. */
+  readonly program: URL;
+  /** What it starts with, beside an eventfd `wakeFd` that it owns. */
+  readonly data: object;
+  readonly transfer?: readonly Transferable[];
+  /** What it tells by itself. */
+  readonly news: (message: News) => void;
+  readonly died: (error: Error) => void;
+  /** Why nobody answers any more. */
+  readonly ended: string;
+}
+
+interface Pending {
+  readonly resolve: (result: never) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, News extends object> {
+  readonly #wake: OwnedFd = createEventFd();
+  readonly #worker: Worker;
+  readonly #options: ThreadOptions<News>;
+  readonly #pending = new Map<number, Pending>();
+  readonly #exited: Promise<void>;
+  #nextId = 1;
+  #ended = false;
+
+  constructor(options: ThreadOptions<News>) {
+    this.#options = options;
+    this.#worker = new Worker(options.program, {
+      workerData: { ...options.data, wakeFd: this.#wake.duplicate().release() },
+      transferList: [...(options.transfer ?? [])],
+    });
+    this.#worker.on('message', (message: ThreadAnswer | News) => this.#receive(message));
+    this.#worker.on('error', error => options.died(error));
+    this.#exited = new Promise(resolve => {
+      this.#worker.once('exit', () => {
+        this.#end();
+        resolve();
+      });
+    });
+    process.once('exit', this.#wakeAtExit);
+  }
+
+  ask<K extends keyof Table & string>(name: K, args: Table[K]['args']): Promise<Table[K]['result']> {
+    if (this.#ended) return Promise.reject(this.#endedError());
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { resolve: resolve as (result: never) => void, reject });
+      this.#worker.postMessage({ id, name, args });
+      ring(this.#wake);
+    });
+  }
+
+  /** Resolves when the thread is gone: `bye` asks it to end. */
+  async close(bye: () => Promise<unknown>): Promise<void> {
+    if (!this.#ended) await bye().catch(() => null);
+    await this.#exited;
+    process.removeListener('exit', this.#wakeAtExit);
+    this.#wake.close();
+  }
+
+  #receive(message: ThreadAnswer | News): void {
+    if ('kind' in message && message.kind === 'answer') {
+      this.#take(message.id)?.resolve(message.result as never);
+    } else if ('kind' in message && message.kind === 'failure') {
+      this.#take(message.id)?.reject(new AerostatError(message.code as ErrorCode, message.message));
+    } else {
+      this.#options.news(message as News);
+    }
+  }
+
+  #take(id: number): Pending | undefined {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    return pending;
+  }
+
+  #end(): void {
+    this.#ended = true;
+    for (const { reject } of this.#pending.values()) reject(this.#endedError());
+    this.#pending.clear();
+  }
+
+  #endedError(): AerostatError {
+    return new AerostatError('AEROSTAT_THREAD_ENDED', this.#options.ended);
+  }
+
+  readonly #wakeAtExit = (): void => {
+    if (this.#wake.open) ring(this.#wake);
+  };
+}

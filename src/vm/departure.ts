@@ -1,0 +1,96 @@
+/**
+ * A machine that is about to leave: its write log, the bitmaps of a migration, and the channel through which its guest
+ * names free pages. All that MigrationSource asks of a machine; how bytes get to the destination is not here.
+ */
+import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
+import { KernelDirtyLog } from '../migration/kernel-dirty-log.ts';
+import type { SourceOptions } from '../migration/source.ts';
+import { type ChannelName, MachineChannel, wayOf } from './free-page-channel.ts';
+import { GuestLog } from './guest-log.ts';
+import type { Vm } from './vm.ts';
+
+export interface DepartureOptions {
+  /** The best that the guest's ABI has unless said otherwise. */
+  readonly channel?: ChannelName;
+}
+
+export class Departure {
+  readonly vm: Vm;
+  readonly log: GuestLog;
+  /** Pages still to send, and pages that the destination has: shared memory, for senders in any thread. */
+  readonly dirty: DirtyBitmap;
+  readonly sent: DirtyBitmap;
+  readonly #channel: MachineChannel | undefined;
+
+  private constructor(vm: Vm, log: GuestLog, dirty: DirtyBitmap, channel: MachineChannel | undefined) {
+    this.vm = vm;
+    this.log = log;
+    this.dirty = dirty;
+    this.sent = new DirtyBitmap(vm.ram.slots);
+    this.#channel = channel;
+  }
+
+  /**
+   * @throws VmError when the guest's ABI has no such channel; AerostatError AEROSTAT_GUEST_STATE when its driver does
+   *   not use it (`auto` goes without then), AEROSTAT_WRITE_TRACKING when the kernel keeps no log
+   */
+  static async of(vm: Vm, { channel = 'auto' }: DepartureOptions = {}): Promise<Departure> {
+    const dirty = new DirtyBitmap(vm.ram.slots);
+    const opened = await openChannel(vm, channel, dirty);
+    try {
+      return new Departure(vm, await openLog(vm), dirty, opened);
+    } catch (error) {
+      await opened?.close();
+      throw error;
+    }
+  }
+
+  /** What MigrationSource takes. */
+  get source(): Pick<SourceOptions, 'ram' | 'machine' | 'log' | 'dirty' | 'sent' | 'hints'> {
+    const { vm, log, dirty, sent } = this;
+    const channel = this.#channel;
+    return {
+      ram: vm.ram,
+      machine: vm,
+      log,
+      dirty,
+      sent,
+      ...(channel === undefined ? {} : { hints: { channel, pages: channel.pagesTaken } }),
+    };
+  }
+
+  /** Pages that are not sent because the guest gave them away. */
+  get balloonedPages(): number {
+    return this.log.countBallooned();
+  }
+
+  /** The machine may leave again, or be closed. */
+  async close(): Promise<void> {
+    this.log.close();
+    await this.#channel?.close().catch(() => {});
+  }
+}
+
+async function openChannel(
+  vm: Vm,
+  name: ChannelName,
+  dirty: DirtyBitmap,
+): Promise<MachineChannel | undefined> {
+  const way = wayOf(name, vm.config.profile);
+  if (way === undefined) return undefined;
+  const channel = new MachineChannel(vm.moves, vm.name, way, vm.ram, dirty);
+  try {
+    await channel.open();
+    return channel;
+  } catch (error) {
+    if (name === 'auto') return undefined;
+    throw error;
+  }
+}
+
+async function openLog(vm: Vm): Promise<GuestLog> {
+  const { ram, log: software, config } = vm;
+  const balloon = await vm.moves.balloon(vm.name);
+  const kernel = config.dirtyLog === 'kernel' ? { kernel: new KernelDirtyLog(await vm.mappings()) } : {};
+  return new GuestLog({ ram, software, balloon, ...kernel });
+}

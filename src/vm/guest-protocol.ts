@@ -1,0 +1,46 @@
+/** What the main thread and a guest's thread say to each other; see daemon/asked-thread.ts. */
+import type { ThreadAnswer } from '../daemon/asked-thread.ts';
+import type { CommandAnswers } from '../embedded/answers.ts';
+import type { CommandName, GuestCommand } from '../embedded/commands.ts';
+import type { GuestEventName } from '../embedded/console.ts';
+import type { EmbeddedGuestOptions, SavedGuest } from '../embedded/options.ts';
+import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
+
+/** What a guest's thread starts with. It owns the descriptors. */
+export interface GuestThreadData {
+  readonly wakeFd: number;
+  /** The file of the guest's memory, all of which is one region at address 0. */
+  readonly memoryFd: number;
+  readonly adviseHugePages: boolean;
+  /** The connection to the device. */
+  readonly socketFd: number;
+  readonly options: Omit<EmbeddedGuestOptions, 'socketPath' | 'onEvent'>;
+  /** The words of the log that the guest keeps; null where the kernel keeps one. */
+  readonly log: Int32Array | null;
+  /** A guest that goes on, rather than one that boots. */
+  readonly saved: SavedGuest | null;
+}
+
+export interface GuestThreadRequests {
+  /** Answered when the guest runs, or stands where it was saved. */
+  begin: { args: null; result: null };
+  /** Lets a guest go on that was saved. */
+  goOn: { args: null; result: null };
+  command: { args: { command: GuestCommand }; result: CommandAnswers[CommandName] };
+  pause: { args: null; result: null };
+  resume: { args: null; result: null };
+  throttle: { args: { share: number }; result: null };
+  save: { args: null; result: SavedGuest };
+  /** Where all of the memory is mapped for the guest's stores. */
+  mappings: { args: null; result: readonly MappedSlots[] };
+  /** The pages of rings, lists and messages: all that driver and device write beside the guest's own code. */
+  driverPages: { args: null; result: readonly { readonly pfn: number; readonly pages: number }[] };
+  close: { args: null; result: null };
+}
+
+export type GuestNews =
+  | { readonly kind: 'event'; readonly event: GuestEventName; readonly message: string }
+  /** The guest has ended by itself: a page lost its content, or our own code is wrong. */
+  | { readonly kind: 'ended'; readonly code: string; readonly message: string };
+
+export type FromGuestThread = ThreadAnswer | GuestNews;

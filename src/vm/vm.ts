@@ -1,0 +1,351 @@
+/**
+ * A machine that can move: one process owns the guest's memory (a memfd), runs the embedded guest in a thread of its own
+ * and its balloon device in another, connected by vhost-user over a socket pair. The main thread steers, and touches
+ * the memory only through its file.
+ *
+ *     const vm = await Vm.start({ memoryBytes: 2 ** 30, workloads: [{ kind: 'churn' }] });
+ *     await vm.command({ do: 'use', bytes: 2 ** 28 });
+ *     await vm.control.setTarget(vm.name, 2 ** 27);            // the daemon's control, as for any guest
+ *
+ *     const departure = await Departure.of(vm, { channel: 'auto' });
+ *     const source = new MigrationSource({ ...departure.source, id, connector, connections, convergence, clock });
+ *     await source.run().finally(() => departure.close());     // departure.ram, dirty, sent: for the senders
+ *     await vm.close();
+ *
+ *     const place = new VmPlace();                             // elsewhere: a DestinationMachine
+ *     const destination = new MigrationDestination({ machine: place, ramOf: () => place.ram, … });
+ *     await destination.outcome;
+ *     place.vm;                                                // the guest goes on
+ *
+ * A machine moves with its whole state: `machine` (config.ts), `guest`, `driver`, `device`. At a stop nothing is under way
+ * between driver and device and the device has discarded all that it owed; what the guest had hinted is free at the
+ * destination, and what it had reported is reported there anew.
+ */
+import { DEFAULT_PROFILE, type ProfileName } from '../balloon/profiles.ts';
+import { AskedThread } from '../daemon/asked-thread.ts';
+import type { Control, DeviceGuestStatus, DiscardMode } from '../daemon/control.ts';
+import { startDaemon } from '../daemon/daemon.ts';
+import type { Daemon, DeviceMoves, LogRecord } from '../daemon/options.ts';
+import { workerUrl } from '../daemon/worker-url.ts';
+import type { DriverTuning } from '../driver/options.ts';
+import type { Answer } from '../embedded/answers.ts';
+import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.ts';
+import { checkSize } from '../embedded/embedded-guest.ts';
+import type { EmbeddedGuestOptions, RingKind, SavedGuest } from '../embedded/options.ts';
+import type { WorkloadKind } from '../guest/workloads/workload.ts';
+import { FileBacking } from '../memory/backing.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
+import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
+import type { SavedState, SourceMachine } from '../migration/machine.ts';
+import { Ram } from '../migration/ram.ts';
+import { AerostatError, assert, type ErrorCode } from '../sys/error.ts';
+import { UnixSocket } from '../sys/socket.ts';
+import { createSharedMemory } from '../vhost-user/shared-memory.ts';
+import { type DirtyLogKind, encodeConfig, type VmConfig } from './config.ts';
+import { VmError } from './errors.ts';
+import type { GuestNews, GuestThreadData, GuestThreadRequests } from './guest-protocol.ts';
+
+export interface VmWorld {
+  /** What the device is called to its control; `vm` unless said otherwise. */
+  readonly name?: string;
+  /** Takes a line of the device's or the guest's log. */
+  readonly log?: (record: LogRecord) => void;
+}
+
+export interface VmOptions extends VmWorld {
+  /** A multiple of the page size, and of the huge pages' where there are any. */
+  readonly memoryBytes: number;
+  readonly profile?: ProfileName;
+  readonly rings?: RingKind;
+  readonly seed?: number;
+  readonly coverage?: NonNullable<EmbeddedGuestOptions['coverage']>;
+  readonly poison?: number;
+  readonly driver?: Partial<DriverTuning>;
+  /** Pages that workloads may use in a second. */
+  readonly pagesPerSecondMax?: number;
+  /** What runs from the beginning; a quarter of memory each unless said otherwise. */
+  readonly workloads?: readonly { readonly kind: WorkloadKind; readonly bytes?: number }[];
+  /** The balloon's target. */
+  readonly targetBytes?: number;
+  readonly discard?: DiscardMode;
+  /** Features of the profile that the device does not offer. */
+  readonly without?: readonly string[];
+  /** `auto` is `software`, which costs nothing to arm: every store in this process passes by where it is kept. */
+  readonly dirtyLog?: DirtyLogKind;
+  readonly adviseHugePages?: boolean;
+  readonly hugePageSize?: number;
+}
+
+/** What a machine is put together from. */
+export interface VmParts extends VmWorld {
+  readonly memory: GuestMemory;
+  readonly config: VmConfig;
+  readonly targetBytes: number;
+  readonly adviseHugePages: boolean;
+  readonly boot: Pick<EmbeddedGuestOptions, 'seed' | 'coverage' | 'poison'>;
+  /** A machine that goes on elsewhere. */
+  readonly saved?: SavedGuest & { readonly device: Uint8Array };
+}
+
+/** `paused`: the guest stands still. `gone`: it is about to run elsewhere. */
+export type VmState = 'running' | 'paused' | 'gone' | 'ended' | 'closed';
+
+export class Vm implements SourceMachine {
+  readonly name: string;
+  readonly config: VmConfig;
+  readonly ram: Ram;
+  /** Who hears of it that pages were written: the guest in its thread, and we of the device's. */
+  readonly log: SoftwareDirtyLog;
+  /** Rejects when a page lost its content, or a thread died; never resolves before {@link close}. */
+  readonly ended: Promise<void>;
+  readonly #daemon: Daemon;
+  readonly #guest: AskedThread<GuestThreadRequests, GuestNews>;
+  #resolve: () => void = () => {};
+  #reject: (error: Error) => void = () => {};
+  #state: VmState = 'paused';
+  #closing: Promise<void> | undefined;
+
+  private constructor(parts: VmParts, ram: Ram, log: SoftwareDirtyLog, daemon: Daemon, socket: UnixSocket) {
+    const { name = DEFAULT_NAME, config } = parts;
+    this.name = name;
+    this.config = config;
+    this.ram = ram;
+    this.log = log;
+    this.#daemon = daemon;
+    this.ended = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // Whoever waits for it hears of it; nobody has to.
+    this.ended.catch(() => {});
+    this.#guest = new AskedThread({
+      program: workerUrl('./guest-worker', import.meta.url),
+      data: threadData(parts, log, socket),
+      news: news => this.#hear(news, parts.log),
+      died: error => this.#fail(error),
+      ended: 'the guest is switched off',
+    });
+    void daemon.failed.then(error => this.#fail(error));
+  }
+
+  /**
+   * Boots a guest.
+   * @throws AerostatError AEROSTAT_GUEST_OPTIONS for memory of a size that cannot be; SystemError when the host has
+   *   no such memory; what the driver's probe throws
+   */
+  static async start(options: VmOptions): Promise<Vm> {
+    const { memoryBytes, hugePageSize, adviseHugePages = false, workloads = [], targetBytes = 0 } = options;
+    checkSize(memoryBytes, hugePageSize ?? PAGE_SIZE);
+    const memory = createSharedMemory({
+      regions: [{ guestAddress: 0, size: memoryBytes }],
+      adviseHugePages,
+      ...(hugePageSize === undefined ? {} : { hugePageSize }),
+    });
+    const vm = await Vm.assemble({
+      ...options,
+      memory,
+      targetBytes,
+      adviseHugePages,
+      config: configOf(options),
+      boot: options,
+    });
+    try {
+      for (const { kind, bytes } of workloads) {
+        await vm.command({ do: 'start', workload: kind, ...(bytes === undefined ? {} : { bytes }) });
+      }
+      return vm;
+    } catch (error) {
+      await vm.close();
+      throw error;
+    }
+  }
+
+  /** Takes ownership of the memory, also when it throws. A guest that was saved stands still until {@link goOn}. */
+  static async assemble(parts: VmParts): Promise<Vm> {
+    const { memory, config, name = DEFAULT_NAME, targetBytes, saved, log = () => {} } = parts;
+    let daemon: Daemon | undefined;
+    let vm: Vm | undefined;
+    try {
+      const ram = new Ram(memory);
+      const [device, guest] = UnixSocket.pair();
+      daemon = await startDaemon({
+        guests: [
+          {
+            name,
+            fd: device.fd.release(),
+            targetBytes,
+            profile: config.profile,
+            discard: config.discard,
+            without: config.without,
+            pollIntervalMs: 0,
+          },
+        ],
+        log,
+      });
+      vm = new Vm(parts, ram, new SoftwareDirtyLog(ram.slots), daemon, guest);
+      await vm.#guest.ask('begin', null);
+      if (saved === undefined) vm.#state = 'running';
+      else await daemon.moves.load(name, saved.device);
+      return vm;
+    } catch (error) {
+      if (vm !== undefined) await vm.close();
+      else {
+        await daemon?.close();
+        memory.close();
+      }
+      throw error;
+    }
+  }
+
+  get state(): VmState {
+    return this.#state;
+  }
+
+  get memoryBytes(): number {
+    return this.ram.slots * PAGE_SIZE;
+  }
+
+  /** Who steers the device, as any guest's: target, statistics, hints, a map of the memory. */
+  get control(): Control<DeviceGuestStatus> {
+    return this.#daemon.control;
+  }
+
+  /** What a migration asks of the device. */
+  get moves(): DeviceMoves {
+    return this.#daemon.moves;
+  }
+
+  /** @throws AerostatError with the guest's own code when the guest cannot do it */
+  command<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
+    const asked = this.#guest.ask('command', { command: command as GuestCommand });
+    return asked as Promise<Answer<Name>>;
+  }
+
+  /** Where the guest's stores go, for a log that the kernel keeps. */
+  mappings(): Promise<readonly MappedSlots[]> {
+    return this.#guest.ask('mappings', null);
+  }
+
+  // SourceMachine -------------------------------------------------------------------------------------------
+
+  /**
+   * Nothing runs, all is in memory and in the log when this resolves, and nothing is discarded any more.
+   * @throws AerostatError AEROSTAT_DRIVER_STOPPED when the guest's driver does not run
+   */
+  async stop(): Promise<void> {
+    this.#expect('running');
+    this.#state = 'paused';
+    await this.#guest.ask('pause', null);
+    // The device writes into rings and requests, which are the driver's pages, and keeps no log of it.
+    for (const { pfn, pages } of await this.#guest.ask('driverPages', null)) this.log.add(pfn, pages);
+  }
+
+  async resume(): Promise<void> {
+    if (this.#state !== 'paused' && this.#state !== 'gone') return;
+    await this.#guest.ask('resume', null);
+    this.#state = 'running';
+  }
+
+  async throttle(share: number): Promise<void> {
+    await this.#guest.ask('throttle', { share });
+  }
+
+  async save(): Promise<readonly SavedState[]> {
+    this.#expect('paused');
+    const [{ guest, driver }, device] = await Promise.all([
+      this.#guest.ask('save', null),
+      this.moves.save(this.name),
+    ]);
+    return [
+      { name: 'machine', bytes: encodeConfig(this.config) },
+      { name: 'guest', bytes: guest },
+      { name: 'driver', bytes: driver },
+      { name: 'device', bytes: device },
+    ];
+  }
+
+  async letGo(): Promise<void> {
+    this.#expect('paused');
+    this.#state = 'gone';
+  }
+
+  /** Lets a machine go on that was saved elsewhere. */
+  async goOn(): Promise<void> {
+    this.#expect('paused');
+    await this.#guest.ask('goOn', null);
+    this.#state = 'running';
+  }
+
+  /** Switches the machine off; its memory is gone when this resolves. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#state = 'closed';
+    await this.#guest.close(() => this.#guest.ask('close', null));
+    await this.#daemon.close();
+    this.ram.memory.close();
+    this.#resolve();
+  }
+
+  #hear(news: GuestNews, log: VmWorld['log']): void {
+    if (news.kind === 'ended') this.#fail(new AerostatError(news.code as ErrorCode, news.message));
+    else log?.({ level: 'info', message: news.message, guest: this.name });
+  }
+
+  #fail(error: Error): void {
+    if (this.#state !== 'closed') this.#state = 'ended';
+    this.#reject(error);
+  }
+
+  #expect(state: VmState): void {
+    if (this.#state !== state)
+      throw new VmError(`${this.name} is ${this.#state}, and has to be ${state} for that`);
+  }
+}
+
+const DEFAULT_NAME = 'vm';
+
+function configOf(options: VmOptions): VmConfig {
+  return {
+    profile: options.profile ?? DEFAULT_PROFILE,
+    rings: options.rings ?? 'split',
+    without: [...(options.without ?? [])],
+    discard: options.discard ?? 'auto',
+    dirtyLog: options.dirtyLog ?? 'auto',
+    pagesPerSecondMax: options.pagesPerSecondMax ?? null,
+    tuning: options.driver ?? {},
+  };
+}
+
+function threadData(
+  { memory, adviseHugePages, config, boot, saved }: VmParts,
+  log: SoftwareDirtyLog,
+  socket: UnixSocket,
+): Omit<GuestThreadData, 'wakeFd'> {
+  const [{ backing }] = memory.regions;
+  assert(backing instanceof FileBacking, 'guest memory that is no file');
+  const { profile, rings, pagesPerSecondMax, tuning } = config;
+  const { seed, coverage, poison } = boot;
+  return {
+    memoryFd: backing.fd.duplicate().release(),
+    adviseHugePages,
+    socketFd: socket.fd.release(),
+    options: {
+      memoryBytes: memory.size,
+      profile,
+      rings,
+      driver: tuning,
+      ...(pagesPerSecondMax === null ? {} : { pagesPerSecondMax }),
+      ...(seed === undefined ? {} : { seed }),
+      ...(coverage === undefined ? {} : { coverage }),
+      ...(poison === undefined ? {} : { poison }),
+    },
+    log: config.dirtyLog === 'kernel' ? null : log.words,
+    saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
+  };
+}
