@@ -47,6 +47,7 @@ class RunningDaemon implements Daemon {
   readonly #options: DaemonOptions;
   readonly #startedMs = monotonicMs();
   readonly #threads: DataThread[] = [];
+  readonly #guests: GuestOptions[] = [];
   /** Which thread serves which guest. */
   readonly #homes = new Map<string, DataThread>();
   readonly #surveys = new Map<string, MapSurvey>();
@@ -63,14 +64,17 @@ class RunningDaemon implements Daemon {
     });
   }
 
+  async open(guest: GuestOptions): Promise<void> {
+    checkOptions([...this.#guests, guest]);
+    await this.#openGuest(guest);
+  }
+
   async start(): Promise<void> {
     const { guests } = this.#options;
     checkOptions(guests);
     try {
       this.#startThreads(dataThreadCount(guests.length));
-      for (const [index, guest] of guests.entries()) {
-        await this.#openGuest(guest, this.#threads[index % this.#threads.length]);
-      }
+      for (const guest of guests) await this.#openGuest(guest);
     } catch (error) {
       await this.close();
       throw error;
@@ -105,8 +109,10 @@ class RunningDaemon implements Daemon {
     }
   }
 
-  async #openGuest(options: GuestOptions, thread: DataThread): Promise<void> {
+  async #openGuest(options: GuestOptions): Promise<void> {
+    const thread = this.#threads[this.#guests.length % this.#threads.length];
     const socket = openGuestSocket(options);
+    this.#guests.push(options);
     if (options.socketPath !== undefined) this.#sockets.push(options.socketPath);
     this.#homes.set(options.name, thread);
     await thread.ask('openGuest', { options, socket });

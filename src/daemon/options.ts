@@ -63,6 +63,8 @@ export interface DeviceMoves {
 export interface Daemon {
   readonly control: Control<DeviceGuestStatus>;
   readonly moves: DeviceMoves;
+  /** Takes another guest in. */
+  open(guest: GuestOptions): Promise<void>;
   readonly version: string;
   /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
   readonly failed: Promise<Error>;

@@ -51,7 +51,7 @@ export async function findRing(
   if (hasFeature(place.features, RING_PACKED) && state.nextAvail % WRAP >= config.size) {
     throw new DriverStateError(`ring ${index} stopped beyond its end`);
   }
-  if (state.links.length !== config.size || state.links.some(link => link >= config.size)) {
+  if (state.links.length !== config.size || state.links.some(link => link > config.size)) {
     throw new DriverStateError(`ring ${index} has other descriptors`);
   }
   return new DriverRing(index, role, createDriverQueue(config, state), config, world);

@@ -12,18 +12,24 @@ export interface GuestThreadData {
   /** The file of the guest's memory, all of which is one region at address 0. */
   readonly memoryFd: number;
   readonly adviseHugePages: boolean;
-  /** The connection to the device. */
+  /** The words of the log that the guest keeps. */
+  readonly log: Int32Array;
+}
+
+/** The guest that a thread runs; there may be none for a while after the thread was started. */
+export interface GuestBeginning {
+  /** The connection to the device; the thread owns it. */
   readonly socketFd: number;
   readonly options: Omit<EmbeddedGuestOptions, 'socketPath' | 'onEvent'>;
-  /** The words of the log that the guest keeps; null where the kernel keeps one. */
-  readonly log: Int32Array | null;
+  /** Nobody else keeps a log. */
+  readonly keepsLog: boolean;
   /** A guest that goes on, rather than one that boots. */
   readonly saved: SavedGuest | null;
 }
 
 export interface GuestThreadRequests {
   /** Answered when the guest runs, or stands where it was saved. */
-  begin: { args: null; result: null };
+  begin: { args: GuestBeginning; result: null };
   /** Lets a guest go on that was saved. */
   goOn: { args: null; result: null };
   command: { args: { command: GuestCommand }; result: CommandAnswers[CommandName] };

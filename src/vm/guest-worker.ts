@@ -12,10 +12,15 @@ import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import { LoggedMemory } from '../migration/logged-memory.ts';
 import { AerostatError, assert, InvariantError } from '../sys/error.ts';
-import { OwnedFd } from '../sys/fd.ts';
+import { closeAll, OwnedFd } from '../sys/fd.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { USER_ADDRESS_OFFSET } from '../vhost-user/shared-memory.ts';
-import type { FromGuestThread, GuestThreadData, GuestThreadRequests } from './guest-protocol.ts';
+import type {
+  FromGuestThread,
+  GuestBeginning,
+  GuestThreadData,
+  GuestThreadRequests,
+} from './guest-protocol.ts';
 
 const data = workerData as GuestThreadData;
 if (parentPort === null) throw new InvariantError('a guest without a main thread');
@@ -23,36 +28,37 @@ const port = parentPort;
 const tell = (message: FromGuestThread): void => port.postMessage(message);
 
 /** One region at address 0: a page's number in the log is its page frame. */
-function openMemory(log: SoftwareDirtyLog | undefined): GuestMemory {
-  const { memoryFd, adviseHugePages, options } = data;
-  const size = options.memoryBytes;
+function openMemory(size: number, log: SoftwareDirtyLog | undefined): GuestMemory {
+  const { memoryFd, adviseHugePages } = data;
   const backing = new FileBacking(new OwnedFd(memoryFd), 0, size, { adviseHugePages });
   const region = new MemoryRegion({ guestAddress: 0, size, userAddress: USER_ADDRESS_OFFSET }, backing);
   return log === undefined ? new GuestMemory([region]) : new LoggedMemory([region], log);
 }
 
-async function begin(): Promise<EmbeddedGuest> {
-  const { log: words, options: given, saved, socketFd, wakeFd } = data;
-  const log = words === null ? undefined : new SoftwareDirtyLog(given.memoryBytes / PAGE_SIZE, words);
+async function begin({ options: given, keepsLog, saved, socketFd }: GuestBeginning): Promise<EmbeddedGuest> {
+  const log = keepsLog ? new SoftwareDirtyLog(given.memoryBytes / PAGE_SIZE, data.log) : undefined;
+  begun = true;
   const options = {
     ...given,
     onEvent: (event: 'ready' | 'disconnected' | 'reconnected' | 'log', message: string) =>
       tell({ kind: 'event', event, message }),
   };
   const parts = {
-    memory: openMemory(log),
+    memory: openMemory(given.memoryBytes, log),
     socket: new UnixSocket(new OwnedFd(socketFd)),
-    wake: new OwnedFd(wakeFd),
+    wake: new OwnedFd(data.wakeFd),
     ...(log === undefined ? {} : { writeLog: log }),
   };
-  const begun = await (saved === null
+  const machine = await (saved === null
     ? EmbeddedGuest.start(options, parts)
     : EmbeddedGuest.load(options, parts, saved));
-  begun.ended.catch(error => tell({ kind: 'ended', ...wordsOf(error) }));
-  return begun;
+  machine.ended.catch(error => tell({ kind: 'ended', ...wordsOf(error) }));
+  return machine;
 }
 
 let guest: EmbeddedGuest | undefined;
+/** What came with the thread is the guest's. */
+let begun = false;
 
 function running(): EmbeddedGuest {
   assert(guest !== undefined, 'a guest asked before it was there');
@@ -66,8 +72,8 @@ type Answers = {
 };
 
 const answers: Answers = {
-  begin: async () => {
-    guest = await begin();
+  begin: async beginning => {
+    guest = await begin(beginning);
     return null;
   },
   goOn: async () => {
@@ -91,7 +97,8 @@ const answers: Answers = {
   mappings: () => mappingsOf(running().memory),
   driverPages: () => running().driver.ownBlocks.map(({ pfn, order }) => ({ pfn, pages: 1 << order })),
   close: async () => {
-    await guest?.close();
+    if (guest !== undefined) await guest.close();
+    else closeUnused();
     return null;
   },
 };
@@ -107,6 +114,12 @@ function mappingsOf({ regions }: GuestMemory): MappedSlots[] {
     }
   }
   return mapped;
+}
+
+/** A guest that never began owns nothing. */
+function closeUnused(): void {
+  if (begun) return;
+  closeAll([new OwnedFd(data.memoryFd), new OwnedFd(data.wakeFd)]);
 }
 
 const wordsOf = (error: unknown): { code: string; message: string } => ({

@@ -78,23 +78,30 @@ export interface VmOptions extends VmWorld {
   readonly hugePageSize?: number;
 }
 
-/** What a machine is put together from. */
+/** Memory and threads for a machine, before it is known which. */
 export interface VmParts extends VmWorld {
+  /** One region at address 0. */
   readonly memory: GuestMemory;
-  readonly config: VmConfig;
-  readonly targetBytes: number;
   readonly adviseHugePages: boolean;
+}
+
+/** How a machine comes into being. */
+export interface VmBeginning {
+  readonly config: VmConfig;
   readonly boot: Pick<EmbeddedGuestOptions, 'seed' | 'coverage' | 'poison'>;
+  readonly targetBytes: number;
   /** A machine that goes on elsewhere. */
   readonly saved?: SavedGuest & { readonly device: Uint8Array };
 }
 
-/** `paused`: the guest stands still. `gone`: it is about to run elsewhere. */
-export type VmState = 'running' | 'paused' | 'gone' | 'ended' | 'closed';
+/**
+ * `empty`: there is no guest yet. `paused`: the guest stands still. `gone`: it is about to run elsewhere. `ended`: by
+ * itself, which {@link Vm.ended} explains.
+ */
+export type VmState = 'empty' | 'running' | 'paused' | 'gone' | 'ended' | 'closed';
 
 export class Vm implements SourceMachine {
   readonly name: string;
-  readonly config: VmConfig;
   readonly ram: Ram;
   /** Who hears of it that pages were written: the guest in its thread, and we of the device's. */
   readonly log: SoftwareDirtyLog;
@@ -102,17 +109,17 @@ export class Vm implements SourceMachine {
   readonly ended: Promise<void>;
   readonly #daemon: Daemon;
   readonly #guest: AskedThread<GuestThreadRequests, GuestNews>;
+  #config: VmConfig | undefined;
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
-  #state: VmState = 'paused';
+  #state: VmState = 'empty';
   #closing: Promise<void> | undefined;
 
-  private constructor(parts: VmParts, ram: Ram, log: SoftwareDirtyLog, daemon: Daemon, socket: UnixSocket) {
-    const { name = DEFAULT_NAME, config } = parts;
+  private constructor(parts: VmParts, daemon: Daemon) {
+    const { name = DEFAULT_NAME, memory, adviseHugePages, log } = parts;
     this.name = name;
-    this.config = config;
-    this.ram = ram;
-    this.log = log;
+    this.ram = new Ram(memory);
+    this.log = new SoftwareDirtyLog(this.ram.slots);
     this.#daemon = daemon;
     this.ended = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -120,10 +127,17 @@ export class Vm implements SourceMachine {
     });
     // Whoever waits for it hears of it; nobody has to.
     this.ended.catch(() => {});
+    const [{ backing }] = memory.regions;
+    assert(backing instanceof FileBacking, 'guest memory that is no file');
+    const data: Omit<GuestThreadData, 'wakeFd'> = {
+      memoryFd: backing.fd.duplicate().release(),
+      adviseHugePages,
+      log: this.log.words,
+    };
     this.#guest = new AskedThread({
       program: workerUrl('./guest-worker', import.meta.url),
-      data: threadData(parts, log, socket),
-      news: news => this.#hear(news, parts.log),
+      data,
+      news: news => this.#hear(news, log),
       died: error => this.#fail(error),
       ended: 'the guest is switched off',
     });
@@ -143,15 +157,9 @@ export class Vm implements SourceMachine {
       adviseHugePages,
       ...(hugePageSize === undefined ? {} : { hugePageSize }),
     });
-    const vm = await Vm.assemble({
-      ...options,
-      memory,
-      targetBytes,
-      adviseHugePages,
-      config: configOf(options),
-      boot: options,
-    });
+    const vm = await Vm.prepare({ ...options, memory, adviseHugePages });
     try {
+      await vm.begin({ config: configOf(options), boot: bootOf(options), targetBytes });
       for (const { kind, bytes } of workloads) {
         await vm.command({ do: 'start', workload: kind, ...(bytes === undefined ? {} : { bytes }) });
       }
@@ -162,41 +170,48 @@ export class Vm implements SourceMachine {
     }
   }
 
-  /** Takes ownership of the memory, also when it throws. A guest that was saved stands still until {@link goOn}. */
-  static async assemble(parts: VmParts): Promise<Vm> {
-    const { memory, config, name = DEFAULT_NAME, targetBytes, saved, log = () => {} } = parts;
-    let daemon: Daemon | undefined;
-    let vm: Vm | undefined;
+  /** Starts the threads of a machine that is still to come. Takes ownership of the memory, also when it throws. */
+  static async prepare(parts: VmParts): Promise<Vm> {
+    const { memory, log = () => {} } = parts;
     try {
-      const ram = new Ram(memory);
-      const [device, guest] = UnixSocket.pair();
-      daemon = await startDaemon({
-        guests: [
-          {
-            name,
-            fd: device.fd.release(),
-            targetBytes,
-            profile: config.profile,
-            discard: config.discard,
-            without: config.without,
-            pollIntervalMs: 0,
-          },
-        ],
-        log,
-      });
-      vm = new Vm(parts, ram, new SoftwareDirtyLog(ram.slots), daemon, guest);
-      await vm.#guest.ask('begin', null);
-      if (saved === undefined) vm.#state = 'running';
-      else await daemon.moves.load(name, saved.device);
-      return vm;
+      return new Vm(parts, await startDaemon({ guests: [], log }));
     } catch (error) {
-      if (vm !== undefined) await vm.close();
-      else {
-        await daemon?.close();
-        memory.close();
-      }
+      memory.close();
       throw error;
     }
+  }
+
+  /**
+   * Boots a guest, or loads one that was saved, which stands still until {@link goOn}.
+   * @throws AerostatError when it cannot be; the machine is to be closed then
+   */
+  async begin({ config, boot, targetBytes, saved }: VmBeginning): Promise<void> {
+    this.#expect('empty');
+    this.#config = config;
+    const [device, socket] = UnixSocket.pair();
+    await this.#daemon.open({
+      name: this.name,
+      fd: device.fd.release(),
+      targetBytes,
+      profile: config.profile,
+      discard: config.discard,
+      without: config.without,
+      pollIntervalMs: 0,
+    });
+    await this.#guest.ask('begin', {
+      socketFd: socket.fd.release(),
+      options: { ...boot, ...guestOptions(config), memoryBytes: this.memoryBytes },
+      keepsLog: config.dirtyLog !== 'kernel',
+      saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
+    });
+    if (saved !== undefined) await this.moves.load(this.name, saved.device);
+    this.#state = saved === undefined ? 'running' : 'paused';
+  }
+
+  /** What it is, once it is there. */
+  get config(): VmConfig {
+    if (this.#config === undefined) throw new VmError(`${this.name} is empty`);
+    return this.#config;
   }
 
   get state(): VmState {
@@ -322,30 +337,15 @@ function configOf(options: VmOptions): VmConfig {
   };
 }
 
-function threadData(
-  { memory, adviseHugePages, config, boot, saved }: VmParts,
-  log: SoftwareDirtyLog,
-  socket: UnixSocket,
-): Omit<GuestThreadData, 'wakeFd'> {
-  const [{ backing }] = memory.regions;
-  assert(backing instanceof FileBacking, 'guest memory that is no file');
-  const { profile, rings, pagesPerSecondMax, tuning } = config;
-  const { seed, coverage, poison } = boot;
+function bootOf({ seed, coverage, poison }: VmOptions): VmBeginning['boot'] {
   return {
-    memoryFd: backing.fd.duplicate().release(),
-    adviseHugePages,
-    socketFd: socket.fd.release(),
-    options: {
-      memoryBytes: memory.size,
-      profile,
-      rings,
-      driver: tuning,
-      ...(pagesPerSecondMax === null ? {} : { pagesPerSecondMax }),
-      ...(seed === undefined ? {} : { seed }),
-      ...(coverage === undefined ? {} : { coverage }),
-      ...(poison === undefined ? {} : { poison }),
-    },
-    log: config.dirtyLog === 'kernel' ? null : log.words,
-    saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
+    ...(seed === undefined ? {} : { seed }),
+    ...(coverage === undefined ? {} : { coverage }),
+    ...(poison === undefined ? {} : { poison }),
   };
+}
+
+function guestOptions({ profile, rings, pagesPerSecondMax, tuning }: VmConfig) {
+  const limited = pagesPerSecondMax === null ? {} : { pagesPerSecondMax };
+  return { profile, rings, driver: tuning, ...limited };
 }
