@@ -1,0 +1,34 @@
+/**
+ * The machine and the migration as they are installed: their threads run what was compiled, so the rest of a test that
+ * uses them does as well.
+ */
+import { pathToFileURL } from 'node:url';
+import { build, program } from '../cli/built.ts';
+
+build();
+
+/** Node's own import: what is compiled is not to be compiled again. */
+const load = new Function('url', 'return import(url)') as (url: string) => Promise<unknown>;
+
+const from = <T>(path: string): Promise<T> =>
+  load(new URL(`../dist/${path}`, pathToFileURL(program)).href) as Promise<T>;
+
+export const { Vm } = await from<typeof import('../../src/vm/vm.ts')>('vm/vm.js');
+export const { VmPlace } = await from<typeof import('../../src/vm/vm-place.ts')>('vm/vm-place.js');
+export const { Departure } = await from<typeof import('../../src/vm/departure.ts')>('vm/departure.js');
+export const { MigrationSource } =
+  await from<typeof import('../../src/migration/source.ts')>('migration/source.js');
+export const { MigrationDestination } =
+  await from<typeof import('../../src/migration/destination.ts')>('migration/destination.js');
+export const { DestinationLink } = await from<typeof import('../../src/migration/destination-link.ts')>(
+  'migration/destination-link.js',
+);
+export const { SourceLink } =
+  await from<typeof import('../../src/migration/source-link.ts')>('migration/source-link.js');
+export const { PageSender } =
+  await from<typeof import('../../src/migration/page-sender.ts')>('migration/page-sender.js');
+export const { TokenBucket } =
+  await from<typeof import('../../src/migration/token-bucket.ts')>('migration/token-bucket.js');
+export const { Convergence } =
+  await from<typeof import('../../src/migration/convergence.ts')>('migration/convergence.js');
+export const { Guest } = await from<typeof import('../../src/guest/guest.ts')>('guest/guest.js');

@@ -1,0 +1,231 @@
+/**
+ * A machine's journey to a place in the same process: a source and a destination of a migration, and connections of
+ * memory between them. What a test wants to break it breaks through the hooks.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import type { ByteChannel } from '../../src/migration/byte-channel.ts';
+import type { DestinationMessage } from '../../src/migration/destination-link.ts';
+import type { Clock, DestinationMachine, SavedState } from '../../src/migration/machine.ts';
+import type { Ram } from '../../src/migration/ram.ts';
+import type { Inquiry, MigrationProgress, MigrationSummary } from '../../src/migration/source.ts';
+import type { ChannelName } from '../../src/vm/free-page-channel.ts';
+import type { Vm as AnyVm } from '../../src/vm/vm.ts';
+import {
+  Convergence,
+  Departure,
+  DestinationLink,
+  Guest,
+  MigrationDestination,
+  MigrationSource,
+  PageSender,
+  SourceLink,
+  TokenBucket,
+  VmPlace,
+} from './built.ts';
+
+export const MIB = 2 ** 20;
+
+export const clock: Clock = {
+  nowMs: () => performance.now(),
+  sleep: (delayMs, signal) =>
+    delay(delayMs, undefined, signal === undefined ? {} : { signal }).catch(() => {}),
+};
+
+type Taker = Parameters<ByteChannel['listen']>[0];
+
+/** One end of a connection of memory. What is written arrives in turns of the loop to come. */
+class End implements ByteChannel {
+  other!: End;
+  #taker: Taker | undefined;
+  readonly #arrived: (Uint8Array | null)[] = [];
+  #closed = false;
+
+  async write(bytes: Uint8Array): Promise<void> {
+    if (this.#closed || this.other.#closed) throw new Error('the connection is gone');
+    this.other.#arrive(bytes.slice());
+    await new Promise(resolve => setImmediate(resolve));
+  }
+
+  listen(taker: Taker): void {
+    this.#taker = taker;
+    this.#deliver();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.other.#arrive(null);
+  }
+
+  destroy(): void {
+    this.close();
+  }
+
+  /** The network breaks: both sides learn of it, and what is under way is lost. */
+  cut(): void {
+    for (const end of [this, this.other]) {
+      end.#closed = true;
+      end.#arrived.length = 0;
+      end.#taker?.closed(new Error('the network is gone'));
+      end.#taker = undefined;
+    }
+  }
+
+  #arrive(bytes: Uint8Array | null): void {
+    this.#arrived.push(bytes);
+    setImmediate(() => this.#deliver());
+  }
+
+  #deliver(): void {
+    while (this.#taker !== undefined && this.#arrived.length > 0) {
+      const bytes = this.#arrived.shift();
+      if (bytes != null) this.#taker.data(bytes);
+      else this.#taker.closed();
+    }
+  }
+}
+
+function connection(): [End, End] {
+  const ends: [End, End] = [new End(), new End()];
+  ends[0].other = ends[1];
+  ends[1].other = ends[0];
+  return ends;
+}
+
+export interface JourneyOptions {
+  readonly channel?: ChannelName;
+  readonly connections?: number;
+  readonly bytesPerSecond?: number;
+  readonly downtimeMsMax?: number;
+  readonly roundsMax?: number;
+  readonly observer?: (progress: MigrationProgress, journey: Journey) => void;
+  /** Changes what the destination is told to load. */
+  readonly tamper?: (states: readonly SavedState[]) => readonly SavedState[];
+  /** Looks at both memories when everything has arrived and nothing runs. */
+  readonly atTheStop?: (states: readonly SavedState[], here: Ram, there: Ram) => void;
+}
+
+export class Journey {
+  readonly vm: AnyVm;
+  readonly place = new VmPlace({ name: 'there' });
+  readonly destination: InstanceType<typeof MigrationDestination>;
+  source: InstanceType<typeof MigrationSource> | undefined;
+  summary: MigrationSummary | undefined;
+  sourceError: (Error & { code?: string }) | undefined;
+  destinationError: (Error & { code?: string }) | undefined;
+  readonly #options: JourneyOptions;
+  readonly #ends: End[] = [];
+
+  constructor(vm: AnyVm, options: JourneyOptions = {}) {
+    this.vm = vm;
+    this.#options = options;
+    this.destination = new MigrationDestination({
+      machine: this.#machine(),
+      ramOf: () => this.place.ram,
+      memoryBytesMax: vm.memoryBytes,
+      clock,
+    });
+  }
+
+  /** Goes as far as it gets; both sides are at their end then. */
+  async run(): Promise<this> {
+    const { vm, destination } = this;
+    const { channel = 'auto', connections = 1, downtimeMsMax = 30, roundsMax = 20, observer } = this.#options;
+    const departure = await Departure.of(vm, { channel });
+    this.source = new MigrationSource({
+      ...departure.source,
+      id: new Uint8Array(16).fill(7),
+      connections,
+      connector: {
+        open: async (index, of) => this.#open(departure, { index, of }),
+        inquire: async (): Promise<Inquiry> => (destination.phase === 'running' ? 'running' : 'absent'),
+      },
+      convergence: new Convergence({ downtimeMsMax, roundsMax, autoConverge: true }),
+      clock,
+      observer: progress => observer?.(progress, this),
+    });
+    const arriving = destination.outcome.catch(error => {
+      this.destinationError = error;
+    });
+    try {
+      this.summary = await this.source.run();
+    } catch (error) {
+      this.sourceError = error as Error;
+    }
+    if (destination.phase !== 'waiting') await arriving;
+    await departure.close();
+    return this;
+  }
+
+  cut(): void {
+    for (const end of this.#ends) end.cut();
+  }
+
+  /** The machine that arrived, if it did; the caller closes both. */
+  get there(): AnyVm {
+    return this.place.vm;
+  }
+
+  #open(departure: Awaited<ReturnType<typeof Departure.of>>, share: { index: number; of: number }) {
+    const [here, there] = connection();
+    this.#ends.push(here);
+    let take: (message: DestinationMessage) => void = () => {};
+    const link = new DestinationLink(there, message => take(message));
+    take = this.destination.accept(link);
+    const { ram } = departure.vm;
+    const sender = new PageSender({ ram, dirty: departure.dirty, sent: departure.sent, share });
+    const bucket = new TokenBucket(this.#options.bytesPerSecond ?? Number.POSITIVE_INFINITY);
+    return new SourceLink({ channel: here, sender, bucket, clock });
+  }
+
+  #machine(): DestinationMachine {
+    const { place, vm } = this;
+    const { tamper = states => states, atTheStop } = this.#options;
+    return {
+      createMemory: regions => place.createMemory(regions),
+      load: async states => {
+        atTheStop?.(states, vm.ram, place.ram);
+        await place.load(tamper(states));
+      },
+      run: () => place.run(),
+      abandon: () => place.abandon(),
+    };
+  }
+}
+
+/** The owners of pages that hold nothing: what was given away, and what was named as free. */
+const OWNERS_OF_NOTHING = ['balloon', 'balloon-hints'];
+
+/**
+ * Every page that the guest uses has the same bytes in both memories, judged by the guest's own books at the stop and by
+ * nobody's log; returns how many there are, and how many pages of theirs are not used.
+ */
+export function compareMemories(states: readonly SavedState[], here: Ram, there: Ram) {
+  const saved = states.find(({ name }) => name === 'guest');
+  if (saved === undefined) throw new Error('no guest was saved');
+  const { kernel } = Guest.restore({ memory: there.memory }, saved.bytes);
+  const { allocator, pages } = kernel;
+  const names = allocator.owners.names;
+  const pageHere = new Uint8Array(PAGE_SIZE);
+  const pageThere = new Uint8Array(PAGE_SIZE);
+  let used = 0;
+  let unused = 0;
+  for (const { start, end } of allocator.spans) {
+    for (let pfn = start; pfn < end; ) {
+      const count = allocator.isAllocated(pfn) ? 1 << allocator.orderOf(pfn) : 1;
+      const holds = allocator.isAllocated(pfn) && !OWNERS_OF_NOTHING.includes(names[pages.owner[pfn]]);
+      for (let page = pfn; holds && page < pfn + count; page++) {
+        here.read(page, 1, pageHere, 0);
+        there.read(page, 1, pageThere, 0);
+        if (Buffer.compare(pageHere, pageThere) !== 0) {
+          throw new Error(`page ${page} of ${names[pages.owner[pfn]]} did not arrive as it was`);
+        }
+      }
+      if (holds) used += count;
+      else unused += count;
+      pfn += count;
+    }
+  }
+  return { used, unused, verified: kernel.verify() };
+}
