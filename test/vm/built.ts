@@ -7,11 +7,7 @@ import { build, program } from '../cli/built.ts';
 
 build();
 
-/** Node's own import: what is compiled is not to be compiled again. */
-const load = new Function('url', 'return import(url)') as (url: string) => Promise<unknown>;
-
-const from = <T>(path: string): Promise<T> =>
-  load(new URL(`../dist/${path}`, pathToFileURL(program)).href) as Promise<T>;
+const from = <T>(path: string): Promise<T> => import(new URL(`../dist/${path}`, pathToFileURL(program)).href);
 
 export const { Vm } = await from<typeof import('../../src/vm/vm.ts')>('vm/vm.js');
 export const { VmPlace } = await from<typeof import('../../src/vm/vm-place.ts')>('vm/vm-place.js');
