@@ -10,6 +10,7 @@ import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { guestCommand } from './commands/guest.ts';
 import { hintCommand } from './commands/hint.ts';
 import { migrateCommand } from './commands/migrate.ts';
+import { requestCommand } from './commands/request.ts';
 import { runCommand } from './commands/run.ts';
 import { setCommand } from './commands/set.ts';
 import { statsCommand } from './commands/stats.ts';
@@ -70,6 +71,7 @@ function program(context: CliContext): Command {
     setCommand,
     statsCommand,
     hintCommand,
+    requestCommand,
     watchCommand,
     migrateCommand,
     topCommand,

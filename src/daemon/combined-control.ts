@@ -7,9 +7,11 @@ import {
   type DiscardMode,
   type GuestControl,
   type GuestEvent,
+  type GuestRequest,
   type GuestStatus,
   type HintAction,
   type HintStatus,
+  type RequestAnswer,
   type StatisticsSample,
   statusOf,
   UnknownGuestError,
@@ -102,6 +104,15 @@ export class CombinedControl implements GuestControl {
   async hint(name: string, action: HintAction): Promise<HintStatus> {
     const { control, nameThere } = this.homeOf(name);
     return control.hint(nameThere, action);
+  }
+
+  async request(
+    name: string,
+    request: GuestRequest,
+    options?: { timeoutMs?: number },
+  ): Promise<RequestAnswer> {
+    const { control, nameThere } = this.homeOf(name);
+    return control.request(nameThere, request, options);
   }
 
   subscribe(listener: (event: GuestEvent) => void): () => void {

@@ -225,6 +225,20 @@ export interface GuestEvent {
 
 export type HintAction = 'start' | 'stop' | 'done';
 
+/** What a guest with a request queue can be asked for. */
+export const GUEST_REQUESTS = ['unused-pages', 'drop-cache', 'shrink'] as const;
+export type GuestRequest = (typeof GUEST_REQUESTS)[number];
+
+export interface RequestAnswer {
+  readonly request: GuestRequest;
+  /** Distinct bytes that the guest named as unused. They are counted, never discarded. */
+  readonly unusedBytes: number;
+  /** Page lists of the answer. */
+  readonly lists: number;
+  /** From the request to the end of the answer. */
+  readonly elapsedMs: number;
+}
+
 /** Raised for a guest name that nobody answers to. */
 export class UnknownGuestError extends AerostatError {
   constructor(name: string, known: readonly string[]) {
@@ -271,6 +285,11 @@ export interface GuestControl<Status extends GuestStatus = GuestStatus> {
   map(name: string, options?: MapOptions): Promise<MemoryMap>;
   /** @throws GuestStateError when hints were not negotiated */
   hint(name: string, action: HintAction): Promise<HintStatus>;
+  /**
+   * Asks the guest for something over its request queue, and waits at most `timeoutMs` for the answer.
+   * @throws GuestStateError when it has none, is still at another request, or did not answer in time
+   */
+  request(name: string, request: GuestRequest, options?: { timeoutMs?: number }): Promise<RequestAnswer>;
   /** Calls `listener` for every event until the returned function is called. */
   subscribe(listener: (event: GuestEvent) => void): () => void;
 }

@@ -172,6 +172,8 @@ class RunningDaemon implements Daemon {
         return this.#survey(name).draw(name, sources, options);
       },
       hint: async (name, action) => this.#home(name).ask('hint', { name, action }),
+      request: async (name, request, { timeoutMs = REQUEST_TIMEOUT_MS } = {}) =>
+        this.#home(name).ask('request', { name, request, timeoutMs }),
       subscribe: listener => {
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);
@@ -217,6 +219,8 @@ class RunningDaemon implements Daemon {
 
 /** A guest that is not busy answers within a millisecond; one that swaps may take seconds. */
 const STATISTICS_TIMEOUT_MS = 5000;
+/** Dropping a large page cache takes a guest a while. */
+const REQUEST_TIMEOUT_MS = 10_000;
 
 function checkOptions(guests: readonly GuestOptions[]): void {
   const names = new Set<string>();

@@ -77,6 +77,7 @@ const answers: Answers = {
   samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.sample()])),
   mapSources: ({ name }) => find(name).mapSources(),
   hint: ({ name, action }) => find(name).hint(action),
+  request: ({ name, request, timeoutMs }) => find(name).request(request, timeoutMs),
   balloon: ({ name }) => find(name).balloon(),
   saveDevice: ({ name }) => find(name).save(),
   loadDevice: ({ name, saved }) => {

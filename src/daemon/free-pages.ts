@@ -88,6 +88,11 @@ export class FreePages implements PageSink {
     this.#following = { way, hinted, progress };
   }
 
+  /** Somebody wants to know of them. */
+  get followed(): boolean {
+    return this.#following !== undefined;
+  }
+
   #obstacle(way: FreePageWay): string | undefined {
     const { features, profile, hints, requests, reporting } = this.#device();
     // A page that is skipped arrives as whatever it was before. Such a guest would see that.

@@ -21,8 +21,10 @@ import { featureNames as ringFeatureNames } from '../virtio/features.ts';
 import type {
   DeviceGuestStatus,
   GuestEventType,
+  GuestRequest,
   HintAction,
   HintStatus,
+  RequestAnswer,
   StatisticsSample,
 } from './control.ts';
 import { GuestStateError } from './control.ts';
@@ -30,6 +32,7 @@ import type { DiscardLink } from './discard-link.ts';
 import { type BalloonedRegion, FreePages } from './free-pages.ts';
 import { FrontDoor } from './front-door.ts';
 import { type ConversationCounters, guestCounters, residentBytes } from './guest-counters.ts';
+import { GuestRequests } from './guest-requests.ts';
 import { LogLimiter } from './log-limiter.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
 import { offer } from './offer.ts';
@@ -72,6 +75,7 @@ export class GuestHost implements VhostUserBackend {
   /** Absent only while the rest of the guest is put together. */
   #door: FrontDoor | undefined;
   readonly #statistics: StatisticsPoll;
+  readonly #requests: GuestRequests;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
   /** Runs while the guest's newest `actual` is still to be told. */
   #actualTimer: Timer | undefined;
@@ -94,6 +98,7 @@ export class GuestHost implements VhostUserBackend {
     this.device.inflation.timed = options.timed ?? false;
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
     this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, options.pollIntervalMs);
+    this.#requests = new GuestRequests(this.name, this.device, world.reactor, this.unusedPages);
     this.#door = new FrontDoor(socket, this, world.reactor, {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
@@ -109,6 +114,7 @@ export class GuestHost implements VhostUserBackend {
 
   #disconnected(error: Error | undefined): void {
     this.#statistics.stop();
+    this.#requests.stop();
     this.#actualTimer?.cancel();
     this.#actualTimer = undefined;
     this.#clock.forget();
@@ -186,6 +192,7 @@ export class GuestHost implements VhostUserBackend {
   }
 
   reset(): void {
+    this.#requests.stop();
     this.device.reset();
     this.#world.emit(this.name, 'reset', {});
   }
@@ -205,6 +212,7 @@ export class GuestHost implements VhostUserBackend {
       hintChanged: () => this.#hintChanged(),
       requestAnswered: () => {
         this.freePages.finished('request');
+        this.#requests.answered();
         this.#world.emit(this.name, 'hint', { state: 'answered' });
       },
     };
@@ -306,6 +314,14 @@ export class GuestHost implements VhostUserBackend {
       hints.done();
     }
     return this.hintStatus();
+  }
+
+  /** See {@link GuestRequests.ask}. */
+  request(request: GuestRequest, timeoutMs: number): Promise<RequestAnswer> {
+    if (this.freePages.followed) {
+      throw new GuestStateError(`${this.name} is moving, and asked for its free pages all the time`);
+    }
+    return this.#requests.ask(request, timeoutMs);
   }
 
   #named(pfn: number, count: number): void {

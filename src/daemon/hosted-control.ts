@@ -20,6 +20,7 @@ export function hostedControl(guests: GuestControl, version: string): Control {
     samples: () => guests.samples(),
     map: (name, options) => guests.map(name, options),
     hint: (name, action) => guests.hint(name, action),
+    request: (name, request, options) => guests.request(name, request, options),
     subscribe: listener => guests.subscribe(listener),
   };
 }

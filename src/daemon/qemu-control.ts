@@ -325,6 +325,12 @@ export class QemuControl implements GuestControl {
     );
   }
 
+  async request(name: string): Promise<never> {
+    throw new GuestStateError(
+      `${this.#find(name).name} takes no requests: QEMU's device has no queue for them`,
+    );
+  }
+
   /**
    * Moves a guest to another QEMU, which waits for it; settles when it is gone from here.
    * @throws QemuMigrationError when it stays; QmpConnectionError when nobody knows, for its QEMU is gone

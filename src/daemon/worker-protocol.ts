@@ -8,8 +8,10 @@ import type {
   DeviceGuestStatus,
   DiscardMode,
   GuestEvent,
+  GuestRequest,
   HintAction,
   HintStatus,
+  RequestAnswer,
   StatisticsSample,
 } from './control.ts';
 import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
@@ -46,6 +48,7 @@ export interface DataThreadRequests {
   /** Whoever asks closes the descriptors in the answer. */
   mapSources: { args: { name: string }; result: MapSources };
   hint: { args: { name: string; action: HintAction }; result: HintStatus };
+  request: { args: { name: string; request: GuestRequest; timeoutMs: number }; result: RequestAnswer };
   /** The bitmap of ballooned pages of each region, which is shared memory. */
   balloon: { args: { name: string }; result: readonly BalloonedRegion[] };
   saveDevice: { args: { name: string }; result: Uint8Array };

@@ -19,9 +19,11 @@ import { PROBLEM_TYPE, problemResponse, RequestError } from './problem.ts';
 import {
   DaemonStatusSchema,
   EventsQuerySchema,
+  GUEST_TIMEOUT_MS_MAX,
   GuestListSchema,
   GuestParamsSchema,
   GuestPatchSchema,
+  GuestRequestSchema,
   GuestStatusSchema,
   HintRequestSchema,
   HintStatusSchema,
@@ -29,8 +31,8 @@ import {
   MapQuerySchema,
   MemoryMapSchema,
   ProblemSchema,
+  RequestAnswerSchema,
   SampleListSchema,
-  STATISTICS_TIMEOUT_MS_MAX,
   StatisticsQuerySchema,
   StatisticsSampleSchema,
 } from './schemas.ts';
@@ -39,7 +41,7 @@ import {
 export const BODY_BYTES_MAX = 4096;
 
 /** A guest may be waited for, so the limit lies above the longest wait that a request may ask for. */
-const REQUEST_MS_MAX = STATISTICS_TIMEOUT_MS_MAX + 5000;
+const REQUEST_MS_MAX = GUEST_TIMEOUT_MS_MAX + 5000;
 
 /** How long a fresh sample is waited for when the request does not say. */
 const STATISTICS_TIMEOUT_MS = 2000;
@@ -181,6 +183,15 @@ const postHint = createRoute({
   responses: { 200: json(HintStatusSchema, 'How the session is now.'), ...toGuest, ...withBody },
 });
 
+const postRequest = createRoute({
+  method: 'post',
+  path: '/v1/guests/{name}/request',
+  operationId: 'postRequest',
+  summary: 'Ask the guest for something, and wait for its answer',
+  request: { params: GuestParamsSchema, body: body(GuestRequestSchema) },
+  responses: { 200: json(RequestAnswerSchema, 'The whole answer.'), ...toGuest, ...withBody },
+});
+
 const getEvents = createRoute({
   method: 'get',
   path: '/v1/events',
@@ -284,6 +295,11 @@ export function createApi(control: Control, options: ApiOptions): Api {
   app.openapi(postHint, async context =>
     context.json(await control.hint(context.req.valid('param').name, context.req.valid('json').action), 200),
   );
+  app.openapi(postRequest, async context => {
+    const { request, timeoutMs } = context.req.valid('json');
+    const wanted = timeoutMs === undefined ? {} : { timeoutMs };
+    return context.json(await control.request(context.req.valid('param').name, request, wanted), 200);
+  });
   app.openapi(getEvents, context =>
     eventStream(context, events, { ...context.req.valid('query'), signal: ending.signal }),
   );

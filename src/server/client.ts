@@ -14,10 +14,12 @@ import type {
   DaemonStatus,
   DiscardMode,
   GuestEvent,
+  GuestRequest,
   GuestStatus,
   HintAction,
   HintStatus,
   HostStatus,
+  RequestAnswer,
   StatisticsSample,
 } from '../daemon/control.ts';
 import type { MapOptions, MemoryMap } from '../daemon/memory-map.ts';
@@ -120,6 +122,10 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
 
   hint(name: string, action: HintAction): Promise<HintStatus> {
     return this.#call('POST', `${guestPath(name)}/hint`, { action });
+  }
+
+  request(name: string, request: GuestRequest, options: { timeoutMs?: number } = {}): Promise<RequestAnswer> {
+    return this.#call('POST', `${guestPath(name)}/request`, { request, ...options });
   }
 
   /** Goes on where it stopped when the connection is lost, as far back as the daemon remembers. */

@@ -7,6 +7,7 @@ import { z } from '@hono/zod-openapi';
 import {
   type DaemonStatus,
   DISCARD_MODES,
+  GUEST_REQUESTS,
   type GuestCounters,
   type GuestEvent,
   type GuestStatistics,
@@ -14,6 +15,7 @@ import {
   type HintStatus,
   type HostPressure,
   type HostStatus,
+  type RequestAnswer,
   type StatisticsSample,
   type TargetProgress,
 } from '../daemon/control.ts';
@@ -41,7 +43,7 @@ export const GUEST_NAME_LENGTH_MAX = 64;
 export const GUEST_NAME = new RegExp(`^[A-Za-z0-9][A-Za-z0-9._-]{0,${GUEST_NAME_LENGTH_MAX - 1}}$`);
 
 /** Longest that a request may ask the daemon to wait for a guest. */
-export const STATISTICS_TIMEOUT_MS_MAX = 30_000;
+export const GUEST_TIMEOUT_MS_MAX = 30_000;
 /** An hour; a poll rarer than that is no poll. */
 export const POLL_INTERVAL_MS_MAX = 3_600_000;
 /** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
@@ -323,6 +325,29 @@ export const HintRequestSchema = z
   .strictObject({ action: z.enum(['start', 'stop', 'done']) })
   .openapi('HintRequest');
 
+export const GuestRequestSchema = z
+  .strictObject({
+    request: z.enum(GUEST_REQUESTS),
+    timeoutMs: count
+      .max(GUEST_TIMEOUT_MS_MAX)
+      .optional()
+      .openapi({ description: 'Longest wait for the guest’s answer.' }),
+  })
+  .openapi('GuestRequest', {
+    description: 'What a guest of an ABI with a request queue is asked for; shrink names unused pages, too.',
+  });
+
+export const RequestAnswerSchema = mirror<RequestAnswer>()(
+  z
+    .object({
+      request: z.enum(GUEST_REQUESTS),
+      unusedBytes: bytes.openapi({ description: 'Distinct bytes that the guest named as unused.' }),
+      lists: count.openapi({ description: 'Page lists of the answer.' }),
+      elapsedMs: milliseconds,
+    })
+    .openapi('RequestAnswer'),
+);
+
 export const GuestParamsSchema = z.object({
   name: z
     .string()
@@ -346,7 +371,7 @@ export const StatisticsQuerySchema = z.object({
     POLL_INTERVAL_MS_MAX,
     'Ask the guest for a new sample unless the newest is no older than this. Left out: the newest, whatever its age.',
   ),
-  timeout_ms: milliQuery(STATISTICS_TIMEOUT_MS_MAX, 'Longest wait for the guest’s answer.'),
+  timeout_ms: milliQuery(GUEST_TIMEOUT_MS_MAX, 'Longest wait for the guest’s answer.'),
 });
 
 /** Digits only, as in {@link milliQuery}; any size that a number holds exactly. */

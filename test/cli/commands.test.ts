@@ -275,6 +275,35 @@ describe('aerostat hint', () => {
   });
 });
 
+describe('aerostat request', () => {
+  beforeEach(() => {
+    control.change('vm1', { profile: 'page-chunks' });
+  });
+
+  test('asks, waits, and says what came', async () => {
+    expect((await aerostat('request vm1 unused-pages')).out).toBe('vm1: 2G unused after 5ms\n');
+    expect((await aerostat('request vm1 drop-cache --timeout 3s')).out).toBe('vm1: done after 5ms\n');
+    expect(JSON.parse((await aerostat('request vm1 shrink --json')).out)).toMatchObject({ lists: 3 });
+    expect(control.calls).toEqual([
+      ['request', 'vm1', 'unused-pages', { timeoutMs: 10_000 }],
+      ['request', 'vm1', 'drop-cache', { timeoutMs: 3000 }],
+      ['request', 'vm1', 'shrink', { timeoutMs: 10_000 }],
+    ]);
+  });
+
+  test('of a guest whose ABI has no queue for it ends with 6', async () => {
+    expect(await aerostat('request build-runner shrink')).toMatchObject({
+      code: EXIT.guestState,
+      err: 'aerostat: build-runner takes no requests\n',
+    });
+  });
+
+  test('for what nobody can ask is a matter of usage', async () => {
+    expect(await aerostat('request vm1 reboot')).toMatchObject({ code: EXIT.usage });
+    expect(await aerostat('request vm1')).toMatchObject({ code: EXIT.usage });
+  });
+});
+
 describe('aerostat watch', () => {
   test('prints a line of JSON at each interval until it is stopped', async () => {
     const session = start(['watch', '--json', '--interval', '50ms'], { env: { AEROSTAT_API: api } });
@@ -335,6 +364,7 @@ describe('what goes wrong', () => {
     'set vm9 --memory 1G',
     'stats vm9',
     'hint vm9',
+    'request vm9 shrink',
     'watch vm9',
   ])('%s ends with 5: nobody has this name', async words => {
     expect(await aerostat(words)).toEqual({
@@ -377,15 +407,18 @@ describe('help', () => {
   test('says which commands and exit codes there are', async () => {
     const { code, out } = await run(['--help']);
     expect(code).toBe(EXIT.ok);
-    for (const command of ['device', 'status', 'set', 'stats', 'hint', 'watch']) {
+    for (const command of ['device', 'status', 'set', 'stats', 'hint', 'request', 'watch']) {
       expect(out).toMatch(new RegExp(`^  ${command} `, 'm'));
     }
     expect(out).toMatch(/^ +4 {2}the target was not reached in time$/m);
   });
 
-  test.each(['device', 'status', 'set', 'stats', 'hint', 'watch'])('of %s has examples', async command => {
-    const { code, out } = await run([command, '--help']);
-    expect(code).toBe(EXIT.ok);
-    expect(out).toMatch(new RegExp(`Examples:\n  aerostat ${command} `));
-  });
+  test.each(['device', 'status', 'set', 'stats', 'hint', 'request', 'watch'])(
+    'of %s has examples',
+    async command => {
+      const { code, out } = await run([command, '--help']);
+      expect(code).toBe(EXIT.ok);
+      expect(out).toMatch(new RegExp(`Examples:\n  aerostat ${command} `));
+    },
+  );
 });

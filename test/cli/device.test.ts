@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
-import type { Daemon, DaemonOptions } from '../../src/daemon/options.ts';
+import type { Daemon, DaemonOptions, DeviceMoves } from '../../src/daemon/options.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';
@@ -20,6 +20,14 @@ beforeEach(() => {
 
 afterEach(() => rmSync(directory, { recursive: true }));
 
+const noMoves: DeviceMoves = {
+  balloon: async () => [],
+  save: async () => new Uint8Array(),
+  load: async () => {},
+  follow: async () => {},
+  freePages: async () => {},
+};
+
 /** A daemon without devices that remembers what it was started with. */
 function fakeDaemon() {
   const seen: { options?: DaemonOptions; closed: number; failed?: Promise<Error> } = { closed: 0 };
@@ -28,6 +36,8 @@ function fakeDaemon() {
     const control = new FakeControl(...options.guests.map(({ name }) => guestStatus(name)));
     return {
       control,
+      moves: noMoves,
+      open: async () => {},
       version: '0.1.0',
       failed: seen.failed ?? new Promise(() => {}),
       close: async () => {

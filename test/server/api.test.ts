@@ -210,6 +210,33 @@ describe('steering', () => {
   });
 });
 
+describe('requests', () => {
+  test('are passed on, and answered when the guest has', async () => {
+    const { send, control } = api();
+    control.change('vm1', { profile: 'page-chunks' });
+    const response = await send('POST', '/v1/guests/vm1/request', { request: 'shrink', timeoutMs: 100 });
+    expect(await response.json()).toEqual({
+      request: 'shrink',
+      unusedBytes: 2 * GIB,
+      lists: 3,
+      elapsedMs: 4.5,
+    });
+    expect(control.calls).toEqual([['request', 'vm1', 'shrink', { timeoutMs: 100 }]]);
+  });
+
+  test('that nobody knows, or that would wait forever, are refused', async () => {
+    for (const body of [{ request: 'reboot' }, { request: 'shrink', timeoutMs: 1e9 }]) {
+      const response = await api().send('POST', '/v1/guests/vm1/request', body);
+      await expectProblem(response, 400, 'AEROSTAT_BAD_REQUEST');
+    }
+  });
+
+  test('to a guest whose ABI has none are a conflict', async () => {
+    const response = await api().send('POST', '/v1/guests/vm1/request', { request: 'drop-cache' });
+    await expectProblem(response, 409, 'AEROSTAT_GUEST_STATE', /no requests/);
+  });
+});
+
 describe('refusals', () => {
   test.each([
     ['GET', '/v1/guests/vm9'],
@@ -279,6 +306,7 @@ describe('the document', () => {
       '/v1/statistics',
       '/v1/guests/{name}/map',
       '/v1/guests/{name}/hint',
+      '/v1/guests/{name}/request',
       '/v1/events',
       '/metrics',
     ]);

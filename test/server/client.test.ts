@@ -42,6 +42,8 @@ describe('a daemon seen through its API', () => {
     expect(await remote.setDiscard('vm1', 'none')).toMatchObject({ discard: 'none' });
     expect(await remote.setPollInterval('vm1', 5000)).toMatchObject({ name: 'vm1' });
     expect(await remote.hint('vm1', 'start')).toMatchObject({ state: 'running' });
+    control.change('vm1', { profile: 'page-chunks' });
+    expect(await remote.request('vm1', 'unused-pages')).toMatchObject({ lists: 3 });
     await remote.statistics('vm1', { freshMs: 0, timeoutMs: 50 });
     expect(control.calls.filter(([name]) => name !== 'statistics')).toEqual([
       ['map', 'vm1', { fromBytes: 4096, bytes: 8192, cells: 2 }],
@@ -49,6 +51,7 @@ describe('a daemon seen through its API', () => {
       ['setDiscard', 'vm1', 'none'],
       ['setPollInterval', 'vm1', 5000],
       ['hint', 'vm1', 'start'],
+      ['request', 'vm1', 'unused-pages', {}],
     ]);
     expect(control.calls.at(-1)).toEqual(['statistics', 'vm1', { freshMs: 0, timeoutMs: 50 }]);
   });

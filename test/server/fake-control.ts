@@ -8,10 +8,12 @@ import {
   type DeviceGuestStatus,
   type GuestCounters,
   type GuestEvent,
+  type GuestRequest,
   GuestStateError,
   type GuestStatistics,
   type HintStatus,
   type HostStatus,
+  type RequestAnswer,
   type StatisticsSample,
   UnknownGuestError,
 } from '../../src/daemon/control.ts';
@@ -236,6 +238,18 @@ export class FakeControl implements Control<DeviceGuestStatus> {
     const state = action === 'start' ? 'running' : action === 'stop' ? 'stopped' : 'done';
     return this.change(name, { hint: { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768 } })
       .hint;
+  }
+
+  async request(
+    name: string,
+    request: GuestRequest,
+    options?: { timeoutMs?: number },
+  ): Promise<RequestAnswer> {
+    await this.#gate();
+    const { profile } = this.#find(name);
+    this.calls.push(['request', name, request, options]);
+    if (profile !== 'page-chunks') throw new GuestStateError(`${name} takes no requests`);
+    return { request, unusedBytes: 2 * GIB, lists: 3, elapsedMs: 4.5 };
   }
 
   subscribe(listener: (event: GuestEvent) => void): () => void {
