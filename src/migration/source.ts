@@ -17,8 +17,12 @@ import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
 import { type Answer, FEATURES_OFFERED, type Link, type LinkProgress } from './source-link.ts';
 import { shapeOf } from './stream/messages.ts';
 
-/** How long the first round waits for hints, at most, and for the next one of a guest that has more. */
+/**
+ * How long the first round waits for hints, at most; for the first one of a guest that may be busy; and for the next one
+ * of a guest that has more.
+ */
 const HINTS_MS_MAX = 1000;
+const HINTS_FIRST_MS = 200;
 const HINTS_IDLE_MS = 40;
 const HINTS_POLL_MS = 2;
 /** How long the destination may take for an answer: it may have to read states of a large guest first. */
@@ -233,7 +237,7 @@ export class MigrationSource {
       if (hints.channel.pages !== pages) {
         pages = hints.channel.pages;
         heardMs = nowMs;
-      } else if (nowMs - heardMs >= HINTS_IDLE_MS) {
+      } else if (nowMs - heardMs >= (pages === 0 ? HINTS_FIRST_MS : HINTS_IDLE_MS)) {
         return;
       }
       await clock.sleep(HINTS_POLL_MS);

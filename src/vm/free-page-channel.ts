@@ -102,8 +102,9 @@ export class MachineChannel implements FreePageChannel {
     return this.#moves.freePages(this.#guest, 'done');
   }
 
+  /** Reports come when the guest likes: nobody waits for more of them. */
   get finished(): boolean {
-    return Atomics.load(this.#progress, FINISHED_WORD) !== 0;
+    return this.#followed.way === 'reports' || Atomics.load(this.#progress, FINISHED_WORD) !== 0;
   }
 
   get pages(): number {
