@@ -69,6 +69,16 @@ class RunningDaemon implements Daemon {
     await this.#openGuest(guest);
   }
 
+  async dismiss(name: string): Promise<void> {
+    await this.#home(name).ask('closeGuest', { name });
+    this.#homes.delete(name);
+    this.#surveys.delete(name);
+    this.#guests.splice(
+      this.#guests.findIndex(guest => guest.name === name),
+      1,
+    );
+  }
+
   async start(): Promise<void> {
     const { guests } = this.#options;
     checkOptions(guests);

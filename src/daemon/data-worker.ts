@@ -56,6 +56,11 @@ const answers: Answers = {
     guests.set(options.name, new GuestHost(options, socket, world));
     return null;
   },
+  closeGuest: ({ name }) => {
+    find(name).close();
+    guests.delete(name);
+    return null;
+  },
   guests: () => [...guests.values()].map(guest => guest.status()),
   guest: ({ name }) => find(name).status(),
   setTarget: ({ name, targetBytes }) => {

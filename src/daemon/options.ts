@@ -63,8 +63,9 @@ export interface DeviceMoves {
 export interface Daemon {
   readonly control: Control<DeviceGuestStatus>;
   readonly moves: DeviceMoves;
-  /** Takes another guest in. */
+  /** Takes another guest in, and sends one away. */
   open(guest: GuestOptions): Promise<void>;
+  dismiss(name: string): Promise<void>;
   readonly version: string;
   /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
   readonly failed: Promise<Error>;

@@ -35,6 +35,7 @@ export interface GuestSocket {
 /** The requests by name: what they take and what they give. */
 export interface DataThreadRequests {
   openGuest: { args: { options: GuestOptions; socket: GuestSocket }; result: null };
+  closeGuest: { args: { name: string }; result: null };
   guests: { args: null; result: readonly DeviceGuestStatus[] };
   guest: { args: { name: string }; result: DeviceGuestStatus };
   setTarget: { args: { name: string; targetBytes: number }; result: DeviceGuestStatus };

@@ -6,21 +6,27 @@ import type { GuestEventName } from '../embedded/console.ts';
 import type { EmbeddedGuestOptions, SavedGuest } from '../embedded/options.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 
-/** What a guest's thread starts with. It owns the descriptors. */
+/** What a guest's thread starts with. It owns the descriptor. */
 export interface GuestThreadData {
   readonly wakeFd: number;
-  /** The file of the guest's memory, all of which is one region at address 0. */
-  readonly memoryFd: number;
+}
+
+/** The memory of a guest that is to come: one region at address 0. */
+export interface GuestMemoryFile {
+  /** The thread's. */
+  readonly fd: number;
+  /** Bytes. */
+  readonly size: number;
   readonly adviseHugePages: boolean;
-  /** The words of the log that the guest keeps. */
+  /** The words of the log that the guest keeps, unless the kernel keeps one. */
   readonly log: Int32Array;
 }
 
-/** The guest that a thread runs; there may be none for a while after the thread was started. */
+/** The guest that a thread runs in the memory that it was given. */
 export interface GuestBeginning {
-  /** The connection to the device; the thread owns it. */
+  /** The connection to the device; the thread's. */
   readonly socketFd: number;
-  readonly options: Omit<EmbeddedGuestOptions, 'socketPath' | 'onEvent'>;
+  readonly options: Omit<EmbeddedGuestOptions, 'socketPath' | 'onEvent' | 'memoryBytes'>;
   /** Nobody else keeps a log. */
   readonly keepsLog: boolean;
   /** A guest that goes on, rather than one that boots. */
@@ -28,6 +34,7 @@ export interface GuestBeginning {
 }
 
 export interface GuestThreadRequests {
+  memory: { args: GuestMemoryFile; result: null };
   /** Answered when the guest runs, or stands where it was saved. */
   begin: { args: GuestBeginning; result: null };
   /** Lets a guest go on that was saved. */
@@ -41,6 +48,9 @@ export interface GuestThreadRequests {
   mappings: { args: null; result: readonly MappedSlots[] };
   /** The pages of rings, lists and messages: all that driver and device write beside the guest's own code. */
   driverPages: { args: null; result: readonly { readonly pfn: number; readonly pages: number }[] };
+  /** Switches the guest off. */
+  end: { args: null; result: null };
+  /** Ends the thread. */
   close: { args: null; result: null };
 }
 

@@ -4,6 +4,7 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { execute } from '../embedded/answers.ts';
+import type { GuestEventName } from '../embedded/console.ts';
 import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
 import { FileBacking, WINDOW_BYTES } from '../memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
@@ -12,12 +13,13 @@ import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import { LoggedMemory } from '../migration/logged-memory.ts';
 import { AerostatError, assert, InvariantError } from '../sys/error.ts';
-import { closeAll, OwnedFd } from '../sys/fd.ts';
+import { OwnedFd } from '../sys/fd.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { USER_ADDRESS_OFFSET } from '../vhost-user/shared-memory.ts';
 import type {
   FromGuestThread,
   GuestBeginning,
+  GuestMemoryFile,
   GuestThreadData,
   GuestThreadRequests,
 } from './guest-protocol.ts';
@@ -27,38 +29,60 @@ if (parentPort === null) throw new InvariantError('a guest without a main thread
 const port = parentPort;
 const tell = (message: FromGuestThread): void => port.postMessage(message);
 
-/** One region at address 0: a page's number in the log is its page frame. */
-function openMemory(size: number, log: SoftwareDirtyLog | undefined): GuestMemory {
-  const { memoryFd, adviseHugePages } = data;
-  const backing = new FileBacking(new OwnedFd(memoryFd), 0, size, { adviseHugePages });
-  const region = new MemoryRegion({ guestAddress: 0, size, userAddress: USER_ADDRESS_OFFSET }, backing);
-  return log === undefined ? new GuestMemory([region]) : new LoggedMemory([region], log);
+/**
+ * Windows that are mapped before there is a guest. V8 takes each for a reason to collect garbage at once, and a guest
+ * that stands still would wait for that; more than these cost more than they save.
+ */
+const WINDOWS_EARLY_MAX = 8;
+
+interface GivenMemory {
+  readonly file: GuestMemoryFile;
+  readonly region: MemoryRegion;
 }
 
-async function begin({ options: given, keepsLog, saved, socketFd }: GuestBeginning): Promise<EmbeddedGuest> {
-  const log = keepsLog ? new SoftwareDirtyLog(given.memoryBytes / PAGE_SIZE, data.log) : undefined;
-  begun = true;
-  const options = {
-    ...given,
-    onEvent: (event: 'ready' | 'disconnected' | 'reconnected' | 'log', message: string) =>
-      tell({ kind: 'event', event, message }),
+const wake = new OwnedFd(data.wakeFd);
+let given: GivenMemory | undefined;
+let guest: EmbeddedGuest | undefined;
+
+function takeMemory(file: GuestMemoryFile): void {
+  const { fd, size, adviseHugePages } = file;
+  const backing = new FileBacking(new OwnedFd(fd), 0, size, { adviseHugePages });
+  const region = new MemoryRegion({ guestAddress: 0, size, userAddress: USER_ADDRESS_OFFSET }, backing);
+  given = { file, region };
+  const windows = Math.min(WINDOWS_EARLY_MAX, Math.ceil(size / WINDOW_BYTES));
+  for (let index = 0; index < windows; index++) backing.window(index);
+}
+
+async function begin({ options, keepsLog, saved, socketFd }: GuestBeginning): Promise<EmbeddedGuest> {
+  assert(given !== undefined, 'a guest without memory');
+  const { file, region } = given;
+  given = undefined;
+  // A page's number in the log is its page frame, for memory begins at address 0.
+  const log = keepsLog ? new SoftwareDirtyLog(region.pageCount, file.log) : undefined;
+  const all = {
+    ...options,
+    memoryBytes: file.size,
+    onEvent: (event: GuestEventName, message: string) => tell({ kind: 'event', event, message }),
   };
   const parts = {
-    memory: openMemory(given.memoryBytes, log),
+    memory: log === undefined ? new GuestMemory([region]) : new LoggedMemory([region], log),
     socket: new UnixSocket(new OwnedFd(socketFd)),
-    wake: new OwnedFd(data.wakeFd),
+    wake: wake.duplicate(),
     ...(log === undefined ? {} : { writeLog: log }),
   };
-  const machine = await (saved === null
-    ? EmbeddedGuest.start(options, parts)
-    : EmbeddedGuest.load(options, parts, saved));
-  machine.ended.catch(error => tell({ kind: 'ended', ...wordsOf(error) }));
-  return machine;
+  const begun = await (saved === null
+    ? EmbeddedGuest.start(all, parts)
+    : EmbeddedGuest.load(all, parts, saved));
+  begun.ended.catch(error => tell({ kind: 'ended', ...wordsOf(error) }));
+  return begun;
 }
 
-let guest: EmbeddedGuest | undefined;
-/** What came with the thread is the guest's. */
-let begun = false;
+async function end(): Promise<void> {
+  await guest?.close();
+  guest = undefined;
+  given?.region.close();
+  given = undefined;
+}
 
 function running(): EmbeddedGuest {
   assert(guest !== undefined, 'a guest asked before it was there');
@@ -72,6 +96,10 @@ type Answers = {
 };
 
 const answers: Answers = {
+  memory: file => {
+    takeMemory(file);
+    return null;
+  },
   begin: async beginning => {
     guest = await begin(beginning);
     return null;
@@ -96,9 +124,12 @@ const answers: Answers = {
   save: () => running().save(),
   mappings: () => mappingsOf(running().memory),
   driverPages: () => running().driver.ownBlocks.map(({ pfn, order }) => ({ pfn, pages: 1 << order })),
+  end: async () => {
+    await end();
+    return null;
+  },
   close: async () => {
-    if (guest !== undefined) await guest.close();
-    else closeUnused();
+    await end();
     return null;
   },
 };
@@ -116,12 +147,6 @@ function mappingsOf({ regions }: GuestMemory): MappedSlots[] {
   return mapped;
 }
 
-/** A guest that never began owns nothing. */
-function closeUnused(): void {
-  if (begun) return;
-  closeAll([new OwnedFd(data.memoryFd), new OwnedFd(data.wakeFd)]);
-}
-
 const wordsOf = (error: unknown): { code: string; message: string } => ({
   code: error instanceof AerostatError ? error.code : 'AEROSTAT_INTERNAL',
   message: error instanceof Error ? error.message : String(error),
@@ -133,5 +158,7 @@ port.on('message', async ({ id, name, args }: { id: number; name: keyof Answers;
   } catch (error) {
     tell({ kind: 'failure', id, ...wordsOf(error) });
   }
-  if (name === 'close') port.close();
+  if (name !== 'close') return;
+  wake.close();
+  port.close();
 });

@@ -6,8 +6,9 @@ import type { DestinationMachine, SavedState } from '../migration/machine.ts';
 import type { Ram } from '../migration/ram.ts';
 import type { RegionShape } from '../migration/stream/messages.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
-import { decodeConfig } from './config.ts';
 import { VmError, VmStateError } from './errors.ts';
+import { rehearse } from './rehearsal.ts';
+import { Stage } from './stage.ts';
 import { Vm, type VmWorld } from './vm.ts';
 
 export interface VmPlaceOptions extends VmWorld {
@@ -15,14 +16,26 @@ export interface VmPlaceOptions extends VmWorld {
   readonly hugePageSize?: number;
 }
 
-const STATES = ['machine', 'guest', 'driver', 'device'] as const;
-
 export class VmPlace implements DestinationMachine {
   readonly #options: VmPlaceOptions;
+  readonly #stage: Stage;
   #vm: Vm | undefined;
 
-  constructor(options: VmPlaceOptions = {}) {
+  private constructor(stage: Stage, options: VmPlaceOptions) {
+    this.#stage = stage;
     this.#options = options;
+  }
+
+  /** Starts the threads, and rehearses in them; takes a quarter of a second. */
+  static async open(options: VmPlaceOptions = {}): Promise<VmPlace> {
+    const stage = await Stage.open(options.log);
+    try {
+      await rehearse(stage);
+      return new VmPlace(stage, options);
+    } catch (error) {
+      await stage.close();
+      throw error;
+    }
   }
 
   /** The memory, once it was made. */
@@ -48,28 +61,23 @@ export class VmPlace implements DestinationMachine {
       adviseHugePages,
       ...(hugePageSize === undefined ? {} : { hugePageSize }),
     });
-    // Its threads start while the pages arrive.
-    this.#vm = await Vm.prepare({ ...this.#options, memory, adviseHugePages });
+    this.#vm = await Vm.on(this.#stage, { ...this.#options, memory, adviseHugePages });
   }
 
-  async load(states: readonly SavedState[]): Promise<void> {
-    const [machine, guest, driver, device] = STATES.map(name => {
-      const found = states.find(state => state.name === name);
-      if (found === undefined) throw new VmStateError(`its state ${name} did not come`);
-      return found.bytes;
-    });
-    if (states.length > STATES.length) {
-      throw new VmStateError(`${states.length} states; ours have ${STATES.length}`);
-    }
-    const config = decodeConfig(machine);
-    await this.vm.begin({ config, boot: {}, targetBytes: 0, saved: { guest, driver, device } });
+  load(states: readonly SavedState[]): Promise<void> {
+    return this.vm.load(states);
   }
 
-  async run(): Promise<void> {
-    await this.vm.goOn();
+  run(): Promise<void> {
+    return this.vm.goOn();
   }
 
-  async abandon(): Promise<void> {
-    await this.#vm?.close();
+  abandon(): Promise<void> {
+    return this.close();
+  }
+
+  /** The place is given up, with the machine that may be there. */
+  async close(): Promise<void> {
+    await (this.#vm ?? this.#stage).close();
   }
 }

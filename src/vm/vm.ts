@@ -12,7 +12,7 @@
  *     await source.run().finally(() => departure.close());     // departure.ram, dirty, sent: for the senders
  *     await vm.close();
  *
- *     const place = new VmPlace();                             // elsewhere: a DestinationMachine
+ *     const place = await VmPlace.open();                      // elsewhere: a DestinationMachine
  *     const destination = new MigrationDestination({ machine: place, ramOf: () => place.ram, … });
  *     await destination.outcome;
  *     place.vm;                                                // the guest goes on
@@ -22,11 +22,8 @@
  * destination, and what it had reported is reported there anew.
  */
 import { DEFAULT_PROFILE, type ProfileName } from '../balloon/profiles.ts';
-import { AskedThread } from '../daemon/asked-thread.ts';
 import type { Control, DeviceGuestStatus, DiscardMode } from '../daemon/control.ts';
-import { startDaemon } from '../daemon/daemon.ts';
-import type { Daemon, DeviceMoves, LogRecord } from '../daemon/options.ts';
-import { workerUrl } from '../daemon/worker-url.ts';
+import type { DeviceMoves, LogRecord } from '../daemon/options.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import type { Answer } from '../embedded/answers.ts';
 import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.ts';
@@ -43,9 +40,10 @@ import { Ram } from '../migration/ram.ts';
 import { AerostatError, assert, type ErrorCode } from '../sys/error.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
-import { type DirtyLogKind, encodeConfig, type VmConfig } from './config.ts';
-import { VmError } from './errors.ts';
-import type { GuestNews, GuestThreadData, GuestThreadRequests } from './guest-protocol.ts';
+import { type DirtyLogKind, decodeConfig, encodeConfig, type VmConfig } from './config.ts';
+import { VmError, VmStateError } from './errors.ts';
+import type { GuestNews } from './guest-protocol.ts';
+import { Stage } from './stage.ts';
 
 export interface VmWorld {
   /** What the device is called to its control; `vm` unless said otherwise. */
@@ -76,23 +74,28 @@ export interface VmOptions extends VmWorld {
   readonly dirtyLog?: DirtyLogKind;
   readonly adviseHugePages?: boolean;
   readonly hugePageSize?: number;
+  /** Threads that are there already, and empty. The machine's from now on, also when it cannot be started. */
+  readonly stage?: Stage;
 }
 
-/** Memory and threads for a machine, before it is known which. */
+/** What a machine is put together from. */
 export interface VmParts extends VmWorld {
-  /** One region at address 0. */
+  /** One region at address 0, on a file. The machine's until it has left. */
   readonly memory: GuestMemory;
   readonly adviseHugePages: boolean;
 }
 
 /** How a machine comes into being. */
-export interface VmBeginning {
+interface Beginning {
   readonly config: VmConfig;
   readonly boot: Pick<EmbeddedGuestOptions, 'seed' | 'coverage' | 'poison'>;
   readonly targetBytes: number;
-  /** A machine that goes on elsewhere. */
-  readonly saved?: SavedGuest & { readonly device: Uint8Array };
+  /** A guest that goes on, rather than one that boots. */
+  readonly saved: SavedGuest | undefined;
 }
+
+/** The states of a machine: what it is, and its parts. */
+const STATES = ['machine', 'guest', 'driver', 'device'] as const;
 
 /**
  * `empty`: there is no guest yet. `paused`: the guest stands still. `gone`: it is about to run elsewhere. `ended`: by
@@ -107,41 +110,25 @@ export class Vm implements SourceMachine {
   readonly log: SoftwareDirtyLog;
   /** Rejects when a page lost its content, or a thread died; never resolves before {@link close}. */
   readonly ended: Promise<void>;
-  readonly #daemon: Daemon;
-  readonly #guest: AskedThread<GuestThreadRequests, GuestNews>;
+  readonly #stage: Stage;
   #config: VmConfig | undefined;
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
   #state: VmState = 'empty';
   #closing: Promise<void> | undefined;
 
-  private constructor(parts: VmParts, daemon: Daemon) {
-    const { name = DEFAULT_NAME, memory, adviseHugePages, log } = parts;
+  private constructor(stage: Stage, { name = DEFAULT_NAME, memory, log }: VmParts) {
     this.name = name;
     this.ram = new Ram(memory);
     this.log = new SoftwareDirtyLog(this.ram.slots);
-    this.#daemon = daemon;
+    this.#stage = stage;
     this.ended = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     // Whoever waits for it hears of it; nobody has to.
     this.ended.catch(() => {});
-    const [{ backing }] = memory.regions;
-    assert(backing instanceof FileBacking, 'guest memory that is no file');
-    const data: Omit<GuestThreadData, 'wakeFd'> = {
-      memoryFd: backing.fd.duplicate().release(),
-      adviseHugePages,
-      log: this.log.words,
-    };
-    this.#guest = new AskedThread({
-      program: workerUrl('./guest-worker', import.meta.url),
-      data,
-      news: news => this.#hear(news, log),
-      died: error => this.#fail(error),
-      ended: 'the guest is switched off',
-    });
-    void daemon.failed.then(error => this.#fail(error));
+    stage.listener = { news: news => this.#hear(news, log), failed: error => this.#fail(error) };
   }
 
   /**
@@ -157,9 +144,17 @@ export class Vm implements SourceMachine {
       adviseHugePages,
       ...(hugePageSize === undefined ? {} : { hugePageSize }),
     });
-    const vm = await Vm.prepare({ ...options, memory, adviseHugePages });
+    let vm: Vm;
     try {
-      await vm.begin({ config: configOf(options), boot: bootOf(options), targetBytes });
+      const stage = options.stage ?? (await Stage.open(options.log));
+      vm = await Vm.on(stage, { ...options, memory, adviseHugePages });
+    } catch (error) {
+      memory.close();
+      throw error;
+    }
+    try {
+      await vm.#begin({ config: configOf(options), boot: bootOf(options), targetBytes, saved: undefined });
+      vm.#state = 'running';
       for (const { kind, bytes } of workloads) {
         await vm.command({ do: 'start', workload: kind, ...(bytes === undefined ? {} : { bytes }) });
       }
@@ -170,26 +165,42 @@ export class Vm implements SourceMachine {
     }
   }
 
-  /** Starts the threads of a machine that is still to come. Takes ownership of the memory, also when it throws. */
-  static async prepare(parts: VmParts): Promise<Vm> {
-    const { memory, log = () => {} } = parts;
-    try {
-      return new Vm(parts, await startDaemon({ guests: [], log }));
-    } catch (error) {
-      memory.close();
-      throw error;
-    }
+  /** An empty machine on an empty stage. */
+  static async on(stage: Stage, parts: VmParts): Promise<Vm> {
+    const vm = new Vm(stage, parts);
+    const [{ backing, size }] = parts.memory.regions;
+    assert(backing instanceof FileBacking, 'guest memory that is no file');
+    const { adviseHugePages } = parts;
+    const fd = backing.fd.duplicate().release();
+    await stage.guest.ask('memory', { fd, size, adviseHugePages, log: vm.log.words });
+    return vm;
   }
 
   /**
-   * Boots a guest, or loads one that was saved, which stands still until {@link goOn}.
+   * Becomes the machine that was saved, whose memory is here already. It stands still until {@link goOn}.
    * @throws AerostatError when it cannot be; the machine is to be closed then
    */
-  async begin({ config, boot, targetBytes, saved }: VmBeginning): Promise<void> {
+  async load(states: readonly SavedState[]): Promise<void> {
     this.#expect('empty');
+    const [machine, guest, driver, device] = STATES.map(name => {
+      const found = states.find(state => state.name === name);
+      if (found === undefined) throw new VmStateError(`its state ${name} did not come`);
+      return found.bytes;
+    });
+    if (states.length !== STATES.length) {
+      throw new VmStateError(`${states.length} states; ours have ${STATES.length}`);
+    }
+    const config = decodeConfig(machine);
+    await this.#begin({ config, boot: {}, targetBytes: 0, saved: { guest, driver } });
+    await this.moves.load(this.name, device);
+    this.#state = 'paused';
+  }
+
+  async #begin({ config, boot, targetBytes, saved }: Beginning): Promise<void> {
     this.#config = config;
+    const { daemon, guest } = this.#stage;
     const [device, socket] = UnixSocket.pair();
-    await this.#daemon.open({
+    await daemon.open({
       name: this.name,
       fd: device.fd.release(),
       targetBytes,
@@ -198,14 +209,12 @@ export class Vm implements SourceMachine {
       without: config.without,
       pollIntervalMs: 0,
     });
-    await this.#guest.ask('begin', {
+    await guest.ask('begin', {
       socketFd: socket.fd.release(),
-      options: { ...boot, ...guestOptions(config), memoryBytes: this.memoryBytes },
+      options: { ...boot, ...guestOptions(config) },
       keepsLog: config.dirtyLog !== 'kernel',
-      saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
+      saved: saved ?? null,
     });
-    if (saved !== undefined) await this.moves.load(this.name, saved.device);
-    this.#state = saved === undefined ? 'running' : 'paused';
   }
 
   /** What it is, once it is there. */
@@ -224,23 +233,23 @@ export class Vm implements SourceMachine {
 
   /** Who steers the device, as any guest's: target, statistics, hints, a map of the memory. */
   get control(): Control<DeviceGuestStatus> {
-    return this.#daemon.control;
+    return this.#stage.daemon.control;
   }
 
   /** What a migration asks of the device. */
   get moves(): DeviceMoves {
-    return this.#daemon.moves;
+    return this.#stage.daemon.moves;
   }
 
   /** @throws AerostatError with the guest's own code when the guest cannot do it */
   command<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
-    const asked = this.#guest.ask('command', { command: command as GuestCommand });
+    const asked = this.#stage.guest.ask('command', { command: command as GuestCommand });
     return asked as Promise<Answer<Name>>;
   }
 
   /** Where the guest's stores go, for a log that the kernel keeps. */
   mappings(): Promise<readonly MappedSlots[]> {
-    return this.#guest.ask('mappings', null);
+    return this.#stage.guest.ask('mappings', null);
   }
 
   // SourceMachine -------------------------------------------------------------------------------------------
@@ -252,25 +261,25 @@ export class Vm implements SourceMachine {
   async stop(): Promise<void> {
     this.#expect('running');
     this.#state = 'paused';
-    await this.#guest.ask('pause', null);
+    await this.#stage.guest.ask('pause', null);
     // The device writes into rings and requests, which are the driver's pages, and keeps no log of it.
-    for (const { pfn, pages } of await this.#guest.ask('driverPages', null)) this.log.add(pfn, pages);
+    for (const { pfn, pages } of await this.#stage.guest.ask('driverPages', null)) this.log.add(pfn, pages);
   }
 
   async resume(): Promise<void> {
     if (this.#state !== 'paused' && this.#state !== 'gone') return;
-    await this.#guest.ask('resume', null);
+    await this.#stage.guest.ask('resume', null);
     this.#state = 'running';
   }
 
   async throttle(share: number): Promise<void> {
-    await this.#guest.ask('throttle', { share });
+    await this.#stage.guest.ask('throttle', { share });
   }
 
   async save(): Promise<readonly SavedState[]> {
     this.#expect('paused');
     const [{ guest, driver }, device] = await Promise.all([
-      this.#guest.ask('save', null),
+      this.#stage.guest.ask('save', null),
       this.moves.save(this.name),
     ]);
     return [
@@ -289,7 +298,7 @@ export class Vm implements SourceMachine {
   /** Lets a machine go on that was saved elsewhere. */
   async goOn(): Promise<void> {
     this.#expect('paused');
-    await this.#guest.ask('goOn', null);
+    await this.#stage.guest.ask('goOn', null);
     this.#state = 'running';
   }
 
@@ -301,9 +310,16 @@ export class Vm implements SourceMachine {
 
   async #close(): Promise<void> {
     this.#state = 'closed';
-    await this.#guest.close(() => this.#guest.ask('close', null));
-    await this.#daemon.close();
+    await this.#stage.close();
     this.ram.memory.close();
+    this.#resolve();
+  }
+
+  /** Leaves the stage to others, and the memory to the caller. */
+  async leave(): Promise<void> {
+    this.#state = 'closed';
+    this.#closing = Promise.resolve();
+    await this.#stage.clear(this.name);
     this.#resolve();
   }
 
@@ -337,7 +353,7 @@ function configOf(options: VmOptions): VmConfig {
   };
 }
 
-function bootOf({ seed, coverage, poison }: VmOptions): VmBeginning['boot'] {
+function bootOf({ seed, coverage, poison }: VmOptions): Beginning['boot'] {
   return {
     ...(seed === undefined ? {} : { seed }),
     ...(coverage === undefined ? {} : { coverage }),

@@ -38,6 +38,7 @@ function fakeDaemon() {
       control,
       moves: noMoves,
       open: async () => {},
+      dismiss: async () => {},
       version: '0.1.0',
       failed: seen.failed ?? new Promise(() => {}),
       close: async () => {

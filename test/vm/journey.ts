@@ -108,7 +108,7 @@ export interface JourneyOptions {
 
 export class Journey {
   readonly vm: AnyVm;
-  readonly place = new VmPlace({ name: 'there' });
+  readonly place: Awaited<ReturnType<typeof VmPlace.open>>;
   readonly destination: InstanceType<typeof MigrationDestination>;
   source: InstanceType<typeof MigrationSource> | undefined;
   summary: MigrationSummary | undefined;
@@ -117,8 +117,9 @@ export class Journey {
   readonly #options: JourneyOptions;
   readonly #ends: End[] = [];
 
-  constructor(vm: AnyVm, options: JourneyOptions = {}) {
+  private constructor(vm: AnyVm, place: Journey['place'], options: JourneyOptions) {
     this.vm = vm;
+    this.place = place;
     this.#options = options;
     this.destination = new MigrationDestination({
       machine: this.#machine(),
@@ -128,8 +129,12 @@ export class Journey {
     });
   }
 
-  /** Goes as far as it gets; both sides are at their end then. */
-  async run(): Promise<this> {
+  /** Goes as far as it gets; both sides are at their end then. The caller closes both machines. */
+  static async of(vm: AnyVm, options: JourneyOptions = {}): Promise<Journey> {
+    return new Journey(vm, await VmPlace.open({ name: 'there' }), options).#run();
+  }
+
+  async #run(): Promise<this> {
     const { vm, destination } = this;
     const { channel = 'auto', connections = 1, downtimeMsMax = 30, roundsMax = 20, observer } = this.#options;
     const departure = await Departure.of(vm, { channel });
@@ -162,7 +167,7 @@ export class Journey {
     for (const end of this.#ends) end.cut();
   }
 
-  /** The machine that arrived, if it did; the caller closes both. */
+  /** The machine that arrived, if it did. */
   get there(): AnyVm {
     return this.place.vm;
   }

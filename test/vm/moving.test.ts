@@ -19,8 +19,7 @@ async function busyVm(options: Partial<VmOptions> = {}): Promise<VmType> {
   await vm.command({ do: 'touch', bytes: 64 * MIB });
   await vm.command({ do: 'use', bytes: 16 * MIB });
   await vm.command({ do: 'start', workload: 'churn', bytes: 4 * MIB });
-  await vm.control.setTarget(vm.name, 16 * MIB);
-  await vm.command({ do: 'settle' });
+  await inflate(vm, 16 * MIB);
   // Hints name blocks of 4 MiB.
   await vm.command({ do: 'compact' });
   return vm;
@@ -28,6 +27,12 @@ async function busyVm(options: Partial<VmOptions> = {}): Promise<VmType> {
 
 async function balloonOf(vm: VmType): Promise<number | null> {
   return (await vm.control.guest(vm.name)).balloonedBytes;
+}
+
+async function inflate(vm: VmType, bytes: number): Promise<void> {
+  await vm.control.setTarget(vm.name, bytes);
+  await expect.poll(() => balloonOf(vm), { timeout: 10_000 }).toBe(bytes);
+  await vm.command({ do: 'settle' });
 }
 
 /** The guest works, finds what it wrote, and its balloon still answers. */
@@ -41,11 +46,7 @@ async function expectAlive(vm: VmType, balloonBytes: number): Promise<void> {
   );
   expect(after.actualBytes).toBe(balloonBytes);
   expect(await balloonOf(vm)).toBe(balloonBytes);
-  for (const target of [balloonBytes + 8 * MIB, balloonBytes - 8 * MIB]) {
-    await vm.control.setTarget(vm.name, target);
-    await vm.command({ do: 'settle' });
-    expect(await balloonOf(vm)).toBe(target);
-  }
+  for (const target of [balloonBytes + 8 * MIB, balloonBytes - 8 * MIB]) await inflate(vm, target);
   expect((await vm.command({ do: 'verify' })).checkedBytes).toBeGreaterThan(16 * MIB);
   const { counters, lastError } = await vm.control.guest(vm.name);
   expect({ ...counters, lastError }).toMatchObject({
@@ -74,13 +75,13 @@ describe('a machine moves', () => {
     async (channel, profile) => {
       const vm = await busyVm({ profile, driver: { reportingDelayMs: 100 } });
       let compared = { used: 0, unused: 0, verified: 0 };
-      const journey = await new Journey(vm, {
+      const journey = await Journey.of(vm, {
         channel,
         connections: 2,
         atTheStop: (...memories) => {
           compared = compareMemories(...memories);
         },
-      }).run();
+      });
       expect(journey.sourceError).toBeUndefined();
       opened.push(journey.there);
       expect(vm.state).toBe('gone');

@@ -1,0 +1,51 @@
+/**
+ * The threads in which a machine lives, before it is known which and after it has left: a daemon for its device, and a
+ * thread for its guest. A place for machines from elsewhere has its stage ready, and has rehearsed there, so that a
+ * guest that stands still does not wait for threads to start and for code to be compiled.
+ */
+import { AskedThread } from '../daemon/asked-thread.ts';
+import { startDaemon } from '../daemon/daemon.ts';
+import type { Daemon, LogRecord } from '../daemon/options.ts';
+import { workerUrl } from '../daemon/worker-url.ts';
+import type { GuestNews, GuestThreadRequests } from './guest-protocol.ts';
+
+export interface StageListener {
+  news(news: GuestNews): void;
+  /** A thread died. */
+  failed(error: Error): void;
+}
+
+export class Stage {
+  readonly daemon: Daemon;
+  readonly guest: AskedThread<GuestThreadRequests, GuestNews>;
+  /** Whoever is on the stage. */
+  listener: StageListener | undefined;
+
+  private constructor(daemon: Daemon) {
+    this.daemon = daemon;
+    this.guest = new AskedThread({
+      program: workerUrl('./guest-worker', import.meta.url),
+      data: {},
+      news: news => this.listener?.news(news),
+      died: error => this.listener?.failed(error),
+      ended: 'the guest is switched off',
+    });
+    void daemon.failed.then(error => this.listener?.failed(error));
+  }
+
+  static async open(log: (record: LogRecord) => void = () => {}): Promise<Stage> {
+    return new Stage(await startDaemon({ guests: [], log }));
+  }
+
+  /** Takes the machine off the stage, which is empty then. */
+  async clear(name: string): Promise<void> {
+    this.listener = undefined;
+    await this.guest.ask('end', null);
+    await this.daemon.dismiss(name);
+  }
+
+  async close(): Promise<void> {
+    await this.guest.close(() => this.guest.ask('close', null));
+    await this.daemon.close();
+  }
+}
