@@ -55,6 +55,8 @@ export interface Inlet {
   close(graceful: boolean): void;
 }
 
+const NOTHING = new Uint8Array();
+
 export class DestinationLink implements Inlet {
   readonly #channel: ByteChannel;
   readonly #reader: SectionReader;
@@ -70,8 +72,15 @@ export class DestinationLink implements Inlet {
     this.#channel = channel;
     this.#tell = tell;
     this.#reader = new SectionReader((name, payload) => this.#take(name, payload));
+    const link = this;
     channel.listen({
       data: bytes => this.#guard(() => this.#reader.push(bytes)),
+      direct: {
+        get space() {
+          return link.#over ? NOTHING : link.#reader.space;
+        },
+        filled: count => this.#guard(() => this.#reader.filled(count)),
+      },
       closed: error => {
         this.#guard(() => {
           if (error === undefined) this.#reader.end();

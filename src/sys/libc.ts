@@ -34,6 +34,7 @@ export const libc = {
   read: library.func('int64_t read(int fd, intptr_t buffer, uint64_t length)'),
   recvmsg: library.func('int64_t recvmsg(int fd, intptr_t message, int flags)'),
   sendmsg: library.func('int64_t sendmsg(int fd, intptr_t message, int flags)'),
+  setsockopt: library.func('int setsockopt(int fd, int level, int name, intptr_t value, uint32_t length)'),
   socket: library.func('int socket(int domain, int type, int protocol)'),
   socketpair: library.func('int socketpair(int domain, int type, int protocol, intptr_t fds)'),
   syscall: library.func('int64_t syscall(int64_t number, int64_t argument)'),
