@@ -70,6 +70,7 @@ class RunningDaemon implements Daemon {
   }
 
   async dismiss(name: string): Promise<void> {
+    if (!this.#homes.has(name)) return;
     await this.#home(name).ask('closeGuest', { name });
     this.#homes.delete(name);
     this.#surveys.delete(name);

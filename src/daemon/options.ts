@@ -63,7 +63,7 @@ export interface DeviceMoves {
 export interface Daemon {
   readonly control: Control<DeviceGuestStatus>;
   readonly moves: DeviceMoves;
-  /** Takes another guest in, and sends one away. */
+  /** Takes another guest in, and sends one away that may be there. */
   open(guest: GuestOptions): Promise<void>;
   dismiss(name: string): Promise<void>;
   readonly version: string;

@@ -4,6 +4,7 @@
  */
 import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { KernelDirtyLog } from '../migration/kernel-dirty-log.ts';
+import type { Ram } from '../migration/ram.ts';
 import type { SourceOptions } from '../migration/source.ts';
 import { type ChannelName, MachineChannel, wayOf } from './free-page-channel.ts';
 import { GuestLog } from './guest-log.ts';
@@ -43,6 +44,11 @@ export class Departure {
       await opened?.close();
       throw error;
     }
+  }
+
+  /** The memory, whose file the senders read. */
+  get ram(): Ram {
+    return this.vm.ram;
   }
 
   /** What MigrationSource takes. */

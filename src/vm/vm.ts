@@ -9,7 +9,7 @@
  *
  *     const departure = await Departure.of(vm, { channel: 'auto' });
  *     const source = new MigrationSource({ ...departure.source, id, connector, connections, convergence, clock });
- *     await source.run().finally(() => departure.close());     // departure.ram, dirty, sent: for the senders
+ *     await source.run().finally(() => departure.close());     // its ram, dirty, sent: for the senders
  *     await vm.close();
  *
  *     const place = await VmPlace.open();                      // elsewhere: a DestinationMachine

@@ -24,8 +24,6 @@ import {
   VmPlace,
 } from './built.ts';
 
-export const MIB = 2 ** 20;
-
 export const clock: Clock = {
   nowMs: () => performance.now(),
   sleep: (delayMs, signal) =>

@@ -1,60 +1,32 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { ProfileName } from '../../src/balloon/profiles.ts';
+import { KernelDirtyLog } from '../../src/migration/kernel-dirty-log.ts';
 import type { ChannelName } from '../../src/vm/free-page-channel.ts';
-import type { VmOptions, Vm as VmType } from '../../src/vm/vm.ts';
-import { Vm } from './built.ts';
-import { compareMemories, Journey, MIB } from './journey.ts';
+import type { VmOptions } from '../../src/vm/vm.ts';
+import { compareMemories, Journey, type JourneyOptions } from './journey.ts';
+import { BALLOON, busyVm, closeAll, expectAlive, MIB, open } from './machines.ts';
 
-const opened: VmType[] = [];
+afterEach(closeAll);
 
-afterEach(async () => {
-  for (const vm of opened.splice(0)) await vm.close();
-});
+const PAGES_16_MIB = (16 * MIB) / 4096;
 
-/** A guest with used, freed, ballooned and untouched memory, and a workload that never rests. */
-async function busyVm(options: Partial<VmOptions> = {}): Promise<VmType> {
-  const vm = await Vm.start({ memoryBytes: 128 * MIB, pagesPerSecondMax: 60_000, ...options });
-  opened.push(vm);
-  await vm.command({ do: 'touch', bytes: 64 * MIB });
-  await vm.command({ do: 'use', bytes: 16 * MIB });
-  await vm.command({ do: 'start', workload: 'churn', bytes: 4 * MIB });
-  await inflate(vm, 16 * MIB);
-  // Hints name blocks of 4 MiB.
-  await vm.command({ do: 'compact' });
-  return vm;
-}
-
-async function balloonOf(vm: VmType): Promise<number | null> {
-  return (await vm.control.guest(vm.name)).balloonedBytes;
-}
-
-async function inflate(vm: VmType, bytes: number): Promise<void> {
-  await vm.control.setTarget(vm.name, bytes);
-  await expect.poll(() => balloonOf(vm), { timeout: 10_000 }).toBe(bytes);
-  await vm.command({ do: 'settle' });
-}
-
-/** The guest works, finds what it wrote, and its balloon still answers. */
-async function expectAlive(vm: VmType, balloonBytes: number): Promise<void> {
-  const before = (await vm.command({ do: 'status' })).vmstat;
-  await delay(50);
-  const after = await vm.command({ do: 'status' });
-  expect(after.driver).toBe('running');
-  expect(after.vmstat.pagesAllocated + after.vmstat.minorFaults).toBeGreaterThan(
-    before.pagesAllocated + before.minorFaults,
-  );
-  expect(after.actualBytes).toBe(balloonBytes);
-  expect(await balloonOf(vm)).toBe(balloonBytes);
-  for (const target of [balloonBytes + 8 * MIB, balloonBytes - 8 * MIB]) await inflate(vm, target);
-  expect((await vm.command({ do: 'verify' })).checkedBytes).toBeGreaterThan(16 * MIB);
-  const { counters, lastError } = await vm.control.guest(vm.name);
-  expect({ ...counters, lastError }).toMatchObject({
-    badBuffers: 0,
-    badPages: 0,
-    brokenRings: 0,
-    lastError: null,
+/** Moves a busy machine, and sees to it that nothing is lost on the way and that it goes on. */
+async function move(options: Partial<VmOptions>, route: JourneyOptions) {
+  const vm = await busyVm({ driver: { reportingDelayMs: 100 }, ...options });
+  let compared = { used: 0, unused: 0, verified: 0 };
+  const journey = await Journey.of(vm, {
+    connections: 2,
+    ...route,
+    atTheStop: (...memories) => {
+      compared = compareMemories(...memories);
+    },
   });
+  expect(journey.sourceError).toBeUndefined();
+  open(journey.there);
+  expect(vm.state).toBe('gone');
+  expect(compared.verified).toBeGreaterThan(PAGES_16_MIB);
+  await expectAlive(journey.there);
+  return { vm, journey, compared };
 }
 
 const CHANNELS: [ChannelName, ProfileName][] = [
@@ -69,31 +41,73 @@ const CHANNELS: [ChannelName, ProfileName][] = [
   ['hinting', 'hinting'],
 ];
 
-describe('a machine moves', () => {
-  test.each(CHANNELS)(
-    'with everything that its guest uses: channel %s, profile %s',
-    async (channel, profile) => {
-      const vm = await busyVm({ profile, driver: { reportingDelayMs: 100 } });
-      let compared = { used: 0, unused: 0, verified: 0 };
-      const journey = await Journey.of(vm, {
-        channel,
-        connections: 2,
-        atTheStop: (...memories) => {
-          compared = compareMemories(...memories);
-        },
-      });
+const kernelLogs = ((): string | undefined => {
+  try {
+    new KernelDirtyLog([]).close();
+    return undefined;
+  } catch (error) {
+    return String(error);
+  }
+})();
+
+describe('a machine moves with everything that its guest uses', () => {
+  test.each(CHANNELS)('over channel %s of profile %s', async (channel, profile) => {
+    const { journey } = await move({ profile }, { channel });
+    const { summary } = journey;
+    // What was given away is not sent, and where the guest is asked neither is most of what is free.
+    expect(summary?.unbackedPages).toBeGreaterThanOrEqual(BALLOON / 4096);
+    if (channel === 'none') expect(summary?.freePages).toBe(0);
+    const asks = channel !== 'none' && channel !== 'reporting' && channel !== 'hinting';
+    if (asks) expect(summary?.freePages).toBeGreaterThan(PAGES_16_MIB);
+  });
+
+  test('with packed rings', async () => {
+    await move({ rings: 'packed' }, { channel: 'hint' });
+  });
+
+  test.skipIf(kernelLogs)(`with the log that the kernel keeps${kernelLogs ?? ''}`, async () => {
+    await move({ dirtyLog: 'kernel' }, { channel: 'hint' });
+  });
+
+  test('with a device that discards before it acknowledges', async () => {
+    await move({ without: ['must-tell-host'] }, { channel: 'hint' });
+  });
+
+  test('with free pages too, where the guest counts on what they hold', async () => {
+    // Its driver names none, and `auto` goes without.
+    const { journey } = await move({ poison: 0xaa }, { channel: 'auto' });
+    expect(journey.summary?.freePages).toBe(0);
+    expect((await journey.there.command({ do: 'status' })).vmstat.poisonFaults).toBe(0);
+  });
+
+  test('again and again', async () => {
+    let { journey } = await move({}, {});
+    for (let hop = 0; hop < 2; hop++) {
+      journey = await Journey.of(journey.there, { channel: 'hint' });
       expect(journey.sourceError).toBeUndefined();
-      opened.push(journey.there);
-      expect(vm.state).toBe('gone');
-      expect(journey.there.state).toBe('running');
-      expect(compared.verified).toBeGreaterThan((16 * MIB) / 4096);
-      const { summary } = journey;
-      // The balloon's 16 MiB are not among what was sent, and with a channel that asks neither is most of what is free.
-      expect(summary?.unbackedPages).toBeGreaterThanOrEqual((16 * MIB) / 4096);
-      if (channel === 'none') expect(summary?.freePages).toBe(0);
-      const asks = channel !== 'none' && channel !== 'reporting' && channel !== 'hinting';
-      if (asks) expect(summary?.freePages).toBeGreaterThan((16 * MIB) / 4096);
-      await expectAlive(journey.there, 16 * MIB);
-    },
-  );
+      await expectAlive(open(journey.there));
+    }
+  });
+
+  test('although it writes faster than it can be sent, for it is slowed down', async () => {
+    const { journey } = await move(
+      { pagesPerSecondMax: 60_000 },
+      { channel: 'none', bytesPerSecond: 100 * MIB, downtimeMsMax: 2, roundsMax: 12 },
+    );
+    expect(journey.summary?.guestShareMin).toBeLessThan(1);
+  });
+
+  test('and its free memory is reported anew where it arrives', async () => {
+    const { journey } = await move({}, { channel: 'reporting' });
+    const reported = async () => (await journey.there.control.guest('there')).reportedBytes;
+    await expect.poll(reported, { timeout: 10_000 }).toBeGreaterThan(16 * MIB);
+  });
+
+  test('but not over a channel that its ABI has not', async () => {
+    const vm = await busyVm({ profile: 'page-order' });
+    await expect(Journey.of(vm, { channel: 'hint' })).rejects.toThrow(
+      /no free page channel hint; it has order/,
+    );
+    await expectAlive(vm);
+  });
 });

@@ -1,0 +1,58 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import type { SourcePhase } from '../../src/migration/source.ts';
+import { Journey, type JourneyOptions } from './journey.ts';
+import { busyVm, closeAll, expectAlive, expectNothingHeld, open } from './machines.ts';
+
+afterEach(closeAll);
+
+/** A journey that is to fail: the guest goes on where it was, and can leave afterwards. */
+async function failToMove(route: JourneyOptions): Promise<Journey> {
+  const vm = await busyVm();
+  const journey = await Journey.of(vm, { channel: 'hint', ...route });
+  expect(journey.summary).toBeUndefined();
+  expect(journey.destination.phase).toBe('failed');
+  await expectAlive(vm);
+  await expectNothingHeld(vm);
+  const again = await Journey.of(vm, { channel: 'hint' });
+  expect(again.sourceError).toBeUndefined();
+  await expectAlive(open(again.there));
+  return journey;
+}
+
+/** Does something once, when the migration enters a phase. */
+function at(wanted: SourcePhase, act: (journey: Journey) => void): Pick<JourneyOptions, 'observer'> {
+  let done = false;
+  return {
+    observer: ({ phase, round }, journey) => {
+      if (done || phase !== wanted || (phase === 'copying' && round === 0)) return;
+      done = true;
+      act(journey);
+    },
+  };
+}
+
+const PHASES: SourcePhase[] = ['copying', 'stopping'];
+
+describe('a machine that does not arrive goes on where it was', () => {
+  test.each(PHASES)('when the migration is cancelled while %s', async phase => {
+    const journey = await failToMove(at(phase, ({ source }) => source?.cancel('a test wanted it so')));
+    expect(journey.sourceError?.code).toBe('AEROSTAT_MIGRATION_CANCELLED');
+  });
+
+  test.each(PHASES)('when the network breaks while %s', async phase => {
+    const journey = await failToMove(at(phase, failing => failing.cut()));
+    expect(journey.sourceError?.code).toBe('AEROSTAT_MIGRATION_FAILED');
+  });
+
+  test('when the destination cannot read what it is', async () => {
+    const tamper: JourneyOptions['tamper'] = states => states.filter(({ name }) => name !== 'driver');
+    const journey = await failToMove({ tamper });
+    expect(journey.destinationError?.code).toBe('AEROSTAT_VM_STATE');
+    expect(journey.sourceError?.message).toContain('its state driver did not come');
+  });
+
+  test('when it was let go, and the destination was lost before it ran there', async () => {
+    const journey = await failToMove(at('handing-over', failing => failing.destination.cancel('no room')));
+    expect(journey.sourceError?.message).toContain('no room');
+  });
+});
