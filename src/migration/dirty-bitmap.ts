@@ -4,7 +4,6 @@
  * while the senders' threads take.
  */
 import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
-import type { DirtyLog } from './dirty-log.ts';
 
 export class DirtyBitmap {
   /** Pages that it covers, by slot. */
@@ -30,11 +29,6 @@ export class DirtyBitmap {
     for (let word = start >>> 5; word * 32 < end; word++) {
       Atomics.or(this.words, word, maskOf(word, start, end));
     }
-  }
-
-  /** Moves the log into this bitmap; returns how many pages the log held. */
-  sync(log: DirtyLog): number {
-    return log.take(0, this.slots, this);
   }
 
   /**

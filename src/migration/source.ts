@@ -218,8 +218,8 @@ export class MigrationSource {
   }
 
   #sync(): void {
-    const { dirty, log, hints } = this.#options;
-    dirty.sync(log);
+    const { ram, dirty, log, hints } = this.#options;
+    log.take(0, ram.slots, dirty);
     this.#hintRaces += hints?.pages.countRaces() ?? 0;
     this.#remainingPages = dirty.countIn();
   }

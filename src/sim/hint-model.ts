@@ -437,7 +437,7 @@ export class HintModel {
       case 'stop-guest':
         return 'host: stops the guest';
       case 'sync':
-        this.#dirty.sync(this.#log);
+        this.#log.take(0, this.#dirty.slots, this.#dirty);
         return 'host: syncs: the write log moves into the dirty bitmap and is cleared';
       case 'start-hints':
         return `host: asks for hints under ${idName(this.#session.start())}`;
