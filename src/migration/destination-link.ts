@@ -96,6 +96,8 @@ export class DestinationLink implements Inlet {
   }
 
   async reply(reply: Reply): Promise<void> {
+    // The memory that pages would go to may be on its way out.
+    if (reply.kind === 'refused') this.#over = true;
     await this.#channel.write(this.#encode(reply));
   }
 

@@ -51,6 +51,8 @@ export class MigrationDestination {
   #round = 0;
   #id: Uint8Array | undefined;
   #features = 0;
+  /** Memory was asked for; it may not be there yet. */
+  #memoryNamed = false;
   #ram: Ram | undefined;
   #held: DirtyBitmap | undefined;
   readonly #states = new Map<string, { readonly parts: Uint8Array[]; complete: boolean }>();
@@ -93,7 +95,7 @@ export class MigrationDestination {
 
   /** Somebody here does not want the guest any more. */
   cancel(reason: string): boolean {
-    if (this.#phase === 'running') return false;
+    if (this.#phase === 'running' || this.#go) return false;
     this.#fail(new MigrationCancelled(reason));
     return true;
   }
@@ -120,7 +122,7 @@ export class MigrationDestination {
     switch (message.kind) {
       case 'memory':
         this.#expectPhase('waiting', message.kind);
-        if (this.#ram !== undefined) throw new StreamError('order', 'memory came again');
+        if (this.#memoryNamed) throw new StreamError('order', 'memory came again');
         this.#createMemory(connection, message.regions);
         return;
       case 'round':
@@ -201,6 +203,7 @@ export class MigrationDestination {
     if (bytes > memoryBytesMax) {
       throw new StreamError('limit', `a guest of ${bytes} bytes; this destination takes ${memoryBytesMax}`);
     }
+    this.#memoryNamed = true;
     this.#then(async () => {
       await machine.createMemory(regions);
       if (this.#phase !== 'waiting') return;
@@ -253,7 +256,9 @@ export class MigrationDestination {
     });
   }
 
+  /** On the source's word, which may come more than once: as `go`, and as a question when the answer was lost. */
   #run(): void {
+    if (this.#go) return;
     this.#go = true;
     this.#lostSource.abort();
     this.#then(async () => {

@@ -1,0 +1,167 @@
+/** The destination told by hand what connections brought, at moments that a stream does not choose. */
+import { expect, test } from 'vitest';
+import { HeapBacking } from '../../src/memory/backing.ts';
+import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { MigrationDestination } from '../../src/migration/destination.ts';
+import type { DestinationMessage, Inlet, Reply } from '../../src/migration/destination-link.ts';
+import { Ram } from '../../src/migration/ram.ts';
+import type { Hello } from '../../src/migration/stream/messages.ts';
+
+const PAGES = 8;
+const ID = new Uint8Array(16).fill(3);
+const REGIONS = [{ guestAddress: 0, size: PAGES * PAGE_SIZE, pageSize: PAGE_SIZE }];
+const MEMORY: DestinationMessage = { kind: 'memory', regions: REGIONS };
+
+const settle = (): Promise<void> => new Promise(resolve => setImmediate(resolve));
+
+/** A machine that does what it is asked only when it is let, and a destination for it. */
+class Place {
+  readonly asked: string[] = [];
+  readonly waiting: (() => void)[] = [];
+  readonly destination: MigrationDestination;
+
+  constructor() {
+    const slowly = (what: string) => (): Promise<void> => {
+      this.asked.push(what);
+      return new Promise(resolve => this.waiting.push(resolve));
+    };
+    const ram = new Ram(
+      new GuestMemory(
+        REGIONS.map(
+          ({ guestAddress, size }) =>
+            new MemoryRegion({ guestAddress, size, userAddress: 0 }, new HeapBacking(size)),
+        ),
+      ),
+    );
+    this.destination = new MigrationDestination({
+      machine: {
+        createMemory: slowly('createMemory'),
+        load: slowly('load'),
+        run: slowly('run'),
+        abandon: slowly('abandon'),
+      },
+      ramOf: () => ram,
+      memoryBytesMax: PAGES * PAGE_SIZE,
+      clock: { nowMs: () => 0, sleep: () => new Promise(() => {}) },
+    });
+  }
+
+  /** The machine has done all that it was asked. */
+  async done(): Promise<void> {
+    await settle();
+    for (const resolve of this.waiting.splice(0)) resolve();
+    await settle();
+  }
+
+  connect(hello: Partial<Hello> = {}): Visit {
+    const visit = new Visit(this.destination);
+    visit.say({
+      kind: 'hello',
+      hello: { id: ID, purpose: 'migrate', connection: 0, connections: 1, features: 0, ...hello },
+    });
+    return visit;
+  }
+
+  /** One connection, and a guest that has come over it and waits for `go`. */
+  async ready(): Promise<Visit> {
+    const visit = this.connect();
+    visit.say(MEMORY);
+    await this.done();
+    visit.say({ kind: 'end' });
+    await this.done();
+    expect(this.destination.phase).toBe('ready');
+    return visit;
+  }
+}
+
+class Visit implements Inlet {
+  readonly replies: string[] = [];
+  closed = false;
+  readonly say: (message: DestinationMessage) => void;
+
+  constructor(destination: MigrationDestination) {
+    this.say = destination.accept(this);
+  }
+
+  receiveInto(): void {}
+
+  async reply({ kind }: Reply): Promise<void> {
+    this.replies.push(kind);
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+}
+
+test('memory is made once, however often it is asked for before it is there', async () => {
+  const place = new Place();
+  const visit = place.connect();
+  visit.say(MEMORY);
+  visit.say(MEMORY);
+  await place.done();
+  expect(place.asked.filter(what => what === 'createMemory')).toEqual(['createMemory']);
+  expect(place.destination.phase).toBe('failed');
+  await place.done();
+  await expect(place.destination.outcome).rejects.toThrow('memory came again');
+});
+
+test('the guest is run once, though go comes again while it starts', async () => {
+  const place = new Place();
+  const visit = await place.ready();
+  visit.say({ kind: 'go' });
+  visit.say({ kind: 'go' });
+  await place.done();
+  await place.done();
+  expect(place.asked.filter(what => what === 'run')).toEqual(['run']);
+  await place.destination.outcome;
+});
+
+test('a source that asks while the guest starts hears that it runs, and starts it no second time', async () => {
+  const place = new Place();
+  const visit = await place.ready();
+  visit.say({ kind: 'go' });
+  visit.say({ kind: 'closed', error: new Error('the network is gone') });
+  const inquiry = place.connect({ purpose: 'inquire' });
+  await settle();
+  expect(inquiry.replies).toEqual([]);
+  await place.done();
+  await place.done();
+  expect(inquiry.replies).toEqual(['running']);
+  expect(place.asked.filter(what => what === 'run')).toEqual(['run']);
+});
+
+test('nobody here can call the guest off once the source has let it go', async () => {
+  const place = new Place();
+  const visit = await place.ready();
+  visit.say({ kind: 'go' });
+  expect(place.destination.cancel('not wanted')).toBe(false);
+  visit.say({ kind: 'cancel', reason: 'not wanted' });
+  await place.done();
+  await place.destination.outcome;
+  expect(place.destination.phase).toBe('running');
+});
+
+test('an inquiry while the guest starts is answered by what came of it', async () => {
+  const place = new Place();
+  const visit = await place.ready();
+  visit.say({ kind: 'closed', error: undefined });
+  const [first, second] = [place.connect({ purpose: 'inquire' }), place.connect({ purpose: 'inquire' })];
+  await place.done();
+  await place.done();
+  expect([first.replies, second.replies]).toEqual([['running'], ['running']]);
+  expect(place.asked.filter(what => what === 'run')).toEqual(['run']);
+});
+
+test('who asks under another name hears that no such guest is here, and disturbs nobody', async () => {
+  const place = new Place();
+  const visit = await place.ready();
+  const stranger = place.connect({ purpose: 'inquire', id: new Uint8Array(16) });
+  await settle();
+  expect([stranger.replies, stranger.closed]).toEqual([['refused'], true]);
+  expect(place.destination.phase).toBe('ready');
+  visit.say({ kind: 'go' });
+  await place.done();
+  await place.destination.outcome;
+});
