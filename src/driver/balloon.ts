@@ -331,6 +331,8 @@ export class Balloon {
         return;
       }
       if (inflation === 'waiting' || deflation === 'waiting') return;
+      // A guest that is about to stand still leaves its balloon as it is, but for pages that are half on their way.
+      if (this.#halted && !pages.moving) return;
       // What is through may have been in the way of something else.
       if ((this.#fill.paused || pages.missing === 0) && pages.surplus === 0 && pages.still) return;
     }

@@ -1,0 +1,66 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import type { ProfileName } from '../../src/balloon/profiles.ts';
+import type { Vm as VmType } from '../../src/vm/vm.ts';
+import { Vm } from './built.ts';
+import { compareMemories, Journey } from './journey.ts';
+import { closeAll, MIB, open, pause } from './machines.ts';
+
+afterEach(closeAll);
+
+/** The first seed, from the environment to repeat a failure; and how many, for a longer campaign. */
+const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
+const SEEDS = Array.from({ length: Number(process.env.AEROSTAT_RACES ?? 3) }, (_, index) => SEED + index);
+
+/** Writes to all free memory and frees it, over and over: hinted blocks are taken back at once, by the shrinker. */
+async function touchAll(vm: VmType): Promise<void> {
+  try {
+    for (;;) await vm.command({ do: 'touch' });
+  } catch {
+    // The machine has left.
+  }
+}
+
+/** The host changes its mind all the time, in the middle of everything. */
+async function changeTargets(vm: VmType): Promise<void> {
+  for (let change = 0; vm.state === 'running'; change++) {
+    await vm.control.setTarget(vm.name, (change % 2) * 2 * MIB).catch(() => {});
+    await pause(7);
+  }
+}
+
+/** Moves a guest that has little memory left and uses all of it; returns the races that were caught. */
+async function race(profile: ProfileName, seed: number): Promise<number> {
+  const vm = open(await Vm.start({ memoryBytes: 64 * MIB, seed, profile, pagesPerSecondMax: 400_000 }));
+  await vm.command({ do: 'use', bytes: 8 * MIB });
+  void touchAll(vm);
+  void changeTargets(vm);
+  const journey = await Journey.of(vm, {
+    channel: 'auto',
+    bytesPerSecond: 500 * MIB,
+    downtimeMsMax: 20,
+    roundsMax: 5,
+    atTheStop: compareMemories,
+  });
+  expect(journey.sourceError).toBeUndefined();
+  const there = open(journey.there);
+  void touchAll(there);
+  await pause(30);
+  expect((await there.command({ do: 'verify' })).checkedBytes).toBeGreaterThan(8 * MIB);
+  expect(there.state).toBe('running');
+  return journey.summary?.hintRaces ?? 0;
+}
+
+describe(`a guest that writes to pages which it named as free loses nothing (seeds from ${SEED})`, () => {
+  test.each<ProfileName>(['virtio', 'sg', 'page-range', 'page-chunks'])('profile %s', async profile => {
+    let races = 0;
+    for (const seed of SEEDS) {
+      try {
+        races += await race(profile, seed);
+      } catch (error) {
+        throw new Error(`seed ${seed}: ${error}`, { cause: error });
+      }
+      await closeAll();
+    }
+    expect(races).toBeGreaterThan(0);
+  });
+});
