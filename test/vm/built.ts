@@ -28,3 +28,7 @@ export const { TokenBucket } =
 export const { Convergence } =
   await from<typeof import('../../src/migration/convergence.ts')>('migration/convergence.js');
 export const { Guest } = await from<typeof import('../../src/guest/guest.ts')>('guest/guest.js');
+export const { Stage } = await from<typeof import('../../src/vm/stage.ts')>('vm/stage.js');
+export const { createSharedMemory } = await from<typeof import('../../src/vhost-user/shared-memory.ts')>(
+  'vhost-user/shared-memory.js',
+);

@@ -1,6 +1,6 @@
 /** Machines for tests, with memory of every kind, and what shows that one lives. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
 import type { VmOptions, Vm as VmType } from '../../src/vm/vm.ts';
 import { Vm } from './built.ts';
 
@@ -36,7 +36,7 @@ const balloonOf = async (vm: VmType): Promise<number | null> =>
 
 export async function inflate(vm: VmType, bytes: number): Promise<void> {
   await vm.control.setTarget(vm.name, bytes);
-  await expect.poll(() => balloonOf(vm), { timeout: 10_000 }).toBe(bytes);
+  await vi.waitFor(async () => expect(await balloonOf(vm)).toBe(bytes), { timeout: 10_000, interval: 5 });
   await vm.command({ do: 'settle' });
 }
 
