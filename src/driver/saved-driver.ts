@@ -20,10 +20,18 @@ const u16 = z.number().int().min(0).max(0xffff);
 const u32 = z.number().int().min(0).max(0xffff_ffff);
 const bytes = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 
+/** Checked by hand: there is one for each entry of a ring, and a guest stands still meanwhile. */
+const links = z.custom<number[]>(
+  value =>
+    Array.isArray(value) &&
+    value.length <= QUEUE_SIZE_MAX &&
+    value.every(link => Number.isInteger(link) && link >= 0 && link <= 0xffff),
+);
+
 const RING = z.strictObject({
   nextAvail: u16,
   nextUsed: u16,
-  links: z.array(u16).max(QUEUE_SIZE_MAX),
+  links,
   firstFree: u16,
 });
 

@@ -242,8 +242,12 @@ export class PageAllocator {
   /** Visits the blocks that `owner` owns, in rising order. */
   forEachOwned(owner: number, visit: (pfn: number, order: number) => void): void {
     for (const { start, end } of this.spans) {
-      for (let pfn = start; pfn < end; pfn++) {
-        if (this.#owner[pfn] === owner && this.isAllocated(pfn)) visit(pfn, this.orderOf(pfn));
+      for (let pfn = start; pfn < end; ) {
+        const state = this.#state[pfn];
+        const order = state & ORDER_MASK;
+        const pages = state === 0 ? 1 : 1 << order;
+        if (this.#owner[pfn] === owner && (state & KIND_MASK) === KIND_ALLOCATED) visit(pfn, order);
+        pfn += pages;
       }
     }
   }

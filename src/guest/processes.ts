@@ -2,7 +2,7 @@
 import { assert } from '../sys/error.ts';
 import type { PageAllocator } from './allocator.ts';
 import type { Coverage } from './contents.ts';
-import { KIND_ALLOCATED, NIL } from './page-state.ts';
+import { KIND_ALLOCATED, NIL, ORDER_MASK } from './page-state.ts';
 import { PID_MAX, Process, type ProcessOptions, type ProcessServices } from './process.ts';
 import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
 
@@ -63,14 +63,19 @@ export class Processes {
       this.#byPid.set(process.pid, process);
     }
     this.#checkTables(allocator);
+    const { index, owner: owners, state: states } = allocator.pages;
     for (const { start, end } of allocator.spans) {
-      for (let pfn = start; pfn < end; pfn++) {
-        if (allocator.pages.owner[pfn] === 0) continue;
-        const owner = allocator.ownerOf(pfn);
-        if (!(owner instanceof Process)) continue;
-        if (allocator.orderOf(pfn) > 0)
-          throw new GuestStateError(`${owner.name} maps a block at frame ${pfn}`);
-        owner.adopt(allocator.pages.index[pfn], pfn);
+      for (let pfn = start; pfn < end; ) {
+        const state = states[pfn];
+        const order = state & ORDER_MASK;
+        if (owners[pfn] !== 0) {
+          const owner = allocator.ownerOf(pfn);
+          if (owner instanceof Process) {
+            if (order > 0) throw new GuestStateError(`${owner.name} maps a block at frame ${pfn}`);
+            owner.adopt(index[pfn], pfn);
+          }
+        }
+        pfn += state === 0 ? 1 : 1 << order;
       }
     }
   }

@@ -195,7 +195,11 @@ class Loading {
     const { pages, managedPages } = this.#allocator;
     const runs = from.array('allocated blocks', RUN_WORDS * managedPages);
     for (let i = 0; i + RUN_WORDS <= runs.length; i += RUN_WORDS) {
-      const [start, count, meta, index] = runs.subarray(i, i + RUN_WORDS);
+      // Word by word: there may be a run for every page.
+      const start = runs[i];
+      const count = runs[i + 1];
+      const meta = runs[i + 2];
+      const index = runs[i + 3];
       const order = this.#order(meta & 0xff);
       const owner = meta >>> 16;
       if (count === 0 || count > managedPages || (owner !== 0 && (this.#names[owner] ?? '') === '')) {

@@ -23,6 +23,7 @@
  */
 import { DEFAULT_PROFILE, type ProfileName } from '../balloon/profiles.ts';
 import type { Control, DeviceGuestStatus, DiscardMode } from '../daemon/control.ts';
+import { offer } from '../daemon/offer.ts';
 import type { DeviceMoves, LogRecord } from '../daemon/options.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import type { Answer } from '../embedded/answers.ts';
@@ -198,6 +199,8 @@ export class Vm implements SourceMachine {
 
   async #begin({ config, boot, targetBytes, saved }: Beginning): Promise<void> {
     this.#config = config;
+    // Refused before there is anything to be closed again.
+    offer(config.profile, config.without);
     const { daemon, guest } = this.#stage;
     const [device, socket] = UnixSocket.pair();
     await daemon.open({
