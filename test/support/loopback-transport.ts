@@ -49,6 +49,8 @@ export class LoopbackTransport implements VirtioTransport {
   readonly #offered: bigint;
   readonly #queueSizeMax: number;
   readonly #configs = new Map<number, QueueConfig>();
+  /** Where rings go on that another device has run. */
+  readonly #bases = new Map<number, number>();
   readonly #kicked = new Set<number>();
   readonly #interruptListeners = new Set<(queue: InterruptedQueue) => void>();
   readonly #configListeners = new Set<() => void>();
@@ -121,6 +123,12 @@ export class LoopbackTransport implements VirtioTransport {
     this.#configNotices = 0;
   }
 
+  /** Stops all rings in order, as before a guest goes on elsewhere. */
+  stopRings(): void {
+    this.#kicked.clear();
+    for (const index of this.#configs.keys()) this.device.stopQueue(index, 'paused');
+  }
+
   /** A device that knows nothing takes the rings up where `bases` say, and wishes for the same target. */
   replaceDevice(bases: ReadonlyMap<number, number>): void {
     const { targetPages, features, offeredFeatures } = this.device;
@@ -155,6 +163,7 @@ export class LoopbackTransport implements VirtioTransport {
     return this.#do('reset', () => {
       this.device.reset();
       this.#configs.clear();
+      this.#bases.clear();
       this.#kicked.clear();
       this.#interrupted.clear();
       this.#status = 0;
@@ -169,7 +178,11 @@ export class LoopbackTransport implements VirtioTransport {
     return this.#do(`status ${status}`, () => {
       this.#status = this.refusesFeatures ? status & ~DEVICE_STATUS.FEATURES_OK : status;
       if ((status & DEVICE_STATUS.DRIVER_OK) === 0) return;
-      for (const [index, config] of this.#configs) this.#startQueue(index, config);
+      for (const [index, config] of this.#configs) {
+        const base = this.#bases.get(index);
+        const state = base === undefined ? undefined : stateFromVringBase(this.#memory, config, base);
+        this.#startQueue(index, config, state);
+      }
     });
   }
 
@@ -185,9 +198,10 @@ export class LoopbackTransport implements VirtioTransport {
     return this.#do('', () => (index < this.device.queueCount ? this.#queueSizeMax : 0));
   }
 
-  enableQueue(index: number, config: QueueConfig): Promise<void> {
+  enableQueue(index: number, config: QueueConfig, base?: number): Promise<void> {
     return this.#do(`queue ${index}`, () => {
       this.#configs.set(index, config);
+      if (base !== undefined) this.#bases.set(index, base);
     });
   }
 
