@@ -6,7 +6,8 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
-import type { GuestCommand } from '../embedded/commands.ts';
+import type { Answer } from '../embedded/answers.ts';
+import type { CommandName, CommandOf } from '../embedded/commands.ts';
 import type { ConsoleMessage } from '../embedded/console.ts';
 import { AerostatError } from '../sys/error.ts';
 
@@ -24,7 +25,7 @@ export interface GuestChildOptions {
 }
 
 interface Waiting {
-  readonly resolve: (answer: unknown) => void;
+  readonly resolve: (answer: never) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -69,7 +70,7 @@ export class GuestChild {
   }
 
   /** Resolves with the guest's answer. @throws AerostatError with the code that the guest gave */
-  tell(command: GuestCommand): Promise<unknown> {
+  tell<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
     if (this.#end !== undefined) return Promise.reject(this.#end);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -101,7 +102,7 @@ export class GuestChild {
     }
     const waiting = this.#waiting.get(message.id ?? 0);
     this.#waiting.delete(message.id ?? 0);
-    if ('answer' in message) waiting?.resolve(message.answer);
+    if ('answer' in message) waiting?.resolve(message.answer as never);
     else
       waiting?.reject(new AerostatError(message.error.code as `AEROSTAT_${string}`, message.error.message));
   }

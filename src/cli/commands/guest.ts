@@ -80,7 +80,12 @@ function wholeNumber(text: string): number {
 
 async function runGuest(context: CliContext, choice: GuestChoice): Promise<void> {
   const workloads = (choice.workload ?? []).map(workloadOf);
-  const { EmbeddedGuest } = await import('../../embedded/embedded-guest.ts');
+  // All of it before the guest has this thread: while it waits for its device, no file is read.
+  const [{ EmbeddedGuest }, consoleModule, readerModule] = await Promise.all([
+    import('../../embedded/embedded-guest.ts'),
+    import('../../embedded/console.ts'),
+    import('../../embedded/line-reader.ts'),
+  ]);
   const screen = screenOf(context, choice.json === true);
   const start = performance.now();
   const guest = await EmbeddedGuest.start({
@@ -102,7 +107,7 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
       message: `The guest with ${formatSize(choice.memory)} is up after ${elapsed}.`,
     });
     for (const { kind, bytes } of workloads) guest.startWorkload(kind, bytes);
-    await attach(context, guest, screen);
+    await attach(context, guest, screen, { ...consoleModule, ...readerModule });
   } finally {
     await guest.close();
   }
@@ -121,6 +126,10 @@ function workloadOf(word: string): WorkloadChoice {
   return { kind: kind as WorkloadKind, ...(size === undefined ? {} : { bytes: parsePages(size) }) };
 }
 
+/** How the guest is told things; loaded when there is one. */
+type ConsoleParts = Pick<typeof import('../../embedded/console.ts'), 'answerLine'> &
+  Pick<typeof import('../../embedded/line-reader.ts'), 'LineReader'>;
+
 type Say = (message: ConsoleMessage) => void;
 
 /** Shows what the guest says: as JSON on standard output, or to people, news apart from answers. */
@@ -135,11 +144,12 @@ function screenOf({ stdout, stderr, env }: CliContext, json: boolean): Say {
 }
 
 /** Obeys commands until the guest ends, its input does, or a signal comes. */
-async function attach(context: CliContext, guest: EmbeddedGuest, say: Say): Promise<void> {
-  const [{ answerLine }, { LineReader }] = await Promise.all([
-    import('../../embedded/console.ts'),
-    import('../../embedded/line-reader.ts'),
-  ]);
+async function attach(
+  context: CliContext,
+  guest: EmbeddedGuest,
+  say: Say,
+  { answerLine, LineReader }: ConsoleParts,
+): Promise<void> {
   let last: Promise<void> = Promise.resolve();
   const obey = async (line: string) => say(await answerLine(guest, line));
   const take = async (line: string) => {
