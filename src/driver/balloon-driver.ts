@@ -10,7 +10,7 @@
  *     await driver.remove();       // every page is the guest's again
  */
 import { CONFIG } from '../balloon/config-space.ts';
-import { type Profile, queueRoles } from '../balloon/profiles.ts';
+import type { Profile } from '../balloon/profiles.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { assert } from '../sys/error.ts';
 import type { Timer } from '../sys/poll.ts';
@@ -20,12 +20,12 @@ import { Balloon, type BalloonOptions } from './balloon.ts';
 import { DriverCounters } from './counters.ts';
 import { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
-import { DriverProbeError, DriverStateError, DriverStoppedError } from './errors.ts';
+import { DriverProbeError, DriverStoppedError } from './errors.ts';
 import { clearFormerDriver, clearFormerHost } from './former-driver.ts';
 import { negotiate, poisonFeature } from './negotiation.ts';
 import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
-import { findRing, type RingPlace, setUpRing } from './ring-setup.ts';
-import { decodeDriver, encodeDriver } from './saved-driver.ts';
+import { findRings, type RingPlace, ringPlaces, setUpRing } from './ring-setup.ts';
+import { encodeDriver, readDriver } from './saved-driver.ts';
 import type { Scheduler } from './scheduler.ts';
 
 const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK, FAILED } = DEVICE_STATUS;
@@ -173,8 +173,7 @@ export class BalloonDriver {
   }
 
   #ringPlaces(features: bigint): RingPlace[] {
-    const sizeMax = this.#tuning.queueSizeMax;
-    return queueRoles(this.profile, features).map((role, index) => ({ index, role, features, sizeMax }));
+    return ringPlaces(this.profile, features, this.#tuning.queueSizeMax);
   }
 
   #createBalloon(parts: Pick<BalloonOptions, 'world' | 'features' | 'rings' | 'memory' | 'former'>): Balloon {
@@ -297,21 +296,12 @@ export class BalloonDriver {
    */
   async load(saved: Uint8Array): Promise<void> {
     assert(this.#state === 'new', `a driver loaded that is ${this.#state}`);
-    const { profile, features, rings, allotments, hints } = decodeDriver(saved);
     const { transport, kernel } = this.#options;
-    if (profile !== this.profile.name)
-      throw new DriverStateError(`it spoke ${profile}, not ${this.profile.name}`);
-    const missing = features & ~(await transport.getFeatures());
-    if (missing !== 0n) {
-      throw new DriverStateError(`${transport.description} has not its features 0x${missing.toString(16)}`);
-    }
-    const places = this.#ringPlaces(features);
-    if (places.length !== rings.length) throw new DriverStateError(`it had ${rings.length} rings`);
+    const { features, rings, allotments, hints } = await readDriver(saved, this.profile, transport);
     clearFormerHost(kernel);
     const memory = new DriverMemory(kernel, allotments);
     const world = this.#world(features);
-    const found: DriverRing[] = [];
-    for (const place of places) found.push(await findRing(place, rings[place.index], world, memory));
+    const found = await findRings(this.#ringPlaces(features), rings, world, memory);
     this.#balloon = this.#createBalloon({ world, features, rings: found, memory, former: { hints } });
     memory.requireAllClaimed();
     this.#memory = memory;

@@ -1,5 +1,6 @@
 /** Places a virtqueue in the guest's memory, or finds it there again, and tells the device where it lies. */
 import type { QueueRole } from '../balloon/features.ts';
+import { type Profile, queueRoles } from '../balloon/profiles.ts';
 import { createDriverQueue } from '../virtio/create.ts';
 import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import { layoutOf } from '../virtio/layout.ts';
@@ -35,11 +36,27 @@ export async function setUpRing(
   return new DriverRing(index, role, queue, config, world);
 }
 
+/** Where the rings are that these features bring. */
+export const ringPlaces = (profile: Profile, features: bigint, sizeMax: number): RingPlace[] =>
+  queueRoles(profile, features).map((role, index) => ({ index, role, features, sizeMax }));
+
 /**
- * The ring of a driver that was saved, where it was; the device is not told yet.
- * @throws DriverStateError, VirtqueueError when it cannot be there
+ * The rings of a driver that was saved, where they were; the device is not told yet.
+ * @throws DriverStateError, VirtqueueError when they cannot be there
  */
-export async function findRing(
+export async function findRings(
+  places: readonly RingPlace[],
+  states: readonly DriverQueueState[],
+  world: RingWorld,
+  memory: DriverMemory,
+): Promise<DriverRing[]> {
+  if (places.length !== states.length) throw new DriverStateError(`it had ${states.length} rings`);
+  const rings: DriverRing[] = [];
+  for (const place of places) rings.push(await findRing(place, states[place.index], world, memory));
+  return rings;
+}
+
+async function findRing(
   place: RingPlace,
   state: DriverQueueState,
   world: RingWorld,

@@ -5,8 +5,9 @@
  * looks whether it fits the guest.
  */
 import { z } from 'zod';
-import { PROFILE_NAMES } from '../balloon/profiles.ts';
+import { PROFILE_NAMES, type Profile } from '../balloon/profiles.ts';
 import { type DriverQueueState, QUEUE_SIZE_MAX } from '../virtio/queue.ts';
+import type { VirtioTransport } from '../virtio/transport.ts';
 import type { Allotment } from './driver-memory.ts';
 import { DriverStateError } from './errors.ts';
 
@@ -76,6 +77,22 @@ export function encodeDriver({ profile, features, rings, allotments, hints }: Sa
     hints,
   };
   return new TextEncoder().encode(JSON.stringify(saved));
+}
+
+/**
+ * A saved driver that can go on at this device, as far as the device can tell.
+ * @throws DriverStateError
+ */
+export async function readDriver(
+  saved: Uint8Array,
+  { name }: Profile,
+  transport: VirtioTransport,
+): Promise<SavedDriver> {
+  const driver = decodeDriver(saved);
+  if (driver.profile !== name) throw new DriverStateError(`it spoke ${driver.profile}, not ${name}`);
+  const missing = driver.features & ~(await transport.getFeatures());
+  if (missing === 0n) return driver;
+  throw new DriverStateError(`${transport.description} has not its features 0x${missing.toString(16)}`);
 }
 
 /** @throws DriverStateError when they are not what {@link encodeDriver} writes */
