@@ -1,4 +1,5 @@
 /** Machines of nothing but memory and a few bytes of state, on both sides of a real connection, and wires that record. */
+import { once } from 'node:events';
 import { createServer, type Server, Socket } from 'node:net';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { Convergence } from '../../src/migration/convergence.ts';
@@ -170,7 +171,14 @@ export interface Wire {
 export class Relay {
   readonly wires: Wire[] = [];
   /** Sees what is about to be forwarded; false stops this connection for good: nothing more goes either way. */
-  watch: (wire: Wire, index: number) => boolean = () => true;
+  watch: (wire: Wire) => boolean = () => true;
+  /** How often something was about to be forwarded. */
+  events = 0;
+  /** Forwards so much at once, and waits before each. */
+  pieceBytes = Number.POSITIVE_INFINITY;
+  delayMs = 0;
+  /** Whoever connects is cut. */
+  down = false;
   readonly #server: Server;
 
   private constructor(server: Server) {
@@ -180,29 +188,7 @@ export class Relay {
   static open(target: () => TransferAddress): Promise<Relay> {
     const server = createServer({ allowHalfOpen: true });
     const relay = new Relay(server);
-    server.on('connection', client => {
-      const { host, port } = target();
-      const remote = new Socket({ allowHalfOpen: true }).connect({ host, port });
-      const wire: Wire = { forth: [], back: [], sockets: [client, remote] };
-      const index = relay.wires.push(wire) - 1;
-      const forward = (from: Socket, to: Socket, kept: Buffer[]) => {
-        from.on('data', bytes => {
-          kept.push(Buffer.from(bytes));
-          if (!relay.watch(wire, index)) {
-            client.pause();
-            remote.pause();
-          } else if (!to.write(bytes)) {
-            from.pause();
-            to.once('drain', () => from.resume());
-          }
-        });
-        from.once('end', () => to.end());
-        from.once('close', () => to.destroy());
-        from.on('error', () => to.resetAndDestroy());
-      };
-      forward(client, remote, wire.forth);
-      forward(remote, client, wire.back);
-    });
+    server.on('connection', client => relay.#connect(client, target()));
     return new Promise(resolve => server.listen(0, '127.0.0.1', () => resolve(relay)));
   }
 
@@ -222,5 +208,37 @@ export class Relay {
   close(): void {
     this.#server.close();
     for (const { sockets } of this.wires) for (const socket of sockets) socket.destroy();
+  }
+
+  #connect(client: Socket, { host, port }: TransferAddress): void {
+    if (this.down) {
+      client.resetAndDestroy();
+      return;
+    }
+    const remote = new Socket({ allowHalfOpen: true }).connect({ host, port });
+    const wire: Wire = { forth: [], back: [], sockets: [client, remote] };
+    this.wires.push(wire);
+    void this.#forward(wire, client, remote, wire.forth);
+    void this.#forward(wire, remote, client, wire.back);
+  }
+
+  async #forward(wire: Wire, from: Socket, to: Socket, kept: Buffer[]): Promise<void> {
+    from.once('close', () => to.destroy());
+    try {
+      for await (const bytes of from as AsyncIterable<Buffer>) {
+        kept.push(Buffer.from(bytes));
+        this.events++;
+        // One that was stopped is neither read nor written any more, and not closed either.
+        if (!this.watch(wire)) return await new Promise(() => {});
+        for (let at = 0; at < bytes.length; at += this.pieceBytes) {
+          if (this.delayMs > 0) await systemClock.sleep(this.delayMs);
+          const piece = bytes.subarray(at, at + Math.min(bytes.length, this.pieceBytes));
+          if (!to.write(piece)) await once(to, 'drain');
+        }
+      }
+      to.end();
+    } catch {
+      to.resetAndDestroy();
+    }
   }
 }

@@ -1,0 +1,186 @@
+/** Migrations over networks that fail: one side has the guest afterwards, or a person is told that nobody knows. */
+import { connect } from 'node:net';
+import { afterEach, describe, expect, test } from 'vitest';
+import { Random } from '../../src/guest/random.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import type { MigrationSummary } from '../../src/migration/source.ts';
+import { TransferListener } from '../../src/transfer/listener.ts';
+import {
+  closeRam,
+  contents,
+  Leaving,
+  type LeavingOptions,
+  memoryOf,
+  Place,
+  Relay,
+  until,
+  writePage,
+} from './places.ts';
+
+const PAGES = 700;
+
+const opened: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of opened.splice(0).reverse()) await close();
+});
+
+interface Journey {
+  readonly place: Place;
+  readonly relay: Relay;
+  readonly leaving: Leaving;
+  readonly listener: TransferListener;
+}
+
+/** A guest about to leave through a relay for a place. */
+async function journey(
+  options: Partial<LeavingOptions> = {},
+  { inquiryMsMax = 60_000, pages = PAGES } = {},
+): Promise<Journey> {
+  const place = new Place(pages * PAGE_SIZE, inquiryMsMax);
+  const listener = await TransferListener.open({
+    address: { host: '127.0.0.1', port: 0 },
+    accept: inlet => place.destination.accept(inlet),
+  });
+  const relay = await Relay.open(() => listener.address);
+  const ram = memoryOf([{ guestAddress: 0, size: pages * PAGE_SIZE }]);
+  for (let slot = 0; slot < pages; slot++) if (slot % 5 !== 0) writePage(ram, slot, slot);
+  const leaving = new Leaving(ram, {
+    address: relay.address,
+    writes: round => (round < 3 ? [1, 2, 300 + round] : []),
+    ...options,
+  });
+  opened.push(async () => {
+    relay.close();
+    await listener.close();
+    await leaving.close();
+    if (place.abandoned === 0) closeRam(place.ram);
+    closeRam(ram);
+  });
+  return { place, relay, leaving, listener };
+}
+
+type Outcome = { readonly summary: MigrationSummary } | { readonly error: Error & { code?: string } };
+
+const outcomeOf = ({ leaving }: Journey): Promise<Outcome> =>
+  leaving.source.run().then(
+    summary => ({ summary }),
+    (error: Error) => ({ error }),
+  );
+
+/** One side runs the guest, wholly, and the other side never will. */
+async function expectOne({ place, leaving }: Journey, outcome: Outcome): Promise<'here' | 'there'> {
+  if ('summary' in outcome) {
+    await place.destination.outcome;
+    expect(place.runs).toBe(1);
+    expect(leaving.asked.slice(-2)).toEqual(['stop', 'let go']);
+    expect(place.ram && contents(place.ram).equals(contents(leaving.ram))).toBe(true);
+    return 'there';
+  }
+  expect(outcome.error).toMatchObject({ code: 'AEROSTAT_MIGRATION_FAILED' });
+  if (leaving.asked.includes('stop')) expect(leaving.asked.at(-1)).toBe('resume');
+  expect(place.runs).toBe(0);
+  // It learns at once, or when nobody has asked for long enough; a place that nobody reached still waits.
+  if (place.destination.phase !== 'waiting') place.destination.cancel('the test is over');
+  expect(place.destination.phase).not.toBe('running');
+  return 'here';
+}
+
+test('a guest moves over one connection, or several', async () => {
+  for (const connections of [1, 3]) {
+    const all = await journey({ connections });
+    expect(await expectOne(all, await outcomeOf(all))).toBe('there');
+    expect(all.relay.wires).toHaveLength(connections);
+  }
+});
+
+test('a network that delivers in crumbs, late, delivers all the same', async () => {
+  const all = await journey({ connections: 2 });
+  all.relay.delayMs = 1;
+  all.relay.pieceBytes = 30_011;
+  expect(await expectOne(all, await outcomeOf(all))).toBe('there');
+});
+
+describe('a connection that is cut', () => {
+  test('leaves the guest on one side, whatever was just under way', async () => {
+    const unhindered = await journey({ connections: 2 });
+    await expectOne(unhindered, await outcomeOf(unhindered));
+    const { events } = unhindered.relay;
+    const seen = { here: 0, there: 0 };
+    const random = new Random(Number(process.env.AEROSTAT_SEED ?? 7));
+    const late = Array.from({ length: 12 }, (_, i) => events - i);
+    const early = Array.from({ length: 15 }, () => random.between(1, events - 12));
+    for (const cut of [...late, ...early]) {
+      const all = await journey({ connections: 2 });
+      all.relay.watch = () => {
+        if (all.relay.events !== cut) return true;
+        all.relay.reset();
+        return false;
+      };
+      const side = await expectOne(all, await outcomeOf(all));
+      seen[side]++;
+    }
+    expect(seen.here).toBeGreaterThan(0);
+    expect(seen.there).toBeGreaterThan(0);
+  }, 60_000);
+
+  test('at the hand-over, with nobody to be reached afterwards, is told to a person', async () => {
+    const all = await journey({ inquiryMsMax: 100 }, { inquiryMsMax: 200 });
+    const { relay, place, leaving } = all;
+    relay.watch = () => {
+      if (!leaving.asked.includes('let go')) return true;
+      relay.down = true;
+      relay.reset();
+      return false;
+    };
+    const outcome = await outcomeOf(all);
+    expect(outcome).toMatchObject({ error: { code: 'AEROSTAT_MIGRATION_UNKNOWN' } });
+    await expect(place.destination.outcome).rejects.toThrow('did not ask for the guest');
+    expect([place.runs, leaving.asked.at(-1)]).toEqual([0, 'let go']);
+  });
+
+  test('at the hand-over, to a host whose process has died, gives the guest back', async () => {
+    const all = await journey();
+    const { relay, leaving, listener } = all;
+    relay.watch = () => {
+      if (!leaving.asked.includes('let go')) return true;
+      relay.refuse();
+      relay.reset();
+      void listener.close();
+      return false;
+    };
+    expect(await expectOne(all, await outcomeOf(all))).toBe('here');
+    expect(leaving.asked).toEqual(['stop', 'let go', 'resume']);
+  });
+});
+
+test('a network that falls silent under way is noticed, and the guest runs on', async () => {
+  // More than the buffers in between can hold: what nobody has room for is not acknowledged.
+  const all = await journey({ silenceMsMax: 1000 }, { pages: 10_000 });
+  let bytes = 0;
+  all.relay.watch = wire => {
+    bytes += wire.forth.at(-1)?.length ?? 0;
+    return bytes < 2 ** 20;
+  };
+  const outcome = await outcomeOf(all);
+  expect(await expectOne(all, outcome)).toBe('here');
+  expect(outcome).toMatchObject({ error: { message: expect.stringContaining('not heard of for too long') } });
+}, 60_000);
+
+test('strangers at the door do not disturb a migration', async () => {
+  const all = await journey({ connections: 2, bytesPerSecond: 8e6 });
+  const { host, port } = all.listener.address;
+  let over = false;
+  const strangers = (async () => {
+    while (!over) {
+      const socket = connect(port, host);
+      socket.on('error', () => {});
+      socket.write('GET / HTTP/1.1\r\n\r\n');
+      await new Promise(resolve => setTimeout(resolve, 2));
+    }
+  })();
+  const outcome = await outcomeOf(all);
+  over = true;
+  await strangers;
+  expect(await expectOne(all, outcome)).toBe('there');
+  await until(() => all.listener.connections <= 16);
+});
