@@ -18,6 +18,7 @@ const DEBIAN_PACKAGE = {
   zsh: 'zsh',
   'dpkg-deb': 'dpkg',
   fish: 'fish',
+  openssl: 'openssl',
 } as const;
 
 export type PeerProgram = keyof typeof DEBIAN_PACKAGE;
