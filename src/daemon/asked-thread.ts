@@ -27,6 +27,13 @@ export interface ThreadOptions<News> {
   readonly ended: string;
 }
 
+/** What wakes the threads that live, for when the process exits. */
+const wakes = new Set<OwnedFd>();
+
+function wakeAll(): void {
+  for (const wake of wakes) if (wake.open) ring(wake);
+}
+
 interface Pending {
   readonly resolve: (result: never) => void;
   readonly reject: (error: Error) => void;
@@ -55,7 +62,8 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
         resolve();
       });
     });
-    process.once('exit', this.#wakeAtExit);
+    if (wakes.size === 0) process.once('exit', wakeAll);
+    wakes.add(this.#wake);
   }
 
   ask<K extends keyof Table & string>(name: K, args: Table[K]['args']): Promise<Table[K]['result']> {
@@ -72,7 +80,8 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
   async close(bye: () => Promise<unknown>): Promise<void> {
     if (!this.#ended) await bye().catch(() => null);
     await this.#exited;
-    process.removeListener('exit', this.#wakeAtExit);
+    wakes.delete(this.#wake);
+    if (wakes.size === 0) process.removeListener('exit', wakeAll);
     this.#wake.close();
   }
 
@@ -101,8 +110,4 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
   #endedError(): AerostatError {
     return new AerostatError('AEROSTAT_THREAD_ENDED', this.#options.ended);
   }
-
-  readonly #wakeAtExit = (): void => {
-    if (this.#wake.open) ring(this.#wake);
-  };
 }

@@ -85,8 +85,8 @@ const answers: Answers = {
   request: ({ name, request, timeoutMs }) => find(name).request(request, timeoutMs),
   balloon: ({ name }) => find(name).balloon(),
   saveDevice: ({ name }) => find(name).save(),
-  loadDevice: ({ name, saved }) => {
-    find(name).load(saved);
+  loadDevice: async ({ name, saved }) => {
+    await find(name).load(saved);
     return null;
   },
   followFreePages: ({ name, followed }) => {

@@ -80,6 +80,8 @@ export class GuestHost implements VhostUserBackend {
   /** Runs while the guest's newest `actual` is still to be told. */
   #actualTimer: Timer | undefined;
   #lastError: string | null = null;
+  /** A device that was saved elsewhere, and waits for the guest's memory. */
+  #arriving: { saved: Uint8Array; resolve(): void; reject(error: Error): void } | undefined;
 
   constructor(options: GuestOptions, socket: GuestSocket, world: GuestHostWorld) {
     this.name = options.name;
@@ -113,6 +115,8 @@ export class GuestHost implements VhostUserBackend {
   }
 
   #disconnected(error: Error | undefined): void {
+    this.#arriving?.reject(new GuestStateError('the front-end went before it had handed over the memory'));
+    this.#arriving = undefined;
     this.#statistics.stop();
     this.#requests.stop();
     this.#actualTimer?.cancel();
@@ -152,6 +156,7 @@ export class GuestHost implements VhostUserBackend {
 
   regionAdded(region: MemoryRegion): void {
     this.device.regionAdded(region);
+    this.#loadNow();
     if (region.backing instanceof FileBacking && !region.backing.sealed) {
       this.#log('debug', 'guest memory can be shrunk by its front-end, which would end this daemon', {
         sizeBytes: region.size,
@@ -399,12 +404,27 @@ export class GuestHost implements VhostUserBackend {
   }
 
   /**
-   * Goes on with a device that was saved elsewhere. The front-end has handed over the memory, and started no ring.
-   * @throws DeviceStateError
+   * Goes on with a device that was saved elsewhere, once the front-end has handed over the memory; it has started no ring
+   * then. Rejects with DeviceStateError, or when the front-end goes before.
    */
-  load(saved: Uint8Array): void {
-    loadDevice(this.device, saved);
-    this.#clock.set(this.device.targetPages, this.device.actualPages);
+  load(saved: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#arriving = { saved, resolve, reject };
+      if ((this.#door?.session?.memory.regions.length ?? 0) > 0) this.#loadNow();
+    });
+  }
+
+  #loadNow(): void {
+    const arriving = this.#arriving;
+    if (arriving === undefined) return;
+    this.#arriving = undefined;
+    try {
+      loadDevice(this.device, arriving.saved);
+      this.#clock.set(this.device.targetPages, this.device.actualPages);
+      arriving.resolve();
+    } catch (error) {
+      arriving.reject(error as Error);
+    }
   }
 
   /** Gives back what is pending and lets go of everything. */

@@ -13,7 +13,7 @@ export async function rehearse(stage: Stage): Promise<void> {
   await here.stop();
   const states = await here.save();
   await here.leave();
-  const there = await Vm.on(stage, { name, memory, adviseHugePages: false });
+  const there = Vm.on(stage, { name, memory, adviseHugePages: false });
   await there.load(states);
   await there.goOn();
   await there.command({ do: 'settle' });

@@ -61,7 +61,7 @@ export class VmPlace implements DestinationMachine {
       adviseHugePages,
       ...(hugePageSize === undefined ? {} : { hugePageSize }),
     });
-    this.#vm = await Vm.on(this.#stage, { ...this.#options, memory, adviseHugePages });
+    this.#vm = Vm.on(this.#stage, { ...this.#options, memory, adviseHugePages });
   }
 
   load(states: readonly SavedState[]): Promise<void> {

@@ -92,7 +92,7 @@ interface Beginning {
   readonly boot: Pick<EmbeddedGuestOptions, 'seed' | 'coverage' | 'poison'>;
   readonly targetBytes: number;
   /** A guest that goes on, rather than one that boots. */
-  readonly saved: SavedGuest | undefined;
+  readonly saved: (SavedGuest & { readonly device: Uint8Array }) | undefined;
 }
 
 /** The states of a machine: what it is, and its parts. */
@@ -112,13 +112,14 @@ export class Vm implements SourceMachine {
   /** Rejects when a page lost its content, or a thread died; never resolves before {@link close}. */
   readonly ended: Promise<void>;
   readonly #stage: Stage;
+  readonly #mapped: Promise<unknown>;
   #config: VmConfig | undefined;
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
   #state: VmState = 'empty';
   #closing: Promise<void> | undefined;
 
-  private constructor(stage: Stage, { name = DEFAULT_NAME, memory, log }: VmParts) {
+  private constructor(stage: Stage, { name = DEFAULT_NAME, memory, adviseHugePages, log }: VmParts) {
     this.name = name;
     this.ram = new Ram(memory);
     this.log = new SoftwareDirtyLog(this.ram.slots);
@@ -129,6 +130,12 @@ export class Vm implements SourceMachine {
     });
     // Whoever waits for it hears of it; nobody has to.
     this.ended.catch(() => {});
+    const [{ backing, size }] = memory.regions;
+    assert(backing instanceof FileBacking, 'guest memory that is no file');
+    const fd = backing.fd.duplicate().release();
+    // Pages may come while the guest's thread maps it.
+    this.#mapped = stage.guest.ask('memory', { fd, size, adviseHugePages, log: this.log.words });
+    this.#mapped.catch(() => {});
     stage.listener = { news: news => this.#hear(news, log), failed: error => this.#fail(error) };
   }
 
@@ -148,7 +155,7 @@ export class Vm implements SourceMachine {
     let vm: Vm;
     try {
       const stage = options.stage ?? (await Stage.open(options.log));
-      vm = await Vm.on(stage, { ...options, memory, adviseHugePages });
+      vm = Vm.on(stage, { ...options, memory, adviseHugePages });
     } catch (error) {
       memory.close();
       throw error;
@@ -167,14 +174,8 @@ export class Vm implements SourceMachine {
   }
 
   /** An empty machine on an empty stage. */
-  static async on(stage: Stage, parts: VmParts): Promise<Vm> {
-    const vm = new Vm(stage, parts);
-    const [{ backing, size }] = parts.memory.regions;
-    assert(backing instanceof FileBacking, 'guest memory that is no file');
-    const { adviseHugePages } = parts;
-    const fd = backing.fd.duplicate().release();
-    await stage.guest.ask('memory', { fd, size, adviseHugePages, log: vm.log.words });
-    return vm;
+  static on(stage: Stage, parts: VmParts): Vm {
+    return new Vm(stage, parts);
   }
 
   /**
@@ -192,8 +193,7 @@ export class Vm implements SourceMachine {
       throw new VmStateError(`${states.length} states; ours have ${STATES.length}`);
     }
     const config = decodeConfig(machine);
-    await this.#begin({ config, boot: {}, targetBytes: 0, saved: { guest, driver } });
-    await this.moves.load(this.name, device);
+    await this.#begin({ config, boot: {}, targetBytes: 0, saved: { guest, driver, device } });
     this.#state = 'paused';
   }
 
@@ -212,12 +212,19 @@ export class Vm implements SourceMachine {
       without: config.without,
       pollIntervalMs: 0,
     });
-    await guest.ask('begin', {
+    await this.#mapped;
+    const begun = guest.ask('begin', {
       socketFd: socket.fd.release(),
       options: { ...boot, ...guestOptions(config) },
       keepsLog: config.dirtyLog !== 'kernel',
-      saved: saved ?? null,
+      saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
     });
+    // The device has what it needs as soon as the guest's front-end has handed the memory over.
+    const loaded = saved === undefined ? undefined : this.moves.load(this.name, saved.device);
+    // A guest that did not begin is why its device did not load.
+    loaded?.catch(() => {});
+    await begun;
+    await loaded;
   }
 
   /** What it is, once it is there. */

@@ -26,7 +26,7 @@ afterAll(() => stage.close());
 /** What becomes of these states where they arrive: why they are refused, or that they are a machine. */
 async function arrive(arriving: readonly SavedState[]): Promise<string> {
   const memory = createSharedMemory({ regions: [{ guestAddress: 0, size: memoryBytes }] });
-  const vm = await Vm.on(stage, { name: 'stranger', memory, adviseHugePages: false });
+  const vm = Vm.on(stage, { name: 'stranger', memory, adviseHugePages: false });
   try {
     await vm.load(arriving);
     await vm.goOn();
