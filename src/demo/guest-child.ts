@@ -11,7 +11,8 @@ import type { CommandName, CommandOf } from '../embedded/commands.ts';
 import type { ConsoleMessage } from '../embedded/console.ts';
 import { AerostatError } from '../sys/error.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
+/** The command line, of which the embedded guest is a command. */
+export const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
 
 /** A guest that was told to end has this long before it is killed. */
 const END_MS_MAX = 5000;

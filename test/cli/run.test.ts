@@ -1,4 +1,4 @@
-/** `aerostat run` with a real kernel: boots, is steered from elsewhere, takes commands, and leaves nothing. */
+/** `aerostat run --guest linux`: boots, is steered from elsewhere, takes commands, and leaves nothing. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import { build, program } from './built.ts';
 /** Far above what a boot takes; only what hangs reaches it. */
 const BOOT_MS_MAX = 60_000;
 
-describePeer('aerostat run', missingForUml(), () => {
+describePeer('aerostat run --guest linux', missingForUml(), () => {
   let directory: string;
   let environment: NodeJS.ProcessEnv;
   let child: ChildProcess;
@@ -26,7 +26,7 @@ describePeer('aerostat run', missingForUml(), () => {
     mkdirSync(join(directory, 'tmp'));
     environment = { ...process.env, XDG_RUNTIME_DIR: directory, TMPDIR: join(directory, 'tmp') };
     delete environment.AEROSTAT_API;
-    child = spawn(program, ['run', '--memory', '256M'], { env: environment });
+    child = spawn(program, ['run', '--guest', 'linux', '--memory', '256M'], { env: environment });
     [output, log] = ['', ''];
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       output += text;

@@ -1,9 +1,9 @@
-/** `aerostat demo`: shows in under a minute what a balloon does, on a real guest. */
+/** `aerostat demo`: shows in under a minute what a balloon does, on a real kernel where one can be started. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Command } from 'commander';
-import type { DemoSample, DemoStep } from '../../demo/story.ts';
+import { Command, Option } from 'commander';
+import type { DemoGuest, DemoSample, DemoStep } from '../../demo/story.ts';
 import { renderChart, type Series } from '../chart.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
@@ -18,12 +18,18 @@ Examples:
   aerostat demo
   aerostat demo --memory 2G --json
 
-The guest is a Linux kernel as a process (User Mode Linux) with its own balloon driver; it needs no KVM.`;
+  aerostat demo --guest embedded
+
+The guest is a Linux kernel as a process (User Mode Linux) with its own balloon driver; it needs no KVM. Where that is not
+installed, it is our embedded guest with our driver. The device and the memory are real with both.`;
 
 interface DemoChoice {
+  readonly guest?: GuestKind;
   readonly memory: number;
   readonly json?: boolean;
 }
+
+type GuestKind = 'linux' | 'embedded';
 
 const GUEST = 'demo';
 const GIB = 2 ** 30;
@@ -35,20 +41,55 @@ export function demoCommand(context: CliContext): Command {
     .addOption(
       sizeOption('--memory <size>', 'memory of the guest, or as much as fits').default(4 * GIB, '4G'),
     )
+    .addOption(
+      new Option(
+        '--guest <kind>',
+        'a real kernel or our own guest (default: linux where it is installed)',
+      ).choices(['linux', 'embedded']),
+    )
     .option('--json', 'print JSON')
     .addHelpText('after', EXAMPLES)
     .action((choice: DemoChoice) => runDemo(context, choice));
   return withVerbose(command);
 }
 
-async function runDemo(context: CliContext, { memory, json }: DemoChoice): Promise<void> {
-  const [{ tellStory, SAMPLE_INTERVAL_MS }, { LinuxDemoGuest, linuxMemoryBytes }] = await Promise.all([
+/** A guest that can be started, by the name that people know it by. */
+interface Starter {
+  readonly kind: GuestKind;
+  readonly title: string;
+  readonly memoryBytes: number;
+  boot(socketPath: string): Promise<DemoGuest & { shutdown(): Promise<void> }>;
+}
+
+async function starterOf(context: CliContext, { guest, memory }: DemoChoice): Promise<Starter> {
+  if (guest !== 'embedded') {
+    const [{ missingForUml }, { LinuxDemoGuest, linuxMemoryBytes }] = await Promise.all([
+      import('../../peers/uml/kernel.ts'),
+      import('../../demo/linux-guest.ts'),
+    ]);
+    const missing = missingForUml();
+    if (missing === undefined) {
+      const memoryBytes = linuxMemoryBytes(memory);
+      const boot = (path: string) => LinuxDemoGuest.boot(GUEST, path, memoryBytes, context.interrupt);
+      return { kind: 'linux', title: 'Linux', memoryBytes, boot };
+    }
+    if (guest === 'linux') throw missing;
+    printLine(context.stderr, `No Linux guest here: ${missing.message}`);
+  }
+  const { EmbeddedDemoGuest, embeddedMemoryBytes } = await import('../../demo/embedded-guest.ts');
+  const memoryBytes = embeddedMemoryBytes(memory);
+  const boot = (path: string) => EmbeddedDemoGuest.boot(GUEST, path, memoryBytes);
+  return { kind: 'embedded', title: 'the embedded guest', memoryBytes, boot };
+}
+
+async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
+  const [{ tellStory, SAMPLE_INTERVAL_MS }, starter] = await Promise.all([
     import('../../demo/story.ts'),
-    import('../../demo/linux-guest.ts'),
+    starterOf(context, choice),
   ]);
   const directory = mkdtempSync(join(tmpdir(), 'aerostat-demo-'));
   const socketPath = join(directory, 'balloon.sock');
-  const memoryBytes = linuxMemoryBytes(memory);
+  const { memoryBytes } = starter;
   // Three quarters: the kernel and its file system need the rest.
   const bytes = Math.floor((memoryBytes * 3) / 4 / PAGE_CLUSTER) * PAGE_CLUSTER;
   const say = (text: string) => printLine(context.stderr, text);
@@ -65,8 +106,8 @@ async function runDemo(context: CliContext, { memory, json }: DemoChoice): Promi
     log: () => {},
   });
   try {
-    say(`Booting Linux with ${formatSize(memoryBytes)}…`);
-    const guest = await LinuxDemoGuest.boot(GUEST, socketPath, memoryBytes, context.interrupt);
+    say(`Booting ${starter.title} with ${formatSize(memoryBytes)}…`);
+    const guest = await starter.boot(socketPath);
     try {
       const { steps, samples } = await tellStory({
         control: daemon.control,
@@ -76,7 +117,7 @@ async function runDemo(context: CliContext, { memory, json }: DemoChoice): Promi
         begin: () => {},
         end: step => say(`${formatDuration(step.elapsedMs).padStart(8)}  ${step.title}`),
       });
-      if (json) printJson(context.stdout, { memoryBytes, bytes, steps, samples });
+      if (choice.json) printJson(context.stdout, { guest: starter.kind, memoryBytes, bytes, steps, samples });
       else printStory(context, steps, samples);
     } finally {
       await guest.shutdown();

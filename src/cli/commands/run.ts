@@ -1,9 +1,13 @@
 /** `aerostat run`: a whole machine to try things on: a guest, the daemon that serves it, and a console. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
+import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
+import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import type { UmlGuest } from '../../peers/uml/guest.ts';
 import { formatAddress } from '../../server/address.ts';
 import { AerostatError } from '../../sys/error.ts';
@@ -14,30 +18,37 @@ import { list, sizeOption, withApi, withLog } from '../options.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
 import { formatSize } from '../size.ts';
 import { styleOf } from '../style.ts';
+import { UsageError } from '../usage.ts';
 
 const EXAMPLES = `
 Examples:
-  aerostat run --guest linux --memory 2G
-  aerostat set linux --balloon 1G --wait      in another terminal
-  aerostat watch linux                        in a third
+  aerostat run --memory 2G
+  aerostat set embedded --balloon 1G --wait   in another terminal
+  aerostat watch embedded                     in a third
+  aerostat run --profile page-chunks          with another ABI
+  aerostat run --guest linux --memory 2G      a real kernel instead
 
-The console is a root shell in the guest. It ends with exit, Ctrl-D or poweroff, and all of it is gone then.`;
+The embedded guest's console takes words ("help" lists them), or JSON with --json; that of Linux is a root shell. It ends
+with exit or Ctrl-D, and all of it is gone then.`;
 
 interface RunChoice extends ServeChoice {
-  readonly guest: 'linux';
+  readonly guest: 'embedded' | 'linux';
   readonly memory: number;
   readonly target: number;
   readonly discard: DiscardMode;
   readonly without?: readonly string[];
+  readonly profile: ProfileName;
+  readonly rings: RingKind;
+  readonly json?: boolean;
 }
 
 export function runCommand(context: CliContext): Command {
   const command = new Command('run')
     .description('boot a guest on a daemon of its own, with a console')
     .addOption(
-      new Option('--guest <kind>', 'linux: a real kernel, as a process (User Mode Linux)')
-        .choices(['linux'])
-        .default('linux'),
+      new Option('--guest <kind>', 'embedded: our own; linux: a real kernel, as a process (User Mode Linux)')
+        .choices(['embedded', 'linux'])
+        .default('embedded'),
     )
     .addOption(sizeOption('--memory <size>', 'memory of the guest').default(2 ** 30, '1G'))
     .addOption(sizeOption('--target <size>', 'what its balloon should hold at first').default(0, '0'))
@@ -47,33 +58,78 @@ export function runCommand(context: CliContext): Command {
         .default('auto'),
     )
     .option('--without <features>', 'features not to offer, for example reporting,hint', list)
+    .addOption(
+      new Option('--profile <name>', 'the ABI that both speak; Linux knows the first one')
+        .choices(PROFILE_NAMES)
+        .default(DEFAULT_PROFILE),
+    )
+    .addOption(
+      new Option('--rings <kind>', "layout of the embedded guest's virtqueues")
+        .choices(RING_KINDS)
+        .default('split'),
+    )
+    .option('--json', "make the embedded guest's console print JSON")
     .addHelpText('after', EXAMPLES)
     .action((choice: RunChoice) => runGuest(context, choice));
   return withLog(withApi(command), 'warn');
 }
 
 async function runGuest(context: CliContext, choice: RunChoice): Promise<void> {
+  if (choice.guest === 'linux' && (choice.profile !== DEFAULT_PROFILE || choice.json === true)) {
+    throw new UsageError("--profile and --json are the embedded guest's; leave them out, or --guest linux");
+  }
   const directory = mkdtempSync(join(tmpdir(), 'aerostat-run-'));
   try {
     const socketPath = join(directory, choice.guest);
     const guests = guestOptions({ ...choice, socketPath: [socketPath], pollInterval: 0 });
     await withDaemon(context, choice, guests, async ({ address }) => {
-      const guest = await boot(context, choice, socketPath);
-      try {
-        const api = choice.api === undefined ? '' : ` --api ${formatAddress(address)}`;
-        const half = formatSize(choice.memory / 2);
+      const api = choice.api === undefined ? '' : ` --api ${formatAddress(address)}`;
+      const words = `aerostat set ${choice.guest} --balloon ${formatSize(choice.memory / 2)}${api}`;
+      const hint = () => {
         const style = styleOf(context.stderr, context.env);
-        printLine(
-          context.stderr,
-          style.dim(`Steer it from another terminal: aerostat set linux --balloon ${half}${api}`),
-        );
-        await attach(context, guest);
-      } finally {
-        await guest.shutdown();
-      }
+        printLine(context.stderr, style.dim(`Steer it from another terminal: ${words}`));
+      };
+      await (choice.guest === 'linux' ? runLinux : runEmbedded)(context, choice, socketPath, hint);
     });
   } finally {
     rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** A process of its own, which has our terminal: what is typed and said is the guest's. */
+async function runEmbedded(
+  { interrupt }: CliContext,
+  { memory, profile, rings, json }: RunChoice,
+  socketPath: string,
+  hint: () => void,
+): Promise<void> {
+  const { PROGRAM } = await import('../../demo/guest-child.ts');
+  const words = ['--connect', socketPath, '--memory', String(memory), '--profile', profile, '--rings', rings];
+  hint();
+  const child = spawn(process.execPath, [PROGRAM, 'guest', ...words, ...(json === true ? ['--json'] : [])], {
+    stdio: 'inherit',
+  });
+  const end = () => child.kill('SIGTERM');
+  interrupt.addEventListener('abort', end);
+  const [code] = await once(child, 'exit');
+  interrupt.removeEventListener('abort', end);
+  interrupt.throwIfAborted();
+  // It has said what was wrong.
+  if (code !== 0) throw new AerostatError('AEROSTAT_GUEST_ENDED', 'the embedded guest did not end well');
+}
+
+async function runLinux(
+  context: CliContext,
+  choice: RunChoice,
+  socketPath: string,
+  hint: () => void,
+): Promise<void> {
+  const guest = await boot(context, choice, socketPath);
+  try {
+    hint();
+    await attach(context, guest);
+  } finally {
+    await guest.shutdown();
   }
 }
 
