@@ -13,11 +13,14 @@ import {
   memoryOf,
   Place,
   Relay,
+  residentBytes,
   until,
   writePage,
 } from './places.ts';
 
 const PAGES = 700;
+/** Not all of them, so that runs have ends. */
+const USED = Array.from({ length: PAGES }, (_, slot) => slot).filter(slot => slot % 5 !== 0);
 
 const opened: (() => unknown)[] = [];
 afterEach(async () => {
@@ -34,19 +37,19 @@ interface Journey {
 /** A guest about to leave through a relay for a place. */
 async function journey(
   options: Partial<LeavingOptions> = {},
-  { inquiryMsMax = 60_000, pages = PAGES } = {},
+  { inquiryMsMax = 60_000, bytes = PAGES * PAGE_SIZE, used = USED as readonly number[] } = {},
 ): Promise<Journey> {
-  const place = new Place(pages * PAGE_SIZE, inquiryMsMax);
+  const place = new Place(bytes, inquiryMsMax);
   const listener = await TransferListener.open({
     address: { host: '127.0.0.1', port: 0 },
     accept: inlet => place.destination.accept(inlet),
   });
   const relay = await Relay.open(() => listener.address);
-  const ram = memoryOf([{ guestAddress: 0, size: pages * PAGE_SIZE }]);
-  for (let slot = 0; slot < pages; slot++) if (slot % 5 !== 0) writePage(ram, slot, slot);
+  const ram = memoryOf([{ guestAddress: 0, size: bytes }]);
+  for (const slot of used) writePage(ram, slot, slot);
   const leaving = new Leaving(ram, {
     address: relay.address,
-    writes: round => (round < 3 ? [1, 2, 300 + round] : []),
+    writes: round => (round < 3 ? [1, used.length / 2] : []),
     ...options,
   });
   opened.push(async () => {
@@ -155,7 +158,10 @@ describe('a connection that is cut', () => {
 
 test('a network that falls silent under way is noticed, and the guest runs on', async () => {
   // More than the buffers in between can hold: what nobody has room for is not acknowledged.
-  const all = await journey({ silenceMsMax: 1000 }, { pages: 10_000 });
+  const all = await journey(
+    { silenceMsMax: 1000 },
+    { bytes: 10_000 * PAGE_SIZE, used: Array.from({ length: 10_000 }, (_, slot) => slot) },
+  );
   let bytes = 0;
   all.relay.watch = wire => {
     bytes += wire.forth.at(-1)?.length ?? 0;
@@ -183,4 +189,19 @@ test('strangers at the door do not disturb a migration', async () => {
   await strangers;
   expect(await expectOne(all, outcome)).toBe('there');
   await until(() => all.listener.connections <= 16);
+});
+
+test('a guest of 128 GiB moves for what it holds: neither side touches the rest, and the wire says nothing of it', async () => {
+  const bytes = 2 ** 37;
+  const slots = bytes / PAGE_SIZE;
+  const all = await journey(
+    { connections: 2, writes: () => [] },
+    { bytes, used: [0, 1, slots / 2, slots - 1] },
+  );
+  const outcome = await outcomeOf(all);
+  expect(outcome).toMatchObject({ summary: { pages: 4, unbackedPages: slots - 4 } });
+  await all.place.destination.outcome;
+  for (const ram of [all.leaving.ram, all.place.ram]) expect(ram && residentBytes(ram)).toBe(4 * PAGE_SIZE);
+  const said = all.relay.wires.flatMap(({ forth }) => forth).reduce((sum, { length }) => sum + length, 0);
+  expect(said).toBeLessThan(5 * PAGE_SIZE);
 });
