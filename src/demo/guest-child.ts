@@ -70,6 +70,11 @@ export class GuestChild {
     return guest;
   }
 
+  /** Of its process, once it runs. */
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   /** Resolves with the guest's answer. @throws AerostatError with the code that the guest gave */
   tell<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
     if (this.#end !== undefined) return Promise.reject(this.#end);
