@@ -103,6 +103,8 @@ export class MigrationSource {
   #stateBytes = 0;
   #stoppedMs: number | undefined;
   #runningMs = 0;
+  /** From here on nobody can call it off: the destination is about to be told. */
+  #handingOver = false;
   #letGo = false;
   readonly #cancelling = new AbortController();
 
@@ -112,7 +114,7 @@ export class MigrationSource {
 
   /** Ends the migration, unless the guest was handed over already. Returns whether it will end. */
   cancel(reason: string): boolean {
-    if (this.#letGo) return false;
+    if (this.#handingOver) return false;
     if (!this.#cancelling.signal.aborted) this.#cancelling.abort(new MigrationCancelled(reason));
     for (const link of this.#links) link.interrupt();
     return true;
@@ -272,6 +274,7 @@ export class MigrationSource {
 
   async #handOver(): Promise<void> {
     const { machine, clock } = this.#options;
+    this.#handingOver = true;
     this.#enter('handing-over');
     await machine.letGo();
     this.#letGo = true;

@@ -156,6 +156,26 @@ describe('a connection that is cut', () => {
   });
 });
 
+describe('a migration that is called off', () => {
+  test('ends with the guest here, at any time before the hand-over', async () => {
+    const all = await journey({ onAsked: what => what === 'stop' && expect(cancel()).toBe(true) });
+    const cancel = () => all.leaving.source.cancel('the test thought better of it');
+    const outcome = await outcomeOf(all);
+    expect(outcome).toMatchObject({ error: { code: 'AEROSTAT_MIGRATION_CANCELLED' } });
+    expect(all.leaving.asked).toEqual(['stop', 'resume']);
+    await expect(all.place.destination.outcome).rejects.toThrow('thought better');
+    expect(all.place.runs).toBe(0);
+  });
+
+  test('is not, once the guest is being let go', async () => {
+    const answers: boolean[] = [];
+    const all = await journey({ onAsked: what => what === 'let go' && answers.push(cancel()) });
+    const cancel = () => all.leaving.source.cancel('too late');
+    expect(await expectOne(all, await outcomeOf(all))).toBe('there');
+    expect(answers).toEqual([false]);
+  });
+});
+
 test('a network that falls silent under way is noticed, and the guest runs on', async () => {
   // More than the buffers in between can hold: what nobody has room for is not acknowledged.
   const all = await journey(

@@ -102,6 +102,8 @@ export interface LeavingOptions {
   readonly inquiryMsMax?: number;
   /** Pages that are written while the first rounds go out. */
   readonly writes?: (round: number) => readonly number[];
+  /** The machine is asked for something, and has not done it yet. */
+  readonly onAsked?: (what: string) => void;
 }
 
 /** A machine that leaves, with what it was asked. */
@@ -113,13 +115,17 @@ export class Leaving {
   readonly #connector: TransferConnector;
   #serial = 1;
 
-  constructor(ram: Ram, { address, connections = 1, writes = () => [], ...options }: LeavingOptions) {
+  constructor(
+    ram: Ram,
+    { address, connections = 1, writes = () => [], onAsked, ...options }: LeavingOptions,
+  ) {
     this.ram = ram;
     this.log = new SoftwareDirtyLog(ram.slots);
     const [dirty, sent] = [new DirtyBitmap(ram.slots), new DirtyBitmap(ram.slots)];
     this.#connector = new TransferConnector({ address, ram, dirty, sent, ...options });
     const ask = async (what: string): Promise<void> => {
       this.asked.push(what);
+      onAsked?.(what);
     };
     let round = 0;
     this.source = new MigrationSource({
