@@ -225,7 +225,7 @@ describe('a listener', () => {
     const ends: number[] = [];
     for (let index = 0; index < 5; index++) (await visit(listener)).once('close', () => ends.push(index));
     await until(() => ends.length === 2);
-    expect(ends).toEqual([0, 1]);
+    expect(ends.toSorted()).toEqual([0, 1]);
     expect(listener.connections).toBe(3);
   });
 
