@@ -103,8 +103,11 @@ export class HintsPart implements QueuePart, Shrinker {
     }
   }
 
+  /** A guest that stands still may go on at another host, where nobody asked for hints: what was hinted is free. */
   pause(): void {
     this.#paused = true;
+    this.#release(this.#held.length);
+    this.#responder.release();
   }
 
   get quiet(): boolean {

@@ -2,13 +2,16 @@
 import type { Stage } from './stage.ts';
 import { Vm } from './vm.ts';
 
-const MEMORY_BYTES = 32 * 2 ** 20;
-const TARGET_BYTES = MEMORY_BYTES / 4;
+/** Enough pages for loops over them to be compiled as well. */
+const MEMORY_BYTES = 64 * 2 ** 20;
+const USED_BYTES = MEMORY_BYTES / 2;
+const TARGET_BYTES = MEMORY_BYTES / 8;
 
 export async function rehearse(stage: Stage): Promise<void> {
   const name = 'rehearsal';
   const here = await Vm.start({ name, stage, memoryBytes: MEMORY_BYTES, targetBytes: TARGET_BYTES });
   const memory = here.ram.memory;
+  await here.command({ do: 'use', bytes: USED_BYTES });
   await here.command({ do: 'settle' });
   await here.stop();
   const states = await here.save();

@@ -1,0 +1,203 @@
+/**
+ * The migrations of one machine over TCP, for its control: begun, watched, given up. A machine that has left is of no
+ * use any more, which {@link VmMigrations.left} tells.
+ */
+import { randomBytes } from 'node:crypto';
+import { type GuestEvent, GuestStateError, UnknownGuestError } from '../daemon/control.ts';
+import type { MigrationOrder, MigrationReport, MigrationStatus, Migrations } from '../daemon/migrations.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { Convergence } from '../migration/convergence.ts';
+import { MigrationCancelled, MigrationUnknown } from '../migration/errors.ts';
+import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
+import { AerostatError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import { parseTransferAddress } from '../transfer/address.ts';
+import { systemClock } from '../transfer/clock.ts';
+import { TransferConnector } from '../transfer/connector.ts';
+import type { TlsIdentity } from '../transfer/tls.ts';
+import { Departure } from './departure.ts';
+import { CHANNEL_NAMES, type ChannelName } from './free-page-channel.ts';
+import type { Vm } from './vm.ts';
+
+export const DOWNTIME_MS_MAX = 300;
+export const ROUNDS_MAX = 30;
+export const CONNECTIONS_MAX = 64;
+
+/** `left`: the guest runs elsewhere. `lost`: it does not run here, and nobody knows whether it does there. */
+export type Departed = 'left' | 'lost';
+
+interface Underway {
+  readonly source: MigrationSource;
+  readonly startedMs: number;
+}
+
+export class VmMigrations implements Migrations {
+  /** Resolves when the machine does not run here any more. */
+  readonly departed: Promise<Departed>;
+  readonly #vm: Vm;
+  readonly #tls: TlsIdentity | undefined;
+  readonly #emit: (event: GuestEvent) => void;
+  #depart: (how: Departed) => void = () => {};
+  #underway: Underway | undefined;
+  #starting = false;
+  #status: MigrationStatus | null = null;
+
+  constructor(vm: Vm, tls: TlsIdentity | undefined, emit: (event: GuestEvent) => void) {
+    this.#vm = vm;
+    this.#tls = tls;
+    this.#emit = emit;
+    this.departed = new Promise(resolve => {
+      this.#depart = resolve;
+    });
+  }
+
+  async start(name: string, order: MigrationOrder): Promise<MigrationStatus> {
+    this.#expectName(name);
+    if (this.#underway !== undefined || this.#starting)
+      throw new GuestStateError(`${name} is moving already`);
+    if (this.#vm.state !== 'running') throw new GuestStateError(`${name} does not run here any more`);
+    const address = parseTransferAddress(order.to);
+    this.#starting = true;
+    try {
+      const departure = await Departure.of(this.#vm, { channel: channelOf(order.channel) });
+      return this.#begin(departure, address, order);
+    } finally {
+      this.#starting = false;
+    }
+  }
+
+  async status(name: string): Promise<MigrationStatus | null> {
+    this.#expectName(name);
+    return this.#status;
+  }
+
+  async cancel(name: string): Promise<void> {
+    this.#expectName(name);
+    if (this.#underway?.source.cancel('it was called back') !== true) {
+      throw new GuestStateError(
+        this.#underway === undefined ? `${name} is not being moved` : `${name} was handed over already`,
+      );
+    }
+  }
+
+  #begin(
+    departure: Departure,
+    address: ReturnType<typeof parseTransferAddress>,
+    order: MigrationOrder,
+  ): MigrationStatus {
+    const { ram, dirty, sent } = departure;
+    const { bandwidthBytesPerSecond, connections = 1, compress = false } = order;
+    const connector = new TransferConnector({
+      address,
+      ram,
+      dirty,
+      sent,
+      ...(this.#tls === undefined ? {} : { tls: this.#tls }),
+      ...(bandwidthBytesPerSecond === undefined ? {} : { bytesPerSecond: bandwidthBytesPerSecond }),
+    });
+    const source = new MigrationSource({
+      ...departure.source,
+      id: randomBytes(16),
+      connector,
+      connections,
+      compress,
+      convergence: new Convergence({
+        downtimeMsMax: order.downtimeMsMax ?? DOWNTIME_MS_MAX,
+        roundsMax: order.roundsMax ?? ROUNDS_MAX,
+        autoConverge: order.autoConverge ?? false,
+      }),
+      clock: systemClock,
+      observer: progress => this.#progressed(order.to, progress),
+    });
+    this.#underway = { source, startedMs: monotonicMs() };
+    const status = this.#become({ to: order.to, state: this.#stateOf(undefined), report: null, error: null });
+    void this.#follow(source, departure, connector);
+    return status;
+  }
+
+  async #follow(source: MigrationSource, departure: Departure, connector: TransferConnector): Promise<void> {
+    const status = this.#status as MigrationStatus;
+    try {
+      const summary = await source.run();
+      const report = reportOf(summary, departure.balloonedPages);
+      this.#become({ ...(this.#status ?? status), report });
+      this.#depart('left');
+    } catch (error) {
+      const { code, message } =
+        error instanceof AerostatError ? error : { code: 'AEROSTAT_INTERNAL', message: String(error) };
+      const { state } = this.#status ?? status;
+      const word = error instanceof MigrationCancelled ? 'cancelled' : 'failed';
+      this.#become({ ...status, state: { ...state, status: word }, error: { code, message } });
+      if (error instanceof MigrationUnknown) this.#depart('lost');
+    } finally {
+      this.#underway = undefined;
+      await connector.close().catch(() => {});
+      await departure.close();
+    }
+  }
+
+  #progressed(to: string, progress: MigrationProgress): void {
+    // How it failed is said when that is known.
+    if (progress.phase === 'failed') return;
+    this.#become({ to, state: this.#stateOf(progress), report: null, error: null });
+  }
+
+  #stateOf(progress: MigrationProgress | undefined): MigrationStatus['state'] {
+    const rate = (progress?.bytesPerMs ?? 0) * 1000;
+    const downtimeMs = progress?.expectedDowntimeMs ?? Number.POSITIVE_INFINITY;
+    return {
+      status: progress?.phase ?? 'connecting',
+      elapsedMs: monotonicMs() - (this.#underway?.startedMs ?? monotonicMs()),
+      round: progress?.round ?? 0,
+      totalBytes: this.#vm.memoryBytes,
+      sentBytes: null,
+      remainingBytes: progress === undefined ? null : progress.remainingPages * PAGE_SIZE,
+      bytesPerSecond: rate > 0 ? Math.round(rate) : null,
+      expectedDowntimeMs: Number.isFinite(downtimeMs) ? downtimeMs : null,
+      guestShare: progress?.guestShare ?? 1,
+    };
+  }
+
+  #become(status: MigrationStatus): MigrationStatus {
+    this.#status = status;
+    const { state, error } = status;
+    this.#emit({
+      guest: this.#vm.name,
+      type: 'migration',
+      timeMs: Date.now(),
+      detail: {
+        to: status.to,
+        status: state.status,
+        round: state.round,
+        remainingBytes: state.remainingBytes,
+        ...(error === null ? {} : { message: error.message }),
+      },
+    });
+    return status;
+  }
+
+  #expectName(name: string): void {
+    if (name !== this.#vm.name) throw new UnknownGuestError(name, [this.#vm.name]);
+  }
+}
+
+function channelOf(name: string | undefined): ChannelName {
+  if (name === undefined) return 'auto';
+  const channel = CHANNEL_NAMES.find(candidate => candidate === name);
+  if (channel !== undefined) return channel;
+  throw new GuestStateError(`no free page channel is called ${name}; there are ${CHANNEL_NAMES.join(', ')}`);
+}
+
+const reportOf = (summary: MigrationSummary, balloonPages: number): MigrationReport => ({
+  totalMs: summary.totalMs,
+  downtimeMs: summary.downtimeMs,
+  rounds: summary.rounds,
+  bytes: summary.bytes,
+  pages: summary.pages,
+  zeroPages: summary.zeroPages,
+  resentPages: summary.resentPages,
+  freePages: summary.freePages,
+  balloonPages,
+  unbackedPages: summary.unbackedPages,
+  hintRaces: summary.hintRaces,
+});
