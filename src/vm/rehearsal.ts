@@ -9,6 +9,7 @@ const TARGET_BYTES = MEMORY_BYTES / 8;
 
 export async function rehearse(stage: Stage): Promise<void> {
   const name = 'rehearsal';
+  stage.muted = true;
   const here = await Vm.start({ name, stage, memoryBytes: MEMORY_BYTES, targetBytes: TARGET_BYTES });
   const memory = here.ram.memory;
   await here.command({ do: 'use', bytes: USED_BYTES });
@@ -22,4 +23,5 @@ export async function rehearse(stage: Stage): Promise<void> {
   await there.command({ do: 'settle' });
   await there.leave();
   memory.close();
+  stage.muted = false;
 }

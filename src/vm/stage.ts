@@ -20,6 +20,8 @@ export class Stage {
   readonly guest: AskedThread<GuestThreadRequests, GuestNews>;
   /** Whoever is on the stage. */
   listener: StageListener | undefined;
+  /** What the device says is not worth a line: nobody is there but a rehearsal. */
+  muted = false;
 
   private constructor(daemon: Daemon) {
     this.daemon = daemon;
@@ -34,7 +36,15 @@ export class Stage {
   }
 
   static async open(log: (record: LogRecord) => void = () => {}): Promise<Stage> {
-    return new Stage(await startDaemon({ guests: [], log }));
+    let stage: Stage | undefined;
+    const daemon = await startDaemon({
+      guests: [],
+      log: record => {
+        if (stage?.muted !== true) log(record);
+      },
+    });
+    stage = new Stage(daemon);
+    return stage;
   }
 
   /** Takes the machine off the stage, which is empty then. */

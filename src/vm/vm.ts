@@ -251,8 +251,14 @@ export class Vm implements SourceMachine {
     return this.#stage.daemon.moves;
   }
 
-  /** @throws AerostatError with the guest's own code when the guest cannot do it */
-  command<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
+  /**
+   * Tells the guest to do something. What is under way when the machine leaves goes on there as far as it is in the
+   * guest's books, and is never answered here.
+   * @throws VmError when it is not here; AerostatError with the guest's own code when the guest cannot do it
+   */
+  async command<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
+    if (this.#state !== 'running' && this.#state !== 'paused')
+      throw new VmError(`${this.name} is ${this.#state}`);
     const asked = this.#stage.guest.ask('command', { command: command as GuestCommand });
     return asked as Promise<Answer<Name>>;
   }

@@ -3,6 +3,7 @@ import type { ProfileName } from '../../src/balloon/profiles.ts';
 import { KernelDirtyLog } from '../../src/migration/kernel-dirty-log.ts';
 import type { ChannelName } from '../../src/vm/free-page-channel.ts';
 import type { VmOptions } from '../../src/vm/vm.ts';
+import { openDescriptors } from '../support/descriptors.ts';
 import { compareMemories, Journey, type JourneyOptions } from './journey.ts';
 import { BALLOON, busyVm, closeAll, expectAlive, MIB, open } from './machines.ts';
 
@@ -101,6 +102,13 @@ describe('a machine moves with everything that its guest uses', () => {
     const { journey } = await move({}, { channel: 'reporting' });
     const reported = async () => (await journey.there.control.guest('there')).reportedBytes;
     await expect.poll(reported, { timeout: 10_000 }).toBeGreaterThan(16 * MIB);
+  });
+
+  test('and leaves no descriptor behind, at either end', async () => {
+    const { process: before } = openDescriptors();
+    await move({}, {});
+    await closeAll();
+    await expect.poll(() => openDescriptors().process, { timeout: 10_000 }).toBe(before);
   });
 
   test('but not over a channel that its ABI has not', async () => {
