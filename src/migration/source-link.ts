@@ -128,7 +128,8 @@ export class SourceLink implements Link {
     while (!this.#interrupted) {
       const section = this.#sender.next(this.#writer);
       if (section === undefined) break;
-      await this.#write(section);
+      if (section.length > 0) await this.#write(section);
+      else await this.#clock.sleep(0);
     }
     await this.#writing;
   }

@@ -12,7 +12,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { DestinationLink, type DestinationMessage, type Inlet } from '../migration/destination-link.ts';
 import type { TransferAddress } from './address.ts';
 import { listenError, TransferError } from './errors.ts';
-import { watchSilence } from './tcp.ts';
+import { attach, detach, watchSilence } from './tcp.ts';
 import { TcpChannel } from './tcp-channel.ts';
 import { checkTlsIdentity, type TlsIdentity, tlsServer } from './tls.ts';
 
@@ -40,7 +40,10 @@ export class TransferListener {
 
   private constructor(options: ListenerOptions) {
     this.#options = options;
-    this.#server = createServer(socket => this.#visited(socket));
+    // Without TLS another socket takes the connection over, and nothing may be read before.
+    this.#server = createServer({ pauseOnConnect: options.tls === undefined }, socket =>
+      this.#visited(socket),
+    );
   }
 
   /** @throws TransferError when the address cannot be had, or the certificate not be used */
@@ -79,13 +82,14 @@ export class TransferListener {
   }
 
   #visited(socket: Socket): void {
-    const { silenceMsMax, strangersMax = STRANGERS_MAX } = this.#options;
+    const { silenceMsMax, strangersMax = STRANGERS_MAX, tls } = this.#options;
     const strangers = [...this.#visitors].filter(visitor => visitor.stranger);
     if (strangers.length >= strangersMax) strangers[0].destroy();
     watchSilence(socket, silenceMsMax);
-    const visitor = new Visitor(socket, this.#options);
+    const carried = tls === undefined ? attach(detach(socket)) : socket;
+    const visitor = new Visitor(carried, this.#options);
     this.#visitors.add(visitor);
-    socket.once('close', () => this.#visitors.delete(visitor));
+    carried.once('close', () => this.#visitors.delete(visitor));
   }
 }
 

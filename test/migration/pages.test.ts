@@ -277,3 +277,45 @@ describe('sections of pages', () => {
     );
   });
 });
+
+test('skipping free memory costs no look at it: 128 GiB with ten pages are ten reads and one section', () => {
+  const reads: number[] = [];
+  const size = 128 * GiB;
+  const from = ramOf(inFile, size / PAGE_SIZE);
+  const counted = new (class extends Ram {
+    override read(start: number, count: number, into: Uint8Array, at: number): void {
+      reads.push(start);
+      super.read(start, count, into, at);
+    }
+  })(from.memory);
+  const slots = Array.from({ length: 10 }, (_, index) => index * 3_300_000 + 17);
+  for (const slot of slots) from.write(slot, 1, page(7), 0);
+  const dirty = new DirtyBitmap(from.slots);
+  const visits: number[] = [];
+  counted.forEachBacked(0, counted.slots, (start, count) => {
+    visits.push(start);
+    dirty.mark(start, count);
+  });
+  expect([visits, dirty.countIn()]).toEqual([slots, 10]);
+  const sent = new DirtyBitmap(from.slots);
+  const sender = new PageSender({ ram: counted, dirty, sent, share: { index: 0, of: 1 } });
+  const writer = new SectionWriter();
+  expect(sender.next(writer)?.length).toBeGreaterThan(10 * PAGE_SIZE);
+  expect(sender.next(writer)).toBeUndefined();
+  expect(reads).toEqual(slots);
+});
+
+test('memory that turns out to be zeros is looked at in steps, with a turn for others in between', () => {
+  const from = ramOf(inFile, 40_000);
+  const dirty = new DirtyBitmap(from.slots);
+  dirty.markAll();
+  const sent = new DirtyBitmap(from.slots);
+  const sender = new PageSender({ ram: from, dirty, sent, share: { index: 0, of: 1 } });
+  const writer = new SectionWriter();
+  const lengths: number[] = [];
+  for (let section = sender.next(writer); section !== undefined; section = sender.next(writer)) {
+    lengths.push(section.length);
+  }
+  expect(lengths).toEqual([0, 0]);
+  expect([sender.counts.zeroPages, sender.counts.zeroPagesSent, dirty.countIn()]).toEqual([40_000, 0, 0]);
+});

@@ -1,0 +1,256 @@
+/**
+ * How fast a migration could be: memory that goes from one process to another over loopback, without a limit. Beside
+ * it, in the same run, a plain copy of the same bytes over as many connections: read from a file, written to a socket,
+ * read from it, written to a file. And what it costs to move a guest that has nothing.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { readSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { workerUrl } from '../daemon/worker-url.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { Convergence } from '../migration/convergence.ts';
+import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
+import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
+import type { SourceMachine } from '../migration/machine.ts';
+import type { Ram } from '../migration/ram.ts';
+import { MigrationSource } from '../migration/source.ts';
+import { AerostatError, assert } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import { systemClock } from '../transfer/clock.ts';
+import { TransferConnector } from '../transfer/connector.ts';
+import { createRam, digestOf, fileOf, fill } from './loopback-memory.ts';
+import {
+  type CopyKind,
+  type FromLoopbackPeer,
+  PLAIN_BYTES,
+  PLAIN_HEAD_BYTES,
+  type ToLoopbackPeer,
+} from './loopback-protocol.ts';
+import { type BenchRow, type Measured, spreadOf } from './report.ts';
+
+export interface LoopbackOptions {
+  /** A multiple of 1 MiB; both processes hold as much. */
+  readonly bytes: number;
+  /** Numbers of connections, each measured by itself. */
+  readonly connections: readonly number[];
+  readonly runs: number;
+  /** Bytes of the guest that has nothing; 0 leaves it out. */
+  readonly sparseBytes: number;
+  readonly signal?: AbortSignal;
+  readonly progress?: (done: number, total: number, what: string) => void;
+}
+
+export const LOOPBACK_DEFAULTS = {
+  bytes: 2 ** 30,
+  connections: [1, 4],
+  runs: 5,
+  sparseBytes: 2 ** 37,
+} as const satisfies LoopbackOptions;
+
+/** A guest that does nothing. */
+const STILL: SourceMachine = {
+  stop: async () => {},
+  resume: async () => {},
+  throttle: async () => {},
+  save: async () => [],
+  letGo: async () => {},
+};
+
+interface Copy {
+  readonly elapsedMs: number;
+  /** Of both processes. */
+  readonly cpuMs: number;
+  readonly residentBytes: number;
+}
+
+/** The other process. */
+class Peer {
+  readonly #child: ChildProcess = fork(fileURLToPath(workerUrl('./loopback-peer', import.meta.url)));
+  readonly #heard: FromLoopbackPeer[] = [];
+  #wake: () => void = () => {};
+  #gone = false;
+
+  constructor() {
+    this.#child.on('message', (message: FromLoopbackPeer) => {
+      this.#heard.push(message);
+      this.#wake();
+    });
+    this.#child.once('exit', () => {
+      this.#gone = true;
+      this.#wake();
+    });
+  }
+
+  async arm(copy: CopyKind, bytes: number, connections: number): Promise<number> {
+    this.#child.send({ kind: 'arm', copy, bytes, connections } satisfies ToLoopbackPeer);
+    return (await this.hear('listening')).port;
+  }
+
+  async hear<K extends FromLoopbackPeer['kind']>(kind: K): Promise<FromLoopbackPeer & { kind: K }> {
+    while (this.#heard.length === 0 && !this.#gone) {
+      await new Promise<void>(resolve => {
+        this.#wake = resolve;
+      });
+    }
+    const message = this.#heard.shift();
+    if (message?.kind === kind) return message as FromLoopbackPeer & { kind: K };
+    const why = message?.kind === 'failed' ? message.message : `it ended before it had ${kind}`;
+    throw new AerostatError('AEROSTAT_BENCH', `the process where memory arrives failed: ${why}`);
+  }
+
+  async end(): Promise<void> {
+    if (this.#gone) return;
+    const exited = once(this.#child, 'exit');
+    this.#child.disconnect();
+    await exited;
+  }
+}
+
+/** @throws AerostatError when a side fails, or memory arrived changed */
+export async function measureLoopback(options: LoopbackOptions): Promise<Measured> {
+  const { bytes, connections, runs, sparseBytes, signal, progress = () => {} } = options;
+  assert(bytes % PLAIN_BYTES === 0, `${bytes} bytes are no multiple of ${PLAIN_BYTES}`);
+  const total = connections.length * (runs + 1) * 2 + (sparseBytes > 0 ? 1 : 0);
+  const rows: BenchRow[] = [];
+  const ratios: Record<string, number> = {};
+  let done = 0;
+  const peer = new Peer();
+  try {
+    const ram = createRam(bytes);
+    try {
+      fill(ram);
+      const digest = digestOf(ram);
+      for (const count of connections) {
+        const copies: Record<CopyKind, Copy[]> = { plain: [], migration: [] };
+        // The first of each only warms both processes up.
+        for (let run = 0; run <= runs; run++) {
+          for (const kind of ['plain', 'migration'] as const) {
+            signal?.throwIfAborted();
+            progress(done++, total, `${kind} over ${count}`);
+            const copy = await copyOnce(peer, ram, kind, count, digest);
+            if (run > 0) copies[kind].push(copy);
+          }
+        }
+        const [plain, migration] = (['plain', 'migration'] as const).map(kind => {
+          const row = rowOf(`loopback ${kind}`, `${count} connections`, bytes, copies[kind]);
+          rows.push(row);
+          return row.elapsedMs.median;
+        });
+        ratios[`loopback.toPlainCopy.${count}`] = plain / migration;
+      }
+    } finally {
+      ram.memory.close();
+    }
+    ratios['loopback.toPlainCopy'] = Math.min(...Object.values(ratios));
+    if (sparseBytes > 0) {
+      progress(done++, total, 'a guest that has nothing');
+      const copy = await moveNothing(peer, sparseBytes);
+      rows.push(rowOf('loopback sparse', `${sparseBytes / 2 ** 30} GiB, nothing in it`, 0, [copy]));
+      ratios['loopback.sparseCpuSeconds'] = copy.cpuMs / 1e3;
+    }
+  } finally {
+    await peer.end();
+  }
+  return {
+    rows,
+    ratios,
+    notes: ['Plain: read from a file, a socket of Node, written to a file, 1 MiB at a time.'],
+  };
+}
+
+async function copyOnce(
+  peer: Peer,
+  ram: Ram,
+  kind: CopyKind,
+  connections: number,
+  digest: string,
+): Promise<Copy> {
+  const port = await peer.arm(kind, ram.slots * PAGE_SIZE, connections);
+  const used = process.cpuUsage();
+  const startMs = monotonicMs();
+  if (kind === 'plain') await sendPlain(ram, port, connections);
+  else await migrate(ram, port, connections);
+  await peer.hear('arrived');
+  const elapsedMs = monotonicMs() - startMs;
+  const { user, system } = process.cpuUsage(used);
+  const seen = await peer.hear('seen');
+  if (seen.digest !== digest) throw new AerostatError('AEROSTAT_BENCH', `memory arrived changed (${kind})`);
+  return { elapsedMs, cpuMs: seen.cpuMs + (user + system) / 1e3, residentBytes: seen.residentBytes };
+}
+
+async function moveNothing(peer: Peer, bytes: number): Promise<Copy> {
+  const ram = createRam(bytes);
+  try {
+    return await copyOnce(peer, ram, 'migration', 1, digestOf(ram));
+  } finally {
+    ram.memory.close();
+  }
+}
+
+async function migrate(ram: Ram, port: number, connections: number): Promise<void> {
+  const dirty = new DirtyBitmap(ram.slots);
+  const sent = new DirtyBitmap(ram.slots);
+  const connector = new TransferConnector({ address: { host: '127.0.0.1', port }, ram, dirty, sent });
+  try {
+    await new MigrationSource({
+      id: crypto.getRandomValues(new Uint8Array(16)),
+      ram,
+      machine: STILL,
+      log: new SoftwareDirtyLog(ram.slots),
+      dirty,
+      sent,
+      connector,
+      connections,
+      convergence: new Convergence({ downtimeMsMax: 300, roundsMax: 30, autoConverge: false }),
+      clock: systemClock,
+    }).run();
+  } finally {
+    await connector.close();
+  }
+}
+
+/** Each connection brings one stretch; two buffers, so that one is read while the other one is under way. */
+async function sendPlain(ram: Ram, port: number, connections: number): Promise<void> {
+  const fd = fileOf(ram).number;
+  const chunks = (ram.slots * PAGE_SIZE) / PLAIN_BYTES;
+  await Promise.all(
+    Array.from({ length: connections }, async (_, index) => {
+      const socket = connect(port, '127.0.0.1');
+      await once(socket, 'connect');
+      const first = Math.floor((chunks * index) / connections);
+      const end = Math.floor((chunks * (index + 1)) / connections);
+      const head = Buffer.alloc(PLAIN_HEAD_BYTES);
+      head.writeBigUInt64LE(BigInt(first * PLAIN_BYTES));
+      let writing = write(socket, head);
+      const buffers = [Buffer.alloc(PLAIN_BYTES), Buffer.alloc(PLAIN_BYTES)];
+      for (let chunk = first; chunk < end; chunk++) {
+        const buffer = buffers[chunk % 2];
+        readSync(fd, buffer, 0, PLAIN_BYTES, chunk * PLAIN_BYTES);
+        await writing;
+        writing = write(socket, buffer);
+      }
+      await writing;
+      socket.end();
+    }),
+  );
+}
+
+const write = (socket: Socket, bytes: Uint8Array): Promise<void> =>
+  new Promise((resolve, reject) => {
+    socket.write(bytes, error => (error == null ? resolve() : reject(error)));
+  });
+
+function rowOf(name: string, scenario: string, bytes: number, copies: readonly Copy[]): BenchRow {
+  const elapsedMs = spreadOf(copies.map(copy => copy.elapsedMs));
+  return {
+    case: name,
+    scenario,
+    peer: 'loopback',
+    elapsedMs,
+    gigabytesPerSecond: bytes / 1e6 / elapsedMs.median,
+    cpuMs: spreadOf(copies.map(copy => copy.cpuMs)),
+    residentBytes: copies[0].residentBytes,
+  };
+}
