@@ -1,39 +1,9 @@
-/** What a migration comes to, in one shape whoever moved the guest; null is what the mover does not tell. */
+/** What a migration comes to, in words, and QEMU's in the shape of ours. */
+import type { MigrationReport, MigrationState } from '../daemon/migrations.ts';
 import type { QemuMigrationProgress, QemuMigrationSummary } from '../peers/qemu/migration.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
 import { renderFields } from './table.ts';
-
-/** Where a migration is. */
-export interface MigrationState {
-  /** In the mover's own words. */
-  readonly status: string;
-  readonly elapsedMs: number;
-  readonly round: number | null;
-  readonly totalBytes: number | null;
-  readonly sentBytes: number | null;
-  readonly remainingBytes: number | null;
-  readonly bytesPerSecond: number | null;
-  readonly expectedDowntimeMs: number | null;
-}
-
-/** How a migration went. */
-export interface MigrationReport {
-  readonly totalMs: number;
-  /** How long the guest stood still. */
-  readonly downtimeMs: number | null;
-  readonly rounds: number;
-  /** What went over the wire. */
-  readonly bytes: number;
-  readonly pages: number;
-  readonly zeroPages: number;
-  readonly resentPages: number | null;
-  /** Never sent, because the guest named them as free, or because the host held nothing for them. */
-  readonly freePages: number | null;
-  readonly unbackedPages: number | null;
-  /** Pages that were written after the guest had named them as free, and sent for it. */
-  readonly hintRaces: number | null;
-}
 
 export const qemuMigrationState = (progress: QemuMigrationProgress): MigrationState => ({
   status: progress.status,
@@ -44,6 +14,7 @@ export const qemuMigrationState = (progress: QemuMigrationProgress): MigrationSt
   remainingBytes: progress.remainingBytes,
   bytesPerSecond: progress.bytesPerSecond,
   expectedDowntimeMs: progress.expectedDowntimeMs,
+  guestShare: null,
 });
 
 export const qemuMigrationReport = (summary: QemuMigrationSummary): MigrationReport => ({
@@ -55,6 +26,7 @@ export const qemuMigrationReport = (summary: QemuMigrationSummary): MigrationRep
   zeroPages: summary.zeroPages,
   resentPages: null,
   freePages: null,
+  balloonPages: null,
   unbackedPages: null,
   hintRaces: null,
 });
@@ -62,13 +34,14 @@ export const qemuMigrationReport = (summary: QemuMigrationSummary): MigrationRep
 const count = (number: number) => number.toLocaleString('en');
 
 export function describeState(name: string, state: MigrationState): string {
-  const { round, sentBytes, remainingBytes, bytesPerSecond, expectedDowntimeMs } = state;
+  const { round, sentBytes, remainingBytes, bytesPerSecond, expectedDowntimeMs, guestShare } = state;
   const known = [
     round === null ? '' : `round ${round}`,
     sentBytes === null ? '' : `${formatSize(sentBytes)} sent`,
     remainingBytes === null ? '' : `${formatSize(remainingBytes)} to go`,
     bytesPerSecond === null ? '' : `${formatSize(bytesPerSecond)}/s`,
     expectedDowntimeMs === null ? '' : `${formatDuration(expectedDowntimeMs)} of downtime expected`,
+    guestShare === null || guestShare === 1 ? '' : `the guest slowed to ${Math.round(guestShare * 100)} %`,
   ];
   const after = `${state.status} after ${formatDuration(state.elapsedMs)}`;
   return [`${name}: ${after}`, ...known.filter(Boolean)].join(', ');
@@ -84,6 +57,7 @@ export function describeReport(name: string, to: string, report: MigrationReport
     ['zero pages', pages(report.zeroPages)],
     ['sent again', pages(report.resentPages)],
     ['skipped as free', pages(report.freePages)],
+    ['skipped as ballooned', pages(report.balloonPages)],
     ['never backed', pages(report.unbackedPages)],
     ['hint races', pages(report.hintRaces)],
   ];

@@ -10,12 +10,14 @@ import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { guestCommand } from './commands/guest.ts';
 import { hintCommand } from './commands/hint.ts';
 import { migrateCommand } from './commands/migrate.ts';
+import { receiveCommand } from './commands/receive.ts';
 import { requestCommand } from './commands/request.ts';
 import { runCommand } from './commands/run.ts';
 import { setCommand } from './commands/set.ts';
 import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
 import { topCommand } from './commands/top.ts';
+import { vmCommand } from './commands/vm.ts';
 import { watchCommand } from './commands/watch.ts';
 import { type CliContext, printLine } from './context.ts';
 import { styleOf } from './style.ts';
@@ -73,6 +75,8 @@ function program(context: CliContext): Command {
     hintCommand,
     requestCommand,
     watchCommand,
+    vmCommand,
+    receiveCommand,
     migrateCommand,
     topCommand,
     dashboardCommand,

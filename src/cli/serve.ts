@@ -17,6 +17,12 @@ export interface Served {
   readonly log: Log;
 }
 
+export async function openLog({ env, stderr }: CliContext, choice: LogChoice): Promise<Log> {
+  const { createLog } = await import('./log.ts');
+  const format = choice.logJson ? 'json' : choice.logFormat;
+  return createLog({ output: stderr, env, format, level: choice.logLevel });
+}
+
 /** Runs `body` on a daemon that serves `guests`; whatever happens, both it and its API are closed after that. */
 export async function withDaemon(
   context: CliContext,
@@ -24,36 +30,48 @@ export async function withDaemon(
   guests: readonly GuestOptions[],
   body: (served: Served) => Promise<void>,
 ): Promise<void> {
-  const { env, stderr } = context;
+  const { env } = context;
   // What can be wrong with the words is found out before anything is opened.
-  const asked = resolveAddress(choice.api, env);
-  const token = readToken(choice.tokenFile, env);
-  const [{ createLog }, { serveApi }] = await Promise.all([
-    import('./log.ts'),
-    import('../server/listen.ts'),
-  ]);
-  const format = choice.logJson ? 'json' : choice.logFormat;
-  const log = createLog({ output: stderr, env, format, level: choice.logLevel });
+  resolveAddress(choice.api, env);
+  readToken(choice.tokenFile, env);
+  const log = await openLog(context, choice);
   const daemon = await context.startDaemon({ guests, log });
-  const { control, version } = daemon;
   try {
-    const api = await serveApi(control, {
-      address: asked,
-      token,
-      allowRemote: choice.apiRemote ?? false,
-      version,
-      onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
-    });
-    const { address } = api;
-    log({ level: 'info', message: `API on ${formatAddress(address)}` });
-    try {
+    const { control, version, failed } = daemon;
+    await withApiOf(context, choice, { control, version, log }, served => {
       // A daemon that lost a thread must not look alive to whoever would restart it.
-      const died = daemon.failed.then(error => Promise.reject(error));
-      await Promise.race([body({ control, address, log }), died]);
-    } finally {
-      await api.close();
-    }
+      const died = failed.then(error => Promise.reject(error));
+      return Promise.race([body(served), died]);
+    });
   } finally {
     await daemon.close();
+  }
+}
+
+export interface Serving extends Pick<Served, 'control' | 'log'> {
+  readonly version: string;
+}
+
+/** Runs `body` with the API of `control` at the address that the options ask for. */
+export async function withApiOf(
+  { env }: CliContext,
+  choice: ServeChoice,
+  { control, version, log }: Serving,
+  body: (served: Served) => Promise<void>,
+): Promise<void> {
+  const { serveApi } = await import('../server/listen.ts');
+  const api = await serveApi(control, {
+    address: resolveAddress(choice.api, env),
+    token: readToken(choice.tokenFile, env),
+    allowRemote: choice.apiRemote ?? false,
+    version,
+    onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
+  });
+  try {
+    const { address } = api;
+    log({ level: 'info', message: `API on ${formatAddress(address)}` });
+    await body({ control, address, log });
+  } finally {
+    await api.close();
   }
 }

@@ -6,6 +6,7 @@
 import type { DiscardMode } from '../device/inflation.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
+import type { Migrations } from './migrations.ts';
 
 export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 
@@ -213,6 +214,7 @@ export type GuestEventType =
   | 'target-reached'
   | 'statistics'
   | 'hint'
+  | 'migration'
   | 'error';
 
 export interface GuestEvent {
@@ -298,4 +300,5 @@ export interface GuestControl<Status extends GuestStatus = GuestStatus> {
 export interface Control<Status extends GuestStatus = GuestStatus> extends GuestControl<Status> {
   daemon(): Promise<DaemonStatus>;
   host(): Promise<HostStatus>;
+  readonly migrations: Migrations;
 }

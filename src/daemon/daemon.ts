@@ -15,6 +15,7 @@ import { type DiscardThreadData, stopDiscarding } from './discard-link.ts';
 import { openGuestSocket } from './guest-socket.ts';
 import { readHost } from './host.ts';
 import { MapSurvey } from './map-survey.ts';
+import { NO_MIGRATIONS } from './migrations.ts';
 import { offer } from './offer.ts';
 import type { Daemon, DaemonOptions, DeviceMoves, GuestOptions } from './options.ts';
 import { workerUrl } from './worker-url.ts';
@@ -155,6 +156,7 @@ class RunningDaemon implements Daemon {
 
   #makeControl(): Control<DeviceGuestStatus> {
     return {
+      migrations: NO_MIGRATIONS,
       daemon: () => this.#status(),
       host: () => readHost(),
       guests: async () => {

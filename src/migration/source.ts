@@ -52,6 +52,8 @@ export interface SourceOptions {
   readonly clock: Clock;
   /** How the guest names free pages, and who takes them. Without it, all pages are sent. */
   readonly hints?: { readonly channel: FreePageChannel; readonly pages: HintedPages };
+  /** Compress pages where both sides can; costs both a processor. */
+  readonly compress?: boolean;
   /** What happens, as it happens. */
   readonly observer?: (progress: MigrationProgress) => void;
 }
@@ -141,21 +143,22 @@ export class MigrationSource {
   }
 
   async #connect(): Promise<void> {
-    const { id, ram, connections, connector } = this.#options;
+    const { id, ram, connections, connector, compress = false } = this.#options;
+    const offered = compress ? FEATURES_OFFERED : 0;
     this.#enter('connecting');
-    const hello = { kind: 'hello', id, purpose: 'migrate', connections, features: FEATURES_OFFERED } as const;
+    const hello = { kind: 'hello', id, purpose: 'migrate', connections, features: offered } as const;
     const first = await connector.open(0, connections);
     this.#links.push(first);
     await first.send({ ...hello, connection: 0 });
     await first.send({ kind: 'memory', regions: shapeOf(ram.memory) });
     // No page before the destination has a place for it.
     const { features } = await this.#expect('welcome');
-    first.useFeatures(features & FEATURES_OFFERED);
+    first.useFeatures(features & offered);
     for (let index = 1; index < connections; index++) {
       const link = await connector.open(index, connections);
       this.#links.push(link);
       await link.send({ ...hello, connection: index });
-      link.useFeatures(features & FEATURES_OFFERED);
+      link.useFeatures(features & offered);
     }
   }
 

@@ -30,6 +30,9 @@ import {
   HostStatusSchema,
   MapQuerySchema,
   MemoryMapSchema,
+  MigrationAnswerSchema,
+  MigrationOrderSchema,
+  MigrationStatusSchema,
   ProblemSchema,
   RequestAnswerSchema,
   SampleListSchema,
@@ -192,6 +195,33 @@ const postRequest = createRoute({
   responses: { 200: json(RequestAnswerSchema, 'The whole answer.'), ...toGuest, ...withBody },
 });
 
+const getMigration = createRoute({
+  method: 'get',
+  path: '/v1/guests/{name}/migration',
+  operationId: 'getMigration',
+  summary: 'The migration under way, or the last one',
+  request: { params: GuestParamsSchema },
+  responses: { 200: json(MigrationAnswerSchema, 'How it is; null when there was none.'), ...ofGuest },
+});
+
+const postMigration = createRoute({
+  method: 'post',
+  path: '/v1/guests/{name}/migration',
+  operationId: 'postMigration',
+  summary: 'Begin to move the guest to another host',
+  request: { params: GuestParamsSchema, body: body(MigrationOrderSchema) },
+  responses: { 200: json(MigrationStatusSchema, 'It has begun.'), ...toGuest, ...withBody },
+});
+
+const deleteMigration = createRoute({
+  method: 'delete',
+  path: '/v1/guests/{name}/migration',
+  operationId: 'deleteMigration',
+  summary: 'Give a migration up; the guest goes on where it is',
+  request: { params: GuestParamsSchema },
+  responses: { 200: json(MigrationAnswerSchema, 'How it is now.'), ...toGuest },
+});
+
 const getEvents = createRoute({
   method: 'get',
   path: '/v1/events',
@@ -256,6 +286,12 @@ export function createApi(control: Control, options: ApiOptions): Api {
     }),
   );
 
+  /** Who does not exist has no migration either. */
+  const migrationOf = async (name: string) => {
+    await control.guest(name);
+    return control.migrations.status(name);
+  };
+
   app.openapi(getDaemon, async context => context.json(await control.daemon(), 200));
   app.openapi(getHost, async context => context.json(await control.host(), 200));
   app.openapi(listGuests, async context => context.json({ guests: await control.guests() }, 200));
@@ -299,6 +335,21 @@ export function createApi(control: Control, options: ApiOptions): Api {
     const { request, timeoutMs } = context.req.valid('json');
     const wanted = timeoutMs === undefined ? {} : { timeoutMs };
     return context.json(await control.request(context.req.valid('param').name, request, wanted), 200);
+  });
+  app.openapi(getMigration, async context =>
+    context.json({ migration: await migrationOf(context.req.valid('param').name) }, 200),
+  );
+  app.openapi(postMigration, async context =>
+    context.json(
+      await control.migrations.start(context.req.valid('param').name, context.req.valid('json')),
+      200,
+    ),
+  );
+  app.openapi(deleteMigration, async context => {
+    const { name } = context.req.valid('param');
+    await control.guest(name);
+    await control.migrations.cancel(name);
+    return context.json({ migration: await migrationOf(name) }, 200);
   });
   app.openapi(getEvents, context =>
     eventStream(context, events, { ...context.req.valid('query'), signal: ending.signal }),

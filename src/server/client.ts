@@ -23,6 +23,7 @@ import type {
   StatisticsSample,
 } from '../daemon/control.ts';
 import type { MapOptions, MemoryMap } from '../daemon/memory-map.ts';
+import type { MigrationOrder, MigrationStatus, Migrations } from '../daemon/migrations.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { EventParser } from './event-parser.ts';
@@ -59,6 +60,17 @@ export interface ClientOptions {
 export class RemoteControl<Status extends GuestStatus = GuestStatus> implements Control<Status> {
   readonly #address: ApiAddress;
   readonly #token: string | undefined;
+  readonly migrations: Migrations = {
+    start: (name, order: MigrationOrder) => this.#call('POST', `${guestPath(name)}/migration`, order),
+    status: async name => {
+      const { migration } = await this.#call<{ migration: MigrationStatus | null }>(
+        'GET',
+        `${guestPath(name)}/migration`,
+      );
+      return migration;
+    },
+    cancel: async name => void (await this.#call('DELETE', `${guestPath(name)}/migration`)),
+  };
 
   constructor(address: ApiAddress, { token }: ClientOptions = {}) {
     this.#address = address;

@@ -61,7 +61,6 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
   const api = createApi(control, { ...options, ...(access === undefined ? {} : { access }) });
   const server = createAdaptorServer({
     fetch: api.app.fetch,
-    overrideGlobalObjects: false,
     serverOptions: {
       maxHeaderSize: HEADER_BYTES_MAX,
       headersTimeout: patience.headersMs,

@@ -20,6 +20,12 @@ import {
   type TargetProgress,
 } from '../daemon/control.ts';
 import { MAP_CELLS_MAX, type MapRegion, type MemoryMap } from '../daemon/memory-map.ts';
+import type {
+  MigrationOrder,
+  MigrationReport,
+  MigrationState,
+  MigrationStatus,
+} from '../daemon/migrations.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 
 /**
@@ -284,6 +290,7 @@ const GUEST_EVENT_TYPES = [
   'target-reached',
   'statistics',
   'hint',
+  'migration',
   'error',
 ] as const;
 
@@ -346,6 +353,76 @@ export const RequestAnswerSchema = mirror<RequestAnswer>()(
       elapsedMs: milliseconds,
     })
     .openapi('RequestAnswer'),
+);
+
+export const MigrationStateSchema = mirror<MigrationState>()(
+  z
+    .object({
+      status: z.string().openapi({ example: 'copying' }),
+      elapsedMs: milliseconds,
+      round: count.nullable(),
+      totalBytes: unknownable,
+      sentBytes: unknownable,
+      remainingBytes: unknownable,
+      bytesPerSecond: z.number().nullable(),
+      expectedDowntimeMs: milliseconds.nullable(),
+      guestShare: z.number().nullable().openapi({ description: 'The share of its time that the guest has.' }),
+    })
+    .openapi('MigrationState'),
+);
+
+export const MigrationReportSchema = mirror<MigrationReport>()(
+  z
+    .object({
+      totalMs: milliseconds,
+      downtimeMs: milliseconds.nullable(),
+      rounds: count,
+      bytes,
+      pages: count.openapi({ description: 'Pages sent with their contents, each time that they were.' }),
+      zeroPages: count,
+      resentPages: count.nullable(),
+      freePages: count.nullable().openapi({ description: 'Never sent, for the guest named them as free.' }),
+      balloonPages: count.nullable(),
+      unbackedPages: count.nullable(),
+      hintRaces: count.nullable().openapi({
+        description: 'Pages written after the guest had named them as free, and sent for it.',
+      }),
+    })
+    .openapi('MigrationReport'),
+);
+
+export const MigrationStatusSchema = mirror<MigrationStatus>()(
+  z
+    .object({
+      to: z.string(),
+      state: MigrationStateSchema,
+      report: MigrationReportSchema.nullable(),
+      error: z.object({ code: z.string(), message: z.string() }).nullable(),
+    })
+    .openapi('MigrationStatus', { description: 'A migration under way, or the last one.' }),
+);
+
+export const MigrationAnswerSchema = z
+  .object({ migration: MigrationStatusSchema.nullable() })
+  .openapi('MigrationAnswer');
+
+const MIGRATION_CONNECTIONS_MAX = 64;
+const MIGRATION_ROUNDS_MAX = 10_000;
+const DOWNTIME_MS_MAX = 3_600_000;
+
+export const MigrationOrderSchema = mirror<MigrationOrder>()(
+  z
+    .strictObject({
+      to: z.string().min(1).max(512).openapi({ example: 'tcp:host2:4444' }),
+      connections: count.min(1).max(MIGRATION_CONNECTIONS_MAX).exactOptional(),
+      bandwidthBytesPerSecond: count.min(1).exactOptional(),
+      downtimeMsMax: count.max(DOWNTIME_MS_MAX).exactOptional(),
+      roundsMax: count.min(1).max(MIGRATION_ROUNDS_MAX).exactOptional(),
+      autoConverge: z.boolean().exactOptional(),
+      channel: z.string().max(64).exactOptional(),
+      compress: z.boolean().exactOptional(),
+    })
+    .openapi('MigrationOrder'),
 );
 
 export const GuestParamsSchema = z.object({

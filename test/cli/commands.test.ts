@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
+import type { MigrationReport, MigrationStatus } from '../../src/daemon/migrations.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
@@ -301,6 +302,79 @@ describe('aerostat request', () => {
   test('for what nobody can ask is a matter of usage', async () => {
     expect(await aerostat('request vm1 reboot')).toMatchObject({ code: EXIT.usage });
     expect(await aerostat('request vm1')).toMatchObject({ code: EXIT.usage });
+  });
+});
+
+describe('aerostat migrate', () => {
+  const report: MigrationReport = {
+    totalMs: 512,
+    downtimeMs: 23,
+    rounds: 3,
+    bytes: 300 * MIB,
+    pages: 76_000,
+    zeroPages: 12,
+    resentPages: 400,
+    freePages: 200_000,
+    balloonPages: 4096,
+    unbackedPages: 1000,
+    hintRaces: 7,
+  };
+  const end = (change: Partial<MigrationStatus>) => {
+    const status = control.moving.get('vm1');
+    if (status !== undefined) control.moving.set('vm1', { ...status, ...change });
+  };
+
+  test('moves a machine, waits until it is there, and sums up', async () => {
+    const session = start(
+      'migrate vm1 tcp:host2:4444 --connections 2 --bandwidth 10gbit --downtime-limit 50ms --channel hint'.split(
+        ' ',
+      ),
+      { env: { AEROSTAT_API: api } },
+    );
+    await expect.poll(() => control.moving.has('vm1')).toBe(true);
+    end({ report });
+    expect(await session.ended).toBe(EXIT.ok);
+    expect(session.stdout.text).toMatch(/vm1: moved to tcp:host2:4444 in 512ms\n.*downtime +23ms/s);
+    expect(session.stdout.text).toMatch(/skipped as free +200,000\n +skipped as ballooned +4,096/);
+    expect(control.calls).toEqual([
+      [
+        'migrate',
+        'vm1',
+        {
+          to: 'tcp:host2:4444',
+          connections: 2,
+          bandwidthBytesPerSecond: 1.25e9,
+          downtimeMsMax: 50,
+          channel: 'hint',
+        },
+      ],
+    ]);
+  });
+
+  test('says how far it is, and calls a machine back', async () => {
+    expect((await aerostat('migrate vm1 --status')).out).toBe('vm1: never migrated\n');
+    await control.migrations.start('vm1', { to: 'tcp:h:1' });
+    expect((await aerostat('migrate vm1 --status')).out).toMatch(
+      /vm1: copying after 120ms, round 2, 64M to go/,
+    );
+    expect((await aerostat('migrate vm1 --cancel')).code).toBe(EXIT.ok);
+    expect((await aerostat('migrate vm1 --cancel')).code).toBe(EXIT.guestState);
+  });
+
+  test('fails with the reason of the machine that stays', async () => {
+    const session = start(['migrate', 'vm1', 'tcp:h:1'], { env: { AEROSTAT_API: api } });
+    await expect.poll(() => control.moving.has('vm1')).toBe(true);
+    end({ error: { code: 'AEROSTAT_TRANSFER', message: 'nobody listens at h:1' } });
+    expect(await session.ended).toBe(EXIT.failed);
+    expect(session.stderr.text).toBe('aerostat: nobody listens at h:1\n');
+  });
+
+  test('calls the machine back when it is interrupted', async () => {
+    const session = start(['migrate', 'vm1', 'tcp:h:1'], { env: { AEROSTAT_API: api } });
+    await expect.poll(() => control.moving.has('vm1')).toBe(true);
+    session.interrupt('SIGINT');
+    expect(await session.ended).toBe(EXIT.interrupted);
+    await expect.poll(() => control.moving.has('vm1')).toBe(false);
   });
 });
 

@@ -237,6 +237,32 @@ describe('requests', () => {
   });
 });
 
+describe('migrations', () => {
+  test('are begun, looked at, and given up', async () => {
+    const { get, send } = api();
+    expect(await jsonOf(await get('/v1/guests/vm1/migration'))).toEqual({ migration: null });
+    const order = { to: 'tcp:host2:4444', connections: 4, downtimeMsMax: 50, autoConverge: true };
+    expect(await jsonOf(await send('POST', '/v1/guests/vm1/migration', order))).toMatchObject({
+      to: 'tcp:host2:4444',
+      state: { status: 'copying', round: 2 },
+      report: null,
+    });
+    await expectProblem(await send('POST', '/v1/guests/vm1/migration', order), 409, 'AEROSTAT_GUEST_STATE');
+    expect(await jsonOf(await send('DELETE', '/v1/guests/vm1/migration'))).toEqual({ migration: null });
+    await expectProblem(await send('DELETE', '/v1/guests/vm1/migration'), 409, 'AEROSTAT_GUEST_STATE');
+  });
+
+  test('that make no sense are refused, and of guests that nobody knows', async () => {
+    const { get, send } = api();
+    for (const order of [{}, { to: '' }, { to: 'tcp:a:1', connections: 0 }, { to: 'tcp:a:1', speed: 3 }]) {
+      const response = await send('POST', '/v1/guests/vm1/migration', order);
+      await expectProblem(response, 400, 'AEROSTAT_BAD_REQUEST');
+    }
+    await expectProblem(await get('/v1/guests/vm9/migration'), 404, 'AEROSTAT_UNKNOWN_GUEST');
+    await expectProblem(await send('DELETE', '/v1/guests/vm9/migration'), 404, 'AEROSTAT_UNKNOWN_GUEST');
+  });
+});
+
 describe('refusals', () => {
   test.each([
     ['GET', '/v1/guests/vm9'],
@@ -307,6 +333,7 @@ describe('the document', () => {
       '/v1/guests/{name}/map',
       '/v1/guests/{name}/hint',
       '/v1/guests/{name}/request',
+      '/v1/guests/{name}/migration',
       '/v1/events',
       '/metrics',
     ]);

@@ -18,6 +18,7 @@ import {
   UnknownGuestError,
 } from '../../src/daemon/control.ts';
 import { encodeShares, type MapOptions, type MemoryMap } from '../../src/daemon/memory-map.ts';
+import type { MigrationStatus, Migrations } from '../../src/daemon/migrations.ts';
 
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
@@ -122,7 +123,41 @@ const MAP: MemoryMap = {
   residentAgeMs: 100,
 };
 
+const MIGRATION: MigrationStatus = {
+  to: 'tcp:host2:4444',
+  state: {
+    status: 'copying',
+    elapsedMs: 120,
+    round: 2,
+    totalBytes: 4 * GIB,
+    sentBytes: null,
+    remainingBytes: 64 * MIB,
+    bytesPerSecond: 1.25e9,
+    expectedDowntimeMs: 54,
+    guestShare: 1,
+  },
+  report: null,
+  error: null,
+};
+
 export class FakeControl implements Control<DeviceGuestStatus> {
+  /** What moves, and where it is. */
+  readonly moving = new Map<string, MigrationStatus>();
+  readonly migrations: Migrations = {
+    start: async (name, order) => {
+      await this.#gate();
+      this.#find(name);
+      this.calls.push(['migrate', name, order]);
+      if (this.moving.has(name)) throw new GuestStateError(`${name} is moving already`);
+      const status = { ...MIGRATION, to: order.to };
+      this.moving.set(name, status);
+      return status;
+    },
+    status: async name => this.moving.get(name) ?? null,
+    cancel: async name => {
+      if (!this.moving.delete(name)) throw new GuestStateError(`${name} is not being moved`);
+    },
+  };
   readonly known: Map<string, DeviceGuestStatus>;
   readonly calls: [name: string, ...rest: unknown[]][] = [];
   readonly listeners = new Set<(event: GuestEvent) => void>();

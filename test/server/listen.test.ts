@@ -82,6 +82,31 @@ describe('on a Unix socket', () => {
     expect(await statusOf({ socketPath: path })).toBe(200);
   });
 
+  test.each(['POST', 'PATCH', 'DELETE'])(
+    '%s without a body, or with one in chunks, is judged by what it says',
+    async method => {
+      const path = join(directory, 'api.sock');
+      await serve(path);
+      const at =
+        method === 'PATCH' ? '/v1/guests/vm1' : `/v1/guests/vm1/${method === 'POST' ? 'hint' : 'migration'}`;
+      const send = (headers: Record<string, string>, body: string) =>
+        new Promise<number | undefined>((resolve, reject) => {
+          const request = httpRequest({ socketPath: path, path: at, method, headers }, response => {
+            response.resume();
+            resolve(response.statusCode);
+          });
+          request.once('error', reject).end(body);
+        });
+      const chunked = { 'Transfer-Encoding': 'chunked', 'Content-Type': 'application/json' };
+      const [nothing, sense] = method === 'DELETE' ? [409, 409] : [400, 200];
+      expect(await send({}, '')).toBe(nothing);
+      expect(await send(chunked, method === 'PATCH' ? '{"discard":"none"}' : '{"action":"start"}')).toBe(
+        sense,
+      );
+      expect(await send(chunked, ' '.repeat(10_000))).toBe(413);
+    },
+  );
+
   test('a directory that is missing is made, for its owner alone', async () => {
     await serve(join(directory, 'a', 'b', 'api.sock'));
     expect(statSync(join(directory, 'a', 'b')).mode & 0o777).toBe(0o700);

@@ -1,14 +1,16 @@
-/** `aerostat migrate`: moves a running guest. QEMU moves its own; here it is told to, watched, and summed up. */
+/** `aerostat migrate`: moves a running guest: a machine of ours, or QEMU's, which QEMU moves and we watch. */
 import { Command, Option } from 'commander';
 import { CombinedControl } from '../../daemon/combined-control.ts';
-import { type GuestControl, GuestStateError } from '../../daemon/control.ts';
+import type { GuestControl } from '../../daemon/control.ts';
+import type { MigrationOrder, MigrationState, MigrationStatus, Migrations } from '../../daemon/migrations.ts';
+import { NO_MIGRATIONS } from '../../daemon/migrations.ts';
 import type { QemuControl } from '../../daemon/qemu-control.ts';
-import { type CliContext, printJson, printLine } from '../context.ts';
+import { AerostatError, type ErrorCode } from '../../sys/error.ts';
+import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
 import {
   describeReport,
   describeState,
-  type MigrationState,
   qemuMigrationReport,
   qemuMigrationState,
 } from '../migration-report.ts';
@@ -19,18 +21,28 @@ import { UsageError } from '../usage.ts';
 
 const EXAMPLES = `
 Examples:
+  aerostat migrate vm tcp:host2:4444                   a machine of aerostat vm
+  aerostat migrate vm tcp:host2:4444 --bandwidth 10gbit --connections 4 --downtime-limit 50ms
+  aerostat migrate vm --status
   aerostat migrate web tcp:host2:4444 --qmp web=/run/qemu/web.qmp
   aerostat migrate web tcp:host2:4444 --config guests.json --bandwidth 10gbit
   aerostat migrate web --status --config guests.json
 
-The destination is a QEMU of the same machine that was started with -incoming tcp:HOST:4444. It skips what the guest
+The destination of a machine of ours is aerostat receive. That of a QEMU guest is a QEMU of the same machine that was started with -incoming tcp:HOST:4444. It skips what the guest
 does not use if both have -device virtio-balloon-pci,free-page-hint=on,iothread=ID. The source stays, empty, until it
 is told to quit. Ctrl-C calls the guest back.`;
+
+/** Between two looks at a migration. */
+const POLL_MS = 100;
 
 interface MigrateChoice extends GuestsChoice {
   readonly bandwidth?: number;
   readonly downtimeLimit?: number;
   readonly connections: number;
+  readonly maxRounds?: number;
+  readonly autoConverge?: boolean;
+  readonly channel?: string;
+  readonly compress?: boolean;
   readonly status?: boolean;
   readonly cancel?: boolean;
 }
@@ -49,6 +61,17 @@ export function migrateCommand(context: CliContext): Command {
         .argParser(value(parseConnections))
         .default(1),
     )
+    .addOption(
+      new Option('--max-rounds <number>', 'rounds after which the guest is stopped, come what may').argParser(
+        value(parseCount),
+      ),
+    )
+    .option('--auto-converge', 'slow the guest down when it writes faster than can be sent')
+    .option(
+      '--channel <name>',
+      'how the guest names free pages: auto, none, hint, reporting, hinting, unused-bitmap, order, range, chunks',
+    )
+    .option('--compress', 'compress pages, where both sides can')
     .addOption(new Option('--status', 'how far it is').conflicts('cancel'))
     .option('--cancel', 'give it up; the guest goes on where it is')
     .addHelpText('after', EXAMPLES)
@@ -56,7 +79,9 @@ export function migrateCommand(context: CliContext): Command {
       const [named, to] = wordsOf(first, second, choice);
       return withGuests(context, choice, async control => {
         const name = await guestName(control, named);
-        const { qemu, nameThere } = await moverOf(control, name);
+        const { qemu, migrations, nameThere } = await moverOf(control, name);
+        if (qemu === undefined)
+          return moveOurs(context, choice, { name, nameThere, migrations, to: to ?? '' });
         if (choice.status) return showState(context, choice, name, await qemu.migration(nameThere));
         if (choice.cancel) return qemu.cancelMigration(nameThere);
         await move(context, choice, { name, nameThere, qemu, to: to ?? '' });
@@ -72,6 +97,11 @@ function parseConnections(text: string): number {
   const connections = /^\d{1,3}$/.test(text) ? Number(text) : 0;
   if (connections >= 1 && connections <= CONNECTIONS_MAX) return connections;
   throw new UsageError(`${text} is not a number of connections; there may be 1 to ${CONNECTIONS_MAX}`);
+}
+
+function parseCount(text: string): number {
+  if (/^[1-9]\d{0,3}$/.test(text)) return Number(text);
+  throw new UsageError(`${text} is not a number of rounds; there may be 1 to 9999`);
 }
 
 /** A single word is where to, or the guest where nothing is moved. */
@@ -97,13 +127,87 @@ function wordsOf(
 async function moverOf(
   control: GuestControl,
   name: string,
-): Promise<{ qemu: QemuControl; nameThere: string }> {
+): Promise<{ qemu: QemuControl | undefined; migrations: Migrations; nameThere: string }> {
   const { QemuControl } = await import('../../daemon/qemu-control.ts');
   const home = control instanceof CombinedControl ? control.homeOf(name) : { control, nameThere: name };
-  if (home.control instanceof QemuControl) return { qemu: home.control, nameThere: home.nameThere };
-  throw new GuestStateError(
-    `${name} is not a guest of QEMU's; who runs it moves it, not its balloon's daemon (give --qmp or --config)`,
-  );
+  const { control: there, nameThere } = home;
+  if (there instanceof QemuControl) return { qemu: there, migrations: NO_MIGRATIONS, nameThere };
+  const migrations = 'migrations' in there ? (there.migrations as Migrations) : NO_MIGRATIONS;
+  return { qemu: undefined, migrations, nameThere };
+}
+
+interface OurMove {
+  readonly name: string;
+  readonly nameThere: string;
+  readonly migrations: Migrations;
+  readonly to: string;
+}
+
+/** A machine of ours: it moves itself, and tells how far it is. */
+async function moveOurs(context: CliContext, choice: MigrateChoice, ours: OurMove): Promise<void> {
+  const { name, nameThere, migrations, to } = ours;
+  const { stdout, interrupt } = context;
+  if (choice.status) {
+    const status = await migrations.status(nameThere);
+    if (choice.json) printJson(stdout, { guest: name, migration: status });
+    else printLine(stdout, status === null ? `${name}: never migrated` : describeStatus(name, status));
+    return;
+  }
+  if (choice.cancel) return migrations.cancel(nameThere);
+  const bar = await migrationBar(context, name);
+  try {
+    await migrations.start(nameThere, orderOf(choice, to));
+    const callBack = () => void migrations.cancel(nameThere).catch(() => {});
+    interrupt.addEventListener('abort', callBack);
+    const status = await followed(context, ours, bar.update).finally(() =>
+      interrupt.removeEventListener('abort', callBack),
+    );
+    bar.stop();
+    const { report, error } = status;
+    if (error !== null) throw new AerostatError(error.code as ErrorCode, error.message);
+    if (report === null) throw new AerostatError('AEROSTAT_MIGRATION_LOST', LOST);
+    if (choice.json) printJson(stdout, { guest: name, to, summary: report });
+    else printLine(stdout, describeReport(name, to, report));
+  } finally {
+    bar.stop();
+  }
+}
+
+const LOST = 'the machine is gone, and did not say whether it arrived; look at its destination';
+
+/** Until it is over. */
+async function followed(
+  context: CliContext,
+  { nameThere, migrations }: OurMove,
+  update: (state: MigrationState) => void,
+): Promise<MigrationStatus> {
+  for (;;) {
+    const status = await migrations.status(nameThere);
+    if (status === null) throw new AerostatError('AEROSTAT_MIGRATION_LOST', LOST);
+    if (status.report !== null || status.error !== null) return status;
+    update(status.state);
+    await sleep(POLL_MS, context.interrupt);
+  }
+}
+
+function orderOf(choice: MigrateChoice, to: string): MigrationOrder {
+  const { connections, bandwidth, downtimeLimit, maxRounds, autoConverge, channel, compress } = choice;
+  return {
+    to,
+    connections,
+    ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
+    ...(downtimeLimit === undefined ? {} : { downtimeMsMax: downtimeLimit }),
+    ...(maxRounds === undefined ? {} : { roundsMax: maxRounds }),
+    ...(autoConverge === undefined ? {} : { autoConverge }),
+    ...(channel === undefined ? {} : { channel }),
+    ...(compress === undefined ? {} : { compress }),
+  };
+}
+
+function describeStatus(name: string, { to, state, report, error }: MigrationStatus): string {
+  if (report !== null) return describeReport(name, to, report);
+  const said = describeState(name, state);
+  return error === null ? said : `${said}: ${error.message}`;
 }
 
 interface Move {

@@ -1,0 +1,133 @@
+/** A machine that can move, as a command has it: its API, its console, and its end. */
+import { fstatSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+import { isatty } from 'node:tty';
+import { type Command, Option } from 'commander';
+import { type GuestCommand, parseCommand } from '../embedded/commands.ts';
+import type { ConsoleMessage } from '../embedded/console.ts';
+import { AerostatError } from '../sys/error.ts';
+import { readVersion } from '../sys/version.ts';
+import type { TlsIdentity } from '../transfer/tls.ts';
+import type { Vm } from '../vm/vm.ts';
+import { type CliContext, interrupted, printJson, printLine } from './context.ts';
+import { commandOfWords, describeAnswer, WORDS_HELP } from './guest-words.ts';
+import type { Log } from './log.ts';
+import { type ServeChoice, withApiOf } from './serve.ts';
+import { styleOf } from './style.ts';
+import { InterruptedError, UsageError } from './usage.ts';
+
+export interface TlsChoice {
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
+  readonly tlsCa?: string;
+}
+
+export interface MachineChoice extends ServeChoice, TlsChoice {
+  readonly json?: boolean;
+}
+
+export function withTls(command: Command): Command {
+  return command
+    .addOption(new Option('--tls-cert <file>', 'migrate under TLS: our certificate, PEM'))
+    .option('--tls-key <file>', 'its key')
+    .option('--tls-ca <file>', 'the CA whose certificates are trusted, and needed, on both sides');
+}
+
+/** @throws UsageError when not all three are given; TransferError for a file that cannot be read */
+export async function tlsOf({ tlsCert, tlsKey, tlsCa }: TlsChoice): Promise<TlsIdentity | undefined> {
+  if (tlsCert === undefined && tlsKey === undefined && tlsCa === undefined) return undefined;
+  if (tlsCert === undefined || tlsKey === undefined || tlsCa === undefined) {
+    throw new UsageError('TLS needs all three: --tls-cert, --tls-key and --tls-ca');
+  }
+  const { readTlsIdentity } = await import('../transfer/tls.ts');
+  return readTlsIdentity({ cert: tlsCert, key: tlsKey, ca: tlsCa });
+}
+
+/** How long a machine that has left tells whoever asks that it has. */
+const FAREWELL_MS = 1500;
+
+/**
+ * Serves a machine until it is switched off, has left, or a signal comes. The machine is closed then.
+ * @throws AerostatError when its guest ended by itself, or nobody knows where it is
+ */
+export async function serveMachine(
+  context: CliContext,
+  choice: MachineChoice,
+  { vm, tls, log }: { vm: Vm; tls: TlsIdentity | undefined; log: Log },
+): Promise<void> {
+  const { vmControl } = await import('../vm/vm-control.ts');
+  const control = vmControl(vm, tls);
+  const say = screenOf(context, choice.json === true);
+  try {
+    await withApiOf(context, choice, { control, version: readVersion(), log }, async () => {
+      const signal = interrupted(context.interrupt).then(name => {
+        throw new InterruptedError(name);
+      });
+      const left = control.migrations.departed.then(async how => {
+        const { to } = (await control.migrations.status(vm.name)) ?? { to: 'nowhere' };
+        if (how === 'lost') throw new AerostatError('AEROSTAT_MIGRATION_LOST', LOST);
+        say({ event: 'log', message: `${vm.name} runs at ${to} now.` });
+        await delay(FAREWELL_MS);
+      });
+      say({ event: 'ready', message: `${vm.name} runs here.` });
+      await Promise.race([vm.ended, attach(context, vm, say), left, signal]);
+    });
+  } finally {
+    await vm.close();
+  }
+}
+
+const LOST =
+  'the guest was handed over, and nobody can say whether it runs at its destination; look there before it is started anew';
+
+type Say = (message: ConsoleMessage) => void;
+
+function screenOf({ stdout, stderr, env }: CliContext, json: boolean): Say {
+  if (json) return message => void printJson(stdout, message);
+  const style = styleOf(stderr, env);
+  return message => {
+    if ('event' in message) printLine(stderr, style.dim(message.message));
+    else if ('error' in message) printLine(stderr, `${style.red('aerostat:')} ${message.error.message}`);
+    else for (const line of describeAnswer(message.answer)) printLine(stdout, line);
+  };
+}
+
+/** Obeys commands until one of them, or their end, switches the guest off. */
+async function attach(context: CliContext, vm: Vm, say: Say): Promise<void> {
+  const { stdin } = context;
+  // /dev/null is how services have no input; it always reads as ended.
+  const fd = 'fd' in stdin && typeof stdin.fd === 'number' ? stdin.fd : undefined;
+  if (fd === undefined || (fstatSync(fd).isCharacterDevice() && !isatty(fd))) return new Promise(() => {});
+  const under = new Set<Promise<void>>();
+  const lines = createInterface({ input: stdin });
+  for await (const line of lines) {
+    const text = line.trim();
+    if (text === '') continue;
+    if (text === 'help') printLine(context.stderr, WORDS_HELP);
+    else if (text === 'exit' || isExit(text)) break;
+    else {
+      const obeyed = obey(vm, text, say).finally(() => under.delete(obeyed));
+      under.add(obeyed);
+      // A person's commands do not overtake each other.
+      if (!text.startsWith('{')) await obeyed;
+    }
+  }
+  lines.close();
+  await Promise.all(under);
+}
+
+const isExit = (text: string): boolean => /^\{.*"do"\s*:\s*"exit"/.test(text);
+
+async function obey(vm: Vm, text: string, say: Say): Promise<void> {
+  let id: number | null = null;
+  try {
+    const value: unknown = text.startsWith('{') ? JSON.parse(text) : commandOfWords(text);
+    if (typeof value === 'object' && value !== null && 'id' in value && typeof value.id === 'number')
+      id = value.id;
+    say({ id, answer: await vm.command(parseCommand(value) as Exclude<GuestCommand, { do: 'exit' }>) });
+  } catch (error) {
+    const code = error instanceof AerostatError ? error.code : 'AEROSTAT_GUEST_COMMAND';
+    say({ id, error: { code, message: error instanceof Error ? error.message : String(error) } });
+  }
+}

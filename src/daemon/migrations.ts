@@ -1,0 +1,89 @@
+/**
+ * Moving guests, as whoever steers sees it: the part of {@link Control} that is about migrations, in one shape whoever
+ * moves the guest. Null is what the mover does not tell.
+ */
+import { GuestStateError } from './control.ts';
+
+/** Where a migration is. */
+export interface MigrationState {
+  /** In the mover's own words. */
+  readonly status: string;
+  readonly elapsedMs: number;
+  readonly round: number | null;
+  readonly totalBytes: number | null;
+  readonly sentBytes: number | null;
+  readonly remainingBytes: number | null;
+  readonly bytesPerSecond: number | null;
+  readonly expectedDowntimeMs: number | null;
+  /** The share of its time that the guest has; less than 1 when it is slowed down. */
+  readonly guestShare: number | null;
+}
+
+/** How a migration went. */
+export interface MigrationReport {
+  readonly totalMs: number;
+  /** How long the guest stood still. */
+  readonly downtimeMs: number | null;
+  readonly rounds: number;
+  /** What went over the wire. */
+  readonly bytes: number;
+  readonly pages: number;
+  readonly zeroPages: number;
+  readonly resentPages: number | null;
+  /** Never sent: named by the guest as free, in the balloon, or nothing that the host held. */
+  readonly freePages: number | null;
+  readonly balloonPages: number | null;
+  readonly unbackedPages: number | null;
+  /** Pages that were written after the guest had named them as free, and sent for it. */
+  readonly hintRaces: number | null;
+}
+
+/** A migration under way, or the last one. */
+export interface MigrationStatus {
+  readonly to: string;
+  readonly state: MigrationState;
+  /** Once the guest is at its destination. */
+  readonly report: MigrationReport | null;
+  /** Why it is not, once that is known; `code` is stable. */
+  readonly error: { readonly code: string; readonly message: string } | null;
+}
+
+export interface MigrationOrder {
+  /** Where the destination waits: `tcp:HOST:PORT`. */
+  readonly to: string;
+  readonly connections?: number;
+  readonly bandwidthBytesPerSecond?: number;
+  /** How long the guest may stand still. */
+  readonly downtimeMsMax?: number;
+  readonly roundsMax?: number;
+  /** Slow the guest down when it writes faster than can be sent. */
+  readonly autoConverge?: boolean;
+  /** How the guest names free pages, by the names of vm/free-page-channel.ts. */
+  readonly channel?: string;
+  readonly compress?: boolean;
+}
+
+export interface Migrations {
+  /**
+   * Begins to move a guest; its progress is {@link status}'s.
+   * @throws GuestStateError when it cannot be moved, or is moving; UnknownGuestError
+   */
+  start(name: string, order: MigrationOrder): Promise<MigrationStatus>;
+  /** Null when there was none. @throws UnknownGuestError */
+  status(name: string): Promise<MigrationStatus | null>;
+  /** Gives it up, and the guest goes on where it is. @throws GuestStateError when there is none to give up */
+  cancel(name: string): Promise<void>;
+}
+
+/** Of a daemon that has guests' balloons, but not the guests: who runs them moves them. */
+export const NO_MIGRATIONS: Migrations = {
+  start: async name => {
+    throw new GuestStateError(
+      `${name} is moved by whoever runs it, not by its balloon's daemon; see aerostat vm, or --qmp for a guest of QEMU's`,
+    );
+  },
+  status: async () => null,
+  cancel: async name => {
+    throw new GuestStateError(`${name} is not being moved`);
+  },
+};
