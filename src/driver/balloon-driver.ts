@@ -21,7 +21,7 @@ import { DriverCounters } from './counters.ts';
 import { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
 import { DriverProbeError, DriverStoppedError } from './errors.ts';
-import { clearFormerDriver, clearFormerHost } from './former-driver.ts';
+import { clearFormerDriver } from './former-driver.ts';
 import { negotiate, poisonFeature } from './negotiation.ts';
 import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
 import { findRings, type RingPlace, ringPlaces, setUpRing } from './ring-setup.ts';
@@ -298,7 +298,6 @@ export class BalloonDriver {
     assert(this.#state === 'new', `a driver loaded that is ${this.#state}`);
     const { transport, kernel } = this.#options;
     const { features, rings, allotments, hints } = await readDriver(saved, this.profile, transport);
-    clearFormerHost(kernel);
     const memory = new DriverMemory(kernel, allotments);
     const world = this.#world(features);
     const found = await findRings(this.#ringPlaces(features), rings, world, memory);

@@ -8,7 +8,7 @@
 import { GFP_NORETRY, GFP_NOWARN, GFP_UNMOVABLE } from '../guest/gfp.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { NIL, ORDER_MAX } from '../guest/page-state.ts';
-import { type Gpa, gpaOf, PAGE_SIZE } from '../memory/page.ts';
+import { type Gpa, gpaOf, PAGE_SIZE, pfnOf } from '../memory/page.ts';
 import { DriverProbeError, DriverStateError } from './errors.ts';
 import { MEMORY_OWNER } from './former-driver.ts';
 
@@ -44,8 +44,6 @@ export class DriverMemory {
     this.#kernel = kernel;
     this.#owner = kernel.addOwner({ name: MEMORY_OWNER, contents: 'kept' });
     this.#former = former;
-    if (former === undefined) return;
-    kernel.allocator.forEachOwned(this.#owner, (pfn, order) => this.#blocks.push({ pfn, order }));
   }
 
   /** @throws DriverStateError when not all that was recorded was asked for again */
@@ -76,15 +74,26 @@ export class DriverMemory {
     if (former === undefined) throw new DriverStateError('it had other memory');
     if (former === null) return undefined;
     const { address } = former;
-    const owned = this.#blocks.some(
-      ({ pfn, order }) => address >= gpaOf(pfn) && address + size <= gpaOf(pfn + (1 << order)),
-    );
-    if (!owned || former.size !== size || address % ALIGNMENT !== 0) {
+    const block = this.#ownedBlockAt(pfnOf(address));
+    const end = block === undefined ? 0 : gpaOf(block.pfn + (1 << block.order));
+    if (block === undefined || address + size > end || former.size !== size || address % ALIGNMENT !== 0) {
       throw new DriverStateError(
         `its ${former.size} bytes at 0x${address.toString(16)} cannot be ${size} bytes of its own`,
       );
     }
+    if (!this.#blocks.some(({ pfn }) => pfn === block.pfn)) this.#blocks.push(block);
     return { address, size };
+  }
+
+  /** The block that page frame `pfn` is part of, if it is the driver's. A search through all of memory takes longer. */
+  #ownedBlockAt(pfn: number): { pfn: number; order: number } | undefined {
+    const { allocator, pages } = this.#kernel;
+    for (let order = 0; order <= ORDER_MAX; order++) {
+      const head = pfn - (pfn % (1 << order));
+      if (!allocator.isAllocated(head) || allocator.orderOf(head) !== order) continue;
+      return pages.owner[head] === this.#owner ? { pfn: head, order } : undefined;
+    }
+    return undefined;
   }
 
   #allocate(size: number): Stretch | undefined {

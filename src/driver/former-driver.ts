@@ -11,21 +11,13 @@ export const MEMORY_OWNER = 'balloon-driver';
 /** Who owns blocks while they are hinted. */
 export const HINTS_OWNER = 'balloon-hints';
 
-/**
- * Frees what a driver held for the sake of a host that it left, where it goes on elsewhere itself: hinted blocks and
- * those that were being reported.
- */
-export function clearFormerHost(kernel: GuestKernel): void {
-  freeOwned(kernel, HINTS_OWNER);
-  putBackIsolated(kernel);
-}
-
 /** Frees what the former driver held beside the balloon. Does nothing in a guest that had none. */
 export function clearFormerDriver(kernel: GuestKernel): void {
   // A driver that runs has memory of its own, so where that name is missing nothing was left.
   if (!kernel.allocator.owners.names.includes(MEMORY_OWNER)) return;
   freeOwned(kernel, MEMORY_OWNER);
-  clearFormerHost(kernel);
+  freeOwned(kernel, HINTS_OWNER);
+  putBackIsolated(kernel);
 }
 
 function freeOwned(kernel: GuestKernel, name: string): void {
