@@ -6,7 +6,7 @@ import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { KernelDirtyLog } from '../migration/kernel-dirty-log.ts';
 import type { Ram } from '../migration/ram.ts';
 import type { SourceOptions } from '../migration/source.ts';
-import { type ChannelName, MachineChannel, wayOf } from './free-page-channel.ts';
+import { type ChannelName, MachineChannel, waysOf } from './free-page-channel.ts';
 import { GuestLog } from './guest-log.ts';
 import type { Vm } from './vm.ts';
 
@@ -82,16 +82,16 @@ async function openChannel(
   name: ChannelName,
   dirty: DirtyBitmap,
 ): Promise<MachineChannel | undefined> {
-  const way = wayOf(name, vm.config.profile);
-  if (way === undefined) return undefined;
-  const channel = new MachineChannel(vm.moves, vm.name, way, vm.ram, dirty);
-  try {
-    await channel.open();
-    return channel;
-  } catch (error) {
-    if (name === 'auto') return undefined;
-    throw error;
+  for (const way of waysOf(name, vm.config.profile)) {
+    const channel = new MachineChannel(vm.moves, vm.name, way, vm.ram, dirty);
+    try {
+      await channel.open();
+      return channel;
+    } catch (error) {
+      if (name !== 'auto') throw error;
+    }
   }
+  return undefined;
 }
 
 async function openLog(vm: Vm): Promise<GuestLog> {

@@ -42,16 +42,17 @@ export type ChannelName = keyof typeof FREE_PAGE_CHANNELS | 'none' | 'auto';
 export const CHANNEL_NAMES = ['auto', 'none', ...Object.keys(FREE_PAGE_CHANNELS)] as readonly ChannelName[];
 
 /**
- * The way of channel `name` in a guest that speaks `profile`: undefined for none, and `auto` is the best that it has.
+ * The ways of channel `name` in a guest that speaks `profile`: none for `none`, and for `auto` all that it has, the best
+ * first.
  * @throws VmError when the profile has no such channel
  */
-export function wayOf(name: ChannelName, profile: ProfileName): FreePageWay | undefined {
-  if (name === 'none') return undefined;
+export function waysOf(name: ChannelName, profile: ProfileName): readonly FreePageWay[] {
+  if (name === 'none') return [];
   const all = Object.entries<Channel>(FREE_PAGE_CHANNELS).filter(([, { profiles }]) =>
     profiles.includes(profile),
   );
-  const found = name === 'auto' ? all[0] : all.find(([candidate]) => candidate === name);
-  if (found !== undefined) return found[1].way;
+  const found = name === 'auto' ? all : all.filter(([candidate]) => candidate === name);
+  if (found.length > 0) return found.map(([, { way }]) => way);
   throw new VmError(
     `a guest that speaks ${profile} has no free page channel ${name}; it has ${all.map(([one]) => one).join(', ')}`,
   );

@@ -104,6 +104,13 @@ describe('a machine moves with everything that its guest uses', () => {
     await expect.poll(reported, { timeout: 10_000 }).toBeGreaterThan(16 * MIB);
   });
 
+  test('over the channel that its driver uses, when nobody chose one', async () => {
+    await move({ without: ['free-page-hint'] }, { channel: 'auto' });
+    const vm = await busyVm({ without: ['free-page-hint'] });
+    await expect(Journey.of(vm, { channel: 'hint' })).rejects.toThrow(/did not take the feature/);
+    await expectAlive(vm);
+  });
+
   test('and leaves no descriptor behind, at either end', async () => {
     const { process: before } = openDescriptors();
     await move({}, {});
