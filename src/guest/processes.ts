@@ -64,16 +64,21 @@ export class Processes {
     }
     this.#checkTables(allocator);
     const { index, owner: owners, state: states } = allocator.pages;
+    // Most pages are whose the page before them is.
+    let id = 0;
+    let process: Process | undefined;
     for (const { start, end } of allocator.spans) {
       for (let pfn = start; pfn < end; ) {
         const state = states[pfn];
         const order = state & ORDER_MASK;
-        if (owners[pfn] !== 0) {
+        if (owners[pfn] !== id) {
+          id = owners[pfn];
           const owner = allocator.ownerOf(pfn);
-          if (owner instanceof Process) {
-            if (order > 0) throw new GuestStateError(`${owner.name} maps a block at frame ${pfn}`);
-            owner.adopt(index[pfn], pfn);
-          }
+          process = owner instanceof Process ? owner : undefined;
+        }
+        if (process !== undefined) {
+          if (order > 0) throw new GuestStateError(`${process.name} maps a block at frame ${pfn}`);
+          process.adopt(index[pfn], pfn);
         }
         pfn += state === 0 ? 1 : 1 << order;
       }

@@ -206,10 +206,19 @@ class Loading {
         throw new GuestStateError(`the allocated pages at frame ${start} are nobody's`);
       }
       this.#claim(start, order, count);
+      const flags = (meta >>> 8) & 0xff;
+      if (order === 0) {
+        // Nearly all of what a guest uses are single pages, many to a run.
+        pages.state.fill(KIND_ALLOCATED, start, start + count);
+        pages.flags.fill(flags, start, start + count);
+        pages.owner.fill(owner, start, start + count);
+        for (let page = 0; page < count; page++) pages.index[start + page] = index + page;
+        continue;
+      }
       for (let block = 0; block < count; block++) {
         const pfn = start + (block << order);
         pages.state[pfn] = KIND_ALLOCATED | order;
-        pages.flags[pfn] = (meta >>> 8) & 0xff;
+        pages.flags[pfn] = flags;
         pages.owner[pfn] = owner;
         pages.index[pfn] = index + block;
       }
