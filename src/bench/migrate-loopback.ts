@@ -3,11 +3,9 @@
  * it, in the same run, a plain copy of the same bytes over as many connections: read from a file, written to a socket,
  * read from it, written to a file. And what it costs to move a guest that has nothing.
  */
-import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { readSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { workerUrl } from '../daemon/worker-url.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { Convergence } from '../migration/convergence.ts';
@@ -28,6 +26,7 @@ import {
   PLAIN_HEAD_BYTES,
   type ToLoopbackPeer,
 } from './loopback-protocol.ts';
+import { PeerProcess } from './peer-process.ts';
 import { type BenchRow, type Measured, spreadOf } from './report.ts';
 
 export interface LoopbackOptions {
@@ -58,54 +57,13 @@ const STILL: SourceMachine = {
   letGo: async () => {},
 };
 
+type Peer = PeerProcess<ToLoopbackPeer, FromLoopbackPeer>;
+
 interface Copy {
   readonly elapsedMs: number;
   /** Of both processes. */
   readonly cpuMs: number;
   readonly residentBytes: number;
-}
-
-/** The other process. */
-class Peer {
-  readonly #child: ChildProcess = fork(fileURLToPath(workerUrl('./loopback-peer', import.meta.url)));
-  readonly #heard: FromLoopbackPeer[] = [];
-  #wake: () => void = () => {};
-  #gone = false;
-
-  constructor() {
-    this.#child.on('message', (message: FromLoopbackPeer) => {
-      this.#heard.push(message);
-      this.#wake();
-    });
-    this.#child.once('exit', () => {
-      this.#gone = true;
-      this.#wake();
-    });
-  }
-
-  async arm(copy: CopyKind, bytes: number, connections: number): Promise<number> {
-    this.#child.send({ kind: 'arm', copy, bytes, connections } satisfies ToLoopbackPeer);
-    return (await this.hear('listening')).port;
-  }
-
-  async hear<K extends FromLoopbackPeer['kind']>(kind: K): Promise<FromLoopbackPeer & { kind: K }> {
-    while (this.#heard.length === 0 && !this.#gone) {
-      await new Promise<void>(resolve => {
-        this.#wake = resolve;
-      });
-    }
-    const message = this.#heard.shift();
-    if (message?.kind === kind) return message as FromLoopbackPeer & { kind: K };
-    const why = message?.kind === 'failed' ? message.message : `it ended before it had ${kind}`;
-    throw new AerostatError('AEROSTAT_BENCH', `the process where memory arrives failed: ${why}`);
-  }
-
-  async end(): Promise<void> {
-    if (this.#gone) return;
-    const exited = once(this.#child, 'exit');
-    this.#child.disconnect();
-    await exited;
-  }
 }
 
 /** @throws AerostatError when a side fails, or memory arrived changed */
@@ -116,7 +74,7 @@ export async function measureLoopback(options: LoopbackOptions): Promise<Measure
   const rows: BenchRow[] = [];
   const ratios: Record<string, number> = {};
   let done = 0;
-  const peer = new Peer();
+  const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url));
   try {
     const ram = createRam(bytes);
     try {
@@ -167,7 +125,8 @@ async function copyOnce(
   connections: number,
   digest: string,
 ): Promise<Copy> {
-  const port = await peer.arm(kind, ram.slots * PAGE_SIZE, connections);
+  peer.send({ kind: 'arm', copy: kind, bytes: ram.slots * PAGE_SIZE, connections });
+  const { port } = await peer.hear('listening');
   const used = process.cpuUsage();
   const startMs = monotonicMs();
   if (kind === 'plain') await sendPlain(ram, port, connections);

@@ -1,29 +1,22 @@
 /** `aerostat bench`: measurements, each a command of its own; what they measure is src/bench's. */
-import { Command, InvalidArgumentError, Option } from 'commander';
-import type { ChartPlan } from '../../bench/html.ts';
+import { Command, Option } from 'commander';
 import type { Scenario } from '../../bench/inflate.ts';
-import type { Measured } from '../../bench/report.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
-import { readVersion } from '../../sys/version.ts';
-import { renderBench } from '../bench-table.ts';
-import { type CliContext, printLine } from '../context.ts';
+import type { CliContext } from '../context.ts';
+import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
 import { list, sizeOption, withVerbose } from '../options.ts';
-import { stepBar } from '../progress.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
+import { migrateBenchCommand } from './bench-migrate.ts';
 
 const EXAMPLES = `
 Examples:
   aerostat bench linux --memory 8G --balloon 7G
   aerostat bench linux --memory 2G --balloon 1G --touched --json result.json
   aerostat bench inflate --peer qemu
+  aerostat bench migrate --channels none,hint
 
 Ratios come from medians of one run; absolute times say as much about the machine as about Aerostat.`;
-
-interface BenchChoice {
-  readonly json?: string;
-  readonly report?: string;
-}
 
 interface LinuxChoice extends BenchChoice {
   readonly rounds: number;
@@ -37,7 +30,8 @@ export function benchCommand(context: CliContext): Command {
     .description('measure, and print a table')
     .addHelpText('after', EXAMPLES)
     .addCommand(linuxCommand(context))
-    .addCommand(inflateCommand(context));
+    .addCommand(inflateCommand(context))
+    .addCommand(migrateBenchCommand(context));
 }
 
 interface InflateChoice extends BenchChoice {
@@ -157,34 +151,10 @@ function checkBalloon({ memory, balloon }: Pick<InflateChoice, 'memory' | 'ballo
   throw new UsageError(`a guest of ${formatSize(memory)} cannot give away ${formatSize(balloon)}`);
 }
 
-/** The options as they were given, so that a report says what made it. */
-function spoken(command: Command): string[] {
-  return command.options.flatMap(({ attributeName, long }) => {
-    const name = attributeName.call(command.options.find(option => option.long === long));
-    if (command.getOptionValueSource(name) !== 'cli' || name === 'json' || name === 'report') return [];
-    const value = command.getOptionValue(name) as unknown;
-    if (typeof value === 'boolean') return [long ?? ''];
-    const text = name === 'memory' || name === 'balloon' ? formatSize(value as number) : String(value);
-    return [`${long} ${text}`];
-  });
-}
-
 function parseScenario(text: string): Scenario {
   if (text === 'idle' || text === 'touched') return text;
   if (/^aged-([1-9]?\d)$/.test(text)) return text as Scenario;
   throw new UsageError(`${text} is no scenario; there are idle, touched, and aged-0 to aged-99 (percent)`);
-}
-
-function pick<Name extends string>(
-  what: string,
-  asked: readonly string[] | undefined,
-  known: readonly Name[],
-): readonly Name[] | undefined {
-  return asked?.map(name => {
-    const found = known.find(one => one === name);
-    if (found === undefined) throw new UsageError(`${name} is no ${what}; there are ${known.join(', ')}`);
-    return found;
-  });
 }
 
 function linuxCommand(context: CliContext): Command {
@@ -216,11 +186,6 @@ function linuxCommand(context: CliContext): Command {
   return withBench(command, 3);
 }
 
-function wholeNumber(text: string): number {
-  if (/^[1-9]\d{0,5}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError('it is a whole number of at least 1.');
-}
-
 function withBench(command: Command, rounds: number): Command {
   return withVerbose(
     command
@@ -231,29 +196,4 @@ function withBench(command: Command, rounds: number): Command {
       )
       .option('--json <file>', 'write the result there as JSON too'),
   );
-}
-
-/** Shows how far it is, prints the table, and writes the report where one is wanted. */
-async function measure(
-  context: CliContext,
-  { json, report }: BenchChoice,
-  words: string,
-  run: (progress: (done: number, total: number, what: string) => void) => Promise<Measured>,
-  charts: readonly ChartPlan[] = [],
-): Promise<void> {
-  const { benchReport, writeReport } = await import('../../bench/report.ts');
-  const bar = await stepBar(context);
-  let measured: Measured;
-  try {
-    measured = await run(bar.update);
-  } finally {
-    bar.stop();
-  }
-  printLine(context.stdout, renderBench(measured).join('\n'));
-  const result = benchReport(words, readVersion(), measured);
-  if (json !== undefined) writeReport(json, result);
-  if (report !== undefined) {
-    const { writeHtmlReport } = await import('../../bench/html.ts');
-    await writeHtmlReport(report, result, charts);
-  }
 }

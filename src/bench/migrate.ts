@@ -1,0 +1,289 @@
+/**
+ * What free pages are worth to a migration: the embedded guest moves from one process to another over TCP at the speed
+ * of a network, with each way of naming free pages and with none. Each migration is of a guest of its own, which has used
+ * all of its memory and freed most of it: the host backs it, and nobody needs it.
+ *
+ * The floor is the time that the bytes in use take at that speed.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { workerUrl } from '../daemon/worker-url.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { Convergence } from '../migration/convergence.ts';
+import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
+import { AerostatError } from '../sys/error.ts';
+import { systemClock } from '../transfer/clock.ts';
+import { TransferConnector } from '../transfer/connector.ts';
+import { Departure } from '../vm/departure.ts';
+import { type ChannelName, FREE_PAGE_CHANNELS } from '../vm/free-page-channel.ts';
+import { Vm } from '../vm/vm.ts';
+import type { ChartPlan } from './html.ts';
+import type { FromPlace, ToPlace } from './migrate-place.ts';
+import { PeerProcess } from './peer-process.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+
+export type BenchChannel = Exclude<ChannelName, 'auto'>;
+
+export const BENCH_CHANNELS: readonly BenchChannel[] = [
+  'none',
+  ...(Object.keys(FREE_PAGE_CHANNELS) as BenchChannel[]),
+];
+
+/** What the guest does while it moves: nothing, write so many bytes a second, or compile. */
+export type Load =
+  | { readonly kind: 'idle' | 'build' }
+  | { readonly kind: 'dirty'; readonly bytesPerSecond: number };
+
+export interface MigrateBenchOptions {
+  readonly memoryBytes: number;
+  /** Share of memory in use, (0, 1). */
+  readonly usedShare: number;
+  readonly load: Load;
+  readonly bytesPerSecond: number;
+  readonly connections: number;
+  readonly downtimeMsMax: number;
+  readonly channels: readonly BenchChannel[];
+  readonly runs: number;
+  readonly signal: AbortSignal;
+  readonly progress: (done: number, total: number, what: string) => void;
+}
+
+interface Sample {
+  readonly summary: MigrationSummary;
+  /** In use when the migration began, by the guest's own books. */
+  readonly usedBytes: number;
+  readonly balloonedPages: number;
+  /** The guest's work in a second while it was copied, against before; NaN where it has none, or no time for it. */
+  readonly workShare: number;
+}
+
+/** Of the workload's pages, so many are written in a step: see guest/workloads/churn.ts. */
+const WRITES_PER_STEP = 0.65;
+/** Of the memory in use, the workload's part. */
+const WORKING_SHARE = 0.5;
+/** How long the guest's work is counted before it moves. */
+const WORK_MS = 600;
+/** Shorter than this, a count of work says nothing. */
+const WORK_MS_MIN = 100;
+/** Reports come in bursts with pauses; this long without one, and the guest has reported what is free. */
+const REPORTS_QUIET_MS = 3000;
+const REPORTS_MS_MAX = 120_000;
+const REPORTS_LOOK_MS = 100;
+
+const nameOf = (load: Load): string =>
+  load.kind === 'dirty' ? `dirty ${(load.bytesPerSecond / 1e6).toFixed(0)} MB/s` : load.kind;
+
+/** @throws AerostatError when a migration fails, or a guest finds at its destination that it lost something */
+export async function benchMigrate(options: MigrateBenchOptions): Promise<Measured> {
+  const { channels, runs, signal, progress, load } = options;
+  const samples = new Map<BenchChannel, Sample[]>(channels.map(channel => [channel, []]));
+  let done = 0;
+  for (let run = 0; run < runs; run++) {
+    for (const channel of channels) {
+      signal.throwIfAborted();
+      progress(done++, channels.length * runs, channel);
+      samples.get(channel)?.push(await moveOnce(channel, options));
+    }
+  }
+  const rows = channels.map(channel => rowOf(channel, options, samples.get(channel) ?? []));
+  return {
+    rows,
+    ratios: ratiosOf(rows, load),
+    notes: [
+      'The floor is the time that the bytes in use take at the bandwidth. With reporting and hinting the guest has',
+      'reported what is free before the migration begins; with the others it is asked when it does.',
+    ],
+  };
+}
+
+const reports = (channel: BenchChannel): boolean =>
+  channel !== 'none' && FREE_PAGE_CHANNELS[channel].way === 'reports';
+
+async function moveOnce(channel: BenchChannel, options: MigrateBenchOptions): Promise<Sample> {
+  const { memoryBytes, bytesPerSecond, connections, downtimeMsMax, load, signal } = options;
+  const peer = new PeerProcess<ToPlace, FromPlace>(workerUrl('./migrate-place', import.meta.url));
+  const vm = await bootGuest(channel, options);
+  try {
+    peer.send({ kind: 'open', memoryBytes });
+    const { port } = await peer.hear('listening');
+    await settleGuest(vm, channel, options);
+    const usedBytes = await usedBy(vm);
+    const before = load.kind === 'idle' ? undefined : await workIn(vm, WORK_MS);
+    const departure = await Departure.of(vm, { channel });
+    const { ram, dirty, sent } = departure.source;
+    const address = { host: '127.0.0.1', port };
+    const connector = new TransferConnector({ address, ram, dirty, sent, bytesPerSecond });
+    const during = new WorkDuring(vm);
+    try {
+      const source = new MigrationSource({
+        ...departure.source,
+        id: crypto.getRandomValues(new Uint8Array(16)),
+        connector,
+        connections,
+        convergence: new Convergence({ downtimeMsMax, roundsMax: 30, autoConverge: true }),
+        clock: systemClock,
+        ...(before === undefined ? {} : { observer: progress => during.hear(progress) }),
+      });
+      const abort = () => source.cancel('the bench was interrupted');
+      signal.addEventListener('abort', abort);
+      const summary = await source.run().finally(() => signal.removeEventListener('abort', abort));
+      const balloonedPages = departure.balloonedPages;
+      peer.send({ kind: 'look' });
+      await peer.hear('seen');
+      const workShare = before === undefined ? Number.NaN : (await during.perMs()) / before;
+      return { summary, usedBytes, balloonedPages, workShare };
+    } finally {
+      await departure.close();
+      await connector.close();
+    }
+  } finally {
+    await vm.close();
+    await peer.end();
+  }
+}
+
+async function bootGuest(channel: BenchChannel, { memoryBytes, load }: MigrateBenchOptions): Promise<Vm> {
+  const rate = load.kind === 'dirty' ? load.bytesPerSecond / PAGE_SIZE / WRITES_PER_STEP : undefined;
+  return Vm.start({
+    memoryBytes,
+    profile: channel === 'none' ? 'virtio' : FREE_PAGE_CHANNELS[channel].profiles[0],
+    // What one channel would have spared must not be to another one's credit.
+    without: channel === 'none' || channel === 'hint' ? ['page-reporting'] : [],
+    ...(rate === undefined ? {} : { pagesPerSecondMax: rate }),
+  });
+}
+
+/** Uses all memory, frees most of it, and begins the work. */
+async function settleGuest(vm: Vm, channel: BenchChannel, options: MigrateBenchOptions): Promise<void> {
+  const { memoryBytes, usedShare, load } = options;
+  const used = memoryBytes * usedShare;
+  const working = load.kind === 'dirty' ? used * WORKING_SHARE : 0;
+  const still = Math.max(0, used - working - (await usedBy(vm)));
+  await vm.command({ do: 'use', bytes: Math.floor(still / PAGE_SIZE) * PAGE_SIZE });
+  await vm.command({ do: 'touch' });
+  if (reports(channel)) await untilReported(vm, options.signal);
+  if (load.kind === 'dirty') {
+    await vm.command({ do: 'start', workload: 'churn', bytes: Math.floor(working / PAGE_SIZE) * PAGE_SIZE });
+  } else if (load.kind === 'build') {
+    await vm.command({ do: 'start', workload: 'build' });
+  }
+  // Time for the work to come to its pace.
+  if (load.kind !== 'idle') await delay(WORK_MS * 2);
+}
+
+async function usedBy(vm: Vm): Promise<number> {
+  const { totalBytes, freeBytes } = await vm.command({ do: 'meminfo' });
+  return totalBytes - freeBytes;
+}
+
+async function untilReported(vm: Vm, signal: AbortSignal): Promise<void> {
+  const [{ backing }] = vm.ram.memory.regions;
+  let resident = backing.residentBytes();
+  let quietMs = 0;
+  for (let waitedMs = 0; quietMs < REPORTS_QUIET_MS; waitedMs += REPORTS_LOOK_MS) {
+    if (waitedMs > REPORTS_MS_MAX)
+      throw new AerostatError('AEROSTAT_BENCH', 'the guest does not stop reporting');
+    await delay(REPORTS_LOOK_MS, undefined, { signal });
+    const now = backing.residentBytes();
+    quietMs = now === resident ? quietMs + REPORTS_LOOK_MS : 0;
+    resident = now;
+  }
+}
+
+/** Pages that the guest's processes were given and touched so far: what its work shows in. */
+async function workOf(vm: Vm): Promise<number> {
+  const { pagesAllocated, minorFaults } = (await vm.command({ do: 'status' })).vmstat;
+  return pagesAllocated + minorFaults;
+}
+
+/** Work of a guest in a millisecond. */
+async function workIn(vm: Vm, elapsedMs: number): Promise<number> {
+  const startMs = systemClock.nowMs();
+  const start = await workOf(vm);
+  await delay(elapsedMs);
+  return ((await workOf(vm)) - start) / (systemClock.nowMs() - startMs);
+}
+
+/** Counts the guest's work from the first round to the stop. */
+class WorkDuring {
+  readonly #vm: Vm;
+  #marks: Promise<{ readonly work: number; readonly atMs: number }>[] = [];
+  #phase = '';
+
+  constructor(vm: Vm) {
+    this.#vm = vm;
+  }
+
+  hear({ phase }: MigrationProgress): void {
+    if (phase === this.#phase) return;
+    this.#phase = phase;
+    if (phase !== 'copying' && phase !== 'stopping') return;
+    const atMs = systemClock.nowMs();
+    // Asked before the guest is asked to stop, so answered before that.
+    this.#marks.push(workOf(this.#vm).then(work => ({ work, atMs })));
+  }
+
+  async perMs(): Promise<number> {
+    const [from, to] = await Promise.all(this.#marks);
+    if (to === undefined || to.atMs - from.atMs < WORK_MS_MIN) return Number.NaN;
+    return (to.work - from.work) / (to.atMs - from.atMs);
+  }
+}
+
+function rowOf(channel: BenchChannel, options: MigrateBenchOptions, samples: readonly Sample[]): BenchRow {
+  const figure = (of: (sample: Sample) => number): Spread => spreadOf(samples.map(of));
+  const usedBytes = figure(sample => sample.usedBytes);
+  const floorMs = (usedBytes.median / options.bytesPerSecond) * 1e3;
+  const elapsedMs = figure(({ summary }) => summary.totalMs);
+  const bytes = figure(({ summary }) => summary.bytes);
+  const work = samples.map(({ workShare }) => workShare).filter(share => !Number.isNaN(share));
+  const pages = (of: (summary: MigrationSummary) => number): number =>
+    figure(({ summary }) => of(summary) * PAGE_SIZE).median;
+  return {
+    case: channel,
+    scenario: nameOf(options.load),
+    peer: 'embedded',
+    elapsedMs,
+    downtimeMs: figure(({ summary }) => summary.downtimeMs),
+    floorMs,
+    toFloor: elapsedMs.median / floorMs,
+    rounds: figure(({ summary }) => summary.rounds).median,
+    bytes,
+    usedBytes: usedBytes.median,
+    bytesToUsed: bytes.median / usedBytes.median,
+    zeroBytes: pages(summary => summary.zeroPages),
+    freeBytes: pages(summary => summary.freePages),
+    unbackedBytes: pages(summary => summary.unbackedPages),
+    resentBytes: pages(summary => summary.resentPages),
+    hintRaces: figure(({ summary }) => summary.hintRaces).median,
+    guestShareMin: figure(({ summary }) => summary.guestShareMin).median,
+    workShare: work.length === 0 ? null : spreadOf(work),
+  };
+}
+
+function ratiosOf(rows: readonly BenchRow[], { kind }: Load): Record<string, number> {
+  const ratios: Record<string, number> = {};
+  const none = rows.find(row => row.case === 'none');
+  for (const row of rows) {
+    const name = `${row.case}.${kind}`;
+    if (none !== undefined && row !== none) {
+      ratios[`${name}.speedup`] = none.elapsedMs.median / row.elapsedMs.median;
+    }
+    ratios[`${name}.toFloor`] = Number(row.toFloor);
+    ratios[`${name}.bytesToUsed`] = Number(row.bytesToUsed);
+  }
+  return ratios;
+}
+
+/** What a report of this bench draws. */
+export const MIGRATE_CHARTS: readonly ChartPlan[] = [
+  {
+    title: 'Until the guest runs at its destination',
+    figures: [
+      ['elapsedMs', 'elapsed'],
+      ['floorMs', 'floor'],
+    ],
+    unit: 'ms',
+  },
+  { title: 'How long it stands still', figures: [['downtimeMs', 'downtime']], unit: 'ms' },
+  { title: 'Bytes over the network', figures: [['bytes', 'bytes']], unit: 'bytes' },
+];

@@ -1,0 +1,103 @@
+/** `aerostat bench migrate`: what free pages are worth to a migration, and how fast the copying itself is. */
+import { Command, Option } from 'commander';
+import type { Load } from '../../bench/migrate.ts';
+import type { CliContext } from '../context.ts';
+import { parseDuration } from '../duration.ts';
+import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { list, sizeOption, value, withVerbose } from '../options.ts';
+import { parseRate } from '../rate.ts';
+import { UsageError } from '../usage.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat bench migrate --channels none,hint
+  aerostat bench migrate --memory 2G --load dirty-500M --channels hint
+  aerostat bench migrate --loopback`;
+
+interface MigrateBenchChoice extends BenchChoice {
+  readonly memory: number;
+  readonly used: string;
+  readonly load: string;
+  readonly bandwidth: string;
+  readonly connections: number;
+  readonly downtimeLimit: number;
+  readonly channels?: readonly string[];
+  readonly runs: number;
+  readonly loopback?: boolean;
+}
+
+/** What `--loopback` has no use for. */
+const OF_GUESTS = ['memory', 'used', 'load', 'bandwidth', 'connections', 'downtimeLimit', 'channels'];
+
+export function migrateBenchCommand(context: CliContext): Command {
+  const command = new Command('migrate')
+    .description(
+      'move the embedded guest between two processes, with every way of naming free pages and none',
+    )
+    .addOption(sizeOption('--memory <size>', 'memory of the guest, all of it touched').default(2 ** 33, '8G'))
+    .option('--used <percent>', 'how much of it the guest needs', '10%')
+    .option('--load <load>', 'what the guest does: idle, dirty-RATE (bytes a second, as 500M), build', 'idle')
+    .option('--bandwidth <rate>', 'of the network', '10gbit')
+    .addOption(new Option('--connections <number>', 'TCP connections').argParser(wholeNumber).default(1))
+    .addOption(
+      new Option('--downtime-limit <time>', 'how long the guest may stand still')
+        .argParser(value(parseDuration))
+        .default(300, '300ms'),
+    )
+    .option('--channels <list>', 'ways of naming free pages (default: none and all)', list)
+    .addOption(
+      new Option('--runs <number>', 'how often each case has its turn').argParser(wholeNumber).default(3),
+    )
+    .addOption(
+      new Option(
+        '--loopback',
+        'memory alone, as fast as it goes, beside a plain copy of the same bytes; and a guest that has nothing',
+      ).conflicts(OF_GUESTS),
+    )
+    .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
+    .option('--json <file>', 'write the result there as JSON too')
+    .addHelpText('after', EXAMPLES)
+    .action((choice: MigrateBenchChoice, self: Command) => {
+      const words = ['aerostat bench migrate', ...spoken(self)].join(' ');
+      return choice.loopback === true ? loopback(context, choice, words) : guests(context, choice, words);
+    });
+  return withVerbose(command);
+}
+
+async function loopback(context: CliContext, choice: MigrateBenchChoice, words: string): Promise<void> {
+  const { LOOPBACK_DEFAULTS, measureLoopback } = await import('../../bench/migrate-loopback.ts');
+  const { interrupt: signal } = context;
+  const { runs } = choice;
+  await measure(context, choice, words, progress =>
+    measureLoopback({ ...LOOPBACK_DEFAULTS, runs, signal, progress }),
+  );
+}
+
+async function guests(context: CliContext, choice: MigrateBenchChoice, words: string): Promise<void> {
+  const { BENCH_CHANNELS, MIGRATE_CHARTS, benchMigrate } = await import('../../bench/migrate.ts');
+  const options = {
+    memoryBytes: choice.memory,
+    usedShare: parsePercent(choice.used),
+    load: parseLoad(choice.load),
+    bytesPerSecond: parseRate(choice.bandwidth),
+    connections: choice.connections,
+    downtimeMsMax: choice.downtimeLimit,
+    channels: pick('channel', choice.channels, BENCH_CHANNELS) ?? BENCH_CHANNELS,
+    runs: choice.runs,
+    signal: context.interrupt,
+  };
+  await measure(context, choice, words, progress => benchMigrate({ ...options, progress }), MIGRATE_CHARTS);
+}
+
+function parsePercent(text: string): number {
+  const match = /^(\d{1,2}(?:\.\d+)?)%?$/.exec(text);
+  if (match !== null && Number(match[1]) > 0) return Number(match[1]) / 100;
+  throw new UsageError(`${text} is no share of memory; write 10%`);
+}
+
+function parseLoad(text: string): Load {
+  if (text === 'idle' || text === 'build') return { kind: text };
+  const rate = /^dirty-(.+)$/.exec(text)?.[1];
+  if (rate !== undefined) return { kind: 'dirty', bytesPerSecond: parseRate(rate) };
+  throw new UsageError(`${text} is no load; there are idle, build, and dirty-RATE, for example dirty-500M`);
+}

@@ -1,0 +1,69 @@
+/** What the commands under `aerostat bench` share: their options, and how a measurement is shown and written. */
+import { type Command, InvalidArgumentError } from 'commander';
+import type { ChartPlan } from '../bench/html.ts';
+import type { Measured } from '../bench/report.ts';
+import { readVersion } from '../sys/version.ts';
+import { renderBench } from './bench-table.ts';
+import { type CliContext, printLine } from './context.ts';
+import { stepBar } from './progress.ts';
+import { formatSize } from './size.ts';
+import { UsageError } from './usage.ts';
+
+export interface BenchChoice {
+  readonly json?: string;
+  readonly report?: string;
+}
+
+/** The options as they were given, so that a report says what made it. */
+export function spoken(command: Command): string[] {
+  return command.options.flatMap(({ attributeName, long }) => {
+    const name = attributeName.call(command.options.find(option => option.long === long));
+    if (command.getOptionValueSource(name) !== 'cli' || name === 'json' || name === 'report') return [];
+    const value = command.getOptionValue(name) as unknown;
+    if (typeof value === 'boolean') return [long ?? ''];
+    const text = name === 'memory' || name === 'balloon' ? formatSize(value as number) : String(value);
+    return [`${long} ${text}`];
+  });
+}
+
+export function pick<Name extends string>(
+  what: string,
+  asked: readonly string[] | undefined,
+  known: readonly Name[],
+): readonly Name[] | undefined {
+  return asked?.map(name => {
+    const found = known.find(one => one === name);
+    if (found === undefined) throw new UsageError(`${name} is no ${what}; there are ${known.join(', ')}`);
+    return found;
+  });
+}
+
+export function wholeNumber(text: string): number {
+  if (/^[1-9]\d{0,5}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('it is a whole number of at least 1.');
+}
+
+/** Shows how far it is, prints the table, and writes the report where one is wanted. */
+export async function measure(
+  context: CliContext,
+  { json, report }: BenchChoice,
+  words: string,
+  run: (progress: (done: number, total: number, what: string) => void) => Promise<Measured>,
+  charts: readonly ChartPlan[] = [],
+): Promise<void> {
+  const { benchReport, writeReport } = await import('../bench/report.ts');
+  const bar = await stepBar(context);
+  let measured: Measured;
+  try {
+    measured = await run(bar.update);
+  } finally {
+    bar.stop();
+  }
+  printLine(context.stdout, renderBench(measured).join('\n'));
+  const result = benchReport(words, readVersion(), measured);
+  if (json !== undefined) writeReport(json, result);
+  if (report !== undefined) {
+    const { writeHtmlReport } = await import('../bench/html.ts');
+    await writeHtmlReport(report, result, charts);
+  }
+}
