@@ -93,7 +93,7 @@ describe('a machine moves with everything that its guest uses', () => {
   test('although it writes faster than it can be sent, for it is slowed down', async () => {
     const { journey } = await move(
       { pagesPerSecondMax: 60_000 },
-      { channel: 'none', bytesPerSecond: 100 * MIB, downtimeMsMax: 2, roundsMax: 12 },
+      { channel: 'hint', bytesPerSecond: 24 * MIB, downtimeMsMax: 2, roundsMax: 12 },
     );
     expect(journey.summary?.guestShareMin).toBeLessThan(1);
   });
