@@ -189,11 +189,8 @@ async function untilReported(vm: Vm, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Pages that the guest's processes were given and touched so far: what its work shows in. */
-async function workOf(vm: Vm): Promise<number> {
-  const { pagesAllocated, minorFaults } = (await vm.command({ do: 'status' })).vmstat;
-  return pagesAllocated + minorFaults;
-}
+/** Faults of the guest's processes so far: what its work shows in, and what the driver does not. */
+const workOf = async (vm: Vm): Promise<number> => (await vm.command({ do: 'status' })).vmstat.minorFaults;
 
 /** Work of a guest in a millisecond. */
 async function workIn(vm: Vm, elapsedMs: number): Promise<number> {
