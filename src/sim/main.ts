@@ -5,6 +5,8 @@ import type { HintMachine } from './hint-explorer.ts';
 import { PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-model.ts';
 import { reportHints } from './hint-report.ts';
 import { reportHistories } from './history-report.ts';
+import { reportMigrations } from './migration-report.ts';
+import { SIM_FAULTS, type SimFault } from './migration-run.ts';
 
 const between =
   (low: number, high: number) =>
@@ -77,10 +79,37 @@ function runCommand(): Command {
     });
 }
 
+interface MigrateChoice {
+  readonly seed: number;
+  readonly seeds: number;
+  readonly fault?: SimFault;
+  readonly ignoreIds?: boolean;
+  readonly json?: boolean;
+}
+
+function migrateCommand(): Command {
+  return new Command('migrate')
+    .description('move busy guests between simulated hosts, and let the worst happen')
+    .option('--seed <n>', 'the first migration', between(0, Number.MAX_SAFE_INTEGER), 1)
+    .option('--seeds <n>', 'migrations, one a seed', between(1, 1_000_000), 1)
+    .addOption(new Option('--fault <name>', 'this alone goes wrong; any else, in turn').choices(SIM_FAULTS))
+    .option('--ignore-ids', 'let hints count whatever session they are of: data must be lost then')
+    .option('--json', 'print JSON')
+    .action(async ({ json = false, ignoreIds = false, ...choice }: MigrateChoice) => {
+      const report = await reportMigrations(
+        { ...choice, ignoreIds },
+        json ? () => {} : line => console.log(line),
+      );
+      if (json) console.log(JSON.stringify(report, null, 2));
+      process.exitCode = report.failures.length === 0 ? 0 : 1;
+    });
+}
+
 const program = new Command('sim')
   .description("simulations of Aerostat's machine")
   .showHelpAfterError()
   .addCommand(runCommand(), { isDefault: true })
+  .addCommand(migrateCommand())
   .addCommand(hintsCommand());
 
 await program.parseAsync();

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { isLoss, runMigration, type SimFault } from '../../src/sim/migration-run.ts';
+import { reportMigrations } from '../../src/sim/migration-report.ts';
+import { isLoss, runMigration, SIM_FAULTS, type SimFault } from '../../src/sim/migration-run.ts';
 
 /** The first seed, from the environment to repeat a failure; every failure names its own. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
@@ -68,4 +69,17 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
       if (runsAt === 'nowhere' && destinationError === undefined) expect(faultMs).toBeLessThan(60);
     }
   });
+});
+
+test('many in a row are summed up, and a failure says how to see it again', async () => {
+  const lines: string[] = [];
+  const good = await reportMigrations({ seed: SEED, seeds: 6, ignoreIds: false }, line => lines.push(line));
+  expect(good).toMatchObject({ migrations: 6, failures: [] });
+  expect(Object.keys(good.ends)).toEqual(SIM_FAULTS);
+  expect(lines.at(-1)).toMatch(/nothing was lost, and no guest ran twice/);
+  const bad = await reportMigrations({ seed: SEED, seeds: 200, fault: 'none', ignoreIds: true }, () => {});
+  expect(bad.failures[0]).toMatchObject({ loss: true });
+  expect(bad.failures[0].command).toBe(
+    `npm run sim -- migrate --seed ${bad.failures[0].seed} --fault none --ignore-ids`,
+  );
 });

@@ -1,0 +1,66 @@
+/** Many simulated migrations in a row, each with what goes wrong, and what is to be said of them. */
+import { isLoss, runMigration, SIM_FAULTS, type SimFault } from './migration-run.ts';
+
+/** More failures tell nothing more. */
+const FAILURES_MAX = 5;
+
+export interface MigrationsChoice {
+  /** Of the first migration; the next one has the next. */
+  readonly seed: number;
+  readonly seeds: number;
+  /** This alone goes wrong; each in turn when left out. */
+  readonly fault?: SimFault;
+  /** The test switch: hints count whatever session they are of, and data must be lost. */
+  readonly ignoreIds: boolean;
+}
+
+export interface MigrationFailure {
+  readonly seed: number;
+  readonly fault: SimFault;
+  readonly message: string;
+  /** A guest that lost data, rather than something else that must not be. */
+  readonly loss: boolean;
+  /** Makes it happen again. */
+  readonly command: string;
+}
+
+export interface MigrationsReport {
+  readonly migrations: number;
+  /** Where guests were in the end, by what went wrong. */
+  readonly ends: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  readonly hintRaces: number;
+  readonly failures: readonly MigrationFailure[];
+}
+
+export async function reportMigrations(
+  { seed, seeds, fault, ignoreIds }: MigrationsChoice,
+  print: (line: string) => void,
+): Promise<MigrationsReport> {
+  const failures: MigrationFailure[] = [];
+  const ends: Record<string, Record<string, number>> = {};
+  let [migrations, hintRaces] = [0, 0];
+  for (; migrations < seeds && failures.length < FAILURES_MAX; migrations++) {
+    const one = { seed: seed + migrations, fault: fault ?? SIM_FAULTS[migrations % SIM_FAULTS.length] };
+    try {
+      const { runsAt, summary } = await runMigration({ ...one, ignoreIds });
+      const places = ends[one.fault] ?? {};
+      ends[one.fault] = places;
+      places[runsAt] = (places[runsAt] ?? 0) + 1;
+      hintRaces += summary?.hintRaces ?? 0;
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const command = `npm run sim -- migrate --seed ${one.seed} --fault ${one.fault}${ignoreIds ? ' --ignore-ids' : ''}`;
+      failures.push({ ...one, message, loss: isLoss(error), command });
+      print(`seed ${one.seed}, ${one.fault}: ${message}`);
+      print(`Again: ${command}`);
+    }
+  }
+  for (const [name, places] of Object.entries(ends)) {
+    const where = Object.entries(places).map(([place, count]) => `${count} at the ${place}`);
+    print(`${name.padEnd(17)} the guest ran ${where.join(', ').replace('at the nowhere', 'nowhere')}`);
+  }
+  const outcome =
+    failures.length === 0 ? 'nothing was lost, and no guest ran twice' : `${failures.length} failed`;
+  print(`${migrations} migrations from seed ${seed} on, ${hintRaces} hint races: ${outcome}`);
+  return { migrations, ends, hintRaces, failures };
+}
