@@ -81,7 +81,12 @@ export async function benchMigrate(options: MigrateBenchOptions): Promise<Measur
     for (const channel of channels) {
       signal.throwIfAborted();
       progress(done++, channels.length * runs, channel);
-      samples.get(channel)?.push(await moveOnce(channel, options));
+      const sample = await moveOnce(channel, options).catch(error => {
+        // Whatever an interrupted migration fails of, that it was interrupted is why.
+        signal.throwIfAborted();
+        throw error;
+      });
+      samples.get(channel)?.push(sample);
     }
   }
   const rows = channels.map(channel => rowOf(channel, options, samples.get(channel) ?? []));
