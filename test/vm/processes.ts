@@ -68,6 +68,10 @@ export class MachineProcess {
     return { machine, address: address ?? '' };
   }
 
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
   get over(): boolean {
     return this.#over;
   }
