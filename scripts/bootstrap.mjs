@@ -73,9 +73,12 @@ export function build({ force = false } = {}) {
   console.error('aerostat: compiling');
   // Into a folder beside it that then takes its place: whoever runs from `dist/` meanwhile never sees half of
   // a build, and what has no source any more is gone.
-  const fresh = join(root, '.cache', `dist-${process.pid}`);
-  const stale = join(root, '.cache', `dist-${process.pid}-stale`);
+  // It has to lie as deep as `dist/`, for source maps name the sources by the way from there.
   const dist = join(root, 'dist');
+  const fresh = `${dist}-${process.pid}`;
+  const stale = `${fresh}-stale`;
+  // A compilation that fails ends this process.
+  process.once('exit', () => rmSync(fresh, { recursive: true, force: true }));
   const startedSeconds = Date.now() / 1000;
   run(bin('tsc'), ['-p', 'tsconfig.json', '--outDir', fresh], { stdio: ['ignore', 2, 2] });
   if (existsSync(join(dist, 'web'))) cpSync(join(dist, 'web'), join(fresh, 'web'), { recursive: true });
