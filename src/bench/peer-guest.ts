@@ -20,7 +20,8 @@ import { monotonicMs, Reactor } from '../sys/poll.ts';
 import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
-import type { FromPeerGuest, PageOrder, PeerGuestData } from './peer-protocol.ts';
+import { type PageOrder, shuffle } from './deck.ts';
+import type { FromPeerGuest, PeerGuestData } from './peer-protocol.ts';
 
 /** How often the host is asked what it holds. */
 const LOOK_MS = 2;
@@ -54,18 +55,6 @@ class DealingKernel extends GuestKernel {
       return this.#deck[this.#dealt++];
     }
     return super.allocate(order, flags);
-  }
-}
-
-/** The same order in every run (Fisher and Yates, xorshift32). */
-function shuffle(deck: Uint32Array): void {
-  let state = 0x9e3779b9;
-  for (let last = deck.length - 1; last > 0; last--) {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    const other = (state >>> 0) % (last + 1);
-    [deck[last], deck[other]] = [deck[other], deck[last]];
   }
 }
 
@@ -182,8 +171,10 @@ async function run(data: PeerGuestData, side: Side): Promise<void> {
 const tell = (message: FromPeerGuest): void => void process.send?.(message);
 
 const data = JSON.parse(process.argv[2]) as PeerGuestData;
-// A bench that ends before its guest takes the guest along.
+// A bench that ends before its guest takes the guest along. Ctrl-C reaches both of them, and is the bench's to answer:
+// a QEMU has files that somebody must clear away.
 process.once('disconnect', () => process.exit());
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 let side: Side | undefined;
 try {
   side = data.socketPath === null ? await startQemu(data) : await startOurs(data.socketPath, data);
