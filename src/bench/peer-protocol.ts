@@ -1,10 +1,6 @@
 /** What a bench beside QEMU and the process of its guest say to each other. */
 import type { DriverTuning } from '../driver/options.ts';
-
-export const PAGE_ORDERS = ['ordered', 'shuffled'] as const;
-
-/** In which order the balloon's pages are named. */
-export type PageOrder = (typeof PAGE_ORDERS)[number];
+import type { PageOrder } from './deck.ts';
 
 export interface PeerGuestData {
   /** Where our device listens; null for a QEMU, which this process starts. */

@@ -18,9 +18,10 @@ import type { DriverTuning } from '../driver/options.ts';
 import { requireProgram } from '../peers/programs.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
+import { PAGE_ORDERS, type PageOrder } from './deck.ts';
 import { barePunchMs } from './floor.ts';
 import type { ChartPlan } from './html.ts';
-import { type FromPeerGuest, PAGE_ORDERS, type PageOrder, type PeerGuestData } from './peer-protocol.ts';
+import type { FromPeerGuest, PeerGuestData } from './peer-protocol.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
 
 export interface PeerBenchOptions {
@@ -67,8 +68,8 @@ export async function benchInflateBesideQemu(options: PeerBenchOptions): Promise
   const { runs, signal, progress, balloonBytes } = options;
   requireProgram('qemu-system-x86_64');
   const samples = new Map<PeerCase, PeerSample[]>(CASES.map(one => [one, []]));
-  const floorsMs: number[] = [];
-  const total = runs * (CASES.length + 1);
+  const floors: Record<PageOrder, number[]> = { ordered: [], shuffled: [] };
+  const total = runs * (CASES.length + PAGE_ORDERS.length);
   let done = 0;
   for (let run = 0; run < runs; run++) {
     // Every run begins with another case, so that none always follows the same one.
@@ -78,17 +79,22 @@ export async function benchInflateBesideQemu(options: PeerBenchOptions): Promise
       progress(done++, total, `${one.order} ${one.name}`);
       samples.get(one)?.push(await measure(one, options));
     }
-    signal.throwIfAborted();
-    progress(done++, total, 'bare punch');
-    floorsMs.push(barePunchMs(balloonBytes));
+    for (const order of PAGE_ORDERS) {
+      signal.throwIfAborted();
+      progress(done++, total, `${order} bare punch`);
+      floors[order].push(barePunchMs(balloonBytes, order));
+    }
   }
   progress(total, total, 'done');
   return {
-    rows: [...samples].map(([one, taken]) => rowOf(one, taken)).concat(floorRow(floorsMs)),
-    ratios: ratiosOf(samples),
+    rows: [
+      ...[...samples].map(([one, taken]) => rowOf(one, taken)),
+      ...PAGE_ORDERS.map(order => floorRow(order, floors[order])),
+    ],
+    ratios: { ...ratiosOf(samples), ...floorRatios(samples, floors) },
     notes: [
       `Same driver, same page lists of ${TUNING.pfnsPerBuffer} numbers, same touched file-backed memory; up to ${TUNING.depth} buffers in the ring a kick, so that QEMU's kicks through qtest do not decide.`,
-      'elapsed: until the host has the memory back (fstat); ratios are QEMU / Aerostat.',
+      'elapsed: until the host has the memory back (fstat); ratios are QEMU / Aerostat, and toFloor is QEMU / bare punch: what could be had at all.',
     ],
   };
 }
@@ -229,20 +235,23 @@ function rowOf({ name, order, device }: PeerCase, samples: readonly PeerSample[]
   };
 }
 
-const floorRow = (floorsMs: readonly number[]): BenchRow => ({
+const floorRow = (order: PageOrder, floorsMs: readonly number[]): BenchRow => ({
   case: 'bare punch',
-  scenario: 'ordered',
+  scenario: order,
   peer: 'kernel',
   elapsedMs: spreadOf(floorsMs),
 });
 
-function ratiosOf(samples: ReadonlyMap<PeerCase, readonly PeerSample[]>): Record<string, number> {
-  const median = (order: PageOrder, device: PeerCase['device'], name: keyof PeerSample) => {
-    const found = [...samples].find(([one]) => one.order === order && one.device === device);
-    return figureOf(found?.[1] ?? [])(name).median;
-  };
+type Samples = ReadonlyMap<PeerCase, readonly PeerSample[]>;
+
+function medianOf(samples: Samples, order: PageOrder, device: PeerCase['device'], name: keyof PeerSample) {
+  const found = [...samples].find(([one]) => one.order === order && one.device === device);
+  return figureOf(found?.[1] ?? [])(name).median;
+}
+
+function ratiosOf(samples: Samples): Record<string, number> {
   const ratio = (order: PageOrder, device: PeerCase['device'], name: keyof PeerSample = 'elapsedMs') =>
-    median(order, 'qemu', name) / median(order, device, name);
+    medianOf(samples, order, 'qemu', name) / medianOf(samples, order, device, name);
   return {
     'inflate.ordered': ratio('ordered', 'auto'),
     'inflate.shuffled': ratio('shuffled', 'auto'),
@@ -250,6 +259,16 @@ function ratiosOf(samples: ReadonlyMap<PeerCase, readonly PeerSample[]>): Record
     'inflate.shuffledBeforeAck': ratio('shuffled', 'before-ack'),
     deflate: ratio('ordered', 'auto', 'deflateMs'),
   };
+}
+
+/** What no device could do better than: it would be as fast as one punch of everything. */
+function floorRatios(samples: Samples, floors: Record<PageOrder, number[]>): Record<string, number> {
+  return Object.fromEntries(
+    PAGE_ORDERS.map(order => [
+      `inflate.${order}.toFloor`,
+      medianOf(samples, order, 'qemu', 'elapsedMs') / spreadOf(floors[order]).median,
+    ]),
+  );
 }
 
 export const PEER_CHARTS: readonly ChartPlan[] = [

@@ -24,10 +24,11 @@ export const DISCARD_MODES = ['auto', 'before-ack', 'after-ack', 'none', 'per-pa
 export type DiscardMode = (typeof DISCARD_MODES)[number];
 
 /**
- * Memory that may be pending for one guest. Above it the thread that talks to the guest discards as well, before
- * it acknowledges more, so that a guest cannot run ahead of the host for longer than the kernel takes to
- * discard this much: 0.2 s. A guest that is no faster than the kernel has some tens of milliseconds pending.
- * Half of it would already slow a fast guest down to the kernel's pace (docs/benchmarks.md).
+ * Memory that may be pending for one guest, but for sparse pages that wait for neighbours (they are bounded in age, see
+ * `PatientDiscarder`). Above it the thread that talks to the guest discards as well, before it acknowledges more, as
+ * much as is added, so that a guest cannot run ahead of the host for longer than the kernel takes to discard this
+ * much: 0.2 s. A guest that is no faster than the kernel has some tens of milliseconds pending. Half of it would
+ * already slow a fast guest down to the kernel's pace (docs/benchmarks.md).
  */
 export const PENDING_BYTES_MAX = 2 * 2 ** 30;
 
@@ -39,6 +40,8 @@ export class Inflation {
   /** Whether decoding is timed, for benchmarks: reading the clock allocates, and nothing else here does. */
   timed = false;
   #marked = false;
+  /** Pages that were pending when a batch was acknowledged last. */
+  #pendingPages = 0;
   /** What `per-page` discarded, page by page. */
   readonly #singly = noDiscards();
   failure: Error | undefined;
@@ -112,10 +115,18 @@ export class Inflation {
   /** To be called after a batch and before its buffers are returned. */
   beforeAcknowledging(): void {
     if (!this.#marked) return;
-    const pagesMax = this.acknowledgesFirst ? PENDING_BYTES_MAX / PAGE_SIZE : 0;
+    const pagesMax = this.#pendingPagesMax();
     if (this.#accounts.pendingPages > pagesMax) {
       this.failure = this.#accounts.drainDownTo(pagesMax) ?? this.failure;
     }
+    this.#pendingPages = this.#accounts.pendingPages;
+  }
+
+  #pendingPagesMax(): number {
+    if (!this.acknowledgesFirst) return 0;
+    if (this.#accounts.waiting) return Infinity;
+    // What has waited may be far above the bound. The batch adds nothing to it; nor does it wait for all of it.
+    return Math.max(PENDING_BYTES_MAX / PAGE_SIZE, this.#pendingPages);
   }
 
   /** Whether something was marked since the last call that the discarding thread must be woken for. */

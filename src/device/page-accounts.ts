@@ -60,6 +60,14 @@ export class PageAccounts {
     return pages;
   }
 
+  /** Whether pages are pending that were left to wait for neighbours. */
+  get waiting(): boolean {
+    for (let index = 0; index < this.#accounts.length; index++) {
+      if (this.#accounts[index].pending.waiting) return true;
+    }
+    return false;
+  }
+
   /** Pages that kept their memory because they were taken back while they were pending. */
   get keptPages(): number {
     return this.#accounts.reduce(

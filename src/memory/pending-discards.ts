@@ -27,6 +27,7 @@ const IN_FLIGHT_END = 3;
 const IN_FLIGHT_UNITS = 4;
 const GENERATION = 5;
 const PENDING_UNITS = 6;
+const WAITING = 7;
 const HEADER_WORDS = 8;
 
 /** Totals, 64-bit floats behind the header; written under the lock only. */
@@ -45,11 +46,20 @@ const SUMMARY_AT = HEADER_WORDS * 4 + TOTALS * 8;
  */
 export const CLAIM_BYTES_MAX = 16 * 2 ** 20;
 
+/**
+ * Average length of a stretch's runs from which on it is dense. A punch costs the kernel, and a guest that runs
+ * meanwhile, about as much as freeing four pages: runs of sixteen pay a fifth for that, single pages four fifths.
+ */
+export const DENSE_RUN_BYTES = 64 * 2 ** 10;
+
 /** Units in one set at most: their numbers are 32-bit integers in the header. */
 const UNITS_MAX = 2 ** 30;
 
 /** Gives `count` units from `start` back to the host; throws an {@link AerostatError} when that fails. */
 export type DiscardUnits = (start: number, count: number) => void;
+
+/** What a claim may take: the next stretch that has anything, or only one whose pending units lie close together. */
+export type ClaimOf = 'any' | 'dense';
 
 export interface DiscardResult {
   /** Something was claimed, so there may be more. */
@@ -80,8 +90,10 @@ export class PendingDiscards {
   /** One bit a stretch that a claim covers: whether it may hold pending units. */
   readonly #summary: Int32Array;
   readonly #words: Int32Array;
-  readonly #stretches: number;
+  /** Stretches that the set consists of: as many claims go round it. */
+  readonly stretches: number;
   readonly #claimed: PageBitmap;
+  readonly #denseRunUnits: number;
   #claimStart = 0;
   /** The stretch to look at next. */
   #cursor = 0;
@@ -93,10 +105,11 @@ export class PendingDiscards {
     this.#header = new Int32Array(shared, 0, HEADER_WORDS);
     this.#totals = new Float64Array(shared, HEADER_WORDS * 4, TOTALS);
     const layout = layoutOf(units, unitBytes);
-    this.#stretches = layout.stretches;
+    this.stretches = layout.stretches;
     this.#summary = new Int32Array(shared, SUMMARY_AT, layout.summaryWords);
     this.#words = new Int32Array(shared, layout.bitmapAt);
     this.#claimed = new PageBitmap(layout.claimWords * 32);
+    this.#denseRunUnits = Math.ceil(DENSE_RUN_BYTES / unitBytes);
   }
 
   /** A set of `units` units of `unitBytes` bytes, none pending. */
@@ -110,6 +123,15 @@ export class PendingDiscards {
   get outstanding(): number {
     const pending = Atomics.load(this.#header, PENDING_UNITS) + Atomics.load(this.#header, IN_FLIGHT_UNITS);
     return Math.max(0, pending);
+  }
+
+  /** Whether whoever discards leaves sparse units alone for a while, in the hope of neighbours. */
+  get waiting(): boolean {
+    return Atomics.load(this.#header, WAITING) !== 0;
+  }
+
+  set waiting(waiting: boolean) {
+    Atomics.store(this.#header, WAITING, Number(waiting));
   }
 
   /** Units discarded since the set was made. */
@@ -226,10 +248,10 @@ export class PendingDiscards {
    * Claims the next stretch with pending units, at most {@link CLAIM_BYTES_MAX} bytes of it, going round the
    * region, and discards its maximal runs. May be called from any thread.
    */
-  discardSome(discard: DiscardUnits): DiscardResult {
+  discardSome(discard: DiscardUnits, claim: ClaimOf = 'any'): DiscardResult {
     this.#lock();
     try {
-      if (this.closed || !this.#claim()) return NOTHING_DISCARDED;
+      if (this.closed || !this.#claim(claim)) return NOTHING_DISCARDED;
       try {
         return { more: true, failure: this.#discardClaimed(discard) };
       } finally {
@@ -258,23 +280,44 @@ export class PendingDiscards {
     }
   }
 
-  #claim(): boolean {
-    for (let looked = 0; looked < this.#stretches; ) {
-      if (this.#cursor >= this.#stretches) this.#cursor = 0;
+  #claim(claim: ClaimOf): boolean {
+    for (let looked = 0; looked < this.stretches; ) {
+      if (this.#cursor >= this.stretches) this.#cursor = 0;
       const stretch = this.#cursor;
       const noted = Atomics.load(this.#summary, stretch >>> 5);
       if (noted === 0) {
         // Nothing in this stretch, nor in those up to the end of the summary's word.
-        const next = Math.min(this.#stretches, (stretch | 31) + 1);
+        const next = Math.min(this.stretches, (stretch | 31) + 1);
         looked += next - stretch;
         this.#cursor = next;
         continue;
       }
       this.#cursor = stretch + 1;
       looked++;
-      if ((noted & (1 << (stretch & 31))) !== 0 && this.#take(stretch)) return true;
+      if ((noted & (1 << (stretch & 31))) === 0) continue;
+      if (claim === 'dense' && !this.#isDense(stretch)) continue;
+      if (this.#take(stretch)) return true;
     }
     return false;
+  }
+
+  /** Of what is pending now; it may be more a moment later. */
+  #isDense(stretch: number): boolean {
+    const first = stretch * this.#claimed.words.length;
+    const last = Math.min(first + this.#claimed.words.length, this.#words.length);
+    let units = 0;
+    let runs = 0;
+    let carry = 0;
+    for (let word = first; word < last; word++) {
+      const bits = this.#words[word];
+      if (bits !== 0) {
+        units += popcount(bits);
+        // A run begins where a bit is set and the one below it is not.
+        runs += popcount(bits & ~((bits << 1) | carry));
+      }
+      carry = bits >>> 31;
+    }
+    return units >= runs * this.#denseRunUnits;
   }
 
   #take(stretch: number): boolean {

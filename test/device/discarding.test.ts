@@ -5,6 +5,7 @@ import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
 import { PENDING_BYTES_MAX } from '../../src/device/inflation.ts';
 import { type Backing, FileBacking, HeapBacking } from '../../src/memory/backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { CLAIM_BYTES_MAX } from '../../src/memory/pending-discards.ts';
 import { SystemError } from '../../src/sys/error.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
@@ -148,6 +149,20 @@ describe('after the acknowledgement', () => {
       PENDING_BYTES_MAX + PAGE_SIZE - rig.pendingPages * PAGE_SIZE,
     );
     expect(rig.device.inflation.discards.bytes).toBeGreaterThan(0);
+  });
+
+  test('what waits for neighbours may be more, and when it has waited long enough a batch adds nothing to it', () => {
+    const limit = PENDING_BYTES_MAX / PAGE_SIZE;
+    const rig = openRig({ profile: 'page-chunks', memory: 'shmem', memoryBytes: 2 * PENDING_BYTES_MAX });
+    const [{ pending }] = rig.host.accounts;
+    pending.waiting = true;
+    rig.inflate([P, limit + 50_000]);
+    expect(rig.pendingPages).toBe(limit + 50_000);
+    pending.waiting = false;
+    rig.inflate([P + limit + 50_000, 10_000]);
+    expect(rig.pendingPages).toBeLessThanOrEqual(limit + 50_000);
+    // As much as the batch brought, and at most one claim more: the guest does not wait for what others left.
+    expect(rig.pendingPages).toBeGreaterThan(limit + 50_000 - CLAIM_BYTES_MAX / PAGE_SIZE);
   });
 
   test('a change of mode discards what is pending under the old one', () => {

@@ -1,0 +1,78 @@
+/**
+ * When what is pending is discarded. Units that lie close together are discarded at once; sparse ones are left for a
+ * while when their guest gives memory away faster than it can be discarded: each punch stops the guest's processors
+ * to take the pages out of their page tables, and neighbours that arrive meanwhile cost no punch of their own.
+ *
+ * Nothing waits for long. It is over as soon as the guest pauses or slows down, when little is pending, and after
+ * {@link PATIENCE_MS} in any case, for a whole round.
+ */
+import { monotonicMs } from '../sys/poll.ts';
+import {
+  CLAIM_BYTES_MAX,
+  type DiscardResult,
+  type DiscardUnits,
+  type PendingDiscards,
+} from './pending-discards.ts';
+
+/** How long sparse units wait at most before a round takes all that there is. */
+export const PATIENCE_MS = 500;
+
+export class PatientDiscarder {
+  readonly pending: PendingDiscards;
+  readonly #discard: DiscardUnits;
+  /** Fewer units than a claim may cover are not worth waiting for. */
+  readonly #fewUnits: number;
+  readonly #now: () => number;
+  /** Outstanding units when they were looked at last. */
+  #seen = 0;
+  /** When the first of those that wait was left; undefined when none is. */
+  #waitingSinceMs: number | undefined;
+  /** Claims that the round has still to make which takes all. */
+  #hastyClaims = 0;
+
+  constructor(pending: PendingDiscards, unitBytes: number, discard: DiscardUnits, now = monotonicMs) {
+    this.pending = pending;
+    this.#discard = discard;
+    this.#fewUnits = CLAIM_BYTES_MAX / unitBytes;
+    this.#now = now;
+  }
+
+  /** Whether something was left that has to be looked at again. */
+  get waiting(): boolean {
+    return this.#waitingSinceMs !== undefined;
+  }
+
+  /** Discards one claim, if there is one that should not wait. To be called until there is no more. */
+  discardSome(): DiscardResult {
+    const claim = this.#mayWait() ? 'dense' : 'any';
+    const result = this.pending.discardSome(this.#discard, claim);
+    if (!result.more) {
+      this.#hastyClaims = 0;
+      this.#waits(claim === 'dense' && this.pending.outstanding > 0);
+    }
+    return result;
+  }
+
+  #mayWait(): boolean {
+    const { outstanding } = this.pending;
+    // Also after a claim: whoever keeps up with the guest has no reason to wait.
+    const grown = outstanding > this.#seen;
+    this.#seen = outstanding;
+    if (this.#hastyClaims > 0) {
+      this.#hastyClaims--;
+      return false;
+    }
+    if (!grown || outstanding < this.#fewUnits) return false;
+    const sinceMs = this.#waitingSinceMs;
+    if (sinceMs === undefined || this.#now() - sinceMs < PATIENCE_MS) return true;
+    this.#hastyClaims = this.pending.stretches;
+    this.#waits(false);
+    return false;
+  }
+
+  #waits(waiting: boolean): void {
+    if (!waiting) this.#waitingSinceMs = undefined;
+    else this.#waitingSinceMs ??= this.#now();
+    this.pending.waiting = waiting;
+  }
+}
