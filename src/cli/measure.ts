@@ -1,4 +1,6 @@
 /** What the commands under `aerostat bench` share: their options, and how a measurement is shown and written. */
+import { accessSync, constants, existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { ChartPlan } from '../bench/html.ts';
 import type { Measured } from '../bench/report.ts';
@@ -43,6 +45,19 @@ export function wholeNumber(text: string): number {
   throw new InvalidArgumentError('it is a whole number of at least 1.');
 }
 
+/** A measurement of minutes is not to be lost because its report has no place. */
+function checkPlace(option: string, path: string | undefined): void {
+  if (path === undefined) return;
+  const directory = dirname(path);
+  if (!existsSync(directory))
+    throw new UsageError(`${option} ${path}: there is no directory ${directory}; make it first`);
+  try {
+    accessSync(existsSync(path) ? path : directory, constants.W_OK);
+  } catch {
+    throw new UsageError(`${option} ${path} may not be written; choose another place`);
+  }
+}
+
 /** Shows how far it is, prints the table, and writes the report where one is wanted. */
 export async function measure(
   context: CliContext,
@@ -51,6 +66,8 @@ export async function measure(
   run: (progress: (done: number, total: number, what: string) => void) => Promise<Measured>,
   charts: readonly ChartPlan[] = [],
 ): Promise<void> {
+  checkPlace('--json', json);
+  checkPlace('--report', report);
   const { benchReport, writeReport } = await import('../bench/report.ts');
   const bar = await stepBar(context);
   let measured: Measured;

@@ -1,5 +1,5 @@
 /** The benchmarks run as a person runs them, small: what they say must add up, whatever the machine is like. */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -69,6 +69,15 @@ describe('aerostat bench inflate', () => {
       expect(row.toFloor).toBeCloseTo(median(row.elapsedMs) / median(row.floorMs), 5);
     }
     expect(Object.keys(report.ratios)).toContain('naive.touched.toVirtio');
+  });
+
+  test('refuses at once a report that has no place', () => {
+    const place = join(directory, 'nowhere', 'r.json');
+    const { status, stderr } = spawnSync(process.execPath, [PROGRAM, 'bench', 'inflate', '--json', place], {
+      encoding: 'utf8',
+    });
+    expect(status).toBe(2);
+    expect(stderr).toContain(`there is no directory ${join(directory, 'nowhere')}; make it first`);
   });
 
   test('says what made it, and draws it in a page that needs nothing else', () => {
