@@ -218,6 +218,9 @@ function counter(
         new PendingDiscards(region.pending, regionPages / unitPages, unitPages * PAGE_SIZE),
         unitPages,
       );
+    case 'dirty':
+      // Whoever moves the guest knows, and adds it.
+      return null;
     case 'hinted':
       return (start, count) => countInChunks(hinted, guestAddress / PAGE_SIZE + start, count);
   }

@@ -48,6 +48,14 @@ export interface MigrationStatus {
   readonly error: { readonly code: string; readonly message: string } | null;
 }
 
+/** All there is to say of a guest that somebody may want to move. */
+export interface MigrationAnswer {
+  /** Under way, or the last one; null when there was none. */
+  readonly migration: MigrationStatus | null;
+  /** Why the guest cannot be moved from here at all; null when it can. */
+  readonly obstacle: string | null;
+}
+
 export interface MigrationOrder {
   /** Where the destination waits: `tcp:HOST:PORT`. */
   readonly to: string;
@@ -64,6 +72,8 @@ export interface MigrationOrder {
 }
 
 export interface Migrations {
+  /** Why the guest cannot be moved from here at all; null when it can. @throws UnknownGuestError */
+  obstacle(name: string): Promise<string | null>;
   /**
    * Begins to move a guest; its progress is {@link status}'s.
    * @throws GuestStateError when it cannot be moved, or is moving; UnknownGuestError
@@ -75,12 +85,14 @@ export interface Migrations {
   cancel(name: string): Promise<void>;
 }
 
+const movedElsewhere = (name: string): string =>
+  `${name} is moved by whoever runs it, not by its balloon's daemon; see aerostat vm, or --qmp for a guest of QEMU's`;
+
 /** Of a daemon that has guests' balloons, but not the guests: who runs them moves them. */
 export const NO_MIGRATIONS: Migrations = {
+  obstacle: async name => movedElsewhere(name),
   start: async name => {
-    throw new GuestStateError(
-      `${name} is moved by whoever runs it, not by its balloon's daemon; see aerostat vm, or --qmp for a guest of QEMU's`,
-    );
+    throw new GuestStateError(movedElsewhere(name));
   },
   status: async () => null,
   cancel: async name => {

@@ -58,6 +58,8 @@ export interface SourceOptions {
   readonly observer?: (progress: MigrationProgress) => void;
 }
 
+const NOTHING_SENT: LinkProgress = { pages: 0, zeroPages: 0, zeroPagesSent: 0, resentPages: 0, bytes: 0 };
+
 export type SourcePhase = 'connecting' | 'copying' | 'stopping' | 'handing-over' | 'done' | 'failed';
 
 export interface MigrationProgress {
@@ -112,6 +114,11 @@ export class MigrationSource {
 
   constructor(options: SourceOptions) {
     this.#options = options;
+  }
+
+  /** What went over the wire so far. */
+  get sentBytes(): number {
+    return this.#sent().bytes;
   }
 
   /** Ends the migration, unless the guest was handed over already. Returns whether it will end. */
@@ -364,13 +371,16 @@ export class MigrationSource {
   #sent(): LinkProgress {
     return this.#links
       .map(link => link.progress())
-      .reduce((sum, one) => ({
-        pages: sum.pages + one.pages,
-        zeroPages: sum.zeroPages + one.zeroPages,
-        zeroPagesSent: sum.zeroPagesSent + one.zeroPagesSent,
-        resentPages: sum.resentPages + one.resentPages,
-        bytes: sum.bytes + one.bytes,
-      }));
+      .reduce(
+        (sum, one) => ({
+          pages: sum.pages + one.pages,
+          zeroPages: sum.zeroPages + one.zeroPages,
+          zeroPagesSent: sum.zeroPagesSent + one.zeroPagesSent,
+          resentPages: sum.resentPages + one.resentPages,
+          bytes: sum.bytes + one.bytes,
+        }),
+        NOTHING_SENT,
+      );
   }
 
   #enter(phase: SourcePhase): void {

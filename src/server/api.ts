@@ -201,7 +201,7 @@ const getMigration = createRoute({
   operationId: 'getMigration',
   summary: 'The migration under way, or the last one',
   request: { params: GuestParamsSchema },
-  responses: { 200: json(MigrationAnswerSchema, 'How it is; null when there was none.'), ...ofGuest },
+  responses: { 200: json(MigrationAnswerSchema, 'How it is, and whether there can be one.'), ...ofGuest },
 });
 
 const postMigration = createRoute({
@@ -289,7 +289,8 @@ export function createApi(control: Control, options: ApiOptions): Api {
   /** Who does not exist has no migration either. */
   const migrationOf = async (name: string) => {
     await control.guest(name);
-    return control.migrations.status(name);
+    const { migrations } = control;
+    return { migration: await migrations.status(name), obstacle: await migrations.obstacle(name) };
   };
 
   app.openapi(getDaemon, async context => context.json(await control.daemon(), 200));
@@ -337,7 +338,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
     return context.json(await control.request(context.req.valid('param').name, request, wanted), 200);
   });
   app.openapi(getMigration, async context =>
-    context.json({ migration: await migrationOf(context.req.valid('param').name) }, 200),
+    context.json(await migrationOf(context.req.valid('param').name), 200),
   );
   app.openapi(postMigration, async context =>
     context.json(
@@ -349,7 +350,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
     const { name } = context.req.valid('param');
     await control.guest(name);
     await control.migrations.cancel(name);
-    return context.json({ migration: await migrationOf(name) }, 200);
+    return context.json(await migrationOf(name), 200);
   });
   app.openapi(getEvents, context =>
     eventStream(context, events, { ...context.req.valid('query'), signal: ending.signal }),

@@ -23,7 +23,7 @@ import type {
   StatisticsSample,
 } from '../daemon/control.ts';
 import type { MapOptions, MemoryMap } from '../daemon/memory-map.ts';
-import type { MigrationOrder, MigrationStatus, Migrations } from '../daemon/migrations.ts';
+import type { MigrationAnswer, MigrationOrder, Migrations } from '../daemon/migrations.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { EventParser } from './event-parser.ts';
@@ -61,14 +61,9 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
   readonly #address: ApiAddress;
   readonly #token: string | undefined;
   readonly migrations: Migrations = {
+    obstacle: async name => (await this.#migration(name)).obstacle,
     start: (name, order: MigrationOrder) => this.#call('POST', `${guestPath(name)}/migration`, order),
-    status: async name => {
-      const { migration } = await this.#call<{ migration: MigrationStatus | null }>(
-        'GET',
-        `${guestPath(name)}/migration`,
-      );
-      return migration;
-    },
+    status: async name => (await this.#migration(name)).migration,
     cancel: async name => void (await this.#call('DELETE', `${guestPath(name)}/migration`)),
   };
 
@@ -171,6 +166,10 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
       clearTimeout(retry);
       request?.destroy();
     };
+  }
+
+  #migration(name: string): Promise<MigrationAnswer> {
+    return this.#call('GET', `${guestPath(name)}/migration`);
   }
 
   #options(method: string, path: string, headers: Record<string, string>): RequestOptions {

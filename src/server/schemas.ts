@@ -21,6 +21,7 @@ import {
 } from '../daemon/control.ts';
 import { MAP_CELLS_MAX, type MapRegion, type MemoryMap } from '../daemon/memory-map.ts';
 import type {
+  MigrationAnswer,
   MigrationOrder,
   MigrationReport,
   MigrationState,
@@ -234,7 +235,16 @@ export const MapRegionSchema = mirror<MapRegion>()(
 );
 
 const layersOf = <Value extends z.ZodType>(value: Value) =>
-  z.object({ resident: value, ballooned: value, pending: value, reported: value, hinted: value }).readonly();
+  z
+    .object({
+      resident: value,
+      ballooned: value,
+      pending: value,
+      reported: value,
+      hinted: value,
+      dirty: value,
+    })
+    .readonly();
 
 export const MemoryMapSchema = mirror<MemoryMap>()(
   z
@@ -402,9 +412,17 @@ export const MigrationStatusSchema = mirror<MigrationStatus>()(
     .openapi('MigrationStatus', { description: 'A migration under way, or the last one.' }),
 );
 
-export const MigrationAnswerSchema = z
-  .object({ migration: MigrationStatusSchema.nullable() })
-  .openapi('MigrationAnswer');
+export const MigrationAnswerSchema = mirror<MigrationAnswer>()(
+  z
+    .object({
+      migration: MigrationStatusSchema.nullable(),
+      obstacle: z
+        .string()
+        .nullable()
+        .openapi({ description: 'Why the guest cannot be moved from here at all; null when it can.' }),
+    })
+    .openapi('MigrationAnswer'),
+);
 
 const MIGRATION_CONNECTIONS_MAX = 64;
 const MIGRATION_ROUNDS_MAX = 10_000;

@@ -14,9 +14,11 @@ export function vmControl(vm: Vm, tls?: TlsIdentity): VmControl {
   const emit = (event: GuestEvent) => {
     for (const listener of listeners) listener(event);
   };
+  const migrations = new VmMigrations(vm, tls, emit);
   return {
     ...vm.control,
-    migrations: new VmMigrations(vm, tls, emit),
+    migrations,
+    map: async (name, options) => migrations.mapped(await vm.control.map(name, options)),
     subscribe: listener => {
       const leave = vm.control.subscribe(listener);
       listeners.add(listener);

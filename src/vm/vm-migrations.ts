@@ -4,7 +4,14 @@
  */
 import { randomBytes } from 'node:crypto';
 import { type GuestEvent, GuestStateError, UnknownGuestError } from '../daemon/control.ts';
-import type { MigrationOrder, MigrationReport, MigrationStatus, Migrations } from '../daemon/migrations.ts';
+import type { MemoryMap } from '../daemon/memory-map.ts';
+import type {
+  MigrationOrder,
+  MigrationReport,
+  MigrationState,
+  MigrationStatus,
+  Migrations,
+} from '../daemon/migrations.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { Convergence } from '../migration/convergence.ts';
 import { MigrationCancelled, MigrationUnknown } from '../migration/errors.ts';
@@ -16,6 +23,7 @@ import { systemClock } from '../transfer/clock.ts';
 import { TransferConnector } from '../transfer/connector.ts';
 import type { TlsIdentity } from '../transfer/tls.ts';
 import { Departure } from './departure.ts';
+import { withDirty } from './dirty-layer.ts';
 import { CHANNEL_NAMES, type ChannelName } from './free-page-channel.ts';
 import type { Vm } from './vm.ts';
 
@@ -28,6 +36,7 @@ export type Departed = 'left' | 'lost';
 
 interface Underway {
   readonly source: MigrationSource;
+  readonly departure: Departure;
   readonly startedMs: number;
 }
 
@@ -55,7 +64,7 @@ export class VmMigrations implements Migrations {
     this.#expectName(name);
     if (this.#underway !== undefined || this.#starting)
       throw new GuestStateError(`${name} is moving already`);
-    if (this.#vm.state !== 'running') throw new GuestStateError(`${name} does not run here any more`);
+    if (this.#vm.state !== 'running') throw new GuestStateError(goneFrom(name));
     const address = parseTransferAddress(order.to);
     this.#starting = true;
     try {
@@ -66,9 +75,21 @@ export class VmMigrations implements Migrations {
     }
   }
 
+  async obstacle(name: string): Promise<string | null> {
+    this.#expectName(name);
+    return this.#vm.state === 'running' || this.#underway !== undefined ? null : goneFrom(name);
+  }
+
   async status(name: string): Promise<MigrationStatus | null> {
     this.#expectName(name);
-    return this.#status;
+    const status = this.#status;
+    if (status === null || status.report !== null || this.#underway === undefined) return status;
+    return { ...status, state: { ...status.state, ...this.#sendingOf(this.#underway) } };
+  }
+
+  /** The map with what the migration under way has still to send. */
+  mapped(map: MemoryMap): MemoryMap {
+    return this.#underway === undefined ? map : withDirty(map, this.#underway.departure.dirty);
   }
 
   async cancel(name: string): Promise<void> {
@@ -109,7 +130,7 @@ export class VmMigrations implements Migrations {
       clock: systemClock,
       observer: progress => this.#progressed(order.to, progress),
     });
-    this.#underway = { source, startedMs: monotonicMs() };
+    this.#underway = { source, departure, startedMs: monotonicMs() };
     const status = this.#become({ to: order.to, state: this.#stateOf(undefined), report: null, error: null });
     void this.#follow(source, departure, connector);
     return status;
@@ -142,6 +163,20 @@ export class VmMigrations implements Migrations {
     this.#become({ to, state: this.#stateOf(progress), report: null, error: null });
   }
 
+  /** What changes while a round is sent, which may take minutes. */
+  #sendingOf({ source, departure, startedMs }: Underway): Partial<MigrationState> {
+    const elapsedMs = monotonicMs() - startedMs;
+    const { sentBytes } = source;
+    const { remainingBytes, bytesPerSecond } = (this.#status as MigrationStatus).state;
+    return {
+      elapsedMs,
+      sentBytes,
+      remainingBytes: remainingBytes === null ? null : departure.dirty.countIn() * PAGE_SIZE,
+      // No round has told how fast it goes: then it is what went so far.
+      bytesPerSecond: bytesPerSecond ?? (sentBytes === 0 ? null : Math.round((sentBytes * 1000) / elapsedMs)),
+    };
+  }
+
   #stateOf(progress: MigrationProgress | undefined): MigrationStatus['state'] {
     const rate = (progress?.bytesPerMs ?? 0) * 1000;
     const downtimeMs = progress?.expectedDowntimeMs ?? Number.POSITIVE_INFINITY;
@@ -150,7 +185,7 @@ export class VmMigrations implements Migrations {
       elapsedMs: monotonicMs() - (this.#underway?.startedMs ?? monotonicMs()),
       round: progress?.round ?? 0,
       totalBytes: this.#vm.memoryBytes,
-      sentBytes: null,
+      sentBytes: this.#underway?.source.sentBytes ?? null,
       remainingBytes: progress === undefined ? null : progress.remainingPages * PAGE_SIZE,
       bytesPerSecond: rate > 0 ? Math.round(rate) : null,
       expectedDowntimeMs: Number.isFinite(downtimeMs) ? downtimeMs : null,
@@ -180,6 +215,8 @@ export class VmMigrations implements Migrations {
     if (name !== this.#vm.name) throw new UnknownGuestError(name, [this.#vm.name]);
   }
 }
+
+const goneFrom = (name: string): string => `${name} does not run here any more`;
 
 function channelOf(name: string | undefined): ChannelName {
   if (name === undefined) return 'auto';

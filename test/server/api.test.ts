@@ -240,7 +240,10 @@ describe('requests', () => {
 describe('migrations', () => {
   test('are begun, looked at, and given up', async () => {
     const { get, send } = api();
-    expect(await jsonOf(await get('/v1/guests/vm1/migration'))).toEqual({ migration: null });
+    expect(await jsonOf(await get('/v1/guests/vm1/migration'))).toEqual({
+      migration: null,
+      obstacle: null,
+    });
     const order = { to: 'tcp:host2:4444', connections: 4, downtimeMsMax: 50, autoConverge: true };
     expect(await jsonOf(await send('POST', '/v1/guests/vm1/migration', order))).toMatchObject({
       to: 'tcp:host2:4444',
@@ -248,8 +251,19 @@ describe('migrations', () => {
       report: null,
     });
     await expectProblem(await send('POST', '/v1/guests/vm1/migration', order), 409, 'AEROSTAT_GUEST_STATE');
-    expect(await jsonOf(await send('DELETE', '/v1/guests/vm1/migration'))).toEqual({ migration: null });
+    expect(await jsonOf(await send('DELETE', '/v1/guests/vm1/migration'))).toMatchObject({
+      migration: null,
+    });
     await expectProblem(await send('DELETE', '/v1/guests/vm1/migration'), 409, 'AEROSTAT_GUEST_STATE');
+  });
+
+  test('that cannot be are known beforehand, with the reason', async () => {
+    const { control, get } = api();
+    control.obstacle = 'vm1 is moved by whoever runs it';
+    expect(await jsonOf(await get('/v1/guests/vm1/migration'))).toEqual({
+      migration: null,
+      obstacle: 'vm1 is moved by whoever runs it',
+    });
   });
 
   test('that make no sense are refused, and of guests that nobody knows', async () => {

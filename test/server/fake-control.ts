@@ -112,13 +112,14 @@ const MAP: MemoryMap = {
   bytes: 4 * GIB,
   cellBytes: GIB,
   regions: [{ guestAddress: 0, bytes: 4 * GIB }],
-  totals: { resident: 2 * GIB, ballooned: GIB, pending: 0, reported: 0, hinted: null },
+  totals: { resident: 2 * GIB, ballooned: GIB, pending: 0, reported: 0, hinted: null, dirty: null },
   layers: {
     resident: encodeShares(Uint8Array.of(255, 255, 0, 0)),
     ballooned: encodeShares(Uint8Array.of(0, 0, 0, 255)),
     pending: encodeShares(new Uint8Array(4)),
     reported: encodeShares(new Uint8Array(4)),
     hinted: null,
+    dirty: null,
   },
   residentAgeMs: 100,
 };
@@ -143,7 +144,10 @@ const MIGRATION: MigrationStatus = {
 export class FakeControl implements Control<DeviceGuestStatus> {
   /** What moves, and where it is. */
   readonly moving = new Map<string, MigrationStatus>();
+  /** When set, nothing moves. */
+  obstacle: string | null = null;
   readonly migrations: Migrations = {
+    obstacle: async () => this.obstacle,
     start: async (name, order) => {
       await this.#gate();
       this.#find(name);
