@@ -4,11 +4,12 @@
  * known is null, never guessed.
  */
 import type { DiscardMode } from '../device/inflation.ts';
-import { AerostatError } from '../sys/error.ts';
+import { GuestStateError } from './control-errors.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
 import type { Migrations } from './migrations.ts';
 
 export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+export { GuestStateError, UnknownGuestError } from './control-errors.ts';
 
 /** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
 export type FeatureName = string;
@@ -239,21 +240,6 @@ export interface RequestAnswer {
   readonly lists: number;
   /** From the request to the end of the answer. */
   readonly elapsedMs: number;
-}
-
-/** Raised for a guest name that nobody answers to. */
-export class UnknownGuestError extends AerostatError {
-  constructor(name: string, known: readonly string[]) {
-    const list = known.length === 0 ? 'there is none' : `known: ${known.join(', ')}`;
-    super('AEROSTAT_UNKNOWN_GUEST', `no guest is called ${name}; ${list}`);
-  }
-}
-
-/** Raised when a guest cannot do what was asked: not connected, or the feature was not negotiated. */
-export class GuestStateError extends AerostatError {
-  constructor(message: string) {
-    super('AEROSTAT_GUEST_STATE', message);
-  }
 }
 
 /** @throws GuestStateError when the guest's hypervisor tells nothing of hint sessions */

@@ -6,9 +6,9 @@ import { InvariantError, SystemError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import { UnixListener, UnixSocket } from '../sys/socket.ts';
-import type { VhostUserBackend } from '../vhost-user/backend.ts';
+import type { SessionHost, VhostUserBackend } from '../vhost-user/backend.ts';
 import { BackendConnection } from '../vhost-user/backend-connection.ts';
-import type { BackendSession, SessionHost } from '../vhost-user/backend-session.ts';
+import type { BackendSession } from '../vhost-user/backend-session.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
 const ACCEPT_PAUSE_MS = 1000;

@@ -2,7 +2,7 @@
  * Moving guests, as whoever steers sees it: the part of {@link Control} that is about migrations, in one shape whoever
  * moves the guest. Null is what the mover does not tell.
  */
-import { GuestStateError } from './control.ts';
+import { GuestStateError } from './control-errors.ts';
 
 /** Where a migration is. */
 export interface MigrationState {

@@ -11,6 +11,7 @@ import { PAGE_POISON, type QueueRole } from '../balloon/features.ts';
 import { LIST_BYTES_MAX, PageListError } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { listFormat, type Profile, queueRoles } from '../balloon/profiles.ts';
+import type { Statistics } from '../balloon/statistics.ts';
 import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
 import { SystemError } from '../sys/error.ts';
@@ -24,7 +25,6 @@ import { PageAccounts } from './page-accounts.ts';
 import { Reporting } from './reporting.ts';
 import { RequestChannel } from './request-channel.ts';
 import { type Doorbell, RunningQueue } from './running-queue.ts';
-import type { DeviceFigures } from './saved-device.ts';
 import { StatisticsQueue } from './statistics-queue.ts';
 
 /**
@@ -70,6 +70,15 @@ export interface BalloonDeviceOptions {
   readonly host: DeviceHost;
   /** Takes the pages of its memory that the guest says it does not use; they are never discarded. */
   readonly unusedPages: PageSink;
+}
+
+/** What a device shows and remembers beside its account. */
+export interface DeviceFigures {
+  readonly targetPages: number;
+  readonly actualPages: number;
+  readonly poisonValue: number;
+  readonly hintId: number;
+  readonly statistics: Statistics;
 }
 
 export class BalloonDevice {

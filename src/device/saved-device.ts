@@ -7,7 +7,7 @@
  */
 import { z } from 'zod';
 import { HINT_ID_MIN } from '../balloon/hint-session.ts';
-import { STATISTIC_NAMES, type Statistics } from '../balloon/statistics.ts';
+import { STATISTIC_NAMES } from '../balloon/statistics.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { BalloonDevice } from './balloon-device.ts';
 
@@ -39,15 +39,6 @@ const HEADER = z.strictObject({
   hintId: z.union([z.literal(0), u32.min(HINT_ID_MIN)]),
   statistics: z.record(z.enum(STATISTIC_NAMES), statistic),
 });
-
-/** What a device shows and remembers beside its account. */
-export interface DeviceFigures {
-  readonly targetPages: number;
-  readonly actualPages: number;
-  readonly poisonValue: number;
-  readonly hintId: number;
-  readonly statistics: Statistics;
-}
 
 /** Saves a device whose rings have stopped. */
 export function saveDevice(device: BalloonDevice): Uint8Array {

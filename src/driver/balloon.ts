@@ -5,43 +5,24 @@
 import { CONFIG } from '../balloon/config-space.ts';
 import { DEFLATE_ON_OOM } from '../balloon/features.ts';
 import type { HintResponderState } from '../balloon/hint-session.ts';
-import { listFormat, type Profile } from '../balloon/profiles.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
+import { listFormat } from '../balloon/profiles.ts';
 import { MemoryAccessError } from '../memory/guest-memory.ts';
 import { assert } from '../sys/error.ts';
 import type { Timer } from '../sys/poll.ts';
 import { hasFeature } from '../virtio/features.ts';
 import { VirtqueueError } from '../virtio/queue.ts';
 import type { InterruptedQueue } from '../virtio/transport.ts';
+import type { BalloonOptions } from './balloon-options.ts';
 import { BalloonPages } from './balloon-pages.ts';
 import { ConfigLink } from './config-link.ts';
-import type { DriverMemory } from './driver-memory.ts';
-import type { DriverRing, RingWorld } from './driver-ring.ts';
+import type { DriverRing } from './driver-ring.ts';
 import { Fill } from './fill.ts';
 import { HintsPart } from './hints.ts';
 import { Leak } from './leak.ts';
-import { channelOptions, type DriverTuning, fillOrderMax } from './options.ts';
+import { channelOptions, fillOrderMax } from './options.ts';
 import { PageChannel } from './page-channel.ts';
 import type { QueuePart } from './queue-part.ts';
 import { createParts } from './queue-parts.ts';
-
-export interface BalloonOptions {
-  readonly kernel: GuestKernel;
-  readonly profile: Profile;
-  readonly tuning: DriverTuning;
-  readonly world: RingWorld;
-  /** What was negotiated. */
-  readonly features: bigint;
-  /** One ring for each role that the features bring. */
-  readonly rings: readonly DriverRing[];
-  readonly memory: DriverMemory;
-  /** What a driver left that was saved, and goes on here with the account of its last host. */
-  readonly former?: { readonly hints: HintResponderState | null };
-  /** Something moved: a good moment to look whether what one waits for has come. */
-  readonly onProgress: () => void;
-  /** The device makes no sense or cannot be reached. Nothing is done any more. */
-  readonly onBroken: (error: Error) => void;
-}
 
 export class Balloon {
   readonly features: bigint;

@@ -1,5 +1,5 @@
 /** What serves the queues beside inflate and deflate, each by its role. */
-import type { BalloonOptions } from './balloon.ts';
+import type { BalloonOptions } from './balloon-options.ts';
 import { HintsPart } from './hints.ts';
 import { listLimits } from './options.ts';
 import type { QueuePart } from './queue-part.ts';

@@ -6,8 +6,8 @@
 import { type OwnedFd, writeShort } from '../sys/fd.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { UnixSocket } from '../sys/socket.ts';
-import type { VhostUserBackend } from './backend.ts';
-import { BackendSession, type SessionHost } from './backend-session.ts';
+import type { SessionHost, VhostUserBackend } from './backend.ts';
+import { BackendSession } from './backend-session.ts';
 import { MessageStream } from './message-stream.ts';
 import { BACKEND_REQUEST, FLAG_VERSION, HEADER } from './protocol.ts';
 

@@ -5,8 +5,7 @@
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { type OwnedFd, ring, silence } from '../sys/fd.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
-import type { RingDoorbell, StopReason, VhostUserBackend } from './backend.ts';
-import type { SessionHost } from './backend-session.ts';
+import type { RingDoorbell, SessionHost, StopReason, VhostUserBackend } from './backend.ts';
 import {
   type FrontendRequest,
   isRefusal,

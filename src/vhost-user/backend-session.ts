@@ -7,9 +7,7 @@
  * leaves the conversation going.
  */
 import { GuestMemory } from '../memory/guest-memory.ts';
-import type { OwnedFd } from '../sys/fd.ts';
-import type { Reactor } from '../sys/poll.ts';
-import type { VhostUserBackend } from './backend.ts';
+import type { SessionHost, VhostUserBackend } from './backend.ts';
 import { BackendMemory } from './backend-memory.ts';
 import { BackendRings } from './backend-rings.ts';
 import type { Message } from './connection.ts';
@@ -40,15 +38,6 @@ export const BACKEND_PROTOCOL_FEATURES =
   PROTOCOL_FEATURE.RESET_DEVICE |
   PROTOCOL_FEATURE.CONFIGURE_MEM_SLOTS |
   PROTOCOL_FEATURE.STATUS;
-
-/** What the session needs of the world around it. */
-export interface SessionHost {
-  readonly reactor: Pick<Reactor, 'watch'>;
-  /** A request was refused, or a ring could not be used; `ringIndex` says which. */
-  refused(error: Error, context: { request?: string; ringIndex?: number }): void;
-  /** The front-end handed over (or withdrew) the channel for the back-end's own requests. */
-  backendChannel(fd: OwnedFd | undefined): void;
-}
 
 /** Bytes of a reply's payload; undefined: the request has no reply of its own. */
 type Reply = Uint8Array | undefined;

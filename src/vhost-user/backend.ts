@@ -1,8 +1,10 @@
 /**
- * What a device must offer to be reached over vhost-user: the seam between the session, which knows the
- * protocol, and a device, which knows neither sockets nor messages. Calls come from one thread.
+ * What a session stands between: a device, which knows neither sockets nor messages, and the world around both. The
+ * session knows the protocol. Calls come from one thread.
  */
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import type { Reactor } from '../sys/poll.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
 
 /** Why a ring stops, which decides what becomes of work that the device has acknowledged but not finished. */
@@ -46,4 +48,13 @@ export interface VhostUserBackend {
 
   /** The device starts over: features, account and sessions are forgotten. All rings are stopped. */
   reset(): void;
+}
+
+/** What the session needs of the world around it. */
+export interface SessionHost {
+  readonly reactor: Pick<Reactor, 'watch'>;
+  /** A request was refused, or a ring could not be used; `ringIndex` says which. */
+  refused(error: Error, context: { request?: string; ringIndex?: number }): void;
+  /** The front-end handed over (or withdrew) the channel for the back-end's own requests. */
+  backendChannel(fd: OwnedFd | undefined): void;
 }

@@ -8,9 +8,9 @@ export { closeAll, createEventFd, OwnedFd } from '../sys/fd.ts';
 export { Reactor, type Readiness, type Timer, type Watch } from '../sys/poll.ts';
 export { UnixListener, UnixSocket } from '../sys/socket.ts';
 export { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
-export type { RingDoorbell, StopReason, VhostUserBackend } from './backend.ts';
+export type { RingDoorbell, SessionHost, StopReason, VhostUserBackend } from './backend.ts';
 export { BackendConnection, type BackendConnectionOptions } from './backend-connection.ts';
-export { BACKEND_PROTOCOL_FEATURES, BackendSession, type SessionHost } from './backend-session.ts';
+export { BACKEND_PROTOCOL_FEATURES, BackendSession } from './backend-session.ts';
 export { Connection, type Message, type ReceiveResult } from './connection.ts';
 export {
   VhostUserDisconnectedError,
