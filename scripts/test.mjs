@@ -19,7 +19,13 @@ bootstrap();
 
 const scratch = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
 const resultsFile = join(scratch, 'results.json');
-const args = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${resultsFile}`, ...named];
+const reporters = ['default', 'json', join(root, 'scripts/skipped-reporter.mjs')];
+const args = [
+  'run',
+  ...reporters.map(name => `--reporter=${name}`),
+  `--outputFile.json=${resultsFile}`,
+  ...named,
+];
 if (whole) args.push('--coverage');
 const run = spawnSync(bin('vitest'), args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
 
@@ -35,13 +41,6 @@ if (existsSync(resultsFile)) {
     suite => suite.status === 'failed' && suite.assertionResults.every(test => test.status !== 'failed'),
   ).length;
   failed = Math.max(failed, results.numFailedTests + broken);
-  for (const suite of results.testResults) {
-    for (const test of suite.assertionResults) {
-      if (test.status === 'pending' || test.status === 'skipped') {
-        console.log(`skipped: ${relative(root, suite.name)}: ${test.fullName}`);
-      }
-    }
-  }
 }
 rmSync(scratch, { recursive: true, force: true });
 if (whole) failed += judgeCoverage();
