@@ -20,6 +20,7 @@ import {
   DaemonStatusSchema,
   EventsQuerySchema,
   GUEST_TIMEOUT_MS_MAX,
+  GuestEventSchema,
   GuestListSchema,
   GuestParamsSchema,
   GuestPatchSchema,
@@ -77,20 +78,27 @@ const refusal = (description: string) => ({
   content: { [PROBLEM_TYPE]: { schema: ProblemSchema } },
 });
 
-const refusals = {
-  400: refusal('The request makes no sense; `errors` says where.'),
+/** Whatever is asked for. */
+const ofStrangers = {
   401: refusal('Over TCP: no token, or a wrong one.'),
   403: refusal('Over TCP: the request comes from a page of another origin.'),
   421: refusal('Over TCP: the Host header names another machine.'),
-  500: refusal('The daemon failed.'),
-  504: refusal('The daemon did not answer in time.'),
 };
-const ofGuest = { ...refusals, 404: refusal('No guest has this name.') };
+/** Where the daemon is asked. */
+const refusals = {
+  ...ofStrangers,
+  500: refusal('The daemon failed.'),
+  502: refusal('What the guest belongs to, another daemon or a QEMU, cannot be reached or refuses.'),
+  504: refusal('The daemon, or what the guest belongs to, did not answer in time.'),
+};
+const senseless = { 400: refusal('The request makes no sense; `errors` says where, if it can be said.') };
+const ofGuest = { ...refusals, ...senseless, 404: refusal('No guest has this name.') };
 const toGuest = {
   ...ofGuest,
   409: refusal('The guest cannot do this now, or did not answer in time.'),
 };
-const withBody = { 413: refusal('The body is too large.'), 415: refusal('The body is not JSON.') };
+const tooLarge = { 413: refusal('The body is too large.') };
+const withBody = { ...tooLarge, 415: refusal('The body is not JSON.') };
 const body = <Schema extends z.ZodType>(schema: Schema) => ({
   required: true,
   content: { 'application/json': { schema } },
@@ -219,7 +227,7 @@ const deleteMigration = createRoute({
   operationId: 'deleteMigration',
   summary: 'Give a migration up; the guest goes on where it is',
   request: { params: GuestParamsSchema },
-  responses: { 200: json(MigrationAnswerSchema, 'How it is now.'), ...toGuest },
+  responses: { 200: json(MigrationAnswerSchema, 'How it is now.'), ...toGuest, ...tooLarge },
 });
 
 const getEvents = createRoute({
@@ -237,7 +245,9 @@ const getEvents = createRoute({
       description: 'A stream that does not end.',
       content: { 'text/event-stream': { schema: z.string() } },
     },
-    ...refusals,
+    ...ofStrangers,
+    ...senseless,
+    500: refusals[500],
     503: refusal('Too many streams are open.'),
   },
 });
@@ -250,6 +260,17 @@ const getMetrics = createRoute({
   responses: {
     200: { description: 'Text format 0.0.4.', content: { 'text/plain': { schema: z.string() } } },
     ...refusals,
+  },
+});
+
+const getDocument = createRoute({
+  method: 'get',
+  path: '/v1/openapi.json',
+  operationId: 'getDocument',
+  summary: 'This document',
+  responses: {
+    200: json(z.object({}).openapi({ additionalProperties: true }), 'OpenAPI 3.1.'),
+    ...ofStrangers,
   },
 });
 
@@ -274,8 +295,9 @@ export function createApi(control: Control, options: ApiOptions): Api {
       ),
     ),
   );
-  if (options.access !== undefined) app.use(access(options.access));
+  // Outermost, so that refusals are hardened as well.
   app.use(hardenResponse);
+  if (options.access !== undefined) app.use(access(options.access));
   app.use(timeout(requestMsMax, new HTTPException(504, { message: 'the daemon did not answer in time' })));
   app.use(
     bodyLimit({
@@ -359,7 +381,10 @@ export function createApi(control: Control, options: ApiOptions): Api {
     const { type, text } = await metricsText(control);
     return context.text(text, 200, { 'Content-Type': type });
   });
-  app.get('/v1/openapi.json', context => context.json(openApiDocument(app, version)));
+  // No answer is one by itself, so that no route brings it along.
+  app.openAPIRegistry.register('GuestEvent', GuestEventSchema);
+  app.openAPIRegistry.registerComponent('securitySchemes', 'token', { type: 'http', scheme: 'bearer' });
+  app.openapi(getDocument, context => context.json(openApiDocument(app, version), 200));
   servePage(app, options.pageDirectory);
   refuseOtherMethods(app);
 
@@ -388,6 +413,8 @@ function openApiDocument(app: OpenAPIHono, version: string) {
         'See and steer the memory of guests. Sizes are bytes, times milliseconds, unknown is null.',
       license: { name: 'Apache-2.0' },
     },
+    // Either: a Unix socket asks for nothing, TCP for a token.
+    security: [{}, { token: [] }],
   });
 }
 

@@ -38,6 +38,8 @@ export function eventStream(
   if (streams >= STREAMS_MAX) {
     throw new RequestError(503, 'AEROSTAT_TOO_MANY_STREAMS', `${STREAMS_MAX} event streams are open already`);
   }
+  // Nobody would read the stream, nor end it.
+  if (context.req.method === 'HEAD') return context.body(null, 200, { 'Content-Type': 'text/event-stream' });
   open.set(log, streams + 1);
   const wanted = (event: GuestEvent) =>
     (guest === undefined || event.guest === guest) && (types?.includes(event.type) ?? true);

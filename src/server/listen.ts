@@ -3,7 +3,7 @@
  * asks for a token. What may go wrong with addresses, files and tokens is said here.
  */
 import { lstatSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
-import type { Server } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, isIP } from 'node:net';
 import { dirname } from 'node:path';
 import { createAdaptorServer } from '@hono/node-server';
@@ -24,6 +24,8 @@ export interface Patience {
 }
 
 const PATIENCE: Patience = { headersMs: 5000, requestMs: 10_000, checkMs: 5000 };
+/** How long a client that was answered before its body had ended may go on sending: enough to read why it is cut off. */
+const LINGER_MS = 100;
 const HEADER_BYTES_MAX = 8192;
 const CONNECTIONS_MAX = 256;
 
@@ -69,6 +71,7 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
     },
   }) as Server;
   server.maxConnections = CONNECTIONS_MAX;
+  server.on('request', cutOffAfterAnswer);
   try {
     await bind(server, address);
   } catch (error) {
@@ -86,6 +89,16 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
         server.closeAllConnections();
       }),
   };
+}
+
+/** Node would read the rest of a body, and throw it away, for as long as it comes; strangers need no token for that. */
+function cutOffAfterAnswer(request: IncomingMessage, response: ServerResponse): void {
+  response.once('finish', () => {
+    if (request.complete) return;
+    setTimeout(() => {
+      if (!request.complete) request.socket.destroy();
+    }, LINGER_MS).unref();
+  });
 }
 
 function bind(server: Server, address: ApiAddress): Promise<void> {

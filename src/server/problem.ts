@@ -34,8 +34,14 @@ export class RequestError extends AerostatError {
 const STATUS_BY_CODE: Readonly<Record<string, number>> = {
   AEROSTAT_UNKNOWN_GUEST: 404,
   AEROSTAT_GUEST_STATE: 409,
-  // Of a server that passes on what another daemon says.
+  AEROSTAT_VM: 409,
+  AEROSTAT_TRANSFER_ADDRESS: 400,
+  // Of a server that passes on what another daemon, or a QEMU, says.
   AEROSTAT_UNREACHABLE: 502,
+  AEROSTAT_QMP: 502,
+  AEROSTAT_QMP_CONNECTION: 502,
+  AEROSTAT_QMP_ANSWER: 502,
+  AEROSTAT_QMP_TIMEOUT: 504,
 };
 
 /** Refusals that hono raises while it reads a request or waits for the answer. */

@@ -43,6 +43,8 @@ const mirror =
 const count = z.number().int().nonnegative();
 const bytes = count.openapi({ description: 'Bytes.' });
 const milliseconds = z.number().nonnegative().openapi({ description: 'Milliseconds.' });
+/** Null, or what has a name in the document: `nullable()` would put the null into what the name stands for. */
+const orNull = <Schema extends z.ZodType>(schema: Schema) => z.union([schema, z.null()]);
 const unknownable = bytes.nullable().openapi({ description: 'Bytes; null when it is not known.' });
 
 /** Longest name that a guest may have, so that it fits a URL, a label and a column. */
@@ -130,7 +132,7 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       connected: z.boolean(),
       profile: z.string().nullable().openapi({ example: 'virtio' }),
       features: z.array(z.string()).readonly().nullable(),
-      discard: DiscardModeSchema.nullable(),
+      discard: orNull(DiscardModeSchema),
       memoryBytes: unknownable,
       targetBytes: unknownable.openapi({ description: 'What the balloon should hold.' }),
       actualBytes: unknownable.openapi({
@@ -145,9 +147,9 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
         description: 'Total given back to the host for free page reporting.',
       }),
       residentBytes: unknownable.openapi({ description: 'What the host holds for the guest right now.' }),
-      counters: GuestCountersSchema.nullable(),
-      progress: TargetProgressSchema.nullable(),
-      hint: HintStatusSchema.nullable(),
+      counters: orNull(GuestCountersSchema),
+      progress: orNull(TargetProgressSchema),
+      hint: orNull(HintStatusSchema),
       lastError: z.string().nullable(),
     })
     .openapi('GuestStatus', {
@@ -225,7 +227,7 @@ export const HostStatusSchema = mirror<HostStatus>()(
       sharedBytes: unknownable,
       swapTotalBytes: unknownable,
       swapFreeBytes: unknownable,
-      pressure: HostPressureSchema.nullable(),
+      pressure: orNull(HostPressureSchema),
     })
     .openapi('HostStatus'),
 );
@@ -334,7 +336,7 @@ export const GuestPatchSchema = z
       .openapi({ description: 'Interval at which statistics are asked for; 0 turns polling off.' }),
   })
   .refine(patch => Object.keys(patch).length > 0, { error: 'name at least one thing to change' })
-  .openapi('GuestPatch');
+  .openapi('GuestPatch', { minProperties: 1 });
 
 export type GuestPatch = z.input<typeof GuestPatchSchema>;
 
@@ -406,7 +408,7 @@ export const MigrationStatusSchema = mirror<MigrationStatus>()(
     .object({
       to: z.string(),
       state: MigrationStateSchema,
-      report: MigrationReportSchema.nullable(),
+      report: orNull(MigrationReportSchema),
       error: z.object({ code: z.string(), message: z.string() }).nullable(),
     })
     .openapi('MigrationStatus', { description: 'A migration under way, or the last one.' }),
@@ -415,7 +417,7 @@ export const MigrationStatusSchema = mirror<MigrationStatus>()(
 export const MigrationAnswerSchema = mirror<MigrationAnswer>()(
   z
     .object({
-      migration: MigrationStatusSchema.nullable(),
+      migration: orNull(MigrationStatusSchema),
       obstacle: z
         .string()
         .nullable()

@@ -350,6 +350,7 @@ describe('the document', () => {
       '/v1/guests/{name}/migration',
       '/v1/events',
       '/metrics',
+      '/v1/openapi.json',
     ]);
     const patch = document.paths['/v1/guests/{name}'].patch;
     expect(Object.keys(patch.responses)).toEqual([
@@ -363,6 +364,7 @@ describe('the document', () => {
       '415',
       '421',
       '500',
+      '502',
       '504',
     ]);
     expect(document.components.schemas.GuestPatch.properties.targetBytes).toMatchObject({ multipleOf: 4096 });

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chmodSync,
   existsSync,
@@ -10,9 +11,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { request as httpRequest } from 'node:http';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { formatAddress, parseAddress, resolveAddress, runtimeDirectory } from '../../src/server/address.ts';
 import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
@@ -155,29 +157,91 @@ describe('on a Unix socket', () => {
   });
 });
 
+/** What the server says to a client that sends `text`, and then all that `more` yields, until it hangs up. */
+async function answerTo(
+  socket: Socket,
+  text: string,
+  more: (socket: Socket) => AsyncGenerator<string>,
+): Promise<string> {
+  let answer = '';
+  const closed = new Promise<void>(resolve => socket.once('close', () => resolve()));
+  socket.on('error', () => {});
+  socket.setEncoding('utf8').on('data', piece => {
+    answer += piece;
+  });
+  socket.write(text);
+  for await (const piece of more(socket)) {
+    if (socket.destroyed) break;
+    if (!socket.write(piece)) await Promise.race([once(socket, 'drain').catch(() => {}), closed]);
+  }
+  await closed;
+  return answer;
+}
+
+const HEAD = 'Host: 127.0.0.1\r\nContent-Type: application/json';
+
 describe('a client that takes too long', () => {
-  /** What the server says to a client that sends `text` and no more, until it hangs up. */
-  async function answerTo(text: string): Promise<string> {
+  async function answerToSlow(text: string, more: (socket: Socket) => AsyncGenerator<string>) {
     const path = join(directory, 'api.sock');
     await serve(path, { patience: { headersMs: 50, requestMs: 100, checkMs: 20 } });
-    const socket = connect(path);
-    let answer = '';
-    socket.setEncoding('utf8').on('data', piece => {
-      answer += piece;
-    });
-    socket.write(text);
-    await new Promise(resolve => socket.once('close', resolve));
-    return answer;
+    return answerTo(connect(path), text, more);
   }
 
-  test('with its headers is cut off', async () => {
-    expect(await answerTo('GET /v1/guests HTTP/1.1\r\nHost: x\r\nX-Slow: ')).toMatch(/^HTTP\/1\.1 408 /);
+  async function* nothing() {}
+  /** A byte now and then: never silent, never done. */
+  async function* drops(socket: Socket) {
+    while (!socket.destroyed) {
+      await setTimeout(5);
+      yield 'x';
+    }
+  }
+
+  test.each([
+    ['says nothing more', nothing],
+    ['goes on a byte at a time', drops],
+  ])('with its headers, and %s, is cut off', async (_, more) => {
+    const answer = await answerToSlow(`GET /v1/guests HTTP/1.1\r\n${HEAD}\r\nX-Slow: `, more);
+    expect(answer).toMatch(/^HTTP\/1\.1 408 /);
   });
 
-  test('with its body is cut off', async () => {
-    const head =
-      'PATCH /v1/guests/vm1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99';
-    expect(await answerTo(`${head}\r\n\r\n{`)).toMatch(/^HTTP\/1\.1 408 /);
+  test.each([
+    ['says nothing more', nothing],
+    ['goes on a byte at a time', drops],
+  ])('with its body, and %s, is cut off', async (_, more) => {
+    const request = `PATCH /v1/guests/vm1 HTTP/1.1\r\n${HEAD}\r\nContent-Length: 4000\r\n\r\n{`;
+    expect(await answerToSlow(request, more)).toMatch(/^HTTP\/1\.1 408 /);
+  });
+});
+
+describe('a client that sends without end', () => {
+  // So patient that only the answer can be what ends it.
+  const patience = { headersMs: 3_600_000, requestMs: 3_600_000, checkMs: 3_600_000 };
+  const piece = ' '.repeat(65_536);
+  const endless = {
+    'in chunks': { header: 'Transfer-Encoding: chunked', piece: `10000\r\n${piece}\r\n` },
+    'as long as it says': { header: 'Content-Length: 1000000000000', piece },
+  };
+
+  const cases = ['GET', 'PATCH', 'DELETE'].flatMap(method =>
+    Object.keys(endless).flatMap(way =>
+      [true, false].map(known => [method, way as keyof typeof endless, known] as const),
+    ),
+  );
+  test.each(cases)('after %s, %s, is answered and cut off (with a token: %s)', async (method, way, known) => {
+    const { address } = await serve('127.0.0.1:0', { token: TOKEN, patience });
+    const { port } = address as { port: number };
+    const { header, piece } = endless[way];
+    const token = known ? `\r\nAuthorization: Bearer ${TOKEN}` : '';
+    const path = method === 'DELETE' ? '/v1/guests/vm1/migration' : '/v1/guests/vm1';
+    const answer = await answerTo(
+      connect(port, '127.0.0.1'),
+      `${method} ${path} HTTP/1.1\r\n${HEAD}${token}\r\n${header}\r\n\r\n`,
+      async function* () {
+        for (;;) yield piece;
+      },
+    );
+    const status = !known ? 401 : method === 'GET' ? 200 : 413;
+    expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
   });
 });
 
