@@ -2,6 +2,8 @@
  * What the dashboard's tests look at: the real daemon in a process of its own, its API on a TCP port of this process as
  * `aerostat dashboard` puts it there, and guests.
  */
+
+import type { Control } from '../../src/daemon/control.ts';
 import { GuestChild } from '../../src/demo/guest-child.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { DaemonProcess } from '../support/daemon.ts';
@@ -21,22 +23,16 @@ export class PageWorld {
 
   static async start(guests: readonly string[], words: readonly string[] = []): Promise<PageWorld> {
     const daemon = await DaemonProcess.start(guests, ['--poll-interval', '500ms', ...words]);
-    return new PageWorld(daemon, await serve(daemon, 0));
-  }
-
-  get port(): number {
-    const { address } = this.#server;
-    if (address.kind !== 'tcp') throw new Error('the page is not on TCP');
-    return address.port;
+    return new PageWorld(daemon, await servePageOf(daemon.control));
   }
 
   get origin(): string {
-    return `http://127.0.0.1:${this.port}`;
+    return entranceTo(this.#server).origin;
   }
 
-  /** The address with the token, as a person is given it; `at` is a place on the page. */
+  /** The address with the token, as a person is given it. */
   get entrance(): string {
-    return `${this.origin}/#token=${TOKEN}`;
+    return entranceTo(this.#server).href;
   }
 
   async embeddedGuest(name: string, memoryBytes: number, words: readonly string[] = []): Promise<GuestChild> {
@@ -56,7 +52,7 @@ export class PageWorld {
   }
 
   async comeBack(): Promise<void> {
-    this.#server = await serve(this.daemon, this.port);
+    this.#server = await servePageOf(this.daemon.control, Number(new URL(this.origin).port));
   }
 
   async close(): Promise<void> {
@@ -66,10 +62,17 @@ export class PageWorld {
   }
 }
 
-function serve({ control }: DaemonProcess, port: number): Promise<ApiServer> {
+/** The page of `control` on a TCP port of this process. */
+export function servePageOf(control: Control, port = 0): Promise<ApiServer> {
   return serveApi(control, {
     version: '0',
     address: { kind: 'tcp', host: '127.0.0.1', port },
     token: TOKEN,
   });
+}
+
+/** The address of a page with its token, as a person is given it. */
+export function entranceTo({ address }: ApiServer): URL {
+  if (address.kind !== 'tcp') throw new Error('the page is not on TCP');
+  return new URL(`http://127.0.0.1:${address.port}/#token=${TOKEN}`);
 }

@@ -3,27 +3,39 @@ import type {
   DaemonStatus,
   GuestEvent,
   GuestEventType,
+  GuestRequest,
   GuestStatus,
   HintAction,
   HintStatus,
   HostStatus,
+  RequestAnswer,
   StatisticsSample,
 } from '../../src/daemon/control.ts';
 import type { MapOptions, MemoryMap } from '../../src/daemon/memory-map.ts';
+import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
 import { EventParser } from '../../src/server/event-parser.ts';
 
 export type {
   DaemonStatus,
   GuestCounters,
   GuestEvent,
+  GuestRequest,
   GuestStatistics,
   GuestStatus,
   HintAction,
   HintStatus,
   HostStatus,
+  RequestAnswer,
   StatisticsSample,
 } from '../../src/daemon/control.ts';
 export type { MapLayer, MemoryMap } from '../../src/daemon/memory-map.ts';
+export type {
+  MigrationAnswer,
+  MigrationOrder,
+  MigrationReport,
+  MigrationState,
+  MigrationStatus,
+} from '../../src/daemon/migrations.ts';
 
 /** The daemon refused; the message is its own. */
 export class Refusal extends Error {
@@ -39,6 +51,8 @@ export class Refusal extends Error {
 export class Unreachable extends Error {}
 
 const ANSWER_MS_MAX = 8000;
+/** Less, so that it is the daemon that says that its guest did not answer. */
+const REQUEST_MS_MAX = 7000;
 const TOKEN_KEY = 'aerostat-token';
 
 /**
@@ -118,6 +132,16 @@ export const api = {
     json<GuestStatus>(guestPath(name), { method: 'PATCH', body: { targetBytes } }),
   hint: (name: string, action: HintAction) =>
     json<HintStatus>(`${guestPath(name)}/hint`, { method: 'POST', body: { action } }),
+  request: (name: string, request: GuestRequest) =>
+    json<RequestAnswer>(`${guestPath(name)}/request`, {
+      method: 'POST',
+      body: { request, timeoutMs: REQUEST_MS_MAX },
+    }),
+  migration: (name: string) => json<MigrationAnswer>(`${guestPath(name)}/migration`),
+  migrate: (name: string, order: MigrationOrder) =>
+    json<MigrationStatus>(`${guestPath(name)}/migration`, { method: 'POST', body: order }),
+  cancelMigration: (name: string) =>
+    json<MigrationAnswer>(`${guestPath(name)}/migration`, { method: 'DELETE' }),
   /** Undefined when nothing changed since the map with `tag`. */
   async map(
     name: string,
@@ -146,6 +170,7 @@ const EVENT_TYPES: readonly GuestEventType[] = [
   'target',
   'target-reached',
   'hint',
+  'migration',
   'error',
 ];
 

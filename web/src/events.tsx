@@ -45,9 +45,28 @@ function wordsOf({ type, detail }: GuestEvent): string {
       return `target reached`;
     case 'hint':
       return `hints ${String(detail.state)}`;
+    case 'migration':
+      return migrationWords(detail);
     case 'error':
       return String(detail.message);
     default:
       return type;
+  }
+}
+
+function migrationWords({ to, status, round, message }: GuestEvent['detail']): string {
+  switch (status) {
+    case 'connecting':
+      return `moves to ${to}`;
+    case 'copying':
+      return round === 0 ? 'its memory is sent' : `round ${round}`;
+    case 'stopping':
+      return 'stands still for the last pages';
+    case 'handing-over':
+      return 'is handed over';
+    case 'done':
+      return `runs at ${to}`;
+    default:
+      return String(message ?? `migration: ${status}`);
   }
 }

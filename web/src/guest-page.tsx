@@ -9,6 +9,8 @@ import { HintCard } from './hint-card.tsx';
 import type { GuestView } from './live.ts';
 import { MapCard } from './map-card.tsx';
 import { MemoryBar, segmentsOf } from './memory-bar.tsx';
+import { MigrationCard } from './migration-card.tsx';
+import { RequestCard } from './request-card.tsx';
 import { OVERVIEW_LINK } from './route.ts';
 import { Statistics } from './statistics.tsx';
 import { TargetCard } from './target-card.tsx';
@@ -51,7 +53,9 @@ export function GuestPage({ name, guest }: { name: string; guest: GuestView | un
       </div>
       <div class="side-column">
         <TargetCard guest={guest} />
+        <RequestCard guest={guest} />
         <HintCard guest={guest} />
+        <MigrationCard guest={guest} />
         <Statistics guest={guest} />
         <Counters guest={guest} />
         <Events name={name} />

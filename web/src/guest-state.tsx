@@ -1,5 +1,5 @@
 /** What of a guest's state wants attention, in a few words, most serious first. */
-import { type GuestView, isMoving } from './live.ts';
+import { type GuestView, isMigrating, isMoving } from './live.ts';
 
 /** Below this share of its memory available, a guest is about to suffer. */
 const NEED_SHARE = 0.05;
@@ -10,7 +10,8 @@ interface Mark {
   readonly title: string;
 }
 
-export function marksOf({ status, sample, use }: GuestView): readonly Mark[] {
+export function marksOf(guest: GuestView): readonly Mark[] {
+  const { status, sample, use, migration } = guest;
   const marks: Mark[] = [];
   if (!status.connected) {
     return [{ kind: 'quiet', text: 'waiting', title: 'No front-end is connected to its socket' }];
@@ -21,6 +22,10 @@ export function marksOf({ status, sample, use }: GuestView): readonly Mark[] {
   }
   if (isMoving(status)) {
     marks.push({ kind: 'calm', text: 'moving', title: 'The balloon is on its way to its target' });
+  }
+  if (isMigrating(guest)) {
+    const to = migration?.migration?.to ?? '';
+    marks.push({ kind: 'calm', text: 'migrating', title: `It is on its way to ${to}` });
   }
   if (use === undefined) {
     marks.push({ kind: 'quiet', text: 'starting', title: 'It is connected and has shown no memory yet' });

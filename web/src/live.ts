@@ -10,6 +10,7 @@ import {
   type GuestEvent,
   type GuestStatus,
   type HostStatus,
+  type MigrationAnswer,
   Refusal,
   type StatisticsSample,
   Unreachable,
@@ -40,6 +41,8 @@ export interface GuestView {
   readonly sampledAtMs: number | null;
   readonly use: MemoryUse | undefined;
   readonly history: History;
+  /** Undefined where nobody asked: of guests that nobody looks at closely, and that do not move. */
+  readonly migration: MigrationAnswer | undefined;
 }
 
 export interface View {
@@ -58,9 +61,16 @@ export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: 
   connected &&
   ((actualBytes !== null && targetBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);
 
+/** A guest that is on its way to another host. */
+export const isMigrating = ({ migration }: GuestView): boolean => isUnderWay(migration);
+
+const isUnderWay = (answer: MigrationAnswer | undefined): boolean =>
+  answer?.migration != null && answer.migration.report === null && answer.migration.error === null;
+
 interface Kept {
   readonly history: History;
   readonly tracker: MemoryUseTracker;
+  migration: MigrationAnswer | undefined;
 }
 
 export class Live {
@@ -75,6 +85,8 @@ export class Live {
   /** Newest first. */
   readonly events = new Store<readonly GuestEvent[]>([]);
   readonly #kept = new Map<string, Kept>();
+  /** Guests that somebody moves, whoever that is and whoever looks. */
+  readonly #movers = new Set<string>();
   #focus: string | undefined;
   #ticks = 0;
   #timer = 0;
@@ -136,10 +148,10 @@ export class Live {
     this.#ticks++;
   }
 
-  /** The guest that somebody looks at, if it moves. */
+  /** The guest that somebody looks at, if its balloon moves, or the guest itself. */
   #moving(): GuestView | undefined {
     const focused = this.#focused();
-    return focused !== undefined && isMoving(focused.status) ? focused : undefined;
+    return focused !== undefined && (isMoving(focused.status) || isMigrating(focused)) ? focused : undefined;
   }
 
   #focused(): GuestView | undefined {
@@ -155,6 +167,8 @@ export class Live {
       api.host(),
       wantDaemon ? api.daemon() : this.view.value.daemon,
     ]);
+    const asked = guests.filter(({ name }) => name === this.#focus || this.#movers.has(name));
+    await Promise.all(asked.map(({ name }) => this.#askMigration(name)));
     const nowMs = Date.now();
     this.view.set({
       connection: 'live',
@@ -169,12 +183,19 @@ export class Live {
   }
 
   async #lookAt(name: string): Promise<void> {
-    const seen = this.#see(await api.guest(name), undefined, Date.now());
+    const [status] = await Promise.all([api.guest(name), this.#askMigration(name)]);
+    const seen = this.#see(status, undefined, Date.now());
     const { guests } = this.view.value;
     this.view.update({
       seenAtMs: Date.now(),
       guests: guests.map(guest => (guest.status.name === name ? seen : guest)),
     });
+  }
+
+  async #askMigration(name: string): Promise<void> {
+    const answer = await api.migration(name);
+    this.#keptOf(name).migration = answer;
+    if (!isUnderWay(answer)) this.#movers.delete(name);
   }
 
   /** Asks the guest itself, which may take its time; the next look shows what it said. */
@@ -188,15 +209,19 @@ export class Live {
 
   /** Without a sample, the one before is still the newest. */
   #see(status: GuestStatus, sample: StatisticsSample | undefined, nowMs: number): GuestView {
-    let kept = this.#kept.get(status.name);
-    if (kept === undefined) {
-      kept = { history: new History(), tracker: new MemoryUseTracker() };
-      this.#kept.set(status.name, kept);
-    }
-    const { history, tracker } = kept;
+    const { history, tracker, migration } = this.#keptOf(status.name);
     const use = tracker.see(status, sample, nowMs);
     history.add(nowMs, status, tracker.sample);
-    return { status, sample: tracker.sample, sampledAtMs: tracker.sampledAtMs, use, history };
+    return { status, sample: tracker.sample, sampledAtMs: tracker.sampledAtMs, use, history, migration };
+  }
+
+  #keptOf(name: string): Kept {
+    let kept = this.#kept.get(name);
+    if (kept === undefined) {
+      kept = { history: new History(), tracker: new MemoryUseTracker(), migration: undefined };
+      this.#kept.set(name, kept);
+    }
+    return kept;
   }
 
   #fail(error: unknown): void {
@@ -225,9 +250,21 @@ export class Live {
   }
 
   readonly #reader = eventReader(event => {
+    if (event.type === 'migration') {
+      this.#movers.add(event.guest);
+      if (!this.#isNews(event)) return;
+    }
     this.events.set([event, ...this.events.value].slice(0, EVENTS_KEPT_MAX));
     if (Date.now() - event.timeMs < 2000) this.refresh();
   });
+
+  /** A migration tells of every step; what is worth a line is another state, or another round. */
+  #isNews({ guest, detail: { status, round, message } }: GuestEvent): boolean {
+    const before = this.events.value.find(
+      event => event.guest === guest && event.type === 'migration',
+    )?.detail;
+    return before?.status !== status || before?.round !== round || before?.message !== message;
+  }
 }
 
 export const live = new Live();

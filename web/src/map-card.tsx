@@ -5,7 +5,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { api, type MapLayer, Refusal } from './api.ts';
 import { address, size } from './format.ts';
-import { type GuestView, isMoving } from './live.ts';
+import { type GuestView, isMigrating, isMoving } from './live.ts';
 import {
   columnsFor,
   divide,
@@ -38,6 +38,7 @@ const LEGEND: readonly (readonly [part: MapPart, layer: MapLayer, label: string,
   ['pending', 'pending', 'pending', 'Given away, not yet given back to the host'],
   ['reported', 'reported', 'reported', 'Given back by free page reporting, and not used again'],
   ['hinted', 'hinted', 'hinted', 'The guest said in the newest hint session that it does not use it'],
+  ['dirty', 'dirty', 'dirty', 'The migration under way has it still to send'],
 ];
 
 export function MapCard({ guest }: { guest: GuestView }) {
@@ -47,7 +48,7 @@ export function MapCard({ guest }: { guest: GuestView }) {
   const [picture, setPicture] = useState<Picture | undefined>();
   const [refused, setRefused] = useState('');
   const range = zooms.at(-1);
-  const moving = isMoving(guest.status);
+  const moving = isMoving(guest.status) || isMigrating(guest);
   const card = useRef<HTMLElement>(null);
 
   useEffect(() => setZooms([]), [memoryBytes]);
@@ -245,7 +246,7 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
       <ul class="legend" aria-label="Colours of the map">
         {LEGEND.map(([part, layer, label, title]) => (
           <li key={part} title={title}>
-            <i class={`swatch ${part === 'resident' ? 'resident' : part}`} />
+            <i class={`swatch ${part}`} />
             {label} <b data-layer={layer}>{size(map.totals[layer])}</b>
           </li>
         ))}
@@ -262,6 +263,7 @@ const PART_WORDS: Record<MapPart, string> = {
   ballooned: 'ballooned',
   pending: 'pending',
   hinted: 'resident, hinted',
+  dirty: 'dirty, still to be sent',
   resident: 'resident',
   reported: 'reported',
   empty: 'neither',
@@ -271,7 +273,7 @@ function describeCell(picture: Picture, cell: number): string {
   const { map } = picture;
   const from = map.fromBytes + cell * map.cellBytes;
   const bytes = Math.min(map.cellBytes, map.fromBytes + map.bytes - from);
-  const parts = { ballooned: 0, pending: 0, hinted: 0, resident: 0, reported: 0, empty: 0 };
+  const parts = { ballooned: 0, pending: 0, hinted: 0, dirty: 0, resident: 0, reported: 0, empty: 0 };
   divide(picture, cell, parts);
   const words = PARTS.filter(part => parts[part] > 0).map(part =>
     parts[part] === 255
@@ -366,6 +368,7 @@ function coloursNow() {
     ballooned: rgb('ballooned'),
     pending: rgb('pending'),
     hinted: rgb('hinted'),
+    dirty: rgb('dirty'),
     resident: rgb('resident'),
     reported: rgb('reported'),
     empty: rgb('empty'),

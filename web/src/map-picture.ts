@@ -3,7 +3,7 @@ import { decodeShares } from '../../src/daemon/memory-map.ts';
 import type { MapLayer, MemoryMap } from './api.ts';
 
 /** What a cell is made of; the parts of a cell add up to all of it. */
-export const PARTS = ['ballooned', 'pending', 'hinted', 'resident', 'reported', 'empty'] as const;
+export const PARTS = ['ballooned', 'pending', 'hinted', 'dirty', 'resident', 'reported', 'empty'] as const;
 export type MapPart = (typeof PARTS)[number];
 
 export type Colours = Readonly<Record<MapPart, readonly [red: number, green: number, blue: number]>>;
@@ -35,7 +35,9 @@ export function divide({ layers }: Picture, cell: number, into: Record<MapPart, 
   into.pending = Math.min(share('pending'), share('ballooned'));
   into.ballooned = share('ballooned') - into.pending;
   let left = 255 - share('ballooned');
-  const resident = Math.min(left, share('resident') - Math.min(share('resident'), into.pending));
+  into.dirty = Math.min(left, share('dirty'));
+  left -= into.dirty;
+  const resident = Math.min(left, Math.max(0, share('resident') - into.pending - into.dirty));
   into.hinted = Math.min(resident, share('hinted'));
   into.resident = resident - into.hinted;
   left -= resident;
@@ -45,7 +47,7 @@ export function divide({ layers }: Picture, cell: number, into: Record<MapPart, 
 
 /** One pixel a cell; what lies beyond the last cell stays transparent. */
 export function paint(picture: Picture, colours: Colours, image: Uint8ClampedArray): void {
-  const parts = { ballooned: 0, pending: 0, hinted: 0, resident: 0, reported: 0, empty: 0 };
+  const parts = { ballooned: 0, pending: 0, hinted: 0, dirty: 0, resident: 0, reported: 0, empty: 0 };
   image.fill(0);
   for (let cell = 0; cell < picture.cells; cell++) {
     divide(picture, cell, parts);

@@ -4,10 +4,13 @@ import { setToken } from './api.ts';
 import { clock } from './format.ts';
 import { live, type View } from './live.ts';
 
-export function Trouble({ view: { connection, trouble, seenAtMs } }: { view: View }) {
+export function Trouble({ view }: { view: View }) {
+  const { connection, trouble, seenAtMs } = view;
+  const gone = departureWords(view);
   return (
     <div role="status" aria-live="polite">
-      {connection === 'lost' && (
+      {connection === 'lost' && gone !== '' && <p class="trouble">{gone}</p>}
+      {connection === 'lost' && gone === '' && (
         <p class="trouble">
           <strong>Connection lost:</strong> {trouble}.{' '}
           {seenAtMs === null ? 'Nothing is known yet.' : `What you see is from ${clock(seenAtMs)}.`} Trying
@@ -16,6 +19,15 @@ export function Trouble({ view: { connection, trouble, seenAtMs } }: { view: Vie
       )}
     </div>
   );
+}
+
+/** A machine's daemon ends when the machine has left, which is no trouble; empty where that is not the reason. */
+function departureWords({ guests }: View): string {
+  const homes = guests.map(({ status, migration }) =>
+    migration?.migration?.report ? `${status.name} runs at ${migration.migration.to} now` : '',
+  );
+  if (homes.length === 0 || homes.includes('')) return '';
+  return `${homes.join(', ')}; what served this page ended with that. What you see is from before.`;
 }
 
 export function Locked() {

@@ -1,0 +1,195 @@
+/**
+ * Moves the guest to another host: where to and how fast, asked twice because it leaves; how far it is, with a way back
+ * as long as there is one; and how it went, also when it did not.
+ */
+import { useState } from 'preact/hooks';
+import { api, type MigrationAnswer, type MigrationOrder, type MigrationState } from './api.ts';
+import { Confirm, type Question } from './confirm.tsx';
+import { duration, parseSize, percent, size } from './format.ts';
+import { type GuestView, isMigrating, live } from './live.ts';
+import { MigrationReportList } from './migration-report.tsx';
+
+export function MigrationCard({ guest }: { guest: GuestView }) {
+  const { status, migration: answer } = guest;
+  const [refused, setRefused] = useState('');
+  if (answer === undefined) return null;
+  const act = async (what: () => Promise<unknown>) => {
+    setRefused('');
+    try {
+      await what();
+    } catch (error) {
+      setRefused((error as Error).message);
+    }
+    live.refresh();
+  };
+  return (
+    <section class="card migration" aria-label="Migration">
+      <h2>Move to another host</h2>
+      {isMigrating(guest) ? (
+        <UnderWay answer={answer} onCancel={() => void act(() => api.cancelMigration(status.name))} />
+      ) : (
+        <>
+          <Outcome answer={answer} />
+          <OrderForm
+            guest={guest}
+            answer={answer}
+            onOrder={order => void act(() => api.migrate(status.name, order))}
+          />
+        </>
+      )}
+      <p class="refused" role="alert">
+        {refused}
+      </p>
+    </section>
+  );
+}
+
+/** The phases that our own machines tell; others tell theirs, and are shown as they are. */
+const PHASES: Readonly<Record<string, string>> = {
+  connecting: 'asking the destination',
+  copying: 'sending its memory',
+  stopping: 'it stands still for the last pages',
+  'handing-over': 'handing it over',
+};
+
+/** From here on nobody calls it back. */
+const HANDED_OVER = ['handing-over', 'done'];
+
+function UnderWay({ answer: { migration }, onCancel }: { answer: MigrationAnswer; onCancel: () => void }) {
+  if (migration === null) return null;
+  const { state, to } = migration;
+  const { totalBytes, remainingBytes } = state;
+  const share = totalBytes === null || remainingBytes === null ? null : 1 - remainingBytes / totalBytes;
+  return (
+    <>
+      <p class="now">
+        To <b>{to}</b>: {PHASES[state.status] ?? state.status}
+      </p>
+      <progress aria-label="Memory that is there" {...(share === null ? {} : { value: share })} />
+      <dl class="pairs">
+        {factsOf(state).map(([name, label, value]) => (
+          <div key={name}>
+            <dt>{label}</dt>
+            <dd data-migration={name}>{value}</dd>
+          </div>
+        ))}
+      </dl>
+      <div class="buttons">
+        <button type="button" disabled={HANDED_OVER.includes(state.status)} onClick={onCancel}>
+          Call it back
+        </button>
+      </div>
+    </>
+  );
+}
+
+function factsOf(state: MigrationState): (readonly [name: string, label: string, value: string])[] {
+  const { round, remainingBytes, sentBytes, bytesPerSecond, expectedDowntimeMs, guestShare, elapsedMs } =
+    state;
+  const slowed = guestShare !== null && guestShare < 1;
+  return [
+    ['round', 'round', round === null || round === 0 ? '–' : String(round)],
+    ['remaining', 'left of this round', size(remainingBytes)],
+    ['sent', 'sent', size(sentBytes)],
+    ['rate', 'rate', bytesPerSecond === null ? '–' : `${size(bytesPerSecond)}/s`],
+    ['downtime', 'would stand still for', duration(expectedDowntimeMs)],
+    ['elapsed', 'since', duration(elapsedMs)],
+    ...(slowed ? [['share', 'slowed down to', percent(guestShare)] as const] : []),
+  ];
+}
+
+function Outcome({ answer: { migration } }: { answer: MigrationAnswer }) {
+  if (migration === null) return null;
+  const { to, state, report, error } = migration;
+  if (report !== null) return <MigrationReportList to={to} report={report} />;
+  return (
+    <p class={state.status === 'cancelled' ? 'note outcome' : 'refused outcome'} role="status">
+      To {to}: {error?.message}
+    </p>
+  );
+}
+
+interface OrderFormProps {
+  readonly guest: GuestView;
+  readonly answer: MigrationAnswer;
+  readonly onOrder: (order: MigrationOrder) => void;
+}
+
+const DESTINATION = /^(?:tcp:)?(?:\[[^\s\]]+\]|[^\s:[\]]+):\d{1,5}$/;
+
+function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder }: OrderFormProps) {
+  const [to, setTo] = useState(migration?.to ?? '');
+  const [rate, setRate] = useState('');
+  const [question, setQuestion] = useState<Question | undefined>();
+  const bandwidth = rate.trim() === '' ? undefined : parseSize(rate);
+  const nonsense =
+    to !== '' && !DESTINATION.test(to.trim())
+      ? 'Write a destination like host2:4444.'
+      : rate.trim() !== '' && !bandwidth
+        ? 'Write a rate like 100M, or nothing for no limit.'
+        : '';
+  const ask = () => {
+    const there = to.trim();
+    const order = {
+      to: there.startsWith('tcp:') ? there : `tcp:${there}`,
+      ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
+    };
+    setQuestion({
+      title: `Move ${status.name} to ${there}?`,
+      body: (
+        <p>
+          It runs on while its memory is sent, then stands still for a moment, and from then on runs there and
+          not here. Whoever waits at {there} gets all that is in its memory.
+        </p>
+      ),
+      go: 'Move it',
+      onGo: () => onOrder(order),
+    });
+  };
+  const off = obstacle !== null;
+  return (
+    <form
+      onSubmit={event => {
+        event.preventDefault();
+        if (!off && to.trim() !== '' && nonsense === '') ask();
+      }}
+    >
+      {off && <p class="note">{obstacle}.</p>}
+      <div class="fields">
+        <label>
+          Destination
+          <input
+            type="text"
+            placeholder="host:port"
+            spellcheck={false}
+            autocomplete="off"
+            disabled={off}
+            aria-invalid={to !== '' && !DESTINATION.test(to.trim())}
+            value={to}
+            onInput={event => setTo(event.currentTarget.value)}
+          />
+        </label>
+        <label>
+          At most, a second
+          <input
+            type="text"
+            placeholder="no limit"
+            disabled={off}
+            aria-invalid={rate.trim() !== '' && !bandwidth}
+            value={rate}
+            onInput={event => setRate(event.currentTarget.value)}
+          />
+        </label>
+      </div>
+      <div class="buttons">
+        <button type="submit" disabled={off || to.trim() === '' || nonsense !== ''}>
+          Move…
+        </button>
+      </div>
+      <p class="refused" role="alert">
+        {nonsense}
+      </p>
+      <Confirm question={question} onClose={() => setQuestion(undefined)} />
+    </form>
+  );
+}
