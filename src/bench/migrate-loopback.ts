@@ -13,7 +13,7 @@ import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { SourceMachine } from '../migration/machine.ts';
 import type { Ram } from '../migration/ram.ts';
-import { MigrationSource } from '../migration/source.ts';
+import { MigrationSource, type MigrationSummary } from '../migration/source.ts';
 import { AerostatError, assert } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { systemClock } from '../transfer/clock.ts';
@@ -64,6 +64,11 @@ interface Copy {
   /** Of both processes. */
   readonly cpuMs: number;
   readonly residentBytes: number;
+}
+
+/** A {@link Copy} that was a migration. */
+export interface MemoryMove extends Copy {
+  readonly summary: MigrationSummary;
 }
 
 /** @throws AerostatError when a side fails, or memory arrived changed */
@@ -118,6 +123,23 @@ export async function measureLoopback(options: LoopbackOptions): Promise<Measure
   };
 }
 
+/** Moves memory of which every page is in use. @throws AerostatError when a side fails, or memory arrived changed */
+export async function moveFullMemory(
+  bytes: number,
+  connections: number,
+  signal: AbortSignal,
+): Promise<MemoryMove> {
+  const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url));
+  const ram = createRam(bytes);
+  try {
+    fill(ram);
+    return await moveOnce(peer, ram, connections, digestOf(ram), signal);
+  } finally {
+    ram.memory.close();
+    await peer.end();
+  }
+}
+
 async function copyOnce(
   peer: Peer,
   ram: Ram,
@@ -125,12 +147,38 @@ async function copyOnce(
   connections: number,
   digest: string,
 ): Promise<Copy> {
+  if (kind === 'migration') return moveOnce(peer, ram, connections, digest);
+  return timed(peer, ram, kind, connections, digest, port => sendPlain(ram, port, connections));
+}
+
+async function moveOnce(
+  peer: Peer,
+  ram: Ram,
+  connections: number,
+  digest: string,
+  signal?: AbortSignal,
+): Promise<MemoryMove> {
+  let summary: MigrationSummary | undefined;
+  const copy = await timed(peer, ram, 'migration', connections, digest, async port => {
+    summary = await migrate(ram, port, connections, signal);
+  });
+  assert(summary !== undefined, 'a migration without a summary');
+  return { ...copy, summary };
+}
+
+async function timed(
+  peer: Peer,
+  ram: Ram,
+  kind: CopyKind,
+  connections: number,
+  digest: string,
+  send: (port: number) => Promise<void>,
+): Promise<Copy> {
   peer.send({ kind: 'arm', copy: kind, bytes: ram.slots * PAGE_SIZE, connections });
   const { port } = await peer.hear('listening');
   const used = process.cpuUsage();
   const startMs = monotonicMs();
-  if (kind === 'plain') await sendPlain(ram, port, connections);
-  else await migrate(ram, port, connections);
+  await send(port);
   await peer.hear('arrived');
   const elapsedMs = monotonicMs() - startMs;
   const { user, system } = process.cpuUsage(used);
@@ -148,12 +196,18 @@ async function moveNothing(peer: Peer, bytes: number): Promise<Copy> {
   }
 }
 
-async function migrate(ram: Ram, port: number, connections: number): Promise<void> {
+async function migrate(
+  ram: Ram,
+  port: number,
+  connections: number,
+  signal?: AbortSignal,
+): Promise<MigrationSummary> {
   const dirty = new DirtyBitmap(ram.slots);
   const sent = new DirtyBitmap(ram.slots);
   const connector = new TransferConnector({ address: { host: '127.0.0.1', port }, ram, dirty, sent });
+  let abort = () => {};
   try {
-    await new MigrationSource({
+    const source = new MigrationSource({
       id: crypto.getRandomValues(new Uint8Array(16)),
       ram,
       machine: STILL,
@@ -164,8 +218,12 @@ async function migrate(ram: Ram, port: number, connections: number): Promise<voi
       connections,
       convergence: new Convergence({ downtimeMsMax: 300, roundsMax: 30, autoConverge: false }),
       clock: systemClock,
-    }).run();
+    });
+    abort = () => source.cancel('the bench was interrupted');
+    signal?.addEventListener('abort', abort);
+    return await source.run();
   } finally {
+    signal?.removeEventListener('abort', abort);
     await connector.close();
   }
 }

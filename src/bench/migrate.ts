@@ -16,6 +16,7 @@ import { TransferConnector } from '../transfer/connector.ts';
 import { Departure } from '../vm/departure.ts';
 import { type ChannelName, FREE_PAGE_CHANNELS } from '../vm/free-page-channel.ts';
 import { Vm } from '../vm/vm.ts';
+import { cpuMsOf } from './cpu-time.ts';
 import type { ChartPlan } from './html.ts';
 import type { FromPlace, ToPlace } from './migrate-place.ts';
 import { PeerProcess } from './peer-process.ts';
@@ -33,7 +34,8 @@ export type Load =
   | { readonly kind: 'idle' | 'build' }
   | { readonly kind: 'dirty'; readonly bytesPerSecond: number };
 
-export interface MigrateBenchOptions {
+/** One guest, and how it moves. */
+export interface GuestMoveOptions {
   readonly memoryBytes: number;
   /** Share of memory in use, (0, 1). */
   readonly usedShare: number;
@@ -41,19 +43,24 @@ export interface MigrateBenchOptions {
   readonly bytesPerSecond: number;
   readonly connections: number;
   readonly downtimeMsMax: number;
+  readonly signal: AbortSignal;
+}
+
+export interface MigrateBenchOptions extends GuestMoveOptions {
   readonly channels: readonly BenchChannel[];
   readonly runs: number;
-  readonly signal: AbortSignal;
   readonly progress: (done: number, total: number, what: string) => void;
 }
 
-interface Sample {
+export interface Sample {
   readonly summary: MigrationSummary;
   /** In use when the migration began, by the guest's own books. */
   readonly usedBytes: number;
   readonly balloonedPages: number;
   /** The guest's work in a second while it was copied, against before; NaN where it has none, or no time for it. */
   readonly workShare: number;
+  /** Of both processes while the guest moved. */
+  readonly cpuMs: number;
 }
 
 /** Of the workload's pages, so many are written in a step: see guest/workloads/churn.ts. */
@@ -81,7 +88,7 @@ export async function benchMigrate(options: MigrateBenchOptions): Promise<Measur
     for (const channel of channels) {
       signal.throwIfAborted();
       progress(done++, channels.length * runs, channel);
-      const sample = await moveOnce(channel, options).catch(error => {
+      const sample = await moveGuest(channel, options).catch(error => {
         // Whatever an interrupted migration fails of, that it was interrupted is why.
         signal.throwIfAborted();
         throw error;
@@ -103,7 +110,8 @@ export async function benchMigrate(options: MigrateBenchOptions): Promise<Measur
 const reports = (channel: BenchChannel): boolean =>
   channel !== 'none' && FREE_PAGE_CHANNELS[channel].way === 'reports';
 
-async function moveOnce(channel: BenchChannel, options: MigrateBenchOptions): Promise<Sample> {
+/** One migration of one guest. */
+export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions): Promise<Sample> {
   const { memoryBytes, bytesPerSecond, connections, downtimeMsMax, load, signal } = options;
   const peer = new PeerProcess<ToPlace, FromPlace>(workerUrl('./migrate-place', import.meta.url));
   const vm = await bootGuest(channel, options);
@@ -118,6 +126,8 @@ async function moveOnce(channel: BenchChannel, options: MigrateBenchOptions): Pr
     const address = { host: '127.0.0.1', port };
     const connector = new TransferConnector({ address, ram, dirty, sent, bytesPerSecond });
     const during = new WorkDuring(vm);
+    const cpuMs = () => cpuMsOf(process.pid) + cpuMsOf(peer.pid);
+    const cpuBeforeMs = cpuMs();
     try {
       const source = new MigrationSource({
         ...departure.source,
@@ -131,11 +141,12 @@ async function moveOnce(channel: BenchChannel, options: MigrateBenchOptions): Pr
       const abort = () => source.cancel('the bench was interrupted');
       signal.addEventListener('abort', abort);
       const summary = await source.run().finally(() => signal.removeEventListener('abort', abort));
+      const cpuSpentMs = cpuMs() - cpuBeforeMs;
       const balloonedPages = departure.balloonedPages;
       peer.send({ kind: 'look' });
       await peer.hear('seen');
       const workShare = before === undefined ? Number.NaN : (await during.perMs()) / before;
-      return { summary, usedBytes, balloonedPages, workShare };
+      return { summary, usedBytes, balloonedPages, workShare, cpuMs: cpuSpentMs };
     } finally {
       await departure.close();
       await connector.close();
@@ -146,7 +157,7 @@ async function moveOnce(channel: BenchChannel, options: MigrateBenchOptions): Pr
   }
 }
 
-async function bootGuest(channel: BenchChannel, { memoryBytes, load }: MigrateBenchOptions): Promise<Vm> {
+async function bootGuest(channel: BenchChannel, { memoryBytes, load }: GuestMoveOptions): Promise<Vm> {
   const rate = load.kind === 'dirty' ? load.bytesPerSecond / PAGE_SIZE / WRITES_PER_STEP : undefined;
   return Vm.start({
     memoryBytes,
@@ -158,7 +169,7 @@ async function bootGuest(channel: BenchChannel, { memoryBytes, load }: MigrateBe
 }
 
 /** Uses all memory, frees most of it, and begins the work. */
-async function settleGuest(vm: Vm, channel: BenchChannel, options: MigrateBenchOptions): Promise<void> {
+async function settleGuest(vm: Vm, channel: BenchChannel, options: GuestMoveOptions): Promise<void> {
   const { memoryBytes, usedShare, load } = options;
   const used = memoryBytes * usedShare;
   const working = load.kind === 'dirty' ? used * WORKING_SHARE : 0;

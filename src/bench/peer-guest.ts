@@ -3,7 +3,6 @@
  * that hands out its pages in the order that is measured, and our driver, on a device that is in another process: QEMU's
  * or ours. What it says is what the bench clocks; times are of the clock that all processes of a host share.
  */
-import { readFileSync } from 'node:fs';
 import { profile } from '../balloon/profiles.ts';
 import { BalloonDriver } from '../driver/balloon-driver.ts';
 import { type Scheduler, schedulerOf } from '../driver/scheduler.ts';
@@ -20,6 +19,7 @@ import { monotonicMs, Reactor } from '../sys/poll.ts';
 import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
+import { cpuMsOf } from './cpu-time.ts';
 import { type PageOrder, shuffle } from './deck.ts';
 import type { FromPeerGuest, PeerGuestData } from './peer-protocol.ts';
 
@@ -27,8 +27,6 @@ import type { FromPeerGuest, PeerGuestData } from './peer-protocol.ts';
 const LOOK_MS = 2;
 /** A device that makes no progress for this long never will. */
 const STALL_MS = 120_000;
-/** Clock ticks of /proc/PID/stat. */
-const TICK_MS = 10;
 
 /** A kernel that hands out the pages of a deck to whoever inflates a balloon. */
 class DealingKernel extends GuestKernel {
@@ -114,12 +112,6 @@ const nodeScheduler: Scheduler = {
     return { cancel: () => clearTimeout(timer) };
   },
 };
-
-/** User and system time of a process (proc_pid_stat(5), fields 14 and 15). */
-function cpuMsOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
-}
 
 async function run(data: PeerGuestData, side: Side): Promise<void> {
   const { memory, transport, scheduler } = side;

@@ -22,6 +22,13 @@ export class PeerProcess<To extends Serializable, From extends { readonly kind: 
     });
   }
 
+  /** Its process id. @throws AerostatError when it could not be started */
+  get pid(): number {
+    const { pid } = this.#child;
+    if (pid === undefined) throw new AerostatError('AEROSTAT_BENCH', 'the other process did not start');
+    return pid;
+  }
+
   send(message: To): void {
     this.#child.send(message);
   }

@@ -12,7 +12,8 @@ const EXAMPLES = `
 Examples:
   aerostat bench migrate --channels none,hint
   aerostat bench migrate --memory 2G --load dirty-500M --channels hint
-  aerostat bench migrate --loopback`;
+  aerostat bench migrate --loopback
+  aerostat bench migrate --peer qemu`;
 
 interface MigrateBenchChoice extends BenchChoice {
   readonly memory: number;
@@ -24,10 +25,13 @@ interface MigrateBenchChoice extends BenchChoice {
   readonly channels?: readonly string[];
   readonly runs: number;
   readonly loopback?: boolean;
+  readonly peer?: 'qemu';
 }
 
 /** What `--loopback` has no use for. */
-const OF_GUESTS = ['memory', 'used', 'load', 'bandwidth', 'connections', 'downtimeLimit', 'channels'];
+const OF_GUESTS = ['memory', 'used', 'load', 'bandwidth', 'connections', 'downtimeLimit', 'channels', 'peer'];
+/** Connections of the case with several beside QEMU's. */
+const PEER_CONNECTIONS = 4;
 
 export function migrateBenchCommand(context: CliContext): Command {
   const command = new Command('migrate')
@@ -54,12 +58,22 @@ export function migrateBenchCommand(context: CliContext): Command {
         'memory alone, as fast as it goes, beside a plain copy of the same bytes; and a guest that has nothing',
       ).conflicts(OF_GUESTS),
     )
+    .addOption(
+      new Option(
+        '--peer <peer>',
+        "our migration and QEMU's instead, in turn: a guest with hints, and half as much memory that is full, over one connection and over four",
+      )
+        .choices(['qemu'])
+        .conflicts(['load', 'connections', 'channels']),
+    )
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .option('--json <file>', 'write the result there as JSON too')
     .addHelpText('after', EXAMPLES)
     .action((choice: MigrateBenchChoice, self: Command) => {
       const words = ['aerostat bench migrate', ...spoken(self)].join(' ');
-      return choice.loopback === true ? loopback(context, choice, words) : guests(context, choice, words);
+      if (choice.loopback === true) return loopback(context, choice, words);
+      if (choice.peer !== undefined) return besideQemu(context, choice, words);
+      return guests(context, choice, words);
     });
   return withVerbose(command);
 }
@@ -70,6 +84,26 @@ async function loopback(context: CliContext, choice: MigrateBenchChoice, words: 
   const { runs } = choice;
   await measure(context, choice, words, progress =>
     measureLoopback({ ...LOOPBACK_DEFAULTS, runs, signal, progress }),
+  );
+}
+
+async function besideQemu(context: CliContext, choice: MigrateBenchChoice, words: string): Promise<void> {
+  const { PEER_MIGRATE_CHARTS, benchMigrateBesideQemu } = await import('../../bench/migrate-peer.ts');
+  const options = {
+    memoryBytes: choice.memory,
+    usedShare: parsePercent(choice.used),
+    bytesPerSecond: parseRate(choice.bandwidth),
+    connections: PEER_CONNECTIONS,
+    downtimeMsMax: choice.downtimeLimit,
+    runs: choice.runs,
+    signal: context.interrupt,
+  };
+  await measure(
+    context,
+    choice,
+    words,
+    progress => benchMigrateBesideQemu({ ...options, progress }),
+    PEER_MIGRATE_CHARTS,
   );
 }
 

@@ -11,17 +11,16 @@ import { GuestBootError, GuestEndedError, panicLine } from '../uml/errors.ts';
 import { BALLOON_MODULE, initScript } from '../uml/init.ts';
 import { packInitramfs } from '../uml/initramfs.ts';
 import { type CloudKernel, findCloudKernel, moduleName, readModule } from './cloud-kernel.ts';
-import { QemuMigrationError } from './errors.ts';
 import { listenOnce, type PendingConnection } from './listen-once.ts';
 import {
-  agreeOnConnections,
+  awaitGuest,
   migrateAway,
   type QemuMigrationOptions,
   type QemuMigrationSummary,
 } from './migration.ts';
 import { QemuProcess } from './process.ts';
 import type { QmpConnection } from './qmp.ts';
-import { migrateIncoming, queryMigration, queryStatus } from './qmp-commands.ts';
+import { queryStatus } from './qmp-commands.ts';
 
 export interface QemuGuestOptions {
   /**
@@ -209,12 +208,8 @@ export class QemuGuest extends LinuxGuest {
     const destination = await startQemu(this.#options, [...this.#arguments, '-incoming', 'defer']);
     const { qemu } = destination;
     try {
-      await agreeOnConnections(qemu.qmp, options.connections ?? 1);
-      await migrateIncoming(qemu.qmp, 'tcp:127.0.0.1:0');
-      const [address] = (await queryMigration(qemu.qmp))['socket-address'] ?? [];
-      if (address?.port === undefined)
-        throw new QemuMigrationError('QEMU does not tell where it waits for the guest');
-      const summary = await migrateAway(this.qmp, { ...options, uri: `tcp:127.0.0.1:${address.port}` });
+      const uri = await awaitGuest(qemu.qmp, options.connections ?? 1);
+      const summary = await migrateAway(this.qmp, { ...options, uri });
       await arrived(qemu);
       const source = this.#qemu;
       this.#qemu = qemu;

@@ -9,6 +9,7 @@ import {
   cancelMigration,
   type MigrationInfo,
   migrate,
+  migrateIncoming,
   queryMigration,
   setMigrationCapabilities,
   setMigrationParameters,
@@ -68,6 +69,20 @@ export interface QemuMigrationSummary {
 export async function agreeOnConnections(qmp: QmpExecutor, connections: number): Promise<void> {
   await setMigrationCapabilities(qmp, { multifd: connections > 1 });
   if (connections > 1) await setMigrationParameters(qmp, { 'multifd-channels': connections });
+}
+
+/**
+ * Lets a QEMU that was started with `-incoming defer` wait for its guest on this host, and returns where.
+ * @throws QemuMigrationError when it does not tell
+ */
+export async function awaitGuest(qmp: QmpExecutor, connections: number): Promise<string> {
+  await agreeOnConnections(qmp, connections);
+  await migrateIncoming(qmp, 'tcp:127.0.0.1:0');
+  const [address] = (await queryMigration(qmp))['socket-address'] ?? [];
+  if (address?.port === undefined) {
+    throw new QemuMigrationError('QEMU does not tell where it waits for the guest');
+  }
+  return `tcp:127.0.0.1:${address.port}`;
 }
 
 /**

@@ -42,6 +42,8 @@ export interface QemuOptions {
    * own memory, which is what most guests in the world have.
    */
   readonly sharedMemory?: boolean;
+  /** QEMU writes to all of shared memory before the guest runs, as a guest that used all of it would have. */
+  readonly preallocated?: boolean;
 }
 
 export class QemuProcess {
@@ -234,14 +236,15 @@ function removeDirectoriesAtExit(): void {
 }
 
 function ownArguments(
-  { machine, memoryBytes, sharedMemory }: QemuOptions,
+  { machine, memoryBytes, sharedMemory, preallocated = false }: QemuOptions,
   { ownQmpPath, qmpPath }: Place,
 ): string[] {
   const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-m', `${memoryBytes}B`];
   if (sharedMemory) {
     // The name leads to our memfd, which has no other; so there is nothing to remove, even if we are killed.
     const file = `memory-backend-file,id=ram,mem-path=/proc/self/fd/${MEMORY_FD},size=${memoryBytes},share=on`;
-    args.push('-machine', `${machine},memory-backend=ram`, '-object', file);
+    args.push('-machine', `${machine},memory-backend=ram`);
+    args.push('-object', preallocated ? `${file},prealloc=on` : file);
   } else {
     args.push('-machine', machine);
   }

@@ -38,6 +38,8 @@ export interface QtestMachineOptions {
    * runs, and can migrate it. Default: stopped from the start.
    */
   readonly running?: boolean;
+  /** The host backs all memory from the start, and QEMU has it mapped. */
+  readonly preallocated?: boolean;
   /** Properties of the balloon device, for example `{ 'free-page-reporting': 'on' }`. */
   readonly balloon?: Readonly<Record<string, string>>;
   /** Further arguments for QEMU. */
@@ -96,7 +98,7 @@ export class QtestMachine {
 
   /** @throws MissingPeerError when QEMU is not installed, QemuProcessError when it does not come up */
   static async start(options: QtestMachineOptions): Promise<QtestMachine> {
-    const { memoryBytes, running = false, balloon = {}, args = [] } = options;
+    const { memoryBytes, running = false, preallocated = false, balloon = {}, args = [] } = options;
     const properties = { id: BALLOON_ID, addr: String(BALLOON_SLOT), 'disable-legacy': 'on', ...balloon };
     const device = [
       'virtio-balloon-pci',
@@ -110,6 +112,7 @@ export class QtestMachine {
           machine: 'q35',
           memoryBytes,
           sharedMemory: true,
+          preallocated,
           args: ['-accel', 'tcg', ...args, '-device', device.join(',')],
         },
         async directory => {

@@ -1,0 +1,159 @@
+/**
+ * QEMU's migration and ours side by side, in alternation in one run: two processes each, memory in files of tmpfs on both
+ * sides, TCP over loopback. A guest that names what it does not need, by the same driver on both; memory that is full,
+ * over one connection; and the same over several, which QEMU calls multifd.
+ */
+import { spawnSync } from 'node:child_process';
+import { requireProgram } from '../peers/programs.ts';
+import type { ChartPlan } from './html.ts';
+import { moveGuest } from './migrate.ts';
+import { moveFullMemory } from './migrate-loopback.ts';
+import * as qemu from './migrate-qemu.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+
+export interface PeerMigrateOptions {
+  /** Memory of the guest with hints; full memory is half as much. */
+  readonly memoryBytes: number;
+  /** Share of memory that the guest with hints needs, (0, 1). */
+  readonly usedShare: number;
+  /** For the guest with hints; full memory goes as fast as it can. */
+  readonly bytesPerSecond: number;
+  /** Of the case with several. */
+  readonly connections: number;
+  readonly downtimeMsMax: number;
+  readonly runs: number;
+  readonly signal: AbortSignal;
+  readonly progress: (done: number, total: number, what: string) => void;
+}
+
+interface Move {
+  readonly elapsedMs: number;
+  readonly downtimeMs: number;
+  readonly bytes: number;
+  /** Of both processes. */
+  readonly cpuMs: number;
+}
+
+interface Scenario {
+  /** Also of its ratio. */
+  readonly name: string;
+  /** Bytes that have to move. */
+  readonly usedBytes: number;
+  readonly sides: Readonly<Record<Side, () => Promise<Move>>>;
+}
+
+const SIDES = ['QEMU', 'Aerostat'] as const;
+type Side = (typeof SIDES)[number];
+
+/** @throws MissingPeerError without QEMU; AerostatError when a migration fails, or memory arrived changed */
+export async function benchMigrateBesideQemu(options: PeerMigrateOptions): Promise<Measured> {
+  const { runs, signal, progress } = options;
+  const program = requireProgram('qemu-system-x86_64');
+  const scenarios = scenariosOf(options);
+  const moves = scenarios.map(() => ({ QEMU: [], Aerostat: [] }) as Record<Side, Move[]>);
+  const total = runs * scenarios.length * SIDES.length;
+  let done = 0;
+  for (let run = 0; run < runs; run++) {
+    for (const [index, { name, sides }] of scenarios.entries()) {
+      // Each side is the first in every other run.
+      for (const side of run % 2 === 0 ? SIDES : SIDES.toReversed()) {
+        signal.throwIfAborted();
+        progress(done++, total, `${name} ${side}`);
+        const move = await sides[side]().catch(error => {
+          // Whatever an interrupted migration fails of, that it was interrupted is why.
+          signal.throwIfAborted();
+          throw error;
+        });
+        moves[index][side].push(move);
+      }
+    }
+  }
+  progress(total, total, 'done');
+  const rows = scenarios.flatMap((scenario, index) =>
+    SIDES.map(side => rowOf(scenario, side, moves[index][side])),
+  );
+  return {
+    rows,
+    ratios: ratiosOf(scenarios, rows),
+    notes: [
+      `${versionOf(program)}. Ratios of time are QEMU / Aerostat, so that more than 1 means that ours is faster.`,
+      'elapsed: from the order until the destination says that the guest runs there, or for full memory, would run.',
+      'Ours moves the state of the guest with hints too, its kernel and driver; the guest of QEMU stays here, for it has only memory there.',
+    ],
+  };
+}
+
+function scenariosOf(options: PeerMigrateOptions): readonly Scenario[] {
+  const { memoryBytes, usedShare, bytesPerSecond, connections, downtimeMsMax, signal } = options;
+  const usedBytes = memoryBytes * usedShare;
+  const hinted = { memoryBytes, bytesPerSecond, connections: 1, downtimeMsMax, signal };
+  const fullBytes = memoryBytes / 2;
+  const full = (name: string, count: number): Scenario => ({
+    name,
+    usedBytes: fullBytes,
+    sides: {
+      QEMU: () => qemu.moveFullMemory({ memoryBytes: fullBytes, connections: count, downtimeMsMax, signal }),
+      Aerostat: async () => {
+        const { summary, elapsedMs, cpuMs } = await moveFullMemory(fullBytes, count, signal);
+        return { elapsedMs, cpuMs, downtimeMs: summary.downtimeMs, bytes: summary.bytes };
+      },
+    },
+  });
+  return [
+    {
+      name: 'hinted',
+      usedBytes,
+      sides: {
+        QEMU: () => qemu.moveHintingGuest({ ...hinted, usedBytes }),
+        Aerostat: async () => {
+          const { summary, cpuMs } = await moveGuest('hint', {
+            ...hinted,
+            usedShare,
+            load: { kind: 'idle' },
+          });
+          const { totalMs, downtimeMs, bytes } = summary;
+          return { elapsedMs: totalMs, downtimeMs, bytes, cpuMs };
+        },
+      },
+    },
+    full('plain', 1),
+    full(`multifd${connections}`, connections),
+  ];
+}
+
+function rowOf({ name, usedBytes }: Scenario, side: Side, moves: readonly Move[]): BenchRow {
+  const figure = (key: keyof Move): Spread => spreadOf(moves.map(move => move[key]));
+  const elapsedMs = figure('elapsedMs');
+  return {
+    case: side,
+    scenario: name,
+    peer: side === 'QEMU' ? 'qemu' : 'aerostat',
+    elapsedMs,
+    downtimeMs: figure('downtimeMs'),
+    gigabytesPerSecond: usedBytes / 1e6 / elapsedMs.median,
+    bytes: figure('bytes').median,
+    bytesToUsed: figure('bytes').median / usedBytes,
+    cpuMs: figure('cpuMs'),
+  };
+}
+
+function ratiosOf(scenarios: readonly Scenario[], rows: readonly BenchRow[]): Record<string, number> {
+  const ratios: Record<string, number> = {};
+  for (const { name } of scenarios) {
+    const [theirs, ours] = SIDES.map(side => rows.find(row => row.scenario === name && row.case === side));
+    if (theirs === undefined || ours === undefined) continue;
+    ratios[`migrate.${name}`] = theirs.elapsedMs.median / ours.elapsedMs.median;
+    ratios[`migrate.${name}.bytesToQemu`] = Number(ours.bytes) / Number(theirs.bytes);
+  }
+  return ratios;
+}
+
+/** The first line of what it says about itself. */
+const versionOf = (program: string): string =>
+  spawnSync(program, ['--version'], { encoding: 'utf8' }).stdout.split('\n')[0];
+
+export const PEER_MIGRATE_CHARTS: readonly ChartPlan[] = [
+  { title: 'Until the guest runs at its destination', figures: [['elapsedMs', 'elapsed']], unit: 'ms' },
+  { title: 'Processor time of both sides', figures: [['cpuMs', 'processor']], unit: 'ms' },
+  { title: 'Bytes over the network', figures: [['bytes', 'bytes']], unit: 'bytes' },
+];

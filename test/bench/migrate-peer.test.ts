@@ -1,0 +1,58 @@
+/** That QEMU's migration and ours are measured beside each other, and that nothing of either stays; no figure is judged. */
+import { once } from 'node:events';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
+import { EXIT } from '../../src/cli/usage.ts';
+import { build } from '../cli/built.ts';
+import { describeWithQemu, until } from '../peers/qemu/peer.ts';
+import { BenchPlace } from './bench-place.ts';
+
+vi.setConfig({ testTimeout: 120_000 });
+
+const MIB = 2 ** 20;
+const WORDS = 'migrate --memory 256M --used 25% --runs 1 --peer qemu';
+
+describeWithQemu('aerostat bench migrate --peer qemu', () => {
+  build();
+  let place: BenchPlace;
+  beforeEach(() => {
+    place = new BenchPlace();
+  });
+  afterEach(() => place.close());
+
+  it('moves a guest with hints and full memory with both, and compares them', async () => {
+    const { report, page } = await place.run(WORDS);
+    expect(place.remains).toEqual([]);
+    expect(report.command).toBe(`aerostat bench ${WORDS}`);
+    expect(report.rows.map(row => [row.scenario, row.case])).toEqual(
+      ['hinted', 'plain', 'multifd4'].flatMap(scenario => ['QEMU', 'Aerostat'].map(side => [scenario, side])),
+    );
+    for (const row of report.rows) {
+      expect(row.elapsedMs.min).toBeGreaterThan(0);
+      const bytes = Number(row.bytes);
+      // What a guest freed is hinted, and full memory is sent once.
+      expect(bytes).toBeGreaterThan(row.scenario === 'hinted' ? 32 * MIB : 128 * MIB);
+      expect(bytes).toBeLessThan(row.scenario === 'hinted' ? 240 * MIB : 136 * MIB);
+    }
+    expect(Object.keys(report.ratios)).toEqual(
+      ['hinted', 'plain', 'multifd4'].flatMap(name => [`migrate.${name}`, `migrate.${name}.bytesToQemu`]),
+    );
+    expect(report.notes[0]).toMatch(/^QEMU emulator version \d/);
+    expect(page).toContain('<svg');
+  });
+
+  it('leaves nothing when it is interrupted with two QEMUs at work, as by Ctrl-C in a terminal', async () => {
+    const bench = place.start(`${WORDS} --bandwidth 80mbit`);
+    await until(() => place.programs.filter(name => name.startsWith('qemu-system')).length === 2);
+    const ended = once(bench, 'exit');
+    process.kill(-bench.pid!, 'SIGINT');
+    expect(await ended).toEqual([EXIT.interrupted, null]);
+    await until(() => place.remains.length === 0);
+  });
+
+  it('leaves nothing when it is killed', async () => {
+    const bench = place.start(`${WORDS} --bandwidth 80mbit`);
+    await until(() => place.programs.filter(name => name.startsWith('qemu-system')).length === 2);
+    bench.kill('SIGKILL');
+    await until(() => place.programs.length === 0);
+  });
+});
