@@ -196,20 +196,20 @@ describe('a client that takes too long', () => {
     }
   }
 
-  test.each([
-    ['says nothing more', nothing],
-    ['goes on a byte at a time', drops],
-  ])('with its headers, and %s, is cut off', async (_, more) => {
+  // Who writes on may hear that nobody reads any more before hearing why.
+  const ways = [
+    ['says nothing more', nothing, /^HTTP\/1\.1 408 /],
+    ['goes on a byte at a time', drops, /^(HTTP\/1\.1 408 |$)/],
+  ] as const;
+
+  test.each(ways)('with its headers, and %s, is cut off', async (_, more, said) => {
     const answer = await answerToSlow(`GET /v1/guests HTTP/1.1\r\n${HEAD}\r\nX-Slow: `, more);
-    expect(answer).toMatch(/^HTTP\/1\.1 408 /);
+    expect(answer).toMatch(said);
   });
 
-  test.each([
-    ['says nothing more', nothing],
-    ['goes on a byte at a time', drops],
-  ])('with its body, and %s, is cut off', async (_, more) => {
+  test.each(ways)('with its body, and %s, is cut off', async (_, more, said) => {
     const request = `PATCH /v1/guests/vm1 HTTP/1.1\r\n${HEAD}\r\nContent-Length: 4000\r\n\r\n{`;
-    expect(await answerToSlow(request, more)).toMatch(/^HTTP\/1\.1 408 /);
+    expect(await answerToSlow(request, more)).toMatch(said);
   });
 });
 
