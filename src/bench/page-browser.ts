@@ -1,0 +1,198 @@
+/**
+ * The page in a real browser: Debian's Chromium, without a window and so drawn in software, driven by playwright-core.
+ * What the page does is read from the browser's own books, and counted by a few lines of ours that run beside it.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Browser, CDPSession, Page } from 'playwright-core';
+import { findProgram } from '../peers/programs.ts';
+import type { Drawing, Onlooker, Place, Update, View, Watched } from './page-view.ts';
+
+const FLAGS = [
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+const SHOWN_MS_MAX = 30_000;
+const FRAME_MS = 1000 / 60;
+
+/** Counts frames and drawn maps; evaluated through the debugger, for the page's policy lets no script of ours in. */
+const PROBE = `(() => {
+  const probe = (globalThis.aerostatProbe = { frames: [], draws: [] });
+  performance.setResourceTimingBufferSize(100000);
+  const frame = atMs => {
+    probe.frames.push(atMs);
+    requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+  new MutationObserver(changes => {
+    for (const { target } of changes) probe.draws.push(Number(target.dataset.drawMs));
+  }).observe(document, { subtree: true, attributes: true, attributeFilter: ['data-draw-ms'] });
+})()`;
+
+const FORGET = `(() => {
+  aerostatProbe.frames.length = 0;
+  aerostatProbe.draws.length = 0;
+  performance.clearResourceTimings();
+})()`;
+
+const READ = `({
+  ...aerostatProbe,
+  requests: performance.getEntriesByType('resource').map(({ name, startTime, responseEnd, encodedBodySize }) =>
+    ({ path: new URL(name).pathname, startMs: startTime, endMs: responseEnd, bytes: encodedBodySize })),
+})`;
+
+interface ProbeResult {
+  readonly frames: readonly number[];
+  readonly draws: readonly number[];
+  readonly requests: readonly {
+    readonly path: string;
+    readonly startMs: number;
+    readonly endMs: number;
+    readonly bytes: number;
+  }[];
+}
+
+/** Why there is no browser here, and what would bring one. */
+export class NoBrowser {
+  readonly why: string;
+
+  constructor(why: string) {
+    this.why = why;
+  }
+}
+
+export class PageBrowser implements Onlooker {
+  readonly name: string;
+  readonly #browser: Browser;
+
+  private constructor(browser: Browser) {
+    this.#browser = browser;
+    this.name = `chromium ${browser.version().split('.')[0]}`;
+  }
+
+  static async launch(): Promise<PageBrowser | NoBrowser> {
+    const executablePath = findProgram('chromium');
+    if (executablePath === undefined)
+      return new NoBrowser('there is no chromium; install with: apt-get install chromium');
+    const playwright = await import('playwright-core').catch(() => undefined);
+    if (playwright === undefined)
+      return new NoBrowser(
+        'there is no playwright-core to drive chromium; install with: npm install playwright-core',
+      );
+    const browser = await playwright.chromium.launch({
+      executablePath,
+      args: FLAGS,
+      // Its sandbox does not work for root.
+      chromiumSandbox: process.getuid?.() !== 0,
+      // The bench ends it, whatever the reason.
+      handleSIGHUP: false,
+      handleSIGINT: false,
+      handleSIGTERM: false,
+    });
+    return new PageBrowser(browser);
+  }
+
+  async look({ origin, token, guest }: Place): Promise<View> {
+    const page = await this.#newPage();
+    await page.goto(`${origin}/#token=${token}`);
+    await page.waitForSelector('[data-guest]');
+    if (guest !== undefined) {
+      await page.evaluate(`location.hash = ${JSON.stringify(`#/guest/${encodeURIComponent(guest)}`)}`);
+      await page.waitForSelector('.map canvas');
+    }
+    return PageView.of(page);
+  }
+
+  /** What the browser is capable of here with nothing to draw. */
+  async blank(ms: number, signal: AbortSignal): Promise<Drawing | null> {
+    const view = await PageView.of(await this.#newPage());
+    const { drawing } = await view.watch(ms, signal);
+    await view.leave();
+    return drawing;
+  }
+
+  close(): Promise<void> {
+    return this.#browser.close();
+  }
+
+  async #newPage(): Promise<Page> {
+    const context = await this.#browser.newContext({ viewport: { width: 1280, height: 900 } });
+    const page = await context.newPage();
+    page.setDefaultTimeout(SHOWN_MS_MAX);
+    return page;
+  }
+}
+
+class PageView implements View {
+  readonly #page: Page;
+  readonly #debugger: CDPSession;
+
+  private constructor(page: Page, session: CDPSession) {
+    this.#page = page;
+    this.#debugger = session;
+  }
+
+  static async of(page: Page): Promise<PageView> {
+    const session = await page.context().newCDPSession(page);
+    await session.send('Performance.enable');
+    await page.evaluate(PROBE);
+    return new PageView(page, session);
+  }
+
+  async watch(ms: number, signal: AbortSignal): Promise<Watched> {
+    const scriptBefore = await this.#scriptMs();
+    await this.#page.evaluate(FORGET);
+    const startMs = performance.now();
+    await delay(ms, undefined, { signal });
+    const { frames, draws, requests } = (await this.#page.evaluate(READ)) as ProbeResult;
+    const elapsedMs = performance.now() - startMs;
+    const scriptMs = (await this.#scriptMs()) - scriptBefore;
+    return {
+      elapsedMs,
+      updates: updatesOf(requests),
+      drawing: { ...framesOf(frames), scriptMs, mapDrawsMs: draws },
+    };
+  }
+
+  leave(): Promise<void> {
+    return this.#page.context().close();
+  }
+
+  async #scriptMs(): Promise<number> {
+    const { metrics } = await this.#debugger.send('Performance.getMetrics');
+    const seconds = (wanted: string) => metrics.find(({ name }) => name === wanted)?.value ?? 0;
+    return 1000 * (seconds('ScriptDuration') + seconds('LayoutDuration') + seconds('RecalcStyleDuration'));
+  }
+}
+
+function framesOf(
+  times: readonly number[],
+): Pick<Drawing, 'framesPerSecond' | 'lateShare' | 'longestFrameMs'> {
+  const gaps = times.slice(1).map((atMs, index) => atMs - times[index]);
+  const totalMs = gaps.reduce((total, gap) => total + gap, 0);
+  return {
+    framesPerSecond: (1000 * gaps.length) / totalMs,
+    lateShare: gaps.filter(gap => gap > 1.5 * FRAME_MS).length / gaps.length,
+    longestFrameMs: Math.max(0, ...gaps),
+  };
+}
+
+/** What the page asks for at each look; it begins with the list of guests. */
+const LOOK_PATHS: ReadonlySet<string> = new Set(['/v1/guests', '/v1/statistics', '/v1/host', '/v1/daemon']);
+
+function updatesOf(requests: ProbeResult['requests']): Update[] {
+  const looks: { startMs: number; endMs: number; bytes: number }[] = [];
+  for (const { path, startMs, endMs, bytes } of requests) {
+    if (!LOOK_PATHS.has(path)) continue;
+    const look = looks.at(-1);
+    if (path === '/v1/guests' || look === undefined) looks.push({ startMs, endMs, bytes });
+    else {
+      look.endMs = Math.max(look.endMs, endMs);
+      look.bytes += bytes;
+    }
+  }
+  return looks.map(({ startMs, endMs, bytes }) => ({ elapsedMs: endMs - startMs, bytes }));
+}

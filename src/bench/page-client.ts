@@ -1,0 +1,144 @@
+/**
+ * A client that asks the daemon for what the page asks for, at the page's pace, and draws nothing: the page where no
+ * browser is, and the page on another machine, whose browser takes no processor from the host. What it asks when is
+ * web/src/live.ts's and web/src/map-card.tsx's.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { DeviceGuestStatus } from '../daemon/control.ts';
+import type { Onlooker, Place, Update, View, Watched } from './page-view.ts';
+
+const TICK_MS = 1000;
+const FAST_TICK_MS = 200;
+const ALL_EVERY = 5;
+const DAEMON_EVERY = 5;
+const MAP_MS = 1000;
+const MAP_MOVING_MS = 250;
+const EVENT_TYPES = 'connected,disconnected,ready,reset,target,target-reached,hint,error';
+
+export class PageClient implements Onlooker {
+  readonly name = 'client';
+
+  async look(place: Place): Promise<View> {
+    const view = new ClientView(place);
+    await view.start();
+    return view;
+  }
+
+  async close(): Promise<void> {}
+}
+
+const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: DeviceGuestStatus): boolean =>
+  connected && (targetBytes !== actualBytes || pendingBytes > 0);
+
+class ClientView implements View {
+  readonly #place: Place;
+  readonly #ending = new AbortController();
+  readonly #lives: Promise<void>[] = [];
+  #updates: Update[] = [];
+  #moving = false;
+  #ticks = 0;
+  #tag = '';
+  /** Ends the pause before the next look. */
+  #hurry = new AbortController();
+
+  constructor(place: Place) {
+    this.#place = place;
+  }
+
+  async start(): Promise<void> {
+    await this.#tick();
+    this.#lives.push(this.#tickAlong(), this.#listen());
+    if (this.#place.guest !== undefined) this.#lives.push(this.#mapAlong(this.#place.guest));
+  }
+
+  async watch(ms: number, signal: AbortSignal): Promise<Watched> {
+    this.#updates = [];
+    const startMs = performance.now();
+    await delay(ms, undefined, { signal });
+    return { elapsedMs: performance.now() - startMs, updates: this.#updates, drawing: null };
+  }
+
+  async leave(): Promise<void> {
+    this.#ending.abort();
+    await Promise.all(this.#lives);
+  }
+
+  async #tickAlong(): Promise<void> {
+    while (await this.#pause(this.#moving ? FAST_TICK_MS : TICK_MS, this.#hurry.signal)) {
+      await this.#tick().catch(() => {});
+    }
+  }
+
+  async #mapAlong(guest: string): Promise<void> {
+    do await this.#map(guest).catch(() => {});
+    while (await this.#pause(this.#moving ? MAP_MOVING_MS : MAP_MS));
+  }
+
+  /** Whether anybody still looks after so long, or when `hurry` says so. */
+  async #pause(ms: number, hurry?: AbortSignal): Promise<boolean> {
+    const end = this.#ending.signal;
+    const signal = hurry === undefined ? end : AbortSignal.any([end, hurry]);
+    await delay(ms, undefined, { signal }).catch(() => {});
+    return !end.aborted;
+  }
+
+  async #tick(): Promise<void> {
+    const { guest } = this.#place;
+    const whole = !this.#moving || this.#ticks % ALL_EVERY === 0;
+    if (!whole && guest !== undefined) {
+      this.#see(JSON.parse(await this.#get(guestPath(guest))));
+    } else {
+      if (guest !== undefined)
+        void this.#get(`${guestPath(guest)}/statistics?fresh_ms=1000&timeout_ms=2000`).catch(() => {});
+      const startMs = performance.now();
+      const paths = ['v1/guests', 'v1/statistics', 'v1/host'];
+      if (this.#ticks % DAEMON_EVERY === 0) paths.push('v1/daemon');
+      const answers = await Promise.all(paths.map(path => this.#get(path)));
+      const bytes = answers.reduce((total, text) => total + Buffer.byteLength(text), 0);
+      this.#updates.push({ elapsedMs: performance.now() - startMs, bytes });
+      const { guests } = JSON.parse(answers[0]) as { guests: readonly DeviceGuestStatus[] };
+      for (const one of guests) if (one.name === guest) this.#see(one);
+    }
+    this.#ticks++;
+  }
+
+  #see(status: DeviceGuestStatus): void {
+    this.#moving = isMoving(status);
+  }
+
+  async #map(guest: string): Promise<void> {
+    const response = await this.#ask(
+      `${guestPath(guest)}/map?`,
+      this.#tag === '' ? {} : { 'If-None-Match': this.#tag },
+    );
+    this.#tag = response.headers.get('etag') ?? this.#tag;
+    await response.arrayBuffer();
+  }
+
+  /** Reads events until the end; each is a reason to look at once. */
+  async #listen(): Promise<void> {
+    try {
+      const { body } = await this.#ask(`v1/events?types=${EVENT_TYPES}`);
+      for await (const _ of body ?? []) {
+        this.#hurry.abort();
+        this.#hurry = new AbortController();
+      }
+    } catch {
+      // The view ends, or the daemon does.
+    }
+  }
+
+  async #get(path: string): Promise<string> {
+    return (await this.#ask(path)).text();
+  }
+
+  #ask(path: string, headers: Readonly<Record<string, string>> = {}): Promise<Response> {
+    const { origin, token } = this.#place;
+    return fetch(`${origin}/${path}`, {
+      headers: { Authorization: `Bearer ${token}`, ...headers },
+      signal: this.#ending.signal,
+    });
+  }
+}
+
+const guestPath = (name: string): string => `v1/guests/${encodeURIComponent(name)}`;

@@ -1,0 +1,71 @@
+/** A daemon and its guests, each in a process of its own, for as long as a part of `bench page` needs them. */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { DeviceGuestStatus } from '../daemon/control.ts';
+import { workerUrl } from '../daemon/worker-url.ts';
+import { AerostatError } from '../sys/error.ts';
+import { PageDaemon } from './page-daemon.ts';
+import type { FromPageGuests, ToPageGuests } from './page-guests.ts';
+import type { Place } from './page-view.ts';
+import { PeerProcess } from './peer-process.ts';
+
+/** A guest that makes no progress for this long never will. */
+const STALL_MS = 120_000;
+/** Seldom enough to be no load beside what is measured. */
+const LOOK_MS = 50;
+
+export class PageWorld {
+  readonly daemon: PageDaemon;
+  readonly #guests = new PeerProcess<ToPageGuests, FromPageGuests>(
+    workerUrl('./page-guests', import.meta.url),
+  );
+
+  private constructor(daemon: PageDaemon) {
+    this.daemon = daemon;
+  }
+
+  /** `words` are further options of the daemon. */
+  static async start(
+    names: readonly string[],
+    memoryBytes: number,
+    words: readonly string[] = [],
+  ): Promise<PageWorld> {
+    const world = new PageWorld(await PageDaemon.start({ guests: names, words }));
+    try {
+      const socketPaths = names.map(name => world.daemon.socketOf(name));
+      await world.tell({ kind: 'boot', socketPaths, memoryBytes });
+      return world;
+    } catch (error) {
+      await world.close();
+      throw error;
+    }
+  }
+
+  place(guest?: string): Place {
+    const { origin, token } = this.daemon;
+    return { origin, token, ...(guest === undefined ? {} : { guest }) };
+  }
+
+  /** Resolves when the guests have done it. */
+  async tell(message: ToPageGuests): Promise<void> {
+    this.#guests.send(message);
+    await this.#guests.hear('done');
+  }
+
+  /** Sets a guest's target, and waits until guest and host have come to it. */
+  async reach(name: string, targetBytes: number, signal: AbortSignal): Promise<DeviceGuestStatus> {
+    const { control } = this.daemon;
+    await control.setTarget(name, targetBytes);
+    for (const deadline = Date.now() + STALL_MS; ; ) {
+      const guest = await control.guest(name);
+      if (typeof guest.progress?.drainedMs === 'number') return guest;
+      if (Date.now() > deadline)
+        throw new AerostatError('AEROSTAT_BENCH', `${name} does not come to its target`);
+      await delay(LOOK_MS, undefined, { signal });
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#guests.end();
+    await this.daemon.close();
+  }
+}
