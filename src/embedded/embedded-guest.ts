@@ -259,12 +259,13 @@ function createMemory({
 function surroundingsOf(
   { memory }: Machine,
   { onEvent = () => {} }: EmbeddedGuestOptions,
-  { writeLog }: MachineParts,
+  { writeLog, pages }: MachineParts,
 ): GuestResumeOptions {
   return {
     memory,
     clock: { now: monotonicMs },
     ...(writeLog === undefined ? {} : { writeLog }),
+    ...(pages === undefined ? {} : { pages }),
     warn: once(message => onEvent('log', message)),
   };
 }

@@ -2,6 +2,7 @@
 import type { ProfileName } from '../balloon/profiles.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import type { Coverage } from '../guest/contents.ts';
+import type { PageState } from '../guest/page-state.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
 import type { OwnedFd } from '../sys/fd.ts';
@@ -25,6 +26,8 @@ export interface MachineParts {
   readonly wake?: OwnedFd;
   /** Hears of every page that the guest's own code has written. */
   readonly writeLog?: PageSink;
+  /** The guest kernel's, made beforehand. */
+  readonly pages?: PageState;
 }
 
 /** A guest and its driver as they were saved; see guest/guest.ts and driver/saved-driver.ts. */

@@ -49,6 +49,8 @@ export interface AllocatorOptions {
   readonly spans: readonly Span[];
   /** First frame above the DMA32 zone; a multiple of 1024. */
   readonly dma32End: number;
+  /** Of all frames, and of nobody yet; made here unless given. */
+  readonly pages?: PageState;
 }
 
 /** Freed twice, never allocated, or freed with another order than it was allocated with. */
@@ -78,11 +80,12 @@ export class PageAllocator {
   readonly #flags: Uint8Array;
   readonly #normalStart: number;
 
-  constructor({ spans, dma32End }: AllocatorOptions) {
+  constructor({ spans, dma32End, pages }: AllocatorOptions) {
     assert(spans.length > 0 && spans.every(isSpan) && isRising(spans), 'memory spans are out of order');
     assert(dma32End % PAGES_PER_BLOCK_MAX === 0, 'a zone border inside a block');
     const end = spans[spans.length - 1].end;
-    this.pages = new PageState(end);
+    this.pages = pages ?? new PageState(end);
+    assert(this.pages.length >= end, 'page state of a smaller guest');
     this.#state = this.pages.state;
     this.#owner = this.pages.owner;
     this.#flags = this.pages.flags;
@@ -246,7 +249,8 @@ export class PageAllocator {
         const state = this.#state[pfn];
         const order = state & ORDER_MASK;
         const pages = state === 0 ? 1 : 1 << order;
-        if (this.#owner[pfn] === owner && (state & KIND_MASK) === KIND_ALLOCATED) visit(pfn, order);
+        // In this order: what nobody ever owned has no memory behind its owner, and reading it would fetch some.
+        if ((state & KIND_MASK) === KIND_ALLOCATED && this.#owner[pfn] === owner) visit(pfn, order);
         pfn += pages;
       }
     }

@@ -73,10 +73,12 @@ export interface GuestKernelOptions {
   readonly writeLog?: PageSink;
   /** Takes a line where Linux would log one. */
   readonly warn?: (message: string) => void;
+  /** Made beforehand for a guest of this size; see {@link PageState.backed}. */
+  readonly pages?: PageState;
 }
 
 /** What a resumed guest needs anew; the rest is in what was saved. */
-export type GuestResumeOptions = Pick<GuestKernelOptions, 'memory' | 'clock' | 'writeLog' | 'warn'>;
+export type GuestResumeOptions = Pick<GuestKernelOptions, 'memory' | 'clock' | 'writeLog' | 'warn' | 'pages'>;
 
 export class GuestKernel implements PageSupply {
   readonly memory: GuestMemory;
@@ -111,6 +113,7 @@ export class GuestKernel implements PageSupply {
     this.allocator = new PageAllocator({
       spans: spansOf(memory, options.reservedPages),
       dma32End: options.dma32End ?? FOUR_GIB_PAGES,
+      ...(options.pages === undefined ? {} : { pages: options.pages }),
     });
     this.pages = this.allocator.pages;
     this.#totalPages = this.allocator.managedPages;

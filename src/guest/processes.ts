@@ -2,7 +2,7 @@
 import { assert } from '../sys/error.ts';
 import type { PageAllocator } from './allocator.ts';
 import type { Coverage } from './contents.ts';
-import { KIND_ALLOCATED, NIL, ORDER_MASK } from './page-state.ts';
+import { KIND_ALLOCATED, KIND_MASK, NIL, ORDER_MASK, PAGES_PER_BLOCK_MAX } from './page-state.ts';
 import { PID_MAX, Process, type ProcessOptions, type ProcessServices } from './process.ts';
 import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
 
@@ -63,14 +63,26 @@ export class Processes {
       this.#byPid.set(process.pid, process);
     }
     this.#checkTables(allocator);
+    for (const { start, end } of allocator.spans) {
+      // Block by block of the largest order, which none straddles: what is called often is compiled soon and for good.
+      for (let pfn = start; pfn < end; ) {
+        const next = Math.min(end, (pfn | (PAGES_PER_BLOCK_MAX - 1)) + 1);
+        this.#adopt(allocator, pfn, next);
+        pfn = next;
+      }
+    }
+  }
+
+  /** Gives processes their pages among the frames from `start` to `end`. */
+  #adopt(allocator: PageAllocator, start: number, end: number): void {
     const { index, owner: owners, state: states } = allocator.pages;
     // Most pages are whose the page before them is.
     let id = 0;
     let process: Process | undefined;
-    for (const { start, end } of allocator.spans) {
-      for (let pfn = start; pfn < end; ) {
-        const state = states[pfn];
-        const order = state & ORDER_MASK;
+    for (let pfn = start; pfn < end; ) {
+      const state = states[pfn];
+      const order = state & ORDER_MASK;
+      if ((state & KIND_MASK) === KIND_ALLOCATED) {
         if (owners[pfn] !== id) {
           id = owners[pfn];
           const owner = allocator.ownerOf(pfn);
@@ -80,8 +92,8 @@ export class Processes {
           if (order > 0) throw new GuestStateError(`${process.name} maps a block at frame ${pfn}`);
           process.adopt(index[pfn], pfn);
         }
-        pfn += state === 0 ? 1 : 1 << order;
       }
+      pfn += state === 0 ? 1 : 1 << order;
     }
   }
 
