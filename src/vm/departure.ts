@@ -39,6 +39,7 @@ export class Departure {
     const dirty = new DirtyBitmap(vm.ram.slots);
     const opened = await openChannel(vm, channel, dirty);
     try {
+      await vm.rehearseSaving();
       return new Departure(vm, await openLog(vm), dirty, opened);
     } catch (error) {
       await opened?.close();

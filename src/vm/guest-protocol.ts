@@ -43,6 +43,8 @@ export interface GuestThreadRequests {
   pause: { args: null; result: null };
   resume: { args: null; result: null };
   throttle: { args: { share: number }; result: null };
+  /** Answered when saving will be fast. */
+  rehearse: { args: null; result: null };
   save: { args: null; result: SavedGuest };
   /** Where all of the memory is mapped for the guest's stores. */
   mappings: { args: null; result: readonly MappedSlots[] };

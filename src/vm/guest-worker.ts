@@ -6,6 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { execute } from '../embedded/answers.ts';
 import type { GuestEventName } from '../embedded/console.ts';
 import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
+import { PageState } from '../guest/page-state.ts';
 import { FileBacking, WINDOW_BYTES } from '../memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
@@ -23,6 +24,7 @@ import type {
   GuestThreadData,
   GuestThreadRequests,
 } from './guest-protocol.ts';
+import { rehearseSaving } from './saving-rehearsal.ts';
 
 const data = workerData as GuestThreadData;
 if (parentPort === null) throw new InvariantError('a guest without a main thread');
@@ -38,24 +40,29 @@ const WINDOWS_EARLY_MAX = 8;
 interface GivenMemory {
   readonly file: GuestMemoryFile;
   readonly region: MemoryRegion;
+  readonly pages: PageState;
 }
 
 const wake = new OwnedFd(data.wakeFd);
 let given: GivenMemory | undefined;
 let guest: EmbeddedGuest | undefined;
+/** Those before, switched off. V8 forgets what it compiled for objects of a shape when the last of them is gone. */
+const former = new Set<EmbeddedGuest>();
+/** Saving is compiled. */
+let rehearsed = false;
 
 function takeMemory(file: GuestMemoryFile): void {
   const { fd, size, adviseHugePages } = file;
   const backing = new FileBacking(new OwnedFd(fd), 0, size, { adviseHugePages });
   const region = new MemoryRegion({ guestAddress: 0, size, userAddress: USER_ADDRESS_OFFSET }, backing);
-  given = { file, region };
+  given = { file, region, pages: PageState.backed(region.pageCount) };
   const windows = Math.min(WINDOWS_EARLY_MAX, Math.ceil(size / WINDOW_BYTES));
   for (let index = 0; index < windows; index++) backing.window(index);
 }
 
 async function begin({ options, keepsLog, saved, socketFd }: GuestBeginning): Promise<EmbeddedGuest> {
   assert(given !== undefined, 'a guest without memory');
-  const { file, region } = given;
+  const { file, region, pages } = given;
   given = undefined;
   // A page's number in the log is its page frame, for memory begins at address 0.
   const log = keepsLog ? new SoftwareDirtyLog(region.pageCount, file.log) : undefined;
@@ -68,6 +75,7 @@ async function begin({ options, keepsLog, saved, socketFd }: GuestBeginning): Pr
     memory: log === undefined ? new GuestMemory([region]) : new LoggedMemory([region], log),
     socket: new UnixSocket(new OwnedFd(socketFd)),
     wake: wake.duplicate(),
+    pages,
     ...(log === undefined ? {} : { writeLog: log }),
   };
   const begun = await (saved === null
@@ -79,6 +87,7 @@ async function begin({ options, keepsLog, saved, socketFd }: GuestBeginning): Pr
 
 async function end(): Promise<void> {
   await guest?.close();
+  if (guest !== undefined) former.add(guest);
   guest = undefined;
   given?.region.close();
   given = undefined;
@@ -102,6 +111,7 @@ const answers: Answers = {
   },
   begin: async beginning => {
     guest = await begin(beginning);
+    former.clear();
     return null;
   },
   goOn: async () => {
@@ -119,6 +129,11 @@ const answers: Answers = {
   },
   throttle: ({ share }) => {
     running().processor.throttle(share);
+    return null;
+  },
+  rehearse: () => {
+    if (!rehearsed) rehearseSaving();
+    rehearsed = true;
     return null;
   },
   save: () => running().save(),

@@ -26,7 +26,7 @@ export class VmPlace implements DestinationMachine {
     this.#options = options;
   }
 
-  /** Starts the threads, and rehearses in them; takes a quarter of a second. */
+  /** Starts the threads, and rehearses in them; takes half a second. */
   static async open(options: VmPlaceOptions = {}): Promise<VmPlace> {
     const stage = await Stage.open(options.log);
     try {

@@ -268,6 +268,11 @@ export class Vm implements SourceMachine {
     return this.#stage.guest.ask('mappings', null);
   }
 
+  /** The guest will soon be asked to stand still and be saved. */
+  async rehearseSaving(): Promise<void> {
+    await this.#stage.guest.ask('rehearse', null);
+  }
+
   // SourceMachine -------------------------------------------------------------------------------------------
 
   /**
