@@ -17,6 +17,7 @@ import {
   UnknownGuestError,
 } from './control.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
+import { type Migrations, migrationsOf } from './migrations.ts';
 
 export interface GuestHome {
   /** What the guest is called here. */
@@ -28,6 +29,13 @@ export interface GuestHome {
 
 export class CombinedControl implements GuestControl {
   readonly #homes: ReadonlyMap<string, GuestHome>;
+  /** A guest is moved by its own host, where that can. */
+  readonly migrations: Migrations = {
+    obstacle: async name => this.#migrations(name, (there, nameThere) => there.obstacle(nameThere)),
+    start: async (name, order) => this.#migrations(name, (there, nameThere) => there.start(nameThere, order)),
+    status: async name => this.#migrations(name, (there, nameThere) => there.status(nameThere)),
+    cancel: async name => this.#migrations(name, (there, nameThere) => there.cancel(nameThere)),
+  };
 
   /** Names are unique. The controls stay the caller's. */
   constructor(guests: readonly GuestHome[]) {
@@ -124,5 +132,10 @@ export class CombinedControl implements GuestControl {
     return () => {
       for (const one of leave) one();
     };
+  }
+
+  #migrations<Answer>(name: string, ask: (there: Migrations, nameThere: string) => Answer): Answer {
+    const { control, nameThere } = this.homeOf(name);
+    return ask(migrationsOf(control), nameThere);
   }
 }

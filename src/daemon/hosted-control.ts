@@ -4,13 +4,13 @@
  */
 import type { Control, DaemonStatus, GuestControl } from './control.ts';
 import { readHost } from './host.ts';
-import { NO_MIGRATIONS } from './migrations.ts';
+import { migrationsOf } from './migrations.ts';
 
 /** The same control where it is a daemon's already. */
 export function hostedControl(guests: GuestControl, version: string): Control {
   if ('daemon' in guests && 'host' in guests) return guests as Control;
   return {
-    migrations: NO_MIGRATIONS,
+    migrations: migrationsOf(guests),
     daemon: async () => statusOfThisProcess(version),
     host: () => readHost(),
     guests: () => guests.guests(),

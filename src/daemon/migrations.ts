@@ -99,3 +99,7 @@ export const NO_MIGRATIONS: Migrations = {
     throw new GuestStateError(`${name} is not being moved`);
   },
 };
+
+/** Those of whoever hosts guests. */
+export const migrationsOf = (control: object): Migrations =>
+  'migrations' in control ? (control.migrations as Migrations) : NO_MIGRATIONS;

@@ -1,16 +1,23 @@
 /**
- * Three embedded guests that live, for somebody who looks at a dashboard for the first time: one builds software, one
- * serves files from its cache, one works in waves and leaves free memory behind. What they do with their memory is
- * theirs; how much of it they have is the onlooker's.
+ * Three embedded guests that live, for somebody who looks at a dashboard for the first time: one serves files from its
+ * cache, one works in waves and leaves free memory behind, one builds software and moves to another host now and then.
+ * What they do with their memory is theirs; how much of it they have is the onlooker's.
  */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { CombinedControl } from '../daemon/combined-control.ts';
+import type { Control } from '../daemon/control.ts';
+import { hostedControl } from '../daemon/hosted-control.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
+import type { VmOptions } from '../vm/vm.ts';
 import { GuestChild } from './guest-child.ts';
+import { Traveller } from './traveller.ts';
 
 const MIB = 2 ** 20;
 
-export interface Role {
+/** A guest on the daemon's device. */
+interface Role {
   readonly name: string;
   readonly memoryBytes: number;
   readonly words: readonly string[];
@@ -19,13 +26,7 @@ export interface Role {
 
 const pause = (ms: number, signal: AbortSignal): Promise<void> => delay(ms, undefined, { signal });
 
-export const ROLES: readonly Role[] = [
-  {
-    name: 'builder',
-    memoryBytes: 512 * MIB,
-    words: ['--workload', 'build', '--rate', '96M'],
-    live: async () => {},
-  },
+const ROLES: readonly Role[] = [
   {
     name: 'files',
     memoryBytes: 512 * MIB,
@@ -56,33 +57,62 @@ export const ROLES: readonly Role[] = [
   },
 ];
 
+const TRAVELLER: VmOptions & { readonly name: string } = {
+  name: 'traveller',
+  memoryBytes: 256 * MIB,
+  workloads: [{ kind: 'build' }],
+  pagesPerSecondMax: (24 * MIB) / PAGE_SIZE,
+};
+/** Between two journeys; one takes some seconds. */
+const AT_HOME_MS = 25_000;
+
+/** Names of the guests that need a socket of the daemon, which is called as they are. */
+export const DEVICE_NAMES: readonly string[] = ROLES.map(({ name }) => name);
+export const GUEST_NAMES: readonly string[] = [...DEVICE_NAMES, TRAVELLER.name];
+
 export class LivingGuests {
+  /** Of all of them, wherever they are. */
+  readonly control: Control;
   readonly #guests: readonly GuestChild[];
+  readonly #traveller: Traveller;
   readonly #ending = new AbortController();
   readonly #lives: readonly Promise<void>[];
 
-  private constructor(guests: readonly GuestChild[]) {
+  private constructor(daemon: Control, version: string, guests: readonly GuestChild[], traveller: Traveller) {
     this.#guests = guests;
-    this.#lives = guests.map((guest, at) => this.#live(guest, ROLES[at]));
+    this.#traveller = traveller;
+    const homes = DEVICE_NAMES.map(name => ({ name, control: daemon, nameThere: name }));
+    this.control = {
+      ...hostedControl(new CombinedControl([...homes, traveller.home]), version),
+      daemon: () => daemon.daemon(),
+    };
+    this.#lives = [...guests.map((guest, at) => this.#live(guest, ROLES[at])), this.#travel()];
   }
 
-  /** Boots the guests on the daemon's sockets in `directory`, which are called as they are. */
-  static async boot(directory: string): Promise<LivingGuests> {
+  /** Boots the guests, two of them on the daemon's sockets in `directory`. */
+  static async boot(
+    directory: string,
+    daemon: { readonly control: Control; readonly version: string },
+  ): Promise<LivingGuests> {
     const booting = ROLES.map(({ name, memoryBytes, words }) =>
       GuestChild.start({ socketPath: join(directory, name), memoryBytes, words }),
     );
-    const booted = await Promise.allSettled(booting);
-    const failed = booted.find(one => one.status === 'rejected');
+    const [traveller, ...booted] = await Promise.allSettled([Traveller.start(TRAVELLER), ...booting]);
     const guests = booted.flatMap(one => (one.status === 'fulfilled' ? [one.value] : []));
-    if (failed === undefined) return new LivingGuests(guests);
+    const failed = [traveller, ...booted].find(one => one.status === 'rejected');
+    if (traveller.status === 'fulfilled' && failed === undefined) {
+      return new LivingGuests(daemon.control, daemon.version, guests, traveller.value);
+    }
     await Promise.all(guests.map(guest => guest.close()));
-    throw failed.reason;
+    if (traveller.status === 'fulfilled') await traveller.value.close();
+    throw failed?.reason;
   }
 
   async close(): Promise<void> {
     this.#ending.abort();
     await Promise.all(this.#lives);
     await Promise.all(this.#guests.map(guest => guest.close()));
+    await this.#traveller.close();
   }
 
   async #live(guest: GuestChild, role: Role): Promise<void> {
@@ -96,6 +126,15 @@ export class LivingGuests {
         if (!(error instanceof AerostatError) || error.code === 'AEROSTAT_GUEST_ENDED') return;
         await pause(1000, signal).catch(() => {});
       }
+    }
+  }
+
+  async #travel(): Promise<void> {
+    const { signal } = this.#ending;
+    while (!signal.aborted) {
+      await pause(AT_HOME_MS, signal).catch(() => {});
+      // The onlooker may have sent it somewhere.
+      if (!signal.aborted) await this.#traveller.travel().catch(() => {});
     }
   }
 }

@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { GuestStatus } from '../../src/daemon/control.ts';
-import { ROLES } from '../../src/demo/living-guests.ts';
+import type { MigrationAnswer } from '../../src/daemon/migrations.ts';
+import { GUEST_NAMES } from '../../src/demo/living-guests.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { build, program } from './built.ts';
 import { run } from './terminal.ts';
@@ -49,13 +50,19 @@ async function end(): Promise<number | null> {
   return child.exitCode;
 }
 
-async function guestsAt(address: URL): Promise<readonly GuestStatus[]> {
+async function ask<Answer>(address: URL, path: string): Promise<Answer> {
   const token = address.hash.slice('#token='.length);
-  const response = await fetch(new URL('/v1/guests', address), {
-    headers: { Authorization: `Bearer ${token}` },
-  });
+  const response = await fetch(new URL(path, address), { headers: { Authorization: `Bearer ${token}` } });
   expect(response.status).toBe(200);
-  return ((await response.json()) as { guests: readonly GuestStatus[] }).guests;
+  return (await response.json()) as Answer;
+}
+
+async function guestsAt(address: URL): Promise<readonly GuestStatus[]> {
+  return (await ask<{ guests: readonly GuestStatus[] }>(address, '/v1/guests')).guests;
+}
+
+async function obstacleAt(address: URL, name: string): Promise<string | null> {
+  return (await ask<MigrationAnswer>(address, `/v1/guests/${name}/migration`)).obstacle;
 }
 
 test('shows three guests that live, and leaves nothing', async () => {
@@ -63,7 +70,9 @@ test('shows three guests that live, and leaves nothing', async () => {
   expect(address.hostname).toBe('127.0.0.1');
   expect(await (await fetch(new URL('/', address))).text()).toContain('<title>Aerostat</title>');
   expect((await fetch(new URL('/v1/guests', address))).status).toBe(401);
-  expect((await guestsAt(address)).map(({ name }) => name)).toEqual(ROLES.map(({ name }) => name));
+  expect((await guestsAt(address)).map(({ name }) => name)).toEqual(GUEST_NAMES);
+  expect(await obstacleAt(address, 'traveller')).toBeNull();
+  expect(await obstacleAt(address, 'files')).toMatch(/whoever runs it/);
   await expect
     .poll(
       async () => (await guestsAt(address)).every(({ residentBytes }) => (residentBytes ?? 0) > 8 * 2 ** 20),

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import { api, type HintAction, type HintStatus } from './api.ts';
 import { count, size } from './format.ts';
-import { type GuestView, live } from './live.ts';
+import { type GuestView, isMigrating, live } from './live.ts';
 
 const WORDS: Record<HintStatus['state'], string> = {
   unsupported: 'The guest’s driver did not take free page hints.',
@@ -34,7 +34,9 @@ const ACTIONS: readonly {
   },
 ];
 
-export function HintCard({ guest: { status } }: { guest: GuestView }) {
+export function HintCard({ guest }: { guest: GuestView }) {
+  const { status } = guest;
+  const migrating = isMigrating(guest);
   const [refused, setRefused] = useState('');
   const { hint } = status;
   if (hint === null) return null;
@@ -50,7 +52,10 @@ export function HintCard({ guest: { status } }: { guest: GuestView }) {
   return (
     <section class="card hint" aria-label="Free page hints">
       <h2>Free page hints</h2>
-      <p class="note">{status.connected ? WORDS[hint.state] : 'No guest is connected.'}</p>
+      <p class="note">
+        {status.connected ? WORDS[hint.state] : 'No guest is connected.'}
+        {migrating && ' The migration has the sessions.'}
+      </p>
       {hint.commandId !== null && hint.state !== 'unsupported' && (
         <p class="now">
           <b>{size(hint.hintedBytes)}</b> in {count(hint.ranges)} ranges
@@ -62,7 +67,7 @@ export function HintCard({ guest: { status } }: { guest: GuestView }) {
             key={action}
             type="button"
             title={title}
-            disabled={!when.includes(hint.state)}
+            disabled={migrating || !when.includes(hint.state)}
             onClick={() => void act(action)}
           >
             {label}

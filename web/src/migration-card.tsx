@@ -3,11 +3,18 @@
  * as long as there is one; and how it went, also when it did not.
  */
 import { useState } from 'preact/hooks';
-import { api, type MigrationAnswer, type MigrationOrder, type MigrationState } from './api.ts';
+import {
+  api,
+  type GuestEvent,
+  type MigrationAnswer,
+  type MigrationOrder,
+  type MigrationState,
+} from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
 import { duration, parseSize, percent, size } from './format.ts';
 import { type GuestView, isMigrating, live } from './live.ts';
 import { MigrationReportList } from './migration-report.tsx';
+import { useStore } from './store.ts';
 
 export function MigrationCard({ guest }: { guest: GuestView }) {
   const { status, migration: answer } = guest;
@@ -115,10 +122,23 @@ interface OrderFormProps {
   readonly onOrder: (order: MigrationOrder) => void;
 }
 
+/** Where it was sent before, as far back as the daemon remembers. */
+const destinationsOf = (name: string, events: readonly GuestEvent[]): readonly string[] => [
+  ...new Set(
+    events
+      .filter(({ guest, type }) => guest === name && type === 'migration')
+      .map(({ detail }) => String(detail.to)),
+  ),
+];
+
 const DESTINATION = /^(?:tcp:)?(?:\[[^\s\]]+\]|[^\s:[\]]+):\d{1,5}$/;
 
 function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder }: OrderFormProps) {
-  const [to, setTo] = useState(migration?.to ?? '');
+  const places = destinationsOf(status.name, useStore(live.events)).filter(
+    place => migration?.report == null || place !== migration.to,
+  );
+  // Where it is already it need not be sent; where it did not get to, it may be sent again.
+  const [to, setTo] = useState(migration === null || migration.report !== null ? '' : migration.to);
   const [rate, setRate] = useState('');
   const [question, setQuestion] = useState<Question | undefined>();
   const bandwidth = rate.trim() === '' ? undefined : parseSize(rate);
@@ -163,6 +183,7 @@ function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder
             placeholder="host:port"
             spellcheck={false}
             autocomplete="off"
+            list="destinations"
             disabled={off}
             aria-invalid={to !== '' && !DESTINATION.test(to.trim())}
             value={to}
@@ -181,6 +202,11 @@ function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder
           />
         </label>
       </div>
+      <datalist id="destinations">
+        {places.map(place => (
+          <option key={place} value={place} />
+        ))}
+      </datalist>
       <div class="buttons">
         <button type="submit" disabled={off || to.trim() === '' || nonsense !== ''}>
           Move…

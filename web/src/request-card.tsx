@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks';
 import { api, type GuestRequest, type RequestAnswer } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
 import { count, duration, size } from './format.ts';
-import { type GuestView, live } from './live.ts';
+import { type GuestView, isMigrating, live } from './live.ts';
 import { requestObstacle } from './requests.ts';
 
 interface Action {
@@ -37,12 +37,14 @@ const ACTIONS: readonly Action[] = [
 const labelOf = (request: GuestRequest): string =>
   ACTIONS.find(action => action.request === request)?.label ?? request;
 
-export function RequestCard({ guest: { status } }: { guest: GuestView }) {
+export function RequestCard({ guest }: { guest: GuestView }) {
+  const { status } = guest;
   const [asking, setAsking] = useState<GuestRequest | undefined>();
   const [answer, setAnswer] = useState<RequestAnswer | undefined>();
   const [refused, setRefused] = useState('');
   const [question, setQuestion] = useState<Question | undefined>();
-  const obstacle = requestObstacle(status);
+  const obstacle =
+    requestObstacle(status) ?? (isMigrating(guest) ? 'It is migrating, which may use its queue.' : undefined);
   const ask = async (request: GuestRequest) => {
     setRefused('');
     setAnswer(undefined);

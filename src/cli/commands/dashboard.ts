@@ -79,13 +79,12 @@ async function isThere(control: Control, named: boolean): Promise<boolean> {
 }
 
 async function demonstrate(context: CliContext, choice: DashboardChoice): Promise<void> {
-  const { LivingGuests, ROLES } = await import('../../demo/living-guests.ts');
+  const { DEVICE_NAMES, GUEST_NAMES, LivingGuests } = await import('../../demo/living-guests.ts');
   const directory = mkdtempSync(join(tmpdir(), 'aerostat-dashboard-'));
-  const names = ROLES.map(({ name }) => name);
   const daemon = await context.startDaemon({
     guests: guestOptions({
-      socketPath: names.map(name => join(directory, name)),
-      name: names,
+      socketPath: DEVICE_NAMES.map(name => join(directory, name)),
+      name: [...DEVICE_NAMES],
       target: 0,
       discard: 'auto',
       pollInterval: DEMO_POLL_MS,
@@ -93,9 +92,9 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
     log: () => {},
   });
   try {
-    const guests = await LivingGuests.boot(directory);
+    const guests = await LivingGuests.boot(directory, daemon);
     try {
-      await show(context, choice, daemon.control, `Three guests that live (${names.join(', ')})`);
+      await show(context, choice, guests.control, `Three guests that live (${GUEST_NAMES.join(', ')})`);
     } finally {
       await guests.close();
     }

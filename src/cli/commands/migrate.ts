@@ -3,7 +3,7 @@ import { Command, Option } from 'commander';
 import { CombinedControl } from '../../daemon/combined-control.ts';
 import type { GuestControl } from '../../daemon/control.ts';
 import type { MigrationOrder, MigrationState, MigrationStatus, Migrations } from '../../daemon/migrations.ts';
-import { NO_MIGRATIONS } from '../../daemon/migrations.ts';
+import { migrationsOf, NO_MIGRATIONS } from '../../daemon/migrations.ts';
 import type { QemuControl } from '../../daemon/qemu-control.ts';
 import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
@@ -132,8 +132,7 @@ async function moverOf(
   const home = control instanceof CombinedControl ? control.homeOf(name) : { control, nameThere: name };
   const { control: there, nameThere } = home;
   if (there instanceof QemuControl) return { qemu: there, migrations: NO_MIGRATIONS, nameThere };
-  const migrations = 'migrations' in there ? (there.migrations as Migrations) : NO_MIGRATIONS;
-  return { qemu: undefined, migrations, nameThere };
+  return { qemu: undefined, migrations: migrationsOf(there), nameThere };
 }
 
 interface OurMove {

@@ -1,0 +1,178 @@
+/**
+ * A guest that travels between two places of this host, by the same migration over TCP that would take it to another: it
+ * is a machine, and a place waits for it wherever it is not. Whoever steers it reaches it under one name, here or there.
+ */
+
+import type { GuestHome } from '../daemon/combined-control.ts';
+import type { GuestControl, GuestEvent } from '../daemon/control.ts';
+import type { MigrationStatus, Migrations } from '../daemon/migrations.ts';
+import { MigrationDestination } from '../migration/destination.ts';
+import { formatTransferAddress } from '../transfer/address.ts';
+import { systemClock } from '../transfer/clock.ts';
+import { TransferListener } from '../transfer/listener.ts';
+import { Vm, type VmOptions } from '../vm/vm.ts';
+import { type VmControl, vmControl } from '../vm/vm-control.ts';
+import { VmPlace } from '../vm/vm-place.ts';
+
+const HOST = '127.0.0.1';
+const POLL_MS = 1000;
+/** Whoever else finds the place brings no larger one. */
+const MEMORY_BYTES_MAX = 2 ** 30;
+/** No faster than an onlooker can follow. */
+const BYTES_PER_SECOND = 48 * 2 ** 20;
+
+/** Where the guest is awaited. */
+interface Place {
+  readonly machine: VmPlace;
+  readonly destination: MigrationDestination;
+  readonly listener: TransferListener;
+}
+
+export class Traveller {
+  readonly name: string;
+  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  readonly #ending = new AbortController();
+  #vm: Vm;
+  #control: VmControl;
+  #place: Place;
+  #unsubscribe: () => void = () => {};
+  /** Of where the guest is: a source that lost its connections asks there what became of it. */
+  #door: TransferListener | undefined;
+  /** Its newest arrival, of which the machine that arrived knows nothing. */
+  #arrival: MigrationStatus | null = null;
+  readonly #hosted: Promise<void>;
+
+  private constructor(vm: Vm, place: Place) {
+    this.name = vm.name;
+    this.#vm = vm;
+    this.#place = place;
+    this.#control = this.#take(vm);
+    this.#hosted = this.#host();
+  }
+
+  static async start(options: VmOptions & { readonly name: string }): Promise<Traveller> {
+    const place = await openPlace(options, 0);
+    try {
+      return new Traveller(await Vm.start(options), place);
+    } catch (error) {
+      await closePlace(place);
+      throw error;
+    }
+  }
+
+  /** For a control of several guests, which finds it wherever it is. */
+  get home(): GuestHome {
+    const control = (): GuestControl & { migrations: Migrations } => ({
+      ...this.#control,
+      migrations: this.#migrations,
+      subscribe: listener => {
+        this.#listeners.add(listener);
+        return () => this.#listeners.delete(listener);
+      },
+    });
+    return {
+      name: this.name,
+      nameThere: this.name,
+      get control() {
+        return control();
+      },
+    };
+  }
+
+  /** Where it can go: the place that waits for it, as `tcp:HOST:PORT`. */
+  get destination(): string {
+    return `tcp:${formatTransferAddress(this.#place.listener.address)}`;
+  }
+
+  /** Sets out. @throws GuestStateError when it is on its way already, or does not run here any more */
+  async travel(): Promise<void> {
+    const order = { to: this.destination, bandwidthBytesPerSecond: BYTES_PER_SECOND };
+    await this.#control.migrations.start(this.name, order);
+  }
+
+  async close(): Promise<void> {
+    this.#ending.abort();
+    await this.#control.migrations.cancel(this.name).catch(() => {});
+    this.#place.destination.cancel('the demonstration ends');
+    await this.#hosted;
+    await closePlace(this.#place);
+    await this.#door?.close();
+    await this.#vm.close();
+  }
+
+  readonly #migrations: Migrations = {
+    obstacle: name => this.#control.migrations.obstacle(name),
+    start: (name, order) => this.#control.migrations.start(name, order),
+    status: async name => (await this.#control.migrations.status(name)) ?? this.#arrival,
+    cancel: name => this.#control.migrations.cancel(name),
+  };
+
+  #take(vm: Vm): VmControl {
+    const control = vmControl(vm);
+    // What becomes of a machine that was left behind is no news of the guest.
+    this.#unsubscribe();
+    this.#unsubscribe = control.subscribe(event => {
+      for (const listener of this.#listeners) listener(event);
+    });
+    control.setPollInterval(this.name, POLL_MS).catch(() => {});
+    return control;
+  }
+
+  /** Keeps a place waiting, whatever becomes of the migrations there. */
+  async #host(): Promise<void> {
+    const { signal } = this.#ending;
+    while (!signal.aborted) {
+      const arrived = await this.#place.destination.outcome.then(
+        () => true,
+        () => false,
+      );
+      if (signal.aborted) return;
+      const vacated = arrived ? await this.#arrive() : this.#place.listener;
+      const port = vacated?.address.port ?? 0;
+      await vacated?.close();
+      this.#place = await openPlace({ name: this.name }, port);
+    }
+  }
+
+  /** The guest goes on in the place; resolves with the door of where it was. */
+  async #arrive(): Promise<TransferListener | undefined> {
+    const [left, control, door] = [this.#vm, this.#control, this.#door];
+    if (left.state !== 'gone') {
+      // Somebody else's guest came; ours is where it was.
+      await this.#place.machine.close();
+      return this.#place.listener;
+    }
+    await control.migrations.departed;
+    this.#arrival = await control.migrations.status(this.name);
+    this.#vm = this.#place.machine.vm;
+    this.#control = this.#take(this.#vm);
+    this.#door = this.#place.listener;
+    await left.close();
+    return door;
+  }
+}
+
+async function openPlace({ name }: { readonly name: string }, port: number): Promise<Place> {
+  const machine = await VmPlace.open({ name });
+  try {
+    const destination = new MigrationDestination({
+      machine,
+      ramOf: () => machine.ram,
+      memoryBytesMax: MEMORY_BYTES_MAX,
+      clock: systemClock,
+    });
+    const listener = await TransferListener.open({
+      address: { host: HOST, port },
+      accept: inlet => destination.accept(inlet),
+    });
+    return { machine, destination, listener };
+  } catch (error) {
+    await machine.close();
+    throw error;
+  }
+}
+
+async function closePlace({ machine, listener }: Place): Promise<void> {
+  await listener.close();
+  await machine.close();
+}
