@@ -77,6 +77,7 @@ export async function benchMigrateBesideQemu(options: PeerMigrateOptions): Promi
     ratios: ratiosOf(scenarios, rows),
     notes: [
       `${versionOf(program)}. Ratios of time are QEMU / Aerostat, so that more than 1 means that ours is faster.`,
+      `Both may stand still for ${options.downtimeMsMax} ms; what QEMU sends in that time is not held to the bandwidth.`,
       'elapsed: from the order until the destination says that the guest runs there, or for full memory, would run.',
       'Ours moves the state of the guest with hints too, its kernel and driver; the guest of QEMU stays here, for it has only memory there.',
     ],
