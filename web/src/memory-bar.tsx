@@ -8,17 +8,25 @@ interface Segment {
   readonly bytes: number;
 }
 
+/** Free in the guest, and nothing of the host's: given back by free page reporting, or never written to. */
+const FREE_AWAY = 'reported or untouched';
+
 /** In the order of the bar; what is not known is one segment that says so. */
 export function segmentsOf(use: MemoryUse): readonly Segment[] {
-  const { used, cache, freeHeld, freeAway, ballooned, pending, memory } = use;
+  const { used, cache, freeHeld, freeAway, ballooned, pending, memory, resident } = use;
   const own: readonly Segment[] =
     used === null
       ? [{ kind: 'unknown', label: 'not told by guest', bytes: memory - ballooned }]
       : [
           { kind: 'used', label: 'used', bytes: used },
           { kind: 'cache', label: 'cache', bytes: cache ?? 0 },
-          { kind: 'free-held', label: 'free, held by host', bytes: freeHeld ?? 0 },
-          { kind: 'free-away', label: 'free, not held', bytes: freeAway ?? 0 },
+          // Whether the host holds it is known only where its resident figure is.
+          {
+            kind: 'free-held',
+            label: resident === null ? 'free' : 'free, held by host',
+            bytes: freeHeld ?? 0,
+          },
+          { kind: 'free-away', label: FREE_AWAY, bytes: freeAway ?? 0 },
         ];
   return [
     ...own,
@@ -69,7 +77,7 @@ const LEGEND: readonly (readonly [kind: string, label: string])[] = [
   ['used', 'used'],
   ['cache', 'cache'],
   ['free-held', 'free, held by host'],
-  ['free-away', 'free, not held'],
+  ['free-away', FREE_AWAY],
   ['pending', 'pending'],
   ['ballooned', 'ballooned'],
   ['unknown', 'not told by guest'],
