@@ -5,7 +5,7 @@
 import type { BalloonDriver } from '../driver/balloon-driver.ts';
 import type { Scheduler } from '../driver/scheduler.ts';
 import type { Timer } from '../sys/poll.ts';
-import type { GuestEventName } from './console.ts';
+import type { GuestEventName } from './options.ts';
 
 /** Between two attempts, which cost little: a daemon that is started anew is there within a second. */
 const RETRY_MS_MIN = 20;

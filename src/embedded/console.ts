@@ -12,15 +12,13 @@ import { AerostatError } from '../sys/error.ts';
 import { execute } from './answers.ts';
 import { CommandError, parseCommand } from './commands.ts';
 import type { EmbeddedGuest } from './embedded-guest.ts';
+import type { GuestEventName } from './options.ts';
 
 /** What a guest says on its console. `id` is null where the command had none. */
 export type ConsoleMessage =
   | { readonly id: number | null; readonly answer: unknown }
   | { readonly id: number | null; readonly error: { readonly code: string; readonly message: string } }
   | { readonly event: GuestEventName; readonly message: string };
-
-/** `ready`: the driver runs, and commands are taken. `log`: what a kernel would log. */
-export type GuestEventName = 'ready' | 'disconnected' | 'reconnected' | 'log';
 
 /** Carries out one line of JSON; resolves with what is to be said. Never rejects. */
 export async function answerLine(machine: EmbeddedGuest, line: string): Promise<ConsoleMessage> {

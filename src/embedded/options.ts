@@ -7,7 +7,6 @@ import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { UnixSocket } from '../sys/socket.ts';
-import type { GuestEventName } from './console.ts';
 
 export const RING_KINDS = ['split', 'packed'] as const;
 
@@ -35,6 +34,9 @@ export interface SavedGuest {
   readonly guest: Uint8Array;
   readonly driver: Uint8Array;
 }
+
+/** `ready`: the driver runs, and commands are taken. `log`: what a kernel would log. */
+export type GuestEventName = 'ready' | 'disconnected' | 'reconnected' | 'log';
 
 export interface EmbeddedGuestOptions {
   /** Where the device's back-end listens, unless it is connected already. */

@@ -2,8 +2,7 @@
 import type { ThreadAnswer } from '../daemon/asked-thread.ts';
 import type { CommandAnswers } from '../embedded/answers.ts';
 import type { CommandName, GuestCommand } from '../embedded/commands.ts';
-import type { GuestEventName } from '../embedded/console.ts';
-import type { EmbeddedGuestOptions, SavedGuest } from '../embedded/options.ts';
+import type { EmbeddedGuestOptions, GuestEventName, SavedGuest } from '../embedded/options.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 
 /** What a guest's thread starts with. It owns the descriptor. */

@@ -4,8 +4,8 @@
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { execute } from '../embedded/answers.ts';
-import type { GuestEventName } from '../embedded/console.ts';
 import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
+import type { GuestEventName } from '../embedded/options.ts';
 import { PageState } from '../guest/page-state.ts';
 import { FileBacking, WINDOW_BYTES } from '../memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
