@@ -4,11 +4,13 @@
  * known is null, never guessed.
  */
 import type { DiscardMode } from '../device/inflation.ts';
+import type { Durations } from '../sys/durations.ts';
 import { GuestStateError } from './control-errors.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
 import type { Migrations } from './migrations.ts';
 
 export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
 export { GuestStateError, UnknownGuestError } from './control-errors.ts';
 
 /** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
@@ -23,6 +25,8 @@ export interface GuestCounters {
   readonly reportingBuffers: number;
   readonly hintBuffers: number;
   readonly statsBuffers: number;
+  /** How long buffers of the inflate and deflate queues were with us: what the guest's driver waits for. */
+  readonly acknowledgeTimes: Durations;
   /** Bytes of page lists decoded. */
   readonly listBytes: number;
   /** Milliseconds spent on decoding them; counted only where a benchmark has it timed. */
@@ -41,6 +45,8 @@ export interface GuestCounters {
   readonly punchFailures: number;
   /** Milliseconds that those calls took together, whichever thread made them. */
   readonly discardMs: number;
+  /** How long each of those that succeeded took. */
+  readonly discardTimes: Durations;
   /** Interrupts sent to the guest. */
   readonly notifications: number;
   /** Kicks received from the guest. */

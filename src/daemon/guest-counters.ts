@@ -15,6 +15,8 @@ export function guestCounters(device: BalloonDevice, conversation: ConversationC
   const discards = inflation.discards;
   const punches = discards.punches + reporting.totals.punches;
   const punchFailures = discards.failures + reporting.totals.failures;
+  const discardTimes = inflation.discardTimes;
+  discardTimes.add(reporting.discardTimes);
   return {
     ...counters,
     ...conversation,
@@ -23,6 +25,8 @@ export function guestCounters(device: BalloonDevice, conversation: ConversationC
     punches,
     punchFailures,
     discardMs: discards.ms + reporting.totals.ms,
+    discardTimes: discardTimes.durations,
+    acknowledgeTimes: counters.acknowledgeTimes.durations,
   };
 }
 

@@ -340,9 +340,12 @@ export class BalloonDevice {
   /** One batch: take all that is available, act, return all of it, interrupt once. True when there is more. */
   #serveBatch(running: RunningQueue, workEnd: number): boolean {
     const { queue, memory, chain } = running;
+    const moves = running.role === 'inflate' || running.role === 'deflate';
     const outsideBefore = this.accounts.pagesOutside;
+    if (moves) this.counters.acknowledgeTimes.begin();
+    let taken = 0;
     queue.suppressKicks(memory);
-    for (let taken = 0; taken < queue.size && this.#work < workEnd && queue.pop(memory, chain); taken++) {
+    for (; taken < queue.size && this.#work < workEnd && queue.pop(memory, chain); taken++) {
       this.counters.buffers++;
       this.#readBytes += Math.min(chain.readableBytes, LIST_BYTES_MAX);
       this.accounts.beginList();
@@ -355,9 +358,9 @@ export class BalloonDevice {
         `${outside} pages on the ${running.role} queue are not guest memory, or came too often`,
       );
     }
-    const moves = running.role === 'inflate' || running.role === 'deflate';
     if (moves) this.inflation.beforeAcknowledging();
     this.#publish(running);
+    if (moves && taken > 0) this.counters.acknowledgeTimes.end(taken);
     if (moves && this.inflation.takeMarked()) this.#host.pendingMarked();
     this.#reportFailures();
     return queue.requestKicks(memory);

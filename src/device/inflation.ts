@@ -13,6 +13,7 @@ import { MUST_TELL_HOST } from '../balloon/features.ts';
 import type { PageList } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { DeviceCounters } from './counters.ts';
@@ -44,6 +45,7 @@ export class Inflation {
   #pendingPages = 0;
   /** What `per-page` discarded, page by page. */
   readonly #singly = noDiscards();
+  readonly #singlyTimes = new DurationHistogram();
   failure: Error | undefined;
 
   constructor(accounts: PageAccounts, counters: DeviceCounters) {
@@ -80,6 +82,13 @@ export class Inflation {
       ms: ms + singly.ms,
       lastMs: Math.max(lastMs, singly.lastMs),
     };
+  }
+
+  /** How long those discards took, one by one; a copy. */
+  get discardTimes(): DurationHistogram {
+    const times = this.#accounts.discardTimes;
+    times.add(this.#singlyTimes);
+    return times;
   }
 
   inflate(list: PageList, format: PageListFormat): void {
@@ -169,15 +178,18 @@ export class Inflation {
   #discardSingly(account: PageAccount, page: number, count: number): void {
     const totals = this.#singly;
     const startedMs = monotonicMs();
+    this.#singlyTimes.begin();
     for (let unit = page; unit < page + count; unit++) {
       try {
         account.discardUnits(unit, 1);
         totals.bytes += PAGE_SIZE;
         totals.punches++;
+        this.#singlyTimes.end(1);
       } catch (error) {
         if (!(error instanceof AerostatError)) throw error;
         totals.failures++;
         this.failure = error;
+        this.#singlyTimes.begin();
       }
     }
     totals.lastMs = monotonicMs();

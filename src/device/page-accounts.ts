@@ -5,6 +5,7 @@
  */
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { DurationHistogram } from '../sys/durations.ts';
 import type { DeviceCounters } from './counters.ts';
 import { PageAccount } from './page-account.ts';
 
@@ -30,6 +31,7 @@ export class PageAccounts {
   readonly #accounts: PageAccount[] = [];
   /** Discards of regions that are gone. */
   readonly #past = noDiscards();
+  readonly #pastDiscardTimes = new DurationHistogram();
   #pastKeptPages = 0;
   #last: PageAccount | undefined;
   /** Pages in all regions. */
@@ -88,6 +90,14 @@ export class PageAccounts {
     return totals;
   }
 
+  /** How long discards took, one by one; a copy. */
+  get discardTimes(): DurationHistogram {
+    const times = new DurationHistogram();
+    times.add(this.#pastDiscardTimes);
+    for (const { pending } of this.#accounts) times.add(pending.discardTimes);
+    return times;
+  }
+
   open(region: MemoryRegion): PageAccount {
     const account = new PageAccount(region);
     this.#accounts.push(account);
@@ -108,6 +118,7 @@ export class PageAccounts {
     this.#past.failures += account.pending.failures;
     this.#past.ms += account.pending.discardMs;
     this.#past.lastMs = Math.max(this.#past.lastMs, account.pending.lastDiscardMs);
+    this.#pastDiscardTimes.add(account.pending.discardTimes);
     this.#pastKeptPages += account.keptUnits * account.unitPages;
   }
 

@@ -5,6 +5,7 @@
 import type { PageList } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { DeviceCounters } from './counters.ts';
@@ -15,6 +16,7 @@ export class Reporting {
   readonly #accounts: PageAccounts;
   readonly #counters: DeviceCounters;
   readonly totals = noDiscards();
+  readonly discardTimes = new DurationHistogram();
   /**
    * Set while the guest counts on its free pages holding something else than zeros (PAGE_POISON with a value
    * that is not 0): discarding would change them (VIRTIO 1.4, 5.5.6.8.1).
@@ -53,12 +55,13 @@ export class Reporting {
     const startedMs = monotonicMs();
     try {
       account.discardUnits(first, units);
+      this.totals.lastMs = monotonicMs();
+      this.totals.ms += this.totals.lastMs - startedMs;
+      this.discardTimes.count(this.totals.lastMs - startedMs, 1);
       account.reported.set(first * account.unitPages, units * account.unitPages);
       this.observer?.add(account.region.firstPfn + first * account.unitPages, units * account.unitPages);
       this.totals.bytes += units * account.unitPages * PAGE_SIZE;
       this.totals.punches++;
-      this.totals.lastMs = monotonicMs();
-      this.totals.ms += this.totals.lastMs - startedMs;
     } catch (error) {
       if (!(error instanceof AerostatError)) throw error;
       this.totals.failures++;

@@ -15,6 +15,7 @@
  * - Claimers exclude each other by the lock word. Closing takes the lock, so once it returns nobody discards
  *   through the region's descriptor any more.
  */
+import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError, assert } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { maskOf, PageBitmap, popcount, wordsFor } from './page-bitmap.ts';
@@ -37,7 +38,9 @@ const FAILURES = 2;
 const LAST_DISCARD_MS = 3;
 const DISCARD_MS = 4;
 const TOTALS = 5;
-const SUMMARY_AT = HEADER_WORDS * 4 + TOTALS * 8;
+/** How long each discard took, behind the totals and like them. */
+const TIMES_AT = HEADER_WORDS * 4 + TOTALS * 8;
+const SUMMARY_AT = TIMES_AT + DurationHistogram.words * 8;
 
 /**
  * Bytes that one claim covers at most, or 32 units where those are more (a word of the bitmap is claimed whole, and
@@ -87,6 +90,8 @@ export class PendingDiscards {
   readonly units: number;
   readonly #header: Int32Array;
   readonly #totals: Float64Array;
+  /** How long discards took, one by one. */
+  readonly discardTimes: DurationHistogram;
   /** One bit a stretch that a claim covers: whether it may hold pending units. */
   readonly #summary: Int32Array;
   readonly #words: Int32Array;
@@ -104,6 +109,7 @@ export class PendingDiscards {
     this.units = units;
     this.#header = new Int32Array(shared, 0, HEADER_WORDS);
     this.#totals = new Float64Array(shared, HEADER_WORDS * 4, TOTALS);
+    this.discardTimes = new DurationHistogram(new Float64Array(shared, TIMES_AT, DurationHistogram.words));
     const layout = layoutOf(units, unitBytes);
     this.stretches = layout.stretches;
     this.#summary = new Int32Array(shared, SUMMARY_AT, layout.summaryWords);
@@ -346,15 +352,18 @@ export class PendingDiscards {
     const totals = this.#totals;
     const startedMs = monotonicMs();
     let failure: Error | undefined;
+    this.discardTimes.begin();
     this.#claimed.forEachRun((offset, count) => {
       try {
         discard(this.#claimStart + offset, count);
         totals[DISCARDED_UNITS] += count;
         totals[DISCARDS]++;
+        this.discardTimes.end(1);
       } catch (error) {
         if (!(error instanceof AerostatError)) throw error;
         totals[FAILURES]++;
         failure = error;
+        this.discardTimes.begin();
       }
     });
     const endedMs = monotonicMs();

@@ -6,13 +6,15 @@
  * prom-client's own process metrics are not used: they wake the process a hundred times a second to measure
  * its event loop, and an idle daemon is to use no processor.
  */
-import { Counter, Gauge, Registry } from 'prom-client';
-import type {
-  Control,
-  DaemonStatus,
-  GuestCounters,
-  GuestStatistics,
-  GuestStatus,
+import { Counter, Gauge, type Histogram, Registry } from 'prom-client';
+import {
+  type Control,
+  type DaemonStatus,
+  DURATION_BOUNDS_MS,
+  type Durations,
+  type GuestCounters,
+  type GuestStatistics,
+  type GuestStatus,
 } from '../daemon/control.ts';
 
 interface Metric<Source> {
@@ -103,6 +105,25 @@ const COUNTERS: Metrics<GuestCounters> = [
       [{ kind: 'broken_ring' }, counters.brokenRings],
       [{ kind: 'discard_failed' }, counters.punchFailures],
     ],
+  },
+];
+
+interface Latency {
+  readonly name: string;
+  readonly help: string;
+  readonly durations: (counters: GuestCounters) => Durations;
+}
+
+const LATENCIES: readonly Latency[] = [
+  {
+    name: 'aerostat_guest_acknowledge_seconds',
+    help: 'From taking a buffer of the inflate or deflate queue to its return.',
+    durations: counters => counters.acknowledgeTimes,
+  },
+  {
+    name: 'aerostat_guest_discard_seconds',
+    help: 'Time of a call that gave a run of memory back.',
+    durations: counters => counters.discardTimes,
   },
 ];
 
@@ -209,6 +230,44 @@ function gather<Source>(
   }
 }
 
+interface HistogramSample {
+  readonly metricName: string;
+  readonly labels: Readonly<Record<string, string | number>>;
+  readonly value: number;
+}
+
+/** The series of one guest. Each bucket counts all that were no longer than its bound, those of the lower ones too. */
+function* histogramSamples(
+  name: string,
+  labels: Readonly<Record<string, string>>,
+  { counts, sumMs }: Durations,
+): Generator<HistogramSample> {
+  let total = 0;
+  for (const [index, count] of counts.entries()) {
+    total += count;
+    const le = index < DURATION_BOUNDS_MS.length ? DURATION_BOUNDS_MS[index] / 1000 : '+Inf';
+    yield { metricName: `${name}_bucket`, labels: { ...labels, le }, value: total };
+  }
+  yield { metricName: `${name}_sum`, labels, value: sumMs / 1000 };
+  yield { metricName: `${name}_count`, labels, value: total };
+}
+
+/** prom-client's own histograms are shown one value at a time; ours were counted elsewhere. */
+function gatherLatencies(
+  registry: Registry,
+  sources: readonly { labels: Readonly<Record<string, string>>; source: GuestCounters }[],
+): void {
+  if (sources.length === 0) return;
+  for (const { name, help, durations } of LATENCIES) {
+    const values = sources.flatMap(({ labels, source }) => [
+      ...histogramSamples(name, labels, durations(source)),
+    ]);
+    // All that a registry asks of a metric.
+    const metric = { name, get: async () => ({ name, help, type: 'histogram', values }) };
+    registry.registerMetric(metric as unknown as Histogram);
+  }
+}
+
 /** The newest statistics without asking the guest; undefined for one that keeps none. */
 async function newestStatistics(control: Control, name: string): Promise<Sampled | undefined> {
   try {
@@ -234,13 +293,11 @@ export async function metricsText(control: Control): Promise<{ type: string; tex
     GUEST,
     guests.map(guest => ({ labels: { guest: guest.name }, source: guest })),
   );
-  gather(
-    registry,
-    COUNTERS,
-    guests.flatMap(({ name, counters }) =>
-      counters === null ? [] : [{ labels: { guest: name }, source: counters }],
-    ),
+  const counted = guests.flatMap(({ name, counters }) =>
+    counters === null ? [] : [{ labels: { guest: name }, source: counters }],
   );
+  gather(registry, COUNTERS, counted);
+  gatherLatencies(registry, counted);
   gather(
     registry,
     STATISTICS,

@@ -7,6 +7,8 @@ import { z } from '@hono/zod-openapi';
 import {
   type DaemonStatus,
   DISCARD_MODES,
+  DURATION_BOUNDS_MS,
+  type Durations,
   GUEST_REQUESTS,
   type GuestCounters,
   type GuestEvent,
@@ -58,6 +60,21 @@ export const POLL_INTERVAL_MS_MAX = 3_600_000;
 /** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
 export const TARGET_BYTES_MAX = (2 ** 32 - 1) * PAGE_SIZE;
 
+export const DurationsSchema = mirror<Durations>()(
+  z
+    .object({
+      counts: z
+        .array(count)
+        .length(DURATION_BOUNDS_MS.length + 1)
+        .readonly()
+        .openapi({
+          description: `How many took up to ${DURATION_BOUNDS_MS.join(', ')} ms, each of them counted once, and how many longer.`,
+        }),
+      sumMs: milliseconds.openapi({ description: 'Milliseconds that all of them took together.' }),
+    })
+    .openapi('Durations'),
+);
+
 export const GuestCountersSchema = mirror<GuestCounters>()(
   z
     .object({
@@ -67,6 +84,9 @@ export const GuestCountersSchema = mirror<GuestCounters>()(
       reportingBuffers: count,
       hintBuffers: count,
       statsBuffers: count,
+      acknowledgeTimes: DurationsSchema.openapi({
+        description: 'How long buffers of the inflate and deflate queues were with the device.',
+      }),
       listBytes: bytes,
       decodeMs: milliseconds,
       pages: count.openapi({ description: 'Pages named in inflate lists.' }),
@@ -80,6 +100,7 @@ export const GuestCountersSchema = mirror<GuestCounters>()(
       punches: count.openapi({ description: 'Calls that gave memory back to the host.' }),
       punchFailures: count,
       discardMs: milliseconds,
+      discardTimes: DurationsSchema.openapi({ description: 'How long each punch took.' }),
       notifications: count.openapi({ description: 'Interrupts sent to the guest.' }),
       kicks: count.openapi({ description: 'Kicks received from the guest.' }),
       badBuffers: count.openapi({ description: 'Buffers refused as nonsense and returned with length 0.' }),

@@ -6,6 +6,7 @@ import { PENDING_BYTES_MAX } from '../../src/device/inflation.ts';
 import { type Backing, FileBacking, HeapBacking } from '../../src/memory/backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { CLAIM_BYTES_MAX } from '../../src/memory/pending-discards.ts';
+import type { Durations } from '../../src/sys/durations.ts';
 import { SystemError } from '../../src/sys/error.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
@@ -163,6 +164,28 @@ describe('after the acknowledgement', () => {
     expect(rig.pendingPages).toBeLessThanOrEqual(limit + 50_000);
     // As much as the batch brought, and at most one claim more: the guest does not wait for what others left.
     expect(rig.pendingPages).toBeGreaterThan(limit + 50_000 - CLAIM_BYTES_MAX / PAGE_SIZE);
+  });
+
+  test('says how long each buffer was here, and each discard took, whoever made it', () => {
+    const rig = openRig({ memory: 'shmem' });
+    const total = ({ counts }: Durations) => counts.reduce((sum, count) => sum + count);
+    const { counters, inflation } = rig.device;
+    rig.inflate([P, 4]);
+    rig.inflate([P + 8, 4]);
+    rig.deflate([P, 1]);
+    expect(total(counters.acknowledgeTimes.durations)).toBe(3);
+    expect(total(inflation.discardTimes.durations)).toBe(0);
+    rig.device.drain();
+    expect(total(inflation.discardTimes.durations)).toBe(2);
+    inflation.mode = 'per-page';
+    rig.inflate([P + 16, 8]);
+    expect(total(inflation.discardTimes.durations)).toBe(10);
+    for (const { durations } of [counters.acknowledgeTimes, inflation.discardTimes]) {
+      expect(durations.sumMs).toBeGreaterThan(0);
+    }
+    const [{ region }] = rig.host.accounts;
+    rig.device.regionRemoved(region);
+    expect(total(inflation.discardTimes.durations)).toBe(10);
   });
 
   test('a change of mode discards what is pending under the old one', () => {

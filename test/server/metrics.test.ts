@@ -51,6 +51,30 @@ describe('GET /metrics', () => {
     expect(Object.keys(valuesOf(text, 'aerostat_guest_errors_total'))).toHaveLength(5);
   });
 
+  test('shows latencies as histograms: buckets that rise, and their last is the count', async () => {
+    const { text } = await scrape();
+    expect(text).toMatch(/^# TYPE aerostat_guest_acknowledge_seconds histogram$/m);
+    for (const [name, count, sum] of [
+      ['acknowledge', 10, 0.00125],
+      ['discard', 12, 0.0015],
+    ] as const) {
+      const buckets = Object.entries(valuesOf(text, `aerostat_guest_${name}_seconds_bucket`));
+      const ofVm1 = buckets.filter(([labels]) => labels.includes('guest="vm1"'));
+      const bounds = ofVm1.map(([labels]) =>
+        Number(/le="(.*?)"/.exec(labels)?.[1].replace('+Inf', 'Infinity')),
+      );
+      const values = ofVm1.map(([, value]) => value);
+      expect(bounds).toEqual([...bounds].sort((a, b) => a - b));
+      expect(bounds.slice(-2)).toEqual([1, Number.POSITIVE_INFINITY]);
+      expect(values).toEqual([...values].sort((a, b) => a - b));
+      expect(values.at(-1)).toBe(count);
+      expect(valuesOf(text, `aerostat_guest_${name}_seconds_count`)).toMatchObject({
+        '{guest="vm1"}': count,
+      });
+      expect(valuesOf(text, `aerostat_guest_${name}_seconds_sum`)).toMatchObject({ '{guest="vm1"}': sum });
+    }
+  });
+
   test('leaves out what is not known instead of calling it 0', async () => {
     const control = new FakeControl(guestStatus('vm1', { memoryBytes: null, residentBytes: null }));
     control.sample = null;
