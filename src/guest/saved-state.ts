@@ -103,8 +103,8 @@ export class StateReader {
 
   constructor(bytes: Uint8Array) {
     if (bytes.length % 4 !== 0) throw new GuestStateError(`${bytes.length} bytes are not whole words`);
-    // A copy, which also aligns it.
-    this.#words = new Uint32Array(bytes.slice().buffer);
+    // A copy, which also aligns it. Not by slice(): a Buffer's is a view of memory that it shares with others.
+    this.#words = new Uint32Array(new Uint8Array(bytes).buffer);
   }
 
   get remaining(): number {

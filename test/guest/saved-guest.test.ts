@@ -117,6 +117,13 @@ describe('a saved guest', () => {
     expect(Guest.boot({ memory, seed: SEED }).save().length).toBeLessThan(4096);
   });
 
+  it('is read wherever its bytes lie: in a Buffer that shares its memory with others as well', () => {
+    const saved = Guest.boot({ memory: heapMemory(64), seed: SEED }).save();
+    const pooled = Buffer.concat([saved]);
+    expect(pooled.buffer.byteLength).toBeGreaterThan(saved.length);
+    expect(Guest.restore({ memory: heapMemory(64) }, pooled).save()).toEqual(saved);
+  });
+
   it('is refused for a memory of another layout', () => {
     const bytes = busyGuest(32).save();
     expect(() => Guest.restore({ memory: heapMemory(33) }, bytes)).toThrow('another memory layout');
