@@ -11,6 +11,7 @@ import { Arena } from './mapping.ts';
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
 const O_NONBLOCK = 0o4000;
+const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
@@ -52,11 +53,12 @@ export class OwnedFd implements Descriptor {
   }
 
   /**
-   * The same file opened anew for reading: with a position of its own, where a duplicate would share it.
+   * The same file opened anew for reading and writing, as far as its own mode allows it to this process, whatever the
+   * descriptor was opened for.
    * @throws SystemError where /proc is missing or the file's mode forbids it
    */
   reopen(): OwnedFd {
-    return new OwnedFd(check('open', libc.open(`/proc/self/fd/${this.number}`, O_CLOEXEC)));
+    return new OwnedFd(check('open', libc.open(`/proc/self/fd/${this.number}`, O_RDWR | O_CLOEXEC)));
   }
 
   /** Gives up ownership: returns the number, and this object closes nothing any more. */

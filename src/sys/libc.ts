@@ -24,6 +24,7 @@ export const libc = {
   lseek: library.func('int64_t lseek(int fd, int64_t offset, int whence)'),
   madvise: library.func('int madvise(intptr_t address, uint64_t length, int advice)'),
   memfd_create: library.func('int memfd_create(const char *name, uint32_t flags)'),
+  mincore: library.func('int mincore(intptr_t address, uint64_t length, intptr_t held)'),
   mmap: library.func(
     'intptr_t mmap(intptr_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
   ),

@@ -109,3 +109,35 @@ export class Arena {
     this.#mapping.close();
   }
 }
+
+/**
+ * Asks which pages of a file are in memory, a run of them at a time, without touching any. Where SEEK_HOLE takes as long
+ * as it takes to the next hole, and under the file's lock, which punching a hole needs as well, this ends where it is
+ * told to and locks nothing.
+ */
+export class HeldPages {
+  /** A byte a page of the last {@link ask}; its lowest bit says whether the page is in memory (mincore(2)). */
+  readonly bytes: Uint8Array;
+  readonly #arena: Arena;
+
+  /** For so many pages at a time at most. */
+  constructor(pages: number) {
+    this.#arena = new Arena(pages);
+    this.bytes = this.#arena.bytes;
+  }
+
+  /**
+   * `length` bytes from `offset`, both multiples of the page size. The descriptor has to be open for writing: of a file
+   * that one may only read, the kernel says that it is in memory, all of it.
+   * @throws SystemError when the kernel refuses
+   */
+  ask(fd: number, offset: number, length: number): void {
+    const address = libc.mmap(0, length, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, offset);
+    check('mmap', address, `${length} bytes at offset ${offset} of descriptor ${fd}`);
+    try {
+      check('mincore', libc.mincore(address, length, this.#arena.address));
+    } finally {
+      libc.munmap(address, length);
+    }
+  }
+}

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
-import { createMemfd } from '../../src/sys/file.ts';
-import { Arena, MAPPING_BYTES_MAX, Mapping } from '../../src/sys/mapping.ts';
+import { createMemfd, fileStatus, punchHole } from '../../src/sys/file.ts';
+import { Arena, HeldPages, MAPPING_BYTES_MAX, Mapping } from '../../src/sys/mapping.ts';
 
 const PAGE = 4096;
 
@@ -79,4 +79,22 @@ test('an arena has an address, zeros, and two ways to look at them', () => {
   expect([...arena.bytes.subarray(4, 8)]).toEqual([4, 3, 2, 1]);
   arena.close();
   expect(arena.bytes[4]).toBe(0);
+});
+
+test('the pages of a file that are in memory are known without touching any', () => {
+  const fd = createMemfd({ name: 'aerostat-test', size: 8 * PAGE });
+  const mapping = Mapping.shared(fd.number, 0, 8 * PAGE);
+  const bytes = new Uint8Array(mapping.buffer);
+  for (const page of [1, 2, 7]) bytes[page * PAGE] = 1;
+  const held = new HeldPages(8);
+  const ask = (first: number, count: number) => {
+    held.ask(fd.number, first * PAGE, count * PAGE);
+    return [...held.bytes.subarray(0, count)].map(byte => byte & 1);
+  };
+  expect(ask(0, 8)).toEqual([0, 1, 1, 0, 0, 0, 0, 1]);
+  punchHole(fd, 2 * PAGE, PAGE);
+  expect(ask(1, 3)).toEqual([1, 0, 0]);
+  expect(fileStatus(fd).residentBytes).toBe(2 * PAGE);
+  mapping.close();
+  fd.close();
 });
