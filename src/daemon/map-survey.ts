@@ -26,6 +26,8 @@ import { Residency } from './residency.ts';
 const LOOK_MS_MAX = 12;
 /** Time for memory that nobody has seen yet: enough for some 25 GiB, and then the map says that it is not whole. */
 const FIRST_LOOK_MS_MAX = 200;
+/** While memory is on its way to the host, the processors are its: looking has this share of its time. */
+const BUSY_SHARE = 1 / 6;
 /** Other requests have their turn after this long. */
 const SLICE_MS = 3;
 
@@ -124,11 +126,12 @@ async function look(parts: readonly Part[], files: ReadonlyMap<RegionSource, Own
   }
   // Stable, so that what was never seen comes in rising order.
   blocks.sort((a, b) => (a.lookedMs === b.lookedMs ? 0 : a.lookedMs - b.lookedMs));
+  const share = parts.some(({ region }) => pendingOf(region).outstanding > 0) ? BUSY_SHARE : 1;
   const start = monotonicMs();
   let sliceEnd = start + SLICE_MS;
   for (const block of blocks) {
     const now = monotonicMs();
-    if (now - start > (Number.isFinite(block.lookedMs) ? LOOK_MS_MAX : FIRST_LOOK_MS_MAX)) break;
+    if (now - start > share * (Number.isFinite(block.lookedMs) ? LOOK_MS_MAX : FIRST_LOOK_MS_MAX)) break;
     if (now > sliceEnd) {
       await nextTurn();
       sliceEnd = monotonicMs() + SLICE_MS;
@@ -214,10 +217,7 @@ function counter(
     case 'reported':
       return reportedAndUnused(region, residency);
     case 'pending':
-      return inUnits(
-        new PendingDiscards(region.pending, regionPages / unitPages, unitPages * PAGE_SIZE),
-        unitPages,
-      );
+      return inUnits(pendingOf(region), unitPages);
     case 'dirty':
       // Whoever moves the guest knows, and adds it.
       return null;
@@ -225,6 +225,9 @@ function counter(
       return (start, count) => countInChunks(hinted, guestAddress / PAGE_SIZE + start, count);
   }
 }
+
+const pendingOf = ({ pending, bytes, unitPages }: RegionSource): PendingDiscards =>
+  new PendingDiscards(pending, bytes / PAGE_SIZE / unitPages, unitPages * PAGE_SIZE);
 
 /** Pages that were reported and that nobody has seen in use since. */
 function reportedAndUnused({ reported, ballooned }: RegionSource, residency: Residency | undefined): CountIn {

@@ -8,10 +8,10 @@
  */
 
 /**
- * `resident`: the host holds memory for it. `ballooned`: the guest gave it away and has not taken it back; of that
- * `pending` is not yet given back to the host. `reported`: given back by free page reporting, and neither resident nor
- * ballooned since. `hinted`: the guest said in the newest hint session that it does not use it. `dirty`: the migration
- * under way has it still to send; not known where none is under way.
+ * `resident`: the host holds memory for it, and has not swapped it out. `ballooned`: the guest gave it away and has not
+ * taken it back; of that `pending` is not yet given back to the host. `reported`: given back by free page reporting, and
+ * neither resident nor ballooned since. `hinted`: the guest said in the newest hint session that it does not use it.
+ * `dirty`: the migration under way has it still to send; not known where none is under way.
  */
 export const MAP_LAYERS = ['resident', 'ballooned', 'pending', 'reported', 'hinted', 'dirty'] as const;
 
