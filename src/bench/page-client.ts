@@ -13,7 +13,7 @@ const ALL_EVERY = 5;
 const DAEMON_EVERY = 5;
 const MAP_MS = 1000;
 const MAP_MOVING_MS = 250;
-const EVENT_TYPES = 'connected,disconnected,ready,reset,target,target-reached,hint,error';
+const EVENT_TYPES = 'connected,disconnected,ready,reset,target,target-reached,hint,migration,error';
 
 export class PageClient implements Onlooker {
   readonly name = 'client';
@@ -30,16 +30,32 @@ export class PageClient implements Onlooker {
 const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: DeviceGuestStatus): boolean =>
   connected && (targetBytes !== actualBytes || pendingBytes > 0);
 
+/** Ends the pauses of those who wait for it. */
+class Bell {
+  #next = new AbortController();
+
+  get signal(): AbortSignal {
+    return this.#next.signal;
+  }
+
+  ring(): void {
+    this.#next.abort();
+    this.#next = new AbortController();
+  }
+}
+
 class ClientView implements View {
   readonly #place: Place;
   readonly #ending = new AbortController();
   readonly #lives: Promise<void>[] = [];
+  /** Something happened that the page looks at without waiting for its next tick. */
+  readonly #news = new Bell();
+  /** The guest began to move, or came to rest. */
+  readonly #turned = new Bell();
   #updates: Update[] = [];
   #moving = false;
   #ticks = 0;
   #tag = '';
-  /** Ends the pause before the next look. */
-  #hurry = new AbortController();
 
   constructor(place: Place) {
     this.#place = place;
@@ -64,29 +80,30 @@ class ClientView implements View {
   }
 
   async #tickAlong(): Promise<void> {
-    while (await this.#pause(this.#moving ? FAST_TICK_MS : TICK_MS, this.#hurry.signal)) {
+    while (await this.#pause(this.#moving ? FAST_TICK_MS : TICK_MS, this.#news)) {
       await this.#tick().catch(() => {});
     }
   }
 
   async #mapAlong(guest: string): Promise<void> {
     do await this.#map(guest).catch(() => {});
-    while (await this.#pause(this.#moving ? MAP_MOVING_MS : MAP_MS));
+    while (await this.#pause(this.#moving ? MAP_MOVING_MS : MAP_MS, this.#turned));
   }
 
-  /** Whether anybody still looks after so long, or when `hurry` says so. */
-  async #pause(ms: number, hurry?: AbortSignal): Promise<boolean> {
-    const end = this.#ending.signal;
-    const signal = hurry === undefined ? end : AbortSignal.any([end, hurry]);
+  /** Whether anybody still looks after so long, or when the bell rings. */
+  async #pause(ms: number, bell: Bell): Promise<boolean> {
+    const signal = AbortSignal.any([this.#ending.signal, bell.signal]);
     await delay(ms, undefined, { signal }).catch(() => {});
-    return !end.aborted;
+    return !this.#ending.signal.aborted;
   }
 
   async #tick(): Promise<void> {
     const { guest } = this.#place;
     const whole = !this.#moving || this.#ticks % ALL_EVERY === 0;
     if (!whole && guest !== undefined) {
-      this.#see(JSON.parse(await this.#get(guestPath(guest))));
+      const paths = [guestPath(guest), `${guestPath(guest)}/migration`];
+      const [status] = await Promise.all(paths.map(path => this.#get(path)));
+      this.#see(JSON.parse(status));
     } else {
       if (guest !== undefined)
         void this.#get(`${guestPath(guest)}/statistics?fresh_ms=1000&timeout_ms=2000`).catch(() => {});
@@ -94,6 +111,7 @@ class ClientView implements View {
       const paths = ['v1/guests', 'v1/statistics', 'v1/host'];
       if (this.#ticks % DAEMON_EVERY === 0) paths.push('v1/daemon');
       const answers = await Promise.all(paths.map(path => this.#get(path)));
+      if (guest !== undefined) await this.#get(`${guestPath(guest)}/migration`);
       const bytes = answers.reduce((total, text) => total + Buffer.byteLength(text), 0);
       this.#updates.push({ elapsedMs: performance.now() - startMs, bytes });
       const { guests } = JSON.parse(answers[0]) as { guests: readonly DeviceGuestStatus[] };
@@ -103,7 +121,10 @@ class ClientView implements View {
   }
 
   #see(status: DeviceGuestStatus): void {
-    this.#moving = isMoving(status);
+    const moving = isMoving(status);
+    if (moving === this.#moving) return;
+    this.#moving = moving;
+    this.#turned.ring();
   }
 
   async #map(guest: string): Promise<void> {
@@ -119,10 +140,7 @@ class ClientView implements View {
   async #listen(): Promise<void> {
     try {
       const { body } = await this.#ask(`v1/events?types=${EVENT_TYPES}`);
-      for await (const _ of body ?? []) {
-        this.#hurry.abort();
-        this.#hurry = new AbortController();
-      }
+      for await (const _ of body ?? []) this.#news.ring();
     } catch {
       // The view ends, or the daemon does.
     }
