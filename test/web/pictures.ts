@@ -8,8 +8,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, test } from 'vitest';
+import { MachineProcess } from '../vm/processes.ts';
 import { launch, openPage } from './browser.ts';
-import { MIB, PageWorld } from './world.ts';
+import { entranceTo, MIB, PageWorld, servePageOf } from './world.ts';
 
 const ASSETS = fileURLToPath(new URL('../../docs/assets/', import.meta.url));
 /** For the charts to have something to show. */
@@ -59,6 +60,32 @@ function picturing(): void {
     await browser?.close();
     await world?.close();
   });
+
+  test('dashboard-migration.png', async () => {
+    const vm = await MachineProcess.vm('--memory', '512M', '--workload', 'build', '--rate', '48M');
+    const { machine: there, address } = await MachineProcess.place();
+    const server = await servePageOf(vm.control);
+    try {
+      await vm.tell({ do: 'use', bytes: 160 * MIB });
+      await vm.control.setTarget('vm', 64 * MIB);
+      const { page } = await openPage(browser, entranceTo(server).origin, {
+        colorScheme: 'light',
+        viewport: { width: 1280, height: 1300 },
+      });
+      await page.goto(entranceTo(server).href);
+      await page.click('[data-guest="vm"]');
+      await delay(SECONDS_OF_HISTORY * 500);
+      await vm.control.migrations.start('vm', { to: `tcp:${address}`, bandwidthBytesPerSecond: 48 * MIB });
+      await page.waitForSelector('.migration progress');
+      await delay(3500);
+      await page.screenshot({ path: join(ASSETS, 'dashboard-migration.png') });
+      await page.context().close();
+    } finally {
+      await server.close();
+      await vm.close();
+      await there.close();
+    }
+  }, 60_000);
 
   test.each(PICTURES)(
     '$file',
