@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, test } from 'vitest';
+import { build } from '../cli/built.ts';
 import { MachineProcess } from '../vm/processes.ts';
 import { launch, openPage } from './browser.ts';
 import { entranceTo, MIB, PageWorld, servePageOf } from './world.ts';
@@ -35,6 +36,7 @@ function picturing(): void {
   let browser: Browser;
 
   beforeAll(async () => {
+    build();
     mkdirSync(ASSETS, { recursive: true });
     const guests = ['builder', 'database', 'web-1', 'web-2', 'spare'];
     [world, browser] = await Promise.all([PageWorld.start(guests, ['--without', 'reporting']), launch()]);
