@@ -16,6 +16,7 @@ import {
   type GuestStatistics,
   type GuestStatus,
 } from '../daemon/control.ts';
+import type { MigrationStatus } from '../daemon/migrations.ts';
 
 interface Metric<Source> {
   readonly name: string;
@@ -37,6 +38,8 @@ const one =
     type,
     values: source => [[{}, value(source)]],
   });
+
+const seconds = (ms: number | null | undefined): number | null => (ms == null ? null : ms / 1000);
 
 const gauge = one<GuestStatus>('gauge');
 const total = one<GuestStatus>('counter');
@@ -135,9 +138,7 @@ const says = one<Sampled>('gauge');
 const counts = one<Sampled>('counter');
 
 const STATISTICS: Metrics<Sampled> = [
-  says('aerostat_guest_statistics_age_seconds', 'Age of the guest’s statistics.', s =>
-    s.ageMs === null ? null : s.ageMs / 1000,
-  ),
+  says('aerostat_guest_statistics_age_seconds', 'Age of the guest’s statistics.', s => seconds(s.ageMs)),
   says('aerostat_guest_statistics_total_bytes', 'Memory, as the guest counts.', s => s.totalBytes),
   says('aerostat_guest_statistics_free_bytes', 'Memory that is not used at all.', s => s.freeBytes),
   says('aerostat_guest_statistics_available_bytes', 'Memory for new programs.', s => s.availableBytes),
@@ -182,6 +183,31 @@ const STATISTICS: Metrics<Sampled> = [
       [{ mode: 'direct' }, s.directReclaimedPages],
     ],
   },
+];
+
+const moves = one<MigrationStatus>('gauge');
+
+/** Of a guest's migration, under way or the last one. */
+const MIGRATION: Metrics<MigrationStatus> = [
+  moves('aerostat_guest_migrating', 'Whether a migration of the guest is under way.', m =>
+    Number(m.report === null && m.error === null),
+  ),
+  moves('aerostat_guest_migration_failed', 'Whether the last migration failed or was given up.', m =>
+    Number(m.error !== null),
+  ),
+  moves('aerostat_guest_migration_round', 'Round that the migration is at.', m => m.state.round),
+  moves('aerostat_guest_migration_remaining_bytes', 'Memory still to send.', m => m.state.remainingBytes),
+  moves(
+    'aerostat_guest_migration_bytes_per_second',
+    'Bandwidth, as the migration measures it.',
+    m => m.state.bytesPerSecond,
+  ),
+  moves('aerostat_guest_migration_expected_downtime_seconds', 'Downtime, were it to end now.', m =>
+    seconds(m.state.expectedDowntimeMs),
+  ),
+  moves('aerostat_guest_migration_downtime_seconds', 'How long the guest stood still when it moved.', m =>
+    seconds(m.report?.downtimeMs),
+  ),
 ];
 
 const is = one<DaemonStatus>('gauge');
@@ -268,24 +294,30 @@ function gatherLatencies(
   }
 }
 
-/** The newest statistics without asking the guest; undefined for one that keeps none. */
-async function newestStatistics(control: Control, name: string): Promise<Sampled | undefined> {
-  try {
-    const { statistics, ageMs } = await control.statistics(name);
-    return { ...statistics, ageMs };
-  } catch {
-    return undefined;
-  }
+/** The newest statistics, without asking the guest. @throws GuestStateError when it keeps none */
+async function newestStatistics(control: Control, name: string): Promise<Sampled> {
+  const { statistics, ageMs } = await control.statistics(name);
+  return { ...statistics, ageMs };
+}
+
+/** What `ask` says of each guest; those of which there is nothing to say are left out. */
+async function askForEach<Source extends object>(
+  guests: readonly GuestStatus[],
+  ask: (name: string) => Promise<Source | null>,
+) {
+  const answers = guests.map(async ({ name }) => {
+    const source = await ask(name).catch(() => null);
+    return source === null ? [] : [{ labels: { guest: name }, source }];
+  });
+  return (await Promise.all(answers)).flat();
 }
 
 export async function metricsText(control: Control): Promise<{ type: string; text: string }> {
   const [daemon, guests] = await Promise.all([control.daemon(), control.guests()]);
-  const samples = await Promise.all(
-    guests.map(async ({ name }) => ({
-      labels: { guest: name },
-      source: await newestStatistics(control, name),
-    })),
-  );
+  const [samples, migrations] = await Promise.all([
+    askForEach(guests, name => newestStatistics(control, name)),
+    askForEach(guests, name => control.migrations.status(name)),
+  ]);
   const registry = new Registry();
   gather(registry, DAEMON, [{ labels: {}, source: daemon }]);
   gather(
@@ -298,10 +330,7 @@ export async function metricsText(control: Control): Promise<{ type: string; tex
   );
   gather(registry, COUNTERS, counted);
   gatherLatencies(registry, counted);
-  gather(
-    registry,
-    STATISTICS,
-    samples.filter((sample): sample is typeof sample & { source: Sampled } => sample.source !== undefined),
-  );
+  gather(registry, STATISTICS, samples);
+  gather(registry, MIGRATION, migrations);
   return { type: registry.contentType, text: await registry.metrics() };
 }

@@ -75,6 +75,25 @@ describe('GET /metrics', () => {
     }
   });
 
+  test('follows a migration, and knows how the last one went', async () => {
+    const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'));
+    const { state } = await control.migrations.start('vm1', { to: 'tcp:host2:4444' });
+    const before = (await scrape(control)).text;
+    expect(valuesOf(before, 'aerostat_guest_migrating')).toEqual({ '{guest="vm1"}': 1 });
+    expect(valuesOf(before, 'aerostat_guest_migration_failed')).toEqual({ '{guest="vm1"}': 0 });
+    expect(valuesOf(before, 'aerostat_guest_migration_remaining_bytes')).toEqual({
+      '{guest="vm1"}': state.remainingBytes,
+    });
+    expect(valuesOf(before, 'aerostat_guest_migration_expected_downtime_seconds')).toEqual({
+      '{guest="vm1"}': 0.054,
+    });
+    expect(valuesOf(before, 'aerostat_guest_migration_downtime_seconds')).toEqual({});
+    control.moving.set('vm1', { to: 'x', state, report: null, error: { code: 'AEROSTAT_X', message: 'no' } });
+    const after = (await scrape(control)).text;
+    expect(valuesOf(after, 'aerostat_guest_migrating')).toEqual({ '{guest="vm1"}': 0 });
+    expect(valuesOf(after, 'aerostat_guest_migration_failed')).toEqual({ '{guest="vm1"}': 1 });
+  });
+
   test('leaves out what is not known instead of calling it 0', async () => {
     const control = new FakeControl(guestStatus('vm1', { memoryBytes: null, residentBytes: null }));
     control.sample = null;
