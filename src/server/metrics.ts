@@ -259,23 +259,25 @@ function gather<Source>(
 interface HistogramSample {
   readonly metricName: string;
   readonly labels: Readonly<Record<string, string | number>>;
+  /** Further labels, the same object for all series that have them: they are written out only once. */
+  readonly sharedLabels: Readonly<Record<string, string>>;
   readonly value: number;
 }
 
 /** The series of one guest. Each bucket counts all that were no longer than its bound, those of the lower ones too. */
 function* histogramSamples(
   name: string,
-  labels: Readonly<Record<string, string>>,
+  sharedLabels: Readonly<Record<string, string>>,
   { counts, sumMs }: Durations,
 ): Generator<HistogramSample> {
   let total = 0;
   for (const [index, count] of counts.entries()) {
     total += count;
     const le = index < DURATION_BOUNDS_MS.length ? DURATION_BOUNDS_MS[index] / 1000 : '+Inf';
-    yield { metricName: `${name}_bucket`, labels: { ...labels, le }, value: total };
+    yield { metricName: `${name}_bucket`, labels: { le }, sharedLabels, value: total };
   }
-  yield { metricName: `${name}_sum`, labels, value: sumMs / 1000 };
-  yield { metricName: `${name}_count`, labels, value: total };
+  yield { metricName: `${name}_sum`, labels: {}, sharedLabels, value: sumMs / 1000 };
+  yield { metricName: `${name}_count`, labels: {}, sharedLabels, value: total };
 }
 
 /** prom-client's own histograms are shown one value at a time; ours were counted elsewhere. */
