@@ -18,28 +18,37 @@ const FLAGS = [
 const SHOWN_MS_MAX = 30_000;
 const FRAME_MS = 1000 / 60;
 
-/** Counts frames and drawn maps; evaluated through the debugger, for the page's policy lets no script of ours in. */
+/** Notes drawn maps; evaluated through the debugger, for the page's policy lets no script of ours in. */
 const PROBE = `(() => {
   const probe = (globalThis.aerostatProbe = { frames: [], draws: [] });
   performance.setResourceTimingBufferSize(100000);
-  const frame = atMs => {
-    probe.frames.push(atMs);
-    requestAnimationFrame(frame);
-  };
-  requestAnimationFrame(frame);
   new MutationObserver(changes => {
     for (const { target } of changes) probe.draws.push(Number(target.dataset.drawMs));
   }).observe(document, { subtree: true, attributes: true, attributeFilter: ['data-draw-ms'] });
 })()`;
 
 const FORGET = `(() => {
-  aerostatProbe.frames.length = 0;
   aerostatProbe.draws.length = 0;
   performance.clearResourceTimings();
 })()`;
 
+/** From now on there is a frame whenever there can be one, whether the page changes or not. */
+const COUNT_FRAMES = `(() => {
+  const { frames } = aerostatProbe;
+  frames.length = 0;
+  const running = (aerostatProbe.running = {});
+  const frame = atMs => {
+    frames.push(atMs);
+    if (aerostatProbe.running === running) requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+})()`;
+
+const COUNT_NO_FRAMES = 'aerostatProbe.running = undefined';
+
 const READ = `({
-  ...aerostatProbe,
+  frames: aerostatProbe.frames,
+  draws: aerostatProbe.draws,
   requests: performance.getEntriesByType('resource').map(({ name, startTime, responseEnd, encodedBodySize }) =>
     ({ path: new URL(name).pathname, startMs: startTime, endMs: responseEnd, bytes: encodedBodySize })),
 })`;
@@ -137,23 +146,27 @@ class PageView implements View {
 
   static async of(page: Page): Promise<PageView> {
     const session = await page.context().newCDPSession(page);
-    await session.send('Performance.enable');
+    await session.send('Performance.enable', { timeDomain: 'threadTicks' });
     await page.evaluate(PROBE);
     return new PageView(page, session);
   }
 
+  /** The page is left to itself for half of the time; in the other half, frames are counted. */
   async watch(ms: number, signal: AbortSignal): Promise<Watched> {
-    const scriptBefore = await this.#scriptMs();
     await this.#page.evaluate(FORGET);
     const startMs = performance.now();
-    await delay(ms, undefined, { signal });
+    const busyMs = await this.#busyMs();
+    await delay(ms / 2, undefined, { signal });
+    const busyShare = ((await this.#busyMs()) - busyMs) / (performance.now() - startMs);
+    await this.#page.evaluate(COUNT_FRAMES);
+    await delay(ms / 2, undefined, { signal });
     const { frames, draws, requests } = (await this.#page.evaluate(READ)) as ProbeResult;
     const elapsedMs = performance.now() - startMs;
-    const scriptMs = (await this.#scriptMs()) - scriptBefore;
+    await this.#page.evaluate(COUNT_NO_FRAMES);
     return {
       elapsedMs,
       updates: updatesOf(requests),
-      drawing: { ...framesOf(frames), scriptMs, mapDrawsMs: draws },
+      drawing: { ...framesOf(frames), busyShare, mapDrawsMs: draws },
     };
   }
 
@@ -161,10 +174,9 @@ class PageView implements View {
     return this.#page.context().close();
   }
 
-  async #scriptMs(): Promise<number> {
+  async #busyMs(): Promise<number> {
     const { metrics } = await this.#debugger.send('Performance.getMetrics');
-    const seconds = (wanted: string) => metrics.find(({ name }) => name === wanted)?.value ?? 0;
-    return 1000 * (seconds('ScriptDuration') + seconds('LayoutDuration') + seconds('RecalcStyleDuration'));
+    return 1000 * (metrics.find(({ name }) => name === 'TaskDuration')?.value ?? 0);
   }
 }
 

@@ -87,7 +87,7 @@ function pageRow(
     framesPerSecondOfBlankPage: blank?.framesPerSecond ?? null,
     lateFramesPercent: drawing === null ? null : 100 * drawing.lateShare,
     longestFrameMs: drawing?.longestFrameMs ?? null,
-    scriptMs: drawing === null ? null : drawing.scriptMs / updates.length,
+    pageCpuPercent: drawing === null ? null : 100 * drawing.busyShare,
   };
 }
 

@@ -135,5 +135,5 @@ const drawnRow = (scenario: string, { name }: Onlooker, drawing: Drawing): Bench
   framesPerSecond: drawing.framesPerSecond,
   lateFramesPercent: 100 * drawing.lateShare,
   longestFrameMs: drawing.longestFrameMs,
-  scriptMs: drawing.scriptMs / drawing.mapDrawsMs.length,
+  pageCpuPercent: 100 * drawing.busyShare,
 });

@@ -19,8 +19,8 @@ export interface Drawing {
   /** Of all frames, those that came more than half a frame late. */
   readonly lateShare: number;
   readonly longestFrameMs: number;
-  /** Scripts, styles and layout together. */
-  readonly scriptMs: number;
+  /** Processor time of the page's own thread (scripts, styles, layout), of all time. */
+  readonly busyShare: number;
   /** Each time that the map was drawn. */
   readonly mapDrawsMs: readonly number[];
 }
