@@ -1,35 +1,8 @@
-/** What a migration comes to, in words, and QEMU's in the shape of ours. */
+/** What a migration comes to, in words. */
 import type { MigrationReport, MigrationState } from '../daemon/migrations.ts';
-import type { QemuMigrationProgress, QemuMigrationSummary } from '../peers/qemu/migration.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
 import { renderFields } from './table.ts';
-
-export const qemuMigrationState = (progress: QemuMigrationProgress): MigrationState => ({
-  status: progress.status,
-  elapsedMs: progress.elapsedMs,
-  round: progress.rounds,
-  totalBytes: progress.totalBytes,
-  sentBytes: progress.transferredBytes,
-  remainingBytes: progress.remainingBytes,
-  bytesPerSecond: progress.bytesPerSecond,
-  expectedDowntimeMs: progress.expectedDowntimeMs,
-  guestShare: null,
-});
-
-export const qemuMigrationReport = (summary: QemuMigrationSummary): MigrationReport => ({
-  totalMs: summary.totalMs,
-  downtimeMs: summary.downtimeMs,
-  rounds: summary.rounds,
-  bytes: summary.transferredBytes,
-  pages: summary.sentPages,
-  zeroPages: summary.zeroPages,
-  resentPages: null,
-  freePages: null,
-  balloonPages: null,
-  unbackedPages: null,
-  hintRaces: null,
-});
 
 const count = (number: number) => number.toLocaleString('en');
 

@@ -36,6 +36,8 @@ import {
   statusOf,
   UnknownGuestError,
 } from './control.ts';
+import type { Migrations } from './migrations.ts';
+import { QemuMigrations } from './qemu-migrations.ts';
 import { TargetClock } from './target-clock.ts';
 
 export interface QemuGuestOptions extends QmpMonitorOptions {
@@ -261,6 +263,8 @@ const ageOf = ({ updatedMs }: QemuGuestStats): number | null =>
 export class QemuControl implements GuestControl {
   readonly #guests: ReadonlyMap<string, QemuHostedGuest>;
   readonly #listeners = new Set<(event: GuestEvent) => void>();
+  /** Those that are begun here. */
+  readonly migrations: Migrations;
 
   /** Begins to connect to every guest's monitor, and goes on trying. */
   constructor(guests: readonly QemuGuestOptions[]) {
@@ -268,6 +272,11 @@ export class QemuControl implements GuestControl {
       for (const listener of this.#listeners) listener(event);
     };
     this.#guests = new Map(guests.map(options => [options.name, new QemuHostedGuest(options, emit)]));
+    this.migrations = new QemuMigrations(
+      (name, options) => this.migrate(name, options),
+      name => void this.#find(name),
+      emit,
+    );
   }
 
   /** @throws QmpConnectionError when one of them cannot be reached; a {@link CombinedControl} lists it instead */

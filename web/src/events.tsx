@@ -57,10 +57,13 @@ function wordsOf({ type, detail }: GuestEvent): string {
 function migrationWords({ to, status, round, message }: GuestEvent['detail']): string {
   switch (status) {
     case 'connecting':
+    case 'setup':
       return `moves to ${to}`;
     case 'copying':
-      return round === 0 ? 'its memory is sent' : `round ${round}`;
+    case 'active':
+      return round === 0 || round === null ? 'its memory is sent' : `round ${round}`;
     case 'stopping':
+    case 'device':
       return 'stands still for the last pages';
     case 'handing-over':
       return 'is handed over';

@@ -51,12 +51,15 @@ export function MigrationCard({ guest }: { guest: GuestView }) {
   );
 }
 
-/** The phases that our own machines tell; others tell theirs, and are shown as they are. */
+/** The phases in the words of our machines and of QEMU; those of others are shown as they are. */
 const PHASES: Readonly<Record<string, string>> = {
   connecting: 'asking the destination',
   copying: 'sending its memory',
   stopping: 'it stands still for the last pages',
   'handing-over': 'handing it over',
+  setup: 'asking the destination',
+  active: 'sending its memory',
+  device: 'it stands still for the last pages',
 };
 
 /** From here on nobody calls it back. */

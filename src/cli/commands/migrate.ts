@@ -5,15 +5,11 @@ import type { GuestControl } from '../../daemon/control.ts';
 import type { MigrationOrder, MigrationState, MigrationStatus, Migrations } from '../../daemon/migrations.ts';
 import { migrationsOf, NO_MIGRATIONS } from '../../daemon/migrations.ts';
 import type { QemuControl } from '../../daemon/qemu-control.ts';
+import { qemuMigrationReport, qemuMigrationState } from '../../daemon/qemu-migrations.ts';
 import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
-import {
-  describeReport,
-  describeState,
-  qemuMigrationReport,
-  qemuMigrationState,
-} from '../migration-report.ts';
+import { describeReport, describeState } from '../migration-report.ts';
 import { durationOption, value } from '../options.ts';
 import { migrationBar } from '../progress.ts';
 import { parseRate } from '../rate.ts';
