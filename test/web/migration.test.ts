@@ -118,7 +118,7 @@ describePeer('the page of a machine', missingPrograms('chromium'), () => {
   test('moves the guest, shows how far it is, and where it runs then', async () => {
     const { page } = await machine();
     const { there, address } = await place();
-    await order(page, address, '16M');
+    await order(page, address, '8M');
     const question = page.getByRole('dialog');
     expect(await question.textContent()).toMatch(/runs there and not here/);
     // The answer that changes nothing has the focus.
