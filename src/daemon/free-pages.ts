@@ -35,6 +35,8 @@ export interface FollowedPages {
   readonly ever: Int32Array;
   /** Pages that counted since the last start, and whether the guest has named all that it had to name. */
   readonly progress: Int32Array;
+  /** A test switch: what is named in sessions counts at any time, whatever session it is of. Data is lost then. */
+  readonly ignoreIds?: boolean;
 }
 
 /** The account of a region's ballooned pages, as its device keeps it. */
@@ -48,6 +50,7 @@ interface Following {
   readonly way: FreePageWay;
   readonly hinted: HintedPages;
   readonly progress: Int32Array;
+  readonly ignoreIds: boolean;
 }
 
 export class FreePages implements PageSink {
@@ -68,10 +71,11 @@ export class FreePages implements PageSink {
    * @throws GuestStateError when the guest cannot name pages in this way, or counts on what free pages hold
    */
   follow(followed: FollowedPages | null): void {
-    this.#count(false);
     this.#following = undefined;
+    this.#count(false);
+    this.#device().hints.ignoreIds = followed?.ignoreIds ?? false;
     if (followed === null) return;
-    const { way, progress } = followed;
+    const { way, progress, ignoreIds = false } = followed;
     const memory = this.#memory();
     const reason = memory === undefined ? 'it is not connected' : this.#obstacle(way);
     if (memory === undefined || reason !== undefined) {
@@ -85,7 +89,7 @@ export class FreePages implements PageSink {
       bitmap(followed.recent),
       bitmap(followed.ever),
     );
-    this.#following = { way, hinted, progress };
+    this.#following = { way, hinted, progress, ignoreIds };
   }
 
   /** Somebody wants to know of them. */
@@ -114,7 +118,7 @@ export class FreePages implements PageSink {
       if (following.way === 'request') device.sendRequest(GET_UNUSED_PAGES);
       return;
     }
-    this.#count(false);
+    this.#count(following.ignoreIds);
     if (following.way === 'session') {
       if (step === 'stop') device.hints.stop();
       else device.hints.done();

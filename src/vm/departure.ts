@@ -13,6 +13,8 @@ import type { Vm } from './vm.ts';
 export interface DepartureOptions {
   /** The best that the guest's ABI has unless said otherwise. */
   readonly channel?: ChannelName;
+  /** A test switch: hints count whatever session they are of, and the guest loses data. */
+  readonly ignoreIds?: boolean;
 }
 
 export class Departure {
@@ -35,9 +37,9 @@ export class Departure {
    * @throws VmError when the guest's ABI has no such channel; AerostatError AEROSTAT_GUEST_STATE when its driver does
    *   not use it (`auto` goes without then), AEROSTAT_WRITE_TRACKING when the kernel keeps no log
    */
-  static async of(vm: Vm, { channel = 'auto' }: DepartureOptions = {}): Promise<Departure> {
+  static async of(vm: Vm, { channel = 'auto', ignoreIds }: DepartureOptions = {}): Promise<Departure> {
     const dirty = new DirtyBitmap(vm.ram.slots);
-    const opened = await openChannel(vm, channel, dirty);
+    const opened = await openChannel(vm, channel, dirty, ignoreIds);
     try {
       await vm.rehearseSaving();
       return new Departure(vm, await openLog(vm), dirty, opened);
@@ -82,9 +84,10 @@ async function openChannel(
   vm: Vm,
   name: ChannelName,
   dirty: DirtyBitmap,
+  ignoreIds: boolean | undefined,
 ): Promise<MachineChannel | undefined> {
   for (const way of waysOf(name, vm.config.profile)) {
-    const channel = new MachineChannel(vm.moves, vm.name, way, vm.ram, dirty);
+    const channel = new MachineChannel(vm.moves, vm.name, way, vm.ram, dirty, ignoreIds);
     try {
       await channel.open();
       return channel;

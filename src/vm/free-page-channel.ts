@@ -65,8 +65,15 @@ export class MachineChannel implements FreePageChannel {
   readonly #progress = new Int32Array(new SharedArrayBuffer(PROGRESS_WORDS * 4));
   readonly #followed: FollowedPages;
 
-  /** `dirty` loses the pages that the guest names. */
-  constructor(moves: DeviceMoves, guest: string, way: FreePageWay, ram: Ram, dirty: DirtyBitmap) {
+  /** `dirty` loses the pages that the guest names. `ignoreIds` is a test switch: see {@link FollowedPages}. */
+  constructor(
+    moves: DeviceMoves,
+    guest: string,
+    way: FreePageWay,
+    ram: Ram,
+    dirty: DirtyBitmap,
+    ignoreIds = false,
+  ) {
     const recent = new DirtyBitmap(ram.slots);
     const ever = new DirtyBitmap(ram.slots);
     this.#moves = moves;
@@ -77,6 +84,7 @@ export class MachineChannel implements FreePageChannel {
       recent: recent.words,
       ever: ever.words,
       progress: this.#progress,
+      ignoreIds,
     };
     this.pagesTaken = new HintedPages(ram, dirty, recent, ever);
   }

@@ -23,10 +23,10 @@ export class Stage {
   /** What the device says is not worth a line: nobody is there but a rehearsal. */
   muted = false;
 
-  private constructor(daemon: Daemon) {
+  private constructor(daemon: Daemon, guestProgram: URL) {
     this.daemon = daemon;
     this.guest = new AskedThread({
-      program: workerUrl('./guest-worker', import.meta.url),
+      program: guestProgram,
       data: {},
       news: news => this.listener?.news(news),
       died: error => this.listener?.failed(error),
@@ -35,7 +35,11 @@ export class Stage {
     void daemon.failed.then(error => this.listener?.failed(error));
   }
 
-  static async open(log: (record: LogRecord) => void = () => {}): Promise<Stage> {
+  /** `guestProgram` is what the guest's thread runs; a test may have one of its own, whose guest does not behave. */
+  static async open(
+    log: (record: LogRecord) => void = () => {},
+    guestProgram: URL = workerUrl('./guest-worker', import.meta.url),
+  ): Promise<Stage> {
     let stage: Stage | undefined;
     const daemon = await startDaemon({
       guests: [],
@@ -43,7 +47,7 @@ export class Stage {
         if (stage?.muted !== true) log(record);
       },
     });
-    stage = new Stage(daemon);
+    stage = new Stage(daemon, guestProgram);
     return stage;
   }
 

@@ -93,6 +93,7 @@ function connection(): [End, End] {
 
 export interface JourneyOptions {
   readonly channel?: ChannelName;
+  readonly ignoreIds?: boolean;
   readonly connections?: number;
   readonly bytesPerSecond?: number;
   readonly downtimeMsMax?: number;
@@ -134,8 +135,9 @@ export class Journey {
 
   async #run(): Promise<this> {
     const { vm, destination } = this;
-    const { channel = 'auto', connections = 1, downtimeMsMax = 30, roundsMax = 20, observer } = this.#options;
-    const departure = await Departure.of(vm, { channel });
+    const { channel = 'auto', ignoreIds = false, observer } = this.#options;
+    const { connections = 1, downtimeMsMax = 30, roundsMax = 20 } = this.#options;
+    const departure = await Departure.of(vm, { channel, ignoreIds });
     this.source = new MigrationSource({
       ...departure.source,
       id: new Uint8Array(16).fill(7),
