@@ -44,18 +44,35 @@ const PRINTED = [
   { words: ['manual'], path: 'usr/share/man/man1/aerostat.1.gz' },
 ];
 
-const POSTINST = `#!/bin/sh
+/** What dpkg runs; DPKG_ROOT is set where it installs into another root without changing to it. */
+const SCRIPTS = {
+  postinst: `#!/bin/sh
 set -e
 if [ "$1" = configure ]; then
   # The user that the unit runs as.
   if command -v systemd-sysusers >/dev/null; then
-    systemd-sysusers /usr/lib/sysusers.d/aerostat.conf
+    systemd-sysusers \${DPKG_ROOT:+--root="$DPKG_ROOT"} aerostat.conf
   fi
-  if [ -d /run/systemd/system ]; then
+  if [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
   fi
 fi
-`;
+`,
+  // An upgrade leaves daemons alone: not every front-end connects again, and who looks after a guest chooses the moment.
+  prerm: `#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
+  systemctl stop 'aerostat@*.service'
+fi
+`,
+  // The user stays, as is the custom: files may be his.
+  postrm: `#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
+  systemctl daemon-reload
+fi
+`,
+};
 
 const { version, description, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
@@ -187,7 +204,7 @@ try {
   const described = control(stage, architecture);
   put(stage, 'DEBIAN/control', described);
   put(stage, 'DEBIAN/md5sums', sums.sort().join(''));
-  put(stage, 'DEBIAN/postinst', POSTINST, 0o755);
+  for (const [name, script] of Object.entries(SCRIPTS)) put(stage, `DEBIAN/${name}`, script, 0o755);
   const directory = process.argv[2] ?? join(root, '.cache');
   mkdirSync(directory, { recursive: true });
   const file = join(directory, `aerostat_${version}_${architecture}.deb`);
