@@ -85,7 +85,10 @@ export interface MigrationSummary {
   readonly pages: number;
   readonly zeroPages: number;
   readonly resentPages: number;
-  /** Never sent, because the guest named them as free, or because the host held nothing for them. */
+  /**
+   * Never sent, because the guest named them as free, or because the host was known to hold nothing for them. Of a guest
+   * of which it holds nearly all, the rest is among {@link zeroPages}.
+   */
   readonly freePages: number;
   readonly unbackedPages: number;
   /** Pages that were written after the guest had named them as free, and sent for it. */
@@ -174,8 +177,12 @@ export class MigrationSource {
     this.#enter('copying');
     // First the log, then what there is: what is written meanwhile is in the log.
     log.take(0, ram.slots, dirty);
-    dirty.skip(0, ram.slots);
-    ram.forEachBacked(0, ram.slots, (start, count) => dirty.mark(start, count));
+    if (ram.nearlyBacked) {
+      dirty.markAll();
+    } else {
+      dirty.skip(0, ram.slots);
+      ram.forEachBacked(0, ram.slots, (start, count) => dirty.mark(start, count));
+    }
     this.#unbackedPages = ram.slots - dirty.countIn();
     for (;;) {
       this.#round++;

@@ -180,6 +180,19 @@ describe('reading pages to send', () => {
     expect(to.memory.regions[0].backing.residentBytes()).toBe(0);
   });
 
+  test('tells whether so much is backed that the rest need not be looked for', () => {
+    const full = ramOf(inFile, 1000, 1000);
+    for (let slot = 0; slot < full.slots; slot++) full.write(slot, 1, page(1), 0);
+    expect(full.nearlyBacked).toBe(true);
+    full.clear(0, 150);
+    expect(full.nearlyBacked).toBe(true);
+    full.clear(150, 100);
+    expect(full.nearlyBacked).toBe(false);
+    expect(ramOf(inFile, 10).nearlyBacked).toBe(false);
+    // Nobody knows of memory that is no file, so there is nothing to be looked for.
+    expect(ramOf(onHeap, 10).nearlyBacked).toBe(true);
+  });
+
   test('finds what is backed', () => {
     const ram = ramOf(inFile, 1000, 1000);
     for (const slot of [3, 4, 999, 1000, 1500]) ram.write(slot, 1, page(1), 0);
