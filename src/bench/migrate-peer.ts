@@ -16,7 +16,7 @@ export interface PeerMigrateOptions {
   readonly memoryBytes: number;
   /** Share of memory that the guest with hints needs, (0, 1). */
   readonly usedShare: number;
-  /** For the guest with hints; full memory goes as fast as it can. */
+  /** For the guest with hints, may be Infinity; full memory goes as fast as it can. */
   readonly bytesPerSecond: number;
   /** Of the case with several. */
   readonly connections: number;
@@ -77,7 +77,6 @@ export async function benchMigrateBesideQemu(options: PeerMigrateOptions): Promi
     ratios: ratiosOf(scenarios, rows),
     notes: [
       `${versionOf(program)}. Ratios of time are QEMU / Aerostat, so that more than 1 means that ours is faster.`,
-      `Both may stand still for ${options.downtimeMsMax} ms; what QEMU sends in that time is not held to the bandwidth.`,
       'elapsed: from the order until the destination says that the guest runs there, or for full memory, would run.',
       'Ours moves the state of the guest with hints too, its kernel and driver; the guest of QEMU stays here, for it has only memory there.',
     ],

@@ -25,7 +25,7 @@ import { digestOf, fill } from './loopback-memory.ts';
 export interface QemuMoveOptions {
   readonly memoryBytes: number;
   readonly connections: number;
-  /** As fast as it goes when left out. */
+  /** May be Infinity, which is what it is when left out. */
   readonly bytesPerSecond?: number;
   readonly downtimeMsMax: number;
   readonly signal: AbortSignal;
@@ -103,7 +103,7 @@ async function withQemus(
 async function move(
   { qemu: source }: QtestMachine,
   { qemu: destination }: QtestMachine,
-  { connections, bytesPerSecond, downtimeMsMax, signal }: QemuMoveOptions,
+  { connections, bytesPerSecond = Number.POSITIVE_INFINITY, downtimeMsMax, signal }: QemuMoveOptions,
 ): Promise<QemuMove> {
   let stopListening = () => {};
   const resumedMs = new Promise<number>(resolve => {
@@ -119,7 +119,7 @@ async function move(
       connections,
       downtimeMsMax,
       signal,
-      ...(bytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond: bytesPerSecond }),
+      ...(Number.isFinite(bytesPerSecond) ? { bandwidthBytesPerSecond: bytesPerSecond } : {}),
     });
     const late = new AbortController();
     const never = Promise.race([destination.exited, delay(ARRIVAL_MS_MAX, undefined, late)]).then(() => {

@@ -28,10 +28,10 @@ describeWithQemu('aerostat bench migrate --peer qemu', () => {
     );
     for (const row of report.rows) {
       expect(row.elapsedMs.min).toBeGreaterThan(0);
-      const bytes = Number(row.bytes);
-      // What a guest freed is hinted, and full memory is sent once.
-      expect(bytes).toBeGreaterThan(row.scenario === 'hinted' ? 32 * MIB : 128 * MIB);
-      expect(bytes).toBeLessThan(row.scenario === 'hinted' ? 240 * MIB : 136 * MIB);
+      const [least, most] = row.scenario === 'hinted' ? [32, row.case === 'QEMU' ? 280 : 240] : [128, 136];
+      // Full memory is sent once. QEMU sends while it waits for hints, and on a busy host they come late.
+      expect(Number(row.bytes) / MIB).toBeGreaterThan(least);
+      expect(Number(row.bytes) / MIB).toBeLessThan(most);
     }
     expect(Object.keys(report.ratios)).toEqual(
       ['hinted', 'plain', 'multifd4'].flatMap(name => [`migrate.${name}`, `migrate.${name}.bytesToQemu`]),

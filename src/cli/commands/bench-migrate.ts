@@ -33,8 +33,8 @@ const OF_GUESTS = ['memory', 'used', 'load', 'bandwidth', 'connections', 'downti
 /** Connections of the case with several beside QEMU's. */
 const PEER_CONNECTIONS = 4;
 /**
- * Beside QEMU. It stops a guest as soon as the rest fits into this time, and sends the rest without regard to the bandwidth:
- * with its own default of 300 ms, nearly half of what a guest with hints needs would go faster than the network is.
+ * Beside QEMU, which stops a guest as soon as the rest fits into this time, and sends the rest without regard to a limit of
+ * bandwidth: what ours needs anyway.
  */
 const PEER_DOWNTIME_MS = 50;
 
@@ -46,10 +46,13 @@ export function migrateBenchCommand(context: CliContext): Command {
     .addOption(sizeOption('--memory <size>', 'memory of the guest, all of it touched').default(2 ** 33, '8G'))
     .option('--used <percent>', 'how much of it the guest needs', '10%')
     .option('--load <load>', 'what the guest does: idle, dirty-RATE (bytes a second, as 500M), build', 'idle')
-    .option('--bandwidth <rate>', 'of the network', '10gbit')
+    .option('--bandwidth <rate>', 'of the network; with --peer, none unless said', '10gbit')
     .addOption(new Option('--connections <number>', 'TCP connections').argParser(wholeNumber).default(1))
     .addOption(
-      new Option('--downtime-limit <time>', 'how long the guest may stand still; with --peer 50ms by default')
+      new Option(
+        '--downtime-limit <time>',
+        'how long the guest may stand still; with --peer, 50ms unless said',
+      )
         .argParser(value(parseDuration))
         .default(300, '300ms'),
     )
@@ -77,7 +80,7 @@ export function migrateBenchCommand(context: CliContext): Command {
     .action((choice: MigrateBenchChoice, self: Command) => {
       const words = ['aerostat bench migrate', ...spoken(self)].join(' ');
       if (choice.loopback === true) return loopback(context, choice, words);
-      if (choice.peer !== undefined) return besideQemu(context, withPeersLimit(choice, self), words);
+      if (choice.peer !== undefined) return besideQemu(context, choice, words, self);
       return guests(context, choice, words);
     });
   return withVerbose(command);
@@ -92,19 +95,20 @@ async function loopback(context: CliContext, choice: MigrateBenchChoice, words: 
   );
 }
 
-const withPeersLimit = (choice: MigrateBenchChoice, command: Command): MigrateBenchChoice =>
-  command.getOptionValueSource('downtimeLimit') === 'default'
-    ? { ...choice, downtimeLimit: PEER_DOWNTIME_MS }
-    : choice;
-
-async function besideQemu(context: CliContext, choice: MigrateBenchChoice, words: string): Promise<void> {
+async function besideQemu(
+  context: CliContext,
+  choice: MigrateBenchChoice,
+  words: string,
+  command: Command,
+): Promise<void> {
+  const said = (option: string): boolean => command.getOptionValueSource(option) !== 'default';
   const { PEER_MIGRATE_CHARTS, benchMigrateBesideQemu } = await import('../../bench/migrate-peer.ts');
   const options = {
     memoryBytes: choice.memory,
     usedShare: parsePercent(choice.used),
-    bytesPerSecond: parseRate(choice.bandwidth),
+    bytesPerSecond: said('bandwidth') ? parseRate(choice.bandwidth) : Number.POSITIVE_INFINITY,
     connections: PEER_CONNECTIONS,
-    downtimeMsMax: choice.downtimeLimit,
+    downtimeMsMax: said('downtimeLimit') ? choice.downtimeLimit : PEER_DOWNTIME_MS,
     runs: choice.runs,
     signal: context.interrupt,
   };
