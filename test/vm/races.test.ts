@@ -80,8 +80,13 @@ async function raceLate(profile: ProfileName, seed: number, ignoreIds: boolean):
     await Vm.start({ memoryBytes: 64 * MIB, seed, profile, pagesPerSecondMax: 400_000, stage }),
   );
   await vm.command({ do: 'start', workload: 'churn', bytes: 8 * MIB });
-  let takingBack: Promise<unknown> | undefined;
-  const takeBack = () => pause((seed * 7) % 30).then(() => vm.command({ do: 'use', bytes: 40 * MIB }));
+  let taken = false;
+  const takeBack = async () => {
+    taken = true;
+    await pause((seed * 7) % 30);
+    // It may have left by then.
+    await vm.command({ do: 'use', bytes: 40 * MIB }).catch(() => {});
+  };
   const journey = await Journey.of(vm, {
     ignoreIds,
     bytesPerSecond: 500 * MIB,
@@ -89,7 +94,7 @@ async function raceLate(profile: ProfileName, seed: number, ignoreIds: boolean):
     roundsMax: ROUNDS,
     atTheStop: compareMemories,
     observer: ({ phase, round }) => {
-      if (phase === 'copying' && round >= 2 + (seed % 3)) takingBack ??= takeBack().catch(() => {});
+      if (!taken && phase === 'copying' && round >= 2 + (seed % 3)) void takeBack();
     },
   });
   if (journey.destinationError === undefined) open(journey.there);
