@@ -84,6 +84,7 @@ interface MigrateChoice {
   readonly seeds: number;
   readonly fault?: SimFault;
   readonly ignoreIds?: boolean;
+  readonly lies?: boolean;
   readonly json?: boolean;
 }
 
@@ -94,10 +95,11 @@ function migrateCommand(): Command {
     .option('--seeds <n>', 'migrations, one a seed', between(1, 1_000_000), 1)
     .addOption(new Option('--fault <name>', 'this alone goes wrong; any else, in turn').choices(SIM_FAULTS))
     .option('--ignore-ids', 'let hints count whatever session they are of: data must be lost then')
+    .option('--lies', 'guests lie about their free pages, and may lose data of their own')
     .option('--json', 'print JSON')
-    .action(async ({ json = false, ignoreIds = false, ...choice }: MigrateChoice) => {
+    .action(async ({ json = false, ignoreIds = false, lies = false, ...choice }: MigrateChoice) => {
       const report = await reportMigrations(
-        { ...choice, ignoreIds },
+        { ...choice, ignoreIds, lies },
         json ? () => {} : line => console.log(line),
       );
       if (json) console.log(JSON.stringify(report, null, 2));

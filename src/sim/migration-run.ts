@@ -46,6 +46,8 @@ export interface SimOptions {
   readonly fault: SimFault;
   /** The test switch of {@link SimHints.ignoreIds}. */
   readonly ignoreIds?: boolean;
+  /** The guest lies about its free pages, and may lose data of its own at the destination; nothing else may happen. */
+  readonly lies?: boolean;
 }
 
 export interface SimResult {
@@ -57,6 +59,10 @@ export interface SimResult {
   readonly destinationError: Error | undefined;
   /** When the fault came, in simulated milliseconds. */
   readonly faultMs: number | undefined;
+  /** What a guest lost that lied; any other's loss is thrown. */
+  readonly lost: Error | undefined;
+  /** Pages that the guest named out of turn, and that counted for nothing. */
+  readonly stalePages: number;
 }
 
 /** How long the simulated guest lives on before its memory is looked at for the last time. */
@@ -88,7 +94,7 @@ class Simulation {
   readonly #sent: DirtyBitmap;
   #onPhase: (phase: SourcePhase) => void = () => {};
   #faultMs: number | undefined;
-  #loss: unknown;
+  #lost: Error | undefined;
 
   constructor(options: SimOptions) {
     this.options = options;
@@ -104,6 +110,7 @@ class Simulation {
       hintsPerMs: random.between(1, 60),
       earlyRelease: random.chance(0.3) ? 0.5 : 0.05,
       servedPerMs: random.between(1, 40),
+      liesPerMs: options.lies === true ? random.between(1, 10) : 0,
     };
     this.sourceGuest = new SimGuest(ramOf(sizes), random.split('guest'), clock, load, log);
     this.sourceGuest.populate(random.chance(0.5) ? 0.1 : 0.6);
@@ -165,14 +172,25 @@ class Simulation {
     await clock.run(Promise.race([arriving, this.#until(unheard)]));
     await clock.run(clock.sleep(AFTERLIFE_MS));
     this.#checkOne();
-    if (this.#loss !== undefined) throw this.#loss;
     const faultMs = this.#faultMs;
     if (faultMs === undefined)
       assert(summary !== undefined, `a migration failed for nothing: ${sourceError}`);
     const runsAt = this.#destinationRuns ? 'destination' : this.#sourceRuns ? 'source' : 'nowhere';
-    if (runsAt === 'destination') this.destinationGuest?.verify('after it has run at the destination');
+    if (runsAt === 'destination') this.#verifyThere('after it has run at the destination');
     if (runsAt === 'source') sourceGuest.verify('after it went on at the source');
-    return { runsAt, summary, sourceError, destinationError, faultMs };
+    if (this.#lost !== undefined && this.options.lies !== true) throw this.#lost;
+    const { stalePages } = sourceGuest.hints;
+    return { runsAt, summary, sourceError, destinationError, faultMs, lost: this.#lost, stalePages };
+  }
+
+  /** No host would notice a loss; the simulation does, when all is over. */
+  #verifyThere(where: string): void {
+    try {
+      this.#guestThere.verify(where);
+    } catch (error) {
+      if (!isLoss(error)) throw error;
+      this.#lost ??= error as Error;
+    }
   }
 
   get #sourceRuns(): boolean {
@@ -219,12 +237,7 @@ class Simulation {
       },
       run: async () => {
         if (this.destinationDead) return;
-        try {
-          this.#guestThere.verify('on its way');
-        } catch (error) {
-          // No host would notice; the simulation does, when all is over.
-          this.#loss = error;
-        }
+        this.#verifyThere('on its way');
         this.#guestThere.run();
         this.#checkOne();
       },

@@ -25,6 +25,8 @@ export interface GuestLoad {
   readonly earlyRelease: number;
   /** Buffers that the device takes from the queue. */
   readonly servedPerMs: number;
+  /** Untruths in the hint queue: pages in use, pages twice, no pages, ids that are over or never were. */
+  readonly liesPerMs: number;
 }
 
 export class SimGuest {
@@ -158,6 +160,9 @@ export class SimGuest {
   }
 }
 
+/** What is in the queue: a command id, or pages that are said to be free. */
+type HintBuffer = { readonly id: number } | { readonly pfn: number; readonly pages: number };
+
 /** The guest's and the device's side of free page hints, and the queue between them. */
 export class SimHints implements FreePageChannel {
   /** A test switch: hints count whatever session they are of. Guests lose data then. */
@@ -165,9 +170,11 @@ export class SimHints implements FreePageChannel {
   /** Takes the pages that count. */
   sink: PageSink | undefined;
   pages = 0;
+  /** Pages that counted for nothing. */
+  stalePages = 0;
   readonly #session = new HintSession({ hasDone: true });
   readonly #responder = new HintResponder({ hasDone: true });
-  readonly #ring: ({ readonly id: number } | { readonly slot: number })[] = [];
+  readonly #ring: HintBuffer[] = [];
   readonly #guest: SimGuest;
   readonly #random: Random;
   readonly #clock: Clock;
@@ -208,6 +215,9 @@ export class SimHints implements FreePageChannel {
     // Any interrupt makes the guest read the configuration; it may also be late.
     if (this.#random.chance(0.7)) this.#responder.onConfig(this.#session.commandId);
     for (let i = 0; i < this.#guest.load.hintsPerMs && this.#answer(); i++);
+    for (let i = 0; i < this.#guest.load.liesPerMs && this.#ring.length + 2 < RING_SLOTS; i++) {
+      this.#ring.push(this.#lie());
+    }
     for (let i = 0; i < this.#guest.load.servedPerMs && this.#ring.length > 0; i++) this.#serve();
   }
 
@@ -227,7 +237,7 @@ export class SimHints implements FreePageChannel {
           responder.exhaust();
         } else {
           responder.hold();
-          this.#ring.push({ slot });
+          this.#ring.push({ pfn: this.#guest.ram.pfnOf(slot), pages: 1 });
         }
         return true;
       }
@@ -251,8 +261,25 @@ export class SimHints implements FreePageChannel {
       this.#session.onIdBuffer(buffer.id);
       this.#answered ||= this.#session.phase === 'running';
     } else if (this.#session.onPages() || this.ignoreIds) {
-      this.pages++;
-      this.sink?.add(this.#guest.ram.pfnOf(buffer.slot), 1);
+      this.pages += buffer.pages;
+      this.sink?.add(buffer.pfn, buffer.pages);
+    } else {
+      this.stalePages += buffer.pages;
     }
+  }
+
+  /** Something that is not so, or not so any more. */
+  #lie(): HintBuffer {
+    const random = this.#random;
+    const { ram } = this.#guest;
+    if (random.chance(0.2)) {
+      const { id } = this.#session;
+      return {
+        id: random.chance(0.5) ? random.u32() : Math.max(HINT_STOP, (id ?? HINT_STOP) - random.below(3)),
+      };
+    }
+    const pfn = ram.pfnOf(random.below(ram.slots));
+    if (random.chance(0.1)) return { pfn: pfn + ram.slots, pages: 2 ** 31 };
+    return { pfn, pages: random.between(1, 64) };
   }
 }

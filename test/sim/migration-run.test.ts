@@ -9,11 +9,13 @@ const SEEDS = Array.from({ length: 40 }, (_, index) => SEED + index);
 /** Races are run under the rules, and again with the switch that breaks one. */
 const RACE_SEEDS = Array.from({ length: 100 }, (_, index) => SEED + index);
 
-async function runAll(fault: SimFault, seeds = SEEDS) {
+const HONEST = { ignoreIds: false, lies: false };
+
+async function runAll(fault: SimFault, seeds = SEEDS, lies = false) {
   const results = [];
   for (const seed of seeds) {
     try {
-      results.push({ seed, ...(await runMigration({ seed, fault })) });
+      results.push({ seed, ...(await runMigration({ seed, fault, lies })) });
     } catch (error) {
       throw new Error(`seed ${seed}: ${error}`, { cause: error });
     }
@@ -50,6 +52,17 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
     expect(losses).toBeGreaterThan(0);
   });
 
+  test('of guests that lie about their free pages come to an end, and cost these guests alone their data', async () => {
+    const results = await runAll('none', SEEDS, true);
+    expect(new Set(results.map(({ runsAt }) => runsAt))).toEqual(new Set(['destination']));
+    expect(results.filter(({ lost }) => lost !== undefined).length).toBeGreaterThan(0);
+    expect(results.some(({ stalePages }) => stalePages > 0)).toBe(true);
+    // Whatever goes wrong besides: a liar that stays where it was has lost nothing, and none runs twice.
+    for (const { seed, runsAt, summary } of await runAll('cut', SEEDS, true)) {
+      expect([seed, runsAt]).toEqual([seed, summary === undefined ? 'source' : 'destination']);
+    }
+  });
+
   test.each<SimFault>(['cancel', 'cut', 'outage'])('end with exactly one guest after: %s', async fault => {
     const results = await runAll(fault);
     for (const { seed, runsAt, summary } of results) {
@@ -76,11 +89,12 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
 
 test('many in a row are summed up, and a failure says how to see it again', async () => {
   const lines: string[] = [];
-  const good = await reportMigrations({ seed: SEED, seeds: 6, ignoreIds: false }, line => lines.push(line));
+  const good = await reportMigrations({ ...HONEST, seed: SEED, seeds: 6 }, line => lines.push(line));
   expect(good).toMatchObject({ migrations: 6, failures: [] });
   expect(Object.keys(good.ends)).toEqual(SIM_FAULTS);
   expect(lines.at(-1)).toMatch(/nothing was lost, and no guest ran twice/);
-  const bad = await reportMigrations({ seed: SEED, seeds: 200, fault: 'none', ignoreIds: true }, () => {});
+  const wrong = { ...HONEST, seed: SEED, seeds: 200, fault: 'none', ignoreIds: true } as const;
+  const bad = await reportMigrations(wrong, () => {});
   expect(bad.failures[0]).toMatchObject({ loss: true });
   expect(bad.failures[0].command).toBe(
     `npm run sim -- migrate --seed ${bad.failures[0].seed} --fault none --ignore-ids`,
