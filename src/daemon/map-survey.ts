@@ -170,9 +170,11 @@ function residentAge(parts: readonly Part[]): number | null {
 }
 
 function sharesOf(counts: Float64Array, { pages, cellPages }: Extent): Uint8Array {
-  return Uint8Array.from(counts, (count, cell) =>
-    shareOf(count, Math.min(cellPages, pages - cell * cellPages)),
-  );
+  const shares = new Uint8Array(counts.length);
+  for (let cell = 0; cell < counts.length; cell++) {
+    shares[cell] = shareOf(counts[cell], Math.min(cellPages, pages - cell * cellPages));
+  }
+  return shares;
 }
 
 /** Pages of the layer in each cell; null where it is not known. */
@@ -244,6 +246,7 @@ function reportedAndUnused({ reported, ballooned }: RegionSource, residency: Res
 }
 
 function inUnits(pending: PendingDiscards, unitPages: number): CountIn {
+  if (pending.outstanding === 0) return () => 0;
   if (unitPages === 1) return (start, count) => pending.countIn(start, count);
   return (start, count) => {
     let total = 0;
