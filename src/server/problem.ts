@@ -8,7 +8,7 @@ import type { Context } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
-import type { Problem } from './schemas.ts';
+import type { Problem } from './schemas/answers.ts';
 
 export const PROBLEM_TYPE = 'application/problem+json';
 

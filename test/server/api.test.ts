@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { type ApiOptions, BODY_BYTES_MAX, createApi } from '../../src/server/api.ts';
-import { GuestListSchema, GuestStatusSchema, MemoryMapSchema } from '../../src/server/schemas.ts';
+import { GuestListSchema, GuestStatusSchema, MemoryMapSchema } from '../../src/server/schemas/answers.ts';
 import { FakeControl, GIB, guestStatus } from './fake-control.ts';
 
 function api(

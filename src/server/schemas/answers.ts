@@ -1,12 +1,11 @@
 /**
- * Everything that crosses the wire of the HTTP API, as zod schemas: they validate requests, they are the
- * source of the OpenAPI document, and the compiler holds them to the types of the control plane. What the
- * fields mean is said once, in `daemon/control.ts`; here is what a reader of the document needs.
+ * What the HTTP API answers, as zod schemas: they are the source of the OpenAPI document, and the compiler holds them to
+ * the types of the control plane. What the fields mean is said once, in `daemon/control.ts`; here is what a reader of the
+ * document needs.
  */
 import { z } from '@hono/zod-openapi';
 import {
   type DaemonStatus,
-  DISCARD_MODES,
   DURATION_BOUNDS_MS,
   type Durations,
   GUEST_REQUESTS,
@@ -20,45 +19,24 @@ import {
   type RequestAnswer,
   type StatisticsSample,
   type TargetProgress,
-} from '../daemon/control.ts';
-import { MAP_CELLS_MAX, type MapRegion, type MemoryMap } from '../daemon/memory-map.ts';
+} from '../../daemon/control.ts';
+import type { MapRegion, MemoryMap } from '../../daemon/memory-map.ts';
 import type {
   MigrationAnswer,
-  MigrationOrder,
   MigrationReport,
   MigrationState,
   MigrationStatus,
-} from '../daemon/migrations.ts';
-import { PAGE_SIZE } from '../memory/page.ts';
-
-/**
- * Holds a schema to a type while compiling, in both directions: every field of the type, and none besides.
- * At run time it is the identity.
- */
-const mirror =
-  <Type>() =>
-  <Schema extends z.ZodType<Type>>(
-    schema: Schema & (keyof z.output<Schema> extends keyof Type ? unknown : never),
-  ): Schema =>
-    schema;
-
-const count = z.number().int().nonnegative();
-const bytes = count.openapi({ description: 'Bytes.' });
-const milliseconds = z.number().nonnegative().openapi({ description: 'Milliseconds.' });
-/** Null, or what has a name in the document: `nullable()` would put the null into what the name stands for. */
-const orNull = <Schema extends z.ZodType>(schema: Schema) => z.union([schema, z.null()]);
-const unknownable = bytes.nullable().openapi({ description: 'Bytes; null when it is not known.' });
-
-/** Longest name that a guest may have, so that it fits a URL, a label and a column. */
-export const GUEST_NAME_LENGTH_MAX = 64;
-export const GUEST_NAME = new RegExp(`^[A-Za-z0-9][A-Za-z0-9._-]{0,${GUEST_NAME_LENGTH_MAX - 1}}$`);
-
-/** Longest that a request may ask the daemon to wait for a guest. */
-export const GUEST_TIMEOUT_MS_MAX = 30_000;
-/** An hour; a poll rarer than that is no poll. */
-export const POLL_INTERVAL_MS_MAX = 3_600_000;
-/** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
-export const TARGET_BYTES_MAX = (2 ** 32 - 1) * PAGE_SIZE;
+} from '../../daemon/migrations.ts';
+import {
+  bytes,
+  count,
+  DiscardModeSchema,
+  GUEST_EVENT_TYPES,
+  milliseconds,
+  mirror,
+  orNull,
+  unknownable,
+} from './values.ts';
 
 export const DurationsSchema = mirror<Durations>()(
   z
@@ -140,10 +118,6 @@ export const TargetProgressSchema = mirror<TargetProgress>()(
     })
     .openapi('TargetProgress'),
 );
-
-export const DiscardModeSchema = z.enum(DISCARD_MODES).openapi('DiscardMode', {
-  description: 'When inflated pages go back to the host. `per-page` is the naive way, for comparison.',
-});
 
 export const GuestStatusSchema = mirror<GuestStatus>()(
   z
@@ -312,21 +286,6 @@ export const DaemonStatusSchema = mirror<DaemonStatus>()(
     .openapi('DaemonStatus'),
 );
 
-/** In the order in which a guest's life has them. */
-const GUEST_EVENT_TYPES = [
-  'connected',
-  'disconnected',
-  'ready',
-  'reset',
-  'target',
-  'actual',
-  'target-reached',
-  'statistics',
-  'hint',
-  'migration',
-  'error',
-] as const;
-
 export const GuestEventSchema = mirror<GuestEvent>()(
   z
     .object({
@@ -337,45 +296,6 @@ export const GuestEventSchema = mirror<GuestEvent>()(
     })
     .openapi('GuestEvent'),
 );
-
-export const GuestPatchSchema = z
-  .strictObject({
-    targetBytes: count
-      .max(TARGET_BYTES_MAX)
-      .multipleOf(PAGE_SIZE)
-      .optional()
-      .openapi({
-        description: `What the balloon should hold, in whole pages of ${PAGE_SIZE} bytes.`,
-        // The generator knows minimum and maximum, but not this.
-        multipleOf: PAGE_SIZE,
-        example: 2 ** 30,
-      }),
-    discard: DiscardModeSchema.optional(),
-    pollIntervalMs: count
-      .max(POLL_INTERVAL_MS_MAX)
-      .optional()
-      .openapi({ description: 'Interval at which statistics are asked for; 0 turns polling off.' }),
-  })
-  .refine(patch => Object.keys(patch).length > 0, { error: 'name at least one thing to change' })
-  .openapi('GuestPatch', { minProperties: 1 });
-
-export type GuestPatch = z.input<typeof GuestPatchSchema>;
-
-export const HintRequestSchema = z
-  .strictObject({ action: z.enum(['start', 'stop', 'done']) })
-  .openapi('HintRequest');
-
-export const GuestRequestSchema = z
-  .strictObject({
-    request: z.enum(GUEST_REQUESTS),
-    timeoutMs: count
-      .max(GUEST_TIMEOUT_MS_MAX)
-      .optional()
-      .openapi({ description: 'Longest wait for the guest’s answer.' }),
-  })
-  .openapi('GuestRequest', {
-    description: 'What a guest of an ABI with a request queue is asked for; shrink names unused pages, too.',
-  });
 
 export const RequestAnswerSchema = mirror<RequestAnswer>()(
   z
@@ -446,86 +366,6 @@ export const MigrationAnswerSchema = mirror<MigrationAnswer>()(
     })
     .openapi('MigrationAnswer'),
 );
-
-const MIGRATION_CONNECTIONS_MAX = 64;
-const MIGRATION_ROUNDS_MAX = 10_000;
-const DOWNTIME_MS_MAX = 3_600_000;
-
-export const MigrationOrderSchema = mirror<MigrationOrder>()(
-  z
-    .strictObject({
-      to: z.string().min(1).max(512).openapi({ example: 'tcp:host2:4444' }),
-      connections: count.min(1).max(MIGRATION_CONNECTIONS_MAX).exactOptional(),
-      bandwidthBytesPerSecond: count.min(1).exactOptional(),
-      downtimeMsMax: count.max(DOWNTIME_MS_MAX).exactOptional(),
-      roundsMax: count.min(1).max(MIGRATION_ROUNDS_MAX).exactOptional(),
-      autoConverge: z.boolean().exactOptional(),
-      channel: z.string().max(64).exactOptional(),
-      compress: z.boolean().exactOptional(),
-    })
-    .openapi('MigrationOrder'),
-);
-
-export const GuestParamsSchema = z.object({
-  name: z
-    .string()
-    .min(1)
-    .max(GUEST_NAME_LENGTH_MAX)
-    .openapi({ param: { name: 'name', in: 'path' }, description: 'The guest’s name.' }),
-});
-
-/** A query value is text: digits only, so that `1e3`, ` 5` and an empty value are refused rather than guessed at. */
-const milliQuery = (max: number, description: string) =>
-  z
-    .string()
-    .regex(/^\d{1,9}$/, 'must be a whole number of milliseconds')
-    .transform(Number)
-    .pipe(z.number().max(max))
-    .optional()
-    .openapi({ type: 'integer', minimum: 0, maximum: max, description });
-
-export const StatisticsQuerySchema = z.object({
-  fresh_ms: milliQuery(
-    POLL_INTERVAL_MS_MAX,
-    'Ask the guest for a new sample unless the newest is no older than this. Left out: the newest, whatever its age.',
-  ),
-  timeout_ms: milliQuery(GUEST_TIMEOUT_MS_MAX, 'Longest wait for the guest’s answer.'),
-});
-
-/** Digits only, as in {@link milliQuery}; any size that a number holds exactly. */
-const countQuery = (min: number, max: number, description: string) =>
-  z
-    .string()
-    .regex(/^\d{1,16}$/, 'must be a whole number')
-    .transform(Number)
-    .pipe(z.number().min(min).max(max))
-    .optional()
-    .openapi({ type: 'integer', minimum: min, maximum: max, description });
-
-export const MapQuerySchema = z.object({
-  from: countQuery(0, Number.MAX_SAFE_INTEGER, 'Where to begin, in bytes; rounded down to whole cells.'),
-  bytes: countQuery(1, Number.MAX_SAFE_INTEGER, 'How much to cover; all from there when left out.'),
-  cells: countQuery(1, MAP_CELLS_MAX, 'Cells at most; they are as small as that allows.'),
-});
-
-export const EventsQuerySchema = z.object({
-  guest: z
-    .string()
-    .max(GUEST_NAME_LENGTH_MAX)
-    .optional()
-    .openapi({ description: 'Only events of this guest.' }),
-  types: z
-    .string()
-    .transform(text => text.split(','))
-    .pipe(z.array(z.enum(GUEST_EVENT_TYPES)))
-    .optional()
-    .openapi({
-      type: 'string',
-      description:
-        'Only events of these types, with commas between them. A guest that moves fast tells `actual` often.',
-      example: 'target,target-reached,error',
-    }),
-});
 
 export const ProblemSchema = z
   .object({

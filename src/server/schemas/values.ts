@@ -1,0 +1,42 @@
+/**
+ * What the schemas of the API are made of, and how they are held to the types of the control plane.
+ */
+import { z } from '@hono/zod-openapi';
+import { DISCARD_MODES } from '../../daemon/control.ts';
+
+/**
+ * Holds a schema to a type while compiling, in both directions: every field of the type, and none besides.
+ * At run time it is the identity.
+ */
+export const mirror =
+  <Type>() =>
+  <Schema extends z.ZodType<Type>>(
+    schema: Schema & (keyof z.output<Schema> extends keyof Type ? unknown : never),
+  ): Schema =>
+    schema;
+
+export const count = z.number().int().nonnegative();
+export const bytes = count.openapi({ description: 'Bytes.' });
+export const milliseconds = z.number().nonnegative().openapi({ description: 'Milliseconds.' });
+/** Null, or what has a name in the document: `nullable()` would put the null into what the name stands for. */
+export const orNull = <Schema extends z.ZodType>(schema: Schema) => z.union([schema, z.null()]);
+export const unknownable = bytes.nullable().openapi({ description: 'Bytes; null when it is not known.' });
+
+export const DiscardModeSchema = z.enum(DISCARD_MODES).openapi('DiscardMode', {
+  description: 'When inflated pages go back to the host. `per-page` is the naive way, for comparison.',
+});
+
+/** In the order in which a guest's life has them. */
+export const GUEST_EVENT_TYPES = [
+  'connected',
+  'disconnected',
+  'ready',
+  'reset',
+  'target',
+  'actual',
+  'target-reached',
+  'statistics',
+  'hint',
+  'migration',
+  'error',
+] as const;
