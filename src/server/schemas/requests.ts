@@ -8,7 +8,6 @@ import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror } from './values.ts
 
 /** Longest name that a guest may have, so that it fits a URL, a label and a column. */
 export const GUEST_NAME_LENGTH_MAX = 64;
-export const GUEST_NAME = new RegExp(`^[A-Za-z0-9][A-Za-z0-9._-]{0,${GUEST_NAME_LENGTH_MAX - 1}}$`);
 
 /** Longest that a request may ask the daemon to wait for a guest. */
 export const GUEST_TIMEOUT_MS_MAX = 30_000;
