@@ -9,8 +9,8 @@ import { PAGE_SIZE } from '../src/memory/page.ts';
 import type { ByteChannel, ByteTaker } from '../src/migration/byte-channel.ts';
 import { DestinationLink, type DestinationMessage } from '../src/migration/destination-link.ts';
 import { DirtyBitmap } from '../src/migration/dirty-bitmap.ts';
+import { FEATURES_HERE } from '../src/migration/features.ts';
 import { Ram } from '../src/migration/ram.ts';
-import { FEATURES_OFFERED } from '../src/migration/source-link.ts';
 import {
   CONNECTIONS_MAX,
   REGIONS_MAX,
@@ -104,7 +104,7 @@ class Destination {
     if (this.#hasMemory) return;
     this.#hasMemory = true;
     ram.clear(0, PAGES);
-    this.#link.receiveInto(ram, new DirtyBitmap(PAGES), FEATURES_OFFERED);
+    this.#link.receiveInto(ram, new DirtyBitmap(PAGES), FEATURES_HERE);
   }
 }
 

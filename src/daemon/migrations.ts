@@ -68,6 +68,7 @@ export interface MigrationOrder {
   readonly autoConverge?: boolean;
   /** How the guest names free pages, by the names of vm/free-page-channel.ts. */
   readonly channel?: string;
+  /** With zstd, which both sides must have; it fails otherwise. */
   readonly compress?: boolean;
 }
 

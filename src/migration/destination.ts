@@ -6,9 +6,9 @@ import { AerostatError } from '../sys/error.ts';
 import type { DestinationMessage, Inlet } from './destination-link.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { MigrationCancelled, MigrationError } from './errors.ts';
+import { FEATURES_HERE } from './features.ts';
 import type { Clock, DestinationMachine, SavedState } from './machine.ts';
 import type { Ram } from './ram.ts';
-import { FEATURES_OFFERED } from './source-link.ts';
 import type { Hello, RegionShape } from './stream/messages.ts';
 import { StreamError } from './stream/section.ts';
 
@@ -153,7 +153,7 @@ export class MigrationDestination {
       this.#expectPhase('waiting', 'hello');
       if (this.#id !== undefined) throw new StreamError('order', 'a second migration');
       this.#id = hello.id;
-      this.#features = hello.features & FEATURES_OFFERED;
+      this.#features = hello.features & FEATURES_HERE;
     } else {
       this.#expectPhase('receiving', 'hello');
       const first = this.#connections[0]?.hello;

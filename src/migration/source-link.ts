@@ -228,8 +228,5 @@ export class SourceLink implements Link {
   }
 }
 
-/** Features that this program offers. */
-export const FEATURES_OFFERED = zstd === undefined ? 0 : FEATURE_ZSTD;
-
 const compressionFor = (features: number): Compression | undefined =>
   (features & FEATURE_ZSTD) !== 0 ? zstd : undefined;

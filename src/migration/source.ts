@@ -10,11 +10,12 @@ import type { Convergence } from './convergence.ts';
 import type { DirtyBitmap } from './dirty-bitmap.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
+import { featuresAgreed, featuresToOffer } from './features.ts';
 import type { HintedPages } from './hinted-pages.ts';
 import type { Clock, FreePageChannel, SavedState, SourceMachine } from './machine.ts';
 import type { Ram } from './ram.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
-import { type Answer, FEATURES_OFFERED, type Link, type LinkProgress } from './source-link.ts';
+import type { Answer, Link, LinkProgress } from './source-link.ts';
 import { shapeOf } from './stream/messages.ts';
 
 /**
@@ -52,7 +53,7 @@ export interface SourceOptions {
   readonly clock: Clock;
   /** How the guest names free pages, and who takes them. Without it, all pages are sent. */
   readonly hints?: { readonly channel: FreePageChannel; readonly pages: HintedPages };
-  /** Compress pages where both sides can; costs both a processor. */
+  /** Compress pages; both sides must have zstd. Costs both a processor. */
   readonly compress?: boolean;
   /** What happens, as it happens. */
   readonly observer?: (progress: MigrationProgress) => void;
@@ -154,21 +155,22 @@ export class MigrationSource {
 
   async #connect(): Promise<void> {
     const { id, ram, connections, connector, compress = false } = this.#options;
-    const offered = compress ? FEATURES_OFFERED : 0;
     this.#enter('connecting');
+    const offered = featuresToOffer(compress);
     const hello = { kind: 'hello', id, purpose: 'migrate', connections, features: offered } as const;
     const first = await connector.open(0, connections);
     this.#links.push(first);
     await first.send({ ...hello, connection: 0 });
     await first.send({ kind: 'memory', regions: shapeOf(ram.memory) });
     // No page before the destination has a place for it.
-    const { features } = await this.#expect('welcome');
-    first.useFeatures(features & offered);
+    const welcome = await this.#expect('welcome');
+    const features = featuresAgreed(offered, welcome.features);
+    first.useFeatures(features);
     for (let index = 1; index < connections; index++) {
       const link = await connector.open(index, connections);
       this.#links.push(link);
       await link.send({ ...hello, connection: index });
-      link.useFeatures(features & offered);
+      link.useFeatures(features);
     }
   }
 

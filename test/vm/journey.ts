@@ -95,6 +95,7 @@ export interface JourneyOptions {
   readonly channel?: ChannelName;
   readonly ignoreIds?: boolean;
   readonly connections?: number;
+  readonly compress?: boolean;
   readonly bytesPerSecond?: number;
   readonly downtimeMsMax?: number;
   readonly roundsMax?: number;
@@ -136,12 +137,13 @@ export class Journey {
   async #run(): Promise<this> {
     const { vm, destination } = this;
     const { channel = 'auto', ignoreIds = false, observer } = this.#options;
-    const { connections = 1, downtimeMsMax = 30, roundsMax = 20 } = this.#options;
+    const { connections = 1, compress = false, downtimeMsMax = 30, roundsMax = 20 } = this.#options;
     const departure = await Departure.of(vm, { channel, ignoreIds });
     this.source = new MigrationSource({
       ...departure.source,
       id: new Uint8Array(16).fill(7),
       connections,
+      compress,
       connector: {
         open: async (index, of) => this.#open(departure, { index, of }),
         inquire: async (): Promise<Inquiry> => (destination.phase === 'running' ? 'running' : 'absent'),
