@@ -96,6 +96,8 @@ export interface JourneyOptions {
   readonly ignoreIds?: boolean;
   readonly connections?: number;
   readonly compress?: boolean;
+  /** The pages of the destination's memory. */
+  readonly hugePageSize?: number;
   readonly bytesPerSecond?: number;
   readonly downtimeMsMax?: number;
   readonly roundsMax?: number;
@@ -131,7 +133,9 @@ export class Journey {
 
   /** Goes as far as it gets; both sides are at their end then. The caller closes both machines. */
   static async of(vm: AnyVm, options: JourneyOptions = {}): Promise<Journey> {
-    return new Journey(vm, await VmPlace.open({ name: 'there' }), options).#run();
+    const { hugePageSize } = options;
+    const place = { name: 'there', ...(hugePageSize === undefined ? {} : { hugePageSize }) };
+    return new Journey(vm, await VmPlace.open(place), options).#run();
   }
 
   async #run(): Promise<this> {
