@@ -10,8 +10,8 @@ import type { DeviceGuestStatus, DiscardMode, GuestEvent } from '../daemon/contr
 import { startDaemon } from '../daemon/daemon.ts';
 import type { Daemon } from '../daemon/options.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
+import { freeMemory, useMemory } from '../peers/linux/workloads.ts';
 import { UmlGuest } from '../peers/uml/guest.ts';
-import { freeMemory, useMemory } from '../peers/uml/workloads.ts';
 import { AerostatError } from '../sys/error.ts';
 import { barePunchMs } from './floor.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';

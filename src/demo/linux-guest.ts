@@ -1,8 +1,8 @@
 /** The demonstration's Linux guest: a real kernel with its own balloon driver, as a process of this machine. */
 
+import { freeMemory, useMemory } from '../peers/linux/workloads.ts';
 import { UmlGuest } from '../peers/uml/guest.ts';
 import { guestMemoryBytesMax } from '../peers/uml/memory-directory.ts';
-import { freeMemory, useMemory } from '../peers/uml/workloads.ts';
 import type { DemoGuest } from './story.ts';
 
 const MIB = 2 ** 20;

@@ -4,8 +4,6 @@
  */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { UmlGuest } from '../../src/peers/uml/guest.ts';
-import { missingForUml } from '../../src/peers/uml/kernel.ts';
 import {
   checksummedFiles,
   dropCaches,
@@ -13,7 +11,9 @@ import {
   freeMemory,
   useMemory,
   verifyFiles,
-} from '../../src/peers/uml/workloads.ts';
+} from '../../src/peers/linux/workloads.ts';
+import { UmlGuest } from '../../src/peers/uml/guest.ts';
+import { missingForUml } from '../../src/peers/uml/kernel.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { describePeer } from '../support/peers.ts';
 

@@ -1,10 +1,10 @@
 /** The page with a real Linux kernel behind it: what is seen on it is what the kernel itself says. */
 import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { freeMemory, useMemory } from '../../src/peers/linux/workloads.ts';
 import { missingPrograms } from '../../src/peers/programs.ts';
 import { UmlGuest } from '../../src/peers/uml/guest.ts';
 import { missingForUml } from '../../src/peers/uml/kernel.ts';
-import { freeMemory, useMemory } from '../../src/peers/uml/workloads.ts';
 import { size } from '../../web/src/format.ts';
 import { build } from '../cli/built.ts';
 import { describePeer } from '../support/peers.ts';

@@ -5,11 +5,11 @@
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { LinuxGuest } from '../linux-guest.ts';
-import { CommandChannel } from '../uml/channel.ts';
-import { GuestBootError, GuestEndedError, panicLine } from '../uml/errors.ts';
-import { BALLOON_MODULE, initScript } from '../uml/init.ts';
-import { packInitramfs } from '../uml/initramfs.ts';
+import { CommandChannel } from '../linux/channel.ts';
+import { GuestBootError, GuestEndedError, panicLine } from '../linux/errors.ts';
+import { LinuxGuest } from '../linux/guest.ts';
+import { BALLOON_MODULE, initScript } from '../linux/init.ts';
+import { packInitramfs } from '../linux/initramfs.ts';
 import { type CloudKernel, findCloudKernel, moduleName, readModule } from './cloud-kernel.ts';
 import { listenOnce, type PendingConnection } from './listen-once.ts';
 import {

@@ -4,7 +4,7 @@
  */
 import { accessSync, constants, readFileSync, statfsSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { GuestBootError } from './errors.ts';
+import { GuestBootError } from '../linux/errors.ts';
 
 const TMPFS_MAGIC = 0x01021994;
 

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type CpioEntry, cpioArchive } from '../../src/peers/cpio.ts';
-import { missingPrograms, requireProgram } from '../../src/peers/programs.ts';
-import { describePeer } from '../support/peers.ts';
+import { type CpioEntry, cpioArchive } from '../../../src/peers/linux/cpio.ts';
+import { missingPrograms, requireProgram } from '../../../src/peers/programs.ts';
+import { describePeer } from '../../support/peers.ts';
 
 interface Member {
   readonly path: string;

@@ -2,8 +2,8 @@
  * A Linux guest as whoever uses it sees it, whatever it runs on: a shell to run commands in, and its own
  * account of its memory. How it lives, and over which console the commands travel, its classes know.
  */
-import type { CommandChannel, CommandResult } from './uml/channel.ts';
-import { GuestCommandError, GuestTimeoutError } from './uml/errors.ts';
+import type { CommandChannel, CommandResult } from './channel.ts';
+import { GuestCommandError, GuestTimeoutError } from './errors.ts';
 
 export interface RunOptions {
   /** Default: a minute. Infinity is allowed. */

@@ -2,8 +2,8 @@ import { execFileSync } from 'node:child_process';
 import { Duplex } from 'node:stream';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { CommandChannel, escapeScript, parseGuestLine } from '../../../src/peers/linux/channel.ts';
 import { missingPrograms, requireProgram } from '../../../src/peers/programs.ts';
-import { CommandChannel, escapeScript, parseGuestLine } from '../../../src/peers/uml/channel.ts';
 import { describePeer } from '../../support/peers.ts';
 
 /** The guest's end of a channel, played by a test. */

@@ -3,7 +3,7 @@
  * (Documentation/driver-api/early-userspace/buffer-format.rst in the kernel's tree). Entries in, bytes out;
  * equal entries give equal bytes, so an archive can be named after its content. Reading is not needed.
  */
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError } from '../../sys/error.ts';
 
 interface Named {
   /** Relative to the root, without a leading slash. A directory comes before what it holds. */

@@ -1,6 +1,4 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { UmlGuest } from '../../../src/peers/uml/guest.ts';
-import { missingForUml } from '../../../src/peers/uml/kernel.ts';
 import {
   checksummedFiles,
   dropCaches,
@@ -9,7 +7,9 @@ import {
   freeMemory,
   useMemory,
   verifyFiles,
-} from '../../../src/peers/uml/workloads.ts';
+} from '../../../src/peers/linux/workloads.ts';
+import { UmlGuest } from '../../../src/peers/uml/guest.ts';
+import { missingForUml } from '../../../src/peers/uml/kernel.ts';
 import { describePeer } from '../../support/peers.ts';
 
 const MIB = 2 ** 20;

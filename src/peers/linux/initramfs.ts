@@ -8,8 +8,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { cacheDirectory, writeAtomically } from '../cache.ts';
-import { type CpioEntry, cpioArchive } from '../cpio.ts';
 import { requireProgram } from '../programs.ts';
+import type { UmlKernel } from '../uml/kernel.ts';
+import { type CpioEntry, cpioArchive } from './cpio.ts';
 import {
   BALLOON_MODULE,
   COMMAND_SCRIPT,
@@ -20,7 +21,6 @@ import {
   SERVER_SCRIPT_PATH,
   WORK_DIRECTORY,
 } from './init.ts';
-import type { UmlKernel } from './kernel.ts';
 
 /** A quick level: what is packed is read once, from memory, a moment later. */
 const GZIP_LEVEL = 1;

@@ -3,9 +3,10 @@
  * the guest's tmpfs, so their pages are memory that only deleting them frees; anonymous memory is that of a
  * process, which the kernel may kill when there is none left.
  */
-import type { LinuxGuest, RunOptions } from '../linux-guest.ts';
+
 import type { CommandResult } from './channel.ts';
 import { GuestCommandError } from './errors.ts';
+import type { LinuxGuest, RunOptions } from './guest.ts';
 import { WORK_DIRECTORY } from './init.ts';
 
 const MIB = 2 ** 20;

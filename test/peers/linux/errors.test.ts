@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { GuestBootError, GuestEndedError, hostAdvice, panicLine } from '../../../src/peers/uml/errors.ts';
+import { GuestBootError, GuestEndedError, hostAdvice, panicLine } from '../../../src/peers/linux/errors.ts';
 
 const PANIC = 'Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100';
 const noise = Array.from({ length: 40 }, (_, line) => `line ${line}`).join('\n');
