@@ -46,7 +46,7 @@ export function migrateBenchCommand(context: CliContext): Command {
     .addOption(sizeOption('--memory <size>', 'memory of the guest, all of it touched').default(2 ** 33, '8G'))
     .option('--used <percent>', 'how much of it the guest needs', '10%')
     .option('--load <load>', 'what the guest does: idle, dirty-RATE (bytes a second, as 500M), build', 'idle')
-    .option('--bandwidth <rate>', 'of the network; with --peer, none unless said', '10gbit')
+    .option('--bandwidth <rate>', 'of the network', '10gbit')
     .addOption(new Option('--connections <number>', 'TCP connections').argParser(wholeNumber).default(1))
     .addOption(
       new Option(
@@ -69,7 +69,7 @@ export function migrateBenchCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--peer <peer>',
-        "our migration and QEMU's instead, in turn: a guest with hints, and half as much memory that is full, over one connection and over four",
+        "our migration and QEMU's instead, in turn: a guest with hints, as fast as it goes and at that bandwidth, and half as much memory that is full, over one connection and over four",
       )
         .choices(['qemu'])
         .conflicts(['load', 'connections', 'channels']),
@@ -101,14 +101,14 @@ async function besideQemu(
   words: string,
   command: Command,
 ): Promise<void> {
-  const said = (option: string): boolean => command.getOptionValueSource(option) !== 'default';
+  const asked = command.getOptionValueSource('downtimeLimit') !== 'default';
   const { PEER_MIGRATE_CHARTS, benchMigrateBesideQemu } = await import('../../bench/migrate-peer.ts');
   const options = {
     memoryBytes: choice.memory,
     usedShare: parsePercent(choice.used),
-    bytesPerSecond: said('bandwidth') ? parseRate(choice.bandwidth) : Number.POSITIVE_INFINITY,
+    bytesPerSecond: parseRate(choice.bandwidth),
     connections: PEER_CONNECTIONS,
-    downtimeMsMax: said('downtimeLimit') ? choice.downtimeLimit : PEER_DOWNTIME_MS,
+    downtimeMsMax: asked ? choice.downtimeLimit : PEER_DOWNTIME_MS,
     runs: choice.runs,
     signal: context.interrupt,
   };
