@@ -48,7 +48,7 @@ export async function measureFleet(options: FleetOptions): Promise<Measured> {
       rows,
       ratios: {
         'page.cpuShare': open,
-        'page.cpuShareOfPage': open - idle,
+        'page.cpuShareWithoutPage': idle,
         ...(smooth === null || blank === null
           ? {}
           : { 'page.framesToBlank': smooth.framesPerSecond / blank.framesPerSecond }),

@@ -78,5 +78,4 @@ const NOTES: readonly string[] = [
 /** What a report of this bench draws. */
 export const PAGE_CHARTS: readonly ChartPlan[] = [
   { title: 'Time', figures: [['elapsedMs', 'elapsed']], unit: 'ms' },
-  { title: 'Bytes of an answer', figures: [['bytes', 'bytes']], unit: 'bytes' },
 ];

@@ -35,7 +35,11 @@ test('a client that asks for what the page asks for stands for it where no brows
   expect(open.updatesPerSecond).toBeGreaterThan(0);
   expect(open.framesPerSecond).toBeNull();
   expect((change.bytes as Spread).max).toBeLessThan(100_000);
-  expect(Object.keys(report.ratios)).toEqual(['page.cpuShare', 'page.cpuShareOfPage', 'inflateWithPage']);
+  expect(Object.keys(report.ratios)).toEqual([
+    'page.cpuShare',
+    'page.cpuShareWithoutPage',
+    'inflateWithPage',
+  ]);
   for (const ratio of Object.values(report.ratios)) expect(ratio).toEqual(expect.any(Number));
   expect(report.notes.join(' ')).toMatch(/No browser: .* A client/);
   expect(page).toContain('<svg');
