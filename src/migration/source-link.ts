@@ -56,6 +56,8 @@ export interface Link {
   answer(): Promise<Answer>;
   /** Rejects when the connection is gone or makes no sense. */
   readonly broken: Promise<never>;
+  /** Since when the destination has not taken what was written; undefined while nothing waits for it. */
+  readonly waitingSinceMs: number | undefined;
   useFeatures(features: number): void;
   /** `graceful`: what was sent still arrives. */
   close(graceful: boolean): void;
@@ -89,6 +91,10 @@ export class SourceLink implements Link {
   #interrupted = false;
   /** The write under way: the writer has two buffers, so one section may be made while another is sent. */
   #writing: Promise<void> = Promise.resolve();
+  #waitingSinceMs: number | undefined;
+  readonly #taken = () => {
+    this.#waitingSinceMs = undefined;
+  };
 
   constructor({ channel, sender, bucket, clock }: SourceLinkOptions) {
     this.#channel = channel;
@@ -142,6 +148,10 @@ export class SourceLink implements Link {
     return { ...this.#sender.counts, bytes: this.#bytes };
   }
 
+  get waitingSinceMs(): number | undefined {
+    return this.#waitingSinceMs;
+  }
+
   answer(): Promise<Answer> {
     const ready = this.#answers.shift();
     if (ready !== undefined) return Promise.resolve(ready);
@@ -167,9 +177,10 @@ export class SourceLink implements Link {
     const delayMs = this.#bucket.take(section.length, this.#clock.nowMs());
     if (delayMs >= 1) await this.#clock.sleep(delayMs);
     this.#bytes += section.length;
+    this.#waitingSinceMs = this.#clock.nowMs();
     this.#writing = this.#channel.write(section);
-    // Whoever writes next hears of it; until then it is not unhandled.
-    this.#writing.catch(() => {});
+    // Whoever writes next hears of a failure; until then it is not unhandled.
+    this.#writing.then(this.#taken, this.#taken);
   }
 
   #encode(message: Exclude<SourceMessage, { kind: 'state' }>): Uint8Array {

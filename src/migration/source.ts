@@ -13,6 +13,7 @@ import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.t
 import { featuresAgreed, featuresToOffer } from './features.ts';
 import type { HintedPages } from './hinted-pages.ts';
 import type { Clock, FreePageChannel, SavedState, SourceMachine } from './machine.ts';
+import { answerMsMax, Watch } from './patience.ts';
 import type { Ram } from './ram.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
 import type { Answer, Link, LinkProgress } from './source-link.ts';
@@ -26,8 +27,6 @@ const HINTS_MS_MAX = 1000;
 const HINTS_FIRST_MS = 200;
 const HINTS_IDLE_MS = 40;
 const HINTS_POLL_MS = 2;
-/** How long the destination may take for an answer: it may have to read states of a large guest first. */
-const ANSWER_MS_MAX = 60_000;
 
 /** What the destination says when it is asked whether it has taken over. */
 export type Inquiry = 'running' | 'absent' | 'unreachable';
@@ -141,16 +140,23 @@ export class MigrationSource {
   async run(): Promise<MigrationSummary> {
     const { clock } = this.#options;
     const startMs = clock.nowMs();
+    const watch = new Watch({ clock, links: this.#links, atEase: () => this.#atEase });
     try {
       await this.#connect();
       await this.#copy();
       await this.#follow(LAST_ROUND);
     } catch (error) {
-      await this.#giveUp(error as Error);
+      await this.#giveUp(watch.failure ?? (error as Error));
+    } finally {
+      watch.end();
     }
     for (const link of this.#links) link.close(true);
     this.#enter('done');
     return this.#summary(startMs);
+  }
+
+  get #atEase(): boolean {
+    return this.#stoppedMs === undefined && !this.#cancelling.signal.aborted;
   }
 
   async #connect(): Promise<void> {
@@ -342,11 +348,13 @@ export class MigrationSource {
 
   /** The next answer, which has to be this one and come in time. */
   async #expect<K extends Answer['kind']>(kind: K): Promise<Answer & { kind: K }> {
+    const { clock, ram } = this.#options;
+    const msMax = answerMsMax(kind, ram.slots);
     const waiting = new AbortController();
     const signal = AbortSignal.any([waiting.signal, this.#cancelling.signal]);
-    const late = this.#options.clock.sleep(ANSWER_MS_MAX, signal).then((): Answer => {
+    const late = clock.sleep(msMax, signal).then((): Answer => {
       this.#checkCancelled();
-      throw new MigrationError(`the destination did not answer ${kind} within ${ANSWER_MS_MAX / 1e3} s`);
+      throw new MigrationError(`the destination did not answer ${kind} within ${msMax / 1e3} s`);
     });
     late.catch(() => {});
     try {

@@ -26,17 +26,25 @@ import { TokenBucket } from '../migration/token-bucket.ts';
 import { AerostatError, assert, SystemError } from '../sys/error.ts';
 import { SimClock } from './sim-clock.ts';
 import { SimGuest } from './sim-guest.ts';
-import { SimWire } from './sim-wire.ts';
+import { SimHost, SimWire } from './sim-wire.ts';
 
 const ECONNREFUSED = 111;
 
 /** What goes wrong, once, at a moment of chance. */
-export type SimFault = 'none' | 'cancel' | 'cut' | 'outage' | 'destination-dies' | 'source-dies';
+export type SimFault =
+  | 'none'
+  | 'cancel'
+  | 'cut'
+  | 'outage'
+  | 'destination-hangs'
+  | 'destination-dies'
+  | 'source-dies';
 export const SIM_FAULTS: readonly SimFault[] = [
   'none',
   'cancel',
   'cut',
   'outage',
+  'destination-hangs',
   'destination-dies',
   'source-dies',
 ];
@@ -71,6 +79,8 @@ const INQUIRY_TRIES = 20;
 const INQUIRY_PAUSE_MS = 500;
 /** Some outages are longer than the destination waits: the source learns then that nobody runs the guest. */
 const OUTAGE_MS_MAX = 2000;
+/** Some last longer than a source waits whose guest stands still. */
+const HANG_MS_MAX = 30_000;
 const DESTINATION_PATIENCE_MS = 1500;
 
 const FAULT_PHASES: readonly SourcePhase[] = ['connecting', 'copying', 'stopping', 'handing-over'];
@@ -88,6 +98,7 @@ class Simulation {
   sourceDead = false;
   destinationDead = false;
   unreachable = false;
+  readonly #host = new SimHost();
   readonly #bytesPerMs: number;
   readonly #latencyMs: number;
   readonly #dirty: DirtyBitmap;
@@ -267,6 +278,7 @@ class Simulation {
       random: this.random.split('wire'),
       bytesPerMs: this.#bytesPerMs,
       latencyMs: this.#latencyMs,
+      host: this.#host,
     });
     this.wires.push(wire);
     let take: (message: DestinationMessage) => void = () => {};
@@ -306,7 +318,9 @@ class Simulation {
   #scheduleFault(): void {
     if (this.options.fault === 'none') return;
     const phase = FAULT_PHASES[this.random.below(FAULT_PHASES.length)];
-    const delayMs = this.random.below(100) ** 2 / 500;
+    // A hang is of interest above all in the short phases, while the guest stands still.
+    const delayMs =
+      this.options.fault === 'destination-hangs' ? this.random.below(4) : this.random.below(100) ** 2 / 500;
     this.#onPhase = entered => {
       if (entered !== phase || this.#faultMs !== undefined) return;
       this.#faultMs = this.clock.nowMs() + delayMs;
@@ -333,6 +347,10 @@ class Simulation {
         this.clock.later(this.random.below(OUTAGE_MS_MAX), () => {
           this.unreachable = false;
         });
+        return;
+      case 'destination-hangs':
+        this.#host.hang();
+        this.clock.later(this.random.below(HANG_MS_MAX), () => this.#host.goOn());
         return;
       case 'destination-dies':
         this.destinationDead = true;

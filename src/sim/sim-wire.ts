@@ -13,7 +13,33 @@ export interface WireOptions {
   readonly random: Random;
   readonly bytesPerMs: number;
   readonly latencyMs: number;
+  /** The host of the second end. */
+  readonly host: SimHost;
 }
+
+/** A host that may hang for a while: it takes nothing and says nothing, and then goes on as if nothing had been. */
+export class SimHost {
+  #hung = false;
+  readonly #later: (() => void)[] = [];
+
+  hang(): void {
+    this.#hung = true;
+  }
+
+  goOn(): void {
+    this.#hung = false;
+    for (const act of this.#later.splice(0)) act();
+  }
+
+  /** Does something there as soon as it does not hang. */
+  act(act: () => void): void {
+    if (this.#hung) this.#later.push(act);
+    else act();
+  }
+}
+
+/** Of a host that does not hang. */
+const HERE = new SimHost();
 
 type Taker = Parameters<ByteChannel['listen']>[0];
 
@@ -21,13 +47,15 @@ class WireEnd implements ByteChannel {
   other!: WireEnd;
   readonly #wire: SimWire;
   readonly #options: WireOptions;
+  readonly #host: SimHost;
   #taker: Taker | undefined;
   #freeMs = 0;
   #ended = false;
 
-  constructor(wire: SimWire, options: WireOptions) {
+  constructor(wire: SimWire, options: WireOptions, host: SimHost) {
     this.#wire = wire;
     this.#options = options;
+    this.#host = host;
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -35,8 +63,11 @@ class WireEnd implements ByteChannel {
     if (this.#wire.broken || this.#ended) throw new SystemError('write', ECONNRESET);
     this.#freeMs = Math.max(this.#freeMs, clock.nowMs()) + bytes.length / bytesPerMs;
     const copy = bytes.slice();
+    // A host that hangs writes nothing, and takes nothing.
+    await this.#wire.until(this.#host);
     this.#arrive(() => this.other.#deliver(copy));
     await clock.sleep(this.#freeMs - clock.nowMs());
+    await this.#wire.until(this.other.#host);
   }
 
   listen(taker: Taker): void {
@@ -54,15 +85,17 @@ class WireEnd implements ByteChannel {
   }
 
   closed(error?: Error): void {
-    const taker = this.#taker;
-    this.#taker = undefined;
-    taker?.closed(error);
+    this.#host.act(() => {
+      const taker = this.#taker;
+      this.#taker = undefined;
+      taker?.closed(error);
+    });
   }
 
   #arrive(act: () => void): void {
     const { clock, latencyMs } = this.#options;
     clock.later(Math.max(0, this.#freeMs - clock.nowMs()) + latencyMs, () => {
-      if (!this.#wire.broken) act();
+      if (!this.#wire.broken) this.other.#host.act(act);
     });
   }
 
@@ -79,10 +112,11 @@ export class SimWire {
   readonly ends: readonly [ByteChannel, ByteChannel];
   broken = false;
   readonly #cut: () => void;
+  readonly #waiting = new Set<(error: Error) => void>();
 
   constructor(options: WireOptions) {
-    const a = new WireEnd(this, options);
-    const b = new WireEnd(this, options);
+    const a = new WireEnd(this, options, HERE);
+    const b = new WireEnd(this, options, options.host);
     a.other = b;
     b.other = a;
     this.ends = [a, b];
@@ -95,6 +129,18 @@ export class SimWire {
   cut(): void {
     if (this.broken) return;
     this.broken = true;
+    for (const fail of this.#waiting) fail(new SystemError('write', ECONNRESET));
     this.#cut();
+  }
+
+  /** Resolves when that host does not hang; rejects when the wire is cut before. */
+  async until(host: SimHost): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#waiting.add(reject);
+      host.act(() => {
+        this.#waiting.delete(reject);
+        resolve();
+      });
+    });
   }
 }

@@ -4,8 +4,10 @@ import { isLoss, runMigration, SIM_FAULTS, type SimFault } from '../../src/sim/m
 
 /** The first seed, from the environment to repeat a failure; every failure names its own. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
-/** For each of the five faults: 200 fault points. */
+/** For each of the faults but the slow one: 200 fault points. */
 const SEEDS = Array.from({ length: 40 }, (_, index) => SEED + index);
+/** Seconds of a guest's life go by in each of these. */
+const HANG_SEEDS = SEEDS.slice(0, 24);
 /** Races are run under the rules, and again with the switch that breaks one. */
 const RACE_SEEDS = Array.from({ length: 100 }, (_, index) => SEED + index);
 
@@ -71,6 +73,15 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
     expect(new Set(results.map(({ runsAt }) => runsAt)).size).toBe(2);
   });
 
+  test('end with exactly one guest when the destination hangs, and the source does not wait for it for ever', async () => {
+    const results = await runAll('destination-hangs', HANG_SEEDS);
+    for (const { seed, runsAt, summary, sourceError } of results) {
+      expect([seed, runsAt]).toEqual([seed, summary === undefined ? 'source' : 'destination']);
+      if (runsAt === 'source') expect(sourceError?.message).toMatch(/has taken nothing|did not answer/);
+    }
+    expect(new Set(results.map(({ runsAt }) => runsAt)).size).toBe(2);
+  });
+
   test('end at the source when the destination dies before it runs the guest', async () => {
     for (const { seed, runsAt, summary, sourceError } of await runAll('destination-dies')) {
       expect([seed, runsAt]).toEqual([seed, summary === undefined ? 'source' : 'nowhere']);
@@ -89,8 +100,8 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
 
 test('many in a row are summed up, and a failure says how to see it again', async () => {
   const lines: string[] = [];
-  const good = await reportMigrations({ ...HONEST, seed: SEED, seeds: 6 }, line => lines.push(line));
-  expect(good).toMatchObject({ migrations: 6, failures: [] });
+  const good = await reportMigrations({ ...HONEST, seed: SEED, seeds: 7 }, line => lines.push(line));
+  expect(good).toMatchObject({ migrations: 7, failures: [] });
   expect(Object.keys(good.ends)).toEqual(SIM_FAULTS);
   expect(lines.at(-1)).toMatch(/nothing was lost, and no guest ran twice/);
   const wrong = { ...HONEST, seed: SEED, seeds: 200, fault: 'none', ignoreIds: true } as const;
