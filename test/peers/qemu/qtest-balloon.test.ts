@@ -122,6 +122,13 @@ describeWithQemu("QEMU's balloon device, driven by qtest", () => {
     });
   });
 
+  it('has no memory of the host before it is used, or all of it from the start', async () => {
+    const sparse = await machine();
+    expect(sparse.residentBytes()).toBeLessThan(MIB);
+    const full = await machine({ preallocated: true });
+    expect(full.residentBytes()).toBe(64 * MIB);
+  });
+
   it('can be migrated, even if to nobody', async () => {
     const started = await machine({ running: true });
     touch(started.memory, 32 * MIB, 8 * MIB);
