@@ -46,6 +46,20 @@ describe('a machine that does not arrive goes on where it was', () => {
     expect(journey.sourceError?.code).toBe('AEROSTAT_MIGRATION_FAILED');
   });
 
+  test('when the destination hangs while it stands still, long before that comes back', async () => {
+    const journey = await failToMove(at('stopping', failing => failing.hang()));
+    expect(journey.sourceError?.message).toMatch(/has taken nothing for 10 s|did not answer ready/);
+  });
+
+  test('when it is called back from a destination that hangs', async () => {
+    const callBack = (failing: Journey) => {
+      failing.hang();
+      failing.source?.cancel('a test wanted it so');
+    };
+    const journey = await failToMove(at('copying', callBack));
+    expect(journey.sourceError?.code).toBe('AEROSTAT_MIGRATION_CANCELLED');
+  });
+
   test('when the destination cannot read what it is', async () => {
     const tamper: JourneyOptions['tamper'] = states => states.filter(({ name }) => name !== 'driver');
     const journey = await failToMove({ tamper });

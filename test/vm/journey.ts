@@ -38,9 +38,16 @@ class End implements ByteChannel {
   #taker: Taker | undefined;
   readonly #arrived: (Uint8Array | null)[] = [];
   #closed = false;
+  #hung = false;
+  #stuck: ((error: Error) => void) | undefined;
 
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#closed || this.other.#closed) throw new Error('the connection is gone');
+    if (this.#hung) {
+      await new Promise((_, reject) => {
+        this.#stuck = reject;
+      });
+    }
     this.other.#arrive(bytes.slice());
     await new Promise(resolve => setImmediate(resolve));
   }
@@ -53,11 +60,25 @@ class End implements ByteChannel {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#stuck?.(new Error('the connection was cut'));
     this.other.#arrive(null);
   }
 
   destroy(): void {
     this.close();
+  }
+
+  /** The other side takes nothing any more, and says nothing, until {@link goOn}. */
+  hang(): void {
+    this.#hung = true;
+    this.other.#hung = true;
+  }
+
+  goOn(): void {
+    for (const end of [this, this.other]) {
+      end.#hung = false;
+      end.#deliver();
+    }
   }
 
   /** The network breaks: both sides learn of it, and what is under way is lost. */
@@ -76,7 +97,7 @@ class End implements ByteChannel {
   }
 
   #deliver(): void {
-    while (this.#taker !== undefined && this.#arrived.length > 0) {
+    while (!this.#hung && this.#taker !== undefined && this.#arrived.length > 0) {
       const bytes = this.#arrived.shift();
       if (bytes != null) this.#taker.data(bytes);
       else this.#taker.closed();
@@ -164,6 +185,7 @@ export class Journey {
     } catch (error) {
       this.sourceError = error as Error;
     }
+    for (const end of this.#ends) end.goOn();
     if (destination.phase !== 'waiting') await arriving;
     await departure.close();
     return this;
@@ -171,6 +193,11 @@ export class Journey {
 
   cut(): void {
     for (const end of this.#ends) end.cut();
+  }
+
+  /** The destination hangs, and the source cannot tell that from a network that drops everything. */
+  hang(): void {
+    for (const end of this.#ends) end.hang();
   }
 
   /** The machine that arrived, if it did. */
