@@ -164,3 +164,36 @@ test.each(Array.from({ length: COUNT }, (_, seed) => [seed + 1, FAULTS[seed % FA
   },
   180_000,
 );
+
+/** Longer than a source waits whose guest stands still. */
+const HANG_MS = 13_000;
+
+test.each([1, 2])(
+  'seed %d: the destination is stopped for a while, and the guest is on exactly one side',
+  async seed => {
+    const random = new Random(seed);
+    const words = ['--memory', '64M', '--workload', 'churn:12M', '--rate', '48M', '--seed', String(seed)];
+    const [source, place] = await Promise.all([MachineProcess.vm(...words), MachineProcess.place()]);
+    const destination = place.machine;
+    machines.push(source, destination);
+    await source.control.migrations.start('vm', {
+      to: `tcp:${place.address}`,
+      bandwidthBytesPerSecond: BYTES_PER_SECOND,
+      downtimeMsMax: 20,
+    });
+    await delay(random.below(SPAN_MS));
+    destination.signal('SIGSTOP');
+    try {
+      await delay(HANG_MS);
+    } finally {
+      destination.signal('SIGCONT');
+    }
+    const ended = async () => {
+      const status = await statusOf(source);
+      return source.over || status === null || status.report !== null || status.error !== null;
+    };
+    await expect.poll(ended, { timeout: 60_000, interval: 20 }).toBe(true);
+    expect([await runs(source), await runs(destination)].filter(here => here)).toHaveLength(1);
+  },
+  180_000,
+);
