@@ -1,6 +1,8 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { reportMigrations } from '../../src/sim/migration-report.ts';
 import { isLoss, runMigration, SIM_FAULTS, type SimFault } from '../../src/sim/migration-run.ts';
+
+vi.setConfig({ testTimeout: 180_000 });
 
 /** The first seed, from the environment to repeat a failure; every failure names its own. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);

@@ -81,7 +81,7 @@ async function startQemus({ memoryBytes, hints = false }: DeviceChoice): Promise
       residentPages: () => machine.residentBytes() / PAGE_SIZE,
       wishForHints: async () => {
         // Slow, so that the session lasts for as long as a test looks at it.
-        await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 20 });
+        await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 16 });
         await qmp.execute('migrate', { uri: 'exec:cat >/dev/null' });
       },
       close,
