@@ -266,7 +266,7 @@ export class PageCache implements PageOwner {
       into.u32(file.id);
       into.u32(file.serial);
       into.u32(file.pages);
-      into.sparse(file.versions);
+      into.runs(file.versions);
     }
     for (const list of [this.active, this.inactive]) into.array(list.toArray());
   }
@@ -286,7 +286,7 @@ export class PageCache implements PageOwner {
       if (size === 0 || this.#files[id] !== undefined) throw new GuestStateError(`file ${id} cannot be`);
       filePages += size;
       const file = new CachedFile(id, serial, size);
-      from.sparse('page versions', file.versions);
+      from.runs('page versions', file.versions);
       this.#files[id] = file;
     }
     for (const list of [this.active, this.inactive]) {

@@ -162,7 +162,7 @@ export class Process implements PageOwner, Victim {
     into.flag(this.killable);
     into.flag(this.pinned);
     into.u32(this.#frames.length);
-    into.sparse(this.#versions);
+    into.runs(this.#versions);
     into.array(this.#tables);
   }
 
@@ -180,7 +180,7 @@ export class Process implements PageOwner, Victim {
       services,
     );
     process.#resize(from.u32('the extent of a process', extentMax));
-    from.sparse('page versions', process.#versions);
+    from.runs('page versions', process.#versions);
     const tables = from.array('page tables', process.#tables.length);
     process.#tables.set(tables);
     for (const pfn of process.#tables) if (pfn !== NIL) process.residentPages++;

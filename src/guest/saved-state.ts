@@ -7,7 +7,7 @@
 import { AerostatError } from '../sys/error.ts';
 
 export const SAVED_STATE_MAGIC = 0x74534741;
-export const SAVED_STATE_VERSION = 1;
+export const SAVED_STATE_VERSION = 2;
 
 /** A saved guest that cannot be resumed: cut short, of another version, or not saved by us. */
 export class GuestStateError extends AerostatError {
@@ -68,20 +68,23 @@ export class StateWriter {
     this.#words[start - 1] = this.#length - start;
   }
 
-  /** An array that is mostly 0, as pairs of index and value where that is shorter. */
-  sparse(values: Uint32Array): void {
-    let used = 0;
-    for (const value of values) if (value !== 0) used++;
-    this.flag(used * 2 < values.length);
-    if (used * 2 >= values.length) {
+  /** An array in which neighbours are mostly alike, as runs of a length and a value where that is shorter. */
+  runs(values: Uint32Array): void {
+    let count = 0;
+    for (let i = 0; i < values.length; i++) if (i === 0 || values[i] !== values[i - 1]) count++;
+    this.flag(count * 2 < values.length);
+    if (count * 2 >= values.length) {
       this.array(values);
       return;
     }
-    this.u32(used);
-    for (let i = 0; i < values.length; i++) {
-      if (values[i] === 0) continue;
-      this.u32(i);
-      this.u32(values[i]);
+    this.u32(count);
+    for (let start = 0; start < values.length; ) {
+      const value = values[start];
+      let end = start + 1;
+      while (end < values.length && values[end] === value) end++;
+      this.u32(end - start);
+      this.u32(value);
+      start = end;
     }
   }
 
@@ -156,19 +159,22 @@ export class StateReader {
     return values;
   }
 
-  /** Reads what {@link StateWriter.sparse} wrote into `values`, which has its length. */
-  sparse(what: string, values: Uint32Array): void {
+  /** Reads what {@link StateWriter.runs} wrote into `values`, which has its length. */
+  runs(what: string, values: Uint32Array): void {
     if (!this.flag(what)) {
       const dense = this.array(what, values.length);
       if (dense.length !== values.length) throw new GuestStateError(`${what} has ${dense.length} entries`);
       values.set(dense);
       return;
     }
-    const used = this.u32(what, values.length);
-    for (let i = 0; i < used; i++) {
-      const index = this.u32(what, values.length - 1);
-      values[index] = this.u32(what);
+    const count = this.u32(what, values.length);
+    let at = 0;
+    for (let i = 0; i < count; i++) {
+      const end = at + this.u32(what, values.length - at);
+      values.fill(this.u32(what), at, end);
+      at = end;
     }
+    if (at !== values.length) throw new GuestStateError(`${what} has ${at} entries`);
   }
 
   /** Fails unless all was read. */
