@@ -20,7 +20,8 @@ const TEXT_LENGTH_MAX = 256;
 const TWO_32 = 2 ** 32;
 
 export class StateWriter {
-  #words = new Uint32Array(1024);
+  /** It grows in every guest: what V8 has compiled for one that never did would be of no use to the first that does. */
+  #words = new Uint32Array(64);
   #length = 0;
 
   u32(value: number): void {
