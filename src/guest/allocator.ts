@@ -53,6 +53,18 @@ export interface AllocatorOptions {
   readonly pages?: PageState;
 }
 
+/**
+ * Visits the frames from `start` to `end` in parts that no block straddles. A function that is called for each is compiled
+ * soon and for good, which one long loop over all of memory is not.
+ */
+export function forEachPart(start: number, end: number, visit: (start: number, end: number) => void): void {
+  for (let from = start; from < end; ) {
+    const to = Math.min(end, (from | (PAGES_PER_BLOCK_MAX - 1)) + 1);
+    visit(from, to);
+    from = to;
+  }
+}
+
 /** Freed twice, never allocated, or freed with another order than it was allocated with. */
 function badFree(pfn: number, order: number, state: number): InvariantError {
   return new InvariantError(
@@ -244,15 +256,18 @@ export class PageAllocator {
 
   /** Visits the blocks that `owner` owns, in rising order. */
   forEachOwned(owner: number, visit: (pfn: number, order: number) => void): void {
-    for (const { start, end } of this.spans) {
-      for (let pfn = start; pfn < end; ) {
-        const state = this.#state[pfn];
-        const order = state & ORDER_MASK;
-        const pages = state === 0 ? 1 : 1 << order;
-        // In this order: what nobody ever owned has no memory behind its owner, and reading it would fetch some.
-        if ((state & KIND_MASK) === KIND_ALLOCATED && this.#owner[pfn] === owner) visit(pfn, order);
-        pfn += pages;
-      }
+    for (const { start, end } of this.spans)
+      forEachPart(start, end, (from, to) => this.#visitOwned(owner, from, to, visit));
+  }
+
+  #visitOwned(owner: number, start: number, end: number, visit: (pfn: number, order: number) => void): void {
+    for (let pfn = start; pfn < end; ) {
+      const state = this.#state[pfn];
+      const order = state & ORDER_MASK;
+      const pages = state === 0 ? 1 : 1 << order;
+      // In this order: what nobody ever owned has no memory behind its owner, and reading it would fetch some.
+      if ((state & KIND_MASK) === KIND_ALLOCATED && this.#owner[pfn] === owner) visit(pfn, order);
+      pfn += pages;
     }
   }
 

@@ -1,8 +1,8 @@
 /** The guest's processes by id, and how they are saved and come back with their pages. */
 import { assert } from '../sys/error.ts';
-import type { PageAllocator } from './allocator.ts';
+import { forEachPart, type PageAllocator } from './allocator.ts';
 import type { Coverage } from './contents.ts';
-import { KIND_ALLOCATED, KIND_MASK, NIL, ORDER_MASK, PAGES_PER_BLOCK_MAX } from './page-state.ts';
+import { KIND_ALLOCATED, KIND_MASK, NIL, ORDER_MASK } from './page-state.ts';
 import { PID_MAX, Process, type ProcessOptions, type ProcessServices } from './process.ts';
 import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
 
@@ -64,12 +64,7 @@ export class Processes {
     }
     this.#checkTables(allocator);
     for (const { start, end } of allocator.spans) {
-      // Block by block of the largest order, which none straddles: what is called often is compiled soon and for good.
-      for (let pfn = start; pfn < end; ) {
-        const next = Math.min(end, (pfn | (PAGES_PER_BLOCK_MAX - 1)) + 1);
-        this.#adopt(allocator, pfn, next);
-        pfn = next;
-      }
+      forEachPart(start, end, (from, to) => this.#adopt(allocator, from, to));
     }
   }
 
