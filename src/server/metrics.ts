@@ -296,10 +296,13 @@ function gatherLatencies(
   }
 }
 
-/** The newest statistics, without asking the guest. @throws GuestStateError when it keeps none */
-async function newestStatistics(control: Control, name: string): Promise<Sampled> {
-  const { statistics, ageMs } = await control.statistics(name);
-  return { ...statistics, ageMs };
+/** The newest statistics of all guests that keep any, without asking one. */
+async function newestStatistics(control: Control) {
+  const samples = Object.entries(await control.samples());
+  return samples.map(([guest, { statistics, ageMs }]) => ({
+    labels: { guest },
+    source: { ...statistics, ageMs },
+  }));
 }
 
 /** What `ask` says of each guest; those of which there is nothing to say are left out. */
@@ -317,7 +320,7 @@ async function askForEach<Source extends object>(
 export async function metricsText(control: Control): Promise<{ type: string; text: string }> {
   const [daemon, guests] = await Promise.all([control.daemon(), control.guests()]);
   const [samples, migrations] = await Promise.all([
-    askForEach(guests, name => newestStatistics(control, name)),
+    newestStatistics(control),
     askForEach(guests, name => control.migrations.status(name)),
   ]);
   const registry = new Registry();
