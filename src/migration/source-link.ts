@@ -131,6 +131,7 @@ export class SourceLink implements Link {
   }
 
   async sendPages(): Promise<void> {
+    this.#bucket.begin(this.#clock.nowMs());
     while (!this.#interrupted) {
       const section = this.#sender.next(this.#writer);
       if (section === undefined) break;
