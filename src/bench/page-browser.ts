@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Browser, CDPSession, Page } from 'playwright-core';
-import { findProgram } from '../peers/programs.ts';
+import { findProgram, missingPrograms } from '../peers/programs.ts';
 import type { Drawing, Onlooker, Place, Update, View, Watched } from './page-view.ts';
 
 const FLAGS = [
@@ -84,14 +84,13 @@ export class PageBrowser implements Onlooker {
 
   static async launch(): Promise<PageBrowser | NoBrowser> {
     const executablePath = findProgram('chromium');
-    if (executablePath === undefined)
-      return new NoBrowser('there is no chromium; install with: apt-get install chromium');
+    if (executablePath === undefined) return new NoBrowser(missingPrograms('chromium')?.message ?? '');
     const playwright = await import('playwright-core').catch(() => undefined);
     if (playwright === undefined)
       return new NoBrowser(
         'there is no playwright-core to drive chromium; install with: npm install playwright-core',
       );
-    const browser = await playwright.chromium.launch({
+    const launching = playwright.chromium.launch({
       executablePath,
       args: FLAGS,
       // Its sandbox does not work for root.
@@ -101,7 +100,10 @@ export class PageBrowser implements Onlooker {
       handleSIGINT: false,
       handleSIGTERM: false,
     });
-    return new PageBrowser(browser);
+    return launching.then(
+      browser => new PageBrowser(browser),
+      (error: Error) => new NoBrowser(`${executablePath} does not start: ${error.message.split('\n')[0]}`),
+    );
   }
 
   async look({ origin, token, guest }: Place): Promise<View> {
