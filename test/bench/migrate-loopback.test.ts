@@ -5,8 +5,8 @@ import { build, program } from '../cli/built.ts';
 
 build();
 
-const { measureLoopback }: typeof import('../../src/bench/migrate-loopback.ts') = await import(
-  new URL('../dist/bench/migrate-loopback.js', pathToFileURL(program)).href
+const { measureLoopback }: typeof import('../../src/bench/migrate/loopback.ts') = await import(
+  new URL('../dist/bench/migrate/loopback.js', pathToFileURL(program)).href
 );
 
 const MIB = 2 ** 20;

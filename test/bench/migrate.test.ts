@@ -1,13 +1,13 @@
 /** That the bench of migrations moves guests and counts what it says; its figures are nobody's to assert. */
 import { pathToFileURL } from 'node:url';
 import { expect, test } from 'vitest';
-import type { Load } from '../../src/bench/migrate.ts';
+import type { Load } from '../../src/bench/migrate/migrate.ts';
 import { build, program } from '../cli/built.ts';
 
 build();
 
-const { BENCH_CHANNELS, benchMigrate }: typeof import('../../src/bench/migrate.ts') = await import(
-  new URL('../dist/bench/migrate.js', pathToFileURL(program)).href
+const { BENCH_CHANNELS, benchMigrate }: typeof import('../../src/bench/migrate/migrate.ts') = await import(
+  new URL('../dist/bench/migrate/migrate.js', pathToFileURL(program)).href
 );
 
 const MIB = 2 ** 20;

@@ -1,6 +1,6 @@
 /** `aerostat bench migrate`: what free pages are worth to a migration, and how fast the copying itself is. */
 import { Command, Option } from 'commander';
-import type { Load } from '../../bench/migrate.ts';
+import type { Load } from '../../bench/migrate/migrate.ts';
 import type { CliContext } from '../context.ts';
 import { parseDuration } from '../duration.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
@@ -87,7 +87,7 @@ export function migrateBenchCommand(context: CliContext): Command {
 }
 
 async function loopback(context: CliContext, choice: MigrateBenchChoice, words: string): Promise<void> {
-  const { LOOPBACK_DEFAULTS, measureLoopback } = await import('../../bench/migrate-loopback.ts');
+  const { LOOPBACK_DEFAULTS, measureLoopback } = await import('../../bench/migrate/loopback.ts');
   const { interrupt: signal } = context;
   const { runs } = choice;
   await measure(context, choice, words, progress =>
@@ -102,7 +102,7 @@ async function besideQemu(
   command: Command,
 ): Promise<void> {
   const asked = command.getOptionValueSource('downtimeLimit') !== 'default';
-  const { PEER_MIGRATE_CHARTS, benchMigrateBesideQemu } = await import('../../bench/migrate-peer.ts');
+  const { PEER_MIGRATE_CHARTS, benchMigrateBesideQemu } = await import('../../bench/migrate/beside-qemu.ts');
   const options = {
     memoryBytes: choice.memory,
     usedShare: parsePercent(choice.used),
@@ -122,7 +122,7 @@ async function besideQemu(
 }
 
 async function guests(context: CliContext, choice: MigrateBenchChoice, words: string): Promise<void> {
-  const { BENCH_CHANNELS, MIGRATE_CHARTS, benchMigrate } = await import('../../bench/migrate.ts');
+  const { BENCH_CHANNELS, MIGRATE_CHARTS, benchMigrate } = await import('../../bench/migrate/migrate.ts');
   const options = {
     memoryBytes: choice.memory,
     usedShare: parsePercent(choice.used),

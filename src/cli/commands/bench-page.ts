@@ -56,7 +56,7 @@ export function pageBenchCommand(context: CliContext): Command {
 }
 
 async function run(context: CliContext, choice: PageChoice, self: Command): Promise<void> {
-  const { PAGE_CHARTS, PAGE_PARTS, benchPage } = await import('../../bench/page.ts');
+  const { PAGE_CHARTS, PAGE_PARTS, benchPage } = await import('../../bench/page/page.ts');
   const {
     memory,
     balloon = Math.floor((memory * BALLOON_SHARE) / 4096) * 4096,

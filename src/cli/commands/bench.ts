@@ -1,6 +1,6 @@
 /** `aerostat bench`: measurements, each a command of its own; what they measure is src/bench's. */
 import { Command, Option } from 'commander';
-import type { Scenario } from '../../bench/inflate.ts';
+import type { Scenario } from '../../bench/inflate/inflate.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
 import type { CliContext } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
@@ -98,7 +98,7 @@ function inflateCommand(context: CliContext): Command {
     )
     .action(async (choice: InflateChoice, self: Command) => {
       if (choice.peer !== undefined) return besideQemu(context, choice, self);
-      const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate.ts');
+      const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate/inflate.ts');
       const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? ALL_PROFILES;
       const rings = pick('kind of ring', choice.rings, ['split', 'packed'] as const) ?? ['split'];
       const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
@@ -135,7 +135,7 @@ function inflateCommand(context: CliContext): Command {
 }
 
 async function besideQemu(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
-  const { benchInflateBesideQemu, PEER_CHARTS } = await import('../../bench/peer-qemu.ts');
+  const { benchInflateBesideQemu, PEER_CHARTS } = await import('../../bench/inflate/beside-qemu.ts');
   checkBalloon(choice);
   const { memory, balloon, runs } = choice;
   const options = { memoryBytes: memory, balloonBytes: balloon, runs, signal: context.interrupt };

@@ -3,9 +3,9 @@
  * looking, and with the guest's own page open and metrics scraped, in turn.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Onlooker } from './page-view.ts';
-import { PageWorld } from './page-world.ts';
-import { type BenchRow, type Measured, spreadOf } from './report.ts';
+import { type BenchRow, type Measured, spreadOf } from '../report.ts';
+import type { Onlooker } from './view.ts';
+import { PageWorld } from './world.ts';
 
 export interface PageInflateOptions {
   readonly memoryBytes: number;

@@ -1,9 +1,9 @@
 /** The process where guests arrive in `bench migrate`: a place for one, its connections, and a look at what came. */
-import { MigrationDestination } from '../migration/destination.ts';
-import { InvariantError } from '../sys/error.ts';
-import { systemClock } from '../transfer/clock.ts';
-import { TransferListener } from '../transfer/listener.ts';
-import { VmPlace } from '../vm/vm-place.ts';
+import { MigrationDestination } from '../../migration/destination.ts';
+import { InvariantError } from '../../sys/error.ts';
+import { systemClock } from '../../transfer/clock.ts';
+import { TransferListener } from '../../transfer/listener.ts';
+import { VmPlace } from '../../vm/vm-place.ts';
 
 /** `open` makes room for a guest of so many bytes; `look` is for a guest that is here. */
 export type ToPlace = { readonly kind: 'open'; readonly memoryBytes: number } | { readonly kind: 'look' };

@@ -1,14 +1,14 @@
 /**
  * What looking costs: the page on many guests, the map of a large one, and an inflation that is watched. Its parts are
- * page-fleet.ts's, page-map.ts's and page-inflate.ts's; this puts them together, with whoever is there to look.
+ * fleet.ts's, map.ts's and inflate.ts's; this puts them together, with whoever is there to look.
  */
-import type { ChartPlan } from './html.ts';
-import { NoBrowser, PageBrowser } from './page-browser.ts';
-import { PageClient } from './page-client.ts';
-import { measureFleet } from './page-fleet.ts';
-import { measureInflateWithPage } from './page-inflate.ts';
-import { measureMap } from './page-map.ts';
-import type { Measured } from './report.ts';
+import type { ChartPlan } from '../html.ts';
+import type { Measured } from '../report.ts';
+import { NoBrowser, PageBrowser } from './browser.ts';
+import { PageClient } from './client.ts';
+import { measureFleet } from './fleet.ts';
+import { measureInflateWithPage } from './inflate.ts';
+import { measureMap } from './map.ts';
 
 export const PAGE_PARTS = ['guests', 'map', 'inflate'] as const;
 

@@ -9,19 +9,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { PROFILE_NAMES, type ProfileName } from '../balloon/profiles.ts';
-import type { DeviceGuestStatus, DiscardMode } from '../daemon/control.ts';
-import { startDaemon } from '../daemon/daemon.ts';
-import { workerUrl } from '../daemon/worker-url.ts';
-import type { DriverCounters } from '../driver/counters.ts';
-import type { DriverTuning } from '../driver/options.ts';
-import type { RingKind } from '../embedded/options.ts';
-import { AerostatError } from '../sys/error.ts';
-import type { ChartPlan } from './html.ts';
-import type { FromInflateGuest, InflateGuestData, Scenario } from './inflate-guest.ts';
-import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+import { PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
+import type { DeviceGuestStatus, DiscardMode } from '../../daemon/control.ts';
+import { startDaemon } from '../../daemon/daemon.ts';
+import { workerUrl } from '../../daemon/worker-url.ts';
+import type { DriverCounters } from '../../driver/counters.ts';
+import type { DriverTuning } from '../../driver/options.ts';
+import type { RingKind } from '../../embedded/options.ts';
+import { AerostatError } from '../../sys/error.ts';
+import type { ChartPlan } from '../html.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
+import type { FromInflateGuest, InflateGuestData, Scenario } from './guest.ts';
 
-export type { Scenario } from './inflate-guest.ts';
+export type { Scenario } from './guest.ts';
 
 export interface InflateBenchOptions {
   readonly memoryBytes: number;
@@ -222,7 +222,7 @@ class GuestThread {
   readonly #forget: () => void;
 
   constructor(data: InflateGuestData, signal: AbortSignal) {
-    this.#worker = new Worker(workerUrl('./inflate-guest', import.meta.url), { workerData: data });
+    this.#worker = new Worker(workerUrl('./guest', import.meta.url), { workerData: data });
     const wake = (failure?: Error) => {
       this.#failure ??= failure;
       this.#wake();

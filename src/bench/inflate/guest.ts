@@ -4,17 +4,17 @@
  * the time of a bare loop that punches the very runs that were inflated, in memory of the same state.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import type { ProfileName } from '../balloon/profiles.ts';
-import type { DriverCounters } from '../driver/counters.ts';
-import type { DriverTuning } from '../driver/options.ts';
-import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
-import type { RingKind } from '../embedded/options.ts';
-import { fragmentation } from '../guest/fragmentation.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
-import { gpaOf } from '../memory/page.ts';
-import { PageSet } from '../memory/page-set.ts';
-import { InvariantError } from '../sys/error.ts';
-import { monotonicMs } from '../sys/poll.ts';
+import type { ProfileName } from '../../balloon/profiles.ts';
+import type { DriverCounters } from '../../driver/counters.ts';
+import type { DriverTuning } from '../../driver/options.ts';
+import { EmbeddedGuest } from '../../embedded/embedded-guest.ts';
+import type { RingKind } from '../../embedded/options.ts';
+import { fragmentation } from '../../guest/fragmentation.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { gpaOf } from '../../memory/page.ts';
+import { PageSet } from '../../memory/page-set.ts';
+import { InvariantError } from '../../sys/error.ts';
+import { monotonicMs } from '../../sys/poll.ts';
 
 /** What free memory is like when the balloon comes. */
 export type Scenario = 'idle' | 'touched' | `aged-${number}`;

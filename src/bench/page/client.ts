@@ -4,8 +4,8 @@
  * web/src/live.ts's and web/src/map-card.tsx's.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DeviceGuestStatus } from '../daemon/control.ts';
-import type { Onlooker, Place, Update, View, Watched } from './page-view.ts';
+import type { DeviceGuestStatus } from '../../daemon/control.ts';
+import type { Onlooker, Place, Update, View, Watched } from './view.ts';
 
 const TICK_MS = 1000;
 const FAST_TICK_MS = 200;

@@ -3,10 +3,10 @@
  * can meet: its memory is broken up, the host holds pages of it here and there, and no two cells are alike.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { MemoryMap } from '../daemon/memory-map.ts';
-import type { Drawing, Onlooker } from './page-view.ts';
-import { PageWorld } from './page-world.ts';
-import { type BenchRow, type Measured, spreadOf } from './report.ts';
+import type { MemoryMap } from '../../daemon/memory-map.ts';
+import { type BenchRow, type Measured, spreadOf } from '../report.ts';
+import type { Drawing, Onlooker } from './view.ts';
+import { PageWorld } from './world.ts';
 
 export interface MapBenchOptions {
   readonly memoryBytes: number;

@@ -1,9 +1,9 @@
 /** What a page that shows many guests costs the daemon, and how smoothly a browser draws it. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { PageBrowser } from './page-browser.ts';
-import type { Drawing, Onlooker, Watched } from './page-view.ts';
-import { PageWorld } from './page-world.ts';
-import { type BenchRow, type Measured, spreadOf } from './report.ts';
+import { type BenchRow, type Measured, spreadOf } from '../report.ts';
+import { PageBrowser } from './browser.ts';
+import type { Drawing, Onlooker, Watched } from './view.ts';
+import { PageWorld } from './world.ts';
 
 export interface FleetOptions {
   readonly guests: number;

@@ -6,21 +6,21 @@
  * The floor is the time that the bytes in use take at that speed.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { workerUrl } from '../daemon/worker-url.ts';
-import { PAGE_SIZE } from '../memory/page.ts';
-import { Convergence } from '../migration/convergence.ts';
-import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
-import { AerostatError } from '../sys/error.ts';
-import { systemClock } from '../transfer/clock.ts';
-import { TransferConnector } from '../transfer/connector.ts';
-import { Departure } from '../vm/departure.ts';
-import { type ChannelName, FREE_PAGE_CHANNELS } from '../vm/free-page-channel.ts';
-import { Vm } from '../vm/vm.ts';
-import { cpuMsOf } from './cpu-time.ts';
-import type { ChartPlan } from './html.ts';
-import type { FromPlace, ToPlace } from './migrate-place.ts';
-import { PeerProcess } from './peer-process.ts';
-import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+import { workerUrl } from '../../daemon/worker-url.ts';
+import { PAGE_SIZE } from '../../memory/page.ts';
+import { Convergence } from '../../migration/convergence.ts';
+import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../../migration/source.ts';
+import { AerostatError } from '../../sys/error.ts';
+import { systemClock } from '../../transfer/clock.ts';
+import { TransferConnector } from '../../transfer/connector.ts';
+import { Departure } from '../../vm/departure.ts';
+import { type ChannelName, FREE_PAGE_CHANNELS } from '../../vm/free-page-channel.ts';
+import { Vm } from '../../vm/vm.ts';
+import { cpuMsOf } from '../cpu-time.ts';
+import type { ChartPlan } from '../html.ts';
+import { PeerProcess } from '../peer-process.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
+import type { FromPlace, ToPlace } from './place.ts';
 
 export type BenchChannel = Exclude<ChannelName, 'auto'>;
 
@@ -113,7 +113,7 @@ const reports = (channel: BenchChannel): boolean =>
 /** One migration of one guest. */
 export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions): Promise<Sample> {
   const { memoryBytes, bytesPerSecond, connections, downtimeMsMax, load, signal } = options;
-  const peer = new PeerProcess<ToPlace, FromPlace>(workerUrl('./migrate-place', import.meta.url));
+  const peer = new PeerProcess<ToPlace, FromPlace>(workerUrl('./place', import.meta.url));
   const vm = await bootGuest(channel, options);
   try {
     peer.send({ kind: 'open', memoryBytes });

@@ -6,18 +6,20 @@
 import { once } from 'node:events';
 import { readSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { workerUrl } from '../daemon/worker-url.ts';
-import { PAGE_SIZE } from '../memory/page.ts';
-import { Convergence } from '../migration/convergence.ts';
-import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
-import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
-import type { SourceMachine } from '../migration/machine.ts';
-import type { Ram } from '../migration/ram.ts';
-import { MigrationSource, type MigrationSummary } from '../migration/source.ts';
-import { AerostatError, assert } from '../sys/error.ts';
-import { monotonicMs } from '../sys/poll.ts';
-import { systemClock } from '../transfer/clock.ts';
-import { TransferConnector } from '../transfer/connector.ts';
+import { workerUrl } from '../../daemon/worker-url.ts';
+import { PAGE_SIZE } from '../../memory/page.ts';
+import { Convergence } from '../../migration/convergence.ts';
+import { DirtyBitmap } from '../../migration/dirty-bitmap.ts';
+import { SoftwareDirtyLog } from '../../migration/dirty-log.ts';
+import type { SourceMachine } from '../../migration/machine.ts';
+import type { Ram } from '../../migration/ram.ts';
+import { MigrationSource, type MigrationSummary } from '../../migration/source.ts';
+import { AerostatError, assert } from '../../sys/error.ts';
+import { monotonicMs } from '../../sys/poll.ts';
+import { systemClock } from '../../transfer/clock.ts';
+import { TransferConnector } from '../../transfer/connector.ts';
+import { PeerProcess } from '../peer-process.ts';
+import { type BenchRow, type Measured, spreadOf } from '../report.ts';
 import { createRam, digestOf, fileOf, fill } from './loopback-memory.ts';
 import {
   type CopyKind,
@@ -26,8 +28,6 @@ import {
   PLAIN_HEAD_BYTES,
   type ToLoopbackPeer,
 } from './loopback-protocol.ts';
-import { PeerProcess } from './peer-process.ts';
-import { type BenchRow, type Measured, spreadOf } from './report.ts';
 
 export interface LoopbackOptions {
   /** A multiple of 1 MiB; both processes hold as much. */

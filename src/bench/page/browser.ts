@@ -4,8 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Browser, CDPSession, Page } from 'playwright-core';
-import { findProgram, missingPrograms } from '../peers/programs.ts';
-import type { Drawing, Onlooker, Place, Update, View, Watched } from './page-view.ts';
+import { findProgram, missingPrograms } from '../../peers/programs.ts';
+import type { Drawing, Onlooker, Place, Update, View, Watched } from './view.ts';
 
 const FLAGS = [
   '--disable-gpu',

@@ -1,12 +1,12 @@
 /** The memory of `bench migrate`'s loopback measurement, on both sides of it. */
 import { createHash } from 'node:crypto';
-import { FileBacking } from '../memory/backing.ts';
-import { PAGE_SIZE } from '../memory/page.ts';
-import { Ram } from '../migration/ram.ts';
-import { assert } from '../sys/error.ts';
-import type { Descriptor } from '../sys/fd.ts';
-import { readAt, writeAt } from '../sys/file.ts';
-import { createSharedMemory } from '../vhost-user/shared-memory.ts';
+import { FileBacking } from '../../memory/backing.ts';
+import { PAGE_SIZE } from '../../memory/page.ts';
+import { Ram } from '../../migration/ram.ts';
+import { assert } from '../../sys/error.ts';
+import type { Descriptor } from '../../sys/fd.ts';
+import { readAt, writeAt } from '../../sys/file.ts';
+import { createSharedMemory } from '../../vhost-user/shared-memory.ts';
 
 const CHUNK_PAGES = 256;
 /** Every so many pages one is looked at: a prime, so that every position of a section has its turn. */

@@ -2,16 +2,16 @@
  * The guests of `bench page`, in a process of their own: kernel, driver and front-end of each, and all of them on one
  * reactor, because a hundred machines of their own would cost more than the daemon that is measured.
  */
-import { profile } from '../balloon/profiles.ts';
-import { BalloonDriver } from '../driver/balloon-driver.ts';
-import { schedulerOf } from '../driver/scheduler.ts';
-import { Guest } from '../guest/guest.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
-import { gpaOf, PAGE_SIZE } from '../memory/page.ts';
-import { PageSet } from '../memory/page-set.ts';
-import { monotonicMs, Reactor } from '../sys/poll.ts';
-import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
-import { createSharedMemory } from '../vhost-user/shared-memory.ts';
+import { profile } from '../../balloon/profiles.ts';
+import { BalloonDriver } from '../../driver/balloon-driver.ts';
+import { schedulerOf } from '../../driver/scheduler.ts';
+import { Guest } from '../../guest/guest.ts';
+import type { GuestMemory } from '../../memory/guest-memory.ts';
+import { gpaOf, PAGE_SIZE } from '../../memory/page.ts';
+import { PageSet } from '../../memory/page-set.ts';
+import { monotonicMs, Reactor } from '../../sys/poll.ts';
+import { VhostUserFrontend } from '../../vhost-user/frontend-session.ts';
+import { createSharedMemory } from '../../vhost-user/shared-memory.ts';
 
 export type ToPageGuests =
   /** A guest on each socket, with so much memory. */

@@ -4,12 +4,12 @@
  * over one connection; and the same over several, which QEMU calls multifd.
  */
 import { spawnSync } from 'node:child_process';
-import { requireProgram } from '../peers/programs.ts';
-import type { ChartPlan } from './html.ts';
+import { requireProgram } from '../../peers/programs.ts';
+import type { ChartPlan } from '../html.ts';
+import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
+import { moveFullMemory } from './loopback.ts';
 import { moveGuest } from './migrate.ts';
-import { moveFullMemory } from './migrate-loopback.ts';
-import * as qemu from './migrate-qemu.ts';
-import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
+import * as qemu from './qemu.ts';
 
 export interface PeerMigrateOptions {
   /** Memory of the guest with hints; full memory is half as much. */

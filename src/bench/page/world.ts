@@ -1,12 +1,12 @@
 /** A daemon and its guests, each in a process of its own, for as long as a part of `bench page` needs them. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DeviceGuestStatus } from '../daemon/control.ts';
-import { workerUrl } from '../daemon/worker-url.ts';
-import { AerostatError } from '../sys/error.ts';
-import { PageDaemon } from './page-daemon.ts';
-import type { FromPageGuests, ToPageGuests } from './page-guests.ts';
-import type { Place } from './page-view.ts';
-import { PeerProcess } from './peer-process.ts';
+import type { DeviceGuestStatus } from '../../daemon/control.ts';
+import { workerUrl } from '../../daemon/worker-url.ts';
+import { AerostatError } from '../../sys/error.ts';
+import { PeerProcess } from '../peer-process.ts';
+import { PageDaemon } from './daemon.ts';
+import type { FromPageGuests, ToPageGuests } from './guests.ts';
+import type { Place } from './view.ts';
 
 /** A guest that makes no progress for this long never will. */
 const STALL_MS = 120_000;
@@ -15,9 +15,7 @@ const LOOK_MS = 50;
 
 export class PageWorld {
   readonly daemon: PageDaemon;
-  readonly #guests = new PeerProcess<ToPageGuests, FromPageGuests>(
-    workerUrl('./page-guests', import.meta.url),
-  );
+  readonly #guests = new PeerProcess<ToPageGuests, FromPageGuests>(workerUrl('./guests', import.meta.url));
 
   private constructor(daemon: PageDaemon) {
     this.daemon = daemon;

@@ -11,12 +11,12 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { DeviceGuestStatus } from '../daemon/control.ts';
-import { parseAddress } from '../server/address.ts';
-import { RemoteControl } from '../server/client.ts';
-import { AerostatError } from '../sys/error.ts';
+import type { DeviceGuestStatus } from '../../daemon/control.ts';
+import { parseAddress } from '../../server/address.ts';
+import { RemoteControl } from '../../server/client.ts';
+import { AerostatError } from '../../sys/error.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('../../../bin/aerostat', import.meta.url));
 /** Far above what starting and ending take. */
 const PATIENCE_MS = 30_000;
 const LOOK_MS = 10;

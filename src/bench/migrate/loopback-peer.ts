@@ -4,12 +4,12 @@
  */
 import { writeSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { MigrationDestination } from '../migration/destination.ts';
-import type { Ram } from '../migration/ram.ts';
-import { InvariantError } from '../sys/error.ts';
-import { fileStatus } from '../sys/file.ts';
-import { systemClock } from '../transfer/clock.ts';
-import { TransferListener } from '../transfer/listener.ts';
+import { MigrationDestination } from '../../migration/destination.ts';
+import type { Ram } from '../../migration/ram.ts';
+import { InvariantError } from '../../sys/error.ts';
+import { fileStatus } from '../../sys/file.ts';
+import { systemClock } from '../../transfer/clock.ts';
+import { TransferListener } from '../../transfer/listener.ts';
 import { createRam, digestOf, fileOf } from './loopback-memory.ts';
 import { type FromLoopbackPeer, PLAIN_HEAD_BYTES, type ToLoopbackPeer } from './loopback-protocol.ts';
 
