@@ -208,6 +208,7 @@ class PeerGuest {
   async end(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const exited = once(this.#child, 'exit');
+    if (this.#child.connected) this.#child.send('end');
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
     if (this.#signal.aborted) this.#child.disconnect();
     await exited;

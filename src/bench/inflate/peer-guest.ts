@@ -158,11 +158,17 @@ async function run(data: PeerGuestData, side: Side): Promise<void> {
   await until(() => driver.targetPages === 0);
   await driver.settled();
   tell({ kind: 'deflated', settledMs: monotonicMs() });
+  // Whoever set the target may still be asking the device how it is.
+  await until(() => mayEnd);
 }
 
 const tell = (message: FromPeerGuest): void => void process.send?.(message);
 
 const data = JSON.parse(process.argv[2]) as PeerGuestData;
+let mayEnd = false;
+process.once('message', () => {
+  mayEnd = true;
+});
 // A bench that ends before its guest takes the guest along. Ctrl-C reaches both of them, and is the bench's to answer:
 // a QEMU has files that somebody must clear away.
 process.once('disconnect', () => process.exit());
