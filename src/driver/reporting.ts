@@ -165,12 +165,22 @@ export class ReportingPart implements QueuePart {
   #isolate(blocks: Batch): void {
     const { allocator } = this.#options;
     for (let order = ORDER_MAX; order >= PAGEBLOCK_ORDER; order--) {
-      while (!blocks.full) {
+      while (!blocks.full && this.#leavesEnough(order)) {
         const pfn = allocator.isolateUnreported(order);
         if (pfn === NIL) break;
         blocks.add(pfn, order);
       }
     }
+  }
+
+  /**
+   * What is out cannot be allocated until the host has answered, and 32 blocks may be all that a small guest has. At
+   * least as much stays in, so that a slow host starves nobody; the rest is for the next report.
+   */
+  #leavesEnough(order: number): boolean {
+    const pages = 1 << order;
+    const out = this.#reports.reduce((sum, { blocks }) => sum + blocks.pages, 0);
+    return this.#options.allocator.freePages - pages >= out + pages;
   }
 
   /** D28: only now may the guest use these pages again. */

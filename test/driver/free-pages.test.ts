@@ -186,12 +186,27 @@ describe.each(['virtio', 'hinting'] as const)('reporting, profile %s', profile =
     },
   );
 
+  it('leaves the guest as much as it tells of, so that a slow host starves nobody', async () => {
+    const world = new World({ profile, device: { mode: 'deferred' } });
+    await world.start();
+    const { freePages } = world.kernel.allocator;
+    world.scheduler.advance(2_000);
+    const { isolated } = world.kernel.checkInvariants();
+    expect(isolated).toBeGreaterThan(0);
+    expect(isolated).toBeLessThanOrEqual(freePages / 2);
+    await world.occupy('editor', 24 * MIB_PAGES);
+    await world.rest();
+    expect(world.kernel.events.oomKills).toBe(0);
+    world.check();
+  });
+
   it('begins another pass for what became free during the first', async () => {
     const world = new World({ profile, device: { mode: 'deferred' } });
     await world.start();
     await world.occupy('editor', 16 * MIB_PAGES);
     world.scheduler.advance(2_000);
-    await world.beginning(1);
+    // Half of what is free, and then the rest of it.
+    await world.beginning(2);
     world.exit();
     await world.rest();
     const first = world.device.counters.reportedPages;
