@@ -79,7 +79,7 @@ export class ReportingPart implements QueuePart {
       do {
         this.#ring.quieten();
         while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
-        while (this.#mayReport && this.#vacant.length > 0) this.#report();
+        while (this.#mayReport && this.#vacant.length > 0 && this.#report());
       } while (this.#ring.listen());
     } finally {
       this.#running = false;
@@ -133,15 +133,17 @@ export class ReportingPart implements QueuePart {
     });
   }
 
-  /** Sends the next blocks; ends the pass when there are none. */
-  #report(): void {
+  /** Sends the next blocks, if there are any; ends the pass when there are none and all that was sent is back. */
+  #report(): boolean {
     const index = this.#vacant[this.#vacant.length - 1];
     const { blocks, list, table } = this.#reports[index];
     this.#isolate(blocks);
     if (blocks.count === 0) {
+      // What is out may be all that keeps more from going.
+      if (this.#vacant.length < this.#reports.length) return false;
       this.#passing = false;
       if (this.#wanted) this.#wake();
-      return;
+      return false;
     }
     this.#vacant.pop();
     // Block by block: what they are put back as is what they were taken as.
@@ -159,6 +161,7 @@ export class ReportingPart implements QueuePart {
     counters.listBytes += this.#encoded.length;
     assert(this.#ring.add(index, table), 'a ring without room for its reports');
     this.#ring.flush();
+    return true;
   }
 
   /** Largest first: every block of 4 MiB, then every one of 2 MiB. */
