@@ -41,6 +41,11 @@ export interface ConnectorOptions extends ConnectOptions {
 export class TransferConnector implements Connector {
   readonly #options: ConnectorOptions;
   readonly #bucket: TokenBucket;
+  /**
+   * Where the first connection found the destination. A name may have several addresses, and other ones by the time that
+   * the destination is asked for the guest: one that refuses then says nothing of the host that has it.
+   */
+  #at: string | undefined;
 
   constructor(options: ConnectorOptions) {
     this.#options = options;
@@ -50,7 +55,7 @@ export class TransferConnector implements Connector {
   /** @throws TransferError */
   async open(index: number, count: number): Promise<Link> {
     const { ram, dirty, sent } = this.#options;
-    const channel = new TcpChannel(await connectTcp(this.#options));
+    const channel = await this.#connect();
     const sender = new PageSender({ ram, dirty, sent, share: { index, of: count } });
     return new SourceLink({ channel, sender, bucket: this.#bucket, clock: systemClock });
   }
@@ -64,7 +69,7 @@ export class TransferConnector implements Connector {
     const deadlineMs = systemClock.nowMs() + inquiryMsMax;
     for (;;) {
       try {
-        const channel = new TcpChannel(await connectTcp(this.#options));
+        const channel = await this.#connect();
         const late = setTimeout(() => channel.destroy(), INQUIRY_ANSWER_MS_MAX);
         const answer = await askWhetherRunning(channel, id);
         clearTimeout(late);
@@ -75,6 +80,13 @@ export class TransferConnector implements Connector {
       if (systemClock.nowMs() >= deadlineMs) return 'unreachable';
       await systemClock.sleep(INQUIRY_PAUSE_MS);
     }
+  }
+
+  async #connect(): Promise<TcpChannel> {
+    const at = this.#at === undefined ? {} : { at: this.#at };
+    const socket = await connectTcp({ ...this.#options, ...at });
+    this.#at ??= socket.remoteAddress;
+    return new TcpChannel(socket);
   }
 
   /** All connections were closed by the migration. */

@@ -22,16 +22,18 @@ const CONNECT_MS_MAX = 10_000;
 
 export interface ConnectOptions {
   readonly address: TransferAddress;
+  /** The one of the addresses of that host to connect to, where it matters which; under TLS it is still that host. */
+  readonly at?: string;
   readonly tls?: TlsIdentity;
   /** {@link SILENCE_MS_MAX} when left out. */
   readonly silenceMsMax?: number;
 }
 
 /** @throws TransferError ConnectionRefused when the host says that nobody listens */
-export async function connectTcp({ address, tls, silenceMsMax }: ConnectOptions): Promise<Socket> {
+export async function connectTcp({ address, at, tls, silenceMsMax }: ConnectOptions): Promise<Socket> {
   const { host, port } = address;
-  const socket =
-    tls === undefined ? readingInto(onread => connect({ host, port, onread })) : connect({ host, port });
+  const to = { host: at ?? host, port };
+  const socket = tls === undefined ? readingInto(onread => connect({ ...to, onread })) : connect(to);
   const late = setTimeout(() => {
     socket.destroy(new TransferError(`no answer from ${host} within ${CONNECT_MS_MAX / 1e3} s`));
   }, CONNECT_MS_MAX);

@@ -1,6 +1,7 @@
 /** Migrations over networks that fail: one side has the guest afterwards, or a person is told that nobody knows. */
+import dns from 'node:dns';
 import { connect } from 'node:net';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Random } from '../../src/guest/random.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { MigrationSummary } from '../../src/migration/source.ts';
@@ -153,6 +154,48 @@ describe('a connection that is cut', () => {
     };
     expect(await expectOne(all, await outcomeOf(all))).toBe('here');
     expect(leaving.asked).toEqual(['stop', 'let go', 'resume']);
+  });
+});
+
+describe('a name that stands for several hosts', () => {
+  /** From now on `there` has these addresses, in turn. */
+  function named(...addresses: readonly string[]): void {
+    let asked = 0;
+    const lookup = (_: string, { all }: { all?: boolean }, found: (...results: unknown[]) => void) => {
+      const address = addresses[asked++ % addresses.length];
+      if (all === true) found(null, [{ address, family: 4 }]);
+      else found(null, address, 4);
+    };
+    const spy = vi.spyOn(dns, 'lookup').mockImplementation(lookup as never);
+    opened.push(() => spy.mockRestore());
+  }
+  /** Nobody listens at this address of this host. */
+  const ELSEWHERE = '127.0.0.9';
+
+  test('is asked for once: all connections go where the first one went', async () => {
+    const all = await journey({ connections: 3 });
+    const { port } = all.relay.address;
+    const leaving = new Leaving(all.leaving.ram, { address: { host: 'there', port }, connections: 3 });
+    named('127.0.0.1', ELSEWHERE);
+    expect(await expectOne({ ...all, leaving }, await outcomeOf({ ...all, leaving }))).toBe('there');
+  });
+
+  test('does not take the guest back because another of them refuses the question', async () => {
+    const all = await journey();
+    const { relay } = all;
+    const { port } = relay.address;
+    const leaving = new Leaving(all.leaving.ram, { address: { host: 'there', port } });
+    named('127.0.0.1', ELSEWHERE);
+    let cut = false;
+    relay.watch = () => {
+      // The guest runs there, and the word of it is lost.
+      if (cut || all.place.runs === 0) return true;
+      cut = true;
+      relay.reset();
+      return false;
+    };
+    expect(await expectOne({ ...all, leaving }, await outcomeOf({ ...all, leaving }))).toBe('there');
+    expect(cut).toBe(true);
   });
 });
 
