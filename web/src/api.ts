@@ -14,6 +14,7 @@ import type {
 import type { MapOptions, MemoryMap } from '../../src/daemon/memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
 import { EventParser } from '../../src/server/event-parser.ts';
+import { decode } from './route.ts';
 
 export type {
   DaemonStatus,
@@ -55,24 +56,26 @@ const ANSWER_MS_MAX = 8000;
 const REQUEST_MS_MAX = 7000;
 const TOKEN_KEY = 'aerostat-token';
 
-/**
- * The token comes in the fragment of the address, which no browser sends anywhere, and leaves the address bar at once.
- * It is kept for this tab only.
- */
-function takeToken(): string {
-  const match = /^#token=([^&]+)/.exec(location.hash);
-  if (match !== null) {
-    sessionStorage.setItem(TOKEN_KEY, decodeURIComponent(match[1]));
-    history.replaceState(null, '', location.pathname);
-  }
-  return sessionStorage.getItem(TOKEN_KEY) ?? '';
+let token = sessionStorage.getItem(TOKEN_KEY) ?? '';
+
+/** Takes it, for this tab only; false where it cannot be one, because no header could carry it. */
+export function setToken(text: string): boolean {
+  const given = text.trim();
+  if (!/^[\x21-\x7e]+$/.test(given)) return false;
+  token = given;
+  sessionStorage.setItem(TOKEN_KEY, token);
+  return true;
 }
 
-let token = takeToken();
-
-export function setToken(text: string): void {
-  token = text.trim();
-  sessionStorage.setItem(TOKEN_KEY, token);
+/**
+ * The token comes in the fragment of the address, which no browser sends anywhere, and leaves the address bar at once.
+ * Returns whether there was one.
+ */
+export function takeToken(): boolean {
+  const match = /^#token=([^&]+)/.exec(location.hash);
+  if (match === null) return false;
+  history.replaceState(null, '', location.pathname);
+  return setToken(decode(match[1]) ?? '');
 }
 
 interface Call {

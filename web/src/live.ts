@@ -67,6 +67,11 @@ export const isMigrating = ({ migration }: GuestView): boolean => isUnderWay(mig
 const isUnderWay = (answer: MigrationAnswer | undefined): boolean =>
   answer?.migration != null && answer.migration.report === null && answer.migration.error === null;
 
+/** Undefined for a refusal; nobody there to refuse is another matter. */
+function unlessRefused(error: unknown): undefined {
+  if (!(error instanceof Refusal)) throw error;
+}
+
 interface Kept {
   readonly history: History;
   readonly tracker: MemoryUseTracker;
@@ -183,7 +188,9 @@ export class Live {
   }
 
   async #lookAt(name: string): Promise<void> {
-    const [status] = await Promise.all([api.guest(name), this.#askMigration(name)]);
+    const [status] = await Promise.all([api.guest(name).catch(unlessRefused), this.#askMigration(name)]);
+    // It is gone, or what it belongs to is: the daemon knows what is left.
+    if (status === undefined) return this.#lookAtAll();
     const seen = this.#see(status, undefined, Date.now());
     const { guests } = this.view.value;
     this.view.update({
@@ -192,8 +199,10 @@ export class Live {
     });
   }
 
+  /** Where nobody can say, what was known stays: all else that the daemon says of the guest is worth showing. */
   async #askMigration(name: string): Promise<void> {
-    const answer = await api.migration(name);
+    const answer = await api.migration(name).catch(unlessRefused);
+    if (answer === undefined) return;
     this.#keptOf(name).migration = answer;
     if (!isUnderWay(answer)) this.#movers.delete(name);
   }

@@ -1,5 +1,6 @@
 /** Starts the page. */
 import { render } from 'preact';
+import { takeToken } from './api.ts';
 import { App } from './app.tsx';
 import { live } from './live.ts';
 import { route, startRoute } from './route.ts';
@@ -9,6 +10,11 @@ import './style/base.css';
 import './style/page.css';
 import './style/guest.css';
 
+takeToken();
+// An address with another token, opened where the page is already, only changes the fragment.
+window.addEventListener('hashchange', () => {
+  if (takeToken()) live.refresh();
+});
 startTheme();
 startRoute();
 const follow = () => {

@@ -6,9 +6,18 @@ export interface Route {
   readonly guest: string | undefined;
 }
 
+/** What a part of an address stands for; undefined where it was cut, or never was one. */
+export function decode(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return undefined;
+  }
+}
+
 function read(): Route {
   const match = /^#\/guest\/([^/]+)$/.exec(location.hash);
-  return { guest: match === null ? undefined : decodeURIComponent(match[1]) };
+  return { guest: match === null ? undefined : decode(match[1]) };
 }
 
 export const route = new Store<Route>(read());

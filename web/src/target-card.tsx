@@ -20,7 +20,8 @@ function stepOf(memory: number): number {
 
 export function TargetCard({ guest }: { guest: GuestView }) {
   const { status, use } = guest;
-  const target = status.targetBytes ?? 0;
+  // A hypervisor that was asked by somebody else does not tell the target; then it is to stay as it is.
+  const target = status.targetBytes ?? status.actualBytes ?? 0;
   const memory = use?.memory ?? null;
   const [draft, setDraft] = useState<number | undefined>();
   const [text, setText] = useState<string | undefined>();

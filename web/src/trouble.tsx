@@ -1,6 +1,6 @@
 /** What is shown when the daemon does not answer, or wants a token. */
 import { useState } from 'preact/hooks';
-import { setToken } from './api.ts';
+import { api, Refusal, setToken } from './api.ts';
 import { clock } from './format.ts';
 import { live, type View } from './live.ts';
 
@@ -32,19 +32,28 @@ function departureWords({ guests }: View): string {
 
 export function Locked() {
   const [text, setText] = useState('');
-  const [tried, setTried] = useState(false);
-  const { trouble } = live.view.value;
-  const enter = (event: Event) => {
+  const [refused, setRefused] = useState('');
+  const enter = async (event: Event) => {
     event.preventDefault();
-    setToken(text);
-    setTried(true);
+    if (!setToken(text))
+      return setRefused('This is no token: it has letters, digits and signs, and no spaces.');
+    setRefused('');
+    try {
+      await api.daemon();
+    } catch (error) {
+      const wrong = error instanceof Refusal && error.status === 401;
+      setRefused(wrong ? 'The token is wrong.' : `${(error as Error).message}.`);
+    }
     live.refresh();
   };
   return (
     <main class="locked">
-      <form class="card" onSubmit={enter}>
+      <form class="card" onSubmit={event => void enter(event)}>
         <h1>Aerostat</h1>
-        <p>This daemon asks for its token: the one in its --token-file, or in AEROSTAT_TOKEN.</p>
+        <p>
+          This daemon asks for its token: the one in its <code>--token-file</code>, or in{' '}
+          <code>AEROSTAT_TOKEN</code>. The address that <code>aerostat dashboard</code> prints holds it.
+        </p>
         <label>
           Token
           <input
@@ -60,7 +69,7 @@ export function Locked() {
           Enter
         </button>
         <p class="refused" role="alert">
-          {tried ? trouble : ''}
+          {refused}
         </p>
       </form>
     </main>
