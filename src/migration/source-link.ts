@@ -89,6 +89,8 @@ export class SourceLink implements Link {
   #break: (error: Error) => void = () => {};
   #bytes = 0;
   #interrupted = false;
+  /** Aborted when nothing is to be kept back any more for the sake of bandwidth: at low rates that takes minutes. */
+  readonly #hurry = new AbortController();
   /** The write under way: the writer has two buffers, so one section may be made while another is sent. */
   #writing: Promise<void> = Promise.resolve();
   #waitingSinceMs: number | undefined;
@@ -143,6 +145,7 @@ export class SourceLink implements Link {
 
   interrupt(): void {
     this.#interrupted = true;
+    this.#hurry.abort();
   }
 
   progress(): LinkProgress {
@@ -176,7 +179,8 @@ export class SourceLink implements Link {
     await this.#writing;
     if (this.#failure !== undefined) throw this.#failure;
     const delayMs = this.#bucket.take(section.length, this.#clock.nowMs());
-    if (delayMs >= 1) await this.#clock.sleep(delayMs);
+    if (delayMs >= 1) await this.#clock.sleep(delayMs, this.#hurry.signal);
+    if (this.#failure !== undefined) throw this.#failure;
     this.#bytes += section.length;
     this.#waitingSinceMs = this.#clock.nowMs();
     this.#writing = this.#channel.write(section);
@@ -237,6 +241,7 @@ export class SourceLink implements Link {
     this.#break(this.#failure);
     this.#waiting?.reject(this.#failure);
     this.#waiting = undefined;
+    this.#hurry.abort();
   }
 }
 

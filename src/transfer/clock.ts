@@ -3,9 +3,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../migration/machine.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
+/** The longest that Node's timers can be set to; beyond it they go off at once. */
+const SLEEP_MS_MAX = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   nowMs: monotonicMs,
   sleep: (delayMs, signal) =>
     // Aborted is as good as over.
-    delay(delayMs, undefined, signal === undefined ? {} : { signal }).catch(() => {}),
+    delay(Math.min(delayMs, SLEEP_MS_MAX), undefined, signal === undefined ? {} : { signal }).catch(() => {}),
 };

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Random } from '../../src/guest/random.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { MigrationSummary } from '../../src/migration/source.ts';
+import { systemClock } from '../../src/transfer/clock.ts';
 import { TransferListener } from '../../src/transfer/listener.ts';
 import {
   closeRam,
@@ -216,6 +217,33 @@ describe('a migration that is called off', () => {
     const cancel = () => all.leaving.source.cancel('too late');
     expect(await expectOne(all, await outcomeOf(all))).toBe('there');
     expect(answers).toEqual([false]);
+  });
+});
+
+describe('a migration that may send little', () => {
+  /** The first section is all that it may send in minutes. */
+  const SLOW = { bytesPerSecond: 1000 };
+  /** The first round has begun, and waits. */
+  const underWay = async ({ leaving }: Journey): Promise<void> => {
+    await until(() => leaving.rounds > 0);
+    await systemClock.sleep(50);
+  };
+
+  test('is called off at once, and the destination hears of it', async () => {
+    const all = await journey(SLOW);
+    const outcome = outcomeOf(all);
+    await underWay(all);
+    all.leaving.source.cancel('it takes too long');
+    expect(await outcome).toMatchObject({ error: { code: 'AEROSTAT_MIGRATION_CANCELLED' } });
+    await expect(all.place.destination.outcome).rejects.toThrow('it takes too long');
+  });
+
+  test('hears at once that its destination is gone', async () => {
+    const all = await journey(SLOW);
+    const outcome = outcomeOf(all);
+    await underWay(all);
+    all.relay.reset();
+    expect(await expectOne(all, await outcome)).toBe('here');
   });
 });
 

@@ -112,6 +112,8 @@ export class Leaving {
   readonly ram: Ram;
   readonly log: SoftwareDirtyLog;
   readonly source: MigrationSource;
+  /** That have begun. */
+  rounds = 0;
   readonly #connector: TransferConnector;
   #serial = 1;
 
@@ -127,7 +129,6 @@ export class Leaving {
       this.asked.push(what);
       onAsked?.(what);
     };
-    let round = 0;
     this.source = new MigrationSource({
       id: crypto.getRandomValues(new Uint8Array(16)),
       ram,
@@ -146,9 +147,9 @@ export class Leaving {
       convergence: new Convergence({ downtimeMsMax: 1, roundsMax: 5, autoConverge: false }),
       clock: systemClock,
       observer: progress => {
-        if (progress.round === round) return;
-        round = progress.round;
-        if (progress.phase === 'copying') this.write(writes(round));
+        if (progress.round === this.rounds) return;
+        this.rounds = progress.round;
+        if (progress.phase === 'copying') this.write(writes(progress.round));
       },
     });
   }
