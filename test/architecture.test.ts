@@ -41,7 +41,7 @@ describe('the rooms', () => {
 
   test('leave native calls to sys/', () => {
     const native = files.filter(file => /from 'koffi'/.test(readFileSync(file, 'utf8')));
-    expect(native.map(roomOf)).toEqual(['sys']);
+    expect([...new Set(native.map(roomOf))]).toEqual(['sys']);
   });
 
   test('have files that open with what lives in them', () => {

@@ -4,11 +4,10 @@
  */
 import type { ByteChannel } from './byte-channel.ts';
 import type { DirtyBitmap } from './dirty-bitmap.ts';
+import { compressionUnder } from './features.ts';
 import { PageReceiver } from './page-receiver.ts';
 import type { Ram } from './ram.ts';
-import { type Compression, zstd } from './stream/compression.ts';
 import {
-  FEATURE_ZSTD,
   type Hello,
   type Refusal,
   type RegionShape,
@@ -92,7 +91,7 @@ export class DestinationLink implements Inlet {
 
   receiveInto(ram: Ram, held: DirtyBitmap, features: number): void {
     this.#receiver = new PageReceiver(ram, held);
-    this.#reader.compression = compressionFor(features);
+    this.#reader.compression = compressionUnder(features);
   }
 
   async reply(reply: Reply): Promise<void> {
@@ -195,6 +194,3 @@ export class DestinationLink implements Inlet {
     this.#tell({ kind: 'end' });
   }
 }
-
-const compressionFor = (features: number): Compression | undefined =>
-  (features & FEATURE_ZSTD) !== 0 ? zstd : undefined;

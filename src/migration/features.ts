@@ -3,11 +3,15 @@
  * compression gets it, or an error that says which side cannot: nobody wonders afterwards why it was slow.
  */
 import { MigrationError } from './errors.ts';
-import { zstd } from './stream/compression.ts';
+import { type Compression, zstd } from './stream/compression.ts';
 import { FEATURE_ZSTD } from './stream/messages.ts';
 
-/** Features that this program has. */
+/** Features that this program has on this host. */
 export const FEATURES_HERE = zstd === undefined ? 0 : FEATURE_ZSTD;
+
+/** zstd comes with Node from 22.15 on; any Node takes it from the host. */
+const REMEDY =
+  'install libzstd.so.1 (libzstd1 on Debian and Ubuntu, libzstd elsewhere), or move the guest without compression';
 
 /**
  * What the source offers.
@@ -17,7 +21,7 @@ export function featuresToOffer(compress: boolean, here = FEATURES_HERE): number
   if (!compress) return 0;
   if ((here & FEATURE_ZSTD) !== 0) return FEATURE_ZSTD;
   throw new MigrationError(
-    `pages cannot be compressed here: zstd comes with Node 22.15, and this is ${process.version}; move the guest without compression`,
+    `pages cannot be compressed here: neither Node ${process.version} nor this host has zstd; ${REMEDY}`,
   );
 }
 
@@ -29,6 +33,10 @@ export function featuresAgreed(offered: number, answered: number): number {
   const agreed = offered & answered;
   if (agreed === offered) return agreed;
   throw new MigrationError(
-    'the destination cannot unpack compressed pages (zstd comes with Node 22.15); move the guest without compression',
+    `the destination cannot unpack compressed pages: neither its Node nor its host has zstd; there, ${REMEDY}`,
   );
 }
+
+/** How sections are compressed under these features. */
+export const compressionUnder = (features: number): Compression | undefined =>
+  (features & FEATURE_ZSTD) !== 0 ? zstd : undefined;

@@ -4,11 +4,10 @@
  */
 import type { ByteChannel } from './byte-channel.ts';
 import { MigrationError } from './errors.ts';
+import { compressionUnder } from './features.ts';
 import type { Clock } from './machine.ts';
 import type { PageSender, SentCounts } from './page-sender.ts';
-import { type Compression, zstd } from './stream/compression.ts';
 import {
-  FEATURE_ZSTD,
   type Hello,
   type RegionShape,
   readBare,
@@ -166,7 +165,7 @@ export class SourceLink implements Link {
   }
 
   useFeatures(features: number): void {
-    this.#writer.compression = compressionFor(features);
+    this.#writer.compression = compressionUnder(features);
   }
 
   close(graceful: boolean): void {
@@ -244,6 +243,3 @@ export class SourceLink implements Link {
     this.#hurry.abort();
   }
 }
-
-const compressionFor = (features: number): Compression | undefined =>
-  (features & FEATURE_ZSTD) !== 0 ? zstd : undefined;

@@ -1,7 +1,7 @@
 /**
- * The C library, through koffi: the only module that binds native functions. Signatures use fixed-width
- * types (koffi knows no ssize_t), addresses are plain numbers (`intptr_t`), and every binding is wrapped
- * by a module of this room that turns -1 into a {@link SystemError}.
+ * The C library, through koffi. Signatures use fixed-width types (koffi knows no ssize_t), addresses are
+ * plain numbers (`intptr_t`), and every binding is wrapped by a module of this room that turns -1 into a
+ * {@link SystemError}.
  */
 import koffi from 'koffi';
 import { SystemError } from './error.ts';

@@ -1,7 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { SourcePhase } from '../../src/migration/source.ts';
-import { zstd } from '../../src/migration/stream/compression.ts';
 import { Journey, type JourneyOptions } from './journey.ts';
 import { busyVm, closeAll, expectAlive, expectNothingHeld, open } from './machines.ts';
 
@@ -70,24 +68,5 @@ describe('a machine that does not arrive goes on where it was', () => {
   test('when it was let go, and the destination was lost before it ran there', async () => {
     const journey = await failToMove(at('handing-over', failing => failing.destination.cancel('no room')));
     expect(journey.sourceError?.message).toContain('no room');
-  });
-});
-
-describe('a machine that is to be compressed on its way', () => {
-  test.skipIf(zstd !== undefined)('stays, with a reason, where Node has no zstd', async () => {
-    const vm = await busyVm();
-    const journey = await Journey.of(vm, { compress: true });
-    open(journey.place);
-    expect(journey.sourceError?.message).toMatch(/zstd comes with Node 22\.15/);
-    expect(journey.destination.phase).toBe('waiting');
-    await expectAlive(vm);
-  });
-
-  test.runIf(zstd !== undefined)('arrives, in fewer bytes, where Node has zstd', async () => {
-    const vm = await busyVm();
-    const journey = await Journey.of(vm, { compress: true });
-    const { bytes = 0, pages = 0 } = journey.summary ?? {};
-    expect(bytes).toBeLessThan((pages * PAGE_SIZE) / 2);
-    await expectAlive(open(journey.there));
   });
 });

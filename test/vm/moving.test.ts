@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { ProfileName } from '../../src/balloon/profiles.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { KernelDirtyLog } from '../../src/migration/kernel-dirty-log.ts';
+import { zstd } from '../../src/migration/stream/compression.ts';
 import type { ChannelName } from '../../src/vm/free-page-channel.ts';
 import type { VmOptions } from '../../src/vm/vm.ts';
 import { openDescriptors } from '../support/descriptors.ts';
@@ -9,7 +11,7 @@ import { BALLOON, busyVm, closeAll, expectAlive, MIB, open } from './machines.ts
 
 afterEach(closeAll);
 
-const PAGES_16_MIB = (16 * MIB) / 4096;
+const PAGES_16_MIB = (16 * MIB) / PAGE_SIZE;
 
 /** Moves a busy machine, and sees to it that nothing is lost on the way and that it goes on. */
 async function move(options: Partial<VmOptions>, route: JourneyOptions) {
@@ -56,10 +58,16 @@ describe('a machine moves with everything that its guest uses', () => {
     const { journey } = await move({ profile }, { channel });
     const { summary } = journey;
     // What was given away is not sent, and where the guest is asked neither is most of what is free.
-    expect(summary?.unbackedPages).toBeGreaterThanOrEqual(BALLOON / 4096);
+    expect(summary?.unbackedPages).toBeGreaterThanOrEqual(BALLOON / PAGE_SIZE);
     if (channel === 'none') expect(summary?.freePages).toBe(0);
     const asks = channel !== 'none' && channel !== 'reporting' && channel !== 'hinting';
     if (asks) expect(summary?.freePages).toBeGreaterThan(PAGES_16_MIB);
+  });
+
+  test.runIf(zstd !== undefined)('compressed, in fewer bytes than its pages have', async () => {
+    const { journey } = await move({}, { channel: 'hint', compress: true });
+    const { bytes = 0, pages = 0 } = journey.summary ?? {};
+    expect(bytes).toBeLessThan((pages * PAGE_SIZE) / 2);
   });
 
   test('with packed rings', async () => {

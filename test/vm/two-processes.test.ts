@@ -3,8 +3,13 @@
  * before, meanwhile and afterwards, and checks every page that it wrote. That both memories are alike at the stop, page
  * by page, is moving.test.ts's.
  */
-import { afterEach, beforeAll, expect, test } from 'vitest';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { zstd, zstdOfNode } from '../../src/migration/stream/compression.ts';
 import { FREE_PAGE_CHANNELS } from '../../src/vm/free-page-channel.ts';
 import { build } from '../cli/built.ts';
 import { MachineProcess } from './processes.ts';
@@ -87,6 +92,59 @@ test('several connections, and a machine that moves on', async () => {
   expect((await further.machine.tell({ do: 'verify' })).checkedBytes).toBeGreaterThan(0);
   expect(await source.ended).toBe(0);
   expect(await destination.ended).toBe(0);
+});
+
+describe('a machine that is to be compressed on its way', () => {
+  test.runIf(zstd !== undefined)('arrives, over several connections and in fewer bytes', async () => {
+    // Not `--whole`: what fills a page to its end does not become shorter.
+    const [source, { machine: destination, address }] = await Promise.all([
+      MachineProcess.vm('--memory', '192M', '--workload', 'churn'),
+      MachineProcess.place(),
+    ]);
+    machines.push(source, destination);
+    await source.tell({ do: 'use', bytes: 16 * MIB });
+    const { report, error } = await move(source, { to: `tcp:${address}`, connections: 3, compress: true });
+    expect(error).toBeNull();
+    const { bytes = 0, pages = 0 } = report ?? {};
+    expect(pages * PAGE_SIZE).toBeGreaterThan(16 * MIB);
+    expect(bytes).toBeLessThan((pages * PAGE_SIZE) / 2);
+    expect((await destination.tell({ do: 'verify' })).checkedBytes).toBeGreaterThan(16 * MIB);
+    expect(await source.ended).toBe(0);
+  });
+
+  // Where Node has its own, no host is without it.
+  describe.skipIf(zstdOfNode() !== undefined)('stays, and is told what to install,', () => {
+    const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+    beforeAll(() => {
+      // A library that is none, and is found first.
+      writeFileSync(join(directory, 'libzstd.so.1'), '');
+    });
+    afterEach(() => vi.unstubAllEnvs());
+    afterAll(() => rmSync(directory, { recursive: true }));
+    const withoutZstd = () => vi.stubEnv('LD_LIBRARY_PATH', directory);
+
+    test('where its host has no zstd', async () => {
+      withoutZstd();
+      const { source, destination, to } = await pair([]);
+      const { error } = await move(source, { to, compress: true });
+      expect(error?.message).toMatch(/cannot be compressed here.*install libzstd/);
+      expect(destination.over).toBe(false);
+      await source.tell({ do: 'verify' });
+      expect((await move(source, { to })).error).toBeNull();
+      await destination.tell({ do: 'verify' });
+    });
+
+    test.runIf(zstd !== undefined)('where its destination has none', async () => {
+      const source = await MachineProcess.vm('--memory', '64M');
+      machines.push(source);
+      withoutZstd();
+      const { machine, address } = await MachineProcess.place();
+      machines.push(machine);
+      const { error } = await move(source, { to: `tcp:${address}`, compress: true });
+      expect(error?.message).toMatch(/the destination cannot unpack.*there, install libzstd/);
+      await source.tell({ do: 'verify' });
+    });
+  });
 });
 
 test('a machine that is called back goes on where it was', async () => {

@@ -25,6 +25,8 @@ export class SectionReader {
   /** Set when both sides agreed on it; without it a compressed section is refused. */
   compression: Compression | undefined;
   readonly #buffer = new Uint8Array(SECTION_BYTES_MAX);
+  /** What was compressed, unpacked; made when something is. */
+  #unpacked: Uint8Array | undefined;
   readonly #take: TakeSection;
   #header: SectionHeader | undefined;
   #length = 0;
@@ -99,11 +101,21 @@ export class SectionReader {
     if (length === 0 || length > PAYLOAD_BYTES_MAX) {
       throw new StreamError('compression', `a section of ${length} bytes before compression`);
     }
-    const bytes = this.compression.decompress(payload.subarray(4), length);
-    if (bytes.length !== length) {
-      throw new StreamError('compression', `${bytes.length} bytes came out in place of ${length}`);
+    this.#unpacked ??= new Uint8Array(PAYLOAD_BYTES_MAX);
+    const bytes = this.#unpacked.subarray(0, length);
+    const count = unpack(this.compression, payload.subarray(4), bytes);
+    if (count !== length) {
+      throw new StreamError('compression', `${count} bytes came out in place of ${length}`);
     }
     return bytes;
+  }
+}
+
+function unpack(compression: Compression, bytes: Uint8Array, into: Uint8Array): number {
+  try {
+    return compression.decompress(bytes, into);
+  } catch (error) {
+    throw new StreamError('compression', error instanceof Error ? error.message : String(error));
   }
 }
 

@@ -13,6 +13,8 @@ import {
 
 /** Less than this is not worth compressing. */
 const COMPRESS_BYTES_MIN = 1024;
+/** The length before compression. */
+const LENGTH_BYTES = 4;
 
 class Draft {
   readonly section = new Uint8Array(SECTION_BYTES_MAX);
@@ -25,8 +27,9 @@ export class SectionWriter {
   compression: Compression | undefined;
   #draft = new Draft();
   #previous = new Draft();
+  /** Where what is compressed is put. */
+  #spare: Draft | undefined;
   #sequence = 0;
-  #compressedLength = 0;
   #sealed = false;
 
   /** Where the payload of the section goes that is being made. */
@@ -53,8 +56,9 @@ export class SectionWriter {
       `a section of ${length} bytes, or one without a beginning`,
     );
     this.#sealed = true;
-    const flags = this.#compress(length);
-    const sealed = flags === 0 ? length : this.#compressedLength;
+    const compressed = this.#compress(length);
+    const flags = compressed === undefined ? 0 : FLAG_COMPRESSED;
+    const sealed = compressed ?? length;
     const section = this.#draft.section.subarray(0, SECTION_HEADER.size + sealed);
     sealSection(section, { type: SECTION[name], flags, length: sealed, sequence: this.#sequence++ });
     return section;
@@ -66,15 +70,17 @@ export class SectionWriter {
     return this.seal(name, payload.length);
   }
 
-  /** Compresses the payload in place where that makes it shorter; returns the flags that say so. */
-  #compress(length: number): number {
-    if (this.compression === undefined || length < COMPRESS_BYTES_MIN) return 0;
-    const { payload, view } = this.#draft;
-    const compressed = this.compression.compress(payload.subarray(0, length));
-    if (compressed.length + 4 >= length) return 0;
+  /** Puts the payload in the draft's place as it is compressed, where that is shorter; returns its length then. */
+  #compress(length: number): number | undefined {
+    if (this.compression === undefined || length < COMPRESS_BYTES_MIN) return undefined;
+    this.#spare ??= new Draft();
+    const { payload, view } = this.#spare;
+    // No room for what would not be shorter: whoever compresses gives up as soon as it is full.
+    const room = payload.subarray(LENGTH_BYTES, length - 1);
+    const compressed = this.compression.compress(this.#draft.payload.subarray(0, length), room);
+    if (compressed === undefined) return undefined;
     view.setUint32(0, length, true);
-    payload.set(compressed, 4);
-    this.#compressedLength = compressed.length + 4;
-    return FLAG_COMPRESSED;
+    [this.#draft, this.#spare] = [this.#spare, this.#draft];
+    return LENGTH_BYTES + compressed;
   }
 }
