@@ -98,6 +98,15 @@ interface Beginning {
 /** The states of a machine: what it is, and its parts. */
 const STATES = ['machine', 'guest', 'driver', 'device'] as const;
 
+/** Commands that change nothing. The others do not reach a machine that is being saved and sent as it is. */
+const LOOKS: ReadonlySet<CommandName> = new Set<CommandName>([
+  'balloon',
+  'meminfo',
+  'settle',
+  'status',
+  'verify',
+]);
+
 /**
  * `empty`: there is no guest yet. `paused`: the guest stands still. `gone`: it is about to run elsewhere. `ended`: by
  * itself, which {@link Vm.ended} explains.
@@ -117,6 +126,9 @@ export class Vm implements SourceMachine {
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
   #state: VmState = 'empty';
+  /** While it stands still: until it goes on, or never will. */
+  #still: Promise<void> = Promise.resolve();
+  #stir: () => void = () => {};
   #closing: Promise<void> | undefined;
 
   private constructor(stage: Stage, { name = DEFAULT_NAME, memory, adviseHugePages, log }: VmParts) {
@@ -162,7 +174,7 @@ export class Vm implements SourceMachine {
     }
     try {
       await vm.#begin({ config: configOf(options), boot: bootOf(options), targetBytes, saved: undefined });
-      vm.#state = 'running';
+      vm.#become('running');
       for (const { kind, bytes } of workloads) {
         await vm.command({ do: 'start', workload: kind, ...(bytes === undefined ? {} : { bytes }) });
       }
@@ -194,7 +206,7 @@ export class Vm implements SourceMachine {
     }
     const config = decodeConfig(machine);
     await this.#begin({ config, boot: {}, targetBytes: 0, saved: { guest, driver, device } });
-    this.#state = 'paused';
+    this.#become('paused');
   }
 
   async #begin({ config, boot, targetBytes, saved }: Beginning): Promise<void> {
@@ -252,11 +264,13 @@ export class Vm implements SourceMachine {
   }
 
   /**
-   * Tells the guest to do something. What is under way when the machine leaves goes on there as far as it is in the
-   * guest's books, and is never answered here.
+   * Tells the guest to do something; one that stands still does it when it goes on. What is under way when the machine
+   * leaves goes on there as far as it is in the guest's books, and is never answered here.
    * @throws VmError when it is not here; AerostatError with the guest's own code when the guest cannot do it
    */
   async command<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
+    const looks = LOOKS.has(command.do);
+    while (this.#state === 'paused' && !looks) await this.#still;
     if (this.#state !== 'running' && this.#state !== 'paused')
       throw new VmError(`${this.name} is ${this.#state}`);
     const asked = this.#stage.guest.ask('command', { command: command as GuestCommand });
@@ -281,7 +295,7 @@ export class Vm implements SourceMachine {
    */
   async stop(): Promise<void> {
     this.#expect('running');
-    this.#state = 'paused';
+    this.#become('paused');
     await this.#stage.guest.ask('pause', null);
     // The device writes into rings and requests, which are the driver's pages, and keeps no log of it.
     for (const { pfn, pages } of await this.#stage.guest.ask('driverPages', null)) this.log.add(pfn, pages);
@@ -290,7 +304,7 @@ export class Vm implements SourceMachine {
   async resume(): Promise<void> {
     if (this.#state !== 'paused' && this.#state !== 'gone') return;
     await this.#stage.guest.ask('resume', null);
-    this.#state = 'running';
+    this.#become('running');
   }
 
   async throttle(share: number): Promise<void> {
@@ -313,14 +327,14 @@ export class Vm implements SourceMachine {
 
   async letGo(): Promise<void> {
     this.#expect('paused');
-    this.#state = 'gone';
+    this.#become('gone');
   }
 
   /** Lets a machine go on that was saved elsewhere. */
   async goOn(): Promise<void> {
     this.#expect('paused');
     await this.#stage.guest.ask('goOn', null);
-    this.#state = 'running';
+    this.#become('running');
   }
 
   /** Switches the machine off; its memory is gone when this resolves. */
@@ -330,7 +344,7 @@ export class Vm implements SourceMachine {
   }
 
   async #close(): Promise<void> {
-    this.#state = 'closed';
+    this.#become('closed');
     await this.#stage.close();
     this.ram.memory.close();
     this.#resolve();
@@ -338,7 +352,7 @@ export class Vm implements SourceMachine {
 
   /** Leaves the stage to others, and the memory to the caller. */
   async leave(): Promise<void> {
-    this.#state = 'closed';
+    this.#become('closed');
     this.#closing = Promise.resolve();
     await this.#stage.clear(this.name);
     this.#resolve();
@@ -350,8 +364,17 @@ export class Vm implements SourceMachine {
   }
 
   #fail(error: Error): void {
-    if (this.#state !== 'closed') this.#state = 'ended';
+    if (this.#state !== 'closed') this.#become('ended');
     this.#reject(error);
+  }
+
+  #become(state: VmState): void {
+    this.#state = state;
+    this.#stir();
+    if (state !== 'paused') return;
+    this.#still = new Promise(resolve => {
+      this.#stir = resolve;
+    });
   }
 
   #expect(state: VmState): void {
