@@ -128,6 +128,23 @@ describePeer('the dashboard', missingPrograms('chromium'), () => {
     expect(await page.getByLabel('Target of the balloon', { exact: true }).inputValue()).toBe('48 MiB');
   });
 
+  test('tells the figures of the moment that one points at in a chart, in all charts', async () => {
+    const page = await open('#/guest/vm1');
+    await expect.poll(() => page.locator('.chart-title').count(), POLL).toBe(3);
+    await world.daemon.reach('vm1', 64 * MIB);
+    await expect.poll(() => page.textContent('.charts'), POLL).toMatch(/target 64 MiB/);
+    const plot = page.locator('.plot .u-over').first();
+    const { width } = (await plot.boundingBox()) as { width: number };
+    // Before the page was opened there is nothing but its first sample.
+    await plot.hover({ position: { x: width / 4, y: 20 } });
+    await expect
+      .poll(() => page.locator('.chart-title').allTextContents(), POLL)
+      .toEqual(Array(3).fill(expect.stringMatching(/ at \d\d:\d\d:\d\d$/)));
+    expect(await page.textContent('.charts')).toMatch(/target 0/);
+    await page.mouse.move(0, 0);
+    await expect.poll(() => page.textContent('.charts'), POLL).toMatch(/target 64 MiB/);
+  });
+
   test('asks twice before it takes more than the guest can spare', async () => {
     const page = await open('#/guest/vm1');
     const target = page.getByLabel('Target of the balloon', { exact: true });

@@ -7,6 +7,7 @@ import { AerostatError } from '../../src/sys/error.ts';
 import { build } from '../cli/built.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 import { describePeer } from '../support/peers.ts';
+import { complaints } from './axe.ts';
 import { launch, openPage, type WatchedPage } from './browser.ts';
 import { entranceTo, servePageOf, TOKEN } from './world.ts';
 
@@ -132,6 +133,25 @@ describePeer('a page on a bad day', missingPrograms('chromium'), () => {
     await page.click(`[data-guest="${name}"]`);
     await page.waitForSelector('.guest h1');
     expect(await excess('html')).toBe(0);
+  });
+
+  test('the daemon serves nobody: it says how it would', async () => {
+    const { watched, address } = await prepare(new FakeControl());
+    const { page } = watched;
+    await page.goto(address.href);
+    await page.waitForSelector('.overview');
+    expect(await page.textContent('.overview')).toMatch(/No guests.*--socket-path/s);
+    expect(await page.locator('.legend').count()).toBe(0);
+    expect(await complaints(page)).toEqual([]);
+  });
+
+  test('something failed once: the page does not say that nothing did', async () => {
+    const control = new FakeControl(guestStatus('vm1', { lastError: 'the front-end hung up' }));
+    const page = await open(control);
+    await page.click('[data-guest="vm1"]');
+    const rings = page.getByRole('region', { name: 'Rings and discards' });
+    expect(await rings.textContent()).toMatch(/the front-end hung up/);
+    expect(await rings.textContent()).not.toMatch(/nothing failed/);
   });
 
   test('a hypervisor forgot the target of its balloon, which holds memory: it can be emptied', async () => {

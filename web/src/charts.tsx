@@ -1,8 +1,8 @@
 /** Time series since the page was opened: memory, what goes back to the host, and the rings. */
-import { useEffect, useRef } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
-import { count, size, UNKNOWN } from './format.ts';
-import type { Gauge, History, Total } from './history.ts';
+import { clock, count, size, UNKNOWN } from './format.ts';
+import { type Gauge, HISTORY_SAMPLES_MAX, type History, type Total } from './history.ts';
 import type { GuestView } from './live.ts';
 import { useStore } from './store.ts';
 import { colour, theme } from './theme.ts';
@@ -48,18 +48,18 @@ const CHARTS: readonly Chart[] = [
       { label: 'host resident', colour: 'resident', filled: true, values: gauge('resident') },
       { label: 'balloon', colour: 'ballooned', values: gauge('ballooned') },
       { label: 'target', colour: 'ballooned', dashed: true, stepped: true, values: gauge('target') },
-      { label: 'available in the guest', colour: 'cache-line', values: gauge('available') },
+      { label: 'available in the guest', colour: 'available', values: gauge('available') },
     ],
   },
   {
-    title: 'Given back to the host',
+    title: 'Between guest and host',
     unit: perSecond(size),
     height: 110,
     counted: true,
     top: MIB,
     lines: [
-      { label: 'inflation', colour: 'ballooned', filled: true, values: rate('discarded') },
-      { label: 'reporting', colour: 'reported', values: rate('reported') },
+      { label: 'given back, inflation', colour: 'ballooned', filled: true, values: rate('discarded') },
+      { label: 'given back, reporting', colour: 'reported', values: rate('reported') },
       { label: 'deflated', colour: 'pending', values: rate('deflated') },
     ],
   },
@@ -72,7 +72,7 @@ const CHARTS: readonly Chart[] = [
     lines: [
       { label: 'buffers', colour: 'resident', filled: true, values: rate('buffers') },
       { label: 'kicks', colour: 'pending', values: rate('kicks') },
-      { label: 'interrupts', colour: 'reported', values: rate('notifications') },
+      { label: 'interrupts', colour: 'hinted', values: rate('notifications') },
     ],
   },
 ];
@@ -90,7 +90,10 @@ export function Charts({ guest }: { guest: GuestView }) {
       {CHARTS.filter(chart => !chart.counted || guest.status.counters !== null).map(chart => (
         <ChartFigure key={chart.title} chart={chart} guest={guest} />
       ))}
-      <p class="note">Since this page was opened, fifteen minutes at most.</p>
+      <p class="note">
+        Since this page was opened, as far as {HISTORY_SAMPLES_MAX} samples go: one a second, five while the
+        guest moves.
+      </p>
     </section>
   );
 }
@@ -99,11 +102,15 @@ function ChartFigure({ chart, guest }: { chart: Chart; guest: GuestView }) {
   const { edition } = useStore(theme);
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
+  /** The sample under the pointer, in this chart or another. */
+  const [pointed, setPointed] = useState<number | null>(null);
   const { history } = guest;
 
   useEffect(() => {
     const element = box.current as HTMLDivElement;
-    const made = new uPlot(optionsOf(chart, element.clientWidth), dataOf(chart, history), element);
+    const options = optionsOf(chart, element.clientWidth);
+    const hooks = { setCursor: [({ cursor }: uPlot) => setPointed(cursor.idx ?? null)] };
+    const made = new uPlot({ ...options, hooks }, dataOf(chart, history), element);
     plot.current = made;
     const sized = new ResizeObserver(() =>
       made.setSize({ width: element.clientWidth, height: chart.height }),
@@ -120,14 +127,18 @@ function ChartFigure({ chart, guest }: { chart: Chart; guest: GuestView }) {
   }, [guest]);
 
   const newest = chart.lines.map(({ label, values }) => `${label} ${chart.unit(values(history).at(-1))}`);
+  const shown = pointed !== null && pointed < history.length ? pointed : undefined;
   return (
     <figure>
       <figcaption>
-        <span class="chart-title">{chart.title}</span>
+        <span class="chart-title">
+          {chart.title}
+          {shown !== undefined && <time> at {clock(history.times()[shown] * 1000)}</time>}
+        </span>
         {chart.lines.map(({ label, colour, dashed, values }) => (
           <span key={label} class="line-label">
             <i class={dashed ? `stroke dashed ${colour}` : `stroke ${colour}`} />
-            {label} <b>{chart.unit(values(history).at(-1))}</b>
+            {label} <b>{chart.unit(values(history).at(shown ?? -1))}</b>
           </span>
         ))}
       </figcaption>

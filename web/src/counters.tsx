@@ -44,9 +44,13 @@ export function Counters({ guest: { status, history } }: { guest: GuestView }) {
           </div>
         ))}
       </dl>
-      {wrong.length === 0 && <p class="note">Nothing was refused and nothing failed.</p>}
       {status.lastError !== null && <p class="refused">{status.lastError}</p>}
-      <p class="note features">{status.features === null ? '' : status.features.join(' ')}</p>
+      {status.lastError === null && wrong.length === 0 && (
+        <p class="note">Nothing was refused and nothing failed.</p>
+      )}
+      {status.features !== null && status.features.length > 0 && (
+        <p class="note features">Features that its driver took: {status.features.join(', ')}.</p>
+      )}
     </section>
   );
 }

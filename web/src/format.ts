@@ -27,6 +27,7 @@ export function count(value: number | null | undefined): string {
 export function percent(share: number | null | undefined): string {
   if (share === null || share === undefined) return UNKNOWN;
   const value = share * 100;
+  if (value > 0 && value < 0.05) return '< 0.1 %';
   return `${value > 0 && value < 9.95 ? value.toFixed(1) : Math.round(value)} %`;
 }
 
@@ -40,8 +41,12 @@ export function duration(ms: number | null | undefined): string {
   return `${Math.round(minutes / 1440)} days`;
 }
 
-export function clock(timeMs: number): string {
-  return new Date(timeMs).toLocaleTimeString('en-GB');
+/** The time of day, and the day where it is another than today's. */
+export function clock(timeMs: number, nowMs = Date.now()): string {
+  const time = new Date(timeMs);
+  const day = time.toDateString();
+  const past = day === new Date(nowMs).toDateString() ? '' : `${day.slice(4, 10)} `;
+  return `${past}${time.toLocaleTimeString('en-GB')}`;
 }
 
 /** A guest physical address, grouped so that it can be read: 0x1_4000_0000. */

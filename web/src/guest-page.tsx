@@ -8,7 +8,7 @@ import { Marks } from './guest-state.tsx';
 import { HintCard } from './hint-card.tsx';
 import type { GuestView } from './live.ts';
 import { MapCard } from './map-card.tsx';
-import { MemoryBar, segmentsOf } from './memory-bar.tsx';
+import { MemoryBar, segmentsOf, titleOf } from './memory-bar.tsx';
 import { MigrationCard } from './migration-card.tsx';
 import { RequestCard } from './request-card.tsx';
 import { OVERVIEW_LINK } from './route.ts';
@@ -70,20 +70,20 @@ function UseCard({ use }: { use: MemoryUse }) {
       <MemoryBar use={use} large />
       <dl class="figures">
         {segmentsOf(use).map(({ kind, label, bytes }) => (
-          <div key={kind}>
+          <div key={kind} title={titleOf(kind)}>
             <dt>
               <i class={`swatch ${kind}`} /> {label}
             </dt>
             <dd data-figure={kind}>{size(bytes)}</dd>
           </div>
         ))}
-        <div>
+        <div title={titleOf('resident')}>
           <dt>
             <i class="swatch resident" /> host resident
           </dt>
           <dd data-figure="resident">{size(use.resident)}</dd>
         </div>
-        <div>
+        <div title="What the guest was given: its balloon included">
           <dt>memory</dt>
           <dd data-figure="memory">{size(use.memory)}</dd>
         </div>

@@ -250,9 +250,9 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
             {label} <b data-layer={layer}>{size(map.totals[layer])}</b>
           </li>
         ))}
-        <li>
+        <li title="The host holds nothing for it, and nobody said anything of it">
           <i class="swatch empty" />
-          neither
+          none of these
         </li>
       </ul>
     </>
@@ -266,7 +266,7 @@ const PART_WORDS: Record<MapPart, string> = {
   dirty: 'dirty, still to be sent',
   resident: 'resident',
   reported: 'reported',
-  empty: 'neither',
+  empty: 'nothing held, nothing said',
 };
 
 function describeCell(picture: Picture, cell: number): string {

@@ -8,8 +8,23 @@ interface Segment {
   readonly bytes: number;
 }
 
-/** Free in the guest, and nothing of the host's: given back by free page reporting, or never written to. */
+/** Free in the guest, and nothing of the host's. */
 const FREE_AWAY = 'reported or untouched';
+
+/** What a part of the bar is; shown where one points at it. */
+const TITLES: Readonly<Record<string, string>> = {
+  used: 'What the guest’s kernel and programs use',
+  cache: 'Cached files, which the guest can drop',
+  'free-held': 'Free in the guest, and yet the host holds memory for it: what a balloon would gain',
+  'free-away':
+    'Free in the guest, and the host holds nothing for it: given back by free page reporting, or never written to',
+  pending: 'Given away by the guest, not yet given back to the host',
+  ballooned: 'Given away by the guest, and back at the host',
+  unknown: 'The guest sent no statistics, so what it does with this is not known',
+  resident: 'What the host holds for the guest right now',
+};
+
+export const titleOf = (kind: string): string => TITLES[kind] ?? '';
 
 /** In the order of the bar; what is not known is one segment that says so. */
 export function segmentsOf(use: MemoryUse): readonly Segment[] {
@@ -56,7 +71,7 @@ export function MemoryBar({ use, large = false }: { use: MemoryUse; large?: bool
             key={kind}
             class={kind}
             style={{ width: share(bytes, memory) }}
-            title={`${label} ${size(bytes)}`}
+            title={`${label} ${size(bytes)}: ${titleOf(kind)}`}
           />
         ))}
       </span>
@@ -88,7 +103,7 @@ export function BarLegend() {
   return (
     <ul class="legend" aria-label="Colours of the bars">
       {LEGEND.map(([kind, label]) => (
-        <li key={kind}>
+        <li key={kind} title={titleOf(kind)}>
           <i class={`swatch ${kind}`} />
           {label}
         </li>

@@ -103,7 +103,7 @@ function factsOf(state: MigrationState): (readonly [name: string, label: string,
     ['sent', 'sent', size(sentBytes)],
     ['rate', 'rate', bytesPerSecond === null ? '–' : `${size(bytesPerSecond)}/s`],
     ['downtime', 'would stand still for', duration(expectedDowntimeMs)],
-    ['elapsed', 'since', duration(elapsedMs)],
+    ['elapsed', 'under way for', duration(elapsedMs)],
     ...(slowed ? [['share', 'slowed down to', percent(guestShare)] as const] : []),
   ];
 }

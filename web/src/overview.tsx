@@ -33,13 +33,16 @@ function sorted(guests: readonly GuestView[], order: Order): GuestView[] {
   return [...guests].sort((a, b) => key(b) - key(a) || names(a, b));
 }
 
-const COLUMNS: readonly (readonly [order: Order, title: string])[] = [
-  ['name', 'Guest'],
-  ['memory', 'Memory'],
-  ['balloon', 'Balloon'],
-  ['resident', 'Resident'],
-  ['available', 'Available'],
+const COLUMNS: readonly (readonly [order: Order, label: string, title: string])[] = [
+  ['name', 'Guest', 'By name'],
+  ['memory', 'Memory', 'What the guest was given; the largest first'],
+  ['balloon', 'Balloon', 'What it gave away again, and the target where it is another; the largest first'],
+  ['resident', 'Resident', 'What the host holds for it; the largest first'],
+  ['available', 'Available', 'Share of its memory that its programs can still get; the neediest first'],
 ];
+
+/** Sorted the other way round than the rest. */
+const RISING: readonly Order[] = ['name', 'available'];
 
 /** Fewer are seen at once anyway. */
 const SIFT_FROM = 8;
@@ -52,6 +55,7 @@ export function Overview({ guests }: { guests: readonly GuestView[] }) {
     guests.filter(({ status }) => status.name.toLowerCase().includes(wanted)),
     order,
   );
+  if (guests.length === 0) return <NoGuests />;
   return (
     <section class="overview" aria-label="Guests">
       <div class="overview-head">
@@ -70,15 +74,16 @@ export function Overview({ guests }: { guests: readonly GuestView[] }) {
       </div>
       <BarLegend />
       <fieldset class="columns" aria-label="Order">
-        {COLUMNS.map(([column, title]) => (
+        {COLUMNS.map(([column, label, title]) => (
           <button
             key={column}
             type="button"
-            class={`column ${column}`}
+            class={`column ${column} ${RISING.includes(column) ? 'rising' : 'falling'}`}
+            title={title}
             aria-pressed={order === column}
             onClick={() => setOrder(column)}
           >
-            {title}
+            {label}
           </button>
         ))}
       </fieldset>
@@ -87,8 +92,19 @@ export function Overview({ guests }: { guests: readonly GuestView[] }) {
           <Row key={guest.status.name} guest={guest} />
         ))}
       </ul>
-      {guests.length === 0 && <p class="empty">The daemon runs and serves no guest.</p>}
-      {guests.length > 0 && shown.length === 0 && <p class="empty">No guest’s name holds “{sift}”.</p>}
+      {shown.length === 0 && <p class="empty">No guest’s name holds “{sift}”.</p>}
+    </section>
+  );
+}
+
+function NoGuests() {
+  return (
+    <section class="overview" aria-label="Guests">
+      <h1>No guests</h1>
+      <p class="empty">
+        The daemon runs and serves no guest: it serves one for each <code>--socket-path</code> that it is
+        started with.
+      </p>
     </section>
   );
 }

@@ -186,7 +186,11 @@ function Slider({ memory, value, held, limit, onChange }: SliderProps) {
       <div class="scale" aria-hidden="true">
         <span>0</span>
         {limit !== null && (
-          <span class="floor" style={{ left: `clamp(10%, ${at(limit)}, 76%)` }}>
+          <span
+            class="floor"
+            style={{ left: `clamp(2.5em, ${at(limit)}, 100% - 6.5em)` }}
+            title={`What the guest needs lies beyond: it can spare ${size(limit)}`}
+          >
             floor
           </span>
         )}
