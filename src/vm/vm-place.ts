@@ -7,8 +7,8 @@ import type { Ram } from '../migration/ram.ts';
 import type { RegionShape } from '../migration/stream/messages.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { VmError, VmStateError } from './errors.ts';
-import { rehearse } from './rehearsal.ts';
-import { Stage } from './stage.ts';
+import { openRehearsedStage } from './rehearsal.ts';
+import type { Stage } from './stage.ts';
 import { Vm, type VmWorld } from './vm.ts';
 
 export interface VmPlaceOptions extends VmWorld {
@@ -28,14 +28,7 @@ export class VmPlace implements DestinationMachine {
 
   /** Starts the threads, and rehearses in them; takes half a second. */
   static async open(options: VmPlaceOptions = {}): Promise<VmPlace> {
-    const stage = await Stage.open(options.log);
-    try {
-      await rehearse(stage);
-      return new VmPlace(stage, options);
-    } catch (error) {
-      await stage.close();
-      throw error;
-    }
+    return new VmPlace(await openRehearsedStage(options.log), options);
   }
 
   /** The memory, once it was made. */

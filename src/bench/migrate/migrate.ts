@@ -15,7 +15,8 @@ import { systemClock } from '../../transfer/clock.ts';
 import { TransferConnector } from '../../transfer/connector.ts';
 import { Departure } from '../../vm/departure.ts';
 import { type ChannelName, FREE_PAGE_CHANNELS } from '../../vm/free-page-channel.ts';
-import { Vm } from '../../vm/vm.ts';
+import { startRehearsed } from '../../vm/rehearsal.ts';
+import type { Vm } from '../../vm/vm.ts';
 import { cpuMsOf } from '../cpu-time.ts';
 import type { ChartPlan } from '../html.ts';
 import { PeerProcess } from '../peer-process.ts';
@@ -159,7 +160,7 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
 
 async function bootGuest(channel: BenchChannel, { memoryBytes, load }: GuestMoveOptions): Promise<Vm> {
   const rate = load.kind === 'dirty' ? load.bytesPerSecond / PAGE_SIZE / WRITES_PER_STEP : undefined;
-  return Vm.start({
+  return startRehearsed({
     memoryBytes,
     profile: channel === 'none' ? 'virtio' : FREE_PAGE_CHANNELS[channel].profiles[0],
     // What one channel would have spared must not be to another one's credit.

@@ -84,8 +84,11 @@ async function runVm(context: CliContext, choice: VmChoice): Promise<void> {
   checkNames([choice.name]);
   const workloads = (choice.workload ?? []).map(workloadOf);
   const tls = await tlsOf(choice);
-  const [log, { Vm }] = await Promise.all([openLog(context, choice), import('../../vm/vm.ts')]);
-  const vm = await Vm.start({
+  const [log, { startRehearsed }] = await Promise.all([
+    openLog(context, choice),
+    import('../../vm/rehearsal.ts'),
+  ]);
+  const vm = await startRehearsed({
     name: choice.name,
     memoryBytes: choice.memory,
     profile: choice.profile,
