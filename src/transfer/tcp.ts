@@ -14,10 +14,10 @@ import { readingInto } from './tcp-channel.ts';
 import { type TlsIdentity, tlsClient } from './tls.ts';
 
 /**
- * How long the other side's host may acknowledge nothing. Long enough for a route that changes, short enough that a
- * guest which stands still for the last round is not kept waiting for a network that is gone.
+ * How long the other side's host may acknowledge nothing, or have no room: as long as a source waits for its destination while
+ * the guest runs. When it stands still, migration/patience.ts waits for less.
  */
-export const SILENCE_MS_MAX = 15_000;
+export const SILENCE_MS_MAX = 60_000;
 const CONNECT_MS_MAX = 10_000;
 
 export interface ConnectOptions {
