@@ -7,9 +7,12 @@ import type { ByteChannel } from '../../src/migration/byte-channel.ts';
 import { MigrationDestination } from '../../src/migration/destination.ts';
 import { DestinationLink, type DestinationMessage } from '../../src/migration/destination-link.ts';
 import { Ram } from '../../src/migration/ram.ts';
+import { type Compression, zstd } from '../../src/migration/stream/compression.ts';
 import type { RegionShape } from '../../src/migration/stream/messages.ts';
 import * as messages from '../../src/migration/stream/messages.ts';
 import {
+  FLAG_COMPRESSED,
+  PAYLOAD_BYTES_MAX,
   SECTION,
   SECTION_HEADER,
   type SectionName,
@@ -19,6 +22,7 @@ import {
 import { SectionReader } from '../../src/migration/stream/section-reader.ts';
 import { SectionWriter } from '../../src/migration/stream/section-writer.ts';
 import { AerostatError } from '../../src/sys/error.ts';
+import { bomb } from '../sys/zstd-frames.ts';
 
 const PAGES = 64;
 const MEMORY_MAX = PAGES * PAGE_SIZE;
@@ -118,7 +122,7 @@ interface Part {
 }
 
 /** A whole and honest migration over one connection, as sections. */
-function honest(): Part[] {
+function honest(features = 0): Part[] {
   const parts: Part[] = [];
   const reader = new SectionReader((name, payload) => parts.push({ name, payload: new Uint8Array(payload) }));
   const writer = new SectionWriter();
@@ -130,7 +134,7 @@ function honest(): Part[] {
       purpose: 'migrate',
       connection: 0,
       connections: 1,
-      features: 0,
+      features,
     }),
   );
   push(
@@ -192,12 +196,27 @@ function state(writer: SectionWriter, name: string, last: boolean, bytes: Uint8A
 
 /** Bytes of these sections, numbered and with the right checksums. */
 const sealed = (parts: readonly Part[]): Uint8Array[] =>
+  parts.map(({ name, payload }, sequence) => sealedOne(name, payload, 0, sequence));
+
+function sealedOne(name: SectionName, payload: Uint8Array, flags: number, sequence: number): Uint8Array {
+  const bytes = new Uint8Array(SECTION_HEADER.size + payload.length);
+  bytes.set(payload, SECTION_HEADER.size);
+  sealSection(bytes, { type: SECTION[name], flags, length: payload.length, sequence });
+  return bytes;
+}
+
+/** The same, with every payload after `hello` and `memory` as what compression makes of it; which is longer sometimes. */
+const compressed = (parts: readonly Part[], compression: Compression): Uint8Array[] =>
   parts.map(({ name, payload }, sequence) => {
-    const bytes = new Uint8Array(SECTION_HEADER.size + payload.length);
-    bytes.set(payload, SECTION_HEADER.size);
-    sealSection(bytes, { type: SECTION[name], flags: 0, length: payload.length, sequence });
-    return bytes;
+    const bytes = sequence < 2 || payload.length === 0 ? undefined : packed(payload, compression);
+    return sealedOne(name, bytes ?? payload, bytes === undefined ? 0 : FLAG_COMPRESSED, sequence);
   });
+
+function packed(payload: Uint8Array, compression: Compression): Uint8Array {
+  const into = new Uint8Array(payload.length + 1024);
+  new DataView(into.buffer).setUint32(0, payload.length, true);
+  return into.subarray(0, 4 + (compression.compress(payload, into.subarray(4)) ?? 0));
+}
 
 /** What must hold whatever came: no guest that was not wholly there, no more memory than allowed, one clear end. */
 function expectHarmless(victim: Victim): void {
@@ -345,6 +364,58 @@ describe('a stream', () => {
   });
 });
 
+describe.skipIf(zstd === undefined)('a stream that is compressed', () => {
+  const compression = zstd as Compression;
+
+  test('brings the guest', async () => {
+    const victim = await new Victim().feed(compressed(honest(messages.FEATURE_ZSTD), compression));
+    expect([victim.runs, victim.error]).toEqual([true, undefined]);
+    expect(victim.loaded.map(({ name, bytes }) => [name, bytes.length])).toEqual([['guest', 1000]]);
+  });
+
+  test('is refused where it was not agreed on, and before there is memory', async () => {
+    const parts = honest(0);
+    const unasked = await (await new Victim().feed(compressed(parts, compression))).end();
+    expectHarmless(unasked);
+    expect(unasked.error).toMatchObject({ fault: 'compression' });
+    const hello = sealedOne('hello', packed(parts[0].payload, compression), FLAG_COMPRESSED, 0);
+    const early = await (await new Victim().feed([hello])).end();
+    expectHarmless(early);
+    expect([early.destination.phase, early.closedByUs]).toEqual(['waiting', true]);
+  });
+
+  test('and is a bomb, a piece of a frame, or a frame and more, is refused', async () => {
+    const parts = honest(messages.FEATURE_ZSTD);
+    const index = parts.findIndex(({ name }) => name === 'pages');
+    const whole = packed(parts[index].payload, compression);
+    const { length } = parts[index].payload;
+    const claiming = (claimed: number, frame: Uint8Array): Uint8Array => {
+      const bytes = new Uint8Array(4 + frame.length);
+      new DataView(bytes.buffer).setUint32(0, claimed, true);
+      bytes.set(frame, 4);
+      return bytes;
+    };
+    for (const payload of [
+      claiming(length, bomb()),
+      claiming(PAYLOAD_BYTES_MAX, bomb(2 ** 30)),
+      claiming(2 ** 32 - 1, bomb(2 ** 32 - 1)),
+      claiming(0, whole.subarray(4)),
+      claiming(length - 1, whole.subarray(4)),
+      claiming(length + 1, whole.subarray(4)),
+      claiming(length, whole.subarray(4, -1)),
+      claiming(length, new Uint8Array(Buffer.concat([whole.subarray(4), whole.subarray(4)]))),
+      claiming(length, new Uint8Array()),
+      whole.subarray(0, 3),
+    ]) {
+      const sections = compressed(parts, compression);
+      sections[index] = sealedOne('pages', payload, FLAG_COMPRESSED, index);
+      const victim = await (await new Victim().feed(sections)).end();
+      expectHarmless(victim);
+      expect(victim.error).toMatchObject({ fault: 'compression' });
+    }
+  });
+});
+
 describe('a thousand mutations by seed', () => {
   const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_101);
 
@@ -380,6 +451,25 @@ describe('a thousand mutations by seed', () => {
       for (const size of victim.created) expect(size).toBeLessThanOrEqual(MEMORY_MAX);
     }
   });
+
+  test.skipIf(zstd === undefined)(
+    `of what was compressed, under right checksums, neither (seed ${SEED})`,
+    async () => {
+      const random = new Random(SEED + 2);
+      const compression = zstd as Compression;
+      const parts = honest(messages.FEATURE_ZSTD);
+      for (let i = 0; i < 500; i++) {
+        const sections = compressed(parts, compression);
+        // `go` and what is never compressed are left alone.
+        const index = random.between(2, parts.length - 2);
+        const frame = Buffer.from(packed(parts[index].payload, compression));
+        sections[index] = sealedOne(parts[index].name, mutate(frame, random), FLAG_COMPRESSED, index);
+        const victim = await (await new Victim().feed(sections)).end();
+        if (!victim.runs) expectHarmless(victim);
+        for (const size of victim.created) expect(size).toBeLessThanOrEqual(MEMORY_MAX);
+      }
+    },
+  );
 });
 
 /** Flips, cuts, doubles or overwrites some of the bytes. */
