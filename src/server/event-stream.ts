@@ -43,7 +43,7 @@ export function eventStream(
   open.set(log, streams + 1);
   const wanted = (event: GuestEvent) =>
     (guest === undefined || event.guest === guest) && (types?.includes(event.type) ?? true);
-  const cursor = log.open(context.req.header('last-event-id'));
+  const cursor = log.open(context.req.header('last-event-id'), types);
   return streamSSE(context, async stream => {
     stream.onAbort(() => log.wake());
     const live = () => !stream.aborted && !signal.aborted;
@@ -54,7 +54,8 @@ export function eventStream(
         if (next.missed) await stream.writeSSE({ event: 'missed', data: '{}' });
         if (next.logged === undefined) {
           await log.wait(HEARTBEAT_MS);
-          if (live() && log.isAtEnd(cursor)) await stream.write(':\n\n');
+          // With the id: what the client did not want need not be looked through again when it resumes.
+          if (live() && log.isAtEnd(cursor)) await stream.write(`:\nid: ${log.idAt(cursor)}\n\n`);
         } else if (wanted(next.logged.event)) {
           const { id, event } = next.logged;
           await stream.writeSSE({ id, event: event.type, data: JSON.stringify(event) });

@@ -44,6 +44,27 @@ describe('the event log', () => {
     expect(drain(filled(2), id)).toEqual(['missed', '0000cafe-1', '0000cafe-2']);
   });
 
+  test('keeps what happened although figures that change have filled it many times over', () => {
+    const log = new EventLog(4, '0000cafe');
+    log.push({ ...event(1), type: 'connected' });
+    for (let n = 2; n <= 20; n++) log.push(event(n));
+    log.push({ ...event(21), type: 'error' });
+    const figures = ['0000cafe-17', '0000cafe-18', '0000cafe-19', '0000cafe-20'];
+    expect(drain(log, '0000cafe-0')).toEqual(['missed', '0000cafe-1', ...figures, '0000cafe-21']);
+    // Who does not want them did not miss them.
+    const cursor = log.open('0000cafe-1', ['connected', 'error']);
+    expect(log.read(cursor)).toMatchObject({ missed: false, logged: { id: '0000cafe-21' } });
+    expect(log.read(cursor)).toEqual({ missed: false, logged: undefined });
+  });
+
+  test('moves on over what a reader does not want, so that it resumes after it', () => {
+    const log = filled(3);
+    const cursor = log.open('0000cafe-0', ['error']);
+    log.read(cursor);
+    expect(log.idAt(cursor)).toBe('0000cafe-3');
+    expect(log.isAtEnd(cursor)).toBe(true);
+  });
+
   test('tells a slow reader that it was overtaken, and goes on with the oldest kept', () => {
     const log = filled(1);
     const cursor = log.open('0000cafe-0');
@@ -138,6 +159,15 @@ describe('GET /v1/events', () => {
       'actual',
       'actual',
     ]);
+  });
+
+  test('tells all that happened to who resumes, whatever the figures did meanwhile', async () => {
+    const { control, open } = streams();
+    for (const type of ['connected', 'ready'] as const) control.emit({ type });
+    for (let n = 0; n < 99; n++) control.emit({ type: 'statistics' });
+    control.emit({ type: 'target' });
+    const { events } = await readEvents(await open('/v1/events?types=ready,target', '0000cafe-1'), 3);
+    expect(events.map(({ event }) => event)).toEqual(['hello', 'ready', 'target']);
   });
 
   test('tells of one guest when one is asked for', async () => {
