@@ -9,13 +9,11 @@
  *     await driver.settled();      // the host's target is reached, and the host knows
  *     await driver.remove();       // every page is the guest's again
  */
-import { CONFIG } from '../balloon/config-space.ts';
 import type { Profile } from '../balloon/profiles.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { assert } from '../sys/error.ts';
-import type { Timer } from '../sys/poll.ts';
 import { hasFeature } from '../virtio/features.ts';
-import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
+import type { InterruptedQueue, VirtioTransport } from '../virtio/transport.ts';
 import { Balloon } from './balloon.ts';
 import type { BalloonOptions } from './balloon-options.ts';
 import { DriverCounters } from './counters.ts';
@@ -23,13 +21,13 @@ import { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
 import { DriverProbeError, DriverStoppedError } from './errors.ts';
 import { clearFormerDriver } from './former-driver.ts';
-import { negotiate, poisonFeature } from './negotiation.ts';
+import { agree, agreeAgain, giveUp, goLive, writePoison } from './handshake.ts';
+import { poisonFeature } from './negotiation.ts';
 import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
 import { findRings, type RingPlace, ringPlaces, setUpRing } from './ring-setup.ts';
 import { encodeDriver, readDriver } from './saved-driver.ts';
 import type { Scheduler } from './scheduler.ts';
-
-const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK, FAILED } = DEVICE_STATUS;
+import { Waiters } from './waiters.ts';
 
 export interface BalloonDriverOptions extends Partial<DriverTuning> {
   readonly kernel: GuestKernel;
@@ -45,11 +43,6 @@ export interface BalloonDriverOptions extends Partial<DriverTuning> {
  */
 export type DriverState = 'new' | 'probing' | 'loaded' | 'running' | 'removing' | 'removed' | 'broken';
 
-interface Waiter {
-  readonly resolve: () => void;
-  readonly reject: (reason: Error) => void;
-}
-
 /** How long the device may take for what it has when the driver pauses. */
 const QUIET_MS_MAX = 5_000;
 
@@ -58,14 +51,14 @@ export class BalloonDriver {
   readonly counters = new DriverCounters();
   readonly #options: BalloonDriverOptions;
   readonly #tuning: DriverTuning;
-  readonly #waiters = new Set<Waiter>();
+  readonly #waiters = new Waiters();
   #state: DriverState = 'new';
   #failure: Error | undefined;
   #balloon: Balloon | undefined;
   #memory: DriverMemory | undefined;
   #unsubscribe: (() => void)[] = [];
-  /** Waits for the device to return what it has. */
-  #pausing: Waiter | undefined;
+  /** What {@link #inTurn} is at. */
+  #operation: Promise<void> | undefined;
 
   constructor(options: BalloonDriverOptions) {
     this.profile = options.profile;
@@ -127,7 +120,11 @@ export class BalloonDriver {
    * @throws DriverProbeError when device and driver do not agree, or the guest lacks memory for the driver itself;
    *   what the transport throws when it does not reach the device
    */
-  async probe(): Promise<void> {
+  probe(): Promise<void> {
+    return this.#inTurn(() => this.#probe());
+  }
+
+  async #probe(): Promise<void> {
     if (this.#state !== 'new' && this.#state !== 'removed') {
       throw new DriverProbeError(`it is ${this.#state} already`);
     }
@@ -141,26 +138,18 @@ export class BalloonDriver {
       // Rings may lie in memory that goes back to the guest: the device must let go of them before.
       await this.#resetDevice();
       this.#letGo('new');
-      await transport.writeStatus(FAILED).catch(() => {});
+      await giveUp(transport);
       throw error;
     }
   }
 
   async #start(memory: DriverMemory): Promise<void> {
     const { transport, kernel } = this.#options;
-    await transport.reset();
-    await transport.writeStatus(ACKNOWLEDGE);
-    await transport.writeStatus(ACKNOWLEDGE | DRIVER);
-    const features = negotiate(this.profile, await transport.getFeatures(), {
+    const features = await agree(transport, this.profile, {
       features: this.#tuning.features,
       ringFeatures: this.#tuning.ringFeatures,
       contentsMatter: kernel.poison !== undefined,
     });
-    await transport.setFeatures(features);
-    await transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-    if (((await transport.readStatus()) & FEATURES_OK) === 0) {
-      throw new DriverProbeError(`${transport.description} refused the features 0x${features.toString(16)}`);
-    }
     const world = this.#world(features);
     const rings: DriverRing[] = [];
     for (const place of this.#ringPlaces(features)) rings.push(await setUpRing(place, world, memory));
@@ -192,23 +181,17 @@ export class BalloonDriver {
   async #run(balloon: Balloon): Promise<void> {
     const { transport, kernel } = this.#options;
     if (hasFeature(balloon.features, poisonFeature(this.profile)))
-      await this.#writePoison(kernel.poison ?? 0);
+      await writePoison(transport, kernel.poison ?? 0);
     this.#unsubscribe = [
       transport.onInterrupt(queue => this.onInterrupt(queue)),
       transport.onConfigChange(() => this.onConfigChange()),
     ];
-    await transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
+    await goLive(transport);
     this.#state = 'running';
     void transport.ended.then(reason => {
       if (this.#balloon === balloon) this.#broken(reason);
     });
     balloon.start();
-  }
-
-  /** D25: before DRIVER_OK. The value is the guest's fill byte, in all four places, and never changes (D26). */
-  #writePoison(poison: number): Promise<void> {
-    const bytes = new Uint8Array(4).fill(poison);
-    return this.#options.transport.writeConfig(CONFIG.offset.poisonValue, bytes);
   }
 
   /** The device returned buffers. Called by the transport; calling it without need does no harm. */
@@ -248,18 +231,15 @@ export class BalloonDriver {
    */
   async pause(): Promise<void> {
     this.#runningBalloon().pause();
-    let late: Timer | undefined;
+    const quiet = this.#waiters.until(() => this.#balloon?.quiet === true);
+    const late = this.#options.scheduler.schedule(QUIET_MS_MAX, () => {
+      quiet.giveUp(new DriverStoppedError('its device does not return what it has'));
+    });
+    this.#progressed();
     try {
-      await new Promise<void>((resolve, reject) => {
-        this.#pausing = { resolve, reject };
-        late = this.#options.scheduler.schedule(QUIET_MS_MAX, () => {
-          reject(new DriverStoppedError('its device does not return what it has'));
-        });
-        this.#progressed();
-      });
+      await quiet.over;
     } finally {
-      this.#pausing = undefined;
-      late?.cancel();
+      late.cancel();
     }
   }
 
@@ -312,12 +292,7 @@ export class BalloonDriver {
   async run(): Promise<void> {
     const balloon = this.#balloon;
     assert(this.#state === 'loaded' && balloon !== undefined, `a driver run that is ${this.#state}`);
-    const { transport } = this.#options;
-    const { features } = balloon;
-    await transport.writeStatus(ACKNOWLEDGE | DRIVER);
-    await transport.setFeatures(features);
-    await transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-    for (const ring of balloon.rings) await transport.enableQueue(ring.index, ring.config, ring.base);
+    await agreeAgain(this.#options.transport, balloon.features, balloon.rings);
     await this.#run(balloon);
   }
 
@@ -337,41 +312,50 @@ export class BalloonDriver {
    * @throws DriverStoppedError when that will not be
    */
   settled(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#waiters.add({ resolve, reject });
-      this.#progressed();
-    });
+    const { over } = this.#waiters.until(() => this.#works && this.#balloon?.settled === true);
+    this.#progressed();
+    return over;
   }
 
   /**
    * Takes every page back from the host, resets the device, and gives all memory to the guest. Without a device that
    * answers, the pages come back unasked.
    */
-  async remove(): Promise<void> {
+  remove(): Promise<void> {
+    return this.#inTurn(() => this.#remove());
+  }
+
+  async #remove(): Promise<void> {
     const balloon = this.#balloon;
     if (balloon !== undefined && this.#state === 'running' && !balloon.away) {
       this.#state = 'removing';
       balloon.drain();
       // A device that breaks meanwhile changes nothing of what follows.
-      await this.#drained(balloon).catch(() => {});
+      await this.settled().catch(() => {});
     }
     await this.#resetDevice();
     this.#letGo('removed');
   }
 
   /** Resets the device, which returns every page at once, and starts it anew: the balloon is filled again. */
-  async reset(): Promise<void> {
-    this.#balloon?.stop();
-    await this.#resetDevice();
-    this.#letGo('removed');
-    await this.probe();
+  reset(): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#resetDevice();
+      this.#letGo('removed');
+      await this.#probe();
+    });
   }
 
-  #drained(balloon: Balloon): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#waiters.add({ resolve, reject });
-      if (balloon.settled) this.#progressed();
-    });
+  /** Probing, removing and resetting take turns: each finds the driver, and its memory, as the last one left them. */
+  async #inTurn(operate: () => Promise<void>): Promise<void> {
+    while (this.#operation !== undefined) await this.#operation;
+    const operation = operate();
+    this.#operation = operation.catch(() => {});
+    try {
+      await operation;
+    } finally {
+      this.#operation = undefined;
+    }
   }
 
   /** No page may go back to the guest while a device may still discard it. */
@@ -393,35 +377,24 @@ export class BalloonDriver {
     this.#memory?.release();
     this.#memory = undefined;
     this.#state = state;
-    this.#dismiss(new DriverStoppedError('it was removed'));
+    this.#waiters.dismiss(new DriverStoppedError('it was removed'));
   }
 
   #broken(error: Error): void {
     this.#balloon?.stop();
     this.#failure = error;
     if (this.#state === 'running') this.#state = 'broken';
-    this.#dismiss(new DriverStoppedError(error.message, { cause: error }));
+    this.#waiters.dismiss(new DriverStoppedError(error.message, { cause: error }));
+  }
+
+  /** Pages come and go. */
+  get #works(): boolean {
+    return this.#state === 'running' || this.#state === 'removing';
   }
 
   #progressed(): void {
-    if (this.#pausing !== undefined && this.#balloon?.quiet === true) {
-      this.#pausing.resolve();
-      this.#pausing = undefined;
-    }
-    if (this.#waiters.size === 0) return;
-    if (this.#state === 'running' || this.#state === 'removing') {
-      if (this.#balloon?.settled !== true) return;
-      for (const waiter of this.#waiters) waiter.resolve();
-      this.#waiters.clear();
-    } else if (this.#state !== 'probing') {
-      this.#dismiss(this.#failure ?? new DriverStoppedError(`it is ${this.#state}`));
-    }
-  }
-
-  #dismiss(reason: Error): void {
-    this.#pausing?.reject(reason);
-    this.#pausing = undefined;
-    for (const waiter of this.#waiters) waiter.reject(reason);
-    this.#waiters.clear();
+    this.#waiters.look();
+    if (this.#waiters.empty || this.#works || this.#state === 'probing') return;
+    this.#waiters.dismiss(this.#failure ?? new DriverStoppedError(`it is ${this.#state}`));
   }
 }

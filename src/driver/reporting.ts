@@ -53,7 +53,8 @@ export class ReportingPart implements QueuePart {
   /** @throws DriverProbeError when the guest has no memory for the lists */
   constructor(ring: DriverRing, memory: DriverMemory, options: ReportingOptions) {
     const { format, blocksMax, pipelined } = options;
-    const count = pipelined ? 2 : 1;
+    // Two halves need two places in the ring.
+    const count = pipelined && ring.queue.size > 1 ? 2 : 1;
     const blocks = Math.max(1, Math.min(Math.floor(blocksMax / count), Math.floor(ring.queue.size / count)));
     const { bytesMax } = format.limits;
     this.#ring = ring;

@@ -213,6 +213,20 @@ describe.each(['virtio', 'hinting'] as const)('reporting, profile %s', profile =
     },
   );
 
+  it('reports block by block where the ring has room for one buffer', async () => {
+    const world = new World({
+      profile,
+      device: { mode: 'deferred' },
+      driver: { reportingPipelined: true, queueSizeMax: 1 },
+    });
+    await world.start();
+    await world.pass(2_000);
+    const { isolated, reported } = world.kernel.checkInvariants();
+    expect(isolated).toBe(0);
+    expect(reported).toBeGreaterThan(48 * MIB_PAGES);
+    world.check();
+  });
+
   it('begins another pass for what became free during the first', async () => {
     const world = new World({ profile, device: { mode: 'deferred' } });
     await world.start();
