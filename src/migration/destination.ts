@@ -150,8 +150,10 @@ export class MigrationDestination {
       return;
     }
     if (hello.connection === 0) {
-      this.#expectPhase('waiting', 'hello');
-      if (this.#id !== undefined) throw new StreamError('order', 'a second migration');
+      if (this.#id !== undefined) {
+        const there = this.#phase === 'running' ? 'a guest runs here already' : 'another guest is on its way';
+        throw new MigrationError(`${there}; each needs an \`aerostat receive\` of its own`);
+      }
       this.#id = hello.id;
       this.#features = hello.features & FEATURES_HERE;
     } else {
@@ -201,7 +203,9 @@ export class MigrationDestination {
     const bytes = regions.reduce((sum, { size }) => sum + size, 0);
     const { memoryBytesMax, machine, ramOf } = this.#options;
     if (bytes > memoryBytesMax) {
-      throw new StreamError('limit', `a guest of ${bytes} bytes; this destination takes ${memoryBytesMax}`);
+      throw new MigrationError(
+        `a guest of ${inMib(bytes)}, and this destination takes ${inMib(memoryBytesMax)} at most`,
+      );
     }
     this.#memoryNamed = true;
     this.#then(async () => {
@@ -355,6 +359,8 @@ export class MigrationDestination {
     this.#options.observer?.(this.#phase, this.#round);
   }
 }
+
+const inMib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
 function refusalOf(error: Error): { kind: 'refused'; code: string; message: string } {
   const code = error instanceof AerostatError ? error.code : 'AEROSTAT_MIGRATION_FAILED';

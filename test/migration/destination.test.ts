@@ -77,6 +77,8 @@ class Place {
 
 class Visit implements Inlet {
   readonly replies: string[] = [];
+  /** Why it was refused. */
+  why = '';
   closed = false;
   readonly say: (message: DestinationMessage) => void;
 
@@ -86,8 +88,9 @@ class Visit implements Inlet {
 
   receiveInto(): void {}
 
-  async reply({ kind }: Reply): Promise<void> {
-    this.replies.push(kind);
+  async reply(reply: Reply): Promise<void> {
+    this.replies.push(reply.kind);
+    if (reply.kind === 'refused') this.why = reply.message;
   }
 
   close(): void {
@@ -164,4 +167,29 @@ test('who asks under another name hears that no such guest is here, and disturbs
   visit.say({ kind: 'go' });
   await place.done();
   await place.destination.outcome;
+});
+
+test('a second guest is sent away in words for people, and the first one is not disturbed', async () => {
+  const place = new Place();
+  const visit = await place.ready();
+  const other = { id: new Uint8Array(16).fill(9) };
+  const early = place.connect(other);
+  visit.say({ kind: 'go' });
+  await place.done();
+  await place.destination.outcome;
+  // Also one that runs here and is sent to where it is.
+  const late = place.connect(other);
+  await settle();
+  expect(early.why).toBe('another guest is on its way; each needs an `aerostat receive` of its own');
+  expect(late.why).toBe('a guest runs here already; each needs an `aerostat receive` of its own');
+  expect([early.closed, late.closed, place.destination.phase]).toEqual([true, true, 'running']);
+});
+
+test('a guest that is too large is refused with both sizes, before anything is made', async () => {
+  const place = new Place();
+  const visit = place.connect();
+  visit.say({ kind: 'memory', regions: [{ guestAddress: 0, size: 2 ** 40, pageSize: PAGE_SIZE }] });
+  await settle();
+  expect(visit.why).toBe('a guest of 1048576 MiB, and this destination takes 1 MiB at most');
+  expect(place.asked).toEqual(['abandon']);
 });
