@@ -15,6 +15,7 @@ import type { Statistics } from '../balloon/statistics.ts';
 import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
 import { SystemError } from '../sys/error.ts';
+import type { DescriptorChain } from '../virtio/chain.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
 import { VirtqueueError } from '../virtio/queue.ts';
 import { DeviceCounters } from './counters.ts';
@@ -38,6 +39,10 @@ const BATCHES_PER_TURN = 4;
  * scattered pages: milliseconds, to which one buffer may add what LIST_BYTES_MAX and the guest's memory bound.
  */
 const WORK_PER_TURN = 2 ** 21;
+/** What a buffer costs beside that, however little it says: it is taken, understood or refused, and returned. */
+const BUFFER_WORK = 512;
+/** What a descriptor costs, though it may have no bytes, and all buffers of a ring may be one and the same chain. */
+const DESCRIPTOR_WORK = 32;
 
 /** Where the device reaches out. */
 export interface DeviceHost {
@@ -98,8 +103,8 @@ export class BalloonDevice {
   #features = 0n;
   #roles: readonly QueueRole[] = [];
   #format: PageListFormat;
-  /** Bytes of buffers that were read. */
-  #readBytes = 0;
+  /** What taking and reading buffers has cost; it only rises. */
+  #bufferWork = 0;
 
   constructor({ profile, features, host, unusedPages }: BalloonDeviceOptions) {
     this.profile = profile;
@@ -347,7 +352,7 @@ export class BalloonDevice {
     queue.suppressKicks(memory);
     for (; taken < queue.size && this.#work < workEnd && queue.pop(memory, chain); taken++) {
       this.counters.buffers++;
-      this.#readBytes += Math.min(chain.readableBytes, LIST_BYTES_MAX);
+      this.#bufferWork += workOf(chain);
       this.accounts.beginList();
       if (chain.fault !== undefined) this.#badBuffer(running, chain.fault);
       else this.#serveChain(running);
@@ -414,7 +419,7 @@ export class BalloonDevice {
   }
 
   get #work(): number {
-    return this.accounts.work + this.#readBytes;
+    return this.accounts.work + this.#bufferWork;
   }
 
   #drain(): void {
@@ -437,6 +442,9 @@ export class BalloonDevice {
     this.#host.hintChanged();
   }
 }
+
+const workOf = ({ descriptorCount, tableEntries, readableBytes }: DescriptorChain): number =>
+  BUFFER_WORK + (descriptorCount + tableEntries) * DESCRIPTOR_WORK + Math.min(readableBytes, LIST_BYTES_MAX);
 
 /** Whether a ring or its memory is to blame: its indices are nonsense, or it lies in no memory that can be mapped. */
 const isRingFault = (error: unknown): error is Error =>

@@ -173,6 +173,8 @@ export class DescriptorChain extends SegmentList implements PoppedBuffer {
   id = 0;
   position = 0;
   descriptorCount = 0;
+  /** Entries of the indirect tables that were copied for it, whether it made sense or not: what it cost beside. */
+  tableEntries = 0;
   fault: ChainFault | undefined = undefined;
   #countMax = 0;
 
@@ -182,6 +184,7 @@ export class DescriptorChain extends SegmentList implements PoppedBuffer {
     this.id = id;
     this.position = position;
     this.descriptorCount = 1;
+    this.tableEntries = 0;
     this.fault = undefined;
     this.#countMax = countMax;
   }

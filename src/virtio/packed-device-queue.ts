@@ -216,6 +216,7 @@ export class PackedDeviceQueue implements DeviceQueue {
       chain.fail(fault);
       return;
     }
+    chain.tableEntries = table.count;
     for (let index = 0; index < table.count; index++) {
       const writable = (table.packedFlags(index) & WRITE) !== 0;
       if (!chain.append(memory, table.address(index), table.length(index), writable)) return;

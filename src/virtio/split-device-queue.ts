@@ -223,6 +223,7 @@ export class SplitDeviceQueue implements DeviceQueue {
       chain.fail(fault);
       return;
     }
+    chain.tableEntries = table.count;
     let index = 0;
     for (let walked = 1; ; walked++) {
       const flags = table.flags(index);

@@ -10,13 +10,14 @@ import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
 import { libc } from '../../src/sys/libc.ts';
 import { createDeviceQueue } from '../../src/virtio/create.ts';
-import { DESCRIPTOR_FLAG } from '../../src/virtio/layout.ts';
+import { RING_INDIRECT_DESC } from '../../src/virtio/features.ts';
+import { DESCRIPTOR, DESCRIPTOR_FLAG, RING_HEADER } from '../../src/virtio/layout.ts';
 import { type DeviceRig, FIRST_PAGE, openRig, packed, pfns } from '../support/device-rig.ts';
 
 import { expectOthersToWork, ROLES } from './others-at-work.ts';
 
 const P = FIRST_PAGE;
-const { NEXT } = DESCRIPTOR_FLAG;
+const { NEXT, INDIRECT } = DESCRIPTOR_FLAG;
 
 afterAll(() => expect(openDescriptorCount()).toBe(0));
 
@@ -144,6 +145,55 @@ describe('a guest that never stops', () => {
     while (rig.device.serveQueue(queue.index)) turns++;
     expect(turns).toBeGreaterThanOrEqual(8);
     expect(queue.collect()).toHaveLength(8);
+  });
+
+  test.each([
+    ['chains of nothing as long as the ring', 0n],
+    ['tables as long as the ring that are nonsense in the end', RING_INDIRECT_DESC],
+  ])('gets a turn’s share of %s, which name no page and have no bytes', (_, ringFeatures) => {
+    const size = 1024;
+    const rig = openRig({ queueSize: size, ringFeatures });
+    const { config, index } = rig.queue('deflate');
+    const table = ringFeatures === 0n ? config.descriptorArea : P * PAGE_SIZE;
+    for (let at = 0; at < size; at++) {
+      const descriptor = { address: 0, length: 0, flags: NEXT, next: (at + 1) % size };
+      rig.memory.write(table + at * DESCRIPTOR.size, DESCRIPTOR.encode(descriptor));
+    }
+    if (ringFeatures !== 0n) {
+      const descriptor = { address: table, length: size * DESCRIPTOR.size, flags: INDIRECT, next: 0 };
+      rig.memory.write(config.descriptorArea, DESCRIPTOR.encode(descriptor));
+    }
+    // All buffers are the same chain: a guest writes one number to have all of it walked again.
+    rig.memory.setU16(config.driverArea + RING_HEADER.offset.index, size);
+    let turns = 1;
+    while (rig.device.serveQueue(index)) turns++;
+    expect(rig.device.counters.badBuffers).toBe(size);
+    expect(turns).toBeGreaterThanOrEqual(size / 64);
+  });
+
+  test('gets a turn’s share of buffers that cost nothing but themselves', () => {
+    const size = 16384;
+    const rig = openRig({ queueSize: 64, ringFeatures: 0n });
+    const { index } = rig.queue('deflate');
+    // A ring as large as there may be, where a test has its pages.
+    const base = P * PAGE_SIZE;
+    const config = {
+      size,
+      features: rig.features,
+      descriptorArea: base,
+      driverArea: base + size * DESCRIPTOR.size,
+      deviceArea: base + 2 * size * DESCRIPTOR.size,
+    };
+    rig.device.stopQueue(index, 'paused');
+    rig.device.startQueue(index, createDeviceQueue(config), rig.memory, {
+      interrupt: () => {},
+      fail: () => {},
+    });
+    rig.memory.setU16(config.driverArea + RING_HEADER.offset.index, size);
+    let turns = 1;
+    while (rig.device.serveQueue(index)) turns++;
+    expect(rig.device.counters.buffers).toBe(size);
+    expect(turns).toBeGreaterThanOrEqual(4);
   });
 
   test('cannot make one list cost more than memory has pages', () => {
