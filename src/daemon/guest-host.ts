@@ -14,13 +14,12 @@ import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
 import { PageSet } from '../memory/page-set.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
-import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
+import type { Reactor } from '../sys/poll.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import { featureNames as ringFeatureNames } from '../virtio/features.ts';
 import type {
   DeviceGuestStatus,
-  GuestEventType,
   GuestRequest,
   HintAction,
   HintStatus,
@@ -32,28 +31,18 @@ import type { DiscardLink } from './discard-link.ts';
 import { type BalloonedRegion, FreePages } from './free-pages.ts';
 import { FrontDoor } from './front-door.ts';
 import { type ConversationCounters, guestCounters, residentBytes } from './guest-counters.ts';
+import { GuestNews, type NewsOutlet } from './guest-news.ts';
 import { GuestRequests } from './guest-requests.ts';
-import { LogLimiter } from './log-limiter.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
 import { offer } from './offer.ts';
-import type { GuestOptions, LogLevel } from './options.ts';
+import type { GuestOptions } from './options.ts';
 import { StatisticsPoll } from './statistics-poll.ts';
 import { TargetClock } from './target-clock.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
-/** Between two events of a balloon on its way; a page that shows it redraws no more often. */
-const ACTUAL_EVENT_MS = 50;
-
-export interface GuestHostWorld {
+export interface GuestHostWorld extends NewsOutlet {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
-  emit(guest: string, type: GuestEventType, detail: Record<string, string | number | boolean | null>): void;
-  log(
-    guest: string,
-    level: LogLevel,
-    message: string,
-    detail?: Record<string, string | number | boolean | null>,
-  ): void;
 }
 
 export class GuestHost implements VhostUserBackend {
@@ -70,16 +59,15 @@ export class GuestHost implements VhostUserBackend {
   readonly #world: GuestHostWorld;
   readonly #options: GuestOptions;
   readonly #profile: Profile;
-  readonly #limiter = new LogLimiter(monotonicMs);
+  readonly #news: GuestNews;
   readonly #clock = new TargetClock();
   /** Absent only while the rest of the guest is put together. */
   #door: FrontDoor | undefined;
   readonly #statistics: StatisticsPoll;
   readonly #requests: GuestRequests;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
-  /** Runs while the guest's newest `actual` is still to be told. */
-  #actualTimer: Timer | undefined;
-  #lastError: string | null = null;
+  /** Rings with more than a turn's share, which go on after the others. */
+  readonly #busyRings = new Set<number>();
   /** A device that was saved elsewhere, and waits for the guest's memory. */
   #arriving: { saved: Uint8Array; resolve(): void; reject(error: Error): void } | undefined;
 
@@ -87,6 +75,7 @@ export class GuestHost implements VhostUserBackend {
     this.name = options.name;
     this.#options = options;
     this.#world = world;
+    this.#news = new GuestNews(options.name, world, world.reactor);
     const offered = offer(options.profile, options.without);
     this.#profile = offered.profile;
     this.device = new BalloonDevice({
@@ -110,8 +99,8 @@ export class GuestHost implements VhostUserBackend {
 
   #connected(): void {
     this.#conversation.connections++;
-    this.#world.emit(this.name, 'connected', {});
-    this.#log('info', 'front-end connected');
+    this.#news.tell('connected');
+    this.#news.log('info', 'front-end connected');
   }
 
   #disconnected(error: Error | undefined): void {
@@ -119,18 +108,17 @@ export class GuestHost implements VhostUserBackend {
     this.#arriving = undefined;
     this.#statistics.stop();
     this.#requests.stop();
-    this.#actualTimer?.cancel();
-    this.#actualTimer = undefined;
+    this.#news.drop();
     this.#clock.forget();
     if (error !== undefined) this.#fault(error);
-    this.#world.emit(this.name, 'disconnected', {});
-    this.#log('info', 'front-end disconnected');
+    this.#news.tell('disconnected');
+    this.#news.log('info', 'front-end disconnected');
   }
 
   #notifyConfig(): void {
     // A driver reads the configuration when it starts; later changes need the front-end's channel.
     if ((this.#door?.configChanged() ?? true) || (this.#door?.session?.ringsRunning ?? 0) === 0) return;
-    this.#problem(
+    this.#news.problem(
       'no-channel',
       'the front-end offers no channel for configuration changes; the guest sees new targets when its driver starts',
     );
@@ -158,7 +146,7 @@ export class GuestHost implements VhostUserBackend {
     this.device.regionAdded(region);
     this.#loadNow();
     if (region.backing instanceof FileBacking && !region.backing.sealed) {
-      this.#log('debug', 'guest memory can be shrunk by its front-end, which would end this daemon', {
+      this.#news.log('debug', 'guest memory can be shrunk by its front-end, which would end this daemon', {
         sizeBytes: region.size,
       });
     }
@@ -176,7 +164,7 @@ export class GuestHost implements VhostUserBackend {
   ): void {
     this.device.startQueue(index, queue, memory, doorbell);
     if (index !== 0) return;
-    this.#world.emit(this.name, 'ready', {});
+    this.#news.tell('ready');
     this.#clock.set(this.device.targetPages, this.device.actualPages);
     this.#statistics.start();
   }
@@ -186,6 +174,8 @@ export class GuestHost implements VhostUserBackend {
   }
 
   serveQueue(index: number): void {
+    // A kick brings a ring that goes on anyway no turn of its own: with one more each time, it would have all of them.
+    if (this.#busyRings.has(index)) return;
     try {
       if (!this.device.serveQueue(index)) return;
     } catch (error) {
@@ -193,13 +183,17 @@ export class GuestHost implements VhostUserBackend {
       this.#door?.drop(error instanceof Error ? error : new Error(String(error)));
       return;
     }
-    this.#world.reactor.schedule(0, () => this.serveQueue(index));
+    this.#busyRings.add(index);
+    this.#world.reactor.schedule(0, () => {
+      this.#busyRings.delete(index);
+      this.serveQueue(index);
+    });
   }
 
   reset(): void {
     this.#requests.stop();
     this.device.reset();
-    this.#world.emit(this.name, 'reset', {});
+    this.#news.tell('reset');
   }
 
   // The device's reaching out -----------------------------------------------------------------------------
@@ -209,8 +203,9 @@ export class GuestHost implements VhostUserBackend {
       configChanged: () => this.#notifyConfig(),
       accountOpened: (account: PageAccount) => this.#world.discards.add(account),
       pendingMarked: () => this.#world.discards.wake(),
-      badInput: reason => this.#problem('bad-input', reason),
-      discardFailed: error => this.#problem('discard', `memory could not be given back: ${error.message}`),
+      badInput: reason => this.#news.problem('bad-input', reason),
+      discardFailed: error =>
+        this.#news.problem('discard', `memory could not be given back: ${error.message}`),
       ringBroken: (index, error) => this.#door?.session?.breakRing(index, error),
       actualChanged: pages => this.#actualChanged(pages),
       statisticsArrived: () => this.#statisticsArrived(),
@@ -218,7 +213,7 @@ export class GuestHost implements VhostUserBackend {
       requestAnswered: () => {
         this.freePages.finished('request');
         this.#requests.answered();
-        this.#world.emit(this.name, 'hint', { state: 'answered' });
+        this.#news.tell('hint', { state: 'answered' });
       },
     };
   }
@@ -228,47 +223,27 @@ export class GuestHost implements VhostUserBackend {
     const memoryPages = (this.#door?.session?.memory.size ?? 0) / PAGE_SIZE;
     if (pages > memoryPages) {
       this.#conversation.badRequests++;
-      this.#problem(
+      this.#news.problem(
         'actual',
         `the guest says that its balloon holds ${pages} pages; its memory has ${memoryPages}`,
       );
     }
-    this.#clock.actual(pages);
-    // Linux writes it after every 256 pages. Who watches wants to know of the end at once, of the way now and then.
-    if (pages === this.device.targetPages) this.#tellActual();
-    else this.#actualTimer ??= this.#world.reactor.schedule(ACTUAL_EVENT_MS, () => this.#tellActual());
-  }
-
-  #tellActual(): void {
-    this.#actualTimer?.cancel();
-    this.#actualTimer = undefined;
-    this.#world.emit(this.name, 'actual', { actualBytes: this.device.actualPages * PAGE_SIZE });
+    this.#news.changed('actual', () => ({ actualBytes: this.device.actualPages * PAGE_SIZE }));
+    // Linux writes it after every 256 pages. Who watches wants to know of the way now and then, of the end at once.
+    if (this.#clock.actual(pages)) this.#news.hurry('actual');
   }
 
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {
     this.#conversation.badRequests++;
     const subject = request === undefined ? `ring ${ringIndex} refused` : 'request refused';
-    this.#problem(request ?? 'ring', `${subject}: ${error.message}`);
+    this.#news.problem(request ?? 'ring', `${subject}: ${error.message}`);
   }
 
   #fault(error: Error): void {
     // A message that cannot be followed is refused with all that might have come after it.
     if (error instanceof VhostUserError) this.#conversation.badRequests++;
     const ours = !(error instanceof AerostatError) || error instanceof InvariantError;
-    this.#problem('connection', error.message, ours ? 'error' : 'warn');
-  }
-
-  /** Notes what is wrong: always in the status, in the log once in a while. */
-  #problem(kind: string, message: string, level: LogLevel = 'warn'): void {
-    this.#lastError = message;
-    const suppressed = this.#limiter.admit(kind);
-    if (suppressed === undefined) return;
-    this.#log(level, message, suppressed === 0 ? undefined : { suppressed });
-    this.#world.emit(this.name, 'error', { message });
-  }
-
-  #log(level: LogLevel, message: string, detail?: Record<string, string | number | boolean | null>): void {
-    this.#world.log(this.name, level, message, detail);
+    this.#news.problem('connection', error.message, ours ? 'error' : 'warn');
   }
 
   // Steering ----------------------------------------------------------------------------------------------
@@ -277,7 +252,7 @@ export class GuestHost implements VhostUserBackend {
     const pages = Math.floor(targetBytes / PAGE_SIZE);
     this.#clock.set(pages, this.device.actualPages);
     this.device.targetPages = pages;
-    this.#world.emit(this.name, 'target', { targetBytes: pages * PAGE_SIZE });
+    this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
   }
 
   setDiscard(mode: DiscardMode): void {
@@ -300,7 +275,7 @@ export class GuestHost implements VhostUserBackend {
 
   #statisticsArrived(): void {
     this.#statistics.arrived();
-    this.#world.emit(this.name, 'statistics', { freeBytes: this.sample().statistics.freeBytes });
+    this.#news.changed('statistics', () => ({ freeBytes: this.sample().statistics.freeBytes }));
   }
 
   hint(action: HintAction): HintStatus {
@@ -337,7 +312,7 @@ export class GuestHost implements VhostUserBackend {
   #hintChanged(): void {
     const { state } = this.hintStatus();
     if (state === 'stopped') this.freePages.finished('session');
-    this.#world.emit(this.name, 'hint', { state });
+    this.#news.tell('hint', { state });
   }
 
   hintStatus(): HintStatus {
@@ -382,7 +357,7 @@ export class GuestHost implements VhostUserBackend {
       counters: guestCounters(device, this.#conversation),
       progress: this.#clock.progress,
       hint: this.hintStatus(),
-      lastError: this.#lastError,
+      lastError: this.#news.lastProblem,
     };
   }
 

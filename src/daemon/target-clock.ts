@@ -20,10 +20,11 @@ export class TargetClock {
     this.actual(actual);
   }
 
-  /** The guest's balloon holds `pages`. */
-  actual(pages: number): void {
-    if (this.#startedMs === null || this.#reachedMs !== null || pages !== this.#target) return;
+  /** The guest's balloon holds `pages`. Whether that is the target, for the first time since it was set. */
+  actual(pages: number): boolean {
+    if (this.#startedMs === null || this.#reachedMs !== null || pages !== this.#target) return false;
     this.#reachedMs = monotonicMs();
+    return true;
   }
 
   /** Nothing is pending; the last discard ended at `lastMs`. */

@@ -85,7 +85,8 @@ export class BackendSession {
       payload = this.#dispatch(name, message.payload, fds);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      this.#host.refused(error, { request: name ?? `request ${message.request}` });
+      // Its number is in the error's message, and not here: whoever limits a log does it by this name.
+      this.#host.refused(error, { request: name ?? 'unknown request' });
       failed = true;
       payload = name === undefined ? undefined : failureReply(name, message.payload);
     } finally {

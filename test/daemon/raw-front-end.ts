@@ -40,9 +40,10 @@ export class RawFrontEnd {
   /** Ends a turn of the loop when something came. */
   readonly #watch: Watch;
 
-  constructor(path: string, loop: TestLoop) {
+  /** Takes ownership of a socket. */
+  constructor(target: string | UnixSocket, loop: TestLoop) {
     this.loop = loop;
-    this.socket = UnixSocket.connect(path);
+    this.socket = typeof target === 'string' ? UnixSocket.connect(target) : target;
     this.#connection = new Connection(this.socket);
     this.#watch = loop.reactor.watch(this.socket.fd, () => {});
   }

@@ -89,7 +89,7 @@ describe('an acknowledgement', () => {
     expect(talk.accepts('SET_LOG_BASE', new Uint8Array(16))).toBe(false);
     expect(talk.accepts('SET_VRING_NUM', new Uint8Array(7))).toBe(false);
     expect(talk.refused.map(({ request }) => request)).toEqual([
-      'request 99',
+      'unknown request',
       'SET_LOG_BASE',
       'SET_VRING_NUM',
     ]);
