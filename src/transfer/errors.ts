@@ -76,6 +76,9 @@ export function listenError(address: TransferAddress, error: Error): Error {
 function tlsReason(error: Error): string | undefined {
   const code = codeOf(error);
   if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') return "the other side's certificate is for another host";
+  if (code === 'CERT_HAS_EXPIRED') return "the other side's certificate has expired; renew it there";
+  if (code === 'CERT_NOT_YET_VALID')
+    return "the other side's certificate is not valid yet; see whether both clocks are right";
   if (/CERT|ISSUER|SIGNATURE/.test(code) && !code.startsWith('ERR_SSL')) {
     return `the other side's certificate is not one of the CA's (${error.message})`;
   }

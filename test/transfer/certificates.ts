@@ -18,8 +18,8 @@ export class Authority {
     );
   }
 
-  /** A certificate for these names, and the CA as who is trusted: ours, or that of `trusts`. */
-  sign(names: readonly string[], trusts: Authority = this): TlsIdentity {
+  /** A certificate for these names and days, and the CA as who is trusted: ours, or that of `trusts`. */
+  sign(names: readonly string[], trusts: Authority = this, days = 2): TlsIdentity {
     const file = `signed-${this.#signed++}`;
     writeFileSync(join(this.directory, `${file}.ext`), `subjectAltName=${names.join(',')}\n`);
     this.#openssl(
@@ -36,7 +36,7 @@ export class Authority {
     );
     this.#openssl(
       ...['x509', '-req', '-in', `${file}.csr`, '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial'],
-      ...['-days', '2', '-extfile', `${file}.ext`, '-out', `${file}.pem`],
+      ...['-days', `${days}`, '-extfile', `${file}.ext`, '-out', `${file}.pem`],
     );
     return { cert: this.#read(`${file}.pem`), key: this.#read(`${file}.key`), ca: trusts.#read('ca.pem') };
   }

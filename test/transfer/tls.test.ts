@@ -75,6 +75,7 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
   test('nobody is heard without a certificate of the CA', async () => {
     for (const [source, why] of [
       [foreign.sign(['DNS:source'], ours), /certificate|connection/],
+      [ours.sign(['DNS:source'], ours, -1), /certificate|connection/],
       [undefined, /connection/],
     ] as const) {
       const { place, leaving } = await journey(source, there());
@@ -83,10 +84,11 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
     }
   });
 
-  test('nothing is said to a destination without one, of another CA, or for another host', async () => {
+  test('nothing is said to a destination without one, of another CA, for another host, or of yesterday', async () => {
     for (const [destination, why] of [
       [foreign.sign(['IP:127.0.0.1'], ours), /not one of the CA's/],
       [ours.sign(['DNS:another-host']), /certificate is for another host/],
+      [ours.sign(['IP:127.0.0.1'], ours, -1), /certificate has expired; renew it there/],
       [undefined, /TLS|connection/],
     ] as const) {
       const { place, leaving } = await journey(here(), destination);
