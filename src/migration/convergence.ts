@@ -32,6 +32,8 @@ export interface Decision {
 export class Convergence {
   readonly #options: ConvergenceOptions;
   #bytesPerMs = 0;
+  /** The same in bytes of memory: more of them went where pages were compressed. */
+  #memoryBytesPerMs = 0;
   #sentPages = 0;
   #poorRounds = 0;
   #throttle = 0;
@@ -41,7 +43,7 @@ export class Convergence {
     this.#options = options;
   }
 
-  /** Measured, 0 before the first round that told something. */
+  /** Measured on the wire, 0 before the first round that told something. */
   get bytesPerMs(): number {
     return this.#bytesPerMs;
   }
@@ -52,6 +54,7 @@ export class Convergence {
     this.#sentPages = pages;
     if (elapsedMs >= MEASURED_MS_MIN || this.#bytesPerMs === 0) {
       this.#bytesPerMs = elapsedMs > 0 ? bytes / elapsedMs : 0;
+      this.#memoryBytesPerMs = elapsedMs > 0 ? Math.max(bytes, pages * PAGE_SIZE) / elapsedMs : 0;
     }
   }
 
@@ -59,7 +62,8 @@ export class Convergence {
   decide(remainingPages: number, stateBytes = 0): Decision {
     const { downtimeMsMax, roundsMax, autoConverge } = this.#options;
     const bytes = remainingPages * PAGE_SIZE + stateBytes;
-    const downtimeMs = this.#bytesPerMs > 0 ? bytes / this.#bytesPerMs : Number.POSITIVE_INFINITY;
+    const rate = this.#memoryBytesPerMs;
+    const downtimeMs = rate > 0 ? bytes / rate : Number.POSITIVE_INFINITY;
     // Before the first round nothing is known: pages that could still be hinted would be sent while the guest waits.
     const known = this.#rounds > 0;
     if (known && (remainingPages === 0 || downtimeMs <= downtimeMsMax || this.#rounds >= roundsMax)) {
