@@ -26,7 +26,7 @@ import type { MapOptions, MemoryMap } from '../daemon/memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, Migrations } from '../daemon/migrations.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
-import { EventParser } from './event-parser.ts';
+import { EventParser, SILENCE_MS_MAX } from './event-parser.ts';
 
 /** Above the daemon's own limit, so that it is the daemon that says what was late. */
 const ANSWER_MS_MAX = 40_000;
@@ -54,12 +54,15 @@ export class RemoteError extends AerostatError {
 
 export interface ClientOptions {
   readonly token?: string | undefined;
+  /** How long a stream of events may say nothing before it is taken for lost. */
+  readonly silenceMsMax?: number;
 }
 
 /** Without `Status`, the daemon's guests may be anybody's. */
 export class RemoteControl<Status extends GuestStatus = GuestStatus> implements Control<Status> {
   readonly #address: ApiAddress;
   readonly #token: string | undefined;
+  readonly #silenceMsMax: number;
   readonly migrations: Migrations = {
     obstacle: async name => (await this.#migration(name)).obstacle,
     start: (name, order: MigrationOrder) => this.#call('POST', `${guestPath(name)}/migration`, order),
@@ -67,9 +70,10 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     cancel: async name => void (await this.#call('DELETE', `${guestPath(name)}/migration`)),
   };
 
-  constructor(address: ApiAddress, { token }: ClientOptions = {}) {
+  constructor(address: ApiAddress, { token, silenceMsMax = SILENCE_MS_MAX }: ClientOptions = {}) {
     this.#address = address;
     this.#token = token;
+    this.#silenceMsMax = silenceMsMax;
   }
 
   daemon(): Promise<DaemonStatus> {
@@ -158,6 +162,7 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
         else response.setEncoding('utf8').on('data', (text: string) => parser.push(text));
         response.once('close', again);
       });
+      request.setTimeout(this.#silenceMsMax, () => request?.destroy());
       request.once('error', again).end();
     };
     open();

@@ -1,5 +1,11 @@
 /** Reads a stream of Server-Sent Events from text that arrives in pieces (HTML Living Standard, 9.2.6). */
 
+/** Proxies cut a silent connection after a minute or so; something that says nothing keeps it, and shows who is gone. */
+export const HEARTBEAT_MS = 15_000;
+
+/** A stream on which nothing came for so long has ended, without anybody who could have said so. */
+export const SILENCE_MS_MAX = 3 * HEARTBEAT_MS;
+
 export interface ParsedEvent {
   readonly event: string;
   readonly data: string;

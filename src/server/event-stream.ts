@@ -7,13 +7,11 @@ import type { Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
 import type { GuestEvent } from '../daemon/control.ts';
 import type { EventLog } from './event-log.ts';
+import { HEARTBEAT_MS } from './event-parser.ts';
 import { RequestError } from './problem.ts';
 
 /** More dashboards than that look at one daemon only by mistake. */
 export const STREAMS_MAX = 64;
-
-/** Proxies cut a silent connection after a minute or so; a comment keeps it, and shows us a client that is gone. */
-const HEARTBEAT_MS = 15_000;
 
 /** How long a client waits before it connects again. */
 const RETRY_MS = 1000;

@@ -98,6 +98,25 @@ describe('a daemon seen through its API', () => {
     await expect.poll(() => seen, { timeout: 5000 }).toEqual([1, 2]);
     unsubscribe();
   });
+
+  test('takes a stream that says nothing any more for lost, and opens another', async () => {
+    let streams = 0;
+    const silent = createServer((_, response) => {
+      response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+      streams++;
+      if (streams < 2) response.write('event: hello\ndata: {}\nid: 0000cafe-1\n\n');
+      else response.write('event: target\ndata: {"detail":{"n":2}}\nid: 0000cafe-2\n\n');
+    });
+    await new Promise<void>(resolve => silent.listen(0, '127.0.0.1', resolve));
+    const { port } = silent.address() as { port: number };
+    const seen: unknown[] = [];
+    const patient = new RemoteControl({ kind: 'tcp', host: '127.0.0.1', port }, { silenceMsMax: 50 });
+    const unsubscribe = patient.subscribe(event => seen.push(event.detail.n));
+    await expect.poll(() => seen[0], { timeout: 5000 }).toBe(2);
+    unsubscribe();
+    silent.closeAllConnections();
+    await new Promise(resolve => silent.close(resolve));
+  });
 });
 
 describe('when nobody is there', () => {

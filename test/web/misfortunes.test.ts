@@ -3,6 +3,7 @@ import type { Browser, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { statusOf } from '../../src/daemon/control.ts';
 import { missingPrograms } from '../../src/peers/programs.ts';
+import { SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { AerostatError } from '../../src/sys/error.ts';
 import { build } from '../cli/built.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
@@ -117,6 +118,22 @@ describePeer('a page on a bad day', missingPrograms('chromium'), () => {
       await page.waitForSelector('[data-guest="vm1"]');
     },
   );
+
+  test('the stream of events fell silent: another is opened', async () => {
+    const control = new FakeControl(guestStatus('vm1'));
+    const { watched, address } = await prepare(control);
+    const { page } = watched;
+    let streams = 0;
+    page.on('request', request => {
+      if (new URL(request.url()).pathname === '/v1/events') streams++;
+    });
+    await page.clock.install();
+    await page.goto(address.href);
+    await page.waitForSelector('.guests');
+    await expect.poll(() => streams, POLL).toBe(1);
+    await page.clock.fastForward(SILENCE_MS_MAX);
+    await expect.poll(() => streams, POLL).toBe(2);
+  });
 
   test('a guest has the longest name that there can be, and the screen is small', async () => {
     const name = 'm'.repeat(64);

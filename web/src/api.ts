@@ -13,7 +13,7 @@ import type {
 } from '../../src/daemon/control.ts';
 import type { MapOptions, MemoryMap } from '../../src/daemon/memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
-import { EventParser } from '../../src/server/event-parser.ts';
+import { EventParser, SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { decode } from './route.ts';
 
 export type {
@@ -187,8 +187,16 @@ export function eventReader(listener: (event: GuestEvent) => void): () => Promis
   });
   return async () => {
     parser.restart();
+    const ending = new AbortController();
+    let silence = 0;
+    const heard = () => {
+      window.clearTimeout(silence);
+      silence = window.setTimeout(() => ending.abort(), SILENCE_MS_MAX);
+    };
+    heard();
     const response = await fetch(`v1/events?types=${EVENT_TYPES.join(',')}`, {
       cache: 'no-store',
+      signal: ending.signal,
       headers: {
         ...(token === '' ? {} : { Authorization: `Bearer ${token}` }),
         'Last-Event-ID': parser.lastId === '' ? 'the-beginning' : parser.lastId,
@@ -196,6 +204,9 @@ export function eventReader(listener: (event: GuestEvent) => void): () => Promis
     });
     if (!response.ok || response.body === null) return;
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) parser.push(piece.value);
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      heard();
+      parser.push(piece.value);
+    }
   };
 }
