@@ -68,7 +68,7 @@ export interface MigrationOrder {
   readonly autoConverge?: boolean;
   /** How the guest names free pages, by the names of vm/free-page-channel.ts. */
   readonly channel?: string;
-  /** With zstd, which both sides must have; it fails otherwise. */
+  /** With zstd, of Node (22.15) or of the host (libzstd.so.1); it fails when one side has neither. */
   readonly compress?: boolean;
 }
 

@@ -67,7 +67,7 @@ export function migrateCommand(context: CliContext): Command {
       '--channel <name>',
       'how the guest names free pages: auto, none, hint, reporting, hinting, unused-bitmap, order, range, chunks',
     )
-    .option('--compress', 'compress pages with zstd; both sides need Node 22.15 or later')
+    .option('--compress', 'compress pages with zstd, for slow networks; both sides need libzstd or Node 22.15')
     .addOption(new Option('--status', 'how far it is').conflicts('cancel'))
     .option('--cancel', 'give it up; the guest goes on where it is')
     .addHelpText('after', EXAMPLES)
