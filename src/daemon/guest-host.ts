@@ -230,7 +230,11 @@ export class GuestHost implements VhostUserBackend {
     }
     this.#news.changed('actual', () => ({ actualBytes: this.device.actualPages * PAGE_SIZE }));
     // Linux writes it after every 256 pages. Who watches wants to know of the way now and then, of the end at once.
-    if (this.#clock.actual(pages)) this.#news.hurry('actual');
+    if (!this.#clock.actual(pages)) return;
+    this.#news.hurry('actual');
+    const reachedMs = this.#clock.progress?.reachedMs ?? null;
+    // A guest that resets its device reaches the same target again, as often as it likes.
+    this.#news.changed('target-reached', () => ({ targetBytes: pages * PAGE_SIZE, reachedMs }));
   }
 
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {

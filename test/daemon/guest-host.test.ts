@@ -109,9 +109,10 @@ test('an actual that goes to and fro around the target is told of now and then',
   try {
     host.setTarget(4096);
     await guest.writeActual(1);
-    // At once, when it is there for the first time.
-    expect(told.at(-1)).toBe('actual');
+    // At once, when it is there for the first time, and that it is.
+    expect(told.slice(-2)).toEqual(['actual', 'target-reached']);
     for (let count = 0; count < 400; count++) await guest.writeActual(count % 2);
+    expect(told.filter(type => type === 'target-reached')).toHaveLength(1);
     const intervals = (performance.now() - startMs) / 50;
     expect(told.filter(type => type === 'actual').length).toBeLessThanOrEqual(intervals + 3);
   } finally {

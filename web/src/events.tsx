@@ -1,6 +1,6 @@
 /** What happened to a guest, newest first, as far back as the daemon remembers. */
 import type { GuestEvent } from './api.ts';
-import { clock, size } from './format.ts';
+import { clock, duration, size } from './format.ts';
 import { live } from './live.ts';
 import { useStore } from './store.ts';
 
@@ -42,7 +42,9 @@ function wordsOf({ type, detail }: GuestEvent): string {
     case 'target':
       return `target ${bytes('targetBytes')}`;
     case 'target-reached':
-      return `target reached`;
+      return typeof detail.reachedMs === 'number'
+        ? `target reached in ${duration(detail.reachedMs)}`
+        : 'target reached';
     case 'hint':
       return `hints ${String(detail.state)}`;
     case 'migration':
