@@ -221,12 +221,9 @@ const DAEMON: Metrics<DaemonStatus> = [
   },
   {
     name: 'process_cpu_seconds_total',
-    help: 'Processor time used, by mode.',
+    help: 'Processor time used, by the daemon and by the kernel for it.',
     type: 'counter',
-    values: d => [
-      [{ mode: 'user' }, d.cpuUserMs / 1000],
-      [{ mode: 'system' }, d.cpuSystemMs / 1000],
-    ],
+    values: d => [[{}, (d.cpuUserMs + d.cpuSystemMs) / 1000]],
   },
   is('process_resident_memory_bytes', 'Memory that the daemon itself holds.', d => d.residentBytes),
   is('aerostat_uptime_seconds', 'Time since the daemon started.', d => d.uptimeMs / 1000),

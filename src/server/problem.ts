@@ -52,6 +52,11 @@ const CODE_BY_STATUS: Readonly<Record<number, ErrorCode>> = {
   504: 'AEROSTAT_TIMEOUT',
 };
 
+/** Where hono says no more than the name of the status. */
+const DETAIL_BY_STATUS: Readonly<Record<number, string>> = {
+  415: 'the body is not JSON by its Content-Type; send it as application/json',
+};
+
 export function problemOf(error: unknown): Problem {
   if (error instanceof RequestError) {
     return problem(error.status, error.code, error.message, error.errors);
@@ -60,7 +65,11 @@ export function problemOf(error: unknown): Problem {
     return problem(STATUS_BY_CODE[error.code] ?? 500, error.code, error.message);
   }
   if (error instanceof HTTPException && error.status in CODE_BY_STATUS) {
-    return problem(error.status, CODE_BY_STATUS[error.status], error.message);
+    return problem(
+      error.status,
+      CODE_BY_STATUS[error.status],
+      DETAIL_BY_STATUS[error.status] ?? error.message,
+    );
   }
   return problem(500, 'AEROSTAT_INTERNAL', 'the daemon failed at this request; its log says why');
 }

@@ -309,7 +309,7 @@ describe('refusals', () => {
     const response = await api().send('PATCH', '/v1/guests/vm1', '{"targetBytes":0}', {
       'Content-Type': 'text/plain',
     });
-    await expectProblem(response, 415, 'AEROSTAT_MEDIA_TYPE');
+    await expectProblem(response, 415, 'AEROSTAT_MEDIA_TYPE', /as application\/json/);
   });
 
   test('a body above the limit is refused before it is read as JSON', async () => {
