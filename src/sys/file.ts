@@ -22,6 +22,7 @@ const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
+const EINTR = 4;
 const ENXIO = 6;
 const HUGETLBFS_MAGIC = 0x958458f6;
 const TMPFS_MAGIC = 0x01021994;
@@ -94,12 +95,16 @@ export function fileSystem(fd: Descriptor): FileSystem {
 }
 
 /**
- * Gives `length` bytes at `offset` back to the host: they read as zeros afterwards. The size stays.
+ * Gives `length` bytes at `offset` back to the host: they read as zeros afterwards. The size stays. A call that a signal
+ * interrupts begins anew, as some file systems on disks want it; on tmpfs and hugetlbfs all that can fail fails for good.
  * @throws SystemError for example EPERM on a file sealed against writing
  */
 export function punchHole(fd: Descriptor, offset: number, length: number): void {
   const mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-  check('fallocate', libc.fallocate(fd.number, mode, offset, length), `${length} bytes at ${offset}`);
+  let result: number;
+  do result = libc.fallocate(fd.number, mode, offset, length);
+  while (result === -1 && errno() === EINTR);
+  check('fallocate', result, `${length} bytes at ${offset}`);
 }
 
 /** Gives anonymous pages at a virtual address back to the host. */

@@ -2,7 +2,8 @@
 import { mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, describe, expect, test } from 'vitest';
+import koffi from 'koffi';
+import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
 import { closeAll, createEventFd, createPipe, OwnedFd, openDescriptorCount } from '../../src/sys/fd.ts';
 import {
   adviseHugePages,
@@ -19,6 +20,7 @@ import {
   sealAgainstShrinking,
   writeAt,
 } from '../../src/sys/file.ts';
+import { libc } from '../../src/sys/libc.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
 
 const MIB = 2 ** 20;
@@ -72,6 +74,23 @@ test('what is punched is the host’s again, and the size stays', () => {
   expect(nextData(fd, 0)).toBeUndefined();
   expect(nextHole(fd, 0)).toBe(0);
   mapping.close();
+});
+
+test('a punch that a signal interrupts begins anew', () => {
+  const EINTR = 4;
+  const fd = memfd();
+  writeAt(fd, 0, new Uint8Array(MIB), 0, MIB);
+  const fallocate = vi.spyOn(libc, 'fallocate').mockImplementationOnce(() => {
+    koffi.errno(EINTR);
+    return -1;
+  });
+  try {
+    punchHole(fd, 0, MIB);
+    expect(fallocate).toHaveBeenCalledTimes(2);
+    expect(fileStatus(fd).residentBytes).toBe(0);
+  } finally {
+    fallocate.mockRestore();
+  }
 });
 
 test('what cannot be punched, or searched, is told with its place', () => {
