@@ -54,6 +54,8 @@ export class DiscardLink {
       fileOffset,
     };
     this.#port.postMessage(message);
+    // There is nothing to discard yet, but what waits at the port is kept in memory, and so are regions that have gone.
+    this.wake();
   }
 
   /** Something was marked. */

@@ -64,8 +64,9 @@ while (Atomics.load(wake, WAKE_WORD) !== STOPPED) {
   if (Atomics.load(wake, WAKE_WORD) === STOPPED) break;
   Atomics.wait(wake, WAKE_WORD, 1, GATHER_MS);
   Atomics.compareExchange(wake, WAKE_WORD, 1, 0);
-  takeNewRegions();
-  while (sweep());
+  // Each time round: a guest that keeps this thread busy without end keeps no other from coming or going.
+  do takeNewRegions();
+  while (sweep() && Atomics.load(wake, WAKE_WORD) !== STOPPED);
 }
 for (const port of ports as MessagePort[]) port.close();
 parentPort?.close();
