@@ -53,7 +53,7 @@ class RunningDaemon implements Daemon {
   readonly #homes = new Map<string, DataThread>();
   readonly #surveys = new Map<string, MapSurvey>();
   readonly #listeners = new Set<(event: GuestEvent) => void>();
-  readonly #sockets: string[] = [];
+  readonly #sockets = new Set<string>();
   #discarding: Discarding | undefined;
   #closing: Promise<void> | undefined;
 
@@ -75,10 +75,10 @@ class RunningDaemon implements Daemon {
     await this.#home(name).ask('closeGuest', { name });
     this.#homes.delete(name);
     this.#surveys.delete(name);
-    this.#guests.splice(
-      this.#guests.findIndex(guest => guest.name === name),
-      1,
-    );
+    const index = this.#guests.findIndex(guest => guest.name === name);
+    const [{ socketPath }] = this.#guests.splice(index, 1);
+    // Now, and not when the daemon ends: by then somebody else may listen there.
+    if (socketPath !== undefined) this.#unlink(socketPath);
   }
 
   async start(): Promise<void> {
@@ -125,7 +125,7 @@ class RunningDaemon implements Daemon {
     const thread = this.#threads[this.#guests.length % this.#threads.length];
     const socket = openGuestSocket(options);
     this.#guests.push(options);
-    if (options.socketPath !== undefined) this.#sockets.push(options.socketPath);
+    if (options.socketPath !== undefined) this.#sockets.add(options.socketPath);
     this.#homes.set(options.name, thread);
     await thread.ask('openGuest', { options, socket });
   }
@@ -220,12 +220,15 @@ class RunningDaemon implements Daemon {
       stopDiscarding(this.#discarding.control);
       await this.#discarding.exited;
     }
-    for (const path of this.#sockets) {
-      try {
-        unlinkSync(path);
-      } catch {
-        // Somebody else removed it; all that matters is that it is gone.
-      }
+    for (const path of this.#sockets) this.#unlink(path);
+  }
+
+  #unlink(path: string): void {
+    this.#sockets.delete(path);
+    try {
+      unlinkSync(path);
+    } catch {
+      // Somebody else removed it; all that matters is that it is gone.
     }
   }
 }
