@@ -49,9 +49,9 @@ export class Vring {
 
   // The setters take ownership, also when they throw; then the descriptor that was there stays.
 
-  /** @throws VhostUserError when `fd` can be no doorbell */
+  /** @throws VhostUserError when `fd` can be no doorbell; so do the others */
   setKick(fd: OwnedFd): void {
-    const kick = accept(fd, isDoorbell);
+    const kick = acceptDoorbell(fd);
     this.withdrawKick();
     this.kick = kick;
   }
@@ -65,13 +65,13 @@ export class Vring {
   }
 
   setCall(fd: OwnedFd | undefined): void {
-    const call = fd && accept(fd);
+    const call = fd && acceptDoorbell(fd);
     this.call?.close();
     this.call = call;
   }
 
   setError(fd: OwnedFd | undefined): void {
-    const error = fd && accept(fd);
+    const error = fd && acceptDoorbell(fd);
     this.error?.close();
     this.error = error;
   }
@@ -83,12 +83,13 @@ export class Vring {
   }
 }
 
-/** Sees to it that a peer's descriptor cannot block us. */
-function accept(fd: OwnedFd, isFit: (fd: OwnedFd) => boolean = () => true): OwnedFd {
+/**
+ * Sees to it that a peer's descriptor cannot block us, and is no file or device: one to be kicked by would ring all the
+ * time, and ringing one would write into it, be it guest memory.
+ */
+function acceptDoorbell(fd: OwnedFd): OwnedFd {
   try {
-    if (!isFit(fd)) {
-      throw new VhostUserError('a file or device is no doorbell: it would ring all the time');
-    }
+    if (!isDoorbell(fd)) throw new VhostUserError('a file or device is no doorbell');
     fd.setNonBlocking();
     return fd;
   } catch (error) {

@@ -2,6 +2,7 @@
 import { openSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { closeAll, createEventFd, createPipe, OwnedFd, ring as ringDoorbell } from '../../src/sys/fd.ts';
+import { createMemfd } from '../../src/sys/file.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { F_PROTOCOL_FEATURES, type FrontendRequest, VRING_FD_NONE } from '../../src/vhost-user/protocol.ts';
 import { USER_ADDRESS_OFFSET } from '../../src/vhost-user/shared-memory.ts';
@@ -385,6 +386,18 @@ describe('a kick descriptor', () => {
       expect(talk.accepts(name, payloads.u64(0x200), [createEventFd()])).toBe(false);
       expect(talk.accepts(name, payloads.u64(1n << 63n), [createEventFd()])).toBe(false);
       expect(talk.accepts(name, payloads.u64(0), [createEventFd(), createEventFd()])).toBe(false);
+      expect(talk.accepts(name, payloads.u64(0), [createEventFd()])).toBe(true);
+    },
+  );
+
+  it.each(['SET_VRING_KICK', 'SET_VRING_CALL', 'SET_VRING_ERR'] as const)(
+    '%s brings no file: rings would write into it',
+    name => {
+      const talk = converse();
+      talk.negotiate();
+      const file = createMemfd({ name: 'aerostat-test', size: 4096 });
+      expect(talk.accepts(name, payloads.u64(0), [file])).toBe(false);
+      expect(talk.refused[0].message).toMatch('no doorbell');
       expect(talk.accepts(name, payloads.u64(0), [createEventFd()])).toBe(true);
     },
   );
