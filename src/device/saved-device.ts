@@ -18,6 +18,8 @@ const LENGTH_BYTES = 4;
 const HEADER_BYTES_MAX = 16_384;
 /** A run is its first page frame and its pages, le32 each. */
 const RUN_BYTES = 8;
+/** 16 TiB: the standard's lists name no page above it, but proposals' lists can. */
+const PFN_MAX = 0xffff_ffff;
 
 /** A saved device that cannot go on here. */
 export class DeviceStateError extends AerostatError {
@@ -40,7 +42,10 @@ const HEADER = z.strictObject({
   statistics: z.record(z.enum(STATISTIC_NAMES), statistic),
 });
 
-/** Saves a device whose rings have stopped. */
+/**
+ * Saves a device whose rings have stopped.
+ * @throws DeviceStateError when its balloon has pages whose frame numbers take more than 32 bits
+ */
 export function saveDevice(device: BalloonDevice): Uint8Array {
   const header = new TextEncoder().encode(
     JSON.stringify({
@@ -55,7 +60,11 @@ export function saveDevice(device: BalloonDevice): Uint8Array {
   );
   const runs: number[] = [];
   for (const { region, ballooned } of device.accounts.all) {
-    ballooned.forEachRun((page, count) => runs.push(region.firstPfn + page, count));
+    ballooned.forEachRun((page, count) => {
+      const pfn = region.firstPfn + page;
+      if (pfn + count > PFN_MAX + 1) throw new DeviceStateError(`its balloon has pages above ${pfn}`);
+      runs.push(pfn, count);
+    });
   }
   const bytes = new Uint8Array(LENGTH_BYTES + header.length + runs.length * 4);
   const view = new DataView(bytes.buffer);
