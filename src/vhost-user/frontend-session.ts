@@ -271,11 +271,19 @@ export class VhostUserFrontend implements VirtioTransport {
     }
   }
 
-  /** Takes a region out of guest memory; the back-end has let go of it when this resolves, and it is the caller's. */
+  /**
+   * Takes a region out of guest memory; the back-end has let go of it when this settles, and it is the caller's.
+   * @throws VhostUserRefusedError when the back-end keeps it; then it stays where it is
+   */
   async removeRegion(region: MemoryRegion): Promise<void> {
     const link = this.#connectedLink();
     this.memory.remove(region);
-    await link.removeRegion(this.memory, region);
+    try {
+      await link.removeRegion(this.memory, region);
+    } catch (error) {
+      if (error instanceof VhostUserRefusedError) this.memory.add(region);
+      throw error;
+    }
   }
 
   // Configuration space -----------------------------------------------------------------------------------
@@ -300,6 +308,8 @@ export class VhostUserFrontend implements VirtioTransport {
     const request = new Uint8Array(CONFIG_HEADER.size + bytes.length);
     CONFIG_HEADER.write(new DataView(request.buffer), 0, { offset, size: bytes.length, flags: 0 });
     request.set(bytes, CONFIG_HEADER.size);
+    // Anew at the end: they are repeated in this order, and writes may overlap.
+    this.#configWrites.delete(offset);
     this.#configWrites.set(offset, bytes.slice());
     await link.requester.tell('SET_CONFIG', request);
   }

@@ -238,6 +238,22 @@ describe('a front-end', () => {
     sparse.close();
   });
 
+  it('keeps a region that the back-end does not let go of', async () => {
+    const joined = join();
+    const frontend = await joined.connect();
+    const more = createSharedMemory({ regions: [{ guestAddress: 2 ** 32, size: MIB }] });
+    const [region] = more.regions;
+    await joined.loop.until(frontend.addRegion(region));
+    // It has lost it, and refuses to remove what it does not know.
+    const theirs = joined.backend!.session.memory.remove(joined.backend!.session.memory.regions[1])!;
+    await expect(joined.loop.until(frontend.removeRegion(region))).rejects.toThrow(VhostUserRefusedError);
+    expect(frontend.memory.regions).toContain(region);
+    joined.backend!.session.memory.add(theirs);
+    await joined.loop.until(frontend.removeRegion(region));
+    expect(frontend.memory.regions).not.toContain(region);
+    more.close();
+  });
+
   it('cannot hand over memory that is no file, or more regions than a table holds', async () => {
     const joined = join();
     const { reactor } = joined.loop;
