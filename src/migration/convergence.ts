@@ -18,7 +18,7 @@ const THROTTLE_MAX = 0.99;
 const POOR_ROUNDS = 2;
 /** A round gains too little when it leaves more than this share of what it sent. */
 const POOR_SHARE = 0.5;
-/** Rounds that take less than this say little about bandwidth: buffers in between swallow them. */
+/** Less time than this says little about bandwidth: buffers in between swallow what is sent. Short rounds add up. */
 const MEASURED_MS_MIN = 20;
 
 export interface Decision {
@@ -34,6 +34,10 @@ export class Convergence {
   #bytesPerMs = 0;
   /** The same in bytes of memory: more of them went where pages were compressed. */
   #memoryBytesPerMs = 0;
+  /** Since it was measured last. */
+  #bytes = 0;
+  #memoryBytes = 0;
+  #elapsedMs = 0;
   #sentPages = 0;
   #poorRounds = 0;
   #throttle = 0;
@@ -52,16 +56,16 @@ export class Convergence {
   sent(pages: number, bytes: number, elapsedMs: number): void {
     this.#rounds++;
     this.#sentPages = pages;
-    if (elapsedMs >= MEASURED_MS_MIN || this.#bytesPerMs === 0) {
-      this.#bytesPerMs = elapsedMs > 0 ? bytes / elapsedMs : 0;
-      this.#memoryBytesPerMs = elapsedMs > 0 ? Math.max(bytes, pages * PAGE_SIZE) / elapsedMs : 0;
-    }
+    this.#bytes += bytes;
+    this.#memoryBytes += Math.max(bytes, pages * PAGE_SIZE);
+    this.#elapsedMs += elapsedMs;
+    if (this.#elapsedMs >= MEASURED_MS_MIN || this.#bytesPerMs === 0) this.#measure();
   }
 
-  /** After a sync that leaves so many pages to send, with states of so many bytes. */
-  decide(remainingPages: number, stateBytes = 0): Decision {
+  /** After a sync that leaves so many pages to send. */
+  decide(remainingPages: number): Decision {
     const { downtimeMsMax, roundsMax, autoConverge } = this.#options;
-    const bytes = remainingPages * PAGE_SIZE + stateBytes;
+    const bytes = remainingPages * PAGE_SIZE;
     const rate = this.#memoryBytesPerMs;
     const downtimeMs = rate > 0 ? bytes / rate : Number.POSITIVE_INFINITY;
     // Before the first round nothing is known: pages that could still be hinted would be sent while the guest waits.
@@ -79,6 +83,15 @@ export class Convergence {
       this.#poorRounds = 0;
     }
     return { last: false, share: this.#share, downtimeMs };
+  }
+
+  #measure(): void {
+    const elapsedMs = this.#elapsedMs;
+    this.#bytesPerMs = elapsedMs > 0 ? this.#bytes / elapsedMs : 0;
+    this.#memoryBytesPerMs = elapsedMs > 0 ? this.#memoryBytes / elapsedMs : 0;
+    this.#bytes = 0;
+    this.#memoryBytes = 0;
+    this.#elapsedMs = 0;
   }
 
   get #share(): number {

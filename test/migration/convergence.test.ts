@@ -30,6 +30,37 @@ describe('the guest is stopped', () => {
     }
     expect(convergence.decide(1e6).last).toBe(true);
   });
+
+  test('when nothing is left, though no time at all may be lost', () => {
+    const convergence = new Convergence({ ...options, downtimeMsMax: 0 });
+    convergence.sent(1000, 1000 * PAGE_SIZE, 100);
+    expect(convergence.decide(1).last).toBe(false);
+    expect(convergence.decide(0)).toMatchObject({ last: true, downtimeMs: 0 });
+  });
+});
+
+describe('how fast it goes', () => {
+  test('is not what a single short round says, for buffers swallow it', () => {
+    const convergence = new Convergence(options);
+    convergence.sent(1000, 1000 * PAGE_SIZE, 100);
+    convergence.sent(1000, 1000 * PAGE_SIZE, 1);
+    expect(convergence.bytesPerMs).toBe(10 * PAGE_SIZE);
+  });
+
+  test('is what short rounds say together, after a first one that was slow for all that it looked at and did not send', () => {
+    const convergence = new Convergence({ ...options, roundsMax: 30 });
+    convergence.sent(100, 100 * PAGE_SIZE, 2000);
+    let rounds = 1;
+    for (; !convergence.decide(500).last; rounds++) convergence.sent(500, 500 * PAGE_SIZE, 5);
+    expect(rounds).toBe(5);
+    expect(convergence.bytesPerMs).toBe(100 * PAGE_SIZE);
+  });
+
+  test('is unknown, and no nonsense, when nothing was sent in no time', () => {
+    const convergence = new Convergence(options);
+    convergence.sent(0, 24, 0);
+    expect([convergence.bytesPerMs, convergence.decide(1).downtimeMs]).toEqual([0, Number.POSITIVE_INFINITY]);
+  });
 });
 
 describe('a guest that writes faster than can be sent', () => {
