@@ -27,11 +27,11 @@ export interface ThreadOptions<News> {
   readonly ended: string;
 }
 
-/** What wakes the threads that live, for when the process exits. */
-const wakes = new Set<OwnedFd>();
+/** Stops the threads that live, for when the process exits. */
+const stops = new Set<() => void>();
 
-function wakeAll(): void {
-  for (const wake of wakes) if (wake.open) ring(wake);
+function stopAll(): void {
+  for (const stop of stops) stop();
 }
 
 interface Pending {
@@ -45,6 +45,11 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
   readonly #options: ThreadOptions<News>;
   readonly #pending = new Map<number, Pending>();
   readonly #exited: Promise<void>;
+  /** Before the ring: a thread that is woken and not told yet to stop is back in poll(2) before it is. */
+  readonly #stop = (): void => {
+    void this.#worker.terminate();
+    if (this.#wake.open) ring(this.#wake);
+  };
   #nextId = 1;
   #ended = false;
 
@@ -62,8 +67,8 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
         resolve();
       });
     });
-    if (wakes.size === 0) process.once('exit', wakeAll);
-    wakes.add(this.#wake);
+    if (stops.size === 0) process.once('exit', stopAll);
+    stops.add(this.#stop);
   }
 
   ask<K extends keyof Table & string>(name: K, args: Table[K]['args']): Promise<Table[K]['result']> {
@@ -80,8 +85,8 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
   async close(bye: () => Promise<unknown>): Promise<void> {
     if (!this.#ended) await bye().catch(() => null);
     await this.#exited;
-    wakes.delete(this.#wake);
-    if (wakes.size === 0) process.removeListener('exit', wakeAll);
+    stops.delete(this.#stop);
+    if (stops.size === 0) process.removeListener('exit', stopAll);
     this.#wake.close();
   }
 
