@@ -3,7 +3,7 @@
  * serves every frame, and both ends of a call are the caller's memory, so nothing is allocated for a frame.
  */
 import koffi from 'koffi';
-import { AerostatError } from './error.ts';
+import { AerostatError, assert } from './error.ts';
 
 /** By its ABI's name: without the number it comes with headers alone. */
 const NAME = 'libzstd.so.1';
@@ -51,15 +51,19 @@ export class Libzstd {
     this.#calls = calls;
     this.#compressing = calls.createCCtx();
     this.#decompressing = calls.createDCtx();
+    assert(this.#compressing !== 0 && this.#decompressing !== 0, 'zstd has no memory for its contexts');
   }
 
   /** The library, or undefined where the host has none. Its contexts are never freed: open it once. */
   static open(name = NAME): Libzstd | undefined {
+    let calls: ReturnType<typeof bind>;
     try {
-      return new Libzstd(bind(name));
+      calls = bind(name);
     } catch {
+      // Not there, or another library under its name: koffi throws for a function that it does not find.
       return undefined;
     }
+    return new Libzstd(calls);
   }
 
   /** Writes `bytes` as one frame into `into`; returns its length, or undefined when there is not the room for it. */
