@@ -228,6 +228,8 @@ export class SourceLink implements Link {
   }
 
   #answered(answer: Answer): void {
+    // Each is awaited before the next can be due: a heap of them would only grow.
+    if (this.#answers.length > 0) throw new StreamError('order', `${answer.kind} came before it was due`);
     const waiting = this.#waiting;
     this.#waiting = undefined;
     if (waiting === undefined) this.#answers.push(answer);

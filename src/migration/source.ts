@@ -10,14 +10,12 @@ import type { Convergence } from './convergence.ts';
 import type { DirtyBitmap } from './dirty-bitmap.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
-import { featuresAgreed, featuresToOffer } from './features.ts';
 import type { HintedPages } from './hinted-pages.ts';
-import type { Clock, FreePageChannel, SavedState, SourceMachine } from './machine.ts';
-import { answerMsMax, Watch } from './patience.ts';
+import type { Clock, FreePageChannel, SourceMachine } from './machine.ts';
+import { Watch } from './patience.ts';
 import type { Ram } from './ram.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
-import type { Answer, Link, LinkProgress } from './source-link.ts';
-import { shapeOf } from './stream/messages.ts';
+import { type Connector, SourceLinks } from './source-links.ts';
 
 /**
  * How long the first round waits for hints, at most; for the first one of a guest that may be busy; and for the next one
@@ -27,16 +25,6 @@ const HINTS_MS_MAX = 1000;
 const HINTS_FIRST_MS = 200;
 const HINTS_IDLE_MS = 40;
 const HINTS_POLL_MS = 2;
-
-/** What the destination says when it is asked whether it has taken over. */
-export type Inquiry = 'running' | 'absent' | 'unreachable';
-
-export interface Connector {
-  /** Opens connection `index` of `count`. */
-  open(index: number, count: number): Promise<Link>;
-  /** Asks, over a new connection, what became of the migration `id`; tries again as long as that makes sense. */
-  inquire(id: Uint8Array): Promise<Inquiry>;
-}
 
 export interface SourceOptions {
   readonly id: Uint8Array;
@@ -57,8 +45,6 @@ export interface SourceOptions {
   /** What happens, as it happens. */
   readonly observer?: (progress: MigrationProgress) => void;
 }
-
-const NOTHING_SENT: LinkProgress = { pages: 0, zeroPages: 0, zeroPagesSent: 0, resentPages: 0, bytes: 0 };
 
 export type SourcePhase = 'connecting' | 'copying' | 'stopping' | 'handing-over' | 'done' | 'failed';
 
@@ -98,7 +84,7 @@ export interface MigrationSummary {
 
 export class MigrationSource {
   readonly #options: SourceOptions;
-  readonly #links: Link[] = [];
+  readonly #links: SourceLinks;
   #phase: SourcePhase = 'connecting';
   #round = 0;
   #remainingPages = 0;
@@ -117,18 +103,19 @@ export class MigrationSource {
 
   constructor(options: SourceOptions) {
     this.#options = options;
+    this.#links = new SourceLinks({ ...options, cancelled: this.#cancelling.signal });
   }
 
   /** What went over the wire so far. */
   get sentBytes(): number {
-    return this.#sent().bytes;
+    return this.#links.sent.bytes;
   }
 
   /** Ends the migration, unless the guest was handed over already. Returns whether it will end. */
   cancel(reason: string): boolean {
     if (this.#handingOver) return false;
     if (!this.#cancelling.signal.aborted) this.#cancelling.abort(new MigrationCancelled(reason));
-    for (const link of this.#links) link.interrupt();
+    this.#links.interrupt();
     return true;
   }
 
@@ -140,9 +127,10 @@ export class MigrationSource {
   async run(): Promise<MigrationSummary> {
     const { clock } = this.#options;
     const startMs = clock.nowMs();
-    const watch = new Watch({ clock, links: this.#links, atEase: () => this.#atEase });
+    const watch = new Watch({ clock, links: this.#links.all, atEase: () => this.#atEase });
     try {
-      await this.#connect();
+      this.#enter('connecting');
+      await this.#links.open();
       await this.#copy();
       await this.#follow(LAST_ROUND);
     } catch (error) {
@@ -150,34 +138,13 @@ export class MigrationSource {
     } finally {
       watch.end();
     }
-    for (const link of this.#links) link.close(true);
+    this.#links.close();
     this.#enter('done');
     return this.#summary(startMs);
   }
 
   get #atEase(): boolean {
     return this.#stoppedMs === undefined && !this.#cancelling.signal.aborted;
-  }
-
-  async #connect(): Promise<void> {
-    const { id, ram, connections, connector, compress = false } = this.#options;
-    this.#enter('connecting');
-    const offered = featuresToOffer(compress);
-    const hello = { kind: 'hello', id, purpose: 'migrate', connections, features: offered } as const;
-    const first = await connector.open(0, connections);
-    this.#links.push(first);
-    await first.send({ ...hello, connection: 0 });
-    await first.send({ kind: 'memory', regions: shapeOf(ram.memory) });
-    // No page before the destination has a place for it.
-    const welcome = await this.#expect('welcome');
-    const features = featuresAgreed(offered, welcome.features);
-    first.useFeatures(features);
-    for (let index = 1; index < connections; index++) {
-      const link = await connector.open(index, connections);
-      this.#links.push(link);
-      await link.send({ ...hello, connection: index });
-      link.useFeatures(features);
-    }
   }
 
   async #copy(): Promise<void> {
@@ -274,12 +241,12 @@ export class MigrationSource {
 
   async #sendRound(): Promise<void> {
     const { clock, convergence } = this.#options;
-    const before = this.#sent();
+    const before = this.#links.sent;
     const startMs = clock.nowMs();
-    await this.#links[0].send({ kind: 'round', round: this.#round });
-    await this.#onAllLinks(link => link.sendPages());
+    await this.#links.tell({ kind: 'round', round: this.#round });
+    await this.#links.onAll(link => link.sendPages());
     this.#checkCancelled();
-    const after = this.#sent();
+    const after = this.#links.sent;
     convergence.sent(after.pages - before.pages, after.bytes - before.bytes, clock.nowMs() - startMs);
   }
 
@@ -287,14 +254,14 @@ export class MigrationSource {
     const states = await this.#options.machine.save();
     this.#stateBytes = states.reduce((sum, { bytes }) => sum + bytes.length, 0);
     this.#round++;
-    await this.#links[0].send({ kind: 'round', round: this.#round });
-    await this.#onAllLinks(async (link, index) => {
+    await this.#links.tell({ kind: 'round', round: this.#round });
+    await this.#links.onAll(async (link, index) => {
       await link.sendPages();
-      if (index === 0) await sendStates(link, states);
+      if (index === 0) for (const state of states) await link.send({ kind: 'state', ...state });
       this.#checkCancelled();
       await link.send({ kind: 'end' });
     });
-    await this.#expect('ready');
+    await this.#links.expect('ready');
   }
 
   async #handOver(): Promise<void> {
@@ -303,8 +270,8 @@ export class MigrationSource {
     this.#enter('handing-over');
     await machine.letGo();
     this.#letGo = true;
-    await this.#links[0].send({ kind: 'go' });
-    await this.#expect('running');
+    await this.#links.tell({ kind: 'go' });
+    await this.#links.expect('running');
     this.#runningMs = clock.nowMs();
   }
 
@@ -336,68 +303,21 @@ export class MigrationSource {
   /** The guest goes on, with all its time and its pages. */
   async #takeBack(reason: string): Promise<void> {
     const { machine, hints } = this.#options;
-    for (const link of this.#links) link.interrupt();
-    if (this.#stoppedMs !== undefined) await machine.resume();
-    if (this.#share !== 1) await machine.throttle(1);
-    await hints?.channel.stop();
-    await hints?.channel.done();
-    // The destination should learn why; it gives up all the same when it cannot be told.
-    await this.#links[0]?.send({ kind: 'cancel', reason }).catch(() => {});
-    for (const link of this.#links) link.close(true);
-  }
-
-  /** The next answer, which has to be this one and come in time. */
-  async #expect<K extends Answer['kind']>(kind: K): Promise<Answer & { kind: K }> {
-    const { clock, ram } = this.#options;
-    const msMax = answerMsMax(kind, ram.slots);
-    const waiting = new AbortController();
-    const signal = AbortSignal.any([waiting.signal, this.#cancelling.signal]);
-    const late = clock.sleep(msMax, signal).then((): Answer => {
-      this.#checkCancelled();
-      throw new MigrationError(`the destination did not answer ${kind} within ${msMax / 1e3} s`);
-    });
-    late.catch(() => {});
+    this.#links.interrupt();
     try {
-      // What is lost on any connection is missed by the destination, which then waits for it.
-      const broken = this.#letGo ? [] : this.#links.map(link => link.broken);
-      const answer = await Promise.race([this.#links[0].answer(), late, ...broken]);
-      if (answer.kind === kind) return answer as Answer & { kind: K };
-      throw new MigrationError(`the destination answered ${answer.kind} where ${kind} was due`);
+      if (this.#stoppedMs !== undefined) await machine.resume();
+      if (this.#share !== 1) await machine.throttle(1);
+      await hints?.channel.stop();
+      await hints?.channel.done();
     } finally {
-      waiting.abort();
+      // The destination should learn why; it gives up all the same when it cannot be told.
+      await this.#links.tell({ kind: 'cancel', reason }).catch(() => {});
+      this.#links.close();
     }
-  }
-
-  async #onAllLinks(act: (link: Link, index: number) => Promise<void>): Promise<void> {
-    const acts = this.#links.map((link, index) =>
-      act(link, index).catch((error: Error) => {
-        // One is lost, so the others need not go on; but all of them have to be at rest before anybody goes on.
-        for (const other of this.#links) other.interrupt();
-        throw error;
-      }),
-    );
-    const results = await Promise.allSettled(acts);
-    const failed = results.find(result => result.status === 'rejected');
-    if (failed !== undefined) throw failed.reason;
   }
 
   #checkCancelled(): void {
     this.#cancelling.signal.throwIfAborted();
-  }
-
-  #sent(): LinkProgress {
-    return this.#links
-      .map(link => link.progress())
-      .reduce(
-        (sum, one) => ({
-          pages: sum.pages + one.pages,
-          zeroPages: sum.zeroPages + one.zeroPages,
-          zeroPagesSent: sum.zeroPagesSent + one.zeroPagesSent,
-          resentPages: sum.resentPages + one.resentPages,
-          bytes: sum.bytes + one.bytes,
-        }),
-        NOTHING_SENT,
-      );
   }
 
   #enter(phase: SourcePhase): void {
@@ -417,7 +337,7 @@ export class MigrationSource {
   }
 
   #summary(startMs: number): MigrationSummary {
-    const { pages, zeroPages, resentPages, bytes } = this.#sent();
+    const { pages, zeroPages, resentPages, bytes } = this.#links.sent;
     const { clock, hints, sent } = this.#options;
     return {
       totalMs: clock.nowMs() - startMs,
@@ -434,8 +354,4 @@ export class MigrationSource {
       guestShareMin: this.#shareMin,
     };
   }
-}
-
-async function sendStates(link: Link, states: readonly SavedState[]): Promise<void> {
-  for (const { name, bytes } of states) await link.send({ kind: 'state', name, bytes });
 }

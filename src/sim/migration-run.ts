@@ -15,13 +15,9 @@ import { HintedPages } from '../migration/hinted-pages.ts';
 import { askWhetherRunning } from '../migration/inquiry.ts';
 import { PageSender } from '../migration/page-sender.ts';
 import { Ram } from '../migration/ram.ts';
-import {
-  type Inquiry,
-  MigrationSource,
-  type MigrationSummary,
-  type SourcePhase,
-} from '../migration/source.ts';
+import { MigrationSource, type MigrationSummary, type SourcePhase } from '../migration/source.ts';
 import { SourceLink } from '../migration/source-link.ts';
+import type { Inquiry } from '../migration/source-links.ts';
 import { TokenBucket } from '../migration/token-bucket.ts';
 import { AerostatError, assert, SystemError } from '../sys/error.ts';
 import { SimClock } from './sim-clock.ts';

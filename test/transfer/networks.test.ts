@@ -220,6 +220,17 @@ describe('a migration that is called off', () => {
   });
 });
 
+test('a guest that cannot go on where it was is no reason to leave the destination waiting', async () => {
+  const all = await journey({
+    onAsked: what => {
+      if (what === 'stop') all.leaving.source.cancel('the test thought better of it');
+      if (what === 'resume') throw new Error('the guest is dead');
+    },
+  });
+  expect(await outcomeOf(all)).toMatchObject({ error: { message: 'the guest is dead' } });
+  await expect(all.place.destination.outcome).rejects.toThrow('thought better');
+});
+
 describe('a migration that may send little', () => {
   /** The first section is all that it may send in minutes. */
   const SLOW = { bytesPerSecond: 1000 };

@@ -1,0 +1,132 @@
+/**
+ * All connections of a migration at the source, as one: made, greeted, written to together, and heard over the first. What
+ * is said when, and what becomes of the guest, is {@link ./source.ts}'s.
+ */
+import { MigrationError } from './errors.ts';
+import { featuresAgreed, featuresToOffer } from './features.ts';
+import type { Clock } from './machine.ts';
+import { answerMsMax } from './patience.ts';
+import type { Ram } from './ram.ts';
+import type { Answer, Link, LinkProgress, SourceMessage } from './source-link.ts';
+import { shapeOf } from './stream/messages.ts';
+
+/** What the destination says when it is asked whether it has taken over. */
+export type Inquiry = 'running' | 'absent' | 'unreachable';
+
+export interface Connector {
+  /** Opens connection `index` of `count`. */
+  open(index: number, count: number): Promise<Link>;
+  /** Asks, over a new connection, what became of the migration `id`; tries again as long as that makes sense. */
+  inquire(id: Uint8Array): Promise<Inquiry>;
+}
+
+export interface SourceLinksOptions {
+  readonly id: Uint8Array;
+  readonly ram: Ram;
+  readonly connector: Connector;
+  readonly connections: number;
+  readonly compress?: boolean;
+  readonly clock: Clock;
+  /** Nobody waits for an answer any more. */
+  readonly cancelled: AbortSignal;
+}
+
+const NOTHING_SENT: LinkProgress = { pages: 0, zeroPages: 0, zeroPagesSent: 0, resentPages: 0, bytes: 0 };
+
+export class SourceLinks {
+  readonly #options: SourceLinksOptions;
+  readonly #links: Link[] = [];
+
+  constructor(options: SourceLinksOptions) {
+    this.#options = options;
+  }
+
+  /** Those that are open; they become more. */
+  get all(): readonly Link[] {
+    return this.#links;
+  }
+
+  /** Makes them all, the first one alone until the destination has a place for pages. */
+  async open(): Promise<void> {
+    const { id, ram, connections, connector, compress = false } = this.#options;
+    const offered = featuresToOffer(compress);
+    const hello = { kind: 'hello', id, purpose: 'migrate', connections, features: offered } as const;
+    const first = await connector.open(0, connections);
+    this.#links.push(first);
+    await first.send({ ...hello, connection: 0 });
+    await first.send({ kind: 'memory', regions: shapeOf(ram.memory) });
+    const welcome = await this.expect('welcome');
+    const features = featuresAgreed(offered, welcome.features);
+    first.useFeatures(features);
+    for (let index = 1; index < connections; index++) {
+      const link = await connector.open(index, connections);
+      this.#links.push(link);
+      await link.send({ ...hello, connection: index });
+      link.useFeatures(features);
+    }
+  }
+
+  /** Says something over the first, if there is one. */
+  async tell(message: SourceMessage): Promise<void> {
+    await this.#links[0]?.send(message);
+  }
+
+  async onAll(act: (link: Link, index: number) => Promise<void>): Promise<void> {
+    const acts = this.#links.map((link, index) =>
+      act(link, index).catch((error: Error) => {
+        // One is lost, so the others need not go on; but all of them have to be at rest before anybody goes on.
+        this.interrupt();
+        throw error;
+      }),
+    );
+    const results = await Promise.allSettled(acts);
+    const failed = results.find(result => result.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
+  }
+
+  /** The next answer, which has to be this one and come in time. */
+  async expect<K extends Answer['kind']>(kind: K): Promise<Answer & { kind: K }> {
+    const { clock, ram, cancelled } = this.#options;
+    const msMax = answerMsMax(kind, ram.slots);
+    const waiting = new AbortController();
+    const late = clock.sleep(msMax, AbortSignal.any([waiting.signal, cancelled])).then((): Answer => {
+      cancelled.throwIfAborted();
+      throw new MigrationError(`the destination did not answer ${kind} within ${msMax / 1e3} s`);
+    });
+    late.catch(() => {});
+    try {
+      // What is lost on any connection is missed by the destination, which then waits for it; once it has all, nothing is.
+      const broken = kind === 'running' ? [] : this.#links.map(link => link.broken);
+      const answer = await Promise.race([this.#links[0].answer(), late, ...broken]);
+      if (answer.kind === kind) return answer as Answer & { kind: K };
+      throw new MigrationError(`the destination answered ${answer.kind} where ${kind} was due`);
+    } finally {
+      waiting.abort();
+    }
+  }
+
+  /** No more pages are sent. */
+  interrupt(): void {
+    for (const link of this.#links) link.interrupt();
+  }
+
+  /** What was sent still arrives. */
+  close(): void {
+    for (const link of this.#links) link.close(true);
+  }
+
+  get sent(): LinkProgress {
+    return this.#links
+      .map(link => link.progress())
+      .reduce(
+        (sum, one) => ({
+          pages: sum.pages + one.pages,
+          zeroPages: sum.zeroPages + one.zeroPages,
+          zeroPagesSent: sum.zeroPagesSent + one.zeroPagesSent,
+          resentPages: sum.resentPages + one.resentPages,
+          bytes: sum.bytes + one.bytes,
+        }),
+        NOTHING_SENT,
+      );
+  }
+}
