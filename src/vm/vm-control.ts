@@ -15,9 +15,19 @@ export function vmControl(vm: Vm, tls?: TlsIdentity): VmControl {
     for (const listener of listeners) listener(event);
   };
   const migrations = new VmMigrations(vm, tls, emit);
+  /** A guest that was let go is nobody's here, though its device still knows it. */
+  const seen = (status: DeviceGuestStatus) =>
+    vm.state === 'gone' ? { ...status, connected: false } : status;
   return {
     ...vm.control,
     migrations,
+    guests: async () => (await vm.control.guests()).map(seen),
+    guest: async name => seen(await vm.control.guest(name)),
+    setTarget: async (name, targetBytes) => {
+      // A device that was saved already would keep it to itself.
+      if (name === vm.name) await vm.awake();
+      return vm.control.setTarget(name, targetBytes);
+    },
     map: async (name, options) => migrations.mapped(await vm.control.map(name, options)),
     subscribe: listener => {
       const leave = vm.control.subscribe(listener);

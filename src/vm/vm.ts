@@ -269,12 +269,18 @@ export class Vm implements SourceMachine {
    * @throws VmError when it is not here; AerostatError with the guest's own code when the guest cannot do it
    */
   async command<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
-    const looks = LOOKS.has(command.do);
-    while (this.#state === 'paused' && !looks) await this.#still;
-    if (this.#state !== 'running' && this.#state !== 'paused')
-      throw new VmError(`${this.name} is ${this.#state}`);
+    if (this.#state !== 'paused' || !LOOKS.has(command.do)) await this.awake();
     const asked = this.#stage.guest.ask('command', { command: command as GuestCommand });
     return asked as Promise<Answer<Name>>;
+  }
+
+  /**
+   * Resolves when it runs: a machine that stands still may be on its way elsewhere, as it was when it was saved.
+   * @throws VmError when it does not run here any more
+   */
+  async awake(): Promise<void> {
+    while (this.#state === 'paused') await this.#still;
+    if (this.#state !== 'running') throw new VmError(`${this.name} is ${this.#state}`);
   }
 
   /** Where the guest's stores go, for a log that the kernel keeps. */

@@ -10,6 +10,7 @@ build();
 const from = <T>(path: string): Promise<T> => import(new URL(`../dist/${path}`, pathToFileURL(program)).href);
 
 export const { Vm } = await from<typeof import('../../src/vm/vm.ts')>('vm/vm.js');
+export const { vmControl } = await from<typeof import('../../src/vm/vm-control.ts')>('vm/vm-control.js');
 export const { VmPlace } = await from<typeof import('../../src/vm/vm-place.ts')>('vm/vm-place.js');
 export const { Departure } = await from<typeof import('../../src/vm/departure.ts')>('vm/departure.js');
 export const { MigrationSource } =

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Vm as VmType } from '../../src/vm/vm.ts';
-import { busyVm, closeAll, expectAlive, pause } from './machines.ts';
+import { vmControl } from './built.ts';
+import { BALLOON, busyVm, closeAll, expectAlive, pause } from './machines.ts';
 
 afterEach(closeAll);
 
@@ -30,6 +31,27 @@ describe('a machine that stands still, to be saved and sent,', () => {
     await Promise.all(told);
     expect(digestOf(vm)).not.toBe(memory);
     await expectAlive(vm);
+  });
+
+  test('takes its target with it, or learns of it when it goes on', async () => {
+    const vm = await busyVm();
+    const control = vmControl(vm);
+    await vm.stop();
+    const set = control.setTarget(vm.name, BALLOON / 2);
+    await pause(20);
+    expect((await control.guest(vm.name)).targetBytes).toBe(BALLOON);
+    await vm.resume();
+    expect((await set).targetBytes).toBe(BALLOON / 2);
+  });
+
+  test('is connected to nothing here once it was let go', async () => {
+    const vm = await busyVm();
+    const control = vmControl(vm);
+    await vm.stop();
+    expect((await control.guest(vm.name)).connected).toBe(true);
+    await vm.letGo();
+    expect((await control.guests()).map(({ connected }) => connected)).toEqual([false]);
+    await expect(control.setTarget(vm.name, 0)).rejects.toThrow('vm is gone');
   });
 
   test('does none of it once it has left, and says so', async () => {
