@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Control } from '../daemon/control.ts';
 import { LOG_LEVELS, type LogLevel } from '../daemon/options.ts';
 import { resolveAddress } from '../server/address.ts';
-import { RemoteControl } from '../server/client.ts';
+import { type ClientOptions, RemoteControl } from '../server/client.ts';
 import { readToken } from '../server/token.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { CliContext } from './context.ts';
@@ -50,8 +50,13 @@ export function withJson(command: Command): Command {
 }
 
 /** The daemon that the options and the environment point to; nothing is opened until it is asked. */
-export function connect(context: CliContext, choice: ApiChoice): Control {
+export function connect(
+  context: CliContext,
+  choice: ApiChoice,
+  options: Pick<ClientOptions, 'pastEvents'> = {},
+): Control {
   return new RemoteControl(resolveAddress(choice.api, context.env), {
+    ...options,
     token: readToken(choice.tokenFile, context.env),
   });
 }

@@ -26,7 +26,7 @@ import type { MapOptions, MemoryMap } from '../daemon/memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, Migrations } from '../daemon/migrations.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
-import { EventParser, SILENCE_MS_MAX } from './event-parser.ts';
+import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from './event-parser.ts';
 
 /** Above the daemon's own limit, so that it is the daemon that says what was late. */
 const ANSWER_MS_MAX = 40_000;
@@ -54,6 +54,8 @@ export class RemoteError extends AerostatError {
 
 export interface ClientOptions {
   readonly token?: string | undefined;
+  /** Whether who subscribes is first told what the daemon remembers. */
+  readonly pastEvents?: boolean;
   /** How long a stream of events may say nothing before it is taken for lost. */
   readonly silenceMsMax?: number;
 }
@@ -62,6 +64,7 @@ export interface ClientOptions {
 export class RemoteControl<Status extends GuestStatus = GuestStatus> implements Control<Status> {
   readonly #address: ApiAddress;
   readonly #token: string | undefined;
+  readonly #pastEvents: boolean;
   readonly #silenceMsMax: number;
   readonly migrations: Migrations = {
     obstacle: async name => (await this.#migration(name)).obstacle,
@@ -70,9 +73,13 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     cancel: async name => void (await this.#call('DELETE', `${guestPath(name)}/migration`)),
   };
 
-  constructor(address: ApiAddress, { token, silenceMsMax = SILENCE_MS_MAX }: ClientOptions = {}) {
+  constructor(
+    address: ApiAddress,
+    { token, pastEvents = false, silenceMsMax = SILENCE_MS_MAX }: ClientOptions = {},
+  ) {
     this.#address = address;
     this.#token = token;
+    this.#pastEvents = pastEvents;
     this.#silenceMsMax = silenceMsMax;
   }
 
@@ -144,6 +151,7 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     const parser = new EventParser(({ event, data }) => {
       if (event !== 'hello' && event !== 'missed') listener(JSON.parse(data) as GuestEvent);
     });
+    if (this.#pastEvents) parser.lastId = BEFORE_ALL;
     let request: ClientRequest | undefined;
     let retry: NodeJS.Timeout | undefined;
     let ended = false;

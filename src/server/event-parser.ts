@@ -6,6 +6,9 @@ export const HEARTBEAT_MS = 15_000;
 /** A stream on which nothing came for so long has ended, without anybody who could have said so. */
 export const SILENCE_MS_MAX = 3 * HEARTBEAT_MS;
 
+/** No daemon's id of an event: who goes on after it is told all that the daemon remembers. */
+export const BEFORE_ALL = 'the-beginning';
+
 export interface ParsedEvent {
   readonly event: string;
   readonly data: string;

@@ -8,6 +8,7 @@ import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { GuestStatus } from '../../src/daemon/control.ts';
 import type { MigrationAnswer } from '../../src/daemon/migrations.ts';
 import { GUEST_NAMES } from '../../src/demo/living-guests.ts';
+import { RemoteControl } from '../../src/server/client.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { build, program } from './built.ts';
 import { run } from './terminal.ts';
@@ -61,6 +62,23 @@ async function guestsAt(address: URL): Promise<readonly GuestStatus[]> {
   return (await ask<{ guests: readonly GuestStatus[] }>(address, '/v1/guests')).guests;
 }
 
+/** The oldest event that it knows of, if any. */
+async function pastEventAt(address: URL): Promise<unknown> {
+  const control = new RemoteControl(
+    { kind: 'tcp', host: address.hostname, port: Number(address.port) },
+    { token: address.hash.slice('#token='.length), pastEvents: true },
+  );
+  return new Promise(resolve => {
+    const end = control.subscribe(event => settle(event));
+    const timer = setTimeout(() => settle(undefined), 500);
+    const settle = (event: unknown) => {
+      clearTimeout(timer);
+      end();
+      resolve(event);
+    };
+  });
+}
+
 async function obstacleAt(address: URL, name: string): Promise<string | null> {
   return (await ask<MigrationAnswer>(address, `/v1/guests/${name}/migration`)).obstacle;
 }
@@ -88,8 +106,10 @@ test('shows three guests that live, and leaves nothing', async () => {
 test('shows the daemon that runs', async () => {
   const daemon = await DaemonProcess.start(['vm1']);
   try {
+    await daemon.control.setTarget('vm1', 4096);
     const address = await dashboard('--api', join(daemon.directory, 'api.sock'));
     expect(await guestsAt(address)).toMatchObject([{ name: 'vm1', connected: false }]);
+    await expect.poll(() => pastEventAt(address)).toMatchObject({ guest: 'vm1', type: 'target' });
     expect(await end()).toBe(0);
   } finally {
     await daemon.stop();

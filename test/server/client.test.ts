@@ -99,6 +99,26 @@ describe('a daemon seen through its API', () => {
     unsubscribe();
   });
 
+  test('tells what the daemon remembers first, where that is asked for', async () => {
+    control.emit({ detail: { n: 1 } });
+    const past: unknown[] = [];
+    const now: unknown[] = [];
+    const keen = new RemoteControl(parseAddress(path), { pastEvents: true });
+    const endings = [
+      keen.subscribe(({ detail }) => past.push(detail.n)),
+      remote.subscribe(({ detail }) => now.push(detail.n)),
+    ];
+    await expect
+      .poll(() => {
+        control.emit({ detail: { n: 2 } });
+        return now.length > 0 && past.length > 1;
+      })
+      .toBe(true);
+    for (const end of endings) end();
+    expect(past.slice(0, 2)).toEqual([1, 2]);
+    expect(now).not.toContain(1);
+  });
+
   test('takes a stream that says nothing any more for lost, and opens another', async () => {
     let streams = 0;
     const silent = createServer((_, response) => {

@@ -13,7 +13,7 @@ import type {
 } from '../../src/daemon/control.ts';
 import type { MapOptions, MemoryMap } from '../../src/daemon/memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
-import { EventParser, SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
+import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { decode } from './route.ts';
 
 export type {
@@ -178,13 +178,13 @@ const EVENT_TYPES: readonly GuestEventType[] = [
 ];
 
 /**
- * Reads the stream until it ends, and resolves then. The first time it asks to go on after an event that the daemon
- * cannot know, which gives all that it remembers.
+ * Reads the stream until it ends, and resolves then. The first time it asks for all that the daemon remembers.
  */
 export function eventReader(listener: (event: GuestEvent) => void): () => Promise<void> {
   const parser = new EventParser(({ event, data }) => {
     if (event !== 'hello' && event !== 'missed') listener(JSON.parse(data) as GuestEvent);
   });
+  parser.lastId = BEFORE_ALL;
   return async () => {
     parser.restart();
     const ending = new AbortController();
@@ -199,7 +199,7 @@ export function eventReader(listener: (event: GuestEvent) => void): () => Promis
       signal: ending.signal,
       headers: {
         ...(token === '' ? {} : { Authorization: `Bearer ${token}` }),
-        'Last-Event-ID': parser.lastId === '' ? 'the-beginning' : parser.lastId,
+        'Last-Event-ID': parser.lastId,
       },
     });
     if (!response.ok || response.body === null) return;

@@ -60,7 +60,7 @@ async function runDashboard(context: CliContext, choice: DashboardChoice): Promi
       show(context, choice, hostedControl(guests, readVersion()), choice.config ?? "QEMU's guests"),
     );
   }
-  const control = connect(context, choice);
+  const control = connect(context, choice, { pastEvents: true });
   const named = choice.api !== undefined || context.env.AEROSTAT_API !== undefined;
   if (!(await isThere(control, named))) return demonstrate(context, choice);
   const address = formatAddress(resolveAddress(choice.api, context.env));
