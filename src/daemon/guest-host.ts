@@ -6,8 +6,8 @@
 
 import { featureNames, type Profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
+import type { DeviceHost } from '../device/device-host.ts';
 import type { DiscardMode } from '../device/inflation.ts';
-import type { PageAccount } from '../device/page-account.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
 import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
@@ -198,10 +198,10 @@ export class GuestHost implements VhostUserBackend {
 
   // The device's reaching out -----------------------------------------------------------------------------
 
-  #deviceHost(): ConstructorParameters<typeof BalloonDevice>[0]['host'] {
+  #deviceHost(): DeviceHost {
     return {
       configChanged: () => this.#notifyConfig(),
-      accountOpened: (account: PageAccount) => this.#world.discards.add(account),
+      accountOpened: account => this.#world.discards.add(account),
       pendingMarked: () => this.#world.discards.wake(),
       badInput: reason => this.#news.problem('bad-input', reason),
       discardFailed: error =>

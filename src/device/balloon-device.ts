@@ -6,67 +6,27 @@
  * The guest is hostile: a buffer that makes no sense costs a counter and comes back with length 0, a ring that
  * makes no sense is stopped, and nothing that a guest writes throws out of here.
  */
-import { applyDriverWrite, CONFIG } from '../balloon/config-space.ts';
 import { PAGE_POISON, type QueueRole } from '../balloon/features.ts';
-import { LIST_BYTES_MAX, PageListError } from '../balloon/page-list.ts';
+import { PageListError } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { listFormat, type Profile, queueRoles } from '../balloon/profiles.ts';
 import type { Statistics } from '../balloon/statistics.ts';
 import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
 import { SystemError } from '../sys/error.ts';
-import type { DescriptorChain } from '../virtio/chain.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
 import { VirtqueueError } from '../virtio/queue.ts';
 import { DeviceCounters } from './counters.ts';
+import { DeviceConfig } from './device-config.ts';
+import type { DeviceHost } from './device-host.ts';
 import { HintChannel } from './hint-channel.ts';
 import { Inflation } from './inflation.ts';
-import type { PageAccount } from './page-account.ts';
 import { PageAccounts } from './page-accounts.ts';
 import { Reporting } from './reporting.ts';
 import { RequestChannel } from './request-channel.ts';
 import { type Doorbell, RunningQueue } from './running-queue.ts';
 import { StatisticsQueue } from './statistics-queue.ts';
-
-/**
- * Batches of one ring that are served in a row. A guest that keeps its ring full gets its next turn after the
- * others had theirs.
- */
-const BATCHES_PER_TURN = 4;
-/**
- * Work of one turn, after which the others have theirs even in the middle of a batch: a page that is named and a byte
- * that is read count one, see {@link PageAccounts.work}. It is 8 GiB in long runs, or 200 of Linux's buffers with
- * scattered pages: milliseconds, to which one buffer may add what LIST_BYTES_MAX and the guest's memory bound.
- */
-const WORK_PER_TURN = 2 ** 21;
-/** What a buffer costs beside that, however little it says: it is taken, understood or refused, and returned. */
-const BUFFER_WORK = 512;
-/** What a descriptor costs, though it may have no bytes, and all buffers of a ring may be one and the same chain. */
-const DESCRIPTOR_WORK = 32;
-
-/** Where the device reaches out. */
-export interface DeviceHost {
-  /** The driver should read the configuration space. */
-  configChanged(): void;
-  /** A region's account exists: whoever discards in the background may begin to drain it. */
-  accountOpened(account: PageAccount): void;
-  /** Pages were marked as pending, after their buffer was returned. */
-  pendingMarked(): void;
-  /** The guest wrote nonsense; it is counted already. */
-  badInput(reason: string): void;
-  /** A discard failed; it is counted already. */
-  discardFailed(error: Error): void;
-  /** A ring is stopped because it makes no sense. */
-  ringBroken(index: number, error: Error): void;
-  /** The guest says that its balloon holds this many pages. */
-  actualChanged(pages: number): void;
-  /** A sample of statistics arrived. */
-  statisticsArrived(): void;
-  /** The hint session went on to another phase. */
-  hintChanged(): void;
-  /** The guest answered a request to the end. */
-  requestAnswered(): void;
-}
+import { BATCHES_PER_TURN, WORK_PER_TURN, workOf } from './turn.ts';
 
 export interface BalloonDeviceOptions {
   readonly profile: Profile;
@@ -97,8 +57,7 @@ export class BalloonDevice {
   readonly hints: HintChannel;
   readonly requests: RequestChannel;
   readonly #host: DeviceHost;
-  readonly #config: Uint8Array;
-  readonly #configView: DataView;
+  readonly #config: DeviceConfig;
   readonly #queues: (RunningQueue | undefined)[] = [];
   #features = 0n;
   #roles: readonly QueueRole[] = [];
@@ -110,8 +69,7 @@ export class BalloonDevice {
     this.profile = profile;
     this.offeredFeatures = features & profile.featureMask;
     this.#host = host;
-    this.#config = new Uint8Array(CONFIG.size);
-    this.#configView = new DataView(this.#config.buffer);
+    this.#config = new DeviceConfig(profile.configBytes);
     this.#format = profile.format;
     this.statistics = new StatisticsQueue(this.counters, () => host.statisticsArrived());
     // A list can name pages that nobody has; whoever keeps the pages would keep room for them.
@@ -133,24 +91,23 @@ export class BalloonDevice {
 
   /** The target in 4 KiB pages. */
   get targetPages(): number {
-    return this.#configView.getUint32(CONFIG.offset.numPages, true);
+    return this.#config.targetPages;
   }
 
-  /** Sets the target and tells the driver. Bounded to what 32 bits say: 16 TiB. */
+  /** Sets the target, as far as its field can say it, and tells the driver. */
   set targetPages(pages: number) {
-    const bounded = Math.min(Math.max(0, Math.floor(pages)), 0xffff_ffff);
-    if (bounded === this.targetPages) return;
-    this.#configView.setUint32(CONFIG.offset.numPages, bounded, true);
-    this.#host.configChanged();
+    const before = this.targetPages;
+    this.#config.targetPages = pages;
+    if (this.targetPages !== before) this.#host.configChanged();
   }
 
   /** What the guest says that its balloon holds, in 4 KiB pages; reported, never trusted. */
   get actualPages(): number {
-    return this.#configView.getUint32(CONFIG.offset.actual, true);
+    return this.#config.actualPages;
   }
 
   get poisonValue(): number {
-    return this.#configView.getUint32(CONFIG.offset.poisonValue, true);
+    return this.#config.poisonValue;
   }
 
   setFeatures(features: bigint): void {
@@ -158,15 +115,12 @@ export class BalloonDevice {
   }
 
   readConfig(offset: number, into: Uint8Array): void {
-    into.fill(0);
-    const end = Math.min(offset + into.length, this.profile.configBytes);
-    for (let at = offset; at < end; at++) into[at - offset] = this.#config[at];
+    this.#config.read(offset, into);
   }
 
   writeConfig(offset: number, bytes: Uint8Array): void {
     const before = this.actualPages;
-    const writable = this.#config.subarray(0, this.profile.configBytes);
-    if (!applyDriverWrite(writable, offset, bytes)) return;
+    if (!this.#config.write(offset, bytes)) return;
     this.#updatePoison();
     if (this.actualPages !== before) this.#host.actualChanged(this.actualPages);
   }
@@ -307,11 +261,10 @@ export class BalloonDevice {
     this.#drain();
     if (hintId !== 0) this.hints.resumeAfter(hintId);
     this.statistics.sample = statistics;
-    const { offset } = CONFIG;
-    this.#configView.setUint32(offset.numPages, targetPages, true);
-    this.#configView.setUint32(offset.actual, actualPages, true);
-    this.#configView.setUint32(offset.poisonValue, poisonValue, true);
-    this.#configView.setUint32(offset.freePageHintCommandId, this.hints.commandId, true);
+    this.#config.targetPages = targetPages;
+    this.#config.actualPages = actualPages;
+    this.#config.poisonValue = poisonValue;
+    this.#config.hintCommandId = this.hints.commandId;
     this.#updatePoison();
   }
 
@@ -322,9 +275,9 @@ export class BalloonDevice {
     this.hints.reset();
     this.statistics.reset();
     this.requests.reset();
-    this.#configView.setUint32(CONFIG.offset.actual, 0, true);
-    this.#configView.setUint32(CONFIG.offset.poisonValue, 0, true);
-    this.#configView.setUint32(CONFIG.offset.freePageHintCommandId, this.hints.commandId, true);
+    this.#config.actualPages = 0;
+    this.#config.poisonValue = 0;
+    this.#config.hintCommandId = this.hints.commandId;
     this.#negotiated(0n);
     this.counters.resets++;
   }
@@ -436,15 +389,12 @@ export class BalloonDevice {
   }
 
   #hintChanged(): void {
-    const shown = this.#configView.getUint32(CONFIG.offset.freePageHintCommandId, true);
-    this.#configView.setUint32(CONFIG.offset.freePageHintCommandId, this.hints.commandId, true);
+    const shown = this.#config.hintCommandId;
+    this.#config.hintCommandId = this.hints.commandId;
     if (shown !== this.hints.commandId) this.#host.configChanged();
     this.#host.hintChanged();
   }
 }
-
-const workOf = ({ descriptorCount, tableEntries, readableBytes }: DescriptorChain): number =>
-  BUFFER_WORK + (descriptorCount + tableEntries) * DESCRIPTOR_WORK + Math.min(readableBytes, LIST_BYTES_MAX);
 
 /** Whether a ring or its memory is to blame: its indices are nonsense, or it lies in no memory that can be mapped. */
 const isRingFault = (error: unknown): error is Error =>

@@ -4,7 +4,8 @@
  * does; `deferred` ones do nothing until they are told to, so that a test can look at everything that is under way.
  */
 import type { Profile } from '../../src/balloon/profiles.ts';
-import { BalloonDevice, type DeviceHost } from '../../src/device/balloon-device.ts';
+import { BalloonDevice } from '../../src/device/balloon-device.ts';
+import type { DeviceHost } from '../../src/device/device-host.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageSet } from '../../src/memory/page-set.ts';

@@ -1,0 +1,68 @@
+/**
+ * The configuration space as the device keeps it: a few fields of its own, and those that the driver writes, which are
+ * reported and never trusted (`balloon/config-space.ts` has the layout and who writes what).
+ */
+import { applyDriverWrite, CONFIG } from '../balloon/config-space.ts';
+
+const { numPages, actual, poisonValue, freePageHintCommandId } = CONFIG.offset;
+
+/** The largest balloon that 32 bits say: 16 TiB. */
+const PAGES_MAX = 0xffff_ffff;
+
+export class DeviceConfig {
+  readonly #bytes = new Uint8Array(CONFIG.size);
+  readonly #view = new DataView(this.#bytes.buffer);
+  /** How much of it the driver sees. */
+  readonly #length: number;
+
+  constructor(length: number) {
+    this.#length = length;
+  }
+
+  /** In 4 KiB pages. */
+  get targetPages(): number {
+    return this.#view.getUint32(numPages, true);
+  }
+
+  /** Rounded and bounded to what the field can say. */
+  set targetPages(pages: number) {
+    this.#view.setUint32(numPages, Math.min(Math.max(0, Math.floor(pages)), PAGES_MAX), true);
+  }
+
+  /** In 4 KiB pages, as the driver wrote it. */
+  get actualPages(): number {
+    return this.#view.getUint32(actual, true);
+  }
+
+  set actualPages(pages: number) {
+    this.#view.setUint32(actual, pages, true);
+  }
+
+  get poisonValue(): number {
+    return this.#view.getUint32(poisonValue, true);
+  }
+
+  set poisonValue(value: number) {
+    this.#view.setUint32(poisonValue, value, true);
+  }
+
+  get hintCommandId(): number {
+    return this.#view.getUint32(freePageHintCommandId, true);
+  }
+
+  set hintCommandId(id: number) {
+    this.#view.setUint32(freePageHintCommandId, id, true);
+  }
+
+  /** Fills `into` from `offset` on; what lies beyond the end is 0. */
+  read(offset: number, into: Uint8Array): void {
+    into.fill(0);
+    const end = Math.min(offset + into.length, this.#length);
+    for (let at = offset; at < end; at++) into[at - offset] = this.#bytes[at];
+  }
+
+  /** Takes over what of it is the driver's to write. Whether a byte changed. */
+  write(offset: number, bytes: Uint8Array): boolean {
+    return applyDriverWrite(this.#bytes.subarray(0, this.#length), offset, bytes);
+  }
+}

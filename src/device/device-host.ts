@@ -1,0 +1,26 @@
+/** What the device needs of whoever keeps it: an ear for what happens, and threads that discard. */
+import type { PageAccount } from './page-account.ts';
+
+/** Where the device reaches out. */
+export interface DeviceHost {
+  /** The driver should read the configuration space. */
+  configChanged(): void;
+  /** A region's account exists: whoever discards in the background may begin to drain it. */
+  accountOpened(account: PageAccount): void;
+  /** Pages were marked as pending, after their buffer was returned. */
+  pendingMarked(): void;
+  /** The guest wrote nonsense; it is counted already. */
+  badInput(reason: string): void;
+  /** A discard failed; it is counted already. */
+  discardFailed(error: Error): void;
+  /** A ring is stopped because it makes no sense. */
+  ringBroken(index: number, error: Error): void;
+  /** The guest says that its balloon holds this many pages. */
+  actualChanged(pages: number): void;
+  /** A sample of statistics arrived. */
+  statisticsArrived(): void;
+  /** The hint session went on to another phase. */
+  hintChanged(): void;
+  /** The guest answered a request to the end. */
+  requestAnswered(): void;
+}

@@ -1,0 +1,28 @@
+/**
+ * A ring's share of the thread that it has in common with others: what serving its buffers counts, and how much of it
+ * one turn has. A guest writes one number to have all its buffers served again, so each counts something.
+ */
+import { LIST_BYTES_MAX } from '../balloon/page-list.ts';
+import type { DescriptorChain } from '../virtio/chain.ts';
+
+/**
+ * Batches of one ring that are served in a row. A guest that keeps its ring full gets its next turn after the
+ * others had theirs.
+ */
+export const BATCHES_PER_TURN = 4;
+
+/**
+ * Work of one turn, after which the others have theirs even in the middle of a batch: a page that is named and a byte
+ * that is read count one, see `PageAccounts.work`. It is 8 GiB in long runs, or 200 of Linux's buffers with
+ * scattered pages: milliseconds, to which one buffer may add what LIST_BYTES_MAX and the guest's memory bound.
+ */
+export const WORK_PER_TURN = 2 ** 21;
+
+/** What a buffer costs, however little it says: it is taken, understood or refused, and returned. */
+const BUFFER_WORK = 512;
+/** What a descriptor costs, though it may have no bytes, and all buffers of a ring may be one and the same chain. */
+const DESCRIPTOR_WORK = 32;
+
+/** What it costs to take and read the buffer in `chain`; the pages that it names are counted where they are found. */
+export const workOf = ({ descriptorCount, tableEntries, readableBytes }: DescriptorChain): number =>
+  BUFFER_WORK + (descriptorCount + tableEntries) * DESCRIPTOR_WORK + Math.min(readableBytes, LIST_BYTES_MAX);
