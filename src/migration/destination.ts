@@ -174,15 +174,12 @@ export class MigrationDestination {
 
   /** The source lost us after it had let the guest go; or somebody asks who has no business here. */
   #inquired(connection: Connection, { id }: Hello): void {
-    const answer = () => {
-      const running = this.#phase === 'running';
-      const reply = running
-        ? ({ kind: 'running' } as const)
-        : refusalOf(new MigrationError('no such guest is here'));
-      this.#replyAndClose(connection, reply);
-    };
+    const refused = refusalOf(new MigrationError('no such guest is here'));
+    const answer = () =>
+      this.#replyAndClose(connection, this.#phase === 'running' ? { kind: 'running' } : refused);
     if (!this.#isOurs(id)) {
-      answer();
+      // Whatever runs here: its guest is elsewhere, or nowhere.
+      this.#replyAndClose(connection, refused);
     } else if (this.#phase === 'ready') {
       // Whoever asks has let it go: this is the `go` that was lost.
       this.#run();

@@ -167,6 +167,10 @@ test('who asks under another name hears that no such guest is here, and disturbs
   visit.say({ kind: 'go' });
   await place.done();
   await place.destination.outcome;
+  // Nor is it once another guest runs: who asked would give up its own for it.
+  const late = place.connect({ purpose: 'inquire', id: new Uint8Array(16) });
+  await settle();
+  expect([late.replies, late.closed]).toEqual([['refused'], true]);
 });
 
 test('a second guest is sent away in words for people, and the first one is not disturbed', async () => {
