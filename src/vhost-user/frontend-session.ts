@@ -11,6 +11,7 @@ import type { Reactor } from '../sys/poll.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import type { QueueConfig } from '../virtio/queue.ts';
 import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
+import { FrontendConfig } from './frontend-config.ts';
 import {
   VhostUserDisconnectedError,
   VhostUserRefusedError,
@@ -18,14 +19,7 @@ import {
 } from './frontend-errors.ts';
 import { FrontendLink, type LinkOptions } from './frontend-link.ts';
 import { FrontendRings, RINGS_MAX } from './frontend-rings.ts';
-import {
-  CONFIG_BYTES_MAX,
-  CONFIG_HEADER,
-  F_LOG_ALL,
-  F_PROTOCOL_FEATURES,
-  PROTOCOL_FEATURE,
-  U64,
-} from './protocol.ts';
+import { F_LOG_ALL, F_PROTOCOL_FEATURES, PROTOCOL_FEATURE, U64 } from './protocol.ts';
 
 /** What this front-end can use of the protocol. */
 export const FRONTEND_PROTOCOL_FEATURES =
@@ -74,8 +68,7 @@ export class VhostUserFrontend implements VirtioTransport {
   #link: FrontendLink | undefined;
   #features: bigint | undefined;
   #status = 0;
-  /** What the driver wrote into the configuration, by offset. */
-  readonly #configWrites = new Map<number, Uint8Array>();
+  readonly #config: FrontendConfig;
   #end: (reason: Error) => void = () => {};
   #closed = false;
 
@@ -83,6 +76,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.description = description;
     this.memory = options.memory;
     this.#options = options;
+    this.#config = new FrontendConfig(description);
     this.#rings = new FrontendRings(options.memory, options.reactor, {
       interrupted: index => this.#interrupted(index),
       failed: index => {
@@ -146,7 +140,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.#rings.close();
     this.#features = undefined;
     this.#status = 0;
-    this.#configWrites.clear();
+    this.#config.forget();
   }
 
   async readStatus(): Promise<number> {
@@ -251,9 +245,10 @@ export class VhostUserFrontend implements VirtioTransport {
     const reason = new VhostUserDisconnectedError(this.description, 'it was closed');
     this.#dropLink(reason);
     this.#rings.close();
-    for (const listeners of [this.#interruptListeners, this.#configListeners, this.#disconnectListeners]) {
-      listeners.clear();
-    }
+    this.#interruptListeners.clear();
+    this.#configListeners.clear();
+    this.#disconnectListeners.clear();
+    this.#ringFailureListeners.clear();
     this.#end(reason);
   }
 
@@ -289,45 +284,16 @@ export class VhostUserFrontend implements VirtioTransport {
   // Configuration space -----------------------------------------------------------------------------------
 
   async readConfig(offset: number, length: number): Promise<Uint8Array> {
-    const link = this.#configLink(offset, length);
-    // Always from the start: back-ends built on QEMU's library take no notice of the offset.
-    const size = offset + length;
-    const request = new Uint8Array(CONFIG_HEADER.size + size);
-    CONFIG_HEADER.write(new DataView(request.buffer), 0, { offset: 0, size, flags: 0 });
-    const reply = await link.requester.ask('GET_CONFIG', request);
-    const got = CONFIG_HEADER.read(reply);
-    if (got.offset !== 0 || got.size !== size || reply.byteLength !== request.length) {
-      // A size of 0 is how the protocol says no here.
-      throw new VhostUserRefusedError(this.description, `GET_CONFIG of ${size} bytes`);
-    }
-    return new Uint8Array(reply.buffer as ArrayBuffer, CONFIG_HEADER.size + offset, length);
+    return this.#config.read(this.#connectedLink(), offset, length);
   }
 
   async writeConfig(offset: number, bytes: Uint8Array): Promise<void> {
-    const link = this.#configLink(offset, bytes.length);
-    const request = new Uint8Array(CONFIG_HEADER.size + bytes.length);
-    CONFIG_HEADER.write(new DataView(request.buffer), 0, { offset, size: bytes.length, flags: 0 });
-    request.set(bytes, CONFIG_HEADER.size);
-    // Anew at the end: they are repeated in this order, and writes may overlap.
-    this.#configWrites.delete(offset);
-    this.#configWrites.set(offset, bytes.slice());
-    await link.requester.tell('SET_CONFIG', request);
+    await this.#config.write(this.#connectedLink(), offset, bytes);
   }
 
   onConfigChange(listener: () => void): () => void {
     this.#configListeners.add(listener);
     return () => this.#configListeners.delete(listener);
-  }
-
-  #configLink(offset: number, length: number): FrontendLink {
-    const link = this.#connectedLink();
-    if (!link.has(PROTOCOL_FEATURE.CONFIG)) {
-      throw new VhostUserUnsupportedError(
-        `${this.description} has no configuration space (protocol feature CONFIG)`,
-      );
-    }
-    if (offset >= 0 && length >= 0 && offset + length <= CONFIG_BYTES_MAX) return link;
-    throw new VhostUserUnsupportedError(`no configuration space has ${length} bytes at ${offset}`);
   }
 
   // Parts -------------------------------------------------------------------------------------------------
@@ -381,7 +347,7 @@ export class VhostUserFrontend implements VirtioTransport {
       await this.#tellStatus(link, this.#status & (ACKNOWLEDGE | DRIVER | FEATURES_OK));
     }
     // Rings run as soon as they are started, and the device must know by then what the driver told the last one.
-    for (const [offset, bytes] of [...this.#configWrites]) await this.writeConfig(offset, bytes);
+    await this.#config.restore(link);
     await this.#rings.start(link, bases);
     if (this.#status !== 0) await this.#tellStatus(link, this.#status);
   }
