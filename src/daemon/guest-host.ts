@@ -3,8 +3,6 @@
  * what is known about it for those who ask. Lives in a data-plane thread. Whatever goes wrong with one guest
  * ends here: the connection is dropped and the next front-end is waited for.
  */
-
-import { featureNames, type Profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import type { DiscardMode } from '../device/inflation.ts';
@@ -17,7 +15,6 @@ import { AerostatError, InvariantError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
-import { featureNames as ringFeatureNames } from '../virtio/features.ts';
 import type {
   DeviceGuestStatus,
   GuestRequest,
@@ -30,7 +27,7 @@ import { GuestStateError } from './control.ts';
 import type { DiscardLink } from './discard-link.ts';
 import { type BalloonedRegion, FreePages } from './free-pages.ts';
 import { FrontDoor } from './front-door.ts';
-import { type ConversationCounters, guestCounters, residentBytes } from './guest-counters.ts';
+import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
 import { GuestNews, type NewsOutlet } from './guest-news.ts';
 import { GuestRequests } from './guest-requests.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
@@ -58,7 +55,6 @@ export class GuestHost implements VhostUserBackend {
   );
   readonly #world: GuestHostWorld;
   readonly #options: GuestOptions;
-  readonly #profile: Profile;
   readonly #news: GuestNews;
   readonly #clock = new TargetClock();
   /** Absent only while the rest of the guest is put together. */
@@ -77,9 +73,8 @@ export class GuestHost implements VhostUserBackend {
     this.#world = world;
     this.#news = new GuestNews(options.name, world, world.reactor);
     const offered = offer(options.profile, options.without);
-    this.#profile = offered.profile;
     this.device = new BalloonDevice({
-      profile: this.#profile,
+      profile: offered.profile,
       features: offered.balloon,
       host: this.#deviceHost(),
       unusedPages: { add: (pfn, count) => this.#named(pfn, count) },
@@ -335,29 +330,14 @@ export class GuestHost implements VhostUserBackend {
 
   status(): DeviceGuestStatus {
     const { device } = this;
-    const memory = this.#door?.session?.memory;
-    const hasMemory = memory !== undefined && memory.regions.length > 0;
-    const { bytes, lastMs } = device.inflation.discards;
-    const pendingPages = device.accounts.pendingPages;
-    if (pendingPages === 0) this.#clock.drained(lastMs);
+    const figures = deviceStatus(device, this.#door?.session?.memory);
+    if (figures.pendingBytes === 0) this.#clock.drained(device.inflation.discards.lastMs);
     return {
       name: this.name,
       socketPath: this.#options.socketPath ?? null,
       connected: this.connected,
-      profile: this.#profile.name,
-      features: [
-        ...featureNames(this.#profile, device.features),
-        ...ringFeatureNames(device.features & ~this.#profile.featureMask),
-      ],
-      discard: device.inflation.mode,
-      memoryBytes: hasMemory ? memory.size : null,
-      targetBytes: device.targetPages * PAGE_SIZE,
-      actualBytes: this.connected ? device.actualPages * PAGE_SIZE : null,
-      balloonedBytes: device.accounts.balloonedPages * PAGE_SIZE,
-      pendingBytes: pendingPages * PAGE_SIZE,
-      discardedBytes: bytes,
-      reportedBytes: device.reporting.totals.bytes,
-      residentBytes: hasMemory ? residentBytes(memory) : null,
+      ...figures,
+      actualBytes: this.connected ? figures.actualBytes : null,
       counters: guestCounters(device, this.#conversation),
       progress: this.#clock.progress,
       hint: this.hintStatus(),
