@@ -2,7 +2,6 @@
 import type {
   DaemonStatus,
   GuestEvent,
-  GuestEventType,
   GuestRequest,
   GuestStatus,
   HintAction,
@@ -14,6 +13,7 @@ import type {
 import type { MapOptions, MemoryMap } from '../../src/daemon/memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
 import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
+import { TOLD_EVENTS } from '../../src/server/page-pace.ts';
 import { decode } from './route.ts';
 
 export type {
@@ -164,19 +164,6 @@ export const api = {
   },
 };
 
-/** What is worth telling; `actual` comes many times a second, and polling shows it as well. */
-const EVENT_TYPES: readonly GuestEventType[] = [
-  'connected',
-  'disconnected',
-  'ready',
-  'reset',
-  'target',
-  'target-reached',
-  'hint',
-  'migration',
-  'error',
-];
-
 /**
  * Reads the stream until it ends, and resolves then. The first time it asks for all that the daemon remembers.
  */
@@ -194,7 +181,7 @@ export function eventReader(listener: (event: GuestEvent) => void): () => Promis
       silence = window.setTimeout(() => ending.abort(), SILENCE_MS_MAX);
     };
     heard();
-    const response = await fetch(`v1/events?types=${EVENT_TYPES.join(',')}`, {
+    const response = await fetch(`v1/events?types=${TOLD_EVENTS.join(',')}`, {
       cache: 'no-store',
       signal: ending.signal,
       headers: {

@@ -1,5 +1,6 @@
 /** What of a guest's state wants attention, in a few words, most serious first. */
-import { type GuestView, isMigrating, isMoving } from './live.ts';
+import { isMoving } from '../../src/server/page-pace.ts';
+import { type GuestView, isMigrating } from './live.ts';
 
 /** Below this share of its memory available, a guest is about to suffer. */
 const NEED_SHARE = 0.05;

@@ -3,6 +3,7 @@
  * moves, and keeps asking when it does not answer. Draws nothing.
  */
 import { type MemoryUse, MemoryUseTracker } from '../../src/daemon/memory-use.ts';
+import { ALL_EVERY, DAEMON_EVERY, FAST_TICK_MS, isMoving, TICK_MS } from '../../src/server/page-pace.ts';
 import {
   api,
   type DaemonStatus,
@@ -18,15 +19,8 @@ import {
 import { History } from './history.ts';
 import { Store } from './store.ts';
 
-const TICK_MS = 1000;
-/** For the guest that somebody looks at, while it moves. */
-const FAST_TICK_MS = 200;
 /** A tab that nobody sees. */
 const HIDDEN_TICK_MS = 5000;
-/** While one guest moves, the others are looked at every so many ticks. */
-const ALL_EVERY = 5;
-/** The daemon's own figures change slowly. */
-const DAEMON_EVERY = 5;
 /** A guest that refused to be asked is left alone for so long. */
 const REFUSED_MS = 10_000;
 export const EVENTS_KEPT_MAX = 500;
@@ -55,11 +49,6 @@ export interface View {
   readonly host: HostStatus | undefined;
   readonly guests: readonly GuestView[];
 }
-
-/** A guest that goes to its target, or whose memory is on its way to the host. */
-export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: GuestStatus): boolean =>
-  connected &&
-  ((actualBytes !== null && targetBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);
 
 /** A guest that is on its way to another host. */
 export const isMigrating = ({ migration }: GuestView): boolean => isUnderWay(migration);

@@ -3,9 +3,10 @@
  * a sixteenth around the cell, a drag to what was dragged over.
  */
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { isMoving, MAP_MOVING_MS, MAP_MS } from '../../src/server/page-pace.ts';
 import { api, type MapLayer, Refusal } from './api.ts';
 import { address, size } from './format.ts';
-import { type GuestView, isMigrating, isMoving } from './live.ts';
+import { type GuestView, isMigrating } from './live.ts';
 import {
   columnsFor,
   divide,
@@ -19,8 +20,6 @@ import {
 import { useStore } from './store.ts';
 import { colour, rgb, theme } from './theme.ts';
 
-const REFRESH_MS = 1000;
-const REFRESH_MOVING_MS = 250;
 /** Who does not tell now will hardly do so in a second. */
 const REFUSED_MS = 5000;
 /** A page a cell. */
@@ -67,7 +66,7 @@ export function MapCard({ guest }: { guest: GuestView }) {
     });
     if (card.current !== null) watch.observe(card.current);
     const look = async () => {
-      let wait = moving ? REFRESH_MOVING_MS : REFRESH_MS;
+      let wait = moving ? MAP_MOVING_MS : MAP_MS;
       try {
         if (seen && !document.hidden) {
           const answer = await api.map(name, range ?? {}, tag, ending.signal);
@@ -80,7 +79,7 @@ export function MapCard({ guest }: { guest: GuestView }) {
       } catch (error) {
         if (ending.signal.aborted) return;
         setRefused((error as Error).message);
-        wait = error instanceof Refusal ? REFUSED_MS : REFRESH_MS;
+        wait = error instanceof Refusal ? REFUSED_MS : MAP_MS;
       }
       timer = window.setTimeout(look, wait);
     };

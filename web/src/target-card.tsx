@@ -5,10 +5,11 @@
 
 import { useEffect, useState } from 'preact/hooks';
 import { balloonLimit } from '../../src/daemon/memory-use.ts';
+import { isMoving } from '../../src/server/page-pace.ts';
 import { api } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
 import { duration, parseSize, size } from './format.ts';
-import { type GuestView, isMoving, live } from './live.ts';
+import { type GuestView, live } from './live.ts';
 
 const PAGE = 4096;
 

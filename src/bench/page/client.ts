@@ -1,19 +1,21 @@
 /**
  * A client that asks the daemon for what the page asks for, at the page's pace, and draws nothing: the page where no
  * browser is, and the page on another machine, whose browser takes no processor from the host. What it asks when is
- * web/src/live.ts's and web/src/map-card.tsx's.
+ * web/src/live.ts's and web/src/map-card.tsx's, how often is theirs and its own.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DeviceGuestStatus } from '../../daemon/control.ts';
+import {
+  ALL_EVERY,
+  DAEMON_EVERY,
+  FAST_TICK_MS,
+  isMoving,
+  MAP_MOVING_MS,
+  MAP_MS,
+  TICK_MS,
+  TOLD_EVENTS,
+} from '../../server/page-pace.ts';
 import type { Onlooker, Place, Update, View, Watched } from './view.ts';
-
-const TICK_MS = 1000;
-const FAST_TICK_MS = 200;
-const ALL_EVERY = 5;
-const DAEMON_EVERY = 5;
-const MAP_MS = 1000;
-const MAP_MOVING_MS = 250;
-const EVENT_TYPES = 'connected,disconnected,ready,reset,target,target-reached,hint,migration,error';
 
 export class PageClient implements Onlooker {
   readonly name = 'client';
@@ -26,9 +28,6 @@ export class PageClient implements Onlooker {
 
   async close(): Promise<void> {}
 }
-
-const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: DeviceGuestStatus): boolean =>
-  connected && (targetBytes !== actualBytes || pendingBytes > 0);
 
 /** Ends the pauses of those who wait for it. */
 class Bell {
@@ -139,7 +138,7 @@ class ClientView implements View {
   /** Reads events until the end; each is a reason to look at once. */
   async #listen(): Promise<void> {
     try {
-      const { body } = await this.#ask(`v1/events?types=${EVENT_TYPES}`);
+      const { body } = await this.#ask(`v1/events?types=${TOLD_EVENTS.join(',')}`);
       for await (const _ of body ?? []) this.#news.ring();
     } catch {
       // The view ends, or the daemon does.

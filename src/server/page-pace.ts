@@ -1,0 +1,36 @@
+/**
+ * How often the page asks the daemon, and for which events: for the page in the browser, and for the client of
+ * `bench page`, which asks for the same without one. Needs nothing of Node.
+ */
+import type { GuestEventType, GuestStatus } from '../daemon/control.ts';
+
+export const TICK_MS = 1000;
+/** For the guest that somebody looks at, while it moves. */
+export const FAST_TICK_MS = 200;
+/** While one guest moves, the others are looked at every so many ticks. */
+export const ALL_EVERY = 5;
+/** The daemon's own figures change slowly. */
+export const DAEMON_EVERY = 5;
+
+export const MAP_MS = 1000;
+export const MAP_MOVING_MS = 250;
+
+/** What is worth telling; `actual` comes many times a second, and polling shows it as well. */
+export const TOLD_EVENTS: readonly GuestEventType[] = [
+  'connected',
+  'disconnected',
+  'ready',
+  'reset',
+  'target',
+  'target-reached',
+  'hint',
+  'migration',
+  'error',
+];
+
+type Balloon = Pick<GuestStatus, 'connected' | 'targetBytes' | 'actualBytes' | 'pendingBytes'>;
+
+/** A guest that goes to its target, or whose memory is on its way to the host. */
+export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: Balloon): boolean =>
+  connected &&
+  ((actualBytes !== null && targetBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);
