@@ -1,4 +1,5 @@
 /** The process around the commands: its streams, its signals and its end. */
+import { setImmediate } from 'node:timers/promises';
 import type { Output } from './context.ts';
 import { runCli } from './program.ts';
 import { EXIT, InterruptedError } from './usage.ts';
@@ -14,10 +15,14 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 }
 
 // `aerostat watch | head` closes the pipe when it has seen enough; that is no failure of ours.
+// What was to be read and is not there, because a disk is full, is one.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit(EXIT.ok);
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  process.stderr.write(`aerostat: the output is not complete, for it cannot be written: ${error.message}\n`);
+  process.exit(EXIT.failed);
 });
+// Nobody is left to be told.
+process.stderr.on('error', () => {});
 
 // The streams of a process carry their terminal's size only when it has one, which TypeScript's types hide.
 const code = await runCli(process.argv.slice(2), {
@@ -28,5 +33,7 @@ const code = await runCli(process.argv.slice(2), {
   interrupt: stop.signal,
   startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
 });
+// What could not be written is said in the next turn.
+await setImmediate();
 // Nothing that a command left open, a thread or a connection, may keep it from ending.
 process.exit(code);

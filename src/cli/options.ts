@@ -2,13 +2,15 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Control } from '../daemon/control.ts';
 import { LOG_LEVELS, type LogLevel } from '../daemon/options.ts';
+import { GUEST_BYTES_MIN } from '../embedded/options.ts';
+import { REGION_BYTES_MAX } from '../memory/guest-memory.ts';
 import { resolveAddress } from '../server/address.ts';
 import { type ClientOptions, RemoteControl } from '../server/client.ts';
 import { readToken } from '../server/token.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { CliContext } from './context.ts';
 import { parseDuration } from './duration.ts';
-import { parsePages } from './size.ts';
+import { formatSize, parsePages, SizeError } from './size.ts';
 
 export const LOG_FORMATS = ['human', 'journal', 'json'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
@@ -84,6 +86,17 @@ export const list = (words: string, before: readonly string[] = []): readonly st
 
 export const sizeOption = (flags: string, description: string) =>
   new Option(flags, description).argParser(value(parsePages));
+
+/** `--memory` of a guest that is ours. Too little or too much is refused in the words in which it was given. */
+export const guestMemoryOption = (description = 'memory of the guest') =>
+  new Option('--memory <size>', description).argParser(
+    value(text => {
+      const bytes = parsePages(text);
+      if (bytes >= GUEST_BYTES_MIN && bytes <= REGION_BYTES_MAX) return bytes;
+      const [least, most] = [GUEST_BYTES_MIN, REGION_BYTES_MAX].map(formatSize);
+      throw new SizeError(text, `a guest has ${least} at least and ${most} at most`);
+    }),
+  );
 
 export const durationOption = (flags: string, description: string) =>
   new Option(flags, description).argParser(value(parseDuration));

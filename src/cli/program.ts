@@ -64,8 +64,7 @@ function program(context: CliContext): Command {
   const root = new Command('aerostat')
     .description('Virtio memory ballooning: serve, see and steer the memory of guests.')
     .version(readVersion())
-    .helpCommand(false)
-    .showHelpAfterError('(see --help)')
+    .helpCommand('help [command]', 'say how a command is used')
     .addHelpText('after', HELP);
   const commands = [
     deviceCommand,
@@ -93,8 +92,10 @@ function program(context: CliContext): Command {
 }
 
 /** Makes a command and those below it write where we say, and throw where they would end the process. */
-function tame(command: Command, context: CliContext): void {
+function tame(command: Command, context: CliContext, above = ''): void {
   const { stdout, stderr } = context;
+  const path = `${above}${command.name()}`;
+  command.showHelpAfterError(`(see ${path} --help)`);
   command.exitOverride().configureOutput({
     writeOut: text => stdout.write(text),
     writeErr: text => stderr.write(text),
@@ -102,7 +103,7 @@ function tame(command: Command, context: CliContext): void {
     getErrHelpWidth: () => stderr.columns ?? 80,
     outputError: (text, write) => write(text.replace(/^error: /, 'aerostat: ')),
   });
-  for (const below of command.commands) tame(below, context);
+  for (const below of command.commands) tame(below, context, `${path} `);
 }
 
 function printError(context: CliContext, error: unknown, verbose: boolean): void {

@@ -470,6 +470,31 @@ describe('what goes wrong', () => {
     expect(err).toMatch(/unknown command 'inflate'/);
   });
 
+  test.each([
+    ['set vm1 --balloon', '(see aerostat set --help)'],
+    ['hint', '(see aerostat hint --help)'],
+    ['bench inflat', '(see aerostat bench --help)'],
+    ['bench inflate --memory abc', '(see aerostat bench inflate --help)'],
+  ])('what is wrong with %s is told with the help that would have said it', async (words, where) => {
+    const { code, err } = await run(words.split(' '));
+    expect(code).toBe(EXIT.usage);
+    expect(err).toContain(where);
+  });
+
+  test('help with a command is the help of that command', async () => {
+    const [long, short] = await Promise.all([run(['help', 'set']), run(['set', '--help'])]);
+    expect(long).toEqual(short);
+    expect(long.out).toMatch(/^Usage: aerostat set /);
+  });
+
+  test.each(['vm', 'run', 'guest --connect x'])('%s refuses memory that no guest can have', async words => {
+    for (const size of ['0', '1M', '99999G']) {
+      const { code, err } = await run([...words.split(' '), '--memory', size]);
+      expect(code).toBe(EXIT.usage);
+      expect(err).toMatch(/a guest has 16M at least and 4T at most/);
+    }
+  });
+
   test('no command at all gets the whole help, as an error', async () => {
     const { code, err } = await run([]);
     expect(code).toBe(EXIT.usage);

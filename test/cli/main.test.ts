@@ -111,6 +111,25 @@ describe('a command', () => {
     expect(JSON.parse(stdout)).toHaveProperty('guests');
   });
 
+  test.skipIf(!existsSync('/dev/full'))('whose output cannot be written says so, and fails', () => {
+    const { status, stderr } = spawnSync('sh', ['-c', `${program} --help > /dev/full`], {
+      env: environment(),
+      encoding: 'utf8',
+      timeout: 20_000,
+    });
+    expect(status).toBe(EXIT.failed);
+    expect(stderr).toMatch(/^aerostat: .*cannot be written: .*ENOSPC/);
+    expect(stderr).not.toContain('    at ');
+  });
+
+  test('that has nobody to complain to ends with the code all the same', () => {
+    const { status } = spawnSync('sh', ['-c', `${program} status 2> /dev/full`], {
+      env: environment(),
+      timeout: 20_000,
+    });
+    expect(status).toBe(EXIT.unreachable);
+  });
+
   test('says which version it is', () => {
     expect(aerostat('--version').stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });

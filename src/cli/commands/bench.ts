@@ -20,6 +20,18 @@ Examples:
 
 Ratios come from medians of one run; absolute times say as much about the machine as about Aerostat.`;
 
+const LINUX_EXAMPLES = `
+Examples:
+  aerostat bench linux
+  aerostat bench linux --memory 2G --balloon 1G --touched --json result.json`;
+
+const INFLATE_EXAMPLES = `
+Examples:
+  aerostat bench inflate --report report.html
+  aerostat bench inflate --profiles virtio,page-range --scenario touched,aged-50
+  aerostat bench inflate --memory 1G --balloon 512M --runs 1
+  aerostat bench inflate --peer qemu`;
+
 interface LinuxChoice extends BenchChoice {
   readonly rounds: number;
   readonly memory: number;
@@ -96,6 +108,7 @@ function inflateCommand(context: CliContext): Command {
           'naive',
         ]),
     )
+    .addHelpText('after', INFLATE_EXAMPLES)
     .action(async (choice: InflateChoice, self: Command) => {
       if (choice.peer !== undefined) return besideQemu(context, choice, self);
       const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate/inflate.ts');
@@ -166,6 +179,7 @@ function linuxCommand(context: CliContext): Command {
     .addOption(sizeOption('--memory <size>', 'memory of the guest').default(8 * 2 ** 30, '8G'))
     .addOption(sizeOption('--balloon <size>', 'what is inflated').default(7 * 2 ** 30, '7G'))
     .option('--touched', 'also when the guest used all of that memory and freed it')
+    .addHelpText('after', LINUX_EXAMPLES)
     .action(async (choice: LinuxChoice) => {
       const { memory, balloon, touched = false, rounds } = choice;
       checkBalloon(choice);

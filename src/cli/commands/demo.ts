@@ -17,7 +17,6 @@ const EXAMPLES = `
 Examples:
   aerostat demo
   aerostat demo --memory 2G --json
-
   aerostat demo --guest embedded
 
 The guest is a Linux kernel as a process (User Mode Linux) with its own balloon driver; it needs no KVM. Where that is not

@@ -13,7 +13,7 @@ import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { commandOfWords, describeAnswer, WORDS_HELP } from '../guest-words.ts';
-import { each, sizeOption, value, withVerbose } from '../options.ts';
+import { each, guestMemoryOption, value, withVerbose } from '../options.ts';
 import { formatSize, parsePages } from '../size.ts';
 import { styleOf } from '../style.ts';
 import { InterruptedError, UsageError } from '../usage.ts';
@@ -48,7 +48,7 @@ export function guestCommand(context: CliContext): Command {
   const command = new Command('guest')
     .description('run the embedded guest on a balloon device')
     .requiredOption('--connect <path>', "the device's socket")
-    .addOption(sizeOption('--memory <size>', 'memory of the guest').default(2 ** 30, '1G'))
+    .addOption(guestMemoryOption().default(2 ** 30, '1G'))
     .addOption(
       new Option('--profile <name>', 'the ABI to speak').choices(PROFILE_NAMES).default(DEFAULT_PROFILE),
     )

@@ -14,7 +14,7 @@ import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { guestOptions } from '../guest-options.ts';
-import { list, sizeOption, withApi, withLog } from '../options.ts';
+import { guestMemoryOption, list, sizeOption, withApi, withLog } from '../options.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
 import { formatSize } from '../size.ts';
 import { styleOf } from '../style.ts';
@@ -50,7 +50,7 @@ export function runCommand(context: CliContext): Command {
         .choices(['embedded', 'linux'])
         .default('embedded'),
     )
-    .addOption(sizeOption('--memory <size>', 'memory of the guest').default(2 ** 30, '1G'))
+    .addOption(guestMemoryOption().default(2 ** 30, '1G'))
     .addOption(sizeOption('--target <size>', 'what its balloon should hold at first').default(0, '0'))
     .addOption(
       new Option('--discard <mode>', 'when its pages go back to the host')

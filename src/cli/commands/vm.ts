@@ -9,7 +9,7 @@ import { PAGE_SIZE } from '../../memory/page.ts';
 import type { CliContext } from '../context.ts';
 import { checkNames } from '../guest-options.ts';
 import { type MachineChoice, serveMachine, tlsOf, withTls } from '../machine.ts';
-import { each, list, sizeOption, value, withApi, withLog } from '../options.ts';
+import { each, guestMemoryOption, list, sizeOption, value, withApi, withLog } from '../options.ts';
 import { openLog } from '../serve.ts';
 import { parsePages } from '../size.ts';
 import { UsageError } from '../usage.ts';
@@ -42,7 +42,7 @@ export function vmCommand(context: CliContext): Command {
   const command = new Command('vm')
     .description('run a machine that can move to another host: an embedded guest and its device')
     .option('--name <name>', 'what it is called', 'vm')
-    .addOption(sizeOption('--memory <size>', 'memory of the guest').default(2 ** 30, '1G'))
+    .addOption(guestMemoryOption().default(2 ** 30, '1G'))
     .addOption(
       new Option('--profile <name>', 'the ABI that both speak')
         .choices(PROFILE_NAMES)
