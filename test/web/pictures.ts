@@ -3,6 +3,7 @@
  * leaves the project's files alone.
  */
 import { mkdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -14,6 +15,8 @@ import { launch, openPage } from './browser.ts';
 import { entranceTo, MIB, PageWorld, servePageOf } from './world.ts';
 
 const ASSETS = fileURLToPath(new URL('../../docs/assets/', import.meta.url));
+/** A place with a name that says nothing, for it is seen on the pictures. */
+const SOCKETS = join(tmpdir(), 'aerostat');
 /** For the charts to have something to show. */
 const SECONDS_OF_HISTORY = 16;
 
@@ -38,8 +41,12 @@ function picturing(): void {
   beforeAll(async () => {
     build();
     mkdirSync(ASSETS, { recursive: true });
+    mkdirSync(SOCKETS, { recursive: true, mode: 0o700 });
     const guests = ['builder', 'database', 'web-1', 'web-2', 'spare'];
-    [world, browser] = await Promise.all([PageWorld.start(guests, ['--without', 'reporting']), launch()]);
+    [world, browser] = await Promise.all([
+      PageWorld.start(guests, ['--without', 'reporting'], { directory: SOCKETS }),
+      launch(),
+    ]);
     const [builder, database, web1, web2] = await Promise.all([
       world.embeddedGuest('builder', 512 * MIB),
       world.embeddedGuest('database', 384 * MIB),

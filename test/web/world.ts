@@ -6,7 +6,7 @@
 import type { Control } from '../../src/daemon/control.ts';
 import { GuestChild } from '../../src/demo/guest-child.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
-import { DaemonProcess } from '../support/daemon.ts';
+import { DaemonProcess, type DaemonSurroundings } from '../support/daemon.ts';
 
 export const MIB = 2 ** 20;
 export const TOKEN = 'a-token-for-the-tests-of-the-page';
@@ -21,8 +21,12 @@ export class PageWorld {
     this.#server = server;
   }
 
-  static async start(guests: readonly string[], words: readonly string[] = []): Promise<PageWorld> {
-    const daemon = await DaemonProcess.start(guests, ['--poll-interval', '500ms', ...words]);
+  static async start(
+    guests: readonly string[],
+    words: readonly string[] = [],
+    surroundings: DaemonSurroundings = {},
+  ): Promise<PageWorld> {
+    const daemon = await DaemonProcess.start(guests, ['--poll-interval', '500ms', ...words], surroundings);
     return new PageWorld(daemon, await servePageOf(daemon.control));
   }
 
