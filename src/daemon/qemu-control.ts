@@ -106,6 +106,8 @@ class QemuHostedGuest {
   #targetBytes: number | null = null;
   #memoryBytes: number | null = null;
   #lastError: string | null = null;
+  /** New statistics that are on their way, for all who want some. */
+  #asking: Promise<QemuGuestStats> | undefined;
 
   constructor({ name, qmpPath, ...options }: QemuGuestOptions, emit: (event: GuestEvent) => void) {
     this.name = name;
@@ -176,7 +178,11 @@ class QemuHostedGuest {
     if (virtio !== null && !virtio.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
       throw new GuestStateError(`${this.name} gives no statistics: its driver did not take that feature`);
     }
-    const fresh = await this.#ask(balloon, stats.updatedMs, timeoutMs);
+    // One at a time: another would take the interval of the first for QEMU's own, and leave it behind.
+    this.#asking ??= this.#ask(balloon, stats.updatedMs, timeoutMs).finally(() => {
+      this.#asking = undefined;
+    });
+    const fresh = await this.#asking;
     return { statistics: statisticsOf(fresh), ageMs: ageOf(fresh) };
   }
 

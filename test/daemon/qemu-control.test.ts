@@ -96,6 +96,23 @@ describe('a guest of QEMU under our control', () => {
     expect(qemu.interval).toBe(0);
   });
 
+  it('is asked once for new statistics that several want', async () => {
+    const { control, qemu } = await world();
+    let asked = 0;
+    qemu.askStatistics = () => {
+      asked++;
+    };
+    const first = control.statistics('vm', { freshMs: 1000 });
+    await until(() => asked === 1);
+    const second = control.statistics('vm', { freshMs: 1000 });
+    setTimeout(() => {
+      qemu.updated = 1_800_000_000;
+    }, 100);
+    for (const { ageMs } of await Promise.all([first, second])) expect(ageMs).not.toBeNull();
+    expect(asked).toBe(1);
+    expect(qemu.interval).toBe(0);
+  });
+
   it('may not answer when it is asked for statistics', async () => {
     const { control, qemu } = await world();
     qemu.askStatistics = () => {};
