@@ -121,6 +121,7 @@ class Life {
     const { machine, transport, driver, scheduler } = this.#parts();
     this.#note('rest');
     machine.hostDown = false;
+    transport.attend();
     for (const backing of machine.backings) {
       backing.failing = false;
       backing.deadly = false;
@@ -354,12 +355,13 @@ class Life {
       ],
       [3, 'statistics', () => machine.device.requestStatistics()],
       [
-        4,
+        12,
         'ask',
         () => {
           const { device } = machine;
           if (device.hints.running) {
-            const action = (['start', 'stop', 'done'] as const)[random.below(3)];
+            const action = (['start', 'start', 'stop', 'done'] as const)[random.below(4)];
+            if (action === 'start') machine.hintWitness.begin();
             device.hints[action]();
             return action;
           }
@@ -387,6 +389,8 @@ class Life {
         'false interrupt',
         () => transport.interrupt(random.chance(0.3) ? null : random.below(transport.rings.length + 1)),
       ],
+      [4, 'neglect', () => this.#one(transport.rings, index => transport.neglect(index))],
+      [3, 'attend', () => transport.attend()],
       [2, 'false kick', () => this.#one(transport.rings, index => transport.serve(index))],
     ];
   }

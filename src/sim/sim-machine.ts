@@ -15,16 +15,17 @@ import type { GuestKernel } from '../guest/kernel.ts';
 import { KIND_ALLOCATED, KIND_ISOLATED, KIND_MASK } from '../guest/page-state.ts';
 import type { Random } from '../guest/random.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
-import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
-import { PageSet } from '../memory/page-set.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 import {
+  IN_ORDER,
   RING_EVENT_IDX,
   RING_FEATURES,
   RING_INDIRECT_DESC,
   RING_PACKED,
   VERSION_1,
 } from '../virtio/features.ts';
+import { HintWitness } from './hint-witness.ts';
 import { SimBacking } from './sim-backing.ts';
 import { SimTransport } from './sim-transport.ts';
 
@@ -60,7 +61,7 @@ export function planMachine(random: Random, only?: ProfileName): MachinePlan {
   const abi = profile(name);
   // One feature is often missing, and the rings' are any.
   const missing = random.chance(0.5) ? pick(abi.features).mask : 0n;
-  const ringFeatures = [RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED].reduce(
+  const ringFeatures = [RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED, IN_ORDER].reduce(
     (mask, feature) => (random.chance(0.5) ? mask | feature : mask),
     0n,
   );
@@ -94,8 +95,8 @@ export class SimMachine {
   readonly driver: BalloonDriver;
   readonly transport: SimTransport;
   readonly connection: Connection;
-  /** What the guest said that it does not use. */
-  readonly unusedPages = new PageSet(PFN_LIMIT);
+  /** Looks at what the device takes for unused. */
+  readonly hintWitness: HintWitness;
   /** Free pages of a guest that has just booted. */
   readonly bootPages: number;
   device: BalloonDevice;
@@ -134,6 +135,7 @@ export class SimMachine {
       ...(plan.twoZones ? { dma32End: 4 * MIB_PAGES } : {}),
     });
     this.bootPages = this.freePages;
+    this.hintWitness = new HintWitness(this.kernel, what => this.complain(what));
     this.device = this.#newDevice();
     this.transport = new SimTransport(this.memory, this.#hostSide());
     this.driver = new BalloonDriver({
@@ -328,7 +330,7 @@ export class SimMachine {
     const device = new BalloonDevice({
       profile: profile(name),
       features: offered,
-      unusedPages: this.unusedPages,
+      unusedPages: this.hintWitness,
       host: {
         configChanged: () => this.transport?.configChanged(),
         accountOpened: () => {},

@@ -51,6 +51,7 @@ export class SimTransport implements VirtioTransport {
   readonly #messages: Message[] = [];
   readonly #rings = new Map<number, QueueConfig>();
   readonly #kicked = new Set<number>();
+  readonly #neglected = new Set<number>();
   readonly #interrupted = new Set<number>();
   readonly #interruptListeners = new Set<(queue: InterruptedQueue) => void>();
   readonly #configListeners = new Set<() => void>();
@@ -72,9 +73,18 @@ export class SimTransport implements VirtioTransport {
     return this.#messages[0]?.name;
   }
 
-  /** Rings that were kicked and not served since. */
+  /** Rings that were kicked and not served since, but for those that the device neglects. */
   get kicked(): readonly number[] {
-    return this.connected ? [...this.#kicked] : [];
+    return this.connected ? [...this.#kicked].filter(index => !this.#neglected.has(index)) : [];
+  }
+
+  /** The device has no time for ring `index` until {@link attend}. */
+  neglect(index: number): void {
+    this.#neglected.add(index);
+  }
+
+  attend(): void {
+    this.#neglected.clear();
   }
 
   get interrupted(): readonly number[] {
