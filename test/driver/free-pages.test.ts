@@ -62,6 +62,32 @@ describe('hint sessions', () => {
     world.check();
   });
 
+  it.each(['virtio', 'sg'] as const)(
+    'are over when the device is lost, and the next one has its own (profile %s)',
+    async profile => {
+      const world = new World({ profile, device: { mode: 'deferred' }, driver: { queueSizeMax: 8 } });
+      await world.start();
+      world.device.hints.start();
+      await world.beginning(1);
+      expect(world.driver.counters.hintedPages).toBeGreaterThan(0);
+      const bases = world.driver.deviceLost();
+      world.transport.loseDevice();
+      expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
+      world.transport.replaceDevice(bases);
+      world.driver.deviceReplaced();
+      await world.rest();
+      expect(world.device.counters.hintedPages).toBe(0);
+      world.device.hints.start();
+      await world.rest();
+      expect(world.device.hints.phase).toBe('stopped');
+      expect(world.device.counters.hintedPages).toBeGreaterThan(32 * MIB_PAGES);
+      world.device.hints.done();
+      await world.rest();
+      expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
+      world.check();
+    },
+  );
+
   it('keep no block when the session cannot be ended with DONE', async () => {
     const world = new World({ profile: 'sg' });
     await world.start();
@@ -147,6 +173,17 @@ describe.each(['virtio', 'hinting'] as const)('reporting, profile %s', profile =
     await world.pass(60_000);
     expect(world.device.counters.reportedPages).toBe(reported);
     world.check();
+  });
+
+  it('sleeps once all is told', async () => {
+    const world = new World({ profile });
+    await world.start();
+    await world.occupy('editor', MIB_PAGES);
+    world.exit();
+    await world.pass(2_000);
+    expect(world.driver.counters.reports).toBeGreaterThan(0);
+    await world.pass(2_000);
+    expect(world.scheduler.nextDueMs).toBeUndefined();
   });
 
   it('tells again of what was used and became free', async () => {

@@ -138,6 +138,22 @@ describe('a driver that paused', () => {
     expect(world.driver.actualPages).toBe(8 * MIB_PAGES);
   });
 
+  test.each(['virtio', 'hinting'] as const)(
+    'reports nothing until it goes on (profile %s)',
+    async profile => {
+      const world = new World({ profile, device: { mode: 'deferred' } });
+      await world.start();
+      const paused = world.driver.pause();
+      await world.rest();
+      await paused;
+      await world.pass(3_000);
+      expect(world.driver.counters.reports).toBe(0);
+      world.driver.resume();
+      await world.rest();
+      expect(world.driver.counters.reportedPages).toBeGreaterThan(48 * MIB_PAGES);
+    },
+  );
+
   test('says so when its device returns nothing', async () => {
     const world = new World({ device: { mode: 'deferred' } });
     await world.start();

@@ -9,7 +9,7 @@ const TARGET = 500;
 
 describe.each(OPERATIONS)('a %s', first => {
   describe.each(OPERATIONS)('and a %s on top of it', second => {
-    it.each(['inline', 'deferred'] as const)('take turns and harm no page (device: %s)', async mode => {
+    it.each(['immediate', 'deferred'] as const)('take turns and harm no page (device: %s)', async mode => {
       for (const gap of GAPS) {
         const world = new World({ sizeMiB: 8, device: { mode } });
         await world.start();
