@@ -22,6 +22,7 @@ export class PageAccount {
   /** Pages of each unit that are ballooned, where a unit has several. */
   readonly #filled: Uint32Array;
   balloonedPages = 0;
+  #hasReported = false;
 
   constructor(region: MemoryRegion) {
     const unit = region.backing.discardUnit;
@@ -57,6 +58,12 @@ export class PageAccount {
     }
   }
 
+  /** Notes pages that were discarded because the guest reported them as free. */
+  noteReported(page: number, count: number): void {
+    this.reported.set(page, count);
+    this.#hasReported = true;
+  }
+
   /**
    * Notes that the guest takes pages back. When it returns, nobody discards any of them any more. Returns how
    * many of the pages had been given away.
@@ -85,10 +92,15 @@ export class PageAccount {
   forget(): void {
     this.pending.retractAll();
     this.pending.waitWhileInFlight(0, this.pending.units);
-    this.ballooned.clearAll();
-    this.reported.clearAll();
-    this.#filled.fill(0);
-    this.balloonedPages = 0;
+    // Every driver that starts comes by here, and a front-end may come again and again: what has no bit set is not
+    // gone through, which would take its time and give the bitmap its memory.
+    if (this.balloonedPages > 0) {
+      this.ballooned.clearAll();
+      this.#filled.fill(0);
+      this.balloonedPages = 0;
+    }
+    if (this.#hasReported) this.reported.clearAll();
+    this.#hasReported = false;
   }
 
   readonly discardUnits = (start: number, count: number): void => {

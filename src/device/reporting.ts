@@ -58,7 +58,7 @@ export class Reporting {
       this.totals.lastMs = monotonicMs();
       this.totals.ms += this.totals.lastMs - startedMs;
       this.discardTimes.count(this.totals.lastMs - startedMs, 1);
-      account.reported.set(first * account.unitPages, units * account.unitPages);
+      account.noteReported(first * account.unitPages, units * account.unitPages);
       this.observer?.add(account.region.firstPfn + first * account.unitPages, units * account.unitPages);
       this.totals.bytes += units * account.unitPages * PAGE_SIZE;
       this.totals.punches++;

@@ -196,9 +196,12 @@ export class PendingDiscards {
     return retracted;
   }
 
-  /** Forgets all that is marked: those units keep their memory. A claim in flight goes on. */
+  /**
+   * Forgets all that is marked: those units keep their memory. A claim in flight goes on. To be called by the thread
+   * that marks, which is why nothing outstanding means that no bit is set.
+   */
   retractAll(): number {
-    return this.retract(0, this.units);
+    return this.outstanding === 0 ? 0 : this.retract(0, this.units);
   }
 
   /** How many of the `count` units from `start` are marked, those of a claim in flight left out. */
