@@ -50,13 +50,21 @@ export interface HintOptions {
   readonly hasDone: boolean;
 }
 
+export interface HintSessionOptions extends HintOptions {
+  /** The first id, {@link HINT_ID_MIN} unless said otherwise. */
+  readonly idMin?: number;
+}
+
 /** The host's side. */
 export class HintSession {
   readonly hasDone: boolean;
+  readonly #idMin: number;
   #state: HintSessionState;
 
-  constructor({ hasDone }: HintOptions, state: HintSessionState = NO_SESSION) {
+  constructor({ hasDone, idMin = HINT_ID_MIN }: HintSessionOptions, state: HintSessionState = NO_SESSION) {
+    assert(idMin >= HINT_ID_MIN && idMin <= HINT_ID_MAX, `hint ids from ${idMin} on`);
     this.hasDone = hasDone;
+    this.#idMin = idMin;
     this.#state = state;
   }
 
@@ -86,7 +94,7 @@ export class HintSession {
    * @throws AerostatError AEROSTAT_HINT_IDS after 2^31 sessions of one device
    */
   start(): number {
-    const id = Math.max(HINT_ID_MIN, this.#state.id + 1);
+    const id = Math.max(this.#idMin, this.#state.id + 1);
     // S2. VIRTIO allows an id again once its STOP arrived, but a guest that missed a session sends none; at a
     // session a second the ids last for 68 years.
     if (id > HINT_ID_MAX)

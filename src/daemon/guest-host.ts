@@ -3,6 +3,8 @@
  * what is known about it for those who ask. Lives in a data-plane thread. Whatever goes wrong with one guest
  * ends here: the connection is dropped and the next front-end is waited for.
  */
+import { randomInt } from 'node:crypto';
+import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import type { DiscardMode } from '../device/inflation.ts';
@@ -36,6 +38,9 @@ import type { GuestOptions } from './options.ts';
 import { StatisticsPoll } from './statistics-poll.ts';
 import { TargetClock } from './target-clock.ts';
 import type { GuestSocket } from './worker-protocol.ts';
+
+/** Hint sessions begin at one of so many ids: enough that a daemon that is started anew meets none of its predecessor's. */
+const FIRST_HINT_IDS = 2 ** 30;
 
 export interface GuestHostWorld extends NewsOutlet {
   readonly reactor: Reactor;
@@ -83,6 +88,7 @@ export class GuestHost implements VhostUserBackend {
     this.device.inflation.mode = options.discard;
     this.device.inflation.timed = options.timed ?? false;
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
+    this.device.hints.beginAt(randomInt(HINT_ID_MIN, HINT_ID_MIN + FIRST_HINT_IDS));
     this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, options.pollIntervalMs);
     this.#requests = new GuestRequests(this.name, this.device, world.reactor, this.unusedPages);
     this.#door = new FrontDoor(socket, this, world.reactor, {

@@ -41,6 +41,15 @@ export class HintChannel {
     return freePages.kind === 'session' && freePages.hasDone;
   }
 
+  /**
+   * Ids begin at `idMin`. A device that may take the place of one that died, and does not know what that one issued,
+   * begins somewhere else: the ring may still hold what the guest sent under an id of then, and Linux answers the id of
+   * its last session no second time.
+   */
+  beginAt(idMin: number): void {
+    this.#session = new HintSession({ hasDone: this.#hasDone, idMin });
+  }
+
   /** Goes on after the session `id` of another device, which is over: no id is issued twice to one guest. */
   resumeAfter(id: number): void {
     this.#session = new HintSession({ hasDone: this.#hasDone }, { phase: 'done', id });

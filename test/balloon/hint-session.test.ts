@@ -154,6 +154,15 @@ describe("the host's side of a hint session", () => {
     expect(session.onPages()).toBe(false);
   });
 
+  test('begins at the id that it is given, and never falls below it', () => {
+    const session = new HintSession({ ...STANDARD, idMin: ID + 7 });
+    expect([session.start(), session.start()]).toEqual([ID + 7, ID + 8]);
+    expect(new HintSession({ ...STANDARD, idMin: ID + 7 }, { phase: 'done', id: ID + 9 }).start()).toBe(
+      ID + 10,
+    );
+    expect(() => new HintSession({ ...STANDARD, idMin: 2 })).toThrow('hint ids');
+  });
+
   test('issues no id after the last', () => {
     const session = new HintSession(STANDARD, { phase: 'stopped', id: 0xffff_fffe });
     expect(session.start()).toBe(0xffff_ffff);

@@ -4,6 +4,7 @@
  */
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import type { GuestEventType } from '../../src/daemon/control.ts';
 import { DiscardLink } from '../../src/daemon/discard-link.ts';
 import { GuestHost } from '../../src/daemon/guest-host.ts';
@@ -130,4 +131,12 @@ test('requests that nobody knows are one kind of trouble for the log, whatever t
   } finally {
     frontEnd.close();
   }
+});
+
+test('the first hint session of a daemon has an id that the one before it did not use', () => {
+  const first = host.device.hints.start();
+  expect(first).toBeGreaterThanOrEqual(HINT_ID_MIN);
+  // One in a thousand million would be bad luck.
+  expect(first).not.toBe(HINT_ID_MIN);
+  expect(host.device.hints.start()).toBe(first + 1);
 });

@@ -1,5 +1,6 @@
 /** The three ways of telling the host which pages are free, beyond what every profile's test shows. */
 import { describe, expect, it } from 'vitest';
+import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import { GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
 import { GFP_MOVABLE } from '../../src/guest/gfp.ts';
 import { NIL, PAGEBLOCK_ORDER } from '../../src/guest/page-state.ts';
@@ -87,6 +88,26 @@ describe('hint sessions', () => {
       world.check();
     },
   );
+
+  it('leave nothing in the ring that counts for a session of the next device', async () => {
+    const world = new World({ device: { mode: 'deferred' }, driver: { queueSizeMax: 8 } });
+    await world.start();
+    world.device.hints.start();
+    await world.beginning(0);
+    const hinted = world.driver.counters.hintedPages;
+    expect(hinted).toBeGreaterThan(0);
+    const bases = world.driver.deviceLost();
+    world.transport.loseDevice();
+    expect(await world.occupy('editor', 56 * MIB_PAGES)).toBe(56 * MIB_PAGES);
+    world.transport.replaceDevice(bases);
+    // Another host, in a hurry: it has announced its session before it looks at the ring.
+    world.device.hints.beginAt(HINT_ID_MIN + 5);
+    world.device.hints.start();
+    world.driver.deviceReplaced();
+    await world.rest();
+    expect(world.device.hints.stalePages).toBe(hinted);
+    expect(world.device.counters.hintedPages).toBeLessThan(8 * MIB_PAGES);
+  });
 
   it('keep no block when the session cannot be ended with DONE', async () => {
     const world = new World({ profile: 'sg' });
