@@ -23,7 +23,7 @@ export class MigrationUnknown extends AerostatError {
   constructor(options?: ErrorOptions) {
     super(
       'AEROSTAT_MIGRATION_UNKNOWN',
-      'the destination was told to run the guest and cannot be reached to ask whether it does. The guest stays stopped here; look at the destination, and resume the guest here only if it does not run there',
+      'the destination was told to run the guest and cannot be reached to ask whether it does. The guest stands still here, and its destination is asked on; look there, and call the guest back (aerostat migrate --cancel) only if it runs nowhere else',
       options,
     );
   }

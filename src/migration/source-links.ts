@@ -16,8 +16,11 @@ export type Inquiry = 'running' | 'absent' | 'unreachable';
 export interface Connector {
   /** Opens connection `index` of `count`. */
   open(index: number, count: number): Promise<Link>;
-  /** Asks, over a new connection, what became of the migration `id`; tries again as long as that makes sense. */
-  inquire(id: Uint8Array): Promise<Inquiry>;
+  /**
+   * Asks, over a new connection, what became of the migration `id`; tries again for `msMax`, or for as long as that makes
+   * sense where it is left out.
+   */
+  inquire(id: Uint8Array, msMax?: number): Promise<Inquiry>;
 }
 
 export interface SourceLinksOptions {

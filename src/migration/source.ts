@@ -6,6 +6,7 @@
  * Until the destination has everything and says so, any failure ends with the guest running here as if nothing had
  * been. After that the guest never runs here again, unless the destination is known not to run it either.
  */
+import { assert } from '../sys/error.ts';
 import type { Convergence } from './convergence.ts';
 import type { DirtyBitmap } from './dirty-bitmap.ts';
 import type { DirtyLog } from './dirty-log.ts';
@@ -15,7 +16,7 @@ import type { Clock, FreePageChannel, SourceMachine } from './machine.ts';
 import { Watch } from './patience.ts';
 import type { Ram } from './ram.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
-import { type Connector, SourceLinks } from './source-links.ts';
+import { type Connector, type Inquiry, SourceLinks } from './source-links.ts';
 
 /**
  * How long the first round waits for hints, at most; for the first one of a guest that may be busy; and for the next one
@@ -122,7 +123,7 @@ export class MigrationSource {
   /**
    * Moves the guest.
    * @throws MigrationCancelled, MigrationError when the guest runs on here
-   * @throws MigrationUnknown when it does not run here and nobody knows whether it does there
+   * @throws MigrationUnknown when it does not run here and nobody knows whether it does there; see {@link askAgain} and {@link recall}
    */
   async run(): Promise<MigrationSummary> {
     const { clock } = this.#options;
@@ -141,6 +142,23 @@ export class MigrationSource {
     this.#links.close();
     this.#enter('done');
     return this.#summary(startMs);
+  }
+
+  /**
+   * After {@link MigrationUnknown}: asks the destination once more. Only `running` is an answer now: a place that was out of
+   * reach for long and does not have the guest may have had it, and have sent it on.
+   */
+  askAgain(): Promise<Inquiry> {
+    assert(this.#letGo, 'a guest that nobody has let go');
+    const { connector, id } = this.#options;
+    return connector.inquire(id, 0);
+  }
+
+  /** After {@link MigrationUnknown}, on the word of a person that the guest runs nowhere else: it runs on here. */
+  async recall(): Promise<void> {
+    assert(this.#letGo, 'a guest that nobody has let go');
+    this.#letGo = false;
+    await this.#takeBack('it was called back');
   }
 
   get #atEase(): boolean {
@@ -285,6 +303,7 @@ export class MigrationSource {
       }
       if (inquiry === 'unreachable') {
         this.#enter('failed');
+        this.#links.close();
         throw new MigrationUnknown({ cause: error });
       }
       // Nobody is there to run it: it is ours again.

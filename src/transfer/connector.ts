@@ -64,9 +64,8 @@ export class TransferConnector implements Connector {
    * A host that refuses the connection says that the process is gone which had the guest, or was to have it: a destination
    * listens for as long as it does.
    */
-  async inquire(id: Uint8Array): Promise<Inquiry> {
-    const { inquiryMsMax = INQUIRY_MS_MAX } = this.#options;
-    const deadlineMs = systemClock.nowMs() + inquiryMsMax;
+  async inquire(id: Uint8Array, msMax = this.#options.inquiryMsMax ?? INQUIRY_MS_MAX): Promise<Inquiry> {
+    const deadlineMs = systemClock.nowMs() + msMax;
     for (;;) {
       try {
         const channel = await this.#connect();

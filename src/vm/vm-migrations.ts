@@ -30,9 +30,8 @@ import type { Vm } from './vm.ts';
 export const DOWNTIME_MS_MAX = 300;
 export const ROUNDS_MAX = 30;
 export const CONNECTIONS_MAX = 64;
-
-/** `left`: the guest runs elsewhere. `lost`: it does not run here, and nobody knows whether it does there. */
-export type Departed = 'left' | 'lost';
+/** Between two questions to a destination that has not answered for long. */
+const SEARCH_PAUSE_MS = 5000;
 
 interface Underway {
   readonly source: MigrationSource;
@@ -41,13 +40,15 @@ interface Underway {
 }
 
 export class VmMigrations implements Migrations {
-  /** Resolves when the machine does not run here any more. */
-  readonly departed: Promise<Departed>;
+  /** Resolves when the guest runs elsewhere. */
+  readonly departed: Promise<void>;
   readonly #vm: Vm;
   readonly #tls: TlsIdentity | undefined;
   readonly #emit: (event: GuestEvent) => void;
-  #depart: (how: Departed) => void = () => {};
+  #depart: () => void = () => {};
   #underway: Underway | undefined;
+  /** Under way, and nobody knows where the guest is. */
+  #lost: { readonly recall: AbortController; readonly over: Promise<void> } | undefined;
   #starting = false;
   #status: MigrationStatus | null = null;
 
@@ -83,7 +84,8 @@ export class VmMigrations implements Migrations {
   async status(name: string): Promise<MigrationStatus | null> {
     this.#expectName(name);
     const status = this.#status;
-    if (status === null || status.report !== null || this.#underway === undefined) return status;
+    if (status === null || status.report !== null || status.error !== null) return status;
+    if (this.#underway === undefined) return status;
     return { ...status, state: { ...status.state, ...this.#sendingOf(this.#underway) } };
   }
 
@@ -94,6 +96,12 @@ export class VmMigrations implements Migrations {
 
   async cancel(name: string): Promise<void> {
     this.#expectName(name);
+    if (this.#lost !== undefined) {
+      const { recall, over } = this.#lost;
+      recall.abort();
+      await over;
+      if (this.#vm.state === 'running') return;
+    }
     if (this.#underway?.source.cancel('it was called back') !== true) {
       throw new GuestStateError(
         this.#underway === undefined ? `${name} is not being moved` : `${name} was handed over already`,
@@ -142,19 +150,52 @@ export class VmMigrations implements Migrations {
       const summary = await source.run();
       const report = reportOf(summary, departure.balloonedPages);
       this.#become({ ...(this.#status ?? status), report });
-      this.#depart('left');
+      this.#depart();
     } catch (error) {
       const { code, message } =
         error instanceof AerostatError ? error : { code: 'AEROSTAT_INTERNAL', message: String(error) };
       const { state } = this.#status ?? status;
       const word = error instanceof MigrationCancelled ? 'cancelled' : 'failed';
-      this.#become({ ...status, state: { ...state, status: word }, error: { code, message } });
-      if (error instanceof MigrationUnknown) this.#depart('lost');
+      const failed = this.#become({
+        ...status,
+        state: { ...state, status: word },
+        error: { code, message },
+      });
+      if (error instanceof MigrationUnknown) {
+        const recall = new AbortController();
+        const over = this.#search(source, failed, recall.signal);
+        this.#lost = { recall, over };
+        // Whoever called it back hears of it; one that is switched off meanwhile concerns nobody.
+        await over.catch(() => {});
+        this.#lost = undefined;
+      }
     } finally {
       this.#underway = undefined;
       await connector.close().catch(() => {});
       await departure.close();
     }
+  }
+
+  /**
+   * The guest stands still, for this may be all that there is of it, and its destination is asked on. A person may know
+   * better, and call it back.
+   */
+  async #search(source: MigrationSource, status: MigrationStatus, recalled: AbortSignal): Promise<void> {
+    while (this.#vm.state === 'gone' && !recalled.aborted) {
+      if ((await source.askAgain()) === 'running') {
+        this.#become({ ...status, state: { ...status.state, status: 'done' }, error: null });
+        this.#depart();
+        return;
+      }
+      await systemClock.sleep(SEARCH_PAUSE_MS, recalled);
+    }
+    if (this.#vm.state !== 'gone') return;
+    await source.recall();
+    const error = {
+      code: 'AEROSTAT_MIGRATION_CANCELLED',
+      message: 'the guest was called back, and runs on here',
+    };
+    this.#become({ ...status, state: { ...status.state, status: 'cancelled' }, error });
   }
 
   #progressed(to: string, progress: MigrationProgress): void {

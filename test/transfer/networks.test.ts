@@ -128,19 +128,45 @@ describe('a connection that is cut', () => {
     expect(seen.there).toBeGreaterThan(0);
   }, 60_000);
 
-  test('at the hand-over, with nobody to be reached afterwards, is told to a person', async () => {
-    const all = await journey({ inquiryMsMax: 100 }, { inquiryMsMax: 200 });
-    const { relay, place, leaving } = all;
+  /** The network breaks at the hand-over, and is still broken when the source has asked for long. */
+  async function unknown(inquiryMsMax: number): Promise<Journey> {
+    const all = await journey({ inquiryMsMax: 100 }, { inquiryMsMax });
+    const { relay, leaving } = all;
     relay.watch = () => {
       if (!leaving.asked.includes('let go')) return true;
       relay.down = true;
       relay.reset();
       return false;
     };
-    const outcome = await outcomeOf(all);
-    expect(outcome).toMatchObject({ error: { code: 'AEROSTAT_MIGRATION_UNKNOWN' } });
+    expect(await outcomeOf(all)).toMatchObject({ error: { code: 'AEROSTAT_MIGRATION_UNKNOWN' } });
+    expect(leaving.asked.at(-1)).toBe('let go');
+    relay.watch = () => true;
+    return all;
+  }
+
+  test('at the hand-over, with nobody to be reached afterwards, leaves the guest where it stands on both sides', async () => {
+    const { place, leaving } = await unknown(200);
     await expect(place.destination.outcome).rejects.toThrow('did not ask for the guest');
+    expect(await leaving.source.askAgain()).toBe('unreachable');
     expect([place.runs, leaving.asked.at(-1)]).toEqual([0, 'let go']);
+  });
+
+  test('and healed in time, is told that the guest runs there', async () => {
+    const { relay, place, leaving } = await unknown(60_000);
+    relay.down = false;
+    expect(await leaving.source.askAgain()).toBe('running');
+    expect([place.runs, leaving.asked.at(-1)]).toEqual([1, 'let go']);
+  });
+
+  test('and healed when nobody waits for the guest any more, gives it back on the word of a person alone', async () => {
+    const { relay, place, leaving } = await unknown(200);
+    await expect(place.destination.outcome).rejects.toThrow('did not ask for the guest');
+    relay.down = false;
+    // It may have run there, and be elsewhere by now.
+    expect(await leaving.source.askAgain()).toBe('absent');
+    expect([place.runs, leaving.asked.at(-1)]).toEqual([0, 'let go']);
+    await leaving.source.recall();
+    expect([place.runs, leaving.asked.at(-1)]).toEqual([0, 'resume']);
   });
 
   test('at the hand-over, to a host whose process has died, gives the guest back', async () => {
