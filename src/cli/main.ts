@@ -1,5 +1,4 @@
 /** The process around the commands: its streams, its signals and its end. */
-import { setImmediate } from 'node:timers/promises';
 import type { Output } from './context.ts';
 import { runCli } from './program.ts';
 import { EXIT, InterruptedError } from './usage.ts';
@@ -16,11 +15,12 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 
 // `aerostat watch | head` closes the pipe when it has seen enough; that is no failure of ours.
 // What was to be read and is not there, because a disk is full, is one.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+function outputLost(error: NodeJS.ErrnoException): never {
   if (error.code === 'EPIPE') process.exit(EXIT.ok);
   process.stderr.write(`aerostat: the output is not complete, for it cannot be written: ${error.message}\n`);
   process.exit(EXIT.failed);
-});
+}
+process.stdout.on('error', outputLost);
 // Nobody is left to be told.
 process.stderr.on('error', () => {});
 
@@ -33,7 +33,7 @@ const code = await runCli(process.argv.slice(2), {
   interrupt: stop.signal,
   startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
 });
-// What could not be written is said in the next turn.
-await setImmediate();
+// The event of a write that failed just now would come too late.
+if (process.stdout.errored) outputLost(process.stdout.errored);
 // Nothing that a command left open, a thread or a connection, may keep it from ending.
 process.exit(code);

@@ -2,6 +2,7 @@
  * Opening the socket on which a guest's front-end comes: a path of our own, or a descriptor that was inherited.
  */
 import { lstatSync, unlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { isListening, UnixListener, UnixSocket } from '../sys/socket.ts';
@@ -25,7 +26,23 @@ export function openGuestSocket({ socketPath, fd }: GuestOptions): GuestSocket {
     }
   }
   replaceStale(socketPath);
-  return { listening: true, fd: UnixListener.bind(socketPath).fd.release() };
+  try {
+    return { listening: true, fd: UnixListener.bind(socketPath).fd.release() };
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    throw pathError(socketPath, error);
+  }
+}
+
+function pathError(path: string, { errnoName }: SystemError): AerostatError {
+  const folder = dirname(path);
+  const why =
+    errnoName === 'ENOENT'
+      ? `there is no folder ${folder}; make it or choose another path`
+      : errnoName === 'EACCES' || errnoName === 'EPERM'
+        ? `not permitted in ${folder}; choose a folder that is yours`
+        : `${errnoName}; choose another path`;
+  return new AerostatError('AEROSTAT_SOCKET_PATH', `no socket can be made at ${path}: ${why}`);
 }
 
 /** Removes a socket that nobody serves any more, and refuses one that somebody does. */
@@ -48,7 +65,7 @@ function replaceStale(path: string): void {
     }
     if (error.errnoName === 'ENOENT') return;
     // A backlog that is full (EAGAIN) means that somebody lives there; anything else is better not removed.
-    if (error.errnoName !== 'EAGAIN') throw error;
+    if (error.errnoName !== 'EAGAIN') throw pathError(path, error);
   }
   throw new AerostatError(
     'AEROSTAT_SOCKET_IN_USE',

@@ -6,6 +6,9 @@ import type { Environment } from './address.ts';
 /** Shorter tokens can be guessed. */
 export const TOKEN_LENGTH_MIN = 16;
 
+/** For people who have none yet. A file that others may read would be refused. */
+const MAKE_TOKEN = '(umask 077; openssl rand -hex 32';
+
 export class TokenError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_API_TOKEN', message);
@@ -19,12 +22,16 @@ export class TokenError extends AerostatError {
 export function readToken(file: string | undefined, env: Environment): string | undefined {
   if (file === undefined) return env.AEROSTAT_TOKEN?.trim() || undefined;
   try {
-    const open = (statSync(file).mode & 0o007) !== 0;
+    const status = statSync(file);
+    if (status.isDirectory()) throw new TokenError(`${file} is a folder; name the file that holds the token`);
+    const open = (status.mode & 0o007) !== 0;
     if (open) throw new TokenError(`everybody may read the token in ${file}; run: chmod 600 ${file}`);
     return readFileSync(file, 'utf8').trim();
   } catch (error) {
     if (error instanceof TokenError) throw error;
-    throw new TokenError(`cannot read the token: ${(error as Error).message}`);
+    const { code, message } = error as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' ? `there is no file ${file}; make one: ${MAKE_TOKEN} > ${file})` : message;
+    throw new TokenError(`cannot read the token: ${why}`);
   }
 }
 

@@ -99,6 +99,53 @@ describe('a command', () => {
     expect(await ended).toBe(EXIT.interrupted);
   });
 
+  test('that waits for a device which serves somebody else ends on Ctrl-C', async () => {
+    const { socket } = await startDevice();
+    const guest = () => {
+      const words = ['guest', '--connect', socket, '--memory', '64M', '--json'];
+      const child = spawn(program, words, { env: environment() });
+      children.push(child);
+      return child;
+    };
+    const served = guest();
+    await new Promise(resolve => served.stdout.once('data', resolve));
+    const waiting = guest();
+    const ended = new Promise(resolve => {
+      waiting.once('exit', code => resolve(code));
+    });
+    await new Promise(resolve => setTimeout(resolve, 1500));
+    const askedAt = performance.now();
+    waiting.kill('SIGINT');
+    expect(await ended).toBe(EXIT.interrupted);
+    // By itself it would have waited ten seconds.
+    expect(performance.now() - askedAt).toBeLessThan(8000);
+  });
+
+  test('that finds no device says how to start one', () => {
+    const { status, stderr } = aerostat('guest', '--connect', join(directory, 'none'));
+    expect(status).toBe(EXIT.unreachable);
+    expect(stderr).toMatch(/^aerostat: no device listens at .*aerostat device --socket-path/);
+  });
+
+  test('that is interrupted while it tells a story says nothing of what it had to give up', async () => {
+    const demo = spawn(program, ['demo', '--guest', 'embedded', '--memory', '256M'], { env: environment() });
+    children.push(demo);
+    let said = '';
+    const begun = new Promise(resolve => {
+      demo.stderr.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+        if (said.includes('up and idle')) resolve(undefined);
+      });
+    });
+    const ended = new Promise(resolve => {
+      demo.once('exit', code => resolve(code));
+    });
+    await begun;
+    demo.kill('SIGTERM');
+    expect(await ended).toBe(EXIT.terminated);
+    expect(said).not.toContain('aerostat:');
+  });
+
   test('ends quietly when nobody reads on', async () => {
     await startDevice();
     const watch = `${program} watch --json --interval 50ms | head -n 1`;

@@ -347,6 +347,7 @@ describe('the token', () => {
     writeFileSync(file, TOKEN);
     chmodSync(file, 0o644);
     expect(() => readToken(file, {})).toThrow(/chmod 600/);
-    expect(() => readToken(join(directory, 'none'), {})).toThrow(/cannot read the token/);
+    expect(() => readToken(join(directory, 'none'), {})).toThrow(/cannot read the token.*openssl rand/);
+    expect(() => readToken(directory, {})).toThrow(/is a folder/);
   });
 });

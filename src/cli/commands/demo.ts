@@ -121,6 +121,10 @@ async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
     } finally {
       await guest.shutdown();
     }
+  } catch (error) {
+    // Whatever it was that did not come to its end, a person wanted it so.
+    context.interrupt.throwIfAborted();
+    throw error;
   } finally {
     await daemon.close();
     rmSync(directory, { recursive: true, force: true });

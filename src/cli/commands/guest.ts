@@ -9,7 +9,7 @@ import type { EmbeddedGuest } from '../../embedded/embedded-guest.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import type { WorkloadKind } from '../../guest/workloads/workload.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
-import { AerostatError } from '../../sys/error.ts';
+import { AerostatError, SystemError } from '../../sys/error.ts';
 import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { commandOfWords, describeAnswer, WORDS_HELP } from '../guest-words.ts';
@@ -88,7 +88,7 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
   ]);
   const screen = screenOf(context, choice.json === true);
   const start = performance.now();
-  const guest = await EmbeddedGuest.start({
+  const starting = EmbeddedGuest.start({
     socketPath: choice.connect,
     memoryBytes: choice.memory,
     profile: choice.profile,
@@ -100,6 +100,11 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
     ...(choice.rate === undefined ? {} : { pagesPerSecondMax: choice.rate / PAGE_SIZE }),
     onEvent: (event, message) => screen({ event, message }),
   });
+  const signal = interrupted(context.interrupt).then(name => {
+    throw new InterruptedError(name);
+  });
+  // A device that serves another guest lets this one wait for a while.
+  const guest = await Promise.race([starting, signal]).catch(error => Promise.reject(explain(error, choice)));
   try {
     const elapsed = formatDuration(performance.now() - start);
     screen({
@@ -111,6 +116,16 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
   } finally {
     await guest.close();
   }
+}
+
+/** What a person can do about a device that is not there. */
+function explain(error: unknown, { connect }: GuestChoice): unknown {
+  if (!(error instanceof SystemError) || error.syscall !== 'connect') return error;
+  const permitted = error.errnoName !== 'EACCES' && error.errnoName !== 'EPERM';
+  const what = permitted
+    ? `no device listens at ${connect}; start one: aerostat device --socket-path ${connect}`
+    : `not permitted to connect to ${connect}; run as the user of the daemon`;
+  return new AerostatError('AEROSTAT_UNREACHABLE', what, { cause: error });
 }
 
 interface WorkloadChoice {
