@@ -1,0 +1,51 @@
+/** Holds what is written about the project to what there is: links lead somewhere, and the README knows every command. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import { run } from './cli/terminal.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+const markdownIn = (folder: string): string[] =>
+  readdirSync(join(root, folder), { recursive: folder !== '.', encoding: 'utf8' })
+    .filter(path => path.endsWith('.md'))
+    .map(path => join(root, folder, path));
+
+const documents = ['.', 'docs', 'packaging', 'bench', 'fuzz'].flatMap(markdownIn);
+
+/** Titles as GitHub makes them places to link to. */
+const anchorsOf = (path: string): string[] =>
+  [...readFileSync(path, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
+    title
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-'),
+  );
+
+test('every relative link in the documents leads to a file, and to a title in it', () => {
+  expect(documents.length).toBeGreaterThan(8);
+  const broken = documents.flatMap(document =>
+    [...readFileSync(document, 'utf8').matchAll(/\]\(([^)\s]+)\)/g)].flatMap(([, link]) => {
+      if (/^[a-z]+:/.test(link)) return [];
+      const [path, anchor] = link.split('#');
+      const target = path === '' ? document : join(dirname(document), path);
+      const found =
+        existsSync(target) &&
+        (anchor === undefined || !target.endsWith('.md') || anchorsOf(target).includes(anchor));
+      return found ? [] : [`${relative(root, document)}: ${link}`];
+    }),
+  );
+  expect(broken).toEqual([]);
+});
+
+test("the README's table has every command", async () => {
+  const readme = readFileSync(join(root, 'README.md'), 'utf8');
+  const { out } = await run(['--help']);
+  const commands = [...out.matchAll(/^ {2}([a-z]+) +(?:[[<]|[a-z])/gm)].map(([, command]) => command);
+  expect(commands).toContain('bench');
+  const missing = commands.filter(
+    command => command !== 'help' && !readme.includes(`| \`aerostat ${command}`),
+  );
+  expect(missing).toEqual([]);
+});
