@@ -3,6 +3,7 @@
  * ABI, the rings, the size of memory and of the host's pages, what the host offers and how the driver is tuned. Also
  * what must be true of the machine at any moment, and what when it is at rest. What happens to it is sim-history.ts's.
  */
+import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import { PROFILE_NAMES, type ProfileName, profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import { DISCARD_MODES } from '../device/inflation.ts';
@@ -347,6 +348,8 @@ export class SimMachine {
       },
     });
     for (const region of this.memory.regions) device.regionAdded(region);
+    // It knows nothing of the sessions of the one before, as a daemon does not.
+    device.hints.beginAt(HINT_ID_MIN + this.#random.below(2 ** 30));
     return device;
   }
 
