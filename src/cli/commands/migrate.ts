@@ -67,7 +67,10 @@ export function migrateCommand(context: CliContext): Command {
       '--channel <name>',
       'how the guest names free pages: auto, none, hint, reporting, hinting, unused-bitmap, order, range, chunks',
     )
-    .option('--compress', 'compress pages with zstd, for slow networks; both sides need libzstd or Node 22.15')
+    .option(
+      '--compress',
+      'compress pages with zstd, for slow networks; both sides need libzstd or Node 22.15',
+    )
     .addOption(new Option('--status', 'how far it is').conflicts('cancel'))
     .option('--cancel', 'give it up; the guest goes on where it is')
     .addHelpText('after', EXAMPLES)
@@ -152,11 +155,11 @@ async function moveOurs(context: CliContext, choice: MigrateChoice, ours: OurMov
   const bar = await migrationBar(context, name);
   try {
     await migrations.start(nameThere, orderOf(choice, to));
-    const callBack = () => void migrations.cancel(nameThere).catch(() => {});
-    interrupt.addEventListener('abort', callBack);
-    const status = await followed(context, ours, bar.update).finally(() =>
-      interrupt.removeEventListener('abort', callBack),
-    );
+    const status = await followed(context, ours, bar.update).catch(async error => {
+      // Heard before this ends, and also when the order was on its way at the interrupt.
+      if (interrupt.aborted) await migrations.cancel(nameThere).catch(() => {});
+      throw error;
+    });
     bar.stop();
     const { report, error } = status;
     if (error !== null) throw new AerostatError(error.code as ErrorCode, error.message);
