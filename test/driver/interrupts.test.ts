@@ -29,7 +29,11 @@ describe.each(PROFILE_NAMES)('a driver of profile %s', profile => {
     ['split', SPLIT],
     ['packed', PACKED],
   ])('looks again once it listens (%s rings)', async (_, ringFeatures) => {
-    const world = new World({ profile, device: { mode: 'deferred' }, driver: { ringFeatures } });
+    const world = new World({
+      profile,
+      device: { mode: 'deferred' },
+      driver: { ringFeatures, queueSizeMax: 8 },
+    });
     await world.start();
     answerTheDeaf(world);
     for (const target of [16 * MIB_PAGES + 1, 3]) {
@@ -45,9 +49,12 @@ describe.each(PROFILE_NAMES)('a driver of profile %s', profile => {
       expect(world.device.hints.phase).toBe('stopped');
     }
     if (world.device.requests.running) {
-      world.device.sendRequest(GET_UNUSED_PAGES);
-      world.transport.deliver();
-      expect(world.device.requests.progress).toMatchObject({ done: true });
+      for (const id of [1, 2]) {
+        world.device.sendRequest(GET_UNUSED_PAGES);
+        world.transport.deliver();
+        expect(world.driver.counters.requests).toBe(id);
+        expect(world.device.requests.progress).toMatchObject({ done: true });
+      }
     }
     world.scheduler.advance(2_000);
     expect(world.kernel.checkInvariants().isolated).toBe(0);

@@ -205,6 +205,23 @@ describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replace
     expect(world.freePages).toBe(world.bootPages);
   });
 
+  it('gives both pages of every move back that the device did not live to hear of', async () => {
+    const world = new World({ profile, sizeMiB: 32, device: { mode: 'deferred' }, driver: { orderMax: 0 } });
+    await world.start();
+    await world.scatter('database', 12 * MIB_PAGES);
+    await world.aim(10 * MIB_PAGES);
+    await world.scatter('compiler', 8 * MIB_PAGES);
+    world.kernel.compact();
+    expect(world.driver.counters.movedPages).toBeGreaterThan(0);
+    expect(world.driver.heldPages).toBeGreaterThan(world.driver.actualPages);
+    world.driver.deviceLost();
+    world.transport.loseDevice();
+    await world.driver.remove();
+    world.kernel.checkInvariants();
+    world.exit();
+    expect(world.freePages).toBe(world.bootPages);
+  });
+
   it('ends a removal that the device does not live to see', async () => {
     const world = new World({ profile, device: { mode: 'deferred' } });
     await world.start();
