@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { DEFLATE_ON_OOM } from '../../src/balloon/features.ts';
 import { PROFILE_NAMES, profile } from '../../src/balloon/profiles.ts';
 import { BalloonDriver } from '../../src/driver/balloon-driver.ts';
 import { DriverProbeError, DriverStoppedError } from '../../src/driver/errors.ts';
@@ -222,6 +223,18 @@ describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replace
     expect(world.freePages).toBe(world.bootPages);
   });
 
+  it('counts ballooned memory as the guest has it again, when it was not counted (no DEFLATE_ON_OOM)', async () => {
+    const world = new World({ profile, driver: { features: ~DEFLATE_ON_OOM } });
+    const totalPages = () => world.kernel.meminfo().totalBytes / 4096;
+    const { managedPages } = world.kernel.allocator;
+    await world.start();
+    await world.aim(16 * MIB_PAGES);
+    expect(totalPages()).toBe(managedPages - 16 * MIB_PAGES);
+    world.transport.breakOff();
+    await world.driver.remove();
+    expect(totalPages()).toBe(managedPages);
+  });
+
   it('ends a removal that the device does not live to see', async () => {
     const world = new World({ profile, device: { mode: 'deferred' } });
     await world.start();
@@ -237,8 +250,12 @@ describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replace
 });
 
 describe.each(PROFILE_NAMES)('profile %s, in a guest that was saved and goes on elsewhere', profileName => {
-  it.each(['immediate', 'deferred'] as const)('takes over what the former driver had (%s)', async mode => {
-    const world = new World({ profile: profileName, device: { mode } });
+  it.each([
+    ['immediate', 'all features', {}],
+    ['deferred', 'all features', {}],
+    ['deferred', 'without DEFLATE_ON_OOM', { features: ~DEFLATE_ON_OOM }],
+  ] as const)('takes over what the former driver had (%s, %s)', async (mode, _, tuning) => {
+    const world = new World({ profile: profileName, device: { mode }, driver: tuning });
     await world.start();
     await world.occupy('editor', 8 * MIB_PAGES);
     await world.aim(16 * MIB_PAGES + 5);
@@ -254,7 +271,13 @@ describe.each(PROFILE_NAMES)('profile %s, in a guest that was saved and goes on 
     const { memory } = world;
     const kernel = GuestKernel.restore({ memory, clock: scheduler.clock }, new StateReader(saved.bytes()));
     const transport = new LoopbackTransport({ profile: profile(profileName), memory });
-    const driver = new BalloonDriver({ kernel, transport, scheduler, profile: profile(profileName) });
+    const driver = new BalloonDriver({
+      ...tuning,
+      kernel,
+      transport,
+      scheduler,
+      profile: profile(profileName),
+    });
     transport.device.targetPages = 18 * MIB_PAGES;
     await driver.probe();
     await driver.settled();
