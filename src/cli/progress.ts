@@ -5,6 +5,7 @@ import type { MigrationState } from '../daemon/migrations.ts';
 import { type CliContext, type Output, printLine } from './context.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
+import { isScreen } from './style.ts';
 
 export interface TargetBar {
   readonly update: (guest: GuestStatus) => void;
@@ -33,11 +34,11 @@ async function openBar(stream: Output, format: string): Promise<SingleBar> {
 
 /** Follows a balloon to its target; silent where nobody looks. */
 export async function targetBar(
-  { stderr }: CliContext,
+  { stderr, env }: CliContext,
   name: string,
   targetBytes: number,
 ): Promise<TargetBar> {
-  if (!stderr.isTTY) return { update: () => {}, stop: () => {} };
+  if (!isScreen(stderr, env)) return { update: () => {}, stop: () => {} };
   const bar = await openBar(stderr, `${name} {bar} {held} of ${formatSize(targetBytes)}, {pending} pending`);
   // The way to go is from where the balloon was to the target, and may lead downwards.
   let from: number | undefined;
@@ -62,8 +63,8 @@ export interface MigrationBar {
 }
 
 /** Follows a migration: what is left of the guest's memory, and what is left to wait for. */
-export async function migrationBar({ stderr }: CliContext, name: string): Promise<MigrationBar> {
-  if (!stderr.isTTY) return { update: () => {}, stop: () => {} };
+export async function migrationBar({ stderr, env }: CliContext, name: string): Promise<MigrationBar> {
+  if (!isScreen(stderr, env)) return { update: () => {}, stop: () => {} };
   const bar = await openBar(stderr, `${name} {bar} {what}`);
   let started = false;
   return {
@@ -87,8 +88,8 @@ export async function migrationBar({ stderr }: CliContext, name: string): Promis
 }
 
 /** Follows steps that each have a name; a line a step where nobody looks, so that a log tells what it was at. */
-export async function stepBar({ stderr }: CliContext): Promise<StepBar> {
-  if (!stderr.isTTY) {
+export async function stepBar({ stderr, env }: CliContext): Promise<StepBar> {
+  if (!isScreen(stderr, env)) {
     const update: StepBar['update'] = (done, total, what) => printLine(stderr, `${done}/${total} ${what}`);
     return { update, stop: () => {} };
   }

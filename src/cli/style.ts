@@ -21,8 +21,12 @@ const CODES: Readonly<Record<keyof Style, readonly [on: number, off: number]>> =
   blue: [34, 39],
 };
 
+/** Whether the cursor can be moved about there: on a terminal, unless it says that it is a dumb one. */
+export const isScreen = (output: Output, env: CliContext['env']): boolean =>
+  output.isTTY === true && env.TERM !== 'dumb';
+
 export function styleOf(output: Output, env: CliContext['env']): Style {
-  const colours = output.isTTY === true && !env.NO_COLOR && env.TERM !== 'dumb';
+  const colours = isScreen(output, env) && !env.NO_COLOR;
   const paint =
     ([on, off]: readonly [number, number]): Paint =>
     text =>

@@ -399,9 +399,26 @@ describe('aerostat watch', () => {
     expect(await session.ended).toBe(EXIT.interrupted);
     const [drawn, left] = session.stdout.text.split('\u001b[?1049l');
     expect(drawn.startsWith('\u001b[?1049h\u001b[?25l')).toBe(true);
+    // What is too wide is cut off, for as long as the screen is ours.
+    expect(drawn.indexOf('\u001b[?7l')).toBeLessThan(drawn.indexOf('GUEST'));
+    expect(drawn.endsWith('\u001b[?7h\u001b[?25h')).toBe(true);
     // 1.5 of 4 GiB resident, 64 MiB of it pending, and 1 GiB less those 64 MiB away: of 24 cells.
     expect(left).toContain('█████████▒░░░░░░');
     expect(left).not.toContain('\u001b');
+  });
+
+  test('prints tables below each other, and moves no cursor, on a terminal that is dumb', async () => {
+    const env = { AEROSTAT_API: api, TERM: 'dumb' };
+    const session = start(['watch', '--interval', '50ms'], { columns: 120, env });
+    await expect.poll(() => session.stdout.text.match(/GUEST/g)?.length).toBeGreaterThan(1);
+    session.interrupt();
+    expect(await session.ended).toBe(EXIT.interrupted);
+    expect(session.stdout.text).not.toContain('\u001b');
+    const set = await run(['set', 'vm1', '--balloon', '2G', '--wait', '--timeout', '100ms'], {
+      columns: 120,
+      env,
+    });
+    expect(set.err).not.toContain('\u001b');
   });
 
   test('says that the daemon is lost and goes on when it is back', async () => {

@@ -10,7 +10,7 @@ import { formatDuration } from '../duration.ts';
 import { guestOptions } from '../guest-options.ts';
 import { sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
-import { styleOf } from '../style.ts';
+import { isScreen, styleOf } from '../style.ts';
 import { renderTable } from '../table.ts';
 
 const EXAMPLES = `
@@ -159,7 +159,7 @@ function printStory(context: CliContext, steps: readonly DemoStep[], samples: re
     { label: 'guest free', colour: 'green', values: shown.map(sample => sample.guestFreeBytes) },
     { label: 'balloon', colour: 'blue', values: shown.map(sample => sample.balloonBytes) },
   ];
-  const colours = stdout.isTTY === true && !env.NO_COLOR;
+  const colours = isScreen(stdout, env) && !env.NO_COLOR;
   // Three lines in one chart can be told apart by colour only.
   const charts = colours ? [series] : series.map(one => [one]);
   const height = Math.floor(CHART.height / (colours ? 1 : 2));

@@ -10,7 +10,7 @@ import { readKeys } from '../keys.ts';
 import { durationOption } from '../options.ts';
 import { Screen } from '../screen.ts';
 import { formatSize } from '../size.ts';
-import { styleOf } from '../style.ts';
+import { isScreen, styleOf } from '../style.ts';
 import { ORDERS, type Order, type Seen, TopScreen } from '../top-screen.ts';
 import { UsageError } from '../usage.ts';
 
@@ -65,7 +65,7 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
   top.order = choice.sort;
   const seen = await look(control, top);
   if (choice.json) return void printJson(stdout, seen);
-  if (!stdout.isTTY) {
+  if (!isScreen(stdout, env)) {
     printLine(stdout, top.table(style).join('\n'));
     return;
   }

@@ -7,7 +7,7 @@ import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { durationOption } from '../options.ts';
 import { Screen } from '../screen.ts';
-import { type Style, styleOf } from '../style.ts';
+import { isScreen, type Style, styleOf } from '../style.ts';
 import { type Column, renderBar, renderTable } from '../table.ts';
 import { UsageError } from '../usage.ts';
 import { balloonOf, errorColumn, guestColumns } from './status.ts';
@@ -55,7 +55,7 @@ async function watch(
   { json, interval }: WatchChoice,
 ): Promise<void> {
   const { stdout, env, interrupt } = context;
-  if (stdout.isTTY && !json) return watchScreen(context, look, name, interval);
+  if (isScreen(stdout, env) && !json) return watchScreen(context, look, name, interval);
   const columns = [...guestColumns(styleOf(stdout, env)), errorColumn];
   const show: Show = json
     ? guests => printJson(stdout, { timeMs: Date.now(), guests })
@@ -92,7 +92,7 @@ async function watchScreen(
           lost = false;
         } catch (error) {
           if (!(error instanceof AerostatError)) throw error;
-          screen.draw([...lines, '', style.red(error.message)]);
+          screen.draw([...lines, '', ...wrap(error.message, screen.columns).map(style.red)]);
         }
       }
     }
@@ -102,6 +102,10 @@ async function watchScreen(
     if (lines.length > 0) printLine(stdout, lines.join('\n'));
   }
 }
+
+/** At spaces; a word that is wider than the terminal is cut off there. */
+const wrap = (text: string, columns: number): readonly string[] =>
+  text.match(new RegExp(`.{1,${columns}}(?: |$)|[^ ]+`, 'g')) ?? [];
 
 function frame(
   guests: readonly GuestStatus[],
