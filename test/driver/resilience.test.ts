@@ -223,6 +223,19 @@ describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replace
     expect(world.freePages).toBe(world.bootPages);
   });
 
+  it('gives pages back at once while the device is away, to a guest that is out of memory', async () => {
+    const world = new World({ profile });
+    await world.start();
+    await world.aim(16 * MIB_PAGES);
+    world.driver.deviceLost();
+    world.transport.loseDevice();
+    const { freePages } = world;
+    const { released } = world.kernel.oom.run();
+    expect(released).toBeGreaterThanOrEqual(256);
+    expect(world.freePages).toBe(freePages + released);
+    expect(world.driver.heldPages).toBe(16 * MIB_PAGES - released);
+  });
+
   it('counts ballooned memory as the guest has it again, when it was not counted (no DEFLATE_ON_OOM)', async () => {
     const world = new World({ profile, driver: { features: ~DEFLATE_ON_OOM } });
     const totalPages = () => world.kernel.meminfo().totalBytes / 4096;
