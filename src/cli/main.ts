@@ -5,10 +5,18 @@ import { EXIT, InterruptedError } from './usage.ts';
 
 const stop = new AbortController();
 
+/** Within this time a second signal is the first once more: a terminal sends Ctrl-C to npm and to us, and npm hands it on. */
+const SAME_SIGNAL_MS_MAX = 500;
+let stoppedAtMs = 0;
+
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
-    // Asked a second time means at once, whatever is still under way.
-    if (stop.signal.aborted) process.exit(signal === 'SIGINT' ? EXIT.interrupted : EXIT.terminated);
+    if (stop.signal.aborted) {
+      // Asked a second time means at once, whatever is still under way.
+      if (performance.now() - stoppedAtMs < SAME_SIGNAL_MS_MAX) return;
+      process.exit(signal === 'SIGINT' ? EXIT.interrupted : EXIT.terminated);
+    }
+    stoppedAtMs = performance.now();
     stop.abort(new InterruptedError(signal));
   });
 }

@@ -1,6 +1,14 @@
 /** The program as it is installed: compiled, as a process of its own, with signals and pipes. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -144,6 +152,25 @@ describe('a command', () => {
     demo.kill('SIGTERM');
     expect(await ended).toBe(EXIT.terminated);
     expect(said).not.toContain('aerostat:');
+  });
+
+  test('that gets one Ctrl-C from the terminal and from npm cleans up', async () => {
+    const words = ['demo', '--guest', 'embedded', '--memory', '256M'];
+    const demo = spawn(program, words, { env: { ...environment(), TMPDIR: directory } });
+    children.push(demo);
+    await new Promise(resolve => {
+      demo.stderr.setEncoding('utf8').on('data', (text: string) => {
+        if (text.includes('up and idle')) resolve(undefined);
+      });
+    });
+    const ended = new Promise(resolve => {
+      demo.once('exit', code => resolve(code));
+    });
+    demo.kill('SIGINT');
+    await new Promise(resolve => setTimeout(resolve, 10));
+    demo.kill('SIGINT');
+    expect(await ended).toBe(EXIT.interrupted);
+    expect(readdirSync(directory).filter(name => name.startsWith('aerostat-demo-'))).toEqual([]);
   });
 
   test('ends quietly when nobody reads on', async () => {
