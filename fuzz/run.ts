@@ -15,6 +15,10 @@ import { FuzzThread } from './engine/thread.ts';
 
 const TIME_S_DEFAULT = 60;
 
+const USAGE = `usage: npm run fuzz -- [--time SECONDS] [--target NAME …] [--seed N]
+       npm run fuzz -- --target NAME --input FILE
+targets: ${[...TARGETS.keys()].join(', ')} (default: all, for ${TIME_S_DEFAULT} s)`;
+
 interface Options {
   readonly names: readonly string[];
   readonly seed: number;
@@ -23,14 +27,11 @@ interface Options {
 }
 
 function options(): Options {
-  const { values } = parseArgs({
-    options: {
-      time: { type: 'string' },
-      target: { type: 'string', multiple: true },
-      seed: { type: 'string' },
-      input: { type: 'string' },
-    },
-  });
+  const values = valuesGiven();
+  if (values.help) {
+    console.log(USAGE);
+    process.exit();
+  }
   const names = values.target ?? [...TARGETS.keys()];
   for (const name of names) {
     if (!TARGETS.has(name)) fail(`no target is called ${name}; there are ${[...TARGETS.keys()].join(', ')}`);
@@ -41,6 +42,22 @@ function options(): Options {
   const seed = Number(values.seed ?? randomInt(2 ** 31));
   if (!Number.isSafeInteger(seed) || seed < 0) fail(`--seed ${values.seed} is no whole number`);
   return { names, seed, timeMs: seconds * 1000, input: values.input };
+}
+
+function valuesGiven() {
+  try {
+    return parseArgs({
+      options: {
+        time: { type: 'string' },
+        target: { type: 'string', multiple: true },
+        seed: { type: 'string' },
+        input: { type: 'string' },
+        help: { type: 'boolean', short: 'h' },
+      },
+    }).values;
+  } catch (error) {
+    return fail((error as Error).message);
+  }
 }
 
 function fail(message: string): never {

@@ -12,14 +12,17 @@ import { compile } from './compile.mjs';
 
 const SUFFIX = '.bench.ts';
 
-const { values, positionals } = parseArgs({
-  options: { json: { type: 'string' } },
-  allowPositionals: true,
-});
+const { values, positionals } = argumentsGiven();
 const known = readdirSync(join(root, 'bench'))
   .filter(file => file.endsWith(SUFFIX))
   .map(file => file.slice(0, -SUFFIX.length));
 const names = positionals.length > 0 ? positionals : known;
+if (values.help) {
+  console.log(
+    `usage: npm run bench:micro -- [NAME …] [--json FILE]\nnames: ${known.join(', ')} (default: all)`,
+  );
+  process.exit();
+}
 for (const name of names) {
   if (known.includes(name)) continue;
   console.error(`bench: nothing is called ${name}; there are ${known.join(', ')}`);
@@ -52,4 +55,16 @@ function merged(reports) {
       ),
     ),
   };
+}
+
+function argumentsGiven() {
+  try {
+    return parseArgs({
+      options: { json: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+      allowPositionals: true,
+    });
+  } catch (error) {
+    console.error(`bench: ${error.message}`);
+    process.exit(2);
+  }
 }

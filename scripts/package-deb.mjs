@@ -182,7 +182,7 @@ Architecture: ${architecture}
 Maintainer: Aerostat <aerostat@localhost>
 Installed-Size: ${kibibytes}
 Depends: nodejs (>= 20), libc6
-Recommends: systemd
+Recommends: systemd, libzstd1
 Suggests: prometheus, user-mode-linux, busybox-static, qemu-system-x86
 Section: admin
 Priority: optional

@@ -56,6 +56,8 @@ function readJson(path: string): unknown {
   try {
     return JSON.parse(readFileSync(path, 'utf8'));
   } catch (cause) {
-    throw new GuestsFileError(path, (cause as Error).message, { cause });
+    const why =
+      (cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'there is no such file' : (cause as Error).message;
+    throw new GuestsFileError(path, why, { cause });
   }
 }

@@ -39,7 +39,7 @@ export function parseAddress(text: string): ApiAddress {
       'the daemon itself speaks no TLS; give the http:// address behind the proxy',
     );
   }
-  if (bare !== text || !text.includes('/')) {
+  if (bare !== text || !text.includes('/') || text.includes('://')) {
     throw new ApiAddressError(text, 'write a path (./api.sock), HOST:PORT or http://HOST:PORT');
   }
   const length = Buffer.byteLength(text);

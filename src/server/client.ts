@@ -268,6 +268,11 @@ function unreachable(address: ApiAddress, error: NodeJS.ErrnoException): Unreach
         `the daemon's socket ${at} belongs to somebody else; run this as the daemon's user`,
         { cause: error },
       );
+    case 'ECONNRESET':
+    case 'EPIPE':
+      return new UnreachableError(`the daemon at ${at} ended before it had answered; ${next}`, {
+        cause: error,
+      });
     default:
       return new UnreachableError(`the daemon at ${at} cannot be reached: ${error.message}`, {
         cause: error,

@@ -2,7 +2,8 @@
  * Tries every order in which a small machine under migration can do its steps, and looks for one that loses data. It
  * searches breadth first, so what it finds is a shortest trace. What is run is {@link ./hint-model.ts}.
  */
-import { HintModel, type HintModelOptions, type HintRules, STATE_WORDS } from './hint-model.ts';
+import { HintModel, STATE_WORDS } from './hint-model.ts';
+import type { HintModelOptions, HintRules } from './hint-options.ts';
 import { StateTable } from './state-table.ts';
 
 export interface HintLoss {

@@ -12,36 +12,8 @@ import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from '../migration/rounds.ts';
 import { assert } from '../sys/error.ts';
-
-/** How a migration may be wrong. The numbers are those of docs/hint-safety.md. */
-export type HintRules =
-  | 'safe'
-  /** 1: hints count whatever session they belong to. */
-  | 'ids-ignored'
-  /** 2: a hint clears the write log as well. */
-  | 'log-cleared'
-  /** 3: the last session is not ended before the last sync, so its last hints come after it. */
-  | 'hints-after-last-sync'
-  /** 4: the host frees the hinted page instead of skipping it. */
-  | 'page-freed'
-  /** 5: the guest's stores are logged before they happen. */
-  | 'logged-before-store';
-
-export interface HintModelOptions {
-  readonly rules: HintRules;
-  /** 1 to {@link PAGES_MAX}. */
-  readonly pages: number;
-  /** Rounds while the guest runs, before the last one: 1 to {@link ROUNDS_MAX}. */
-  readonly rounds: number;
-  /** Slots of the guest's hint queue, 2 to {@link RING_SLOTS_MAX}; one stays reserved for STOP. */
-  readonly ringSlots: number;
-  /** Profile `virtio` has DONE, profile `sg` has not. */
-  readonly hasDone: boolean;
-}
-
-export const PAGES_MAX = 4;
-export const ROUNDS_MAX = 6;
-export const RING_SLOTS_MAX = 6;
+import { type HintModelOptions, PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-options.ts';
+import { kindOf, PAGES_PER_KIND, pageOf, stepOf } from './hint-steps.ts';
 
 /** Words of a saved state. */
 export const STATE_WORDS = 4;
@@ -61,28 +33,6 @@ const BUFFER_PAGE = 2;
 const BUFFER_ID = BUFFER_PAGE + PAGES_MAX;
 
 const PHASES = ['idle', 'requested', 'running', 'stopped', 'done'] as const;
-
-/** What can happen; a step is a kind and, for some, a page: `kind * 8 + page`. */
-const KINDS = [
-  'store',
-  'log',
-  'allocate',
-  'free',
-  'release',
-  'read-config',
-  'begin',
-  'hint',
-  'end',
-  'process',
-  'next',
-  'send',
-] as const;
-export type StepKind = (typeof KINDS)[number];
-
-const PAGES_PER_KIND = 8;
-const stepOf = (kind: StepKind, page = 0): number => KINDS.indexOf(kind) * PAGES_PER_KIND + page;
-export const kindOf = (step: number): StepKind => KINDS[Math.floor(step / PAGES_PER_KIND)];
-export const pageOf = (step: number): number => step % PAGES_PER_KIND;
 
 const NO_PAGE = PAGES_PER_KIND - 1;
 

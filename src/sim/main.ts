@@ -2,7 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { PROFILE_NAMES, type ProfileName } from '../balloon/profiles.ts';
 import type { HintMachine } from './hint-explorer.ts';
-import { PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-model.ts';
+import { PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-options.ts';
 import { reportHints } from './hint-report.ts';
 import { reportHistories } from './history-report.ts';
 import { reportMigrations } from './migration-report.ts';

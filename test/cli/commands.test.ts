@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -140,7 +142,7 @@ describe('aerostat set', () => {
 
   test('with --wait says how far it came when the time is up', async () => {
     control.follow = guest => ({ ...guest, actualBytes: 1.25 * GIB, pendingBytes: 8 * MIB });
-    const { code, out, err } = await aerostat('set vm1 --balloon 2G --wait --timeout 20ms');
+    const { code, out, err } = await aerostat('set vm1 --balloon 2G --timeout 20ms');
     expect(code).toBe(EXIT.notReached);
     expect(out).toBe('');
     expect(err).toMatch(/holds 1\.25G of 2G after \d+ms, 8M not yet back.*no more memory to give.*--timeout/);
@@ -202,6 +204,7 @@ describe('aerostat set', () => {
   test.each([
     ['set vm1', /give --balloon SIZE or --memory SIZE/],
     ['set vm1 --wait --discard none', /--wait waits for a target/],
+    ['set vm1 --discard none --timeout 5s', /--wait waits for a target/],
     ['set vm1 --balloon 2G --memory 1G', /cannot be used with/],
     ['set vm1 --balloon lots', /is not a size.*512M/],
     ['set vm1 --balloon 2', /was 2M meant/],
@@ -237,7 +240,13 @@ describe('aerostat stats', () => {
 
   test('asks the guest when it is to be fresh', async () => {
     await aerostat('stats vm1 --fresh --timeout 500ms');
-    expect(control.calls).toEqual([['statistics', 'vm1', { freshMs: 0, timeoutMs: 500 }]]);
+    await aerostat('stats vm1 --timeout 400ms');
+    await aerostat('stats vm1');
+    expect(control.calls).toEqual([
+      ['statistics', 'vm1', { freshMs: 0, timeoutMs: 500 }],
+      ['statistics', 'vm1', { freshMs: 0, timeoutMs: 400 }],
+      ['statistics', 'vm1', undefined],
+    ]);
   });
 
   test('says when there are none yet', async () => {
@@ -439,6 +448,19 @@ describe('aerostat watch', () => {
 });
 
 describe('what goes wrong', () => {
+  test('a daemon that ends before it has answered is told from one that is not there', async () => {
+    const path = join(directory, 'ends.sock');
+    const server = createServer(socket => socket.destroy()).listen(path);
+    await once(server, 'listening');
+    try {
+      const { code, err } = await aerostat('status', { env: { AEROSTAT_API: path } });
+      expect(code).toBe(EXIT.unreachable);
+      expect(err).toMatch(/^aerostat: the daemon at .*ends.sock ended before it had answered; start one/);
+    } finally {
+      server.close();
+    }
+  });
+
   test.each(['status', 'set vm1 --balloon 1G', 'stats vm1', 'hint vm1', 'watch'])(
     '%s ends with 3 when no daemon is there, and says how to start one',
     async words => {

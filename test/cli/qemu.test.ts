@@ -342,6 +342,12 @@ describe('a file that names guests of both kinds', () => {
     expect(err).toContain(file);
   });
 
+  test('is missed by its name when it is not there', async () => {
+    const { code, err } = await aerostat(`status --config ${file}.gone`);
+    expect(code).toBe(EXIT.usage);
+    expect(err).toMatch(/\.gone does not name guests: there is no such file/);
+  });
+
   test('is not read beside --qmp or --api', async () => {
     expect((await aerostat(`status --config ${file} ${qmp}`)).code).toBe(EXIT.usage);
     expect((await aerostat(`status --api /a ${qmp}`)).code).toBe(EXIT.usage);

@@ -311,6 +311,7 @@ describe('addresses', () => {
     ['localhost:99999', /largest port/],
     ['https://a:1', /no TLS/],
     ['http://a:1/v1', /write a path/],
+    ['ftp://a/x', /write a path/],
     [`/${'x'.repeat(107)}`, /107 bytes/],
   ])('%s is refused with what would be right', (text, why) => {
     expect(() => parseAddress(text)).toThrow(why);

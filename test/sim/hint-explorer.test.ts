@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { exploreHints, UNSAFE_MACHINE, UNSAFE_RULES } from '../../src/sim/hint-explorer.ts';
-import { HintModel, kindOf, STATE_WORDS } from '../../src/sim/hint-model.ts';
+import { HintModel, STATE_WORDS } from '../../src/sim/hint-model.ts';
 import { reportHints } from '../../src/sim/hint-report.ts';
+import { kindOf } from '../../src/sim/hint-steps.ts';
 import { StateTable } from '../../src/sim/state-table.ts';
 
 const SMALL = { pages: 2, rounds: 2, ringSlots: 3, hasDone: true };

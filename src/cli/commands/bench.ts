@@ -33,7 +33,7 @@ Examples:
   aerostat bench inflate --peer qemu`;
 
 interface LinuxChoice extends BenchChoice {
-  readonly rounds: number;
+  readonly runs: number;
   readonly memory: number;
   readonly balloon: number;
   readonly touched?: boolean;
@@ -181,12 +181,12 @@ function linuxCommand(context: CliContext): Command {
     .option('--touched', 'also when the guest used all of that memory and freed it')
     .addHelpText('after', LINUX_EXAMPLES)
     .action(async (choice: LinuxChoice) => {
-      const { memory, balloon, touched = false, rounds } = choice;
+      const { memory, balloon, touched = false, runs } = choice;
       checkBalloon(choice);
       const words = [
         `aerostat bench linux --memory ${formatSize(memory)} --balloon ${formatSize(balloon)}`,
         ...(touched ? ['--touched'] : []),
-        `--rounds ${rounds}`,
+        `--runs ${runs}`,
       ];
       await measure(context, choice, words.join(' '), async progress => {
         const { benchLinux } = await import('../../bench/linux.ts');
@@ -194,7 +194,7 @@ function linuxCommand(context: CliContext): Command {
           memoryBytes: memory,
           balloonBytes: balloon,
           touched,
-          rounds,
+          rounds: runs,
           signal: context.interrupt,
           progress,
         });
@@ -203,13 +203,13 @@ function linuxCommand(context: CliContext): Command {
   return withBench(command, 3);
 }
 
-function withBench(command: Command, rounds: number): Command {
+function withBench(command: Command, runs: number): Command {
   return withVerbose(
     command
       .addOption(
-        new Option('--rounds <number>', 'how often each case has its turn')
+        new Option('--runs <number>', 'how often each case has its turn')
           .argParser(wholeNumber)
-          .default(rounds),
+          .default(runs),
       )
       .option('--json <file>', 'write the result there as JSON too'),
   );

@@ -44,7 +44,11 @@ export function setCommand(context: CliContext): Command {
     .addOption(new Option('--discard <mode>', 'when its pages go back to the host').choices(DISCARD_MODES))
     .addOption(durationOption('--poll-interval <duration>', 'how often to ask for statistics; 0 for never'))
     .option('--wait', 'return when the target is reached and nothing is pending')
-    .addOption(durationOption('--timeout <duration>', 'longest wait').default(60_000, '1m'))
+    .addOption(
+      durationOption('--timeout <duration>', 'longest wait; implies --wait')
+        .default(60_000, '1m')
+        .implies({ wait: true }),
+    )
     .addHelpText('after', EXAMPLES)
     .action(async (name: string | undefined, choice: SetChoice) => {
       checkChoice(choice);

@@ -23,7 +23,11 @@ export function statsCommand(context: CliContext): Command {
     .description("show the guest's own statistics of its memory")
     .argument('[guest]', 'may be left out where there is only one')
     .option('--fresh', 'ask the guest for a new sample')
-    .addOption(durationOption('--timeout <duration>', 'longest wait for a fresh one').default(2000, '2s'))
+    .addOption(
+      durationOption('--timeout <duration>', 'longest wait for a fresh one; implies --fresh')
+        .default(2000, '2s')
+        .implies({ fresh: true }),
+    )
     .addHelpText('after', EXAMPLES)
     .action((named: string | undefined, choice: StatsChoice) =>
       withGuests(context, choice, async control => {
