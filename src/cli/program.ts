@@ -44,7 +44,8 @@ export async function runCli(words: readonly string[], context: CliContext): Pro
   try {
     await program(context).parseAsync(args, { from: 'user' });
     return EXIT.ok;
-  } catch (error) {
+  } catch (thrown) {
+    const error = reasonOf(thrown);
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
     printError(context, error, verbose);
     return exitCodeOf(error);
@@ -105,6 +106,12 @@ function tame(command: Command, context: CliContext, above = ''): void {
   });
   for (const below of command.commands) tame(below, context, `${path} `);
 }
+
+/** Node's own timers and streams say that they were interrupted by an error of theirs, which has the reason inside. */
+const reasonOf = (error: unknown): unknown =>
+  error instanceof Error && error.name === 'AbortError' && error.cause instanceof InterruptedError
+    ? error.cause
+    : error;
 
 function printError(context: CliContext, error: unknown, verbose: boolean): void {
   if (error instanceof InterruptedError) return;

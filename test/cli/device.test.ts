@@ -1,6 +1,7 @@
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import type { Daemon, DaemonOptions, DeviceMoves } from '../../src/daemon/options.ts';
@@ -169,6 +170,16 @@ describe('aerostat device', () => {
     expect(await session.ended).toBe(EXIT.failed);
     expect(session.stderr.text).toMatch(/^aerostat: x is undefined\nThis should not happen.*--verbose.*\n$/);
   });
+});
+
+test('a command that waits by a timer of Node when it is interrupted ends as any other', async () => {
+  const session = startDevice('--socket-path vm1', {
+    startDaemon: () => delay(100_000, undefined, { signal: session.signal }) as Promise<never>,
+  });
+  await delay(10);
+  session.interrupt('SIGTERM');
+  expect(await session.ended).toBe(EXIT.terminated);
+  expect(session.stderr.text).toBe('');
 });
 
 describe('the log', () => {

@@ -43,6 +43,8 @@ export interface Terminal {
 }
 
 export interface Session {
+  /** Aborted by {@link Session.interrupt}. */
+  readonly signal: AbortSignal;
   readonly stdout: Captured;
   readonly stderr: Captured;
   readonly ended: Promise<number>;
@@ -65,6 +67,7 @@ export function start(
     startDaemon: startDaemon ?? (() => Promise.reject(new Error('this test starts no daemon'))),
   };
   return {
+    signal: stop.signal,
     stdout,
     stderr,
     ended: runCli(words, context),

@@ -3,24 +3,20 @@
  * and shuffled, of memory that was touched in the same way, and the clock runs until the host has it back. The devices
  * take turns in one run; each is in a process of its own, and the driver in another.
  */
-import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { DiscardMode, GuestControl } from '../../daemon/control.ts';
 import { startDaemon } from '../../daemon/daemon.ts';
 import { QemuControl } from '../../daemon/qemu-control.ts';
 import { workerUrl } from '../../daemon/worker-url.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import { requireProgram } from '../../peers/programs.ts';
-import { AerostatError } from '../../sys/error.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { PAGE_ORDERS, type PageOrder } from '../deck.ts';
 import { barePunchMs } from '../floor.ts';
 import type { ChartPlan } from '../html.ts';
+import { PeerProcess } from '../peer-process.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { FromPeerGuest, PeerGuestData } from './peer-protocol.ts';
 
@@ -49,8 +45,10 @@ interface PeerSample {
   readonly buffers: number;
 }
 
+/** The guest's process; it is told nothing, but by its device. */
+type PeerGuest = PeerProcess<never, FromPeerGuest>;
+
 const GUEST = 'bench';
-const STALL_MS = 180_000;
 
 /**
  * QEMU's rings have 128 entries; ours are made as large. All of a ring's buffers may be on their way at once, because a
@@ -103,10 +101,10 @@ const measure = (one: PeerCase, options: PeerBenchOptions): Promise<PeerSample> 
   one.device === 'qemu' ? measureQemu(one, options) : measureOurs(one, one.device, options);
 
 async function measureQemu(one: PeerCase, options: PeerBenchOptions): Promise<PeerSample> {
-  const guest = new PeerGuest(dataOf(one, options, null), options.signal);
+  const guest = startGuest(dataOf(one, options, null), options.signal);
   let control: QemuControl | undefined;
   try {
-    const { qmpPath } = await guest.next('ready');
+    const { qmpPath } = await guest.hear('ready');
     control = new QemuControl([{ name: GUEST, qmpPath: qmpPath ?? '' }]);
     // The monitor is reached before the clock runs.
     await control.guest(GUEST);
@@ -139,9 +137,9 @@ async function measureOurs(
     ],
     log: () => {},
   });
-  const guest = new PeerGuest(dataOf(one, options, socketPath), options.signal);
+  const guest = startGuest(dataOf(one, options, socketPath), options.signal);
   try {
-    await guest.next('ready');
+    await guest.hear('ready');
     const before = process.cpuUsage();
     const sample = await inflateAndDeflate(guest, daemon.control, options.balloonBytes);
     const { user, system } = process.cpuUsage(before);
@@ -162,10 +160,10 @@ const dataOf = (
 async function inflateAndDeflate(guest: PeerGuest, control: GuestControl, balloonBytes: number) {
   const startedMs = monotonicMs();
   await control.setTarget(GUEST, balloonBytes);
-  const { settledMs, backMs, kicks, buffers, deviceCpuMs } = await guest.next('inflated');
+  const { settledMs, backMs, kicks, buffers, deviceCpuMs } = await guest.hear('inflated');
   const deflatingMs = monotonicMs();
   await control.setTarget(GUEST, 0);
-  const deflated = await guest.next('deflated');
+  const deflated = await guest.hear('deflated');
   return {
     elapsedMs: Math.max(settledMs, backMs) - startedMs,
     guestMs: settledMs - startedMs,
@@ -176,45 +174,8 @@ async function inflateAndDeflate(guest: PeerGuest, control: GuestControl, balloo
   };
 }
 
-type Said<Kind extends FromPeerGuest['kind']> = Extract<FromPeerGuest, { kind: Kind }>;
-
-/** The guest's process, and what it says in turn. */
-class PeerGuest {
-  readonly #child: ChildProcess;
-  readonly #said: FromPeerGuest[] = [];
-  readonly #signal: AbortSignal;
-
-  constructor(data: PeerGuestData, signal: AbortSignal) {
-    const program = fileURLToPath(workerUrl('./peer-guest', import.meta.url));
-    this.#signal = signal;
-    this.#child = fork(program, [JSON.stringify(data)], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-    this.#child.on('message', message => this.#said.push(message as FromPeerGuest));
-  }
-
-  async next<Kind extends FromPeerGuest['kind']>(kind: Kind): Promise<Said<Kind>> {
-    for (const deadline = monotonicMs() + STALL_MS; this.#said.length === 0; ) {
-      this.#signal.throwIfAborted();
-      if (this.#child.exitCode !== null) throw new AerostatError('AEROSTAT_BENCH', 'the guest ended');
-      if (monotonicMs() > deadline) throw new AerostatError('AEROSTAT_BENCH', 'the guest says nothing');
-      await delay(1);
-    }
-    const message = this.#said.shift();
-    if (message?.kind === kind) return message as Said<Kind>;
-    const why = message?.kind === 'failed' ? message.message : `it said ${message?.kind}, not ${kind}`;
-    throw new AerostatError('AEROSTAT_BENCH', `the guest failed: ${why}`);
-  }
-
-  /** Waits for a guest that is done, and ends one that is not. */
-  async end(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const exited = once(this.#child, 'exit');
-    if (this.#child.connected) this.#child.send('end');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 5000);
-    if (this.#signal.aborted) this.#child.disconnect();
-    await exited;
-    clearTimeout(timer);
-  }
-}
+const startGuest = (data: PeerGuestData, signal: AbortSignal): PeerGuest =>
+  new PeerProcess(workerUrl('./peer-guest', import.meta.url), { args: [JSON.stringify(data)], signal });
 
 const figureOf =
   (samples: readonly PeerSample[]) =>

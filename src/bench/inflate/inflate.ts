@@ -74,6 +74,8 @@ export interface InflateSample {
 const GUEST = 'bench';
 /** A guest that makes no progress for this long never will. */
 const STALL_MS = 120_000;
+/** One that is done ends in this time, or is ended. */
+const END_MS_MAX = 2000;
 
 export function inflateCases(options: InflateBenchOptions): InflateCase[] {
   const { profiles, rings, discard = 'auto', naive = true, tuning = {} } = options;
@@ -260,7 +262,8 @@ class GuestThread {
 
   /** Waits for a guest that is done, and ends one that is not. */
   async end(): Promise<void> {
-    const timer = setTimeout(() => void this.#worker.terminate(), 2000);
+    const patienceMs = this.#failure === undefined ? END_MS_MAX : 0;
+    const timer = setTimeout(() => void this.#worker.terminate(), patienceMs);
     await this.#exited;
     clearTimeout(timer);
     this.#forget();

@@ -21,6 +21,7 @@ import { createSharedMemory } from '../../vhost-user/shared-memory.ts';
 import type { VirtioTransport } from '../../virtio/transport.ts';
 import { cpuMsOf } from '../cpu-time.ts';
 import { type PageOrder, shuffle } from '../deck.ts';
+import { tellBench, whenLetGo } from '../peer-side.ts';
 import type { FromPeerGuest, PeerGuestData } from './peer-protocol.ts';
 
 /** How often the host is asked what it holds. */
@@ -113,7 +114,7 @@ const nodeScheduler: Scheduler = {
   },
 };
 
-async function run(data: PeerGuestData, side: Side): Promise<void> {
+async function run(data: PeerGuestData, side: Side): Promise<never> {
   const { memory, transport, scheduler } = side;
   const kernel = new DealingKernel({ memory });
   const deck = kernel.prepareDeck(data.balloonBytes / PAGE_SIZE, data.order);
@@ -158,20 +159,16 @@ async function run(data: PeerGuestData, side: Side): Promise<void> {
   await until(() => driver.targetPages === 0);
   await driver.settled();
   tell({ kind: 'deflated', settledMs: monotonicMs() });
-  // Whoever set the target may still be asking the device how it is.
-  await until(() => mayEnd);
+  // The bench may still be asking the device. That it lets go of us, a reactor would never hear that slept for good.
+  for (;;) await wait(LOOK_MS);
 }
 
-const tell = (message: FromPeerGuest): void => void process.send?.(message);
+const tell = (message: FromPeerGuest): void => tellBench(message);
 
 const data = JSON.parse(process.argv[2]) as PeerGuestData;
-let mayEnd = false;
-process.once('message', () => {
-  mayEnd = true;
-});
-// A bench that ends before its guest takes the guest along. Ctrl-C reaches both of them, and is the bench's to answer:
-// a QEMU has files that somebody must clear away.
-process.once('disconnect', () => process.exit());
+// The bench lets go of its guest when it is done with it, or ends itself. Ctrl-C reaches both of them, and is the bench's
+// to answer: a QEMU has files that somebody must clear away.
+whenLetGo(() => process.exit());
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 let side: Side | undefined;
 try {
@@ -179,7 +176,5 @@ try {
   await run(data, side);
 } catch (error) {
   tell({ kind: 'failed', message: error instanceof Error ? error.message : String(error) });
-} finally {
   await side?.close();
 }
-process.exit();

@@ -10,15 +10,13 @@ import { InvariantError } from '../../sys/error.ts';
 import { fileStatus } from '../../sys/file.ts';
 import { systemClock } from '../../transfer/clock.ts';
 import { TransferListener } from '../../transfer/listener.ts';
+import { tellBench, whenLetGo } from '../peer-side.ts';
 import { createRam, digestOf, fileOf } from './loopback-memory.ts';
 import { type FromLoopbackPeer, PLAIN_HEAD_BYTES, type ToLoopbackPeer } from './loopback-protocol.ts';
 
 const HOST = '127.0.0.1';
 
-function tell(message: FromLoopbackPeer): void {
-  if (process.send === undefined) throw new InvariantError('a peer without a bench');
-  process.send(message);
-}
+const tell = (message: FromLoopbackPeer): void => tellBench(message);
 
 let ram: Ram | undefined;
 let stop: () => Promise<void> = async () => {};
@@ -101,4 +99,4 @@ function arrived(before: NodeJS.CpuUsage): void {
 const fail = (error: Error): void => tell({ kind: 'failed', message: error.message });
 
 process.on('message', (message: ToLoopbackPeer) => void arm(message).catch(fail));
-process.on('disconnect', () => process.exit());
+whenLetGo(() => process.exit());

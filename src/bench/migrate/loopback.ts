@@ -79,7 +79,7 @@ export async function measureLoopback(options: LoopbackOptions): Promise<Measure
   const rows: BenchRow[] = [];
   const ratios: Record<string, number> = {};
   let done = 0;
-  const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url));
+  const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url), { signal });
   try {
     const ram = createRam(bytes);
     try {
@@ -129,7 +129,7 @@ export async function moveFullMemory(
   connections: number,
   signal: AbortSignal,
 ): Promise<MemoryMove> {
-  const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url));
+  const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url), { signal });
   const ram = createRam(bytes);
   try {
     fill(ram);

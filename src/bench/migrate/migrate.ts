@@ -114,7 +114,7 @@ const reports = (channel: BenchChannel): boolean =>
 /** One migration of one guest. */
 export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions): Promise<Sample> {
   const { memoryBytes, bytesPerSecond, connections, downtimeMsMax, load, signal } = options;
-  const peer = new PeerProcess<ToPlace, FromPlace>(workerUrl('./place', import.meta.url));
+  const peer = new PeerProcess<ToPlace, FromPlace>(workerUrl('./place', import.meta.url), { signal });
   const vm = await bootGuest(channel, options);
   try {
     peer.send({ kind: 'open', memoryBytes });

@@ -4,6 +4,7 @@ import { InvariantError } from '../../sys/error.ts';
 import { systemClock } from '../../transfer/clock.ts';
 import { TransferListener } from '../../transfer/listener.ts';
 import { VmPlace } from '../../vm/vm-place.ts';
+import { tellBench, whenLetGo } from '../peer-side.ts';
 
 /** `open` makes room for a guest of so many bytes; `look` is for a guest that is here. */
 export type ToPlace = { readonly kind: 'open'; readonly memoryBytes: number } | { readonly kind: 'look' };
@@ -14,10 +15,7 @@ export type FromPlace =
   | { readonly kind: 'seen'; readonly checkedBytes: number; readonly residentBytes: number }
   | { readonly kind: 'failed'; readonly message: string };
 
-function tell(message: FromPlace): void {
-  if (process.send === undefined) throw new InvariantError('a place without a bench');
-  process.send(message);
-}
+const tell = (message: FromPlace): void => tellBench(message);
 
 let place: VmPlace | undefined;
 
@@ -50,6 +48,6 @@ process.on('message', (message: ToPlace) => {
   act.catch((error: Error) => tell({ kind: 'failed', message: error.message }));
 });
 // Threads that block in poll(2) have to be told before a process ends.
-process.on('disconnect', () => {
+whenLetGo(() => {
   void Promise.resolve(place?.close()).finally(() => process.exit());
 });

@@ -26,7 +26,7 @@ export async function measureFleet(options: FleetOptions): Promise<Measured> {
   const names = Array.from({ length: guests }, (_, index) => `guest-${index + 1}`);
   step(`${guests} guests`);
   const blank = onlooker instanceof PageBrowser ? await onlooker.blank(seconds * 500, signal) : null;
-  const world = await PageWorld.start(names, MEMORY_BYTES, WORDS);
+  const world = await PageWorld.start({ guests: names, memoryBytes: MEMORY_BYTES, words: WORDS, signal });
   try {
     await world.tell({ kind: 'live' });
     await delay(SETTLE_MS, undefined, { signal });

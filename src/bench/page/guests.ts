@@ -12,6 +12,7 @@ import { PageSet } from '../../memory/page-set.ts';
 import { monotonicMs, Reactor } from '../../sys/poll.ts';
 import { VhostUserFrontend } from '../../vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../../vhost-user/shared-memory.ts';
+import { tellBench, whenLetGo } from '../peer-side.ts';
 
 export type ToPageGuests =
   /** A guest on each socket, with so much memory. */
@@ -43,7 +44,7 @@ const WORKING_SHARE = 1 / 4;
 const SCATTERED_DEGREE = 0.6;
 const BACKED_SHARE = 1 / 8;
 
-const tell = (message: FromPageGuests): void => void process.send?.(message);
+const tell = (message: FromPageGuests): void => tellBench(message);
 
 const reactor = new Reactor();
 const machines: Machine[] = [];
@@ -114,7 +115,7 @@ process.on('message', (message: ToPageGuests) => {
     (error: Error) => tell({ kind: 'failed', message: error.message }),
   );
 });
-process.once('disconnect', () => reactor.stop());
+whenLetGo(() => reactor.stop());
 // Ctrl-C reaches the bench as well, which is the one to answer.
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 live();

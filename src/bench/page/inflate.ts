@@ -33,7 +33,12 @@ export async function measureInflateWithPage(options: PageInflateOptions): Promi
   const { memoryBytes, runs, onlookers, signal, step } = options;
   const cases: readonly (Onlooker | undefined)[] = [undefined, ...onlookers];
   const samples = cases.map((): Sample[] => []);
-  const world = await PageWorld.start([GUEST], memoryBytes, ['--without', 'page-reporting']);
+  const world = await PageWorld.start({
+    guests: [GUEST],
+    memoryBytes,
+    words: ['--without', 'page-reporting'],
+    signal,
+  });
   try {
     // What runs for the first time is slower than ever after, whoever looks.
     for (const one of cases.slice(0, 2)) await inflate(world, one, options);

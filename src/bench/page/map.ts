@@ -31,7 +31,7 @@ const FIRST_LOOKS_MAX = 100;
 export async function measureMap(options: MapBenchOptions): Promise<Measured> {
   const { memoryBytes, onlooker, signal, step } = options;
   step('a broken up guest');
-  const world = await PageWorld.start([GUEST], memoryBytes);
+  const world = await PageWorld.start({ guests: [GUEST], memoryBytes, signal });
   try {
     await world.tell({ kind: 'scatter' });
     await world.reach(GUEST, pages(memoryBytes * BALLOON_SHARE), signal);

@@ -13,23 +13,29 @@ const STALL_MS = 120_000;
 /** Seldom enough to be no load beside what is measured. */
 const LOOK_MS = 50;
 
+interface PageWorldOptions {
+  /** Names of the guests. */
+  readonly guests: readonly string[];
+  /** Of each guest. */
+  readonly memoryBytes: number;
+  /** Further options of the daemon. */
+  readonly words?: readonly string[];
+  readonly signal: AbortSignal;
+}
+
 export class PageWorld {
   readonly daemon: PageDaemon;
-  readonly #guests = new PeerProcess<ToPageGuests, FromPageGuests>(workerUrl('./guests', import.meta.url));
+  readonly #guests: PeerProcess<ToPageGuests, FromPageGuests>;
 
-  private constructor(daemon: PageDaemon) {
+  private constructor(daemon: PageDaemon, signal: AbortSignal) {
     this.daemon = daemon;
+    this.#guests = new PeerProcess(workerUrl('./guests', import.meta.url), { signal });
   }
 
-  /** `words` are further options of the daemon. */
-  static async start(
-    names: readonly string[],
-    memoryBytes: number,
-    words: readonly string[] = [],
-  ): Promise<PageWorld> {
-    const world = new PageWorld(await PageDaemon.start({ guests: names, words }));
+  static async start({ guests, memoryBytes, words = [], signal }: PageWorldOptions): Promise<PageWorld> {
+    const world = new PageWorld(await PageDaemon.start({ guests, words }), signal);
     try {
-      const socketPaths = names.map(name => world.daemon.socketOf(name));
+      const socketPaths = guests.map(name => world.daemon.socketOf(name));
       await world.tell({ kind: 'boot', socketPaths, memoryBytes });
       return world;
     } catch (error) {

@@ -27,6 +27,8 @@ const START_POLL_MS = 10;
 /** QEMU tears down gigabytes of guest memory when it quits. */
 const QUIT_TIMEOUT_MS = 10_000;
 const STDERR_TAIL_BYTES = 8 * 1024;
+/** For what is removed when we exit, while a QEMU may still be starting there. */
+const REMOVE_MS_MAX = 1000;
 /** Where the guest's memory is among the descriptors that QEMU starts with. */
 const MEMORY_FD = 3;
 
@@ -232,7 +234,18 @@ function removeDirectory(directory: string): void {
 }
 
 function removeDirectoriesAtExit(): void {
-  for (const directory of directories) removeDirectory(directory);
+  const deadline = performance.now() + REMOVE_MS_MAX;
+  for (const directory of directories) {
+    // A QEMU that is still starting may put a socket beside those that are being removed.
+    for (;;) {
+      try {
+        removeDirectory(directory);
+        break;
+      } catch (error) {
+        if (performance.now() > deadline) throw error;
+      }
+    }
+  }
 }
 
 function ownArguments(
