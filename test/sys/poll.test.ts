@@ -155,9 +155,11 @@ describe('timers', () => {
     });
     reactor.schedule(1, () => ran.push('soon'));
     reactor.schedule(0, () => ran.push('now'));
+    reactor.schedule(3_600_000, () => expect.unreachable());
     while (monotonicMs() < started + 2);
     reactor.turn();
-    expect(ran).toEqual(['now', 'soon']);
+    // A process that had to wait for its processor may find the third one due as well.
+    expect(ran.slice(0, 2)).toEqual(['now', 'soon']);
     while (ran.length < 3) reactor.turn();
     expect(after).toBeGreaterThanOrEqual(20);
     reactor.turn(0);
