@@ -179,6 +179,24 @@ describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replace
     world.check();
   });
 
+  it('keeps every page for the new device that it wants', async () => {
+    const world = new World({ profile, device: { mode: 'deferred' }, driver: { orderMax: 0 } });
+    await world.start();
+    await world.aim(1_000);
+    world.device.targetPages = 744;
+    await world.beginning(0);
+    const bases = world.driver.deviceLost();
+    world.transport.loseDevice();
+    world.transport.replaceDevice(bases);
+    world.driver.deviceReplaced();
+    await world.promises();
+    // Those that were on their way to the guest still are; all others are wanted.
+    expect(world.driver.heldPages).toBe(1_000);
+    await world.rest();
+    expect(world.driver.actualPages).toBe(744);
+    world.check();
+  });
+
   it('does not count on the new device knowing what was prepared for the old one', async () => {
     const world = new World({ profile, device: { mode: 'deferred' } });
     await world.start();
@@ -259,6 +277,38 @@ describe.each(PROFILE_NAMES)('profile %s, with a device that is lost and replace
     await removed;
     expect(world.driver.state).toBe('removed');
     expect(world.freePages).toBe(world.bootPages);
+  });
+});
+
+describe('a batch of which a host that is gone knew a part', () => {
+  it('is told again as a whole, once, whatever becomes of the hosts', async () => {
+    // A buffer for each page, and all of them one batch.
+    const world = new World({
+      profile: 'sg',
+      device: { mode: 'deferred' },
+      driver: { orderMax: 0, depth: 1, sort: false },
+    });
+    const { driver, transport } = world;
+    const replace = (): void => {
+      const bases = driver.deviceLost();
+      transport.loseDevice();
+      transport.replaceDevice(bases);
+      driver.deviceReplaced();
+    };
+    await world.start();
+    await world.scatter('database', 2 * MIB_PAGES);
+    world.device.targetPages = 100;
+    await world.beginning(10);
+    const known = world.device.counters.pages;
+    replace();
+    // The next one has returned the rest, and nothing of the repetition yet.
+    while (world.device.counters.pages < 100 - known) await world.beginning(1);
+    expect(driver.actualPages).toBe(0);
+    replace();
+    await world.rest();
+    expect(driver.actualPages).toBe(100);
+    expect(world.device.counters.pages).toBe(100);
+    world.check();
   });
 });
 

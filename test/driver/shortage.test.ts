@@ -78,6 +78,42 @@ describe('a guest that is short of memory', () => {
     world.check();
   });
 
+  it('is asked for no more for a while after it took back what was being inflated', async () => {
+    const world = new World({ device: { mode: 'deferred' } });
+    await world.start();
+    world.device.targetPages = 2_000;
+    await world.beginning(0);
+    world.kernel.oom.run();
+    expect(world.driver.backingOff).toBe(true);
+    // The host answers, and still there is nothing that the guest must give.
+    await world.rest();
+    expect(world.driver.heldPages).toBe(256);
+    await world.pass(200);
+    expect(world.driver.actualPages).toBe(2_000);
+    world.check();
+  });
+
+  it('is not asked for memory in the middle of a compaction', async () => {
+    const world = new World({ sizeMiB: 32, device: { mode: 'deferred' } });
+    const { driver, kernel } = world;
+    await world.start();
+    await world.scatter('database', 12 * MIB_PAGES);
+    await world.aim(10 * MIB_PAGES);
+    await world.scatter('compiler', 8 * MIB_PAGES);
+    world.device.targetPages = 14 * MIB_PAGES;
+    await world.beginning(0);
+    const { heldPages } = driver;
+    // What the host has returned makes room for more, of which the driver learns as it tells of the first move.
+    world.transport.serve();
+    kernel.compact();
+    const { movedPages } = driver.counters;
+    expect(movedPages).toBeGreaterThan(0);
+    expect(driver.heldPages).toBe(heldPages + movedPages);
+    await world.rest();
+    expect(driver.actualPages).toBe(14 * MIB_PAGES);
+    world.check();
+  });
+
   it('opens a large block when it needs less, and the rest stays in the balloon', async () => {
     const world = new World({ profile: 'page-chunks' });
     await world.start();

@@ -80,6 +80,22 @@ describe('what can be tuned', () => {
     world.check();
   });
 
+  it('inflates again what it could not keep of a target that came back', async () => {
+    const world = new World({ device: { mode: 'deferred' } });
+    await world.start();
+    await world.aim(1_000);
+    world.device.targetPages = 0;
+    await world.beginning(0);
+    // For now the balloon has as many pages as the host wishes for again.
+    world.device.targetPages = 1_000;
+    await world.beginning(0);
+    expect(world.driver.actualPages).toBe(1_000);
+    await world.rest();
+    expect(world.device.counters.deflatedPages).toBe(256);
+    expect(world.driver.actualPages).toBe(1_000);
+    world.check();
+  });
+
   it('sg fills the ring, kicks once and collects', async () => {
     const world = new World({
       profile: 'sg',
