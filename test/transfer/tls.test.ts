@@ -35,14 +35,14 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
   async function journey(
     source: TlsIdentity | undefined,
     destination: TlsIdentity | undefined,
-    connections = 1,
+    { connections = 1, ...patience }: { connections?: number; greetingMsMax?: number } = {},
   ) {
     const place = new Place(PAGES * PAGE_SIZE);
     const listener = await TransferListener.open({
       address: { host: '127.0.0.1', port: 0 },
       accept: inlet => place.destination.accept(inlet),
       ...(destination === undefined ? {} : { tls: destination }),
-      greetingMsMax: 300,
+      ...patience,
     });
     const ram = memoryOf([{ guestAddress: 0, size: PAGES * PAGE_SIZE }]);
     for (let slot = 0; slot < PAGES; slot += 2) writePage(ram, slot, slot);
@@ -65,7 +65,7 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
 
   test('a guest moves, over one connection and several', async () => {
     for (const connections of [1, 3]) {
-      const { place, leaving, ram } = await journey(here(), there(), connections);
+      const { place, leaving, ram } = await journey(here(), there(), { connections });
       await leaving.source.run();
       await place.destination.outcome;
       expect(place.ram && contents(place.ram).equals(contents(ram))).toBe(true);
@@ -98,7 +98,7 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
   });
 
   test('a visitor with no certificate, of an older TLS, or who says nothing, is sent away', async () => {
-    const { listener, place } = await journey(undefined, there());
+    const { listener, place } = await journey(undefined, there(), { greetingMsMax: 300 });
     const { host, port } = listener.address;
     const closed = async (socket: { once(event: string, listener: () => void): unknown }): Promise<void> => {
       await new Promise<void>(resolve => {

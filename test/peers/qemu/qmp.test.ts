@@ -5,6 +5,7 @@ import { connectQmp, QMP_LINE_BYTES_MAX, type QmpConnection } from '../../../src
 import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
 import { parseQmpLine } from '../../../src/peers/qemu/qmp-wire.ts';
 import { FakeMonitor, type FakeMonitorOptions, type FakeRequest } from './fake-monitor.ts';
+import { until } from './peer.ts';
 
 const monitors: FakeMonitor[] = [];
 const connections: QmpConnection[] = [];
@@ -96,6 +97,7 @@ describe('a monitor connection', () => {
     const held: FakeRequest[] = [];
     monitor.respond = request => void held.push(request);
     await expect(qmp.execute('slow', {}, { timeoutMs: 20 })).rejects.toBeInstanceOf(QmpTimeoutError);
+    await until(() => held.length === 1);
     monitor.respond = request => monitor.answer(request, 'quick');
     monitor.answer(held[0], 'late');
     expect(await qmp.execute('next')).toBe('quick');
@@ -109,6 +111,7 @@ describe('a monitor connection', () => {
       qmp.execute('slow', {}, { timeoutMs: 20 }).catch(() => 'late'),
     );
     await Promise.all(late);
+    await until(() => held.length === 8);
     const ninth = qmp.execute('ninth');
     await turn();
     expect(held).toHaveLength(8);
