@@ -1,11 +1,13 @@
 /** The program as it is installed: compiled, as a process of its own, with signals and pipes. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -25,15 +27,29 @@ beforeEach(() => {
   children = [];
 });
 
-afterEach(() => {
-  for (const child of children) child.kill('SIGKILL');
+afterEach(async () => {
+  await Promise.all(children.map(kill));
   rmSync(directory, { recursive: true });
 });
+
+/** Gone, and with it whatever it might still have made in its directory. */
+async function kill(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = once(child, 'exit');
+  child.kill('SIGKILL');
+  await exit;
+}
 
 const environment = () => ({ PATH: process.env.PATH, XDG_RUNTIME_DIR: directory });
 
 const aerostat = (...words: string[]) =>
   spawnSync(program, words, { env: environment(), encoding: 'utf8', timeout: 20_000 });
+
+/** How many sockets the kernel has at a path: the one that listens, and the far end of every connection to it. */
+const socketsAt = (path: string) =>
+  readFileSync('/proc/net/unix', 'utf8')
+    .split('\n')
+    .filter(line => line.endsWith(` ${path}`)).length;
 
 async function startDevice(...words: string[]) {
   const socket = join(directory, 'vm1');
@@ -49,7 +65,7 @@ async function startDevice(...words: string[]) {
   const died = ended.then(code => {
     throw new Error(`it ended with ${code}: ${log}`);
   });
-  await Promise.race([died, expect.poll(() => log, { timeout: 10_000 }).toContain('API on')]);
+  await Promise.race([died, expect.poll(() => log, { timeout: 20_000 }).toContain('API on')]);
   died.catch(() => {});
   return { child, socket, ended };
 }
@@ -117,11 +133,12 @@ describe('a command', () => {
     };
     const served = guest();
     await new Promise(resolve => served.stdout.once('data', resolve));
+    const sockets = socketsAt(socket);
     const waiting = guest();
     const ended = new Promise(resolve => {
       waiting.once('exit', code => resolve(code));
     });
-    await new Promise(resolve => setTimeout(resolve, 1500));
+    await expect.poll(() => socketsAt(socket), { timeout: 20_000 }).toBeGreaterThan(sockets);
     const askedAt = performance.now();
     waiting.kill('SIGINT');
     expect(await ended).toBe(EXIT.interrupted);
