@@ -109,7 +109,9 @@ test('shows the daemon that runs', async () => {
     await daemon.control.setTarget('vm1', 4096);
     const address = await dashboard('--api', join(daemon.directory, 'api.sock'));
     expect(await guestsAt(address)).toMatchObject([{ name: 'vm1', connected: false }]);
-    await expect.poll(() => pastEventAt(address)).toMatchObject({ guest: 'vm1', type: 'target' });
+    await expect
+      .poll(() => pastEventAt(address), { timeout: 20_000 })
+      .toMatchObject({ guest: 'vm1', type: 'target' });
     expect(await end()).toBe(0);
   } finally {
     await daemon.stop();

@@ -152,7 +152,7 @@ test('a machine that is called back goes on where it was', async () => {
   await source.control.migrations.start('vm', { to, bandwidthBytesPerSecond: 1e6 });
   await source.control.migrations.cancel('vm');
   await expect
-    .poll(async () => (await source.control.migrations.status('vm'))?.state.status)
+    .poll(async () => (await source.control.migrations.status('vm'))?.state.status, { timeout: 10_000 })
     .toBe('cancelled');
   expect(await destination.ended).toBe(1);
   expect(destination.complaint).toContain('called back');

@@ -15,6 +15,8 @@ import { describePeer } from '../../support/peers.ts';
 const MIB = 2 ** 20;
 const GUEST_SOURCE = fileURLToPath(new URL('../../../src/peers/uml/guest.ts', import.meta.url));
 const SMALL = { memoryBytes: 128 * MIB };
+/** A command in a guest takes a second and more where the host has much else to do. */
+const POLL = { timeout: 20_000 } as const;
 
 describePeer('a Linux guest', missingForUml(), () => {
   let scratch: string;
@@ -44,6 +46,9 @@ describePeer('a Linux guest', missingForUml(), () => {
       guest = await UmlGuest.boot(SMALL);
     });
     afterAll(() => guest.shutdown());
+
+    /** How many processes of the guest's have this in their command line. */
+    const running = (pattern: string) => guest.check(`ps | grep -c "${pattern}" || true`);
 
     it('tells a command’s exit code and output, standard error included', async () => {
       expect(await guest.run('echo out; echo err >&2; exit 3')).toMatchObject({
@@ -87,7 +92,7 @@ describePeer('a Linux guest', missingForUml(), () => {
     it('kills a command that takes too long, with all that it started, and goes on', async () => {
       const late = guest.run('sleep 777 & sleep 777', { timeoutMs: 500 });
       await expect(late).rejects.toMatchObject({ code: 'AEROSTAT_GUEST_TIMEOUT' });
-      await expect.poll(() => guest.check('ps | grep -c "[s]leep 777" || true')).toBe('0\n');
+      await expect.poll(() => running('[s]leep 777'), POLL).toBe('0\n');
     });
 
     it('tells when a command that must succeed does not', async () => {
@@ -125,10 +130,10 @@ describePeer('a Linux guest', missingForUml(), () => {
       });
       const shell = guest.attachConsole(stdin, stdout);
       stdin.write('echo sum $((40 + 2))\nsleep 888\n');
-      await expect.poll(() => shown, { timeout: 5000 }).toContain('sum 42');
-      await expect.poll(() => guest.check('ps | grep -c "[s]leep 888" || true')).toBe('1\n');
+      await expect.poll(() => shown, POLL).toContain('sum 42');
+      await expect.poll(() => running('[s]leep 888'), POLL).toBe('1\n');
       stdin.write('\x03'); // ^C, which ends the sleep and not the shell.
-      await expect.poll(() => guest.check('ps | grep -c "[s]leep 888" || true')).toBe('0\n');
+      await expect.poll(() => running('[s]leep 888'), POLL).toBe('0\n');
       stdin.write('exit 6\n');
       expect(await shell).toBe(6);
     });
@@ -246,7 +251,7 @@ describePeer('a Linux guest', missingForUml(), () => {
       expect(pid).toBeGreaterThan(0);
       if (end === 'SIGKILL') owner.kill(end);
       await once(owner, 'exit');
-      await expect.poll(() => processesOfGroup(pid), { timeout: 10_000 }).toEqual([]);
+      await expect.poll(() => processesOfGroup(pid), POLL).toEqual([]);
     }
   });
 });
