@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type ProfileName, profile } from '../../src/balloon/profiles.ts';
+import { GET_UNUSED_PAGES } from '../../src/balloon/request-messages.ts';
 import { DeviceStateError, loadDevice, saveDevice } from '../../src/device/saved-device.ts';
 import { BalloonDriver } from '../../src/driver/balloon-driver.ts';
 import { DriverStateError, DriverStoppedError } from '../../src/driver/errors.ts';
@@ -47,6 +48,10 @@ async function arrive(from: World, name: ProfileName, saved: Saved, options: Wor
   loadDevice(transport.device, saved.device);
   return Object.assign(Object.create(World.prototype), from, { kernel, transport, driver }) as World;
 }
+
+/** Grows with every buffer that names free pages. */
+const toldOf = ({ driver: { counters } }: World): number =>
+  counters.hintedPages + counters.reports + counters.listBytes;
 
 const RINGS = { split: SPLIT, packed: PACKED };
 const CASES = (
@@ -151,6 +156,42 @@ describe('a driver that paused', () => {
       world.driver.resume();
       await world.rest();
       expect(world.driver.counters.reportedPages).toBeGreaterThan(48 * MIB_PAGES);
+    },
+  );
+
+  test.each(['virtio', 'sg', 'hinting', 'page-chunks'] as const)(
+    'tells of no more free pages until it goes on, and waits for those that it told of (profile %s)',
+    async profile => {
+      const world = new World({
+        profile,
+        device: { mode: 'deferred' },
+        driver: { queueSizeMax: 4, reportingBlocks: 2, ringFeatures: 0n },
+      });
+      const { driver } = world;
+      await world.start();
+      await world.scatter('database', 16 * MIB_PAGES);
+      const free = world.freePages;
+      if (profile === 'page-chunks') world.device.sendRequest(GET_UNUSED_PAGES);
+      else if (profile === 'hinting') world.scheduler.advance(2_000);
+      else world.device.hints.start();
+      await world.beginning(1);
+      let over = false;
+      const paused = driver.pause().then(() => {
+        over = true;
+      });
+      const told = toldOf(world);
+      expect(told).toBeGreaterThan(0);
+      await world.promises();
+      expect(over).toBe(false);
+      await world.rest();
+      await paused;
+      expect(toldOf(world)).toBe(told);
+      expect(world.freePages).toBe(free);
+      world.kernel.checkInvariants();
+      driver.resume();
+      await world.rest();
+      expect(toldOf(world)).toBeGreaterThan(told);
+      world.check();
     },
   );
 
