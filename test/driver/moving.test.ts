@@ -6,8 +6,10 @@ import { DeviceStateError, loadDevice, saveDevice } from '../../src/device/saved
 import { BalloonDriver } from '../../src/driver/balloon-driver.ts';
 import { DriverStateError, DriverStoppedError } from '../../src/driver/errors.ts';
 import { decodeDriver } from '../../src/driver/saved-driver.ts';
+import { GFP_UNMOVABLE } from '../../src/guest/gfp.ts';
 import { GuestKernel } from '../../src/guest/kernel.ts';
 import { StateReader, StateWriter } from '../../src/guest/saved-state.ts';
+import { gpaOf } from '../../src/memory/page.ts';
 import { LoopbackTransport } from '../support/loopback-transport.ts';
 import { MIB_PAGES, PACKED, SEED, SPLIT, World, type WorldOptions } from './world.ts';
 
@@ -47,6 +49,12 @@ async function arrive(from: World, name: ProfileName, saved: Saved, options: Wor
   await driver.load(saved.driver);
   loadDevice(transport.device, saved.device);
   return Object.assign(Object.create(World.prototype), from, { kernel, transport, driver }) as World;
+}
+
+/** What a driver writes of itself, as far as it is tampered with here. */
+interface Editable {
+  readonly rings: { nextAvail: number; nextUsed: number; links: number[]; firstFree: number }[];
+  readonly allotments: ([address: number, size: number] | null)[];
 }
 
 /** Grows with every buffer that names free pages. */
@@ -208,9 +216,13 @@ describe('a driver that paused', () => {
     expect(world.driver.actualPages).toBe(8 * MIB_PAGES);
   });
 
-  test('is not asked to when it does not run', async () => {
+  test('is not asked to when it does not run, or its device is away', async () => {
     const world = new World();
     await expect(world.driver.pause()).rejects.toThrow(DriverStoppedError);
+    await world.start();
+    world.driver.deviceLost();
+    await expect(world.driver.pause()).rejects.toThrow(DriverStoppedError);
+    expect(() => world.driver.save()).toThrow(DriverStoppedError);
   });
 });
 
@@ -239,6 +251,65 @@ describe(`saved states that make no sense (seed ${SEED})`, () => {
       { seed: SEED, numRuns: 300 },
     );
   });
+
+  test.each(['split', 'packed'] as const)(
+    'are refused by a driver that would go on with them (%s rings)',
+    async rings => {
+      const options: WorldOptions = { sizeMiB: 8, driver: { ringFeatures: RINGS[rings] } };
+      const world = new World(options);
+      await world.start();
+      const others = world.kernel.allocate(2, GFP_UNMOVABLE);
+      const free = world.kernel.allocate(2, GFP_UNMOVABLE);
+      world.kernel.free(free, 2);
+      await stop(world);
+      const saved = save(world);
+      const text = new TextDecoder().decode(saved.driver);
+      const {
+        rings: [{ links }],
+        allotments: [[address, bytes]],
+      } = JSON.parse(text);
+      const size = links.length;
+      const ringAt =
+        (at: number, length = bytes) =>
+        ({ allotments }: Editable) =>
+          allotments.splice(0, 1, [at, length]);
+      const cases: [string, (driver: Editable) => unknown][] = [
+        ['another profile', driver => Object.assign(driver, { profile: 'sg' })],
+        ['features of no device', driver => Object.assign(driver, { features: 'ffffffffffffffff' })],
+        ['a ring less', driver => driver.rings.pop()],
+        ['a ring more', driver => driver.rings.push(driver.rings[0])],
+        ['a buffer that the device had', ({ rings: [ring] }) => ring.nextUsed++],
+        ['a free descriptor beyond the end', ({ rings: [ring] }) => Object.assign(ring, { firstFree: size })],
+        ['a link beyond the end', ({ rings: [ring] }) => ring.links.splice(1, 1, size + 1)],
+        ['a shorter ring', ({ rings: [ring] }) => ring.links.pop()],
+        ['a longer ring', ({ rings: [ring] }) => ring.links.push(0)],
+        ['no memory at all', ({ allotments }) => allotments.splice(0)],
+        ['less memory', ({ allotments }) => allotments.pop()],
+        ['more memory', ({ allotments }) => allotments.push(allotments[0])],
+        ['no memory for a ring', ({ allotments }) => allotments.splice(0, 1, null)],
+        ['a ring that is smaller', ringAt(address, bytes - 1)],
+        ['a ring that lies askew', ringAt(address + 1)],
+        ['a ring that ends beyond its block', ringAt(address + 4096)],
+        ["a ring in somebody else's memory", ringAt(gpaOf(others))],
+        ['a ring in memory that is free', ringAt(gpaOf(free))],
+        ['a ring beyond all memory', ringAt(2 ** 40)],
+      ];
+      if (rings === 'packed') {
+        const beyond = { nextAvail: size, nextUsed: size };
+        cases.push([
+          'a ring that stopped beyond its end',
+          ({ rings: [ring] }) => Object.assign(ring, beyond),
+        ]);
+      }
+      for (const [what, edit] of cases) {
+        const driver: Editable = JSON.parse(text);
+        edit(driver);
+        const edited = { ...saved, driver: new TextEncoder().encode(JSON.stringify(driver)) };
+        await expect(arrive(world, 'virtio', edited, options), what).rejects.toThrow(DriverStateError);
+      }
+      await expect(arrive(world, 'virtio', saved, options)).resolves.toBeInstanceOf(World);
+    },
+  );
 
   test('are refused by the device, which is as it was then', async () => {
     const { world, saved } = await savedWorld();

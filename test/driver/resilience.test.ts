@@ -33,6 +33,22 @@ describe('a driver that cannot start', () => {
     expect(world.freePages).toBe(world.bootPages);
   });
 
+  it("has the device let go of its rings before their memory is the guest's again", async () => {
+    const world = new World();
+    const { transport } = world;
+    const { queueSizeMax } = transport;
+    // The third queue is missing, and two are known to the device.
+    transport.queueSizeMax = async index => (index === 2 ? 0 : queueSizeMax.call(transport, index));
+    await expect(world.driver.probe()).rejects.toThrow('no queue 2');
+    expect(transport.log.slice(-4)).toEqual([
+      'queue 0',
+      'queue 1',
+      'reset',
+      `status ${DEVICE_STATUS.FAILED}`,
+    ]);
+    expect(world.freePages).toBe(world.bootPages);
+  });
+
   it('says so when the guest has no memory for it', async () => {
     const world = new World({ profile: 'page-chunks', sizeMiB: 8 });
     while (world.kernel.allocate(0, GFP_UNMOVABLE) !== NIL) {
@@ -101,6 +117,8 @@ describe('a device that makes no sense', () => {
     expect(world.driver.failure?.message).toBe('the cable');
     expect(world.driver.actualPages).toBe(300);
     await expect(world.driver.settled()).rejects.toThrow('the cable');
+    // A guest out of memory must not wait for pages that no device gives back.
+    expect(world.kernel.oom.run().released).toBe(0);
   });
 
   it('is found out when its configuration cannot be read', async () => {
