@@ -280,16 +280,18 @@ export class MigrationDestination {
       return;
     }
     if (this.#phase === 'running' || this.#phase === 'failed' || this.#go) return;
-    if (error instanceof StreamError) throw error;
+    const gone = new MigrationError('the source is gone; if it still runs, so does the guest there', {
+      cause: error,
+    });
+    // One that dies while it writes leaves a section in pieces: it is gone, and did not talk nonsense.
+    if (error instanceof StreamError) throw error.fault === 'truncated' ? gone : error;
     // All that it had to bring is here; the rest comes over the first.
     if (connection.ended && hello.connection !== 0) return;
     if (this.#phase === 'ready') {
       this.#awaitInquiry();
       return;
     }
-    this.#fail(
-      new MigrationError('the source is gone; if it still runs, so does the guest there', { cause: error }),
-    );
+    this.#fail(gone);
   }
 
   /** The source may have let the guest go, or not: only it knows. */

@@ -7,6 +7,7 @@ import { MigrationDestination } from '../../src/migration/destination.ts';
 import type { DestinationMessage, Inlet, Reply } from '../../src/migration/destination-link.ts';
 import { Ram } from '../../src/migration/ram.ts';
 import type { Hello } from '../../src/migration/stream/messages.ts';
+import { StreamError } from '../../src/migration/stream/section.ts';
 
 const PAGES = 8;
 const ID = new Uint8Array(16).fill(3);
@@ -196,4 +197,17 @@ test('a guest that is too large is refused with both sizes, before anything is m
   await settle();
   expect(visit.why).toBe('a guest of 1048576 MiB, and this destination takes 1 MiB at most');
   expect(place.asked).toEqual(['abandon']);
+});
+
+test.each([
+  ['between two sections', undefined],
+  ['in the middle of one', new StreamError('truncated', 'it ends in the middle of a section')],
+])('a source that dies %s is gone, and talked no nonsense', async (_, error) => {
+  const place = new Place();
+  const visit = place.connect();
+  visit.say(MEMORY);
+  await place.done();
+  visit.say({ kind: 'closed', error });
+  await place.done();
+  await expect(place.destination.outcome).rejects.toThrow(/^the source is gone/);
 });
