@@ -1,7 +1,7 @@
 /** The three ways of telling the host which pages are free, beyond what every profile's test shows. */
 import { describe, expect, it } from 'vitest';
 import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
-import { GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
+import { DROP_CACHE, GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
 import { GFP_MOVABLE } from '../../src/guest/gfp.ts';
 import { NIL, PAGEBLOCK_ORDER } from '../../src/guest/page-state.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
@@ -168,12 +168,42 @@ describe('requests', () => {
     expect(world.device.requests.progress).toMatchObject({ done: true });
   });
 
-  it('wait when the ring has room for one thing at a time', async () => {
-    const world = new World({ profile: 'page-order', driver: { queueSizeMax: 2, ringFeatures: 0n } });
+  it('have one answer with the host at a time, however often the driver is asked to look', async () => {
+    const world = new World({ profile: 'page-chunks', device: { mode: 'deferred' } });
     await world.start();
-    for (let round = 0; round < 3; round++) {
+    await world.scatter('database', 40 * MIB_PAGES);
+    world.device.sendRequest(GET_UNUSED_PAGES);
+    while (world.device.requests.progress?.done === false) {
+      world.transport.deliver();
+      world.driver.poll();
+      world.driver.poll();
+      expect(world.transport.serve()).toBe(true);
+    }
+    expect(world.device.requests.progress?.pages).toBe(world.kernel.allocator.freePages);
+    expect(world.transport.unusedPages.pages).toBe(world.kernel.allocator.freePages);
+  });
+
+  it('wait until the last one is answered', async () => {
+    const world = new World({ profile: 'page-chunks', device: { mode: 'deferred' } });
+    await world.start();
+    await world.scatter('database', 40 * MIB_PAGES);
+    const { freePages } = world.kernel.allocator;
+    world.device.sendRequest(GET_UNUSED_PAGES);
+    await world.beginning(2);
+    world.device.sendRequest(DROP_CACHE);
+    expect(world.device.requests.progress).toMatchObject({ command: GET_UNUSED_PAGES, done: false });
+    await world.rest();
+    expect(world.transport.unusedPages.pages).toBe(freePages);
+    expect(world.device.requests.progress).toMatchObject({ command: DROP_CACHE, done: true });
+  });
+
+  it.each([1, 2])('wait when the ring has room for one thing at a time (%i entries)', async queueSizeMax => {
+    const world = new World({ profile: 'page-order', driver: { queueSizeMax, ringFeatures: 0n } });
+    await world.start();
+    for (let round = 1; round <= 3; round++) {
       world.device.sendRequest(GET_UNUSED_PAGES);
       await world.rest();
+      expect(world.driver.counters.requests).toBe(round);
       expect(world.device.requests.progress).toMatchObject({ done: true });
     }
     world.check();
