@@ -4,6 +4,7 @@
  * short command pays for it.
  */
 import {
+  Agent,
   type ClientRequest,
   request as httpRequest,
   type IncomingMessage,
@@ -33,6 +34,8 @@ const ANSWER_MS_MAX = 40_000;
 /** A status of a guest is about 2 KiB; this is thousands of guests. */
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 const RECONNECT_MS = 1000;
+/** A connection for each question: one that was kept might be closed by the daemon just when the next question is sent. */
+const agent = new Agent({ keepAlive: false });
 
 /** Nobody listens at the address, or what listens is not ours. */
 export class UnreachableError extends AerostatError {
@@ -190,7 +193,7 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     const place =
       address.kind === 'unix' ? { socketPath: address.path } : { host: address.host, port: address.port };
     const authorization = this.#token === undefined ? {} : { Authorization: `Bearer ${this.#token}` };
-    return { ...place, method, path, headers: { ...headers, ...authorization } };
+    return { ...place, agent, method, path, headers: { ...headers, ...authorization } };
   }
 
   async #call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {

@@ -56,6 +56,18 @@ describe('a daemon seen through its API', () => {
     expect(control.calls.at(-1)).toEqual(['statistics', 'vm1', { freshMs: 0, timeoutMs: 50 }]);
   });
 
+  test('is asked over a connection for each question, so that none is lost with one that ends', async () => {
+    let connections = 0;
+    const counted = createServer((_, response) => response.end('{"guests":[]}'));
+    counted.on('connection', () => connections++);
+    const socket = join(directory, 'counted.sock');
+    await new Promise<void>(resolve => counted.listen(socket, resolve));
+    const asked = new RemoteControl(parseAddress(socket));
+    for (let question = 0; question < 3; question++) await asked.daemon();
+    expect(connections).toBe(3);
+    await new Promise(resolve => counted.close(resolve));
+  });
+
   test('finds a guest whatever its name holds', async () => {
     expect(await remote.guest('vm 2/ü')).toMatchObject({ name: 'vm 2/ü' });
   });
