@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { ProfileName } from '../../src/balloon/profiles.ts';
+import { PROFILE_NAMES, type ProfileName } from '../../src/balloon/profiles.ts';
 import { BalloonDriver } from '../../src/driver/balloon-driver.ts';
 import type { DriverTuning } from '../../src/driver/options.ts';
 import { IN_ORDER, RING_EVENT_IDX, RING_PACKED } from '../../src/virtio/features.ts';
@@ -152,6 +152,16 @@ describe('what can be tuned', () => {
     expect(packed.driver.features & RING_PACKED).toBe(RING_PACKED);
     await inflated({ queueSizeMax: 1 }, options);
   });
+
+  it.each(PROFILE_NAMES)(
+    'rings of one entry do, without a table to put more into (profile %s)',
+    async profile => {
+      const world = await inflated({ queueSizeMax: 1, ringFeatures: 0n }, { profile });
+      await world.aim(0);
+      await world.driver.settled();
+      world.check();
+    },
+  );
 
   it('takes IN_ORDER where it is offered, but not on a ring that keeps a buffer for requests', async () => {
     const ringFeatures = SPLIT | IN_ORDER;
