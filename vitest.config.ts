@@ -6,8 +6,9 @@ export default defineConfig({
     pool: 'forks',
     // Tests of real peers hold gigabytes and a core each; two at a time is what a small machine bears.
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // Only what hangs takes so long, on however busy a machine.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     coverage: {
       provider: 'v8',
       reportOnFailure: true,

@@ -1,10 +1,12 @@
 // The test command: builds what is missing, runs every suite with coverage, says what was skipped and why,
-// checks the coverage of the rooms that promise one, and ends with the plain line that tools read.
+// checks the coverage of the rooms that promise one, clears away what tests left, and ends with the plain line that
+// tools read.
 //
 //   npm test                      everything
 //   npm test -- test/virtio       only what is named; coverage is not judged then
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { bin, bootstrap, root } from './bootstrap.mjs';
@@ -17,7 +19,9 @@ const whole = named.length === 0;
 
 bootstrap();
 
-const scratch = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+// All that tests start and write has this directory in its environment or its path. The name is short, for sockets lie
+// deep below it, and their paths are bounded.
+const scratch = mkdtempSync(join(tmpdir(), 'aerostat-'));
 const resultsFile = join(scratch, 'results.json');
 const reporters = ['default', 'json', join(root, 'scripts/skipped-reporter.mjs')];
 const args = [
@@ -27,9 +31,16 @@ const args = [
   ...named,
 ];
 if (whole) args.push('--coverage');
-const run = spawnSync(bin('vitest'), args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
+const vitest = spawn(bin('vitest'), args, {
+  cwd: root,
+  stdio: ['ignore', 'inherit', 'inherit'],
+  env: { ...process.env, TMPDIR: scratch },
+});
+// Ctrl-C reaches both of us; whoever asks only us means the tests as well.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => vitest.kill(signal));
+const [status] = await once(vitest, 'exit');
 
-let failed = run.status === 0 ? 0 : 1;
+let failed = status === 0 ? 0 : 1;
 let passed = 0;
 let skipped = 0;
 if (existsSync(resultsFile)) {
@@ -42,11 +53,28 @@ if (existsSync(resultsFile)) {
   ).length;
   failed = Math.max(failed, results.numFailedTests + broken);
 }
-rmSync(scratch, { recursive: true, force: true });
+clearAway();
 if (whole) failed += judgeCoverage();
 
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
-process.exit(failed === 0 && run.status === 0 ? 0 : 1);
+process.exit(failed === 0 && status === 0 ? 0 : 1);
+
+/** Ends what tests started and did not end, and removes what they wrote and did not remove; says what it was. */
+function clearAway() {
+  const programs = readdirSync('/proc').flatMap(pid => {
+    try {
+      if (!readFileSync(`/proc/${pid}/environ`, 'latin1').includes(scratch)) return [];
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
+      process.kill(Number(pid), 'SIGKILL');
+      return [`${words.join(' ').slice(0, 120).trim()} (process ${pid})`];
+    } catch {
+      return []; // No process, one that is gone, or somebody else's.
+    }
+  });
+  const files = readdirSync(scratch).filter(name => name !== 'results.json');
+  for (const left of [...programs, ...files]) console.log(`left behind by the tests, cleared away: ${left}`);
+  rmSync(scratch, { recursive: true, force: true, maxRetries: 10 });
+}
 
 /** Prints line coverage by room; returns how many rooms keep less than they promised. */
 function judgeCoverage() {

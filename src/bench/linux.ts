@@ -3,16 +3,12 @@
  * only acknowledges, after the acknowledgement, before it, and one punch a page. Tells what discarding costs
  * the guest, and when the host has its memory.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { DeviceGuestStatus, DiscardMode, GuestEvent } from '../daemon/control.ts';
-import { startDaemon } from '../daemon/daemon.ts';
-import type { Daemon } from '../daemon/options.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { freeMemory, useMemory } from '../peers/linux/workloads.ts';
 import { UmlGuest } from '../peers/uml/guest.ts';
 import { AerostatError } from '../sys/error.ts';
+import { BenchDaemon, GUEST } from './bench-daemon.ts';
 import { barePunchMs } from './floor.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
 
@@ -27,7 +23,6 @@ export interface LinuxBenchOptions {
   readonly progress: (done: number, total: number, what: string) => void;
 }
 
-const GUEST = 'bench';
 const MIB = 2 ** 20;
 
 /** In the order in which they take turns. */
@@ -58,47 +53,34 @@ interface Sample {
 const STALL_MS = 120_000;
 
 export async function benchLinux(options: LinuxBenchOptions): Promise<Measured> {
-  const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
-  const socketPath = join(directory, 'balloon.sock');
-  let daemon: Daemon | undefined;
+  const daemon = await BenchDaemon.start({
+    profile: 'virtio',
+    discard: 'none',
+    // Reporting would give freed memory back before the balloon does.
+    without: ['page-reporting', 'free-page-hint'],
+  });
   let guest: UmlGuest | undefined;
   try {
-    daemon = await startDaemon({
-      guests: [
-        {
-          name: GUEST,
-          socketPath,
-          targetBytes: 0,
-          profile: 'virtio',
-          discard: 'none',
-          // Reporting would give freed memory back before the balloon does.
-          without: ['page-reporting', 'free-page-hint'],
-          pollIntervalMs: 0,
-        },
-      ],
-      log: () => {},
-    });
     guest = await UmlGuest.boot({
       memoryBytes: options.memoryBytes,
-      sockets: [socketPath],
+      sockets: [daemon.socketPath],
       signal: options.signal,
     });
     return await new LinuxBench(daemon, guest, options).run();
   } finally {
     await guest?.shutdown();
-    await daemon?.close();
-    rmSync(directory, { recursive: true, force: true });
+    await daemon.close();
   }
 }
 
 class LinuxBench {
-  readonly #daemon: Daemon;
+  readonly #daemon: BenchDaemon;
   readonly #guest: UmlGuest;
   readonly #options: LinuxBenchOptions;
   readonly #samples = new Map<string, Sample[]>();
   readonly #floorsMs: number[] = [];
 
-  constructor(daemon: Daemon, guest: UmlGuest, options: LinuxBenchOptions) {
+  constructor(daemon: BenchDaemon, guest: UmlGuest, options: LinuxBenchOptions) {
     this.#daemon = daemon;
     this.#guest = guest;
     this.#options = options;

@@ -3,8 +3,9 @@ import { Random } from '../../src/guest/random.ts';
 import { type Compression, zstd } from '../../src/migration/stream/compression.ts';
 import { FEATURE_ZSTD } from '../../src/migration/stream/messages.ts';
 import { FLAG_COMPRESSED, PAYLOAD_BYTES_MAX } from '../../src/migration/stream/section.ts';
+import { mutate } from '../support/mutate.ts';
 import { bomb } from '../sys/zstd-frames.ts';
-import { expectHarmless, honest, MEMORY_MAX, mutate, type Part, sealedOne, Victim } from './victim.ts';
+import { expectHarmless, honest, MEMORY_MAX, type Part, sealedOne, Victim } from './victim.ts';
 
 const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_101);
 

@@ -4,17 +4,8 @@ import { PAGE_SIZE } from '../../src/memory/page.ts';
 import * as messages from '../../src/migration/stream/messages.ts';
 import { SECTION_HEADER, StreamError } from '../../src/migration/stream/section.ts';
 import { SectionWriter } from '../../src/migration/stream/section-writer.ts';
-import {
-  expectHarmless,
-  honest,
-  MEMORY_MAX,
-  mutate,
-  PAGES,
-  type Part,
-  sealed,
-  state,
-  Victim,
-} from './victim.ts';
+import { mutate } from '../support/mutate.ts';
+import { expectHarmless, honest, MEMORY_MAX, PAGES, type Part, sealed, state, Victim } from './victim.ts';
 
 test('an honest stream brings the guest', async () => {
   const victim = await new Victim().feed(sealed(honest()));

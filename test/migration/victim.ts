@@ -1,6 +1,5 @@
 /** A destination that reads a stream of our making, an honest one to begin with, and what must hold whatever comes of it. */
 import { expect } from 'vitest';
-import type { Random } from '../../src/guest/random.ts';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
@@ -216,28 +215,5 @@ export function expectHarmless(victim: Victim): void {
     expect(victim.error).toBeInstanceOf(AerostatError);
     expect(victim.abandoned).toBe(true);
     expect(victim.closedByUs).toBe(true);
-  }
-}
-
-/** Flips, cuts, doubles or overwrites some of the bytes. */
-export function mutate(bytes: Buffer, random: Random): Buffer {
-  const copy = Buffer.from(bytes);
-  if (copy.length === 0) return Buffer.from([random.below(256)]);
-  const at = random.below(copy.length);
-  const length = random.between(1, Math.min(64, copy.length - at));
-  switch (random.below(5)) {
-    case 0:
-      copy[at] ^= 1 << random.below(8);
-      return copy;
-    case 1:
-      for (let i = at; i < at + length; i++) copy[i] = random.below(256);
-      return copy;
-    case 2:
-      return Buffer.concat([copy.subarray(0, at), copy.subarray(at + length)]);
-    case 3:
-      return Buffer.concat([copy.subarray(0, at + length), copy.subarray(at)]);
-    default:
-      copy.fill(random.chance(0.5) ? 255 : 0, at, at + length);
-      return copy;
   }
 }

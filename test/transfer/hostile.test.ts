@@ -7,6 +7,7 @@ import { SECTION_HEADER } from '../../src/migration/stream/section.ts';
 import { AerostatError } from '../../src/sys/error.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { TransferListener } from '../../src/transfer/listener.ts';
+import { mutate } from '../support/mutate.ts';
 import {
   closeRam,
   contents,
@@ -210,31 +211,13 @@ describe('a migration that is told again', () => {
   });
 });
 
-/** A bit, a few bytes, bytes left out or told twice, two stretches in each other's place, or a section's header. */
+/** Two stretches in each other's place, or any other change, often of a section's header. */
 function change(bytes: Buffer, random: Random): Buffer {
-  const copy = Buffer.from(bytes);
-  const at = random.chance(0.5) ? headerIn(bytes, random) : random.below(copy.length);
-  const length = random.between(1, Math.min(64, copy.length - at));
-  switch (random.below(6)) {
-    case 0:
-      copy[at] ^= 1 << random.below(8);
-      return copy;
-    case 1:
-      for (let i = at; i < at + length; i++) copy[i] = random.below(256);
-      return copy;
-    case 2:
-      return Buffer.concat([copy.subarray(0, at), copy.subarray(at + length)]);
-    case 3:
-      return Buffer.concat([copy.subarray(0, at + length), copy.subarray(at)]);
-    case 4: {
-      const other = headerIn(bytes, random);
-      const [low, high] = at < other ? [at, other] : [other, at];
-      return Buffer.concat([copy.subarray(high), copy.subarray(low, high), copy.subarray(0, low)]);
-    }
-    default:
-      copy.fill(random.chance(0.5) ? 255 : 0, at, at + length);
-      return copy;
+  if (random.chance(1 / 6)) {
+    const [low, high] = [headerIn(bytes, random), headerIn(bytes, random)].sort((a, b) => a - b);
+    return Buffer.concat([bytes.subarray(high), bytes.subarray(low, high), bytes.subarray(0, low)]);
   }
+  return mutate(bytes, random, random.chance(0.5) ? headerIn(bytes, random) : undefined);
 }
 
 /** Where in `bytes` one of its sections begins, give or take a field. */

@@ -4,20 +4,11 @@
  */
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { expect } from 'vitest';
+import { CHROMIUM_FLAGS } from '../../src/bench/page/browser.ts';
 import { findProgram } from '../../src/peers/programs.ts';
 
-const FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
-
 export function launch(): Promise<Browser> {
-  return chromium.launch({ executablePath: findProgram('chromium') ?? '', args: FLAGS });
+  return chromium.launch({ executablePath: findProgram('chromium') ?? '', args: CHROMIUM_FLAGS });
 }
 
 export interface WatchedPage {

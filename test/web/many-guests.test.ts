@@ -1,48 +1,15 @@
 /** A page of a hundred guests, and of guests that tell next to nothing. */
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import type { Page } from 'playwright-core';
+import { expect, test } from 'vitest';
 import { statusOf } from '../../src/daemon/control.ts';
-import { missingPrograms } from '../../src/peers/programs.ts';
-import { build } from '../cli/built.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
-import { describePeer } from '../support/peers.ts';
 import { complaints } from './axe.ts';
-import { launch, openPage } from './browser.ts';
-import { entranceTo, servePageOf } from './world.ts';
+import { describePages } from './pages.ts';
 
 const POLL = { timeout: 20_000 } as const;
 const GUESTS = 100;
 
-describePeer('a page', missingPrograms('chromium'), () => {
-  let browser: Browser;
-  const opened: { close(): Promise<unknown> }[] = [];
-
-  beforeAll(async () => {
-    build();
-    browser = await launch();
-  }, 60_000);
-
-  afterEach(async () => {
-    for (const one of opened.splice(0).reverse()) await one.close();
-  });
-
-  afterAll(() => browser?.close());
-
-  async function open(control: FakeControl): Promise<Page> {
-    const server = await servePageOf(control);
-    opened.push(server);
-    const { page, blameless } = await openPage(browser, entranceTo(server).origin);
-    opened.push({
-      close: () => {
-        blameless();
-        return page.context().close();
-      },
-    });
-    await page.goto(entranceTo(server).href);
-    await page.waitForSelector('.guests');
-    return page;
-  }
-
+describePages('a page', ({ open }) => {
   const hundred = () =>
     new FakeControl(
       ...Array.from({ length: GUESTS }, (_, at) =>

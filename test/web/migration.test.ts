@@ -1,50 +1,23 @@
 /** A machine's page: what its guest is asked for, and its way to another host, begun, watched and called back there. */
 import { get } from 'node:http';
 import { join } from 'node:path';
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { missingPrograms } from '../../src/peers/programs.ts';
-import { build } from '../cli/built.ts';
-import { describePeer } from '../support/peers.ts';
+import type { Page } from 'playwright-core';
+import { expect, test } from 'vitest';
 import { MachineProcess } from '../vm/processes.ts';
 import { complaints } from './axe.ts';
-import { launch, openPage } from './browser.ts';
-import { entranceTo, MIB, servePageOf } from './world.ts';
+import { describePages } from './pages.ts';
+import { MIB } from './world.ts';
 
 const POLL = { timeout: 20_000 } as const;
 /** Where nobody listens: the port is reserved. */
 const NOWHERE = '127.0.0.1:1';
 
-describePeer('the page of a machine', missingPrograms('chromium'), () => {
-  let browser: Browser;
-  const opened: { close(): Promise<unknown> }[] = [];
-
-  beforeAll(async () => {
-    build();
-    browser = await launch();
-  }, 60_000);
-
-  afterEach(async () => {
-    for (const one of opened.splice(0).reverse()) await one.close();
-  });
-
-  afterAll(() => browser?.close());
-
+describePages('the page of a machine', ({ keep, open }) => {
   /** A machine with something to send, and its page. */
   async function machine(...words: string[]): Promise<{ vm: MachineProcess; page: Page }> {
-    const vm = await MachineProcess.vm('--memory', '128M', ...words);
-    opened.push(vm);
+    const vm = keep(await MachineProcess.vm('--memory', '128M', ...words));
     await vm.tell({ do: 'use', bytes: 48 * MIB });
-    const server = await servePageOf(vm.control);
-    opened.push(server);
-    const { page, blameless } = await openPage(browser, entranceTo(server).origin);
-    opened.push({
-      close: () => {
-        blameless();
-        return page.context().close();
-      },
-    });
-    await page.goto(entranceTo(server).href);
+    const page = await open(vm.control);
     await page.click('[data-guest="vm"]');
     await page.waitForSelector('.map canvas');
     return { vm, page };
@@ -52,8 +25,7 @@ describePeer('the page of a machine', missingPrograms('chromium'), () => {
 
   async function place(): Promise<{ there: MachineProcess; address: string }> {
     const { machine: there, address } = await MachineProcess.place();
-    opened.push(there);
-    return { there, address };
+    return { there: keep(there), address };
   }
 
   const button = (page: Page, name: string) => page.getByRole('button', { name, exact: true });
@@ -69,7 +41,7 @@ describePeer('the page of a machine', missingPrograms('chromium'), () => {
 
   test('is served by the machine itself', async () => {
     const vm = await MachineProcess.vm('--memory', '64M');
-    opened.push(vm);
+    keep(vm);
     const page = await new Promise<string>((resolve, reject) => {
       get({ socketPath: join(vm.directory, 'api.sock'), path: '/' }, response => {
         let body = '';

@@ -1,58 +1,17 @@
 /** What happens to a page on a bad day: guests that vanish or do not answer, addresses and tokens that are broken. */
-import type { Browser, Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import type { Page } from 'playwright-core';
+import { expect, test } from 'vitest';
 import { statusOf } from '../../src/daemon/control.ts';
-import { missingPrograms } from '../../src/peers/programs.ts';
 import { SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { AerostatError } from '../../src/sys/error.ts';
-import { build } from '../cli/built.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
-import { describePeer } from '../support/peers.ts';
 import { complaints } from './axe.ts';
-import { launch, openPage, type WatchedPage } from './browser.ts';
-import { entranceTo, servePageOf, TOKEN } from './world.ts';
+import { describePages } from './pages.ts';
+import { TOKEN } from './world.ts';
 
 const POLL = { timeout: 20_000 } as const;
 
-describePeer('a page on a bad day', missingPrograms('chromium'), () => {
-  let browser: Browser;
-  const opened: { close(): Promise<unknown> }[] = [];
-
-  beforeAll(async () => {
-    build();
-    browser = await launch();
-  }, 60_000);
-
-  afterEach(async () => {
-    for (const one of opened.splice(0).reverse()) await one.close();
-  });
-
-  afterAll(() => browser?.close());
-
-  /** A page that went nowhere yet, and the address that lets it in. */
-  async function prepare(
-    control: FakeControl,
-    options = {},
-  ): Promise<{ watched: WatchedPage; address: URL }> {
-    const server = await servePageOf(control);
-    const address = entranceTo(server);
-    const watched = await openPage(browser, address.origin, options);
-    opened.push(server, {
-      close: () => {
-        watched.blameless();
-        return watched.page.context().close();
-      },
-    });
-    return { watched, address };
-  }
-
-  async function open(control: FakeControl, options = {}): Promise<Page> {
-    const { watched, address } = await prepare(control, options);
-    await watched.page.goto(address.href);
-    await watched.page.waitForSelector('.guests');
-    return watched.page;
-  }
-
+describePages('a page on a bad day', ({ prepare, open }) => {
   const resident = (page: Page) => page.textContent('[data-figure="resident"]');
 
   test('the guest that one looks at is gone while it moves: it says so, and the others are there', async () => {

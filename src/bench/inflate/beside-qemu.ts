@@ -3,16 +3,13 @@
  * and shuffled, of memory that was touched in the same way, and the clock runs until the host has it back. The devices
  * take turns in one run; each is in a process of its own, and the driver in another.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { DiscardMode, GuestControl } from '../../daemon/control.ts';
-import { startDaemon } from '../../daemon/daemon.ts';
 import { QemuControl } from '../../daemon/qemu-control.ts';
 import { workerUrl } from '../../daemon/worker-url.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import { requireProgram } from '../../peers/programs.ts';
 import { monotonicMs } from '../../sys/poll.ts';
+import { BenchDaemon, GUEST } from '../bench-daemon.ts';
 import { PAGE_ORDERS, type PageOrder } from '../deck.ts';
 import { barePunchMs } from '../floor.ts';
 import type { ChartPlan } from '../html.ts';
@@ -47,8 +44,6 @@ interface PeerSample {
 
 /** The guest's process; it is told nothing, but by its device. */
 type PeerGuest = PeerProcess<never, FromPeerGuest>;
-
-const GUEST = 'bench';
 
 /**
  * QEMU's rings have 128 entries; ours are made as large. All of a ring's buffers may be on their way at once, because a
@@ -121,23 +116,8 @@ async function measureOurs(
   discard: DiscardMode,
   options: PeerBenchOptions,
 ): Promise<PeerSample> {
-  const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
-  const socketPath = join(directory, 'balloon.sock');
-  const daemon = await startDaemon({
-    guests: [
-      {
-        name: GUEST,
-        socketPath,
-        targetBytes: 0,
-        profile: 'virtio',
-        discard,
-        without: [],
-        pollIntervalMs: 0,
-      },
-    ],
-    log: () => {},
-  });
-  const guest = startGuest(dataOf(one, options, socketPath), options.signal);
+  const daemon = await BenchDaemon.start({ profile: 'virtio', discard, without: [] });
+  const guest = startGuest(dataOf(one, options, daemon.socketPath), options.signal);
   try {
     await guest.hear('ready');
     const before = process.cpuUsage();
@@ -147,7 +127,6 @@ async function measureOurs(
   } finally {
     await guest.end();
     await daemon.close();
-    rmSync(directory, { recursive: true, force: true });
   }
 }
 

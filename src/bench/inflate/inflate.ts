@@ -4,19 +4,16 @@
  * that none finds what another left. Two baselines belong to each: the floor, a bare loop that punches the same runs in
  * memory of the same state, and the naive device, which punches page by page.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import type { DeviceGuestStatus, DiscardMode } from '../../daemon/control.ts';
-import { startDaemon } from '../../daemon/daemon.ts';
 import { workerUrl } from '../../daemon/worker-url.ts';
 import type { DriverCounters } from '../../driver/counters.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { BenchDaemon, GUEST } from '../bench-daemon.ts';
 import type { ChartPlan } from '../html.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { FromInflateGuest, InflateGuestData, Scenario } from './guest.ts';
@@ -71,7 +68,6 @@ export interface InflateSample {
   readonly fragmentation: number;
 }
 
-const GUEST = 'bench';
 /** A guest that makes no progress for this long never will. */
 const STALL_MS = 120_000;
 /** One that is done ends in this time, or is ended. */
@@ -126,26 +122,15 @@ export async function measureInflation(
   seed: number,
   { memoryBytes, balloonBytes, signal }: Pick<InflateBenchOptions, 'memoryBytes' | 'balloonBytes' | 'signal'>,
 ): Promise<InflateSample> {
-  const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
-  const socketPath = join(directory, 'balloon.sock');
-  const daemon = await startDaemon({
-    guests: [
-      {
-        name: GUEST,
-        socketPath,
-        targetBytes: 0,
-        profile: one.profile,
-        discard: one.discard,
-        // What the guest frees must still be the host's business when the balloon comes.
-        without: one.profile === 'virtio' ? ['page-reporting'] : one.profile === 'hinting' ? ['hinting'] : [],
-        pollIntervalMs: 0,
-        timed: true,
-      },
-    ],
-    log: () => {},
+  const daemon = await BenchDaemon.start({
+    profile: one.profile,
+    discard: one.discard,
+    // What the guest frees must still be the host's business when the balloon comes.
+    without: one.profile === 'virtio' ? ['page-reporting'] : one.profile === 'hinting' ? ['hinting'] : [],
+    timed: true,
   });
   const data: InflateGuestData = {
-    socketPath,
+    socketPath: daemon.socketPath,
     memoryBytes,
     profile: one.profile,
     rings: one.rings,
@@ -181,7 +166,6 @@ export async function measureInflation(
   } finally {
     await guest.end();
     await daemon.close();
-    rmSync(directory, { recursive: true, force: true });
   }
 }
 

@@ -7,7 +7,8 @@ import type { Browser, CDPSession, Page } from 'playwright-core';
 import { findProgram, missingPrograms } from '../../peers/programs.ts';
 import type { Drawing, Onlooker, Place, Update, View, Watched } from './view.ts';
 
-const FLAGS = [
+/** No GPU, and no request of the browser's own. */
+export const CHROMIUM_FLAGS = [
   '--disable-gpu',
   '--disable-quic',
   '--no-first-run',
@@ -92,7 +93,7 @@ export class PageBrowser implements Onlooker {
       );
     const launching = playwright.chromium.launch({
       executablePath,
-      args: FLAGS,
+      args: CHROMIUM_FLAGS,
       // Its sandbox does not work for root.
       chromiumSandbox: process.getuid?.() !== 0,
       // The bench ends it, whatever the reason.

@@ -1,0 +1,45 @@
+/** A daemon in the bench's own process, with one guest, whose socket is in a directory of its own. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Control, DeviceGuestStatus } from '../daemon/control.ts';
+import { startDaemon } from '../daemon/daemon.ts';
+import type { Daemon, GuestOptions } from '../daemon/options.ts';
+
+/** The guest's name. */
+export const GUEST = 'bench';
+
+export type BenchDaemonOptions = Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed'>;
+
+export class BenchDaemon {
+  readonly socketPath: string;
+  readonly #directory: string;
+  readonly #daemon: Daemon;
+
+  private constructor(directory: string, socketPath: string, daemon: Daemon) {
+    this.#directory = directory;
+    this.socketPath = socketPath;
+    this.#daemon = daemon;
+  }
+
+  static async start(options: BenchDaemonOptions): Promise<BenchDaemon> {
+    const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
+    const socketPath = join(directory, 'balloon.sock');
+    try {
+      const guest = { name: GUEST, socketPath, targetBytes: 0, pollIntervalMs: 0, ...options };
+      return new BenchDaemon(directory, socketPath, await startDaemon({ guests: [guest], log: () => {} }));
+    } catch (error) {
+      rmSync(directory, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  get control(): Control<DeviceGuestStatus> {
+    return this.#daemon.control;
+  }
+
+  async close(): Promise<void> {
+    await this.#daemon.close();
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+}
