@@ -1,6 +1,6 @@
 /**
  * A terminal that is drawn over and over: on its second screen, so that what was there before comes back, and
- * without a cursor. Whoever opens one closes it on every path.
+ * without a cursor. Whoever opens one closes it on every path; a process that ends before that closes it as well.
  */
 import type { Output } from './context.ts';
 
@@ -19,6 +19,7 @@ export class Screen {
 
   constructor(output: Output) {
     this.#output = output;
+    process.once('exit', this.#leave);
     output.write(ENTER);
   }
 
@@ -37,6 +38,11 @@ export class Screen {
   }
 
   close(): void {
-    this.#output.write(LEAVE);
+    process.removeListener('exit', this.#leave);
+    this.#leave();
   }
+
+  readonly #leave = (): void => {
+    this.#output.write(LEAVE);
+  };
 }

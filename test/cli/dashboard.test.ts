@@ -5,13 +5,15 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { EXIT } from '../../src/cli/usage.ts';
 import type { GuestStatus } from '../../src/daemon/control.ts';
 import type { MigrationAnswer } from '../../src/daemon/migrations.ts';
+import type { Daemon } from '../../src/daemon/options.ts';
 import { GUEST_NAMES } from '../../src/demo/living-guests.ts';
 import { RemoteControl } from '../../src/server/client.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { build, program } from './built.ts';
-import { run } from './terminal.ts';
+import { run, type Session, start } from './terminal.ts';
 
 let directory: string;
 let environment: NodeJS.ProcessEnv;
@@ -116,6 +118,18 @@ test('shows the daemon that runs', async () => {
   } finally {
     await daemon.stop();
   }
+});
+
+test('interrupted while its guests boot, it does not complain of those that did not come up', async () => {
+  const session: Session = start(['dashboard', '--demo'], {
+    // There is nobody whom the guests could connect to.
+    startDaemon: async () => {
+      session.interrupt();
+      return { close: async () => {} } as Daemon;
+    },
+  });
+  expect(await session.ended).toBe(EXIT.interrupted);
+  expect(session.stderr.text).toBe('');
 });
 
 test('demonstrates nothing in place of a daemon that was named and is not there', async () => {

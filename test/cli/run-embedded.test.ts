@@ -3,9 +3,11 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import { build, program } from './built.ts';
+import { type Session, start } from './terminal.ts';
 
 const MIB = 2 ** 20;
 /** Far above what a start takes; only what hangs reaches it. */
@@ -26,6 +28,21 @@ beforeEach(() => {
 afterEach(() => rmSync(directory, { recursive: true }));
 
 const expectNothingLeft = () => expect(readdirSync(join(directory, 'tmp'))).toEqual([]);
+
+test('aerostat run starts no guest when it was interrupted while its device was started', async () => {
+  // Its threads run what was compiled.
+  const { startDaemon } = await import(new URL('../dist/daemon/daemon.js', pathToFileURL(program)).href);
+  const session: Session = start(['run', '--memory', '128M'], {
+    env: { AEROSTAT_API: join(directory, 'api.sock') },
+    startDaemon: async options => {
+      const daemon = await startDaemon(options);
+      session.interrupt();
+      return daemon;
+    },
+  });
+  expect(await session.ended).toBe(EXIT.interrupted);
+  expect(session.stderr.text).toBe('');
+});
 
 describe('aerostat run', () => {
   let child: ChildProcess;

@@ -4,8 +4,6 @@
  */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import type { Control } from '../../daemon/control.ts';
@@ -17,6 +15,7 @@ import { type CliContext, interrupted, printJson, printLine } from '../context.t
 import { guestOptions } from '../guest-options.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { connect } from '../options.ts';
+import { inScratch } from '../scratch.ts';
 import { styleOf } from '../style.ts';
 
 const EXAMPLES = `
@@ -80,28 +79,33 @@ async function isThere(control: Control, named: boolean): Promise<boolean> {
 
 async function demonstrate(context: CliContext, choice: DashboardChoice): Promise<void> {
   const { DEVICE_NAMES, GUEST_NAMES, LivingGuests } = await import('../../demo/living-guests.ts');
-  const directory = mkdtempSync(join(tmpdir(), 'aerostat-dashboard-'));
-  const daemon = await context.startDaemon({
-    guests: guestOptions({
-      socketPath: DEVICE_NAMES.map(name => join(directory, name)),
-      name: [...DEVICE_NAMES],
-      target: 0,
-      discard: 'auto',
-      pollInterval: DEMO_POLL_MS,
-    }),
-    log: () => {},
-  });
-  try {
-    const guests = await LivingGuests.boot(directory, daemon);
+  await inScratch('dashboard', async directory => {
+    const daemon = await context.startDaemon({
+      guests: guestOptions({
+        socketPath: DEVICE_NAMES.map(name => join(directory, name)),
+        name: [...DEVICE_NAMES],
+        target: 0,
+        discard: 'auto',
+        pollInterval: DEMO_POLL_MS,
+      }),
+      log: () => {},
+    });
     try {
-      await show(context, choice, guests.control, `Three guests that live (${GUEST_NAMES.join(', ')})`);
+      const guests = await LivingGuests.boot(directory, daemon).catch(error => {
+        // A terminal interrupts the guests as well, of which one that was booting does not come up.
+        context.interrupt.throwIfAborted();
+        throw error;
+      });
+      try {
+        context.interrupt.throwIfAborted();
+        await show(context, choice, guests.control, `Three guests that live (${GUEST_NAMES.join(', ')})`);
+      } finally {
+        await guests.close();
+      }
     } finally {
-      await guests.close();
+      await daemon.close();
     }
-  } finally {
-    await daemon.close();
-    rmSync(directory, { recursive: true, force: true });
-  }
+  });
 }
 
 async function show(

@@ -1,6 +1,4 @@
 /** `aerostat demo`: shows in under a minute what a balloon does, on a real kernel where one can be started. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import type { DemoGuest, DemoSample, DemoStep } from '../../demo/story.ts';
@@ -9,6 +7,7 @@ import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { guestOptions } from '../guest-options.ts';
 import { sizeOption, withVerbose } from '../options.ts';
+import { inScratch } from '../scratch.ts';
 import { formatSize } from '../size.ts';
 import { isScreen, styleOf } from '../style.ts';
 import { renderTable } from '../table.ts';
@@ -82,13 +81,16 @@ async function starterOf(context: CliContext, { guest, memory }: DemoChoice): Pr
 }
 
 async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
-  const [{ tellStory, SAMPLE_INTERVAL_MS }, starter] = await Promise.all([
-    import('../../demo/story.ts'),
-    starterOf(context, choice),
-  ]);
-  const directory = mkdtempSync(join(tmpdir(), 'aerostat-demo-'));
+  const [story, starter] = await Promise.all([import('../../demo/story.ts'), starterOf(context, choice)]);
+  await inScratch('demo', directory => demonstrate(context, choice, { ...story, ...starter, directory }));
+}
+
+type Stage = Pick<typeof import('../../demo/story.ts'), 'tellStory' | 'SAMPLE_INTERVAL_MS'> &
+  Starter & { readonly directory: string };
+
+async function demonstrate(context: CliContext, choice: DemoChoice, stage: Stage): Promise<void> {
+  const { tellStory, SAMPLE_INTERVAL_MS, kind, title, memoryBytes, boot, directory } = stage;
   const socketPath = join(directory, 'balloon.sock');
-  const { memoryBytes } = starter;
   // Three quarters: the kernel and its file system need the rest.
   const bytes = Math.floor((memoryBytes * 3) / 4 / PAGE_CLUSTER) * PAGE_CLUSTER;
   const say = (text: string) => printLine(context.stderr, text);
@@ -105,8 +107,8 @@ async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
     log: () => {},
   });
   try {
-    say(`Booting ${starter.title} with ${formatSize(memoryBytes)}…`);
-    const guest = await starter.boot(socketPath);
+    say(`Booting ${title} with ${formatSize(memoryBytes)}…`);
+    const guest = await boot(socketPath);
     try {
       const { steps, samples } = await tellStory({
         control: daemon.control,
@@ -116,7 +118,7 @@ async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
         begin: () => {},
         end: step => say(`${formatDuration(step.elapsedMs).padStart(8)}  ${step.title}`),
       });
-      if (choice.json) printJson(context.stdout, { guest: starter.kind, memoryBytes, bytes, steps, samples });
+      if (choice.json) printJson(context.stdout, { guest: kind, memoryBytes, bytes, steps, samples });
       else printStory(context, steps, samples);
     } finally {
       await guest.shutdown();
@@ -127,7 +129,6 @@ async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
     throw error;
   } finally {
     await daemon.close();
-    rmSync(directory, { recursive: true, force: true });
   }
 }
 

@@ -1,8 +1,6 @@
 /** `aerostat run`: a whole machine to try things on: a guest, the daemon that serves it, and a console. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
@@ -15,6 +13,7 @@ import { type CliContext, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { guestOptions } from '../guest-options.ts';
 import { guestMemoryOption, list, sizeOption, withApi, withLog } from '../options.ts';
+import { inScratch } from '../scratch.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
 import { formatSize } from '../size.ts';
 import { styleOf } from '../style.ts';
@@ -78,8 +77,7 @@ async function runGuest(context: CliContext, choice: RunChoice): Promise<void> {
   if (choice.guest === 'linux' && (choice.profile !== DEFAULT_PROFILE || choice.json === true)) {
     throw new UsageError("--profile and --json are the embedded guest's; leave them out, or --guest linux");
   }
-  const directory = mkdtempSync(join(tmpdir(), 'aerostat-run-'));
-  try {
+  await inScratch('run', async directory => {
     const socketPath = join(directory, choice.guest);
     const guests = guestOptions({ ...choice, socketPath: [socketPath], pollInterval: 0 });
     await withDaemon(context, choice, guests, async ({ address }) => {
@@ -91,9 +89,7 @@ async function runGuest(context: CliContext, choice: RunChoice): Promise<void> {
       };
       await (choice.guest === 'linux' ? runLinux : runEmbedded)(context, choice, socketPath, hint);
     });
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
+  });
 }
 
 /** A process of its own, which has our terminal: what is typed and said is the guest's. */
@@ -104,6 +100,8 @@ async function runEmbedded(
   hint: () => void,
 ): Promise<void> {
   const { PROGRAM } = await import('../../demo/guest-child.ts');
+  // It may have come while the daemon was being started.
+  interrupt.throwIfAborted();
   const words = ['--connect', socketPath, '--memory', String(memory), '--profile', profile, '--rings', rings];
   hint();
   const child = spawn(process.execPath, [PROGRAM, 'guest', ...words, ...(json === true ? ['--json'] : [])], {
@@ -111,7 +109,9 @@ async function runEmbedded(
   });
   const end = () => child.kill('SIGTERM');
   interrupt.addEventListener('abort', end);
+  process.once('exit', end);
   const [code] = await once(child, 'exit');
+  process.removeListener('exit', end);
   interrupt.removeEventListener('abort', end);
   interrupt.throwIfAborted();
   // It has said what was wrong.
