@@ -6,7 +6,7 @@ import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { StartDaemon } from '../daemon/options.ts';
-import { InterruptedError } from './usage.ts';
+import { InterruptedError, type StopSignal } from './usage.ts';
 
 export type Output = Writable & {
   readonly isTTY?: boolean;
@@ -19,7 +19,7 @@ export interface CliContext {
   readonly stdout: Output;
   readonly stderr: Output;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** Aborted by SIGINT and SIGTERM, with an {@link InterruptedError} as its reason. */
+  /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link InterruptedError} as its reason. */
   readonly interrupt: AbortSignal;
   readonly startDaemon: StartDaemon;
 }
@@ -36,7 +36,7 @@ export async function sleep(ms: number, interrupt: AbortSignal): Promise<void> {
 }
 
 /** Resolves with the signal that asks the command to stop. */
-export async function interrupted(interrupt: AbortSignal): Promise<NodeJS.Signals> {
+export async function interrupted(interrupt: AbortSignal): Promise<StopSignal> {
   if (!interrupt.aborted) await once(interrupt, 'abort');
   return interrupt.reason instanceof InterruptedError ? interrupt.reason.signal : 'SIGTERM';
 }

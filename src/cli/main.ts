@@ -1,7 +1,7 @@
 /** The process around the commands: its streams, its signals and its end. */
 import type { Output } from './context.ts';
 import { runCli } from './program.ts';
-import { EXIT, InterruptedError } from './usage.ts';
+import { EXIT, EXIT_BY_SIGNAL, type ExitCode, InterruptedError, type StopSignal } from './usage.ts';
 
 const stop = new AbortController();
 
@@ -9,12 +9,27 @@ const stop = new AbortController();
 const SAME_SIGNAL_MS_MAX = 500;
 let stoppedAtMs = 0;
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+/**
+ * Node up to 23 aborts when it ends and the terminal whose mode it wants to restore is gone (nodejs/node#58200); the
+ * signal that told of it ends the process without that, after all that there is to be done at its end.
+ */
+function end(code: ExitCode): never {
+  const hungUp = stop.signal.aborted && stop.signal.reason.signal === 'SIGHUP';
+  if (hungUp && (process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY)) {
+    process.once('exit', () => {
+      process.removeAllListeners('SIGHUP');
+      process.kill(process.pid, 'SIGHUP');
+    });
+  }
+  process.exit(code);
+}
+
+for (const signal of Object.keys(EXIT_BY_SIGNAL) as StopSignal[]) {
   process.on(signal, () => {
     if (stop.signal.aborted) {
       // Asked a second time means at once, whatever is still under way.
       if (performance.now() - stoppedAtMs < SAME_SIGNAL_MS_MAX) return;
-      process.exit(signal === 'SIGINT' ? EXIT.interrupted : EXIT.terminated);
+      end(EXIT_BY_SIGNAL[signal]);
     }
     stoppedAtMs = performance.now();
     stop.abort(new InterruptedError(signal));
@@ -23,14 +38,18 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 
 // `aerostat watch | head` closes the pipe when it has seen enough; that is no failure of ours.
 // What was to be read and is not there, because a disk is full, is one.
-function outputLost(error: NodeJS.ErrnoException): never {
-  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+function outputLost(error: NodeJS.ErrnoException): void {
+  // A terminal that was closed takes no more; the command is to clean up all the same.
+  if (stop.signal.aborted) return;
+  if (error.code === 'EPIPE') end(EXIT.ok);
   process.stderr.write(`aerostat: the output is not complete, for it cannot be written: ${error.message}\n`);
-  process.exit(EXIT.failed);
+  end(EXIT.failed);
 }
 process.stdout.on('error', outputLost);
 // Nobody is left to be told.
 process.stderr.on('error', () => {});
+// Of a terminal that was closed, which a signal tells as well.
+process.stdin.on('error', () => {});
 
 // The streams of a process carry their terminal's size only when it has one, which TypeScript's types hide.
 const code = await runCli(process.argv.slice(2), {
@@ -44,4 +63,4 @@ const code = await runCli(process.argv.slice(2), {
 // The event of a write that failed just now would come too late.
 if (process.stdout.errored) outputLost(process.stdout.errored);
 // Nothing that a command left open, a thread or a connection, may keep it from ending.
-process.exit(code);
+end(code);

@@ -12,6 +12,7 @@ export const EXIT = {
   notReached: 4,
   unknownGuest: 5,
   guestState: 6,
+  hungUp: 129,
   interrupted: 130,
   terminated: 143,
 } as const;
@@ -25,7 +26,10 @@ export const EXIT_MEANINGS: readonly (readonly [code: string, meaning: string])[
   [String(EXIT.notReached), 'the target was not reached in time'],
   [String(EXIT.unknownGuest), 'no guest has this name'],
   [String(EXIT.guestState), 'the guest cannot do this now, or did not answer'],
-  [String(EXIT.interrupted), `interrupted (${EXIT.terminated} by SIGTERM)`],
+  [
+    String(EXIT.interrupted),
+    `interrupted (${EXIT.terminated} by SIGTERM, ${EXIT.hungUp} when its terminal was closed)`,
+  ],
 ];
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
@@ -37,11 +41,20 @@ export class UsageError extends AerostatError {
   }
 }
 
-/** SIGINT or SIGTERM came while a command was under way. */
-export class InterruptedError extends AerostatError {
-  readonly signal: NodeJS.Signals;
+/** Signals that ask a command to stop, and what one that obeyed ends with. */
+export const EXIT_BY_SIGNAL = {
+  SIGHUP: EXIT.hungUp,
+  SIGINT: EXIT.interrupted,
+  SIGTERM: EXIT.terminated,
+} as const;
 
-  constructor(signal: NodeJS.Signals) {
+export type StopSignal = keyof typeof EXIT_BY_SIGNAL;
+
+/** A signal asked the command to stop while it was under way. */
+export class InterruptedError extends AerostatError {
+  readonly signal: StopSignal;
+
+  constructor(signal: StopSignal) {
     super('AEROSTAT_INTERRUPTED', `interrupted by ${signal}`);
     this.signal = signal;
   }
@@ -63,8 +76,7 @@ const EXIT_BY_CODE: Readonly<Record<string, ExitCode>> = {
 };
 
 export function exitCodeOf(error: unknown): ExitCode {
-  if (error instanceof InterruptedError)
-    return error.signal === 'SIGTERM' ? EXIT.terminated : EXIT.interrupted;
+  if (error instanceof InterruptedError) return EXIT_BY_SIGNAL[error.signal];
   if (error instanceof AerostatError) return EXIT_BY_CODE[error.code] ?? EXIT.failed;
   return EXIT.failed;
 }

@@ -171,6 +171,45 @@ describe('a command', () => {
     expect(said).not.toContain('aerostat:');
   });
 
+  test('whose terminal is closed cleans up', async () => {
+    const words = ['demo', '--guest', 'embedded', '--memory', '256M'];
+    const demo = spawn(program, words, { env: { ...environment(), TMPDIR: directory } });
+    children.push(demo);
+    await new Promise(resolve => {
+      demo.stderr.setEncoding('utf8').on('data', (text: string) => {
+        if (text.includes('up and idle')) resolve(undefined);
+      });
+    });
+    const ended = new Promise(resolve => {
+      demo.once('exit', code => resolve(code));
+    });
+    demo.kill('SIGHUP');
+    expect(await ended).toBe(EXIT.hungUp);
+    expect(readdirSync(directory).filter(name => name.startsWith('aerostat-demo-'))).toEqual([]);
+  });
+
+  test.skipIf(spawnSync('script', ['--version']).status !== 0)(
+    'whose terminal goes away with all its input and output ends without a complaint',
+    async () => {
+      const [log, pid] = ['log', 'pid'].map(name => join(directory, name));
+      const demo = `exec ${program} demo --guest embedded --memory 256M 2> ${log}`;
+      const terminal = spawn('script', ['-qfc', `echo $$ > ${pid}; ${demo}`, '/dev/null'], {
+        env: { ...environment(), SHELL: '/bin/sh', TMPDIR: directory },
+      });
+      children.push(terminal);
+      const said = () => (existsSync(log) ? readFileSync(log, 'utf8') : '');
+      await expect.poll(said, { timeout: 30_000 }).toContain('up and idle');
+      terminal.kill('SIGKILL');
+      const state = () => {
+        const path = `/proc/${readFileSync(pid, 'utf8').trim()}/stat`;
+        return existsSync(path) ? readFileSync(path, 'utf8').replace(/^.*\) (.).*\n/s, '$1') : 'gone';
+      };
+      await expect.poll(state, { timeout: 30_000 }).toMatch(/gone|Z/);
+      expect(said()).not.toMatch(/Assertion|aerostat:/);
+      expect(readdirSync(directory).filter(name => name.startsWith('aerostat-demo-'))).toEqual([]);
+    },
+  );
+
   test('that gets one Ctrl-C from the terminal and from npm cleans up', async () => {
     const words = ['demo', '--guest', 'embedded', '--memory', '256M'];
     const demo = spawn(program, words, { env: { ...environment(), TMPDIR: directory } });

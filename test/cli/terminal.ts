@@ -2,7 +2,7 @@
 import { Readable, Writable } from 'node:stream';
 import type { CliContext, Output } from '../../src/cli/context.ts';
 import { runCli } from '../../src/cli/program.ts';
-import { InterruptedError } from '../../src/cli/usage.ts';
+import { InterruptedError, type StopSignal } from '../../src/cli/usage.ts';
 import type { StartDaemon } from '../../src/daemon/options.ts';
 
 /** Keeps what was written to it; a terminal when it has columns. */
@@ -48,7 +48,7 @@ export interface Session {
   readonly stdout: Captured;
   readonly stderr: Captured;
   readonly ended: Promise<number>;
-  interrupt(signal?: NodeJS.Signals): void;
+  interrupt(signal?: StopSignal): void;
 }
 
 export function start(

@@ -16,7 +16,7 @@ Examples:
   aerostat device --socket-path vm1 --socket-path vm2 --target 1G
   aerostat device --socket-path vm1 --api 127.0.0.1:8080 --token-file token
 
-SIGTERM and SIGINT give everything pending back to the host and end the daemon with code 0.`;
+SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0.`;
 
 type DeviceChoice = GuestChoice & ServeChoice;
 
