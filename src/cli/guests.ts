@@ -35,6 +35,8 @@ export async function withGuests(
 ): Promise<void> {
   const { control, close } = await open(context, choice);
   try {
+    // From here on the control heeds interrupts itself.
+    context.interrupt.throwIfAborted();
     await body(control);
   } finally {
     close();

@@ -60,6 +60,7 @@ export function connect(
   return new RemoteControl(resolveAddress(choice.api, context.env), {
     ...options,
     token: readToken(choice.tokenFile, context.env),
+    signal: context.interrupt,
   });
 }
 

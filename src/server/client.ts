@@ -59,6 +59,11 @@ export interface ClientOptions {
   readonly token?: string | undefined;
   /** Whether who subscribes is first told what the daemon remembers. */
   readonly pastEvents?: boolean;
+  /**
+   * What is under way when this is aborted is given up, for its reason. What is asked afterwards is asked all the same:
+   * whoever was interrupted may have something to put in order.
+   */
+  readonly signal?: AbortSignal | undefined;
   /** How long a stream of events may say nothing before it is taken for lost. */
   readonly silenceMsMax?: number;
 }
@@ -69,20 +74,25 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
   readonly #token: string | undefined;
   readonly #pastEvents: boolean;
   readonly #silenceMsMax: number;
+  /** What can be given up, and how whoever waits for it is told. */
+  readonly #underway = new Map<ClientRequest, (reason: unknown) => void>();
   readonly migrations: Migrations = {
     obstacle: async name => (await this.#migration(name)).obstacle,
-    start: (name, order: MigrationOrder) => this.#call('POST', `${guestPath(name)}/migration`, order),
+    // Never given up: whoever was interrupted has to know whether there is a migration to be called off.
+    start: (name, order: MigrationOrder) =>
+      this.#call('POST', `${guestPath(name)}/migration`, order, { patient: true }),
     status: async name => (await this.#migration(name)).migration,
     cancel: async name => void (await this.#call('DELETE', `${guestPath(name)}/migration`)),
   };
 
   constructor(
     address: ApiAddress,
-    { token, pastEvents = false, silenceMsMax = SILENCE_MS_MAX }: ClientOptions = {},
+    { token, pastEvents = false, signal, silenceMsMax = SILENCE_MS_MAX }: ClientOptions = {},
   ) {
     this.#address = address;
     this.#token = token;
     this.#pastEvents = pastEvents;
+    signal?.addEventListener('abort', () => this.#giveUp(signal.reason), { once: true });
     this.#silenceMsMax = silenceMsMax;
   }
 
@@ -196,8 +206,13 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     return { ...place, agent, method, path, headers: { ...headers, ...authorization } };
   }
 
-  async #call<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
-    const { status, text } = await this.#exchange(method, path, body);
+  async #call<Answer>(
+    method: string,
+    path: string,
+    body?: unknown,
+    { patient = false }: { patient?: boolean } = {},
+  ): Promise<Answer> {
+    const { status, text } = await this.#exchange(method, path, body, patient);
     const answer = parseJson(text);
     if (status === 200 && answer !== undefined) return answer as Answer;
     if (isProblem(answer)) throw new RemoteError(status, answer.code, answer.detail);
@@ -206,7 +221,19 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     );
   }
 
-  #exchange(method: string, path: string, body: unknown): Promise<{ status: number; text: string }> {
+  #giveUp(reason: unknown): void {
+    for (const [request, reject] of this.#underway) {
+      reject(reason);
+      request.destroy();
+    }
+  }
+
+  #exchange(
+    method: string,
+    path: string,
+    body: unknown,
+    patient: boolean,
+  ): Promise<{ status: number; text: string }> {
     const payload = body === undefined ? undefined : JSON.stringify(body);
     const headers: Record<string, string> = { Accept: 'application/json' };
     if (payload !== undefined) {
@@ -220,6 +247,8 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
       });
       request.setTimeout(ANSWER_MS_MAX, () => request.destroy(new Error('it does not answer')));
       request.once('error', fail);
+      if (!patient) this.#underway.set(request, reject);
+      request.once('close', () => this.#underway.delete(request));
       request.end(payload);
     });
   }

@@ -287,6 +287,38 @@ describe('aerostat hint', () => {
   });
 });
 
+describe('a daemon that does not answer', () => {
+  const NEVER = new Promise<never>(() => {});
+
+  /** The daemon was asked so, and will not answer any more. */
+  const silent = (method: 'guests' | 'request') =>
+    new Promise<void>(resolve => {
+      control[method] = () => {
+        resolve();
+        return NEVER;
+      };
+    });
+
+  test('keeps nobody who interrupts the wait', async () => {
+    const asked = silent('request');
+    const session = start(['request', 'vm1', 'shrink'], { env: { AEROSTAT_API: api } });
+    await asked;
+    session.interrupt();
+    expect(await session.ended).toBe(EXIT.interrupted);
+    expect(session.stderr.text).toBe('');
+  });
+
+  test.each(['watch', 'top'])('does not keep %s from leaving its screen', async command => {
+    const session = start([command, '--interval', '50ms'], { env: { AEROSTAT_API: api }, columns: 100 });
+    await expect.poll(() => session.stdout.text).toContain('vm1');
+    await silent('guests');
+    session.interrupt('SIGTERM');
+    expect(await session.ended).toBe(EXIT.terminated);
+    expect(session.stdout.text).toContain('\u001b[?1049l');
+    expect(session.stdout.text).not.toContain('interrupted');
+  });
+});
+
 describe('aerostat request', () => {
   beforeEach(() => {
     control.change('vm1', { profile: 'page-chunks' });

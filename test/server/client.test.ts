@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { GuestEvent } from '../../src/daemon/control.ts';
+import type { MigrationStatus } from '../../src/daemon/migrations.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
 import { EventLog } from '../../src/server/event-log.ts';
@@ -66,6 +67,35 @@ describe('a daemon seen through its API', () => {
     for (let question = 0; question < 3; question++) await asked.daemon();
     expect(connections).toBe(3);
     await new Promise(resolve => counted.close(resolve));
+  });
+
+  test('is not waited for any longer when that is given up, and can be asked again', async () => {
+    const stop = new AbortController();
+    const impatient = new RemoteControl(parseAddress(path), { signal: stop.signal });
+    let answer = () => {};
+    const asked = new Promise<void>(resolve => {
+      control.request = () => {
+        resolve();
+        return new Promise(() => {});
+      };
+    });
+    const ordered = new Promise<void>(resolve => {
+      control.migrations.start = () => {
+        resolve();
+        return new Promise(done => {
+          answer = () => done({} as MigrationStatus);
+        });
+      };
+    });
+    const given = expect(impatient.request('vm1', 'shrink')).rejects.toThrow('enough');
+    const order = impatient.migrations.start('vm1', { to: 'tcp:there:1' });
+    await Promise.all([asked, ordered]);
+    stop.abort(new Error('enough'));
+    await given;
+    // Whoever began a migration has to hear of it.
+    answer();
+    expect(await order).toEqual({});
+    expect(await impatient.guest('vm1')).toMatchObject({ name: 'vm1' });
   });
 
   test('finds a guest whatever its name holds', async () => {

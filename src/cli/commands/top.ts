@@ -69,15 +69,21 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
     printLine(stdout, top.table(style).join('\n'));
     return;
   }
+  let end = () => {};
+  const ended = new Promise<void>(resolve => {
+    end = () => {
+      resolve();
+      wake();
+    };
+  });
   const screen = new Screen(stdout);
   const draw = () => screen.draw(top.frame(style, screen));
   const release = readKeys(stdin, key => {
     top.press(key);
     draw();
-    if (top.ended) wake();
+    if (top.ended) end();
   });
-  const stop = () => wake();
-  interrupt.addEventListener('abort', stop);
+  interrupt.addEventListener('abort', end);
   try {
     while (!top.ended) {
       draw();
@@ -89,10 +95,12 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
         };
       });
       interrupt.throwIfAborted();
-      if (!top.ended) await lookAgain(control, top);
+      // A daemon that does not answer keeps nobody here.
+      if (!top.ended) await Promise.race([lookAgain(control, top), ended]);
+      interrupt.throwIfAborted();
     }
   } finally {
-    interrupt.removeEventListener('abort', stop);
+    interrupt.removeEventListener('abort', end);
     release();
     screen.close();
   }

@@ -91,6 +91,7 @@ async function watchScreen(
           guests = await look();
           lost = false;
         } catch (error) {
+          interrupt.throwIfAborted();
           if (!(error instanceof AerostatError)) throw error;
           screen.draw([...lines, '', ...wrap(error.message, screen.columns).map(style.red)]);
         }
