@@ -85,7 +85,7 @@ export class HintsPart implements QueuePart, Shrinker {
   }
 
   turn(): void {
-    // Hinting takes memory, and that may shrink the very blocks that were hinted.
+    // A device in this very thread may interrupt while it is kicked: the turn that is under way looks again.
     if (this.#running) return;
     this.#running = true;
     try {
@@ -176,9 +176,16 @@ export class HintsPart implements QueuePart, Shrinker {
     }
   }
 
+  /**
+   * Another slot is left after the next buffer, for the STOP: a session has to end even when the host takes nothing any
+   * more. Where the ring has one entry, the STOP waits for its turn.
+   */
+  get #leavesSlot(): boolean {
+    return this.#ring.hasRoom(Math.min(2, this.#ring.queue.size));
+  }
+
   #begin(): boolean {
-    if (this.#vacantCommands.length === 0 || !this.#ring.hasRoom(Math.min(2, this.#ring.queue.size)))
-      return false;
+    if (this.#vacantCommands.length === 0 || !this.#leavesSlot) return false;
     // What was hinted under an older id, perhaps too late to count, is free still: it is hinted again with the rest.
     this.#release(this.#held.length);
     this.#ring.world.counters.hintSessions++;
@@ -186,8 +193,7 @@ export class HintsPart implements QueuePart, Shrinker {
   }
 
   #hint(): boolean {
-    // The last slot is the STOP's: a session has to end even when the host takes nothing any more.
-    if (!this.#ring.hasRoom(2)) return false;
+    if (!this.#leavesSlot) return false;
     const pfn = this.#kernel.allocate(ORDER_MAX, GFP_HINT);
     if (pfn === NIL) {
       this.#responder.exhaust();

@@ -301,6 +301,20 @@ describe('a driver conforms to the specification', () => {
     expect(device.take('hint')).toEqual([]);
   });
 
+  it('D20, D21: it says STOP as soon as there is room, where the ring has but one entry', async () => {
+    const { device } = await bench({ tuning: { queueSizeMax: 1 } });
+    device.configure({ freePageHintCommandId: HINT_ID_MIN });
+    await settle();
+    device.giveBack(...device.take('hint'));
+    const block = device.take('hint');
+    expect(block[0].writable.length).toBe(1);
+    device.configure({ freePageHintCommandId: HINT_STOP });
+    await settle();
+    expect(device.take('hint')).toEqual([]);
+    device.giveBack(...block);
+    expect(device.take('hint').map(wordsOf)).toEqual([[HINT_STOP]]);
+  });
+
   it('D24: it gives the blocks back when the id becomes DONE, and not before', async () => {
     const world = await bench();
     const before = world.free();

@@ -63,6 +63,19 @@ describe('hint sessions', () => {
     world.check();
   });
 
+  it.each(['immediate', 'deferred'] as const)('fit a ring of one entry (device: %s)', async mode => {
+    const world = new World({ device: { mode }, driver: { queueSizeMax: 1 } });
+    await world.start();
+    world.device.hints.start();
+    await world.rest();
+    expect(world.device.hints.phase).toBe('stopped');
+    expect(world.device.counters.hintedPages).toBeGreaterThan(32 * MIB_PAGES);
+    world.device.hints.done();
+    await world.rest();
+    expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
+    world.check();
+  });
+
   it.each(['virtio', 'sg'] as const)(
     'are over when the device is lost, and the next one has its own (profile %s)',
     async profile => {
