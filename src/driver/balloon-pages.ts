@@ -221,7 +221,6 @@ export class BalloonPages implements PageOwner {
     this.#lists.forEach((list, order) => {
       while (list.length > 0) this.#recallBlock(list.head, order);
     });
-    this.resizing = true;
   }
 
   /** Recalled blocks will be inflated with `batch`, as many as the target wants and it has room for; others are freed. */
