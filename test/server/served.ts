@@ -57,7 +57,15 @@ export class Served {
     const meant = Object.fromEntries(Object.entries(said).filter(([, value]) => value !== undefined));
     return new Promise((resolve, reject) => {
       const request = httpRequest(
-        { host: '127.0.0.1', port: this.port, method, path, headers: meant as Record<string, string> },
+        {
+          host: '127.0.0.1',
+          port: this.port,
+          // Who was answered before all was said is cut off, and must not be asked anything else over that connection.
+          agent: false,
+          method,
+          path,
+          headers: meant as Record<string, string>,
+        },
         response => {
           let text = '';
           const { statusCode: status = 0, headers } = response;
