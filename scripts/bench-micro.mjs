@@ -3,11 +3,10 @@
 //
 //   npm run bench:micro                                  all
 //   npm run bench:micro -- virtqueue --json FILE         one, with its rows and ratios in a file
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { root, run } from './bootstrap.mjs';
+import { follow, root, scratch } from './bootstrap.mjs';
 import { compile } from './compile.mjs';
 
 const SUFFIX = '.bench.ts';
@@ -30,14 +29,14 @@ for (const name of names) {
 }
 
 const output = compile('bench');
-const scratch = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
-process.once('exit', () => rmSync(scratch, { recursive: true, force: true }));
-const reports = names.map(name => {
+const directory = scratch('bench');
+const reports = [];
+for (const name of names) {
   console.log(`\n${name}`);
-  const file = join(scratch, `${name}.json`);
-  run(process.execPath, [join(output, 'bench', `${name}.bench.js`), '--json', file]);
-  return JSON.parse(readFileSync(file, 'utf8'));
-});
+  const file = join(directory, `${name}.json`);
+  await follow(process.execPath, [join(output, 'bench', `${name}.bench.js`), '--json', file]);
+  reports.push(JSON.parse(readFileSync(file, 'utf8')));
+}
 if (values.json !== undefined)
   writeFileSync(values.json, `${JSON.stringify(merged(reports), undefined, 2)}\n`);
 

@@ -1,11 +1,12 @@
 // Brings a bare clone to the point where `bin/aerostat` runs: installs the locked dependencies when they
 // are missing or older than the lock file, and compiles `src/` when it is newer than `dist/`.
 // It uses nothing but Node itself, so it can be the first thing that ever runs in a clone.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import {
   cpSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -13,6 +14,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -29,7 +31,56 @@ export function run(command, args, options = {}) {
     console.error(`aerostat: cannot start ${command}: ${result.error.message}`);
     process.exit(1);
   }
-  if (result.status !== 0) process.exit(result.status ?? 1);
+  if (result.status !== 0) process.exit(result.status ?? endedBy(result.signal));
+}
+
+/** What a shell gives for a program that a signal ended. */
+export const endedBy = signal => 128 + (constants.signals[signal] ?? 0);
+
+const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'];
+
+/** As {@link run}, for a program that may take long: whoever asks this process to end ends the program. */
+export function follow(command, args) {
+  const child = spawn(command, args, { cwd: root, stdio: 'inherit' });
+  const handOn = signal => child.kill(signal);
+  for (const signal of SIGNALS) process.on(signal, handOn);
+  follows = true;
+  return new Promise(resolve => {
+    child.once('error', error => {
+      console.error(`aerostat: cannot start ${command}: ${error.message}`);
+      process.exit(1);
+    });
+    child.once('exit', (status, signal) => {
+      for (const name of SIGNALS) process.off(name, handOn);
+      follows = false;
+      const code = status ?? endedBy(signal);
+      if (code !== 0) process.exit(code);
+      resolve();
+    });
+  });
+}
+
+let hears = false;
+let follows = false;
+
+/** From now on a signal ends this process as one that has things to remove; Node's own way leaves them. */
+function hearSignals() {
+  if (hears) return;
+  hears = true;
+  for (const signal of SIGNALS) {
+    process.on(signal, () => {
+      // Who follows a program ends as that does.
+      if (!follows) process.exit(endedBy(signal));
+    });
+  }
+}
+
+/** An empty directory that is gone when this process is, also when a signal ends it. */
+export function scratch(name) {
+  const directory = mkdtempSync(join(tmpdir(), `aerostat-${name}-`));
+  process.once('exit', () => rmSync(directory, { recursive: true, force: true }));
+  hearSignals();
+  return directory;
 }
 
 /** Path of a program that a dependency brought. */
@@ -77,7 +128,8 @@ export function build({ force = false } = {}) {
   const dist = join(root, 'dist');
   const fresh = `${dist}-${process.pid}`;
   const stale = `${fresh}-stale`;
-  // A compilation that fails ends this process.
+  // A compilation that fails, or is interrupted, ends this process.
+  hearSignals();
   process.once('exit', () => rmSync(fresh, { recursive: true, force: true }));
   const startedSeconds = Date.now() / 1000;
   run(bin('tsc'), ['-p', 'tsconfig.json', '--outDir', fresh], { stdio: ['ignore', 2, 2] });

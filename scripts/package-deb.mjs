@@ -8,18 +8,16 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
-  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
-import { bootstrap, root } from './bootstrap.mjs';
+import { bootstrap, endedBy, root, scratch } from './bootstrap.mjs';
 
 const LIB = 'usr/lib/aerostat';
 
@@ -79,8 +77,12 @@ const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).p
 
 /** Runs a program and returns what it prints; ends this process if it fails. */
 function output(command, args, options = {}) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', ...options });
+  const { status, signal, stdout, stderr, error } = spawnSync(command, args, {
+    encoding: 'utf8',
+    ...options,
+  });
   if (status === 0) return stdout;
+  if (signal !== null) process.exit(endedBy(signal));
   console.error(`aerostat: ${command} failed: ${error?.message ?? stderr}`);
   process.exit(1);
 }
@@ -139,7 +141,7 @@ function runs(path) {
   );
 }
 
-function fill(stage) {
+async function fill(stage) {
   for (const [from, to] of Object.entries(FILES))
     cpSync(join(root, from), join(stage, to), { recursive: true });
   cpSync(join(root, 'dist'), join(stage, LIB, 'dist'), {
@@ -147,6 +149,8 @@ function fill(stage) {
     filter: path => !/\.(map|d\.ts)$|\/\.aerostat-/.test(path),
   });
   for (const path of runtimePackages()) {
+    // Signals are heard in between.
+    await turn();
     cpSync(join(root, path), join(stage, LIB, path), {
       recursive: true,
       filter: from => runs(relative(join(root, path), from)),
@@ -192,24 +196,22 @@ Description: virtio memory ballooning for hosts of virtual machines
 }
 
 bootstrap();
-const stage = mkdtempSync(join(tmpdir(), 'aerostat-deb-'));
-try {
-  chmodSync(stage, 0o755);
-  const architecture = output('dpkg', ['--print-architecture']).trim();
-  fill(stage);
-  const sums = files(stage).map(path => {
-    const digest = createHash('md5').update(readFileSync(path)).digest('hex');
-    return `${digest}  ${relative(stage, path)}\n`;
-  });
-  const described = control(stage, architecture);
-  put(stage, 'DEBIAN/control', described);
-  put(stage, 'DEBIAN/md5sums', sums.sort().join(''));
-  for (const [name, script] of Object.entries(SCRIPTS)) put(stage, `DEBIAN/${name}`, script, 0o755);
-  const directory = process.argv[2] ?? join(root, '.cache');
-  mkdirSync(directory, { recursive: true });
-  const file = join(directory, `aerostat_${version}_${architecture}.deb`);
-  output('dpkg-deb', ['--build', '--root-owner-group', stage, file]);
-  console.log(file);
-} finally {
-  rmSync(stage, { recursive: true, force: true });
-}
+const stage = scratch('deb');
+chmodSync(stage, 0o755);
+const architecture = output('dpkg', ['--print-architecture']).trim();
+await fill(stage);
+await turn();
+const sums = files(stage).map(path => {
+  const digest = createHash('md5').update(readFileSync(path)).digest('hex');
+  return `${digest}  ${relative(stage, path)}\n`;
+});
+const described = control(stage, architecture);
+put(stage, 'DEBIAN/control', described);
+put(stage, 'DEBIAN/md5sums', sums.sort().join(''));
+for (const [name, script] of Object.entries(SCRIPTS)) put(stage, `DEBIAN/${name}`, script, 0o755);
+const directory = process.argv[2] ?? join(root, '.cache');
+mkdirSync(directory, { recursive: true });
+const file = join(directory, `aerostat_${version}_${architecture}.deb`);
+await turn();
+output('dpkg-deb', ['--build', '--root-owner-group', stage, file]);
+console.log(file);
