@@ -19,7 +19,7 @@ export interface StepBar {
 
 async function openBar(stream: Output, format: string): Promise<SingleBar> {
   const { Presets, SingleBar } = (await import('cli-progress')).default;
-  return new SingleBar(
+  const bar = new SingleBar(
     {
       stream,
       format,
@@ -30,6 +30,11 @@ async function openBar(stream: Output, format: string): Promise<SingleBar> {
     },
     Presets.shades_classic,
   );
+  // Whoever is asked to end at once must show the cursor, too.
+  const leave = () => bar.stop();
+  bar.once('start', () => process.once('exit', leave));
+  bar.once('stop', () => process.removeListener('exit', leave));
+  return bar;
 }
 
 /** Follows a balloon to its target; silent where nobody looks. */

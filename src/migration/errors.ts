@@ -10,8 +10,11 @@ export class MigrationError extends AerostatError {
 
 /** Somebody asked for the migration's end; the guest runs on at the source. */
 export class MigrationCancelled extends AerostatError {
+  readonly reason: string;
+
   constructor(reason: string) {
     super('AEROSTAT_MIGRATION_CANCELLED', `the migration was cancelled: ${reason}`);
+    this.reason = reason;
   }
 }
 

@@ -311,7 +311,7 @@ export class MigrationSource {
     }
     const { signal } = this.#cancelling;
     const failure: Error = signal.aborted ? signal.reason : error;
-    await this.#takeBack(failure.message);
+    await this.#takeBack(failure instanceof MigrationCancelled ? failure.reason : failure.message);
     this.#enter('failed');
     if (failure instanceof MigrationCancelled || failure instanceof MigrationError) throw failure;
     throw new MigrationError(`the migration failed, and the guest runs on here: ${failure.message}`, {

@@ -2,9 +2,11 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import type { Output } from '../../src/cli/context.ts';
+import type { CliContext, Output } from '../../src/cli/context.ts';
+import { targetBar } from '../../src/cli/progress.ts';
 import { inScratch } from '../../src/cli/scratch.ts';
 import { Screen } from '../../src/cli/screen.ts';
+import { GIB, guestStatus } from '../server/fake-control.ts';
 import { Captured } from './terminal.ts';
 
 const NEVER = new Promise<never>(() => {});
@@ -58,9 +60,20 @@ test('a screen is left, and its cursor shown, when the process ends before its c
   expect(terminal.text).toMatch(/\[\?25l.*\[\?25h.*\[\?1049l/s);
 });
 
+test('a bar gives the cursor back when the process ends before its command', async () => {
+  const terminal = new Captured(80);
+  const bar = await targetBar({ stderr: terminal as unknown as Output, env: {} } as CliContext, 'vm1', GIB);
+  endProcess(atExit(() => bar.update(guestStatus('vm1', { actualBytes: 0 }))));
+  expect(terminal.text).toMatch(/\[\?25l.*\[\?25h/s);
+});
+
 test('nothing is left to be done at the end of the process once a command is over', async () => {
   const before = process.listenerCount('exit');
   await inScratch('test', async () => {});
-  new Screen(new Captured(80) as unknown as Output).close();
+  const stderr = new Captured(80) as unknown as Output;
+  new Screen(stderr).close();
+  const bar = await targetBar({ stderr, env: {} } as CliContext, 'vm1', GIB);
+  bar.update(guestStatus('vm1', { actualBytes: 0 }));
+  bar.stop();
   expect(process.listenerCount('exit')).toBe(before);
 });

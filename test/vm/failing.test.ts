@@ -37,6 +37,7 @@ describe('a machine that does not arrive goes on where it was', () => {
   test.each(PHASES)('when the migration is cancelled while %s', async phase => {
     const journey = await failToMove(at(phase, ({ source }) => source?.cancel('a test wanted it so')));
     expect(journey.sourceError?.code).toBe('AEROSTAT_MIGRATION_CANCELLED');
+    expect(journey.destinationError?.message).toBe('the migration was cancelled: a test wanted it so');
   });
 
   test.each(PHASES)('when the network breaks while %s', async phase => {
