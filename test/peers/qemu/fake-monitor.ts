@@ -33,6 +33,7 @@ export class FakeMonitor {
   readonly #server: Server;
   readonly #options: FakeMonitorOptions;
   readonly #sockets = new Set<Socket>();
+  readonly #askers = new WeakMap<FakeRequest, Socket>();
   respond: Respond;
 
   private constructor(options: FakeMonitorOptions) {
@@ -54,26 +55,28 @@ export class FakeMonitor {
     return this.requests.map(({ command }) => command).filter(command => command !== 'qmp_capabilities');
   }
 
-  answer({ id }: FakeRequest, value: unknown): void {
-    this.send({ return: value, id });
+  /** Only who asked is answered: clients number their commands alike. */
+  answer(request: FakeRequest, value: unknown): void {
+    this.send({ return: value, id: request.id }, this.#askerOf(request));
   }
 
-  refuse({ id }: FakeRequest, errorClass: string, desc: string): void {
-    this.send({ error: { class: errorClass, desc }, id });
+  refuse(request: FakeRequest, errorClass: string, desc: string): void {
+    this.send({ error: { class: errorClass, desc }, id: request.id }, this.#askerOf(request));
   }
 
   event(name: string, data: Record<string, unknown> = {}): void {
     this.send({ event: name, data, timestamp: { seconds: 1700000000, microseconds: 250000 } });
   }
 
-  send(message: unknown): void {
-    this.sendText(`${JSON.stringify(message)}\r\n`);
+  /** To all clients unless said otherwise. */
+  send(message: unknown, to?: Iterable<Socket>): void {
+    this.sendText(`${JSON.stringify(message)}\r\n`, to);
   }
 
-  sendText(text: string): void {
+  sendText(text: string, to: Iterable<Socket> = this.#sockets): void {
     const bytes = Buffer.from(text);
     const piece = this.#options.pieceBytes ?? bytes.length;
-    for (const socket of this.#sockets) {
+    for (const socket of to) {
       for (let at = 0; at < bytes.length; at += piece) socket.write(bytes.subarray(at, at + piece));
     }
   }
@@ -97,19 +100,25 @@ export class FakeMonitor {
     socket.on('data', chunk => {
       const lines = (rest + chunk.toString('utf8')).split('\n');
       rest = lines.pop()!;
-      for (const line of lines) this.#receive(line);
+      for (const line of lines) this.#receive(line, socket);
     });
     const { greeting } = this.#options;
-    if (greeting === undefined) this.send(GREETING);
-    else if (greeting !== null) this.sendText(greeting);
+    if (greeting === undefined) this.send(GREETING, [socket]);
+    else if (greeting !== null) this.sendText(greeting, [socket]);
   }
 
-  #receive(line: string): void {
+  #askerOf(request: FakeRequest): readonly Socket[] {
+    const socket = this.#askers.get(request);
+    return socket === undefined ? [] : [socket];
+  }
+
+  #receive(line: string, socket: Socket): void {
     const json = JSON.parse(line);
     const outOfBand = 'exec-oob' in json;
     const command = outOfBand ? json['exec-oob'] : json.execute;
     const request = { command, outOfBand, arguments: json.arguments, id: json.id };
     this.requests.push(request);
+    this.#askers.set(request, socket);
     if (command === 'qmp_capabilities') this.answer(request, {});
     else this.respond(request, this);
   }
