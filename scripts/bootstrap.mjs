@@ -146,7 +146,7 @@ export function build({ force = false } = {}) {
 function buildPage({ force = false } = {}) {
   const inputs = Math.max(
     newest(join(root, 'web')),
-    newest(join(root, 'src', 'daemon')),
+    newest(join(root, 'src', 'control')),
     newest(join(root, 'src', 'server')),
     mtime(INSTALL_STAMP),
   );

@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { workerUrl } from '../../src/daemon/worker-url.ts';
+import { workerUrl } from '../../src/threads/worker-url.ts';
 import { LONG_INPUT_BYTES_MAX } from './mutator.ts';
 
 /** No input that is merely slow takes so long. */

@@ -2,9 +2,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Control, DeviceGuestStatus } from '../daemon/control.ts';
+import type { Control, DeviceGuestStatus } from '../control/contract.ts';
 import { startDaemon } from '../daemon/daemon.ts';
-import type { Daemon, GuestOptions } from '../daemon/options.ts';
+import type { Daemon, GuestOptions } from '../hosting/options.ts';
 
 /** The guest's name. */
 export const GUEST = 'bench';

@@ -3,7 +3,7 @@
  * only acknowledges, after the acknowledgement, before it, and one punch a page. Tells what discarding costs
  * the guest, and when the host has its memory.
  */
-import type { DeviceGuestStatus, DiscardMode, GuestEvent } from '../daemon/control.ts';
+import type { DeviceGuestStatus, DiscardMode, GuestEvent } from '../control/contract.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { freeMemory, useMemory } from '../peers/linux/workloads.ts';
 import { UmlGuest } from '../peers/uml/guest.ts';

@@ -1,9 +1,9 @@
 /** From the words of `aerostat device` to the guests that a daemon is started with; nothing is opened here. */
 import { basename } from 'node:path';
 import { DEFAULT_PROFILE, type Profile, profile } from '../balloon/profiles.ts';
-import type { DiscardMode } from '../daemon/control.ts';
-import { removableFeature } from '../daemon/offer.ts';
-import type { GuestOptions } from '../daemon/options.ts';
+import type { DiscardMode } from '../control/contract.ts';
+import { removableFeature } from '../hosting/offer.ts';
+import type { GuestOptions } from '../hosting/options.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../server/address.ts';
 import { UsageError } from './usage.ts';
 

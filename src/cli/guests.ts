@@ -4,8 +4,8 @@
  */
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
-import type { GuestControl, GuestStatus } from '../daemon/control.ts';
-import type { QemuControl } from '../daemon/qemu-control.ts';
+import type { GuestControl, GuestStatus } from '../control/contract.ts';
+import type { QemuControl } from '../qemu/qemu-control.ts';
 import type { CliContext } from './context.ts';
 import { checkNames } from './guest-options.ts';
 import { type ApiChoice, connect, each, withJson } from './options.ts';
@@ -71,7 +71,7 @@ async function open(context: CliContext, choice: GuestsChoice): Promise<Opened> 
 
 /** Loaded only when it is needed: most commands never see a QEMU. */
 async function connectMonitors(guests: readonly { name: string; qmpPath: string }[]): Promise<QemuControl> {
-  const { QemuControl } = await import('../daemon/qemu-control.ts');
+  const { QemuControl } = await import('../qemu/qemu-control.ts');
   return new QemuControl(guests);
 }
 
@@ -85,7 +85,7 @@ async function openMonitors(words: readonly string[]): Promise<Opened> {
 
 async function openNamed(context: CliContext, path: string): Promise<Opened> {
   const [{ CombinedControl }, { readGuestsFile }] = await Promise.all([
-    import('../daemon/combined-control.ts'),
+    import('../control/combined-control.ts'),
     import('./guests-file.ts'),
   ]);
   const named = readGuestsFile(path);

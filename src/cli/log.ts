@@ -3,7 +3,7 @@
  * for programs. Loaded only by commands that have one.
  */
 import { pino } from 'pino';
-import type { LogLevel, LogRecord } from '../daemon/options.ts';
+import type { LogLevel, LogRecord } from '../hosting/options.ts';
 import type { Output } from './context.ts';
 import type { LogFormat } from './options.ts';
 import { type Paint, type Style, styleOf } from './style.ts';

@@ -1,5 +1,5 @@
 /** What a migration comes to, in words. */
-import type { MigrationReport, MigrationState } from '../daemon/migrations.ts';
+import type { MigrationReport, MigrationState } from '../control/migrations.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
 import { renderFields } from './table.ts';

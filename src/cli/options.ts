@@ -1,8 +1,8 @@
 /** Options that several commands share, and how their words become values. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { Control } from '../daemon/control.ts';
-import { LOG_LEVELS, type LogLevel } from '../daemon/options.ts';
+import type { Control } from '../control/contract.ts';
 import { GUEST_BYTES_MIN } from '../embedded/options.ts';
+import { LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
 import { REGION_BYTES_MAX } from '../memory/guest-memory.ts';
 import { resolveAddress } from '../server/address.ts';
 import { type ClientOptions, RemoteControl } from '../server/client.ts';

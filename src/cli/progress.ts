@@ -1,7 +1,7 @@
 /** Bars on the terminal, on standard error, so that they never mix with an answer. */
 import type { SingleBar } from 'cli-progress';
-import type { GuestStatus } from '../daemon/control.ts';
-import type { MigrationState } from '../daemon/migrations.ts';
+import type { GuestStatus } from '../control/contract.ts';
+import type { MigrationState } from '../control/migrations.ts';
 import { type CliContext, type Output, printLine } from './context.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';

@@ -1,6 +1,6 @@
 /** A daemon and its API in this process, for as long as a command needs them. */
-import type { Control } from '../daemon/control.ts';
-import type { GuestOptions } from '../daemon/options.ts';
+import type { Control } from '../control/contract.ts';
+import type { GuestOptions } from '../hosting/options.ts';
 import { type ApiAddress, formatAddress, resolveAddress } from '../server/address.ts';
 import { readToken } from '../server/token.ts';
 import type { CliContext } from './context.ts';

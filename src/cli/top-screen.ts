@@ -2,8 +2,8 @@
  * What `aerostat top` shows and what its keys do, apart from any terminal: keys go in, lines come out, and what is to
  * be asked of the daemon is handed to whoever holds it.
  */
-import type { GuestStatus, HostStatus, StatisticsSample } from '../daemon/control.ts';
-import { balloonLimit, type MemoryUse, MemoryUseTracker } from '../daemon/memory-use.ts';
+import type { GuestStatus, HostStatus, StatisticsSample } from '../control/contract.ts';
+import { balloonLimit, type MemoryUse, MemoryUseTracker } from '../control/memory-use.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { Key } from './keys.ts';
 import { formatSize, parsePages, SizeError } from './size.ts';

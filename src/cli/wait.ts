@@ -1,5 +1,5 @@
 /** Waiting for a guest to follow its target. */
-import type { GuestControl, GuestStatus } from '../daemon/control.ts';
+import type { GuestControl, GuestStatus } from '../control/contract.ts';
 import { AerostatError } from '../sys/error.ts';
 import { sleep } from './context.ts';
 import { formatDuration } from './duration.ts';

@@ -5,20 +5,20 @@
 import { unlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel, Worker } from 'node:worker_threads';
+import type { Control, DaemonStatus, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
+import { UnknownGuestError } from '../control/contract.ts';
+import { readHost } from '../control/host.ts';
+import { NO_MIGRATIONS } from '../control/migrations.ts';
+import { DataThread } from '../hosting/data-thread.ts';
+import { openGuestSocket } from '../hosting/guest-socket.ts';
+import { MapSurvey } from '../hosting/map-survey.ts';
+import { offer } from '../hosting/offer.ts';
+import type { Daemon, DaemonOptions, DeviceMoves, GuestOptions } from '../hosting/options.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
-import type { Control, DaemonStatus, DeviceGuestStatus, GuestEvent } from './control.ts';
-import { UnknownGuestError } from './control.ts';
-import { DataThread } from './data-thread.ts';
-import { type DiscardThreadData, stopDiscarding } from './discard-link.ts';
-import { openGuestSocket } from './guest-socket.ts';
-import { readHost } from './host.ts';
-import { MapSurvey } from './map-survey.ts';
-import { NO_MIGRATIONS } from './migrations.ts';
-import { offer } from './offer.ts';
-import type { Daemon, DaemonOptions, DeviceMoves, GuestOptions } from './options.ts';
-import { workerUrl } from './worker-url.ts';
+import { type DiscardThreadData, stopDiscarding } from '../threads/discard-link.ts';
+import { workerUrl } from '../threads/worker-url.ts';
 
 /**
  * More data-plane threads than cores gain nothing, and each costs some 10 MiB; a core is left to the guests.
@@ -98,7 +98,7 @@ class RunningDaemon implements Daemon {
     const channels = Array.from({ length: count }, () => new MessageChannel());
     const ports = channels.map(channel => channel.port2);
     const workerData: DiscardThreadData = { control, ports };
-    const worker = new Worker(workerUrl('./discard-worker', import.meta.url), {
+    const worker = new Worker(workerUrl('../threads/discard-worker', import.meta.url), {
       workerData,
       transferList: ports,
     });

@@ -5,9 +5,9 @@
  */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CombinedControl } from '../daemon/combined-control.ts';
-import type { Control } from '../daemon/control.ts';
-import { hostedControl } from '../daemon/hosted-control.ts';
+import { CombinedControl } from '../control/combined-control.ts';
+import type { Control } from '../control/contract.ts';
+import { hostedControl } from '../control/hosted-control.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { VmOptions } from '../vm/vm.ts';

@@ -4,7 +4,7 @@
  * guest is started.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Control, GuestStatus } from '../daemon/control.ts';
+import type { Control, GuestStatus } from '../control/contract.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 

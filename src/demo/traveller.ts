@@ -3,9 +3,9 @@
  * is a machine, and a place waits for it wherever it is not. Whoever steers it reaches it under one name, here or there.
  */
 
-import type { GuestHome } from '../daemon/combined-control.ts';
-import type { GuestControl, GuestEvent } from '../daemon/control.ts';
-import type { MigrationStatus, Migrations } from '../daemon/migrations.ts';
+import type { GuestHome } from '../control/combined-control.ts';
+import type { GuestControl, GuestEvent } from '../control/contract.ts';
+import type { MigrationStatus, Migrations } from '../control/migrations.ts';
 import { MigrationDestination } from '../migration/destination.ts';
 import { formatTransferAddress } from '../transfer/address.ts';
 import { systemClock } from '../transfer/clock.ts';

@@ -22,9 +22,9 @@ import type {
   HostStatus,
   RequestAnswer,
   StatisticsSample,
-} from '../daemon/control.ts';
-import type { MapOptions, MemoryMap } from '../daemon/memory-map.ts';
-import type { MigrationAnswer, MigrationOrder, Migrations } from '../daemon/migrations.ts';
+} from '../control/contract.ts';
+import type { MapOptions, MemoryMap } from '../control/memory-map.ts';
+import type { MigrationAnswer, MigrationOrder, Migrations } from '../control/migrations.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from './event-parser.ts';

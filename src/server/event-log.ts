@@ -3,7 +3,7 @@
  * stopped, or learns that it missed some. No HTTP here.
  */
 import { randomBytes } from 'node:crypto';
-import type { GuestEvent, GuestEventType } from '../daemon/control.ts';
+import type { GuestEvent, GuestEventType } from '../control/contract.ts';
 
 /** Of what happened, and as many of figures that changed; about 200 bytes each. */
 export const EVENTS_KEPT_MAX = 4096;

@@ -5,7 +5,7 @@
  */
 import type { Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
-import type { GuestEvent } from '../daemon/control.ts';
+import type { GuestEvent } from '../control/contract.ts';
 import type { EventLog } from './event-log.ts';
 import { HEARTBEAT_MS } from './event-parser.ts';
 import { RequestError } from './problem.ts';

@@ -15,8 +15,8 @@ import {
   type GuestCounters,
   type GuestStatistics,
   type GuestStatus,
-} from '../daemon/control.ts';
-import type { MigrationStatus } from '../daemon/migrations.ts';
+} from '../control/contract.ts';
+import type { MigrationStatus } from '../control/migrations.ts';
 
 interface Metric<Source> {
   readonly name: string;

@@ -2,7 +2,7 @@
  * How often the page asks the daemon, and for which events: for the page in the browser, and for the client of
  * `bench page`, which asks for the same without one. Needs nothing of Node.
  */
-import type { GuestEventType, GuestStatus } from '../daemon/control.ts';
+import type { GuestEventType, GuestStatus } from '../control/contract.ts';
 
 export const TICK_MS = 1000;
 /** For the guest that somebody looks at, while it moves. */

@@ -1,5 +1,5 @@
 /** The layer of a memory map that only a migration knows: the pages that it has still to send. */
-import { encodeShares, type MemoryMap, shareOf } from '../daemon/memory-map.ts';
+import { encodeShares, type MemoryMap, shareOf } from '../control/memory-map.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import type { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 

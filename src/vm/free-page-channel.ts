@@ -1,6 +1,6 @@
 /**
  * How a machine's guest names free pages to a migration, by the ABI that it speaks. The device's side is
- * daemon/free-pages.ts, in the device's thread; this is the migration's end of it.
+ * hosting/free-pages.ts, in the device's thread; this is the migration's end of it.
  *
  * Answers to requests carry no id in some generations, and in others one that may come again, so they are asked for
  * once a round, and what is still answered when the round is over counts for nothing.
@@ -12,8 +12,8 @@ import {
   type FreePageWay,
   PAGES_WORD,
   PROGRESS_WORDS,
-} from '../daemon/free-pages.ts';
-import type { DeviceMoves } from '../daemon/options.ts';
+} from '../hosting/free-pages.ts';
+import type { DeviceMoves } from '../hosting/options.ts';
 import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { HintedPages } from '../migration/hinted-pages.ts';
 import type { FreePageChannel } from '../migration/machine.ts';

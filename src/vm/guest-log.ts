@@ -7,7 +7,7 @@
  * shows that, for the device clears the bit before it acknowledges, and the guest writes after that; and if it is
  * deflated and written later, the write is in the log of the next sync.
  */
-import type { BalloonedRegion } from '../daemon/free-pages.ts';
+import type { BalloonedRegion } from '../hosting/free-pages.ts';
 import { maskOf, popcount } from '../memory/page-bitmap.ts';
 import type { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import type { DirtyLog, SoftwareDirtyLog } from '../migration/dirty-log.ts';

@@ -1,9 +1,10 @@
-/** What the main thread and a guest's thread say to each other; see daemon/asked-thread.ts. */
-import type { ThreadAnswer } from '../daemon/asked-thread.ts';
+/** What the main thread and a guest's thread say to each other; see threads/asked-thread.ts. */
+
 import type { CommandAnswers } from '../embedded/answers.ts';
 import type { CommandName, GuestCommand } from '../embedded/commands.ts';
 import type { EmbeddedGuestOptions, GuestEventName, SavedGuest } from '../embedded/options.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
+import type { ThreadAnswer } from '../threads/asked-thread.ts';
 
 /** What a guest's thread starts with. It owns the descriptor. */
 export interface GuestThreadData {

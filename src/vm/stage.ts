@@ -3,10 +3,11 @@
  * thread for its guest. A place for machines from elsewhere has its stage ready, and has rehearsed there, so that a
  * guest that stands still does not wait for threads to start and for code to be compiled.
  */
-import { AskedThread } from '../daemon/asked-thread.ts';
+
 import { startDaemon } from '../daemon/daemon.ts';
-import type { Daemon, LogRecord } from '../daemon/options.ts';
-import { workerUrl } from '../daemon/worker-url.ts';
+import type { Daemon, LogRecord } from '../hosting/options.ts';
+import { AskedThread } from '../threads/asked-thread.ts';
+import { workerUrl } from '../threads/worker-url.ts';
 import type { GuestNews, GuestThreadRequests } from './guest-protocol.ts';
 
 export interface StageListener {

@@ -1,5 +1,5 @@
 /** A machine's control: that of its device, and its migrations. */
-import type { Control, DeviceGuestStatus, GuestEvent } from '../daemon/control.ts';
+import type { Control, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import type { TlsIdentity } from '../transfer/tls.ts';
 import type { Vm } from './vm.ts';
 import { VmMigrations } from './vm-migrations.ts';

@@ -3,15 +3,15 @@
  * use any more, which {@link VmMigrations.left} tells.
  */
 import { randomBytes } from 'node:crypto';
-import { type GuestEvent, GuestStateError, UnknownGuestError } from '../daemon/control.ts';
-import type { MemoryMap } from '../daemon/memory-map.ts';
+import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
+import type { MemoryMap } from '../control/memory-map.ts';
 import type {
   MigrationOrder,
   MigrationReport,
   MigrationState,
   MigrationStatus,
   Migrations,
-} from '../daemon/migrations.ts';
+} from '../control/migrations.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { Convergence } from '../migration/convergence.ts';
 import { MigrationCancelled, MigrationUnknown } from '../migration/errors.ts';

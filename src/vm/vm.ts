@@ -22,15 +22,15 @@
  * destination, and what it had reported is reported there anew.
  */
 import { DEFAULT_PROFILE, type ProfileName } from '../balloon/profiles.ts';
-import type { Control, DeviceGuestStatus, DiscardMode } from '../daemon/control.ts';
-import { offer } from '../daemon/offer.ts';
-import type { DeviceMoves, LogRecord } from '../daemon/options.ts';
+import type { Control, DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import type { Answer } from '../embedded/answers.ts';
 import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.ts';
 import { checkSize } from '../embedded/embedded-guest.ts';
 import type { EmbeddedGuestOptions, RingKind, SavedGuest } from '../embedded/options.ts';
 import type { WorkloadKind } from '../guest/workloads/workload.ts';
+import { offer } from '../hosting/offer.ts';
+import type { DeviceMoves, LogRecord } from '../hosting/options.ts';
 import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';

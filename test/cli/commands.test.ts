@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
-import type { MigrationReport, MigrationStatus } from '../../src/daemon/migrations.ts';
+import type { MigrationReport, MigrationStatus } from '../../src/control/migrations.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';

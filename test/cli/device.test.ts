@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
-import type { Daemon, DaemonOptions, DeviceMoves } from '../../src/daemon/options.ts';
+import type { Daemon, DaemonOptions, DeviceMoves } from '../../src/hosting/options.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { type Key, keysIn, readKeys } from '../../src/cli/keys.ts';
 import { styleOf } from '../../src/cli/style.ts';
 import { type Order, TopScreen } from '../../src/cli/top-screen.ts';
-import type { DeviceGuestStatus } from '../../src/daemon/control.ts';
+import type { DeviceGuestStatus } from '../../src/control/contract.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 import { Captured, run } from './terminal.ts';
 

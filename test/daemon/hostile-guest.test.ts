@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { STATS_VQ } from '../../src/balloon/features.ts';
-import type { GuestCounters } from '../../src/daemon/control.ts';
+import type { GuestCounters } from '../../src/control/contract.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { RING_INDIRECT_DESC, RING_PACKED } from '../../src/virtio/features.ts';
 import { DESCRIPTOR_FLAG, PACKED_DESCRIPTOR } from '../../src/virtio/layout.ts';

@@ -1,8 +1,8 @@
 /** The demonstration's guest that moves: there and back, called back, and found under its name wherever it is. */
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeAll, expect, test } from 'vitest';
-import { CombinedControl } from '../../src/daemon/combined-control.ts';
-import type { GuestEvent } from '../../src/daemon/control.ts';
+import { CombinedControl } from '../../src/control/combined-control.ts';
+import type { GuestEvent } from '../../src/control/contract.ts';
 import type { Traveller as TravellerType } from '../../src/demo/traveller.ts';
 import { build, program } from '../cli/built.ts';
 

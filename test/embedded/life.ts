@@ -6,8 +6,8 @@
 import { openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { expect } from 'vitest';
 import type { ProfileName } from '../../src/balloon/profiles.ts';
-import { GUEST_REQUESTS, type GuestRequest } from '../../src/daemon/control.ts';
-import { decodeShares, MAP_CELLS_MAX } from '../../src/daemon/memory-map.ts';
+import { GUEST_REQUESTS, type GuestRequest } from '../../src/control/contract.ts';
+import { decodeShares, MAP_CELLS_MAX } from '../../src/control/memory-map.ts';
 import { GuestChild } from '../../src/demo/guest-child.ts';
 import type { RingKind } from '../../src/embedded/options.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';

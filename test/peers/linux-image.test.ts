@@ -21,7 +21,7 @@ import {
 } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, test, vi } from 'vitest';
-import { decodeShares, MAP_CELLS_MAX } from '../../src/daemon/memory-map.ts';
+import { decodeShares, MAP_CELLS_MAX } from '../../src/control/memory-map.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { checksummedFiles, useMemory, verifyFiles } from '../../src/peers/linux/workloads.ts';
 import { UmlGuest } from '../../src/peers/uml/guest.ts';

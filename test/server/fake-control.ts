@@ -16,9 +16,9 @@ import {
   type RequestAnswer,
   type StatisticsSample,
   UnknownGuestError,
-} from '../../src/daemon/control.ts';
-import { encodeShares, type MapOptions, type MemoryMap } from '../../src/daemon/memory-map.ts';
-import type { MigrationStatus, Migrations } from '../../src/daemon/migrations.ts';
+} from '../../src/control/contract.ts';
+import { encodeShares, type MapOptions, type MemoryMap } from '../../src/control/memory-map.ts';
+import type { MigrationStatus, Migrations } from '../../src/control/migrations.ts';
 
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { DeviceGuestStatus } from '../../src/daemon/control.ts';
+import type { DeviceGuestStatus } from '../../src/control/contract.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
 import type { Descriptor } from '../../src/sys/fd.ts';

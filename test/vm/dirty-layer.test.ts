@@ -1,7 +1,7 @@
 /** What a map says of a migration is what its bitmap says, in whatever cells. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { decodeShares, encodeShares, type MemoryMap } from '../../src/daemon/memory-map.ts';
+import { decodeShares, encodeShares, type MemoryMap } from '../../src/control/memory-map.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
 import { withDirty } from '../../src/vm/dirty-layer.ts';

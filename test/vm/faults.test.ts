@@ -6,7 +6,7 @@
 import { connect as connectTo, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeAll, expect, test } from 'vitest';
-import type { MigrationStatus } from '../../src/daemon/migrations.ts';
+import type { MigrationStatus } from '../../src/control/migrations.ts';
 import { Random } from '../../src/guest/random.ts';
 import { build } from '../cli/built.ts';
 import { MachineProcess } from './processes.ts';

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
-import type { MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
+import type { MigrationOrder, MigrationStatus } from '../../src/control/migrations.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { zstd, zstdOfNode } from '../../src/migration/stream/compression.ts';
 import { FREE_PAGE_CHANNELS } from '../../src/vm/free-page-channel.ts';

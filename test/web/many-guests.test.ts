@@ -1,7 +1,7 @@
 /** A page of a hundred guests, and of guests that tell next to nothing. */
 import type { Page } from 'playwright-core';
 import { expect, test } from 'vitest';
-import { statusOf } from '../../src/daemon/control.ts';
+import { statusOf } from '../../src/control/contract.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 import { complaints } from './axe.ts';
 import { describePages } from './pages.ts';

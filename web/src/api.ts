@@ -9,9 +9,9 @@ import type {
   HostStatus,
   RequestAnswer,
   StatisticsSample,
-} from '../../src/daemon/control.ts';
-import type { MapOptions, MemoryMap } from '../../src/daemon/memory-map.ts';
-import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/daemon/migrations.ts';
+} from '../../src/control/contract.ts';
+import type { MapOptions, MemoryMap } from '../../src/control/memory-map.ts';
+import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/control/migrations.ts';
 import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { TOLD_EVENTS } from '../../src/server/page-pace.ts';
 import { decode } from './route.ts';
@@ -28,15 +28,15 @@ export type {
   HostStatus,
   RequestAnswer,
   StatisticsSample,
-} from '../../src/daemon/control.ts';
-export type { MapLayer, MemoryMap } from '../../src/daemon/memory-map.ts';
+} from '../../src/control/contract.ts';
+export type { MapLayer, MemoryMap } from '../../src/control/memory-map.ts';
 export type {
   MigrationAnswer,
   MigrationOrder,
   MigrationReport,
   MigrationState,
   MigrationStatus,
-} from '../../src/daemon/migrations.ts';
+} from '../../src/control/migrations.ts';
 
 /** The daemon refused; the message is its own. */
 export class Refusal extends Error {

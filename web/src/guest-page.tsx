@@ -1,5 +1,5 @@
 /** One guest in depth. */
-import type { MemoryUse } from '../../src/daemon/memory-use.ts';
+import type { MemoryUse } from '../../src/control/memory-use.ts';
 import { Charts } from './charts.tsx';
 import { Counters } from './counters.tsx';
 import { Events } from './events.tsx';

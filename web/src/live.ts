@@ -2,7 +2,7 @@
  * What the page knows, kept fresh: asks the daemon once a second while somebody looks, more often for a guest that
  * moves, and keeps asking when it does not answer. Draws nothing.
  */
-import { type MemoryUse, MemoryUseTracker } from '../../src/daemon/memory-use.ts';
+import { type MemoryUse, MemoryUseTracker } from '../../src/control/memory-use.ts';
 import { ALL_EVERY, DAEMON_EVERY, FAST_TICK_MS, isMoving, TICK_MS } from '../../src/server/page-pace.ts';
 import {
   api,

@@ -1,5 +1,5 @@
 /** From a map to pixels: a cell's colour is the mixture of what it is made of. Nothing here touches the page. */
-import { decodeShares } from '../../src/daemon/memory-map.ts';
+import { decodeShares } from '../../src/control/memory-map.ts';
 import type { MapLayer, MemoryMap } from './api.ts';
 
 /** What a cell is made of; the parts of a cell add up to all of it. */

@@ -1,5 +1,5 @@
 /** How a guest's memory divides, as a bar; below it, thinner, what of it the host holds. */
-import type { MemoryUse } from '../../src/daemon/memory-use.ts';
+import type { MemoryUse } from '../../src/control/memory-use.ts';
 import { size } from './format.ts';
 
 interface Segment {

@@ -1,5 +1,5 @@
 /** Whether a guest takes requests, and if not, why. */
-import type { GuestStatus } from '../../src/daemon/control.ts';
+import type { GuestStatus } from '../../src/control/contract.ts';
 
 /** The ABIs with a queue for requests, and the feature that brings it: those of src/balloon/profiles.ts. */
 export const REQUEST_ABIS: ReadonlyMap<string, string> = new Map([

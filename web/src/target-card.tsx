@@ -4,7 +4,7 @@
  */
 
 import { useEffect, useState } from 'preact/hooks';
-import { balloonLimit } from '../../src/daemon/memory-use.ts';
+import { balloonLimit } from '../../src/control/memory-use.ts';
 import { isMoving } from '../../src/server/page-pace.ts';
 import { api } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';

@@ -3,12 +3,12 @@
  * and shuffled, of memory that was touched in the same way, and the clock runs until the host has it back. The devices
  * take turns in one run; each is in a process of its own, and the driver in another.
  */
-import type { DiscardMode, GuestControl } from '../../daemon/control.ts';
-import { QemuControl } from '../../daemon/qemu-control.ts';
-import { workerUrl } from '../../daemon/worker-url.ts';
+import type { DiscardMode, GuestControl } from '../../control/contract.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import { requireProgram } from '../../peers/programs.ts';
+import { QemuControl } from '../../qemu/qemu-control.ts';
 import { monotonicMs } from '../../sys/poll.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import { BenchDaemon, GUEST } from '../bench-daemon.ts';
 import { PAGE_ORDERS, type PageOrder } from '../deck.ts';
 import { barePunchMs } from '../floor.ts';

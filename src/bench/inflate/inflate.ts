@@ -7,12 +7,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
-import type { DeviceGuestStatus, DiscardMode } from '../../daemon/control.ts';
-import { workerUrl } from '../../daemon/worker-url.ts';
+import type { DeviceGuestStatus, DiscardMode } from '../../control/contract.ts';
 import type { DriverCounters } from '../../driver/counters.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import { BenchDaemon, GUEST } from '../bench-daemon.ts';
 import type { ChartPlan } from '../html.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';

@@ -6,7 +6,6 @@
 import { once } from 'node:events';
 import { readSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { workerUrl } from '../../daemon/worker-url.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { Convergence } from '../../migration/convergence.ts';
 import { DirtyBitmap } from '../../migration/dirty-bitmap.ts';
@@ -16,6 +15,7 @@ import type { Ram } from '../../migration/ram.ts';
 import { MigrationSource, type MigrationSummary } from '../../migration/source.ts';
 import { AerostatError, assert } from '../../sys/error.ts';
 import { monotonicMs } from '../../sys/poll.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import { systemClock } from '../../transfer/clock.ts';
 import { TransferConnector } from '../../transfer/connector.ts';
 import { PeerProcess } from '../peer-process.ts';

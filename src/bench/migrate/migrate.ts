@@ -6,11 +6,11 @@
  * The floor is the time that the bytes in use take at that speed.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { workerUrl } from '../../daemon/worker-url.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { Convergence } from '../../migration/convergence.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../../migration/source.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import { systemClock } from '../../transfer/clock.ts';
 import { TransferConnector } from '../../transfer/connector.ts';
 import { Departure } from '../../vm/departure.ts';

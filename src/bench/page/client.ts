@@ -4,7 +4,7 @@
  * web/src/live.ts's and web/src/map-card.tsx's, how often is theirs and its own.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DeviceGuestStatus } from '../../daemon/control.ts';
+import type { DeviceGuestStatus } from '../../control/contract.ts';
 import {
   ALL_EVERY,
   DAEMON_EVERY,

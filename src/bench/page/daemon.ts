@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { DeviceGuestStatus } from '../../daemon/control.ts';
+import type { DeviceGuestStatus } from '../../control/contract.ts';
 import { parseAddress } from '../../server/address.ts';
 import { RemoteControl } from '../../server/client.ts';
 import { AerostatError } from '../../sys/error.ts';

@@ -3,7 +3,7 @@
  * can meet: its memory is broken up, the host holds pages of it here and there, and no two cells are alike.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { MemoryMap } from '../../daemon/memory-map.ts';
+import type { MemoryMap } from '../../control/memory-map.ts';
 import { type BenchRow, type Measured, spreadOf } from '../report.ts';
 import type { Drawing, Onlooker } from './view.ts';
 import { PageWorld } from './world.ts';

@@ -1,8 +1,8 @@
 /** A daemon and its guests, each in a process of its own, for as long as a part of `bench page` needs them. */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DeviceGuestStatus } from '../../daemon/control.ts';
-import { workerUrl } from '../../daemon/worker-url.ts';
+import type { DeviceGuestStatus } from '../../control/contract.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import { PeerProcess } from '../peer-process.ts';
 import { PageDaemon } from './daemon.ts';
 import type { FromPageGuests, ToPageGuests } from './guests.ts';

@@ -1,7 +1,7 @@
 /** `aerostat bench`: measurements, each a command of its own; what they measure is src/bench's. */
 import { Command, Option } from 'commander';
 import type { Scenario } from '../../bench/inflate/inflate.ts';
-import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
+import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
 import type { CliContext } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
 import { list, sizeOption, withVerbose } from '../options.ts';

@@ -4,7 +4,7 @@
  */
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
-import { DISCARD_MODES } from '../../daemon/control.ts';
+import { DISCARD_MODES } from '../../control/contract.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { type GuestChoice, guestOptions, parseFd } from '../guest-options.ts';
 import { durationOption, each, list, sizeOption, value, withApi, withLog } from '../options.ts';

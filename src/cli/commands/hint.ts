@@ -1,6 +1,6 @@
 /** `aerostat hint`: a session in which the guest names the pages that it does not use. */
 import { Argument, Command } from 'commander';
-import { type HintAction, hintOf } from '../../daemon/control.ts';
+import { type HintAction, hintOf } from '../../control/contract.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';

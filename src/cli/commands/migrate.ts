@@ -1,11 +1,16 @@
 /** `aerostat migrate`: moves a running guest: a machine of ours, or QEMU's, which QEMU moves and we watch. */
 import { Command, Option } from 'commander';
-import { CombinedControl } from '../../daemon/combined-control.ts';
-import type { GuestControl } from '../../daemon/control.ts';
-import type { MigrationOrder, MigrationState, MigrationStatus, Migrations } from '../../daemon/migrations.ts';
-import { migrationsOf, NO_MIGRATIONS } from '../../daemon/migrations.ts';
-import type { QemuControl } from '../../daemon/qemu-control.ts';
-import { qemuMigrationReport, qemuMigrationState } from '../../daemon/qemu-migrations.ts';
+import { CombinedControl } from '../../control/combined-control.ts';
+import type { GuestControl } from '../../control/contract.ts';
+import type {
+  MigrationOrder,
+  MigrationState,
+  MigrationStatus,
+  Migrations,
+} from '../../control/migrations.ts';
+import { migrationsOf, NO_MIGRATIONS } from '../../control/migrations.ts';
+import type { QemuControl } from '../../qemu/qemu-control.ts';
+import { qemuMigrationReport, qemuMigrationState } from '../../qemu/qemu-migrations.ts';
 import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
@@ -127,7 +132,7 @@ async function moverOf(
   control: GuestControl,
   name: string,
 ): Promise<{ qemu: QemuControl | undefined; migrations: Migrations; nameThere: string }> {
-  const { QemuControl } = await import('../../daemon/qemu-control.ts');
+  const { QemuControl } = await import('../../qemu/qemu-control.ts');
   const home = control instanceof CombinedControl ? control.homeOf(name) : { control, nameThere: name };
   const { control: there, nameThere } = home;
   if (there instanceof QemuControl) return { qemu: there, migrations: NO_MIGRATIONS, nameThere };

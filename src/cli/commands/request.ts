@@ -1,6 +1,6 @@
 /** `aerostat request`: asks a guest for something over its request queue, and waits for the answer. */
 import { Argument, Command } from 'commander';
-import { GUEST_REQUESTS, type GuestRequest } from '../../daemon/control.ts';
+import { GUEST_REQUESTS, type GuestRequest } from '../../control/contract.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';

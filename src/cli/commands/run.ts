@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
-import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
+import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import type { UmlGuest } from '../../peers/uml/guest.ts';
 import { formatAddress } from '../../server/address.ts';

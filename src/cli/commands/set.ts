@@ -6,7 +6,7 @@ import {
   type GuestControl,
   GuestStateError,
   type GuestStatus,
-} from '../../daemon/control.ts';
+} from '../../control/contract.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';

@@ -1,6 +1,6 @@
 /** `aerostat stats`: what a guest says of its own memory. */
 import { Command } from 'commander';
-import type { GuestStatistics, StatisticsSample } from '../../daemon/control.ts';
+import type { GuestStatistics, StatisticsSample } from '../../control/contract.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';

@@ -1,6 +1,6 @@
 /** `aerostat status`: how guests are, as a table, or one guest in full. */
 import { Command } from 'commander';
-import type { GuestStatus } from '../../daemon/control.ts';
+import type { GuestStatus } from '../../control/contract.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';

@@ -1,7 +1,7 @@
 /** `aerostat top`: all guests at a glance in a terminal, sorted as one likes, and a key that sets a target. */
 import { Command, Option } from 'commander';
-import type { Control } from '../../daemon/control.ts';
-import { hostedControl } from '../../daemon/hosted-control.ts';
+import type { Control } from '../../control/contract.ts';
+import { hostedControl } from '../../control/hosted-control.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { readVersion } from '../../sys/version.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';

@@ -1,7 +1,7 @@
 /** `aerostat vm`: a machine that can move: an embedded guest and its device in one process, with an API and a console. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
-import { DISCARD_MODES, type DiscardMode } from '../../daemon/control.ts';
+import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
 import { WORKLOAD_KINDS } from '../../embedded/commands.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import type { WorkloadKind } from '../../guest/workloads/workload.ts';

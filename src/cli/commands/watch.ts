@@ -1,6 +1,6 @@
 /** `aerostat watch`: guests as they change, drawn over and over on a terminal, or line by line for programs. */
 import { Command } from 'commander';
-import type { GuestStatus } from '../../daemon/control.ts';
+import type { GuestStatus } from '../../control/contract.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { renderChart, type Series } from '../chart.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';

@@ -1,6 +1,6 @@
 /**
  * What the HTTP API answers, as zod schemas: they are the source of the OpenAPI document, and the compiler holds them to
- * the types of the control plane. What the fields mean is said once, in `daemon/control.ts`; here is what a reader of the
+ * the types of the control plane. What the fields mean is said once, in `control/contract.ts`; here is what a reader of the
  * document needs.
  */
 import { z } from '@hono/zod-openapi';
@@ -19,14 +19,14 @@ import {
   type RequestAnswer,
   type StatisticsSample,
   type TargetProgress,
-} from '../../daemon/control.ts';
-import type { MapRegion, MemoryMap } from '../../daemon/memory-map.ts';
+} from '../../control/contract.ts';
+import type { MapRegion, MemoryMap } from '../../control/memory-map.ts';
 import type {
   MigrationAnswer,
   MigrationReport,
   MigrationState,
   MigrationStatus,
-} from '../../daemon/migrations.ts';
+} from '../../control/migrations.ts';
 import {
   bytes,
   count,

@@ -1,8 +1,8 @@
 /** What may be asked of the HTTP API, as zod schemas: they validate requests, and are the source of its document. */
 import { z } from '@hono/zod-openapi';
-import { GUEST_REQUESTS } from '../../daemon/control.ts';
-import { MAP_CELLS_MAX } from '../../daemon/memory-map.ts';
-import type { MigrationOrder } from '../../daemon/migrations.ts';
+import { GUEST_REQUESTS } from '../../control/contract.ts';
+import { MAP_CELLS_MAX } from '../../control/memory-map.ts';
+import type { MigrationOrder } from '../../control/migrations.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror } from './values.ts';
 

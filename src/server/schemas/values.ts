@@ -2,7 +2,7 @@
  * What the schemas of the API are made of, and how they are held to the types of the control plane.
  */
 import { z } from '@hono/zod-openapi';
-import { DISCARD_MODES } from '../../daemon/control.ts';
+import { DISCARD_MODES } from '../../control/contract.ts';
 
 /**
  * Holds a schema to a type while compiling, in both directions: every field of the type, and none besides.

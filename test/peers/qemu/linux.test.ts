@@ -1,8 +1,7 @@
 import { existsSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { EXIT } from '../../../src/cli/usage.ts';
-import { type GuestEvent, GuestStateError } from '../../../src/daemon/control.ts';
-import { QemuControl } from '../../../src/daemon/qemu-control.ts';
+import { type GuestEvent, GuestStateError } from '../../../src/control/contract.ts';
 import { GuestBootError, GuestEndedError } from '../../../src/peers/linux/errors.ts';
 import { checksummedFiles, verifyFiles } from '../../../src/peers/linux/workloads.ts';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
@@ -11,6 +10,7 @@ import { findCloudKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { QemuMigrationError, QmpConnectionError } from '../../../src/peers/qemu/errors.ts';
 import { BALLOON_PATH, QemuGuest, type QemuGuestOptions } from '../../../src/peers/qemu/guest.ts';
 import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
+import { QemuControl } from '../../../src/qemu/qemu-control.ts';
 import { openDescriptorCount } from '../../../src/sys/fd.ts';
 import { run } from '../../cli/terminal.ts';
 import { describePeer } from '../../support/peers.ts';

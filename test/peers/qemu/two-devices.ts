@@ -3,12 +3,12 @@
  * sides share, and what an operator sees and does. QEMU's device is driven by qtest, ours over vhost-user in a daemon.
  */
 import type { Statistics } from '../../../src/balloon/statistics.ts';
-import type { Control, GuestStatus } from '../../../src/daemon/control.ts';
-import { QemuControl } from '../../../src/daemon/qemu-control.ts';
+import type { Control, GuestStatus } from '../../../src/control/contract.ts';
 import type { FileBacking } from '../../../src/memory/backing.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../../src/memory/page.ts';
 import { QtestMachine } from '../../../src/peers/qemu/qtest-machine.ts';
+import { QemuControl } from '../../../src/qemu/qemu-control.ts';
 import { fileStatus } from '../../../src/sys/file.ts';
 import { Reactor } from '../../../src/sys/poll.ts';
 import { VhostUserFrontend } from '../../../src/vhost-user/frontend-session.ts';

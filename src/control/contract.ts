@@ -1,0 +1,296 @@
+/**
+ * What the control plane may ask of a host of guests: the contract between the daemon, which implements it,
+ * and whoever steers (HTTP API, commands, policies). Sizes are bytes, times milliseconds, and what is not
+ * known is null, never guessed.
+ */
+import type { DiscardMode } from '../device/inflation.ts';
+import type { Durations } from '../sys/durations.ts';
+import { GuestStateError } from './errors.ts';
+import type { MapOptions, MemoryMap } from './memory-map.ts';
+import type { Migrations } from './migrations.ts';
+
+export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
+export { GuestStateError, UnknownGuestError } from './errors.ts';
+
+/** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
+export type FeatureName = string;
+
+/** Running totals since the guest's socket was opened; every one only ever rises. */
+export interface GuestCounters {
+  /** Buffers taken from all queues. */
+  readonly buffers: number;
+  readonly inflateBuffers: number;
+  readonly deflateBuffers: number;
+  readonly reportingBuffers: number;
+  readonly hintBuffers: number;
+  readonly statsBuffers: number;
+  /** How long buffers of the inflate and deflate queues were with us: what the guest's driver waits for. */
+  readonly acknowledgeTimes: Durations;
+  /** Bytes of page lists decoded. */
+  readonly listBytes: number;
+  /** Milliseconds spent on decoding them; counted only where a benchmark has it timed. */
+  readonly decodeMs: number;
+  /** Pages named in inflate lists. */
+  readonly pages: number;
+  readonly deflatedPages: number;
+  readonly reportedPages: number;
+  readonly hintedPages: number;
+  /** Deflated pages that were still pending and so kept their memory. */
+  readonly keptPages: number;
+  /** Maximal runs that inflated and reported pages were joined into. */
+  readonly runs: number;
+  /** Calls that gave memory back to the host. */
+  readonly punches: number;
+  readonly punchFailures: number;
+  /** Milliseconds that those calls took together, whichever thread made them. */
+  readonly discardMs: number;
+  /** How long each of those that succeeded took. */
+  readonly discardTimes: Durations;
+  /** Interrupts sent to the guest. */
+  readonly notifications: number;
+  /** Kicks received from the guest. */
+  readonly kicks: number;
+  /** Buffers refused as nonsense and returned with length 0. */
+  readonly badBuffers: number;
+  /** Pages in lists that are no memory of the guest's. */
+  readonly badPages: number;
+  /** Requests of the front-end that were refused, or said what cannot be. */
+  readonly badRequests: number;
+  /** Rings stopped because their indices were nonsense. */
+  readonly brokenRings: number;
+  readonly resets: number;
+  readonly connections: number;
+}
+
+export type HintState = 'unsupported' | 'idle' | 'requested' | 'running' | 'stopped' | 'done';
+
+export interface HintStatus {
+  readonly state: HintState;
+  /** The session's command id, or null when there was none yet. */
+  readonly commandId: number | null;
+  /** Distinct bytes hinted in this session. */
+  readonly hintedBytes: number;
+  /** Runs of hinted pages in this session. */
+  readonly ranges: number;
+}
+
+/** How the last change of target went; for benches and `set --wait`. */
+export interface TargetProgress {
+  /** From the request to the guest's own completion (`actual` at the target); null while it is under way. */
+  readonly reachedMs: number | null;
+  /** From the request until nothing was pending any more after that; null while it is under way. */
+  readonly drainedMs: number | null;
+}
+
+/** A guest, on our device or on another's. Null is what its hypervisor does not tell. */
+export interface GuestStatus {
+  readonly name: string;
+  /** Of its device, where it has a socket of its own; for a guest of QEMU's, of its monitor. */
+  readonly socketPath: string | null;
+  readonly connected: boolean;
+  readonly profile: string | null;
+  readonly features: readonly FeatureName[] | null;
+  readonly discard: DiscardMode | null;
+  readonly memoryBytes: number | null;
+  readonly targetBytes: number | null;
+  /** What the guest says its balloon holds; reported, never trusted. */
+  readonly actualBytes: number | null;
+  /** The host's own account of what the guest gave away and has not taken back. */
+  readonly balloonedBytes: number | null;
+  /** Given away and acknowledged, not yet given back to the host. */
+  readonly pendingBytes: number | null;
+  /** Total given back to the host for inflation since the socket was opened. */
+  readonly discardedBytes: number | null;
+  /** Total given back to the host for free page reporting since the socket was opened. */
+  readonly reportedBytes: number | null;
+  /** What the host holds for the guest right now. */
+  readonly residentBytes: number | null;
+  readonly counters: GuestCounters | null;
+  readonly progress: TargetProgress | null;
+  readonly hint: HintStatus | null;
+  readonly lastError: string | null;
+}
+
+/** The status of a guest of which only `known` is known. */
+export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus => ({
+  name,
+  socketPath: null,
+  connected: false,
+  profile: null,
+  features: null,
+  discard: null,
+  memoryBytes: null,
+  targetBytes: null,
+  actualBytes: null,
+  balloonedBytes: null,
+  pendingBytes: null,
+  discardedBytes: null,
+  reportedBytes: null,
+  residentBytes: null,
+  counters: null,
+  progress: null,
+  hint: null,
+  lastError: null,
+  ...known,
+});
+
+/** What is known of every guest on our own device, connected or not. */
+type KnownOfOurs =
+  | 'profile'
+  | 'features'
+  | 'discard'
+  | 'targetBytes'
+  | 'balloonedBytes'
+  | 'pendingBytes'
+  | 'discardedBytes'
+  | 'reportedBytes'
+  | 'counters'
+  | 'hint';
+
+/** A guest on our own device. */
+export type DeviceGuestStatus = GuestStatus & {
+  readonly [Field in KnownOfOurs]: NonNullable<GuestStatus[Field]>;
+};
+
+/** Statistics of the guest by name; bytes for sizes, counts otherwise; null when the guest did not say. */
+export interface GuestStatistics {
+  readonly swapInBytes: number | null;
+  readonly swapOutBytes: number | null;
+  readonly majorFaults: number | null;
+  readonly minorFaults: number | null;
+  readonly freeBytes: number | null;
+  readonly totalBytes: number | null;
+  readonly availableBytes: number | null;
+  readonly cacheBytes: number | null;
+  readonly hugetlbAllocations: number | null;
+  readonly hugetlbFailures: number | null;
+  readonly oomKills: number | null;
+  readonly allocationStalls: number | null;
+  readonly asyncScannedPages: number | null;
+  readonly directScannedPages: number | null;
+  readonly asyncReclaimedPages: number | null;
+  readonly directReclaimedPages: number | null;
+}
+
+export interface StatisticsSample {
+  readonly statistics: GuestStatistics;
+  /** Age of the sample; null when the guest never sent one. */
+  readonly ageMs: number | null;
+}
+
+export interface DaemonStatus {
+  readonly version: string;
+  readonly pid: number;
+  readonly uptimeMs: number;
+  readonly residentBytes: number;
+  readonly cpuUserMs: number;
+  readonly cpuSystemMs: number;
+  /** Longest pause of a data-plane thread for garbage collection. */
+  readonly gcPauseMaxMs: number;
+}
+
+/** Share of time in which programs waited for memory (pressure stall information). */
+export interface HostPressure {
+  /** Some program waited, over the last 10 and 60 seconds. */
+  readonly some10Percent: number;
+  readonly some60Percent: number;
+  /** All programs that could have run waited. */
+  readonly full10Percent: number;
+  readonly full60Percent: number;
+}
+
+export interface HostStatus {
+  readonly totalBytes: number | null;
+  /** What programs can still get without swapping. */
+  readonly availableBytes: number | null;
+  /** Memory in shared files, where guests' memory is. */
+  readonly sharedBytes: number | null;
+  readonly swapTotalBytes: number | null;
+  readonly swapFreeBytes: number | null;
+  readonly pressure: HostPressure | null;
+}
+
+export type GuestEventType =
+  | 'connected'
+  | 'disconnected'
+  | 'ready'
+  | 'reset'
+  | 'target'
+  | 'actual'
+  | 'target-reached'
+  | 'statistics'
+  | 'hint'
+  | 'migration'
+  | 'error';
+
+export interface GuestEvent {
+  readonly guest: string;
+  readonly type: GuestEventType;
+  /** Wall clock, milliseconds since the epoch. */
+  readonly timeMs: number;
+  readonly detail: Readonly<Record<string, string | number | boolean | null>>;
+}
+
+export type HintAction = 'start' | 'stop' | 'done';
+
+/** What a guest with a request queue can be asked for. */
+export const GUEST_REQUESTS = ['unused-pages', 'drop-cache', 'shrink'] as const;
+export type GuestRequest = (typeof GUEST_REQUESTS)[number];
+
+export interface RequestAnswer {
+  readonly request: GuestRequest;
+  /** Distinct bytes that the guest named as unused. They are counted, never discarded. */
+  readonly unusedBytes: number;
+  /** Page lists of the answer. */
+  readonly lists: number;
+  /** From the request to the end of the answer. */
+  readonly elapsedMs: number;
+}
+
+/** @throws GuestStateError when the guest's hypervisor tells nothing of hint sessions */
+export function hintOf({ name, hint }: GuestStatus): HintStatus {
+  if (hint !== null) return hint;
+  throw new GuestStateError(`the hypervisor of ${name} tells nothing of free page hints`);
+}
+
+/** Guests, whoever hosts them. */
+export interface GuestControl<Status extends GuestStatus = GuestStatus> {
+  guests(): Promise<readonly Status[]>;
+  /** @throws UnknownGuestError */
+  guest(name: string): Promise<Status>;
+  /** Sets the balloon's target; kept for later when the guest is not connected. @throws UnknownGuestError */
+  setTarget(name: string, targetBytes: number): Promise<Status>;
+  setDiscard(name: string, mode: DiscardMode): Promise<Status>;
+  /** Interval at which statistics are asked for; 0 turns polling off. */
+  setPollInterval(name: string, intervalMs: number): Promise<Status>;
+  /**
+   * The newest statistics. With `freshMs` given, a sample no older than that, asking the guest for one if
+   * needed and waiting at most `timeoutMs`.
+   * @throws GuestStateError when the guest has no statistics queue, or did not answer in time
+   */
+  statistics(name: string, options?: { freshMs?: number; timeoutMs?: number }): Promise<StatisticsSample>;
+  /** The newest statistics of every guest by name, without asking any. */
+  samples(): Promise<Readonly<Record<string, StatisticsSample>>>;
+  /**
+   * What is where in the guest's memory. Nobody waits for the guest.
+   * @throws GuestStateError when the guest is not connected
+   */
+  map(name: string, options?: MapOptions): Promise<MemoryMap>;
+  /** @throws GuestStateError when hints were not negotiated */
+  hint(name: string, action: HintAction): Promise<HintStatus>;
+  /**
+   * Asks the guest for something over its request queue, and waits at most `timeoutMs` for the answer.
+   * @throws GuestStateError when it has none, is still at another request, or did not answer in time
+   */
+  request(name: string, request: GuestRequest, options?: { timeoutMs?: number }): Promise<RequestAnswer>;
+  /** Calls `listener` for every event until the returned function is called. */
+  subscribe(listener: (event: GuestEvent) => void): () => void;
+}
+
+/** A daemon, its host and its guests. */
+export interface Control<Status extends GuestStatus = GuestStatus> extends GuestControl<Status> {
+  daemon(): Promise<DaemonStatus>;
+  host(): Promise<HostStatus>;
+  readonly migrations: Migrations;
+}

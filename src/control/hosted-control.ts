@@ -1,0 +1,42 @@
+/**
+ * Guests elsewhere, looked after by this process in place of a daemon: what a daemon says of itself and of its host is
+ * said of this process and of this machine.
+ */
+import type { Control, DaemonStatus, GuestControl } from './contract.ts';
+import { readHost } from './host.ts';
+import { migrationsOf } from './migrations.ts';
+
+/** The same control where it is a daemon's already. */
+export function hostedControl(guests: GuestControl, version: string): Control {
+  if ('daemon' in guests && 'host' in guests) return guests as Control;
+  return {
+    migrations: migrationsOf(guests),
+    daemon: async () => statusOfThisProcess(version),
+    host: () => readHost(),
+    guests: () => guests.guests(),
+    guest: name => guests.guest(name),
+    setTarget: (name, targetBytes) => guests.setTarget(name, targetBytes),
+    setDiscard: (name, mode) => guests.setDiscard(name, mode),
+    setPollInterval: (name, intervalMs) => guests.setPollInterval(name, intervalMs),
+    statistics: (name, options) => guests.statistics(name, options),
+    samples: () => guests.samples(),
+    map: (name, options) => guests.map(name, options),
+    hint: (name, action) => guests.hint(name, action),
+    request: (name, request, options) => guests.request(name, request, options),
+    subscribe: listener => guests.subscribe(listener),
+  };
+}
+
+function statusOfThisProcess(version: string): DaemonStatus {
+  const cpu = process.cpuUsage();
+  return {
+    version,
+    pid: process.pid,
+    uptimeMs: process.uptime() * 1000,
+    residentBytes: process.memoryUsage.rss(),
+    cpuUserMs: cpu.user / 1000,
+    cpuSystemMs: cpu.system / 1000,
+    // It has no data plane that could pause.
+    gcPauseMaxMs: 0,
+  };
+}

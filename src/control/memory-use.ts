@@ -1,0 +1,111 @@
+/**
+ * How a guest's memory divides, from two views that were not taken at the same moment: the host's own account, which
+ * is exact and now, and the guest's statistics, which are some seconds old. All sizes are bytes and add up. Needs
+ * nothing of Node: the page in the browser counts with it as well.
+ */
+import type { GuestStatus, StatisticsSample } from './contract.ts';
+
+export interface MemoryUse {
+  readonly memory: number;
+  /** Programs and the kernel, and the page cache, as of the newest statistics that can be used; null if none. */
+  readonly used: number | null;
+  readonly cache: number | null;
+  /** Free in the guest, and yet the host holds memory for it: what a balloon would gain. Null if not known. */
+  readonly freeHeld: number | null;
+  /** Free in the guest, and the host holds nothing for it: reported, or never touched. */
+  readonly freeAway: number | null;
+  /** Given away, the pending part included. */
+  readonly ballooned: number;
+  readonly pending: number;
+  readonly resident: number | null;
+  /** What the balloon may hold before the guest is short of memory, by its own word; null if it did not say. */
+  readonly spare: number | null;
+}
+
+/** What the guest itself used when a sample was taken. */
+interface GuestOwn {
+  readonly used: number;
+  readonly cache: number;
+}
+
+/** A sample that is newer than the last one by less than this is the same: its age is rounded and travels. */
+const SAME_SAMPLE_MS = 100;
+
+/** A guest needs some room above what it uses right now: its kernel keeps watermarks free. */
+const RESERVE_SHARE = 0.02;
+
+const PAGE = 4096;
+
+/** What the balloon may hold without hurting the guest, by its own word; null if it did not say. */
+export function balloonLimit(use: MemoryUse | undefined): number | null {
+  if (use === undefined || use.spare === null) return null;
+  const limit = use.spare - RESERVE_SHARE * use.memory;
+  return Math.max(0, Math.floor(limit / PAGE) * PAGE);
+}
+
+/** Follows one guest. */
+export class MemoryUseTracker {
+  #own: GuestOwn | undefined;
+  #ballooned: number | null = null;
+  /** When the guest took the newest sample, on the clock of whoever looks; null if it never did. */
+  sampledAtMs: number | null = null;
+  sample: StatisticsSample | undefined;
+
+  /** How memory divides now; undefined when the guest has shown none. Without a sample, the last one counts on. */
+  see(guest: GuestStatus, sample: StatisticsSample | undefined, nowMs: number): MemoryUse | undefined {
+    const ballooned = guest.balloonedBytes ?? guest.actualBytes ?? 0;
+    if (!guest.connected) this.#own = undefined;
+    else if (sample !== undefined) this.#take(guest.memoryBytes, ballooned, sample, nowMs);
+    this.#ballooned = ballooned;
+    if (guest.memoryBytes === null) return undefined;
+    return divide(guest, guest.memoryBytes, this.#own, guest.connected ? this.sample : undefined);
+  }
+
+  #take(memory: number | null, ballooned: number, sample: StatisticsSample, nowMs: number): void {
+    this.sample = sample;
+    const takenMs = sample.ageMs === null ? null : nowMs - sample.ageMs;
+    if (takenMs === null) return;
+    if (this.sampledAtMs !== null && takenMs - this.sampledAtMs < SAME_SAMPLE_MS && this.#own !== undefined)
+      return;
+    this.sampledAtMs = takenMs;
+    // While the balloon moves, its size and the statistics are of different moments and do not add up.
+    const still = this.#ballooned === null || this.#ballooned === ballooned;
+    const { freeBytes, cacheBytes } = sample.statistics;
+    if (memory === null || freeBytes === null || !(still || this.#own === undefined)) return;
+    const cache = cacheBytes ?? 0;
+    this.#own = { used: Math.max(0, memory - ballooned - freeBytes - cache), cache };
+  }
+}
+
+function divide(
+  guest: GuestStatus,
+  memory: number,
+  own: GuestOwn | undefined,
+  sample: StatisticsSample | undefined,
+): MemoryUse {
+  const ballooned = Math.min(guest.balloonedBytes ?? guest.actualBytes ?? 0, memory);
+  const pending = Math.min(guest.pendingBytes ?? 0, ballooned);
+  const resident = guest.residentBytes;
+  const available = sample?.statistics.availableBytes ?? null;
+  const known = {
+    memory,
+    ballooned,
+    pending,
+    resident,
+    spare: available === null ? null : ballooned + available,
+  };
+  if (own === undefined) return { ...known, used: null, cache: null, freeHeld: null, freeAway: null };
+  const left = memory - ballooned;
+  const used = Math.min(own.used, left);
+  const cache = Math.min(own.cache, left - used);
+  const free = left - used - cache;
+  // What is pending is ballooned and still held.
+  const away = resident === null ? null : Math.max(0, Math.min(free, left + pending - resident));
+  return {
+    ...known,
+    used,
+    cache,
+    freeHeld: away === null ? free : free - away,
+    freeAway: away ?? 0,
+  };
+}

@@ -1,0 +1,43 @@
+/** The main thread's end of a data-plane thread. */
+import type { MessagePort } from 'node:worker_threads';
+import type { GuestEvent } from '../control/contract.ts';
+import { AskedThread, type ThreadAnswer } from '../threads/asked-thread.ts';
+import { workerUrl } from '../threads/worker-url.ts';
+import type { LogRecord } from './options.ts';
+import type { DataThreadRequests, FromDataThread, RequestName } from './worker-protocol.ts';
+
+export interface DataThreadListener {
+  event(event: GuestEvent): void;
+  log(record: LogRecord): void;
+  died(error: Error): void;
+}
+
+export class DataThread {
+  readonly #thread: AskedThread<DataThreadRequests, Exclude<FromDataThread, ThreadAnswer>>;
+
+  constructor(discardControl: SharedArrayBuffer, discardPort: MessagePort, listener: DataThreadListener) {
+    this.#thread = new AskedThread({
+      program: workerUrl('./data-worker', import.meta.url),
+      data: { discardControl, discardPort },
+      transfer: [discardPort],
+      news: message => {
+        if (message.kind === 'event') listener.event(message.event);
+        else listener.log(message.record);
+      },
+      died: error => listener.died(error),
+      ended: 'the data-plane thread has ended; restart the daemon',
+    });
+  }
+
+  ask<K extends RequestName>(
+    name: K,
+    args: DataThreadRequests[K]['args'],
+  ): Promise<DataThreadRequests[K]['result']> {
+    return this.#thread.ask(name, args);
+  }
+
+  /** Lets the thread drain its guests and end. */
+  async close(): Promise<void> {
+    await this.#thread.close(() => this.ask('close', null));
+  }
+}

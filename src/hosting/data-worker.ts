@@ -1,0 +1,133 @@
+/**
+ * A data-plane thread: blocks in poll(2) until a guest kicks, a front-end speaks or the main thread rings, and
+ * serves it. Holds any number of guests, which know nothing of each other.
+ */
+import { PerformanceObserver } from 'node:perf_hooks';
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { UnknownGuestError } from '../control/contract.ts';
+import { AerostatError, InvariantError } from '../sys/error.ts';
+import { OwnedFd } from '../sys/fd.ts';
+import { Reactor } from '../sys/poll.ts';
+import { DiscardLink } from '../threads/discard-link.ts';
+import { GuestHost, type GuestHostWorld } from './guest-host.ts';
+import type {
+  DataThreadData,
+  DataThreadRequest,
+  DataThreadRequests,
+  FromDataThread,
+  RequestName,
+} from './worker-protocol.ts';
+
+const { wakeFd, discardControl, discardPort } = workerData as DataThreadData;
+if (parentPort === null) throw new InvariantError('a data-plane thread without a main thread');
+const port = parentPort;
+const tell = (message: FromDataThread): void => port.postMessage(message);
+
+const reactor = new Reactor(new OwnedFd(wakeFd));
+const guests = new Map<string, GuestHost>();
+let gcPauseMaxMs = 0;
+
+const world: GuestHostWorld = {
+  reactor,
+  discards: new DiscardLink(discardControl, discardPort),
+  emit: (guest, type, detail) => tell({ kind: 'event', event: { guest, type, timeMs: Date.now(), detail } }),
+  log: (guest, level, message, detail) =>
+    tell({ kind: 'log', record: { level, message, guest, ...(detail === undefined ? {} : { detail }) } }),
+};
+
+new PerformanceObserver(entries => {
+  for (const entry of entries.getEntries()) gcPauseMaxMs = Math.max(gcPauseMaxMs, entry.duration);
+}).observe({ entryTypes: ['gc'] });
+
+function find(name: string): GuestHost {
+  const guest = guests.get(name);
+  if (guest === undefined) throw new UnknownGuestError(name, [...guests.keys()]);
+  return guest;
+}
+
+type Answers = {
+  [K in RequestName]: (
+    args: DataThreadRequests[K]['args'],
+  ) => DataThreadRequests[K]['result'] | Promise<DataThreadRequests[K]['result']>;
+};
+
+const answers: Answers = {
+  openGuest: ({ options, socket }) => {
+    guests.set(options.name, new GuestHost(options, socket, world));
+    return null;
+  },
+  closeGuest: ({ name }) => {
+    find(name).close();
+    guests.delete(name);
+    return null;
+  },
+  guests: () => [...guests.values()].map(guest => guest.status()),
+  guest: ({ name }) => find(name).status(),
+  setTarget: ({ name, targetBytes }) => {
+    const guest = find(name);
+    guest.setTarget(targetBytes);
+    return guest.status();
+  },
+  setDiscard: ({ name, mode }) => {
+    const guest = find(name);
+    guest.setDiscard(mode);
+    return guest.status();
+  },
+  setPollInterval: ({ name, intervalMs }) => {
+    const guest = find(name);
+    guest.setPollInterval(intervalMs);
+    return guest.status();
+  },
+  statistics: ({ name, freshMs, timeoutMs }) => find(name).statistics(freshMs, timeoutMs),
+  samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.sample()])),
+  mapSources: ({ name }) => find(name).mapSources(),
+  hint: ({ name, action }) => find(name).hint(action),
+  request: ({ name, request, timeoutMs }) => find(name).request(request, timeoutMs),
+  balloon: ({ name }) => find(name).balloon(),
+  saveDevice: ({ name }) => find(name).save(),
+  loadDevice: async ({ name, saved }) => {
+    await find(name).load(saved);
+    return null;
+  },
+  followFreePages: ({ name, followed }) => {
+    find(name).freePages.follow(followed);
+    return null;
+  },
+  freePages: ({ name, step }) => {
+    find(name).freePages.take(step);
+    return null;
+  },
+  thread: () => ({ gcPauseMaxMs }),
+  close: () => {
+    for (const guest of guests.values()) guest.close();
+    guests.clear();
+    reactor.stop();
+    return null;
+  },
+};
+
+async function serve(request: DataThreadRequest): Promise<void> {
+  try {
+    const answer = answers[request.name] as (args: unknown) => unknown;
+    tell({ kind: 'answer', id: request.id, result: await answer(request.args) });
+  } catch (error) {
+    const code = error instanceof AerostatError ? error.code : 'AEROSTAT_INTERNAL';
+    const message = error instanceof Error ? error.message : String(error);
+    tell({ kind: 'failure', id: request.id, code, message });
+  }
+}
+
+function takeRequests(): void {
+  for (
+    let received = receiveMessageOnPort(port);
+    received !== undefined;
+    received = receiveMessageOnPort(port)
+  ) {
+    void serve(received.message as DataThreadRequest);
+  }
+}
+
+await reactor.run(takeRequests);
+reactor.close();
+discardPort.close();
+port.close();

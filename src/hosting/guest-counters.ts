@@ -1,0 +1,62 @@
+/** What is known of a device and its memory, in the figures that the control plane shows. */
+import { featureNames } from '../balloon/profiles.ts';
+import type { GuestCounters } from '../control/contract.ts';
+import type { BalloonDevice } from '../device/balloon-device.ts';
+import { FileBacking } from '../memory/backing.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { featureNames as ringFeatureNames } from '../virtio/features.ts';
+
+/** Totals of the conversation rather than of the device. */
+export interface ConversationCounters {
+  badRequests: number;
+  connections: number;
+}
+
+export function guestCounters(device: BalloonDevice, conversation: ConversationCounters): GuestCounters {
+  const { counters, inflation, reporting, accounts } = device;
+  const discards = inflation.discards;
+  const punches = discards.punches + reporting.totals.punches;
+  const punchFailures = discards.failures + reporting.totals.failures;
+  const discardTimes = inflation.discardTimes;
+  discardTimes.add(reporting.discardTimes);
+  return {
+    ...counters,
+    ...conversation,
+    keptPages: accounts.keptPages,
+    runs: punches + punchFailures,
+    punches,
+    punchFailures,
+    discardMs: discards.ms + reporting.totals.ms,
+    discardTimes: discardTimes.durations,
+    acknowledgeTimes: counters.acknowledgeTimes.durations,
+  };
+}
+
+/** What the host holds for the guest: regions that show the same file count it once. */
+function residentBytes(memory: GuestMemory): number {
+  const files = new Map<string, number>();
+  for (const { backing } of memory.regions) {
+    if (backing instanceof FileBacking) files.set(backing.identity, backing.residentBytes());
+  }
+  return [...files.values()].reduce((total, bytes) => total + bytes, 0);
+}
+
+/** What of a guest's status is its device's and its memory's alone; `memory` is what its front-end handed over so far. */
+export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefined) {
+  const { profile, features, accounts, inflation, reporting } = device;
+  const hasMemory = memory !== undefined && memory.regions.length > 0;
+  return {
+    profile: profile.name,
+    features: [...featureNames(profile, features), ...ringFeatureNames(features & ~profile.featureMask)],
+    discard: inflation.mode,
+    memoryBytes: hasMemory ? memory.size : null,
+    targetBytes: device.targetPages * PAGE_SIZE,
+    actualBytes: device.actualPages * PAGE_SIZE,
+    balloonedBytes: accounts.balloonedPages * PAGE_SIZE,
+    pendingBytes: accounts.pendingPages * PAGE_SIZE,
+    discardedBytes: inflation.discards.bytes,
+    reportedBytes: reporting.totals.bytes,
+    residentBytes: hasMemory ? residentBytes(memory) : null,
+  };
+}

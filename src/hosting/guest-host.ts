@@ -1,0 +1,400 @@
+/**
+ * One guest of the daemon: its socket, the vhost-user conversation on it, the balloon device behind it, and
+ * what is known about it for those who ask. Lives in a data-plane thread. Whatever goes wrong with one guest
+ * ends here: the connection is dropped and the next front-end is waited for.
+ */
+import { randomInt } from 'node:crypto';
+import { HINT_ID_MIN } from '../balloon/hint-session.ts';
+import type {
+  DeviceGuestStatus,
+  GuestRequest,
+  HintAction,
+  HintStatus,
+  RequestAnswer,
+  StatisticsSample,
+} from '../control/contract.ts';
+import { GuestStateError } from '../control/contract.ts';
+import { BalloonDevice } from '../device/balloon-device.ts';
+import type { DeviceHost } from '../device/device-host.ts';
+import type { DiscardMode } from '../device/inflation.ts';
+import { loadDevice, saveDevice } from '../device/saved-device.ts';
+import { FileBacking } from '../memory/backing.ts';
+import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
+import { PageSet } from '../memory/page-set.ts';
+import { AerostatError, InvariantError } from '../sys/error.ts';
+import type { Reactor } from '../sys/poll.ts';
+import type { DiscardLink } from '../threads/discard-link.ts';
+import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
+import { VhostUserError } from '../vhost-user/protocol.ts';
+import { type BalloonedRegion, FreePages } from './free-pages.ts';
+import { FrontDoor } from './front-door.ts';
+import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
+import { GuestNews, type NewsOutlet } from './guest-news.ts';
+import { GuestRequests } from './guest-requests.ts';
+import { type MapSources, mapSources } from './map-sources.ts';
+import { offer } from './offer.ts';
+import type { GuestOptions } from './options.ts';
+import { StatisticsPoll } from './statistics-poll.ts';
+import { TargetClock } from './target-clock.ts';
+import type { GuestSocket } from './worker-protocol.ts';
+
+/** Hint sessions begin at one of so many ids: enough that a daemon that is started anew meets none of its predecessor's. */
+const FIRST_HINT_IDS = 2 ** 30;
+
+export interface GuestHostWorld extends NewsOutlet {
+  readonly reactor: Reactor;
+  readonly discards: DiscardLink;
+}
+
+export class GuestHost implements VhostUserBackend {
+  readonly name: string;
+  readonly features: bigint;
+  readonly device: BalloonDevice;
+  /** Pages that the guest said it does not use, in the hint session or answer that came last. */
+  readonly unusedPages = new PageSet(PFN_LIMIT);
+  /** Where those pages go while the guest moves elsewhere. */
+  readonly freePages = new FreePages(
+    () => this.device,
+    () => this.#door?.session?.memory,
+  );
+  readonly #world: GuestHostWorld;
+  readonly #options: GuestOptions;
+  readonly #news: GuestNews;
+  readonly #clock = new TargetClock();
+  /** Absent only while the rest of the guest is put together. */
+  #door: FrontDoor | undefined;
+  readonly #statistics: StatisticsPoll;
+  readonly #requests: GuestRequests;
+  readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
+  /** Rings with more than a turn's share, which go on after the others. */
+  readonly #busyRings = new Set<number>();
+  /** A device that was saved elsewhere, and waits for the guest's memory. */
+  #arriving: { saved: Uint8Array; resolve(): void; reject(error: Error): void } | undefined;
+
+  constructor(options: GuestOptions, socket: GuestSocket, world: GuestHostWorld) {
+    this.name = options.name;
+    this.#options = options;
+    this.#world = world;
+    this.#news = new GuestNews(options.name, world, world.reactor);
+    const offered = offer(options.profile, options.without);
+    this.device = new BalloonDevice({
+      profile: offered.profile,
+      features: offered.balloon,
+      host: this.#deviceHost(),
+      unusedPages: { add: (pfn, count) => this.#named(pfn, count) },
+    });
+    this.features = offered.balloon | offered.rings;
+    this.device.inflation.mode = options.discard;
+    this.device.inflation.timed = options.timed ?? false;
+    this.device.targetPages = options.targetBytes / PAGE_SIZE;
+    this.device.hints.beginAt(randomInt(HINT_ID_MIN, HINT_ID_MIN + FIRST_HINT_IDS));
+    this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, options.pollIntervalMs);
+    this.#requests = new GuestRequests(this.name, this.device, world.reactor, this.unusedPages);
+    this.#door = new FrontDoor(socket, this, world.reactor, {
+      opened: () => this.#connected(),
+      closed: error => this.#disconnected(error),
+      refused: (error, context) => this.#refused(error, context),
+    });
+  }
+
+  #connected(): void {
+    this.#conversation.connections++;
+    this.#news.tell('connected');
+    this.#news.log('info', 'front-end connected');
+  }
+
+  #disconnected(error: Error | undefined): void {
+    this.#arriving?.reject(new GuestStateError('the front-end went before it had handed over the memory'));
+    this.#arriving = undefined;
+    this.#statistics.stop();
+    this.#requests.stop();
+    this.#news.drop();
+    this.#clock.forget();
+    if (error !== undefined) this.#fault(error);
+    this.#news.tell('disconnected');
+    this.#news.log('info', 'front-end disconnected');
+  }
+
+  #notifyConfig(): void {
+    // A driver reads the configuration when it starts; later changes need the front-end's channel.
+    if ((this.#door?.configChanged() ?? true) || (this.#door?.session?.ringsRunning ?? 0) === 0) return;
+    this.#news.problem(
+      'no-channel',
+      'the front-end offers no channel for configuration changes; the guest sees new targets when its driver starts',
+    );
+  }
+
+  // VhostUserBackend --------------------------------------------------------------------------------------
+
+  get queueCount(): number {
+    return this.device.queueCount;
+  }
+
+  setFeatures(features: bigint): void {
+    this.device.setFeatures(features);
+  }
+
+  readConfig(offset: number, into: Uint8Array): void {
+    this.device.readConfig(offset, into);
+  }
+
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    this.device.writeConfig(offset, bytes);
+  }
+
+  regionAdded(region: MemoryRegion): void {
+    this.device.regionAdded(region);
+    this.#loadNow();
+    if (region.backing instanceof FileBacking && !region.backing.sealed) {
+      this.#news.log('debug', 'guest memory can be shrunk by its front-end, which would end this daemon', {
+        sizeBytes: region.size,
+      });
+    }
+  }
+
+  regionRemoved(region: MemoryRegion): void {
+    this.device.regionRemoved(region);
+  }
+
+  startQueue(
+    index: number,
+    queue: Parameters<BalloonDevice['startQueue']>[1],
+    memory: GuestMemory,
+    doorbell: RingDoorbell,
+  ): void {
+    this.device.startQueue(index, queue, memory, doorbell);
+    if (index !== 0) return;
+    this.#news.tell('ready');
+    this.#clock.set(this.device.targetPages, this.device.actualPages);
+    this.#statistics.start();
+  }
+
+  stopQueue(index: number, reason: StopReason): void {
+    this.device.stopQueue(index, reason);
+  }
+
+  serveQueue(index: number): void {
+    // A kick brings a ring that goes on anyway no turn of its own: with one more each time, it would have all of them.
+    if (this.#busyRings.has(index)) return;
+    try {
+      if (!this.device.serveQueue(index)) return;
+    } catch (error) {
+      // A bug of ours. It costs this guest its connection, and the others nothing.
+      this.#door?.drop(error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
+    this.#busyRings.add(index);
+    this.#world.reactor.schedule(0, () => {
+      this.#busyRings.delete(index);
+      this.serveQueue(index);
+    });
+  }
+
+  reset(): void {
+    this.#requests.stop();
+    this.device.reset();
+    this.#news.tell('reset');
+  }
+
+  // The device's reaching out -----------------------------------------------------------------------------
+
+  #deviceHost(): DeviceHost {
+    return {
+      configChanged: () => this.#notifyConfig(),
+      accountOpened: account => this.#world.discards.add(account),
+      pendingMarked: () => this.#world.discards.wake(),
+      badInput: reason => this.#news.problem('bad-input', reason),
+      discardFailed: error =>
+        this.#news.problem('discard', `memory could not be given back: ${error.message}`),
+      ringBroken: (index, error) => this.#door?.session?.breakRing(index, error),
+      actualChanged: pages => this.#actualChanged(pages),
+      statisticsArrived: () => this.#statisticsArrived(),
+      hintChanged: () => this.#hintChanged(),
+      requestAnswered: () => {
+        this.freePages.finished('request');
+        this.#requests.answered();
+        this.#news.tell('hint', { state: 'answered' });
+      },
+    };
+  }
+
+  /** What the guest says of its balloon is shown, not trusted: it may even be impossible. */
+  #actualChanged(pages: number): void {
+    const memoryPages = (this.#door?.session?.memory.size ?? 0) / PAGE_SIZE;
+    if (pages > memoryPages) {
+      this.#conversation.badRequests++;
+      this.#news.problem(
+        'actual',
+        `the guest says that its balloon holds ${pages} pages; its memory has ${memoryPages}`,
+      );
+    }
+    this.#news.changed('actual', () => ({ actualBytes: this.device.actualPages * PAGE_SIZE }));
+    // Linux writes it after every 256 pages. Who watches wants to know of the way now and then, of the end at once.
+    if (!this.#clock.actual(pages)) return;
+    this.#news.hurry('actual');
+    const reachedMs = this.#clock.progress?.reachedMs ?? null;
+    // A guest that resets its device reaches the same target again, as often as it likes.
+    this.#news.changed('target-reached', () => ({ targetBytes: pages * PAGE_SIZE, reachedMs }));
+  }
+
+  #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {
+    this.#conversation.badRequests++;
+    const subject = request === undefined ? `ring ${ringIndex} refused` : 'request refused';
+    this.#news.problem(request ?? 'ring', `${subject}: ${error.message}`);
+  }
+
+  #fault(error: Error): void {
+    // A message that cannot be followed is refused with all that might have come after it.
+    if (error instanceof VhostUserError) this.#conversation.badRequests++;
+    const ours = !(error instanceof AerostatError) || error instanceof InvariantError;
+    this.#news.problem('connection', error.message, ours ? 'error' : 'warn');
+  }
+
+  // Steering ----------------------------------------------------------------------------------------------
+
+  setTarget(targetBytes: number): void {
+    const pages = Math.floor(targetBytes / PAGE_SIZE);
+    this.#clock.set(pages, this.device.actualPages);
+    this.device.targetPages = pages;
+    this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
+  }
+
+  setDiscard(mode: DiscardMode): void {
+    this.device.inflation.mode = mode;
+  }
+
+  setPollInterval(intervalMs: number): void {
+    this.#statistics.intervalMs = intervalMs;
+  }
+
+  /** See {@link StatisticsPoll.fresh}. */
+  statistics(freshMs: number | null, timeoutMs: number): Promise<StatisticsSample> {
+    return this.#statistics.fresh(freshMs, timeoutMs);
+  }
+
+  /** The newest statistics. */
+  sample(): StatisticsSample {
+    return this.#statistics.sample;
+  }
+
+  #statisticsArrived(): void {
+    this.#statistics.arrived();
+    this.#news.changed('statistics', () => ({ freeBytes: this.sample().statistics.freeBytes }));
+  }
+
+  hint(action: HintAction): HintStatus {
+    const { hints } = this.device;
+    if (!hints.running) {
+      throw new GuestStateError(
+        `${this.name} takes no hint sessions: ${this.connected ? 'its driver did not take the feature' : 'no guest is connected'}`,
+      );
+    }
+    if (action === 'start') {
+      this.unusedPages.clear();
+      hints.start();
+    } else if (action === 'stop') {
+      hints.stop();
+    } else {
+      hints.done();
+    }
+    return this.hintStatus();
+  }
+
+  /** See {@link GuestRequests.ask}. */
+  request(request: GuestRequest, timeoutMs: number): Promise<RequestAnswer> {
+    if (this.freePages.followed) {
+      throw new GuestStateError(`${this.name} is moving, and asked for its free pages all the time`);
+    }
+    return this.#requests.ask(request, timeoutMs);
+  }
+
+  #named(pfn: number, count: number): void {
+    this.unusedPages.add(pfn, count);
+    this.freePages.add(pfn, count);
+  }
+
+  #hintChanged(): void {
+    const { state } = this.hintStatus();
+    if (state === 'stopped') this.freePages.finished('session');
+    this.#news.tell('hint', { state });
+  }
+
+  hintStatus(): HintStatus {
+    const { hints } = this.device;
+    return {
+      state: hints.running ? hints.phase : 'unsupported',
+      commandId: hints.session.id,
+      hintedBytes: this.unusedPages.pages * PAGE_SIZE,
+      ranges: hints.ranges,
+    };
+  }
+
+  get connected(): boolean {
+    return this.#door?.connected ?? false;
+  }
+
+  status(): DeviceGuestStatus {
+    const { device } = this;
+    const figures = deviceStatus(device, this.#door?.session?.memory);
+    if (figures.pendingBytes === 0) this.#clock.drained(device.inflation.discards.lastMs);
+    return {
+      name: this.name,
+      socketPath: this.#options.socketPath ?? null,
+      connected: this.connected,
+      ...figures,
+      actualBytes: this.connected ? figures.actualBytes : null,
+      counters: guestCounters(device, this.#conversation),
+      progress: this.#clock.progress,
+      hint: this.hintStatus(),
+      lastError: this.#news.lastProblem,
+    };
+  }
+
+  mapSources(): MapSources {
+    return mapSources(this.#door?.session?.memory.regions ?? [], this.device.accounts.all, this.unusedPages);
+  }
+
+  balloon(): BalloonedRegion[] {
+    return this.device.accounts.all.map(({ region, ballooned }) => ({
+      firstPfn: region.firstPfn,
+      pages: region.pageCount,
+      ballooned: ballooned.words,
+    }));
+  }
+
+  /** The device, whose rings have stopped. */
+  save(): Uint8Array {
+    return saveDevice(this.device);
+  }
+
+  /**
+   * Goes on with a device that was saved elsewhere, once the front-end has handed over the memory; it has started no ring
+   * then. Rejects with DeviceStateError, or when the front-end goes before.
+   */
+  load(saved: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#arriving = { saved, resolve, reject };
+      if ((this.#door?.session?.memory.regions.length ?? 0) > 0) this.#loadNow();
+    });
+  }
+
+  #loadNow(): void {
+    const arriving = this.#arriving;
+    if (arriving === undefined) return;
+    this.#arriving = undefined;
+    try {
+      loadDevice(this.device, arriving.saved);
+      this.#clock.set(this.device.targetPages, this.device.actualPages);
+      arriving.resolve();
+    } catch (error) {
+      arriving.reject(error as Error);
+    }
+  }
+
+  /** Gives back what is pending and lets go of everything. */
+  close(): void {
+    this.device.drain();
+    this.#door?.close();
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * Asks a guest for something over its request queue, and waits for the answer. One request at a time: the queue has
+ * room for one, and what the proposals say of ids does not tell two of them apart.
+ */
+import { DROP_CACHE, GET_UNUSED_PAGES, SHRINK } from '../balloon/request-messages.ts';
+import { type GuestRequest, GuestStateError, type RequestAnswer } from '../control/contract.ts';
+import type { BalloonDevice } from '../device/balloon-device.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import type { PageSet } from '../memory/page-set.ts';
+import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
+
+const COMMAND: Readonly<Record<GuestRequest, number>> = {
+  'unused-pages': GET_UNUSED_PAGES,
+  'drop-cache': DROP_CACHE,
+  shrink: SHRINK,
+};
+
+interface Asked {
+  readonly request: GuestRequest;
+  readonly startMs: number;
+  readonly timer: Timer;
+  readonly resolve: (answer: RequestAnswer) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class GuestRequests {
+  readonly #name: string;
+  readonly #device: BalloonDevice;
+  readonly #reactor: Reactor;
+  readonly #unusedPages: PageSet;
+  #asked: Asked | undefined;
+
+  /** `unusedPages` is where the device puts the pages that an answer names. */
+  constructor(name: string, device: BalloonDevice, reactor: Reactor, unusedPages: PageSet) {
+    this.#name = name;
+    this.#device = device;
+    this.#reactor = reactor;
+    this.#unusedPages = unusedPages;
+  }
+
+  /** Resolves with the whole answer. @throws GuestStateError when there is none, or none in time */
+  ask(request: GuestRequest, timeoutMs: number): Promise<RequestAnswer> {
+    const device = this.#device;
+    if (!device.requests.running)
+      throw new GuestStateError(`${this.#name} takes no requests: ${this.#why()}`);
+    if (this.#asked !== undefined) {
+      throw new GuestStateError(
+        `${this.#name} is still at ${this.#asked.request}; ask again when it is done`,
+      );
+    }
+    this.#unusedPages.clear();
+    return new Promise((resolve, reject) => {
+      const timer = this.#reactor.schedule(timeoutMs, () => {
+        device.requests.cancel();
+        this.#end(`${this.#name} did not answer within ${timeoutMs} ms; it may be busy or stopped`);
+      });
+      this.#asked = { request, startMs: monotonicMs(), timer, resolve, reject };
+      device.sendRequest(COMMAND[request]);
+    });
+  }
+
+  /** An answer is complete. */
+  answered(): void {
+    const asked = this.#asked;
+    const progress = this.#device.requests.progress;
+    if (asked === undefined || progress?.command !== COMMAND[asked.request]) return;
+    this.#asked = undefined;
+    asked.timer.cancel();
+    asked.resolve({
+      request: asked.request,
+      unusedBytes: this.#unusedPages.pages * PAGE_SIZE,
+      lists: progress.lists,
+      elapsedMs: monotonicMs() - asked.startMs,
+    });
+  }
+
+  /** The guest's driver is gone, and so is whatever was asked of it. */
+  stop(): void {
+    this.#end(`${this.#name} left before it answered`);
+  }
+
+  #end(reason: string): void {
+    const asked = this.#asked;
+    this.#asked = undefined;
+    asked?.timer.cancel();
+    asked?.reject(new GuestStateError(reason));
+  }
+
+  #why(): string {
+    const { profile, features } = this.#device;
+    if (profile.freePages.kind !== 'request') return `the ABI ${profile.name} has no queue for them`;
+    return features === 0n ? 'no guest is connected' : 'its driver did not take the feature';
+  }
+}

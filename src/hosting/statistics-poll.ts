@@ -1,0 +1,101 @@
+/**
+ * Asks a guest for its statistics, at an interval or because somebody waits for fresh ones, and hands a sample to
+ * everybody who waits for it.
+ */
+
+import { GuestStateError, type StatisticsSample } from '../control/contract.ts';
+import type { BalloonDevice } from '../device/balloon-device.ts';
+import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
+
+interface Waiter {
+  readonly resolve: (sample: StatisticsSample) => void;
+  readonly reject: (error: Error) => void;
+  readonly timer: Timer;
+}
+
+export class StatisticsPoll {
+  readonly #name: string;
+  readonly #device: BalloonDevice;
+  readonly #reactor: Reactor;
+  readonly #waiters = new Set<Waiter>();
+  #intervalMs: number;
+  #timer: Timer | undefined;
+  #running = false;
+
+  constructor(name: string, device: BalloonDevice, reactor: Reactor, intervalMs: number) {
+    this.#name = name;
+    this.#device = device;
+    this.#reactor = reactor;
+    this.#intervalMs = intervalMs;
+  }
+
+  /** 0 turns polling off. */
+  set intervalMs(intervalMs: number) {
+    this.#intervalMs = intervalMs;
+    this.#schedule();
+  }
+
+  /** The guest's driver is there. */
+  start(): void {
+    this.#running = true;
+    this.#schedule();
+  }
+
+  /** It is gone, and so is whatever was asked of it. */
+  stop(): void {
+    this.#running = false;
+    this.#timer?.cancel();
+    for (const { timer, reject } of this.#waiters) {
+      timer.cancel();
+      reject(new GuestStateError(`${this.#name} left before it sent statistics`));
+    }
+    this.#waiters.clear();
+  }
+
+  /** The newest sample. */
+  get sample(): StatisticsSample {
+    const { sample, sampledMs } = this.#device.statistics;
+    return { statistics: sample, ageMs: sampledMs === null ? null : monotonicMs() - sampledMs };
+  }
+
+  /** Resolves with a sample that is at most `freshMs` old; with any, if that is null. @throws GuestStateError */
+  fresh(freshMs: number | null, timeoutMs: number): Promise<StatisticsSample> {
+    const newest = this.sample;
+    if (freshMs === null) return Promise.resolve(newest);
+    if (newest.ageMs !== null && newest.ageMs <= freshMs) return Promise.resolve(newest);
+    if (!this.#device.statistics.running) {
+      const why = this.#running ? 'its driver did not take the feature' : 'no guest is connected';
+      throw new GuestStateError(`${this.#name} has no statistics queue: ${why}`);
+    }
+    return new Promise((resolve, reject) => {
+      const timer = this.#reactor.schedule(timeoutMs, () => {
+        this.#waiters.delete(waiter);
+        const late = `${this.#name} did not send statistics within ${timeoutMs} ms; it may be busy or stopped`;
+        reject(new GuestStateError(late));
+      });
+      const waiter: Waiter = { resolve, reject, timer };
+      this.#waiters.add(waiter);
+      this.#device.requestStatistics();
+    });
+  }
+
+  /** A sample arrived. */
+  arrived(): void {
+    const { sample } = this;
+    for (const { timer, resolve } of this.#waiters) {
+      timer.cancel();
+      resolve(sample);
+    }
+    this.#waiters.clear();
+  }
+
+  #schedule(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    if (this.#intervalMs <= 0 || !this.#running) return;
+    this.#timer = this.#reactor.schedule(this.#intervalMs, () => {
+      this.#device.requestStatistics();
+      this.#schedule();
+    });
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * Times how a guest follows a change of target: from the change to the guest's own completion, and from there
+ * until the host has its memory.
+ */
+
+import type { TargetProgress } from '../control/contract.ts';
+import { monotonicMs } from '../sys/poll.ts';
+
+export class TargetClock {
+  #target = 0;
+  #startedMs: number | null = null;
+  #reachedMs: number | null = null;
+  #drainedMs: number | null = null;
+
+  /** The target changed to `target` pages while the guest's balloon holds `actual`. */
+  set(target: number, actual: number): void {
+    this.#target = target;
+    this.#startedMs = monotonicMs();
+    this.#reachedMs = null;
+    this.#drainedMs = null;
+    this.actual(actual);
+  }
+
+  /** The guest's balloon holds `pages`. Whether that is the target, for the first time since it was set. */
+  actual(pages: number): boolean {
+    if (this.#startedMs === null || this.#reachedMs !== null || pages !== this.#target) return false;
+    this.#reachedMs = monotonicMs();
+    return true;
+  }
+
+  /** Nothing is pending; the last discard ended at `lastMs`. */
+  drained(lastMs: number): void {
+    if (this.#reachedMs === null || this.#drainedMs !== null) return;
+    this.#drainedMs = Math.max(this.#reachedMs, lastMs);
+  }
+
+  /** The guest is gone. */
+  forget(): void {
+    this.#startedMs = null;
+  }
+
+  get progress(): TargetProgress | null {
+    const started = this.#startedMs;
+    if (started === null) return null;
+    return {
+      reachedMs: this.#reachedMs === null ? null : this.#reachedMs - started,
+      drainedMs: this.#drainedMs === null ? null : this.#drainedMs - started,
+    };
+  }
+}

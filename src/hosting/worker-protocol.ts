@@ -1,0 +1,73 @@
+/**
+ * What the main thread and a data-plane thread say to each other. Requests go over the worker's port together
+ * with a ring of its wake-up descriptor; answers, events and log records come back over the port.
+ */
+import type { MessagePort } from 'node:worker_threads';
+import type {
+  DeviceGuestStatus,
+  DiscardMode,
+  GuestEvent,
+  GuestRequest,
+  HintAction,
+  HintStatus,
+  RequestAnswer,
+  StatisticsSample,
+} from '../control/contract.ts';
+import type { ThreadAnswer } from '../threads/asked-thread.ts';
+import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
+import type { MapSources } from './map-sources.ts';
+import type { GuestOptions, LogRecord } from './options.ts';
+
+/** What a data-plane thread starts with. */
+export interface DataThreadData {
+  /** An eventfd; the thread owns this descriptor. */
+  readonly wakeFd: number;
+  readonly discardControl: SharedArrayBuffer;
+  readonly discardPort: MessagePort;
+}
+
+/** A guest's socket, opened by the main thread; the data-plane thread owns the descriptor. */
+export interface GuestSocket {
+  readonly fd: number;
+  readonly listening: boolean;
+}
+
+/** The requests by name: what they take and what they give. */
+export interface DataThreadRequests {
+  openGuest: { args: { options: GuestOptions; socket: GuestSocket }; result: null };
+  closeGuest: { args: { name: string }; result: null };
+  guests: { args: null; result: readonly DeviceGuestStatus[] };
+  guest: { args: { name: string }; result: DeviceGuestStatus };
+  setTarget: { args: { name: string; targetBytes: number }; result: DeviceGuestStatus };
+  setDiscard: { args: { name: string; mode: DiscardMode }; result: DeviceGuestStatus };
+  setPollInterval: { args: { name: string; intervalMs: number }; result: DeviceGuestStatus };
+  statistics: {
+    args: { name: string; freshMs: number | null; timeoutMs: number };
+    result: StatisticsSample;
+  };
+  samples: { args: null; result: Readonly<Record<string, StatisticsSample>> };
+  /** Whoever asks closes the descriptors in the answer. */
+  mapSources: { args: { name: string }; result: MapSources };
+  hint: { args: { name: string; action: HintAction }; result: HintStatus };
+  request: { args: { name: string; request: GuestRequest; timeoutMs: number }; result: RequestAnswer };
+  /** The bitmap of ballooned pages of each region, which is shared memory. */
+  balloon: { args: { name: string }; result: readonly BalloonedRegion[] };
+  saveDevice: { args: { name: string }; result: Uint8Array };
+  loadDevice: { args: { name: string; saved: Uint8Array }; result: null };
+  followFreePages: { args: { name: string; followed: FollowedPages | null }; result: null };
+  freePages: { args: { name: string; step: FreePageStep }; result: null };
+  thread: { args: null; result: { gcPauseMaxMs: number } };
+  /** Drains, stops rings, closes sockets, and ends the thread. */
+  close: { args: null; result: null };
+}
+
+export type RequestName = keyof DataThreadRequests;
+
+export type DataThreadRequest = {
+  [K in RequestName]: { readonly id: number; readonly name: K; readonly args: DataThreadRequests[K]['args'] };
+}[RequestName];
+
+export type FromDataThread =
+  | ThreadAnswer
+  | { readonly kind: 'event'; readonly event: GuestEvent }
+  | { readonly kind: 'log'; readonly record: LogRecord };

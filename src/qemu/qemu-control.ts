@@ -1,0 +1,383 @@
+/**
+ * Guests of QEMU's under the same contract as those of ours, over their monitors (QMP). QEMU tells less than our
+ * device does: what it does not tell is null, never guessed, and what it cannot do is refused with words.
+ */
+import { noStatistics, type StatisticName, type Statistics } from '../balloon/statistics.ts';
+import {
+  type GuestControl,
+  type GuestEvent,
+  type GuestEventType,
+  GuestStateError,
+  type GuestStatus,
+  type StatisticsSample,
+  statusOf,
+  UnknownGuestError,
+} from '../control/contract.ts';
+import type { Migrations } from '../control/migrations.ts';
+import { TargetClock } from '../hosting/target-clock.ts';
+import type { QmpConnectionError } from '../peers/qemu/errors.ts';
+import {
+  migrateAway,
+  type QemuMigrationOptions,
+  type QemuMigrationProgress,
+  type QemuMigrationSummary,
+  queryMigrationProgress,
+} from '../peers/qemu/migration.ts';
+import { QmpMonitor, type QmpMonitorOptions } from '../peers/qemu/monitor.ts';
+import {
+  cancelMigration,
+  findBalloon,
+  guestStatsInterval,
+  onQemuEvent,
+  type QemuGuestStats,
+  queryBalloon,
+  queryGuestStats,
+  queryMemorySize,
+  queryVirtioStatus,
+  setBalloon,
+  setGuestStatsInterval,
+} from '../peers/qemu/qmp-commands.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import { QemuMigrations } from './qemu-migrations.ts';
+
+export interface QemuGuestOptions extends QmpMonitorOptions {
+  readonly name: string;
+  /** Path of the monitor's Unix socket (`-qmp unix:PATH,server=on,wait=off`). */
+  readonly qmpPath: string;
+}
+
+const STATISTICS_TIMEOUT_MS = 5_000;
+const STATISTICS_POLL_MS = 50;
+/** QEMU asks for statistics every so many whole seconds. */
+const INTERVAL_UNIT_MS = 1000;
+
+/** QEMU's names for the statistics of VIRTIO 1.4, 5.5.6.3. */
+const STATISTIC_BY_QEMU_NAME: Readonly<Record<string, StatisticName>> = {
+  'stat-swap-in': 'swapInBytes',
+  'stat-swap-out': 'swapOutBytes',
+  'stat-major-faults': 'majorFaults',
+  'stat-minor-faults': 'minorFaults',
+  'stat-free-memory': 'freeBytes',
+  'stat-total-memory': 'totalBytes',
+  'stat-available-memory': 'availableBytes',
+  'stat-disk-caches': 'cacheBytes',
+  'stat-htlb-pgalloc': 'hugetlbAllocations',
+  'stat-htlb-pgfail': 'hugetlbFailures',
+  'stat-oom-kills': 'oomKills',
+  'stat-alloc-stalls': 'allocationStalls',
+  'stat-async-scans': 'asyncScannedPages',
+  'stat-direct-scans': 'directScannedPages',
+  'stat-async-reclaims': 'asyncReclaimedPages',
+  'stat-direct-reclaims': 'directReclaimedPages',
+};
+
+/** Features that QEMU calls something else than the specification. */
+const RENAMED_FEATURES: Readonly<Record<string, string>> = {
+  VIRTIO_BALLOON_F_REPORTING: 'page-reporting',
+  VIRTIO_F_IOMMU_PLATFORM: 'access-platform',
+};
+
+/** `VIRTIO_BALLOON_F_STATS_VQ` is `stats-vq`, `VIRTIO_RING_F_EVENT_IDX` is `ring-event-idx`. */
+function featureName(name: string): string {
+  const known = RENAMED_FEATURES[name];
+  if (known !== undefined) return known;
+  const bare = name.replace(/^VIRTIO_(?:BALLOON_F_|F_)?/, '').replace(/^RING_F_/, 'RING_');
+  return bare.toLowerCase().replaceAll('_', '-');
+}
+
+function statisticsOf({ values }: QemuGuestStats): Statistics {
+  const statistics = noStatistics();
+  for (const [name, value] of values) {
+    const known = STATISTIC_BY_QEMU_NAME[name];
+    if (known !== undefined) statistics[known] = value;
+  }
+  return statistics;
+}
+
+const delay = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
+
+/** One QEMU. */
+class QemuHostedGuest {
+  readonly name: string;
+  readonly monitor: QmpMonitor;
+  readonly #emit: (event: GuestEvent) => void;
+  readonly #clock = new TargetClock();
+  /** What we asked for last. QEMU does not tell its target, so that of others is not known. */
+  #targetBytes: number | null = null;
+  #memoryBytes: number | null = null;
+  #lastError: string | null = null;
+  /** New statistics that are on their way, for all who want some. */
+  #asking: Promise<QemuGuestStats> | undefined;
+
+  constructor({ name, qmpPath, ...options }: QemuGuestOptions, emit: (event: GuestEvent) => void) {
+    this.name = name;
+    this.#emit = emit;
+    this.monitor = new QmpMonitor(qmpPath, options);
+    this.monitor.onConnection(lost => this.#connectionChanged(lost));
+    onQemuEvent(this.monitor, 'BALLOON_CHANGE', ({ actual }) => this.#balloonChanged(actual));
+    onQemuEvent(this.monitor, 'RESET', () => this.#tell('reset', {}));
+  }
+
+  async status(): Promise<GuestStatus> {
+    const { monitor } = this;
+    const [memoryBytes, left, balloon] = await Promise.all([
+      queryMemorySize(monitor),
+      queryBalloon(monitor),
+      findBalloon(monitor),
+    ]);
+    const virtio = balloon === undefined ? null : await queryVirtioStatus(monitor, balloon);
+    this.#memoryBytes = memoryBytes;
+    const actualBytes = left === null ? null : memoryBytes - left;
+    if (actualBytes !== null) this.#noteActual(actualBytes);
+    return this.#describe({
+      connected: true,
+      profile: balloon === undefined ? null : 'virtio',
+      features: virtio === null ? null : virtio.features.map(featureName),
+      memoryBytes,
+      targetBytes: this.#targetBytes,
+      actualBytes,
+      // QEMU gives a page back before it acknowledges it.
+      pendingBytes: balloon === undefined ? null : 0,
+      progress: this.#clock.progress,
+      lastError: virtio?.broken === true ? 'QEMU stopped the device after an error' : this.#lastError,
+    });
+  }
+
+  async setTarget(targetBytes: number): Promise<GuestStatus> {
+    await this.#balloon();
+    const memoryBytes = await queryMemorySize(this.monitor);
+    if (!(targetBytes >= 0 && targetBytes < memoryBytes)) {
+      throw new GuestStateError(
+        `${this.name} has ${memoryBytes} bytes of memory; its balloon cannot hold ${targetBytes}`,
+      );
+    }
+    const left = await queryBalloon(this.monitor);
+    await setBalloon(this.monitor, memoryBytes - targetBytes);
+    this.#memoryBytes = memoryBytes;
+    this.#targetBytes = targetBytes;
+    this.#clock.set(targetBytes, left === null ? Number.NaN : memoryBytes - left);
+    this.#tell('target', { targetBytes });
+    return this.status();
+  }
+
+  async setPollInterval(intervalMs: number): Promise<GuestStatus> {
+    const seconds = Math.ceil(intervalMs / INTERVAL_UNIT_MS);
+    await setGuestStatsInterval(this.monitor, await this.#balloon(), seconds);
+    return this.status();
+  }
+
+  async statistics(options: { freshMs?: number; timeoutMs?: number } = {}): Promise<StatisticsSample> {
+    const { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS } = options;
+    const balloon = await this.#balloon();
+    const stats = await queryGuestStats(this.monitor, balloon);
+    const ageMs = ageOf(stats);
+    if (freshMs === undefined || (ageMs !== null && ageMs <= freshMs)) {
+      return { statistics: statisticsOf(stats), ageMs };
+    }
+    const virtio = await queryVirtioStatus(this.monitor, balloon);
+    if (virtio !== null && !virtio.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
+      throw new GuestStateError(`${this.name} gives no statistics: its driver did not take that feature`);
+    }
+    // One at a time: another would take the interval of the first for QEMU's own, and leave it behind.
+    this.#asking ??= this.#ask(balloon, stats.updatedMs, timeoutMs).finally(() => {
+      this.#asking = undefined;
+    });
+    const fresh = await this.#asking;
+    return { statistics: statisticsOf(fresh), ageMs: ageOf(fresh) };
+  }
+
+  close(): void {
+    this.monitor.close();
+  }
+
+  /** Makes QEMU ask the guest now, which it does when its interval goes from none to one. */
+  async #ask(balloon: string, before: number | null, timeoutMs: number): Promise<QemuGuestStats> {
+    const { monitor } = this;
+    const deadline = monotonicMs() + timeoutMs;
+    const interval = await guestStatsInterval(monitor, balloon);
+    await setGuestStatsInterval(monitor, balloon, 0);
+    await setGuestStatsInterval(monitor, balloon, Math.max(1, interval));
+    try {
+      for (;;) {
+        const stats = await queryGuestStats(monitor, balloon);
+        // QEMU dates samples in whole seconds; one of the same second is told apart by the next.
+        if (stats.updatedMs !== before) return stats;
+        if (monotonicMs() >= deadline) {
+          throw new GuestStateError(
+            `${this.name} gave no statistics within ${timeoutMs} ms; does its driver run?`,
+          );
+        }
+        await delay(STATISTICS_POLL_MS);
+      }
+    } finally {
+      if (interval === 0 && monitor.connected) await setGuestStatsInterval(monitor, balloon, 0);
+    }
+  }
+
+  /** The balloon device's path in QEMU. @throws GuestStateError when there is none */
+  async #balloon(): Promise<string> {
+    const path = await findBalloon(this.monitor);
+    if (path !== undefined) return path;
+    throw new GuestStateError(`${this.name} has no balloon; start its QEMU with -device virtio-balloon-pci`);
+  }
+
+  #connectionChanged(lost: QmpConnectionError | null): void {
+    this.#lastError = lost?.message ?? null;
+    // Another QEMU may be the next to listen there.
+    this.#targetBytes = null;
+    this.#memoryBytes = null;
+    this.#clock.forget();
+    this.#tell(lost === null ? 'connected' : 'disconnected', {});
+  }
+
+  #balloonChanged(left: number): void {
+    if (this.#memoryBytes !== null) {
+      this.#noteActual(this.#memoryBytes - left);
+      this.#tell('actual', { actualBytes: this.#memoryBytes - left });
+      return;
+    }
+    queryMemorySize(this.monitor).then(
+      memoryBytes => {
+        this.#memoryBytes = memoryBytes;
+        this.#balloonChanged(left);
+      },
+      () => {}, // Lost meanwhile, which is told elsewhere.
+    );
+  }
+
+  #noteActual(actualBytes: number): void {
+    const before = this.#clock.progress;
+    this.#clock.actual(actualBytes);
+    this.#clock.drained(0);
+    const after = this.#clock.progress;
+    if (before?.reachedMs !== null || after?.reachedMs == null) return;
+    this.#tell('target-reached', { targetBytes: this.#targetBytes, reachedMs: after.reachedMs });
+  }
+
+  #tell(type: GuestEventType, detail: GuestEvent['detail']): void {
+    this.#emit({ guest: this.name, type, timeMs: Date.now(), detail });
+  }
+
+  #describe(known: Partial<GuestStatus>): GuestStatus {
+    return statusOf(this.name, { socketPath: this.monitor.path, ...known });
+  }
+}
+
+const ageOf = ({ updatedMs }: QemuGuestStats): number | null =>
+  updatedMs === null ? null : Math.max(0, Date.now() - updatedMs);
+
+export class QemuControl implements GuestControl {
+  readonly #guests: ReadonlyMap<string, QemuHostedGuest>;
+  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  /** Those that are begun here. */
+  readonly migrations: Migrations;
+
+  /** Begins to connect to every guest's monitor, and goes on trying. */
+  constructor(guests: readonly QemuGuestOptions[]) {
+    const emit = (event: GuestEvent) => {
+      for (const listener of this.#listeners) listener(event);
+    };
+    this.#guests = new Map(guests.map(options => [options.name, new QemuHostedGuest(options, emit)]));
+    this.migrations = new QemuMigrations(
+      (name, options) => this.migrate(name, options),
+      name => void this.#find(name),
+      emit,
+    );
+  }
+
+  /** @throws QmpConnectionError when one of them cannot be reached; a {@link CombinedControl} lists it instead */
+  guests(): Promise<readonly GuestStatus[]> {
+    return Promise.all([...this.#guests.values()].map(guest => guest.status()));
+  }
+
+  /** @throws QmpConnectionError when it cannot be reached */
+  async guest(name: string): Promise<GuestStatus> {
+    return this.#find(name).status();
+  }
+
+  /**
+   * @throws QmpConnectionError when it cannot be reached: QEMU keeps targets, but not for those who are not
+   * there
+   */
+  async setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
+    return this.#find(name).setTarget(targetBytes);
+  }
+
+  async setDiscard(name: string): Promise<GuestStatus> {
+    throw new GuestStateError(`QEMU decides itself when the memory of ${this.#find(name).name} goes back`);
+  }
+
+  /** Rounded up to whole seconds, which is what QEMU counts in. */
+  async setPollInterval(name: string, intervalMs: number): Promise<GuestStatus> {
+    return this.#find(name).setPollInterval(intervalMs);
+  }
+
+  async statistics(
+    name: string,
+    options?: { freshMs?: number; timeoutMs?: number },
+  ): Promise<StatisticsSample> {
+    return this.#find(name).statistics(options);
+  }
+
+  /** Of the guests that can be reached and have a balloon. */
+  async samples(): Promise<Readonly<Record<string, StatisticsSample>>> {
+    const guests = [...this.#guests.values()];
+    const samples = await Promise.allSettled(guests.map(guest => guest.statistics()));
+    const known: Record<string, StatisticsSample> = {};
+    for (const [index, sample] of samples.entries()) {
+      if (sample.status === 'fulfilled') known[guests[index].name] = sample.value;
+    }
+    return known;
+  }
+
+  async map(name: string): Promise<never> {
+    throw new GuestStateError(`QEMU does not tell what is where in the memory of ${this.#find(name).name}`);
+  }
+
+  async hint(name: string): Promise<never> {
+    throw new GuestStateError(
+      `QEMU asks ${this.#find(name).name} for free page hints itself, and only while it migrates the guest`,
+    );
+  }
+
+  async request(name: string): Promise<never> {
+    throw new GuestStateError(
+      `${this.#find(name).name} takes no requests: QEMU's device has no queue for them`,
+    );
+  }
+
+  /**
+   * Moves a guest to another QEMU, which waits for it; settles when it is gone from here.
+   * @throws QemuMigrationError when it stays; QmpConnectionError when nobody knows, for its QEMU is gone
+   */
+  async migrate(name: string, options: QemuMigrationOptions): Promise<QemuMigrationSummary> {
+    return migrateAway(this.#find(name).monitor, options);
+  }
+
+  /** How far the newest migration of a guest is; null when there was none. */
+  async migration(name: string): Promise<QemuMigrationProgress | null> {
+    return queryMigrationProgress(this.#find(name).monitor);
+  }
+
+  /** Gives up the migration that is under way, if one is; the guest goes on. */
+  async cancelMigration(name: string): Promise<void> {
+    await cancelMigration(this.#find(name).monitor);
+  }
+
+  subscribe(listener: (event: GuestEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Lets go of all monitors; the guests go on. Idempotent. */
+  close(): void {
+    for (const guest of this.#guests.values()) guest.close();
+    this.#listeners.clear();
+  }
+
+  #find(name: string): QemuHostedGuest {
+    const guest = this.#guests.get(name);
+    if (guest === undefined) throw new UnknownGuestError(name, [...this.#guests.keys()]);
+    return guest;
+  }
+}

@@ -1,0 +1,58 @@
+import { expect, test } from 'vitest';
+import type { GuestControl } from '../../src/control/contract.ts';
+import { hostedControl } from '../../src/control/hosted-control.ts';
+import { FakeControl, GIB, guestStatus } from '../server/fake-control.ts';
+
+/** A control of guests alone, as of those behind monitors. */
+function guestsAlone(fake: FakeControl): GuestControl {
+  const { guests, guest, setTarget, setDiscard, setPollInterval, statistics, samples, map, hint, subscribe } =
+    fake;
+  const calls = {
+    guests,
+    guest,
+    setTarget,
+    setDiscard,
+    setPollInterval,
+    statistics,
+    samples,
+    map,
+    hint,
+    subscribe,
+  };
+  return Object.fromEntries(
+    Object.entries(calls).map(([name, call]) => [name, (call as () => unknown).bind(fake)]),
+  ) as unknown as GuestControl;
+}
+
+test('a control of guests alone is completed by this process and this host', async () => {
+  const fake = new FakeControl(guestStatus('vm1'));
+  const control = hostedControl(guestsAlone(fake), '1.2.3');
+  expect(await control.daemon()).toMatchObject({ version: '1.2.3', pid: process.pid, gcPauseMaxMs: 0 });
+  expect((await control.host()).totalBytes).toBeGreaterThan(0);
+  expect(await control.guests()).toEqual(await fake.guests());
+  expect(await control.guest('vm1')).toEqual(await fake.guest('vm1'));
+  expect(await control.samples()).toEqual(await fake.samples());
+  expect(await control.map('vm1', { cells: 2 })).toEqual(fake.memoryMap);
+  expect(await control.statistics('vm1', { freshMs: 0 })).toMatchObject({ ageMs: 2 });
+  await control.setTarget('vm1', GIB);
+  await control.setDiscard('vm1', 'none');
+  await control.setPollInterval('vm1', 7);
+  await control.hint('vm1', 'start');
+  expect(fake.calls.slice(-4)).toEqual([
+    ['setTarget', 'vm1', GIB],
+    ['setDiscard', 'vm1', 'none'],
+    ['setPollInterval', 'vm1', 7],
+    ['hint', 'vm1', 'start'],
+  ]);
+  const seen: string[] = [];
+  const leave = control.subscribe(({ type }) => seen.push(type));
+  fake.emit({ type: 'target' });
+  leave();
+  fake.emit({ type: 'reset' });
+  expect(seen).toEqual(['target']);
+});
+
+test('a daemon’s control is left as it is', () => {
+  const fake = new FakeControl();
+  expect(hostedControl(fake, '1.2.3')).toBe(fake);
+});

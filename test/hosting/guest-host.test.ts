@@ -1,0 +1,142 @@
+/**
+ * One guest of the daemon in the test's own thread: what a guest that gives no rest may set off beyond its own device.
+ * What whole daemons do about such guests is fairness.test.ts's, hostile-guest.test.ts's and hostile-front-end.test.ts's.
+ */
+import { MessageChannel } from 'node:worker_threads';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
+import type { GuestEventType } from '../../src/control/contract.ts';
+import { GuestHost } from '../../src/hosting/guest-host.ts';
+import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
+import { UnixSocket } from '../../src/sys/socket.ts';
+import { DiscardLink } from '../../src/threads/discard-link.ts';
+import { HandGuest } from '../daemon/hand-guest.ts';
+import { RawFrontEnd } from '../daemon/raw-front-end.ts';
+import { TestLoop } from '../support/loop.ts';
+
+let openBefore: number;
+let loop: TestLoop;
+let discards: MessageChannel;
+let host: GuestHost;
+let socket: UnixSocket;
+const told: GuestEventType[] = [];
+const lines: string[] = [];
+
+beforeEach(() => {
+  openBefore = openDescriptorCount();
+  loop = new TestLoop();
+  discards = new MessageChannel();
+  told.length = 0;
+  lines.length = 0;
+  const [ours, theirs] = UnixSocket.pair();
+  socket = theirs;
+  host = new GuestHost(
+    {
+      name: 'g',
+      fd: ours.fd.number,
+      targetBytes: 0,
+      profile: 'virtio',
+      discard: 'none',
+      without: [],
+      pollIntervalMs: 0,
+    },
+    { fd: ours.fd.release(), listening: false },
+    {
+      reactor: loop.reactor,
+      discards: new DiscardLink(new SharedArrayBuffer(4), discards.port1),
+      emit: (_, type) => told.push(type),
+      log: (_, _level, message) => lines.push(message),
+    },
+  );
+});
+
+afterEach(() => {
+  host.close();
+  closeAll([socket.fd]);
+  discards.port1.close();
+  loop.close();
+  expect(openDescriptorCount()).toBe(openBefore);
+});
+
+test('a ring that is always full and always kicked has one turn at a time', () => {
+  let served = 0;
+  host.device.serveQueue = () => {
+    served++;
+    return true;
+  };
+  const turns = 20;
+  for (let turn = 0; turn < turns; turn++) {
+    host.serveQueue(0);
+    loop.reactor.turn(0);
+  }
+  // The first kick, and what goes on.
+  expect(served).toBe(turns + 1);
+  host.device.serveQueue = () => {
+    served++;
+    return false;
+  };
+  loop.reactor.turn(0);
+  loop.reactor.turn(0);
+  expect(served).toBe(turns + 2);
+  host.serveQueue(0);
+  expect(served).toBe(turns + 3);
+});
+
+test('statistics that come without end are told of now and then, the last ones too', async () => {
+  const startMs = performance.now();
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    const stats = guest.queue('stats');
+    stats.add({ out: new Uint8Array(10) });
+    stats.kick();
+    const samples = 400;
+    for (let count = 1; count < samples; count++) await stats.exchange({ out: new Uint8Array(10) });
+    await loop.turnUntil(() => host.status().counters.statsBuffers === samples);
+    // All that was told by now, and what is still to come.
+    const intervals = (performance.now() - startMs) / 50;
+    expect(told.filter(type => type === 'statistics').length).toBeLessThanOrEqual(intervals + 2);
+    const before = told.length;
+    await stats.exchange({ out: new Uint8Array(10) });
+    await loop.turnUntil(() => told.length > before);
+    expect(told.at(-1)).toBe('statistics');
+  } finally {
+    guest.close();
+  }
+});
+
+test('an actual that goes to and fro around the target is told of now and then', async () => {
+  const startMs = performance.now();
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    host.setTarget(4096);
+    await guest.writeActual(1);
+    // At once, when it is there for the first time, and that it is.
+    expect(told.slice(-2)).toEqual(['actual', 'target-reached']);
+    for (let count = 0; count < 400; count++) await guest.writeActual(count % 2);
+    expect(told.filter(type => type === 'target-reached')).toHaveLength(1);
+    const intervals = (performance.now() - startMs) / 50;
+    expect(told.filter(type => type === 'actual').length).toBeLessThanOrEqual(intervals + 3);
+  } finally {
+    guest.close();
+  }
+});
+
+test('requests that nobody knows are one kind of trouble for the log, whatever their numbers', async () => {
+  const frontEnd = new RawFrontEnd(socket, loop);
+  try {
+    await frontEnd.negotiate();
+    for (let request = 1000; request < 1100; request++) expect(await frontEnd.accepts(request)).toBe(false);
+    expect(lines.filter(line => line.includes('is unknown'))).toHaveLength(1);
+    expect(host.status().counters.badRequests).toBe(100);
+  } finally {
+    frontEnd.close();
+  }
+});
+
+test('the first hint session of a daemon has an id that the one before it did not use', () => {
+  const first = host.device.hints.start();
+  expect(first).toBeGreaterThanOrEqual(HINT_ID_MIN);
+  // One in a thousand million would be bad luck.
+  expect(first).not.toBe(HINT_ID_MIN);
+  expect(host.device.hints.start()).toBe(first + 1);
+});

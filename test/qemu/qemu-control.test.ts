@@ -1,0 +1,196 @@
+import { describe, expect, it } from 'vitest';
+import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/control/contract.ts';
+import { QmpConnectionError } from '../../src/peers/qemu/errors.ts';
+import { QemuControl } from '../../src/qemu/qemu-control.ts';
+import { FakeMonitor } from '../peers/qemu/fake-monitor.ts';
+import { FakeQemu } from '../peers/qemu/fake-qemu.ts';
+import { cleanUp, until } from '../peers/qemu/peer.ts';
+
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
+
+describe('a guest of QEMU under our control', () => {
+  const finally_ = cleanUp();
+
+  async function world() {
+    const qemu = new FakeQemu();
+    const monitor = await FakeMonitor.start({ respond: (request, from) => qemu.answer(request, from) });
+    finally_(() => monitor.close());
+    const control = new QemuControl([{ name: 'vm', qmpPath: monitor.path, reconnectMs: 10 }]);
+    finally_(() => control.close());
+    const events: GuestEvent[] = [];
+    control.subscribe(event => events.push(event));
+    return { qemu, monitor, control, events };
+  }
+
+  it('has the status that QEMU tells, and null for the rest', async () => {
+    const { control, monitor } = await world();
+    expect(await control.guest('vm')).toEqual({
+      name: 'vm',
+      socketPath: monitor.path,
+      connected: true,
+      profile: 'virtio',
+      features: ['stats-vq', 'page-reporting', 'ring-event-idx'],
+      discard: null,
+      memoryBytes: GIB,
+      targetBytes: null,
+      actualBytes: 0,
+      balloonedBytes: null,
+      pendingBytes: 0,
+      discardedBytes: null,
+      reportedBytes: null,
+      residentBytes: null,
+      counters: null,
+      progress: null,
+      hint: null,
+      lastError: null,
+    });
+  });
+
+  it('does not know its features where QEMU cannot be asked', async () => {
+    const { control, qemu } = await world();
+    qemu.features = [];
+    expect(await control.guest('vm')).toMatchObject({ features: null, actualBytes: 0 });
+  });
+
+  it('takes a target for its balloon, follows it, and tells', async () => {
+    const { control, qemu, events } = await world();
+    await control.setTarget('vm', 256 * MIB);
+    expect(qemu.left).toBe(GIB - 256 * MIB);
+    await until(() => events.some(({ type }) => type === 'target-reached'));
+    const status = await control.guest('vm');
+    expect(status).toMatchObject({ targetBytes: 256 * MIB, actualBytes: 256 * MIB });
+    expect(status.progress?.reachedMs).toBeGreaterThanOrEqual(0);
+    const told = events.map(({ type, detail }) => [type, detail.targetBytes ?? detail.actualBytes]);
+    expect(told).toContainEqual(['target', 256 * MIB]);
+    expect(told).toContainEqual(['actual', 256 * MIB]);
+    expect(told.filter(([type]) => type === 'target-reached')).toHaveLength(1);
+  });
+
+  it('refuses a target as large as its memory', async () => {
+    const { control } = await world();
+    await expect(control.setTarget('vm', GIB)).rejects.toBeInstanceOf(GuestStateError);
+  });
+
+  it('gives the statistics that it has, by our names', async () => {
+    const { control } = await world();
+    const { statistics, ageMs } = await control.statistics('vm');
+    expect(statistics).toMatchObject({ freeBytes: 4096, swapInBytes: null, totalBytes: null });
+    expect(ageMs).toBeNull();
+  });
+
+  it('is left out of all samples when it cannot be reached', async () => {
+    const { monitor } = await world();
+    const control = new QemuControl([
+      { name: 'here', qmpPath: monitor.path },
+      { name: 'gone', qmpPath: '/nowhere/qmp' },
+    ]);
+    finally_(() => control.close());
+    expect(Object.keys(await control.samples())).toEqual(['here']);
+  });
+
+  it('is asked for new statistics when old ones will not do, and is left as it was', async () => {
+    const { control, qemu } = await world();
+    const { ageMs } = await control.statistics('vm', { freshMs: 1000 });
+    expect(ageMs).not.toBeNull();
+    expect(qemu.interval).toBe(0);
+  });
+
+  it('is asked once for new statistics that several want', async () => {
+    const { control, qemu } = await world();
+    let asked = 0;
+    qemu.askStatistics = () => {
+      asked++;
+    };
+    const first = control.statistics('vm', { freshMs: 1000 });
+    await until(() => asked === 1);
+    const second = control.statistics('vm', { freshMs: 1000 });
+    setTimeout(() => {
+      qemu.updated = 1_800_000_000;
+    }, 100);
+    for (const { ageMs } of await Promise.all([first, second])) expect(ageMs).not.toBeNull();
+    expect(asked).toBe(1);
+    expect(qemu.interval).toBe(0);
+  });
+
+  it('may not answer when it is asked for statistics', async () => {
+    const { control, qemu } = await world();
+    qemu.askStatistics = () => {};
+    const attempt = control.statistics('vm', { freshMs: 1000, timeoutMs: 60 });
+    await expect(attempt).rejects.toBeInstanceOf(GuestStateError);
+    expect(qemu.interval).toBe(0);
+  });
+
+  it('gives no statistics when its driver did not take the feature', async () => {
+    const { control, qemu } = await world();
+    qemu.features = ['VIRTIO_BALLOON_F_REPORTING: words'];
+    await expect(control.statistics('vm', { freshMs: 0 })).rejects.toThrow(/did not take that feature/);
+  });
+
+  it('has its statistics polled in whole seconds', async () => {
+    const { control, qemu } = await world();
+    await control.setPollInterval('vm', 1500);
+    expect(qemu.interval).toBe(2);
+    await control.setPollInterval('vm', 0);
+    expect(qemu.interval).toBe(0);
+  });
+
+  it('may have no balloon', async () => {
+    const { control, qemu } = await world();
+    qemu.balloon = false;
+    expect(await control.guest('vm')).toMatchObject({ connected: true, profile: null, actualBytes: null });
+    await expect(control.setTarget('vm', MIB)).rejects.toThrow(/-device virtio-balloon-pci/);
+  });
+
+  it('is refused what QEMU does not do', async () => {
+    const { control } = await world();
+    await expect(control.setDiscard('vm')).rejects.toBeInstanceOf(GuestStateError);
+    await expect(control.map('vm')).rejects.toBeInstanceOf(GuestStateError);
+    await expect(control.hint('vm')).rejects.toThrow(/only while it migrates/);
+    await expect(control.guest('other')).rejects.toBeInstanceOf(UnknownGuestError);
+  });
+
+  it('is told of as unreachable, whatever is asked', async () => {
+    const control = new QemuControl([{ name: 'vm', qmpPath: '/nowhere/qmp' }]);
+    finally_(() => control.close());
+    await expect(control.guests()).rejects.toThrow(/no such socket/);
+    await expect(control.guest('vm')).rejects.toBeInstanceOf(QmpConnectionError);
+    await expect(control.setTarget('vm', MIB)).rejects.toBeInstanceOf(QmpConnectionError);
+  });
+
+  it.each([
+    'query-memory-size-summary',
+    'query-balloon',
+    'qom-list',
+    'qom-get',
+    'qom-set',
+    'balloon',
+    'x-query-virtio-status',
+  ])('fails with words when QEMU goes in the middle of %s', async command => {
+    const { control, monitor } = await world();
+    const { respond } = monitor;
+    monitor.respond = (request, from) => {
+      if (request.command === command) monitor.dropConnections();
+      else respond(request, from);
+    };
+    const all = Promise.allSettled([
+      control.guest('vm'),
+      control.setTarget('vm', MIB),
+      control.statistics('vm', { freshMs: 0 }),
+      control.setPollInterval('vm', 1000),
+    ]);
+    const reasons = (await all).flatMap(result => (result.status === 'rejected' ? [result.reason] : []));
+    expect(reasons.length).toBeGreaterThan(0);
+    for (const reason of reasons) expect(reason).toBeInstanceOf(QmpConnectionError);
+  });
+
+  it('tells when it goes and comes, and forgets its target', async () => {
+    const { control, monitor, events } = await world();
+    await control.setTarget('vm', MIB);
+    monitor.dropConnections();
+    await until(() => events.filter(({ type }) => type === 'connected').length === 2);
+    const types = events.map(({ type }) => type).filter(type => type.endsWith('connected'));
+    expect(types).toEqual(['connected', 'disconnected', 'connected']);
+    expect((await control.guest('vm')).targetBytes).toBeNull();
+  });
+});

@@ -1,0 +1,77 @@
+/** The thread that discards for all guests, on real memory: it hears of guests that come while it is busy. */
+import { MessageChannel, Worker } from 'node:worker_threads';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PageAccount } from '../../src/device/page-account.ts';
+import { FileBacking } from '../../src/memory/backing.ts';
+import { MemoryRegion } from '../../src/memory/guest-memory.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { openDescriptorCount } from '../../src/sys/fd.ts';
+import { createMemfd } from '../../src/sys/file.ts';
+import { DiscardLink, stopDiscarding, WAKE_WORD } from '../../src/threads/discard-link.ts';
+import { build } from '../cli/built.ts';
+
+const MIB = 2 ** 20;
+const WAIT_MS_MAX = 10_000;
+
+beforeAll(build);
+afterAll(() => expect(openDescriptorCount()).toBe(0));
+
+function openAccount(bytes: number): PageAccount {
+  const backing = new FileBacking(createMemfd({ name: 'aerostat-test', size: bytes }), 0, bytes);
+  return new PageAccount(new MemoryRegion({ guestAddress: 0, size: bytes, userAddress: 0 }, backing));
+}
+
+function closeAccount({ pending, region }: PageAccount): void {
+  pending.close();
+  region.close();
+}
+
+test('a guest that comes while another gives it no rest has its memory discarded, too', async () => {
+  const control = new SharedArrayBuffer(4);
+  const { port1, port2 } = new MessageChannel();
+  const link = new DiscardLink(control, port1);
+  const worker = new Worker(new URL('../../dist/threads/discard-worker.js', import.meta.url), {
+    workerData: { control, ports: [port2] },
+    transferList: [port2],
+  });
+  const exited = new Promise(resolve => worker.once('exit', resolve));
+  const greedy = openAccount(4096 * MIB);
+  const late = openAccount(MIB);
+  try {
+    late.region.windowAt(0).u8.fill(1);
+    late.give(0, late.region.pageCount, true);
+    link.add(greedy);
+    const deadline = performance.now() + WAIT_MS_MAX;
+    const keepBusy = () => {
+      // A page here and there, faster than they can be discarded one by one.
+      for (let unit = 0; unit < greedy.pending.units; unit += 4096) greedy.pending.mark(unit, 1);
+      link.wake();
+    };
+    while (greedy.pending.discards < 1000 && performance.now() < deadline) keepBusy();
+    expect(greedy.pending.discards).toBeGreaterThanOrEqual(1000);
+    keepBusy();
+    link.add(late);
+    const before = greedy.pending.discards;
+    while (late.pending.outstanding > 0 && performance.now() < deadline) keepBusy();
+    expect(late.pending.discardedUnits * PAGE_SIZE).toBe(MIB);
+    expect(late.region.backing.residentBytes()).toBe(0);
+    expect(greedy.pending.discards).toBeGreaterThanOrEqual(before);
+  } finally {
+    closeAccount(greedy);
+    closeAccount(late);
+    stopDiscarding(control);
+    await exited;
+    port1.close();
+  }
+});
+
+test('a region that comes wakes the thread, so that those that went are let go of', () => {
+  const control = new SharedArrayBuffer(4);
+  const { port1, port2 } = new MessageChannel();
+  const account = openAccount(MIB);
+  new DiscardLink(control, port1).add(account);
+  expect(new Int32Array(control)[WAKE_WORD]).toBe(1);
+  closeAccount(account);
+  port1.close();
+  port2.close();
+});
