@@ -64,7 +64,13 @@ export function parseFd(text: string): number {
 }
 
 const defaultName = (place: { socketPath?: string; fd?: number }): string =>
-  place.socketPath === undefined ? `fd${place.fd}` : basename(place.socketPath);
+  place.socketPath === undefined ? `fd${place.fd}` : nameOfSocket(place.socketPath);
+
+/** Endings that say what kind of file a socket is, and nothing of its guest. */
+const SOCKET_ENDING = /(?<=.)\.(?:sock|socket|qmp)$/;
+
+/** The guest that a socket is called after: `vm1` for `/run/vm1.sock`. */
+export const nameOfSocket = (path: string): string => basename(path).replace(SOCKET_ENDING, '');
 
 function checkPath(path: string): string {
   const length = Buffer.byteLength(path);

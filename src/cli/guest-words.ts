@@ -20,7 +20,7 @@ const ARGUMENTS: Partial<Record<CommandName, (words: Words) => object>> = {
   use: ([size]) => ({ bytes: parsePages(needed(size, 'use SIZE')) }),
   cache: ([size]) => ({ bytes: parsePages(needed(size, 'cache SIZE')) }),
   touch: ([size]) => (size === undefined ? {} : { bytes: parsePages(size) }),
-  age: ([degree]) => ({ degree: Number(needed(degree, 'age DEGREE')) }),
+  age: ([degree]) => ({ degree: shareOf(needed(degree, 'age DEGREE')) }),
   start: ([workload, size]) => ({
     workload: needed(workload, `start ${WORKLOAD_KINDS.join('|')}`),
     ...(size === undefined ? {} : { bytes: parsePages(size) }),
@@ -37,6 +37,15 @@ export function commandOfWords(line: string): object {
     throw new UsageError(`no command of a guest is called ${name}; help lists them`);
   }
   return { do: name, ...ARGUMENTS[name as CommandName]?.(words) };
+}
+
+/** @throws UsageError */
+function shareOf(word: string): number {
+  const share = /^\d*\.?\d+$/.test(word) ? Number(word) : Number.NaN;
+  if (share >= 0 && share < 1) return share;
+  throw new UsageError(
+    `${word} is not a degree of fragmentation: write a number from 0 (whole) to below 1, for example age 0.5`,
+  );
 }
 
 function needed(word: string | undefined, usage: string): string {

@@ -2,12 +2,11 @@
  * Which guests a command is about: those of a daemon of ours, those behind monitors of QEMU, or both kinds, named in a
  * file. A command sees one contract and does not know which it has.
  */
-import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { GuestControl, GuestStatus } from '../control/contract.ts';
 import type { QemuControl } from '../qemu/qemu-control.ts';
 import type { CliContext } from './context.ts';
-import { checkNames } from './guest-options.ts';
+import { checkNames, nameOfSocket } from './guest-options.ts';
 import { type ApiChoice, connect, each, withJson } from './options.ts';
 import { UsageError } from './usage.ts';
 
@@ -103,5 +102,5 @@ async function openNamed(context: CliContext, path: string): Promise<Opened> {
 
 function parseMonitor(text: string): { name: string; qmpPath: string } {
   const match = /^([^=/]+)=(.+)$/.exec(text);
-  return match === null ? { name: basename(text), qmpPath: text } : { name: match[1], qmpPath: match[2] };
+  return match === null ? { name: nameOfSocket(text), qmpPath: text } : { name: match[1], qmpPath: match[2] };
 }

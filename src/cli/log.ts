@@ -50,7 +50,7 @@ function lineWriter(output: Output, env: LogOptions['env'], format: LogFormat): 
 
 type Head = (level: LogLevel, time: string) => string;
 
-/** `12:34:56.789 warn  `: the day is known to whoever looks. */
+/** `2026-11-30 12:34:56.789Z warn  `: a log is read days later, and elsewhere than where it was written. */
 const humanHead = (style: Style): Head => {
   const paint: Readonly<Record<LogLevel, Paint>> = {
     error: style.red,
@@ -59,7 +59,7 @@ const humanHead = (style: Style): Head => {
     debug: style.dim,
     trace: style.dim,
   };
-  return (level, time) => `${style.dim(time.slice(11, 23))} ${paint[level](level.padEnd(5))} `;
+  return (level, time) => `${style.dim(time.replace('T', ' '))} ${paint[level](level.padEnd(5))} `;
 };
 
 /** The journal keeps the time itself, and takes the level as a number (sd-daemon(3)). */

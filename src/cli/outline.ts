@@ -13,6 +13,8 @@ export interface OutlineOption {
 export interface OutlineArgument {
   readonly name: string;
   readonly required: boolean;
+  /** The last one may be given again and again. */
+  readonly variadic: boolean;
   readonly choices: readonly string[];
 }
 
@@ -49,6 +51,7 @@ export function outlineOf(command: Command, above = ''): OutlineCommand {
     args: command.registeredArguments.map(argument => ({
       name: argument.name(),
       required: argument.required,
+      variadic: argument.variadic,
       choices: argument.argChoices ?? [],
     })),
     commands: help
@@ -71,4 +74,4 @@ const FILES = new Set(['path', 'file', 'socket', 'address']);
 export const isFile = (value: string | undefined): boolean => value !== undefined && FILES.has(value);
 
 /** Prints the names of the guests of the daemon that runs, a line each, and nothing when none does. */
-export const GUEST_NAMES = `aerostat status --json 2>/dev/null | grep -o '"name":"[^"]*"' | cut -d '"' -f 4`;
+export const GUEST_NAMES = `aerostat status --json 2>/dev/null | grep -o '"name":"[^"]*"' | cut -d '"' -f 4 | sort -u`;

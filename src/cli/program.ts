@@ -8,6 +8,7 @@ import { dashboardCommand } from './commands/dashboard.ts';
 import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
 import { guestCommand } from './commands/guest.ts';
+import { helpCommand } from './commands/help.ts';
 import { hintCommand } from './commands/hint.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { receiveCommand } from './commands/receive.ts';
@@ -65,7 +66,7 @@ function program(context: CliContext): Command {
   const root = new Command('aerostat')
     .description('Virtio memory ballooning: serve, see and steer the memory of guests.')
     .version(readVersion())
-    .helpCommand('help [command]', 'say how a command is used')
+    .helpCommand(false)
     .addHelpText('after', HELP);
   const commands = [
     deviceCommand,
@@ -85,6 +86,7 @@ function program(context: CliContext): Command {
     benchCommand,
     demoCommand,
     completionCommand,
+    helpCommand,
   ];
   for (const command of commands) root.addCommand(command(context));
   root.addCommand(manualCommand(context), { hidden: true });

@@ -1,6 +1,6 @@
 /** Rates as people write them: 10gbit, 100mbit in bits as networks are sold, 1G in bytes as memory comes. */
 import { AerostatError } from '../sys/error.ts';
-import { parseSize } from './size.ts';
+import { parseSize, SizeError } from './size.ts';
 
 export class RateError extends AerostatError {
   constructor(text: string, why: string) {
@@ -12,14 +12,23 @@ const BITS = /^(\d+(?:\.\d+)?)\s*([kmgt])bit$/i;
 
 /**
  * Bytes a second.
- * @throws RateError, SizeError
+ * @throws RateError
  */
 export function parseRate(text: string): number {
   const match = BITS.exec(text.trim());
   const bytes =
     match === null
-      ? parseSize(text.trim().replace(/\/s$/, ''))
+      ? bytesOf(text)
       : (Number(match[1]) * 1000 ** ('kmgt'.indexOf(match[2].toLowerCase()) + 1)) / 8;
   if (bytes < 1) throw new RateError(text, 'nothing would ever arrive');
   return Math.floor(bytes);
+}
+
+function bytesOf(text: string): number {
+  try {
+    return parseSize(text.trim().replace(/\/s$/, ''));
+  } catch (error) {
+    if (!(error instanceof SizeError)) throw error;
+    throw new RateError(text, 'write it like 10gbit, 100mbit (bits a second), or 512M, 1G (bytes a second)');
+  }
 }

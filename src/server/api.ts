@@ -16,6 +16,8 @@ import { eventStream } from './event-stream.ts';
 import { metricsText } from './metrics.ts';
 import { isPagePath, servePage } from './page.ts';
 import { problemResponse, RequestError } from './problem.ts';
+import { refuseUnknownQueries } from './query.ts';
+import * as routes from './routes.ts';
 import {
   deleteMigration,
   getDaemon,
@@ -89,6 +91,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
   // Outermost, so that refusals are hardened as well.
   app.use(hardenResponse);
   if (options.access !== undefined) app.use(access(options.access));
+  app.use(refuseUnknownQueries(Object.values(routes)));
   app.use(timeout(requestMsMax, new HTTPException(504, { message: 'the daemon did not answer in time' })));
   app.use(
     bodyLimit({

@@ -42,15 +42,16 @@ const ofStrangers = {
   403: refusal('Over TCP: the request comes from a page of another origin.'),
   421: refusal('Over TCP: the Host header names another machine.'),
 };
+const senseless = { 400: refusal('The request makes no sense; `errors` says where, if it can be said.') };
 /** Where the daemon is asked. */
 const refusals = {
   ...ofStrangers,
+  ...senseless,
   500: refusal('The daemon failed.'),
   502: refusal('What the guest belongs to, another daemon or a QEMU, cannot be reached or refuses.'),
   504: refusal('The daemon, or what the guest belongs to, did not answer in time.'),
 };
-const senseless = { 400: refusal('The request makes no sense; `errors` says where, if it can be said.') };
-const ofGuest = { ...refusals, ...senseless, 404: refusal('No guest has this name.') };
+const ofGuest = { ...refusals, 404: refusal('No guest has this name.') };
 const toGuest = {
   ...ofGuest,
   409: refusal('The guest cannot do this now, or did not answer in time.'),
@@ -229,5 +230,6 @@ export const getDocument = createRoute({
   responses: {
     200: json(z.object({}).openapi({ additionalProperties: true }), 'OpenAPI 3.1.'),
     ...ofStrangers,
+    ...senseless,
   },
 });

@@ -46,6 +46,11 @@ const CASES: readonly (readonly [line: string, expected: readonly string[], not:
   ['aerostat bench ', ['linux', 'inflate'], ['vm1']],
   ['aerostat hint vm1 st', ['start', 'stop', 'status'], ['done']],
   ['aerostat completion ', ['bash', 'zsh', 'fish'], ['csh']],
+  // A command that takes one guest and has it offers none again, whatever stands before.
+  ['aerostat hint ', ['vm1', 'vm2'], ['start']],
+  ['aerostat hint vm1 ', ['start', 'done'], ['vm1', 'vm2']],
+  ['aerostat stats vm1 ', [], ['vm1', 'vm2']],
+  ['aerostat stats --api there ', ['vm1', 'vm2'], ['there']],
 ];
 
 describe('bash', () => {

@@ -74,11 +74,11 @@ describe('aerostat device', () => {
     expect(seen.closed).toBe(1);
   });
 
-  test('serves one guest, named by its socket, with nothing else said', async () => {
+  test('serves one guest, named by its socket without its ending, with nothing else said', async () => {
     expect(await guestsOf('--socket-path /run/vm1.sock')).toEqual([
       {
         socketPath: '/run/vm1.sock',
-        name: 'vm1.sock',
+        name: 'vm1',
         targetBytes: 0,
         profile: 'virtio',
         discard: 'auto',
@@ -202,10 +202,12 @@ describe('the log', () => {
     return session.stderr.text;
   }
 
-  test('is a line for people', async () => {
+  test('is a line for people, with the day and the time in UTC', async () => {
     const text = await logOf('');
-    expect(text).toMatch(/^\d\d:\d\d:\d\d\.\d{3} warn {2}vm1: buffer refused lengthBytes=9$/m);
-    expect(text).toMatch(/^\S+ error vm1: discard failed: ENOSPC$/m);
+    expect(text).toMatch(
+      /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z warn {2}vm1: buffer refused lengthBytes=9$/m,
+    );
+    expect(text).toMatch(/^\S+ \S+ error vm1: discard failed: ENOSPC$/m);
     expect(text).not.toContain('kick');
     expect(text).toMatch(/ending for SIGTERM\n$/);
   });

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { DurationError, formatDuration, parseDuration } from '../../src/cli/duration.ts';
+import { parseRate, RateError } from '../../src/cli/rate.ts';
 import { formatSize, parsePages, parseSize, SizeError } from '../../src/cli/size.ts';
 
 describe('sizes', () => {
@@ -98,5 +99,21 @@ describe('durations', () => {
     [12_000_000, '3h 20m'],
   ])('%d ms are shown as %s', (ms, text) => {
     expect(formatDuration(ms)).toBe(text);
+  });
+});
+
+describe('rates', () => {
+  test.each([
+    ['10gbit', 1_250_000_000],
+    ['100mbit', 12_500_000],
+    ['1G', 2 ** 30],
+    ['1G/s', 2 ** 30],
+  ])('%s is understood', (text, bytes) => {
+    expect(parseRate(text)).toBe(bytes);
+  });
+
+  test.each(['12Q', '', '10gbps', '0', '-1gbit'])('"%s" is not a rate, and the error says so', text => {
+    expect(() => parseRate(text)).toThrow(RateError);
+    expect(() => parseRate(text)).toThrow(/is not a rate: /);
   });
 });

@@ -82,6 +82,24 @@ describe('reading', () => {
     },
   );
 
+  test('a query parameter that is not known is refused, and not ignored', async () => {
+    const { get, send, control } = api();
+    for (const [path, detail] of [
+      ['/v1/guests?guest=vm1', /unknown query parameter "guest"; this takes no parameters/],
+      ['/v1/guests/vm1/statistics?fresh=100', /"fresh"; this takes fresh_ms, timeout_ms/],
+      ['/v1/guests/vm1/map?from=0&cell=2', /"cell"; this takes from, bytes, cells/],
+      ['/v1/events?type=target', /"type"; this takes guest, types/],
+      ['/metrics?name=x', /"name"/],
+      ['/v1/openapi.json?pretty', /"pretty"/],
+    ] as const) {
+      const { errors } = await expectProblem(await get(path), 400, 'AEROSTAT_BAD_REQUEST', detail);
+      expect(errors).toHaveLength(1);
+    }
+    const patched = await send('PATCH', '/v1/guests/vm1?wait=1', { targetBytes: GIB });
+    await expectProblem(patched, 400, 'AEROSTAT_BAD_REQUEST', /"wait"/);
+    expect(control.calls).toEqual([]);
+  });
+
   test('a guest without a statistics queue is a conflict, not a failure', async () => {
     const { get, control } = api();
     control.sample = null;

@@ -121,7 +121,10 @@ const CASES: Readonly<Record<string, Calls>> = {
 
 /** Refusals that every operation which declares them is made to give in the same way, from a call that succeeds. */
 const REFUSALS: Readonly<Record<number, (call: Call, operation: Operation) => Call>> = {
-  400: (call, { path }) => ({ ...call, path: path.replace('{name}', 'x'.repeat(65)) }),
+  400: (call, { path }) => ({
+    ...call,
+    path: path.includes('{name}') ? path.replace('{name}', 'x'.repeat(65)) : `${path}?strange=1`,
+  }),
   // Were anything asked of the daemon, it would fail, and the status be another.
   401: call => ({ ...call, headers: { Authorization: undefined }, given: fail(new Error('asked')) }),
   403: call => ({ ...call, headers: { Origin: 'http://evil.example' }, given: fail(new Error('asked')) }),

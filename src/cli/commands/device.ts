@@ -30,7 +30,11 @@ export function deviceCommand(context: CliContext): Command {
         (text, before: readonly number[] = []) => [...before, descriptor(text)],
       ),
     )
-    .option('--name <name>', "a guest's name (default: its socket's file name); once for each socket", each)
+    .option(
+      '--name <name>',
+      "a guest's name (default: its socket's, vm1 for vm1.sock); once for each socket",
+      each,
+    )
     .addOption(sizeOption('--target <size>', 'what balloons should hold at first').default(0, '0'))
     .addOption(
       new Option('--profile <name>', 'the ABI to offer').choices(PROFILE_NAMES).default(DEFAULT_PROFILE),

@@ -4,13 +4,32 @@ import { everyCommand, GUEST_NAMES, isFile, type OutlineCommand, type OutlineOpt
 export function bashCompletion(program: OutlineCommand): string {
   const commands = everyCommand(program);
   const below = commands.filter(({ path }) => path !== program.path).map(({ path }) => `'${path}'`);
+  const valued = commands.flatMap(({ path, options }) =>
+    options
+      .filter(({ value }) => value !== undefined)
+      .flatMap(flagsOf)
+      .map(flag => `'${path}:${flag}'`),
+  );
   return `# bash completion for ${program.name}; aerostat completion bash prints it.
+_${program.name}_guests() {
+  local name said=" \${COMP_WORDS[*]:1:COMP_CWORD-1} "
+  while read -r name; do
+    [[ $said == *" $name "* ]] || printf '%s\\n' "$name"
+  done < <(${GUEST_NAMES})
+}
 _${program.name}() {
-  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} at=${program.name} i
+  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} at=${program.name} i args=0
   COMPREPLY=()
   for ((i = 1; i < COMP_CWORD; i++)); do
     case "$at \${COMP_WORDS[i]}" in
-      ${below.join(' | ')}) at="$at \${COMP_WORDS[i]}" ;;
+      ${below.join(' | ')}) at="$at \${COMP_WORDS[i]}"; args=0; continue ;;
+    esac
+    case "$at:\${COMP_WORDS[i]}" in
+      ${valued.join(' | ')})
+        # Its value is the next word, or the one after an equals sign, which is a word to bash.
+        [[ \${COMP_WORDS[i + 1]} == = ]] && i=$((i + 2)) || i=$((i + 1)) ;;
+      *:-*) ;;
+      *) args=$((args + 1)) ;;
     esac
   done
   case "$at:$prev" in
@@ -45,12 +64,15 @@ function valueCases({ path, options }: OutlineCommand): string[] {
   });
 }
 
-/** What may stand where nothing else is expected: commands, options, and what the arguments may be. */
+/** What may stand where nothing else is expected: commands, options, and what the next argument may be. */
 function wordsCase({ path, options, args, commands }: OutlineCommand): string {
-  const below = commands.map(({ name }) => name);
-  const choices = args.flatMap(argument => argument.choices);
-  const guests = args.some(({ name }) => name === 'guest') ? [`$(${GUEST_NAMES})`] : [];
-  const flags = options.flatMap(flagsOf);
-  const plain = [...below, ...choices, ...guests].join(' ');
-  return `    '${path}') if [[ $cur == -* ]]; then words='${flags.join(' ')}'; else words="${plain}"; fi ;;`;
+  const flags = `words='${options.flatMap(flagsOf).join(' ')}'`;
+  const below = commands.map(({ name }) => name).join(' ');
+  const places = args.flatMap(({ name, choices, variadic }, at) => {
+    const words = name === 'guest' ? '$(_aerostat_guests)' : choices.join(' ');
+    // What may be given again and again may stand at every place from its own on.
+    return words === '' ? [] : [`if [[ $args -${variadic ? 'ge' : 'eq'} ${at} ]]; then words="${words}"; fi`];
+  });
+  const plain = below === '' ? (places.length === 0 ? [':'] : places) : [`words='${below}'`];
+  return `    '${path}') if [[ $cur == -* ]]; then ${flags}; else ${plain.join('; ')}; fi ;;`;
 }

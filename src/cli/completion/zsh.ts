@@ -6,6 +6,8 @@ export function zshCompletion(program: OutlineCommand): string {
 # zsh completion for ${program.name}; aerostat completion zsh prints it.
 _${program.name}_guests() {
   local -a names=(\${(f)"$(${GUEST_NAMES})"})
+  # Those that are on the line already are not offered again.
+  names=(\${names:|words})
   compadd -a names
 }
 ${everyCommand(program).map(commandFunction).join('\n')}
@@ -25,10 +27,10 @@ const described = (text: string): string => text.replaceAll(/[[\]\\:]/g, '\\$&')
 function commandFunction({ path, options, args, commands }: OutlineCommand): string {
   const specs = [
     ...options.map(optionSpec),
-    ...args.map(({ name, required, choices }, at) => {
+    ...args.map(({ name, required, variadic, choices }, at) => {
       const action =
         name === 'guest' ? '_aerostat_guests' : choices.length > 0 ? `(${choices.join(' ')})` : '';
-      return `'${at + 1}:${required ? '' : ':'}${name}:${action}'`;
+      return `'${variadic ? '*' : at + 1}:${required ? '' : ':'}${name}:${action}'`;
     }),
   ];
   if (commands.length === 0) {
