@@ -89,7 +89,7 @@ function output(command, args, options = {}) {
 
 /**
  * The packages that the program runs with, as paths in node_modules: what its dependencies depend on, and what is
- * optional only where it is installed. Optional dependencies of our own are for benchmarks' reports.
+ * optional only where it is installed.
  */
 function runtimePackages() {
   const found = new Set();
@@ -108,10 +108,7 @@ function runtimePackages() {
     }
     if (!optional) throw new Error(`${name}, which ${from || 'aerostat'} needs, is not installed`);
   };
-  const { dependencies, optionalDependencies = {} } = lock[''];
-  for (const name of Object.keys(dependencies)) {
-    if (!(name in optionalDependencies)) visit(name, '', false);
-  }
+  for (const name of Object.keys(lock[''].dependencies)) visit(name, '', false);
   return [...found];
 }
 

@@ -16,6 +16,9 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
   .filter(path => path.endsWith('.ts') && !path.endsWith('.d.ts'))
   .map(path => join(src, path));
 
+/** `src/index.ts`, the package's own entry, stands before all rooms and may show something of each. */
+const FACE = 'index.ts';
+
 const roomOf = (path: string): string => relative(src, path).split('/')[0];
 
 const importsOf = (path: string): string[] =>
@@ -25,7 +28,7 @@ const importsOf = (path: string): string[] =>
 
 describe('the rooms', () => {
   test('are all in the table, and the table names no others', () => {
-    const present = new Set(files.map(roomOf));
+    const present = new Set(files.map(roomOf).filter(room => room !== FACE));
     expect([...present].filter(room => !rooms.includes(room))).toEqual([]);
     expect(rooms.filter(room => !present.has(room))).toEqual([]);
   });
@@ -33,7 +36,9 @@ describe('the rooms', () => {
   test('import only rooms above them', () => {
     const wrong = files.flatMap(file =>
       importsOf(file)
-        .filter(imported => rooms.indexOf(roomOf(imported)) > rooms.indexOf(roomOf(file)))
+        .filter(
+          imported => roomOf(file) !== FACE && rooms.indexOf(roomOf(imported)) > rooms.indexOf(roomOf(file)),
+        )
         .map(imported => `${relative(src, file)} imports ${relative(src, imported)}`),
     );
     expect(wrong).toEqual([]);

@@ -1,17 +1,19 @@
 /**
- * A benchmark's report as one HTML file that needs nothing else, and its charts as SVG for documents. The drawing is
- * echarts', run without a browser; it is loaded only when a report is asked for.
+ * A benchmark's report as one HTML file that needs nothing else, and its charts as SVG for documents. How bars are drawn
+ * is bar-chart.ts's.
  */
 import { writeFileSync } from 'node:fs';
-import { AerostatError } from '../sys/error.ts';
+import { type Bar, drawBars, escapeXml as escapeHtml } from './bar-chart.ts';
 import type { BenchReport, BenchRow, Spread } from './report.ts';
 
-/** One chart: bars by case, stacked or side by side, a chart for each scenario. */
+/** One chart: bars by case, a chart for each scenario. */
 export interface ChartPlan {
   readonly title: string;
-  /** Figures of a row, with what they are called; more than one are stacked. */
+  /** Figures of a row, with what they are called. */
   readonly figures: readonly (readonly [figure: string, label: string])[];
   readonly unit: string;
+  /** The figures are parts of one whole; they stand side by side unless this is said. */
+  readonly stacked?: boolean;
   readonly logarithmic?: boolean;
 }
 
@@ -21,61 +23,28 @@ export interface NamedChart {
   readonly svg: string;
 }
 
-const WIDTH = 820;
-const ROW_HEIGHT = 26;
-const FRAME_HEIGHT = 130;
+function barOf(value: BenchRow[string] | undefined): Bar | undefined {
+  if (typeof value === 'number') return { value };
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { min, median, max } = value;
+  return { value: median, range: { min, max } };
+}
 
-const medianOf = (value: BenchRow[string] | undefined): number => {
-  if (typeof value === 'number') return value;
-  return typeof value === 'object' && value !== null ? (value as Spread).median : 0;
-};
-
-/** @throws AerostatError AEROSTAT_REPORT when the drawing library is not installed */
-export async function drawCharts(report: BenchReport, plans: readonly ChartPlan[]): Promise<NamedChart[]> {
-  const echarts = await import('echarts').catch(cause => {
-    throw new AerostatError('AEROSTAT_REPORT', 'a report needs the package echarts; npm install echarts', {
-      cause,
-    });
-  });
+/** The charts of all plans; a scenario of which no row has a plan's figures has no chart of it. */
+export function drawCharts(report: BenchReport, plans: readonly ChartPlan[]): NamedChart[] {
   const scenarios = [...new Set(report.rows.map(row => row.scenario))];
-  return plans.flatMap(plan =>
-    scenarios.map(scenario => {
-      const rows = report.rows.filter(row => row.scenario === scenario);
-      const height = FRAME_HEIGHT + rows.length * ROW_HEIGHT;
-      const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height });
-      chart.setOption(optionsOf(plan, scenario, rows));
-      const svg = chart.renderToSVGString();
-      chart.dispose();
-      const name = `${plan.title} ${scenario}`.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-');
-      return { name, svg };
+  return plans.flatMap(({ title, figures, ...rest }) =>
+    scenarios.flatMap(scenario => {
+      const rows = report.rows
+        .filter(row => row.scenario === scenario)
+        .map(row => ({ label: row.case, bars: figures.map(([figure]) => barOf(row[figure])) }));
+      if (rows.every(({ bars }) => bars.every(bar => bar === undefined))) return [];
+      const series = figures.map(([, label]) => label);
+      const svg = drawBars({ ...rest, title: `${title}, ${scenario}`, series, rows });
+      return [{ name: `${title} ${scenario}`.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-'), svg }];
     }),
   );
 }
-
-function optionsOf(
-  { title, figures, unit, logarithmic = false }: ChartPlan,
-  scenario: string,
-  rows: readonly BenchRow[],
-) {
-  return {
-    animation: false,
-    backgroundColor: '#ffffff',
-    title: { text: `${title}, ${scenario}`, left: 'center', textStyle: { fontSize: 14 } },
-    legend: { top: 28 },
-    grid: { left: 10, right: 30, top: 62, bottom: 34, containLabel: true },
-    xAxis: { type: logarithmic ? 'log' : 'value', name: unit, nameLocation: 'middle', nameGap: 26 },
-    yAxis: { type: 'category', inverse: true, data: rows.map(row => row.case) },
-    series: figures.map(([figure, label]) => ({
-      name: label,
-      type: 'bar',
-      ...(figures.length > 1 ? { stack: 'all' } : {}),
-      data: rows.map(row => Number(medianOf(row[figure]).toPrecision(4))),
-    })),
-  } as const;
-}
-
-const ESCAPES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
-const escapeHtml = (text: string): string => text.replaceAll(/[&<>"]/g, character => ESCAPES[character]);
 
 const STYLE = `body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c1c1c}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}th,td{padding:.25rem .6rem;text-align:right;white-space:nowrap}
@@ -120,12 +89,8 @@ ${body}</table></html>
 }
 
 /** Writes the page to `path` and each chart beside it. */
-export async function writeHtmlReport(
-  path: string,
-  report: BenchReport,
-  plans: readonly ChartPlan[],
-): Promise<void> {
-  const charts = await drawCharts(report, plans);
+export function writeHtmlReport(path: string, report: BenchReport, plans: readonly ChartPlan[]): void {
+  const charts = drawCharts(report, plans);
   writeFileSync(path, htmlReport(report, charts));
   const stem = path.replace(/\.html?$/, '');
   for (const { name, svg } of charts) writeFileSync(`${stem}-${name}.svg`, svg);

@@ -81,6 +81,6 @@ export async function measure(
   if (json !== undefined) writeReport(json, result);
   if (report !== undefined) {
     const { writeHtmlReport } = await import('../bench/html.ts');
-    await writeHtmlReport(report, result, charts);
+    writeHtmlReport(report, result, charts);
   }
 }

@@ -2,6 +2,7 @@
  * `aerostat/memory`: guest physical memory as regions on files, on memory of the process or on the heap, what is done
  * to it by address, and sets and lists of its pages. Queues of `aerostat/virtio` and devices work on it.
  */
+export { AerostatError, type ErrorCode, InvariantError, SystemError } from '../sys/error.ts';
 export { createMemfd, type MemfdOptions } from '../sys/file.ts';
 export {
   AnonymousBacking,

@@ -99,33 +99,43 @@ export class Reactor {
   #polled: readonly Watched[] = [];
   readonly #timers = new Set<PendingTimer>();
   readonly #wake: OwnedFd;
+  /** Other threads may know the descriptor that ends a wait. */
+  #wakeShared: boolean;
   #stopped = false;
+  /** The next turn of {@link run}, while there is nothing to wait for. */
+  #parked: (() => void) | undefined;
 
   /** `wake` is an eventfd that any thread may ring to end a wait; the reactor owns it. */
-  constructor(wake: OwnedFd = createEventFd()) {
-    this.#wake = wake;
+  constructor(wake?: OwnedFd) {
+    this.#wake = wake ?? createEventFd();
+    this.#wakeShared = wake !== undefined;
   }
 
   get wakeFd(): OwnedFd {
+    this.#wakeShared = true;
     return this.#wake;
   }
 
   /** Calls `onReady` whenever `fd` is ready, until the returned watch is stopped or `fd` is closed. */
   watch(fd: OwnedFd, onReady: (readiness: Readiness) => void): Watch {
     assert(this.#table.members.size < POLL_DESCRIPTORS_MAX - 1, 'too many descriptors in one loop');
-    return new Watched(fd, onReady, this.#table);
+    const watch = new Watched(fd, onReady, this.#table);
+    this.#unpark();
+    return watch;
   }
 
   /** Calls `run` once, no earlier than `delayMs` from now; timers that are due together run in order of time. */
   schedule(delayMs: number, run: () => void): Timer {
     const timer: PendingTimer = { dueMs: monotonicMs() + delayMs, run };
     this.#timers.add(timer);
+    this.#unpark();
     return { cancel: () => this.#timers.delete(timer) };
   }
 
   stop(): void {
     this.#stopped = true;
     ring(this.#wake);
+    this.#unpark();
   }
 
   /** Waits for at most `limitMs` (forever if undefined), then serves everything that is ready or due. */
@@ -154,11 +164,17 @@ export class Reactor {
 
   /**
    * Turns until {@link stop}; `afterTurn` runs after every one. Resolves when stopped. Between turns Node's own
-   * loop has its turn, because promises, messages and finalizers need it; that costs under a microsecond.
+   * loop has its turn, because promises, messages and finalizers need it; that costs under a microsecond. While no
+   * descriptor is watched, no timer is set and no other thread can ring {@link wakeFd}, nothing could end a wait:
+   * then the thread is left to Node until {@link watch}, {@link schedule} or {@link stop} is called.
    */
   run(afterTurn: () => void = () => {}): Promise<void> {
     return new Promise((resolve, reject) => {
       const turn = () => {
+        if (!this.#canWait()) {
+          this.#parked = turn;
+          return;
+        }
         try {
           this.turn();
           afterTurn();
@@ -169,7 +185,8 @@ export class Reactor {
         if (this.#stopped) resolve();
         else setImmediate(turn);
       };
-      turn();
+      // What the caller does next (it connects, say) comes before the first wait.
+      setImmediate(turn);
     });
   }
 
@@ -178,6 +195,19 @@ export class Reactor {
     this.#timers.clear();
     this.#wake.close();
     this.#arena.close();
+  }
+
+  /** Whether anything could end a wait, or has ended it already. */
+  #canWait(): boolean {
+    if (this.#stopped || this.#wakeShared || this.#timers.size > 0) return true;
+    for (const watch of this.#table.members) if (watch.fd.open) return true;
+    return false;
+  }
+
+  #unpark(): void {
+    const turn = this.#parked;
+    this.#parked = undefined;
+    if (turn !== undefined) setImmediate(turn);
   }
 
   #fillTable(): void {

@@ -38,7 +38,7 @@ export const FRONTEND_PROTOCOL_FEATURES =
 export const ANSWER_MS_MAX = 10_000;
 
 /** The protocol does not tell what a back-end can take; this is what QEMU's libraries are built for. */
-export const QUEUE_SIZE_MAX = 1024;
+export const VRING_SIZE_MAX = 1024;
 
 export interface FrontendOptions {
   readonly reactor: Pick<Reactor, 'watch' | 'schedule'>;
@@ -167,7 +167,7 @@ export class VhostUserFrontend implements VirtioTransport {
   // Rings -------------------------------------------------------------------------------------------------
 
   async queueSizeMax(index: number): Promise<number> {
-    return index < Math.min(this.#connectedLink().queueCount, RINGS_MAX) ? QUEUE_SIZE_MAX : 0;
+    return index < Math.min(this.#connectedLink().queueCount, RINGS_MAX) ? VRING_SIZE_MAX : 0;
   }
 
   /** @throws VirtqueueError when the ring is no ring or lies outside guest memory */

@@ -4,6 +4,7 @@
  * feed a `BackendSession` themselves. A front-end is a `VhostUserFrontend`, which a driver uses as its
  * `VirtioTransport`. Both live in the turns of a `Reactor`.
  */
+export { AerostatError, type ErrorCode, InvariantError, SystemError } from '../sys/error.ts';
 export { closeAll, createEventFd, OwnedFd } from '../sys/fd.ts';
 export { Reactor, type Readiness, type Timer, type Watch } from '../sys/poll.ts';
 export { UnixListener, UnixSocket } from '../sys/socket.ts';
@@ -22,9 +23,22 @@ export {
   ANSWER_MS_MAX,
   FRONTEND_PROTOCOL_FEATURES,
   type FrontendOptions,
-  QUEUE_SIZE_MAX,
   VhostUserFrontend,
+  VRING_SIZE_MAX,
 } from './frontend-session.ts';
 export { MessageStream, type StreamListener } from './message-stream.ts';
-export * from './protocol.ts';
+export {
+  BACKEND_REQUEST,
+  CONFIG_BYTES_MAX,
+  F_LOG_ALL,
+  F_PROTOCOL_FEATURES,
+  FRONTEND_REQUEST,
+  type FrontendRequest,
+  MEM_SLOTS_MAX,
+  MEM_TABLE_REGIONS_MAX,
+  MEMORY_BYTES_MAX,
+  PROTOCOL_FEATURE,
+  requestName,
+  VhostUserError,
+} from './protocol.ts';
 export { createSharedMemory, type SharedMemoryOptions, USER_ADDRESS_OFFSET } from './shared-memory.ts';

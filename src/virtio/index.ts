@@ -2,6 +2,7 @@
  * `aerostat/virtio`: virtqueues over a guest memory that is given with every call (see `aerostat/memory`). Split and
  * packed, the device's side for devices, and the driver's side for drivers and for testing devices.
  */
+export { AerostatError, type ErrorCode, InvariantError, SystemError } from '../sys/error.ts';
 export {
   BUFFER_BYTES_MAX,
   type ChainFault,
@@ -10,7 +11,26 @@ export {
   SegmentList,
 } from './chain.ts';
 export { createDeviceQueue, createDriverQueue } from './create.ts';
-export * from './features.ts';
+export {
+  ACCESS_PLATFORM,
+  ADMIN_VQ,
+  ANY_LAYOUT,
+  type FeatureNames,
+  featureNames,
+  hasFeature,
+  IN_ORDER,
+  NOTIF_CONFIG_DATA,
+  NOTIFICATION_DATA,
+  NOTIFY_ON_EMPTY,
+  ORDER_PLATFORM,
+  RING_EVENT_IDX,
+  RING_FEATURES,
+  RING_INDIRECT_DESC,
+  RING_PACKED,
+  RING_RESET,
+  SR_IOV,
+  VERSION_1,
+} from './features.ts';
 export { layoutOf, type PartLayout, type QueueLayout } from './layout.ts';
 export { PackedDeviceQueue } from './packed-device-queue.ts';
 export { PackedDriverQueue } from './packed-driver-queue.ts';

@@ -264,6 +264,28 @@ describe('a loop', () => {
     await expect(reactor.run()).rejects.toThrow('a handler’s');
   });
 
+  test('leaves the thread to Node while it has nothing to wait for', async () => {
+    const reactor = open();
+    const done = reactor.run();
+    // Before, the thread stood in poll(2) for ever, and nothing that comes after `run()` ever ran.
+    await new Promise(resolve => setTimeout(resolve, 1));
+    const fd = bell();
+    const served = new Promise<void>(resolve => {
+      const watch = reactor.watch(fd, () => {
+        silence(fd);
+        watch.stop();
+        resolve();
+      });
+    });
+    ring(fd);
+    await served;
+    await new Promise(resolve => setTimeout(resolve, 1));
+    await new Promise<void>(resolve => reactor.schedule(1, resolve));
+    await new Promise(resolve => setTimeout(resolve, 1));
+    reactor.stop();
+    await done;
+  });
+
   test('can be stopped before it runs, and takes its wake descriptor with it when it closes', async () => {
     const wake = createEventFd();
     const reactor = new Reactor(wake);

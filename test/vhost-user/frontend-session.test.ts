@@ -14,8 +14,8 @@ import {
 } from '../../src/vhost-user/frontend-errors.ts';
 import {
   FRONTEND_PROTOCOL_FEATURES,
-  QUEUE_SIZE_MAX,
   VhostUserFrontend,
+  VRING_SIZE_MAX,
 } from '../../src/vhost-user/frontend-session.ts';
 import {
   F_PROTOCOL_FEATURES,
@@ -90,10 +90,10 @@ describe('a front-end', () => {
   it('knows how many queues there are with MQ, and does not without', async () => {
     const joined = join();
     const frontend = await joined.connect();
-    expect(await joined.loop.until(frontend.queueSizeMax(2))).toBe(QUEUE_SIZE_MAX);
+    expect(await joined.loop.until(frontend.queueSizeMax(2))).toBe(VRING_SIZE_MAX);
     expect(await joined.loop.until(frontend.queueSizeMax(3))).toBe(0);
     const other = await joined.connect({ protocolFeatures: without(PROTOCOL_FEATURE.MQ) });
-    expect(await joined.loop.until(other.queueSizeMax(255))).toBe(QUEUE_SIZE_MAX);
+    expect(await joined.loop.until(other.queueSizeMax(255))).toBe(VRING_SIZE_MAX);
     expect(await joined.loop.until(other.queueSizeMax(256))).toBe(0);
   });
 

@@ -329,6 +329,7 @@ export const INFLATE_CHARTS: readonly ChartPlan[] = [
       ['waitingMs', 'waiting for the device'],
     ],
     unit: 'ms',
+    stacked: true,
   },
   { title: 'Bytes of page lists', figures: [['listBytes', 'bytes']], unit: 'bytes', logarithmic: true },
 ];

@@ -1,0 +1,191 @@
+/**
+ * The package as a program finds it that depends on it: packed by npm, unpacked into an empty folder beside what it depends on,
+ * and there the programs of docs/library.md are compiled under `strict`, and run.
+ */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { build } from '../cli/built.ts';
+import { Served } from '../server/served.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const described = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+
+/** The tarball, and all that an installation of it brings. Its drawing library alone was 67 MB. */
+const INSTALLED_BYTES_MAX = 64e6;
+
+const COMPILER_OPTIONS = {
+  module: 'nodenext',
+  moduleResolution: 'nodenext',
+  target: 'es2023',
+  strict: true,
+  exactOptionalPropertyTypes: true,
+  noUncheckedIndexedAccess: true,
+  verbatimModuleSyntax: true,
+  types: ['node'],
+  outDir: 'out',
+  rootDir: '.',
+};
+
+let folder: string;
+
+function run(program: string, words: readonly string[], cwd = folder) {
+  const { status, stdout, stderr } = spawnSync(program, words, { encoding: 'utf8', cwd });
+  return { status, output: stdout + stderr };
+}
+
+/** The programs that the document shows, by the name that it gives them. */
+function examples(): Map<string, string> {
+  const text = readFileSync(join(root, 'docs/library.md'), 'utf8');
+  const found = [...text.matchAll(/`([a-z]+\.ts)`[^`]*?(?:`[^`\n]+`[^`]*?)*\n```ts\n([\s\S]*?)```/g)];
+  return new Map(found.map(([, name, code]) => [name, code]));
+}
+
+/** Bytes of the files below; links are not followed. */
+function bytesIn(directory: string): number {
+  return readdirSync(directory, { withFileTypes: true, recursive: true })
+    .filter(entry => entry.isFile())
+    .reduce((sum, entry) => sum + readFileSync(join(entry.parentPath, entry.name)).length, 0);
+}
+
+/** Names of the packages that come with `names`, from the lock file. */
+function withDependencies(names: readonly string[]): Set<string> {
+  const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
+  const found = new Set<string>();
+  const visit = (name: string): void => {
+    if (found.has(name) || lock[`node_modules/${name}`] === undefined) return;
+    found.add(name);
+    const { dependencies = {}, optionalDependencies = {} } = lock[`node_modules/${name}`];
+    for (const below of [...Object.keys(dependencies), ...Object.keys(optionalDependencies)]) visit(below);
+  };
+  for (const name of names) visit(name);
+  return found;
+}
+
+beforeAll(() => {
+  build();
+  folder = mkdtempSync(join(tmpdir(), 'aerostat-library-'));
+  const modules = join(folder, 'node_modules');
+  mkdirSync(join(modules, '@types'), { recursive: true });
+  const packed = run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], root);
+  expect(packed.status, packed.output).toBe(0);
+  const unpacked = run('tar', ['--extract', '--file', packed.output.trim().split('\n').at(-1) ?? '']);
+  expect(unpacked.status, unpacked.output).toBe(0);
+  // Links, because an installation asks a registry; the packages are those that the lock file names.
+  for (const name of [...Object.keys(described.dependencies), '@types/node']) {
+    mkdirSync(dirname(join(modules, name)), { recursive: true });
+    symlinkSync(join(root, 'node_modules', name), join(modules, name));
+  }
+  expect(run('mv', ['package', join(modules, 'aerostat')]).status).toBe(0);
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ type: 'module' }));
+  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: COMPILER_OPTIONS }));
+  for (const [name, code] of examples()) writeFileSync(join(folder, name), code);
+}, 120_000);
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe('the packed library', () => {
+  test('has every face that it names, with types, and no maps of sources that it does not have', () => {
+    const installed = join(folder, 'node_modules/aerostat');
+    for (const target of Object.values<string>(described.exports)) {
+      expect([target, existsSync(join(installed, target))]).toEqual([target, true]);
+      expect(existsSync(join(installed, target.replace(/\.js$/, '.d.ts')))).toBe(true);
+    }
+    const files = readdirSync(installed, { recursive: true, encoding: 'utf8' });
+    expect(files.filter(path => path.endsWith('.map'))).toEqual([]);
+    expect(files).toContain('dist/web/index.html');
+  });
+
+  test('is built before it is packed, from a bare clone as well', () => {
+    expect(described.scripts.prepack).toBe(described.scripts.build);
+  });
+
+  test('is small with all that it depends on', () => {
+    const names = [
+      ...withDependencies(Object.keys({ ...described.dependencies, ...described.optionalDependencies })),
+    ];
+    // Of koffi's builds only the one for this machine is installed.
+    const folders = names.map(name => join(root, 'node_modules', name)).filter(path => existsSync(path));
+    const sum = folders.reduce((bytes, path) => bytes + bytesIn(path), 0);
+    expect(sum + bytesIn(join(folder, 'node_modules/aerostat'))).toBeLessThan(INSTALLED_BYTES_MAX);
+  });
+
+  test('gives the same error classes at every entry, so that instanceof holds', () => {
+    const code = `
+      import * as main from 'aerostat';
+      import * as virtio from 'aerostat/virtio';
+      import * as vhostUser from 'aerostat/vhost-user';
+      import * as memory from 'aerostat/memory';
+      for (const face of [virtio, vhostUser, memory]) {
+        for (const name of ['AerostatError', 'SystemError', 'InvariantError']) {
+          if (typeof main[name] !== 'function' || face[name] !== main[name]) throw new Error(name);
+        }
+      }
+      const twice = Object.keys(virtio).filter(name => name in vhostUser && virtio[name] !== vhostUser[name]);
+      console.log(JSON.stringify(twice));`;
+    expect(run(process.execPath, ['--input-type=module', '--eval', code])).toEqual({
+      status: 0,
+      output: '[]\n',
+    });
+  });
+
+  test('compiles with every program of the document under strict', () => {
+    expect([...examples().keys()]).toEqual(['device.ts', 'driver.ts', 'steer.ts']);
+    expect(run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', '.'])).toEqual({
+      status: 0,
+      output: '',
+    });
+  }, 60_000);
+
+  test("runs the document's device and driver, which understand each other", async () => {
+    const device = spawn(process.execPath, ['out/device.js', 'shouter.sock'], { cwd: folder });
+    try {
+      await firstOutput(device);
+      const { status, output } = run(process.execPath, ['out/driver.js', 'shouter.sock', 'hello, device']);
+      expect({ status, output }).toEqual({ status: 0, output: 'HELLO, DEVICE\n' });
+    } finally {
+      const ended = once(device, 'exit');
+      device.kill();
+      await ended;
+    }
+  });
+
+  test("runs the document's program that steers a daemon", async () => {
+    const token = 'f0e1d2c3b4a5968778695a4b3c2d1e0f';
+    const served = await Served.open({ token });
+    try {
+      const [guest] = await served.control.guests();
+      const steer = spawn(process.execPath, ['out/steer.js', `127.0.0.1:${served.port}`], {
+        cwd: folder,
+        env: { ...process.env, AEROSTAT_TOKEN: token },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const output = firstOutput(steer);
+      expect((await once(steer, 'exit'))[0]).toBe(0);
+      expect(await output).toMatch(/^vm1: \d+ of \d+ bytes in the balloon/);
+      const quarter = (guest.memoryBytes ?? 0) / 4;
+      expect((await served.control.guest('vm1')).targetBytes).toBe(quarter);
+    } finally {
+      await served.close();
+    }
+  });
+});
+
+/** Resolves with what the program says first. */
+async function firstOutput({ stdout }: ChildProcess): Promise<string> {
+  const [bytes] = await once(stdout as NonNullable<typeof stdout>, 'data');
+  return String(bytes);
+}
