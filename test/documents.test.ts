@@ -3,7 +3,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { ERRORS } from '../src/sys/error-codes.ts';
 import { run } from './cli/terminal.ts';
+import { errorsDocument } from './support/errors-document.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -48,4 +50,18 @@ test("the README's table has every command", async () => {
     command => command !== 'help' && !readme.includes(`| \`aerostat ${command}`),
   );
   expect(missing).toEqual([]);
+});
+
+test('the page of error codes is what their declarations say', async () => {
+  await expect(errorsDocument()).toMatchFileSnapshot('../docs/errors.md');
+});
+
+test('every error code is carried by one class at most, and is used', () => {
+  const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
+    .filter(path => path.endsWith('.ts') && path !== 'sys/error-codes.ts')
+    .map(path => readFileSync(join(root, 'src', path), 'utf8'));
+  const text = sources.join('\n');
+  const carried = [...text.matchAll(/super\(\s*'(AEROSTAT_[A-Z_]+)'/g)].map(match => match[1]);
+  expect(carried.filter((code, index) => carried.indexOf(code) !== index)).toEqual([]);
+  expect(Object.keys(ERRORS).filter(code => !text.includes(`'${code}'`))).toEqual([]);
 });

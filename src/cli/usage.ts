@@ -2,20 +2,9 @@
  * What a command ends with: exit codes, and the error that a person's own typing causes. Nothing here prints.
  */
 import { AerostatError } from '../sys/error.ts';
+import { ERRORS, EXIT, type ExitCode, isErrorCode } from '../sys/error-codes.ts';
 
-/** Documented in `aerostat --help`; scripts test them, so a number never changes its meaning. */
-export const EXIT = {
-  ok: 0,
-  failed: 1,
-  usage: 2,
-  unreachable: 3,
-  notReached: 4,
-  unknownGuest: 5,
-  guestState: 6,
-  hungUp: 129,
-  interrupted: 130,
-  terminated: 143,
-} as const;
+export { EXIT, type ExitCode } from '../sys/error-codes.ts';
 
 /** As `--help` and the manual page say it. */
 export const EXIT_MEANINGS: readonly (readonly [code: string, meaning: string])[] = [
@@ -31,8 +20,6 @@ export const EXIT_MEANINGS: readonly (readonly [code: string, meaning: string])[
     `interrupted (${EXIT.terminated} by SIGTERM, ${EXIT.hungUp} when its terminal was closed)`,
   ],
 ];
-
-export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
 /** Words of a command line that make no sense; the message says what would. */
 export class UsageError extends AerostatError {
@@ -60,23 +47,9 @@ export class InterruptedError extends AerostatError {
   }
 }
 
-const EXIT_BY_CODE: Readonly<Record<string, ExitCode>> = {
-  AEROSTAT_USAGE: EXIT.usage,
-  AEROSTAT_SIZE: EXIT.usage,
-  AEROSTAT_DURATION: EXIT.usage,
-  AEROSTAT_RATE: EXIT.usage,
-  AEROSTAT_API_ADDRESS: EXIT.usage,
-  AEROSTAT_CONFIG: EXIT.usage,
-  AEROSTAT_UNREACHABLE: EXIT.unreachable,
-  AEROSTAT_QMP_CONNECTION: EXIT.unreachable,
-  AEROSTAT_QMP_TIMEOUT: EXIT.unreachable,
-  AEROSTAT_NOT_REACHED: EXIT.notReached,
-  AEROSTAT_UNKNOWN_GUEST: EXIT.unknownGuest,
-  AEROSTAT_GUEST_STATE: EXIT.guestState,
-};
-
 export function exitCodeOf(error: unknown): ExitCode {
   if (error instanceof InterruptedError) return EXIT_BY_SIGNAL[error.signal];
-  if (error instanceof AerostatError) return EXIT_BY_CODE[error.code] ?? EXIT.failed;
-  return EXIT.failed;
+  if (!(error instanceof AerostatError)) return EXIT.failed;
+  // A daemon of another version may send a code that this one does not know.
+  return EXIT[(isErrorCode(error.code) ? ERRORS[error.code].exit : undefined) ?? 'failed'];
 }

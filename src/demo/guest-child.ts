@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import type { Answer } from '../embedded/answers.ts';
 import type { CommandName, CommandOf } from '../embedded/commands.ts';
 import type { ConsoleMessage } from '../embedded/console.ts';
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, type ErrorCode } from '../sys/error.ts';
 
 /** The command line, of which the embedded guest is a command. */
 export const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
@@ -109,8 +109,7 @@ export class GuestChild {
     const waiting = this.#waiting.get(message.id ?? 0);
     this.#waiting.delete(message.id ?? 0);
     if ('answer' in message) waiting?.resolve(message.answer as never);
-    else
-      waiting?.reject(new AerostatError(message.error.code as `AEROSTAT_${string}`, message.error.message));
+    else waiting?.reject(new AerostatError(message.error.code as ErrorCode, message.error.message));
   }
 
   #ended(why: string): void {

@@ -108,7 +108,7 @@ export class EmbeddedGuest {
   /**
    * The guest that was saved, over the memory that it had, connected to a device that knows nothing of it yet. It
    * stands still until {@link goOn}.
-   * @throws GuestStateError, DriverStateError and what else says that it was not saved by us
+   * @throws SavedGuestError, DriverStateError and what else says that it was not saved by us
    */
   static async load(
     options: EmbeddedGuestOptions,

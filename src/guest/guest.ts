@@ -7,9 +7,9 @@ import { type Aged, type AgeingOptions, age } from './fragmentation.ts';
 import { GuestKernel, type GuestKernelOptions, type GuestResumeOptions } from './kernel.ts';
 import { RANDOM_STATE_WORDS, Random } from './random.ts';
 import {
-  GuestStateError,
   SAVED_STATE_MAGIC,
   SAVED_STATE_VERSION,
+  SavedGuestError,
   StateReader,
   StateWriter,
 } from './saved-state.ts';
@@ -114,14 +114,14 @@ export class Guest {
 
   /**
    * The guest that {@link save} wrote, over memory of the same layout that holds the same bytes.
-   * @throws GuestStateError for anything else
+   * @throws SavedGuestError for anything else
    */
   static restore(options: GuestResumeOptions, bytes: Uint8Array): Guest {
     const from = new StateReader(bytes);
-    if (from.u32('its magic number') !== SAVED_STATE_MAGIC) throw new GuestStateError('it is no saved guest');
+    if (from.u32('its magic number') !== SAVED_STATE_MAGIC) throw new SavedGuestError('it is no saved guest');
     const version = from.u32('its version');
     if (version !== SAVED_STATE_VERSION) {
-      throw new GuestStateError(`its version is ${version}; this program reads ${SAVED_STATE_VERSION}`);
+      throw new SavedGuestError(`its version is ${version}; this program reads ${SAVED_STATE_VERSION}`);
     }
     const kernel = GuestKernel.restore(options, from);
     const guest = new Guest(kernel, Random.restore(from.array('random state', RANDOM_STATE_WORDS)));

@@ -38,7 +38,7 @@ import type { Process, ProcessOptions } from './process.ts';
 import { Processes } from './processes.ts';
 import { Reclaim, type Shrinker } from './reclaim.ts';
 import { loadAllocator, saveAllocator } from './saved-allocator.ts';
-import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import { Slab } from './slab.ts';
 import { VM_EVENTS, type VmEventCounts, VmEvents } from './vm-events.ts';
 
@@ -322,14 +322,14 @@ export class GuestKernel implements PageSupply {
    * A guest that goes on where another was saved, over memory of the same layout with the same contents. What it
    * was booted with comes with it. Owners, notifiers and shrinkers beyond the kernel's own are registered anew;
    * an owner gets its pages back by its name, and the host is told of free pages again.
-   * @throws GuestStateError
+   * @throws SavedGuestError
    */
   static restore(options: GuestResumeOptions, from: StateReader): GuestKernel {
     const coverage = from.flag('coverage') ? 'whole' : 'edges';
     const poison = from.signed('the poison', 0xff);
     const reservedPages = from.u32('reserved pages', options.memory.size / PAGE_SIZE);
     const dma32End = from.u32('the end of the DMA32 zone', FOUR_GIB_PAGES);
-    if (dma32End % PAGES_PER_BLOCK_MAX !== 0) throw new GuestStateError('a zone border inside a block');
+    if (dma32End % PAGES_PER_BLOCK_MAX !== 0) throw new SavedGuestError('a zone border inside a block');
     return new GuestKernel(
       { ...options, coverage, reservedPages, dma32End, ...(poison === NIL ? {} : { poison }) },
       from,

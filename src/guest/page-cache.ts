@@ -11,7 +11,7 @@ import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
 import { PageList } from './page-list.ts';
 import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
-import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { VmEvents } from './vm-events.ts';
 
 /** A page's `index` is file number and page number in one word: 4096 files of 4 GiB. */
@@ -283,7 +283,7 @@ export class PageCache implements PageOwner {
       const id = from.u32('a file number', FILES_MAX - 1);
       const serial = from.u32('the serial number of a file', this.#serialNext);
       const size = from.u32('the pages of a file', Math.min(FILE_PAGES_MAX, filePagesMax - filePages));
-      if (size === 0 || this.#files[id] !== undefined) throw new GuestStateError(`file ${id} cannot be`);
+      if (size === 0 || this.#files[id] !== undefined) throw new SavedGuestError(`file ${id} cannot be`);
       filePages += size;
       const file = new CachedFile(id, serial, size);
       from.runs('page versions', file.versions);
@@ -303,7 +303,7 @@ export class PageCache implements PageOwner {
       pages.owner[pfn] === this.#owner &&
       file?.frames[page] === NIL &&
       ((flags & ACTIVE) !== 0) === (list === this.active);
-    if (!sound) throw new GuestStateError(`frame ${pfn} cannot be in the page cache`);
+    if (!sound) throw new SavedGuestError(`frame ${pfn} cannot be in the page cache`);
     file.frames[page] = pfn;
     if ((flags & DIRTY) !== 0) this.dirtyPages++;
     list.pushTail(pfn);

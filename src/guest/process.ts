@@ -10,7 +10,7 @@ import type { Victim } from './oom.ts';
 import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
 import { NIL, type PageState } from './page-state.ts';
-import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { VmEvents } from './vm-events.ts';
 
 /** Pages that one page of page table maps. */
@@ -190,10 +190,10 @@ export class Process implements PageOwner, Victim {
   /** Takes an allocated page that is its own since before it was saved. */
   adopt(index: number, pfn: number): void {
     if (index >= this.#frames.length || this.#frames[index] !== NIL) {
-      throw new GuestStateError(`frame ${pfn} is page ${index} of ${this.name}, which cannot be`);
+      throw new SavedGuestError(`frame ${pfn} is page ${index} of ${this.name}, which cannot be`);
     }
     const table = Math.floor(index / PAGES_PER_TABLE);
-    if (this.#tables[table] === NIL) throw new GuestStateError(`page ${index} of ${this.name} has no table`);
+    if (this.#tables[table] === NIL) throw new SavedGuestError(`page ${index} of ${this.name} has no table`);
     this.#frames[index] = pfn;
     this.#tablesUsed[table]++;
     this.residentPages++;

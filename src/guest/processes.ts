@@ -4,7 +4,7 @@ import { forEachPart, type PageAllocator } from './allocator.ts';
 import type { Coverage } from './contents.ts';
 import { KIND_ALLOCATED, KIND_MASK, NIL, ORDER_MASK } from './page-state.ts';
 import { PID_MAX, Process, type ProcessOptions, type ProcessServices } from './process.ts';
-import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 
 /** More cannot own pages: an owner's id has 16 bits. */
 const PROCESSES_MAX = 2 ** 16;
@@ -57,7 +57,7 @@ export class Processes {
     for (let i = 0; i < count; i++) {
       const process = Process.restore(from, this.#services, extentMax - extent);
       if (process.pid >= this.#pidNext || this.#byPid.has(process.pid)) {
-        throw new GuestStateError(`process ${process.pid} cannot be`);
+        throw new SavedGuestError(`process ${process.pid} cannot be`);
       }
       extent += process.extent;
       this.#byPid.set(process.pid, process);
@@ -84,7 +84,7 @@ export class Processes {
           process = owner instanceof Process ? owner : undefined;
         }
         if (process !== undefined) {
-          if (order > 0) throw new GuestStateError(`${process.name} maps a block at frame ${pfn}`);
+          if (order > 0) throw new SavedGuestError(`${process.name} maps a block at frame ${pfn}`);
           process.adopt(index[pfn], pfn);
         }
       }
@@ -98,7 +98,7 @@ export class Processes {
       for (const pfn of process.tables) {
         if (pfn === NIL) continue;
         if (pages.state[pfn] !== KIND_ALLOCATED || pages.owner[pfn] !== 0 || seen.has(pfn)) {
-          throw new GuestStateError(`frame ${pfn} cannot be a page table of ${process.name}`);
+          throw new SavedGuestError(`frame ${pfn} cannot be a page table of ${process.name}`);
         }
         seen.add(pfn);
       }

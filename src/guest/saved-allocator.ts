@@ -18,7 +18,7 @@ import {
   ORDER_MAX,
   ORDERS,
 } from './page-state.ts';
-import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { Zone } from './zone.ts';
 
 /** More names of owners than any guest has processes, and few enough to read before anything is checked. */
@@ -105,28 +105,28 @@ function saveBlocks({ pages, spans }: PageAllocator, into: StateWriter): void {
 
 /**
  * Loads what {@link saveAllocator} wrote into an allocator over the same memory that was never populated.
- * @throws GuestStateError when it is for another memory, or impossible
+ * @throws SavedGuestError when it is for another memory, or impossible
  */
 export function loadAllocator(allocator: PageAllocator, from: StateReader): void {
   const { pages, spans, zones } = allocator;
   const layout = [...spans.flatMap(({ start, end }) => [start, end]), ...zones.map(zone => zone.start)];
   const saved = [...from.array('memory spans', layout.length), ...from.array('zones', layout.length)];
   if (saved.length !== layout.length || saved.some((word, i) => word !== layout[i])) {
-    throw new GuestStateError('it is a guest of another memory layout');
+    throw new SavedGuestError('it is a guest of another memory layout');
   }
   const types = from.array('migrate types', pages.blockType.length);
   if (types.length !== pages.blockType.length || types.some(type => type >= MIGRATE_TYPES)) {
-    throw new GuestStateError('its migrate types are wrong');
+    throw new SavedGuestError('its migrate types are wrong');
   }
   pages.blockType.set(types);
   const owners = from.u32('owners', OWNERS_SAVED_MAX);
   const names = Array.from({ length: owners }, () => from.text('the name of an owner'));
   if (new Set(names.filter(name => name !== '')).size !== names.filter(name => name !== '').length) {
-    throw new GuestStateError('two owners of pages have one name');
+    throw new SavedGuestError('two owners of pages have one name');
   }
   const present = allocator.owners.names;
   if (present.some((name, id) => names[id] !== name)) {
-    throw new GuestStateError('the first owners of pages are not those of a guest kernel');
+    throw new SavedGuestError('the first owners of pages are not those of a guest kernel');
   }
   allocator.owners.expect(names);
 
@@ -155,7 +155,7 @@ class Loading {
     const size = count * (1 << order);
     const inside = this.#allocator.spans.some(({ start, end }) => pfn >= start && pfn + size <= end);
     if (!inside || pfn % (1 << order) !== 0 || this.#claimed.set(pfn, size) !== size) {
-      throw new GuestStateError(`a block of order ${order} cannot be at frame ${pfn}`);
+      throw new SavedGuestError(`a block of order ${order} cannot be at frame ${pfn}`);
     }
     this.#pages += size;
   }
@@ -170,7 +170,7 @@ class Loading {
         list.forEach((pfn, i) => {
           this.#claim(pfn, order);
           if (this.#allocator.zoneOf(pfn) !== zone || zone.buddy.typeOf(pfn) !== type) {
-            throw new GuestStateError(`frame ${pfn} is on a free list that is not its own`);
+            throw new SavedGuestError(`frame ${pfn} is on a free list that is not its own`);
           }
           zone.buddy.append(pfn, order, i >= list.length - reported);
         });
@@ -181,7 +181,7 @@ class Loading {
       for (const pfn of from.array('a per-cpu list', hot.capacity)) {
         this.#claim(pfn, 0);
         if (this.#allocator.zoneOf(pfn) !== zone)
-          throw new GuestStateError(`frame ${pfn} is in another zone`);
+          throw new SavedGuestError(`frame ${pfn} is in another zone`);
         pages.state[pfn] = KIND_PER_CPU;
         hot.pushCold(pfn);
         zone.perCpuPages++;
@@ -203,7 +203,7 @@ class Loading {
       const order = this.#order(meta & 0xff);
       const owner = meta >>> 16;
       if (count === 0 || count > managedPages || (owner !== 0 && (this.#names[owner] ?? '') === '')) {
-        throw new GuestStateError(`the allocated pages at frame ${start} are nobody's`);
+        throw new SavedGuestError(`the allocated pages at frame ${start} are nobody's`);
       }
       this.#claim(start, order, count);
       const flags = (meta >>> 8) & 0xff;
@@ -232,12 +232,12 @@ class Loading {
   }
 
   #order(order: number): number {
-    if (order > ORDER_MAX) throw new GuestStateError(`a block of order ${order}, above ${ORDER_MAX}`);
+    if (order > ORDER_MAX) throw new SavedGuestError(`a block of order ${order}, above ${ORDER_MAX}`);
     return order;
   }
 
   complete(): void {
     const missing = this.#allocator.managedPages - this.#pages;
-    if (missing !== 0) throw new GuestStateError(`${missing} pages are nowhere`);
+    if (missing !== 0) throw new SavedGuestError(`${missing} pages are nowhere`);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * The bytes of a saved guest: a stream of 32-bit little-endian words, written and read back in the same order.
  * A reader believes nothing: each number has a bound and each array a length that its caller names, and what
- * is beyond throws {@link GuestStateError}, so a hostile stream costs an error and no more memory than it has
+ * is beyond throws {@link SavedGuestError}, so a hostile stream costs an error and no more memory than it has
  * bytes.
  */
 import { AerostatError } from '../sys/error.ts';
@@ -10,9 +10,9 @@ export const SAVED_STATE_MAGIC = 0x74534741;
 export const SAVED_STATE_VERSION = 2;
 
 /** A saved guest that cannot be resumed: cut short, of another version, or not saved by us. */
-export class GuestStateError extends AerostatError {
+export class SavedGuestError extends AerostatError {
   constructor(message: string) {
-    super('AEROSTAT_GUEST_STATE', `saved guest refused: ${message}`);
+    super('AEROSTAT_SAVED_GUEST', `saved guest refused: ${message}`);
   }
 }
 
@@ -106,7 +106,7 @@ export class StateReader {
   #at = 0;
 
   constructor(bytes: Uint8Array) {
-    if (bytes.length % 4 !== 0) throw new GuestStateError(`${bytes.length} bytes are not whole words`);
+    if (bytes.length % 4 !== 0) throw new SavedGuestError(`${bytes.length} bytes are not whole words`);
     // A copy, which also aligns it. Not by slice(): a Buffer's is a view of memory that it shares with others.
     this.#words = new Uint32Array(new Uint8Array(bytes).buffer);
   }
@@ -117,29 +117,29 @@ export class StateReader {
 
   /** A word of at most `max`; `what` names it in the error. */
   u32(what: string, max: number = TWO_32 - 1): number {
-    if (this.#at >= this.#words.length) throw new GuestStateError(`it ends before ${what}`);
+    if (this.#at >= this.#words.length) throw new SavedGuestError(`it ends before ${what}`);
     const value = this.#words[this.#at++];
-    if (value > max) throw new GuestStateError(`${what} is ${value}, above ${max}`);
+    if (value > max) throw new SavedGuestError(`${what} is ${value}, above ${max}`);
     return value;
   }
 
   /** A signed word in [-1, max]. */
   signed(what: string, max: number): number {
     const value = this.u32(what) | 0;
-    if (value < -1 || value > max) throw new GuestStateError(`${what} is ${value}, not in -1…${max}`);
+    if (value < -1 || value > max) throw new SavedGuestError(`${what} is ${value}, not in -1…${max}`);
     return value;
   }
 
   integer(what: string, max: number = Number.MAX_SAFE_INTEGER): number {
     const value = this.u32(what) + this.u32(what) * TWO_32;
-    if (!(value <= max)) throw new GuestStateError(`${what} is ${value}, above ${max}`);
+    if (!(value <= max)) throw new SavedGuestError(`${what} is ${value}, above ${max}`);
     return value;
   }
 
   /** A finite number in [min, max]. */
   float(what: string, min: number, max: number): number {
     const value = new Float64Array(Uint32Array.of(this.u32(what), this.u32(what)).buffer)[0];
-    if (!(value >= min && value <= max)) throw new GuestStateError(`${what} is ${value}`);
+    if (!(value >= min && value <= max)) throw new SavedGuestError(`${what} is ${value}`);
     return value;
   }
 
@@ -154,7 +154,7 @@ export class StateReader {
   /** An array of at most `lengthMax` words. */
   array(what: string, lengthMax: number): Uint32Array {
     const length = this.u32(`the length of ${what}`, Math.min(lengthMax, this.remaining));
-    if (length > this.remaining) throw new GuestStateError(`it ends inside ${what}`);
+    if (length > this.remaining) throw new SavedGuestError(`it ends inside ${what}`);
     const values = this.#words.slice(this.#at, this.#at + length);
     this.#at += length;
     return values;
@@ -164,7 +164,7 @@ export class StateReader {
   runs(what: string, values: Uint32Array): void {
     if (!this.flag(what)) {
       const dense = this.array(what, values.length);
-      if (dense.length !== values.length) throw new GuestStateError(`${what} has ${dense.length} entries`);
+      if (dense.length !== values.length) throw new SavedGuestError(`${what} has ${dense.length} entries`);
       values.set(dense);
       return;
     }
@@ -175,11 +175,11 @@ export class StateReader {
       values.fill(this.u32(what), at, end);
       at = end;
     }
-    if (at !== values.length) throw new GuestStateError(`${what} has ${at} entries`);
+    if (at !== values.length) throw new SavedGuestError(`${what} has ${at} entries`);
   }
 
   /** Fails unless all was read. */
   end(): void {
-    if (this.remaining > 0) throw new GuestStateError(`${this.remaining} words follow its end`);
+    if (this.remaining > 0) throw new SavedGuestError(`${this.remaining} words follow its end`);
   }
 }

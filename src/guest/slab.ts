@@ -10,7 +10,7 @@ import type { PageAccess } from './page-access.ts';
 import { PageList } from './page-list.ts';
 import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
 import type { Shrinker } from './reclaim.ts';
-import { GuestStateError, type StateReader, type StateWriter } from './saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 
 /** What slab pages are stamped with: a process id that no process gets. */
 const SLAB_TAG = 0x7fffffff;
@@ -82,7 +82,7 @@ export class Slab implements PageOwner, Shrinker {
     const seen = new Set<number>();
     for (const pfn of from.array('the slab', pages.length)) {
       if (pages.state[pfn] !== KIND_ALLOCATED || pages.owner[pfn] !== this.#owner || seen.has(pfn)) {
-        throw new GuestStateError(`frame ${pfn} cannot be in the slab`);
+        throw new SavedGuestError(`frame ${pfn} cannot be in the slab`);
       }
       seen.add(pfn);
       this.#list.pushTail(pfn);

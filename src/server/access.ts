@@ -35,25 +35,20 @@ export function access({ token, hostNames }: AccessRules): MiddlewareHandler {
     const header = context.req.header('host') ?? '';
     const host = parseHost(header);
     if (host === undefined || (isIP(host) === 0 && !names.has(host))) {
-      throw new RequestError(421, 'AEROSTAT_HOST', 'the Host header names another machine than this one');
+      throw new RequestError('AEROSTAT_HOST', 'the Host header names another machine than this one');
     }
     const origin = context.req.header('origin');
     if (origin !== undefined && origin.toLowerCase() !== `http://${header.toLowerCase()}`) {
-      throw new RequestError(403, 'AEROSTAT_ORIGIN', 'pages of another origin may not use this API');
+      throw new RequestError('AEROSTAT_ORIGIN', 'pages of another origin may not use this API');
     }
     // The page itself is no secret, and a browser cannot send a token before it runs.
     if (isPagePath(context.req.path)) return next();
     const given = /^Bearer +(\S+)$/i.exec(context.req.header('authorization') ?? '')?.[1];
     if (given === undefined || !sameToken(given, token)) {
       const why = given === undefined ? 'a token is needed' : 'the token is wrong';
-      throw new RequestError(
-        401,
-        'AEROSTAT_UNAUTHORIZED',
-        `${why}; send it as "Authorization: Bearer TOKEN"`,
-        {
-          headers: { 'WWW-Authenticate': 'Bearer realm="aerostat"' },
-        },
-      );
+      throw new RequestError('AEROSTAT_UNAUTHORIZED', `${why}; send it as "Authorization: Bearer TOKEN"`, {
+        headers: { 'WWW-Authenticate': 'Bearer realm="aerostat"' },
+      });
     }
     await next();
   };

@@ -81,11 +81,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
   app.notFound(context =>
     problemResponse(
       context,
-      new RequestError(
-        404,
-        'AEROSTAT_NOT_FOUND',
-        `there is nothing at ${context.req.path}; see /v1/openapi.json`,
-      ),
+      new RequestError('AEROSTAT_NOT_FOUND', `there is nothing at ${context.req.path}; see /v1/openapi.json`),
     ),
   );
   // Outermost, so that refusals are hardened as well.
@@ -224,7 +220,7 @@ function refuseOtherMethods(app: OpenAPIHono): void {
   for (const [path, known] of methods) {
     const allowed = [...known].join(', ');
     app.all(path, context => {
-      throw new RequestError(405, 'AEROSTAT_METHOD', `${context.req.path} answers to ${allowed}`, {
+      throw new RequestError('AEROSTAT_METHOD', `${context.req.path} answers to ${allowed}`, {
         headers: { Allow: allowed },
       });
     });
@@ -250,5 +246,5 @@ function refuseInvalid(result: ValidationResult): undefined {
   const detail = errors
     .map(({ path, message }) => (path === '' ? message : `${path}: ${message}`))
     .join('; ');
-  throw new RequestError(400, 'AEROSTAT_BAD_REQUEST', detail, { errors });
+  throw new RequestError('AEROSTAT_BAD_REQUEST', detail, { errors });
 }

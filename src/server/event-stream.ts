@@ -34,7 +34,7 @@ export function eventStream(
 ): Response {
   const streams = open.get(log) ?? 0;
   if (streams >= STREAMS_MAX) {
-    throw new RequestError(503, 'AEROSTAT_TOO_MANY_STREAMS', `${STREAMS_MAX} event streams are open already`);
+    throw new RequestError('AEROSTAT_TOO_MANY_STREAMS', `${STREAMS_MAX} event streams are open already`);
   }
   // Nobody would read the stream, nor end it.
   if (context.req.method === 'HEAD') return context.body(null, 200, { 'Content-Type': 'text/event-stream' });

@@ -57,7 +57,6 @@ export function servePage(app: OpenAPIHono, directory = BUILT): void {
     const file = files.get(path);
     if (file !== undefined) return answer(context, file);
     throw new RequestError(
-      404,
       'AEROSTAT_NOT_FOUND',
       path === '/'
         ? 'the dashboard is not built; run: npm run build. The API is described at /v1/openapi.json'

@@ -4,8 +4,9 @@
  * Nothing here knows about any protocol; rooms derive their own classes from {@link AerostatError}.
  */
 import { constants } from 'node:os';
+import type { ErrorCode } from './error-codes.ts';
 
-export type ErrorCode = `AEROSTAT_${string}`;
+export type { ErrorCode } from './error-codes.ts';
 
 export class AerostatError extends Error {
   readonly code: ErrorCode;

@@ -168,7 +168,7 @@ describe('a saved guest', () => {
         runForged(guest);
       } catch (error) {
         expect(error).toBeInstanceOf(AerostatError);
-        expect((error as AerostatError).code).toBe('AEROSTAT_GUEST_STATE');
+        expect((error as AerostatError).code).toBe('AEROSTAT_SAVED_GUEST');
         refused++;
       }
     }
@@ -239,7 +239,7 @@ describe('the words of a saved state', () => {
           from.runs('runs', new Uint32Array(8));
           from.text('text');
         } catch (error) {
-          expect((error as AerostatError).code).toBe('AEROSTAT_GUEST_STATE');
+          expect((error as AerostatError).code).toBe('AEROSTAT_SAVED_GUEST');
         }
       }),
     );

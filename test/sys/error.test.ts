@@ -39,8 +39,8 @@ test('every number of the kernel has its name, and others say what they are', ()
 test('an error keeps its class’s name, its code and its cause', () => {
   class OwnError extends AerostatError {}
   const cause = new Error('why');
-  const error = new OwnError('AEROSTAT_OWN', 'what', { cause });
-  expect(error).toMatchObject({ name: 'OwnError', code: 'AEROSTAT_OWN', message: 'what', cause });
+  const error = new OwnError('AEROSTAT_SYSTEM', 'what', { cause });
+  expect(error).toMatchObject({ name: 'OwnError', code: 'AEROSTAT_SYSTEM', message: 'what', cause });
 });
 
 test('an assertion that fails is a bug of ours, and says so', () => {

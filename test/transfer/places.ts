@@ -68,7 +68,7 @@ export class Place {
         },
         load: async states => {
           if (!states.every(({ name, bytes }) => name === 'guest' && Buffer.compare(bytes, STATE) === 0)) {
-            throw new AerostatError('AEROSTAT_TEST', 'a state that nobody reads');
+            throw new AerostatError('AEROSTAT_VM_STATE', 'a state that nobody reads');
           }
           this.states = states;
         },

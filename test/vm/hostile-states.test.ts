@@ -44,7 +44,7 @@ async function arrive(arriving: readonly SavedState[]): Promise<string> {
 const REFUSALS = [
   'a machine',
   'AEROSTAT_VM_STATE',
-  'AEROSTAT_GUEST_STATE',
+  'AEROSTAT_SAVED_GUEST',
   'AEROSTAT_DRIVER_STATE',
   'AEROSTAT_DRIVER_PROBE',
   'AEROSTAT_DEVICE_STATE',

@@ -6,7 +6,7 @@ import type { GuestKernel } from '../kernel.ts';
 import { type CachedFile, FILE_PAGES_MAX, FILES_MAX } from '../page-cache.ts';
 import type { Process } from '../process.ts';
 import { RANDOM_STATE_WORDS, Random } from '../random.ts';
-import { GuestStateError, type StateReader, type StateWriter } from '../saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from '../saved-state.ts';
 import { WORKING_PER_PAGE_MAX, type Workload } from './workload.ts';
 
 export interface BuildSpec {
@@ -180,7 +180,7 @@ export class Build implements Workload {
   static restore(kernel: GuestKernel, from: StateReader): Build {
     const sources = kernel.cache.file(from.u32('the sources', FILES_MAX - 1));
     const objects = kernel.cache.file(from.u32('the objects', FILES_MAX - 1));
-    if (sources === undefined || objects === undefined) throw new GuestStateError('a built file is missing');
+    if (sources === undefined || objects === undefined) throw new SavedGuestError('a built file is missing');
     const workingMax = WORKING_PER_PAGE_MAX * kernel.allocator.managedPages;
     const workingPages = from.u32('the working set', workingMax);
     const random = Random.restore(from.array('random state', RANDOM_STATE_WORDS));
@@ -193,7 +193,7 @@ export class Build implements Workload {
     for (let i = 0; i < jobs; i++) {
       const pid = from.u32('a compiler');
       const process = pid === 0 ? kernel.spawn('cc') : kernel.processes.get(pid);
-      if (process === undefined) throw new GuestStateError('a compiler is missing');
+      if (process === undefined) throw new SavedGuestError('a compiler is missing');
       build.#jobs.push({
         process,
         phase: PHASES[from.u32('a phase', PHASES.length - 1)],

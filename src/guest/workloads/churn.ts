@@ -5,7 +5,7 @@
 import type { GuestKernel } from '../kernel.ts';
 import type { Process } from '../process.ts';
 import { RANDOM_STATE_WORDS, Random } from '../random.ts';
-import { GuestStateError, type StateReader, type StateWriter } from '../saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from '../saved-state.ts';
 import { WORKING_PER_PAGE_MAX, type Workload } from './workload.ts';
 
 export interface ChurnSpec {
@@ -71,7 +71,7 @@ export class Churn implements Workload {
   static restore(kernel: GuestKernel, from: StateReader): Churn {
     const pid = from.u32('the churning process');
     const process = pid === 0 ? kernel.spawn('churn') : kernel.processes.get(pid);
-    if (process === undefined) throw new GuestStateError('the churning process is missing');
+    if (process === undefined) throw new SavedGuestError('the churning process is missing');
     const pages = from.u32('the working set', WORKING_PER_PAGE_MAX * kernel.allocator.managedPages);
     return new Churn(
       kernel,

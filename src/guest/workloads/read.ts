@@ -1,7 +1,7 @@
 /** Reads a file from its first page to its last: it fills the page cache, and leaves it full. */
 import type { GuestKernel } from '../kernel.ts';
 import { type CachedFile, FILE_PAGES_MAX, FILES_MAX } from '../page-cache.ts';
-import { GuestStateError, type StateReader, type StateWriter } from '../saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from '../saved-state.ts';
 import type { Workload } from './workload.ts';
 
 export interface ReadSpec {
@@ -47,7 +47,7 @@ export class Read implements Workload {
 
   static restore(kernel: GuestKernel, from: StateReader): Read {
     const file = kernel.cache.file(from.u32('the file to read', FILES_MAX - 1));
-    if (file === undefined) throw new GuestStateError('the file to read is missing');
+    if (file === undefined) throw new SavedGuestError('the file to read is missing');
     const read = new Read(kernel, { kind: 'read', pages: file.pages }, file);
     read.#at = from.u32('pages read', FILE_PAGES_MAX);
     return read;

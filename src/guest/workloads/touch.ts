@@ -4,7 +4,7 @@
  */
 import type { GuestKernel } from '../kernel.ts';
 import { PROCESS_PAGES_MAX, type Process } from '../process.ts';
-import { GuestStateError, type StateReader, type StateWriter } from '../saved-state.ts';
+import { SavedGuestError, type StateReader, type StateWriter } from '../saved-state.ts';
 import type { Workload } from './workload.ts';
 
 export interface TouchSpec {
@@ -69,7 +69,7 @@ export class Touch implements Workload {
 
   static restore(kernel: GuestKernel, from: StateReader): Touch {
     const process = kernel.processes.get(from.u32('the touching process'));
-    if (process === undefined) throw new GuestStateError('the touching process is missing');
+    if (process === undefined) throw new SavedGuestError('the touching process is missing');
     const pages = from.u32('pages to touch', PROCESS_PAGES_MAX);
     const touch = new Touch(kernel, { kind: 'touch', pages }, process);
     touch.#touched = from.u32('pages touched', pages);

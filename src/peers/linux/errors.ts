@@ -73,7 +73,7 @@ export class GuestCommandError extends AerostatError {
   readonly output: string;
 
   constructor(message: string, exitCode?: number, output = '') {
-    super('AEROSTAT_GUEST_COMMAND', output === '' ? message : `${message}\nIts output:\n${output.trimEnd()}`);
+    super('AEROSTAT_SHELL_COMMAND', output === '' ? message : `${message}\nIts output:\n${output.trimEnd()}`);
     this.exitCode = exitCode;
     this.output = output;
   }

@@ -97,7 +97,7 @@ describePeer('a Linux guest', missingForUml(), () => {
 
     it('tells when a command that must succeed does not', async () => {
       await expect(guest.check('echo because; exit 4')).rejects.toMatchObject({
-        code: 'AEROSTAT_GUEST_COMMAND',
+        code: 'AEROSTAT_SHELL_COMMAND',
         exitCode: 4,
         output: 'because\n',
       });
