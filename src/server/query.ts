@@ -35,10 +35,7 @@ function refuse(strange: readonly string[], known: readonly string[]): never {
   // A name may be as long as a header; the answer need not be.
   const named = strange.map(name => JSON.stringify(name.slice(0, 64)));
   const errors = strange.map(name => ({ path: name.slice(0, 64), message: 'is not known' }));
-  throw new RequestError(
-    400,
-    'AEROSTAT_BAD_REQUEST',
-    `unknown query parameter ${named.join(', ')}; ${message}`,
-    { errors: errors.slice(0, 16) },
-  );
+  throw new RequestError('AEROSTAT_BAD_REQUEST', `unknown query parameter ${named.join(', ')}; ${message}`, {
+    errors: errors.slice(0, 16),
+  });
 }
