@@ -386,7 +386,6 @@ const declarations = {
     meaning: 'A benchmark cannot be run, or its result cannot be trusted.',
     remedy: SEE_MESSAGE,
   },
-  AEROSTAT_REPORT: { meaning: 'The report cannot be drawn.', remedy: SEE_MESSAGE },
   AEROSTAT_SIM_LOST: {
     meaning: 'A simulation lost memory of its guest.',
     remedy: 'The seed in the message repeats it; please report it.',
