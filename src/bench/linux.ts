@@ -115,7 +115,7 @@ class LinuxBench {
       await useMemory(this.#guest, Math.floor(balloonBytes / MIB) * MIB);
       await freeMemory(this.#guest);
     }
-    await control.setDiscard(GUEST, mode);
+    await control.change(GUEST, { discard: mode });
     const before = await control.guest(GUEST);
     const cpuBefore = process.cpuUsage();
     const inflated = await this.#reach(balloonBytes);
@@ -137,7 +137,7 @@ class LinuxBench {
   async #reach(targetBytes: number): Promise<DeviceGuestStatus> {
     const { control } = this.#daemon;
     const reached = this.#waitForActual(targetBytes);
-    await control.setTarget(GUEST, targetBytes);
+    await control.change(GUEST, { targetBytes });
     await reached;
     for (;;) {
       const status = await control.guest(GUEST);

@@ -2,8 +2,8 @@
 import { AerostatError } from '../sys/error.ts';
 
 export class DurationError extends AerostatError {
-  constructor(text: string, why: string) {
-    super('AEROSTAT_DURATION', `${JSON.stringify(text)} is not a duration: ${why}`);
+  constructor(text: string, why: string, what = 'not a duration') {
+    super('AEROSTAT_DURATION', `${JSON.stringify(text)} is ${what}: ${why}`);
   }
 }
 

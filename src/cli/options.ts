@@ -9,7 +9,7 @@ import { type ClientOptions, RemoteControl } from '../server/client.ts';
 import { readToken } from '../server/token.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { CliContext } from './context.ts';
-import { parseDuration } from './duration.ts';
+import { DURATION_MS_MAX, DurationError, formatDuration, parseDuration } from './duration.ts';
 import { formatSize, parsePages, SizeError } from './size.ts';
 
 export const LOG_FORMATS = ['human', 'journal', 'json'] as const;
@@ -85,8 +85,15 @@ export const list = (words: string, before: readonly string[] = []): readonly st
   ...words.split(',').filter(word => word !== ''),
 ];
 
-export const sizeOption = (flags: string, description: string) =>
-  new Option(flags, description).argParser(value(parsePages));
+/** More than `maxBytes` is refused here, in the words that were typed. */
+export const sizeOption = (flags: string, description: string, maxBytes = Number.MAX_SAFE_INTEGER) =>
+  new Option(flags, description).argParser(
+    value(text => {
+      const bytes = parsePages(text);
+      if (bytes <= maxBytes) return bytes;
+      throw new SizeError(text, `the most is ${formatSize(maxBytes)}`, 'too much');
+    }),
+  );
 
 /** `--memory` of a guest that is ours. Too little or too much is refused in the words in which it was given. */
 export const guestMemoryOption = (description = 'memory of the guest') =>
@@ -99,5 +106,12 @@ export const guestMemoryOption = (description = 'memory of the guest') =>
     }),
   );
 
-export const durationOption = (flags: string, description: string) =>
-  new Option(flags, description).argParser(value(parseDuration));
+/** A longer duration than `maxMs` is refused here, in the words that were typed. */
+export const durationOption = (flags: string, description: string, maxMs = DURATION_MS_MAX) =>
+  new Option(flags, description).argParser(
+    value(text => {
+      const ms = parseDuration(text);
+      if (ms <= maxMs) return ms;
+      throw new DurationError(text, `the longest is ${formatDuration(maxMs)}`, 'too long');
+    }),
+  );

@@ -6,8 +6,8 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 
 export class SizeError extends AerostatError {
-  constructor(text: string, why: string) {
-    super('AEROSTAT_SIZE', `${JSON.stringify(text)} is not a size: ${why}`);
+  constructor(text: string, why: string, what = 'not a size') {
+    super('AEROSTAT_SIZE', `${JSON.stringify(text)} is ${what}: ${why}`);
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { AerostatError } from '../sys/error.ts';
 import {
-  type DiscardMode,
+  type GuestChanges,
   type GuestControl,
   type GuestEvent,
   type GuestRequest,
@@ -68,19 +68,9 @@ export class CombinedControl implements GuestControl {
     return { ...(await control.guest(nameThere)), name };
   }
 
-  async setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
+  async change(name: string, changes: GuestChanges): Promise<GuestStatus> {
     const { control, nameThere } = this.homeOf(name);
-    return { ...(await control.setTarget(nameThere, targetBytes)), name };
-  }
-
-  async setDiscard(name: string, mode: DiscardMode): Promise<GuestStatus> {
-    const { control, nameThere } = this.homeOf(name);
-    return { ...(await control.setDiscard(nameThere, mode)), name };
-  }
-
-  async setPollInterval(name: string, intervalMs: number): Promise<GuestStatus> {
-    const { control, nameThere } = this.homeOf(name);
-    return { ...(await control.setPollInterval(nameThere, intervalMs)), name };
+    return { ...(await control.change(nameThere, changes)), name };
   }
 
   async statistics(

@@ -254,16 +254,32 @@ export function hintOf({ name, hint }: GuestStatus): HintStatus {
   throw new GuestStateError(`the hypervisor of ${name} tells nothing of free page hints`);
 }
 
+/** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
+export const TARGET_BYTES_MAX = (2 ** 32 - 1) * 4096;
+/** An hour; a poll rarer than that is no poll. */
+export const POLL_INTERVAL_MS_MAX = 3_600_000;
+/** Longest that a request may ask a host to wait for a guest. */
+export const GUEST_TIMEOUT_MS_MAX = 30_000;
+
+/** What is to change of a guest. It is one step: all of it is done, or nothing. */
+export interface GuestChanges {
+  /** What the balloon should hold, in whole pages; kept for later when the guest is not connected. */
+  readonly targetBytes?: number;
+  readonly discard?: DiscardMode;
+  /** Interval at which statistics are asked for; 0 turns polling off. */
+  readonly pollIntervalMs?: number;
+}
+
 /** Guests, whoever hosts them. */
 export interface GuestControl<Status extends GuestStatus = GuestStatus> {
   guests(): Promise<readonly Status[]>;
   /** @throws UnknownGuestError */
   guest(name: string): Promise<Status>;
-  /** Sets the balloon's target; kept for later when the guest is not connected. @throws UnknownGuestError */
-  setTarget(name: string, targetBytes: number): Promise<Status>;
-  setDiscard(name: string, mode: DiscardMode): Promise<Status>;
-  /** Interval at which statistics are asked for; 0 turns polling off. */
-  setPollInterval(name: string, intervalMs: number): Promise<Status>;
+  /**
+   * Changes all that is named, and answers how the guest is then.
+   * @throws UnknownGuestError; GuestStateError when one of them cannot be, and nothing has changed
+   */
+  change(name: string, changes: GuestChanges): Promise<Status>;
   /**
    * The newest statistics. With `freshMs` given, a sample no older than that, asking the guest for one if
    * needed and waiting at most `timeoutMs`.

@@ -166,10 +166,7 @@ class RunningDaemon implements Daemon {
         return [...this.#homes.keys()].flatMap(name => byName.get(name) ?? []);
       },
       guest: async name => this.#home(name).ask('guest', { name }),
-      setTarget: async (name, targetBytes) => this.#home(name).ask('setTarget', { name, targetBytes }),
-      setDiscard: async (name, mode) => this.#home(name).ask('setDiscard', { name, mode }),
-      setPollInterval: async (name, intervalMs) =>
-        this.#home(name).ask('setPollInterval', { name, intervalMs }),
+      change: async (name, changes) => this.#home(name).ask('change', { name, changes }),
       statistics: async (name, { freshMs, timeoutMs } = {}) =>
         this.#home(name).ask('statistics', {
           name,

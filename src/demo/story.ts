@@ -98,7 +98,7 @@ class Story {
 
   async #reach(targetBytes: number): Promise<void> {
     const { control, guest, signal } = this.#options;
-    await control.setTarget(guest.name, targetBytes);
+    await control.change(guest.name, { targetBytes });
     const reached = ({ actualBytes, pendingBytes }: GuestStatus) =>
       actualBytes === targetBytes && pendingBytes === 0;
     for (const deadline = monotonicMs() + STALL_MS; !reached(await control.guest(guest.name)); ) {

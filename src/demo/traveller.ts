@@ -114,7 +114,7 @@ export class Traveller {
     this.#unsubscribe = control.subscribe(event => {
       for (const listener of this.#listeners) listener(event);
     });
-    control.setPollInterval(this.name, POLL_MS).catch(() => {});
+    control.change(this.name, { pollIntervalMs: POLL_MS }).catch(() => {});
     return control;
   }
 

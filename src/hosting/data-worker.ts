@@ -63,19 +63,9 @@ const answers: Answers = {
   },
   guests: () => [...guests.values()].map(guest => guest.status()),
   guest: ({ name }) => find(name).status(),
-  setTarget: ({ name, targetBytes }) => {
+  change: ({ name, changes }) => {
     const guest = find(name);
-    guest.setTarget(targetBytes);
-    return guest.status();
-  },
-  setDiscard: ({ name, mode }) => {
-    const guest = find(name);
-    guest.setDiscard(mode);
-    return guest.status();
-  },
-  setPollInterval: ({ name, intervalMs }) => {
-    const guest = find(name);
-    guest.setPollInterval(intervalMs);
+    guest.change(changes);
     return guest.status();
   },
   statistics: ({ name, freshMs, timeoutMs }) => find(name).statistics(freshMs, timeoutMs),

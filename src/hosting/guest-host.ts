@@ -7,6 +7,7 @@ import { randomInt } from 'node:crypto';
 import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import type {
   DeviceGuestStatus,
+  GuestChanges,
   GuestRequest,
   HintAction,
   HintStatus,
@@ -16,7 +17,6 @@ import type {
 import { GuestStateError } from '../control/contract.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
-import type { DiscardMode } from '../device/inflation.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
 import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
@@ -253,19 +253,19 @@ export class GuestHost implements VhostUserBackend {
 
   // Steering ----------------------------------------------------------------------------------------------
 
-  setTarget(targetBytes: number): void {
-    const pages = Math.floor(targetBytes / PAGE_SIZE);
+  change({ targetBytes, discard, pollIntervalMs }: GuestChanges): void {
+    // The target last, so that the change that it starts goes by the new way of discarding.
+    if (discard !== undefined) this.device.inflation.mode = discard;
+    if (pollIntervalMs !== undefined) this.#statistics.intervalMs = pollIntervalMs;
+    if (targetBytes !== undefined) this.#setTarget(targetBytes);
+  }
+
+  #setTarget(targetBytes: number): void {
+    this.device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
+    // What the device could take of it: its field has 32 bits.
+    const pages = this.device.targetPages;
     this.#clock.set(pages, this.device.actualPages);
-    this.device.targetPages = pages;
     this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
-  }
-
-  setDiscard(mode: DiscardMode): void {
-    this.device.inflation.mode = mode;
-  }
-
-  setPollInterval(intervalMs: number): void {
-    this.#statistics.intervalMs = intervalMs;
   }
 
   /** See {@link StatisticsPoll.fresh}. */

@@ -5,7 +5,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type {
   DeviceGuestStatus,
-  DiscardMode,
+  GuestChanges,
   GuestEvent,
   GuestRequest,
   HintAction,
@@ -38,9 +38,7 @@ export interface DataThreadRequests {
   closeGuest: { args: { name: string }; result: null };
   guests: { args: null; result: readonly DeviceGuestStatus[] };
   guest: { args: { name: string }; result: DeviceGuestStatus };
-  setTarget: { args: { name: string; targetBytes: number }; result: DeviceGuestStatus };
-  setDiscard: { args: { name: string; mode: DiscardMode }; result: DeviceGuestStatus };
-  setPollInterval: { args: { name: string; intervalMs: number }; result: DeviceGuestStatus };
+  change: { args: { name: string; changes: GuestChanges }; result: DeviceGuestStatus };
   statistics: {
     args: { name: string; freshMs: number | null; timeoutMs: number };
     result: StatisticsSample;

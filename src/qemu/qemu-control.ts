@@ -4,6 +4,7 @@
  */
 import { noStatistics, type StatisticName, type Statistics } from '../balloon/statistics.ts';
 import {
+  type GuestChanges,
   type GuestControl,
   type GuestEvent,
   type GuestEventType,
@@ -143,27 +144,40 @@ class QemuHostedGuest {
     });
   }
 
-  async setTarget(targetBytes: number): Promise<GuestStatus> {
-    await this.#balloon();
+  /** Interval first: should QEMU then refuse the target, the interval is put back. */
+  async change({ targetBytes, discard, pollIntervalMs }: GuestChanges): Promise<GuestStatus> {
+    if (discard !== undefined) {
+      throw new GuestStateError(`QEMU decides itself when the memory of ${this.name} goes back`);
+    }
+    const balloon = await this.#balloon();
     const memoryBytes = await queryMemorySize(this.monitor);
-    if (!(targetBytes >= 0 && targetBytes < memoryBytes)) {
+    if (targetBytes !== undefined && !(targetBytes >= 0 && targetBytes < memoryBytes)) {
       throw new GuestStateError(
         `${this.name} has ${memoryBytes} bytes of memory; its balloon cannot hold ${targetBytes}`,
       );
     }
+    const before = pollIntervalMs === undefined ? 0 : await guestStatsInterval(this.monitor, balloon);
+    if (pollIntervalMs !== undefined) {
+      await setGuestStatsInterval(this.monitor, balloon, Math.ceil(pollIntervalMs / INTERVAL_UNIT_MS));
+    }
+    try {
+      if (targetBytes !== undefined) await this.#setTarget(targetBytes, memoryBytes);
+    } catch (error) {
+      if (pollIntervalMs !== undefined && this.monitor.connected) {
+        await setGuestStatsInterval(this.monitor, balloon, before);
+      }
+      throw error;
+    }
+    return this.status();
+  }
+
+  async #setTarget(targetBytes: number, memoryBytes: number): Promise<void> {
     const left = await queryBalloon(this.monitor);
     await setBalloon(this.monitor, memoryBytes - targetBytes);
     this.#memoryBytes = memoryBytes;
     this.#targetBytes = targetBytes;
     this.#clock.set(targetBytes, left === null ? Number.NaN : memoryBytes - left);
     this.#tell('target', { targetBytes });
-    return this.status();
-  }
-
-  async setPollInterval(intervalMs: number): Promise<GuestStatus> {
-    const seconds = Math.ceil(intervalMs / INTERVAL_UNIT_MS);
-    await setGuestStatsInterval(this.monitor, await this.#balloon(), seconds);
-    return this.status();
   }
 
   async statistics(options: { freshMs?: number; timeoutMs?: number } = {}): Promise<StatisticsSample> {
@@ -296,20 +310,11 @@ export class QemuControl implements GuestControl {
   }
 
   /**
-   * @throws QmpConnectionError when it cannot be reached: QEMU keeps targets, but not for those who are not
-   * there
+   * The interval is rounded up to whole seconds, which is what QEMU counts in.
+   * @throws QmpConnectionError when QEMU cannot be reached: it keeps targets, but not for a guest that is not there
    */
-  async setTarget(name: string, targetBytes: number): Promise<GuestStatus> {
-    return this.#find(name).setTarget(targetBytes);
-  }
-
-  async setDiscard(name: string): Promise<GuestStatus> {
-    throw new GuestStateError(`QEMU decides itself when the memory of ${this.#find(name).name} goes back`);
-  }
-
-  /** Rounded up to whole seconds, which is what QEMU counts in. */
-  async setPollInterval(name: string, intervalMs: number): Promise<GuestStatus> {
-    return this.#find(name).setPollInterval(intervalMs);
+  async change(name: string, changes: GuestChanges): Promise<GuestStatus> {
+    return this.#find(name).change(changes);
   }
 
   async statistics(

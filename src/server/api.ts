@@ -8,7 +8,7 @@ import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
-import { type Control, hintOf } from '../control/contract.ts';
+import { type Control, GUEST_TIMEOUT_MS_MAX, hintOf } from '../control/contract.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import { type AccessRules, access } from './access.ts';
 import { EventLog } from './event-log.ts';
@@ -38,7 +38,6 @@ import {
   postRequest,
 } from './routes.ts';
 import { GuestEventSchema } from './schemas/answers.ts';
-import { GUEST_TIMEOUT_MS_MAX } from './schemas/requests.ts';
 
 /** The largest honest request is a patch of three fields. */
 export const BODY_BYTES_MAX = 4096;
@@ -113,12 +112,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
   );
   app.openapi(patchGuest, async context => {
     const { name } = context.req.valid('param');
-    const { discard, pollIntervalMs, targetBytes } = context.req.valid('json');
-    // The target last, so that the change that it starts goes by the new way of discarding.
-    if (discard !== undefined) await control.setDiscard(name, discard);
-    if (pollIntervalMs !== undefined) await control.setPollInterval(name, pollIntervalMs);
-    if (targetBytes !== undefined) await control.setTarget(name, targetBytes);
-    return context.json(await control.guest(name), 200);
+    return context.json(await control.change(name, context.req.valid('json')), 200);
   });
   app.openapi(getStatistics, async context => {
     const { fresh_ms: freshMs, timeout_ms: timeoutMs = STATISTICS_TIMEOUT_MS } = context.req.valid('query');

@@ -13,7 +13,7 @@ import {
 import type {
   Control,
   DaemonStatus,
-  DiscardMode,
+  GuestChanges,
   GuestEvent,
   GuestRequest,
   GuestStatus,
@@ -113,16 +113,8 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     return this.#call('GET', guestPath(name));
   }
 
-  setTarget(name: string, targetBytes: number): Promise<Status> {
-    return this.#call('PATCH', guestPath(name), { targetBytes });
-  }
-
-  setDiscard(name: string, discard: DiscardMode): Promise<Status> {
-    return this.#call('PATCH', guestPath(name), { discard });
-  }
-
-  setPollInterval(name: string, pollIntervalMs: number): Promise<Status> {
-    return this.#call('PATCH', guestPath(name), { pollIntervalMs });
+  change(name: string, changes: GuestChanges): Promise<Status> {
+    return this.#call('PATCH', guestPath(name), changes);
   }
 
   statistics(

@@ -23,10 +23,10 @@ export function vmControl(vm: Vm, tls?: TlsIdentity): VmControl {
     migrations,
     guests: async () => (await vm.control.guests()).map(seen),
     guest: async name => seen(await vm.control.guest(name)),
-    setTarget: async (name, targetBytes) => {
-      // A device that was saved already would keep it to itself.
-      if (name === vm.name) await vm.awake();
-      return vm.control.setTarget(name, targetBytes);
+    change: async (name, changes) => {
+      // A device that was saved already would keep a target to itself.
+      if (name === vm.name && changes.targetBytes !== undefined) await vm.awake();
+      return vm.control.change(name, changes);
     },
     map: async (name, options) => migrations.mapped(await vm.control.map(name, options)),
     subscribe: listener => {

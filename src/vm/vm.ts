@@ -5,7 +5,7 @@
  *
  *     const vm = await Vm.start({ memoryBytes: 2 ** 30, workloads: [{ kind: 'churn' }] });
  *     await vm.command({ do: 'use', bytes: 2 ** 28 });
- *     await vm.control.setTarget(vm.name, 2 ** 27);            // the daemon's control, as for any guest
+ *     await vm.control.change(vm.name, { targetBytes: 2 ** 27 });            // the daemon's control, as for any guest
  *
  *     const departure = await Departure.of(vm, { channel: 'auto' });
  *     const source = new MigrationSource({ ...departure.source, id, connector, connections, convergence, clock });

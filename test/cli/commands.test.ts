@@ -114,12 +114,12 @@ describe('aerostat set', () => {
       out: 'vm1: balloon 2G asked for\n',
       err: '',
     });
-    expect(control.calls).toEqual([['setTarget', 'vm1', 2 * GIB]]);
+    expect(control.calls).toEqual([['change', 'vm1', { targetBytes: 2 * GIB }]]);
   });
 
   test('reckons the balloon from what the guest should keep', async () => {
     await aerostat('set vm1 --memory 1.5G');
-    expect(control.calls).toEqual([['setTarget', 'vm1', 2.5 * GIB]]);
+    expect(control.calls).toEqual([['change', 'vm1', { targetBytes: 2.5 * GIB }]]);
   });
 
   test('keeps a target for a guest that is not connected, but cannot reckon with its memory', async () => {
@@ -130,11 +130,11 @@ describe('aerostat set', () => {
   });
 
   test('with --wait returns when the target is reached and nothing is pending', async () => {
-    control.change('vm1', { pendingBytes: 0 });
+    control.alter('vm1', { pendingBytes: 0 });
     control.follow = guest => ({ ...guest, actualBytes: guest.targetBytes, pendingBytes: MIB });
     const waiting = aerostat('set vm1 --balloon 2G --wait');
     await expect.poll(() => control.calls.length).toBe(1);
-    control.change('vm1', { pendingBytes: 0 });
+    control.alter('vm1', { pendingBytes: 0 });
     const { code, out } = await waiting;
     expect(code).toBe(EXIT.ok);
     expect(out).toMatch(/^vm1: balloon 2G reached in \d/);
@@ -158,7 +158,7 @@ describe('aerostat set', () => {
   });
 
   test('with --wait and --json says both in one object', async () => {
-    control.change('vm1', { pendingBytes: 0 });
+    control.alter('vm1', { pendingBytes: 0 });
     const reached = await aerostat('set vm1 --balloon 2G --wait --json');
     expect(JSON.parse(reached.out)).toMatchObject({ guest: { targetBytes: 2 * GIB }, reached: true });
     control.follow = guest => ({ ...guest, actualBytes: 0 });
@@ -168,14 +168,14 @@ describe('aerostat set', () => {
   });
 
   test('draws a bar on a terminal, on standard error, and leaves it behind clean', async () => {
-    control.change('vm1', { pendingBytes: 0 });
+    control.alter('vm1', { pendingBytes: 0 });
     control.follow = guest => ({ ...guest, actualBytes: 1.5 * GIB });
     const session = start(['set', 'vm1', '--balloon', '2G', '--wait'], {
       columns: 100,
       env: { AEROSTAT_API: api },
     });
     await expect.poll(() => session.stderr.text).toContain('1.5G of 2G');
-    control.change('vm1', { actualBytes: 2 * GIB });
+    control.alter('vm1', { actualBytes: 2 * GIB });
     expect(await session.ended).toBe(EXIT.ok);
     expect(session.stdout.text).not.toContain('of 2G');
     expect(cursorIsShown(session)).toBe(true);
@@ -193,14 +193,18 @@ describe('aerostat set', () => {
     expect(cursorIsShown(session)).toBe(true);
   });
 
+  test('with several options asks once for all of them', async () => {
+    await aerostat('set vm1 --balloon 2G --discard none --poll-interval 5s');
+    expect(control.calls).toEqual([
+      ['change', 'vm1', { targetBytes: 2 * GIB, discard: 'none', pollIntervalMs: 5000 }],
+    ]);
+  });
+
   test('changes how the guest is served without a target', async () => {
     expect(await aerostat('set vm1 --discard before-ack --poll-interval 5s')).toMatchObject({
       code: EXIT.ok,
     });
-    expect(control.calls).toEqual([
-      ['setDiscard', 'vm1', 'before-ack'],
-      ['setPollInterval', 'vm1', 5000],
-    ]);
+    expect(control.calls).toEqual([['change', 'vm1', { discard: 'before-ack', pollIntervalMs: 5000 }]]);
   });
 
   test.each([
@@ -210,6 +214,10 @@ describe('aerostat set', () => {
     ['set vm1 --balloon 2G --memory 1G', /cannot be used with/],
     ['set vm1 --balloon lots', /is not a size.*512M/],
     ['set vm1 --balloon 2', /was 2M meant/],
+    ['set vm1 --balloon 20T', /--balloon <size>.*"20T" is too much: the most is 16T/],
+    ['set vm1 --poll-interval 2h', /--poll-interval <duration>.*"2h" is too long: the longest is 1h/],
+    ['stats vm1 --timeout 1m', /--timeout <duration>.*"1m" is too long: the longest is 30s/],
+    ['request vm1 shrink --timeout 31s', /--timeout <duration>.*the longest is 30s/],
     ['set vm1 --memory 8G', /vm1 has 4G in all/],
     ['set vm1 --balloon 1G --timeout 5', /is not a duration/],
     ['set vm1 --discard later', /Allowed choices are auto/],
@@ -321,7 +329,7 @@ describe('a daemon that does not answer', () => {
 
 describe('aerostat request', () => {
   beforeEach(() => {
-    control.change('vm1', { profile: 'page-chunks' });
+    control.alter('vm1', { profile: 'page-chunks' });
   });
 
   test('asks, waits, and says what came', async () => {
@@ -470,7 +478,7 @@ describe('aerostat watch', () => {
     await server.close();
     await expect.poll(() => session.stdout.text).toContain('no daemon listens');
     server = await serveApi(control, { version: '0', address: parseAddress(api) });
-    control.change('vm1', { name: 'vm1', targetBytes: 3 * GIB });
+    control.alter('vm1', { name: 'vm1', targetBytes: 3 * GIB });
     await expect.poll(() => session.stdout.text).toContain('3G');
     session.interrupt('SIGTERM');
     expect(await session.ended).toBe(EXIT.terminated);

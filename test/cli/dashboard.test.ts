@@ -108,7 +108,7 @@ test('shows three guests that live, and leaves nothing', async () => {
 test('shows the daemon that runs', async () => {
   const daemon = await DaemonProcess.start(['vm1']);
   try {
-    await daemon.control.setTarget('vm1', 4096);
+    await daemon.control.change('vm1', { targetBytes: 4096 });
     const address = await dashboard('--api', join(daemon.directory, 'api.sock'));
     expect(await guestsAt(address)).toMatchObject([{ name: 'vm1', connected: false }]);
     await expect

@@ -303,7 +303,7 @@ describe('a file that names guests of both kinds', () => {
       name: 'db',
       targetBytes: 2 * GIB,
     });
-    expect(control.calls).toContainEqual(['setTarget', 'vm2', 2 * GIB]);
+    expect(control.calls).toContainEqual(['change', 'vm2', { targetBytes: 2 * GIB }]);
     await aerostat(`set web --balloon 128M --config ${file}`);
     expect(qemu.left).toBe(GIB - 128 * MIB);
     expect((await json(`stats db --config ${file}`)).statistics.totalBytes).toBe(4 * GIB);

@@ -5,14 +5,11 @@ import { FakeControl, GIB, guestStatus } from '../server/fake-control.ts';
 
 /** A control of guests alone, as of those behind monitors. */
 function guestsAlone(fake: FakeControl): GuestControl {
-  const { guests, guest, setTarget, setDiscard, setPollInterval, statistics, samples, map, hint, subscribe } =
-    fake;
+  const { guests, guest, change, statistics, samples, map, hint, subscribe } = fake;
   const calls = {
     guests,
     guest,
-    setTarget,
-    setDiscard,
-    setPollInterval,
+    change,
     statistics,
     samples,
     map,
@@ -34,14 +31,14 @@ test('a control of guests alone is completed by this process and this host', asy
   expect(await control.samples()).toEqual(await fake.samples());
   expect(await control.map('vm1', { cells: 2 })).toEqual(fake.memoryMap);
   expect(await control.statistics('vm1', { freshMs: 0 })).toMatchObject({ ageMs: 2 });
-  await control.setTarget('vm1', GIB);
-  await control.setDiscard('vm1', 'none');
-  await control.setPollInterval('vm1', 7);
+  await control.change('vm1', { targetBytes: GIB });
+  await control.change('vm1', { discard: 'none' });
+  await control.change('vm1', { pollIntervalMs: 7 });
   await control.hint('vm1', 'start');
   expect(fake.calls.slice(-4)).toEqual([
-    ['setTarget', 'vm1', GIB],
-    ['setDiscard', 'vm1', 'none'],
-    ['setPollInterval', 'vm1', 7],
+    ['change', 'vm1', { targetBytes: GIB }],
+    ['change', 'vm1', { discard: 'none' }],
+    ['change', 'vm1', { pollIntervalMs: 7 }],
     ['hint', 'vm1', 'start'],
   ]);
   const seen: string[] = [];

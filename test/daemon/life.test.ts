@@ -184,7 +184,7 @@ describe('a front-end that vanishes', () => {
   test('in the middle of an inflation makes room for the next, which finds the target', async () => {
     const daemon = await start(['a', 'b']);
     const target = 1000;
-    await daemon.control.setTarget('a', target * PAGE_SIZE);
+    await daemon.control.change('a', { targetBytes: target * PAGE_SIZE });
     const first = await connect(daemon.socketOf('a'));
     expect((await first.readConfig()).numPages).toBe(target);
     await first.writeActual(100);

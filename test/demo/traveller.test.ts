@@ -42,7 +42,7 @@ const arrivals = (events: readonly GuestEvent[]): string[] => [
 
 test('goes to the place that waits, and back to where it was awaited next', async () => {
   const { guest, control, events } = await start();
-  await control.setTarget('traveller', 16 * MIB);
+  await control.change('traveller', { targetBytes: 16 * MIB });
   const places: string[] = [];
   for (let journey = 0; journey < 3; journey++) {
     const to = guest.destination;

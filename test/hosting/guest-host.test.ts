@@ -108,7 +108,7 @@ test('an actual that goes to and fro around the target is told of now and then',
   const startMs = performance.now();
   const guest = await HandGuest.connect(socket, { loop });
   try {
-    host.setTarget(4096);
+    host.change({ targetBytes: 4096 });
     await guest.writeActual(1);
     // At once, when it is there for the first time, and that it is.
     expect(told.slice(-2)).toEqual(['actual', 'target-reached']);

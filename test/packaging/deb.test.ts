@@ -238,7 +238,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
 
           const guest = await GuestChild.start({ socketPath: at('vhost-user.sock'), memoryBytes: 64 * MIB });
           await guest.tell({ do: 'touch' });
-          await control.setTarget('vm1', 16 * MIB);
+          await control.change('vm1', { targetBytes: 16 * MIB });
           await expect
             .poll(async () => control.guest('vm1'), { timeout: 20_000, message: log })
             .toMatchObject({ actualBytes: 16 * MIB, pendingBytes: 0 });

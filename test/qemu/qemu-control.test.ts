@@ -55,7 +55,7 @@ describe('a guest of QEMU under our control', () => {
 
   it('takes a target for its balloon, follows it, and tells', async () => {
     const { control, qemu, events } = await world();
-    await control.setTarget('vm', 256 * MIB);
+    await control.change('vm', { targetBytes: 256 * MIB });
     expect(qemu.left).toBe(GIB - 256 * MIB);
     await until(() => events.some(({ type }) => type === 'target-reached'));
     const status = await control.guest('vm');
@@ -69,7 +69,7 @@ describe('a guest of QEMU under our control', () => {
 
   it('refuses a target as large as its memory', async () => {
     const { control } = await world();
-    await expect(control.setTarget('vm', GIB)).rejects.toBeInstanceOf(GuestStateError);
+    await expect(control.change('vm', { targetBytes: GIB })).rejects.toBeInstanceOf(GuestStateError);
   });
 
   it('gives the statistics that it has, by our names', async () => {
@@ -129,22 +129,35 @@ describe('a guest of QEMU under our control', () => {
 
   it('has its statistics polled in whole seconds', async () => {
     const { control, qemu } = await world();
-    await control.setPollInterval('vm', 1500);
+    await control.change('vm', { pollIntervalMs: 1500 });
     expect(qemu.interval).toBe(2);
-    await control.setPollInterval('vm', 0);
+    await control.change('vm', { pollIntervalMs: 0 });
     expect(qemu.interval).toBe(0);
+  });
+
+  it('changes all that it is asked to, or nothing', async () => {
+    const { control, qemu } = await world();
+    const left = qemu.left;
+    for (const refused of [{ discard: 'none' }, { targetBytes: 2 * GIB }] as const) {
+      await expect(
+        control.change('vm', { pollIntervalMs: 3000, targetBytes: MIB, ...refused }),
+      ).rejects.toThrow(GuestStateError);
+      expect(qemu).toMatchObject({ interval: 0, left });
+    }
+    await control.change('vm', { pollIntervalMs: 3000, targetBytes: MIB });
+    expect(qemu).toMatchObject({ interval: 3, left: left - MIB });
   });
 
   it('may have no balloon', async () => {
     const { control, qemu } = await world();
     qemu.balloon = false;
     expect(await control.guest('vm')).toMatchObject({ connected: true, profile: null, actualBytes: null });
-    await expect(control.setTarget('vm', MIB)).rejects.toThrow(/-device virtio-balloon-pci/);
+    await expect(control.change('vm', { targetBytes: MIB })).rejects.toThrow(/-device virtio-balloon-pci/);
   });
 
   it('is refused what QEMU does not do', async () => {
     const { control } = await world();
-    await expect(control.setDiscard('vm')).rejects.toBeInstanceOf(GuestStateError);
+    await expect(control.change('vm', { discard: 'none' })).rejects.toBeInstanceOf(GuestStateError);
     await expect(control.map('vm')).rejects.toBeInstanceOf(GuestStateError);
     await expect(control.hint('vm')).rejects.toThrow(/only while it migrates/);
     await expect(control.guest('other')).rejects.toBeInstanceOf(UnknownGuestError);
@@ -155,7 +168,7 @@ describe('a guest of QEMU under our control', () => {
     finally_(() => control.close());
     await expect(control.guests()).rejects.toThrow(/no such socket/);
     await expect(control.guest('vm')).rejects.toBeInstanceOf(QmpConnectionError);
-    await expect(control.setTarget('vm', MIB)).rejects.toBeInstanceOf(QmpConnectionError);
+    await expect(control.change('vm', { targetBytes: MIB })).rejects.toBeInstanceOf(QmpConnectionError);
   });
 
   it.each([
@@ -175,9 +188,9 @@ describe('a guest of QEMU under our control', () => {
     };
     const all = Promise.allSettled([
       control.guest('vm'),
-      control.setTarget('vm', MIB),
+      control.change('vm', { targetBytes: MIB }),
       control.statistics('vm', { freshMs: 0 }),
-      control.setPollInterval('vm', 1000),
+      control.change('vm', { pollIntervalMs: 1000 }),
     ]);
     const reasons = (await all).flatMap(result => (result.status === 'rejected' ? [result.reason] : []));
     expect(reasons.length).toBeGreaterThan(0);
@@ -186,7 +199,7 @@ describe('a guest of QEMU under our control', () => {
 
   it('tells when it goes and comes, and forgets its target', async () => {
     const { control, monitor, events } = await world();
-    await control.setTarget('vm', MIB);
+    await control.change('vm', { targetBytes: MIB });
     monitor.dropConnections();
     await until(() => events.filter(({ type }) => type === 'connected').length === 2);
     const types = events.map(({ type }) => type).filter(type => type.endsWith('connected'));

@@ -155,7 +155,7 @@ describe('reading', () => {
 
   test('a map of a guest that is not connected is a conflict', async () => {
     const { get, control } = api();
-    control.change('vm1', { connected: false });
+    control.alter('vm1', { connected: false });
     await expectProblem(await get('/v1/guests/vm1/map'), 409, 'AEROSTAT_GUEST_STATE');
   });
 
@@ -170,13 +170,15 @@ describe('steering', () => {
     const response = await send('PATCH', '/v1/guests/vm1', { targetBytes: GIB });
     expect(response.status).toBe(200);
     expect(await response.json()).toMatchObject({ targetBytes: GIB, actualBytes: GIB });
-    expect(control.calls).toEqual([['setTarget', 'vm1', GIB]]);
+    expect(control.calls).toEqual([['change', 'vm1', { targetBytes: GIB }]]);
   });
 
-  test('the target is set last when several things change', async () => {
+  test('several things change in one step, whose outcome is the answer', async () => {
     const { send, control } = api();
-    await send('PATCH', '/v1/guests/vm1', { targetBytes: 0, discard: 'none', pollIntervalMs: 0 });
-    expect(control.calls.map(([name]) => name)).toEqual(['setDiscard', 'setPollInterval', 'setTarget']);
+    const changes = { targetBytes: GIB, discard: 'none', pollIntervalMs: 0 };
+    const response = await send('PATCH', '/v1/guests/vm1', changes);
+    expect(control.calls).toEqual([['change', 'vm1', changes]]);
+    expect(await response.json()).toMatchObject({ targetBytes: GIB, discard: 'none' });
   });
 
   test.each([
@@ -219,7 +221,7 @@ describe('steering', () => {
 
   test('a hint that the guest did not negotiate is a conflict', async () => {
     const { send, control } = api();
-    control.change('vm1', { hint: { state: 'unsupported', commandId: null, hintedBytes: 0, ranges: 0 } });
+    control.alter('vm1', { hint: { state: 'unsupported', commandId: null, hintedBytes: 0, ranges: 0 } });
     await expectProblem(
       await send('POST', '/v1/guests/vm1/hint', { action: 'start' }),
       409,
@@ -231,7 +233,7 @@ describe('steering', () => {
 describe('requests', () => {
   test('are passed on, and answered when the guest has', async () => {
     const { send, control } = api();
-    control.change('vm1', { profile: 'page-chunks' });
+    control.alter('vm1', { profile: 'page-chunks' });
     const response = await send('POST', '/v1/guests/vm1/request', { request: 'shrink', timeoutMs: 100 });
     expect(await response.json()).toEqual({
       request: 'shrink',

@@ -39,18 +39,18 @@ describe('a daemon seen through its API', () => {
     expect(await remote.host()).toEqual(await control.host());
     expect(await remote.samples()).toEqual(await control.samples());
     expect(await remote.map('vm1', { fromBytes: 4096, bytes: 8192, cells: 2 })).toEqual(control.memoryMap);
-    expect(await remote.setTarget('vm1', GIB)).toMatchObject({ targetBytes: GIB });
-    expect(await remote.setDiscard('vm1', 'none')).toMatchObject({ discard: 'none' });
-    expect(await remote.setPollInterval('vm1', 5000)).toMatchObject({ name: 'vm1' });
+    expect(await remote.change('vm1', { targetBytes: GIB })).toMatchObject({ targetBytes: GIB });
+    expect(await remote.change('vm1', { discard: 'none' })).toMatchObject({ discard: 'none' });
+    expect(await remote.change('vm1', { pollIntervalMs: 5000 })).toMatchObject({ name: 'vm1' });
     expect(await remote.hint('vm1', 'start')).toMatchObject({ state: 'running' });
-    control.change('vm1', { profile: 'page-chunks' });
+    control.alter('vm1', { profile: 'page-chunks' });
     expect(await remote.request('vm1', 'unused-pages')).toMatchObject({ lists: 3 });
     await remote.statistics('vm1', { freshMs: 0, timeoutMs: 50 });
     expect(control.calls.filter(([name]) => name !== 'statistics')).toEqual([
       ['map', 'vm1', { fromBytes: 4096, bytes: 8192, cells: 2 }],
-      ['setTarget', 'vm1', GIB],
-      ['setDiscard', 'vm1', 'none'],
-      ['setPollInterval', 'vm1', 5000],
+      ['change', 'vm1', { targetBytes: GIB }],
+      ['change', 'vm1', { discard: 'none' }],
+      ['change', 'vm1', { pollIntervalMs: 5000 }],
       ['hint', 'vm1', 'start'],
       ['request', 'vm1', 'unused-pages', {}],
     ]);

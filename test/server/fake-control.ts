@@ -6,6 +6,7 @@ import {
   type Control,
   type DaemonStatus,
   type DeviceGuestStatus,
+  type GuestChanges,
   type GuestCounters,
   type GuestEvent,
   type GuestRequest,
@@ -191,7 +192,8 @@ export class FakeControl implements Control<DeviceGuestStatus> {
     for (const listener of this.listeners) listener(whole);
   }
 
-  change(name: string, overrides: Partial<DeviceGuestStatus>): DeviceGuestStatus {
+  /** The guest is like that from now on. */
+  alter(name: string, overrides: Partial<DeviceGuestStatus>): DeviceGuestStatus {
     const changed = { ...this.#find(name), ...overrides };
     this.known.set(name, changed);
     return changed;
@@ -220,24 +222,14 @@ export class FakeControl implements Control<DeviceGuestStatus> {
     return this.#find(name);
   }
 
-  async setTarget(name: string, targetBytes: number): Promise<DeviceGuestStatus> {
+  async change(name: string, changes: GuestChanges): Promise<DeviceGuestStatus> {
     await this.#gate();
     this.#find(name);
-    this.calls.push(['setTarget', name, targetBytes]);
-    return this.change(name, this.follow(this.change(name, { targetBytes })));
-  }
-
-  async setDiscard(name: string, discard: DeviceGuestStatus['discard']): Promise<DeviceGuestStatus> {
-    await this.#gate();
-    this.#find(name);
-    this.calls.push(['setDiscard', name, discard]);
-    return this.change(name, { discard });
-  }
-
-  async setPollInterval(name: string, intervalMs: number): Promise<DeviceGuestStatus> {
-    await this.#gate();
-    this.calls.push(['setPollInterval', name, intervalMs]);
-    return this.#find(name);
+    this.calls.push(['change', name, changes]);
+    const { targetBytes, discard } = changes;
+    if (discard !== undefined) this.alter(name, { discard });
+    if (targetBytes === undefined) return this.#find(name);
+    return this.alter(name, this.follow(this.alter(name, { targetBytes })));
   }
 
   async statistics(
@@ -277,7 +269,7 @@ export class FakeControl implements Control<DeviceGuestStatus> {
     this.calls.push(['hint', name, action]);
     if (hint.state === 'unsupported') throw new GuestStateError(`${name} did not negotiate free-page-hint`);
     const state = action === 'start' ? 'running' : action === 'stop' ? 'stopped' : 'done';
-    return this.change(name, { hint: { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768 } })
+    return this.alter(name, { hint: { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768 } })
       .hint;
   }
 

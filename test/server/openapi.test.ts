@@ -42,9 +42,9 @@ const fail =
     control.failure = failure;
   };
 const change =
-  (...[name, overrides]: Parameters<Served['control']['change']>): Given =>
+  (...[name, overrides]: Parameters<Served['control']['alter']>): Given =>
   ({ control }) =>
-    control.change(name, overrides);
+    control.alter(name, overrides);
 const migrating: Given = ({ control }) => control.migrations.start('vm1', { to: 'tcp:host2:4444' });
 
 const SECRET = 'secret is undefined';
@@ -293,6 +293,15 @@ describe('whatever is said', () => {
       value,
     );
   }
+
+  test('a migration needs a destination, and nothing besides', () => {
+    const { MigrationOrder, GuestPatch } = document.components.schemas as Record<
+      string,
+      { required?: string[] }
+    >;
+    expect(MigrationOrder.required).toEqual(['to']);
+    expect(GuestPatch.required).toBeUndefined();
+  });
 
   test.each(operations.filter(({ described }) => described.requestBody !== undefined).map(({ id }) => id))(
     'a body is taken by %s exactly if the document describes it',

@@ -24,7 +24,7 @@ async function touchAll(vm: VmType): Promise<void> {
 /** The host changes its mind all the time, in the middle of everything. */
 async function changeTargets(vm: VmType): Promise<void> {
   for (let change = 0; vm.state === 'running'; change++) {
-    await vm.control.setTarget(vm.name, (change % 2) * 2 * MIB).catch(() => {});
+    await vm.control.change(vm.name, { targetBytes: (change % 2) * 2 * MIB }).catch(() => {});
     await pause(7);
   }
 }

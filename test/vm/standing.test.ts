@@ -37,7 +37,7 @@ describe('a machine that stands still, to be saved and sent,', () => {
     const vm = await busyVm();
     const control = vmControl(vm);
     await vm.stop();
-    const set = control.setTarget(vm.name, BALLOON / 2);
+    const set = control.change(vm.name, { targetBytes: BALLOON / 2 });
     await pause(20);
     expect((await control.guest(vm.name)).targetBytes).toBe(BALLOON);
     await vm.resume();
@@ -51,7 +51,7 @@ describe('a machine that stands still, to be saved and sent,', () => {
     expect((await control.guest(vm.name)).connected).toBe(true);
     await vm.letGo();
     expect((await control.guests()).map(({ connected }) => connected)).toEqual([false]);
-    await expect(control.setTarget(vm.name, 0)).rejects.toThrow('vm is gone');
+    await expect(control.change(vm.name, { targetBytes: 0 })).rejects.toThrow('vm is gone');
   });
 
   test('does none of it once it has left, and says so', async () => {

@@ -76,7 +76,7 @@ test.each(CASES)('by channel %s (%s) everything arrives, and the guest goes on',
     .poll(async () => (await destination.tell({ do: 'status' })).vmstat.pagesAllocated, { timeout: 10_000 })
     .toBeGreaterThan(arrived.vmstat.pagesAllocated);
   // Its balloon is steered from there.
-  await destination.control.setTarget('vm', 24 * MIB);
+  await destination.control.change('vm', { targetBytes: 24 * MIB });
   await destination.tell({ do: 'settle' });
   await destination.tell({ do: 'verify' });
   expect(await source.ended).toBe(0);

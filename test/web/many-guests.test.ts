@@ -41,7 +41,7 @@ describePages('a page', ({ open }) => {
     });
     const resident = (name: string) => page.textContent(`[data-guest="${name}"] .figure.resident`);
     for (const [look, name] of ['vm1', 'vm50', 'vm100'].entries()) {
-      control.change(name, { residentBytes: (look + 2) * GIB });
+      control.alter(name, { residentBytes: (look + 2) * GIB });
       await expect.poll(() => resident(name), POLL).toContain(`${look + 2} GiB`);
     }
     const looks = asked.get('/v1/guests') ?? 0;
@@ -57,7 +57,7 @@ describePages('a page', ({ open }) => {
     const changing = setInterval(() => {
       round++;
       for (const name of control.known.keys()) {
-        control.change(name, { balloonedBytes: (round % 7) * 256 * MIB, residentBytes: GIB + round * MIB });
+        control.alter(name, { balloonedBytes: (round % 7) * 256 * MIB, residentBytes: GIB + round * MIB });
       }
     }, 100);
     try {

@@ -37,7 +37,7 @@ describePages('a page on a bad day', ({ prepare, open }) => {
     const page = await open(control);
     await page.click('[data-guest="vm1"]');
     for (const gib of [2, 3]) {
-      control.change('vm1', { residentBytes: gib * GIB });
+      control.alter('vm1', { residentBytes: gib * GIB });
       await expect.poll(() => resident(page), POLL).toBe(`${gib} GiB`);
     }
     expect(await page.textContent('.connection')).toMatch(/^live/);
@@ -145,6 +145,6 @@ describePages('a page on a bad day', ({ prepare, open }) => {
     expect(await target.inputValue()).toBe('512 MiB');
     await target.fill('0');
     await target.press('Enter');
-    await expect.poll(() => control.calls, POLL).toContainEqual(['setTarget', 'qemu', 0]);
+    await expect.poll(() => control.calls, POLL).toContainEqual(['change', 'qemu', { targetBytes: 0 }]);
   });
 });

@@ -76,7 +76,7 @@ function picturing(): void {
     const server = await servePageOf(vm.control);
     try {
       await vm.tell({ do: 'use', bytes: 160 * MIB });
-      await vm.control.setTarget('vm', 64 * MIB);
+      await vm.control.change('vm', { targetBytes: 64 * MIB });
       const { page } = await openPage(browser, entranceTo(server).origin, {
         colorScheme: 'light',
         viewport: { width: 1280, height: 1300 },

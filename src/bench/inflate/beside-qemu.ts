@@ -138,10 +138,10 @@ const dataOf = (
 
 async function inflateAndDeflate(guest: PeerGuest, control: GuestControl, balloonBytes: number) {
   const startedMs = monotonicMs();
-  await control.setTarget(GUEST, balloonBytes);
+  await control.change(GUEST, { targetBytes: balloonBytes });
   const { settledMs, backMs, kicks, buffers, deviceCpuMs } = await guest.hear('inflated');
   const deflatingMs = monotonicMs();
-  await control.setTarget(GUEST, 0);
+  await control.change(GUEST, { targetBytes: 0 });
   const deflated = await guest.hear('deflated');
   return {
     elapsedMs: Math.max(settledMs, backMs) - startedMs,

@@ -144,10 +144,10 @@ export async function measureInflation(
     const { control } = daemon;
     const ready = await guest.next('ready');
     const before = await control.guest(GUEST);
-    await control.setTarget(GUEST, balloonBytes);
+    await control.change(GUEST, { targetBytes: balloonBytes });
     const inflated = await guest.next('settled');
     const full = await drained(() => control.guest(GUEST), signal);
-    await control.setTarget(GUEST, 0);
+    await control.change(GUEST, { targetBytes: 0 });
     const deflated = await guest.next('settled');
     const floor = await guest.next('floor');
     const { reachedMs, drainedMs } = progressOf(full);

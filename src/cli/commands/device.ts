@@ -4,7 +4,7 @@
  */
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
-import { DISCARD_MODES } from '../../control/contract.ts';
+import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { type GuestChoice, guestOptions, parseFd } from '../guest-options.ts';
 import { durationOption, each, list, sizeOption, value, withApi, withLog } from '../options.ts';
@@ -35,7 +35,9 @@ export function deviceCommand(context: CliContext): Command {
       "a guest's name (default: its socket's, vm1 for vm1.sock); once for each socket",
       each,
     )
-    .addOption(sizeOption('--target <size>', 'what balloons should hold at first').default(0, '0'))
+    .addOption(
+      sizeOption('--target <size>', 'what balloons should hold at first', TARGET_BYTES_MAX).default(0, '0'),
+    )
     .addOption(
       new Option('--profile <name>', 'the ABI to offer').choices(PROFILE_NAMES).default(DEFAULT_PROFILE),
     )
@@ -46,10 +48,11 @@ export function deviceCommand(context: CliContext): Command {
         .default('auto'),
     )
     .addOption(
-      durationOption('--poll-interval <duration>', 'how often to ask for statistics; 0 for never').default(
-        10_000,
-        '10s',
-      ),
+      durationOption(
+        '--poll-interval <duration>',
+        'how often to ask for statistics; 0 for never',
+        POLL_INTERVAL_MS_MAX,
+      ).default(10_000, '10s'),
     )
     .option('--api-remote', 'let --api be an address that other machines can reach')
     .option('--print-capabilities', 'print what this program can do, as JSON, and end')

@@ -1,6 +1,6 @@
 /** `aerostat request`: asks a guest for something over its request queue, and waits for the answer. */
 import { Argument, Command } from 'commander';
-import { GUEST_REQUESTS, type GuestRequest } from '../../control/contract.ts';
+import { GUEST_REQUESTS, GUEST_TIMEOUT_MS_MAX, type GuestRequest } from '../../control/contract.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
@@ -25,7 +25,12 @@ export function requestCommand(context: CliContext): Command {
     .description('ask a guest for its unused pages, or to make some')
     .argument('<guest>')
     .addArgument(new Argument('<what>', 'what to ask for').choices(GUEST_REQUESTS))
-    .addOption(durationOption('--timeout <duration>', 'longest wait for the answer').default(10_000, '10s'))
+    .addOption(
+      durationOption('--timeout <duration>', 'longest wait for the answer', GUEST_TIMEOUT_MS_MAX).default(
+        10_000,
+        '10s',
+      ),
+    )
     .addHelpText('after', EXAMPLES)
     .action((name: string, what: GuestRequest, { timeout, ...choice }: RequestChoice) =>
       withGuests(context, choice, async control => {

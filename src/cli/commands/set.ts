@@ -3,9 +3,12 @@ import { Command, Option } from 'commander';
 import {
   DISCARD_MODES,
   type DiscardMode,
+  type GuestChanges,
   type GuestControl,
   GuestStateError,
   type GuestStatus,
+  POLL_INTERVAL_MS_MAX,
+  TARGET_BYTES_MAX,
 } from '../../control/contract.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
@@ -39,10 +42,18 @@ export function setCommand(context: CliContext): Command {
   const command = new Command('set')
     .description('set how much memory a guest gives away')
     .argument('[guest]', 'may be left out where there is only one')
-    .addOption(sizeOption('--balloon <size>', 'what the balloon should hold').conflicts('memory'))
+    .addOption(
+      sizeOption('--balloon <size>', 'what the balloon should hold', TARGET_BYTES_MAX).conflicts('memory'),
+    )
     .addOption(sizeOption('--memory <size>', 'what the guest should keep'))
     .addOption(new Option('--discard <mode>', 'when its pages go back to the host').choices(DISCARD_MODES))
-    .addOption(durationOption('--poll-interval <duration>', 'how often to ask for statistics; 0 for never'))
+    .addOption(
+      durationOption(
+        '--poll-interval <duration>',
+        'how often to ask for statistics; 0 for never',
+        POLL_INTERVAL_MS_MAX,
+      ),
+    )
     .option('--wait', 'return when the target is reached and nothing is pending')
     .addOption(
       durationOption('--timeout <duration>', 'longest wait; implies --wait')
@@ -76,7 +87,7 @@ async function setGuest(
   choice: SetChoice,
 ): Promise<void> {
   const targetBytes = await targetOf(control, name, choice);
-  let guest = await apply(control, name, choice, targetBytes);
+  let guest = await control.change(name, changesOf(choice, targetBytes));
   let waited: Waited | undefined;
   if (choice.wait && targetBytes !== undefined) {
     waited = await waitWithBar(context, control, name, targetBytes, choice.timeout);
@@ -108,17 +119,11 @@ async function targetOf(control: GuestControl, name: string, choice: SetChoice):
   return targetBytes - (targetBytes % PAGE_SIZE);
 }
 
-/** The target last, so that the change that it starts goes by the new way of discarding. */
-async function apply(
-  control: GuestControl,
-  name: string,
-  { discard, pollInterval }: SetChoice,
-  targetBytes: number | undefined,
-): Promise<GuestStatus> {
-  if (discard !== undefined) await control.setDiscard(name, discard);
-  if (pollInterval !== undefined) await control.setPollInterval(name, pollInterval);
-  return targetBytes === undefined ? control.guest(name) : control.setTarget(name, targetBytes);
-}
+const changesOf = ({ discard, pollInterval }: SetChoice, targetBytes: number | undefined): GuestChanges => ({
+  ...(targetBytes === undefined ? {} : { targetBytes }),
+  ...(discard === undefined ? {} : { discard }),
+  ...(pollInterval === undefined ? {} : { pollIntervalMs: pollInterval }),
+});
 
 async function waitWithBar(
   context: CliContext,

@@ -1,6 +1,6 @@
 /** `aerostat stats`: what a guest says of its own memory. */
 import { Command } from 'commander';
-import type { GuestStatistics, StatisticsSample } from '../../control/contract.ts';
+import { GUEST_TIMEOUT_MS_MAX, type GuestStatistics, type StatisticsSample } from '../../control/contract.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
@@ -24,7 +24,11 @@ export function statsCommand(context: CliContext): Command {
     .argument('[guest]', 'may be left out where there is only one')
     .option('--fresh', 'ask the guest for a new sample')
     .addOption(
-      durationOption('--timeout <duration>', 'longest wait for a fresh one; implies --fresh')
+      durationOption(
+        '--timeout <duration>',
+        'longest wait for a fresh one; implies --fresh',
+        GUEST_TIMEOUT_MS_MAX,
+      )
         .default(2000, '2s')
         .implies({ fresh: true }),
     )

@@ -55,7 +55,7 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
   let wake = () => {};
   const top = new TopScreen((guest, bytes) => {
     control
-      .setTarget(guest, bytes)
+      .change(guest, { targetBytes: bytes })
       .then(
         () => top.say(`${guest}: balloon ${formatSize(bytes)} asked for`),
         error => top.say(error instanceof Error ? error.message : String(error)),

@@ -1,38 +1,38 @@
 /** What may be asked of the HTTP API, as zod schemas: they validate requests, and are the source of its document. */
 import { z } from '@hono/zod-openapi';
-import { GUEST_REQUESTS } from '../../control/contract.ts';
+import {
+  GUEST_REQUESTS,
+  GUEST_TIMEOUT_MS_MAX,
+  POLL_INTERVAL_MS_MAX,
+  TARGET_BYTES_MAX,
+} from '../../control/contract.ts';
 import { MAP_CELLS_MAX } from '../../control/memory-map.ts';
 import type { MigrationOrder } from '../../control/migrations.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
-import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror } from './values.ts';
+import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror, omissible } from './values.ts';
 
 /** Longest name that a guest may have, so that it fits a URL, a label and a column. */
 export const GUEST_NAME_LENGTH_MAX = 64;
 
-/** Longest that a request may ask the daemon to wait for a guest. */
-export const GUEST_TIMEOUT_MS_MAX = 30_000;
-/** An hour; a poll rarer than that is no poll. */
-export const POLL_INTERVAL_MS_MAX = 3_600_000;
-/** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
-export const TARGET_BYTES_MAX = (2 ** 32 - 1) * PAGE_SIZE;
-
 export const GuestPatchSchema = z
   .strictObject({
-    targetBytes: count
-      .max(TARGET_BYTES_MAX)
-      .multipleOf(PAGE_SIZE)
-      .optional()
-      .openapi({
-        description: `What the balloon should hold, in whole pages of ${PAGE_SIZE} bytes.`,
-        // The generator knows minimum and maximum, but not this.
-        multipleOf: PAGE_SIZE,
-        example: 2 ** 30,
-      }),
-    discard: DiscardModeSchema.optional(),
-    pollIntervalMs: count
-      .max(POLL_INTERVAL_MS_MAX)
-      .optional()
-      .openapi({ description: 'Interval at which statistics are asked for; 0 turns polling off.' }),
+    targetBytes: omissible(
+      count
+        .max(TARGET_BYTES_MAX)
+        .multipleOf(PAGE_SIZE)
+        .openapi({
+          description: `What the balloon should hold, in whole pages of ${PAGE_SIZE} bytes.`,
+          // The generator knows minimum and maximum, but not this.
+          multipleOf: PAGE_SIZE,
+          example: 2 ** 30,
+        }),
+    ),
+    discard: omissible(DiscardModeSchema),
+    pollIntervalMs: omissible(
+      count
+        .max(POLL_INTERVAL_MS_MAX)
+        .openapi({ description: 'Interval at which statistics are asked for; 0 turns polling off.' }),
+    ),
   })
   .refine(patch => Object.keys(patch).length > 0, { error: 'name at least one thing to change' })
   .openapi('GuestPatch', { minProperties: 1 });
@@ -63,13 +63,13 @@ export const MigrationOrderSchema = mirror<MigrationOrder>()(
   z
     .strictObject({
       to: z.string().min(1).max(512).openapi({ example: 'tcp:host2:4444' }),
-      connections: count.min(1).max(MIGRATION_CONNECTIONS_MAX).exactOptional(),
-      bandwidthBytesPerSecond: count.min(1).exactOptional(),
-      downtimeMsMax: count.max(DOWNTIME_MS_MAX).exactOptional(),
-      roundsMax: count.min(1).max(MIGRATION_ROUNDS_MAX).exactOptional(),
-      autoConverge: z.boolean().exactOptional(),
-      channel: z.string().max(64).exactOptional(),
-      compress: z.boolean().exactOptional(),
+      connections: omissible(count.min(1).max(MIGRATION_CONNECTIONS_MAX)),
+      bandwidthBytesPerSecond: omissible(count.min(1)),
+      downtimeMsMax: omissible(count.max(DOWNTIME_MS_MAX)),
+      roundsMax: omissible(count.min(1).max(MIGRATION_ROUNDS_MAX)),
+      autoConverge: omissible(z.boolean()),
+      channel: omissible(z.string().max(64)),
+      compress: omissible(z.boolean()),
     })
     .openapi('MigrationOrder'),
 );

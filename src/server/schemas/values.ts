@@ -15,6 +15,13 @@ export const mirror =
   ): Schema =>
     schema;
 
+/**
+ * What may be left out. The generator of the document takes what is `exactOptional()` for required, and JSON has no
+ * `undefined` that `optional()` would let through.
+ */
+export const omissible = <Schema extends z.ZodType>(schema: Schema): z.ZodExactOptional<Schema> =>
+  schema.optional() as unknown as z.ZodExactOptional<Schema>;
+
 export const count = z.number().int().nonnegative();
 export const bytes = count.openapi({ description: 'Bytes.' });
 export const milliseconds = z.number().nonnegative().openapi({ description: 'Milliseconds.' });

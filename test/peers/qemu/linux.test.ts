@@ -96,10 +96,10 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
         actualBytes: 0,
       });
       expect((await control.guest('vm')).features).toContain('stats-vq');
-      await control.setTarget('vm', 64 * MIB);
+      await control.change('vm', { targetBytes: 64 * MIB });
       await until(async () => (await control.guest('vm')).actualBytes === 64 * MIB);
       await until(() => events.some(({ type }) => type === 'target-reached'));
-      await control.setTarget('vm', 0);
+      await control.change('vm', { targetBytes: 0 });
       await until(async () => (await control.guest('vm')).actualBytes === 0);
       leave();
     });

@@ -21,7 +21,7 @@ export type DeviceMaker = 'QEMU' | 'Aerostat';
 /** What an operator of either can do. */
 interface Operator {
   guest(name: string): Promise<Pick<GuestStatus, 'actualBytes'>>;
-  setTarget(name: string, targetBytes: number): Promise<unknown>;
+  change(name: string, changes: { targetBytes: number }): Promise<unknown>;
   statistics: Control['statistics'];
 }
 
@@ -125,7 +125,7 @@ async function startOurs({ memoryBytes, hints = false }: DeviceChoice): Promise<
 
 const operated = (control: Operator) => ({
   aim: async (pages: number) => {
-    await control.setTarget(GUEST, pages * PAGE_SIZE);
+    await control.change(GUEST, { targetBytes: pages * PAGE_SIZE });
   },
   actualPages: async () => ((await control.guest(GUEST)).actualBytes ?? Number.NaN) / PAGE_SIZE,
   statistics: async () => (await control.statistics(GUEST, { freshMs: 0, timeoutMs: 10_000 })).statistics,
