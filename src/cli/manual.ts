@@ -30,7 +30,7 @@ export function manualPage(program: OutlineCommand, { version, exitCodes }: Manu
     ...exitCodes.flatMap(([code, meaning]) => ['.TP', `.B ${code}`, text(meaning)]),
     '.SH ENVIRONMENT',
     ...definition('AEROSTAT_API', 'Where the API is, for what has no --api.'),
-    ...definition('AEROSTAT_TOKEN', 'The token of an API on TCP, for what has no --token-file.'),
+    ...definition('AEROSTAT_TOKEN', 'The token itself of an API on TCP, where no --token-file is given.'),
     ...definition('AEROSTAT_DEBUG', 'As --verbose: when something fails, say where.'),
     ...definition('NO_COLOR', 'No colours.'),
     '.SH FILES',

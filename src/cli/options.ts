@@ -35,7 +35,10 @@ export function withApi(command: Command): Command {
   return withVerbose(
     command
       .option('--api <address>', 'where the API is: PATH, HOST:PORT or http://HOST:PORT (env: AEROSTAT_API)')
-      .option('--token-file <path>', 'file with the token, needed over TCP (env: AEROSTAT_TOKEN)'),
+      .option(
+        '--token-file <path>',
+        'file with the token, needed over TCP (or AEROSTAT_TOKEN=the token itself)',
+      ),
   );
 }
 

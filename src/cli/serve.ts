@@ -2,7 +2,7 @@
 import type { Control } from '../control/contract.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { type ApiAddress, formatAddress, resolveAddress } from '../server/address.ts';
-import { readToken } from '../server/token.ts';
+import { readTokens } from '../server/token.ts';
 import type { CliContext } from './context.ts';
 import type { Log } from './log.ts';
 import type { ApiChoice, LogChoice } from './options.ts';
@@ -33,7 +33,7 @@ export async function withDaemon(
   const { env } = context;
   // What can be wrong with the words is found out before anything is opened.
   resolveAddress(choice.api, env);
-  readToken(choice.tokenFile, env);
+  readTokens(choice.tokenFile, env);
   const log = await openLog(context, choice);
   const daemon = await context.startDaemon({ guests, log });
   try {
@@ -62,7 +62,7 @@ export async function withApiOf(
   const { serveApi } = await import('../server/listen.ts');
   const api = await serveApi(control, {
     address: resolveAddress(choice.api, env),
-    token: readToken(choice.tokenFile, env),
+    tokens: readTokens(choice.tokenFile, env),
     allowRemote: choice.apiRemote ?? false,
     version,
     onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),

@@ -9,9 +9,10 @@ import { hostname } from 'node:os';
 import type { MiddlewareHandler } from 'hono';
 import { isPagePath } from './page.ts';
 import { RequestError } from './problem.ts';
+import { HOW_TO_GIVE_TOKEN, type Token } from './token.ts';
 
 export interface AccessRules {
-  readonly token: string;
+  readonly tokens: readonly Token[];
   /** Names by which this server may be addressed besides `localhost`, IP addresses and the machine's own name. */
   readonly hostNames: readonly string[];
 }
@@ -22,13 +23,21 @@ function parseHost(header: string): string | undefined {
   return match?.[1] ?? match?.[2];
 }
 
-/** Comparing digests takes the same time whatever the guess, its length included. */
-function sameToken(given: string, expected: string): boolean {
-  const digest = (text: string) => createHash('sha256').update(text).digest();
-  return timingSafeEqual(digest(given), digest(expected));
+const digest = (text: string) => createHash('sha256').update(text).digest();
+
+/** Comparing digests, and all of them, takes the same time whatever the guess, its length included. */
+function find(tokens: readonly (readonly [digest: Buffer, token: Token])[], given: string) {
+  const guess = digest(given);
+  let found: Token | undefined;
+  for (const [expected, token] of tokens) if (timingSafeEqual(guess, expected)) found = token;
+  return found;
 }
 
-export function access({ token, hostNames }: AccessRules): MiddlewareHandler {
+/** What a request must not be where its token may only read. */
+const READING = new Set(['GET', 'HEAD']);
+
+export function access({ tokens, hostNames }: AccessRules): MiddlewareHandler {
+  const known = tokens.map(token => [digest(token.secret), token] as const);
   // Rebinding needs a name that somebody else's DNS server answers for; an address is beyond its reach.
   const names = new Set(['localhost', hostname(), ...hostNames].map(name => name.toLowerCase()));
   return async (context, next) => {
@@ -44,11 +53,20 @@ export function access({ token, hostNames }: AccessRules): MiddlewareHandler {
     // The page itself is no secret, and a browser cannot send a token before it runs.
     if (isPagePath(context.req.path)) return next();
     const given = /^Bearer +(\S+)$/i.exec(context.req.header('authorization') ?? '')?.[1];
-    if (given === undefined || !sameToken(given, token)) {
+    const token = given === undefined ? undefined : find(known, given);
+    if (token === undefined) {
       const why = given === undefined ? 'a token is needed' : 'the token is wrong';
-      throw new RequestError('AEROSTAT_UNAUTHORIZED', `${why}; send it as "Authorization: Bearer TOKEN"`, {
-        headers: { 'WWW-Authenticate': 'Bearer realm="aerostat"' },
-      });
+      throw new RequestError(
+        'AEROSTAT_UNAUTHORIZED',
+        `${why}; send it as "Authorization: Bearer TOKEN" (aerostat: ${HOW_TO_GIVE_TOKEN})`,
+        { headers: { 'WWW-Authenticate': 'Bearer realm="aerostat"' } },
+      );
+    }
+    if (token.right === 'read-only' && !READING.has(context.req.method)) {
+      throw new RequestError(
+        'AEROSTAT_READ_ONLY',
+        'this token may look and not steer; use one that the token file of the daemon does not call read-only',
+      );
     }
     await next();
   };

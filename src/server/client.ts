@@ -28,6 +28,7 @@ import type { MigrationAnswer, MigrationOrder, Migrations } from '../control/mig
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from './event-parser.ts';
+import { HOW_TO_GIVE_TOKEN } from './token.ts';
 
 /** Above the daemon's own limit, so that it is the daemon that says what was late. */
 const ANSWER_MS_MAX = 40_000;
@@ -207,10 +208,19 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     const { status, text } = await this.#exchange(method, path, body, patient);
     const answer = parseJson(text);
     if (status === 200 && answer !== undefined) return answer as Answer;
-    if (isProblem(answer)) throw new RemoteError(status, answer.code, answer.detail);
+    if (isProblem(answer)) throw new RemoteError(status, answer.code, this.#detail(status, answer.detail));
     throw new UnreachableError(
       `what listens at ${formatAddress(this.#address)} is not Aerostat (it answered with HTTP status ${status}); check --api`,
     );
+  }
+
+  /** What a daemon says of tokens is for programs; a person gave an option, or did not. */
+  #detail(status: number, detail: string): string {
+    if (status !== 401) return detail;
+    const daemon = `the daemon at ${formatAddress(this.#address)}`;
+    return this.#token === undefined
+      ? `${daemon} asks for a token; ${HOW_TO_GIVE_TOKEN}`
+      : `${daemon} does not know this token; check --token-file, or AEROSTAT_TOKEN`;
   }
 
   #giveUp(reason: unknown): void {

@@ -12,7 +12,7 @@ import { AerostatError } from '../sys/error.ts';
 import type { AccessRules } from './access.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { type ApiOptions, createApi } from './api.ts';
-import { checkToken } from './token.ts';
+import { checkTokens, type Token } from './token.ts';
 
 /** How long a client may take to say what it wants; one that needs longer does not mean it. */
 export interface Patience {
@@ -33,8 +33,10 @@ export class ListenError extends AerostatError {}
 
 export interface ServeOptions extends Omit<ApiOptions, 'access'> {
   readonly address: ApiAddress;
-  /** Needed on TCP. */
-  readonly token?: string | undefined;
+  /** At least one is needed on TCP. */
+  readonly tokens?: readonly Token[];
+  /** The option by which a person chooses the address, for messages. Default: --api. */
+  readonly chosenBy?: string;
   /** Also listen on addresses that other machines can reach. */
   readonly allowRemote?: boolean;
   readonly patience?: Patience;
@@ -51,12 +53,12 @@ export interface ApiServer {
  * @throws TokenError on TCP
  */
 export async function serveApi(control: Control, options: ServeOptions): Promise<ApiServer> {
-  const { address, token, patience = PATIENCE } = options;
+  const { address, tokens = [], patience = PATIENCE, chosenBy = '--api' } = options;
   let access: AccessRules | undefined;
   if (address.kind === 'tcp') {
     checkRemote(address.host, options.allowRemote ?? false);
-    checkToken(token);
-    access = { token, hostNames: [address.host] };
+    checkTokens(tokens);
+    access = { tokens, hostNames: [address.host] };
   } else {
     await prepareSocketPath(address.path);
   }
@@ -73,7 +75,7 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
   server.maxConnections = CONNECTIONS_MAX;
   server.on('request', cutOffAfterAnswer);
   try {
-    await bind(server, address);
+    await bind(server, address, chosenBy);
   } catch (error) {
     api.close();
     throw error;
@@ -101,14 +103,15 @@ function cutOffAfterAnswer(request: IncomingMessage, response: ServerResponse): 
   });
 }
 
-function bind(server: Server, address: ApiAddress): Promise<void> {
+function bind(server: Server, address: ApiAddress, chosenBy: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const used = error.code === 'EADDRINUSE';
+      const why = used ? 'another program listens there already' : error.message;
       reject(
         new ListenError(
           used ? 'AEROSTAT_API_IN_USE' : 'AEROSTAT_API_LISTEN',
-          `cannot serve the API on ${formatAddress(address)}: ${used ? 'somebody listens there already' : error.message}; choose another with --api`,
+          `cannot serve the API on ${formatAddress(address)}: ${why}; choose another with ${chosenBy}`,
         ),
       );
     });

@@ -39,7 +39,7 @@ const refusal = (description: string) => ({
 /** Whatever is asked for. */
 const ofStrangers = {
   401: refusal('Over TCP: no token, or a wrong one.'),
-  403: refusal('Over TCP: the request comes from a page of another origin.'),
+  403: refusal('Over TCP: a page of another origin asks, or the token may only read.'),
   421: refusal('Over TCP: the Host header names another machine.'),
 };
 const senseless = { 400: refusal('The request makes no sense; `errors` says where, if it can be said.') };

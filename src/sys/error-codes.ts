@@ -151,6 +151,11 @@ const declarations = {
     remedy: 'Open the page that the daemon serves.',
     status: 403,
   },
+  AEROSTAT_READ_ONLY: {
+    meaning: 'The token may look and not steer.',
+    remedy: 'Use a token that the token file of the daemon does not call read-only.',
+    status: 403,
+  },
   AEROSTAT_HOST: {
     meaning: 'The Host header names another machine.',
     remedy: 'Use the name or address that the daemon listens at.',
@@ -164,7 +169,7 @@ const declarations = {
   },
   AEROSTAT_API_IN_USE: {
     meaning: 'Another program listens at the address of the API.',
-    remedy: 'Choose another address with --api.',
+    remedy: 'Choose another address with --api, or port with --port.',
   },
   AEROSTAT_API_LISTEN: {
     meaning: 'The API cannot listen at its address.',

@@ -1,16 +1,20 @@
 /** `aerostat dashboard` as a person starts it: three guests, a page, and nothing left when it ends. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import type { GuestStatus } from '../../src/control/contract.ts';
 import type { MigrationAnswer } from '../../src/control/migrations.ts';
 import { GUEST_NAMES } from '../../src/demo/living-guests.ts';
 import type { Daemon } from '../../src/hosting/options.ts';
+import { formatAddress, parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
+import { type ApiServer, serveApi } from '../../src/server/listen.ts';
+import { fullToken } from '../../src/server/token.ts';
+import { FakeControl, guestStatus } from '../server/fake-control.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { build, program } from './built.ts';
 import { run, type Session, start } from './terminal.ts';
@@ -130,6 +134,63 @@ test('interrupted while its guests boot, it does not complain of those that did 
   });
   expect(await session.ended).toBe(EXIT.interrupted);
   expect(session.stderr.text).toBe('');
+});
+
+describe('the address', () => {
+  const TOKEN = 'a-token-that-never-changes';
+  let server: ApiServer;
+  let config: string;
+
+  beforeEach(async () => {
+    server = await serveApi(new FakeControl(guestStatus('vm1')), {
+      version: '0',
+      address: parseAddress('127.0.0.1:0'),
+      tokens: fullToken(TOKEN),
+    });
+    config = join(directory, 'guests.json');
+    const guests = [{ name: 'vm1', api: formatAddress(server.address), tokenFile: 'token' }];
+    writeFileSync(join(directory, 'token'), TOKEN, { mode: 0o600 });
+    writeFileSync(config, JSON.stringify({ guests }));
+  });
+
+  afterEach(() => server.close());
+
+  const urlsIn = (text: string) => text.match(/https?:\/\/\S+/g) ?? [];
+
+  /** All that a command of these words says until it is there. */
+  async function said(...words: string[]): Promise<Session> {
+    const session = start(['dashboard', ...words]);
+    await expect.poll(() => session.stdout.text + session.stderr.text).toContain('#token=');
+    session.interrupt();
+    await session.ended;
+    return session;
+  }
+
+  test('to be opened is the only one that is printed', async () => {
+    const { stdout, stderr } = await said(
+      ...['--api', formatAddress(server.address), '--token-file', join(directory, 'token')],
+    );
+    expect(urlsIn(stdout.text)).toHaveLength(1);
+    expect(urlsIn(stderr.text)).toEqual([]);
+    expect(stderr.text).toMatch(
+      /^The page of the daemon at 127\.0\.0\.1:\d+\. Open this in a browser; Ctrl-C/,
+    );
+    // It is the page's own token, of this one run.
+    expect(stdout.text).not.toContain(TOKEN);
+  });
+
+  test('has the token that is given where the guests are of a file, and a new one where none is', async () => {
+    const words = ['--config', config, '--token-file', join(directory, 'token')];
+    expect((await said(...words)).stdout.text).toMatch(new RegExp(`#token=${TOKEN}\n$`));
+    expect((await said(...words.slice(0, 2))).stdout.text).not.toContain(TOKEN);
+  });
+
+  test('with a port that is taken names the option that chose it', async () => {
+    const { port } = server.address as { port: number };
+    const { code, err } = await run(['dashboard', '--config', config, '--port', String(port)]);
+    expect(code).toBe(EXIT.failed);
+    expect(err).toMatch(/another program listens there already; choose another with --port$/m);
+  });
 });
 
 test('demonstrates nothing in place of a daemon that was named and is not there', async () => {

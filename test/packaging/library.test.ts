@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { fullToken } from '../../src/server/token.ts';
 import { build } from '../cli/built.ts';
 import { Served } from '../server/served.ts';
 
@@ -165,7 +166,7 @@ describe('the packed library', () => {
 
   test("runs the document's program that steers a daemon", async () => {
     const token = 'f0e1d2c3b4a5968778695a4b3c2d1e0f';
-    const served = await Served.open({ token });
+    const served = await Served.open({ tokens: fullToken(token) });
     try {
       const [guest] = await served.control.guests();
       const steer = spawn(process.execPath, ['out/steer.js', `127.0.0.1:${served.port}`], {

@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { createApi } from '../../src/server/api.ts';
+import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, guestStatus } from './fake-control.ts';
 
 const TOKEN = '0123456789abcdef0123456789abcdef';
@@ -8,7 +9,7 @@ const TOKEN = '0123456789abcdef0123456789abcdef';
 async function ask(headers: Record<string, string>, path = '/v1/guests') {
   const { app } = createApi(new FakeControl(guestStatus('vm1')), {
     version: '0',
-    access: { token: TOKEN, hostNames: ['vmhost.example'] },
+    access: { tokens: fullToken(TOKEN), hostNames: ['vmhost.example'] },
   });
   const response = await app.request(path, {
     headers: { Host: '127.0.0.1:8080', Authorization: `Bearer ${TOKEN}`, ...headers },
@@ -42,6 +43,39 @@ describe('the token', () => {
       expect((await ask({ Authorization: '' }, path)).status).toBe(401);
     },
   );
+});
+
+describe('a token that may only read', () => {
+  const tokens = [
+    { secret: TOKEN, right: 'full', name: null },
+    { secret: `${TOKEN}-of-prometheus`, right: 'read-only', name: 'prometheus' },
+  ] as const;
+  const asked = async (method: string, path: string, secret: string) => {
+    const control = new FakeControl(guestStatus('vm1'));
+    const { app } = createApi(control, { version: '0', access: { tokens, hostNames: [] } });
+    const { status } = await app.request(path, {
+      method,
+      headers: { Host: 'localhost', Authorization: `Bearer ${secret}`, 'Content-Type': 'application/json' },
+      ...(method === 'PATCH' ? { body: '{"targetBytes":0}' } : {}),
+    });
+    return [status, control.calls.filter(([name]) => name !== 'statistics').length];
+  };
+
+  test('sees everything and steers nothing, beside one that does', async () => {
+    for (const { secret } of tokens) {
+      expect(await asked('GET', '/metrics', secret)).toEqual([200, 0]);
+      expect(await asked('GET', '/v1/guests/vm1', secret)).toEqual([200, 0]);
+    }
+    expect(await asked('PATCH', '/v1/guests/vm1', tokens[0].secret)).toEqual([200, 1]);
+    for (const [method, path] of [
+      ['PATCH', '/v1/guests/vm1'],
+      ['POST', '/v1/guests/vm1/hint'],
+      ['POST', '/v1/guests/vm1/migration'],
+      ['DELETE', '/v1/guests/vm1/migration'],
+    ]) {
+      expect(await asked(method, path, tokens[1].secret)).toEqual([403, 0]);
+    }
+  });
 });
 
 describe('the Host header', () => {

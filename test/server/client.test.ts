@@ -9,6 +9,7 @@ import { parseAddress } from '../../src/server/address.ts';
 import { RemoteControl } from '../../src/server/client.ts';
 import { EventLog } from '../../src/server/event-log.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
+import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, GIB, guestStatus } from './fake-control.ts';
 
 let directory: string;
@@ -204,5 +205,28 @@ describe('when nobody is there', () => {
     expect((await failureOf(`127.0.0.1:${port}`)).message).toMatch(/is not Aerostat.*404/);
     other.closeAllConnections();
     await new Promise(resolve => other.close(resolve));
+  });
+});
+
+describe('a daemon that asks for a token', () => {
+  const TOKEN = '0123456789abcdef0123456789abcdef';
+
+  test('is told by the options that a person has, whether none was given or a wrong one', async () => {
+    const guarded = await serveApi(control, {
+      version: '0',
+      address: parseAddress('127.0.0.1:0'),
+      tokens: fullToken(TOKEN),
+    });
+    try {
+      await expect(new RemoteControl(guarded.address).guests()).rejects.toThrow(
+        /asks for a token; name the file that holds it with --token-file, or put the token itself into AEROSTAT_TOKEN/,
+      );
+      await expect(new RemoteControl(guarded.address, { token: 'x'.repeat(32) }).guests()).rejects.toThrow(
+        /does not know this token; check --token-file, or AEROSTAT_TOKEN/,
+      );
+      expect(await new RemoteControl(guarded.address, { token: TOKEN }).guests()).toHaveLength(2);
+    } finally {
+      await guarded.close();
+    }
   });
 });

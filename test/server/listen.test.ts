@@ -18,7 +18,7 @@ import { setTimeout } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { formatAddress, parseAddress, resolveAddress, runtimeDirectory } from '../../src/server/address.ts';
 import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
-import { readToken } from '../../src/server/token.ts';
+import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, guestStatus } from './fake-control.ts';
 
 const TOKEN = '0123456789abcdef';
@@ -228,7 +228,7 @@ describe('a client that sends without end', () => {
     ),
   );
   test.each(cases)('after %s, %s, is answered and cut off (with a token: %s)', async (method, way, known) => {
-    const { address } = await serve('127.0.0.1:0', { token: TOKEN, patience });
+    const { address } = await serve('127.0.0.1:0', { tokens: fullToken(TOKEN), patience });
     const { port } = address as { port: number };
     const { header, piece } = endless[way];
     const token = known ? `\r\nAuthorization: Bearer ${TOKEN}` : '';
@@ -247,7 +247,7 @@ describe('a client that sends without end', () => {
 
 describe('on TCP', () => {
   test('it asks for the token', async () => {
-    const { address } = await serve('127.0.0.1:0', { token: TOKEN });
+    const { address } = await serve('127.0.0.1:0', { tokens: fullToken(TOKEN) });
     const { port } = address as { port: number };
     expect(port).toBeGreaterThan(0);
     const headers = { Authorization: `Bearer ${TOKEN}` };
@@ -260,18 +260,20 @@ describe('on TCP', () => {
 
   test('it is not served without a token, or with one that can be guessed', async () => {
     await expect(serve('127.0.0.1:0')).rejects.toThrow(/AEROSTAT_TOKEN/);
-    await expect(serve('127.0.0.1:0', { token: 'secret' })).rejects.toThrow(/openssl rand/);
+    await expect(serve('127.0.0.1:0', { tokens: fullToken('secret') })).rejects.toThrow(/openssl rand/);
   });
 
   test.each(['0.0.0.0:0', '192.0.2.1:80', '[::]:0', 'vmhost.example:80', '127.evil.example:80'])(
     '%s is refused unless asked for twice',
     async address => {
-      await expect(serve(address, { token: TOKEN })).rejects.toMatchObject({ code: 'AEROSTAT_API_REMOTE' });
+      await expect(serve(address, { tokens: fullToken(TOKEN) })).rejects.toMatchObject({
+        code: 'AEROSTAT_API_REMOTE',
+      });
     },
   );
 
   test('all addresses are served when asked for twice', async () => {
-    const { address } = await serve('0.0.0.0:0', { token: TOKEN, allowRemote: true });
+    const { address } = await serve('0.0.0.0:0', { tokens: fullToken(TOKEN), allowRemote: true });
     const { port } = address as { port: number };
     expect(await statusOf({ host: '127.0.0.1', port })).toBe(401);
   });
@@ -280,14 +282,19 @@ describe('on TCP', () => {
     const holder = createServer();
     await new Promise<void>(resolve => holder.listen(0, '127.0.0.1', resolve));
     const { port } = holder.address() as { port: number };
-    await expect(serve(`127.0.0.1:${port}`, { token: TOKEN })).rejects.toMatchObject({
+    await expect(serve(`127.0.0.1:${port}`, { tokens: fullToken(TOKEN) })).rejects.toMatchObject({
       code: 'AEROSTAT_API_IN_USE',
+      message: expect.stringMatching(/choose another with --api$/),
     });
+    // The option that was not given is not the one to change.
+    await expect(
+      serve(`127.0.0.1:${port}`, { tokens: fullToken(TOKEN), chosenBy: '--port' }),
+    ).rejects.toThrow(/choose another with --port$/);
     await new Promise(resolve => holder.close(resolve));
   });
 
   test('a request with too many headers is cut off', async () => {
-    const { address } = await serve('127.0.0.1:0', { token: TOKEN });
+    const { address } = await serve('127.0.0.1:0', { tokens: fullToken(TOKEN) });
     const { port } = address as { port: number };
     expect(await statusOf({ host: '127.0.0.1', port, headers: { 'X-Long': 'x'.repeat(20_000) } })).toBe(431);
   });
@@ -331,24 +338,5 @@ describe('addresses', () => {
     expect(runtimeDirectory({})).toMatch(
       new RegExp(`^(/run/user/${process.getuid?.()}/aerostat|.*/aerostat-${process.getuid?.()})$`),
     );
-  });
-});
-
-describe('the token', () => {
-  test('comes from the file, else from the environment', () => {
-    const file = join(directory, 'token');
-    writeFileSync(file, `${TOKEN}\n`, { mode: 0o600 });
-    expect(readToken(file, { AEROSTAT_TOKEN: 'other' })).toBe(TOKEN);
-    expect(readToken(undefined, { AEROSTAT_TOKEN: 'other' })).toBe('other');
-    expect(readToken(undefined, { AEROSTAT_TOKEN: '' })).toBeUndefined();
-  });
-
-  test('is not taken from a file that everybody may read, or that is not there', () => {
-    const file = join(directory, 'token');
-    writeFileSync(file, TOKEN);
-    chmodSync(file, 0o644);
-    expect(() => readToken(file, {})).toThrow(/chmod 600/);
-    expect(() => readToken(join(directory, 'none'), {})).toThrow(/cannot read the token.*openssl rand/);
-    expect(() => readToken(directory, {})).toThrow(/is a folder/);
   });
 });

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { AccessRules } from '../../src/server/access.ts';
 import { createApi } from '../../src/server/api.ts';
+import { fullToken } from '../../src/server/token.ts';
 import { FakeControl } from './fake-control.ts';
 
 let directory: string;
@@ -76,7 +77,7 @@ describe('the page', () => {
 });
 
 describe('over TCP', () => {
-  const access = { token: '0123456789abcdef', hostNames: [] };
+  const access = { tokens: fullToken('0123456789abcdef'), hostNames: [] };
 
   test('needs no token, where all that it shows needs one', async () => {
     build();

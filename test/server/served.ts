@@ -2,6 +2,7 @@
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { parseAddress } from '../../src/server/address.ts';
 import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
+import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, guestStatus } from './fake-control.ts';
 
 const TOKEN = '0123456789abcdef0123456789abcdef';
@@ -39,7 +40,7 @@ export class Served {
     const server = await serveApi(control, {
       version: '0.1.0',
       address: parseAddress('127.0.0.1:0'),
-      token: TOKEN,
+      tokens: fullToken(TOKEN),
       ...options,
     });
     return new Served(control, server, (server.address as { port: number }).port);

@@ -6,6 +6,7 @@
 import type { Control } from '../../src/control/contract.ts';
 import { GuestChild } from '../../src/demo/guest-child.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
+import { fullToken } from '../../src/server/token.ts';
 import { DaemonProcess, type DaemonSurroundings } from '../support/daemon.ts';
 
 export const MIB = 2 ** 20;
@@ -71,7 +72,7 @@ export function servePageOf(control: Control, port = 0): Promise<ApiServer> {
   return serveApi(control, {
     version: '0',
     address: { kind: 'tcp', host: '127.0.0.1', port },
-    token: TOKEN,
+    tokens: fullToken(TOKEN),
   });
 }
 

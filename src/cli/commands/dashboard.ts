@@ -8,8 +8,9 @@ import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import type { Control } from '../../control/contract.ts';
 import { hostedControl } from '../../control/hosted-control.ts';
-import { formatAddress, resolveAddress } from '../../server/address.ts';
+import { type ApiAddress, formatAddress, resolveAddress } from '../../server/address.ts';
 import { UnreachableError } from '../../server/client.ts';
+import { fullToken, readTokens, type Token } from '../../server/token.ts';
 import { readVersion } from '../../sys/version.ts';
 import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
 import { guestOptions } from '../guest-options.ts';
@@ -25,8 +26,12 @@ Examples:
   aerostat dashboard --qmp /run/qemu/web.qmp
                                        of a guest of QEMU's; what QEMU does not tell is a dash
   aerostat dashboard --api ./api.sock --port 8080 --no-open
+  aerostat dashboard --config guests.json --port 8080 --token-file token
+                                       at the same address and under the same token every time
 
-It listens on 127.0.0.1 and prints an address that holds its token: whoever has it can steer the guests. Ctrl-C ends it.`;
+It listens on 127.0.0.1 and prints an address that holds its token: whoever has it can steer the guests. The token is a
+new one each time, unless it serves the guests itself (--config, --qmp, --demo) and --token-file or AEROSTAT_TOKEN
+gives one. Ctrl-C ends it.`;
 
 interface DashboardChoice extends GuestsChoice {
   readonly demo?: boolean;
@@ -56,15 +61,21 @@ async function runDashboard(context: CliContext, choice: DashboardChoice): Promi
   if (choice.demo) return demonstrate(context, choice);
   if (choice.qmp !== undefined || choice.config !== undefined) {
     return withGuests(context, choice, guests =>
-      show(context, choice, hostedControl(guests, readVersion()), choice.config ?? "QEMU's guests"),
+      show(context, choice, hostedControl(guests, readVersion()), {
+        subject: choice.config === undefined ? "guests of QEMU's" : `the guests of ${choice.config}`,
+        tokens: readTokens(choice.tokenFile, context.env),
+      }),
     );
   }
   const control = connect(context, choice, { pastEvents: true });
   const named = choice.api !== undefined || context.env.AEROSTAT_API !== undefined;
   if (!(await isThere(control, named))) return demonstrate(context, choice);
-  const address = formatAddress(resolveAddress(choice.api, context.env));
-  await show(context, choice, control, `The daemon at ${address}`);
+  const subject = `the daemon at ${placeOf(resolveAddress(choice.api, context.env))}`;
+  await show(context, choice, control, { subject, tokens: [] });
 }
+
+/** Without http://: a terminal makes a link of that, and it is not the one to open. */
+const placeOf = (address: ApiAddress): string => formatAddress(address).replace(/^http:\/\//, '');
 
 /** Whether the daemon answers. One that somebody named and that does not is a failure, not a wish for a demonstration. */
 async function isThere(control: Control, named: boolean): Promise<boolean> {
@@ -98,7 +109,10 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
       });
       try {
         context.interrupt.throwIfAborted();
-        await show(context, choice, guests.control, `Three guests that live (${GUEST_NAMES.join(', ')})`);
+        await show(context, choice, guests.control, {
+          subject: `three guests that live (${GUEST_NAMES.join(', ')})`,
+          tokens: readTokens(choice.tokenFile, context.env),
+        });
       } finally {
         await guests.close();
       }
@@ -108,23 +122,31 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
   });
 }
 
+interface Shown {
+  /** What the page shows, in the middle of a sentence. */
+  readonly subject: string;
+  /** Under which it is served; a new one when there are none. */
+  readonly tokens: readonly Token[];
+}
+
 async function show(
   context: CliContext,
   { port, open, json }: DashboardChoice,
   control: Control,
-  subject: string,
+  { subject, tokens: given }: Shown,
 ): Promise<void> {
   const { serveApi } = await import('../../server/listen.ts');
-  const token = randomBytes(24).toString('base64url');
+  const tokens = given.length > 0 ? given : fullToken(randomBytes(24).toString('base64url'));
   const server = await serveApi(control, {
     address: { kind: 'tcp', host: '127.0.0.1', port },
-    token,
+    tokens,
+    chosenBy: '--port',
     version: readVersion(),
   });
   try {
-    const address = `${formatAddress(server.address)}/#token=${token}`;
+    const address = `${formatAddress(server.address)}/#token=${encodeURIComponent(tokens[0].secret)}`;
     const { stdout, stderr, env } = context;
-    printLine(stderr, `${subject}: open this in a browser; Ctrl-C ends it.`);
+    printLine(stderr, `The page of ${subject}. Open this in a browser; Ctrl-C ends it.`);
     if (json) printJson(stdout, { url: address });
     else printLine(stdout, address);
     if (open && openBrowser(env, address)) printLine(stderr, styleOf(stderr, env).dim('Opening it.'));
