@@ -2,9 +2,11 @@
  * The programs that Aerostat borrows from the host to have real peers: which Debian package brings each,
  * where it lies, and an error that says how to install what is missing. Nothing is started here.
  */
-import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, readFileSync, realpathSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { AerostatError } from '../sys/error.ts';
+import type { PeerName } from './private/catalogue.ts';
+import { installedPeer } from './private/roots.ts';
 
 /** Programs of peers, with the Debian package that brings each. */
 const DEBIAN_PACKAGE = {
@@ -26,7 +28,26 @@ export type PeerProgram = keyof typeof DEBIAN_PACKAGE;
 export interface MissingPiece {
   /** What was looked for: a program's name, or words for a file. */
   readonly what: string;
-  readonly debianPackage: string;
+  /** The package of this machine's own system that brings it. */
+  readonly debianPackage?: string;
+  /** The peer that brings it, installed for ourselves: `aerostat peers install NAME`. */
+  readonly peer?: PeerName;
+}
+
+function sourceOf({ what, debianPackage, peer }: MissingPiece): string {
+  if (debianPackage !== undefined) return `${what} (Debian package ${debianPackage})`;
+  return peer === undefined ? what : `${what} (peer ${peer})`;
+}
+
+/** The commands that install what is missing: the system's packages as root, peers of ours as anybody. */
+function installCommandOf(missing: readonly MissingPiece[]): string {
+  const packages = new Set(missing.flatMap(({ debianPackage }) => debianPackage ?? []));
+  const peers = new Set(missing.flatMap(({ peer }) => peer ?? []));
+  const asRoot = process.getuid?.() === 0 ? '' : 'sudo ';
+  return [
+    ...(packages.size > 0 ? [`${asRoot}apt-get install --yes ${[...packages].join(' ')}`] : []),
+    ...(peers.size > 0 ? [`aerostat peers install ${[...peers].join(' ')}`] : []),
+  ].join(' && ');
 }
 
 /** A program or file that a peer needs is not on this machine. */
@@ -36,11 +57,9 @@ export class MissingPeerError extends AerostatError {
   readonly installCommand: string;
 
   constructor(missing: readonly MissingPiece[]) {
-    const packages = [...new Set(missing.map(piece => piece.debianPackage))];
-    const asRoot = process.getuid?.() === 0 ? '' : 'sudo ';
-    const installCommand = `${asRoot}apt-get install --yes ${packages.join(' ')}`;
-    const pieces = missing.map(({ what, debianPackage }) => `${what} (Debian package ${debianPackage})`);
-    super('AEROSTAT_MISSING_PEER', `missing: ${pieces.join(', ')}; install with: ${installCommand}`);
+    const installCommand = installCommandOf(missing);
+    const pieces = missing.map(sourceOf).join(', ');
+    super('AEROSTAT_MISSING_PEER', `missing: ${pieces}; install with: ${installCommand}`);
     this.missing = missing;
     this.installCommand = installCommand;
   }
@@ -80,13 +99,28 @@ function isStaticElf(path: string): boolean {
   return true;
 }
 
+/** The busybox that comes with a User Mode Linux of ours, for machines that have none. */
+function privateBusybox(): string[] {
+  const root = installedPeer('uml')?.root;
+  return root === undefined ? [] : [join(root, 'usr/bin/busybox')].filter(isExecutableFile);
+}
+
 /**
  * Path of a program, from PATH. Busybox counts only when it is linked statically, since it goes into file
  * systems of its own: Debian's package `busybox` brings one that does not.
  */
 export function findProgram(program: PeerProgram): string | undefined {
-  const found = candidates(program);
-  return program === 'busybox' ? found.find(isStaticElf) : found[0];
+  if (program === 'busybox') return [...candidates(program), ...privateBusybox()].find(isStaticElf);
+  return candidates(program)[0];
+}
+
+/** All programs of this name that PATH leads to, each once, the one that a shell would start first. */
+export function findPrograms(program: PeerProgram): readonly string[] {
+  const seen = new Set<string>();
+  return candidates(program).filter(path => {
+    const file = realpathSync(path);
+    return !seen.has(file) && seen.add(file);
+  });
 }
 
 const pieceOf = (program: PeerProgram): MissingPiece => ({

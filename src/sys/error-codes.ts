@@ -327,6 +327,23 @@ const declarations = {
     meaning: 'A program or file of a peer is missing.',
     remedy: 'The message has the command that installs it.',
   },
+  AEROSTAT_UNUSABLE_PEER: {
+    meaning: 'A peer is installed and cannot run on this machine.',
+    remedy: 'The message says why, and which command installs one that can.',
+  },
+  AEROSTAT_NOT_DEBIAN: {
+    meaning: "This machine does not install from Debian's archive, from which peers come.",
+    remedy: 'Use the embedded guest, which needs no peer.',
+  },
+  AEROSTAT_ARCHIVE: {
+    meaning: "Debian's archive cannot be reached, or does not have what was asked for.",
+    remedy: 'Try again with a connection; what was downloaded is used.',
+    exit: 'unreachable',
+  },
+  AEROSTAT_PEER_INSTALL: {
+    meaning: 'A peer was downloaded and cannot be used.',
+    remedy: 'The message says why.',
+  },
   AEROSTAT_CACHE: {
     meaning: 'No directory for a cache can be written.',
     remedy: 'Set XDG_CACHE_HOME to one that can.',

@@ -16,6 +16,7 @@ export const libc = {
   eventfd: library.func('int eventfd(uint32_t initval, int flags)'),
   fallocate: library.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
   fcntl: library.func('int fcntl(int fd, int command, int argument)'),
+  flock: library.func('int flock(int fd, int operation)'),
   fstatfs: library.func('int fstatfs(int fd, intptr_t buffer)'),
   ftruncate: library.func('int ftruncate(int fd, int64_t length)'),
   getsockopt: library.func('int getsockopt(int fd, int level, int name, intptr_t value, intptr_t length)'),

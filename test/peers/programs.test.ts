@@ -10,6 +10,8 @@ describe('a peer’s program', () => {
   beforeEach(() => {
     directory = mkdtempSync(join(tmpdir(), 'aerostat-path-'));
     vi.stubEnv('PATH', `/nowhere:${directory}`);
+    // Peers that were installed for ourselves are none of these tests.
+    vi.stubEnv('XDG_CACHE_HOME', directory);
   });
 
   afterEach(() => {

@@ -3,13 +3,13 @@
  * it; with AEROSTAT_REQUIRE_PEERS=1 they fail instead, so that nobody takes a skipped suite for a passed one.
  */
 import { describe, it } from 'vitest';
-import type { MissingPeerError } from '../../src/peers/programs.ts';
+import type { AerostatError } from '../../src/sys/error.ts';
 
 /**
  * Like describe(), for a suite that cannot run when `missing` says why:
  * `describePeer('a Linux guest', missingForUml(), () => { … })`.
  */
-export function describePeer(title: string, missing: MissingPeerError | undefined, suite: () => void): void {
+export function describePeer(title: string, missing: AerostatError | undefined, suite: () => void): void {
   if (missing === undefined) {
     describe(title, suite);
   } else if (process.env.AEROSTAT_REQUIRE_PEERS === '1') {

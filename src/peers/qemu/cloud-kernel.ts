@@ -8,6 +8,9 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, r
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { cacheDirectory, draftOf } from '../cache.ts';
+import { type PeerName, RECIPES } from '../private/catalogue.ts';
+import { installedPeer } from '../private/roots.ts';
+import { compareVersions } from '../processor.ts';
 import { MissingPeerError } from '../programs.ts';
 
 const execute = promisify(execFile);
@@ -17,6 +20,9 @@ const IMAGE_NAME = /^vmlinuz-(.+-cloud-amd64)$/;
 const CACHE_NAME = 'cloud-kernel-';
 /** A minute for an archive of 30 MB, and some for a slow line. */
 const APT_TIMEOUT_MS = 300_000;
+
+/** Peers that are kernels for QEMU's guests. */
+export type KernelName = Extract<PeerName, `linux-${string}`>;
 
 const BUS_MODULE = 'virtio_pci';
 const BALLOON_MODULE = 'virtio_balloon';
@@ -34,12 +40,27 @@ export interface CloudKernel {
 /** Where a package keeps modules, before and after Debian merged /usr. */
 const MODULE_ROOTS = ['lib/modules', 'usr/lib/modules'];
 
-function kernelIn(root: string): CloudKernel | undefined {
+/** Versions in `root`, the newest first, with the kernel's image: in /boot, or since Debian's 7.x beside its modules. */
+function imagesIn(root: string): (readonly [version: string, image: string])[] {
   const boot = join(root, 'boot');
-  if (!existsSync(boot)) return undefined;
-  const images = readdirSync(boot).filter(name => IMAGE_NAME.test(name));
-  for (const name of images.sort().reverse()) {
-    const version = IMAGE_NAME.exec(name)![1];
+  const booted = namesIn(boot).flatMap(name => {
+    const version = IMAGE_NAME.exec(name)?.[1];
+    return version === undefined ? [] : [[version, join(boot, name)] as const];
+  });
+  const beside = MODULE_ROOTS.flatMap(modules =>
+    namesIn(join(root, modules))
+      .filter(version => version.endsWith('-cloud-amd64'))
+      .map(version => [version, join(root, modules, version, 'vmlinuz')] as const)
+      .filter(([, image]) => existsSync(image)),
+  );
+  return [...booted, ...beside].sort(([a], [b]) => compareVersions(b, a));
+}
+
+const namesIn = (directory: string): string[] => (existsSync(directory) ? readdirSync(directory) : []);
+
+/** The newest kernel whose files lie in this root. */
+export function kernelIn(root: string): CloudKernel | undefined {
+  for (const [version, image] of imagesIn(root)) {
     const directory = MODULE_ROOTS.map(modules => join(root, modules, version, 'kernel/drivers/virtio')).find(
       path => existsSync(path),
     );
@@ -49,7 +70,7 @@ function kernelIn(root: string): CloudKernel | undefined {
     if (balloonModule === undefined) continue;
     const needed = [...withDependencies(files, BUS_MODULE), ...withDependencies(files, BALLOON_MODULE)];
     const transportModules = [...new Set(needed)].filter(file => file !== balloonModule);
-    return { version, image: join(boot, name), transportModules, balloonModule };
+    return { version, image, transportModules, balloonModule };
   }
   return undefined;
 }
@@ -131,6 +152,19 @@ async function fetchKernel(cache: string): Promise<CloudKernel> {
   } finally {
     rmSync(draft, { recursive: true, force: true });
   }
+}
+
+/** A kernel that `aerostat peers install NAME` brought; undefined where it did not. */
+export function privateKernel(name: KernelName): CloudKernel | undefined {
+  const peer = installedPeer(name);
+  return peer === undefined ? undefined : kernelIn(peer.root);
+}
+
+/** @throws MissingPeerError */
+export function requirePrivateKernel(name: KernelName): CloudKernel {
+  const kernel = privateKernel(name);
+  if (kernel !== undefined) return kernel;
+  throw new MissingPeerError([{ what: RECIPES[name].title, peer: name }]);
 }
 
 /** @throws MissingPeerError when the kernel is not here and apt cannot bring it */

@@ -10,6 +10,7 @@ import { GuestBootError, GuestEndedError, panicLine } from '../linux/errors.ts';
 import { LinuxGuest } from '../linux/guest.ts';
 import { BALLOON_MODULE, initScript } from '../linux/init.ts';
 import { packInitramfs } from '../linux/initramfs.ts';
+import type { PeerCommand } from '../private/roots.ts';
 import { type CloudKernel, findCloudKernel, moduleName, readModule } from './cloud-kernel.ts';
 import { listenOnce, type PendingConnection } from './listen-once.ts';
 import {
@@ -40,6 +41,10 @@ export interface QemuGuestOptions {
   readonly accelerator?: 'tcg' | 'kvm';
   readonly kernelArguments?: readonly string[];
   readonly bootTimeoutMs?: number;
+  /** Which QEMU; default: the system's own (programs.ts has others). */
+  readonly qemu?: PeerCommand;
+  /** Which kernel; default: the system's own, or what apt brings (cloud-kernel.ts has others). */
+  readonly kernel?: CloudKernel;
 }
 
 export interface QemuGuestMigrationOptions extends Omit<QemuMigrationOptions, 'uri'> {}
@@ -114,7 +119,9 @@ async function startQemu(options: QemuGuestOptions, args: readonly string[]): Pr
   let qemu: QemuProcess | undefined;
   try {
     const { memoryBytes, sharedMemory = false } = options;
-    qemu = await QemuProcess.start({ machine: 'q35', memoryBytes, sharedMemory, args }, async directory => {
+    const which = options.qemu === undefined ? {} : { qemu: options.qemu };
+    const machine = { machine: 'q35', memoryBytes, sharedMemory, args, ...which };
+    qemu = await QemuProcess.start(machine, async directory => {
       const serial: string[] = [];
       for (const name of ['kernel', 'commands']) {
         const path = join(directory, name);
@@ -172,7 +179,7 @@ export class QemuGuest extends LinuxGuest {
         `guest memory must be 256 MiB or more, in whole MiB; not ${memoryBytes} bytes`,
       );
     }
-    const kernel = await findCloudKernel();
+    const kernel = options.kernel ?? (await findCloudKernel());
     const odd = accelerator === 'tcg' ? { ...options, memoryBytes: memoryBytes + TCG_ODD_BYTES } : options;
     const args = machineArguments(odd, kernel);
     const guest = new QemuGuest(odd, kernel, args, await startQemu(odd, args));

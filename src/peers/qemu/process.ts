@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { createMemfd } from '../../sys/file.ts';
+import type { PeerCommand } from '../private/roots.ts';
 import { type ProcessExit, ProcessGroup } from '../process-group.ts';
 import { requireProgram } from '../programs.ts';
 import { QemuProcessError, QmpConnectionError } from './errors.ts';
@@ -44,6 +45,8 @@ export interface QemuOptions {
    * own memory, which is what most guests in the world have.
    */
   readonly sharedMemory?: boolean;
+  /** Which QEMU; default: the system's own (programs.ts has others). */
+  readonly qemu?: PeerCommand;
   /** QEMU writes to all of shared memory before the guest runs, as a guest that used all of it would have. */
   readonly preallocated?: boolean;
 }
@@ -84,17 +87,22 @@ export class QemuProcess {
     options: QemuOptions,
     prepare: (directory: string) => readonly string[] | Promise<readonly string[]> = () => [],
   ): Promise<QemuProcess> {
-    const program = requireProgram('qemu-system-x86_64');
+    const command = options.qemu ?? { program: requireProgram('qemu-system-x86_64'), args: [], env: {} };
     const place = makePlace(options);
     let qemu: QemuProcess;
     try {
-      const args = [...ownArguments(options, place), ...options.args, ...(await prepare(place.directory))];
+      const prepared = await prepare(place.directory);
+      const { program } = command;
+      const args = [...command.args, ...ownArguments(options, place), ...options.args, ...prepared];
       const stderr = { tail: '' };
       const bound = existsSync(SETPRIV);
       const group = await ProcessGroup.start(
         bound ? SETPRIV : program,
         bound ? ['--pdeathsig', 'KILL', program, ...args] : args,
-        { stdio: ['ignore', 'ignore', 'pipe', place.memoryFd?.number ?? 'ignore'] },
+        {
+          stdio: ['ignore', 'ignore', 'pipe', place.memoryFd?.number ?? 'ignore'],
+          env: { ...process.env, ...command.env },
+        },
       );
       group.leader.stderr!.setEncoding('utf8').on('data', (text: string) => {
         stderr.tail = (stderr.tail + text).slice(-STDERR_TAIL_BYTES);
