@@ -48,15 +48,16 @@ export class PeerProcess<To extends Serializable, From extends { readonly kind: 
   }
 
   /**
-   * The next thing that it says, which has to be this.
+   * The next thing that it says, which has to be one of these.
    * @throws AerostatError AEROSTAT_BENCH when it says something else, ends or is silent; the signal's reason when that aborts
    */
-  async hear<K extends From['kind']>(kind: K): Promise<Extract<From, { readonly kind: K }>> {
-    if (this.#heard.length === 0 && !this.#gone) await this.#news(kind);
+  async hear<K extends From['kind']>(...kinds: readonly K[]): Promise<Extract<From, { readonly kind: K }>> {
+    const awaited = kinds.join(' or ');
+    if (this.#heard.length === 0 && !this.#gone) await this.#news(awaited);
     const message = this.#heard.shift();
-    if (message?.kind === kind) return message as Extract<From, { readonly kind: K }>;
+    if (kinds.some(kind => kind === message?.kind)) return message as Extract<From, { readonly kind: K }>;
     const why =
-      message !== undefined && 'message' in message ? message.message : `it ended before it had ${kind}`;
+      message !== undefined && 'message' in message ? message.message : `it ended before it had ${awaited}`;
     throw new AerostatError('AEROSTAT_BENCH', `the other process of the bench failed: ${why}`);
   }
 

@@ -56,7 +56,7 @@ export class PageDaemon {
     const daemon = new PageDaemon(options);
     try {
       for (const deadline = Date.now() + PATIENCE_MS; daemon.#origin === undefined; ) {
-        if (Date.now() > deadline || daemon.#ended)
+        if (Date.now() > deadline || daemon.ended)
           throw new AerostatError('AEROSTAT_BENCH', `the daemon does not come up: ${daemon.#log.trim()}`);
         await delay(LOOK_MS);
       }
@@ -89,6 +89,12 @@ export class PageDaemon {
     throw new AerostatError('AEROSTAT_BENCH', `the daemon refuses ${path} with status ${response.status}`);
   }
 
+  /** What it has of the host's memory. */
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.#child.pid}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) * 1024;
+  }
+
   /** User and system time of all its threads so far (proc_pid_stat(5), fields 14 and 15). */
   cpuMs(): number {
     const fields = readFileSync(`/proc/${this.#child.pid}/stat`, 'utf8').split(') ')[1].split(' ');
@@ -97,7 +103,7 @@ export class PageDaemon {
 
   async close(): Promise<void> {
     process.removeListener('exit', this.#kill);
-    if (!this.#ended) {
+    if (!this.ended) {
       const exited = once(this.#child, 'exit');
       this.#child.kill('SIGTERM');
       const timer = setTimeout(this.#kill, PATIENCE_MS);
@@ -107,7 +113,8 @@ export class PageDaemon {
     rmSync(this.#directory, { recursive: true, force: true });
   }
 
-  get #ended(): boolean {
+  /** The process is gone, whatever ended it. */
+  get ended(): boolean {
     return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 

@@ -8,6 +8,7 @@ import { list, sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
 import { migrateBenchCommand } from './bench-migrate.ts';
+import { neighbourBenchCommand } from './bench-neighbour.ts';
 import { pageBenchCommand } from './bench-page.ts';
 
 const EXAMPLES = `
@@ -16,6 +17,7 @@ Examples:
   aerostat bench linux --memory 2G --balloon 1G --touched --json result.json
   aerostat bench inflate --peer qemu
   aerostat bench migrate --channels none,hint
+  aerostat bench neighbour
   aerostat bench page
 
 Ratios come from medians of one run; absolute times say as much about the machine as about Aerostat.`;
@@ -46,6 +48,7 @@ export function benchCommand(context: CliContext): Command {
     .addCommand(linuxCommand(context))
     .addCommand(inflateCommand(context))
     .addCommand(migrateBenchCommand(context))
+    .addCommand(neighbourBenchCommand(context))
     .addCommand(pageBenchCommand(context));
 }
 
