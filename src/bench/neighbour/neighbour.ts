@@ -5,8 +5,8 @@
  */
 import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DeviceGuestStatus } from '../../daemon/control.ts';
-import { workerUrl } from '../../daemon/worker-url.ts';
+import type { DeviceGuestStatus } from '../../control/contract.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import type { RemoteControl } from '../../server/client.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import type { ChartPlan } from '../html.ts';
