@@ -6,9 +6,9 @@
 import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
-import { workerUrl } from '../../threads/worker-url.ts';
 import type { RemoteControl } from '../../server/client.ts';
 import { monotonicMs } from '../../sys/poll.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import type { ChartPlan } from '../html.ts';
 import { PageDaemon } from '../page/daemon.ts';
 import { PeerProcess } from '../peer-process.ts';
