@@ -26,17 +26,11 @@ import {
 import { USER_ADDRESS_OFFSET } from '../../vhost-user/shared-memory.ts';
 import { VERSION_1 } from '../../virtio/features.ts';
 import { AVAIL_ELEMENT, DESCRIPTOR, layoutOf, RING_HEADER } from '../../virtio/layout.ts';
+import { LostDaemonError } from './play.ts';
 
 const NOTHING: Uint8Array = new Uint8Array(0);
 /** A daemon that does not answer for this long stands still. */
 export const STALL_MS = 20_000;
-
-/** The other end hung up, or is silent for {@link STALL_MS}. */
-export class LostDaemonError extends AerostatError {
-  constructor(message: string) {
-    super('AEROSTAT_BENCH', message);
-  }
-}
 
 export interface Region {
   readonly guestAddress: number;

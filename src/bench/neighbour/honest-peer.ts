@@ -5,7 +5,8 @@
 import { gpaOf } from '../../memory/page.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { tellBench, whenLetGo } from '../peer-side.ts';
-import { HandFrontEnd, type HandRing, LostDaemonError } from './front-end.ts';
+import { HandFrontEnd, type HandRing } from './front-end.ts';
+import { LostDaemonError } from './play.ts';
 import type { FromHonest, HonestData, Service, ToHonest } from './protocol.ts';
 
 const MEMORY_BYTES = 64 * 2 ** 20;

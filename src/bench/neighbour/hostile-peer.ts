@@ -4,9 +4,8 @@
  */
 import { InvariantError } from '../../sys/error.ts';
 import { tellBench, whenLetGo } from '../peer-side.ts';
-import { LostDaemonError } from './front-end.ts';
 import { HOSTILE_INPUTS } from './inputs.ts';
-import { type HostilePlay, UnplayableError } from './play.ts';
+import { type HostilePlay, LostDaemonError, UnplayableError } from './play.ts';
 import type { FromHostile, HostileData, ToHostile } from './protocol.ts';
 
 const tell = (message: FromHostile): void => tellBench(message);
