@@ -3,6 +3,7 @@
  * only if a promise is broken: an error that is not the typed one, pages that are taken before there is memory or go
  * where there is none, anything that counts after the end.
  */
+
 import { HeapBacking } from '../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../src/memory/page.ts';
@@ -10,14 +11,9 @@ import type { ByteChannel, ByteTaker } from '../src/migration/byte-channel.ts';
 import { DestinationLink, type DestinationMessage } from '../src/migration/destination-link.ts';
 import { DirtyBitmap } from '../src/migration/dirty-bitmap.ts';
 import { FEATURES_HERE } from '../src/migration/features.ts';
+import { CONNECTIONS_MAX } from '../src/migration/limits.ts';
 import { Ram } from '../src/migration/ram.ts';
-import {
-  CONNECTIONS_MAX,
-  REGIONS_MAX,
-  readBare,
-  readRefused,
-  readWelcome,
-} from '../src/migration/stream/messages.ts';
+import { REGIONS_MAX, readBare, readRefused, readWelcome } from '../src/migration/stream/messages.ts';
 import {
   PAYLOAD_BYTES_MAX,
   SECTION_BYTES_MAX,

@@ -126,17 +126,3 @@ export const listFormat = (profile: Profile, negotiated: bigint): PageListFormat
 /** Names of the balloon features in `mask`; bits of the transport and the rings are left out. */
 export const featureNames = (profile: Profile, mask: bigint): string[] =>
   profile.features.filter(feature => (mask & feature.mask) !== 0n).map(feature => feature.name);
-
-/**
- * The mask of a feature by its name, for example to leave it out.
- * @throws AerostatError AEROSTAT_FEATURE for a name that the profile does not know
- */
-export function featureByName(profile: Profile, name: string): bigint {
-  const found = profile.features.find(feature => feature.name === name);
-  if (found !== undefined) return found.mask;
-  const known = profile.features.map(feature => feature.name).join(', ');
-  throw new AerostatError(
-    'AEROSTAT_FEATURE',
-    `profile ${profile.name} has no feature ${name}; it has ${known}`,
-  );
-}

@@ -248,6 +248,12 @@ export interface RequestAnswer {
   readonly elapsedMs: number;
 }
 
+/**
+ * How long a guest may take for its statistics unless it is said: one that is not busy answers within a millisecond, one that
+ * swaps may take seconds.
+ */
+export const STATISTICS_TIMEOUT_MS = 5000;
+
 /** @throws GuestStateError when the guest's hypervisor tells nothing of hint sessions */
 export function hintOf({ name, hint }: GuestStatus): HintStatus {
   if (hint !== null) return hint;

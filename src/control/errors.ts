@@ -9,6 +9,13 @@ export class UnknownGuestError extends AerostatError {
   }
 }
 
+/** Raised for the order of a migration that makes no sense, whatever state the guest is in. */
+export class MigrationOrderError extends AerostatError {
+  constructor(message: string) {
+    super('AEROSTAT_MIGRATION_ORDER', message);
+  }
+}
+
 /** Raised when a guest cannot do what was asked: not connected, or the feature was not negotiated. */
 export class GuestStateError extends AerostatError {
   constructor(message: string) {

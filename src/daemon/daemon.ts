@@ -6,7 +6,7 @@ import { unlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import type { Control, DaemonStatus, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
-import { UnknownGuestError } from '../control/contract.ts';
+import { STATISTICS_TIMEOUT_MS, UnknownGuestError } from '../control/contract.ts';
 import { readHost } from '../control/host.ts';
 import { NO_MIGRATIONS } from '../control/migrations.ts';
 import { DataThread } from '../hosting/data-thread.ts';
@@ -15,10 +15,12 @@ import { MapSurvey } from '../hosting/map-survey.ts';
 import { offer } from '../hosting/offer.ts';
 import type { Daemon, DaemonOptions, DeviceMoves, GuestOptions } from '../hosting/options.ts';
 import { AerostatError } from '../sys/error.ts';
+import { OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
 import { type DiscardThreadData, stopDiscarding } from '../threads/discard-link.ts';
 import { workerUrl } from '../threads/worker-url.ts';
+import { leastLoaded } from './placement.ts';
 
 /**
  * More data-plane threads than cores gain nothing, and each costs some 10 MiB; a core is left to the guests.
@@ -122,12 +124,25 @@ class RunningDaemon implements Daemon {
   }
 
   async #openGuest(options: GuestOptions): Promise<void> {
-    const thread = this.#threads[this.#guests.length % this.#threads.length];
+    const { name, socketPath } = options;
+    // Guests that were dismissed leave room on their thread.
+    const thread = leastLoaded(this.#threads, this.#homes.values());
     const socket = openGuestSocket(options);
     this.#guests.push(options);
-    if (options.socketPath !== undefined) this.#sockets.add(options.socketPath);
-    this.#homes.set(options.name, thread);
-    await thread.ask('openGuest', { options, socket });
+    if (socketPath !== undefined) this.#sockets.add(socketPath);
+    this.#homes.set(name, thread);
+    try {
+      await thread.ask('openGuest', { options, socket });
+    } catch (error) {
+      // As if it had never been asked for: the name and the path are free again. What was inherited is its giver's.
+      this.#homes.delete(name);
+      this.#guests.splice(this.#guests.indexOf(options), 1);
+      if (socketPath !== undefined) {
+        this.#unlink(socketPath);
+        new OwnedFd(socket.fd).close();
+      }
+      throw error;
+    }
   }
 
   #threadDied(which: string, error: Error): void {
@@ -230,8 +245,6 @@ class RunningDaemon implements Daemon {
   }
 }
 
-/** A guest that is not busy answers within a millisecond; one that swaps may take seconds. */
-const STATISTICS_TIMEOUT_MS = 5000;
 /** Dropping a large page cache takes a guest a while. */
 const REQUEST_TIMEOUT_MS = 10_000;
 

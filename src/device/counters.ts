@@ -20,7 +20,6 @@ export class DeviceCounters {
   deflatedPages = 0;
   reportedPages = 0;
   hintedPages = 0;
-  keptPages = 0;
   notifications = 0;
   kicks = 0;
   badBuffers = 0;

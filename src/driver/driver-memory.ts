@@ -8,7 +8,7 @@
 import { GFP_NORETRY, GFP_NOWARN, GFP_UNMOVABLE } from '../guest/gfp.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { NIL, ORDER_MAX } from '../guest/page-state.ts';
-import { type Gpa, gpaOf, PAGE_SIZE, pfnOf } from '../memory/page.ts';
+import { gpaOf, PAGE_SIZE, pfnOf } from '../memory/page.ts';
 import { DriverProbeError, DriverStateError } from './errors.ts';
 import { MEMORY_OWNER } from './former-driver.ts';
 
@@ -17,7 +17,7 @@ const ALIGNMENT = 16;
 
 /** A physically contiguous stretch of guest memory. */
 export interface Stretch {
-  readonly address: Gpa;
+  readonly address: number;
   /** Bytes. */
   readonly size: number;
 }
@@ -105,7 +105,7 @@ export class DriverMemory {
       this.#at = page.address;
       this.#left = PAGE_SIZE;
     }
-    const address = this.#at as Gpa;
+    const address = this.#at;
     this.#at += bytes;
     this.#left -= bytes;
     return { address, size };

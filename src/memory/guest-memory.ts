@@ -5,7 +5,7 @@
  */
 import { AerostatError } from '../sys/error.ts';
 import { type Backing, WINDOW_BYTES, Window } from './backing.ts';
-import { type Gpa, PAGE_SHIFT, PAGE_SIZE } from './page.ts';
+import { PAGE_SIZE } from './page.ts';
 
 /** An address range that is not (all) guest memory, or an access that is not aligned to its width. */
 export class MemoryAccessError extends AerostatError {
@@ -181,30 +181,12 @@ export class GuestMemory {
   }
 
   /** Guest physical address of a front-end address whose `length` bytes lie inside one region. */
-  gpaOfUser(userAddress: number, length: number): Gpa | undefined {
+  gpaOfUser(userAddress: number, length: number): number | undefined {
     for (const region of this.#regions) {
       const offset = userAddress - region.userAddress;
-      if (offset >= 0 && offset + length <= region.size) return (region.guestAddress + offset) as Gpa;
+      if (offset >= 0 && offset + length <= region.size) return region.guestAddress + offset;
     }
     return undefined;
-  }
-
-  /** Calls `visit` for each part of `count` pages from `pfn` that lies in a region; returns how many lie in none. */
-  forEachRegionPart(
-    pfn: number,
-    count: number,
-    visit: (region: MemoryRegion, firstPage: number, count: number) => void,
-  ): number {
-    const end = pfn + count;
-    let outside = count;
-    for (const region of this.#regions) {
-      const from = Math.max(pfn, region.firstPfn);
-      const to = Math.min(end, region.firstPfn + region.pageCount);
-      if (from >= to) continue;
-      outside -= to - from;
-      visit(region, from - region.firstPfn, to - from);
-    }
-    return outside;
   }
 
   u16(gpa: number): number {
@@ -335,6 +317,3 @@ function copyBytes(from: Uint8Array, fromAt: number, to: Uint8Array, toAt: numbe
     to.set(from.subarray(fromAt, fromAt + length), toAt);
   }
 }
-
-/** Pages in `bytes`, rounded down. */
-export const pagesIn = (bytes: number): number => Math.floor(bytes / 2 ** PAGE_SHIFT);

@@ -20,7 +20,7 @@ export {
   REGION_BYTES_MAX,
   type RegionAddresses,
 } from './guest-memory.ts';
-export { type Gpa, gpaOf, PAGE_SHIFT, PAGE_SIZE, type PageSink, type Pfn, pfnOf } from './page.ts';
+export { gpaOf, PAGE_SHIFT, PAGE_SIZE, type PageSink, pfnOf } from './page.ts';
 export { PageBitmap } from './page-bitmap.ts';
 export { PageRanges } from './page-ranges.ts';
 export { PageSet } from './page-set.ts';

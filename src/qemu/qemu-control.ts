@@ -10,6 +10,7 @@ import {
   type GuestEventType,
   GuestStateError,
   type GuestStatus,
+  STATISTICS_TIMEOUT_MS,
   type StatisticsSample,
   statusOf,
   UnknownGuestError,
@@ -47,7 +48,6 @@ export interface QemuGuestOptions extends QmpMonitorOptions {
   readonly qmpPath: string;
 }
 
-const STATISTICS_TIMEOUT_MS = 5_000;
 const STATISTICS_POLL_MS = 50;
 /** QEMU asks for statistics every so many whole seconds. */
 const INTERVAL_UNIT_MS = 1000;

@@ -4,7 +4,7 @@
  */
 
 import type { GuestEvent } from '../control/contract.ts';
-import { GuestStateError } from '../control/errors.ts';
+import { GuestStateError, MigrationOrderError } from '../control/errors.ts';
 import type {
   MigrationOrder,
   MigrationReport,
@@ -61,9 +61,9 @@ export class QemuMigrations implements Migrations {
     if (obstacle !== null) throw new GuestStateError(obstacle);
     if (this.#underWay(name) !== undefined) throw new GuestStateError(`${name} is moving already`);
     const { to, bandwidthBytesPerSecond, downtimeMsMax, connections } = order;
-    if (!DESTINATION.test(to)) throw new GuestStateError(`${to} is no destination; write tcp:HOST:PORT`);
+    if (!DESTINATION.test(to)) throw new MigrationOrderError(`${to} is no destination; write tcp:HOST:PORT`);
     const refused = OURS_ALONE.find(option => order[option] !== undefined);
-    if (refused !== undefined) throw new GuestStateError(`QEMU moves ${name}, and takes no ${refused}`);
+    if (refused !== undefined) throw new MigrationOrderError(`QEMU moves ${name}, and takes no ${refused}`);
     const move: Move = { cancel: new AbortController(), status: beginningOf(to) };
     this.#moves.set(name, move);
     void this.#follow(name, move, {

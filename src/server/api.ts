@@ -8,7 +8,7 @@ import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
-import { type Control, GUEST_TIMEOUT_MS_MAX, hintOf } from '../control/contract.ts';
+import { type Control, GUEST_TIMEOUT_MS_MAX, hintOf, STATISTICS_TIMEOUT_MS } from '../control/contract.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import { type AccessRules, access } from './access.ts';
 import { EventLog } from './event-log.ts';
@@ -44,9 +44,6 @@ export const BODY_BYTES_MAX = 4096;
 
 /** A guest may be waited for, so the limit lies above the longest wait that a request may ask for. */
 const REQUEST_MS_MAX = GUEST_TIMEOUT_MS_MAX + 5000;
-
-/** How long a fresh sample is waited for when the request does not say. */
-const STATISTICS_TIMEOUT_MS = 2000;
 
 export interface ApiOptions {
   readonly version: string;

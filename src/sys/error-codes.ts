@@ -308,6 +308,12 @@ const declarations = {
     meaning: 'A connection to the other host could not be made, or broke.',
     remedy: RETRY_MIGRATION,
   },
+  AEROSTAT_MIGRATION_ORDER: {
+    meaning: 'The order of a migration makes no sense, whatever state the guest is in.',
+    remedy: 'The message says what there is to choose from.',
+    exit: 'usage',
+    status: 400,
+  },
   AEROSTAT_TRANSFER_ADDRESS: {
     meaning: 'The address of a destination makes no sense.',
     remedy: 'Write it as tcp:HOST:PORT.',

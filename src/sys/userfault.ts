@@ -33,7 +33,6 @@ const ioctlNumber = (direction: number, size: number, type: number, number: numb
   direction * 2 ** 30 + size * 2 ** 16 + type * 2 ** 8 + number;
 
 const UFFDIO_API = struct('uffdio_api', 24, { api: ['u64', 0], features: ['u64', 8], ioctls: ['u64', 16] });
-const UFFDIO_RANGE = struct('uffdio_range', 16, { start: ['u64', 0], length: ['u64', 8] });
 const UFFDIO_REGISTER = struct('uffdio_register', 32, {
   start: ['u64', 0],
   length: ['u64', 8],
@@ -62,7 +61,6 @@ const PAGE_REGION = struct('page_region', 24, {
 
 const API = ioctlNumber(3, UFFDIO_API.size, UFFD_API, 0x3f);
 const REGISTER = ioctlNumber(3, UFFDIO_REGISTER.size, UFFD_API, 0x00);
-const UNREGISTER = ioctlNumber(2, UFFDIO_RANGE.size, UFFD_API, 0x01);
 const NEW = ioctlNumber(0, 0, UFFD_API, 0x00);
 const SCAN = ioctlNumber(3, PM_SCAN_ARG.size, 'f'.charCodeAt(0), 16);
 
@@ -118,11 +116,6 @@ export class WriteTracker {
     UFFDIO_REGISTER.write(this.#arena.view, 0, { start: address, length, mode, ioctls: 0 });
     const result = libc.ioctl(this.#userfault.number, REGISTER, this.#arena.address);
     check('ioctl(UFFDIO_REGISTER)', result, `${length} bytes`);
-  }
-
-  unwatch(address: number, length: number): void {
-    UFFDIO_RANGE.write(this.#arena.view, 0, { start: address, length });
-    check('ioctl(UFFDIO_UNREGISTER)', libc.ioctl(this.#userfault.number, UNREGISTER, this.#arena.address));
   }
 
   /**

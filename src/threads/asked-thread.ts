@@ -75,8 +75,9 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
     if (this.#ended) return Promise.reject(this.#endedError());
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve: resolve as (result: never) => void, reject });
+      // What cannot be sent (it throws) has no answer to wait for.
       this.#worker.postMessage({ id, name, args });
+      this.#pending.set(id, { resolve: resolve as (result: never) => void, reject });
       ring(this.#wake);
     });
   }

@@ -3,7 +3,6 @@
  *
  *     const connector = new TransferConnector({ address, tls, ram, dirty, sent, bytesPerSecond });
  *     const summary = await new MigrationSource({ …, connector, connections: 4 }).run();
- *     await connector.close();
  *
  * Connections have each a part of memory, and share the caller's thread and one limit of bandwidth. What a page costs is
  * the kernel's copying and a checksum, so a thread is nearly as fast as a plain copy (aerostat bench migrate --loopback);
@@ -87,7 +86,4 @@ export class TransferConnector implements Connector {
     this.#at ??= socket.remoteAddress;
     return new TcpChannel(socket);
   }
-
-  /** All connections were closed by the migration. */
-  async close(): Promise<void> {}
 }

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
+import { MigrationOrderError } from '../control/errors.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import type {
   MigrationOrder,
@@ -15,6 +16,7 @@ import type {
 import { PAGE_SIZE } from '../memory/page.ts';
 import { Convergence } from '../migration/convergence.ts';
 import { MigrationCancelled, MigrationUnknown } from '../migration/errors.ts';
+import { CONNECTIONS_DEFAULT, DOWNTIME_MS_DEFAULT, ROUNDS_DEFAULT } from '../migration/limits.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
@@ -27,9 +29,6 @@ import { withDirty } from './dirty-layer.ts';
 import { CHANNEL_NAMES, type ChannelName } from './free-page-channel.ts';
 import type { Vm } from './vm.ts';
 
-export const DOWNTIME_MS_MAX = 300;
-export const ROUNDS_MAX = 30;
-export const CONNECTIONS_MAX = 64;
 /** Between two questions to a destination that has not answered for long. */
 const SEARCH_PAUSE_MS = 5000;
 
@@ -67,9 +66,10 @@ export class VmMigrations implements Migrations {
       throw new GuestStateError(`${name} is moving already`);
     if (this.#vm.state !== 'running') throw new GuestStateError(goneFrom(name));
     const address = parseTransferAddress(order.to);
+    const channel = channelOf(order.channel);
     this.#starting = true;
     try {
-      const departure = await Departure.of(this.#vm, { channel: channelOf(order.channel) });
+      const departure = await Departure.of(this.#vm, { channel });
       return this.#begin(departure, address, order);
     } finally {
       this.#starting = false;
@@ -115,7 +115,7 @@ export class VmMigrations implements Migrations {
     order: MigrationOrder,
   ): MigrationStatus {
     const { ram, dirty, sent } = departure;
-    const { bandwidthBytesPerSecond, connections = 1, compress = false } = order;
+    const { bandwidthBytesPerSecond, connections = CONNECTIONS_DEFAULT, compress = false } = order;
     const connector = new TransferConnector({
       address,
       ram,
@@ -131,8 +131,8 @@ export class VmMigrations implements Migrations {
       connections,
       compress,
       convergence: new Convergence({
-        downtimeMsMax: order.downtimeMsMax ?? DOWNTIME_MS_MAX,
-        roundsMax: order.roundsMax ?? ROUNDS_MAX,
+        downtimeMsMax: order.downtimeMsMax ?? DOWNTIME_MS_DEFAULT,
+        roundsMax: order.roundsMax ?? ROUNDS_DEFAULT,
         autoConverge: order.autoConverge ?? false,
       }),
       clock: systemClock,
@@ -140,11 +140,11 @@ export class VmMigrations implements Migrations {
     });
     this.#underway = { source, departure, startedMs: monotonicMs() };
     const status = this.#become({ to: order.to, state: this.#stateOf(undefined), report: null, error: null });
-    void this.#follow(source, departure, connector);
+    void this.#follow(source, departure);
     return status;
   }
 
-  async #follow(source: MigrationSource, departure: Departure, connector: TransferConnector): Promise<void> {
+  async #follow(source: MigrationSource, departure: Departure): Promise<void> {
     const status = this.#status as MigrationStatus;
     try {
       const summary = await source.run();
@@ -171,7 +171,6 @@ export class VmMigrations implements Migrations {
       }
     } finally {
       this.#underway = undefined;
-      await connector.close().catch(() => {});
       await departure.close();
     }
   }
@@ -263,7 +262,9 @@ function channelOf(name: string | undefined): ChannelName {
   if (name === undefined) return 'auto';
   const channel = CHANNEL_NAMES.find(candidate => candidate === name);
   if (channel !== undefined) return channel;
-  throw new GuestStateError(`no free page channel is called ${name}; there are ${CHANNEL_NAMES.join(', ')}`);
+  throw new MigrationOrderError(
+    `no free page channel is called ${name}; there are ${CHANNEL_NAMES.join(', ')}`,
+  );
 }
 
 const reportOf = (summary: MigrationSummary, balloonPages: number): MigrationReport => ({

@@ -12,7 +12,6 @@ import {
 } from '../../src/balloon/features.ts';
 import {
   DEFAULT_PROFILE,
-  featureByName,
   featureNames,
   listFormat,
   PROFILE_NAMES,
@@ -131,18 +130,5 @@ describe('what inflate and deflate buffers hold', () => {
   test.each(['virtio', 'hinting'])('%s: page frame numbers, whatever was negotiated', name => {
     expect(listFormat(profile(name), 0n).name).toBe('pfn-array');
     expect(listFormat(profile(name), profile(name).featureMask).name).toBe('pfn-array');
-  });
-});
-
-describe('features by name', () => {
-  test('are found in their profile', () => {
-    expect(featureByName(profile('virtio'), 'page-poison')).toBe(PAGE_POISON);
-    expect(featureByName(profile('sg'), 'sg')).toBe(PAGE_LIST);
-  });
-
-  test('are refused where the profile has none of that name, with those that it has', () => {
-    expect(() => featureByName(profile('hinting'), 'page-poison')).toThrow(
-      /it has must-tell-host, .*hinting/,
-    );
   });
 });

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import type { MigrationReport, MigrationStatus } from '../../src/control/migrations.ts';
+import { CONNECTIONS_MAX, DOWNTIME_MS_MAX, ROUNDS_MAX } from '../../src/migration/limits.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
@@ -400,6 +401,23 @@ describe('aerostat migrate', () => {
         },
       ],
     ]);
+  });
+
+  test.each([
+    [`--connections ${CONNECTIONS_MAX}`, { connections: CONNECTIONS_MAX }],
+    [`--max-rounds ${ROUNDS_MAX}`, { roundsMax: ROUNDS_MAX }],
+    [`--downtime-limit ${DOWNTIME_MS_MAX}ms`, { downtimeMsMax: DOWNTIME_MS_MAX }],
+  ])('allows what the API allows, and not more: %s', async (words, order) => {
+    const session = start(`migrate vm1 tcp:h:1 ${words}`.split(' '), { env: { AEROSTAT_API: api } });
+    await expect.poll(() => control.moving.has('vm1')).toBe(true);
+    end({ report });
+    expect(await session.ended).toBe(EXIT.ok);
+    expect(control.calls).toEqual([['migrate', 'vm1', expect.objectContaining(order)]]);
+    // Before, 65 connections passed here and were refused by the API.
+    const { code, err } = await aerostat(
+      `migrate vm1 tcp:h:1 ${words.replace(/\d+/, most => String(Number(most) + 1))}`,
+    );
+    expect({ code, err }).toEqual({ code: EXIT.usage, err: expect.stringMatching(/up to|1 to/) });
   });
 
   test('says how far it is, and calls a machine back', async () => {

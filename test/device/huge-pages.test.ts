@@ -1,12 +1,13 @@
 /** Memory that the host can take back in whole huge pages only: it is collected until one is complete. */
 import { afterAll, describe, expect, test } from 'vitest';
-import { PAGE_SIZE, PAGES_PER_HUGE_PAGE } from '../../src/memory/page.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { FIRST_PAGE, openRig, withoutMustTellHost } from '../support/device-rig.ts';
 import { HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
 
 const P = FIRST_PAGE;
-const H = PAGES_PER_HUGE_PAGE;
+/** Pages in a huge page of 2 MiB. */
+const H = 512;
 const MEMORY_BYTES = 8 * HUGE_PAGE_SIZE;
 
 afterAll(() => expect(openDescriptorCount()).toBe(0));

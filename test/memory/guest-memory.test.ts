@@ -6,7 +6,6 @@ import {
   GuestMemory,
   MemoryAccessError,
   MemoryRegion,
-  pagesIn,
   REGION_BYTES_MAX,
 } from '../../src/memory/guest-memory.ts';
 import { gpaOf, PAGE_SIZE, pfnOf } from '../../src/memory/page.ts';
@@ -118,21 +117,6 @@ describe('regions', () => {
     // The two neighbours in guest memory are none in the front-end's.
     expect(memory.gpaOfUser(10 * GIB + 31 * KIB, 2 * KIB)).toBeUndefined();
     expect(memory.gpaOfUser(5 * GIB, 1)).toBeUndefined();
-  });
-
-  test('share a run of pages out among themselves', () => {
-    const memory = memoryWithHole();
-    fc.assert(
-      fc.property(fc.nat(40), fc.integer({ min: 1, max: 40 }), (pfn, count) => {
-        const seen: number[] = [];
-        const outside = memory.forEachRegionPart(pfn, count, (part, first, length) => {
-          for (let page = first; page < first + length; page++) seen.push(part.firstPfn + page);
-        });
-        const all = Array.from({ length: count }, (_, index) => pfn + index);
-        expect(seen).toEqual(all.filter(page => inMemory(page * PAGE_SIZE)));
-        expect(outside).toBe(count - seen.length);
-      }),
-    );
   });
 });
 
@@ -297,6 +281,4 @@ describe('a region of several windows', () => {
 test('pages and addresses are each other’s multiples', () => {
   expect(gpaOf(3)).toBe(0x3000);
   expect(pfnOf(0x3fff)).toBe(3);
-  expect(pagesIn(8191)).toBe(1);
-  expect(pagesIn(2 ** 42)).toBe(2 ** 30);
 });

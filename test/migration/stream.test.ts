@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { CONNECTIONS_MAX } from '../../src/migration/limits.ts';
 import type { Compression } from '../../src/migration/stream/compression.ts';
 import * as messages from '../../src/migration/stream/messages.ts';
 import {
@@ -206,7 +207,7 @@ describe('messages', () => {
       id,
       purpose: fc.constantFrom('migrate' as const, 'inquire' as const),
       connection: fc.integer({ min: 0, max: 7 }),
-      connections: fc.integer({ min: 8, max: messages.CONNECTIONS_MAX }),
+      connections: fc.integer({ min: 8, max: CONNECTIONS_MAX }),
       features: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
     });
     fc.assert(

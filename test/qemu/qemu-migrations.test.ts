@@ -98,7 +98,10 @@ test.each([
   [{ to: TO, compress: true }, /takes no compress/],
 ])('QEMU is not told %j', async (order, why) => {
   const { commands, moves } = await world();
-  await expect(moves.start('vm', order)).rejects.toThrow(why);
+  await expect(moves.start('vm', order)).rejects.toMatchObject({
+    code: 'AEROSTAT_MIGRATION_ORDER',
+    message: expect.stringMatching(why),
+  });
   expect(commands.filter(command => command.startsWith('migrate'))).toEqual([]);
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { STATISTICS_TIMEOUT_MS } from '../../src/control/contract.ts';
 import { type ApiOptions, BODY_BYTES_MAX, createApi } from '../../src/server/api.ts';
 import { GuestListSchema, GuestStatusSchema, MemoryMapSchema } from '../../src/server/schemas/answers.ts';
 import { FakeControl, GIB, guestStatus } from './fake-control.ts';
@@ -69,7 +70,7 @@ describe('reading', () => {
     await get('/v1/guests/vm1/statistics?fresh_ms=0');
     expect(control.calls).toEqual([
       ['statistics', 'vm1', { freshMs: 100, timeoutMs: 700 }],
-      ['statistics', 'vm1', { freshMs: 0, timeoutMs: 2000 }],
+      ['statistics', 'vm1', { freshMs: 0, timeoutMs: STATISTICS_TIMEOUT_MS }],
     ]);
   });
 

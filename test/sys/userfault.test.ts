@@ -105,9 +105,9 @@ describe.skipIf(missing !== undefined)('the pages of a mapping', () => {
   });
 
   test('cannot be asked for when nobody follows them', () => {
-    const { mapping, tracker } = watched(8);
-    tracker.unwatch(mapping.address, mapping.length);
-    expect(() => written(tracker, mapping)).toThrow('PAGEMAP_SCAN');
+    const { fd, mapping, tracker } = watched(8);
+    const unwatched = open(Mapping.shared(fd.number, 0, 8 * PAGE));
+    expect(() => written(tracker, unwatched)).toThrow('PAGEMAP_SCAN');
     expect(() => tracker.watch(mapping.address + 1, PAGE)).toThrow('UFFDIO_REGISTER');
     tracker.close();
     tracker.close();

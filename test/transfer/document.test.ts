@@ -124,7 +124,6 @@ test('who reads what our source sends, as the document says, has the guest', asy
   });
   opened.push(async () => {
     relay.close();
-    await leaving.close();
     closeRam(ram);
   });
   await leaving.source.run();

@@ -74,7 +74,6 @@ beforeAll(async () => {
   closeRam(ram);
   closeRam(arrived);
   relay.close();
-  await leaving.close();
   for (const close of opened.splice(0).reverse()) await close();
 });
 

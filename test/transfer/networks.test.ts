@@ -57,7 +57,6 @@ async function journey(
   opened.push(async () => {
     relay.close();
     await listener.close();
-    await leaving.close();
     if (place.abandoned === 0) closeRam(place.ram);
     closeRam(ram);
   });

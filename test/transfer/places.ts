@@ -160,10 +160,6 @@ export class Leaving {
       this.log.add(slot, 1);
     }
   }
-
-  close(): Promise<void> {
-    return this.#connector.close();
-  }
 }
 
 /** What goes over one connection, and a hand on it. */

@@ -53,7 +53,6 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
     });
     opened.push(async () => {
       await listener.close();
-      await leaving.close();
       closeRam(place.ram);
       closeRam(ram);
     });

@@ -224,7 +224,6 @@ async function migrate(
     return await source.run();
   } finally {
     signal?.removeEventListener('abort', abort);
-    await connector.close();
   }
 }
 

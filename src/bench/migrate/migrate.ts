@@ -150,7 +150,6 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
       return { summary, usedBytes, balloonedPages, workShare, cpuMs: cpuSpentMs };
     } finally {
       await departure.close();
-      await connector.close();
     }
   } finally {
     await vm.close();

@@ -9,13 +9,22 @@ import type {
   Migrations,
 } from '../../control/migrations.ts';
 import { migrationsOf, NO_MIGRATIONS } from '../../control/migrations.ts';
+import {
+  CONNECTIONS_DEFAULT,
+  CONNECTIONS_MAX,
+  DOWNTIME_MS_DEFAULT,
+  DOWNTIME_MS_MAX,
+  ROUNDS_DEFAULT,
+  ROUNDS_MAX,
+} from '../../migration/limits.ts';
 import type { QemuControl } from '../../qemu/qemu-control.ts';
 import { qemuMigrationReport, qemuMigrationState } from '../../qemu/qemu-migrations.ts';
 import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
+import { formatDuration, parseDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
 import { describeReport, describeState } from '../migration-report.ts';
-import { durationOption, value } from '../options.ts';
+import { value } from '../options.ts';
 import { migrationBar } from '../progress.ts';
 import { parseRate } from '../rate.ts';
 import { UsageError } from '../usage.ts';
@@ -56,16 +65,22 @@ export function migrateCommand(context: CliContext): Command {
     .addOption(
       new Option('--bandwidth <rate>', 'no faster than this, for example 10gbit').argParser(value(parseRate)),
     )
-    .addOption(durationOption('--downtime-limit <duration>', 'how long the guest may stand still'))
+    .addOption(
+      new Option(
+        '--downtime-limit <duration>',
+        `how long the guest may stand still (default: ${DOWNTIME_MS_DEFAULT}ms)`,
+      ).argParser(value(parseDowntime)),
+    )
     .addOption(
       new Option('--connections <number>', 'connections to send over')
         .argParser(value(parseConnections))
-        .default(1),
+        .default(CONNECTIONS_DEFAULT),
     )
     .addOption(
-      new Option('--max-rounds <number>', 'rounds after which the guest is stopped, come what may').argParser(
-        value(parseCount),
-      ),
+      new Option(
+        '--max-rounds <number>',
+        `rounds after which a guest of ours is stopped, come what may (default: ${ROUNDS_DEFAULT})`,
+      ).argParser(value(parseCount)),
     )
     .option('--auto-converge', 'slow the guest down when it writes faster than can be sent')
     .option(
@@ -94,18 +109,24 @@ export function migrateCommand(context: CliContext): Command {
   return withGuestOptions(command);
 }
 
-/** What QEMU bounds multifd channels to: the number is a byte. */
-const CONNECTIONS_MAX = 255;
-
 function parseConnections(text: string): number {
   const connections = /^\d{1,3}$/.test(text) ? Number(text) : 0;
   if (connections >= 1 && connections <= CONNECTIONS_MAX) return connections;
   throw new UsageError(`${text} is not a number of connections; there may be 1 to ${CONNECTIONS_MAX}`);
 }
 
+function parseDowntime(text: string): number {
+  const downtimeMs = parseDuration(text);
+  if (downtimeMs <= DOWNTIME_MS_MAX) return downtimeMs;
+  throw new UsageError(
+    `${text} is too long to stand still; there may be up to ${formatDuration(DOWNTIME_MS_MAX)}`,
+  );
+}
+
 function parseCount(text: string): number {
-  if (/^[1-9]\d{0,3}$/.test(text)) return Number(text);
-  throw new UsageError(`${text} is not a number of rounds; there may be 1 to 9999`);
+  const rounds = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+  if (rounds >= 1 && rounds <= ROUNDS_MAX) return rounds;
+  throw new UsageError(`${text} is not a number of rounds; there may be 1 to ${ROUNDS_MAX}`);
 }
 
 /** A single word is where to, or the guest where nothing is moved. */

@@ -1,7 +1,9 @@
 /** What the sections say that carry no pages. Each is read whole, and refused when it is not exactly that. */
+
 import { type GuestMemory, REGION_BYTES_MAX } from '../../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { writeU64 } from '../../sys/struct.ts';
+import { CONNECTIONS_MAX } from '../limits.ts';
 import { PAYLOAD_BYTES_MAX, type SectionName, StreamError } from './section.ts';
 import { PayloadReader } from './section-reader.ts';
 import type { SectionWriter } from './section-writer.ts';
@@ -11,8 +13,6 @@ const MAGIC = 'AEROSTAT';
 export const STREAM_VERSION = 1;
 /** Identifies one migration among all, so that no connection of another one is taken for part of it. */
 export const MIGRATION_ID_BYTES = 16;
-/** Connections of one migration at most: more than a machine has cores that could feed them is waste. */
-export const CONNECTIONS_MAX = 64;
 /** Regions of a guest: vhost-user and KVM hand memory over in far fewer. */
 export const REGIONS_MAX = 512;
 /** Names of states and texts of reasons. */

@@ -86,9 +86,6 @@ const propertyList = z.array(z.object({ name: z.string(), type: z.string() }));
 
 export const qomList = (qmp: QmpExecutor, path: string) => ask(qmp, propertyList, 'qom-list', { path });
 
-export const qomGet = (qmp: QmpExecutor, path: string, property: string): Promise<unknown> =>
-  qmp.execute('qom-get', { path, property });
-
 export const qomSet = (qmp: QmpExecutor, path: string, property: string, value: unknown) =>
   tell(qmp, 'qom-set', { path, property, value });
 

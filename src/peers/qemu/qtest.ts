@@ -146,14 +146,6 @@ export class Qtest {
   }
 
   /**
-   * Moves the machine's clock on by `ns`, or to its next timer; settles with the time in nanoseconds. Only
-   * with `-accel qtest`, where time stands still otherwise.
-   */
-  async clockStep(ns?: number): Promise<number> {
-    return Number(await this.command(ns === undefined ? 'clock_step' : `clock_step ${ns}`));
-  }
-
-  /**
    * Reports what arrives at the interrupt inputs of the device at `path` instead of delivering it. Once a
    * machine.
    */

@@ -9,6 +9,7 @@ import {
 import { MAP_CELLS_MAX } from '../../control/memory-map.ts';
 import type { MigrationOrder } from '../../control/migrations.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
+import { CONNECTIONS_MAX, DOWNTIME_MS_MAX, ROUNDS_MAX } from '../../migration/limits.ts';
 import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror, omissible } from './values.ts';
 
 /** Longest name that a guest may have, so that it fits a URL, a label and a column. */
@@ -55,18 +56,14 @@ export const GuestRequestSchema = z
     description: 'What a guest of an ABI with a request queue is asked for; shrink names unused pages, too.',
   });
 
-const MIGRATION_CONNECTIONS_MAX = 64;
-const MIGRATION_ROUNDS_MAX = 10_000;
-const DOWNTIME_MS_MAX = 3_600_000;
-
 export const MigrationOrderSchema = mirror<MigrationOrder>()(
   z
     .strictObject({
       to: z.string().min(1).max(512).openapi({ example: 'tcp:host2:4444' }),
-      connections: omissible(count.min(1).max(MIGRATION_CONNECTIONS_MAX)),
+      connections: omissible(count.min(1).max(CONNECTIONS_MAX)),
       bandwidthBytesPerSecond: omissible(count.min(1)),
       downtimeMsMax: omissible(count.max(DOWNTIME_MS_MAX)),
-      roundsMax: omissible(count.min(1).max(MIGRATION_ROUNDS_MAX)),
+      roundsMax: omissible(count.min(1).max(ROUNDS_MAX)),
       autoConverge: omissible(z.boolean()),
       channel: omissible(z.string().max(64)),
       compress: omissible(z.boolean()),

@@ -1,0 +1,22 @@
+/** Orders of migrations that make no sense: refused as such, and not for the state that the machine is in. */
+import { expect, test } from 'vitest';
+import { problemOf } from '../../src/server/problem.ts';
+import type { Vm } from '../../src/vm/vm.ts';
+import { VmMigrations } from '../../src/vm/vm-migrations.ts';
+
+const running = { name: 'vm', state: 'running' } as Vm;
+
+test('a free page channel that does not exist is a bad request, and the answer names those that do', async () => {
+  const migrations = new VmMigrations(running, undefined, () => {});
+  const refused = await migrations.start('vm', { to: 'tcp:host:1', channel: 'smoke' }).catch(error => error);
+  expect(refused).toMatchObject({
+    code: 'AEROSTAT_MIGRATION_ORDER',
+    message: expect.stringContaining('hint'),
+  });
+  // Before, it was 409, which says that the same request may be right later.
+  expect(problemOf(refused).status).toBe(400);
+  // The machine was not taken for one that moves.
+  await expect(migrations.start('vm', { to: 'nowhere' })).rejects.toMatchObject({
+    code: 'AEROSTAT_TRANSFER_ADDRESS',
+  });
+});
