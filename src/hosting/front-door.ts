@@ -2,9 +2,10 @@
  * The socket of one guest: front-ends come in one at a time, and the next is waited for when one is gone. What
  * they say is the vhost-user room's business, what it means the device's.
  */
-import { InvariantError, SystemError } from '../sys/error.ts';
+import { AerostatError, InvariantError, SystemError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
+import { Shed } from '../sys/shed.ts';
 import { UnixListener, UnixSocket } from '../sys/socket.ts';
 import type { SessionHost, VhostUserBackend } from '../vhost-user/backend.ts';
 import { BackendConnection } from '../vhost-user/backend-connection.ts';
@@ -12,6 +13,8 @@ import type { BackendSession } from '../vhost-user/backend-session.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
 const ACCEPT_PAUSE_MS = 1000;
+/** A descriptor that a former front-end sent and that is not closed after so long waits for that front-end. */
+const CLOSING_MS_MAX = 1000;
 
 export interface FrontDoorListener {
   opened(): void;
@@ -25,6 +28,8 @@ export class FrontDoor {
   readonly #reactor: Reactor;
   readonly #listener: FrontDoorListener;
   readonly #socket: UnixListener | undefined;
+  /** Where its front-ends' descriptors are closed. */
+  readonly #shed = new Shed();
   #watch: Watch | undefined;
   #connection: BackendConnection | undefined;
 
@@ -38,7 +43,7 @@ export class FrontDoor {
       this.#socket = new UnixListener(fd);
       this.#wait();
     } else {
-      this.#serve(new UnixSocket(fd));
+      this.#serve(new UnixSocket(fd, this.#shed));
     }
   }
 
@@ -84,18 +89,30 @@ export class FrontDoor {
   }
 
   #accept(): void {
+    if (this.#shed.oldestMs > CLOSING_MS_MAX) {
+      const error = new AerostatError(
+        'AEROSTAT_DESCRIPTORS_STUCK',
+        'no front-end is let in: descriptors of a former one cannot be closed, because their file system does not answer; end the process that serves it',
+      );
+      this.#lookAway(error);
+      return;
+    }
     try {
-      const socket = this.#socket?.accept();
+      const socket = this.#socket?.accept(this.#shed);
       if (socket !== undefined) this.#serve(socket);
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
-      // Too many open files, most likely. The connection stays in the backlog and poll would report it for
-      // ever, so look away for a while.
-      this.#watch?.stop();
-      this.#watch = undefined;
-      this.#listener.refused(error, { request: 'connection' });
-      this.#reactor.schedule(ACCEPT_PAUSE_MS, () => this.#wait());
+      // Too many open files, most likely.
+      this.#lookAway(error);
     }
+  }
+
+  /** The connection stays in the backlog and poll would report it for ever, so look away for a while. */
+  #lookAway(error: AerostatError): void {
+    this.#watch?.stop();
+    this.#watch = undefined;
+    this.#listener.refused(error, { request: 'connection' });
+    this.#reactor.schedule(ACCEPT_PAUSE_MS, () => this.#wait());
   }
 
   #serve(socket: UnixSocket): void {

@@ -5,6 +5,8 @@
  * The rule differs by kind: shared files are punched (madvise(MADV_DONTNEED) frees nothing of them),
  * anonymous memory is dropped by madvise, and hugetlbfs gives back whole huge pages only.
  */
+
+import { descriptorKind, fileSystemType } from '../sys/descriptor-kind.ts';
 import { AerostatError, assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import {
@@ -79,12 +81,13 @@ export class FileBacking implements Backing {
     options: { readonly adviseHugePages?: boolean } = {},
   ) {
     try {
+      const stranger = faultOfKind(fd);
+      if (stranger !== undefined) throw regionFileError(stranger);
       const status = fileStatus(fd);
       const system = fileSystem(fd);
       const unit = system.kind === 'hugetlbfs' ? system.blockSize : PAGE_SIZE;
       const fault = faultOf(status, isReadWrite(fd), unit, fileOffset, size);
-      if (fault !== undefined)
-        throw new AerostatError('AEROSTAT_REGION_FILE', `memory region refused: ${fault}`);
+      if (fault !== undefined) throw regionFileError(fault);
       this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
       this.discardUnit = unit;
       this.sealed = sealAgainstShrinking(fd);
@@ -134,6 +137,41 @@ export class FileBacking implements Backing {
     this.#mappings.clear();
     this.fd.close();
   }
+}
+
+const regionFileError = (fault: string): AerostatError =>
+  new AerostatError('AEROSTAT_REGION_FILE', `memory region refused: ${fault}`);
+
+/**
+ * File systems that answer for themselves, from memory or from a disk of this host. Any other may wait for a network or for
+ * a process, which can be the guest's own: looking at such a file, mapping it and touching it would keep its guest's thread
+ * waiting as long as that process likes.
+ */
+const LOCAL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
+  'bcachefs',
+  'btrfs',
+  'ext2',
+  'ext3',
+  'ext4',
+  'f2fs',
+  'hugetlbfs',
+  'overlay',
+  'ramfs',
+  'tmpfs',
+  'xfs',
+  'zfs',
+]);
+
+/** What of a descriptor speaks against even looking at its file. */
+function faultOfKind(fd: OwnedFd): string | undefined {
+  const kind = descriptorKind(fd);
+  if (kind === 'memory') return undefined;
+  if (kind !== 'path') return 'its descriptor is not a regular file';
+  const type = fileSystemType(fd);
+  if (type !== undefined && LOCAL_FILE_SYSTEMS.has(type)) return undefined;
+  const where =
+    type === undefined ? 'on a file system that is not mounted where this daemon runs' : `on ${type}`;
+  return `its file is ${where}, which could make this daemon wait; use a memfd, tmpfs, hugetlbfs or a local disk`;
 }
 
 function faultOf(

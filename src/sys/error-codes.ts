@@ -219,6 +219,10 @@ const declarations = {
     meaning: 'The kernel could not deliver all descriptors of a message.',
     remedy: 'Raise the limit of open files (`ulimit -n`).',
   },
+  AEROSTAT_DESCRIPTORS_STUCK: {
+    meaning: 'Descriptors of a former front-end cannot be closed, since their file system does not answer.',
+    remedy: 'End the process that serves that file system; front-ends are let in after that.',
+  },
 
   // Guest memory, rings and lists
   AEROSTAT_REGION_ADDRESS: {

@@ -3,10 +3,10 @@
  * close hits a stranger: {@link OwnedFd} closes once, refuses use afterwards, and counts what is open so
  * that tests can show that nothing leaks.
  */
-import { fstatSync } from 'node:fs';
 import { AerostatError, assert } from './error.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
+import type { Shed } from './shed.ts';
 
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -31,10 +31,13 @@ export interface Descriptor {
 
 export class OwnedFd implements Descriptor {
   #number: number;
+  /** Where it is closed, if not by the thread that says so: closing what a stranger sent can take long. */
+  #shed: Shed | undefined;
 
-  /** Takes ownership of `fd`, which nobody else may close. */
-  constructor(fd: number) {
+  /** Takes ownership of `fd`, which nobody else may close. With a `shed` it is closed there. */
+  constructor(fd: number, shed?: Shed) {
     this.#number = fd;
+    this.#shed = shed;
     openDescriptors++;
   }
 
@@ -49,7 +52,7 @@ export class OwnedFd implements Descriptor {
   }
 
   duplicate(): OwnedFd {
-    return new OwnedFd(check('fcntl', libc.fcntl(this.number, F_DUPFD_CLOEXEC, 3)));
+    return new OwnedFd(check('fcntl', libc.fcntl(this.number, F_DUPFD_CLOEXEC, 3)), this.#shed);
   }
 
   /**
@@ -69,6 +72,11 @@ export class OwnedFd implements Descriptor {
     return fd;
   }
 
+  /** It turned out to be of a kind that is closed at once, whoever shares it: no shed is needed. */
+  closesAtOnce(): void {
+    this.#shed = undefined;
+  }
+
   /**
    * Makes reads and writes return EAGAIN instead of blocking. The flag belongs to the open file, so this
    * reaches every holder of it; a peer's doorbell that could block us is worse.
@@ -81,7 +89,9 @@ export class OwnedFd implements Descriptor {
   /** Idempotent. Errors are ignored: Linux closes the descriptor whatever close() returns. */
   close(): void {
     if (this.#number < 0) return;
-    libc.close(this.release());
+    const shed = this.#shed;
+    if (shed === undefined) libc.close(this.release());
+    else shed.close(this.release());
   }
 }
 
@@ -129,15 +139,6 @@ export function silence(fd: OwnedFd): boolean {
   if (length === 0) return false;
   const error = errno();
   return error === EAGAIN || error === EINTR;
-}
-
-/**
- * Whether a descriptor can be rung and silenced: an eventfd, a pipe or a socket. Files and devices are ready
- * all the time, so that waiting for them would spin.
- */
-export function isDoorbell(fd: Descriptor): boolean {
-  const status = fstatSync(fd.number);
-  return !(status.isFile() || status.isDirectory() || status.isCharacterDevice() || status.isBlockDevice());
 }
 
 /** What became of bytes that were offered to a descriptor. */

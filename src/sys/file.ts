@@ -17,6 +17,8 @@ const F_GETFL = 3;
 const O_ACCMODE = 3;
 const O_RDWR = 2;
 const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+const F_SEAL_SEAL = 0x1;
 const F_SEAL_SHRINK = 0x2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -117,12 +119,23 @@ export function adviseHugePages(address: number, length: number): boolean {
   return libc.madvise(address, length, MADV_HUGEPAGE) === 0;
 }
 
+/** `sealed` against shrinking; `open` to seals, the kernel waits for the file's lock to add one; `none`: takes none. */
+export function shrinkSeal(fd: Descriptor): 'sealed' | 'open' | 'none' {
+  const seals = libc.fcntl(fd.number, F_GET_SEALS, 0);
+  if (seals === -1) return 'none';
+  if ((seals & F_SEAL_SHRINK) !== 0) return 'sealed';
+  return (seals & F_SEAL_SEAL) === 0 ? 'open' : 'none';
+}
+
 /**
  * Forbids shrinking the file, by anyone, for good. Touching a mapping beyond the end of a shrunk file
  * kills the process that touches it, so a peer that can shrink can kill us. Returns false where the file
- * cannot be sealed (not a memfd, or created without sealing).
+ * cannot be sealed (not a memfd, or created without sealing). Waits for the file's lock, which another call on the file may
+ * hold for seconds, unless there is nothing to do.
  */
 export function sealAgainstShrinking(fd: Descriptor): boolean {
+  const seal = shrinkSeal(fd);
+  if (seal !== 'open') return seal === 'sealed';
   return libc.fcntl(fd.number, F_ADD_SEALS, F_SEAL_SHRINK) === 0;
 }
 

@@ -7,7 +7,10 @@ import { assert } from './error.ts';
 import { createEventFd, type OwnedFd, ring, silence } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
+import { monotonicMs } from './monotonic.ts';
 import { struct } from './struct.ts';
+
+export { monotonicMs };
 
 const POLLIN = 0x1;
 const POLLOUT = 0x4;
@@ -84,12 +87,6 @@ export interface Timer {
 interface PendingTimer {
   readonly dueMs: number;
   readonly run: () => void;
-}
-
-/** Monotonic milliseconds, on a clock that all threads of the process share (performance.now() is not). */
-export function monotonicMs(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return seconds * 1e3 + nanoseconds / 1e6;
 }
 
 export class Reactor {

@@ -6,6 +6,7 @@ import { AerostatError, SystemError } from './error.ts';
 import { closeAll, OwnedFd } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
+import { Shed } from './shed.ts';
 import { struct } from './struct.ts';
 
 const AF_UNIX = 1;
@@ -111,10 +112,13 @@ const NOTHING_RECEIVED: Received = { length: 0, fds: NO_DESCRIPTORS };
 
 export class UnixSocket {
   readonly fd: OwnedFd;
+  /** Where descriptors that come over it are closed. */
+  readonly shed: Shed;
 
   /** Takes ownership of a connected stream socket. */
-  constructor(fd: OwnedFd) {
+  constructor(fd: OwnedFd, shed: Shed = new Shed()) {
     this.fd = fd;
+    this.shed = shed;
     fd.setNonBlocking();
   }
 
@@ -183,7 +187,7 @@ export class UnixSocket {
     }
     const controlLength = arena.view.getUint32(MSGHDR_AT + MSGHDR.offset.controlLength, true);
     const flags = arena.view.getUint32(MSGHDR_AT + MSGHDR.offset.flags, true);
-    const fds = controlLength === 0 ? NO_DESCRIPTORS : takeDescriptors(controlLength);
+    const fds = controlLength === 0 ? NO_DESCRIPTORS : takeDescriptors(controlLength, this.shed);
     if ((flags & MSG_CTRUNC) !== 0) {
       closeAll(fds);
       throw new AerostatError(
@@ -200,7 +204,7 @@ export class UnixSocket {
   }
 }
 
-function takeDescriptors(controlLength: number): OwnedFd[] {
+function takeDescriptors(controlLength: number, shed: Shed): OwnedFd[] {
   const fds: OwnedFd[] = [];
   let at = 0;
   while (at + CMSGHDR.size <= controlLength) {
@@ -208,7 +212,7 @@ function takeDescriptors(controlLength: number): OwnedFd[] {
     if (header.length < CMSGHDR.size || at + header.length > controlLength) break;
     if (header.level === SOL_SOCKET && header.type === SCM_RIGHTS) {
       for (let offset = CMSGHDR.size; offset + 4 <= header.length; offset += 4) {
-        fds.push(new OwnedFd(arena.view.getInt32(CONTROL_AT + at + offset, true)));
+        fds.push(new OwnedFd(arena.view.getInt32(CONTROL_AT + at + offset, true), shed));
       }
     }
     at += Math.ceil(header.length / 8) * 8;
@@ -255,10 +259,13 @@ export class UnixListener {
     }
   }
 
-  /** The next connection, or undefined when none waits. */
-  accept(): UnixSocket | undefined {
+  /**
+   * The next connection, or undefined when none waits. With a `shed`, it and what comes over it are closed there: a
+   * socket may hold descriptors that were never received, and they are closed with it.
+   */
+  accept(shed?: Shed): UnixSocket | undefined {
     const fd = libc.accept4(this.fd.number, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd !== -1) return new UnixSocket(new OwnedFd(fd));
+    if (fd !== -1) return new UnixSocket(new OwnedFd(fd, shed), shed);
     const error = errno();
     // A connection that died while it waited is no error of the listener.
     if (error === EAGAIN || error === EINTR || error === ECONNABORTED) return undefined;

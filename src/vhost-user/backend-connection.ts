@@ -3,13 +3,14 @@
  * back, and news of the configuration goes out on the channel that the front-end gave for it. For back-ends
  * that want nothing in between.
  */
-import { type OwnedFd, writeShort } from '../sys/fd.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import type { SessionHost, VhostUserBackend } from './backend.ts';
 import { BackendSession } from './backend-session.ts';
 import { MessageStream } from './message-stream.ts';
-import { BACKEND_REQUEST, FLAG_VERSION, HEADER } from './protocol.ts';
+import { BACKEND_REQUEST, FLAG_VERSION, HEADER, VhostUserError } from './protocol.ts';
 
 export interface BackendConnectionOptions {
   readonly reactor: Pick<Reactor, 'watch'>;
@@ -28,7 +29,7 @@ const CONFIG_CHANGE = HEADER.encode({
 export class BackendConnection {
   readonly session: BackendSession;
   readonly #stream: MessageStream;
-  #channel: OwnedFd | undefined;
+  #channel: PeerDoorbell | undefined;
 
   /** Takes ownership of `socket`. */
   constructor(socket: UnixSocket, backend: VhostUserBackend, options: BackendConnectionOptions) {
@@ -59,7 +60,7 @@ export class BackendConnection {
   configChanged(): boolean {
     if (this.#channel === undefined) return false;
     // A full channel holds notices that the front-end has not read yet; any of them makes it read again.
-    if (writeShort(this.#channel, CONFIG_CHANGE) === 'gone') this.#setChannel(undefined);
+    if (this.#channel.write(CONFIG_CHANGE) === 'gone') this.#setChannel(undefined);
     return this.#channel !== undefined;
   }
 
@@ -70,8 +71,12 @@ export class BackendConnection {
   }
 
   #setChannel(fd: OwnedFd | undefined): void {
+    const channel = fd && PeerDoorbell.of(fd);
+    if (fd !== undefined && channel === undefined) {
+      fd.close();
+      throw new VhostUserError("a channel for the back-end's requests has to be a Unix socket or a pipe");
+    }
     this.#channel?.close();
-    this.#channel = fd;
-    fd?.setNonBlocking();
+    this.#channel = channel;
   }
 }

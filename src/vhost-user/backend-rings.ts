@@ -3,7 +3,8 @@
  * to run, and its doorbells while it does. What runs on a ring is the device's.
  */
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
-import { type OwnedFd, ring, silence } from '../sys/fd.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { silenceEventFd } from '../sys/peer-doorbell.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
 import type { RingDoorbell, SessionHost, StopReason, VhostUserBackend } from './backend.ts';
 import {
@@ -240,7 +241,7 @@ export class BackendRings {
   #watchKick(vring: Vring, fd: OwnedFd): void {
     vring.kickWatch?.stop();
     const watch = this.#host.reactor.watch(fd, () => {
-      if (!silence(fd)) {
+      if (!silenceEventFd(fd)) {
         // The front-end closed its end or never gave a doorbell; waiting on it further would spin.
         watch.stop();
         this.#host.refused(new VhostUserError(`the kick descriptor of ring ${vring.index} is no doorbell`), {
@@ -256,10 +257,10 @@ export class BackendRings {
   #doorbell(vring: Vring): RingDoorbell {
     return {
       interrupt: () => {
-        if (vring.call !== undefined) ring(vring.call);
+        vring.call?.ring();
       },
       fail: () => {
-        if (vring.error !== undefined) ring(vring.error);
+        vring.error?.ring();
       },
     };
   }

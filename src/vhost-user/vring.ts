@@ -3,7 +3,9 @@
  * runs when it has addresses, a kick descriptor, and is enabled.
  */
 import type { RegionAddresses } from '../memory/guest-memory.ts';
-import { isDoorbell, type OwnedFd } from '../sys/fd.ts';
+import { descriptorKind } from '../sys/descriptor-kind.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Watch } from '../sys/poll.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
 import { VhostUserError } from './protocol.ts';
@@ -24,8 +26,8 @@ export class Vring {
   enabled = false;
   /** Present since the front-end set it: it wants the ring to run. */
   kick: OwnedFd | undefined;
-  call: OwnedFd | undefined;
-  error: OwnedFd | undefined;
+  call: PeerDoorbell | undefined;
+  error: PeerDoorbell | undefined;
   kickWatch: Watch | undefined;
   /** Present while the ring runs. */
   queue: DeviceQueue | undefined;
@@ -51,7 +53,7 @@ export class Vring {
 
   /** @throws VhostUserError when `fd` can be no doorbell; so do the others */
   setKick(fd: OwnedFd): void {
-    const kick = acceptDoorbell(fd);
+    const kick = acceptKick(fd);
     this.withdrawKick();
     this.kick = kick;
   }
@@ -84,16 +86,33 @@ export class Vring {
 }
 
 /**
- * Sees to it that a peer's descriptor cannot block us, and is no file or device: one to be kicked by would ring all the
- * time, and ringing one would write into it, be it guest memory.
+ * A kick is an eventfd, as every front-end's is: it can be read without waiting for whoever shares it, which is not true
+ * of a pipe.
  */
-function acceptDoorbell(fd: OwnedFd): OwnedFd {
-  try {
-    if (!isDoorbell(fd)) throw new VhostUserError('a file or device is no doorbell');
-    fd.setNonBlocking();
+function acceptKick(fd: OwnedFd): OwnedFd {
+  const kind = descriptorKind(fd);
+  if (kind === 'eventfd') {
+    fd.closesAtOnce();
     return fd;
-  } catch (error) {
-    fd.close();
-    throw error;
   }
+  fd.close();
+  throw new VhostUserError(`${WORDS[kind]} is no doorbell that can be waited for; a kick is an eventfd`);
 }
+
+/** Files and devices are no doorbells: ringing one would write into it, be it guest memory. */
+function acceptDoorbell(fd: OwnedFd): PeerDoorbell {
+  const bell = PeerDoorbell.of(fd);
+  if (bell !== undefined) return bell;
+  const kind = descriptorKind(fd);
+  fd.close();
+  throw new VhostUserError(`${WORDS[kind]} is no doorbell; an eventfd, a pipe or a Unix socket is one`);
+}
+
+const WORDS = {
+  eventfd: 'an eventfd',
+  pipe: 'a pipe',
+  'unix-socket': 'a socket',
+  memory: 'a file in memory',
+  path: 'a file or device',
+  other: 'something else',
+} as const;

@@ -70,7 +70,7 @@ describe('a file as memory', () => {
   test('is refused, and its descriptor closed, when it cannot even be asked what it is', () => {
     const fd = new OwnedFd(openSync(directory, O_PATH));
     closeSync(fd.number);
-    expect(() => new FileBacking(fd, 0, PAGE_SIZE)).toThrow('EBADF');
+    expect(() => new FileBacking(fd, 0, PAGE_SIZE)).toThrow('its descriptor is not a regular file');
     expect(fd.open).toBe(false);
   });
 

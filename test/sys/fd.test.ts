@@ -5,7 +5,6 @@ import {
   closeAll,
   createEventFd,
   createPipe,
-  isDoorbell,
   OwnedFd,
   openDescriptorCount,
   ring,
@@ -151,17 +150,6 @@ describe('a doorbell that is a pipe', () => {
 });
 
 describe('what is no doorbell', () => {
-  test('is known as such: files and devices are ready all the time', () => {
-    const bells = [createEventFd(), ...Object.values(createPipe()), ...UnixSocket.pair().map(({ fd }) => fd)];
-    for (const bell of bells) expect(isDoorbell(own(bell))).toBe(true);
-    const others = [
-      createMemfd({ name: 'aerostat-test', size: 4096 }),
-      new OwnedFd(openSync('/dev/zero', 'r')),
-      new OwnedFd(openSync('/', 'r')),
-    ];
-    for (const other of others) expect(isDoorbell(own(other))).toBe(false);
-  });
-
   test('is given up when it is silenced', () => {
     expect(silence(own(createMemfd({ name: 'aerostat-test', size: 0 })))).toBe(false);
     expect(silence(own(new OwnedFd(openSync('/', 'r'))))).toBe(false);

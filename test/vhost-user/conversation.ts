@@ -153,7 +153,11 @@ export async function wasRung(loop: TestLoop, fd: OwnedFd): Promise<boolean> {
     rung = true;
     silence(fd);
   });
-  await loop.settle(2);
+  // A pipe is rung by a thread of the C library, in a moment.
+  for (let turn = 0; turn < 50 && !rung; turn++) {
+    await loop.settle(2);
+    if (!rung) await new Promise(resolve => setTimeout(resolve, 1));
+  }
   watch.stop();
   return rung;
 }
