@@ -141,12 +141,22 @@ export class CommandChannel {
   /** Ends the channel: all that waits, and all that comes, is refused with `reason`. */
   fail(reason: Error): void {
     if (this.#failure !== undefined) return;
+    this.#refuse(reason);
+    this.#stream.destroy();
+  }
+
+  /** Ends the channel as {@link fail} does, and gives the stream to the next one: the guest starts anew on it. */
+  leave(reason: Error): Duplex {
+    this.#refuse(reason);
+    return this.#stream.removeAllListeners('data');
+  }
+
+  #refuse(reason: Error): void {
     this.#failure = reason;
     this.#failReady(reason);
     for (const command of this.#pending.values()) command.reject(reason);
     this.#pending.clear();
     this.#unsent.length = 0;
-    this.#stream.destroy();
   }
 
   #listen(stream: Duplex): void {

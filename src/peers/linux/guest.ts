@@ -3,7 +3,8 @@
  * account of its memory. How it lives, and over which console the commands travel, its classes know.
  */
 import type { CommandChannel, CommandResult } from './channel.ts';
-import { GuestCommandError, GuestTimeoutError } from './errors.ts';
+import { GuestBootError, GuestCommandError, GuestTimeoutError } from './errors.ts';
+import { BALLOON_MODULE } from './init.ts';
 
 export interface RunOptions {
   /** Default: a minute. Infinity is allowed. */
@@ -72,5 +73,32 @@ export abstract class LinuxGuest {
   /** All of the kernel's messages that it still holds. */
   kernelLog(): Promise<string> {
     return this.check('dmesg');
+  }
+
+  /** @throws GuestBootError when the driver does not take all `devices` of them */
+  async loadBalloonDriver(devices: number, parameters: readonly string[] = []): Promise<void> {
+    const loaded = await this.run(`insmod ${[BALLOON_MODULE, ...parameters].join(' ')}`);
+    if (loaded.exitCode !== 0) {
+      throw new GuestBootError(`the balloon's driver cannot be loaded: ${loaded.output}`, this.consoleTail);
+    }
+    const found = await this.balloonDevices();
+    if (found === devices) return;
+    throw new GuestBootError(
+      `the guest's driver took ${found} of ${devices} balloon devices; ` +
+        'each must be listening on its socket before the guest boots, and speak to one guest at a time.',
+      this.consoleTail,
+    );
+  }
+
+  /** How many devices the balloon's driver serves. */
+  async balloonDevices(): Promise<number> {
+    return Number(
+      await this.check('ls -d /sys/bus/virtio/drivers/virtio_balloon/virtio* 2>/dev/null | wc -l'),
+    );
+  }
+
+  /** Removes the driver, which gives every page back first. */
+  async unloadBalloonDriver(): Promise<void> {
+    await this.check('rmmod virtio_balloon', { timeoutMs: Number.POSITIVE_INFINITY });
   }
 }

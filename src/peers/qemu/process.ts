@@ -47,6 +47,11 @@ export interface QemuOptions {
   readonly sharedMemory?: boolean;
   /** Which QEMU; default: the system's own (programs.ts has others). */
   readonly qemu?: PeerCommand;
+  /**
+   * The object that holds guest memory, without its id and size, for example `memory-backend-memfd,share=on`.
+   * Default: see {@link sharedMemory}.
+   */
+  readonly memoryBackend?: string;
   /** QEMU writes to all of shared memory before the guest runs, as a guest that used all of it would have. */
   readonly preallocated?: boolean;
 }
@@ -257,7 +262,7 @@ function removeDirectoriesAtExit(): void {
 }
 
 function ownArguments(
-  { machine, memoryBytes, sharedMemory, preallocated = false }: QemuOptions,
+  { machine, memoryBytes, sharedMemory, memoryBackend, preallocated = false }: QemuOptions,
   { ownQmpPath, qmpPath }: Place,
 ): string[] {
   const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-m', `${memoryBytes}B`];
@@ -266,6 +271,9 @@ function ownArguments(
     const file = `memory-backend-file,id=ram,mem-path=/proc/self/fd/${MEMORY_FD},size=${memoryBytes},share=on`;
     args.push('-machine', `${machine},memory-backend=ram`);
     args.push('-object', preallocated ? `${file},prealloc=on` : file);
+  } else if (memoryBackend !== undefined) {
+    args.push('-machine', `${machine},memory-backend=ram`);
+    args.push('-object', `${memoryBackend},id=ram,size=${memoryBytes}`);
   } else {
     args.push('-machine', machine);
   }

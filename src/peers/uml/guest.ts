@@ -9,10 +9,11 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Duplex, Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { bootedInTime } from '../linux/boot.ts';
 import { CommandChannel } from '../linux/channel.ts';
 import { GuestBootError, GuestEndedError, hostAdvice, panicLine } from '../linux/errors.ts';
 import { LinuxGuest } from '../linux/guest.ts';
-import { BALLOON_MODULE, SHELL_TERMINAL } from '../linux/init.ts';
+import { SHELL_TERMINAL } from '../linux/init.ts';
 import { initramfs } from '../linux/initramfs.ts';
 import { type ProcessExit, ProcessGroup } from '../process-group.ts';
 import { findUmlKernel, withFixedLayout } from './kernel.ts';
@@ -171,27 +172,6 @@ export class UmlGuest extends LinuxGuest {
     return this.#console;
   }
 
-  /** @throws GuestBootError when the driver does not take all `devices` of them */
-  async loadBalloonDriver(devices: number, parameters: readonly string[] = []): Promise<void> {
-    const bound = 'ls -d /sys/bus/virtio/drivers/virtio_balloon/virtio* 2>/dev/null | wc -l';
-    const loaded = await this.run(`insmod ${[BALLOON_MODULE, ...parameters].join(' ')} && ${bound}`);
-    if (loaded.exitCode !== 0) {
-      throw new GuestBootError(`the balloon's driver cannot be loaded: ${loaded.output}`, this.consoleTail);
-    }
-    const found = Number(loaded.output);
-    if (found === devices) return;
-    throw new GuestBootError(
-      `the guest's driver took ${found} of ${devices} balloon devices; ` +
-        'each must be listening on its socket before the guest boots, and speak to one guest at a time.',
-      this.consoleTail,
-    );
-  }
-
-  /** Removes the driver, which gives every page back first. */
-  async unloadBalloonDriver(): Promise<void> {
-    await this.check('rmmod virtio_balloon', { timeoutMs: Number.POSITIVE_INFINITY });
-  }
-
   /**
    * A shell for a person, with job control, on a console of its own; settles with its exit code. Nothing is
    * powered off by that. One at a time.
@@ -229,19 +209,7 @@ export class UmlGuest extends LinuxGuest {
   }
 
   async #comeUp(options: UmlGuestOptions): Promise<void> {
-    const timeout = new AbortController();
-    const { bootTimeoutMs = BOOT_TIMEOUT_MS } = options;
-    const late = delay(bootTimeoutMs, true, { signal: timeout.signal }).catch(() => false);
-    try {
-      const isLate = await Promise.race([this.channel.ready.then(() => false), late]);
-      if (isLate) throw new GuestBootError(`the guest did not boot in ${bootTimeoutMs} ms`, this.consoleTail);
-    } catch (cause) {
-      if (!(cause instanceof GuestEndedError)) throw cause;
-      const [why] = cause.message.split('\n');
-      throw new GuestBootError(`the guest did not boot: ${why}`, this.consoleTail, { cause });
-    } finally {
-      timeout.abort();
-    }
+    await bootedInTime(this.channel, options.bootTimeoutMs ?? BOOT_TIMEOUT_MS, () => this.consoleTail);
     if (options.balloonDriver !== false) {
       await this.loadBalloonDriver(options.sockets?.length ?? 0, options.moduleParameters);
     }
