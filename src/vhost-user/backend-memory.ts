@@ -68,7 +68,12 @@ export class BackendMemory {
     this.#rings.startAll(paused);
   }
 
-  /** Lets go of all memory; no ring runs any more. */
+  /** An empty table, as in the beginning; no ring runs any more. */
+  clear(): void {
+    for (const region of [...this.#memory.regions]) this.#drop(region);
+  }
+
+  /** Lets go of all memory for good; no ring runs any more. */
   close(): void {
     for (const region of this.#memory.regions) this.#backend.regionRemoved(region);
     this.#memory.close();

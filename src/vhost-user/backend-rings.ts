@@ -175,6 +175,14 @@ export class BackendRings {
     }
   }
 
+  /** Lets go of the descriptors of rings that were stopped before: the next front-end brings its own. */
+  releaseAll(): void {
+    for (const vring of this.#vrings) {
+      vring.close();
+      vring.size = 0;
+    }
+  }
+
   /** Stops all rings for good, and lets go of their descriptors. */
   close(): void {
     for (const vring of this.#vrings) {

@@ -50,6 +50,8 @@ export class BackendSession {
   readonly #table: BackendMemory;
   #protocolFeatures = 0n;
   #status = 0;
+  /** A front-end took the device over. */
+  #owned = false;
   #closed = false;
 
   constructor(backend: VhostUserBackend, host: SessionHost) {
@@ -130,9 +132,10 @@ export class BackendSession {
         break;
       case 'GET_QUEUE_NUM':
         return U64.encode({ value: BigInt(this.#rings.count) });
-      // One socket is one guest, so ownership says nothing new; RESET_OWNER is deprecated and does nothing.
       case 'SET_OWNER':
-      case 'RESET_OWNER':
+        this.#begin();
+        break;
+      case 'RESET_OWNER': // Deprecated, and does nothing.
         break;
       case 'SET_MEM_TABLE':
         this.#table.setTable(body, fds);
@@ -188,6 +191,20 @@ export class BackendSession {
         throw new VhostUserError(`${name} is not supported`);
     }
     return undefined;
+  }
+
+  /**
+   * A front-end takes the device over. On a connection that had one already, the former left without a word, as
+   * QEMU's device does that is unplugged while its character device stays: what it said of memory and rings is void.
+   * Protocol features and the channel are the new one's, for QEMU sends both before this.
+   */
+  #begin(): void {
+    const former = this.#owned;
+    this.#owned = true;
+    if (!former) return;
+    if (this.#rings.features !== undefined || this.memory.regions.length > 0) this.#reset();
+    this.#rings.releaseAll();
+    this.#table.clear();
   }
 
   #setFeatures(features: bigint): void {

@@ -1,6 +1,6 @@
 /** What the back-end answers, request by request; memory and rings have suites of their own. */
 import { describe, expect, it } from 'vitest';
-import { closeAll, createEventFd } from '../../src/sys/fd.ts';
+import { closeAll, createEventFd, type OwnedFd } from '../../src/sys/fd.ts';
 import { BACKEND_PROTOCOL_FEATURES } from '../../src/vhost-user/backend-session.ts';
 import {
   CONFIG_HEADER,
@@ -14,7 +14,7 @@ import {
   REQUEST_SHAPES,
 } from '../../src/vhost-user/protocol.ts';
 import { VERSION_1 } from '../../src/virtio/features.ts';
-import { conversations, payloads } from './conversation.ts';
+import { type Conversation, conversations, fileOf, payloads } from './conversation.ts';
 import { CONFIG_BYTES, RingDevice } from './ring-device.ts';
 
 const converse = conversations();
@@ -231,6 +231,70 @@ describe('reset and status', () => {
     talk.say('SET_VRING_ENABLE', payloads.state(0, 1));
     expect(talk.session.ringsRunning).toBe(0);
     expect(talk.device.served[0]).toBe(0);
+  });
+});
+
+describe('a session that begins again on its connection, as QEMU’s does when its device is plugged in anew', () => {
+  /** What QEMU says in front of SET_OWNER, and up to the memory. */
+  function beginAgain(talk: Conversation): OwnedFd {
+    talk.ask('GET_FEATURES');
+    talk.say('SET_PROTOCOL_FEATURES', payloads.u64(talk.ask('GET_PROTOCOL_FEATURES')));
+    const channel = createEventFd();
+    expect(talk.accepts('SET_BACKEND_REQ_FD', undefined, [channel])).toBe(true);
+    expect(talk.accepts('SET_OWNER')).toBe(true);
+    talk.say('SET_FEATURES', payloads.u64(VERSION_1 | F_PROTOCOL_FEATURES));
+    return channel;
+  }
+
+  it('starts with an empty memory table: the same addresses do not overlap what the former one left', async () => {
+    const talk = converse();
+    talk.start();
+    beginAgain(talk);
+    expect(talk.device.takeCalls()).toEqual([
+      'stop 0 abandoned',
+      'reset',
+      'region- 0x0',
+      `features 0x${VERSION_1.toString(16)}`,
+    ]);
+    expect(talk.session.memory.regions).toEqual([]);
+    const [region] = talk.memory.regions;
+    expect(talk.accepts('ADD_MEM_REG', payloads.region(region), [fileOf(region)])).toBe(true);
+    const ring = talk.ring(0);
+    talk.startRing(0, ring);
+    ring.offer();
+    ring.ringKick();
+    await talk.loop.turnUntil(() => ring.collect() === 1);
+    expect(talk.refused).toEqual([]);
+  });
+
+  it('starts with rings that nobody described, and without the former one’s descriptors', () => {
+    const talk = converse();
+    const former = talk.start();
+    former.offer();
+    beginAgain(talk);
+    talk.handOver();
+    // Everything of the former session but its doorbell, which alone shall not start its ring.
+    talk.kickWith(0, former.kick);
+    talk.say('SET_VRING_ENABLE', payloads.state(0, 1));
+    expect(talk.session.ringsRunning).toBe(0);
+    talk.say('SET_VRING_ADDR', payloads.addresses(former.config, 0));
+    expect(talk.session.ringsRunning).toBe(0);
+    expect(talk.device.served[0]).toBe(0);
+  });
+
+  it('keeps the channel and the protocol features that came in front of SET_OWNER', () => {
+    const talk = converse();
+    talk.start();
+    const channel = beginAgain(talk);
+    expect(channel.open).toBe(true);
+    expect(talk.channel).toBe(channel);
+    expect(talk.accepts('SET_VRING_NUM', payloads.state(0, 8))).toBe(true);
+  });
+
+  it('is no news in a session that has only begun', () => {
+    const talk = converse();
+    talk.negotiate();
+    expect(talk.device.takeCalls()).toEqual([`features 0x${VERSION_1.toString(16)}`]);
   });
 });
 
