@@ -48,6 +48,7 @@ class CheckingDevice implements VhostUserBackend {
   readonly features = VERSION_1 | RING_FEATURES;
   readonly queueCount = RINGS;
   readonly #running = new Set<number>();
+  readonly #suspended = new Set<number>();
   readonly #regions = new Set<MemoryRegion>();
 
   setFeatures(features: bigint): void {
@@ -75,12 +76,23 @@ class CheckingDevice implements VhostUserBackend {
     this.#running.add(index);
   }
 
+  suspendQueue(index: number): void {
+    assert(this.#running.has(index) && !this.#suspended.has(index), `ring ${index} was suspended at rest`);
+    this.#suspended.add(index);
+  }
+
+  resumeQueue(index: number): void {
+    assert(this.#suspended.delete(index), `ring ${index} was resumed, which was not suspended`);
+  }
+
   stopQueue(index: number): void {
+    this.#suspended.delete(index);
     assert(this.#running.delete(index), `ring ${index} stopped while it did not run`);
   }
 
   serveQueue(index: number): void {
-    assert(this.#running.has(index), `ring ${index} was served while it did not run`);
+    const serves = this.#running.has(index) && !this.#suspended.has(index);
+    assert(serves, `ring ${index} was served while it did not run`);
   }
 
   reset(): void {

@@ -140,6 +140,7 @@ export class BalloonDevice {
       return;
     }
     this.#queues[index] = new RunningQueue(index, role, queue, memory, doorbell);
+    if (role === 'inflate') this.#hold(false);
     if (role === 'stats') this.statistics.start();
     if (role === 'hint') this.hints.startQueue();
     if (role === 'request') this.requests.start();
@@ -147,16 +148,37 @@ export class BalloonDevice {
   }
 
   /**
-   * Lets go of ring `index`. `paused`: what was acknowledged is finished, so that all that the guest gave away
-   * is back at the host; `abandoned`: what is pending is the guest's again and keeps its memory.
+   * Ring `index` stands still until it is resumed or stopped: a pause begins like that, and so may another driver. Of
+   * what was acknowledged nothing is discarded meanwhile, since another driver may use those pages.
    */
-  stopQueue(index: number, reason: 'paused' | 'abandoned'): void {
+  suspendQueue(index: number): void {
+    const running = this.#queues[index];
+    if (running === undefined) return;
+    running.suspended = true;
+    if (running.role === 'inflate') this.#hold(true);
+  }
+
+  resumeQueue(index: number): void {
+    const running = this.#queues[index];
+    if (running === undefined) return;
+    running.suspended = false;
+    if (running.role === 'inflate') this.#hold(false);
+  }
+
+  /**
+   * Lets go of ring `index`. `paused`: what was acknowledged is finished, so that all that the guest gave away
+   * is back at the host; `abandoned`: what is pending is the guest's again and keeps its memory; `undecided`: it is as
+   * it was while the ring was suspended.
+   */
+  stopQueue(index: number, reason: 'paused' | 'abandoned' | 'undecided'): void {
     const running = this.#queues[index];
     if (running === undefined) return;
     this.#queues[index] = undefined;
     switch (running.role) {
       case 'inflate':
       case 'deflate':
+        if (reason === 'undecided') return;
+        if (running.role === 'inflate') this.accounts.held = false;
         if (reason === 'paused') this.#drain();
         else this.accounts.forget();
         return;
@@ -198,7 +220,7 @@ export class BalloonDevice {
    */
   serveQueue(index: number): boolean {
     const running = this.#queues[index];
-    if (running === undefined) return false;
+    if (running === undefined || running.suspended) return false;
     this.counters.kicks++;
     const workEnd = this.#work + WORK_PER_TURN;
     try {
@@ -215,7 +237,7 @@ export class BalloonDevice {
   /** Asks the guest for statistics; {@link DeviceHost.statisticsArrived} tells when they came. */
   requestStatistics(): void {
     const running = this.#queues.find(queue => queue?.role === 'stats');
-    if (running === undefined) return;
+    if (running === undefined || running.suspended) return;
     try {
       if (this.statistics.request(running)) this.#publish(running);
     } catch (error) {
@@ -226,7 +248,7 @@ export class BalloonDevice {
   /** Sends a request, at once or when the guest posts its buffer for it. */
   sendRequest(command: number): void {
     const running = this.#queues.find(queue => queue?.role === 'request');
-    if (running === undefined) return;
+    if (running === undefined || running.suspended) return;
     try {
       if (this.requests.send(running, command)) this.#publish(running);
     } catch (error) {
@@ -271,6 +293,7 @@ export class BalloonDevice {
   reset(): void {
     for (let index = 0; index < this.#queues.length; index++) this.stopQueue(index, 'abandoned');
     this.accounts.forget();
+    this.accounts.held = false;
     this.hints.reset();
     this.statistics.reset();
     this.requests.reset();
@@ -372,6 +395,13 @@ export class BalloonDevice {
 
   get #work(): number {
     return this.accounts.work + this.#bufferWork;
+  }
+
+  /** Sees to it that nothing that is pending is discarded, or lets it be discarded again. */
+  #hold(held: boolean): void {
+    if (this.accounts.held === held) return;
+    this.accounts.held = held;
+    if (!held && this.accounts.pendingPages > 0) this.#host.pendingMarked();
   }
 
   #drain(): void {

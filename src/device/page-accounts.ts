@@ -34,6 +34,7 @@ export class PageAccounts {
   readonly #pastDiscardTimes = new DurationHistogram();
   #pastKeptPages = 0;
   #last: PageAccount | undefined;
+  #held = false;
   /** Pages in all regions. */
   #memoryPages = 0;
   /** Pages that the list which is read may still name. */
@@ -49,6 +50,16 @@ export class PageAccounts {
 
   get all(): readonly PageAccount[] {
     return this.#accounts;
+  }
+
+  /** While held, nothing that is pending is discarded, by any thread. */
+  get held(): boolean {
+    return this.#held;
+  }
+
+  set held(held: boolean) {
+    this.#held = held;
+    for (const { pending } of this.#accounts) pending.held = held;
   }
 
   get balloonedPages(): number {
@@ -100,6 +111,7 @@ export class PageAccounts {
 
   open(region: MemoryRegion): PageAccount {
     const account = new PageAccount(region);
+    if (this.#held) account.pending.held = true;
     this.#accounts.push(account);
     this.#memoryPages += region.pageCount;
     return account;

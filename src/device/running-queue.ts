@@ -24,6 +24,8 @@ export class RunningQueue {
   readonly doorbell: Doorbell;
   readonly chain = new DescriptorChain();
   readonly list = new PageList();
+  /** The ring stands still: nothing of it is read or written. */
+  suspended = false;
 
   constructor(index: number, role: QueueRole, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell) {
     this.index = index;

@@ -170,6 +170,14 @@ export class GuestHost implements VhostUserBackend {
     this.#statistics.start();
   }
 
+  suspendQueue(index: number): void {
+    this.device.suspendQueue(index);
+  }
+
+  resumeQueue(index: number): void {
+    this.device.resumeQueue(index);
+  }
+
   stopQueue(index: number, reason: StopReason): void {
     this.device.stopQueue(index, reason);
   }

@@ -48,7 +48,7 @@ export class PatientDiscarder {
     const result = this.pending.discardSome(this.#discard, claim);
     if (!result.more) {
       this.#hastyClaims = 0;
-      this.#waits(claim === 'dense' && this.pending.outstanding > 0);
+      this.#waits(claim === 'dense' && this.pending.outstanding > 0 && !this.pending.held);
     }
     return result;
   }

@@ -13,7 +13,7 @@
  *   discard is over). The retracter waits that discard out before the guest may touch the unit. It looks also
  *   where the bit was set, for a unit may have been marked again while it was being discarded.
  * - Claimers exclude each other by the lock word. Closing takes the lock, so once it returns nobody discards
- *   through the region's descriptor any more.
+ *   through the region's descriptor any more. Holding does so too: what is marked stays marked and is not claimed.
  */
 import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError, assert } from '../sys/error.ts';
@@ -29,7 +29,9 @@ const IN_FLIGHT_UNITS = 4;
 const GENERATION = 5;
 const PENDING_UNITS = 6;
 const WAITING = 7;
-const HEADER_WORDS = 8;
+const HELD = 8;
+/** An even number: 64-bit floats follow. */
+const HEADER_WORDS = 10;
 
 /** Totals, 64-bit floats behind the header; written under the lock only. */
 const DISCARDED_UNITS = 0;
@@ -245,6 +247,18 @@ export class PendingDiscards {
     return Atomics.load(this.#header, CLOSED) !== 0;
   }
 
+  get held(): boolean {
+    return Atomics.load(this.#header, HELD) !== 0;
+  }
+
+  /** While held, nothing is claimed. A discard under way is over when holding returns. */
+  set held(held: boolean) {
+    Atomics.store(this.#header, HELD, Number(held));
+    if (!held) return;
+    this.#lock();
+    this.#unlock();
+  }
+
   /** Forgets what is marked and waits for a discard under way; afterwards nobody claims any more. */
   close(): void {
     Atomics.store(this.#header, CLOSED, 1);
@@ -260,7 +274,7 @@ export class PendingDiscards {
   discardSome(discard: DiscardUnits, claim: ClaimOf = 'any'): DiscardResult {
     this.#lock();
     try {
-      if (this.closed || !this.#claim(claim)) return NOTHING_DISCARDED;
+      if (this.closed || this.held || !this.#claim(claim)) return NOTHING_DISCARDED;
       try {
         return { more: true, failure: this.#discardClaimed(discard) };
       } finally {

@@ -5,9 +5,11 @@
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { silenceEventFd } from '../sys/peer-doorbell.ts';
-import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
+import { type DeviceQueue, QUEUE_SIZE_MAX, type QueueConfig } from '../virtio/queue.ts';
 import type { RingDoorbell, SessionHost, StopReason, VhostUserBackend } from './backend.ts';
+import { ConfigWrites } from './config-writes.ts';
 import {
+  F_PROTOCOL_FEATURES,
   type FrontendRequest,
   isRefusal,
   U64,
@@ -17,13 +19,16 @@ import {
   VRING_FD_NONE,
   VRING_STATE,
 } from './protocol.ts';
-import { openQueue, ringBaseOf } from './ring.ts';
+import { isAnotherRing, openRing } from './ring.ts';
+import { RingPlace } from './ring-place.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { Vring } from './vring.ts';
 
 export class BackendRings {
   /** What the driver took, once it did: it decides what kind of queue a ring is, so none runs before. */
   features: bigint | undefined;
+  /** What the driver wrote into the configuration space while no ring ran. */
+  readonly writtenAtRest = new ConfigWrites();
   readonly #backend: VhostUserBackend;
   readonly #memory: GuestMemory;
   readonly #host: Pick<SessionHost, 'reactor' | 'refused'>;
@@ -45,12 +50,13 @@ export class BackendRings {
   }
 
   get running(): number {
-    return this.#vrings.filter(vring => vring.queue !== undefined).length;
+    return this.#vrings.filter(vring => vring.running).length;
   }
 
   // Requests ----------------------------------------------------------------------------------------------
   // A ring that is described anew while it runs was abandoned by a front-end that announces no reset. It runs
-  // again when its kick descriptor comes, which every front-end sends last.
+  // again when its kick descriptor comes, which every front-end sends last. What a description of a ring that stopped
+  // in order means shows when the first ring starts.
 
   setSize(body: DataView): void {
     const { index, num } = VRING_STATE.read(body);
@@ -58,7 +64,7 @@ export class BackendRings {
     if (num < 1 || num > QUEUE_SIZE_MAX) {
       throw new VhostUserError(`ring ${index} cannot have ${num} entries; it has 1 to ${QUEUE_SIZE_MAX}`);
     }
-    this.#stop(vring, 'abandoned');
+    if (vring.running) this.#stop(vring, 'abandoned');
     vring.size = num;
   }
 
@@ -69,7 +75,7 @@ export class BackendRings {
     const unchanged =
       now?.descriptorTable === descriptorTable && now.availRing === availRing && now.usedRing === usedRing;
     // The same addresses are sent again to switch logging, which is no reason to stop a running ring.
-    if (!unchanged) this.#stop(vring, 'abandoned');
+    if (!unchanged && vring.running) this.#stop(vring, 'abandoned');
     vring.addresses = { descriptorTable, availRing, usedRing };
     this.#start(vring);
   }
@@ -77,7 +83,7 @@ export class BackendRings {
   setBase(body: DataView): void {
     const { index, num } = VRING_STATE.read(body);
     const vring = this.#vring(index);
-    this.#stop(vring, 'abandoned');
+    if (vring.running) this.#stop(vring, 'abandoned');
     vring.base = num;
   }
 
@@ -96,7 +102,7 @@ export class BackendRings {
     const vring = this.#vring(index);
     vring.enabled = num === 1;
     if (vring.enabled) this.#start(vring);
-    else this.#stop(vring, 'paused');
+    else this.#suspend(vring);
   }
 
   setKick(body: DataView, fds: UnclaimedFds): void {
@@ -107,7 +113,7 @@ export class BackendRings {
       throw new VhostUserError(`SET_VRING_KICK of ring ${vring.index} without a descriptor is not supported`);
     }
     vring.setKick(fd);
-    if (vring.queue !== undefined) this.#watchKick(vring, fd);
+    if (vring.running) this.#watchKick(vring, fd);
     this.#start(vring);
   }
 
@@ -135,15 +141,18 @@ export class BackendRings {
       this.#stop(vring, 'abandoned');
       vring.withdrawKick();
       vring.addresses = undefined;
+      vring.left = undefined;
     }
   }
 
   /** All rings are as in the beginning; they were stopped before. */
   forgetAll(): void {
     this.features = undefined;
+    this.writtenAtRest.clear();
     for (const vring of this.#vrings) {
       vring.enabled = false;
       vring.base = 0;
+      vring.left = undefined;
     }
   }
 
@@ -160,8 +169,9 @@ export class BackendRings {
    * over anew.
    */
   pauseIn(regions: readonly MemoryRegion[]): Vring[] {
-    const paused = this.#vrings.filter(vring => vring.queue !== undefined && vring.liesIn(regions));
-    for (const vring of paused) this.#stop(vring, 'paused');
+    const inside = this.#vrings.filter(vring => vring.queue !== undefined && vring.liesIn(regions));
+    const paused = inside.filter(vring => vring.running);
+    for (const vring of inside) this.#stop(vring, vring.suspended ? 'undecided' : 'paused');
     return paused;
   }
 
@@ -169,7 +179,7 @@ export class BackendRings {
   startAll(expected: readonly Vring[] = []): void {
     for (const vring of this.#vrings) this.#start(vring);
     for (const vring of expected) {
-      if (vring.queue !== undefined) continue;
+      if (vring.running) continue;
       const error = new VhostUserError(`ring ${vring.index} stops, since its memory was taken away`);
       this.#host.refused(error, { ringIndex: vring.index });
     }
@@ -217,37 +227,104 @@ export class BackendRings {
   /** Starts the ring if all that it needs is there and it does not run yet. */
   #start(vring: Vring): void {
     const { features } = this;
-    if (features === undefined || vring.queue !== undefined || !vring.complete || vring.kick === undefined)
-      return;
+    if (features === undefined || vring.running || !vring.complete) return;
+    if (this.#vrings.some(other => isAnotherRing(other, this.#memory, features))) this.#beginAnew(features);
+    if (vring.suspended) this.#resume(vring);
+    else this.#open(vring, features);
+    if (vring.running) this.writtenAtRest.clear();
+  }
+
+  #open(vring: Vring, features: bigint): void {
+    const { index, kick } = vring;
+    if (kick === undefined) return;
     try {
-      const queue = openQueue(vring, this.#memory, features);
+      const ring = openRing(vring, this.#memory, features);
       // Memory may still be on its way: rings start when the table that holds them has come.
-      if (queue === undefined) return;
-      vring.queue = queue;
+      if (ring === undefined) return;
+      vring.queue = ring.queue;
+      vring.config = ring.config;
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      this.#host.refused(error, { ringIndex: vring.index });
+      this.#host.refused(error, { ringIndex: index });
       return;
     }
-    this.#backend.startQueue(vring.index, vring.queue, this.#memory, this.#doorbell(vring));
-    this.#watchKick(vring, vring.kick);
+    vring.left = undefined;
+    this.#backend.startQueue(index, vring.queue, this.#memory, this.#doorbell(vring));
+    this.#watchKick(vring, kick);
     // Kicks that were sent before we watched are lost; what they announced is not.
+    this.#backend.serveQueue(index);
+  }
+
+  /**
+   * The front-end disabled the ring. Some pause their guest by that and enable the ring again; others say with it that
+   * a driver is gone, and describe the rings of the next one.
+   */
+  #suspend(vring: Vring): void {
+    if (!vring.running) return;
+    this.#unwatchKick(vring);
+    this.#backend.suspendQueue(vring.index);
+    vring.suspended = true;
+    vring.left = new RingPlace(vring.config!, vring.queue!);
+    vring.base = vring.left.base;
+  }
+
+  #resume(vring: Vring): void {
+    vring.suspended = false;
+    vring.left = undefined;
+    this.#backend.resumeQueue(vring.index);
+    this.#watchKick(vring, vring.kick!);
     this.#backend.serveQueue(vring.index);
+  }
+
+  /**
+   * The rings are another driver's: what is known of the last one is forgotten, before the first of them starts. One
+   * that had stopped just where a new ring begins was taken for the same, and starts again.
+   */
+  #beginAnew(features: bigint): void {
+    const started = this.#vrings.filter(vring => vring.running);
+    for (const vring of this.#vrings) {
+      if (vring.running) vring.base = new RingPlace(vring.config!, vring.queue!).unreturnedBase;
+      if (vring.queue !== undefined) this.#letGo(vring, 'abandoned');
+      vring.left = undefined;
+    }
+    this.#backend.reset();
+    this.#backend.setFeatures(features & ~F_PROTOCOL_FEATURES);
+    this.writtenAtRest.replay((offset, bytes) => this.#backend.writeConfig(offset, bytes));
+    for (const vring of started) this.#open(vring, features);
   }
 
   #stop(vring: Vring, reason: StopReason): void {
     if (vring.queue === undefined) return;
+    const { queue, config } = this.#letGo(vring, reason);
+    // An abandoned ring has no place to go on from: the front-end says where the next one starts, and when.
+    if (reason === 'abandoned') {
+      vring.left = undefined;
+      vring.withdrawKick();
+      return;
+    }
+    vring.left = new RingPlace(config, queue);
+    // A buffer that the device kept without returning it is taken again.
+    vring.base = reason === 'undecided' ? vring.left.unreturnedBase : vring.left.base;
+  }
+
+  #letGo(vring: Vring, reason: StopReason): { readonly queue: DeviceQueue; readonly config: QueueConfig } {
+    const queue = vring.queue!;
+    const config = vring.config!;
+    this.#unwatchKick(vring);
+    this.#backend.stopQueue(vring.index, reason);
+    vring.queue = undefined;
+    vring.config = undefined;
+    vring.suspended = false;
+    return { queue, config };
+  }
+
+  #unwatchKick(vring: Vring): void {
     vring.kickWatch?.stop();
     vring.kickWatch = undefined;
-    this.#backend.stopQueue(vring.index, reason);
-    // An abandoned ring has no place to go on from: the front-end says where the next one starts, and when.
-    if (reason === 'paused') vring.base = ringBaseOf(vring.queue, this.features!);
-    else vring.withdrawKick();
-    vring.queue = undefined;
   }
 
   #watchKick(vring: Vring, fd: OwnedFd): void {
-    vring.kickWatch?.stop();
+    this.#unwatchKick(vring);
     const watch = this.#host.reactor.watch(fd, () => {
       if (!silenceEventFd(fd)) {
         // The front-end closed its end or never gave a doorbell; waiting on it further would spin.

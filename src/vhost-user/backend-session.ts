@@ -215,13 +215,13 @@ export class BackendSession {
       );
     }
     // A driver negotiates once. Negotiating again while rings run is how a front-end that announces no reset
-    // (User Mode Linux) shows that another driver begins; the same features with all rings stopped in order
-    // are a guest that was paused and goes on (QEMU), whose balloon is still what it was.
+    // (User Mode Linux) shows that another driver begins. The same features with all rings stopped in order are a
+    // guest that was paused and goes on (QEMU), or another driver after all (Cloud Hypervisor): the rings will tell.
     const before = this.#rings.features;
-    const resumes = this.ringsRunning === 0 && features === before;
-    if (before !== undefined && !resumes) this.#restart();
+    const mayGoOn = this.ringsRunning === 0 && features === before;
+    if (before !== undefined && !mayGoOn) this.#restart();
     this.#rings.features = features;
-    this.#backend.setFeatures(features & ~F_PROTOCOL_FEATURES);
+    if (!mayGoOn) this.#backend.setFeatures(features & ~F_PROTOCOL_FEATURES);
     // Without protocol features there is no SET_VRING_ENABLE, and rings are enabled from the start.
     if ((features & F_PROTOCOL_FEATURES) === 0n) this.#rings.enableAll();
     this.#rings.startAll();
@@ -274,7 +274,9 @@ export class BackendSession {
     }
     // A copy: the payload's buffer is used again for the next message.
     const start = body.byteOffset + CONFIG_HEADER.size;
-    this.#backend.writeConfig(offset, new Uint8Array(body.buffer.slice(start, start + size) as ArrayBuffer));
+    const bytes = new Uint8Array(body.buffer.slice(start, start + size) as ArrayBuffer);
+    if (this.ringsRunning === 0) this.#rings.writtenAtRest.note(offset, bytes);
+    this.#backend.writeConfig(offset, bytes);
   }
 }
 

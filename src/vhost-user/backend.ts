@@ -12,7 +12,12 @@ export type StopReason =
   /** The guest is paused or moves on elsewhere: finish what was acknowledged. */
   | 'paused'
   /** The driver starts over, or is gone: drop it. */
-  | 'abandoned';
+  | 'abandoned'
+  /**
+   * It was suspended and its memory is gone. Whether its guest goes on shows when it starts again; until then neither
+   * the ring nor what was acknowledged is touched.
+   */
+  | 'undecided';
 
 /** Reaches the driver of one ring. */
 export interface RingDoorbell {
@@ -41,6 +46,13 @@ export interface VhostUserBackend {
 
   /** The memory lasts as long as the ring runs; it may gain and lose regions meanwhile. */
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: RingDoorbell): void;
+  /**
+   * The front-end disabled ring `index`: its guest is paused, or another driver begins. When this returns, nothing is
+   * served and nothing that was acknowledged is worked off, until the ring is resumed or stopped.
+   */
+  suspendQueue(index: number): void;
+  /** The suspended ring goes on. */
+  resumeQueue(index: number): void;
   /** Returns when the device has let go of the ring. */
   stopQueue(index: number, reason: StopReason): void;
   /** The driver kicked ring `index`. */

@@ -14,18 +14,43 @@ import {
   type QueueState,
 } from '../virtio/queue.ts';
 import { stateFromVringBase, stateToVringBase } from '../virtio/vring-base.ts';
+import { isRefusal } from './protocol.ts';
 import type { Vring } from './vring.ts';
 
+/** A ring that can be served, and where it lies in guest memory. */
+export interface OpenRing {
+  readonly config: QueueConfig;
+  readonly queue: DeviceQueue;
+}
+
 /**
- * Opens a complete ring where {@link Vring.base} says; undefined while the memory that holds it is not there.
+ * Opens a ring where {@link Vring.base} says; undefined while the memory that holds it is not there.
  * @throws VirtqueueError when size, alignment or base are nonsense
  */
-export function openQueue(vring: Vring, memory: GuestMemory, features: bigint): DeviceQueue | undefined {
+export function openRing(vring: Vring, memory: GuestMemory, features: bigint): OpenRing | undefined {
   const config = locate(vring, memory, features);
   if (config === undefined) return undefined;
   checkConfig(config);
-  const state = startingState(memory, config, vring.base);
-  return createDeviceQueue(config, state);
+  return { config, queue: createDeviceQueue(config, startingState(memory, config, vring.base)) };
+}
+
+/**
+ * Whether the front-end describes the ring as another one than it was when it stopped. False also while that is not
+ * known yet: before its doorbell came, which is said last, or its memory.
+ */
+export function isAnotherRing(vring: Vring, memory: GuestMemory, features: bigint): boolean {
+  const { left } = vring;
+  if (left === undefined) return false;
+  if (!left.hasBase(vring.base)) return true;
+  if (vring.kick === undefined) return false;
+  try {
+    const ring = openRing(vring, memory, features);
+    return ring !== undefined && !left.isAt(ring.config, ringBaseOf(ring.queue, features));
+  } catch (error) {
+    // It makes no sense, and was a ring before.
+    if (isRefusal(error)) return true;
+    throw error;
+  }
 }
 
 /**

@@ -7,8 +7,9 @@ import { descriptorKind } from '../sys/descriptor-kind.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Watch } from '../sys/poll.ts';
-import type { DeviceQueue } from '../virtio/queue.ts';
+import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
 import { VhostUserError } from './protocol.ts';
+import type { RingPlace } from './ring-place.ts';
 
 export interface VringAddresses {
   /** The front-end's own addresses. */
@@ -29,11 +30,21 @@ export class Vring {
   call: PeerDoorbell | undefined;
   error: PeerDoorbell | undefined;
   kickWatch: Watch | undefined;
-  /** Present while the ring runs. */
+  /** Present while the ring runs or is suspended, as {@link config} is. */
   queue: DeviceQueue | undefined;
+  /** Where the queue lies in guest memory. */
+  config: QueueConfig | undefined;
+  /** The front-end disabled the ring while it ran: it stands still until that enables it, stops it or begins anew. */
+  suspended = false;
+  /** Where the ring stopped, while it may go on from there. */
+  left: RingPlace | undefined;
 
   constructor(index: number) {
     this.index = index;
+  }
+
+  get running(): boolean {
+    return this.queue !== undefined && !this.suspended;
   }
 
   get complete(): boolean {

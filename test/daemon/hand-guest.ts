@@ -60,16 +60,70 @@ export function pfnList(first: number, count: number): Uint8Array {
   return bytes;
 }
 
+/** What a queue needs of the guest that it is a part of. */
+export interface QueueOwner {
+  readonly loop: TestLoop;
+  readonly memory: GuestMemory;
+  /** Puts bytes somewhere into guest memory; returns where. */
+  place(bytes: Uint8Array): number;
+  kick(index: number): void;
+}
+
+/** Where queue `index` of a guest lies that a test moves. */
+export function queuePlace(index: number, size: number, features: bigint, at = 0): QueueConfig {
+  const base = at + index * RING_BYTES;
+  return {
+    size,
+    descriptorArea: base,
+    driverArea: base + 0x8000,
+    deviceArea: base + 0xc000,
+    features,
+  };
+}
+
+/** Room in guest memory for the lists that a guest sends; what lay there long ago is overwritten. */
+export class ListRoom {
+  readonly #memory: GuestMemory;
+  #placed = LISTS;
+
+  constructor(memory: GuestMemory) {
+    this.#memory = memory;
+  }
+
+  place(bytes: Uint8Array): number {
+    if (this.#placed + bytes.length > LISTS_END) this.#placed = LISTS;
+    const address = this.#placed;
+    this.#memory.write(address, bytes);
+    this.#placed += Math.ceil(bytes.length / 16) * 16;
+    return address;
+  }
+}
+
+/** Sends the numbers of `count` pages from `first` on, in as many buffers as it takes. */
+export async function sendPages(queue: HandQueue, first: number, count: number): Promise<void> {
+  for (let sent = 0; sent < count; ) {
+    let buffers = 0;
+    while (sent < count) {
+      const part = Math.min(PFNS_PER_BUFFER, count - sent);
+      if (!queue.add({ out: pfnList(first + sent, part) })) break;
+      sent += part;
+      buffers++;
+    }
+    queue.kick();
+    await queue.returned(buffers);
+  }
+}
+
 export class HandQueue {
   readonly index: number;
   readonly config: QueueConfig;
   readonly driver: DriverQueue;
-  readonly #guest: HandGuest;
+  readonly #guest: QueueOwner;
   readonly #segments = new SegmentList();
   readonly #used = { token: 0, written: 0 };
   #token = 0;
 
-  constructor(guest: HandGuest, index: number, config: QueueConfig) {
+  constructor(guest: QueueOwner, index: number, config: QueueConfig) {
     this.#guest = guest;
     this.index = index;
     this.config = config;
@@ -88,7 +142,7 @@ export class HandQueue {
 
   kick(): void {
     this.driver.publish(this.#guest.memory);
-    this.#guest.frontend.kick(this.index);
+    this.#guest.kick(this.index);
   }
 
   /** Takes what the device returned; gives the written length of each. */
@@ -134,7 +188,7 @@ export class HandQueue {
       index = (index + 1) & 0xffff;
     }
     this.availIndex = index;
-    this.#guest.frontend.kick(this.index);
+    this.#guest.kick(this.index);
     return this;
   }
 
@@ -158,7 +212,7 @@ export class HandQueue {
   }
 }
 
-export class HandGuest {
+export class HandGuest implements QueueOwner {
   readonly loop: TestLoop;
   readonly memory: GuestMemory;
   readonly frontend: VhostUserFrontend;
@@ -167,13 +221,14 @@ export class HandGuest {
   readonly brokenRings: number[] = [];
   #queues: { readonly role: QueueRole; readonly queue: HandQueue }[] = [];
   readonly #options: HandGuestOptions;
-  #placed = LISTS;
+  readonly #lists: ListRoom;
 
   private constructor(frontend: VhostUserFrontend, options: HandGuestOptions) {
     this.#options = options;
     this.loop = options.loop;
     this.memory = frontend.memory;
     this.frontend = frontend;
+    this.#lists = new ListRoom(frontend.memory);
     frontend.onConfigChange(() => this.configChanges++);
     frontend.onRingFailure(queue => this.brokenRings.push(queue));
   }
@@ -209,14 +264,7 @@ export class HandGuest {
     await loop.until(frontend.setFeatures(this.features));
     await loop.until(frontend.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK));
     this.#queues = queueRoles(ABI, this.features).map((role, index) => {
-      const base = index * RING_BYTES;
-      const config = {
-        size: queueSize,
-        descriptorArea: base,
-        driverArea: base + 0x8000,
-        deviceArea: base + 0xc000,
-        features: this.features,
-      };
+      const config = queuePlace(index, queueSize, this.features);
       return { role, queue: new HandQueue(this, index, config) };
     });
     for (const { queue } of this.#queues) {
@@ -247,11 +295,11 @@ export class HandGuest {
   }
 
   inflate(first: number, count: number): Promise<void> {
-    return this.#sendPages('inflate', first, count);
+    return sendPages(this.queue('inflate'), first, count);
   }
 
   deflate(first: number, count: number): Promise<void> {
-    return this.#sendPages('deflate', first, count);
+    return sendPages(this.queue('deflate'), first, count);
   }
 
   /** Says how much its balloon holds. */
@@ -266,33 +314,17 @@ export class HandGuest {
     return CONFIG.read(new DataView(bytes.buffer, bytes.byteOffset, bytes.length));
   }
 
-  /** Puts bytes somewhere into guest memory; returns where. What lay there long ago may be overwritten. */
   place(bytes: Uint8Array): number {
-    if (this.#placed + bytes.length > LISTS_END) this.#placed = LISTS;
-    const address = this.#placed;
-    this.memory.write(address, bytes);
-    this.#placed += Math.ceil(bytes.length / 16) * 16;
-    return address;
+    return this.#lists.place(bytes);
+  }
+
+  kick(index: number): void {
+    this.frontend.kick(index);
   }
 
   /** Leaves as a process does that dies. */
   close(): void {
     this.frontend.close();
     this.memory.close();
-  }
-
-  async #sendPages(role: 'inflate' | 'deflate', first: number, count: number): Promise<void> {
-    const queue = this.queue(role);
-    for (let sent = 0; sent < count; ) {
-      let buffers = 0;
-      while (sent < count) {
-        const part = Math.min(PFNS_PER_BUFFER, count - sent);
-        if (!queue.add({ out: pfnList(first + sent, part) })) break;
-        sent += part;
-        buffers++;
-      }
-      queue.kick();
-      await queue.returned(buffers);
-    }
   }
 }

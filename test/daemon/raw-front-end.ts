@@ -35,13 +35,18 @@ export class RawFrontEnd {
   readonly loop: TestLoop;
   readonly socket: UnixSocket;
   /** Memory to hand over, or to lie about. */
-  readonly memory: GuestMemory = createSharedMemory({ regions: [{ guestAddress: 0, size: MEMORY_BYTES }] });
+  readonly memory: GuestMemory;
   readonly #connection: Connection;
   /** Ends a turn of the loop when something came. */
   readonly #watch: Watch;
 
-  /** Takes ownership of a socket. */
-  constructor(target: string | UnixSocket, loop: TestLoop) {
+  /** Takes ownership of a socket, and of the memory. */
+  constructor(
+    target: string | UnixSocket,
+    loop: TestLoop,
+    memory: GuestMemory = createSharedMemory({ regions: [{ guestAddress: 0, size: MEMORY_BYTES }] }),
+  ) {
+    this.memory = memory;
     this.loop = loop;
     this.socket = typeof target === 'string' ? UnixSocket.connect(target) : target;
     this.#connection = new Connection(this.socket);
@@ -108,18 +113,21 @@ export class RawFrontEnd {
   }
 
   /** Everything up to the features, as most front-ends do it. */
-  async negotiate(): Promise<void> {
+  async negotiate(features = VERSION_1): Promise<void> {
     this.say('SET_OWNER');
     await this.ask('GET_FEATURES');
     const { value } = U64.read(await this.ask('GET_PROTOCOL_FEATURES'));
     this.say('SET_PROTOCOL_FEATURES', U64.encode({ value }));
-    this.say('SET_FEATURES', U64.encode({ value: VERSION_1 | F_PROTOCOL_FEATURES }));
+    this.say('SET_FEATURES', U64.encode({ value: features | F_PROTOCOL_FEATURES }));
   }
 
   /** Gives the daemon the memory. */
   async handOver(): Promise<void> {
-    if (await this.accepts('ADD_MEM_REG', regionMessage(this.region), [this.file])) return;
-    throw new Error('the daemon does not take the memory');
+    for (const region of this.memory.regions) {
+      const { fd } = region.backing as FileBacking;
+      if (await this.accepts('ADD_MEM_REG', regionMessage(regionFields(region)), [fd])) continue;
+      throw new Error('the daemon does not take the memory');
+    }
   }
 
   close(): void {

@@ -84,7 +84,7 @@ describe.each(KINDS)('%s', (_, features) => {
     const ring = talk.start(features);
     await exchange(talk, ring, 5);
     talk.say('SET_VRING_ENABLE', payloads.state(0, 0));
-    expect(talk.device.takeCalls()).toEqual(['stop 0 paused']);
+    expect(talk.device.takeCalls()).toEqual(['suspend 0']);
     ring.offer();
     ring.ringKick();
     await talk.loop.settle();

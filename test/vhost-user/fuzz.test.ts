@@ -139,7 +139,26 @@ function check(device: RingDevice): void {
   const stopQueue = device.stopQueue.bind(device);
   device.stopQueue = (at, reason) => {
     expect(device.running.has(at)).toBe(true);
+    expect(reason === 'undecided' && !suspended.has(at)).toBe(false);
+    suspended.delete(at);
     stopQueue(at, reason);
+  };
+  const suspended = new Set<number>();
+  const suspendQueue = device.suspendQueue.bind(device);
+  device.suspendQueue = at => {
+    expect(device.running.has(at) && !suspended.has(at)).toBe(true);
+    suspended.add(at);
+    suspendQueue(at);
+  };
+  const resumeQueue = device.resumeQueue.bind(device);
+  device.resumeQueue = at => {
+    expect(device.running.has(at) && suspended.delete(at)).toBe(true);
+    resumeQueue(at);
+  };
+  const serveQueue = device.serveQueue.bind(device);
+  device.serveQueue = at => {
+    expect(suspended.has(at)).toBe(false);
+    serveQueue(at);
   };
   const setFeatures = device.setFeatures.bind(device);
   device.setFeatures = features => {

@@ -139,7 +139,7 @@ describe('Cloud Hypervisor', () => {
     talk.say('SET_VRING_ENABLE', payloads.state(0, 0));
     talk.say('SET_VRING_ENABLE', payloads.state(0, 1));
     await exchange(talk, ring, 9);
-    expect(talk.device.takeCalls()).toEqual(['stop 0 paused', 'start 0']);
+    expect(talk.device.takeCalls()).toEqual(['suspend 0', 'resume 0']);
   });
 });
 

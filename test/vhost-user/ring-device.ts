@@ -72,6 +72,14 @@ export class RingDevice implements VhostUserBackend {
     this.running.set(index, { queue, memory, doorbell });
   }
 
+  suspendQueue(index: number): void {
+    this.calls.push(`suspend ${index}`);
+  }
+
+  resumeQueue(index: number): void {
+    this.calls.push(`resume ${index}`);
+  }
+
   stopQueue(index: number, reason: StopReason): void {
     this.calls.push(`stop ${index} ${reason}`);
     this.running.delete(index);

@@ -1,0 +1,44 @@
+/**
+ * Where a ring stopped, and whether one that starts is the same ring going on. A front-end whose guest was paused
+ * and one whose guest runs another driver now may send the very same messages (SET_VRING_ENABLE 0, the same
+ * features, SET_VRING_ENABLE 1); only the place tells them apart. What follows from the answer is not decided here.
+ */
+
+import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
+import { stateToVringBase } from '../virtio/vring-base.ts';
+
+export class RingPlace {
+  readonly config: QueueConfig;
+  /** The base from which another queue takes up what the device has not taken yet. */
+  readonly base: number;
+  /** The base from which another queue takes up what the device has not returned yet, too. */
+  readonly unreturnedBase: number;
+
+  /** Where `queue`, which lies at `config`, is now. */
+  constructor(config: QueueConfig, queue: DeviceQueue) {
+    const { nextAvail, nextUsed } = queue.save();
+    this.config = config;
+    this.base = stateToVringBase(config.features, { nextAvail, nextUsed });
+    this.unreturnedBase = stateToVringBase(config.features, { nextAvail: nextUsed, nextUsed });
+  }
+
+  /**
+   * Whether a ring that starts at `base` is this one. A front-end that was not told the base reads it from the used
+   * ring, where a buffer that the device keeps does not count.
+   */
+  hasBase(base: number): boolean {
+    return base === this.base || base === this.unreturnedBase;
+  }
+
+  /** Whether a ring at `config`, which a queue would take up at `base`, is this one. */
+  isAt(config: QueueConfig, base: number): boolean {
+    const { size, descriptorArea, driverArea, deviceArea } = this.config;
+    return (
+      this.hasBase(base) &&
+      config.size === size &&
+      config.descriptorArea === descriptorArea &&
+      config.driverArea === driverArea &&
+      config.deviceArea === deviceArea
+    );
+  }
+}
