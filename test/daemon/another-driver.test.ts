@@ -161,7 +161,7 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
 describe('what a new driver may use', () => {
   test('is not discarded from the moment that the rings are disabled', async () => {
     // With a discard before each acknowledgement nothing would ever be pending.
-    await daemon.control.setDiscard('a', 'after-ack');
+    await daemon.control.change('a', { discard: 'after-ack' });
     const guest = await start();
     guest.touch(P, GIVEN);
     // Disabled in the same breath, before anything can be discarded: all of it waits.
