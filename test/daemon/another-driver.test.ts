@@ -4,7 +4,7 @@
  * StratoVirt reset a guest like that. A pause looks nearly the same and is none.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { PAGE_SIZE, PAGES_PER_HUGE_PAGE } from '../../src/memory/page.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { RING_EVENT_IDX, RING_PACKED } from '../../src/virtio/features.ts';
@@ -15,7 +15,7 @@ import { TestLoop } from '../support/loop.ts';
 import { FIRST_PAGE as P } from './hand-guest.ts';
 import { SpokenGuest, type SpokenGuestOptions } from './spoken-guest.ts';
 
-const H = PAGES_PER_HUGE_PAGE;
+const H = HUGE_PAGE_SIZE / PAGE_SIZE;
 const GIVEN = 1000;
 
 let loop: TestLoop;

@@ -1,10 +1,11 @@
 /** A device whose rings stand still: until its guest goes on or ends, nothing that it gave away is touched. */
 import { afterAll, describe, expect, test } from 'vitest';
-import { PAGES_PER_HUGE_PAGE as H } from '../../src/memory/page.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { type DeviceRig, openRig, FIRST_PAGE as P, type RigOptions } from '../support/device-rig.ts';
 import { HUGE_PAGE_SIZE } from '../support/huge-pages.ts';
 
+const H = HUGE_PAGE_SIZE / PAGE_SIZE;
 const MEMORY_BYTES = 8 * HUGE_PAGE_SIZE;
 
 afterAll(() => expect(openDescriptorCount()).toBe(0));
