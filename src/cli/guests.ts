@@ -3,7 +3,7 @@
  * file. A command sees one contract and does not know which it has.
  */
 import { type Command, Option } from 'commander';
-import type { GuestControl, GuestStatus } from '../control/contract.ts';
+import type { Control, GuestControl, GuestStatus } from '../control/contract.ts';
 import type { QemuControl } from '../qemu/qemu-control.ts';
 import type { CliContext } from './context.ts';
 import { checkNames, nameOfSocket } from './guest-options.ts';
@@ -90,11 +90,19 @@ async function openNamed(context: CliContext, path: string): Promise<Opened> {
   const named = readGuestsFile(path);
   const monitors = named.flatMap(guest => ('qmp' in guest ? [{ name: guest.name, qmpPath: guest.qmp }] : []));
   const qemus = await connectMonitors(monitors);
+  // One client for each daemon, however many of its guests there are: it costs the daemon one stream of events.
+  const daemons = new Map<string, Control>();
+  const daemonOf = (guest: ApiChoice): Control => {
+    const key = JSON.stringify([guest.api, guest.tokenFile]);
+    const daemon = daemons.get(key) ?? connect(context, guest);
+    daemons.set(key, daemon);
+    return daemon;
+  };
   const control = new CombinedControl(
     named.map(guest =>
       'qmp' in guest
-        ? { name: guest.name, control: qemus, nameThere: guest.name }
-        : { name: guest.name, control: connect(context, guest), nameThere: guest.guest ?? guest.name },
+        ? { name: guest.name, control: qemus, nameThere: guest.name, apart: true }
+        : { name: guest.name, control: daemonOf(guest), nameThere: guest.guest ?? guest.name },
     ),
   );
   return { control, close: () => qemus.close() };

@@ -1,4 +1,5 @@
 /** Options that several commands share, and how their words become values. */
+import { getMaxListeners, setMaxListeners } from 'node:events';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Control } from '../control/contract.ts';
 import { GUEST_BYTES_MIN } from '../embedded/options.ts';
@@ -60,6 +61,8 @@ export function connect(
   choice: ApiChoice,
   options: Pick<ClientOptions, 'pastEvents'> = {},
 ): Control {
+  // Each client listens, and a file of guests may name many daemons: that is no leak, of which Node warns from the 11th on.
+  setMaxListeners(getMaxListeners(context.interrupt) + 1, context.interrupt);
   return new RemoteControl(resolveAddress(choice.api, context.env), {
     ...options,
     token: readToken(choice.tokenFile, context.env),

@@ -1,6 +1,7 @@
 /**
- * Guests of several hosts under one contract: each is reached through the control of its own host, under a name of its
- * own choosing. A host that cannot be reached costs its own guests, and nobody else's.
+ * Guests of several hosts under one contract: each is reached through the control of its own host, under the name that the
+ * host knows it by. However many guests of a host there are, the host is asked once for all of them and has one stream of
+ * events. A host that cannot be reached costs its own guests alone.
  */
 import { AerostatError } from '../sys/error.ts';
 import {
@@ -25,10 +26,22 @@ export interface GuestHome {
   readonly control: GuestControl;
   /** What that control calls it. */
   readonly nameThere: string;
+  /**
+   * The control reaches each of its guests by a way of its own (a monitor of QEMU's, say): one that does not answer says
+   * nothing of the others, so each is asked apart.
+   */
+  readonly apart?: boolean;
+}
+
+/** The guests that are reached through one control. */
+interface Host {
+  readonly control: GuestControl;
+  readonly homes: GuestHome[];
 }
 
 export class CombinedControl implements GuestControl {
   readonly #homes: ReadonlyMap<string, GuestHome>;
+  readonly #hosts: readonly Host[];
   /** A guest is moved by its own host, where that can. */
   readonly migrations: Migrations = {
     obstacle: async name => this.#migrations(name, (there, nameThere) => there.obstacle(nameThere)),
@@ -40,6 +53,13 @@ export class CombinedControl implements GuestControl {
   /** Names are unique. The controls stay the caller's. */
   constructor(guests: readonly GuestHome[]) {
     this.#homes = new Map(guests.map(home => [home.name, home]));
+    const hosts = new Map<GuestControl, Host>();
+    for (const home of guests) {
+      const host = hosts.get(home.control) ?? { control: home.control, homes: [] };
+      host.homes.push(home);
+      hosts.set(home.control, host);
+    }
+    this.#hosts = [...hosts.values()];
   }
 
   /** Where a guest is. @throws UnknownGuestError */
@@ -49,18 +69,27 @@ export class CombinedControl implements GuestControl {
     return home;
   }
 
-  /** Guests whose host cannot be reached, or does not know them, are listed with the reason. */
-  guests(): Promise<readonly GuestStatus[]> {
-    return Promise.all(
-      [...this.#homes.keys()].map(async name => {
-        try {
-          return await this.guest(name);
-        } catch (error) {
-          if (!(error instanceof AerostatError)) throw error;
-          return statusOf(name, { lastError: error.message });
-        }
-      }),
-    );
+  /** In the order in which they were named. Guests whose host cannot be reached, or does not know them, come with the reason. */
+  async guests(): Promise<readonly GuestStatus[]> {
+    const lists = await Promise.all(this.#hosts.map(host => this.#guestsOf(host)));
+    const byName = new Map(lists.flat().map(guest => [guest.name, guest]));
+    return [...this.#homes.keys()].flatMap(name => byName.get(name) ?? []);
+  }
+
+  async #guestsOf({ control, homes }: Host): Promise<readonly GuestStatus[]> {
+    if (homes.length === 1 || homes.some(({ apart }) => apart)) {
+      return Promise.all(homes.map(({ name }) => this.guest(name).catch(error => unreached(name, error))));
+    }
+    try {
+      const known = new Map((await control.guests()).map(guest => [guest.name, guest]));
+      return homes.map(({ name, nameThere }) => {
+        const guest = known.get(nameThere);
+        if (guest !== undefined) return { ...guest, name };
+        return unreached(name, new UnknownGuestError(nameThere, [...known.keys()]));
+      });
+    } catch (error) {
+      return homes.map(({ name }) => unreached(name, error));
+    }
   }
 
   async guest(name: string): Promise<GuestStatus> {
@@ -83,15 +112,8 @@ export class CombinedControl implements GuestControl {
 
   /** Of the guests that can be reached and have one. */
   async samples(): Promise<Readonly<Record<string, StatisticsSample>>> {
-    const homes = [...this.#homes.values()];
-    const answers = await Promise.allSettled(
-      homes.map(({ control, nameThere }) => control.statistics(nameThere)),
-    );
-    const known: Record<string, StatisticsSample> = {};
-    for (const [index, answer] of answers.entries()) {
-      if (answer.status === 'fulfilled') known[homes[index].name] = answer.value;
-    }
-    return known;
+    const lists = await Promise.all(this.#hosts.map(host => samplesOf(host)));
+    return Object.assign({}, ...lists);
   }
 
   async map(name: string, options?: MapOptions): Promise<MemoryMap> {
@@ -114,11 +136,13 @@ export class CombinedControl implements GuestControl {
   }
 
   subscribe(listener: (event: GuestEvent) => void): () => void {
-    const leave = [...this.#homes.values()].map(({ name, control, nameThere }) =>
-      control.subscribe(event => {
-        if (event.guest === nameThere) listener({ ...event, guest: name });
-      }),
-    );
+    const leave = this.#hosts.map(({ control, homes }) => {
+      const names = new Map<string, string[]>();
+      for (const { name, nameThere } of homes) names.set(nameThere, [...(names.get(nameThere) ?? []), name]);
+      return control.subscribe(event => {
+        for (const guest of names.get(event.guest) ?? []) listener({ ...event, guest });
+      });
+    });
     return () => {
       for (const one of leave) one();
     };
@@ -128,4 +152,27 @@ export class CombinedControl implements GuestControl {
     const { control, nameThere } = this.homeOf(name);
     return ask(migrationsOf(control), nameThere);
   }
+}
+
+/** What is known of a guest that could not be asked. */
+function unreached(name: string, error: unknown): GuestStatus {
+  if (!(error instanceof AerostatError)) throw error;
+  return statusOf(name, { lastError: error.message });
+}
+
+async function samplesOf({ control, homes }: Host): Promise<Record<string, StatisticsSample>> {
+  const known: Record<string, StatisticsSample> = {};
+  if (homes.length === 1 || homes.some(({ apart }) => apart)) {
+    const answers = await Promise.allSettled(homes.map(({ nameThere }) => control.statistics(nameThere)));
+    for (const [index, answer] of answers.entries()) {
+      if (answer.status === 'fulfilled') known[homes[index].name] = answer.value;
+    }
+    return known;
+  }
+  const samples = await control.samples().catch((): Record<string, StatisticsSample> => ({}));
+  for (const { name, nameThere } of homes) {
+    const sample = samples[nameThere];
+    if (sample !== undefined) known[name] = sample;
+  }
+  return known;
 }

@@ -220,8 +220,8 @@ describe('aerostat migrate', () => {
   test.each([
     ['migrate', /where to/],
     ['migrate web host2:4444', /host2:4444 is no destination/],
-    ['migrate web tcp:host2:4444 --connections 0', /1 to 255/],
-    ['migrate web tcp:host2:4444 --bandwidth fast', /is not a size/],
+    ['migrate web tcp:host2:4444 --connections 0', /1 to 64/],
+    ['migrate web tcp:host2:4444 --bandwidth fast', /is not a rate/],
     ['migrate web tcp:host2:4444 --status', /leave its destination out/],
   ])('%s makes no sense', async (words, why) => {
     const { code, err } = await aerostat(`${words} ${qmp}`);
