@@ -3,7 +3,8 @@
  * be asked of the daemon is handed to whoever holds it.
  */
 import type { GuestStatus, HostStatus, StatisticsSample } from '../control/contract.ts';
-import { balloonLimit, type MemoryUse, MemoryUseTracker } from '../control/memory-use.ts';
+import { type Available, availableShare, doubtOf, isMoving, NEED_SHARE } from '../control/judgement.ts';
+import { type MemoryUse, MemoryUseTracker } from '../control/memory-use.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { Key } from './keys.ts';
 import { formatSize, parsePages, SizeError } from './size.ts';
@@ -26,15 +27,13 @@ const HELP = '↑↓ select   t target   sort by n name  m memory  b balloon  r 
 const HELP_SHORT = '↑↓ select  t target  n m b r a sort  q quit';
 const BAR_WIDTH_MIN = 10;
 const BAR_WIDTH_MAX = 48;
-/** Below this share of its memory available, a guest is about to suffer. */
-const NEED_SHARE = 0.05;
 const PAGE_ROWS = 10;
 
 interface Row {
   readonly guest: GuestStatus;
   readonly use: MemoryUse | undefined;
-  /** Share of its memory that it has available, by its own word. */
-  readonly available: number | null;
+  /** Share of its memory that it has available, by its own word; null where it did not say. */
+  readonly available: Available | null;
 }
 
 export interface Seen {
@@ -92,7 +91,7 @@ export class TopScreen {
       const tracker = this.#trackers.get(guest.name) ?? new MemoryUseTracker();
       this.#trackers.set(guest.name, tracker);
       const use = tracker.see(guest, samples[guest.name], atMs);
-      return { guest, use, available: guest.connected ? availableShare(tracker.sample) : null };
+      return { guest, use, available: guest.connected ? availableShare(guest, tracker.sample) : null };
     });
     this.#sort();
   }
@@ -158,10 +157,11 @@ export class TopScreen {
   /** Why one should think twice before taking so much; undefined when there is nothing to think about. */
   #doubt(name: string, bytes: number): string | undefined {
     const row = this.#row(name);
-    if (row === undefined || bytes <= (row.guest.actualBytes ?? 0)) return undefined;
-    const limit = balloonLimit(row.use);
-    if (limit === null) return `what ${name} can spare is not known`;
-    return bytes > limit ? `${name} says that it can spare ${formatSize(limit)}` : undefined;
+    const doubt = row === undefined ? undefined : doubtOf(row.guest, row.use, bytes);
+    if (doubt === undefined) return undefined;
+    if (doubt.limitBytes === null) return `what ${name} can spare is not known`;
+    const when = doubt.old ? ', before its balloon was changed' : '';
+    return `${name} says that it can spare ${formatSize(doubt.limitBytes)}${when}`;
   }
 
   #move(by: number): void {
@@ -246,15 +246,8 @@ const KEYS: Readonly<Partial<Record<Order, (row: Row) => number>>> = {
   memory: ({ guest }) => guest.memoryBytes ?? -1,
   balloon: ({ guest }) => guest.balloonedBytes ?? guest.actualBytes ?? -1,
   resident: ({ guest }) => guest.residentBytes ?? -1,
-  available: ({ available }) => -(available ?? 2),
+  available: ({ available }) => -(available?.share ?? 2),
 };
-
-function availableShare(sample: StatisticsSample | undefined): number | null {
-  const { availableBytes = null, totalBytes = null } = sample?.statistics ?? {};
-  return availableBytes === null || totalBytes === null || totalBytes === 0
-    ? null
-    : availableBytes / totalBytes;
-}
 
 const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
 
@@ -265,10 +258,8 @@ function hostLine({ totalBytes, availableBytes, pressure }: HostStatus): string 
 
 function stateOf({ guest, available }: Row): string {
   if (!guest.connected) return 'waiting';
-  if (available !== null && available < NEED_SHARE) return 'in need';
-  const moving =
-    guest.actualBytes !== null && guest.targetBytes !== null && guest.actualBytes !== guest.targetBytes;
-  return moving || (guest.pendingBytes ?? 0) > 0 ? 'moving' : 'ok';
+  if (available !== null && available.share < NEED_SHARE) return 'in need';
+  return isMoving(guest) ? 'moving' : 'ok';
 }
 
 const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
@@ -289,7 +280,9 @@ const guestColumns = (style: Style): readonly Column<Row>[] => [
   {
     title: 'AVAIL',
     align: 'right',
-    text: ({ available }) => (available === null ? '-' : `${Math.round(available * 100)}%`),
+    // At least so much: its balloon grew after it had said how much it has.
+    text: ({ available }) =>
+      available === null ? '-' : `${available.old ? '≥' : ''}${Math.round(available.share * 100)}%`,
   },
 ];
 

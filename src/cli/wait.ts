@@ -1,5 +1,6 @@
 /** Waiting for a guest to follow its target. */
 import type { GuestControl, GuestStatus } from '../control/contract.ts';
+import { isAtTarget, isSettled } from '../control/judgement.ts';
 import { AerostatError } from '../sys/error.ts';
 import { sleep } from './context.ts';
 import { formatDuration } from './duration.ts';
@@ -28,24 +29,13 @@ export interface Waited {
   readonly elapsedMs: number;
 }
 
-/** Whether the guest is at the target and the host has all that was given away. */
-export function isReached(guest: GuestStatus, targetBytes: number): boolean {
-  return (
-    guest.connected &&
-    guest.targetBytes === targetBytes &&
-    guest.actualBytes === targetBytes &&
-    // A hypervisor that does not tell has nothing that we could wait for.
-    (guest.pendingBytes ?? 0) === 0
-  );
-}
-
 /** Until the target is reached, somebody else sets another, or the time is up. */
 export async function waitForTarget(control: GuestControl, name: string, wait: Wait): Promise<Waited> {
   const start = performance.now();
   for (;;) {
     const guest = await control.guest(name);
     const elapsedMs = performance.now() - start;
-    const reached = isReached(guest, wait.targetBytes);
+    const reached = guest.targetBytes === wait.targetBytes && isSettled(guest);
     wait.onProgress?.(guest);
     if (reached || guest.targetBytes !== wait.targetBytes || elapsedMs >= wait.timeoutMs) {
       return { guest, reached, elapsedMs: (reached ? guest.progress?.drainedMs : null) ?? elapsedMs };
@@ -72,6 +62,9 @@ export function notReached({ guest, elapsedMs }: Waited, targetBytes: number): N
   const { pendingBytes } = guest;
   const pending =
     pendingBytes !== null && pendingBytes > 0 ? `, ${formatSize(pendingBytes)} not yet back at the host` : '';
-  const why = (guest.actualBytes ?? 0) < targetBytes ? '; the guest may have no more memory to give' : '';
+  const why =
+    !isAtTarget(guest) && (guest.actualBytes ?? 0) < targetBytes
+      ? '; the guest may have no more memory to give'
+      : '';
   return new NotReachedError(`${far}${pending}${why}. It goes on; wait longer with --timeout`);
 }

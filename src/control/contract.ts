@@ -98,6 +98,8 @@ export interface GuestStatus {
   readonly actualBytes: number | null;
   /** The host's own account of what the guest gave away and has not taken back. */
   readonly balloonedBytes: number | null;
+  /** The guest's lists name whole pieces of so many bytes: its balloon can come no nearer to a target than that. */
+  readonly granularityBytes: number | null;
   /** Given away and acknowledged, not yet given back to the host. */
   readonly pendingBytes: number | null;
   /** Total given back to the host for inflation since the socket was opened. */
@@ -124,6 +126,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   targetBytes: null,
   actualBytes: null,
   balloonedBytes: null,
+  granularityBytes: null,
   pendingBytes: null,
   discardedBytes: null,
   reportedBytes: null,
@@ -142,6 +145,7 @@ type KnownOfOurs =
   | 'discard'
   | 'targetBytes'
   | 'balloonedBytes'
+  | 'granularityBytes'
   | 'pendingBytes'
   | 'discardedBytes'
   | 'reportedBytes'
@@ -177,6 +181,11 @@ export interface StatisticsSample {
   readonly statistics: GuestStatistics;
   /** Age of the sample; null when the guest never sent one. */
   readonly ageMs: number | null;
+  /**
+   * What the guest's balloon held when it took the sample, the least where the balloon moved meanwhile; null where that is
+   * not known. The statistics add up with this, and with no later figure.
+   */
+  readonly balloonedBytes: number | null;
 }
 
 export interface DaemonStatus {

@@ -18,8 +18,13 @@ export interface MemoryUse {
   readonly ballooned: number;
   readonly pending: number;
   readonly resident: number | null;
-  /** What the balloon may hold before the guest is short of memory, by its own word; null if it did not say. */
+  /**
+   * What the balloon may hold before the guest is short of memory, by its own word: what was available to its programs
+   * and what the balloon held, both of the same moment. Null if it did not say.
+   */
   readonly spare: number | null;
+  /** What the balloon held when the guest said so. */
+  readonly sparedAt: number | null;
 }
 
 /** What the guest itself used when a sample was taken. */
@@ -37,7 +42,9 @@ const RESERVE_SHARE = 0.02;
 const PAGE = 4096;
 
 /** What the balloon may hold without hurting the guest, by its own word; null if it did not say. */
-export function balloonLimit(use: MemoryUse | undefined): number | null {
+export function balloonLimit(
+  use: { readonly spare: number | null; readonly memory: number } | undefined,
+): number | null {
   if (use === undefined || use.spare === null) return null;
   const limit = use.spare - RESERVE_SHARE * use.memory;
   return Math.max(0, Math.floor(limit / PAGE) * PAGE);
@@ -68,12 +75,13 @@ export class MemoryUseTracker {
     if (this.sampledAtMs !== null && takenMs - this.sampledAtMs < SAME_SAMPLE_MS && this.#own !== undefined)
       return;
     this.sampledAtMs = takenMs;
-    // While the balloon moves, its size and the statistics are of different moments and do not add up.
+    // Where nobody noted what the balloon held then, its size and the statistics add up only while it stands still.
     const still = this.#ballooned === null || this.#ballooned === ballooned;
+    const then = sample.balloonedBytes ?? (still || this.#own === undefined ? ballooned : null);
     const { freeBytes, cacheBytes } = sample.statistics;
-    if (memory === null || freeBytes === null || !(still || this.#own === undefined)) return;
+    if (memory === null || freeBytes === null || then === null) return;
     const cache = cacheBytes ?? 0;
-    this.#own = { used: Math.max(0, memory - ballooned - freeBytes - cache), cache };
+    this.#own = { used: Math.max(0, memory - then - freeBytes - cache), cache };
   }
 }
 
@@ -87,12 +95,14 @@ function divide(
   const pending = Math.min(guest.pendingBytes ?? 0, ballooned);
   const resident = guest.residentBytes;
   const available = sample?.statistics.availableBytes ?? null;
+  const sparedAt = sample?.balloonedBytes ?? null;
   const known = {
     memory,
     ballooned,
     pending,
     resident,
-    spare: available === null ? null : ballooned + available,
+    spare: available === null || sparedAt === null ? null : sparedAt + available,
+    sparedAt,
   };
   if (own === undefined) return { ...known, used: null, cache: null, freeHeld: null, freeAway: null };
   const left = memory - ballooned;

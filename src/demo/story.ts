@@ -4,7 +4,8 @@
  * guest is started.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Control, GuestStatus } from '../control/contract.ts';
+import type { Control } from '../control/contract.ts';
+import { isSettled } from '../control/judgement.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
@@ -99,9 +100,7 @@ class Story {
   async #reach(targetBytes: number): Promise<void> {
     const { control, guest, signal } = this.#options;
     await control.change(guest.name, { targetBytes });
-    const reached = ({ actualBytes, pendingBytes }: GuestStatus) =>
-      actualBytes === targetBytes && pendingBytes === 0;
-    for (const deadline = monotonicMs() + STALL_MS; !reached(await control.guest(guest.name)); ) {
+    for (const deadline = monotonicMs() + STALL_MS; !isSettled(await control.guest(guest.name)); ) {
       signal.throwIfAborted();
       if (monotonicMs() > deadline) {
         throw new AerostatError(

@@ -70,7 +70,11 @@ export class BalloonDevice {
     this.#host = host;
     this.#config = new DeviceConfig(profile.configBytes);
     this.#format = profile.format;
-    this.statistics = new StatisticsQueue(this.counters, () => host.statisticsArrived());
+    this.statistics = new StatisticsQueue(
+      this.counters,
+      () => this.accounts.balloonedPages,
+      () => host.statisticsArrived(),
+    );
     // A list can name pages that nobody has; whoever keeps the pages would keep room for them.
     const unused = this.accounts.within(unusedPages);
     this.hints = new HintChannel(profile, this.counters, unused, () => this.#hintChanged());

@@ -33,6 +33,9 @@ export type DiscardMode = (typeof DISCARD_MODES)[number];
  */
 export const PENDING_BYTES_MAX = 2 * 2 ** 30;
 
+/** 2 MiB, a huge page: a guest whose first runs happen to be longer is not taken for one that has no smaller pages. */
+const GRANULARITY_PAGES_MAX = 512;
+
 export class Inflation {
   readonly #accounts: PageAccounts;
   readonly #counters: DeviceCounters;
@@ -46,6 +49,8 @@ export class Inflation {
   /** What `per-page` discarded, page by page. */
   readonly #singly = noDiscards();
   readonly #singlyTimes = new DurationHistogram();
+  /** Bits that are set in the start or the length of some run that the guest gave. */
+  #runBits = 0;
   failure: Error | undefined;
 
   constructor(accounts: PageAccounts, counters: DeviceCounters) {
@@ -150,9 +155,15 @@ export class Inflation {
     this.failure = this.#accounts.drain() ?? this.failure;
   }
 
+  /** Pages of the pieces that the guest gives: all runs begin and end at multiples of it. A huge page at most. */
+  get granularityPages(): number {
+    return this.#runBits === 0 ? 1 : Math.min(this.#runBits & -this.#runBits, GRANULARITY_PAGES_MAX);
+  }
+
   readonly #inflating: PageSink = {
     add: (pfn, count) => {
       this.#counters.pages += count;
+      this.#runBits |= pfn | count;
       this.#accounts.forEachPart(pfn, count, this.#give);
     },
   };

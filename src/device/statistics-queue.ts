@@ -24,9 +24,14 @@ export class StatisticsQueue {
   sample: Statistics = noStatistics();
   /** When it came; null before the first. */
   sampledMs: number | null = null;
+  /** Pages in the balloon then: the fewer of those when the sample was asked for and when it came. */
+  sampledBalloonPages = 0;
+  readonly #balloonPages: () => number;
+  #askedBalloonPages = Number.POSITIVE_INFINITY;
 
-  constructor(counters: DeviceCounters, arrived: () => void) {
+  constructor(counters: DeviceCounters, balloonPages: () => number, arrived: () => void) {
     this.#counters = counters;
+    this.#balloonPages = balloonPages;
     this.#arrived = arrived;
   }
 
@@ -63,6 +68,8 @@ export class StatisticsQueue {
       throw new PageListError('message', error.message);
     }
     this.sampledMs = monotonicMs();
+    this.sampledBalloonPages = Math.min(this.#balloonPages(), this.#askedBalloonPages);
+    this.#askedBalloonPages = Number.POSITIVE_INFINITY;
     this.#held = chain.hold();
     this.#arrived();
   }
@@ -73,6 +80,7 @@ export class StatisticsQueue {
    */
   request({ queue, memory }: RunningQueue): boolean {
     if (this.#held === undefined) return false;
+    this.#askedBalloonPages = this.#balloonPages();
     queue.pushUsed(memory, this.#held, 0);
     this.#held = undefined;
     return true;

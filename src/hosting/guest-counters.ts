@@ -54,6 +54,7 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
     targetBytes: device.targetPages * PAGE_SIZE,
     actualBytes: device.actualPages * PAGE_SIZE,
     balloonedBytes: accounts.balloonedPages * PAGE_SIZE,
+    granularityBytes: inflation.granularityPages * PAGE_SIZE,
     pendingBytes: accounts.pendingPages * PAGE_SIZE,
     discardedBytes: inflation.discards.bytes,
     reportedBytes: reporting.totals.bytes,

@@ -15,6 +15,7 @@ import type {
   StatisticsSample,
 } from '../control/contract.ts';
 import { GuestStateError } from '../control/contract.ts';
+import { isNear } from '../control/judgement.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
@@ -61,7 +62,7 @@ export class GuestHost implements VhostUserBackend {
   readonly #world: GuestHostWorld;
   readonly #options: GuestOptions;
   readonly #news: GuestNews;
-  readonly #clock = new TargetClock();
+  readonly #clock = new TargetClock((actual, target) => this.#isNear(actual, target));
   /** Absent only while the rest of the guest is put together. */
   #door: FrontDoor | undefined;
   readonly #statistics: StatisticsPoll;
@@ -227,6 +228,11 @@ export class GuestHost implements VhostUserBackend {
     };
   }
 
+  #isNear(actualPages: number, targetPages: number): boolean {
+    const granularityBytes = this.device.inflation.granularityPages * PAGE_SIZE;
+    return isNear(actualPages * PAGE_SIZE, targetPages * PAGE_SIZE, granularityBytes);
+  }
+
   /** What the guest says of its balloon is shown, not trusted: it may even be impossible. */
   #actualChanged(pages: number): void {
     const memoryPages = (this.#door?.session?.memory.size ?? 0) / PAGE_SIZE;
@@ -243,7 +249,8 @@ export class GuestHost implements VhostUserBackend {
     this.#news.hurry('actual');
     const reachedMs = this.#clock.progress?.reachedMs ?? null;
     // A guest that resets its device reaches the same target again, as often as it likes.
-    this.#news.changed('target-reached', () => ({ targetBytes: pages * PAGE_SIZE, reachedMs }));
+    const targetBytes = this.device.targetPages * PAGE_SIZE;
+    this.#news.changed('target-reached', () => ({ targetBytes, reachedMs }));
   }
 
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {

@@ -5,6 +5,7 @@
 
 import { GuestStateError, type StatisticsSample } from '../control/contract.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 
 interface Waiter {
@@ -54,8 +55,13 @@ export class StatisticsPoll {
 
   /** The newest sample. */
   get sample(): StatisticsSample {
-    const { sample, sampledMs } = this.#device.statistics;
-    return { statistics: sample, ageMs: sampledMs === null ? null : monotonicMs() - sampledMs };
+    const { sample, sampledMs, sampledBalloonPages } = this.#device.statistics;
+    if (sampledMs === null) return { statistics: sample, ageMs: null, balloonedBytes: null };
+    return {
+      statistics: sample,
+      ageMs: monotonicMs() - sampledMs,
+      balloonedBytes: sampledBalloonPages * PAGE_SIZE,
+    };
   }
 
   /** Resolves with a sample that is at most `freshMs` old; with any, if that is null. @throws GuestStateError */

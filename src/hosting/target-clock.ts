@@ -7,12 +7,18 @@ import type { TargetProgress } from '../control/contract.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
 export class TargetClock {
+  readonly #isThere: (actual: number, target: number) => boolean;
   #target = 0;
   #startedMs: number | null = null;
   #reachedMs: number | null = null;
   #drainedMs: number | null = null;
 
-  /** The target changed to `target` pages while the guest's balloon holds `actual`. */
+  /** `isThere` says whether a balloon counts as at a target (judgement.ts), in the unit of both. */
+  constructor(isThere: (actual: number, target: number) => boolean) {
+    this.#isThere = isThere;
+  }
+
+  /** The target changed to `target` while the guest's balloon holds `actual`. */
   set(target: number, actual: number): void {
     this.#target = target;
     this.#startedMs = monotonicMs();
@@ -21,9 +27,10 @@ export class TargetClock {
     this.actual(actual);
   }
 
-  /** The guest's balloon holds `pages`. Whether that is the target, for the first time since it was set. */
-  actual(pages: number): boolean {
-    if (this.#startedMs === null || this.#reachedMs !== null || pages !== this.#target) return false;
+  /** The guest's balloon holds `actual`. Whether that is the target, for the first time since it was set. */
+  actual(actual: number): boolean {
+    if (this.#startedMs === null || this.#reachedMs !== null) return false;
+    if (!this.#isThere(actual, this.#target)) return false;
     this.#reachedMs = monotonicMs();
     return true;
   }

@@ -15,6 +15,7 @@ import {
   statusOf,
   UnknownGuestError,
 } from '../control/contract.ts';
+import { isNear } from '../control/judgement.ts';
 import type { Migrations } from '../control/migrations.ts';
 import { TargetClock } from '../hosting/target-clock.ts';
 import type { QmpConnectionError } from '../peers/qemu/errors.ts';
@@ -97,16 +98,29 @@ function statisticsOf({ values }: QemuGuestStats): Statistics {
 
 const delay = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 
+/** A sample that was met at `atMs`, on the clock of this process. */
+interface Seen {
+  /** By QEMU's clock; null for none yet. */
+  readonly updatedMs: number | null;
+  readonly changed: boolean;
+  readonly atMs: number;
+  readonly balloonedBytes: number | null;
+}
+
 /** One QEMU. */
 class QemuHostedGuest {
   readonly name: string;
   readonly monitor: QmpMonitor;
   readonly #emit: (event: GuestEvent) => void;
-  readonly #clock = new TargetClock();
+  readonly #clock = new TargetClock(isNear);
   /** What we asked for last. QEMU does not tell its target, so that of others is not known. */
   #targetBytes: number | null = null;
   #memoryBytes: number | null = null;
   #lastError: string | null = null;
+  /** What the guest's balloon held when it was looked at last. */
+  #actualBytes: number | null = null;
+  /** The newest sample that was met; `changed` when another was met before it, so that it is known when it came. */
+  #seen: Seen | undefined;
   /** New statistics that are on their way, for all who want some. */
   #asking: Promise<QemuGuestStats> | undefined;
 
@@ -184,10 +198,9 @@ class QemuHostedGuest {
     const { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS } = options;
     const balloon = await this.#balloon();
     const stats = await queryGuestStats(this.monitor, balloon);
-    const ageMs = ageOf(stats);
-    if (freshMs === undefined || (ageMs !== null && ageMs <= freshMs)) {
-      return { statistics: statisticsOf(stats), ageMs };
-    }
+    const sample = await this.#sampleOf(stats);
+    const dated = this.#seen?.changed === true && sample.ageMs !== null;
+    if (freshMs === undefined || (dated && (sample.ageMs ?? 0) <= freshMs)) return sample;
     const virtio = await queryVirtioStatus(this.monitor, balloon);
     if (virtio !== null && !virtio.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
       throw new GuestStateError(`${this.name} gives no statistics: its driver did not take that feature`);
@@ -196,8 +209,40 @@ class QemuHostedGuest {
     this.#asking ??= this.#ask(balloon, stats.updatedMs, timeoutMs).finally(() => {
       this.#asking = undefined;
     });
-    const fresh = await this.#asking;
-    return { statistics: statisticsOf(fresh), ageMs: ageOf(fresh) };
+    return this.#sampleOf(await this.#asking);
+  }
+
+  /**
+   * QEMU dates samples by the clock of its host, which may be an hour off or be set: the age counts, on a clock of ours,
+   * from when a sample was seen to be another. Only of the first that is met the date is all that there is.
+   */
+  async #sampleOf(stats: QemuGuestStats): Promise<StatisticsSample> {
+    const { updatedMs } = stats;
+    const statistics = statisticsOf(stats);
+    if (updatedMs === null) {
+      this.#seen = { updatedMs, changed: false, atMs: monotonicMs(), balloonedBytes: null };
+      return { statistics, ageMs: null, balloonedBytes: null };
+    }
+    if (this.#seen?.updatedMs !== updatedMs) {
+      const changed = this.#seen !== undefined;
+      const before = this.#actualBytes;
+      const nowMs = monotonicMs();
+      const seen = changed ? nowMs : nowMs - Math.max(0, Date.now() - updatedMs);
+      this.#seen = { updatedMs, changed, atMs: seen, balloonedBytes: null };
+      const now = changed ? await this.#queryActual() : null;
+      const balloonedBytes = before === null || now === null ? null : Math.min(before, now);
+      this.#seen = { updatedMs, changed, atMs: seen, balloonedBytes };
+    }
+    const { atMs, balloonedBytes } = this.#seen;
+    return { statistics, ageMs: monotonicMs() - atMs, balloonedBytes };
+  }
+
+  async #queryActual(): Promise<number | null> {
+    const [memoryBytes, left] = await Promise.all([
+      queryMemorySize(this.monitor),
+      queryBalloon(this.monitor),
+    ]);
+    return left === null ? null : memoryBytes - left;
   }
 
   close(): void {
@@ -240,6 +285,8 @@ class QemuHostedGuest {
     // Another QEMU may be the next to listen there.
     this.#targetBytes = null;
     this.#memoryBytes = null;
+    this.#actualBytes = null;
+    this.#seen = undefined;
     this.#clock.forget();
     this.#tell(lost === null ? 'connected' : 'disconnected', {});
   }
@@ -260,6 +307,7 @@ class QemuHostedGuest {
   }
 
   #noteActual(actualBytes: number): void {
+    this.#actualBytes = actualBytes;
     const before = this.#clock.progress;
     this.#clock.actual(actualBytes);
     this.#clock.drained(0);
@@ -276,9 +324,6 @@ class QemuHostedGuest {
     return statusOf(this.name, { socketPath: this.monitor.path, ...known });
   }
 }
-
-const ageOf = ({ updatedMs }: QemuGuestStats): number | null =>
-  updatedMs === null ? null : Math.max(0, Date.now() - updatedMs);
 
 export class QemuControl implements GuestControl {
   readonly #guests: ReadonlyMap<string, QemuHostedGuest>;

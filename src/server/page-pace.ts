@@ -2,7 +2,7 @@
  * How often the page asks the daemon, and for which events: for the page in the browser, and for the client of
  * `bench page`, which asks for the same without one. Needs nothing of Node.
  */
-import type { GuestEventType, GuestStatus } from '../control/contract.ts';
+import type { GuestEventType } from '../control/contract.ts';
 
 export const TICK_MS = 1000;
 /** For the guest that somebody looks at, while it moves. */
@@ -27,10 +27,3 @@ export const TOLD_EVENTS: readonly GuestEventType[] = [
   'migration',
   'error',
 ];
-
-type Balloon = Pick<GuestStatus, 'connected' | 'targetBytes' | 'actualBytes' | 'pendingBytes'>;
-
-/** A guest that goes to its target, or whose memory is on its way to the host. */
-export const isMoving = ({ connected, targetBytes, actualBytes, pendingBytes }: Balloon): boolean =>
-  connected &&
-  ((actualBytes !== null && targetBytes !== null && actualBytes !== targetBytes) || (pendingBytes ?? 0) > 0);

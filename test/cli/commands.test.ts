@@ -141,6 +141,20 @@ describe('aerostat set', () => {
     expect(out).toMatch(/^vm1: balloon 2G reached in \d/);
   });
 
+  test('with --wait is there when the guest, whose pages are larger than ours, is over by 8 KiB', async () => {
+    control.follow = guest => ({ ...guest, actualBytes: 2 * GIB + 8192, pendingBytes: 0 });
+    const { code, out } = await aerostat('set vm1 --balloon 2G --timeout 1s');
+    expect(code).toBe(EXIT.ok);
+    expect(out).toMatch(/reached in/);
+  });
+
+  test('with --wait does not say that a guest that is over has no more memory to give', async () => {
+    control.follow = guest => ({ ...guest, actualBytes: 2 * GIB + 8192, pendingBytes: MIB });
+    const { code, err } = await aerostat('set vm1 --balloon 2G --timeout 20ms');
+    expect(code).toBe(EXIT.notReached);
+    expect(err).not.toMatch(/no more memory/);
+  });
+
   test('with --wait says how far it came when the time is up', async () => {
     control.follow = guest => ({ ...guest, actualBytes: 1.25 * GIB, pendingBytes: 8 * MIB });
     const { code, out, err } = await aerostat('set vm1 --balloon 2G --timeout 20ms');

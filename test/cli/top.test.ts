@@ -25,7 +25,7 @@ async function screen(guests: readonly DeviceGuestStatus[] = GUESTS) {
   const control = new FakeControl(...guests);
   const samples = await control.samples();
   const { statistics } = await control.statistics(guests[0].name);
-  const needy = { ageMs: 10, statistics: { ...statistics, availableBytes: 40 * MIB } };
+  const needy = { ageMs: 10, balloonedBytes: 0, statistics: { ...statistics, availableBytes: 40 * MIB } };
   top.see({
     guests,
     samples: { ...samples, vm1: needy },
@@ -63,6 +63,18 @@ describe('the rows', () => {
     const lines = type();
     expect(lines.find(line => line.includes('vm1 '))).toMatch(/in need .* 1%/);
     expect(lines.find(line => line.includes('nobody'))).toMatch(/waiting +- .* - +-/);
+  });
+
+  test('say what is left at least to a guest whose balloon grew after it had said what it has', async () => {
+    const { top } = await screen();
+    const control = new FakeControl(guestStatus('vm1', { balloonedBytes: 2 * GIB, actualBytes: 2 * GIB }));
+    const [guests, samples, host] = await Promise.all([control.guests(), control.samples(), control.host()]);
+    const before = { ...samples.vm1, balloonedBytes: 0 };
+    top.see({ guests, samples: { vm1: before }, host, atMs: 2000 });
+    // 3.5 of 4 GiB were available before 2 GiB were taken.
+    expect(top.frame(plain, SIZE).find(line => line.includes('vm1 '))).toMatch(/ ≥38% /);
+    top.see({ guests, samples, host, atMs: 9000 });
+    expect(top.frame(plain, SIZE).find(line => line.includes('vm1 '))).toMatch(/ 88% /);
   });
 
   test('fit the terminal, with the selected one among them', async () => {

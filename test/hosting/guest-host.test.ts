@@ -10,7 +10,7 @@ import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { DiscardLink } from '../../src/threads/discard-link.ts';
-import { HandGuest } from '../daemon/hand-guest.ts';
+import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { TestLoop } from '../support/loop.ts';
 
@@ -20,7 +20,9 @@ let discards: MessageChannel;
 let host: GuestHost;
 let socket: UnixSocket;
 const told: GuestEventType[] = [];
+const details = new Map<GuestEventType, unknown>();
 const lines: string[] = [];
+const MIB = 2 ** 20;
 
 beforeEach(() => {
   openBefore = openDescriptorCount();
@@ -44,7 +46,10 @@ beforeEach(() => {
     {
       reactor: loop.reactor,
       discards: new DiscardLink(new SharedArrayBuffer(4), discards.port1),
-      emit: (_, type) => told.push(type),
+      emit: (_, type, detail) => {
+        told.push(type);
+        details.set(type, detail);
+      },
       log: (_, _level, message) => lines.push(message),
     },
   );
@@ -108,14 +113,51 @@ test('an actual that goes to and fro around the target is told of now and then',
   const startMs = performance.now();
   const guest = await HandGuest.connect(socket, { loop });
   try {
-    host.change({ targetBytes: 4096 });
-    await guest.writeActual(1);
+    host.change({ targetBytes: MIB });
+    await guest.writeActual(256);
     // At once, when it is there for the first time, and that it is.
     expect(told.slice(-2)).toEqual(['actual', 'target-reached']);
-    for (let count = 0; count < 400; count++) await guest.writeActual(count % 2);
+    for (let count = 0; count < 400; count++) await guest.writeActual((count % 2) * 256);
     expect(told.filter(type => type === 'target-reached')).toHaveLength(1);
     const intervals = (performance.now() - startMs) / 50;
     expect(told.filter(type => type === 'actual').length).toBeLessThanOrEqual(intervals + 3);
+  } finally {
+    guest.close();
+  }
+});
+
+test('a guest with pages of 64 KiB reaches a target that is no multiple of them', async () => {
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    host.change({ targetBytes: MIB + 4096 });
+    await guest.writeActual(256);
+    expect(told.slice(-2)).toEqual(['actual', 'target-reached']);
+    expect(host.status()).toMatchObject({
+      targetBytes: MIB + 4096,
+      progress: { reachedMs: expect.any(Number) },
+    });
+  } finally {
+    guest.close();
+  }
+});
+
+test('a target is told as what the device could take of it', async () => {
+  host.change({ targetBytes: 2 ** 45 });
+  expect(details.get('target')).toEqual({ targetBytes: host.status().targetBytes });
+});
+
+test('a sample says what the balloon held then, and lists show how large the pieces are', async () => {
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    await guest.inflate(FIRST_PAGE, 64);
+    expect(host.status().granularityBytes).toBe(64 * 4096);
+    const stats = guest.queue('stats');
+    stats.add({ out: new Uint8Array(10) });
+    stats.kick();
+    await loop.turnUntil(() => host.status().counters.statsBuffers === 1);
+    await guest.inflate(FIRST_PAGE + 64, 16);
+    expect(host.sample()).toMatchObject({ balloonedBytes: 64 * 4096 });
+    expect(host.status()).toMatchObject({ balloonedBytes: 80 * 4096, granularityBytes: 16 * 4096 });
   } finally {
     guest.close();
   }

@@ -43,6 +43,7 @@ describe('a guest of QEMU under our control', () => {
       counters: null,
       progress: null,
       hint: null,
+      granularityBytes: null,
       lastError: null,
     });
   });
@@ -94,6 +95,39 @@ describe('a guest of QEMU under our control', () => {
     const { ageMs } = await control.statistics('vm', { freshMs: 1000 });
     expect(ageMs).not.toBeNull();
     expect(qemu.interval).toBe(0);
+  });
+
+  it('is not taken at its word about the time, when its clock is an hour ahead of ours', async () => {
+    const { control, qemu } = await world();
+    let asked = 0;
+    const ahead = Math.floor(Date.now() / 1000) + 3600;
+    qemu.updated = ahead;
+    qemu.askStatistics = () => {
+      asked++;
+      qemu.updated = ahead + asked;
+    };
+    expect((await control.statistics('vm')).ageMs).not.toBeNull();
+    await control.statistics('vm', { freshMs: 1000 });
+    expect(asked).toBe(1);
+    // From here on it is known when the sample came.
+    const { ageMs } = await control.statistics('vm');
+    expect((await control.statistics('vm')).ageMs).toBeGreaterThan(ageMs ?? Number.NaN);
+    await control.statistics('vm', { freshMs: 60_000 });
+    expect(asked).toBe(1);
+  });
+
+  it('says what its balloon held when its statistics changed', async () => {
+    const { control, qemu } = await world();
+    qemu.updated = 1_700_000_000;
+    expect((await control.statistics('vm')).balloonedBytes).toBeNull();
+    await control.guest('vm');
+    qemu.left = GIB - 64 * MIB;
+    qemu.updated++;
+    // It moved between two looks: the least that it may have been.
+    expect((await control.statistics('vm')).balloonedBytes).toBe(0);
+    await control.guest('vm');
+    qemu.updated++;
+    expect((await control.statistics('vm')).balloonedBytes).toBe(64 * MIB);
   });
 
   it('is asked once for new statistics that several want', async () => {

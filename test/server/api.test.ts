@@ -389,6 +389,8 @@ describe('the document', () => {
       '504',
     ]);
     expect(document.components.schemas.GuestPatch.properties.targetBytes).toMatchObject({ multipleOf: 4096 });
-    expect(document.components.schemas.GuestStatus.required).toHaveLength(18);
+    expect([...document.components.schemas.GuestStatus.required].sort()).toEqual(
+      Object.keys(guestStatus('vm1')).sort(),
+    );
   });
 });

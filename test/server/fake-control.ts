@@ -68,6 +68,7 @@ export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> 
     targetBytes: 0,
     actualBytes: 0,
     balloonedBytes: 0,
+    granularityBytes: 4096,
     pendingBytes: 0,
     discardedBytes: 8 * MIB,
     reportedBytes: 4 * MIB,
@@ -173,7 +174,11 @@ export class FakeControl implements Control<DeviceGuestStatus> {
   /** When set, every call waits for it first. */
   stall: Promise<void> | undefined;
   /** Null for a guest that has no statistics queue. */
-  sample: StatisticsSample | null = { statistics: STATISTICS, ageMs: 1500 };
+  sample: StatisticsSample | null = {
+    statistics: STATISTICS,
+    ageMs: 1500,
+    balloonedBytes: 0,
+  };
   hostStatus: HostStatus = HOST;
   memoryMap: MemoryMap = MAP;
   /** What a guest does with a new target; at once at it unless a test says otherwise. */
@@ -252,7 +257,9 @@ export class FakeControl implements Control<DeviceGuestStatus> {
     await this.#gate();
     const { sample } = this;
     return Object.fromEntries(
-      [...this.known.keys()].flatMap(name => (sample === null ? [] : [[name, sample]])),
+      [...this.known].flatMap(([name, { balloonedBytes }]) =>
+        sample === null ? [] : [[name, { ...sample, balloonedBytes }]],
+      ),
     );
   }
 

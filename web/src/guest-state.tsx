@@ -1,9 +1,6 @@
 /** What of a guest's state wants attention, in a few words, most serious first. */
-import { isMoving } from '../../src/server/page-pace.ts';
+import { availableShare, isMoving, NEED_SHARE } from '../../src/control/judgement.ts';
 import { type GuestView, isMigrating } from './live.ts';
-
-/** Below this share of its memory available, a guest is about to suffer. */
-const NEED_SHARE = 0.05;
 
 interface Mark {
   readonly kind: 'bad' | 'noted' | 'calm' | 'quiet';
@@ -17,8 +14,8 @@ export function marksOf(guest: GuestView): readonly Mark[] {
   if (!status.connected) {
     return [{ kind: 'quiet', text: 'waiting', title: 'No front-end is connected to its socket' }];
   }
-  const { availableBytes = null, totalBytes = null } = sample?.statistics ?? {};
-  if (availableBytes !== null && totalBytes !== null && availableBytes < NEED_SHARE * totalBytes) {
+  const available = availableShare(status, sample);
+  if (available !== null && available.share < NEED_SHARE) {
     marks.push({ kind: 'bad', text: 'in need', title: 'The guest has next to no memory left for programs' });
   }
   if (isMoving(status)) {

@@ -2,8 +2,9 @@
  * What the page knows, kept fresh: asks the daemon once a second while somebody looks, more often for a guest that
  * moves, and keeps asking when it does not answer. Draws nothing.
  */
+import { isMoving } from '../../src/control/judgement.ts';
 import { type MemoryUse, MemoryUseTracker } from '../../src/control/memory-use.ts';
-import { ALL_EVERY, DAEMON_EVERY, FAST_TICK_MS, isMoving, TICK_MS } from '../../src/server/page-pace.ts';
+import { ALL_EVERY, DAEMON_EVERY, FAST_TICK_MS, TICK_MS } from '../../src/server/page-pace.ts';
 import {
   api,
   type DaemonStatus,

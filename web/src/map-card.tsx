@@ -2,8 +2,10 @@
  * The memory map: fetched while somebody sees it, drawn on a canvas, zoomed by pointer and keyboard. A click zooms to
  * a sixteenth around the cell, a drag to what was dragged over.
  */
+
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { isMoving, MAP_MOVING_MS, MAP_MS } from '../../src/server/page-pace.ts';
+import { isMoving } from '../../src/control/judgement.ts';
+import { MAP_MOVING_MS, MAP_MS } from '../../src/server/page-pace.ts';
 import { api, type MapLayer, Refusal } from './api.ts';
 import { address, size } from './format.ts';
 import { type GuestView, isMigrating } from './live.ts';

@@ -1,6 +1,8 @@
 /** All guests at a glance: one row each, sorted and sifted as one likes. */
+
 import { useState } from 'preact/hooks';
-import { percent, size, UNKNOWN } from './format.ts';
+import { availableShare } from '../../src/control/judgement.ts';
+import { percent, size } from './format.ts';
 import { Marks } from './guest-state.tsx';
 import type { GuestView } from './live.ts';
 import { BarLegend, MemoryBar } from './memory-bar.tsx';
@@ -8,12 +10,13 @@ import { guestLink } from './route.ts';
 
 type Order = 'name' | 'memory' | 'balloon' | 'resident' | 'available';
 
-const availableShare = ({ sample }: GuestView): number | null => {
-  const { availableBytes = null, totalBytes = null } = sample?.statistics ?? {};
-  return availableBytes === null || totalBytes === null || totalBytes === 0
-    ? null
-    : availableBytes / totalBytes;
-};
+const availableOf = ({ status, sample }: GuestView) => availableShare(status, sample);
+
+/** At least so much, where the balloon grew after the guest had said how much it has. */
+function availableWords(guest: GuestView): string {
+  const available = guest.status.connected ? availableOf(guest) : null;
+  return `${available?.old ? '≥ ' : ''}${percent(available?.share)}`;
+}
 
 /** What an order sorts by, the largest first; a guest that does not tell comes last. */
 const KEYS: Record<Exclude<Order, 'name'>, (guest: GuestView) => number> = {
@@ -21,7 +24,7 @@ const KEYS: Record<Exclude<Order, 'name'>, (guest: GuestView) => number> = {
   balloon: ({ status }) => status.balloonedBytes ?? -1,
   resident: ({ status }) => status.residentBytes ?? -1,
   // The neediest first.
-  available: guest => -(availableShare(guest) ?? 2),
+  available: guest => -(availableOf(guest)?.share ?? 2),
 };
 
 const byName = new Intl.Collator('en', { numeric: true });
@@ -142,7 +145,7 @@ function Row({ guest }: { guest: GuestView }) {
           more={targetBytes === null || targetBytes === balloonedBytes ? '' : `→ ${size(targetBytes)}`}
         />
         <Figure name="resident" value={size(status.residentBytes)} />
-        <Figure name="available" value={status.connected ? percent(availableShare(guest)) : UNKNOWN} />
+        <Figure name="available" value={availableWords(guest)} />
       </a>
     </li>
   );

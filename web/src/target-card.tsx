@@ -4,8 +4,8 @@
  */
 
 import { useEffect, useState } from 'preact/hooks';
+import { doubtOf, isMoving, isNear } from '../../src/control/judgement.ts';
 import { balloonLimit } from '../../src/control/memory-use.ts';
-import { isMoving } from '../../src/server/page-pace.ts';
 import { api } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
 import { duration, parseSize, size } from './format.ts';
@@ -60,7 +60,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
     live.refresh();
   };
   const ask = () => {
-    const doubt = doubtOf(guest, wanted, limit);
+    const doubt = doubtWords(guest, wanted);
     if (doubt === undefined) return void set(wanted);
     setQuestion({
       title: `Take ${size(wanted)} from ${status.name}?`,
@@ -118,7 +118,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
           ? 'Its memory is not known until it connects.'
           : limit === null
             ? 'What it can spare is not known: it sent no statistics.'
-            : `It says that it can spare ${size(limit)}.`}
+            : `It says that it can spare ${size(limit)}${isOld(guest) ? ', before its balloon was changed' : ''}.`}
       </p>
       <p class="refused" role="alert">
         {nonsense || refused}
@@ -128,18 +128,23 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   );
 }
 
-/** Why one should think twice; undefined when there is nothing to think about. */
-function doubtOf({ status, use }: GuestView, wanted: number, limit: number | null): string | undefined {
-  if (use === undefined || wanted <= (status.actualBytes ?? 0)) return undefined;
-  if (limit !== null && wanted <= limit) return undefined;
-  const left = size(Math.max(0, use.memory - wanted));
+/** What speaks against it, in words; undefined when nothing does. */
+function doubtWords({ status, use }: GuestView, wanted: number): string | undefined {
+  const doubt = doubtOf(status, use, wanted);
+  if (doubt === undefined) return undefined;
+  const left = size(doubt.leftBytes);
+  if (doubt.limitBytes === null)
+    return `What this guest can spare is not known. ${left} would be left to it.`;
   const outcome = status.features?.includes('deflate-on-oom')
     ? 'It will reclaim its page cache, may swap, and takes memory back from the balloon when it runs out.'
     : 'It will reclaim its page cache, may swap, and kills programs when it runs out: its driver did not take deflate-on-oom.';
-  return limit === null
-    ? `What this guest can spare is not known: it sent no statistics. ${left} would be left to it.`
-    : `It says that it can spare ${size(limit)}; ${left} would be left to it. ${outcome}`;
+  const when = doubt.old ? ', before its balloon was changed' : '';
+  return `It says that it can spare ${size(doubt.limitBytes)}${when}; ${left} would be left to it. ${outcome}`;
 }
+
+/** The guest said what it can spare before its balloon was changed last. */
+const isOld = ({ status, use }: GuestView): boolean =>
+  use?.sparedAt != null && !isNear(status.balloonedBytes ?? status.actualBytes ?? 0, use.sparedAt);
 
 function progressWords({ status }: GuestView): string {
   const { progress, pendingBytes } = status;

@@ -5,11 +5,11 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
+import { isMoving } from '../../control/judgement.ts';
 import {
   ALL_EVERY,
   DAEMON_EVERY,
   FAST_TICK_MS,
-  isMoving,
   MAP_MOVING_MS,
   MAP_MS,
   TICK_MS,

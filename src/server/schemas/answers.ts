@@ -136,6 +136,9 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       balloonedBytes: unknownable.openapi({
         description: 'The host’s own account of what the guest gave away and has not taken back.',
       }),
+      granularityBytes: unknownable.openapi({
+        description: 'The guest gives and takes whole pieces of this size, as its page lists show.',
+      }),
       pendingBytes: unknownable.openapi({ description: 'Given away, not yet given back to the host.' }),
       discardedBytes: unknownable.openapi({ description: 'Total given back to the host for inflation.' }),
       reportedBytes: unknownable.openapi({
@@ -190,6 +193,10 @@ export const StatisticsSampleSchema = mirror<StatisticsSample>()(
       ageMs: milliseconds
         .nullable()
         .openapi({ description: 'Age of the sample; null when the guest sent none.' }),
+      balloonedBytes: unknownable.openapi({
+        description:
+          'What the balloon held when the guest took the sample; null when that is not known. What is available and this add up to what the guest can spare.',
+      }),
     })
     .openapi('StatisticsSample'),
 );

@@ -1,0 +1,97 @@
+/**
+ * What is to be thought of a guest and its target: whether it is there, whether it is on its way, whether it is in need,
+ * and what speaks against taking more. Whoever waits, shows, times or decides asks here, so that all of them say the
+ * same. Pure, and needs nothing of Node: the page in the browser judges with it as well.
+ */
+import type { GuestStatus, StatisticsSample } from './contract.ts';
+import { balloonLimit, type MemoryUse } from './memory-use.ts';
+
+/**
+ * A balloon that is nearer to its target than this is there. A guest with pages of 64 KiB gives and takes whole ones, and
+ * so never hits a target that is no multiple of them.
+ */
+export const TOLERANCE_BYTES = 64 * 1024;
+
+/** Below this share of its memory available, a guest is about to suffer. */
+export const NEED_SHARE = 0.05;
+
+type Balloon = Pick<GuestStatus, 'connected' | 'targetBytes' | 'actualBytes' | 'pendingBytes'> &
+  Partial<Pick<GuestStatus, 'granularityBytes'>>;
+
+/** Whether a balloon of `actualBytes` is at `targetBytes`, for a guest whose lists name whole pieces of `granularityBytes`. */
+export const isNear = (
+  actualBytes: number,
+  targetBytes: number,
+  granularityBytes: number | null = null,
+): boolean => Math.abs(actualBytes - targetBytes) < Math.max(TOLERANCE_BYTES, granularityBytes ?? 0);
+
+/** Whether the guest's balloon is where its target, or `targetBytes`, wants it. What is not known is not there. */
+export function isAtTarget(guest: Balloon, targetBytes: number | null = guest.targetBytes): boolean {
+  const { connected, actualBytes, granularityBytes } = guest;
+  return (
+    connected &&
+    actualBytes !== null &&
+    targetBytes !== null &&
+    isNear(actualBytes, targetBytes, granularityBytes)
+  );
+}
+
+/** Whether the guest is at its target, or at `targetBytes`, and the host has all that was given away. */
+export const isSettled = (guest: Balloon, targetBytes?: number): boolean =>
+  // A hypervisor that does not tell has nothing that could be waited for.
+  isAtTarget(guest, targetBytes) && (guest.pendingBytes ?? 0) === 0;
+
+/** A guest that goes to its target, or whose memory is on its way to the host. */
+export function isMoving(guest: Balloon): boolean {
+  const { connected, actualBytes, targetBytes, pendingBytes } = guest;
+  const known = actualBytes !== null && targetBytes !== null;
+  return connected && ((known && !isAtTarget(guest)) || (pendingBytes ?? 0) > 0);
+}
+
+/** What a guest has available. */
+export interface Available {
+  /** Of its memory. */
+  readonly share: number;
+  /** The guest said so before its balloon was changed last. */
+  readonly old: boolean;
+}
+
+/**
+ * What the guest's programs can still get, as a share of its memory, by its own word; null if it did not say. The balloon
+ * may have grown since the guest said it: then this is the least that can be left, and `old`.
+ */
+export function availableShare(
+  { balloonedBytes, actualBytes }: Pick<GuestStatus, 'balloonedBytes' | 'actualBytes'>,
+  sample: StatisticsSample | undefined,
+): Available | null {
+  const { availableBytes = null, totalBytes = null } = sample?.statistics ?? {};
+  if (availableBytes === null || totalBytes === null || totalBytes === 0) return null;
+  const then = sample?.balloonedBytes ?? null;
+  const now = balloonedBytes ?? actualBytes;
+  const grown = then === null || now === null ? 0 : Math.max(0, now - then);
+  const old = then !== null && now !== null && !isNear(now, then);
+  return { share: Math.max(0, availableBytes - grown) / totalBytes, old };
+}
+
+/** Why one should think twice before a balloon is to hold so much. */
+export interface Doubt {
+  /** What the guest can spare, by its own word; null when it did not say. */
+  readonly limitBytes: number | null;
+  /** What would be left to the guest. */
+  readonly leftBytes: number;
+  /** The guest said so before its balloon was changed last. */
+  readonly old: boolean;
+}
+
+/** Undefined when there is nothing to think about: less is taken than now, or no more than the guest can spare. */
+export function doubtOf(
+  guest: Pick<GuestStatus, 'actualBytes' | 'balloonedBytes'>,
+  use: MemoryUse | undefined,
+  bytes: number,
+): Doubt | undefined {
+  if (use === undefined || bytes <= (guest.actualBytes ?? 0)) return undefined;
+  const limitBytes = balloonLimit(use);
+  if (limitBytes !== null && bytes <= limitBytes) return undefined;
+  const old = use.sparedAt !== null && !isNear(guest.balloonedBytes ?? guest.actualBytes ?? 0, use.sparedAt);
+  return { limitBytes, leftBytes: Math.max(0, use.memory - bytes), old };
+}
