@@ -11,6 +11,7 @@ import { guestCommand } from './commands/guest.ts';
 import { helpCommand } from './commands/help.ts';
 import { hintCommand } from './commands/hint.ts';
 import { migrateCommand } from './commands/migrate.ts';
+import { peersCommand } from './commands/peers.ts';
 import { receiveCommand } from './commands/receive.ts';
 import { requestCommand } from './commands/request.ts';
 import { runCommand } from './commands/run.ts';
@@ -85,6 +86,7 @@ function program(context: CliContext): Command {
     guestCommand,
     benchCommand,
     demoCommand,
+    peersCommand,
     completionCommand,
     helpCommand,
   ];

@@ -109,3 +109,29 @@ export async function stepBar({ stderr, env }: CliContext): Promise<StepBar> {
     stop: () => bar.stop(),
   };
 }
+
+export interface ShareBar {
+  /** `done` of `total`, in whatever unit; `what` says it in words. */
+  readonly update: (done: number, total: number, what: string) => void;
+  /** Until the next update. */
+  readonly stop: () => void;
+}
+
+/** Follows work whose words tell how much there is of it; undefined where nobody looks. */
+export async function shareBar({ stderr, env }: CliContext): Promise<ShareBar | undefined> {
+  if (!isScreen(stderr, env)) return undefined;
+  const bar = await openBar(stderr, '{bar} {percentage}% {what}');
+  let started = false;
+  return {
+    update: (done, total, what) => {
+      const percent = total === 0 ? 100 : (100 * done) / total;
+      if (started) bar.update(percent, { what });
+      else bar.start(100, percent, { what });
+      started = true;
+    },
+    stop: () => {
+      bar.stop();
+      started = false;
+    },
+  };
+}

@@ -1,6 +1,7 @@
 /** `aerostat demo`: shows in under a minute what a balloon does, on a real kernel where one can be started. */
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
+import { GUEST_KINDS, type GuestKind } from '../../demo/guest-kinds.ts';
 import type { DemoGuest, DemoSample, DemoStep } from '../../demo/story.ts';
 import { renderChart, type Series } from '../chart.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
@@ -18,16 +19,14 @@ Examples:
   aerostat demo --memory 2G --json
   aerostat demo --guest embedded
 
-The guest is a Linux kernel as a process (User Mode Linux) with its own balloon driver; it needs no KVM. Where that is not
-installed, it is our embedded guest with our driver. The device and the memory are real with both.`;
+The guest is a Linux kernel as a process (User Mode Linux) with its own balloon driver; it needs no KVM ("aerostat peers"
+shows whether one can run here). Else it is our embedded guest with our driver. The device and the memory are real with both.`;
 
 interface DemoChoice {
   readonly guest?: GuestKind;
   readonly memory: number;
   readonly json?: boolean;
 }
-
-type GuestKind = 'linux' | 'embedded';
 
 const GUEST = 'demo';
 const GIB = 2 ** 30;
@@ -42,8 +41,8 @@ export function demoCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--guest <kind>',
-        'a real kernel or our own guest (default: linux where it is installed)',
-      ).choices(['linux', 'embedded']),
+        'a real kernel or our own guest (default: linux where one can run)',
+      ).choices(GUEST_KINDS),
     )
     .option('--json', 'print JSON')
     .addHelpText('after', EXAMPLES)
@@ -59,30 +58,32 @@ interface Starter {
   boot(socketPath: string): Promise<DemoGuest & { shutdown(): Promise<void> }>;
 }
 
-async function starterOf(context: CliContext, { guest, memory }: DemoChoice): Promise<Starter> {
-  if (guest !== 'embedded') {
-    const [{ missingForUml }, { LinuxDemoGuest, linuxMemoryBytes }] = await Promise.all([
-      import('../../peers/uml/kernel.ts'),
-      import('../../demo/linux-guest.ts'),
-    ]);
-    const missing = missingForUml();
-    if (missing === undefined) {
-      const memoryBytes = linuxMemoryBytes(memory);
-      const boot = (path: string) => LinuxDemoGuest.boot(GUEST, path, memoryBytes, context.interrupt);
-      return { kind: 'linux', title: 'Linux', memoryBytes, boot };
-    }
-    if (guest === 'linux') throw missing;
-    printLine(context.stderr, `No Linux guest here: ${missing.message}`);
+async function starterOf(context: CliContext, { memory }: DemoChoice, kind: GuestKind): Promise<Starter> {
+  if (kind === 'linux') {
+    const { LinuxDemoGuest, linuxMemoryBytes } = await import('../../demo/linux-guest.ts');
+    const memoryBytes = linuxMemoryBytes(memory);
+    const boot = (path: string) => LinuxDemoGuest.boot(GUEST, path, memoryBytes, context.interrupt);
+    return { kind, title: 'Linux', memoryBytes, boot };
   }
   const { EmbeddedDemoGuest, embeddedMemoryBytes } = await import('../../demo/embedded-guest.ts');
   const memoryBytes = embeddedMemoryBytes(memory);
   const boot = (path: string) => EmbeddedDemoGuest.boot(GUEST, path, memoryBytes);
-  return { kind: 'embedded', title: 'the embedded guest', memoryBytes, boot };
+  return { kind, title: 'the embedded guest', memoryBytes, boot };
 }
 
 async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
-  const [story, starter] = await Promise.all([import('../../demo/story.ts'), starterOf(context, choice)]);
-  await inScratch('demo', directory => demonstrate(context, choice, { ...story, ...starter, directory }));
+  const [story, { booting, withFallback }] = await Promise.all([
+    import('../../demo/story.ts'),
+    import('../../demo/guest-choice.ts'),
+  ]);
+  const tell = (line: string) => printLine(context.stderr, line);
+  await withFallback(choice.guest, tell, async kind => {
+    const starter = await starterOf(context, choice, kind);
+    const boot = (socketPath: string) => booting(starter.boot(socketPath));
+    await inScratch('demo', directory =>
+      demonstrate(context, choice, { ...story, ...starter, boot, directory }),
+    );
+  });
 }
 
 type Stage = Pick<typeof import('../../demo/story.ts'), 'tellStory' | 'SAMPLE_INTERVAL_MS'> &

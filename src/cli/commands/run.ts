@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
+import { GUEST_KINDS, type GuestKind } from '../../demo/guest-kinds.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import type { UmlGuest } from '../../peers/uml/guest.ts';
 import { formatAddress } from '../../server/address.ts';
@@ -21,17 +22,18 @@ import { UsageError } from '../usage.ts';
 
 const EXAMPLES = `
 Examples:
-  aerostat run --memory 2G
+  aerostat run                                a real kernel where one can run, else our own guest
+  aerostat run --guest embedded --memory 2G   our own
   aerostat set embedded --balloon 1G --wait   in another terminal
   aerostat watch embedded                     in a third
-  aerostat run --profile page-chunks          with another ABI
-  aerostat run --guest linux --memory 2G      a real kernel instead
+  aerostat run --profile page-chunks          with another ABI, which is the embedded guest's alone
+  aerostat run --guest linux --memory 2G      a real kernel, or a word why it cannot run
 
 The embedded guest's console takes words ("help" lists them), or JSON with --json; that of Linux is a root shell. It ends
 with exit or Ctrl-D, and all of it is gone then.`;
 
 interface RunChoice extends ServeChoice {
-  readonly guest: 'embedded' | 'linux';
+  readonly guest?: GuestKind;
   readonly memory: number;
   readonly target: number;
   readonly discard: DiscardMode;
@@ -45,9 +47,10 @@ export function runCommand(context: CliContext): Command {
   const command = new Command('run')
     .description('boot a guest on a daemon of its own, with a console')
     .addOption(
-      new Option('--guest <kind>', 'embedded: our own; linux: a real kernel, as a process (User Mode Linux)')
-        .choices(['embedded', 'linux'])
-        .default('embedded'),
+      new Option(
+        '--guest <kind>',
+        'embedded: our own; linux: a real kernel, as a process (default: linux where one can run)',
+      ).choices(GUEST_KINDS),
     )
     .addOption(guestMemoryOption().default(2 ** 30, '1G'))
     .addOption(sizeOption('--target <size>', 'what its balloon should hold at first').default(0, '0'))
@@ -74,20 +77,29 @@ export function runCommand(context: CliContext): Command {
 }
 
 async function runGuest(context: CliContext, choice: RunChoice): Promise<void> {
-  if (choice.guest === 'linux' && (choice.profile !== DEFAULT_PROFILE || choice.json === true)) {
-    throw new UsageError("--profile and --json are the embedded guest's; leave them out, or --guest linux");
+  const embeddedOnly = choice.profile !== DEFAULT_PROFILE || choice.rings !== 'split' || choice.json === true;
+  if (choice.guest === 'linux' && embeddedOnly) {
+    throw new UsageError(
+      "--profile, --rings and --json are the embedded guest's; leave them out, or --guest linux",
+    );
   }
+  const { withFallback } = await import('../../demo/guest-choice.ts');
+  const tell = (line: string) => printLine(context.stderr, line);
+  await withFallback(embeddedOnly ? 'embedded' : choice.guest, tell, kind => runKind(context, choice, kind));
+}
+
+async function runKind(context: CliContext, choice: RunChoice, kind: GuestKind): Promise<void> {
   await inScratch('run', async directory => {
-    const socketPath = join(directory, choice.guest);
+    const socketPath = join(directory, kind);
     const guests = guestOptions({ ...choice, socketPath: [socketPath], pollInterval: 0 });
     await withDaemon(context, choice, guests, async ({ address }) => {
       const api = choice.api === undefined ? '' : ` --api ${formatAddress(address)}`;
-      const words = `aerostat set ${choice.guest} --balloon ${formatSize(choice.memory / 2)}${api}`;
+      const words = `aerostat set ${kind} --balloon ${formatSize(choice.memory / 2)}${api}`;
       const hint = () => {
         const style = styleOf(context.stderr, context.env);
         printLine(context.stderr, style.dim(`Steer it from another terminal: ${words}`));
       };
-      await (choice.guest === 'linux' ? runLinux : runEmbedded)(context, choice, socketPath, hint);
+      await (kind === 'linux' ? runLinux : runEmbedded)(context, choice, socketPath, hint);
     });
   });
 }
@@ -134,13 +146,14 @@ async function runLinux(
 }
 
 async function boot(context: CliContext, { memory }: RunChoice, socketPath: string): Promise<UmlGuest> {
-  const { UmlGuest } = await import('../../peers/uml/guest.ts');
+  const [{ UmlGuest }, { booting }] = await Promise.all([
+    import('../../peers/uml/guest.ts'),
+    import('../../demo/guest-choice.ts'),
+  ]);
   const start = performance.now();
-  const guest = await UmlGuest.boot({
-    memoryBytes: memory,
-    sockets: [socketPath],
-    signal: context.interrupt,
-  });
+  const guest = await booting(
+    UmlGuest.boot({ memoryBytes: memory, sockets: [socketPath], signal: context.interrupt }),
+  );
   const elapsed = formatDuration(performance.now() - start);
   printLine(context.stderr, `Linux with ${formatSize(memory)} is up after ${elapsed}.`);
   return guest;

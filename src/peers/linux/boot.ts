@@ -3,7 +3,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CommandChannel } from './channel.ts';
-import { GuestBootError, GuestEndedError } from './errors.ts';
+import { GuestBootError, GuestEndedError, hostAdvice, panicLine, panicReason } from './errors.ts';
 
 /**
  * Settles when the guest takes commands on `channel`; `consoleTail` tells what its kernel wrote.
@@ -21,9 +21,17 @@ export async function bootedInTime(
     if (isLate) throw new GuestBootError(`the guest did not boot in ${timeoutMs} ms`, consoleTail());
   } catch (cause) {
     if (!(cause instanceof GuestEndedError)) throw cause;
-    const [why] = cause.message.split('\n');
-    throw new GuestBootError(`the guest did not boot: ${why}`, consoleTail(), { cause });
+    throw new GuestBootError(`the guest did not boot: ${whyNot(cause, consoleTail())}`, consoleTail(), {
+      cause,
+    });
   } finally {
     timeout.abort();
   }
+}
+
+/** One sentence; the console, which may be long, is told with the cause. */
+function whyNot(cause: GuestEndedError, console: string): string {
+  const panic = panicLine(console);
+  if (panic === undefined || hostAdvice(console) !== undefined) return cause.message.split('\n')[0];
+  return `its kernel panicked (${panicReason(panic)}); \`aerostat peers\` shows which kernels can run here`;
 }

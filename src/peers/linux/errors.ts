@@ -12,6 +12,9 @@ const PANIC = /Kernel panic - not syncing.*/;
 /** The kernel's last words, if it panicked: the line that says why. */
 export const panicLine = (console: string): string | undefined => PANIC.exec(console)?.[0].trimEnd();
 
+/** A panic in a few words, without what the kernel says before each. */
+export const panicReason = (panic: string): string => panic.replace(/^Kernel panic - not syncing:?\s*/, '');
+
 const COMPLAINT = /\b(?:fail|error|cannot|unable|not permitted|no space|noexec)/i;
 /** Complaints of every healthy boot: there is no disk, and a file cannot be polled. */
 const HARMLESS = /ubd device|epollctl/;
@@ -33,14 +36,23 @@ function withExcerpt(message: string, console: string): string {
   return console === '' ? message : `${message}\nFrom its console:\n${excerpt(console)}`;
 }
 
+/**
+ * Whether a person needs the console to understand the message. A boot that fails for a known reason is told in one
+ * sentence; what a kernel that ran was at when it panicked, only its console tells.
+ */
+function needsExcerpt(code: ErrorCode, console: string): boolean {
+  const panicked = panicLine(console) !== undefined;
+  if (code !== 'AEROSTAT_GUEST_BOOT') return panicked;
+  return !panicked && hostAdvice(console) === undefined;
+}
+
 /** What befell a guest, told by its `code`. The message quotes the console where that explains something. */
 export class GuestError extends AerostatError {
   /** The end of the kernel's console at that time, as far back as is kept. */
   readonly consoleTail: string;
 
   constructor(code: ErrorCode, message: string, consoleTail: string, options?: ErrorOptions) {
-    const unexplained = code === 'AEROSTAT_GUEST_BOOT' || panicLine(consoleTail) !== undefined;
-    super(code, unexplained ? withExcerpt(message, consoleTail) : message, options);
+    super(code, needsExcerpt(code, consoleTail) ? withExcerpt(message, consoleTail) : message, options);
     this.consoleTail = consoleTail;
   }
 }
@@ -79,8 +91,12 @@ export class GuestCommandError extends AerostatError {
   }
 }
 
-/** What User Mode Linux 6.1 says about its host, and what its owner can do. */
+/** What User Mode Linux says about its host, and what its owner can do. */
 const HOST_FAULTS: readonly (readonly [sign: RegExp, advice: string])[] = [
+  [
+    /ptrace set fp ?regs failed, errno = 14/,
+    'this kernel does not run on this processor, whose registers need more room than it has for them; `aerostat peers install uml` brings one that does',
+  ],
   [
     /must be not mounted noexec/,
     "its memory's directory is mounted noexec; name another tmpfs (TMPDIR), or: mount -o remount,exec /dev/shm",

@@ -16,7 +16,7 @@ import { LinuxGuest } from '../linux/guest.ts';
 import { SHELL_TERMINAL } from '../linux/init.ts';
 import { initramfs } from '../linux/initramfs.ts';
 import { type ProcessExit, ProcessGroup } from '../process-group.ts';
-import { findUmlKernel, withFixedLayout } from './kernel.ts';
+import { findUmlKernel, type UmlKernel, withFixedLayout } from './kernel.ts';
 import { memoryDirectory } from './memory-directory.ts';
 import { connectTerminal, type TerminalSize, terminalSize } from './terminal.ts';
 
@@ -34,6 +34,8 @@ export interface UmlGuestOptions {
   /** Directory of the memory's file, a tmpfs; see memoryDirectory() for what is chosen else. */
   readonly tmpdir?: string;
   readonly bootTimeoutMs?: number;
+  /** Default: the newest that can run here. */
+  readonly kernel?: UmlKernel;
   /** Kills the guest, while it boots and afterwards. */
   readonly signal?: AbortSignal;
 }
@@ -91,6 +93,8 @@ function kernelCommandLine(options: UmlGuestOptions, initrd: string, umlDirector
 export class UmlGuest extends LinuxGuest {
   override readonly memoryBytes: number;
   protected override readonly channel: CommandChannel;
+  /** Which one it runs. */
+  readonly kernel: UmlKernel;
   /** Settles when the kernel and all its processes are gone; never rejects. */
   readonly exited: Promise<GuestExit>;
   readonly #group: ProcessGroup;
@@ -99,8 +103,9 @@ export class UmlGuest extends LinuxGuest {
   #panicTimer: NodeJS.Timeout | undefined;
   #shuttingDown = false;
 
-  private constructor(group: ProcessGroup, { memoryBytes, signal }: UmlGuestOptions) {
+  private constructor(group: ProcessGroup, kernel: UmlKernel, { memoryBytes, signal }: UmlGuestOptions) {
     super();
+    this.kernel = kernel;
     this.memoryBytes = memoryBytes;
     this.#group = group;
     const { stdout, stderr, stdio } = group.leader;
@@ -128,7 +133,7 @@ export class UmlGuest extends LinuxGuest {
 
   /**
    * Boots a guest; settles when it takes commands and its driver has found every device.
-   * @throws MissingPeerError when a program is not installed
+   * @throws MissingPeerError when a program is not installed, UnusablePeerError when none that is can run here
    * @throws GuestBootError for everything else, saying what to do where that is known
    */
   static async boot(options: UmlGuestOptions): Promise<UmlGuest> {
@@ -139,7 +144,7 @@ export class UmlGuest extends LinuxGuest {
       );
     }
     signal?.throwIfAborted();
-    const kernel = findUmlKernel();
+    const kernel = options.kernel ?? findUmlKernel();
     const memory = memoryDirectory(memoryBytes, options.tmpdir);
     const umlDirectory = mkdtempSync(join(tmpdir(), 'aerostat-uml-'));
     let guest: UmlGuest | undefined;
@@ -149,7 +154,7 @@ export class UmlGuest extends LinuxGuest {
         stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
         env: { PATH: process.env.PATH, HOME: umlDirectory, TMPDIR: memory },
       });
-      guest = new UmlGuest(group, options);
+      guest = new UmlGuest(group, kernel, options);
       await guest.#comeUp(options);
       return guest;
     } catch (error) {
