@@ -82,9 +82,12 @@ export class BalloonDevice {
     this.#negotiated(0n);
   }
 
-  /** Rings that the device has when everything that it offers is taken. */
+  /**
+   * Rings that the profile knows, whether their features are offered or not: drivers ask for all that they know,
+   * whatever they negotiate, and Linux 7 takes this number for a limit.
+   */
   get queueCount(): number {
-    return queueRoles(this.profile, this.offeredFeatures).length;
+    return queueRoles(this.profile, this.profile.featureMask).length;
   }
 
   /** Balloon and ring features that the driver took. */
@@ -139,10 +142,7 @@ export class BalloonDevice {
   /** Ring `index` runs from now on; {@link serveQueue} serves it. Rings without a role are left alone. */
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell): void {
     const role = this.#roles[index];
-    if (role === undefined) {
-      this.#host.badInput(`ring ${index} was started, which no negotiated feature has`);
-      return;
-    }
+    if (role === undefined) return;
     this.#queues[index] = new RunningQueue(index, role, queue, memory, doorbell);
     if (role === 'inflate') this.#hold(false);
     if (role === 'stats') this.statistics.start();

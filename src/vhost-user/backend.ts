@@ -30,7 +30,7 @@ export interface RingDoorbell {
 export interface VhostUserBackend {
   /** Device and ring feature bits that are offered; the transport's own are the session's. */
   readonly features: bigint;
-  /** Rings that the device has at most. */
+  /** Rings that the device has at most, whatever it offers; front-ends take it for a limit. */
   readonly queueCount: number;
 
   /** The driver took `features` (device and ring bits). Called before any ring starts. */

@@ -94,6 +94,22 @@ describe.each(PROFILE_NAMES)('profile %s', name => {
     );
   });
 
+  test('has all the queues that its ABI knows, whatever of it is offered', () => {
+    const abi = profile(name);
+    fc.assert(
+      fc.property(fc.subarray([...abi.features]), some => {
+        const offered = some.reduce((mask, feature) => mask | feature.mask, 0n);
+        const rig = new Rig({ profile: name, offered, features: offered, queueSize: 4 });
+        try {
+          expect(rig.device.queueCount).toBe(queueRoles(abi, abi.featureMask).length);
+        } finally {
+          rig.close();
+        }
+      }),
+      { numRuns: 20 },
+    );
+  });
+
   test('keeps an exact account of pages that come and go at random', () => {
     const runs = fc.array(fc.tuple(fc.nat(1500), fc.integer({ min: 1, max: 200 })), {
       minLength: 1,

@@ -39,6 +39,8 @@ export interface RigOptions {
   readonly features?: bigint;
   /** Features that are left out of those. */
   readonly without?: bigint;
+  /** Balloon features that the device offers; all of the profile's if not given. */
+  readonly offered?: bigint;
   readonly ringFeatures?: bigint;
   readonly memory?: 'heap' | 'shmem' | 'anonymous' | { readonly hugePageSize: number };
   readonly memoryBytes?: number;
@@ -131,7 +133,7 @@ export class DeviceRig {
     this.memory.fill(0, 0, FIRST_PAGE * PAGE_SIZE);
     this.device = new BalloonDevice({
       profile: this.profile,
-      features: this.profile.featureMask,
+      features: options.offered ?? this.profile.featureMask,
       host: this.host,
       unusedPages: this.unusedPages,
     });
