@@ -191,6 +191,8 @@ export interface StatisticsSample {
 export interface DaemonStatus {
   readonly version: string;
   readonly pid: number;
+  /** Milliseconds since the epoch; it stays the same whatever becomes of the clock. */
+  readonly startedAtMs: number;
   readonly uptimeMs: number;
   readonly residentBytes: number;
   readonly cpuUserMs: number;

@@ -25,11 +25,15 @@ export function hostedControl(guests: GuestControl, version: string): Control {
   };
 }
 
+/** Once: the clock may be set later, and when this process began does not change by it. */
+const STARTED_AT_MS = Math.round(Date.now() - process.uptime() * 1000);
+
 function statusOfThisProcess(version: string): DaemonStatus {
   const cpu = process.cpuUsage();
   return {
     version,
     pid: process.pid,
+    startedAtMs: STARTED_AT_MS,
     uptimeMs: process.uptime() * 1000,
     residentBytes: process.memoryUsage.rss(),
     cpuUserMs: cpu.user / 1000,

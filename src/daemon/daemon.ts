@@ -49,6 +49,7 @@ class RunningDaemon implements Daemon {
   #fail: (error: Error) => void = () => {};
   readonly #options: DaemonOptions;
   readonly #startedMs = monotonicMs();
+  readonly #startedAtMs = Date.now();
   readonly #threads: DataThread[] = [];
   readonly #guests: GuestOptions[] = [];
   /** Which thread serves which guest. */
@@ -212,6 +213,7 @@ class RunningDaemon implements Daemon {
     return {
       version: this.version,
       pid: process.pid,
+      startedAtMs: this.#startedAtMs,
       uptimeMs: monotonicMs() - this.#startedMs,
       residentBytes: process.memoryUsage.rss(),
       cpuUserMs: cpu.user / 1e3,

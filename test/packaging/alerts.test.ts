@@ -24,7 +24,13 @@ const GUEST = 'guest="vm1"';
 const CASES: Readonly<
   Record<
     string,
-    { atMinutes: number; fires: Readonly<Record<string, string>>; quiet: Record<string, string> }
+    {
+      atMinutes: number;
+      fires: Readonly<Record<string, string>>;
+      /** Another way to make it fire. */
+      firesToo?: Readonly<Record<string, string>>;
+      quiet: Readonly<Record<string, string>>;
+    }
   >
 > = {
   AerostatGuestOffTarget: {
@@ -86,12 +92,42 @@ const CASES: Readonly<
     fires: { [`aerostat_guest_errors_total{${GUEST},kind="bad_buffer"}`]: '0+5x20' },
     quiet: { [`aerostat_guest_errors_total{${GUEST},kind="bad_buffer"}`]: '0x8 2x12' },
   },
+  AerostatHostInNeed: {
+    atMinutes: 5,
+    fires: { 'aerostat_host_memory_pressure_ratio{waiting="full",over="60s"}': '0.3x20' },
+    quiet: {
+      'aerostat_host_memory_pressure_ratio{waiting="some",over="60s"}': '0.5x20',
+      'aerostat_host_memory_pressure_ratio{waiting="full",over="60s"}': '0.01x20',
+    },
+  },
   AerostatDaemonGone: {
+    atMinutes: 12,
+    // One of twenty dies. Before, there was one rule, absent(aerostat_build_info), and the other nineteen kept it silent.
+    fires: twenty(3),
+    firesToo: {
+      'aerostat_daemon_up{daemon="/run/aerostat/vm1/api.sock"}': '1x20',
+      'aerostat_daemon_up{daemon="/run/aerostat/vm2/api.sock"}': '1x5 0x15',
+    },
+    // Another program's target that is down is not ours to tell of.
+    quiet: { ...twenty(), 'up{job="other",instance="host9:9100"}': '0x20' },
+  },
+  AerostatNoDaemon: {
     atMinutes: 5,
     fires: { 'up{job="aerostat"}': '0x20' },
     quiet: { 'aerostat_build_info{version="0.1.0"}': '1x20' },
   },
 };
+
+/** Twenty daemons that are scraped, of which one may die after five minutes: what it said of itself ends, and `up` is 0. */
+function twenty(dying?: number): Record<string, string> {
+  const series: Record<string, string> = {};
+  for (let index = 0; index < 20; index++) {
+    const labels = `job="aerostat",instance="host${index}:9774"`;
+    series[`aerostat_build_info{${labels},version="0.1.0"}`] = index === dying ? '1x4 stale _x15' : '1x20';
+    series[`up{${labels}}`] = index === dying ? '1x4 0x15' : '1x20';
+  }
+  return series;
+}
 
 /** A file for `promtool test rules`; JSON is YAML. */
 function testFile(
@@ -158,8 +194,9 @@ describePeer('the alert rules', missingPrograms('promtool'), () => {
   });
 
   test.each(alerts)('%s fires, and not when all is well', alert => {
-    const { atMinutes, fires, quiet } = CASES[alert];
+    const { atMinutes, fires, firesToo, quiet } = CASES[alert];
     check(alert, fires, atMinutes, true);
+    if (firesToo !== undefined) check(alert, firesToo, atMinutes, true);
     check(alert, quiet, atMinutes, false);
   });
 });

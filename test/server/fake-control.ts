@@ -209,6 +209,7 @@ export class FakeControl implements Control<DeviceGuestStatus> {
     return {
       version: '0.1.0',
       pid: 4242,
+      startedAtMs: 1_700_000_000_250,
       uptimeMs: 61_000,
       residentBytes: 90 * MIB,
       cpuUserMs: 1500,

@@ -282,6 +282,7 @@ export const DaemonStatusSchema = mirror<DaemonStatus>()(
     .object({
       version: z.string(),
       pid: count,
+      startedAtMs: z.number().openapi({ description: 'Milliseconds since the epoch.' }),
       uptimeMs: milliseconds,
       residentBytes: bytes,
       cpuUserMs: milliseconds,
