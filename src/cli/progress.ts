@@ -2,10 +2,10 @@
 import type { SingleBar } from 'cli-progress';
 import type { GuestStatus } from '../control/contract.ts';
 import type { MigrationState } from '../control/migrations.ts';
-import { type CliContext, type Output, printLine } from './context.ts';
+import { type CliContext, printLine } from './context.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
-import { isScreen } from './style.ts';
+import { isScreen, isUnicode } from './style.ts';
 
 export interface TargetBar {
   readonly update: (guest: GuestStatus) => void;
@@ -17,18 +17,18 @@ export interface StepBar {
   readonly stop: () => void;
 }
 
-async function openBar(stream: Output, format: string): Promise<SingleBar> {
+async function openBar({ stderr, env }: CliContext, format: string): Promise<SingleBar> {
   const { Presets, SingleBar } = (await import('cli-progress')).default;
   const bar = new SingleBar(
     {
-      stream,
+      stream: stderr,
       format,
       hideCursor: true,
       clearOnComplete: true,
       // Signals are the program's to take; this one would end the process.
       gracefulExit: false,
     },
-    Presets.shades_classic,
+    isUnicode(env) ? Presets.shades_classic : Presets.legacy,
   );
   // Whoever is asked to end at once must show the cursor, too.
   const leave = () => bar.stop();
@@ -38,13 +38,10 @@ async function openBar(stream: Output, format: string): Promise<SingleBar> {
 }
 
 /** Follows a balloon to its target; silent where nobody looks. */
-export async function targetBar(
-  { stderr, env }: CliContext,
-  name: string,
-  targetBytes: number,
-): Promise<TargetBar> {
+export async function targetBar(context: CliContext, name: string, targetBytes: number): Promise<TargetBar> {
+  const { stderr, env } = context;
   if (!isScreen(stderr, env)) return { update: () => {}, stop: () => {} };
-  const bar = await openBar(stderr, `${name} {bar} {held} of ${formatSize(targetBytes)}, {pending} pending`);
+  const bar = await openBar(context, `${name} {bar} {held} of ${formatSize(targetBytes)}, {pending} pending`);
   // The way to go is from where the balloon was to the target, and may lead downwards.
   let from: number | undefined;
   return {
@@ -68,9 +65,10 @@ export interface MigrationBar {
 }
 
 /** Follows a migration: what is left of the guest's memory, and what is left to wait for. */
-export async function migrationBar({ stderr, env }: CliContext, name: string): Promise<MigrationBar> {
+export async function migrationBar(context: CliContext, name: string): Promise<MigrationBar> {
+  const { stderr, env } = context;
   if (!isScreen(stderr, env)) return { update: () => {}, stop: () => {} };
-  const bar = await openBar(stderr, `${name} {bar} {what}`);
+  const bar = await openBar(context, `${name} {bar} {what}`);
   let started = false;
   return {
     update: state => {
@@ -93,12 +91,13 @@ export async function migrationBar({ stderr, env }: CliContext, name: string): P
 }
 
 /** Follows steps that each have a name; a line a step where nobody looks, so that a log tells what it was at. */
-export async function stepBar({ stderr, env }: CliContext): Promise<StepBar> {
+export async function stepBar(context: CliContext): Promise<StepBar> {
+  const { stderr, env } = context;
   if (!isScreen(stderr, env)) {
     const update: StepBar['update'] = (done, total, what) => printLine(stderr, `${done}/${total} ${what}`);
     return { update, stop: () => {} };
   }
-  const bar = await openBar(stderr, '{bar} {value}/{total} {what}');
+  const bar = await openBar(context, '{bar} {value}/{total} {what}');
   let started = false;
   return {
     update: (done, total, what) => {
@@ -118,9 +117,10 @@ export interface ShareBar {
 }
 
 /** Follows work whose words tell how much there is of it; undefined where nobody looks. */
-export async function shareBar({ stderr, env }: CliContext): Promise<ShareBar | undefined> {
+export async function shareBar(context: CliContext): Promise<ShareBar | undefined> {
+  const { stderr, env } = context;
   if (!isScreen(stderr, env)) return undefined;
-  const bar = await openBar(stderr, '{bar} {percentage}% {what}');
+  const bar = await openBar(context, '{bar} {percentage}% {what}');
   let started = false;
   return {
     update: (done, total, what) => {

@@ -25,6 +25,40 @@ const CODES: Readonly<Record<keyof Style, readonly [on: number, off: number]>> =
 export const isScreen = (output: Output, env: CliContext['env']): boolean =>
   output.isTTY === true && env.TERM !== 'dumb';
 
+/**
+ * Whether more than ASCII can be shown: not where the locale names another character set than UTF-8 (locale(7)). Where it
+ * names none, the terminal decides, and those of today can.
+ */
+export function isUnicode(env: CliContext['env']): boolean {
+  const locale = env.LC_ALL || env.LC_CTYPE || env.LANG || '';
+  return locale === '' || /utf-?8/i.test(locale);
+}
+
+/** Characters that bars and marks are made of. Those of one bar differ from each other without colours as well. */
+export interface Glyphs {
+  readonly full: string;
+  readonly dense: string;
+  readonly medium: string;
+  readonly light: string;
+  readonly mark: string;
+  readonly cursor: string;
+  readonly arrows: string;
+  readonly falling: string;
+  readonly rising: string;
+  readonly atLeast: string;
+}
+
+export const glyphsOf = (env: CliContext['env']): Glyphs =>
+  isUnicode(env)
+    ? {
+        ...{ full: '█', dense: '▓', medium: '▒', light: '░' },
+        ...{ mark: '›', cursor: '█', arrows: '↑↓', falling: '▾', rising: '▴', atLeast: '≥' },
+      }
+    : {
+        ...{ full: '#', dense: '=', medium: '-', light: '.' },
+        ...{ mark: '>', cursor: '_', arrows: 'up/down', falling: 'v', rising: '^', atLeast: '>=' },
+      };
+
 export function styleOf(output: Output, env: CliContext['env']): Style {
   const colours = isScreen(output, env) && !env.NO_COLOR;
   const paint =

@@ -57,3 +57,7 @@ export function renderBar(parts: readonly BarPart[], width: number): string {
   });
   return painted.join('') + ' '.repeat(left);
 }
+
+/** Lines of at most so many columns, broken at spaces; a word that is wider than that is broken where it must be. */
+export const wrap = (text: string, columns: number): readonly string[] =>
+  (text.match(new RegExp(`.{1,${columns}}(?: |$)|.{${columns}}`, 'g')) ?? []).map(line => line.trimEnd());

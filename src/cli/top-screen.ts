@@ -3,16 +3,24 @@
  * be asked of the daemon is handed to whoever holds it.
  */
 import type { GuestStatus, HostStatus, StatisticsSample } from '../control/contract.ts';
-import { type Available, availableShare, doubtOf, isMoving, NEED_SHARE } from '../control/judgement.ts';
-import { type MemoryUse, MemoryUseTracker } from '../control/memory-use.ts';
+import { availableShare, doubtOf } from '../control/judgement.ts';
+import { balloonOf, MemoryUseTracker, sumKnown } from '../control/memory-use.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { Key } from './keys.ts';
 import { formatSize, parsePages, SizeError } from './size.ts';
-import type { Style } from './style.ts';
-import { type Column, renderBar, renderTable } from './table.ts';
-
-export const ORDERS = ['name', 'memory', 'balloon', 'resident', 'available'] as const;
-export type Order = (typeof ORDERS)[number];
+import { type Glyphs, glyphsOf, type Style } from './style.ts';
+import { renderTable, wrap } from './table.ts';
+import {
+  barColumn,
+  guestColumns,
+  helpLines,
+  hostLine,
+  type Order,
+  RISING,
+  type Row,
+  type SortMark,
+  size,
+} from './top-table.ts';
 
 /** The key that sorts by each. */
 const ORDER_KEYS: Readonly<Record<string, Order>> = {
@@ -23,18 +31,9 @@ const ORDER_KEYS: Readonly<Record<string, Order>> = {
   a: 'available',
 };
 
-const HELP = '↑↓ select   t target   sort by n name  m memory  b balloon  r resident  a available   q quit';
-const HELP_SHORT = '↑↓ select  t target  n m b r a sort  q quit';
 const BAR_WIDTH_MIN = 10;
 const BAR_WIDTH_MAX = 48;
 const PAGE_ROWS = 10;
-
-interface Row {
-  readonly guest: GuestStatus;
-  readonly use: MemoryUse | undefined;
-  /** Share of its memory that it has available, by its own word; null where it did not say. */
-  readonly available: Available | null;
-}
 
 export interface Seen {
   readonly guests: readonly GuestStatus[];
@@ -50,6 +49,7 @@ type Prompt =
 
 export class TopScreen {
   readonly #setTarget: (guest: string, bytes: number) => void;
+  readonly #glyphs: Glyphs;
   readonly #trackers = new Map<string, MemoryUseTracker>();
   #rows: readonly Row[] = [];
   #host: HostStatus | undefined;
@@ -58,13 +58,15 @@ export class TopScreen {
   #prompt: Prompt | undefined;
   /** What the last key came to. */
   #message = '';
+  #helpShown = false;
   /** Why the rows are not of this moment. */
   trouble = '';
   /** Somebody wants it to end. */
   ended = false;
 
-  constructor(setTarget: (guest: string, bytes: number) => void) {
+  constructor(setTarget: (guest: string, bytes: number) => void, glyphs: Glyphs = glyphsOf({})) {
     this.#setTarget = setTarget;
+    this.#glyphs = glyphs;
   }
 
   get order(): Order {
@@ -105,6 +107,11 @@ export class TopScreen {
   }
 
   #command(key: Key): void {
+    if (this.#helpShown || key === '?') {
+      this.#helpShown = !this.#helpShown;
+      this.ended = key === 'q';
+      return;
+    }
     const order = ORDER_KEYS[key];
     if (order !== undefined) this.order = order;
     else if (key === 'q') this.ended = true;
@@ -183,15 +190,16 @@ export class TopScreen {
   frame(style: Style, { columns, rows }: { readonly columns: number; readonly rows: number }): string[] {
     const host = this.#host === undefined ? [] : [hostLine(this.#host)];
     const head = [this.#summary(), ...host, ''].map(line => line.slice(0, columns));
-    const foot = ['', this.#footLine(style, columns)];
-    const columnsBefore = guestColumns(style);
+    const foot = ['', ...this.#foot(style, columns)];
+    if (this.#helpShown) return [...head, ...helpLines(style, this.#glyphs, columns), ...foot];
+    const columnsBefore = guestColumns(style, this.#sortMark());
     const [titles] = renderTable(
       columnsBefore,
       this.#rows.map(({ guest, use, available }) => ({ guest, use, available })),
     );
     const barWidth = Math.min(BAR_WIDTH_MAX, columns - titles.length - 2);
     const table = renderTable(
-      barWidth < BAR_WIDTH_MIN ? columnsBefore : [...columnsBefore, barColumn(style, barWidth)],
+      barWidth < BAR_WIDTH_MIN ? columnsBefore : [...columnsBefore, barColumn(style, this.#glyphs, barWidth)],
       this.#rows,
     );
     const visible = this.#scrolled(table.slice(1), rows - head.length - foot.length - 1);
@@ -200,28 +208,52 @@ export class TopScreen {
 
   /** For a terminal that is none: the table alone. */
   table(style: Style): string[] {
-    return [this.#summary(), '', ...renderTable(guestColumns(style), this.#rows)];
+    return [this.#summary(), '', ...renderTable(guestColumns(style, this.#sortMark()), this.#rows)];
+  }
+
+  #sortMark(): SortMark {
+    const { rising, falling, atLeast } = this.#glyphs;
+    return { order: this.#order, mark: RISING.includes(this.#order) ? rising : falling, atLeast };
   }
 
   #summary(): string {
-    const sum = (of: (row: Row) => number | null | undefined) =>
-      formatSize(this.#rows.reduce((total, row) => total + (of(row) ?? 0), 0));
+    // A guest that has shown no memory waits, and has none to be summed.
+    const shown = this.#rows.filter(({ use }) => use !== undefined);
+    const sum = (of: (row: Row) => number | null | undefined, what: string) => {
+      const { bytes, unknown } = sumKnown(shown.map(of));
+      const rest = bytes === null || unknown === 0 ? '' : ` (${unknown} not known)`;
+      return `${size(bytes)} ${what}${rest}`;
+    };
     const guests = this.#rows.length === 1 ? '1 guest' : `${this.#rows.length} guests`;
-    return `${guests}: ${sum(({ use }) => use?.memory)} given, ${sum(({ use }) => use?.ballooned)} ballooned, ${sum(({ use }) => use?.resident)} resident, ${sum(({ use }) => use?.freeHeld)} free and yet held`;
+    const sums = [
+      sum(({ use }) => use?.memory, 'given'),
+      sum(({ use }) => use?.ballooned, 'ballooned'),
+      sum(({ use }) => use?.resident, 'resident'),
+      sum(({ use }) => use?.freeHeld, 'free and yet held'),
+    ];
+    return `${guests}: ${sums.join(', ')}`;
   }
 
-  #footLine(style: Style, columns: number): string {
-    if (this.#prompt?.kind === 'target') {
-      const message = this.#message === '' ? '' : `   ${style.red(this.#message)}`;
-      return `Target of ${style.bold(this.#prompt.guest)} (Enter sets it, Esc does not): ${this.#prompt.text}█${message}`;
+  /** Below the table: what is asked, what is wrong, or what the keys do. Nothing of an error is cut off. */
+  #foot(style: Style, columns: number): readonly string[] {
+    const prompt = this.#prompt;
+    if (prompt?.kind === 'target') {
+      const asked = `Target of ${prompt.guest} (Enter sets it, Esc does not): ${prompt.text}${this.#glyphs.cursor}`;
+      if (this.#message === '') return wrap(asked, columns);
+      const beside = `${asked}   ${this.#message}`;
+      if (beside.length <= columns) return [`${asked}   ${style.red(this.#message)}`];
+      return [...wrap(asked, columns), ...wrap(this.#message, columns).map(style.red)];
     }
-    if (this.#prompt?.kind === 'sure') {
-      const { bytes, guest, why } = this.#prompt;
-      return `${style.yellow(`${why}.`)} Take ${formatSize(bytes)} from ${style.bold(guest)}? y/N`;
+    if (prompt?.kind === 'sure') {
+      const { bytes, guest, why } = prompt;
+      return wrap(`${why}. Take ${formatSize(bytes)} from ${guest}? y/N`, columns).map(style.yellow);
     }
-    if (this.trouble !== '') return style.red(this.trouble.slice(0, columns));
-    if (this.#message !== '') return this.#message.slice(0, columns);
-    return style.dim(HELP.length > columns ? HELP_SHORT : HELP);
+    if (this.trouble !== '') return wrap(this.trouble, columns).map(style.red);
+    if (this.#message !== '') return wrap(this.#message, columns);
+    const { arrows } = this.#glyphs;
+    const help = `${arrows} select   t target   sort by n name  m memory  b balloon  r resident  a available   ? help   q quit`;
+    const short = `${arrows} select  t target  n m b r a sort  ? help  q quit`;
+    return [style.dim((help.length > columns ? short : help).slice(0, columns))];
   }
 
   /** The lines around the selected one that fit. */
@@ -234,7 +266,7 @@ export class TopScreen {
   }
 
   #marked({ line, name }: { line: string; name: string }, style: Style): string {
-    const mark = name === this.#selected ? style.bold('›') : ' ';
+    const mark = name === this.#selected ? style.bold(this.#glyphs.mark) : ' ';
     return mark + line.slice(1);
   }
 }
@@ -244,76 +276,7 @@ const byName = new Intl.Collator('en', { numeric: true });
 /** What an order sorts by, the largest first; who does not tell comes last, and the neediest first. */
 const KEYS: Readonly<Partial<Record<Order, (row: Row) => number>>> = {
   memory: ({ guest }) => guest.memoryBytes ?? -1,
-  balloon: ({ guest }) => guest.balloonedBytes ?? guest.actualBytes ?? -1,
+  balloon: ({ guest }) => balloonOf(guest) ?? -1,
   resident: ({ guest }) => guest.residentBytes ?? -1,
   available: ({ available }) => -(available?.share ?? 2),
 };
-
-const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
-
-function hostLine({ totalBytes, availableBytes, pressure }: HostStatus): string {
-  const waited = pressure === null ? 'not known' : `${pressure.some10Percent}%`;
-  return `host: ${size(availableBytes)} of ${size(totalBytes)} available, pressure ${waited}`;
-}
-
-function stateOf({ guest, available }: Row): string {
-  if (!guest.connected) return 'waiting';
-  if (available !== null && available.share < NEED_SHARE) return 'in need';
-  return isMoving(guest) ? 'moving' : 'ok';
-}
-
-const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
-  waiting: 'dim',
-  'in need': 'red',
-  moving: 'yellow',
-  ok: 'green',
-};
-
-const guestColumns = (style: Style): readonly Column<Row>[] => [
-  // The first character of a line is for the mark of the selected one.
-  { title: ' GUEST', text: ({ guest }) => ` ${guest.name}` },
-  { title: 'STATE', text: stateOf, paint: (text, row) => style[STATE_COLOURS[stateOf(row)]](text) },
-  { title: 'MEMORY', align: 'right', text: ({ guest }) => size(guest.memoryBytes) },
-  { title: 'TARGET', align: 'right', text: ({ guest }) => size(guest.targetBytes) },
-  { title: 'BALLOON', align: 'right', text: ({ guest }) => size(guest.balloonedBytes ?? guest.actualBytes) },
-  { title: 'RESIDENT', align: 'right', text: ({ guest }) => size(guest.residentBytes) },
-  {
-    title: 'AVAIL',
-    align: 'right',
-    // At least so much: its balloon grew after it had said how much it has.
-    text: ({ available }) =>
-      available === null ? '-' : `${available.old ? '≥' : ''}${Math.round(available.share * 100)}%`,
-  },
-];
-
-const BAR_TITLE = 'used█ cache▓ free held▒ balloon░';
-
-const barColumn = (style: Style, width: number): Column<Row> => ({
-  title: BAR_TITLE.slice(0, width).padEnd(width),
-  text: () => ' '.repeat(width),
-  paint: (blank, { use }) => {
-    if (use === undefined) return blank;
-    const { memory, used, cache, freeHeld, freeAway, ballooned } = use;
-    const share = (bytes: number | null) => (bytes ?? 0) / memory;
-    if (used === null) {
-      const rest = memory - ballooned;
-      return renderBar(
-        [
-          { character: '?', share: share(rest), paint: style.dim },
-          { character: '░', share: share(ballooned), paint: style.green },
-        ],
-        width,
-      );
-    }
-    return renderBar(
-      [
-        { character: '█', share: share(used), paint: style.blue },
-        { character: '▓', share: share(cache), paint: style.blue },
-        { character: '▒', share: share(freeHeld), paint: style.yellow },
-        { character: ' ', share: share(freeAway) },
-        { character: '░', share: share(ballooned), paint: style.green },
-      ],
-      width,
-    );
-  },
-});

@@ -42,6 +42,7 @@ interface Host {
 export class CombinedControl implements GuestControl {
   readonly #homes: ReadonlyMap<string, GuestHome>;
   readonly #hosts: readonly Host[];
+  #failures: ReadonlyMap<string, AerostatError> = new Map();
   /** A guest is moved by its own host, where that can. */
   readonly migrations: Migrations = {
     obstacle: async name => this.#migrations(name, (there, nameThere) => there.obstacle(nameThere)),
@@ -71,12 +72,28 @@ export class CombinedControl implements GuestControl {
 
   /** In the order in which they were named. Guests whose host cannot be reached, or does not know them, come with the reason. */
   async guests(): Promise<readonly GuestStatus[]> {
-    const lists = await Promise.all(this.#hosts.map(host => this.#guestsOf(host)));
+    const failures = new Map<string, AerostatError>();
+    const lists = await Promise.all(this.#hosts.map(host => this.#guestsOf(host, failures)));
+    this.#failures = failures;
     const byName = new Map(lists.flat().map(guest => [guest.name, guest]));
     return [...this.#homes.keys()].flatMap(name => byName.get(name) ?? []);
   }
 
-  async #guestsOf({ control, homes }: Host): Promise<readonly GuestStatus[]> {
+  /** Why nothing is known of some guests, as of the last time that {@link guests} was asked. */
+  get failures(): ReadonlyMap<string, AerostatError> {
+    return this.#failures;
+  }
+
+  async #guestsOf(
+    { control, homes }: Host,
+    failures: Map<string, AerostatError>,
+  ): Promise<readonly GuestStatus[]> {
+    // What is known of a guest that could not be asked.
+    const unreached = (name: string, error: unknown): GuestStatus => {
+      if (!(error instanceof AerostatError)) throw error;
+      failures.set(name, error);
+      return statusOf(name, { lastError: error.message });
+    };
     if (homes.length === 1 || homes.some(({ apart }) => apart)) {
       return Promise.all(homes.map(({ name }) => this.guest(name).catch(error => unreached(name, error))));
     }
@@ -152,12 +169,6 @@ export class CombinedControl implements GuestControl {
     const { control, nameThere } = this.homeOf(name);
     return ask(migrationsOf(control), nameThere);
   }
-}
-
-/** What is known of a guest that could not be asked. */
-function unreached(name: string, error: unknown): GuestStatus {
-  if (!(error instanceof AerostatError)) throw error;
-  return statusOf(name, { lastError: error.message });
 }
 
 async function samplesOf({ control, homes }: Host): Promise<Record<string, StatisticsSample>> {

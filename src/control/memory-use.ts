@@ -10,9 +10,11 @@ export interface MemoryUse {
   /** Programs and the kernel, and the page cache, as of the newest statistics that can be used; null if none. */
   readonly used: number | null;
   readonly cache: number | null;
-  /** Free in the guest, and yet the host holds memory for it: what a balloon would gain. Null if not known. */
+  /** Free in the guest, whether the host holds memory for it or not; null if not known. */
+  readonly free: number | null;
+  /** The part of it for which the host holds memory: what a balloon would gain. Null if not known. */
   readonly freeHeld: number | null;
-  /** Free in the guest, and the host holds nothing for it: reported, or never touched. */
+  /** The part for which it holds none: reported, or never touched. Null if not known. */
   readonly freeAway: number | null;
   /** Given away, the pending part included. */
   readonly ballooned: number;
@@ -50,6 +52,24 @@ export function balloonLimit(
   return Math.max(0, Math.floor(limit / PAGE) * PAGE);
 }
 
+/** The balloon by the host's own account; where the guest's hypervisor keeps none, by the guest's word. */
+export const balloonOf = ({ balloonedBytes, actualBytes }: GuestStatus): number | null =>
+  balloonedBytes ?? actualBytes;
+
+export interface Sum {
+  /** Null when none is known. */
+  readonly bytes: number | null;
+  /** How many were left out, because nothing is known of them. */
+  readonly unknown: number;
+}
+
+/** Adds up what is known, and says how much is not: unknown is not 0. */
+export function sumKnown(values: readonly (number | null | undefined)[]): Sum {
+  const known = values.filter(value => value !== null && value !== undefined);
+  const bytes = known.length === 0 && values.length > 0 ? null : known.reduce((sum, value) => sum + value, 0);
+  return { bytes, unknown: values.length - known.length };
+}
+
 /** Follows one guest. */
 export class MemoryUseTracker {
   #own: GuestOwn | undefined;
@@ -60,7 +80,7 @@ export class MemoryUseTracker {
 
   /** How memory divides now; undefined when the guest has shown none. Without a sample, the last one counts on. */
   see(guest: GuestStatus, sample: StatisticsSample | undefined, nowMs: number): MemoryUse | undefined {
-    const ballooned = guest.balloonedBytes ?? guest.actualBytes ?? 0;
+    const ballooned = balloonOf(guest) ?? 0;
     if (!guest.connected) this.#own = undefined;
     else if (sample !== undefined) this.#take(guest.memoryBytes, ballooned, sample, nowMs);
     this.#ballooned = ballooned;
@@ -91,7 +111,7 @@ function divide(
   own: GuestOwn | undefined,
   sample: StatisticsSample | undefined,
 ): MemoryUse {
-  const ballooned = Math.min(guest.balloonedBytes ?? guest.actualBytes ?? 0, memory);
+  const ballooned = Math.min(balloonOf(guest) ?? 0, memory);
   const pending = Math.min(guest.pendingBytes ?? 0, ballooned);
   const resident = guest.residentBytes;
   const available = sample?.statistics.availableBytes ?? null;
@@ -104,7 +124,9 @@ function divide(
     spare: available === null || sparedAt === null ? null : sparedAt + available,
     sparedAt,
   };
-  if (own === undefined) return { ...known, used: null, cache: null, freeHeld: null, freeAway: null };
+  if (own === undefined) {
+    return { ...known, used: null, cache: null, free: null, freeHeld: null, freeAway: null };
+  }
   const left = memory - ballooned;
   const used = Math.min(own.used, left);
   const cache = Math.min(own.cache, left - used);
@@ -115,7 +137,8 @@ function divide(
     ...known,
     used,
     cache,
-    freeHeld: away === null ? free : free - away,
-    freeAway: away ?? 0,
+    free,
+    freeHeld: away === null ? null : free - away,
+    freeAway: away,
   };
 }

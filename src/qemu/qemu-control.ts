@@ -2,7 +2,6 @@
  * Guests of QEMU's under the same contract as those of ours, over their monitors (QMP). QEMU tells less than our
  * device does: what it does not tell is null, never guessed, and what it cannot do is refused with words.
  */
-import { noStatistics, type StatisticName, type Statistics } from '../balloon/statistics.ts';
 import {
   type GuestChanges,
   type GuestControl,
@@ -33,14 +32,18 @@ import {
   guestStatsInterval,
   onQemuEvent,
   type QemuGuestStats,
+  type QemuVirtioStatus,
   queryBalloon,
   queryGuestStats,
+  queryMemoryBackends,
   queryMemorySize,
   queryVirtioStatus,
   setBalloon,
   setGuestStatsInterval,
 } from '../peers/qemu/qmp-commands.ts';
 import { monotonicMs } from '../sys/poll.ts';
+import { featureName, statisticsOf } from './names.ts';
+import { ProcessMemory } from './process-memory.ts';
 import { QemuMigrations } from './qemu-migrations.ts';
 
 export interface QemuGuestOptions extends QmpMonitorOptions {
@@ -53,48 +56,14 @@ const STATISTICS_POLL_MS = 50;
 /** QEMU asks for statistics every so many whole seconds. */
 const INTERVAL_UNIT_MS = 1000;
 
-/** QEMU's names for the statistics of VIRTIO 1.4, 5.5.6.3. */
-const STATISTIC_BY_QEMU_NAME: Readonly<Record<string, StatisticName>> = {
-  'stat-swap-in': 'swapInBytes',
-  'stat-swap-out': 'swapOutBytes',
-  'stat-major-faults': 'majorFaults',
-  'stat-minor-faults': 'minorFaults',
-  'stat-free-memory': 'freeBytes',
-  'stat-total-memory': 'totalBytes',
-  'stat-available-memory': 'availableBytes',
-  'stat-disk-caches': 'cacheBytes',
-  'stat-htlb-pgalloc': 'hugetlbAllocations',
-  'stat-htlb-pgfail': 'hugetlbFailures',
-  'stat-oom-kills': 'oomKills',
-  'stat-alloc-stalls': 'allocationStalls',
-  'stat-async-scans': 'asyncScannedPages',
-  'stat-direct-scans': 'directScannedPages',
-  'stat-async-reclaims': 'asyncReclaimedPages',
-  'stat-direct-reclaims': 'directReclaimedPages',
-};
-
-/** Features that QEMU calls something else than the specification. */
-const RENAMED_FEATURES: Readonly<Record<string, string>> = {
-  VIRTIO_BALLOON_F_REPORTING: 'page-reporting',
-  VIRTIO_F_IOMMU_PLATFORM: 'access-platform',
-};
-
-/** `VIRTIO_BALLOON_F_STATS_VQ` is `stats-vq`, `VIRTIO_RING_F_EVENT_IDX` is `ring-event-idx`. */
-function featureName(name: string): string {
-  const known = RENAMED_FEATURES[name];
-  if (known !== undefined) return known;
-  const bare = name.replace(/^VIRTIO_(?:BALLOON_F_|F_)?/, '').replace(/^RING_F_/, 'RING_');
-  return bare.toLowerCase().replaceAll('_', '-');
+/** Why no balloon is at work in a QEMU that answers; undefined where one is. */
+function troubleOf(balloon: string | undefined, virtio: QemuVirtioStatus | null): string | undefined {
+  if (balloon === undefined) return NO_BALLOON;
+  if (virtio?.broken === true) return 'QEMU stopped the device after an error';
+  return virtio?.driverReady === false ? 'no driver is at work in the guest yet' : undefined;
 }
 
-function statisticsOf({ values }: QemuGuestStats): Statistics {
-  const statistics = noStatistics();
-  for (const [name, value] of values) {
-    const known = STATISTIC_BY_QEMU_NAME[name];
-    if (known !== undefined) statistics[known] = value;
-  }
-  return statistics;
-}
+const NO_BALLOON = 'its QEMU has no balloon device; start it with -device virtio-balloon-pci';
 
 const delay = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 
@@ -113,6 +82,7 @@ class QemuHostedGuest {
   readonly monitor: QmpMonitor;
   readonly #emit: (event: GuestEvent) => void;
   readonly #clock = new TargetClock(isNear);
+  readonly #processMemory = new ProcessMemory();
   /** What we asked for last. QEMU does not tell its target, so that of others is not known. */
   #targetBytes: number | null = null;
   #memoryBytes: number | null = null;
@@ -135,17 +105,21 @@ class QemuHostedGuest {
 
   async status(): Promise<GuestStatus> {
     const { monitor } = this;
-    const [memoryBytes, left, balloon] = await Promise.all([
+    const [memoryBytes, left, balloon, backends] = await Promise.all([
       queryMemorySize(monitor),
       queryBalloon(monitor),
       findBalloon(monitor),
+      queryMemoryBackends(monitor),
     ]);
+    const residentBytes = await this.#processMemory.residentBytes(monitor.pid, backends);
     const virtio = balloon === undefined ? null : await queryVirtioStatus(monitor, balloon);
     this.#memoryBytes = memoryBytes;
     const actualBytes = left === null ? null : memoryBytes - left;
     if (actualBytes !== null) this.#noteActual(actualBytes);
     return this.#describe({
-      connected: true,
+      // A QEMU whose guest has no driver at work is reached, and its balloon is not.
+      connected: balloon !== undefined && virtio?.driverReady !== false,
+      residentBytes,
       profile: balloon === undefined ? null : 'virtio',
       features: virtio === null ? null : virtio.features.map(featureName),
       memoryBytes,
@@ -154,7 +128,7 @@ class QemuHostedGuest {
       // QEMU gives a page back before it acknowledges it.
       pendingBytes: balloon === undefined ? null : 0,
       progress: this.#clock.progress,
-      lastError: virtio?.broken === true ? 'QEMU stopped the device after an error' : this.#lastError,
+      lastError: troubleOf(balloon, virtio) ?? this.#lastError,
     });
   }
 

@@ -477,7 +477,7 @@ describe('aerostat watch', () => {
       columns: 120,
       env: { AEROSTAT_API: api, NO_COLOR: '1' },
     });
-    await expect.poll(() => session.stdout.text).toContain('┼');
+    await expect.poll(() => session.stdout.text).toContain('┤');
     session.interrupt();
     expect(await session.ended).toBe(EXIT.interrupted);
     const [drawn, left] = session.stdout.text.split('\u001b[?1049l');

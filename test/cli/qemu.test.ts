@@ -1,4 +1,7 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -266,6 +269,80 @@ describe('a QEMU that is killed', () => {
   });
 });
 
+describe('a monitor that another program has', () => {
+  let holder: ChildProcess;
+  let path: string;
+  let server: Server;
+
+  beforeEach(async () => {
+    path = join(directory, 'held.qmp');
+    // As QEMU does: the first client is greeted, and whoever comes then waits in silence.
+    server = createServer();
+    await new Promise<void>(resolve => server.listen(path, resolve));
+    const program = join(directory, 'dashboard-holder');
+    writeFileSync(program, "require('net').connect(process.argv[2]);");
+    const connected = once(server, 'connection');
+    holder = spawn(process.execPath, [program, path], { stdio: 'ignore' });
+    await connected;
+  });
+
+  afterEach(async () => {
+    await end();
+    await new Promise(resolve => server.close(resolve));
+  });
+
+  async function end(): Promise<void> {
+    if (holder.exitCode !== null || holder.signalCode !== null) return;
+    const ended = once(holder, 'exit');
+    holder.kill();
+    await ended;
+  }
+
+  test('is said to be had by that program, and the command fails long before its patience ends', async () => {
+    const began = performance.now();
+    const { code, err } = await aerostat(`status --qmp web=${path}`);
+    expect(code).toBe(EXIT.unreachable);
+    expect(err).toContain(
+      `takes one client at a time, and dashboard-holder (process ${holder.pid}) is connected; ask that program, end it,`,
+    );
+    const heldMs = performance.now() - began;
+    // The same wait with nobody connected lasts until the greeting is overdue.
+    await end();
+    const silent = performance.now();
+    expect((await aerostat(`status --qmp web=${path}`)).err).toMatch(/sent no greeting within/);
+    expect(heldMs).toBeLessThan(performance.now() - silent);
+  });
+
+  test('is unreachable in a list, with the reason, and the list fails', async () => {
+    const file = join(directory, 'guests.json');
+    const guests = [
+      { name: 'web', qmp: path },
+      { name: 'db', qmp: monitor.path },
+    ];
+    writeFileSync(file, JSON.stringify({ guests }));
+    const { code, out, err } = await aerostat(`status --config ${file}`);
+    expect(code).toBe(EXIT.unreachable);
+    expect(out).toMatch(/^web {4}unreachable .*dashboard-holder/m);
+    expect(out).toMatch(/^db {5}connected /m);
+    expect(err).toMatch(/1 of 2 guests cannot be asked: web: .*dashboard-holder/);
+  });
+});
+
+describe('a guest of QEMU without a driver', () => {
+  test('is not connected, and the reason is said', async () => {
+    qemu.driver = false;
+    const [guest] = (await json(`status ${qmp}`)).guests;
+    expect(guest).toMatchObject({ connected: false, lastError: 'no driver is at work in the guest yet' });
+    qemu.driver = true;
+    expect((await json(`status ${qmp}`)).guests[0]).toMatchObject({ connected: true, lastError: null });
+    qemu.balloon = false;
+    expect((await json(`status ${qmp}`)).guests[0]).toMatchObject({
+      connected: false,
+      lastError: expect.stringMatching(/-device virtio-balloon-pci/),
+    });
+  });
+});
+
 describe('a file that names guests of both kinds', () => {
   let control: FakeControl;
   let close: () => Promise<void>;
@@ -314,6 +391,10 @@ describe('a file that names guests of both kinds', () => {
   test('lists a guest that cannot be reached with the reason, and fails for that guest alone', async () => {
     await monitor.close();
     const { guests } = await json(`status --config ${file}`);
+    const table = await aerostat(`status --config ${file}`);
+    expect(table.code).toBe(EXIT.unreachable);
+    expect(table.out).toMatch(/^web {4}unreachable .*\ndb {5}connected /m);
+    expect(table.err).toMatch(/1 of 2 guests cannot be asked: web: cannot connect to the QEMU monitor/);
     expect(guests.map((guest: { connected: boolean }) => guest.connected)).toEqual([false, true]);
     expect(guests[0].lastError).toMatch(/cannot connect to the QEMU monitor/);
     expect((await aerostat(`status web --config ${file}`)).code).toBe(EXIT.unreachable);

@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { renderBench } from '../../src/cli/bench-table.ts';
 import { renderChart } from '../../src/cli/chart.ts';
-import { renderBar, renderTable } from '../../src/cli/table.ts';
+import { isUnicode } from '../../src/cli/style.ts';
+import { renderBar, renderTable, wrap } from '../../src/cli/table.ts';
 
 describe('a table', () => {
   test('aligns by what is seen, not by the colours', () => {
@@ -72,6 +73,66 @@ describe('a chart', () => {
   test('of a value that never changes is still drawn', () => {
     const series = [{ label: 'x', colour: 'blue' as const, values: [0, 0, 0] }];
     expect(renderChart(series, { width: 30, height: 4, colours: false }).length).toBeGreaterThan(1);
+  });
+});
+
+describe('a chart of several', () => {
+  const series = [
+    {
+      label: 'resident',
+      colour: 'blue' as const,
+      values: [1, 1, 1, 4, 4, null, 4].map(n => n && n * 2 ** 20),
+    },
+    { label: 'balloon', colour: 'green' as const, values: [3, 3, 3, 2, 2, 2, 2].map(n => n * 2 ** 20) },
+  ];
+  const options = { width: 20, height: 5, colours: false } as const;
+
+  test('tells them apart without colours, by lines that the legend shows', () => {
+    const lines = renderChart(series, options);
+    expect(lines.at(-1)).toMatch(/── resident {2}╌╌ balloon/);
+    expect(lines[1]).toMatch(/╌╌╌/);
+    expect(lines[3]).toMatch(/───/);
+  });
+
+  test('draws nothing where nothing is known', () => {
+    const [first] = renderChart(series, options);
+    expect(first.trimEnd()).toMatch(/4M ┤ {3}╭─ ─$/);
+  });
+
+  test('is ASCII where no more can be shown, and tells them apart there too', () => {
+    const lines = renderChart(series, { ...options, unicode: false });
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: the bounds of ASCII are what is tested
+    expect(lines.join('\n')).toMatch(/^[\x00-\x7f]*$/);
+    expect(lines.at(-1)).toMatch(/\*\* resident {2}oo balloon/);
+    expect(lines.join('\n')).toMatch(/ooo[\s\S]*\*\*\*/);
+  });
+});
+
+describe('what a terminal can show', () => {
+  test.each([
+    [{ LANG: 'C' }, false],
+    [{ LANG: 'C.UTF-8' }, true],
+    [{ LANG: 'en_US.utf8' }, true],
+    [{ LANG: 'en_US.UTF-8', LC_ALL: 'POSIX' }, false],
+    [{ LANG: 'C', LC_CTYPE: 'C.UTF-8' }, true],
+    [{ LANG: 'en_US.ISO-8859-1' }, false],
+    [{}, true],
+  ])('with %j is more than ASCII: %s', (env, unicode) => {
+    expect(isUnicode(env)).toBe(unicode);
+  });
+
+  test('words are broken where they must be, and nothing is lost', () => {
+    fc.assert(
+      fc.property(
+        fc.stringMatching(/^[a-z]{1,30}( [a-z]{1,30}){0,8}$/),
+        fc.integer({ min: 5, max: 60 }),
+        (text, columns) => {
+          const lines = wrap(text, columns);
+          expect(Math.max(...lines.map(line => line.length))).toBeLessThanOrEqual(columns);
+          expect(lines.join('').replaceAll(' ', '')).toBe(text.replaceAll(' ', ''));
+        },
+      ),
+    );
   });
 });
 

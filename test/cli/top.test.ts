@@ -2,8 +2,9 @@ import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type Key, keysIn, readKeys } from '../../src/cli/keys.ts';
-import { styleOf } from '../../src/cli/style.ts';
-import { type Order, TopScreen } from '../../src/cli/top-screen.ts';
+import { glyphsOf, styleOf } from '../../src/cli/style.ts';
+import { TopScreen } from '../../src/cli/top-screen.ts';
+import type { Order } from '../../src/cli/top-table.ts';
 import type { DeviceGuestStatus } from '../../src/control/contract.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 import { Captured, run } from './terminal.ts';
@@ -77,6 +78,31 @@ describe('the rows', () => {
     expect(top.frame(plain, SIZE).find(line => line.includes('vm1 '))).toMatch(/ 88% /);
   });
 
+  test('stand below a mark on the column that they are sorted by', async () => {
+    const { type } = await screen();
+    const titles = (key: Key) => type(key).find(line => line.includes('GUEST')) ?? '';
+    expect(titles('n')).toMatch(/^ GUEST▴ /);
+    for (const [key, title] of [
+      ['m', 'MEMORY▾'],
+      ['b', 'BALLOON▾'],
+      ['r', 'RESIDENT▾'],
+      ['a', 'AVAIL▴'],
+    ] as const) {
+      expect(titles(key)).toContain(title);
+      expect(titles(key).match(/[▴▾]/g)).toHaveLength(1);
+    }
+  });
+
+  test('sum what is known, and say how much is not', async () => {
+    const known = guestStatus('vm1', { residentBytes: GIB });
+    const unknown = { ...guestStatus('web', { residentBytes: null }), balloonedBytes: null } as never;
+    const waiting = guestStatus('nobody', { connected: false, memoryBytes: null, residentBytes: null });
+    expect((await screen([known, unknown, waiting])).type()[0]).toMatch(
+      /^3 guests: 8G given, \S+ ballooned, 1G resident \(1 not known\), \S+ free and yet held \(1 not known\)$/,
+    );
+    expect((await screen([unknown])).type()[0]).toMatch(/, - resident, - free and yet held$/);
+  });
+
   test('fit the terminal, with the selected one among them', async () => {
     const many = Array.from({ length: 100 }, (_, index) => guestStatus(`g${index}`));
     const { top, type } = await screen(many);
@@ -121,7 +147,7 @@ describe('a target', () => {
 
   test('that makes no sense says so and can be mended', async () => {
     const { set, type } = await screen();
-    expect(type('down', ...typed('1X')).at(-1)).toMatch(/1X█ +"1X" is not a size/);
+    expect(type('down', ...typed('1X')).join('\n')).toMatch(/1X█\s+"1X" is not a size/);
     expect(type('backspace', 'T', 'enter').at(-1)).toMatch(/vm1 has 4G in all/);
     type('escape', 't', 'escape', 't', 'enter');
     expect(set).toEqual([]);
@@ -141,6 +167,61 @@ describe('a target', () => {
         expect(set).toEqual([]);
       }),
     );
+  });
+});
+
+describe('below the table', () => {
+  test('no part of an error is cut off, however narrow the terminal', async () => {
+    const { top } = await screen();
+    const foot = (columns: number) => {
+      const lines = top.frame(plain, { columns, rows: 24 });
+      return lines.slice(lines.lastIndexOf('') + 1);
+    };
+    const trouble =
+      'the daemon at /run/user/1000/aerostat/api.sock ended before it had answered; start one with "aerostat device --socket-path PATH"';
+    for (const columns of [40, 64, 80]) {
+      top.trouble = trouble;
+      const lines = foot(columns);
+      expect(Math.max(...lines.map(line => line.length))).toBeLessThanOrEqual(columns);
+      expect(lines.join(' ').replaceAll(/ +/g, ' ')).toContain(trouble);
+      top.trouble = '';
+      top.press('t');
+      for (const key of ['1', 'X', 'enter']) top.press(key);
+      const asked = foot(columns);
+      expect(Math.max(...asked.map(line => line.length))).toBeLessThanOrEqual(columns);
+      expect(asked.join(' ')).toMatch(/bytes if none\)/);
+      top.press('escape');
+    }
+  });
+
+  test('? says what keys and bars mean, until the next key, which does nothing else', async () => {
+    const { top, type } = await screen();
+    expect(type().at(-1)).toContain('? help');
+    const help = type('?').join('\n');
+    expect(help).toMatch(/sort by resident/);
+    expect(help).toMatch(/█ +used by programs/);
+    const before = top.selected;
+    expect(type('down').join('\n')).not.toMatch(/sort by resident/);
+    expect(top.selected).toBe(before);
+  });
+
+  test('everything is ASCII where the locale knows no more', async () => {
+    const top = new TopScreen(() => {}, glyphsOf({ LANG: 'C' }));
+    const control = new FakeControl(...GUESTS);
+    top.see({
+      guests: GUESTS,
+      samples: await control.samples(),
+      host: await control.host(),
+      atMs: 1000,
+    });
+    const frames = [top.frame(plain, { columns: 160, rows: 24 })];
+    for (const key of ['t', 'escape', '?']) {
+      top.press(key);
+      frames.push(top.frame(plain, { columns: 160, rows: 24 }));
+    }
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: the bounds of ASCII are what is tested
+    expect(frames.flat().join('\n')).toMatch(/^[\x00-\x7f]*$/);
+    expect(frames[0].join('\n')).toMatch(/used# cache= free held- balloon\./);
   });
 });
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { balloonLimit, MemoryUseTracker } from '../../src/control/memory-use.ts';
+import { balloonLimit, MemoryUseTracker, sumKnown } from '../../src/control/memory-use.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 
 const sampleOf = async (
@@ -56,6 +56,18 @@ describe('how memory divides', () => {
       freeHeld: 0.5 * GIB,
       freeAway: 1.5 * GIB,
     });
+  });
+
+  test('does not say what of the free memory is held where what the host holds is not known', async () => {
+    const guest = guestStatus('vm1', { residentBytes: null });
+    const use = new MemoryUseTracker().see(guest, await sampleOf(2 * GIB), 1000);
+    expect(use).toMatchObject({ free: 2 * GIB, freeHeld: null, freeAway: null, resident: null });
+  });
+
+  test('is summed by what is known, and nothing is not 0', () => {
+    expect(sumKnown([1, null, 2, undefined])).toEqual({ bytes: 3, unknown: 2 });
+    expect(sumKnown([null])).toEqual({ bytes: null, unknown: 1 });
+    expect(sumKnown([])).toEqual({ bytes: 0, unknown: 0 });
   });
 
   test('takes what a moving balloon gains from what was free, not from what is used', async () => {

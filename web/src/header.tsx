@@ -1,4 +1,6 @@
 /** The top of every page: the host's memory and pressure, the daemon, and the theme. */
+
+import { type Sum, sumKnown } from '../../src/control/memory-use.ts';
 import type { HostStatus } from './api.ts';
 import { duration, percent, size } from './format.ts';
 import type { View } from './live.ts';
@@ -34,15 +36,16 @@ function daemonTitle({ daemon }: View): string {
   return `daemon ${daemon.pid}, up ${duration(daemon.uptimeMs)}, ${size(daemon.residentBytes)} resident, ${percent(cpu)} of a core since it started`;
 }
 
-function residentOf({ guests }: View): number {
-  return guests.reduce((total, { status }) => total + (status.residentBytes ?? 0), 0);
-}
+/** Of guests that have memory: what waits for its front-end holds none. */
+const residentOf = ({ guests }: View): Sum =>
+  sumKnown(guests.filter(({ use }) => use !== undefined).map(({ status }) => status.residentBytes));
 
 /** Above this share of time spent waiting for memory, somebody suffers. */
 const PRESSURE_PERCENT_NOTED = 1;
 const PRESSURE_PERCENT_BAD = 10;
 
-function HostStrip({ host, resident }: { host: HostStatus; resident: number }) {
+function HostStrip({ host, resident: { bytes, unknown } }: { host: HostStatus; resident: Sum }) {
+  const resident = bytes ?? 0;
   const { totalBytes, availableBytes, pressure } = host;
   const total = totalBytes ?? 0;
   const others = total === 0 || availableBytes === null ? 0 : Math.max(0, total - availableBytes - resident);
@@ -56,14 +59,15 @@ function HostStrip({ host, resident }: { host: HostStatus; resident: number }) {
       <span
         class="host-bar"
         role="img"
-        aria-label={`Host memory: guests hold ${size(resident)}, everything else ${size(others)}, available ${size(availableBytes)} of ${size(totalBytes)}`}
+        aria-label={`Host memory: guests hold ${size(bytes)}, everything else ${size(others)}, available ${size(availableBytes)} of ${size(totalBytes)}`}
       >
         <i class="resident" style={{ width: share(resident) }} />
         <i class="others" style={{ width: share(others) }} />
       </span>
       <span class="host-figures">
         <span>
-          guests <b>{size(resident)}</b>
+          guests <b>{size(bytes)}</b>
+          {bytes !== null && unknown > 0 && ` (${unknown} not known)`}
         </span>
         <span>
           available <b>{size(availableBytes)}</b> of {size(totalBytes)}

@@ -15,6 +15,7 @@ const FREE_AWAY = 'reported or untouched';
 const TITLES: Readonly<Record<string, string>> = {
   used: 'What the guest’s kernel and programs use',
   cache: 'Cached files, which the guest can drop',
+  free: 'Free in the guest; what the host holds for it is not known',
   'free-held': 'Free in the guest, and yet the host holds memory for it: what a balloon would gain',
   'free-away':
     'Free in the guest, and the host holds nothing for it: given back by free page reporting, or never written to',
@@ -28,25 +29,28 @@ export const titleOf = (kind: string): string => TITLES[kind] ?? '';
 
 /** In the order of the bar; what is not known is one segment that says so. */
 export function segmentsOf(use: MemoryUse): readonly Segment[] {
-  const { used, cache, freeHeld, freeAway, ballooned, pending, memory, resident } = use;
+  const { used, cache, ballooned, pending, memory } = use;
   const own: readonly Segment[] =
     used === null
       ? [{ kind: 'unknown', label: 'not told by guest', bytes: memory - ballooned }]
       : [
           { kind: 'used', label: 'used', bytes: used },
           { kind: 'cache', label: 'cache', bytes: cache ?? 0 },
-          // Whether the host holds it is known only where its resident figure is.
-          {
-            kind: 'free-held',
-            label: resident === null ? 'free' : 'free, held by host',
-            bytes: freeHeld ?? 0,
-          },
-          { kind: 'free-away', label: FREE_AWAY, bytes: freeAway ?? 0 },
+          ...freeSegments(use),
         ];
   return [
     ...own,
     { kind: 'pending', label: 'pending', bytes: pending },
     { kind: 'ballooned', label: 'ballooned', bytes: ballooned - pending },
+  ];
+}
+
+/** Whether the host holds it is known only where its resident figure is; nothing is painted as held that may not be. */
+function freeSegments({ free, freeHeld, freeAway }: MemoryUse): readonly Segment[] {
+  if (freeHeld === null) return [{ kind: 'free', label: 'free', bytes: free ?? 0 }];
+  return [
+    { kind: 'free-held', label: 'free, held by host', bytes: freeHeld },
+    { kind: 'free-away', label: FREE_AWAY, bytes: freeAway ?? 0 },
   ];
 }
 

@@ -2,6 +2,7 @@
 
 import { useState } from 'preact/hooks';
 import { availableShare } from '../../src/control/judgement.ts';
+import { balloonOf, sumKnown } from '../../src/control/memory-use.ts';
 import { percent, size } from './format.ts';
 import { Marks } from './guest-state.tsx';
 import type { GuestView } from './live.ts';
@@ -21,7 +22,7 @@ function availableWords(guest: GuestView): string {
 /** What an order sorts by, the largest first; a guest that does not tell comes last. */
 const KEYS: Record<Exclude<Order, 'name'>, (guest: GuestView) => number> = {
   memory: ({ status }) => status.memoryBytes ?? -1,
-  balloon: ({ status }) => status.balloonedBytes ?? -1,
+  balloon: ({ status }) => balloonOf(status) ?? -1,
   resident: ({ status }) => status.residentBytes ?? -1,
   // The neediest first.
   available: guest => -(availableOf(guest)?.share ?? 2),
@@ -113,19 +114,23 @@ function NoGuests() {
 }
 
 function Sums({ guests }: { guests: readonly GuestView[] }) {
-  const sum = (of: (guest: GuestView) => number | null | undefined) =>
-    guests.reduce((total, guest) => total + (of(guest) ?? 0), 0);
+  // What has shown no memory is waiting, and has none to be summed.
+  const shown = guests.filter(({ use }) => use !== undefined);
+  const sum = (of: (guest: GuestView) => number | null | undefined) => sumKnown(shown.map(of)).bytes;
+  const held = sumKnown(shown.map(({ use }) => use?.freeHeld));
   return (
     <p class="sums">
       <b>{size(sum(({ use }) => use?.memory))}</b> given · <b>{size(sum(({ use }) => use?.ballooned))}</b>{' '}
-      ballooned · <b>{size(sum(({ use }) => use?.freeHeld))}</b> free and yet held
+      ballooned · <b>{size(held.bytes)}</b> free and yet held
+      {held.bytes !== null && held.unknown > 0 && ` (${held.unknown} not known)`}
     </p>
   );
 }
 
 function Row({ guest }: { guest: GuestView }) {
   const { status, use } = guest;
-  const { targetBytes, balloonedBytes } = status;
+  const { targetBytes } = status;
+  const balloonBytes = balloonOf(status);
   return (
     <li>
       <a
@@ -141,8 +146,8 @@ function Row({ guest }: { guest: GuestView }) {
         <Figure name="memory" value={size(status.memoryBytes)} />
         <Figure
           name="balloon"
-          value={size(balloonedBytes)}
-          more={targetBytes === null || targetBytes === balloonedBytes ? '' : `→ ${size(targetBytes)}`}
+          value={size(balloonBytes)}
+          more={targetBytes === null || targetBytes === balloonBytes ? '' : `→ ${size(targetBytes)}`}
         />
         <Figure name="resident" value={size(status.residentBytes)} />
         <Figure name="available" value={availableWords(guest)} />

@@ -10,7 +10,7 @@ import { guestOptions } from '../guest-options.ts';
 import { sizeOption, withVerbose } from '../options.ts';
 import { inScratch } from '../scratch.ts';
 import { formatSize } from '../size.ts';
-import { isScreen, styleOf } from '../style.ts';
+import { isScreen, isUnicode, styleOf } from '../style.ts';
 import { renderTable } from '../table.ts';
 
 const EXAMPLES = `
@@ -166,7 +166,7 @@ function printStory(context: CliContext, steps: readonly DemoStep[], samples: re
   const charts = colours ? [series] : series.map(one => [one]);
   const height = Math.floor(CHART.height / (colours ? 1 : 2));
   for (const chart of charts) {
-    for (const line of renderChart(chart, { width, height, colours })) print(line);
+    for (const line of renderChart(chart, { width, height, colours, unicode: isUnicode(env) })) print(line);
   }
   const seconds = (samples.at(-1)?.atMs ?? 0) / 1000;
   print(styleOf(stdout, env).dim(`         ${seconds.toFixed(1)} seconds, left to right`));

@@ -1,6 +1,9 @@
 /** `aerostat status`: how guests are, as a table, or one guest in full. */
 import { Command } from 'commander';
+import { CombinedControl } from '../../control/combined-control.ts';
 import type { GuestStatus } from '../../control/contract.ts';
+import { balloonOf } from '../../control/memory-use.ts';
+import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';
@@ -23,29 +26,57 @@ export function statusCommand(context: CliContext): Command {
     .action((name: string | undefined, choice: GuestsChoice) =>
       withGuests(context, choice, async control => {
         const guests = await lookAt(control, name);
-        const { stdout } = context;
-        if (choice.json) return void printJson(stdout, { guests });
-        const style = styleOf(stdout, context.env);
-        if (name !== undefined) return void printLine(stdout, describeGuest(guests[0], style));
-        if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
-        printLine(stdout, renderTable([...guestColumns(style), errorColumn], guests).join('\n'));
+        const failures = control instanceof CombinedControl ? control.failures : new Map();
+        showGuests(context, choice, { guests, name, failures });
+        // A script must not take a table with gaps for a whole one.
+        const [failed] = failures.keys();
+        if (failed !== undefined) throw notAll(guests.length, failures);
       }),
     );
   return withGuestOptions(command);
 }
 
+type Failures = ReadonlyMap<string, AerostatError>;
+
+interface Shown {
+  readonly guests: readonly GuestStatus[];
+  readonly name: string | undefined;
+  readonly failures: Failures;
+}
+
+function showGuests(
+  { stdout, env }: CliContext,
+  choice: GuestsChoice,
+  { guests, name, failures }: Shown,
+): void {
+  if (choice.json) return void printJson(stdout, { guests });
+  const style = styleOf(stdout, env);
+  if (name !== undefined) return void printLine(stdout, describeGuest(guests[0], style));
+  if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
+  const columns = [...guestColumns(style, failures), errorColumn];
+  printLine(stdout, renderTable(columns, guests).join('\n'));
+}
+
+/** With the code of the first failure, which decides what the command exits with. */
+function notAll(count: number, failures: Failures): AerostatError {
+  const [[name, first]] = failures;
+  const others = failures.size === 1 ? '' : ` (and ${failures.size - 1} more)`;
+  const message = `${failures.size} of ${count} guests cannot be asked: ${name}: ${first.message}${others}`;
+  return new AerostatError(first.code, message);
+}
+
 const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
 const state = (guest: GuestStatus) => (guest.connected ? 'connected' : 'waiting');
 
-/** The host's own account of the balloon; where its hypervisor keeps none, what the guest says. */
-export const balloonOf = ({ balloonedBytes, actualBytes }: GuestStatus): number | null =>
-  balloonedBytes ?? actualBytes;
-
-export const guestColumns = (style: Style): readonly Column<GuestStatus>[] => [
+/** `failures` are the guests of which nothing is known, for what hosts them does not answer. */
+export const guestColumns = (
+  style: Style,
+  failures: Failures = new Map(),
+): readonly Column<GuestStatus>[] => [
   { title: 'GUEST', text: guest => guest.name, paint: style.bold },
   {
     title: 'STATE',
-    text: state,
+    text: guest => (failures.has(guest.name) ? 'unreachable' : state(guest)),
     paint: (text, { connected }) => (connected ? style.green : style.dim)(text),
   },
   { title: 'MEMORY', align: 'right', text: guest => size(guest.memoryBytes) },

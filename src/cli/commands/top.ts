@@ -10,8 +10,9 @@ import { readKeys } from '../keys.ts';
 import { durationOption } from '../options.ts';
 import { Screen } from '../screen.ts';
 import { formatSize } from '../size.ts';
-import { isScreen, styleOf } from '../style.ts';
-import { ORDERS, type Order, type Seen, TopScreen } from '../top-screen.ts';
+import { glyphsOf, isScreen, styleOf } from '../style.ts';
+import { type Seen, TopScreen } from '../top-screen.ts';
+import { ORDERS, type Order } from '../top-table.ts';
 import { UsageError } from '../usage.ts';
 
 const EXAMPLES = `
@@ -19,6 +20,7 @@ Keys:
   up, down    select a guest
   t, Enter    set its target: type a size and press Enter
   n m b r a   sort by name, memory, balloon, resident, available
+  ?           say what keys and bars mean
   q           end
 
 Without a terminal it prints one table and ends, with --json everything that it knows.`;
@@ -61,7 +63,7 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
         error => top.say(error instanceof Error ? error.message : String(error)),
       )
       .finally(() => wake());
-  });
+  }, glyphsOf(env));
   top.order = choice.sort;
   const seen = await look(control, top);
   if (choice.json) return void printJson(stdout, seen);

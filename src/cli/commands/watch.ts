@@ -1,16 +1,17 @@
 /** `aerostat watch`: guests as they change, drawn over and over on a terminal, or line by line for programs. */
 import { Command } from 'commander';
 import type { GuestStatus } from '../../control/contract.ts';
+import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { renderChart, type Series } from '../chart.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { durationOption } from '../options.ts';
 import { Screen } from '../screen.ts';
-import { isScreen, type Style, styleOf } from '../style.ts';
-import { type Column, renderBar, renderTable } from '../table.ts';
+import { type Glyphs, glyphsOf, isScreen, isUnicode, type Style, styleOf } from '../style.ts';
+import { type Column, renderBar, renderTable, wrap } from '../table.ts';
 import { UsageError } from '../usage.ts';
-import { balloonOf, errorColumn, guestColumns } from './status.ts';
+import { errorColumn, guestColumns } from './status.ts';
 
 const EXAMPLES = `
 Examples:
@@ -74,7 +75,7 @@ async function watchScreen(
   intervalMs: number,
 ): Promise<void> {
   const { stdout, env, interrupt } = context;
-  const style = styleOf(stdout, env);
+  const looks: Looks = { style: styleOf(stdout, env), glyphs: glyphsOf(env), unicode: isUnicode(env) };
   const history: GuestStatus[] = [];
   let guests = await look();
   let lines: string[] = [];
@@ -83,7 +84,7 @@ async function watchScreen(
     for (;;) {
       if (name !== undefined) history.push(guests[0]);
       if (history.length > HISTORY_MAX) history.shift();
-      lines = frame(guests, history, screen, style);
+      lines = frame(guests, history, screen, looks);
       screen.draw(lines);
       for (let lost = true; lost; ) {
         await sleep(intervalMs, interrupt);
@@ -93,7 +94,7 @@ async function watchScreen(
         } catch (error) {
           interrupt.throwIfAborted();
           if (!(error instanceof AerostatError)) throw error;
-          screen.draw([...lines, '', ...wrap(error.message, screen.columns).map(style.red)]);
+          screen.draw([...lines, '', ...wrap(error.message, screen.columns).map(looks.style.red)]);
         }
       }
     }
@@ -104,36 +105,45 @@ async function watchScreen(
   }
 }
 
-/** At spaces; a word that is wider than the terminal is cut off there. */
-const wrap = (text: string, columns: number): readonly string[] =>
-  text.match(new RegExp(`.{1,${columns}}(?: |$)|[^ ]+`, 'g')) ?? [];
+interface Looks {
+  readonly style: Style;
+  readonly glyphs: Glyphs;
+  readonly unicode: boolean;
+}
 
 function frame(
   guests: readonly GuestStatus[],
   history: readonly GuestStatus[],
   { columns, rows }: Screen,
-  style: Style,
+  { style, glyphs, unicode }: Looks,
 ): string[] {
-  const table = renderTable([...guestColumns(style), barColumn(style)], guests);
-  const legend = `${style.blue('█')} resident  ${style.yellow('▒')} pending  ${style.green('░')} balloon`;
+  const table = renderTable([...guestColumns(style), barColumn(style, glyphs)], guests);
+  const legend = `${style.blue(glyphs.full)} resident  ${style.yellow(glyphs.medium)} pending  ${style.green(glyphs.light)} balloon`;
   const lines = [...table, '', legend];
   const errors = guests.filter(guest => guest.lastError !== null);
-  if (errors.length > 0)
-    lines.push('', ...errors.map(guest => style.red(`${guest.name}: ${guest.lastError}`)));
+  if (errors.length > 0) {
+    const told = errors.flatMap(guest => wrap(`${guest.name}: ${guest.lastError}`, columns));
+    lines.push('', ...told.map(style.red));
+  }
   const height = Math.min(CHART_ROWS, rows - lines.length - 3);
-  if (history.length > 1 && height > 2) {
+  const series = seriesOf(history);
+  if (history.length > 1 && height > 2 && series.length > 0) {
     const colours = style.bold('x') !== 'x';
-    lines.push('', ...renderChart(seriesOf(history), { width: columns, height, colours }));
+    lines.push('', ...renderChart(series, { width: columns, height, colours, unicode }));
   }
   return lines;
 }
 
-const seriesOf = (history: readonly GuestStatus[]): Series[] => [
-  { label: 'resident', colour: 'blue', values: history.map(guest => guest.residentBytes ?? 0) },
-  { label: 'balloon', colour: 'green', values: history.map(guest => balloonOf(guest) ?? 0) },
-];
+/** What was never known is no line. */
+const seriesOf = (history: readonly GuestStatus[]): Series[] => {
+  const series: readonly Series[] = [
+    { label: 'resident', colour: 'blue', values: history.map(guest => guest.residentBytes) },
+    { label: 'balloon', colour: 'green', values: history.map(balloonOf) },
+  ];
+  return series.filter(({ values }) => values.some(value => value !== null));
+};
 
-const barColumn = (style: Style): Column<GuestStatus> => ({
+const barColumn = (style: Style, glyphs: Glyphs): Column<GuestStatus> => ({
   title: 'USE'.padEnd(BAR_WIDTH),
   text: () => ' '.repeat(BAR_WIDTH),
   paint: (blank, guest) => {
@@ -145,9 +155,9 @@ const barColumn = (style: Style): Column<GuestStatus> => ({
     const resident = Math.max(0, (residentBytes ?? 0) - pendingBytes);
     return renderBar(
       [
-        { character: '█', share: resident / memoryBytes, paint: style.blue },
-        { character: '▒', share: pendingBytes / memoryBytes, paint: style.yellow },
-        { character: '░', share: (balloonBytes - pendingBytes) / memoryBytes, paint: style.green },
+        { character: glyphs.full, share: resident / memoryBytes, paint: style.blue },
+        { character: glyphs.medium, share: pendingBytes / memoryBytes, paint: style.yellow },
+        { character: glyphs.light, share: (balloonBytes - pendingBytes) / memoryBytes, paint: style.green },
       ],
       BAR_WIDTH,
     );

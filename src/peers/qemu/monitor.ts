@@ -43,6 +43,11 @@ export class QmpMonitor implements QmpExecutor {
     return this.#connection?.open === true;
   }
 
+  /** The process at the other end, while it is connected. */
+  get pid(): number | undefined {
+    return this.#connection?.peer?.pid;
+  }
+
   async execute(command: string, args?: QmpArguments, options?: ExecuteOptions): Promise<unknown> {
     const connection = await this.#connect();
     return connection.execute(command, args, options);

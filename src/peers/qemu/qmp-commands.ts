@@ -62,6 +62,13 @@ export async function queryMemorySize(qmp: QmpExecutor): Promise<number> {
   return answer['base-memory'] + (answer['plugged-memory'] ?? 0);
 }
 
+const memoryBackends = z.array(z.object({ size: z.number() }));
+
+/** Bytes of each backend of the guest's memory. */
+export async function queryMemoryBackends(qmp: QmpExecutor): Promise<readonly number[]> {
+  return (await ask(qmp, memoryBackends, 'query-memdev')).map(({ size }) => size);
+}
+
 const balloonInfo = z.object({ actual: z.number() });
 
 /**

@@ -4,8 +4,9 @@
  * what the commands mean. QEMU may be hostile or broken: what it sends is bounded and checked, and a
  * connection that breaks the protocol is ended.
  */
-import { createConnection } from 'node:net';
+import { createConnection, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { holdersOf, type PeerCredentials, peerOf } from '../../sys/unix-peers.ts';
 import { QmpConnectionError, QmpError, QmpTimeoutError } from './errors.ts';
 import { LineSplitter, LineTooLongError } from './lines.ts';
 import {
@@ -25,6 +26,8 @@ export const QMP_LINE_BYTES_MAX = 8 * 2 ** 20;
 const IN_BAND_COMMANDS_MAX = 8;
 const COMMAND_TIMEOUT_MS = 10_000;
 const GREETING_TIMEOUT_MS = 5_000;
+/** QEMU greets at once; after so long it is worth a look whether another program has its monitor. */
+const SILENCE_MS = 500;
 
 export type QmpArguments = Readonly<Record<string, unknown>>;
 
@@ -44,6 +47,8 @@ export interface QmpExecutor {
 
 export interface QmpConnectOptions {
   readonly greetingTimeoutMs?: number;
+  /** Says why QEMU may not have greeted yet; nothing if it is worth waiting on. */
+  readonly explainSilence?: () => Promise<string | undefined>;
 }
 
 interface PendingCommand {
@@ -68,7 +73,17 @@ export async function connectQmp(path: string, options: QmpConnectOptions = {}):
     const advice = ADVICE[code ?? ''] ?? (cause as Error).message;
     throw new QmpConnectionError(`cannot connect to the QEMU monitor at ${path}: ${advice}`, { cause });
   }
-  return QmpConnection.over(socket, options);
+  return QmpConnection.over(socket, { explainSilence: () => holderOf(path), ...options });
+}
+
+/** QEMU lets further clients of a monitor wait in silence until the first one leaves. */
+async function holderOf(path: string): Promise<string | undefined> {
+  const [holder] = await holdersOf(path);
+  if (holder === undefined) return undefined;
+  return (
+    `the QEMU monitor at ${path} takes one client at a time, and ${holder.command} (process ${holder.pid}) is connected; ` +
+    'ask that program, end it, or start QEMU with a second -qmp'
+  );
 }
 
 const ADVICE: Readonly<Record<string, string>> = {
@@ -111,17 +126,26 @@ export class QmpConnection implements QmpExecutor {
       const fail = (message: string, cause?: unknown) => {
         const reason = new QmpConnectionError(message, { cause });
         clearTimeout(timer);
+        clearTimeout(silence);
         stream.destroy();
         if (connection === undefined) reject(reason);
         else connection.#fail(reason);
       };
       const timer = setTimeout(() => {
-        // QEMU lets further clients of a monitor wait in silence until the first one leaves.
         fail(`the QEMU monitor sent no greeting within ${timeoutMs} ms; is another program connected to it?`);
       }, timeoutMs);
+      const silence = setTimeout(() => {
+        options.explainSilence?.().then(
+          why => {
+            if (why !== undefined && connection === undefined) fail(why);
+          },
+          () => {}, // Told after the whole time, without a reason.
+        );
+      }, SILENCE_MS);
       const greet = (message: QmpMessage | undefined) => {
         if (message?.kind !== 'greeting') return fail('what listens there is not a QEMU monitor in QMP mode');
         clearTimeout(timer);
+        clearTimeout(silence);
         const outOfBand = message.capabilities.includes('oob');
         connection = new QmpConnection(stream, message.version, outOfBand);
         const negotiated = connection.execute(
@@ -159,6 +183,11 @@ export class QmpConnection implements QmpExecutor {
 
   get open(): boolean {
     return this.#failure === undefined;
+  }
+
+  /** The process that listens there; undefined where it cannot be told. */
+  get peer(): PeerCredentials | undefined {
+    return this.#stream instanceof Socket && this.open ? peerOf(this.#stream) : undefined;
   }
 
   execute(command: string, args: QmpArguments = {}, options: ExecuteOptions = {}): Promise<unknown> {

@@ -10,6 +10,8 @@ export class FakeQemu {
   /** Seconds since the epoch. */
   updated = 0;
   balloon = true;
+  /** Whether the guest has a driver at work. */
+  driver = true;
   features = ['VIRTIO_BALLOON_F_STATS_VQ: words', 'VIRTIO_BALLOON_F_REPORTING: words'];
   /** What query-migrate says, one after the other; the last again and again. */
   migrations: unknown[] = [];
@@ -46,6 +48,8 @@ export class FakeQemu {
     switch (command) {
       case 'query-memory-size-summary':
         return { 'base-memory': this.memoryBytes, 'plugged-memory': 0 };
+      case 'query-memdev':
+        return [{ id: 'pc.ram', size: this.memoryBytes }];
       case 'query-balloon':
         return { actual: this.left };
       case 'query-migrate':
@@ -67,7 +71,7 @@ export class FakeQemu {
       case 'x-query-virtio-status':
         return {
           'guest-features': { 'dev-features': this.features, transports: ['VIRTIO_RING_F_EVENT_IDX: words'] },
-          status: { statuses: ['VIRTIO_CONFIG_S_DRIVER_OK: words'] },
+          status: { statuses: this.driver ? ['VIRTIO_CONFIG_S_DRIVER_OK: words'] : [] },
           isr: 0,
           broken: false,
         };

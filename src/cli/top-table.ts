@@ -1,0 +1,128 @@
+/** What `aerostat top` shows of its guests: the columns, the bars, what sorts by what, and what its keys and bars mean. */
+import type { GuestStatus, HostStatus } from '../control/contract.ts';
+import { type Available, isMoving, NEED_SHARE } from '../control/judgement.ts';
+import { balloonOf, type MemoryUse } from '../control/memory-use.ts';
+import { formatSize } from './size.ts';
+import type { Glyphs, Style } from './style.ts';
+import { type Column, renderBar, renderFields, wrap } from './table.ts';
+
+export const ORDERS = ['name', 'memory', 'balloon', 'resident', 'available'] as const;
+export type Order = (typeof ORDERS)[number];
+
+/** What each key does, and what the letters sort by. */
+const KEY_HELP: readonly (readonly [keys: string, does: string])[] = [
+  ['up, down, k, j', 'select a guest'],
+  ['t, Enter', 'set its target: type a size and press Enter'],
+  ['n', 'sort by name'],
+  ['m', 'sort by memory: what the guest was given'],
+  ['b', 'sort by balloon: what it gave away again'],
+  ['r', 'sort by resident: what the host holds for it'],
+  ['a', 'sort by available: the neediest first'],
+  ['?', 'show this, or hide it again'],
+  ['q, Ctrl-C', 'end'],
+];
+
+export interface Row {
+  readonly guest: GuestStatus;
+  readonly use: MemoryUse | undefined;
+  /** Share of its memory that it has available, by its own word; null where it did not say. */
+  readonly available: Available | null;
+}
+
+/** Sorted the other way round than the rest. */
+export const RISING: readonly Order[] = ['name', 'available'];
+
+export interface SortMark {
+  readonly order: Order;
+  readonly mark: string;
+  /** Before a figure that may be larger. */
+  readonly atLeast: string;
+}
+
+export function helpLines(style: Style, glyphs: Glyphs, columns: number): readonly string[] {
+  const { full, dense, medium, light } = glyphs;
+  const keys = renderFields(KEY_HELP);
+  const bars = renderFields([
+    [full, 'used by programs and kernel'],
+    [dense, 'cached files, which the guest can drop'],
+    [medium, 'free in the guest, and yet the host holds memory for it: what a balloon would gain'],
+    [light, 'in the balloon'],
+    ['?', 'the guest sent no statistics'],
+  ]);
+  const lines = [style.bold('Keys'), ...keys, '', style.bold('Bars'), ...bars];
+  return lines.flatMap(line => (line.length > columns ? wrap(line, columns) : [line]));
+}
+
+export const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
+
+export function hostLine({ totalBytes, availableBytes, pressure }: HostStatus): string {
+  const waited = pressure === null ? 'not known' : `${pressure.some10Percent}%`;
+  return `host: ${size(availableBytes)} of ${size(totalBytes)} available, pressure ${waited}`;
+}
+
+function stateOf({ guest, available }: Row): string {
+  if (!guest.connected) return 'waiting';
+  if (available !== null && available.share < NEED_SHARE) return 'in need';
+  return isMoving(guest) ? 'moving' : 'ok';
+}
+
+const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
+  waiting: 'dim',
+  'in need': 'red',
+  moving: 'yellow',
+  ok: 'green',
+};
+
+export const guestColumns = (style: Style, { order, mark, atLeast }: SortMark): readonly Column<Row>[] => {
+  const title = (column: Order, text: string) => (column === order ? text + mark : text);
+  return [
+    // The first character of a line is for the mark of the selected one.
+    { title: title('name', ' GUEST'), text: ({ guest }) => ` ${guest.name}` },
+    { title: 'STATE', text: stateOf, paint: (text, row) => style[STATE_COLOURS[stateOf(row)]](text) },
+    { title: title('memory', 'MEMORY'), align: 'right', text: ({ guest }) => size(guest.memoryBytes) },
+    { title: 'TARGET', align: 'right', text: ({ guest }) => size(guest.targetBytes) },
+    { title: title('balloon', 'BALLOON'), align: 'right', text: ({ guest }) => size(balloonOf(guest)) },
+    { title: title('resident', 'RESIDENT'), align: 'right', text: ({ guest }) => size(guest.residentBytes) },
+    {
+      title: title('available', 'AVAIL'),
+      align: 'right',
+      // At least so much: its balloon grew after it had said how much it has.
+      text: ({ available }) =>
+        available === null ? '-' : `${available.old ? atLeast : ''}${Math.round(available.share * 100)}%`,
+    },
+  ];
+};
+
+const barTitle = ({ full, dense, medium, light }: Glyphs) =>
+  `used${full} cache${dense} free held${medium} balloon${light}`;
+
+export const barColumn = (style: Style, glyphs: Glyphs, width: number): Column<Row> => ({
+  title: barTitle(glyphs).slice(0, width).padEnd(width),
+  text: () => ' '.repeat(width),
+  paint: (blank, { use }) => {
+    if (use === undefined) return blank;
+    const { memory, used, cache, free, freeHeld, freeAway, ballooned } = use;
+    const share = (bytes: number | null) => (bytes ?? 0) / memory;
+    if (used === null) {
+      const rest = memory - ballooned;
+      return renderBar(
+        [
+          { character: '?', share: share(rest), paint: style.dim },
+          { character: glyphs.light, share: share(ballooned), paint: style.green },
+        ],
+        width,
+      );
+    }
+    return renderBar(
+      [
+        { character: glyphs.full, share: share(used), paint: style.blue },
+        { character: glyphs.dense, share: share(cache), paint: style.blue },
+        { character: glyphs.medium, share: share(freeHeld), paint: style.yellow },
+        // Where it is not known whether the host holds what is free, nothing is painted.
+        { character: ' ', share: share(freeHeld === null ? free : freeAway) },
+        { character: glyphs.light, share: share(ballooned), paint: style.green },
+      ],
+      width,
+    );
+  },
+});
