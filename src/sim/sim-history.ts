@@ -51,7 +51,8 @@ export interface History {
 export async function live({ seed, steps, profile }: HistoryOptions): Promise<History> {
   const random = new Random(seed);
   const plan = planMachine(random.split('plan'), profile);
-  const life = new Life(new SimMachine(plan, random.split('machine')), random.split('life'));
+  const machine = new SimMachine(plan, random.split('machine'));
+  const life = new Life(machine, random.split('life'));
   let made = 0;
   let failure: Error | undefined;
   try {
@@ -63,6 +64,8 @@ export async function live({ seed, steps, profile }: HistoryOptions): Promise<Hi
     await life.end();
   } catch (error) {
     failure = error as Error;
+  } finally {
+    machine.transport.close();
   }
   return { seed, plan, steps: made, failure, trace: life.trace, tally: life.tally };
 }
@@ -249,10 +252,11 @@ class Life {
 
   /** Resets the driver, takes it out, or in; whatever is lost on the way is found again by its connection. */
   async #operate(what: 'reset' | 'remove' | 'probe'): Promise<void> {
-    const { driver, connection } = this.#machine;
+    const { driver, connection, transport } = this.#machine;
     if (this.#operating) return;
     this.#operating = true;
     connection.driverWanted = what !== 'remove';
+    transport.silent = false;
     const done = () => {
       this.#operating = false;
     };
@@ -334,6 +338,7 @@ class Life {
       [1, 'shrink', () => `${kernel.shrinkAll()}`],
       [1, 'out of memory', () => `${kernel.oom.run().released}`],
       [2, 'reset', () => this.#operateIf('reset', driver.state === 'running')],
+      [6, 'new driver without saying so', () => this.#replaceSilently()],
       [1, 'remove', () => this.#operateIf('remove', driver.state === 'running')],
       [3, 'probe', () => this.#operateIf('probe', driver.state === 'removed' || driver.state === 'new')],
     ];
@@ -414,6 +419,14 @@ class Life {
     let got = 0;
     while (got < pages && hog.write(got)) got++;
     return `${got} of ${pages} pages`;
+  }
+
+  /** Another driver begins, and the front-end announces no reset. */
+  #replaceSilently(): string {
+    const { driver, transport } = this.#machine;
+    const begins = this.#operateIf('reset', driver.state === 'running' && !this.#operating);
+    transport.silent = begins === 'begins';
+    return begins;
   }
 
   #operateIf(what: 'reset' | 'remove' | 'probe', possible: boolean): string {

@@ -170,10 +170,10 @@ export class SimMachine {
     if (!this.transport.connected) return;
     const { targetPages } = this.device;
     const { mode } = this.device.inflation;
+    this.transport.lose(why);
     this.device = this.#newDevice();
     this.device.targetPages = targetPages;
     this.device.inflation.mode = mode;
-    this.transport.lose(why);
   }
 
   get pendingPages(): number {
@@ -244,6 +244,8 @@ export class SimMachine {
 
   /** The host has no page in its account that the guest may use. */
   #checkAccount(): void {
+    // Whether it is still this guest's account shows when a ring starts; until then nothing is done by it.
+    if (this.transport.undecided) return;
     for (const { region, ballooned, balloonedPages } of this.device.accounts.all) {
       let pages = 0;
       ballooned.forEachRun((start, count) => {
@@ -312,7 +314,7 @@ export class SimMachine {
       get device() {
         return machine.device;
       },
-      get pausesBeforeReset() {
+      get coin() {
         return machine.#random.chance(0.5);
       },
       start: () => this.#startBackend(),

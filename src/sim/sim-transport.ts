@@ -6,10 +6,10 @@
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
-import { createDeviceQueue } from '../virtio/create.ts';
-import type { QueueConfig } from '../virtio/queue.ts';
+import { initialState, type QueueConfig } from '../virtio/queue.ts';
 import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
-import { stateFromVringBase } from '../virtio/vring-base.ts';
+import { stateToVringBase } from '../virtio/vring-base.ts';
+import { SimBackend } from './sim-backend.ts';
 import { HostDeath } from './sim-backing.ts';
 
 const { FEATURES_OK } = DEVICE_STATUS;
@@ -23,8 +23,8 @@ export interface SimHostSide {
   readonly device: BalloonDevice;
   /** A new back-end; false when none can be started now. */
   start(): boolean;
-  /** The front-end lets rings go, as a pause does, or the device is reset under them. */
-  readonly pausesBeforeReset: boolean;
+  /** True as often as false: which of two ways a front-end goes. */
+  readonly coin: boolean;
   complain(what: string): void;
 }
 
@@ -57,6 +57,11 @@ export class SimTransport implements VirtioTransport {
   readonly #configListeners = new Set<() => void>();
   readonly #disconnectListeners = new Set<(reason: Error) => void>();
   #notices = 0;
+  /** Until the next ring starts, the front-end announces no reset of the driver's. */
+  silent = false;
+  /** A driver ended without a word, and no ring has started since: the device has still its account. */
+  undecided = false;
+  #backend: SimBackend | undefined;
   #features: bigint | undefined;
   #status = 0;
   readonly #configWrites = new Map<number, Uint8Array>();
@@ -142,6 +147,9 @@ export class SimTransport implements VirtioTransport {
   lose(why: string): void {
     if (!this.connected) return;
     this.connected = false;
+    this.undecided = false;
+    this.#backend?.close();
+    this.#backend = undefined;
     this.#notices = 0;
     const error = new LostError(why);
     for (const { reject } of this.#messages.splice(0)) reject(error);
@@ -152,11 +160,7 @@ export class SimTransport implements VirtioTransport {
 
   async reset(): Promise<void> {
     try {
-      await this.#send('reset', () => {
-        const { device, pausesBeforeReset } = this.#host;
-        if (pausesBeforeReset) for (const index of this.#rings.keys()) device.stopQueue(index, 'paused');
-        device.reset();
-      });
+      await this.#send('reset', () => this.#resetDevice());
     } catch (error) {
       // One that is gone is as good as reset.
       if (this.connected) throw error;
@@ -179,7 +183,7 @@ export class SimTransport implements VirtioTransport {
   }
 
   async setFeatures(features: bigint): Promise<void> {
-    await this.#send('set features', () => this.#host.device.setFeatures(features));
+    await this.#send('set features', () => this.#backend?.setFeatures(features));
     this.#features = features;
   }
 
@@ -208,7 +212,7 @@ export class SimTransport implements VirtioTransport {
   async writeConfig(offset: number, bytes: Uint8Array): Promise<void> {
     const sent = bytes.slice();
     this.#configWrites.set(offset, sent);
-    await this.#send('write config', () => this.#host.device.writeConfig(offset, sent));
+    await this.#send('write config', () => this.#backend?.writeConfig(offset, sent));
   }
 
   onInterrupt(listener: (queue: InterruptedQueue) => void): () => void {
@@ -230,10 +234,15 @@ export class SimTransport implements VirtioTransport {
   async reconnect(_target: string, bases: ReadonlyMap<number, number>): Promise<void> {
     if (!this.#host.start()) throw new LostError('nobody listens');
     this.connected = true;
+    this.#backend = new SimBackend(this.#host.device, this.#memory, {
+      offered: this.#host.offered,
+      interrupted: index => this.#interrupted.add(index),
+      kicked: index => this.#kicked.add(index),
+      complain: what => this.#host.complain(what),
+    });
     await this.#send('connect', () => {});
     const features = this.#features;
-    if (features !== undefined)
-      await this.#send('set features', () => this.#host.device.setFeatures(features));
+    if (features !== undefined) await this.#send('set features', () => this.#backend?.setFeatures(features));
     for (const [offset, bytes] of [...this.#configWrites]) await this.writeConfig(offset, bytes);
     for (const [index, config] of this.#rings) {
       await this.#send(`ring ${index}`, () => this.#startRing(index, config, bases.get(index)));
@@ -246,18 +255,27 @@ export class SimTransport implements VirtioTransport {
     for (const listener of this.#configListeners) listener();
   }
 
-  close(): void {}
+  close(): void {
+    this.#backend?.close();
+    this.#backend = undefined;
+  }
 
   #startRing(index: number, config: QueueConfig, base: number | undefined): void {
-    const queue = createDeviceQueue(
-      config,
-      base === undefined ? undefined : stateFromVringBase(this.#memory, config, base),
-    );
-    queue.validate(this.#memory);
-    this.#host.device.startQueue(index, queue, this.#memory, {
-      interrupt: () => this.#interrupted.add(index),
-      fail: () => {},
-    });
+    this.silent = false;
+    this.undecided = false;
+    const { features } = config;
+    this.#backend?.startRing(index, config, base ?? stateToVringBase(features, initialState(features)));
+  }
+
+  /** Rings are disabled or stopped first, by chance; one that is silent says no more than that. */
+  #resetDevice(): void {
+    const { coin } = this.#host;
+    for (const index of this.#rings.keys()) {
+      if (this.silent || coin) this.#backend?.enable(index, false);
+      if (coin) this.#backend?.stopRing(index);
+    }
+    if (this.silent) this.undecided = true;
+    else this.#backend?.reset();
   }
 
   #forget(): void {

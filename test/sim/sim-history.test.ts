@@ -3,6 +3,7 @@ import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { reportHistories } from '../../src/sim/history-report.ts';
 import { live } from '../../src/sim/sim-history.ts';
+import { RingPlace } from '../../src/vhost-user/ring-place.ts';
 
 /** The seed of random tests: printed in their names, taken from the environment to repeat one. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_701);
@@ -45,6 +46,7 @@ describe('a history', () => {
       'failing discards',
       'false notice',
       'reset',
+      'new driver without saying so',
     ]) {
       expect(seen).toContain(fault);
     }
@@ -62,7 +64,7 @@ describe('a history', () => {
       return 0;
     });
     const lines: string[] = [];
-    const { failures } = await reportHistories({ seed: 1, seeds: 20, steps: STEPS }, line =>
+    const { failures } = await reportHistories({ seed: 10, seeds: 15, steps: STEPS }, line =>
       lines.push(line),
     );
     expect(failures.length).toBeGreaterThan(0);
@@ -71,5 +73,18 @@ describe('a history', () => {
     expect(command).toBe(`npm run sim -- --seed ${seed} --steps ${STEPS}`);
     expect(lines).toContain(`Again: ${command}`);
     expect((await live({ seed, steps: STEPS })).failure?.message).toBe(message);
+  });
+
+  it('finds a host that takes a new driver without saying so for a guest that was paused', async () => {
+    vi.spyOn(RingPlace.prototype, 'hasBase').mockReturnValue(true);
+    vi.spyOn(RingPlace.prototype, 'isAt').mockReturnValue(true);
+    const { failures } = await reportHistories({ seed: 1, seeds: 12, steps: STEPS }, () => {});
+    expect(failures.map(({ message }) => message).join('\n')).toContain('is in the account and is the guest');
+  });
+
+  it('finds a host that goes on discarding while the rings are disabled', async () => {
+    vi.spyOn(PendingDiscards.prototype, 'held', 'get').mockReturnValue(false);
+    const { failures } = await reportHistories({ seed: 20, seeds: 8, steps: STEPS }, () => {});
+    expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
   });
 });
