@@ -24,8 +24,11 @@ const LIB = 'usr/lib/aerostat';
 /** Where what lies in the project goes to in the package. */
 const FILES = {
   'packaging/aerostat@.service': 'usr/lib/systemd/system/aerostat@.service',
+  'packaging/aerostat.service': 'usr/lib/systemd/system/aerostat.service',
+  'packaging/aerostat-exporter.service': 'usr/lib/systemd/system/aerostat-exporter.service',
   'packaging/aerostat.sysusers': 'usr/lib/sysusers.d/aerostat.conf',
   'packaging/50-aerostat.json': 'usr/share/qemu/vhost-user/50-aerostat.json',
+  'packaging/prometheus/scrape.yml': 'usr/share/aerostat/prometheus/scrape.yml',
   'packaging/prometheus/aerostat.rules.yml': 'usr/share/aerostat/prometheus/aerostat.rules.yml',
   'packaging/grafana/aerostat.json': 'usr/share/aerostat/grafana/aerostat.json',
   'README.md': 'usr/share/doc/aerostat/README.md',
@@ -60,7 +63,7 @@ fi
   prerm: `#!/bin/sh
 set -e
 if [ "$1" = remove ] && [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
-  systemctl stop 'aerostat@*.service'
+  systemctl stop 'aerostat@*.service' aerostat.service aerostat-exporter.service
 fi
 `,
   // The user stays, as is the custom: files may be his.

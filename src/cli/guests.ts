@@ -3,9 +3,11 @@
  * file. A command sees one contract and does not know which it has.
  */
 import { type Command, Option } from 'commander';
+import type { CombinedControl } from '../control/combined-control.ts';
 import type { Control, GuestControl, GuestStatus } from '../control/contract.ts';
 import type { QemuControl } from '../qemu/qemu-control.ts';
 import type { CliContext } from './context.ts';
+import { foundSockets, guestsOf } from './daemons.ts';
 import { checkNames, nameOfSocket } from './guest-options.ts';
 import { type ApiChoice, connect, each, withJson } from './options.ts';
 import { UsageError } from './usage.ts';
@@ -65,6 +67,8 @@ interface Opened {
 async function open(context: CliContext, choice: GuestsChoice): Promise<Opened> {
   if (choice.config !== undefined) return openNamed(context, choice.config);
   if (choice.qmp !== undefined) return openMonitors(choice.qmp);
+  const found = foundSockets(context, choice);
+  if (found.length > 0) return { control: await guestsOf(context, found), close: () => {} };
   return { control: connect(context, choice), close: () => {} };
 }
 
@@ -82,7 +86,11 @@ async function openMonitors(words: readonly string[]): Promise<Opened> {
   return { control, close: () => control.close() };
 }
 
-async function openNamed(context: CliContext, path: string): Promise<Opened> {
+/** The guests that a file names. */
+export async function openNamed(
+  context: CliContext,
+  path: string,
+): Promise<Opened & { readonly control: CombinedControl }> {
   const [{ CombinedControl }, { readGuestsFile }] = await Promise.all([
     import('../control/combined-control.ts'),
     import('./guests-file.ts'),
@@ -102,7 +110,12 @@ async function openNamed(context: CliContext, path: string): Promise<Opened> {
     named.map(guest =>
       'qmp' in guest
         ? { name: guest.name, control: qemus, nameThere: guest.name, apart: true }
-        : { name: guest.name, control: daemonOf(guest), nameThere: guest.guest ?? guest.name },
+        : {
+            name: guest.name,
+            control: daemonOf(guest),
+            nameThere: guest.guest ?? guest.name,
+            address: guest.api,
+          },
     ),
   );
   return { control, close: () => qemus.close() };

@@ -7,6 +7,7 @@ import { completionCommand, manualCommand } from './commands/completion.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
+import { exporterCommand } from './commands/exporter.ts';
 import { guestCommand } from './commands/guest.ts';
 import { helpCommand } from './commands/help.ts';
 import { hintCommand } from './commands/hint.ts';
@@ -82,6 +83,7 @@ function program(context: CliContext): Command {
     migrateCommand,
     topCommand,
     dashboardCommand,
+    exporterCommand,
     runCommand,
     guestCommand,
     benchCommand,

@@ -31,6 +31,8 @@ export interface GuestHome {
    * nothing of the others, so each is asked apart.
    */
   readonly apart?: boolean;
+  /** Where that control's daemon is, for people; absent where it is no daemon. */
+  readonly address?: string;
 }
 
 /** The guests that are reached through one control. */
@@ -61,6 +63,11 @@ export class CombinedControl implements GuestControl {
       hosts.set(home.control, host);
     }
     this.#hosts = [...hosts.values()];
+  }
+
+  /** In the order in which they were named. */
+  get homes(): readonly GuestHome[] {
+    return [...this.#homes.values()];
   }
 
   /** Where a guest is. @throws UnknownGuestError */

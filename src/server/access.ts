@@ -11,6 +11,9 @@ import { isPagePath } from './page.ts';
 import { RequestError } from './problem.ts';
 import { HOW_TO_GIVE_TOKEN, type Token } from './token.ts';
 
+/** Who watches whether a server lives knows no secrets. */
+export const HEALTH_PATH = '/healthz';
+
 export interface AccessRules {
   readonly tokens: readonly Token[];
   /** Names by which this server may be addressed besides `localhost`, IP addresses and the machine's own name. */
@@ -51,7 +54,7 @@ export function access({ tokens, hostNames }: AccessRules): MiddlewareHandler {
       throw new RequestError('AEROSTAT_ORIGIN', 'pages of another origin may not use this API');
     }
     // The page itself is no secret, and a browser cannot send a token before it runs.
-    if (isPagePath(context.req.path)) return next();
+    if (isPagePath(context.req.path) || context.req.path === HEALTH_PATH) return next();
     const given = /^Bearer +(\S+)$/i.exec(context.req.header('authorization') ?? '')?.[1];
     const token = given === undefined ? undefined : find(known, given);
     if (token === undefined) {

@@ -2,7 +2,7 @@
  * Where the API is: a Unix socket or HOST:PORT, as people and environment variables write it. Nothing here
  * opens anything.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { AerostatError } from '../sys/error.ts';
@@ -64,10 +64,33 @@ export function runtimeDirectory(env: Environment): string {
   return existsSync(session) ? join(session, 'aerostat') : join(tmpdir(), `aerostat-${uid}`);
 }
 
+/** Where the daemons of systemd's units are: a directory for each, with its socket in it. */
+const SYSTEM_DIRECTORY = '/run/aerostat';
+
+/** The sockets of daemons that systemd's units run, as far as this user may look; AEROSTAT_RUN_DIR says another place. */
+export function systemSockets(env: Environment): readonly string[] {
+  const directory = env.AEROSTAT_RUN_DIR ?? SYSTEM_DIRECTORY;
+  try {
+    const names = readdirSync(directory, { withFileTypes: true }).filter(entry => entry.isDirectory());
+    const paths = names.map(({ name }) => join(directory, name, 'api.sock'));
+    return paths.filter(path => existsSync(path)).sort();
+  } catch {
+    // No unit of ours runs here, or this user may not look.
+    return [];
+  }
+}
+
+/** Whether nobody said where the daemon is, so that it may be looked for. */
+export const isUnsaid = (asked: string | undefined, env: Environment): boolean =>
+  asked === undefined && !env.AEROSTAT_API;
+
+/** Where a daemon is if nobody said anything. */
+export const defaultSocket = (env: Environment): string => join(runtimeDirectory(env), 'api.sock');
+
 /**
  * The address to use: what was asked for, else AEROSTAT_API, else the default socket.
  * @throws ApiAddressError
  */
 export function resolveAddress(asked: string | undefined, env: Environment): ApiAddress {
-  return parseAddress(asked ?? env.AEROSTAT_API ?? join(runtimeDirectory(env), 'api.sock'));
+  return parseAddress(asked ?? env.AEROSTAT_API ?? defaultSocket(env));
 }

@@ -4,18 +4,17 @@
  */
 import { createHash } from 'node:crypto';
 import { OpenAPIHono } from '@hono/zod-openapi';
-import type { MiddlewareHandler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
 import { type Control, GUEST_TIMEOUT_MS_MAX, hintOf, STATISTICS_TIMEOUT_MS } from '../control/contract.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
-import { type AccessRules, access } from './access.ts';
 import { EventLog } from './event-log.ts';
 import { eventStream } from './event-stream.ts';
+import { type Manners, teachManners } from './manners.ts';
 import { metricsText } from './metrics.ts';
-import { isPagePath, servePage } from './page.ts';
-import { problemResponse, RequestError } from './problem.ts';
+import { servePage } from './page.ts';
+import { RequestError } from './problem.ts';
 import { refuseUnknownQueries } from './query.ts';
 import * as routes from './routes.ts';
 import {
@@ -24,6 +23,7 @@ import {
   getDocument,
   getEvents,
   getGuest,
+  getHealth,
   getHint,
   getHost,
   getMap,
@@ -45,16 +45,12 @@ export const BODY_BYTES_MAX = 4096;
 /** A guest may be waited for, so the limit lies above the longest wait that a request may ask for. */
 const REQUEST_MS_MAX = GUEST_TIMEOUT_MS_MAX + 5000;
 
-export interface ApiOptions {
+export interface ApiOptions extends Manners {
   readonly version: string;
-  /** Given when the API is reachable over TCP; a Unix socket relies on its mode. */
-  readonly access?: AccessRules;
   readonly requestMsMax?: number;
   readonly events?: EventLog;
   /** Where the dashboard's files are, if not where they are built. */
   readonly pageDirectory?: string;
-  /** Told of failures that are ours; the client only learns that there was one. */
-  readonly onError?: (error: Error, request: string) => void;
 }
 
 export interface Api {
@@ -69,20 +65,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
   const unsubscribe = control.subscribe(event => events.push(event));
   const ending = new AbortController();
 
-  app.onError((error, context) => {
-    const response = problemResponse(context, error);
-    if (response.status >= 500) options.onError?.(error, `${context.req.method} ${context.req.path}`);
-    return response;
-  });
-  app.notFound(context =>
-    problemResponse(
-      context,
-      new RequestError('AEROSTAT_NOT_FOUND', `there is nothing at ${context.req.path}; see /v1/openapi.json`),
-    ),
-  );
-  // Outermost, so that refusals are hardened as well.
-  app.use(hardenResponse);
-  if (options.access !== undefined) app.use(access(options.access));
+  teachManners(app, options, '/v1/openapi.json');
   app.use(refuseUnknownQueries(Object.values(routes)));
   app.use(timeout(requestMsMax, new HTTPException(504, { message: 'the daemon did not answer in time' })));
   app.use(
@@ -102,6 +85,11 @@ export function createApi(control: Control, options: ApiOptions): Api {
   };
 
   app.openapi(getDaemon, async context => context.json(await control.daemon(), 200));
+  app.openapi(getHealth, async context => {
+    // Every data-plane thread is asked: one that hangs is no health.
+    await control.daemon();
+    return context.json({ status: 'ok' as const }, 200);
+  });
   app.openapi(getHost, async context => context.json(await control.host(), 200));
   app.openapi(listGuests, async context => context.json({ guests: await control.guests() }, 200));
   app.openapi(getGuest, async context =>
@@ -217,15 +205,6 @@ function refuseOtherMethods(app: OpenAPIHono): void {
     });
   }
 }
-
-/** Answers are for whoever asked, now, and are what their type says. The page's files say themselves how they keep. */
-const hardenResponse: MiddlewareHandler = async (context, next) => {
-  await next();
-  const { headers } = context.res;
-  const keeps = isPagePath(context.req.path) && headers.has('Cache-Control');
-  if (!keeps) headers.set('Cache-Control', 'no-store');
-  headers.set('X-Content-Type-Options', 'nosniff');
-};
 
 type ValidationResult =
   | { success: true }

@@ -31,7 +31,7 @@ const CONNECTIONS_MAX = 256;
 
 export class ListenError extends AerostatError {}
 
-export interface ServeOptions extends Omit<ApiOptions, 'access'> {
+export interface ListenOptions {
   readonly address: ApiAddress;
   /** At least one is needed on TCP. */
   readonly tokens?: readonly Token[];
@@ -39,8 +39,14 @@ export interface ServeOptions extends Omit<ApiOptions, 'access'> {
   readonly chosenBy?: string;
   /** Also listen on addresses that other machines can reach. */
   readonly allowRemote?: boolean;
+  /** The option that allows it. Default: --api-remote. */
+  readonly allowedBy?: string;
   readonly patience?: Patience;
+  /** Told of failures that are ours. */
+  readonly onError?: (error: Error, request: string) => void;
 }
+
+export interface ServeOptions extends ListenOptions, Omit<ApiOptions, 'access'> {}
 
 export interface ApiServer {
   /** Where it listens; with the port that was chosen where 0 was asked for. */
@@ -53,16 +59,34 @@ export interface ApiServer {
  * @throws TokenError on TCP
  */
 export async function serveApi(control: Control, options: ServeOptions): Promise<ApiServer> {
-  const { address, tokens = [], patience = PATIENCE, chosenBy = '--api' } = options;
-  let access: AccessRules | undefined;
-  if (address.kind === 'tcp') {
-    checkRemote(address.host, options.allowRemote ?? false);
-    checkTokens(tokens);
-    access = { tokens, hostNames: [address.host] };
-  } else {
+  const access = await admit(options);
+  return listenAt(createApi(control, { ...options, ...(access === undefined ? {} : { access }) }), options);
+}
+
+/**
+ * Checks that the address may be used, and makes room there. Whoever comes over TCP needs a token.
+ * @throws ListenError, TokenError
+ */
+export async function admit(options: ListenOptions): Promise<AccessRules | undefined> {
+  const { address, tokens = [] } = options;
+  if (address.kind === 'unix') {
     await prepareSocketPath(address.path);
+    return undefined;
   }
-  const api = createApi(control, { ...options, ...(access === undefined ? {} : { access }) });
+  checkRemote(address.host, options);
+  checkTokens(tokens);
+  return { tokens, hostNames: [address.host] };
+}
+
+/** An application that answers requests, and what has to end with its server. */
+export interface Application {
+  readonly app: { readonly fetch: (request: Request) => Response | Promise<Response> };
+  close(): void;
+}
+
+/** @throws ListenError */
+export async function listenAt(api: Application, options: ListenOptions): Promise<ApiServer> {
+  const { address, patience = PATIENCE, chosenBy = '--api' } = options;
   const server = createAdaptorServer({
     fetch: api.app.fetch,
     serverOptions: {
@@ -181,11 +205,11 @@ function answers(path: string): Promise<boolean> {
   });
 }
 
-function checkRemote(host: string, allowed: boolean): void {
+function checkRemote(host: string, { allowRemote = false, allowedBy = '--api-remote' }: ListenOptions): void {
   const loopback = host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
-  if (loopback || allowed) return;
+  if (loopback || allowRemote) return;
   throw new ListenError(
     'AEROSTAT_API_REMOTE',
-    `${host} can be reached from other machines, and the API speaks no TLS; listen on 127.0.0.1, or add --api-remote if the network is yours`,
+    `${host} can be reached from other machines, and the API speaks no TLS; listen on 127.0.0.1, or add ${allowedBy} if the network is yours`,
   );
 }

@@ -6,6 +6,7 @@
  * prom-client's own process metrics are not used: they wake the process a hundred times a second to measure
  * its event loop, and an idle daemon is to use no processor.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Counter, Gauge, type Histogram, Registry } from 'prom-client';
 import {
   type Control,
@@ -155,9 +156,22 @@ export async function metricsText(control: Control): Promise<MetricsText> {
   return textOf([figures], host);
 }
 
+/** Prometheus waits ten seconds for all: one daemon that hangs must not cost the figures of the others. */
+const PATIENCE_MS = 4000;
+
 /** Of several daemons, told apart by their labels; one that does not answer is told of as down. */
-export async function metricsOfAll(measured: readonly Measured[], host: HostStatus): Promise<MetricsText> {
-  return textOf(await Promise.all(measured.map(one => figuresOf(one).catch(() => silent(one)))), host);
+export async function metricsOfAll(
+  measured: readonly Measured[],
+  host: HostStatus,
+  patienceMs = PATIENCE_MS,
+): Promise<MetricsText> {
+  const answers = measured.map(one => {
+    const figures = figuresOf(one).catch(() => silent(one));
+    const late = new AbortController();
+    const enough = sleep(patienceMs, silent(one), { signal: late.signal }).catch(() => silent(one));
+    return Promise.race([figures, enough]).finally(() => late.abort());
+  });
+  return textOf(await Promise.all(answers), host);
 }
 
 async function textOf(figures: readonly Figures[], hostStatus: HostStatus): Promise<MetricsText> {

@@ -1,10 +1,12 @@
 /** The routes of the API: what each takes and how it may answer. The document is made of them, and so is the validation. */
 import { createRoute, z } from '@hono/zod-openapi';
+import { HEALTH_PATH } from './access.ts';
 import { PROBLEM_TYPE } from './problem.ts';
 import {
   DaemonStatusSchema,
   GuestListSchema,
   GuestStatusSchema,
+  HealthSchema,
   HintStatusSchema,
   HostStatusSchema,
   MemoryMapSchema,
@@ -51,6 +53,7 @@ const refusals = {
   502: refusal('What the guest belongs to, another daemon or a QEMU, cannot be reached or refuses.'),
   504: refusal('The daemon, or what the guest belongs to, did not answer in time.'),
 };
+const { 401: _, ...withoutToken } = refusals;
 const ofGuest = { ...refusals, 404: refusal('No guest has this name.') };
 const toGuest = {
   ...ofGuest,
@@ -69,6 +72,15 @@ export const getDaemon = createRoute({
   operationId: 'getDaemon',
   summary: 'The daemon itself',
   responses: { 200: json(DaemonStatusSchema, 'How the daemon is.'), ...refusals },
+});
+
+export const getHealth = createRoute({
+  method: 'get',
+  path: HEALTH_PATH,
+  operationId: 'getHealth',
+  summary: 'Whether the daemon works; asks for no token, for it says no more than that',
+  security: [],
+  responses: { 200: json(HealthSchema, 'It does.'), ...withoutToken },
 });
 
 export const getHost = createRoute({

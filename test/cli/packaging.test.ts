@@ -8,7 +8,6 @@ import { EXIT } from '../../src/cli/usage.ts';
 import { run } from './terminal.ts';
 
 const read = (name: string) => readFileSync(new URL(`../../packaging/${name}`, import.meta.url), 'utf8');
-const unit = read('aerostat@.service');
 const descriptor = JSON.parse(read('50-aerostat.json'));
 
 describe('the vhost-user descriptor', () => {
@@ -26,12 +25,33 @@ describe('the vhost-user descriptor', () => {
   });
 });
 
-describe('the systemd unit', () => {
+const units = [
+  { file: 'aerostat@.service', command: 'device', exposureMax: 1, environment: {} },
+  {
+    file: 'aerostat.service',
+    command: 'device',
+    exposureMax: 1,
+    environment: { GUESTS: '--socket-path=/run/a/vm1.sock --socket-path=/run/a/vm2.sock' },
+  },
+  // It listens on TCP, which the others may not.
+  { file: 'aerostat-exporter.service', command: 'exporter', exposureMax: 2, environment: {} },
+] as const;
+
+describe.each(units)('the systemd unit $file', ({ file, command: name, exposureMax, environment }) => {
+  const unit = read(file);
   const command = /^ExecStart=((?:.*\\\n)*.*)$/m.exec(unit)?.[1].replaceAll('\\\n', '') ?? '';
-  const [program, ...words] = command.replace(' $OPTIONS', '').replaceAll('%i', 'vm1').split(/ +/);
+  const known: Readonly<Record<string, string>> = { OPTIONS: '', ...environment };
+  const [program, ...words] = command
+    .replaceAll(
+      /\$(\w+)/g,
+      (_, variable: string) => known[variable] ?? expect.fail(`${file} has $${variable}`),
+    )
+    .replaceAll('%i', 'vm1')
+    .trim()
+    .split(/ +/);
 
   test('starts the program of the descriptor', () => {
-    expect(program).toBe(descriptor.binary);
+    expect([program, words[0]]).toEqual([descriptor.binary, name]);
   });
 
   test('uses options that the program has', async () => {
@@ -40,20 +60,17 @@ describe('the systemd unit', () => {
       started = true;
       return Promise.reject(new Error('far enough'));
     };
-    expect((await run(words, { startDaemon })).code).toBe(EXIT.failed);
-    expect(started).toBe(true);
+    const { code, err } = await run(words, { startDaemon });
+    expect(code, err).toBe(EXIT.failed);
+    if (name === 'device') expect(started).toBe(true);
+    // Its tokens are the service manager's to bring.
+    else expect(err).toContain('there is no file %d/tokens');
   });
 
-  test('names the guest by its instance', () => {
-    const name = words.find(word => word.startsWith('--name='))?.slice('--name='.length);
-    const choice = {
-      socketPath: ['/run/x'],
-      name: [name ?? ''],
-      target: 0,
-      discard: 'auto' as const,
-      pollInterval: 0,
-    };
-    expect(guestOptions(choice)[0].name).toBe('vm1');
+  test('is documented by pages that the package has', async () => {
+    const pages = /^Documentation=(.*)$/m.exec(unit)?.[1].match(/man:\S+/g) ?? [];
+    expect(pages).toContain(`man:aerostat-${name}(1)`);
+    expect(pages).toContain('man:aerostat(1)');
   });
 
   test.skipIf(spawnSync('systemd-analyze', ['--version']).error !== undefined)(
@@ -61,20 +78,39 @@ describe('the systemd unit', () => {
     () => {
       const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
       try {
-        const file = join(directory, 'aerostat@.service');
-        // The program is not installed where tests run.
-        writeFileSync(file, unit.replaceAll('/usr/bin/aerostat', process.execPath));
+        const path = join(directory, file);
+        // The program is not installed where tests run, nor are its manual pages.
+        writeFileSync(path, unit.replaceAll('/usr/bin/aerostat', process.execPath));
         const analyze = (...args: string[]) => spawnSync('systemd-analyze', args, { encoding: 'utf8' });
-        const verified = analyze('verify', file);
+        const verified = analyze('verify', '--man=no', path);
         expect(`${verified.stdout}${verified.stderr}`).toBe('');
         // Of 10; a plain unit has 9.6.
         const exposure = /Overall exposure level for .*: (\d+\.\d+)/.exec(
-          analyze('security', '--offline=true', file).stdout,
+          analyze('security', '--offline=true', path).stdout,
         );
-        expect(Number(exposure?.[1])).toBeLessThan(1);
+        expect(Number(exposure?.[1])).toBeLessThan(exposureMax);
       } finally {
         rmSync(directory, { recursive: true });
       }
     },
   );
+});
+
+test('the unit of one guest names it by its instance', () => {
+  const [, name] = /--name=(\S+)/.exec(read('aerostat@.service')) ?? [];
+  const choice = {
+    socketPath: ['/run/x'],
+    name: [name.replace('%i', 'vm1')],
+    target: 0,
+    discard: 'auto' as const,
+    pollInterval: 0,
+  };
+  expect(guestOptions(choice)[0].name).toBe('vm1');
+});
+
+test('units of daemons leave the socket of one that died, and let it see the memory of the host', () => {
+  for (const file of ['aerostat@.service', 'aerostat.service']) {
+    expect(read(file)).toMatch(/^RuntimeDirectoryPreserve=yes$/m);
+    expect(read(file)).not.toMatch(/^ProcSubset=pid$/m);
+  }
 });

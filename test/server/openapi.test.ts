@@ -57,6 +57,7 @@ class BrokenLog extends EventLog {
 
 const CASES: Readonly<Record<string, Calls>> = {
   getDaemon: { 200: {} },
+  getHealth: { 200: {} },
   getHost: { 200: {} },
   listGuests: { 200: {} },
   getGuest: { 200: {} },

@@ -13,6 +13,7 @@ import { UnreachableError } from '../../server/client.ts';
 import { fullToken, readTokens, type Token } from '../../server/token.ts';
 import { readVersion } from '../../sys/version.ts';
 import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
+import { foundSockets } from '../daemons.ts';
 import { guestOptions } from '../guest-options.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { connect } from '../options.ts';
@@ -59,10 +60,11 @@ function portOf(text: string): number {
 
 async function runDashboard(context: CliContext, choice: DashboardChoice): Promise<void> {
   if (choice.demo) return demonstrate(context, choice);
-  if (choice.qmp !== undefined || choice.config !== undefined) {
+  const found = foundSockets(context, choice);
+  if (choice.qmp !== undefined || choice.config !== undefined || found.length > 0) {
     return withGuests(context, choice, guests =>
       show(context, choice, hostedControl(guests, readVersion()), {
-        subject: choice.config === undefined ? "guests of QEMU's" : `the guests of ${choice.config}`,
+        subject: subjectOf(choice, found),
         tokens: readTokens(choice.tokenFile, context.env),
       }),
     );
@@ -72,6 +74,11 @@ async function runDashboard(context: CliContext, choice: DashboardChoice): Promi
   if (!(await isThere(control, named))) return demonstrate(context, choice);
   const subject = `the daemon at ${placeOf(resolveAddress(choice.api, context.env))}`;
   await show(context, choice, control, { subject, tokens: [] });
+}
+
+function subjectOf({ qmp, config }: DashboardChoice, found: readonly string[]): string {
+  if (config !== undefined) return `the guests of ${config}`;
+  return qmp !== undefined ? "guests of QEMU's" : `the daemons at ${found.join(', ')}`;
 }
 
 /** Without http://: a terminal makes a link of that, and it is not the one to open. */

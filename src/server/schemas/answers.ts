@@ -294,6 +294,8 @@ export const DaemonStatusSchema = mirror<DaemonStatus>()(
     .openapi('DaemonStatus'),
 );
 
+export const HealthSchema = z.object({ status: z.literal('ok') }).openapi('Health');
+
 export const GuestEventSchema = mirror<GuestEvent>()(
   z
     .object({

@@ -1,0 +1,124 @@
+/** `aerostat exporter`: the figures of many daemons at one address, for Prometheus. It steers nothing. */
+import { existsSync } from 'node:fs';
+import { Command } from 'commander';
+import { CombinedControl, type GuestHome } from '../../control/combined-control.ts';
+import type { Control } from '../../control/contract.ts';
+import { hostedControl } from '../../control/hosted-control.ts';
+import { defaultSocket, formatAddress, parseAddress, systemSockets } from '../../server/address.ts';
+import type { Measured } from '../../server/metrics.ts';
+import { readTokens } from '../../server/token.ts';
+import { readVersion } from '../../sys/version.ts';
+import { type CliContext, interrupted } from '../context.ts';
+import { openNamed } from '../guests.ts';
+import { connect, each, type LogChoice, withLog, withVerbose } from '../options.ts';
+import { openLog } from '../serve.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat exporter --token-file tokens
+                                     of the daemons that systemd's units run, and of the user's own
+  aerostat exporter --token-file tokens --api /run/a/api.sock --api /run/b/api.sock
+  aerostat exporter --token-file tokens --config guests.json --listen 10.0.0.5:9774 --listen-remote
+
+Make the file of tokens, with one that may only read:
+  (umask 077; echo "$(openssl rand -hex 32) read-only prometheus" > tokens)
+
+GET /metrics has all figures, each daemon's with a label "daemon"; aerostat_daemon_up is 0 for one that does not answer.
+GET /healthz answers 200 while the exporter lives, and asks for no token. Daemons are looked for anew at each scrape.`;
+
+export const LISTEN_DEFAULT = '127.0.0.1:9774';
+
+interface ExporterChoice extends LogChoice {
+  readonly listen: string;
+  readonly listenRemote?: boolean;
+  readonly tokenFile?: string;
+  readonly api?: readonly string[];
+  readonly config?: string;
+}
+
+export function exporterCommand(context: CliContext): Command {
+  const command = new Command('exporter')
+    .description('give the figures of many daemons to Prometheus')
+    .option('--listen <address>', 'where Prometheus scrapes: HOST:PORT', LISTEN_DEFAULT)
+    .option('--listen-remote', 'let --listen be an address that other machines can reach')
+    .option('--token-file <path>', 'file with the tokens that may scrape; one that reads only is enough')
+    .option('--api <address>', 'a daemon, instead of those that are found; once for each', each)
+    .option('--config <file>', 'the daemons and monitors of the guests that a JSON file names')
+    .addHelpText('after', EXAMPLES)
+    .action((choice: ExporterChoice) => runExporter(context, choice));
+  return withLog(withVerbose(command), 'info');
+}
+
+async function runExporter(context: CliContext, choice: ExporterChoice): Promise<void> {
+  const { env, interrupt } = context;
+  // A daemon's own token, if it wants one, is AEROSTAT_TOKEN, or the file's that names it.
+  const tokens = readTokens(choice.tokenFile, choice.tokenFile === undefined ? env : {});
+  const address = parseAddress(choice.listen);
+  const log = await openLog(context, choice);
+  const { daemons, close } = await findDaemons(context, choice);
+  try {
+    const { serveExporter } = await import('../../server/exporter.ts');
+    const server = await serveExporter(daemons, {
+      address,
+      tokens,
+      chosenBy: '--listen',
+      allowRemote: choice.listenRemote ?? false,
+      allowedBy: '--listen-remote',
+      onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
+    });
+    try {
+      const found = daemons().map(({ labels }) => labels.daemon);
+      const of = found.length === 0 ? 'no daemon so far' : found.join(', ');
+      log({ level: 'info', message: `figures on ${formatAddress(server.address)}/metrics, of ${of}` });
+      const signal = await interrupted(interrupt);
+      log({ level: 'info', message: `ending for ${signal}` });
+    } finally {
+      await server.close();
+    }
+  } finally {
+    close();
+  }
+}
+
+interface Found {
+  readonly daemons: () => readonly Measured[];
+  readonly close: () => void;
+}
+
+async function findDaemons(context: CliContext, { api, config }: ExporterChoice): Promise<Found> {
+  if (config !== undefined) {
+    const { control, close } = await openNamed(context, config);
+    const measured = [...byDaemon(control.homes)].map(([daemon, homes]) => ofHomes(daemon, homes));
+    return { daemons: () => measured, close };
+  }
+  const known = new Map<string, Measured>();
+  const measuredAt = (address: string): Measured => {
+    const measured = known.get(address) ?? {
+      labels: { daemon: address },
+      control: connect(context, { api: address }),
+    };
+    known.set(address, measured);
+    return measured;
+  };
+  const own = defaultSocket(context.env);
+  const addresses = (): readonly string[] =>
+    api ?? [...systemSockets(context.env), ...(existsSync(own) ? [own] : [])];
+  return { daemons: () => addresses().map(measuredAt), close: () => {} };
+}
+
+function byDaemon(homes: readonly GuestHome[]): ReadonlyMap<string, readonly GuestHome[]> {
+  const found = new Map<string, GuestHome[]>();
+  for (const home of homes) {
+    const daemon = home.address ?? 'qmp';
+    found.set(daemon, [...(found.get(daemon) ?? []), home]);
+  }
+  return found;
+}
+
+/** The guests that a file names, under the names that it gives them; what it does not name is not shown. */
+function ofHomes(daemon: string, homes: readonly GuestHome[]): Measured {
+  const guests = hostedControl(new CombinedControl(homes), readVersion());
+  const [{ control }] = homes;
+  const asked = 'daemon' in control ? { daemon: () => (control as Control).daemon() } : {};
+  return { labels: { daemon }, control: { ...guests, ...asked } };
+}

@@ -1,0 +1,47 @@
+/**
+ * Daemons that nobody named: those that systemd's units run, each with a socket of its own. Guests of all of them are one
+ * list, as if a file had named them.
+ */
+
+import { existsSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { CombinedControl, type GuestHome } from '../control/combined-control.ts';
+import type { Control, GuestControl } from '../control/contract.ts';
+import { defaultSocket, isUnsaid, systemSockets } from '../server/address.ts';
+import type { CliContext } from './context.ts';
+import { type ApiChoice, connect } from './options.ts';
+
+/** Sockets to look at where nobody said where the daemon is, and the user's own is not there. */
+export function foundSockets({ env }: CliContext, { api }: ApiChoice): readonly string[] {
+  return isUnsaid(api, env) && !existsSync(defaultSocket(env)) ? systemSockets(env) : [];
+}
+
+/** The guests of the daemons at `sockets`, each as its daemon calls it; of two with one name, with its socket's directory. */
+export async function guestsOf(context: CliContext, sockets: readonly string[]): Promise<GuestControl> {
+  const daemons = sockets.map(api => ({ place: basename(dirname(api)), control: connect(context, { api }) }));
+  if (daemons.length === 1) return daemons[0].control;
+  const lists = await Promise.all(daemons.map(daemon => homesAt(daemon)));
+  const homes = lists.flat();
+  const isTaken = (name: string) => homes.filter(home => home.nameThere === name).length > 1;
+  return new CombinedControl(
+    homes.map(({ place, ...home }) => ({
+      ...home,
+      name: isTaken(home.nameThere) ? `${place}/${home.nameThere}` : home.nameThere,
+    })),
+  );
+}
+
+interface Daemon {
+  /** What the directory of its socket is called: the instance of its unit. */
+  readonly place: string;
+  readonly control: Control;
+}
+
+/** One that does not answer has a guest of its unit's name, as far as can be known; it is listed with the reason. */
+async function homesAt({ place, control }: Daemon): Promise<readonly (GuestHome & { place: string })[]> {
+  const names = await control.guests().then(
+    guests => guests.map(({ name }) => name),
+    () => [place],
+  );
+  return names.map(name => ({ place, name, control, nameThere: name }));
+}

@@ -1,0 +1,40 @@
+/**
+ * The figures of several daemons at one address, for Prometheus: `/metrics`, and `/healthz` for those who watch whether this
+ * server lives. It steers nothing. Which daemons there are is found out anew at each scrape, by who starts it.
+ */
+import { Hono } from 'hono';
+import { readHost } from '../control/host.ts';
+import { HEALTH_PATH } from './access.ts';
+import { type ApiServer, type Application, admit, type ListenOptions, listenAt } from './listen.ts';
+import { type Manners, teachManners } from './manners.ts';
+import { type Measured, metricsOfAll } from './metrics.ts';
+
+const HOME = `Figures of Aerostat's daemons for Prometheus: /metrics. Whether this server lives: ${HEALTH_PATH}.\n`;
+
+export function createExporter(daemons: () => readonly Measured[], manners: Manners): Application {
+  const app = new Hono();
+  teachManners(app, manners, '/metrics');
+  app.get('/', context => context.text(HOME));
+  app.get(HEALTH_PATH, context => context.json({ status: 'ok' }));
+  app.get('/metrics', async context => {
+    const { type, text } = await metricsOfAll(daemons(), await readHost());
+    return context.text(text, 200, { 'Content-Type': type });
+  });
+  return { app, close: () => {} };
+}
+
+/** @throws ListenError, TokenError */
+export async function serveExporter(
+  daemons: () => readonly Measured[],
+  options: ListenOptions,
+): Promise<ApiServer> {
+  const access = await admit(options);
+  const { onError } = options;
+  return listenAt(
+    createExporter(daemons, {
+      ...(access === undefined ? {} : { access }),
+      ...(onError === undefined ? {} : { onError }),
+    }),
+    options,
+  );
+}
