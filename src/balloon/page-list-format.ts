@@ -50,6 +50,14 @@ export interface EncodeLimits {
   readonly extentsMax: number;
 }
 
+/** Asked between two runs: whether the rest of a list has to wait for another turn. */
+export interface DecodePace {
+  readonly over: boolean;
+}
+
+/** All at once. */
+export const AT_ONCE: DecodePace = { over: false };
+
 export interface PageListFormat {
   readonly name: string;
   /** What the format's own driver filled one buffer with at most. A reader takes anything up to LIST_BYTES_MAX. */
@@ -68,19 +76,46 @@ export interface PageListFormat {
    * @throws PageListError with the reason
    */
   decode(list: PageList, sink: PageSink): void;
+  /**
+   * What {@link decode} does before it calls.
+   * @throws PageListError with the reason
+   */
+  check(list: PageList): void;
+  /**
+   * What {@link decode} does then, for a list that was checked: from `list.at` on, until the list is done, which is true,
+   * or `pace` is over, after which another call goes on.
+   */
+  decodeSome(list: PageList, sink: PageSink, pace: DecodePace): boolean;
+}
+
+/** The three ways of reading a list. */
+export type PageListDecoding = Pick<PageListFormat, 'decode' | 'check' | 'decodeSome'>;
+
+/** Puts the two halves of decoding together. */
+export function decoding(
+  check: PageListFormat['check'],
+  decodeSome: PageListFormat['decodeSome'],
+): PageListDecoding {
+  return {
+    check,
+    decodeSome,
+    decode: (list, sink) => {
+      check(list);
+      list.at = 0;
+      decodeSome(list, sink, AT_ONCE);
+    },
+  };
 }
 
 const NOWHERE: PageSink = { add() {} };
 
-/** Makes a `decode` of a scan that checks and emits in one pass: the first pass emits nothing. */
-export function validateThenEmit(
-  scan: (list: PageList, sink: PageSink) => void,
-): (list: PageList, sink: PageSink) => void {
-  return (list, sink) => {
-    scan(list, NOWHERE);
-    scan(list, sink);
-  };
-}
+/** The same of a scan that checks and emits in one pass, from `list.at` on: the first pass emits nothing. */
+export const validateThenEmit = (scan: PageListFormat['decodeSome']): PageListDecoding =>
+  decoding(list => {
+    list.at = 0;
+    scan(list, NOWHERE, AT_ONCE);
+    list.at = 0;
+  }, scan);
 
 /** @throws PageListError unless `count` pages from `pfn` on can exist */
 export function checkRun(pfn: number, count: number): void {

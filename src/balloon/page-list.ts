@@ -68,6 +68,9 @@ export class PageList {
   /** Where in {@link bytes} the page list begins: behind a request message, else 0. */
   start = 0;
 
+  /** How far a reader that takes the list in parts has come, as its format counts; 0 in the beginning. */
+  at = 0;
+
   /** In-bufs: guest physical address and length in bytes of each. */
   extentAddresses = new Float64Array(LIST_EXTENTS_START);
   extentLengths = new Float64Array(LIST_EXTENTS_START);
@@ -80,6 +83,7 @@ export class PageList {
   clear(): void {
     this.length = 0;
     this.start = 0;
+    this.at = 0;
     this.extentCount = 0;
     this.cutCount = 0;
   }

@@ -25,7 +25,7 @@ import { Reporting } from './reporting.ts';
 import { RequestChannel } from './request-channel.ts';
 import { type Doorbell, RunningQueue } from './running-queue.ts';
 import { StatisticsQueue } from './statistics-queue.ts';
-import { BATCHES_PER_TURN, WORK_PER_TURN, workOf } from './turn.ts';
+import { BATCHES_PER_TURN, workOf } from './turn.ts';
 
 export interface BalloonDeviceOptions {
   readonly profile: Profile;
@@ -61,8 +61,6 @@ export class BalloonDevice {
   #features = 0n;
   #roles: readonly QueueRole[] = [];
   #format: PageListFormat;
-  /** What taking and reading buffers has cost; it only rises. */
-  #bufferWork = 0;
 
   constructor({ profile, features, host, unusedPages }: BalloonDeviceOptions) {
     this.profile = profile;
@@ -159,6 +157,7 @@ export class BalloonDevice {
     const running = this.#queues[index];
     if (running === undefined) return;
     running.suspended = true;
+    if (running.walk.active) this.#leaveUnfinished(running);
     if (running.role === 'inflate') this.#hold(true);
   }
 
@@ -178,6 +177,7 @@ export class BalloonDevice {
     const running = this.#queues[index];
     if (running === undefined) return;
     this.#queues[index] = undefined;
+    if (running.walk.active) this.#leaveUnfinished(running);
     switch (running.role) {
       case 'inflate':
       case 'deflate':
@@ -204,6 +204,12 @@ export class BalloonDevice {
     }
   }
 
+  /** A list of which a part is taken is taken again, whole, when the ring goes on: that changes nothing that it did. */
+  #leaveUnfinished({ queue, chain, walk }: RunningQueue): void {
+    walk.drop();
+    queue.undoPop(chain);
+  }
+
   /**
    * A paused ring is saved as "all taken is returned", so the buffer that is kept goes back first. False when the
    * ring is no longer in guest memory, and nothing can go back.
@@ -226,15 +232,18 @@ export class BalloonDevice {
     const running = this.#queues[index];
     if (running === undefined || running.suspended) return false;
     this.counters.kicks++;
-    const workEnd = this.#work + WORK_PER_TURN;
+    const { budget } = this.accounts;
+    budget.begin();
     try {
-      for (let batch = 0; batch < BATCHES_PER_TURN && this.#work < workEnd; batch++) {
-        if (!this.#serveBatch(running, workEnd)) return false;
+      for (let batch = 0; batch < BATCHES_PER_TURN && !budget.over; batch++) {
+        if (!this.#serveBatch(running)) return false;
       }
       return true;
     } catch (error) {
       this.#stopBroken(running, error);
       return false;
+    } finally {
+      budget.end();
     }
   }
 
@@ -322,19 +331,16 @@ export class BalloonDevice {
   }
 
   /** One batch: take all that is available, act, return all of it, interrupt once. True when there is more. */
-  #serveBatch(running: RunningQueue, workEnd: number): boolean {
-    const { queue, memory, chain } = running;
+  #serveBatch(running: RunningQueue): boolean {
+    const { queue, memory, walk } = running;
     const moves = running.role === 'inflate' || running.role === 'deflate';
     const outsideBefore = this.accounts.pagesOutside;
     if (moves) this.counters.acknowledgeTimes.begin();
     let taken = 0;
     queue.suppressKicks(memory);
-    for (; taken < queue.size && this.#work < workEnd && queue.pop(memory, chain); taken++) {
-      this.counters.buffers++;
-      this.#bufferWork += workOf(chain);
-      this.accounts.beginList();
-      if (chain.fault !== undefined) this.#badBuffer(running, chain.fault);
-      else this.#serveChain(running);
+    for (; taken < queue.size && !this.accounts.budget.over; taken++) {
+      if (!walk.active && !this.#takeBuffer(running)) break;
+      if (!this.#goOn(running)) break;
     }
     const outside = this.accounts.pagesOutside - outsideBefore;
     if (outside > 0) {
@@ -347,31 +353,46 @@ export class BalloonDevice {
     if (moves && taken > 0) this.counters.acknowledgeTimes.end(taken);
     if (moves && this.inflation.takeMarked()) this.#host.pendingMarked();
     this.#reportFailures();
-    return queue.requestKicks(memory);
+    return queue.requestKicks(memory) || walk.active;
+  }
+
+  /** Takes the next buffer, and begins its list or is done with it. False when there is none. */
+  #takeBuffer(running: RunningQueue): boolean {
+    const { queue, memory, chain } = running;
+    if (!queue.pop(memory, chain)) return false;
+    this.counters.buffers++;
+    this.accounts.budget.spent += workOf(chain);
+    if (chain.fault !== undefined) this.#badBuffer(running, chain.fault);
+    else this.#serveChain(running);
+    return true;
   }
 
   #serveChain(running: RunningQueue): void {
-    const { queue, memory, chain, role } = running;
+    const { queue, memory, chain, role, walk } = running;
     try {
       switch (role) {
         case 'inflate':
-          this.inflation.inflate(running.readList(), this.#format);
+          running.readList();
+          this.inflation.inflate(walk, this.#format);
           break;
         case 'deflate':
-          this.inflation.deflate(running.readList(), this.#format);
+          running.readList();
+          this.inflation.deflate(walk, this.#format);
           break;
         case 'reporting':
         case 'hinting':
-          this.reporting.report(running.readList(), this.profile.freePages.format);
+          running.readList();
+          this.reporting.report(walk, this.profile.freePages.format);
           break;
         case 'hint':
-          this.hints.take(running.readList());
+          running.readList();
+          this.hints.take(walk, this.accounts);
           break;
         case 'stats':
           this.statistics.take(running);
           return;
         case 'request':
-          if (!this.requests.take(running)) return;
+          if (!this.requests.take(running, this.accounts)) return;
           break;
       }
     } catch (error) {
@@ -379,7 +400,17 @@ export class BalloonDevice {
       this.#badBuffer(running, error.message);
       return;
     }
+    if (!walk.active) queue.pushUsed(memory, chain, 0);
+  }
+
+  /** Goes on with the list that was begun; false when it needs another turn. */
+  #goOn({ queue, memory, chain, role, walk }: RunningQueue): boolean {
+    if (!walk.active) return true;
+    const moves = role === 'inflate' || role === 'deflate';
+    if (!(moves ? this.inflation.goOn(walk) : walk.goOn(this.accounts))) return false;
+    if (role === 'request') this.requests.answered();
     queue.pushUsed(memory, chain, 0);
+    return true;
   }
 
   #badBuffer(running: RunningQueue, reason: string): void {
@@ -395,10 +426,6 @@ export class BalloonDevice {
     if (!running.queue.publish(running.memory)) return;
     this.counters.notifications++;
     running.doorbell.interrupt();
-  }
-
-  get #work(): number {
-    return this.accounts.work + this.#bufferWork;
   }
 
   /** Sees to it that nothing that is pending is discarded, or lets it be discarded again. */

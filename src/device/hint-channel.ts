@@ -8,6 +8,8 @@ import { type PageList, PageListError } from '../balloon/page-list.ts';
 import type { Profile } from '../balloon/profiles.ts';
 import type { PageSink } from '../memory/page.ts';
 import type { DeviceCounters } from './counters.ts';
+import type { ListWalk } from './list-walk.ts';
+import type { PageAccounts } from './page-accounts.ts';
 
 export class HintChannel {
   #session: HintSession;
@@ -97,16 +99,17 @@ export class HintChannel {
   }
 
   /**
-   * Takes one buffer: a command id, blocks of pages, or both, in this order.
+   * Takes one buffer: a command id, blocks of pages, or both, in this order. The blocks are begun as the list of `walk`.
    * @throws PageListError when it is neither
    */
-  take(list: PageList): void {
+  take(walk: ListWalk, accounts: PageAccounts): void {
+    const { list } = walk;
     this.#counters.hintBuffers++;
     if (list.length > 0) this.#takeCommand(list);
     if (list.extentCount > 0) {
       // The command is read; what is left of the buffer is blocks.
       list.length = 0;
-      this.#profile.freePages.format.decode(list, this.#hinted);
+      walk.begin(this.#profile.freePages.format, this.#hinted, accounts);
     }
   }
 

@@ -10,13 +10,13 @@
  * Pages of all buffers of a batch are collected in bitmaps and leave them as maximal runs.
  */
 import { MUST_TELL_HOST } from '../balloon/features.ts';
-import type { PageList } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { DeviceCounters } from './counters.ts';
+import type { ListWalk } from './list-walk.ts';
 import type { PageAccount } from './page-account.ts';
 import { type DiscardTotals, noDiscards, type PageAccounts } from './page-accounts.ts';
 
@@ -96,34 +96,34 @@ export class Inflation {
     return times;
   }
 
-  inflate(list: PageList, format: PageListFormat): void {
+  /** Begins the list of `walk`. @throws PageListError */
+  inflate(walk: ListWalk, format: PageListFormat): void {
     this.#counters.inflateBuffers++;
-    this.#counters.listBytes += list.length;
-    this.#decode(list, format, this.#inflating);
+    this.#counters.listBytes += walk.list.length;
+    walk.begin(format, this.#inflating, this.#accounts);
   }
 
-  deflate(list: PageList, format: PageListFormat): void {
+  /** Begins the list of `walk`. @throws PageListError */
+  deflate(walk: ListWalk, format: PageListFormat): void {
     this.#counters.deflateBuffers++;
-    this.#counters.listBytes += list.length;
-    this.#decode(list, format, this.#deflating);
+    this.#counters.listBytes += walk.list.length;
+    walk.begin(format, this.#deflating, this.#accounts);
+  }
+
+  /** Goes on with a list that was begun, for as long as the turn lasts; true when it is done. */
+  goOn(walk: ListWalk): boolean {
+    if (!this.timed) return walk.goOn(this.#accounts);
+    const startedMs = performance.now();
+    const done = walk.goOn(this.#accounts);
+    this.#counters.decodeMs += performance.now() - startedMs;
+    return done;
   }
 
   /** Takes over what the guest gave another device: pairs of page frame and pages, all of them guest memory. */
   adopt(runs: Uint32Array): void {
-    this.#accounts.beginList();
     for (let at = 0; at < runs.length; at += 2) {
       this.#accounts.forEachPart(runs[at], runs[at + 1], this.#give);
     }
-  }
-
-  #decode(list: PageList, format: PageListFormat, sink: PageSink): void {
-    if (!this.timed) {
-      format.decode(list, sink);
-      return;
-    }
-    const startedMs = performance.now();
-    format.decode(list, sink);
-    this.#counters.decodeMs += performance.now() - startedMs;
   }
 
   /** To be called after a batch and before its buffers are returned. */
@@ -175,7 +175,10 @@ export class Inflation {
   readonly #give = (account: PageAccount, page: number, count: number): void => {
     const collect = this.#mode !== 'none' && this.#mode !== 'per-page';
     account.give(page, count, collect);
-    if (collect) this.#marked = true;
+    if (collect) {
+      this.#accounts.noteMarked(account);
+      this.#marked = true;
+    }
     if (this.#mode === 'per-page' && account.unitPages === 1) this.#discardSingly(account, page, count);
   };
 

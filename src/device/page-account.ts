@@ -5,33 +5,45 @@
  * A backing of huge pages can only give back whole ones. Their 4 KiB pages are collected here until a huge
  * page is complete; it is never rounded outwards, for the rest of it may be in use.
  */
+
+import { BLOCK_PAGES, BlockBitmap } from '../memory/block-bitmap.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
-import { PageBitmap } from '../memory/page-bitmap.ts';
 import { PendingDiscards } from '../memory/pending-discards.ts';
 
 export class PageAccount {
   readonly region: MemoryRegion;
   /** Given away by the guest and not taken back. */
-  readonly ballooned: PageBitmap;
+  readonly ballooned: BlockBitmap;
   /** Discarded because the guest reported them as free; it may have used some again since. */
-  readonly reported: PageBitmap;
+  readonly reported: BlockBitmap;
   readonly pending: PendingDiscards;
   /** 4 KiB pages in a discard unit. */
   readonly unitPages: number;
   /** Pages of each unit that are ballooned, where a unit has several. */
   readonly #filled: Uint32Array;
-  balloonedPages = 0;
-  #hasReported = false;
+  /** Whether the account is on the list of those that have something pending (`PageAccounts`). */
+  listed = false;
+  #pendingWork = 0;
 
   constructor(region: MemoryRegion) {
     const unit = region.backing.discardUnit;
     this.region = region;
     this.unitPages = unit / PAGE_SIZE;
-    this.ballooned = PageBitmap.shared(region.pageCount);
-    this.reported = PageBitmap.shared(region.pageCount);
+    this.ballooned = new BlockBitmap(region.pageCount);
+    this.reported = new BlockBitmap(region.pageCount);
     this.#filled = new Uint32Array(this.unitPages === 1 ? 0 : region.size / unit);
     this.pending = PendingDiscards.create(region.size / unit, unit);
+  }
+
+  /** Pages that were given away and not taken back. */
+  get balloonedPages(): number {
+    return this.ballooned.total;
+  }
+
+  /** Words of bitmaps that were gone through so far: what giving and taking cost beside the call. */
+  get work(): number {
+    return this.ballooned.work + this.reported.work + this.#pendingWork;
   }
 
   /** Pages that are pending. */
@@ -42,8 +54,11 @@ export class PageAccount {
   /** Notes that the guest gave pages away, and marks what of them can be discarded when `discard` is set. */
   give(page: number, count: number, discard: boolean): void {
     if (this.unitPages === 1) {
-      this.balloonedPages += this.ballooned.set(page, count);
-      if (discard) this.pending.mark(page, count);
+      this.ballooned.set(page, count);
+      if (discard) {
+        this.pending.mark(page, count);
+        this.#pendingWork += wordsOf(page, count);
+      }
       return;
     }
     const end = page + count;
@@ -51,7 +66,7 @@ export class PageAccount {
       const unit = Math.floor(at / this.unitPages);
       const part = Math.min(end, (unit + 1) * this.unitPages) - at;
       const given = this.ballooned.set(at, part);
-      this.balloonedPages += given;
+      this.#pendingWork++;
       this.#filled[unit] += given;
       if (discard && this.#filled[unit] === this.unitPages) this.pending.mark(unit, 1);
       at += part;
@@ -61,7 +76,6 @@ export class PageAccount {
   /** Notes pages that were discarded because the guest reported them as free. */
   noteReported(page: number, count: number): void {
     this.reported.set(page, count);
-    this.#hasReported = true;
   }
 
   /**
@@ -69,12 +83,10 @@ export class PageAccount {
    * many of the pages had been given away.
    */
   take(page: number, count: number): number {
-    const taken = this.#clear(page, count);
-    this.balloonedPages -= taken;
     const first = Math.floor(page / this.unitPages);
     const units = Math.ceil((page + count) / this.unitPages) - first;
-    const kept = this.pending.retract(first, units);
-    this.keptUnits += kept;
+    const taken =
+      this.unitPages === 1 ? this.#takeSmall(page, count) : this.#takeHuge(page, count, first, units);
     // Also when all were pending: a guest that gives a page twice can have it pending and in flight at once.
     this.pending.waitWhileInFlight(first, units);
     return taken;
@@ -94,13 +106,11 @@ export class PageAccount {
     this.pending.waitWhileInFlight(0, this.pending.units);
     // Every driver that starts comes by here, and a front-end may come again and again: what has no bit set is not
     // gone through, which would take its time and give the bitmap its memory.
-    if (this.balloonedPages > 0) {
+    if (this.ballooned.total > 0) {
       this.ballooned.clearAll();
       this.#filled.fill(0);
-      this.balloonedPages = 0;
     }
-    if (this.#hasReported) this.reported.clearAll();
-    this.#hasReported = false;
+    if (this.reported.total > 0) this.reported.clearAll();
   }
 
   readonly discardUnits = (start: number, count: number): void => {
@@ -108,8 +118,27 @@ export class PageAccount {
     backing.discard(start * backing.discardUnit, count * backing.discardUnit);
   };
 
-  #clear(page: number, count: number): number {
-    if (this.unitPages === 1) return this.ballooned.clear(page, count);
+  /** A page that is pending is ballooned: where a whole block has no ballooned page, nothing is to be retracted. */
+  #takeSmall(page: number, count: number): number {
+    let taken = 0;
+    const end = page + count;
+    for (let at = page; at < end; ) {
+      const block = Math.floor(at / BLOCK_PAGES);
+      const part = Math.min(end, (block + 1) * BLOCK_PAGES) - at;
+      const empty = this.ballooned.emptyBlock(block);
+      taken += this.ballooned.clear(at, part);
+      if (!empty) {
+        this.keptUnits += this.pending.retract(at, part);
+        this.#pendingWork += wordsOf(at, part);
+      }
+      at += part;
+    }
+    return taken;
+  }
+
+  #takeHuge(page: number, count: number, first: number, units: number): number {
+    this.keptUnits += this.pending.retract(first, units);
+    this.#pendingWork += 2 * units;
     let taken = 0;
     const end = page + count;
     for (let at = page; at < end; ) {
@@ -123,3 +152,5 @@ export class PageAccount {
     return taken;
   }
 }
+
+const wordsOf = (start: number, count: number): number => ((start + count - 1) >>> 5) - (start >>> 5) + 1;

@@ -7,7 +7,9 @@ import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import type { DeviceCounters } from './counters.ts';
+import type { ListWalk } from './list-walk.ts';
 import { PageAccount } from './page-account.ts';
+import { TurnBudget } from './turn.ts';
 
 /** What became of memory that was given back to the host. */
 export interface DiscardTotals {
@@ -23,29 +25,45 @@ export interface DiscardTotals {
 
 export const noDiscards = (): DiscardTotals => ({ bytes: 0, punches: 0, failures: 0, ms: 0, lastMs: 0 });
 
+/** What is done with a part of a run, which lies in one region. */
+export type UsePart = (account: PageAccount, page: number, count: number) => void;
+
 /** Pages that a run costs like, however short it is: as many as have their bits in one word. */
 const RUN_WORK = 32;
+/** Pages that a word costs like which is gone through in one of the two bitmaps: all 32 in both are a page each. */
+const WORD_WORK = 16;
+/** Words that the shortest run touches; they are in RUN_WORK. */
+const RUN_WORDS = 3;
+/** A turn may end after so many pages of a run: 1 GiB. */
+const PART_PAGES = 2 ** 18;
 
 export class PageAccounts {
+  /** What naming pages costs, and whether the turn is over. */
+  readonly budget = new TurnBudget();
+  /** The list whose runs are passed on; undefined for runs that are the host's own. */
+  walk: ListWalk | undefined;
   readonly #counters: DeviceCounters;
+  /** In rising order of page frames. */
   readonly #accounts: PageAccount[] = [];
+  /** Accounts in which something may be pending: of hundreds of regions nearly all have nothing. */
+  #marked: PageAccount[] = [];
   /** Discards of regions that are gone. */
   readonly #past = noDiscards();
   readonly #pastDiscardTimes = new DurationHistogram();
   #pastKeptPages = 0;
   #last: PageAccount | undefined;
   #held = false;
-  /** Pages in all regions. */
   #memoryPages = 0;
-  /** Pages that the list which is read may still name. */
-  #listPages = 0;
-  /** What all lists together have cost, in pages; it only rises. */
-  work = 0;
   /** Pages of all lists together that were in no region, or more than their list may name. */
   pagesOutside = 0;
 
   constructor(counters: DeviceCounters) {
     this.#counters = counters;
+  }
+
+  /** Pages in all regions. */
+  get memoryPages(): number {
+    return this.#memoryPages;
   }
 
   get all(): readonly PageAccount[] {
@@ -69,14 +87,30 @@ export class PageAccounts {
   get pendingPages(): number {
     // Asked for by every batch: a loop, for a callback would be allocated each time.
     let pages = 0;
-    for (let index = 0; index < this.#accounts.length; index++) pages += this.#accounts[index].pendingPages;
+    let kept = 0;
+    for (let index = 0; index < this.#marked.length; index++) {
+      const account = this.#marked[index];
+      const pending = account.pendingPages;
+      pages += pending;
+      // Only this thread marks, so that what has nothing pending has nothing until it is marked again.
+      account.listed = pending > 0;
+      if (pending > 0) this.#marked[kept++] = account;
+    }
+    this.#marked.length = kept;
     return pages;
+  }
+
+  /** Something of the account was marked as pending. */
+  noteMarked(account: PageAccount): void {
+    if (account.listed) return;
+    account.listed = true;
+    this.#marked.push(account);
   }
 
   /** Whether pages are pending that were left to wait for neighbours. */
   get waiting(): boolean {
-    for (let index = 0; index < this.#accounts.length; index++) {
-      if (this.#accounts[index].pending.waiting) return true;
+    for (let index = 0; index < this.#marked.length; index++) {
+      if (this.#marked[index].pending.waiting) return true;
     }
     return false;
   }
@@ -112,7 +146,7 @@ export class PageAccounts {
   open(region: MemoryRegion): PageAccount {
     const account = new PageAccount(region);
     if (this.#held) account.pending.held = true;
-    this.#accounts.push(account);
+    this.#accounts.splice(this.#indexFrom(region.firstPfn), 0, account);
     this.#memoryPages += region.pageCount;
     return account;
   }
@@ -125,6 +159,7 @@ export class PageAccounts {
     this.#memoryPages -= region.pageCount;
     account.pending.close();
     this.#last = undefined;
+    this.#marked = this.#marked.filter(other => other !== account);
     this.#past.bytes += account.pending.discardedUnits * account.unitPages * PAGE_SIZE;
     this.#past.punches += account.pending.discards;
     this.#past.failures += account.pending.failures;
@@ -134,46 +169,89 @@ export class PageAccounts {
     this.#pastKeptPages += account.keptUnits * account.unitPages;
   }
 
-  /** A list begins: it may name as many pages as there are, in whatever order. */
-  beginList(): void {
-    this.#listPages = this.#memoryPages;
-  }
-
   /**
    * Calls `use` for each part of a run that lies in a region, with the region's own page numbers. Pages that lie in
-   * none, and those of a list that has named as many as there are, are counted and left alone.
+   * none, and those of a list that has named as many as there are, are counted and left alone. What a turn has no time
+   * for is left to the next ({@link ListWalk}).
    */
-  forEachPart(
-    pfn: number,
-    count: number,
-    use: (account: PageAccount, page: number, count: number) => void,
-  ): void {
-    this.work += RUN_WORK;
+  forEachPart(pfn: number, count: number, use: UsePart): void {
+    this.budget.spent += RUN_WORK;
     // Nearly every run lies within the region of the one before it.
     const last = this.#last;
-    if (last !== undefined && pfn >= last.region.firstPfn && count <= this.#listPages) {
+    if (last !== undefined && count <= PART_PAGES && pfn >= last.region.firstPfn) {
       const page = pfn - last.region.firstPfn;
-      if (page + count <= last.region.pageCount) {
-        this.work += count;
-        this.#listPages -= count;
-        use(last, page, count);
+      const mayName = this.walk === undefined || count <= this.walk.pagesLeft;
+      if (page + count <= last.region.pageCount && mayName) {
+        this.#name(count);
+        this.#use(last, page, count, use);
         return;
       }
     }
-    let outside = count;
-    for (const account of this.#accounts) {
-      const { firstPfn, pageCount } = account.region;
-      const from = Math.max(pfn, firstPfn);
-      const to = Math.min(pfn + count, firstPfn + pageCount, from + this.#listPages);
-      if (from >= to) continue;
-      outside -= to - from;
-      this.work += to - from;
-      this.#listPages -= to - from;
-      this.#last = account;
-      use(account, from - firstPfn, to - from);
+    this.goOnWithRun(pfn, count, use);
+  }
+
+  /** The same for what is left of a run. */
+  goOnWithRun(pfn: number, count: number, use: UsePart): void {
+    const end = pfn + count;
+    let outside = 0;
+    let at = pfn;
+    for (let index = this.#indexFrom(pfn); at < end; ) {
+      const account = this.#accounts[index];
+      const first = account === undefined ? end : Math.min(end, account.region.firstPfn);
+      if (at < first) {
+        outside += first - at;
+        at = first;
+        continue;
+      }
+      const accountEnd = first + account.region.pageCount;
+      const wanted = Math.min(end, accountEnd, at + PART_PAGES) - at;
+      const named = this.#name(wanted);
+      if (named > 0) {
+        this.#last = account;
+        this.#use(account, at - first, named, use);
+        at += named;
+      }
+      if (named < wanted) {
+        outside += end - at;
+        break;
+      }
+      if (at === accountEnd) index++;
+      if (at < end && this.budget.over && this.walk !== undefined) {
+        this.walk.keepRest(at, end - at, use);
+        break;
+      }
     }
     this.pagesOutside += outside;
     this.#counters.badPages += outside;
+  }
+
+  /** How many of so many pages the list may still name; they are named then. */
+  #name(count: number): number {
+    const { walk } = this;
+    if (walk === undefined) return count;
+    const named = Math.min(count, walk.pagesLeft);
+    walk.pagesLeft -= named;
+    return named;
+  }
+
+  #use(account: PageAccount, page: number, count: number, use: UsePart): void {
+    const before = account.work + RUN_WORDS;
+    use(account, page, count);
+    const words = account.work - before;
+    if (words > 0) this.budget.spent += words * WORD_WORK;
+  }
+
+  /** Index of the first account that ends after page frame `pfn`. */
+  #indexFrom(pfn: number): number {
+    let low = 0;
+    let high = this.#accounts.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const { firstPfn, pageCount } = this.#accounts[middle].region;
+      if (firstPfn + pageCount > pfn) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   /** A sink that passes on what of each run is guest memory. */
@@ -186,14 +264,14 @@ export class PageAccounts {
   /** Discards all that is pending, in this thread. Returns the last failure. */
   drain(): Error | undefined {
     let failure: Error | undefined;
-    for (const account of this.#accounts) failure = account.drain() ?? failure;
+    for (const account of this.#marked) failure = account.drain() ?? failure;
     return failure;
   }
 
   /** Discards, in this thread, until at most `pages` are pending. Returns the last failure. */
   drainDownTo(pages: number): Error | undefined {
     let failure: Error | undefined;
-    for (const { pending, discardUnits } of this.#accounts) {
+    for (const { pending, discardUnits } of [...this.#marked]) {
       for (let more = true; more && this.pendingPages > pages; ) {
         const result = pending.discardSome(discardUnits);
         failure = result.failure ?? failure;

@@ -2,13 +2,13 @@
  * Reported free pages (queues `reporting` and `hinting`): the guest keeps the pages out of its allocator until
  * their buffer is returned, so they are discarded before that, and read as zeros afterwards.
  */
-import type { PageList } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { DeviceCounters } from './counters.ts';
+import type { ListWalk } from './list-walk.ts';
 import type { PageAccount } from './page-account.ts';
 import { noDiscards, type PageAccounts } from './page-accounts.ts';
 
@@ -33,10 +33,11 @@ export class Reporting {
     this.#counters = counters;
   }
 
-  report(list: PageList, format: PageListFormat): void {
+  /** Begins the list of `walk`. @throws PageListError */
+  report(walk: ListWalk, format: PageListFormat): void {
     this.#counters.reportingBuffers++;
-    this.#counters.listBytes += list.length;
-    format.decode(list, this.#reporting);
+    this.#counters.listBytes += walk.list.length;
+    walk.begin(format, this.#reporting, this.#accounts);
   }
 
   readonly #reporting: PageSink = {

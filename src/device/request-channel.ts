@@ -9,6 +9,7 @@ import type { RequestProtocol } from '../balloon/request-messages.ts';
 import type { PageSink } from '../memory/page.ts';
 import type { PoppedBuffer } from '../virtio/chain.ts';
 import type { DeviceCounters } from './counters.ts';
+import type { PageAccounts } from './page-accounts.ts';
 import type { RunningQueue } from './running-queue.ts';
 
 /** Room for the longest request of any protocol. */
@@ -37,6 +38,8 @@ export class RequestChannel {
   #waiting: number | undefined;
   #id = 0;
   #progress: RequestProgress | null = null;
+  /** An answer whose pages are being taken, and the request that it is of. */
+  #answer: { readonly of: RequestProgress; pages: number; readonly done: boolean } | undefined;
 
   /** `changed` is called when an answer is complete. */
   constructor(profile: Profile, counters: DeviceCounters, sink: PageSink, changed: () => void) {
@@ -89,10 +92,11 @@ export class RequestChannel {
   }
 
   /**
-   * Takes the buffer that was popped. False when it is kept: it is the guest's buffer for the next request.
+   * Takes the buffer that was popped. False when it is kept: it is the guest's buffer for the next request. The pages of an
+   * answer are begun as the list of the queue's walk; {@link answered} when that is done.
    * @throws PageListError when it is neither that nor an answer
    */
-  take(running: RunningQueue): boolean {
+  take(running: RunningQueue, accounts: PageAccounts): boolean {
     const { freePages } = this.#profile;
     if (freePages.kind !== 'request') throw new PageListError('message', 'the profile has no requests');
     const { chain } = running;
@@ -101,7 +105,7 @@ export class RequestChannel {
       if (this.#waiting !== undefined) this.send(running, this.#waiting);
       return false;
     }
-    this.#takeAnswer(running, freePages.protocol);
+    this.#takeAnswer(running, freePages.protocol, accounts);
     return true;
   }
 
@@ -117,7 +121,7 @@ export class RequestChannel {
     this.#posted = { buffer: chain.hold(), address: chain.address(0) };
   }
 
-  #takeAnswer(running: RunningQueue, protocol: RequestProtocol): void {
+  #takeAnswer(running: RunningQueue, protocol: RequestProtocol, accounts: PageAccounts): void {
     const list = running.readList();
     this.#counters.hintBuffers++;
     this.#counters.listBytes += list.length;
@@ -132,21 +136,27 @@ export class RequestChannel {
     ) {
       return;
     }
-    let pages = 0;
-    this.#profile.freePages.format.decode(list, {
-      add: (pfn, count) => {
-        pages += count;
-        this.#counters.hintedPages += count;
-        this.#sink.add(pfn, count);
-      },
-    });
-    this.#progress = {
-      ...progress,
-      pages: progress.pages + pages,
-      lists: progress.lists + 1,
-      done: answer.done,
-    };
-    if (answer.done) this.#changed();
+    running.walk.begin(this.#profile.freePages.format, this.#named, accounts);
+    this.#answer = { of: progress, pages: 0, done: answer.done };
+  }
+
+  readonly #named: PageSink = {
+    add: (pfn, count) => {
+      if (this.#answer !== undefined) this.#answer.pages += count;
+      this.#counters.hintedPages += count;
+      this.#sink.add(pfn, count);
+    },
+  };
+
+  /** The list that was begun last is done. */
+  answered(): void {
+    const answer = this.#answer;
+    this.#answer = undefined;
+    // A request that was cancelled or made anew meanwhile was not answered by it.
+    if (answer === undefined || this.#progress !== answer.of) return;
+    const { of: progress, pages, done } = answer;
+    this.#progress = { ...progress, pages: progress.pages + pages, lists: progress.lists + 1, done };
+    if (done) this.#changed();
   }
 
   /** Gives the guest's buffer back before a ring that goes on elsewhere stops. True when it was pushed. */
@@ -163,5 +173,6 @@ export class RequestChannel {
     this.#posted = undefined;
     this.#waiting = undefined;
     this.#progress = null;
+    this.#answer = undefined;
   }
 }

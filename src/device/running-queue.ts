@@ -3,10 +3,11 @@
  * its buffers are taken. What the buffers mean is the business of whoever serves the queue.
  */
 import type { QueueRole } from '../balloon/features.ts';
-import { PageList } from '../balloon/page-list.ts';
+import type { PageList } from '../balloon/page-list.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { DescriptorChain } from '../virtio/chain.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
+import { ListWalk } from './list-walk.ts';
 
 /** Reaches the driver of one ring. */
 export interface Doorbell {
@@ -23,9 +24,10 @@ export class RunningQueue {
   readonly memory: GuestMemory;
   readonly doorbell: Doorbell;
   readonly chain = new DescriptorChain();
-  readonly list = new PageList();
   /** The ring stands still: nothing of it is read or written. */
   suspended = false;
+  /** The list of the buffer in {@link chain}, and how far it is taken. */
+  readonly walk = new ListWalk();
 
   constructor(index: number, role: QueueRole, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell) {
     this.index = index;
@@ -37,11 +39,12 @@ export class RunningQueue {
 
   /**
    * Copies the chain's readable bytes and notes its writable segments: from here on the guest cannot change
-   * what is decoded.
+   * what is decoded. Not while another list is on its way.
    * @throws PageListError `too-long`
    */
   readList(): PageList {
-    const { chain, list } = this;
+    const { chain } = this;
+    const { list } = this.walk;
     list.clear();
     const { readableBytes } = chain;
     if (readableBytes > 0) {

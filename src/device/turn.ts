@@ -3,6 +3,7 @@
  * one turn has. A guest writes one number to have all its buffers served again, so each counts something.
  */
 import { LIST_BYTES_MAX } from '../balloon/page-list.ts';
+import type { DecodePace } from '../balloon/page-list-format.ts';
 import type { DescriptorChain } from '../virtio/chain.ts';
 
 /**
@@ -12,11 +13,11 @@ import type { DescriptorChain } from '../virtio/chain.ts';
 export const BATCHES_PER_TURN = 4;
 
 /**
- * Work of one turn, after which the others have theirs even in the middle of a batch: a page that is named and a byte
- * that is read count one, see `PageAccounts.work`. It is 8 GiB in long runs, or 200 of Linux's buffers with
- * scattered pages: milliseconds, to which one buffer may add what LIST_BYTES_MAX and the guest's memory bound.
+ * Work of one turn, after which the others have theirs even in the middle of a list: a byte that is read counts one, as a
+ * page of a long run does (see `PageAccount.work`). It is 100 of Linux's buffers with scattered pages, some milliseconds, to
+ * which one buffer may add the reading of LIST_BYTES_MAX.
  */
-export const WORK_PER_TURN = 2 ** 21;
+export const WORK_PER_TURN = 2 ** 20;
 
 /** What a buffer costs, however little it says: it is taken, understood or refused, and returned. */
 const BUFFER_WORK = 512;
@@ -26,3 +27,22 @@ const DESCRIPTOR_WORK = 32;
 /** What it costs to take and read the buffer in `chain`; the pages that it names are counted where they are found. */
 export const workOf = ({ descriptorCount, tableEntries, readableBytes }: DescriptorChain): number =>
   BUFFER_WORK + (descriptorCount + tableEntries) * DESCRIPTOR_WORK + Math.min(readableBytes, LIST_BYTES_MAX);
+
+/** What one turn after the other costs. Work that is done outside of turns is counted too, and never over. */
+export class TurnBudget implements DecodePace {
+  /** All work so far; it only rises. */
+  spent = 0;
+  #end = Number.POSITIVE_INFINITY;
+
+  get over(): boolean {
+    return this.spent >= this.#end;
+  }
+
+  begin(): void {
+    this.#end = this.spent + WORK_PER_TURN;
+  }
+
+  end(): void {
+    this.#end = Number.POSITIVE_INFINITY;
+  }
+}

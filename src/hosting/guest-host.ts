@@ -367,14 +367,14 @@ export class GuestHost implements VhostUserBackend {
   }
 
   mapSources(): MapSources {
-    return mapSources(this.#door?.session?.memory.regions ?? [], this.device.accounts.all, this.unusedPages);
+    return mapSources(this.device.accounts.all, this.unusedPages);
   }
 
   balloon(): BalloonedRegion[] {
     return this.device.accounts.all.map(({ region, ballooned }) => ({
       firstPfn: region.firstPfn,
       pages: region.pageCount,
-      ballooned: ballooned.words,
+      ballooned: ballooned.expose(),
     }));
   }
 

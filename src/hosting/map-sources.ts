@@ -5,6 +5,7 @@
  */
 import type { PageAccount } from '../device/page-account.ts';
 import { FileBacking } from '../memory/backing.ts';
+import type { BlockWords } from '../memory/block-bitmap.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { PageSet } from '../memory/page-set.ts';
 import { AerostatError } from '../sys/error.ts';
@@ -16,8 +17,8 @@ export interface RegionSource {
   readonly bytes: number;
   /** 4 KiB pages in a unit of {@link pending}. */
   readonly unitPages: number;
-  readonly ballooned: Int32Array;
-  readonly reported: Int32Array;
+  readonly ballooned: BlockWords;
+  readonly reported: BlockWords;
   readonly pending: SharedArrayBuffer;
   /**
    * Its file, opened for whoever gets this message, who closes it; null where the file does not tell what of it
@@ -33,16 +34,10 @@ export interface MapSources {
   readonly hinted: ReadonlyMap<number, Int32Array>;
 }
 
-export function mapSources(
-  regions: readonly MemoryRegion[],
-  accounts: readonly PageAccount[],
-  hinted: PageSet,
-): MapSources {
+/** `accounts` are in rising order of their addresses. */
+export function mapSources(accounts: readonly PageAccount[], hinted: PageSet): MapSources {
   return {
-    regions: regions.flatMap(region => {
-      const account = accounts.find(one => one.region === region);
-      return account === undefined ? [] : [regionSource(account)];
-    }),
+    regions: accounts.map(regionSource),
     hinted: new Map([...hinted.chunks].map(([number, { words }]) => [number, words])),
   };
 }
@@ -55,12 +50,15 @@ function regionSource({ region, ballooned, reported, pending, unitPages }: PageA
     guestAddress: region.guestAddress,
     bytes: region.size,
     unitPages,
-    ballooned: ballooned.words,
-    reported: reported.words,
+    ballooned: wordsOf(ballooned),
+    reported: wordsOf(reported),
     pending: pending.shared,
     file: openFile(region),
   };
 }
+
+/** What can be sent to another thread. */
+const wordsOf = ({ counts, words }: BlockWords): BlockWords => ({ counts, words });
 
 function openFile({ backing }: MemoryRegion): RegionSource['file'] {
   // A file of hugetlbfs calls all of itself data, holes included.

@@ -13,6 +13,7 @@ import {
   type MemoryMap,
   shareOf,
 } from '../control/memory-map.ts';
+import { BLOCK_PAGES, BlockBitmap, type BlockWords } from '../memory/block-bitmap.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { maskOf, PageBitmap, popcount } from '../memory/page-bitmap.ts';
 import { CHUNK_PAGES } from '../memory/page-set.ts';
@@ -207,8 +208,8 @@ function counter(
 ): CountIn | null {
   const { bytes, guestAddress, unitPages } = region;
   const regionPages = bytes / PAGE_SIZE;
-  const inBitmap = (words: Int32Array): CountIn => {
-    const bitmap = new PageBitmap(regionPages, words);
+  const inBitmap = (parts: BlockWords): CountIn => {
+    const bitmap = new BlockBitmap(regionPages, parts);
     return (start, count) => bitmap.countIn(start, count);
   };
   switch (layer) {
@@ -232,14 +233,23 @@ const pendingOf = ({ pending, bytes, unitPages }: RegionSource): PendingDiscards
   new PendingDiscards(pending, bytes / PAGE_SIZE / unitPages, unitPages * PAGE_SIZE);
 
 /** Pages that were reported and that nobody has seen in use since. */
-function reportedAndUnused({ reported, ballooned }: RegionSource, residency: Residency | undefined): CountIn {
+function reportedAndUnused({ bytes, ...region }: RegionSource, residency: Residency | undefined): CountIn {
+  const reported = new BlockBitmap(bytes / PAGE_SIZE, region.reported);
+  const ballooned = new BlockBitmap(bytes / PAGE_SIZE, region.ballooned);
   const resident = residency?.pages.words;
   return (start, count) => {
     const end = start + count;
     let total = 0;
-    for (let word = start >>> 5; word * 32 < end; word++) {
-      const used = ballooned[word] | (resident === undefined ? 0 : resident[word]);
-      total += popcount(maskOf(word, start, end) & reported[word] & ~used);
+    for (let at = start; at < end; ) {
+      const block = Math.floor(at / BLOCK_PAGES);
+      const to = Math.min(end, (block + 1) * BLOCK_PAGES);
+      if (!reported.emptyBlock(block)) {
+        for (let word = at >>> 5; word * 32 < to; word++) {
+          const used = ballooned.wordAt(word) | (resident === undefined ? 0 : resident[word]);
+          total += popcount(maskOf(word, at, to) & reported.wordAt(word) & ~used);
+        }
+      }
+      at = to;
     }
     return total;
   };

@@ -90,14 +90,49 @@ export class MemoryRegion implements RegionAddresses {
   }
 }
 
-const overlaps = (a: number, aSize: number, b: number, bSize: number) => a < b + bSize && b < a + aSize;
+const guestAddressOf = (region: MemoryRegion): number => region.guestAddress;
+const userAddressOf = (region: MemoryRegion): number => region.userAddress;
+
+/**
+ * Index of the first of `regions`, which rise and do not overlap, that ends after `address`; their number if none does. A
+ * front-end may hand over hundreds of regions, and a guest name an address in another one each time.
+ */
+function firstEndingAfter(
+  regions: readonly MemoryRegion[],
+  address: number,
+  addressOf: (region: MemoryRegion) => number,
+): number {
+  let low = 0;
+  let high = regions.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const region = regions[middle];
+    if (addressOf(region) + region.size > address) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+const overlapError = (region: MemoryRegion, other: MemoryRegion): AerostatError =>
+  new AerostatError(
+    'AEROSTAT_REGION_OVERLAP',
+    `memory region 0x${region.guestAddress.toString(16)} + ${region.size} overlaps 0x${other.guestAddress.toString(16)} + ${other.size}`,
+  );
 
 const NO_WINDOW = new Window(new ArrayBuffer(0), 0, 0);
 
 export class GuestMemory {
+  /** In rising order of guest address; none overlaps another. */
   readonly #regions: MemoryRegion[] = [];
+  /** The same in rising order of user address. */
+  readonly #byUser: MemoryRegion[] = [];
+  /** For each region: where the regions end that follow it without a gap. */
+  readonly #spanEnds: number[] = [];
+  #size = 0;
   /** Where the last address was found: the next one is usually in the same region. */
   #last: MemoryRegion | undefined;
+  /** Of that region, see {@link #spanEnds}. */
+  #lastSpanEnd = 0;
   // Where #locate found an address: fields, because returning both would allocate for every access.
   #window = NO_WINDOW;
   #offset = 0;
@@ -113,7 +148,7 @@ export class GuestMemory {
 
   /** Bytes in all regions. */
   get size(): number {
-    return this.#regions.reduce((total, region) => total + region.size, 0);
+    return this.#size;
   }
 
   /**
@@ -121,72 +156,89 @@ export class GuestMemory {
    * @throws AerostatError AEROSTAT_REGION_OVERLAP when it overlaps a present one, in guest or user addresses
    */
   add(region: MemoryRegion): void {
-    for (const other of this.#regions) {
-      if (
-        overlaps(region.guestAddress, region.size, other.guestAddress, other.size) ||
-        overlaps(region.userAddress, region.size, other.userAddress, other.size)
-      ) {
-        throw new AerostatError(
-          'AEROSTAT_REGION_OVERLAP',
-          `memory region 0x${region.guestAddress.toString(16)} + ${region.size} overlaps 0x${other.guestAddress.toString(16)} + ${other.size}`,
-        );
-      }
+    const index = firstEndingAfter(this.#regions, region.guestAddress, guestAddressOf);
+    const userIndex = firstEndingAfter(this.#byUser, region.userAddress, userAddressOf);
+    // Of regions that do not overlap each other only the next can overlap another that begins before its end.
+    const next = this.#regions[index];
+    const nextUser = this.#byUser[userIndex];
+    if (next !== undefined && next.guestAddress < region.end) throw overlapError(region, next);
+    if (nextUser !== undefined && nextUser.userAddress < region.userAddress + region.size) {
+      throw overlapError(region, nextUser);
     }
-    this.#regions.push(region);
-    this.#regions.sort((a, b) => a.guestAddress - b.guestAddress);
+    this.#regions.splice(index, 0, region);
+    this.#byUser.splice(userIndex, 0, region);
+    this.#size += region.size;
+    this.#findSpans();
   }
 
   /** Takes out the region with exactly these addresses, for the caller to close; undefined if there is none. */
   remove({ guestAddress, size, userAddress }: RegionAddresses): MemoryRegion | undefined {
-    const index = this.#regions.findIndex(
-      region =>
-        region.guestAddress === guestAddress && region.size === size && region.userAddress === userAddress,
-    );
-    if (index < 0) return undefined;
-    this.#last = undefined;
-    return this.#regions.splice(index, 1)[0];
+    const index = firstEndingAfter(this.#regions, guestAddress, guestAddressOf);
+    const region = this.#regions[index];
+    if (
+      region === undefined ||
+      region.guestAddress !== guestAddress ||
+      region.size !== size ||
+      region.userAddress !== userAddress
+    ) {
+      return undefined;
+    }
+    this.#regions.splice(index, 1);
+    this.#byUser.splice(this.#byUser.indexOf(region), 1);
+    this.#size -= size;
+    this.#findSpans();
+    return region;
   }
 
   close(): void {
     for (const region of this.#regions) region.close();
     this.#regions.length = 0;
-    this.#last = undefined;
+    this.#byUser.length = 0;
+    this.#size = 0;
+    this.#findSpans();
     this.#window = NO_WINDOW;
+  }
+
+  /** After the regions changed. */
+  #findSpans(): void {
+    const regions = this.#regions;
+    this.#spanEnds.length = regions.length;
+    for (let index = regions.length - 1; index >= 0; index--) {
+      const { end } = regions[index];
+      const goesOn = index + 1 < regions.length && regions[index + 1].guestAddress === end;
+      this.#spanEnds[index] = goesOn ? this.#spanEnds[index + 1] : end;
+    }
+    this.#last = undefined;
   }
 
   /** The region that holds guest physical address `gpa`. */
   find(gpa: number): MemoryRegion | undefined {
     const last = this.#last;
     if (last !== undefined && gpa >= last.guestAddress && gpa < last.guestAddress + last.size) return last;
-    for (const region of this.#regions) {
-      if (gpa >= region.guestAddress && gpa < region.guestAddress + region.size) {
-        this.#last = region;
-        return region;
-      }
-    }
-    return undefined;
+    const index = firstEndingAfter(this.#regions, gpa, guestAddressOf);
+    const region = this.#regions[index];
+    // Also for an address that is no number.
+    if (region === undefined || !(gpa >= region.guestAddress && gpa < region.end)) return undefined;
+    this.#last = region;
+    this.#lastSpanEnd = this.#spanEnds[index];
+    return region;
   }
 
-  /** Whether all of [gpa, gpa + length) is guest memory, possibly over several regions. */
+  /** Whether all of [gpa, gpa + length) is guest memory, possibly over several regions; in the time of one look-up. */
   contains(gpa: number, length: number): boolean {
-    let at = gpa;
     const end = gpa + length;
     if (!(end <= Number.MAX_SAFE_INTEGER)) return false;
-    while (at < end) {
-      const region = this.find(at);
-      if (region === undefined) return false;
-      at = region.end;
-    }
-    return true;
+    if (length <= 0) return true;
+    return this.find(gpa) !== undefined && end <= this.#lastSpanEnd;
   }
 
   /** Guest physical address of a front-end address whose `length` bytes lie inside one region. */
   gpaOfUser(userAddress: number, length: number): number | undefined {
-    for (const region of this.#regions) {
-      const offset = userAddress - region.userAddress;
-      if (offset >= 0 && offset + length <= region.size) return region.guestAddress + offset;
-    }
-    return undefined;
+    const region = this.#byUser[firstEndingAfter(this.#byUser, userAddress, userAddressOf)];
+    if (region === undefined) return undefined;
+    const offset = userAddress - region.userAddress;
+    if (!(offset >= 0 && offset + length <= region.size)) return undefined;
+    return region.guestAddress + offset;
   }
 
   u16(gpa: number): number {

@@ -120,6 +120,14 @@ export class PackedDeviceQueue implements DeviceQueue {
     return true;
   }
 
+  undoPop(buffer: PoppedBuffer): void {
+    if (advance(buffer.position, buffer.descriptorCount, this.size) !== this.#nextAvail) {
+      throw new VirtqueueUsageError('a buffer put back that was not the last');
+    }
+    this.#nextAvail = buffer.position;
+    this.#unreturned -= buffer.descriptorCount;
+  }
+
   pushUsed(_memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
     checkWritten(buffer, written);
     let at = this.#pushed;

@@ -133,6 +133,9 @@ export interface DeviceQueue {
    */
   pop(memory: GuestMemory, chain: DescriptorChain): boolean;
 
+  /** Makes the buffer that was popped last available again, as if it had not been popped. */
+  undoPop(buffer: PoppedBuffer): void;
+
   /**
    * Returns a buffer of which the first `written` device-writable bytes were written; the driver does not see it
    * before {@link publish}. Takes the chain itself, or what its `hold()` returned.

@@ -126,6 +126,14 @@ export class SplitDeviceQueue implements DeviceQueue {
     return true;
   }
 
+  undoPop(buffer: PoppedBuffer): void {
+    if (((buffer.position + 1) & 0xffff) !== this.#nextAvail) {
+      throw new VirtqueueUsageError('a buffer put back that was not the last');
+    }
+    this.#nextAvail = buffer.position;
+    this.#unreturned--;
+  }
+
   pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
     checkWritten(buffer, written);
     let element = this.#usedRing + (this.#nextUsed & this.#mask) * USED_ELEMENT.size;

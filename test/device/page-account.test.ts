@@ -40,8 +40,8 @@ test('whoever starts over has given nothing away, and reported nothing', () => {
   account.give(3, 5, true);
   account.noteReported(100, 7);
   account.forget();
-  expect(account.ballooned.count()).toBe(0);
-  expect(account.reported.count()).toBe(0);
+  expect(account.ballooned.total).toBe(0);
+  expect(account.reported.total).toBe(0);
   expect(account.balloonedPages).toBe(0);
   expect(account.pendingPages).toBe(0);
   expect(account.pending.countIn(0, account.pending.units)).toBe(0);

@@ -32,8 +32,7 @@ function guest(...sizes: readonly number[]) {
   const accounts = regions.map(region => new PageAccount(region));
   const hinted = new PageSet(PFN_LIMIT);
   const survey = new MapSurvey();
-  const draw = (options: MapOptions = {}) =>
-    survey.draw('vm1', mapSources(memory.regions, accounts, hinted), options);
+  const draw = (options: MapOptions = {}) => survey.draw('vm1', mapSources(accounts, hinted), options);
   const touch = (page: number, count: number, region = regions[0]) =>
     memory.fill(region.guestAddress + page * PAGE_SIZE, 0x5a, count * PAGE_SIZE);
   return { memory, regions, accounts, hinted, draw, touch };

@@ -120,6 +120,59 @@ describe('regions', () => {
   });
 });
 
+/** Regions, 4 KiB each and without gaps, that count how often somebody looks where they are. */
+function countedRegions(count: number) {
+  let looks = 0;
+  const regions = Array.from({ length: count }, (_, index) => {
+    const guestAddress = index * PAGE_SIZE;
+    const region = new MemoryRegion(
+      { guestAddress, size: PAGE_SIZE, userAddress: guestAddress },
+      new HeapBacking(PAGE_SIZE),
+    );
+    return new Proxy(region, {
+      get: (target, name) => {
+        if (name === 'guestAddress') looks++;
+        return Reflect.get(target, name, target);
+      },
+    });
+  });
+  const memory = new GuestMemory(regions);
+  const looksFor = (use: () => void): number => {
+    const before = looks;
+    use();
+    return looks - before;
+  };
+  return { memory, looksFor };
+}
+
+describe('hundreds of regions cost no more than a few look-ups', () => {
+  const REGIONS = 500;
+  /** A binary search and a glance at what it found. */
+  const FEW = 2 * Math.ceil(Math.log2(REGIONS)) + 4;
+
+  test('a range that spans all of them is guest memory', () => {
+    const { memory, looksFor } = countedRegions(REGIONS);
+    const looks = looksFor(() => expect(memory.contains(0, REGIONS * PAGE_SIZE)).toBe(true));
+    expect(looks).toBeLessThanOrEqual(FEW);
+    expect(memory.contains(0, REGIONS * PAGE_SIZE + 1)).toBe(false);
+    memory.remove({ guestAddress: PAGE_SIZE, size: PAGE_SIZE, userAddress: PAGE_SIZE });
+    expect(memory.contains(0, PAGE_SIZE)).toBe(true);
+    expect(memory.contains(0, PAGE_SIZE + 1)).toBe(false);
+    expect(memory.contains(2 * PAGE_SIZE, (REGIONS - 2) * PAGE_SIZE)).toBe(true);
+  });
+
+  test('an address in another region than the last is found', () => {
+    const { memory, looksFor } = countedRegions(REGIONS);
+    for (const index of [0, REGIONS - 1, 7, REGIONS / 2]) {
+      const looks = looksFor(() => expect(memory.find(index * PAGE_SIZE + 5)?.firstPfn).toBe(index));
+      expect(looks).toBeLessThanOrEqual(FEW);
+    }
+    expect(
+      looksFor(() => expect(memory.gpaOfUser((REGIONS - 1) * PAGE_SIZE, 8)).toBeDefined()),
+    ).toBeLessThanOrEqual(FEW);
+  });
+});
+
 describe('a range of bytes', () => {
   test('is guest memory when every byte of it is', () => {
     const memory = memoryWithHole();

@@ -53,6 +53,9 @@ class ObservedQueue implements DeviceQueue {
   pop(memory: GuestMemory, chain: DescriptorChain): boolean {
     return this.#queue.pop(memory, chain);
   }
+  undoPop(buffer: PoppedBuffer): void {
+    this.#queue.undoPop(buffer);
+  }
   pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
     this.#queue.pushUsed(memory, buffer, written);
   }

@@ -8,6 +8,7 @@ import { assert } from '../../sys/error.ts';
 import { type PageList, PageListError } from '../page-list.ts';
 import {
   checkRun,
+  type DecodePace,
   type EncodeCursor,
   type EncodeLimits,
   type PageListFormat,
@@ -45,14 +46,18 @@ export const addressOrOrder: PageListFormat = {
     return pages;
   },
 
-  decode: validateThenEmit((list: PageList, sink: PageSink) => {
+  ...validateThenEmit((list: PageList, sink: PageSink, pace: DecodePace) => {
     const { u32, listBytes } = list;
     if (list.extentCount > 0) throw new PageListError('direction', 'in-bufs beside addresses and orders');
     if (listBytes % ENTRY_BYTES !== 0) {
       throw new PageListError('truncated', `an address ends after ${listBytes % ENTRY_BYTES} bytes`);
     }
     const end = list.length / 4;
-    for (let at = list.start / 4; at < end; at += 2) {
+    for (let at = list.at || list.start / 4; at < end; at += 2) {
+      if (pace.over) {
+        list.at = at;
+        return false;
+      }
       const within = u32[at] & OFFSET_MASK;
       if (within > ORDER_MASK) {
         throw new PageListError('alignment', `an address 0x${within.toString(16)} bytes into its page`);
@@ -62,5 +67,7 @@ export const addressOrOrder: PageListFormat = {
       checkRun(pfn, pages);
       sink.add(pfn, pages);
     }
+    list.at = end;
+    return true;
   }),
 };

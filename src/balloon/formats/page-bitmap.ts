@@ -9,6 +9,8 @@ import { assert } from '../../sys/error.ts';
 import { readU64, struct, writeU64 } from '../../sys/struct.ts';
 import { type PageList, PageListError } from '../page-list.ts';
 import {
+  type DecodePace,
+  decoding,
   type EncodeCursor,
   type EncodeLimits,
   type PageListFormat,
@@ -101,30 +103,46 @@ export const pageBitmap: PageListFormat = {
     return pages;
   },
 
-  decode(list: PageList, sink: PageSink): void {
-    const { start, view, listBytes } = list;
-    if (list.extentCount > 0) throw new PageListError('direction', 'in-bufs beside a page bitmap');
-    if (listBytes < HEADER_BYTES)
-      throw new PageListError('truncated', `a bitmap header of ${listBytes} bytes`);
-    const unit = pagesPerShift(view.getUint16(start + AT.pageShift, true));
-    const startPfn = readU64(view, start + AT.startPfn);
-    const bitmapBytes = readU64(view, start + AT.bitmapBytes);
-    const present = listBytes - HEADER_BYTES;
-    if (bitmapBytes !== present) {
-      throw new PageListError(
-        bitmapBytes > present ? 'truncated' : 'surplus',
-        `${present} bytes of bitmap where the header says ${bitmapBytes}`,
-      );
-    }
-    const words = (start + HEADER_BYTES) / 4;
-    const bits = trimmedBits(list, words, bitmapBytes * 8);
-    // Trailing zeros name nothing, so only the last page that is named has to exist.
-    if (bits > 0 && !(startPfn + bits * unit <= PFN_LIMIT)) {
-      throw new PageListError('range', `${bits} pages of ${unit} frames at page frame ${startPfn}`);
-    }
-    emitRuns(list.u32, words, bits, startPfn, unit, sink);
-  },
+  ...decoding(
+    list => {
+      namedBits(list);
+    },
+    (list, sink, pace) => {
+      const { start, view, u32 } = list;
+      const bits = namedBits(list);
+      const header = (start + HEADER_BYTES) / 4;
+      const unit = pagesPerShift(view.getUint16(start + AT.pageShift, true));
+      return emitRuns(u32, header, bits, readU64(view, start + AT.startPfn), unit, list, sink, pace);
+    },
+  ),
 };
+
+/**
+ * Bits of the bitmap up to the last that is set.
+ * @throws PageListError
+ */
+function namedBits(list: PageList): number {
+  const { start, view, listBytes } = list;
+  if (list.extentCount > 0) throw new PageListError('direction', 'in-bufs beside a page bitmap');
+  if (listBytes < HEADER_BYTES) throw new PageListError('truncated', `a bitmap header of ${listBytes} bytes`);
+  const unit = pagesPerShift(view.getUint16(start + AT.pageShift, true));
+  const startPfn = readU64(view, start + AT.startPfn);
+  const bitmapBytes = readU64(view, start + AT.bitmapBytes);
+  const present = listBytes - HEADER_BYTES;
+  if (bitmapBytes !== present) {
+    throw new PageListError(
+      bitmapBytes > present ? 'truncated' : 'surplus',
+      `${present} bytes of bitmap where the header says ${bitmapBytes}`,
+    );
+  }
+  const words = (start + HEADER_BYTES) / 4;
+  const bits = trimmedBits(list, words, bitmapBytes * 8);
+  // Trailing zeros name nothing, so only the last page that is named has to exist.
+  if (bits > 0 && !(startPfn + bits * unit <= PFN_LIMIT)) {
+    throw new PageListError('range', `${bits} pages of ${unit} frames at page frame ${startPfn}`);
+  }
+  return bits;
+}
 
 function setBits(u32: Uint32Array, words: number, from: number, to: number): void {
   const last = (to - 1) >>> 5;
@@ -143,19 +161,23 @@ function trimmedBits(list: PageList, words: number, bits: number): number {
   return word < 0 ? 0 : word * WORD_BITS + WORD_BITS - Math.clz32(u32[words + word]);
 }
 
-/** Emits the maximal runs of set bits below `bits`, the last of which is set. */
+/** Emits the maximal runs of set bits from bit `list.at` on and below `bits`, the last of which is set. */
 function emitRuns(
   u32: Uint32Array,
   words: number,
   bits: number,
   startPfn: number,
   unit: number,
+  list: PageList,
   sink: PageSink,
-): void {
+  pace: DecodePace,
+): boolean {
   let open = -1;
-  for (let base = 0; base < bits; base += WORD_BITS) {
+  const from = list.at;
+  for (let base = from - (from % WORD_BITS); base < bits; base += WORD_BITS) {
     // Bits that differ from the state we are in: words that go on as before cost one comparison.
     let differing = u32[words + (base >>> 5)] ^ (open < 0 ? 0 : -1);
+    if (base < from) differing &= -1 << (from % WORD_BITS);
     while (differing !== 0) {
       const bit = 31 - Math.clz32(differing & -differing);
       if (open < 0) {
@@ -163,9 +185,15 @@ function emitRuns(
       } else {
         sink.add(startPfn + open * unit, (base + bit - open) * unit);
         open = -1;
+        if (pace.over) {
+          list.at = base + bit;
+          return false;
+        }
       }
       differing = ~differing & (-1 << bit);
     }
   }
   if (open >= 0) sink.add(startPfn + open * unit, (bits - open) * unit);
+  list.at = bits;
+  return true;
 }

@@ -9,6 +9,7 @@ import { struct } from '../../sys/struct.ts';
 import { type PageList, PageListError } from '../page-list.ts';
 import {
   checkRun,
+  type DecodePace,
   type EncodeCursor,
   type EncodeLimits,
   type PageListFormat,
@@ -50,7 +51,7 @@ export const pageChunks: PageListFormat = {
     return pages;
   },
 
-  decode: validateThenEmit((list: PageList, sink: PageSink) => {
+  ...validateThenEmit((list: PageList, sink: PageSink, pace: DecodePace) => {
     const { u32, start, listBytes } = list;
     if (list.extentCount > 0) throw new PageListError('direction', 'in-bufs beside page chunks');
     if (listBytes < HEADER.size) throw new PageListError('truncated', `a chunk header of ${listBytes} bytes`);
@@ -62,11 +63,17 @@ export const pageChunks: PageListFormat = {
         `${present} page chunks where the header says ${announced}`,
       );
     }
-    for (let at = start + HEADER.size; at < list.length; at += CHUNK.size) {
+    for (let at = list.at || start + HEADER.size; at < list.length; at += CHUNK.size) {
+      if (pace.over) {
+        list.at = at;
+        return false;
+      }
       const pfn = upper52(u32, (at + CHUNK.offset.base) / 4);
       const count = upper52(u32, (at + CHUNK.offset.size) / 4);
       checkRun(pfn, count);
       sink.add(pfn, count);
     }
+    list.at = list.length;
+    return true;
   }),
 };

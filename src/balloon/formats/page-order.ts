@@ -8,6 +8,7 @@ import { assert } from '../../sys/error.ts';
 import { type PageList, PageListError } from '../page-list.ts';
 import {
   checkRun,
+  type DecodePace,
   type EncodeCursor,
   type EncodeLimits,
   type PageListFormat,
@@ -96,11 +97,15 @@ export const pageOrder: PageListFormat = {
     return pages;
   },
 
-  decode: validateThenEmit((list: PageList, sink: PageSink) => {
+  ...validateThenEmit((list: PageList, sink: PageSink, pace: DecodePace) => {
     checkResponse(list);
     const { u32 } = list;
     const end = list.length / 4;
-    for (let at = (list.start + RESPONSE_HEADER_BYTES) / 4; at < end; at += 2) {
+    for (let at = list.at || (list.start + RESPONSE_HEADER_BYTES) / 4; at < end; at += 2) {
+      if (pace.over) {
+        list.at = at;
+        return false;
+      }
       const high = u32[at + 1];
       const pfn = (high % 2 ** PFN_HIGH_BITS) * 2 ** 32 + u32[at];
       const pages = pagesPerShift((high >>> PFN_HIGH_BITS) & SHIFT_MASK);
@@ -120,6 +125,8 @@ export const pageOrder: PageListFormat = {
       if (at === end) throw new PageListError('truncated', 'the bitmap of the last head is missing');
       scanBitmap(u32, at, pfn, pages, sink);
     }
+    list.at = end;
+    return true;
   }),
 };
 

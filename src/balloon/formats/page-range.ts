@@ -8,6 +8,7 @@ import { assert } from '../../sys/error.ts';
 import { type PageList, PageListError } from '../page-list.ts';
 import {
   checkRun,
+  type DecodePace,
   type EncodeCursor,
   type EncodeLimits,
   type PageListFormat,
@@ -57,11 +58,15 @@ export const pageRange: PageListFormat = {
     return pages;
   },
 
-  decode: validateThenEmit((list: PageList, sink: PageSink) => {
+  ...validateThenEmit((list: PageList, sink: PageSink, pace: DecodePace) => {
     checkResponse(list);
     const { u32 } = list;
     const end = list.length / 4;
-    for (let at = (list.start + RESPONSE_HEADER_BYTES) / 4; at < end; at += 2) {
+    for (let at = list.at || (list.start + RESPONSE_HEADER_BYTES) / 4; at < end; at += 2) {
+      if (pace.over) {
+        list.at = at;
+        return false;
+      }
       const pfn = upper52(u32, at);
       let count = u32[at] % LONG_FORM_PAGES;
       if (count === 0) {
@@ -72,5 +77,7 @@ export const pageRange: PageListFormat = {
       checkRun(pfn, count);
       sink.add(pfn, count);
     }
+    list.at = end;
+    return true;
   }),
 };

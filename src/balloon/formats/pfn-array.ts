@@ -7,7 +7,13 @@ import type { PageSink } from '../../memory/page.ts';
 import type { PageRanges } from '../../memory/page-ranges.ts';
 import { assert } from '../../sys/error.ts';
 import { type PageList, PageListError } from '../page-list.ts';
-import type { EncodeCursor, EncodeLimits, PageListFormat } from '../page-list-format.ts';
+import {
+  type DecodePace,
+  decoding,
+  type EncodeCursor,
+  type EncodeLimits,
+  type PageListFormat,
+} from '../page-list-format.ts';
 
 const PFN_BYTES = 4;
 /** Linux fills VIRTIO_BALLOON_ARRAY_PFNS_MAX = 256 numbers and waits. A habit of the driver, not of the protocol. */
@@ -42,34 +48,45 @@ export const pfnArray: PageListFormat = {
     return at - first;
   },
 
-  decode(list: PageList, sink: PageSink): void {
-    // The length is all that can be wrong: every 32-bit number names a page.
-    if (list.listBytes % PFN_BYTES !== 0) {
-      throw new PageListError(
-        'truncated',
-        `a page frame number ends after ${list.listBytes % PFN_BYTES} bytes`,
-      );
-    }
-    if (list.extentCount > 0) throw new PageListError('direction', 'in-bufs beside page frame numbers');
-    const { u32 } = list;
-    const end = list.length / PFN_BYTES;
-    let at = list.start / PFN_BYTES;
-    if (at === end) return;
-    // Allocators hand out neighbours in rising or in falling order: a run grows at either end.
-    let low = u32[at++];
-    let high = low + 1;
-    for (; at < end; at++) {
-      const pfn = u32[at];
-      if (pfn === high) {
-        high++;
-      } else if (pfn + 1 === low) {
-        low = pfn;
-      } else {
-        sink.add(low, high - low);
-        low = pfn;
-        high = pfn + 1;
-      }
-    }
-    sink.add(low, high - low);
-  },
+  ...decoding(check, decodeSome),
 };
+
+/** The length is all that can be wrong: every 32-bit number names a page. */
+function check(list: PageList): void {
+  if (list.listBytes % PFN_BYTES !== 0) {
+    throw new PageListError(
+      'truncated',
+      `a page frame number ends after ${list.listBytes % PFN_BYTES} bytes`,
+    );
+  }
+  if (list.extentCount > 0) throw new PageListError('direction', 'in-bufs beside page frame numbers');
+}
+
+function decodeSome(list: PageList, sink: PageSink, pace: DecodePace): boolean {
+  const { u32 } = list;
+  const end = list.length / PFN_BYTES;
+  let at = list.at || list.start / PFN_BYTES;
+  if (at === end) return true;
+  // Allocators hand out neighbours in rising or in falling order: a run grows at either end.
+  let low = u32[at++];
+  let high = low + 1;
+  for (; at < end; at++) {
+    const pfn = u32[at];
+    if (pfn === high) {
+      high++;
+    } else if (pfn + 1 === low) {
+      low = pfn;
+    } else {
+      sink.add(low, high - low);
+      if (pace.over) {
+        list.at = at;
+        return false;
+      }
+      low = pfn;
+      high = pfn + 1;
+    }
+  }
+  sink.add(low, high - low);
+  list.at = end;
+  return true;
+}

@@ -8,6 +8,8 @@ import { assert } from '../../sys/error.ts';
 import { type PageList, PageListError } from '../page-list.ts';
 import {
   checkRun,
+  type DecodePace,
+  decoding,
   type EncodeCursor,
   type EncodeLimits,
   type PageListFormat,
@@ -43,10 +45,14 @@ export const extents: PageListFormat = {
     return pages;
   },
 
-  decode: validateThenEmit((list: PageList, sink: PageSink) => {
+  ...validateThenEmit((list: PageList, sink: PageSink, pace: DecodePace) => {
     if (list.listBytes > 0) throw new PageListError('direction', 'out-bufs beside runs of pages');
     const { extentAddresses, extentLengths, extentCount } = list;
-    for (let index = 0; index < extentCount; index++) {
+    for (let index = list.at; index < extentCount; index++) {
+      if (pace.over) {
+        list.at = index;
+        return false;
+      }
       const address = extentAddresses[index];
       const length = extentLengths[index];
       if (length > EXTENT_BYTES_MAX) {
@@ -64,14 +70,19 @@ export const extents: PageListFormat = {
       checkRun(pfnOf(address), length / PAGE_SIZE);
       sink.add(pfnOf(address), length / PAGE_SIZE);
     }
+    list.at = extentCount;
+    return true;
   }),
 };
+
+const shapeOf = (list: PageList): PageListFormat => (list.extentCount === 0 ? pfnArray : extents);
 
 /** Inflate and deflate buffers of the profile: extents, but a guest may go on sending page frame numbers. */
 export const sg: PageListFormat = {
   ...extents,
   name: 'sg',
-  decode(list: PageList, sink: PageSink): void {
-    (list.extentCount === 0 ? pfnArray : extents).decode(list, sink);
-  },
+  ...decoding(
+    list => shapeOf(list).check(list),
+    (list, sink, pace) => shapeOf(list).decodeSome(list, sink, pace),
+  ),
 };
