@@ -209,7 +209,9 @@ describe('a guest that never stops', () => {
     expect(rig.balloonedPages).toBe(4095);
     const runWork = 32 * entries;
     const bufferWork = 2048;
-    expect(rig.device.accounts.budget.spent - workBefore).toBeLessThanOrEqual(pageCount + runWork + bytes.length + bufferWork);
+    expect(rig.device.accounts.budget.spent - workBefore).toBeLessThanOrEqual(
+      pageCount + runWork + bytes.length + bufferWork,
+    );
     expect(rig.device.counters.badPages).toBe(entries * 4095 - pageCount);
   });
 
