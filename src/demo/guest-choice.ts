@@ -39,27 +39,34 @@ export class BootFailure extends Error {
   }
 }
 
-/** Makes an error of a boot known as one. Errors that are bugs stay what they are. */
-export async function booting<Guest>(boot: Promise<Guest>): Promise<Guest> {
+/**
+ * Makes an error of a boot known as one. Errors that are bugs stay what they are, and so does the end of a boot that a
+ * person interrupted.
+ */
+export async function booting<Guest>(boot: Promise<Guest>, interrupt: AbortSignal): Promise<Guest> {
   try {
     return await boot;
   } catch (error) {
+    interrupt.throwIfAborted();
     throw error instanceof AerostatError ? new BootFailure(error) : error;
   }
 }
 
 /**
  * Runs `body` with the guest of `wanted`, or with the best one and, when that does not boot, with the embedded one.
- * `tell` is told which and why, unless a person wanted it so.
+ * `tell` is told which and why, unless a person wanted it so. `best` and `check` look at this machine; tests have
+ * others.
  * @throws what `body` throws; for a boot that failed, its cause
  */
 export async function withFallback<Result>(
   wanted: GuestKind | undefined,
   tell: (line: string) => void,
   body: (kind: GuestKind) => Promise<Result>,
+  best: () => GuestChoice = bestGuest,
+  check: () => void = requireLinux,
 ): Promise<Result> {
-  if (wanted === 'linux') requireLinux();
-  const { kind, why } = wanted === undefined ? bestGuest() : { kind: wanted, why: undefined };
+  if (wanted === 'linux') check();
+  const { kind, why } = wanted === undefined ? best() : { kind: wanted, why: undefined };
   if (why !== undefined) tell(why);
   try {
     return await body(kind);

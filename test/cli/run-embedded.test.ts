@@ -32,7 +32,7 @@ const expectNothingLeft = () => expect(readdirSync(join(directory, 'tmp'))).toEq
 test('aerostat run starts no guest when it was interrupted while its device was started', async () => {
   // Its threads run what was compiled.
   const { startDaemon } = await import(new URL('../dist/daemon/daemon.js', pathToFileURL(program)).href);
-  const session: Session = start(['run', '--memory', '128M'], {
+  const session: Session = start(['run', '--guest', 'embedded', '--memory', '128M'], {
     env: { AEROSTAT_API: join(directory, 'api.sock') },
     startDaemon: async options => {
       const daemon = await startDaemon(options);
@@ -50,7 +50,9 @@ describe('aerostat run', () => {
   let log: string;
 
   const run = async (...words: string[]) => {
-    child = spawn(program, ['run', '--memory', '128M', ...words], { env: environment });
+    child = spawn(program, ['run', '--guest', 'embedded', '--memory', '128M', ...words], {
+      env: environment,
+    });
     [output, log] = ['', ''];
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       output += text;
@@ -111,7 +113,11 @@ describe('aerostat run', () => {
 
 describe('aerostat demo', () => {
   // Nothing is found there: no kernel of Linux, whatever this machine has.
-  const bare = () => ({ ...environment, PATH: join(directory, 'tmp') });
+  const bare = () => ({
+    ...environment,
+    PATH: join(directory, 'tmp'),
+    XDG_CACHE_HOME: join(directory, 'cache'),
+  });
 
   test('tells its story with the embedded guest where no Linux guest can be started', () => {
     const { status, stdout, stderr } = spawnSync(
@@ -121,7 +127,7 @@ describe('aerostat demo', () => {
     );
     expect({ status, stderr }).toMatchObject({
       status: EXIT.ok,
-      stderr: expect.stringMatching(/No Linux guest/),
+      stderr: expect.stringMatching(/^embedded guest: missing: linux\.uml.*aerostat peers install uml\n/),
     });
     const { guest, bytes, steps } = JSON.parse(stdout);
     expect(guest).toBe('embedded');
@@ -140,6 +146,6 @@ describe('aerostat demo', () => {
       encoding: 'utf8',
     });
     expect(status).toBe(EXIT.failed);
-    expect(stderr).toMatch(/linux\.uml.*user-mode-linux/);
+    expect(stderr).toMatch(/^aerostat: missing: linux\.uml.*aerostat peers install uml\n$/);
   });
 });

@@ -25,11 +25,10 @@ import { decodeShares, MAP_CELLS_MAX } from '../../src/control/memory-map.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { checksummedFiles, useMemory, verifyFiles } from '../../src/peers/linux/workloads.ts';
 import { UmlGuest } from '../../src/peers/uml/guest.ts';
-import { missingForUml } from '../../src/peers/uml/kernel.ts';
 import type { OwnedFd } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
 import { DaemonProcess } from '../support/daemon.ts';
-import { describePeer } from '../support/peers.ts';
+import { describeLinux } from '../support/peers.ts';
 
 const MIB = 2 ** 20;
 const GUEST_BYTES = 320 * MIB;
@@ -133,14 +132,14 @@ async function hintedPages(daemon: DaemonProcess): Promise<Uint8Array> {
   return hinted;
 }
 
-describePeer('a copy of a busy Linux guest without what it hints', missingForUml(), () => {
+describeLinux('a copy of a busy Linux guest without what it hints', kernel => {
   test('has every page that the guest needs: the guest goes on with it', async () => {
     const daemon = await DaemonProcess.start(['g'], ['--without', 'reporting']);
     let guest: UmlGuest | undefined;
     let memory: number | undefined;
     const copy: OwnedFd = createMemfd({ name: 'copy', size: GUEST_BYTES });
     try {
-      guest = await UmlGuest.boot({ memoryBytes: GUEST_BYTES, sockets: [daemon.socketOf('g')] });
+      guest = await UmlGuest.boot({ memoryBytes: GUEST_BYTES, sockets: [daemon.socketOf('g')], kernel });
       memory = openMemory(daemon.child.pid);
       await checksummedFiles(guest, FILES_BYTES);
       // Written to and freed: the host holds it, nobody needs it, and it is not zeros, so that the copy lacks it visibly.

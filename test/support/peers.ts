@@ -3,6 +3,8 @@
  * it; with AEROSTAT_REQUIRE_PEERS=1 they fail instead, so that nobody takes a skipped suite for a passed one.
  */
 import { describe, it } from 'vitest';
+import { missingPrograms } from '../../src/peers/programs.ts';
+import { findUmlKernels, type UmlKernel, umlComplaint } from '../../src/peers/uml/kernel.ts';
 import type { AerostatError } from '../../src/sys/error.ts';
 
 /**
@@ -21,5 +23,20 @@ export function describePeer(title: string, missing: AerostatError | undefined, 
   } else {
     console.warn(`Skipped: ${title}. ${missing.message}`);
     describe.skip(`${title} (skipped; ${missing.message})`, suite);
+  }
+}
+
+/**
+ * Like describe(), for a suite with Linux guests that are processes: once on every kernel that can run here. Those
+ * that are here and cannot are named with the reason; that is no failure as long as one can.
+ */
+export function describeLinux(title: string, suite: (kernel: UmlKernel) => void): void {
+  const kernels = findUmlKernels();
+  const missing = umlComplaint(kernels) ?? missingPrograms('busybox');
+  if (missing !== undefined) describePeer(title, missing, () => {});
+  for (const kernel of missing === undefined ? kernels : []) {
+    const { version, fault } = kernel;
+    if (fault === undefined) describe(`${title} (Linux ${version})`, () => suite(kernel));
+    else describe.skip(`${title} (Linux ${version}; skipped: ${fault})`, () => it('runs', () => {}));
   }
 }

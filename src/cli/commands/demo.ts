@@ -79,7 +79,7 @@ async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
   const tell = (line: string) => printLine(context.stderr, line);
   await withFallback(choice.guest, tell, async kind => {
     const starter = await starterOf(context, choice, kind);
-    const boot = (socketPath: string) => booting(starter.boot(socketPath));
+    const boot = (socketPath: string) => booting(starter.boot(socketPath), context.interrupt);
     await inScratch('demo', directory =>
       demonstrate(context, choice, { ...story, ...starter, boot, directory }),
     );

@@ -153,6 +153,7 @@ async function boot(context: CliContext, { memory }: RunChoice, socketPath: stri
   const start = performance.now();
   const guest = await booting(
     UmlGuest.boot({ memoryBytes: memory, sockets: [socketPath], signal: context.interrupt }),
+    context.interrupt,
   );
   const elapsed = formatDuration(performance.now() - start);
   printLine(context.stderr, `Linux with ${formatSize(memory)} is up after ${elapsed}.`);

@@ -9,17 +9,16 @@ import {
   verifyFiles,
 } from '../../../src/peers/linux/workloads.ts';
 import { UmlGuest } from '../../../src/peers/uml/guest.ts';
-import { missingForUml } from '../../../src/peers/uml/kernel.ts';
-import { describePeer } from '../../support/peers.ts';
+import { describeLinux } from '../../support/peers.ts';
 
 const MIB = 2 ** 20;
 
-describePeer('a workload in a Linux guest', missingForUml(), () => {
+describeLinux('a workload in a Linux guest', kernel => {
   let guest: UmlGuest;
   const freeBytes = async (): Promise<number> => (await guest.meminfo()).MemFree!;
 
   beforeAll(async () => {
-    guest = await UmlGuest.boot({ memoryBytes: 256 * MIB });
+    guest = await UmlGuest.boot({ memoryBytes: 256 * MIB, kernel });
   });
   afterAll(() => guest.shutdown());
 
