@@ -169,7 +169,12 @@ export class Inflation {
   };
 
   readonly #deflating: PageSink = {
-    add: (pfn, count) => this.#accounts.forEachPart(pfn, count, this.#take),
+    add: (pfn, count) => {
+      const outside = this.#accounts.pagesOutside;
+      this.#accounts.forEachPart(pfn, count, this.#take);
+      // It takes back pages of memory that is not there: should that come back, nobody knows what of it is the guest's.
+      if (this.#accounts.pagesOutside !== outside) this.#accounts.forgetRemoved();
+    },
   };
 
   readonly #give = (account: PageAccount, page: number, count: number): void => {

@@ -7,6 +7,7 @@ import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import type { DeviceCounters } from './counters.ts';
+import { DepartedAccounts } from './departed-accounts.ts';
 import type { ListWalk } from './list-walk.ts';
 import { PageAccount } from './page-account.ts';
 import { TurnBudget } from './turn.ts';
@@ -47,6 +48,8 @@ export class PageAccounts {
   readonly #accounts: PageAccount[] = [];
   /** Accounts in which something may be pending: of hundreds of regions nearly all have nothing. */
   #marked: PageAccount[] = [];
+  /** Of regions that may come back. */
+  readonly #departed = new DepartedAccounts();
   /** Discards of regions that are gone. */
   readonly #past = noDiscards();
   readonly #pastDiscardTimes = new DurationHistogram();
@@ -82,6 +85,15 @@ export class PageAccounts {
 
   get balloonedPages(): number {
     return this.#accounts.reduce((total, account) => total + account.balloonedPages, 0);
+  }
+
+  /** Pages that were in the balloon in memory that has been removed since. */
+  get removedPages(): number {
+    return this.#departed.balloonedPages;
+  }
+
+  forgetRemoved(): void {
+    this.#departed.clear();
   }
 
   get pendingPages(): number {
@@ -148,6 +160,8 @@ export class PageAccounts {
     if (this.#held) account.pending.held = true;
     this.#accounts.splice(this.#indexFrom(region.firstPfn), 0, account);
     this.#memoryPages += region.pageCount;
+    this.#departed.restore(account);
+    if (account.pendingPages > 0) this.noteMarked(account);
     return account;
   }
 
@@ -157,7 +171,9 @@ export class PageAccounts {
     if (index < 0) return;
     const [account] = this.#accounts.splice(index, 1);
     this.#memoryPages -= region.pageCount;
+    const hadPending = account.pending.outstanding > 0;
     account.pending.close();
+    this.#departed.add(account, hadPending);
     this.#last = undefined;
     this.#marked = this.#marked.filter(other => other !== account);
     this.#past.bytes += account.pending.discardedUnits * account.unitPages * PAGE_SIZE;
@@ -282,6 +298,7 @@ export class PageAccounts {
   }
 
   forget(): void {
+    this.#departed.clear();
     for (const account of this.#accounts) account.forget();
   }
 }
