@@ -20,6 +20,37 @@ export function describeState(name: string, state: MigrationState): string {
   return [`${name}: ${after}`, ...known.filter(Boolean)].join(', ');
 }
 
+/** Rounds after which it is seen whether each leaves less than the one before. */
+const TELLING_ROUNDS = 2;
+
+/**
+ * What a person should know of a migration that is not getting anywhere by itself, and what would help; undefined while
+ * there is nothing to say.
+ */
+export function adviceOf(
+  name: string,
+  { round, remainingBytes, bytesPerSecond, expectedDowntimeMs, guestShare }: MigrationState,
+  { downtimeMsMax, roundsMax }: { readonly downtimeMsMax: number; readonly roundsMax: number },
+): string | undefined {
+  if (round === null || round <= TELLING_ROUNDS || expectedDowntimeMs === null || remainingBytes === null) {
+    return undefined;
+  }
+  if (guestShare !== null && guestShare < 1) {
+    const share = Math.max(1, Math.round(guestShare * 100));
+    return (
+      `${name} writes faster than can be sent and has ${share} % of its time until it is there; ` +
+      '--no-auto-converge leaves it all, --downtime-limit lets it stand still for longer instead, --compress helps a slow network'
+    );
+  }
+  if (expectedDowntimeMs <= downtimeMsMax) return undefined;
+  const rate = bytesPerSecond === null ? '' : ` at ${formatSize(bytesPerSecond)}/s`;
+  return (
+    `${name} writes faster than can be sent (${formatSize(remainingBytes)} to go${rate}): it is stopped after round ${roundsMax} whatever is left, ` +
+    `for about ${formatDuration(expectedDowntimeMs)}; to be done sooner, call it off (Ctrl-C) and give --auto-converge, --downtime-limit ${formatDuration(Math.ceil(expectedDowntimeMs / 1000) * 1000)}, ` +
+    '--compress, or vm --rate'
+  );
+}
+
 export function describeReport(name: string, to: string, report: MigrationReport): string {
   const pages = (number: number | null) => (number === null ? [] : [count(number)]);
   const fields: [string, string[]][] = [

@@ -61,15 +61,20 @@ export async function targetBar(context: CliContext, name: string, targetBytes: 
 
 export interface MigrationBar {
   readonly update: (state: MigrationState) => void;
+  /** A line for a person, above the bar. */
+  readonly say: (line: string) => void;
   readonly stop: () => void;
 }
 
 /** Follows a migration: what is left of the guest's memory, and what is left to wait for. */
 export async function migrationBar(context: CliContext, name: string): Promise<MigrationBar> {
   const { stderr, env } = context;
-  if (!isScreen(stderr, env)) return { update: () => {}, stop: () => {} };
+  const print = (line: string) => void printLine(stderr, line);
+  if (!isScreen(stderr, env)) return { update: () => {}, say: print, stop: () => {} };
   const bar = await openBar(context, `${name} {bar} {what}`);
   let started = false;
+  // What is written while it is sent is to be sent again: what is there goes back then, and the bar does not.
+  let most = 0;
   return {
     update: state => {
       const { totalBytes, remainingBytes, round, bytesPerSecond, expectedDowntimeMs } = state;
@@ -81,10 +86,16 @@ export async function migrationBar(context: CliContext, name: string): Promise<M
       ];
       const fields = { what: what.filter(Boolean).join(', ') };
       const total = totalBytes ?? 1;
-      const done = total - (remainingBytes ?? total);
-      if (started) bar.update(done, fields);
-      else bar.start(total, done, fields);
+      most = Math.max(most, total - (remainingBytes ?? total));
+      if (started) bar.update(most, fields);
+      else bar.start(total, most, fields);
       started = true;
+    },
+    say: line => {
+      // Cleared, and drawn anew below the line by the next update.
+      bar.stop();
+      started = false;
+      print(line);
     },
     stop: () => bar.stop(),
   };

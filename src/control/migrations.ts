@@ -64,7 +64,7 @@ export interface MigrationOrder {
   /** How long the guest may stand still. */
   readonly downtimeMsMax?: number;
   readonly roundsMax?: number;
-  /** Slow the guest down when it writes faster than can be sent. */
+  /** Slow the guest down when it writes faster than can be sent. Default: yes. */
   readonly autoConverge?: boolean;
   /** How the guest names free pages, by the names of vm/free-page-channel.ts. */
   readonly channel?: string;

@@ -10,11 +10,16 @@ export interface ConvergenceOptions {
   readonly autoConverge: boolean;
 }
 
-/** Slowing down begins with a fifth of the guest's time and takes a tenth more each time, as QEMU's does. */
-const THROTTLE_FIRST = 0.2;
-const THROTTLE_STEP = 0.1;
-const THROTTLE_MAX = 0.99;
-/** Rounds in a row that gained too little before the guest is slowed down. */
+/** What a guest has of its time at least, however little that helps. */
+const SHARE_MIN = 0.01;
+/**
+ * What a round that gained too little leaves of the guest's time, at most and at least: a guest writes to the same pages
+ * again and again, so that taking away a little of its time changes nothing of what is left to send. Steps of a tenth, as
+ * QEMU has them, would take twenty rounds of all that the guest works on to the same end.
+ */
+const SLOWER_MAX = 0.5;
+const SLOWER_MIN = 0.25;
+/** Rounds in a row that gained too little before the guest is slowed down for the first time. */
 const POOR_ROUNDS = 2;
 /** A round gains too little when it leaves more than this share of what it sent. */
 const POOR_SHARE = 0.5;
@@ -40,7 +45,7 @@ export class Convergence {
   #elapsedMs = 0;
   #sentPages = 0;
   #poorRounds = 0;
-  #throttle = 0;
+  #share = 1;
   #rounds = 0;
 
   constructor(options: ConvergenceOptions) {
@@ -75,12 +80,10 @@ export class Convergence {
     }
     const poor = known && remainingPages > this.#sentPages * POOR_SHARE;
     this.#poorRounds = poor ? this.#poorRounds + 1 : 0;
-    if (autoConverge && this.#poorRounds >= POOR_ROUNDS) {
-      this.#throttle = Math.min(
-        THROTTLE_MAX,
-        this.#throttle === 0 ? THROTTLE_FIRST : this.#throttle + THROTTLE_STEP,
-      );
-      this.#poorRounds = 0;
+    // Once it is slowed down, a round that still gains too little has shown that this was not enough.
+    if (autoConverge && poor && (this.#share < 1 || this.#poorRounds >= POOR_ROUNDS)) {
+      const gained = (this.#sentPages * POOR_SHARE) / remainingPages;
+      this.#share = Math.max(SHARE_MIN, this.#share * Math.max(SLOWER_MIN, SLOWER_MAX * gained));
     }
     return { last: false, share: this.#share, downtimeMs };
   }
@@ -92,9 +95,5 @@ export class Convergence {
     this.#bytes = 0;
     this.#memoryBytes = 0;
     this.#elapsedMs = 0;
-  }
-
-  get #share(): number {
-    return 1 - this.#throttle;
   }
 }

@@ -15,3 +15,8 @@ export const CONNECTIONS_DEFAULT = 1;
 export const ROUNDS_DEFAULT = 30;
 /** What QEMU allows as well, and what connections of guests survive unnoticed. */
 export const DOWNTIME_MS_DEFAULT = 300;
+/**
+ * A guest that writes faster than can be sent is slowed down for some seconds, rather than sent over and over until
+ * {@link ROUNDS_DEFAULT} are over and stopped for seconds then.
+ */
+export const AUTO_CONVERGE_DEFAULT = true;

@@ -16,7 +16,12 @@ import type {
 import { PAGE_SIZE } from '../memory/page.ts';
 import { Convergence } from '../migration/convergence.ts';
 import { MigrationCancelled, MigrationUnknown } from '../migration/errors.ts';
-import { CONNECTIONS_DEFAULT, DOWNTIME_MS_DEFAULT, ROUNDS_DEFAULT } from '../migration/limits.ts';
+import {
+  AUTO_CONVERGE_DEFAULT,
+  CONNECTIONS_DEFAULT,
+  DOWNTIME_MS_DEFAULT,
+  ROUNDS_DEFAULT,
+} from '../migration/limits.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
@@ -133,7 +138,7 @@ export class VmMigrations implements Migrations {
       convergence: new Convergence({
         downtimeMsMax: order.downtimeMsMax ?? DOWNTIME_MS_DEFAULT,
         roundsMax: order.roundsMax ?? ROUNDS_DEFAULT,
-        autoConverge: order.autoConverge ?? false,
+        autoConverge: order.autoConverge ?? AUTO_CONVERGE_DEFAULT,
       }),
       clock: systemClock,
       observer: progress => this.#progressed(order.to, progress),

@@ -2,7 +2,7 @@
  * Moves the guest to another host: where to and how fast, asked twice because it leaves; how far it is, with a way back
  * as long as there is one; and how it went, also when it did not.
  */
-import { useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import {
   api,
   type GuestEvent,
@@ -66,10 +66,13 @@ const PHASES: Readonly<Record<string, string>> = {
 const HANDED_OVER = ['handing-over', 'done'];
 
 function UnderWay({ answer: { migration }, onCancel }: { answer: MigrationAnswer; onCancel: () => void }) {
+  const { totalBytes = null, remainingBytes = null, elapsedMs = 0 } = migration?.state ?? {};
+  const share = useMost(
+    totalBytes === null || remainingBytes === null ? null : 1 - remainingBytes / totalBytes,
+    elapsedMs,
+  );
   if (migration === null) return null;
   const { state, to } = migration;
-  const { totalBytes, remainingBytes } = state;
-  const share = totalBytes === null || remainingBytes === null ? null : 1 - remainingBytes / totalBytes;
   return (
     <>
       <p class="now">
@@ -91,6 +94,18 @@ function UnderWay({ answer: { migration }, onCancel }: { answer: MigrationAnswer
       </div>
     </>
   );
+}
+
+/**
+ * The most that was there in this migration: what is written while it is sent has to be sent again, and a bar that goes
+ * back says nothing of how long it takes. Less time gone by than before means another migration.
+ */
+function useMost(share: number | null, elapsedMs: number): number | null {
+  const seen = useRef<{ share: number | null; elapsedMs: number }>({ share: null, elapsedMs: 0 });
+  const before = elapsedMs < seen.current.elapsedMs ? null : seen.current.share;
+  const most = share === null ? before : Math.max(share, before ?? 0);
+  seen.current = { share: most, elapsedMs };
+  return most;
 }
 
 function factsOf(state: MigrationState): (readonly [name: string, label: string, value: string])[] {

@@ -23,9 +23,9 @@ import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { formatDuration, parseDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
-import { describeReport, describeState } from '../migration-report.ts';
+import { adviceOf, describeReport, describeState } from '../migration-report.ts';
 import { value } from '../options.ts';
-import { migrationBar } from '../progress.ts';
+import { type MigrationBar, migrationBar } from '../progress.ts';
 import { parseRate } from '../rate.ts';
 import { UsageError } from '../usage.ts';
 
@@ -82,7 +82,11 @@ export function migrateCommand(context: CliContext): Command {
         `rounds after which a guest of ours is stopped, come what may (default: ${ROUNDS_DEFAULT})`,
       ).argParser(value(parseCount)),
     )
-    .option('--auto-converge', 'slow the guest down when it writes faster than can be sent')
+    .option(
+      '--auto-converge',
+      'slow a guest of ours down when it writes faster than can be sent (the default)',
+    )
+    .option('--no-auto-converge', 'leave it its time, and send it over and over')
     .option(
       '--channel <name>',
       'how the guest names free pages: auto, none, hint, reporting, hinting, unused-bitmap, order, range, chunks',
@@ -181,7 +185,7 @@ async function moveOurs(context: CliContext, choice: MigrateChoice, ours: OurMov
   const bar = await migrationBar(context, name);
   try {
     await migrations.start(nameThere, orderOf(choice, to));
-    const status = await followed(context, ours, bar.update).catch(async error => {
+    const status = await followed(context, ours, follower(name, choice, bar)).catch(async error => {
       // Heard before this ends, and also when the order was on its way at the interrupt.
       if (interrupt.aborted) await migrations.cancel(nameThere).catch(() => {});
       throw error;
@@ -198,6 +202,24 @@ async function moveOurs(context: CliContext, choice: MigrateChoice, ours: OurMov
 }
 
 const LOST = 'the machine is gone, and did not say whether it arrived; look at its destination';
+
+/** Draws the bar, and says what would help as soon as it shows that it takes long: once, and once more when that changes. */
+function follower(name: string, choice: MigrateChoice, bar: MigrationBar): (state: MigrationState) => void {
+  const downtimeMsMax = choice.downtimeLimit ?? DOWNTIME_MS_DEFAULT;
+  const limits = { downtimeMsMax, roundsMax: choice.maxRounds ?? ROUNDS_DEFAULT };
+  let said = '';
+  return state => {
+    const kind = state.guestShare !== null && state.guestShare < 1 ? 'slowed' : 'late';
+    const advice = said === kind ? undefined : adviceOf(name, state, limits);
+    // Before it is slowed down, it is not known yet that it has to be.
+    const early = kind === 'late' && choice.autoConverge !== false;
+    if (advice !== undefined && !early) {
+      bar.say(advice);
+      said = kind;
+    }
+    bar.update(state);
+  };
+}
 
 /** Until it is over. */
 async function followed(
