@@ -137,7 +137,7 @@ class LinuxBench {
   async #reach(targetBytes: number): Promise<DeviceGuestStatus> {
     const { control } = this.#daemon;
     const reached = this.#waitForActual(targetBytes);
-    await control.change(GUEST, { targetBytes });
+    await control.change(GUEST, { targetBytes, force: true });
     await reached;
     for (;;) {
       const status = await control.guest(GUEST);

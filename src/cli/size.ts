@@ -5,6 +5,8 @@
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 
+export { formatSize } from '../sys/size.ts';
+
 export class SizeError extends AerostatError {
   constructor(text: string, why: string, what = 'not a size') {
     super('AEROSTAT_SIZE', `${JSON.stringify(text)} is ${what}: ${why}`);
@@ -38,17 +40,4 @@ export function parsePages(text: string): number {
     throw new SizeError(text, `it is less than a page of ${PAGE_SIZE} bytes; was ${text.trim()}M meant?`);
   }
   return bytes - (bytes % PAGE_SIZE);
-}
-
-/** `bytes` in the largest unit that keeps it at 1 or above, with three or four digits: 512M, 1.5G, 2.93G, 0. */
-export function formatSize(bytes: number): string {
-  let unit = 0;
-  let value = bytes;
-  // A value that would round up to 1024 reads better as 1 of the next unit.
-  while (unit < UNITS.length - 1 && value >= 1023.5) {
-    value /= 1024;
-    unit++;
-  }
-  const decimals = unit === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
-  return `${Number(value.toFixed(decimals))}${UNITS[unit]}`;
 }

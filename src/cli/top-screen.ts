@@ -48,7 +48,7 @@ type Prompt =
   | { readonly kind: 'sure'; readonly guest: string; readonly bytes: number; readonly why: string };
 
 export class TopScreen {
-  readonly #setTarget: (guest: string, bytes: number) => void;
+  readonly #setTarget: (guest: string, bytes: number, force: boolean) => void;
   readonly #glyphs: Glyphs;
   readonly #trackers = new Map<string, MemoryUseTracker>();
   #rows: readonly Row[] = [];
@@ -64,7 +64,11 @@ export class TopScreen {
   /** Somebody wants it to end. */
   ended = false;
 
-  constructor(setTarget: (guest: string, bytes: number) => void, glyphs: Glyphs = glyphsOf({})) {
+  /** `force`: the person was asked whether so much is meant. */
+  constructor(
+    setTarget: (guest: string, bytes: number, force: boolean) => void,
+    glyphs: Glyphs = glyphsOf({}),
+  ) {
     this.#setTarget = setTarget;
     this.#glyphs = glyphs;
   }
@@ -142,7 +146,7 @@ export class TopScreen {
       const memory = this.#row(guest)?.use?.memory ?? Number.POSITIVE_INFINITY;
       if (bytes > memory) throw new SizeError(text, `${guest} has ${formatSize(memory)} in all`);
       const why = this.#doubt(guest, bytes);
-      if (why === undefined) this.#setTarget(guest, bytes);
+      if (why === undefined) this.#setTarget(guest, bytes, false);
       else this.#prompt = { kind: 'sure', guest, bytes, why };
     } catch (error) {
       if (!(error instanceof AerostatError)) throw error;
@@ -153,7 +157,7 @@ export class TopScreen {
 
   #answer({ guest, bytes }: Prompt & { kind: 'sure' }, key: Key): void {
     this.#prompt = undefined;
-    if (key === 'y' || key === 'Y') this.#setTarget(guest, bytes);
+    if (key === 'y' || key === 'Y') this.#setTarget(guest, bytes, true);
     else this.#message = 'left as it is';
   }
 

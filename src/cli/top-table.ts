@@ -1,6 +1,6 @@
 /** What `aerostat top` shows of its guests: the columns, the bars, what sorts by what, and what its keys and bars mean. */
 import type { GuestStatus, HostStatus } from '../control/contract.ts';
-import { type Available, isMoving, NEED_SHARE } from '../control/judgement.ts';
+import { type Available, isMoving, isStuck, NEED_SHARE } from '../control/judgement.ts';
 import { balloonOf, type MemoryUse } from '../control/memory-use.ts';
 import { formatSize } from './size.ts';
 import type { Glyphs, Style } from './style.ts';
@@ -63,12 +63,14 @@ export function hostLine({ totalBytes, availableBytes, pressure }: HostStatus): 
 function stateOf({ guest, available }: Row): string {
   if (!guest.connected) return 'waiting';
   if (available !== null && available.share < NEED_SHARE) return 'in need';
+  if (isStuck(guest)) return 'stuck';
   return isMoving(guest) ? 'moving' : 'ok';
 }
 
 const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
   waiting: 'dim',
   'in need': 'red',
+  stuck: 'red',
   moving: 'yellow',
   ok: 'green',
 };

@@ -1,6 +1,6 @@
 /** Waiting for a guest to follow its target. */
 import type { GuestControl, GuestStatus } from '../control/contract.ts';
-import { isAtTarget, isSettled } from '../control/judgement.ts';
+import { isAtTarget, isSettled, stuckWords } from '../control/judgement.ts';
 import { AerostatError } from '../sys/error.ts';
 import { sleep } from './context.ts';
 import { formatDuration } from './duration.ts';
@@ -62,9 +62,8 @@ export function notReached({ guest, elapsedMs }: Waited, targetBytes: number): N
   const { pendingBytes } = guest;
   const pending =
     pendingBytes !== null && pendingBytes > 0 ? `, ${formatSize(pendingBytes)} not yet back at the host` : '';
-  const why =
-    !isAtTarget(guest) && (guest.actualBytes ?? 0) < targetBytes
-      ? '; the guest may have no more memory to give'
-      : '';
+  const short = !isAtTarget(guest) && (guest.actualBytes ?? 0) < targetBytes;
+  const stuck = stuckWords(guest, formatSize, formatDuration);
+  const why = stuck !== '' ? `; it is ${stuck}` : short ? '; the guest may have no more memory to give' : '';
   return new NotReachedError(`${far}${pending}${why}. It goes on; wait longer with --timeout`);
 }

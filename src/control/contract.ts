@@ -11,7 +11,7 @@ import type { Migrations } from './migrations.ts';
 
 export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
-export { GuestStateError, UnknownGuestError } from './errors.ts';
+export { GuestStateError, UnconfirmedError, UnknownGuestError } from './errors.ts';
 
 /** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
 export type FeatureName = string;
@@ -83,6 +83,17 @@ export interface TargetProgress {
   readonly drainedMs: number | null;
 }
 
+/** A balloon that gets no nearer to its target: it holds `actualBytes` of `targetBytes`. */
+export interface StuckStatus {
+  /** Wall clock, milliseconds since the epoch. */
+  readonly sinceMs: number;
+  readonly forMs: number;
+  /** The guest gave memory and took it back again and again; its driver is shown less than the target. */
+  readonly swings: boolean;
+  /** When its driver is shown all of the target again; null while it is, or where it does not swing. */
+  readonly retryInMs: number | null;
+}
+
 /** A guest, on our device or on another's. Null is what its hypervisor does not tell. */
 export interface GuestStatus {
   readonly name: string;
@@ -93,7 +104,10 @@ export interface GuestStatus {
   readonly features: readonly FeatureName[] | null;
   readonly discard: DiscardMode | null;
   readonly memoryBytes: number | null;
+  /** What the balloon should hold: what was wished for last. */
   readonly targetBytes: number | null;
+  /** What the driver is shown of that: less while the guest cannot hold it. */
+  readonly shownTargetBytes: number | null;
   /** What the guest says its balloon holds; reported, never trusted. */
   readonly actualBytes: number | null;
   /** The host's own account of what the guest gave away and has not taken back. */
@@ -110,6 +124,8 @@ export interface GuestStatus {
   readonly residentBytes: number | null;
   readonly counters: GuestCounters | null;
   readonly progress: TargetProgress | null;
+  /** Null while the balloon is at its target, or on its way to it. */
+  readonly stuck: StuckStatus | null;
   readonly hint: HintStatus | null;
   readonly lastError: string | null;
 }
@@ -124,6 +140,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   discard: null,
   memoryBytes: null,
   targetBytes: null,
+  shownTargetBytes: null,
   actualBytes: null,
   balloonedBytes: null,
   granularityBytes: null,
@@ -133,6 +150,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   residentBytes: null,
   counters: null,
   progress: null,
+  stuck: null,
   hint: null,
   lastError: null,
   ...known,
@@ -144,6 +162,7 @@ type KnownOfOurs =
   | 'features'
   | 'discard'
   | 'targetBytes'
+  | 'shownTargetBytes'
   | 'balloonedBytes'
   | 'granularityBytes'
   | 'pendingBytes'
@@ -230,6 +249,7 @@ export type GuestEventType =
   | 'target'
   | 'actual'
   | 'target-reached'
+  | 'stuck'
   | 'statistics'
   | 'hint'
   | 'migration'
@@ -285,6 +305,8 @@ export interface GuestChanges {
   readonly discard?: DiscardMode;
   /** Interval at which statistics are asked for; 0 turns polling off. */
   readonly pollIntervalMs?: number;
+  /** Sets the target also where the guest says that it cannot spare so much. */
+  readonly force?: boolean;
 }
 
 /** Guests, whoever hosts them. */

@@ -1,11 +1,30 @@
 /** What can be wrong with what a {@link Control} is asked: no daemon's fault, and so answered, not thrown up. */
 import { AerostatError } from '../sys/error.ts';
+import { formatSize } from '../sys/size.ts';
+import type { Doubt } from './judgement.ts';
 
 /** Raised for a guest name that nobody answers to. */
 export class UnknownGuestError extends AerostatError {
   constructor(name: string, known: readonly string[]) {
     const list = known.length === 0 ? 'there is none' : `known: ${known.join(', ')}`;
     super('AEROSTAT_UNKNOWN_GUEST', `no guest is called ${name}; ${list}`);
+  }
+}
+
+/** Raised for a target above what the guest can spare, by its own word, that was not confirmed. */
+export class UnconfirmedError extends AerostatError {
+  constructor(name: string, targetBytes: number, doubt: Doubt, ageMs: number | null) {
+    const { limitBytes, leftBytes, old } = doubt;
+    const age = ageMs === null ? '' : `, ${Math.round(ageMs / 1000)}s ago`;
+    const when = old ? `${age}, before its balloon was changed` : age;
+    const why =
+      limitBytes === null
+        ? `next to nothing (${formatSize(leftBytes)}) would be left to ${name}`
+        : `${name} says that it can spare ${formatSize(limitBytes)}${when}; ${formatSize(leftBytes)} would be left to it`;
+    super(
+      'AEROSTAT_UNCONFIRMED',
+      `${why}. Its target stays; to take ${formatSize(targetBytes)} all the same, say so with --force ("force": true)`,
+    );
   }
 }
 

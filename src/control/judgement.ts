@@ -4,7 +4,7 @@
  * same. Pure, and needs nothing of Node: the page in the browser judges with it as well.
  */
 import type { GuestStatus, StatisticsSample } from './contract.ts';
-import { balloonLimit, type MemoryUse } from './memory-use.ts';
+import { balloonLimit, type MemoryUse, RESERVE_SHARE } from './memory-use.ts';
 
 /**
  * A balloon that is nearer to its target than this is there. A guest with pages of 64 KiB gives and takes whole ones, and
@@ -16,7 +16,7 @@ export const TOLERANCE_BYTES = 64 * 1024;
 export const NEED_SHARE = 0.05;
 
 type Balloon = Pick<GuestStatus, 'connected' | 'targetBytes' | 'actualBytes' | 'pendingBytes'> &
-  Partial<Pick<GuestStatus, 'granularityBytes'>>;
+  Partial<Pick<GuestStatus, 'granularityBytes' | 'stuck'>>;
 
 /** Whether a balloon of `actualBytes` is at `targetBytes`, for a guest whose lists name whole pieces of `granularityBytes`. */
 export const isNear = (
@@ -41,11 +41,12 @@ export const isSettled = (guest: Balloon, targetBytes?: number): boolean =>
   // A hypervisor that does not tell has nothing that could be waited for.
   isAtTarget(guest, targetBytes) && (guest.pendingBytes ?? 0) === 0;
 
-/** A guest that goes to its target, or whose memory is on its way to the host. */
+/** A guest that gets on towards its target, or whose memory is on its way to the host. */
 export function isMoving(guest: Balloon): boolean {
   const { connected, actualBytes, targetBytes, pendingBytes } = guest;
   const known = actualBytes !== null && targetBytes !== null;
-  return connected && ((known && !isAtTarget(guest)) || (pendingBytes ?? 0) > 0);
+  const onItsWay = known && !isAtTarget(guest) && (guest.stuck ?? null) === null;
+  return connected && (onItsWay || (pendingBytes ?? 0) > 0);
 }
 
 /** What a guest has available. */
@@ -83,10 +84,12 @@ export interface Doubt {
   readonly old: boolean;
 }
 
+type Room = Pick<MemoryUse, 'memory' | 'spare' | 'sparedAt'>;
+
 /** Undefined when there is nothing to think about: less is taken than now, or no more than the guest can spare. */
 export function doubtOf(
   guest: Pick<GuestStatus, 'actualBytes' | 'balloonedBytes'>,
-  use: MemoryUse | undefined,
+  use: Room | undefined,
   bytes: number,
 ): Doubt | undefined {
   if (use === undefined || bytes <= (guest.actualBytes ?? 0)) return undefined;
@@ -94,4 +97,39 @@ export function doubtOf(
   if (limitBytes !== null && bytes <= limitBytes) return undefined;
   const old = use.sparedAt !== null && !isNear(guest.balloonedBytes ?? guest.actualBytes ?? 0, use.sparedAt);
   return { limitBytes, leftBytes: Math.max(0, use.memory - bytes), old };
+}
+
+/**
+ * The doubts that refuse a target unless it is forced: above what the guest says that it can spare; where it says nothing,
+ * only what would leave it nothing to run on.
+ */
+export function needsForce(
+  guest: Pick<GuestStatus, 'actualBytes' | 'balloonedBytes'>,
+  use: Room,
+  bytes: number,
+): Doubt | undefined {
+  const doubt = doubtOf(guest, use, bytes);
+  if (doubt === undefined || doubt.limitBytes !== null) return doubt;
+  return doubt.leftBytes < RESERVE_SHARE * use.memory ? doubt : undefined;
+}
+
+type Stuck = Pick<GuestStatus, 'stuck' | 'actualBytes' | 'targetBytes' | 'shownTargetBytes'>;
+
+/** Whether the guest can give no more, for now. */
+export const isStuck = ({ stuck }: Pick<GuestStatus, 'stuck'>): boolean => stuck !== null;
+
+/** How it is stuck, in words, with sizes and durations as whoever shows them writes them; empty where it is not. */
+export function stuckWords(
+  { stuck, actualBytes, targetBytes, shownTargetBytes }: Stuck,
+  size: (bytes: number) => string,
+  duration: (ms: number) => string,
+): string {
+  if (stuck === null) return '';
+  const since = new Date(stuck.sinceMs).toLocaleTimeString('en-GB');
+  const where = `stuck since ${since} (${duration(stuck.forMs)}) at ${size(actualBytes ?? 0)} of ${size(targetBytes ?? 0)}`;
+  if (!stuck.swings) return where;
+  const shown = `the guest gave memory and took it back again and again, so its driver is shown ${size(shownTargetBytes ?? 0)}`;
+  const again =
+    stuck.retryInMs === null ? ' and tried again now' : `; all of it again in ${duration(stuck.retryInMs)}`;
+  return `${where}: ${shown}${again}`;
 }

@@ -39,9 +39,16 @@ interface GuestOwn {
 const SAME_SAMPLE_MS = 100;
 
 /** A guest needs some room above what it uses right now: its kernel keeps watermarks free. */
-const RESERVE_SHARE = 0.02;
+export const RESERVE_SHARE = 0.02;
 
 const PAGE = 4096;
+
+/** What a guest can spare, by a sample of its statistics; see {@link MemoryUse.spare}. */
+export function spareOf(sample: StatisticsSample | undefined): Pick<MemoryUse, 'spare' | 'sparedAt'> {
+  const available = sample?.statistics.availableBytes ?? null;
+  const sparedAt = sample?.balloonedBytes ?? null;
+  return { spare: available === null || sparedAt === null ? null : sparedAt + available, sparedAt };
+}
 
 /** What the balloon may hold without hurting the guest, by its own word; null if it did not say. */
 export function balloonLimit(
@@ -114,15 +121,12 @@ function divide(
   const ballooned = Math.min(balloonOf(guest) ?? 0, memory);
   const pending = Math.min(guest.pendingBytes ?? 0, ballooned);
   const resident = guest.residentBytes;
-  const available = sample?.statistics.availableBytes ?? null;
-  const sparedAt = sample?.balloonedBytes ?? null;
   const known = {
     memory,
     ballooned,
     pending,
     resident,
-    spare: available === null || sparedAt === null ? null : sparedAt + available,
-    sparedAt,
+    ...spareOf(sample),
   };
   if (own === undefined) {
     return { ...known, used: null, cache: null, free: null, freeHeld: null, freeAway: null };

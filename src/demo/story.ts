@@ -99,7 +99,7 @@ class Story {
 
   async #reach(targetBytes: number): Promise<void> {
     const { control, guest, signal } = this.#options;
-    await control.change(guest.name, { targetBytes });
+    await control.change(guest.name, { targetBytes, force: true });
     for (const deadline = monotonicMs() + STALL_MS; !isSettled(await control.guest(guest.name)); ) {
       signal.throwIfAborted();
       if (monotonicMs() > deadline) {

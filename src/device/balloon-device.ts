@@ -100,9 +100,21 @@ export class BalloonDevice {
 
   /** Sets the target, as far as its field can say it, and tells the driver. */
   set targetPages(pages: number) {
-    const before = this.targetPages;
+    const before = this.shownTargetPages;
     this.#config.targetPages = pages;
-    if (this.targetPages !== before) this.#host.configChanged();
+    if (this.shownTargetPages !== before) this.#host.configChanged();
+  }
+
+  /** What the driver sees of the target. */
+  get shownTargetPages(): number {
+    return this.#config.shownTargetPages;
+  }
+
+  /** The driver is shown no more than this of any target; Infinity for all of it. */
+  set targetLimitPages(pages: number) {
+    const before = this.shownTargetPages;
+    this.#config.targetLimitPages = pages;
+    if (this.shownTargetPages !== before) this.#host.configChanged();
   }
 
   /** What the guest says that its balloon holds, in 4 KiB pages; reported, never trusted. */

@@ -9,24 +9,44 @@ const { numPages, actual, poisonValue, freePageHintCommandId } = CONFIG.offset;
 /** The largest balloon that 32 bits say: 16 TiB. */
 const PAGES_MAX = 0xffff_ffff;
 
+const bounded = (pages: number): number => Math.min(Math.max(0, Math.floor(pages)), PAGES_MAX);
+
 export class DeviceConfig {
   readonly #bytes = new Uint8Array(CONFIG.size);
   readonly #view = new DataView(this.#bytes.buffer);
   /** How much of it the driver sees. */
   readonly #length: number;
+  #targetPages = 0;
+  #targetLimitPages = PAGES_MAX;
 
   constructor(length: number) {
     this.#length = length;
   }
 
-  /** In 4 KiB pages. */
+  /** What the balloon should hold, in 4 KiB pages. */
   get targetPages(): number {
-    return this.#view.getUint32(numPages, true);
+    return this.#targetPages;
   }
 
   /** Rounded and bounded to what the field can say. */
   set targetPages(pages: number) {
-    this.#view.setUint32(numPages, Math.min(Math.max(0, Math.floor(pages)), PAGES_MAX), true);
+    this.#targetPages = bounded(pages);
+    this.#showTarget();
+  }
+
+  /** The driver is shown no more than this. */
+  set targetLimitPages(pages: number) {
+    this.#targetLimitPages = bounded(pages);
+    this.#showTarget();
+  }
+
+  /** What the driver sees of the target. */
+  get shownTargetPages(): number {
+    return this.#view.getUint32(numPages, true);
+  }
+
+  #showTarget(): void {
+    this.#view.setUint32(numPages, Math.min(this.#targetPages, this.#targetLimitPages), true);
   }
 
   /** In 4 KiB pages, as the driver wrote it. */

@@ -52,6 +52,7 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
     discard: inflation.mode,
     memoryBytes: hasMemory ? memory.size : null,
     targetBytes: device.targetPages * PAGE_SIZE,
+    shownTargetBytes: device.shownTargetPages * PAGE_SIZE,
     actualBytes: device.actualPages * PAGE_SIZE,
     balloonedBytes: accounts.balloonedPages * PAGE_SIZE,
     granularityBytes: inflation.granularityPages * PAGE_SIZE,

@@ -15,7 +15,6 @@ import type {
   StatisticsSample,
 } from '../control/contract.ts';
 import { GuestStateError } from '../control/contract.ts';
-import { isNear } from '../control/judgement.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
@@ -37,7 +36,7 @@ import { type MapSources, mapSources } from './map-sources.ts';
 import { offer } from './offer.ts';
 import type { GuestOptions } from './options.ts';
 import { StatisticsPoll } from './statistics-poll.ts';
-import { TargetClock } from './target-clock.ts';
+import { TargetSteering } from './target-steering.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
 /** Hint sessions begin at one of so many ids: enough that a daemon that is started anew meets none of its predecessor's. */
@@ -62,7 +61,7 @@ export class GuestHost implements VhostUserBackend {
   readonly #world: GuestHostWorld;
   readonly #options: GuestOptions;
   readonly #news: GuestNews;
-  readonly #clock = new TargetClock((actual, target) => this.#isNear(actual, target));
+  readonly #target: TargetSteering;
   /** Absent only while the rest of the guest is put together. */
   #door: FrontDoor | undefined;
   readonly #statistics: StatisticsPoll;
@@ -91,6 +90,14 @@ export class GuestHost implements VhostUserBackend {
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
     this.device.hints.beginAt(randomInt(HINT_ID_MIN, HINT_ID_MIN + FIRST_HINT_IDS));
     this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, options.pollIntervalMs);
+    const { name, device } = this;
+    const steered = {
+      name,
+      device,
+      memoryBytes: () => this.#door?.session?.memory.size ?? 0,
+      sample: () => this.sample(),
+    };
+    this.#target = new TargetSteering(steered, world.reactor, this.#news);
     this.#requests = new GuestRequests(this.name, this.device, world.reactor, this.unusedPages);
     this.#door = new FrontDoor(socket, this, world.reactor, {
       opened: () => this.#connected(),
@@ -111,7 +118,7 @@ export class GuestHost implements VhostUserBackend {
     this.#statistics.stop();
     this.#requests.stop();
     this.#news.drop();
-    this.#clock.forget();
+    this.#target.forget();
     if (error !== undefined) this.#fault(error);
     this.#news.tell('disconnected');
     this.#news.log('info', 'front-end disconnected');
@@ -137,6 +144,7 @@ export class GuestHost implements VhostUserBackend {
   }
 
   readConfig(offset: number, into: Uint8Array): void {
+    this.#target.show();
     this.device.readConfig(offset, into);
   }
 
@@ -167,7 +175,7 @@ export class GuestHost implements VhostUserBackend {
     this.device.startQueue(index, queue, memory, doorbell);
     if (index !== 0) return;
     this.#news.tell('ready');
-    this.#clock.set(this.device.targetPages, this.device.actualPages);
+    this.#target.begin();
     this.#statistics.start();
   }
 
@@ -181,6 +189,7 @@ export class GuestHost implements VhostUserBackend {
 
   stopQueue(index: number, reason: StopReason): void {
     this.device.stopQueue(index, reason);
+    if (index === 0) this.#target.rest();
   }
 
   serveQueue(index: number): void {
@@ -228,11 +237,6 @@ export class GuestHost implements VhostUserBackend {
     };
   }
 
-  #isNear(actualPages: number, targetPages: number): boolean {
-    const granularityBytes = this.device.inflation.granularityPages * PAGE_SIZE;
-    return isNear(actualPages * PAGE_SIZE, targetPages * PAGE_SIZE, granularityBytes);
-  }
-
   /** What the guest says of its balloon is shown, not trusted: it may even be impossible. */
   #actualChanged(pages: number): void {
     const memoryPages = (this.#door?.session?.memory.size ?? 0) / PAGE_SIZE;
@@ -243,14 +247,7 @@ export class GuestHost implements VhostUserBackend {
         `the guest says that its balloon holds ${pages} pages; its memory has ${memoryPages}`,
       );
     }
-    this.#news.changed('actual', () => ({ actualBytes: this.device.actualPages * PAGE_SIZE }));
-    // Linux writes it after every 256 pages. Who watches wants to know of the way now and then, of the end at once.
-    if (!this.#clock.actual(pages)) return;
-    this.#news.hurry('actual');
-    const reachedMs = this.#clock.progress?.reachedMs ?? null;
-    // A guest that resets its device reaches the same target again, as often as it likes.
-    const targetBytes = this.device.targetPages * PAGE_SIZE;
-    this.#news.changed('target-reached', () => ({ targetBytes, reachedMs }));
+    this.#target.actual(pages);
   }
 
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {
@@ -268,19 +265,14 @@ export class GuestHost implements VhostUserBackend {
 
   // Steering ----------------------------------------------------------------------------------------------
 
-  change({ targetBytes, discard, pollIntervalMs }: GuestChanges): void {
+  /** All of it, or nothing. @throws GuestStateError, UnconfirmedError */
+  change(changes: GuestChanges): void {
+    this.#target.check(changes);
+    const { targetBytes, discard, pollIntervalMs } = changes;
     // The target last, so that the change that it starts goes by the new way of discarding.
     if (discard !== undefined) this.device.inflation.mode = discard;
     if (pollIntervalMs !== undefined) this.#statistics.intervalMs = pollIntervalMs;
-    if (targetBytes !== undefined) this.#setTarget(targetBytes);
-  }
-
-  #setTarget(targetBytes: number): void {
-    this.device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
-    // What the device could take of it: its field has 32 bits.
-    const pages = this.device.targetPages;
-    this.#clock.set(pages, this.device.actualPages);
-    this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
+    if (targetBytes !== undefined) this.#target.set(targetBytes);
   }
 
   /** See {@link StatisticsPoll.fresh}. */
@@ -352,7 +344,7 @@ export class GuestHost implements VhostUserBackend {
   status(): DeviceGuestStatus {
     const { device } = this;
     const figures = deviceStatus(device, this.#door?.session?.memory);
-    if (figures.pendingBytes === 0) this.#clock.drained(device.inflation.discards.lastMs);
+    if (figures.pendingBytes === 0) this.#target.drained(device.inflation.discards.lastMs);
     return {
       name: this.name,
       socketPath: this.#options.socketPath ?? null,
@@ -360,7 +352,8 @@ export class GuestHost implements VhostUserBackend {
       ...figures,
       actualBytes: this.connected ? figures.actualBytes : null,
       counters: guestCounters(device, this.#conversation),
-      progress: this.#clock.progress,
+      progress: this.#target.progress,
+      stuck: this.#target.stuck,
       hint: this.hintStatus(),
       lastError: this.#news.lastProblem,
     };
@@ -400,7 +393,7 @@ export class GuestHost implements VhostUserBackend {
     this.#arriving = undefined;
     try {
       loadDevice(this.device, arriving.saved);
-      this.#clock.set(this.device.targetPages, this.device.actualPages);
+      this.#target.resumed();
       arriving.resolve();
     } catch (error) {
       arriving.reject(error as Error);

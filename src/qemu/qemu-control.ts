@@ -11,12 +11,16 @@ import {
   type GuestStatus,
   STATISTICS_TIMEOUT_MS,
   type StatisticsSample,
+  type StuckStatus,
   statusOf,
+  UnconfirmedError,
   UnknownGuestError,
 } from '../control/contract.ts';
-import { isNear } from '../control/judgement.ts';
+import { isNear, needsForce } from '../control/judgement.ts';
+import { spareOf } from '../control/memory-use.ts';
 import type { Migrations } from '../control/migrations.ts';
 import { TargetClock } from '../hosting/target-clock.ts';
+import { TargetWatch } from '../hosting/target-watch.ts';
 import type { QmpConnectionError } from '../peers/qemu/errors.ts';
 import {
   migrateAway,
@@ -42,6 +46,7 @@ import {
   setGuestStatsInterval,
 } from '../peers/qemu/qmp-commands.ts';
 import { monotonicMs } from '../sys/poll.ts';
+import { formatSize } from '../sys/size.ts';
 import { featureName, statisticsOf } from './names.ts';
 import { ProcessMemory } from './process-memory.ts';
 import { QemuMigrations } from './qemu-migrations.ts';
@@ -83,6 +88,8 @@ class QemuHostedGuest {
   readonly #emit: (event: GuestEvent) => void;
   readonly #clock = new TargetClock(isNear);
   readonly #processMemory = new ProcessMemory();
+  /** Only whether it gets on: what QEMU's driver is shown is QEMU's. */
+  readonly #watch = new TargetWatch(isNear);
   /** What we asked for last. QEMU does not tell its target, so that of others is not known. */
   #targetBytes: number | null = null;
   #memoryBytes: number | null = null;
@@ -128,12 +135,13 @@ class QemuHostedGuest {
       // QEMU gives a page back before it acknowledges it.
       pendingBytes: balloon === undefined ? null : 0,
       progress: this.#clock.progress,
+      stuck: this.#stuck,
       lastError: troubleOf(balloon, virtio) ?? this.#lastError,
     });
   }
 
   /** Interval first: should QEMU then refuse the target, the interval is put back. */
-  async change({ targetBytes, discard, pollIntervalMs }: GuestChanges): Promise<GuestStatus> {
+  async change({ targetBytes, discard, pollIntervalMs, force = false }: GuestChanges): Promise<GuestStatus> {
     if (discard !== undefined) {
       throw new GuestStateError(`QEMU decides itself when the memory of ${this.name} goes back`);
     }
@@ -141,9 +149,10 @@ class QemuHostedGuest {
     const memoryBytes = await queryMemorySize(this.monitor);
     if (targetBytes !== undefined && !(targetBytes >= 0 && targetBytes < memoryBytes)) {
       throw new GuestStateError(
-        `${this.name} has ${memoryBytes} bytes of memory; its balloon cannot hold ${targetBytes}`,
+        `${this.name} has ${formatSize(memoryBytes)} of memory; its balloon cannot hold ${formatSize(targetBytes)}`,
       );
     }
+    if (targetBytes !== undefined && !force) await this.#checkSpare(balloon, targetBytes, memoryBytes);
     const before = pollIntervalMs === undefined ? 0 : await guestStatsInterval(this.monitor, balloon);
     if (pollIntervalMs !== undefined) {
       await setGuestStatsInterval(this.monitor, balloon, Math.ceil(pollIntervalMs / INTERVAL_UNIT_MS));
@@ -159,12 +168,22 @@ class QemuHostedGuest {
     return this.status();
   }
 
+  /** @throws UnconfirmedError above what the guest says that it can spare */
+  async #checkSpare(balloon: string, targetBytes: number, memory: number): Promise<void> {
+    const sample = await this.#sampleOf(await queryGuestStats(this.monitor, balloon));
+    const held = { actualBytes: await this.#queryActual(), balloonedBytes: null };
+    const doubt = needsForce(held, { memory, ...spareOf(sample) }, targetBytes);
+    if (doubt !== undefined) throw new UnconfirmedError(this.name, targetBytes, doubt, sample.ageMs);
+  }
+
   async #setTarget(targetBytes: number, memoryBytes: number): Promise<void> {
     const left = await queryBalloon(this.monitor);
     await setBalloon(this.monitor, memoryBytes - targetBytes);
     this.#memoryBytes = memoryBytes;
     this.#targetBytes = targetBytes;
-    this.#clock.set(targetBytes, left === null ? Number.NaN : memoryBytes - left);
+    const actualBytes = left === null ? Number.NaN : memoryBytes - left;
+    this.#clock.set(targetBytes, actualBytes);
+    this.#watch.aim(targetBytes, actualBytes, monotonicMs());
     this.#tell('target', { targetBytes });
   }
 
@@ -262,6 +281,7 @@ class QemuHostedGuest {
     this.#actualBytes = null;
     this.#seen = undefined;
     this.#clock.forget();
+    this.#watch.rest();
     this.#tell(lost === null ? 'connected' : 'disconnected', {});
   }
 
@@ -282,6 +302,7 @@ class QemuHostedGuest {
 
   #noteActual(actualBytes: number): void {
     this.#actualBytes = actualBytes;
+    this.#watch.actual(actualBytes, monotonicMs());
     const before = this.#clock.progress;
     this.#clock.actual(actualBytes);
     this.#clock.drained(0);
@@ -292,6 +313,14 @@ class QemuHostedGuest {
 
   #tell(type: GuestEventType, detail: GuestEvent['detail']): void {
     this.#emit({ guest: this.name, type, timeMs: Date.now(), detail });
+  }
+
+  get #stuck(): StuckStatus | null {
+    const nowMs = monotonicMs();
+    const sinceMs = this.#watch.stuckSinceMs(nowMs);
+    if (sinceMs === null) return null;
+    const forMs = nowMs - sinceMs;
+    return { sinceMs: Date.now() - forMs, forMs, swings: this.#watch.swings, retryInMs: null };
   }
 
   #describe(known: Partial<GuestStatus>): GuestStatus {

@@ -10,6 +10,7 @@ import type {
   GuestStatus,
   HostStatus,
 } from '../control/contract.ts';
+import { isStuck } from '../control/judgement.ts';
 import type { MigrationStatus } from '../control/migrations.ts';
 
 export interface Metric<Source> {
@@ -48,6 +49,12 @@ export const GUEST: Metrics<GuestStatus> = [
   gauge('aerostat_guest_connected', 'Whether a front-end is connected.', g => Number(g.connected)),
   gauge('aerostat_guest_memory_bytes', 'Memory that the guest was given.', g => g.memoryBytes),
   gauge('aerostat_guest_target_bytes', 'What the balloon should hold.', g => g.targetBytes),
+  gauge(
+    'aerostat_guest_shown_target_bytes',
+    'What the driver is shown of the target: less while the guest cannot hold it.',
+    g => g.shownTargetBytes,
+  ),
+  gauge('aerostat_guest_stuck', 'Whether the balloon gets no nearer to its target.', g => Number(isStuck(g))),
   gauge('aerostat_guest_actual_bytes', 'What the guest says its balloon holds.', g => g.actualBytes),
   gauge('aerostat_guest_ballooned_bytes', 'Given away by the host’s own account.', g => g.balloonedBytes),
   gauge('aerostat_guest_pending_bytes', 'Given away, not yet back at the host.', g => g.pendingBytes),

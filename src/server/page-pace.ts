@@ -23,6 +23,7 @@ export const TOLD_EVENTS: readonly GuestEventType[] = [
   'reset',
   'target',
   'target-reached',
+  'stuck',
   'hint',
   'migration',
   'error',

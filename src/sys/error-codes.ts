@@ -93,6 +93,12 @@ const declarations = {
     exit: 'unknownGuest',
     status: 404,
   },
+  AEROSTAT_UNCONFIRMED: {
+    meaning: 'The guest says that it cannot spare as much as its balloon should hold.',
+    remedy: 'Take less, or confirm it with `--force`, in the API with `"force": true`.',
+    exit: 'guestState',
+    status: 409,
+  },
   AEROSTAT_GUEST_STATE: {
     meaning: 'The guest cannot do this now, or did not answer in time.',
     remedy: 'The message names the state that stands in the way.',

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
+import { UnconfirmedError } from '../../src/control/errors.ts';
 import type { MigrationReport, MigrationStatus } from '../../src/control/migrations.ts';
 import { CONNECTIONS_MAX, DOWNTIME_MS_MAX, ROUNDS_MAX } from '../../src/migration/limits.ts';
 import { parseAddress } from '../../src/server/address.ts';
@@ -139,6 +140,36 @@ describe('aerostat set', () => {
     const { code, out } = await waiting;
     expect(code).toBe(EXIT.ok);
     expect(out).toMatch(/^vm1: balloon 2G reached in \d/);
+  });
+
+  const STUCK = { sinceMs: Date.now() - 48_000, forMs: 48_000, swings: false, retryInMs: null };
+
+  test('with --wait says since when a guest that can give no more is stuck, and where', async () => {
+    control.follow = guest => ({ ...guest, actualBytes: 1.25 * GIB, pendingBytes: 0, stuck: STUCK });
+    const { code, err } = await aerostat('set vm1 --balloon 2G --timeout 20ms');
+    expect(code).toBe(EXIT.notReached);
+    expect(err).toMatch(/; it is stuck since \d\d:\d\d:\d\d \(48s\) at 1\.25G of 2G/);
+    expect((await aerostat('status')).out).toMatch(/^vm1 +stuck /m);
+    expect((await aerostat('status vm1')).out).toMatch(/target +2G, stuck since .* at 1\.25G of 2G\n/);
+    control.alter('vm1', { stuck: { ...STUCK, swings: true, retryInMs: 9000 }, shownTargetBytes: GIB });
+    expect((await aerostat('status vm1')).out).toMatch(/its driver is shown 1G; all of it again in 9s\n/);
+  });
+
+  test('takes more than a guest can spare only with --force', async () => {
+    const sample = control.sample as NonNullable<typeof control.sample>;
+    control.refuse = new UnconfirmedError(
+      'vm1',
+      3 * GIB,
+      { limitBytes: 2 * GIB, leftBytes: GIB, old: true },
+      sample.ageMs,
+    );
+    const { code, err } = await aerostat('set vm1 --balloon 3G');
+    expect(code).toBe(EXIT.guestState);
+    expect(err).toMatch(
+      /vm1 says that it can spare 2G, 2s ago, before its balloon was changed; 1G would be left.*--force/,
+    );
+    expect((await aerostat('set vm1 --balloon 3G --force')).code).toBe(EXIT.ok);
+    expect(control.calls.at(-1)).toEqual(['change', 'vm1', { targetBytes: 3 * GIB, force: true }]);
   });
 
   test('with --wait is there when the guest, whose pages are larger than ours, is over by 8 KiB', async () => {

@@ -21,8 +21,8 @@ const GUESTS = [
 ];
 
 async function screen(guests: readonly DeviceGuestStatus[] = GUESTS) {
-  const set: [guest: string, bytes: number][] = [];
-  const top = new TopScreen((guest, bytes) => set.push([guest, bytes]));
+  const set: [guest: string, bytes: number, force: boolean][] = [];
+  const top = new TopScreen((...asked) => set.push(asked));
   const control = new FakeControl(...guests);
   const samples = await control.samples();
   const { statistics } = await control.statistics(guests[0].name);
@@ -40,7 +40,7 @@ async function screen(guests: readonly DeviceGuestStatus[] = GUESTS) {
   const names = () =>
     top
       .frame(plain, SIZE)
-      .map(line => /^[ ›](\S+) +(?:ok|moving|waiting|in need)/.exec(line)?.[1])
+      .map(line => /^[ ›](\S+) +(?:ok|moving|stuck|waiting|in need)/.exec(line)?.[1])
       .filter(name => name !== undefined);
   return { top, set, type, names };
 }
@@ -103,6 +103,15 @@ describe('the rows', () => {
     expect((await screen([unknown])).type()[0]).toMatch(/, - resident, - free and yet held$/);
   });
 
+  test('say which guest can give no more', async () => {
+    const stuck = { sinceMs: 1e12, forMs: 60_000, swings: false, retryInMs: null };
+    const { type } = await screen([
+      guestStatus('vm1', { targetBytes: GIB }),
+      guestStatus('vm2', { targetBytes: GIB, stuck }),
+    ]);
+    expect(type().find(line => line.includes('vm2 '))).toMatch(/vm2 +stuck/);
+  });
+
   test('fit the terminal, with the selected one among them', async () => {
     const many = Array.from({ length: 100 }, (_, index) => guestStatus(`g${index}`));
     const { top, type } = await screen(many);
@@ -132,7 +141,7 @@ describe('a target', () => {
   test('is set for the selected guest', async () => {
     const { set, type } = await screen();
     type('down', 'down', ...typed('1.5G'));
-    expect(set).toEqual([['vm2', 1.5 * GIB]]);
+    expect(set).toEqual([['vm2', 1.5 * GIB, false]]);
   });
 
   test('is asked for twice when the guest cannot spare so much, and no is what is meant by anything but y', async () => {
@@ -142,7 +151,7 @@ describe('a target', () => {
     expect(type('enter').at(-1)).toBe('left as it is');
     expect(set).toEqual([]);
     type(...typed('1G'), 'y');
-    expect(set).toEqual([['vm1', GIB]]);
+    expect(set).toEqual([['vm1', GIB, true]]);
   });
 
   test('that makes no sense says so and can be mended', async () => {

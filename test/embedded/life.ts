@@ -149,7 +149,7 @@ export class Life {
     await this.reach(0);
     await this.#guest.tell({ do: 'age', degree: 0.9, touch: true, pinned: 0, holders: 256 });
     await this.reach(PIECES_BYTES);
-    await this.#daemon.control.change(NAME, { targetBytes: PIECES_BYTES + 4 * MIB });
+    await this.#daemon.control.change(NAME, { targetBytes: PIECES_BYTES + 4 * MIB, force: true });
     for (let i = 0; i < 3; i++) await this.#guest.tell({ do: 'compact' });
     await this.reach(PIECES_BYTES + 4 * MIB);
     const { counters } = await this.#guest.tell({ do: 'status' });
@@ -158,7 +158,7 @@ export class Life {
 
   /** The driver resets its device in the middle of its work, and starts anew. */
   async reset(): Promise<void> {
-    await this.#daemon.control.change(NAME, { targetBytes: SMALL_BALLOON_BYTES });
+    await this.#daemon.control.change(NAME, { targetBytes: SMALL_BALLOON_BYTES, force: true });
     const { resets } = (await this.#daemon.control.guest(NAME)).counters;
     await this.#guest.tell({ do: 'reset' });
     await this.reach(SMALL_BALLOON_BYTES);
@@ -168,7 +168,7 @@ export class Life {
   /** The daemon is killed in the middle of its work, and another takes its place. */
   async reconnect(): Promise<void> {
     const { directory } = this.#daemon;
-    await this.#daemon.control.change(NAME, { targetBytes: BALLOON_BYTES });
+    await this.#daemon.control.change(NAME, { targetBytes: BALLOON_BYTES, force: true });
     await this.#daemon.end('SIGKILL');
     const words = ['--profile', this.#options.profile, '--target', String(BALLOON_BYTES)];
     this.#daemon = await DaemonProcess.start([NAME], words, { directory });

@@ -3,10 +3,11 @@
  * What whole daemons do about such guests is fairness.test.ts's, hostile-guest.test.ts's and hostile-front-end.test.ts's.
  */
 import { MessageChannel } from 'node:worker_threads';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import type { GuestEventType } from '../../src/control/contract.ts';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
+import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-watch.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { DiscardLink } from '../../src/threads/discard-link.ts';
@@ -136,6 +137,114 @@ test('a guest with pages of 64 KiB reaches a target that is no multiple of them'
       targetBytes: MIB + 4096,
       progress: { reachedMs: expect.any(Number) },
     });
+  } finally {
+    guest.close();
+  }
+});
+
+/** The clock of the process, which goes on by itself, and further where a test says so. */
+function clockAhead() {
+  let aheadMs = 0;
+  const real = process.hrtime;
+  vi.spyOn(process, 'hrtime').mockImplementation(((time?: [number, number]) => {
+    const [seconds, nanoseconds] = real(time);
+    return [seconds + Math.floor(aheadMs / 1000), nanoseconds];
+  }) as typeof process.hrtime);
+  return {
+    pass: (ms: number) => {
+      aheadMs += ms;
+    },
+  };
+}
+
+/** Statistics, of which tag 6 is what is available. */
+function available(bytes: number): Uint8Array {
+  const sample = new DataView(new ArrayBuffer(10));
+  sample.setUint16(0, 6, true);
+  sample.setBigUint64(2, BigInt(bytes), true);
+  return new Uint8Array(sample.buffer);
+}
+
+describe('a target', () => {
+  let guest: HandGuest;
+
+  beforeEach(async () => {
+    guest = await HandGuest.connect(socket, { loop });
+  });
+
+  afterEach(() => {
+    guest.close();
+    vi.restoreAllMocks();
+  });
+
+  const memoryBytes = () => host.status().memoryBytes ?? 0;
+
+  test('above the memory of the guest is refused, and nothing else changes with it', () => {
+    const before = host.status().discard;
+    const changes = { targetBytes: memoryBytes() + 4096, discard: 'per-page', force: true } as const;
+    expect(() => host.change(changes)).toThrow(/its balloon cannot hold/);
+    expect(host.status()).toMatchObject({ targetBytes: 0, discard: before });
+  });
+
+  test('above what the guest can spare is refused unless it is forced', async () => {
+    // Nothing is known of a guest that sent no statistics; but all of it is too much for any.
+    expect(() => host.change({ targetBytes: memoryBytes() })).toThrow(/next to nothing .* --force/);
+    const stats = guest.queue('stats');
+    stats.add({ out: available(4 * MIB) });
+    stats.kick();
+    await loop.turnUntil(() => host.status().counters.statsBuffers === 1);
+    host.change({ targetBytes: 2 * MIB });
+    expect(() => host.change({ targetBytes: 5 * MIB, discard: 'per-page' })).toThrow(/can spare .* --force/);
+    expect(host.status()).toMatchObject({ targetBytes: 2 * MIB, discard: 'none' });
+    host.change({ targetBytes: 5 * MIB, force: true });
+    expect(host.status()).toMatchObject({ targetBytes: 5 * MIB, shownTargetBytes: 5 * MIB });
+  });
+
+  test('that the guest cannot hold is lowered for its driver, and tried again later', async () => {
+    const clock = clockAhead();
+    const wished = 8 * MIB;
+    host.change({ targetBytes: wished });
+    const low = 1024;
+    await guest.writeActual(low);
+    for (let turn = 0; turn < SWINGS_MAX; turn++) {
+      await guest.writeActual(low + 256);
+      await guest.writeActual(low);
+    }
+    const swinging = host.status();
+    expect(swinging).toMatchObject({ targetBytes: wished, stuck: { swings: true } });
+    expect(swinging.shownTargetBytes).toBeLessThan(low * 4096);
+    expect((await guest.readConfig()).numPages * 4096).toBe(swinging.shownTargetBytes);
+    expect(details.get('stuck')).toMatchObject({ targetBytes: wished, swings: true });
+    clock.pass(RETRY_MS_MIN + 1000);
+    await loop.turnUntil(() => host.status().shownTargetBytes === wished);
+    expect((await guest.readConfig()).numPages * 4096).toBe(wished);
+  });
+
+  test('to which the guest comes no nearer is stuck, and told to be once', async () => {
+    const clock = clockAhead();
+    host.change({ targetBytes: 8 * MIB });
+    await guest.writeActual(1024);
+    expect(host.status().stuck).toBeNull();
+    clock.pass(STUCK_MS + 1000);
+    await loop.turnUntil(() => told.includes('stuck'));
+    expect(host.status().stuck).toMatchObject({ swings: false, retryInMs: null });
+    expect(details.get('stuck')).toMatchObject({ actualBytes: 4 * MIB, targetBytes: 8 * MIB });
+    clock.pass(10 * STUCK_MS);
+    loop.reactor.turn(0);
+    await guest.writeActual(1024);
+    expect(told.filter(type => type === 'stuck')).toHaveLength(1);
+    await guest.writeActual(1300);
+    expect(host.status().stuck).toBeNull();
+  });
+});
+
+test('a target from before the guest that is above its memory takes nothing from it, and says so', async () => {
+  host.change({ targetBytes: 2 ** 40 });
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    expect(host.status()).toMatchObject({ targetBytes: 2 ** 40, shownTargetBytes: 0 });
+    expect((await guest.readConfig()).numPages).toBe(0);
+    expect(host.status().lastError).toMatch(/target of 1T is not followed: the guest has .* of memory/);
   } finally {
     guest.close();
   }

@@ -44,6 +44,8 @@ describe('a guest of QEMU under our control', () => {
       progress: null,
       hint: null,
       granularityBytes: null,
+      shownTargetBytes: null,
+      stuck: null,
       lastError: null,
     });
   });

@@ -66,6 +66,7 @@ export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> 
     discard: 'after-ack',
     memoryBytes: 4 * GIB,
     targetBytes: 0,
+    shownTargetBytes: overrides.targetBytes ?? 0,
     actualBytes: 0,
     balloonedBytes: 0,
     granularityBytes: 4096,
@@ -75,6 +76,7 @@ export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> 
     residentBytes: 1.5 * GIB,
     counters: COUNTERS,
     progress: null,
+    stuck: null,
     hint: HINT,
     lastError: null,
     ...overrides,
@@ -171,6 +173,8 @@ export class FakeControl implements Control<DeviceGuestStatus> {
   readonly listeners = new Set<(event: GuestEvent) => void>();
   /** When set, every call fails with it. */
   failure: Error | undefined;
+  /** When set, what is not forced is refused with it. */
+  refuse: Error | undefined;
   /** When set, every call waits for it first. */
   stall: Promise<void> | undefined;
   /** Null for a guest that has no statistics queue. */
@@ -231,11 +235,12 @@ export class FakeControl implements Control<DeviceGuestStatus> {
   async change(name: string, changes: GuestChanges): Promise<DeviceGuestStatus> {
     await this.#gate();
     this.#find(name);
+    if (this.refuse !== undefined && changes.force !== true) throw this.refuse;
     this.calls.push(['change', name, changes]);
     const { targetBytes, discard } = changes;
     if (discard !== undefined) this.alter(name, { discard });
     if (targetBytes === undefined) return this.#find(name);
-    return this.alter(name, this.follow(this.alter(name, { targetBytes })));
+    return this.alter(name, this.follow(this.alter(name, { targetBytes, shownTargetBytes: targetBytes })));
   }
 
   async statistics(

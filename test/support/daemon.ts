@@ -110,7 +110,7 @@ export class DaemonProcess {
 
   /** Sets a target and waits until the guest and the host have come to it. */
   async reach(name: string, targetBytes: number): Promise<DeviceGuestStatus> {
-    await this.control.change(name, { targetBytes });
+    await this.control.change(name, { targetBytes, force: true });
     return this.untilGuest(name, guest => guest.actualBytes === targetBytes && guest.pendingBytes === 0);
   }
 

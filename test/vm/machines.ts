@@ -35,7 +35,7 @@ const balloonOf = async (vm: VmType): Promise<number | null> =>
   (await vm.control.guest(vm.name)).balloonedBytes;
 
 export async function inflate(vm: VmType, bytes: number): Promise<void> {
-  await vm.control.change(vm.name, { targetBytes: bytes });
+  await vm.control.change(vm.name, { targetBytes: bytes, force: true });
   await vi.waitFor(async () => expect(await balloonOf(vm)).toBe(bytes), { timeout: 10_000, interval: 5 });
   await vm.command({ do: 'settle' });
 }

@@ -41,10 +41,13 @@ export type {
 /** The daemon refused; the message is its own. */
 export class Refusal extends Error {
   readonly status: number;
+  /** Stable, for programs; empty where the answer was no problem document. */
+  readonly code: string;
 
-  constructor(status: number, message: string) {
+  constructor(status: number, code: string, message: string) {
     super(message);
     this.status = status;
+    this.code = code;
   }
 }
 
@@ -106,8 +109,12 @@ async function call(path: string, { method = 'GET', body, headers, signal }: Cal
     throw new Unreachable('the daemon does not answer', { cause: error });
   }
   if (response.ok || response.status === 304) return response;
-  const problem = (await response.json().catch(() => null)) as { detail?: string } | null;
-  throw new Refusal(response.status, problem?.detail ?? `the daemon answered with status ${response.status}`);
+  const problem = (await response.json().catch(() => null)) as { detail?: string; code?: string } | null;
+  throw new Refusal(
+    response.status,
+    problem?.code ?? '',
+    problem?.detail ?? `the daemon answered with status ${response.status}`,
+  );
 }
 
 async function json<Answer>(path: string, options?: Call): Promise<Answer> {
@@ -131,8 +138,9 @@ export const api = {
   /** A sample no older than a second, which asks the guest if need be. */
   freshSample: (name: string) =>
     json<StatisticsSample>(`${guestPath(name)}/statistics?fresh_ms=1000&timeout_ms=2000`),
-  setTarget: (name: string, targetBytes: number) =>
-    json<GuestStatus>(guestPath(name), { method: 'PATCH', body: { targetBytes } }),
+  /** `force`: the person was asked whether so much is meant. */
+  setTarget: (name: string, targetBytes: number, force: boolean) =>
+    json<GuestStatus>(guestPath(name), { method: 'PATCH', body: { targetBytes, force } }),
   hint: (name: string, action: HintAction) =>
     json<HintStatus>(`${guestPath(name)}/hint`, { method: 'POST', body: { action } }),
   request: (name: string, request: GuestRequest) =>

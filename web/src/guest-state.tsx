@@ -1,5 +1,6 @@
 /** What of a guest's state wants attention, in a few words, most serious first. */
-import { availableShare, isMoving, NEED_SHARE } from '../../src/control/judgement.ts';
+import { availableShare, isMoving, isStuck, NEED_SHARE, stuckWords } from '../../src/control/judgement.ts';
+import { duration, size } from './format.ts';
 import { type GuestView, isMigrating } from './live.ts';
 
 interface Mark {
@@ -17,6 +18,9 @@ export function marksOf(guest: GuestView): readonly Mark[] {
   const available = availableShare(status, sample);
   if (available !== null && available.share < NEED_SHARE) {
     marks.push({ kind: 'bad', text: 'in need', title: 'The guest has next to no memory left for programs' });
+  }
+  if (isStuck(status)) {
+    marks.push({ kind: 'noted', text: 'stuck', title: stuckWords(status, size, duration) });
   }
   if (isMoving(status)) {
     marks.push({ kind: 'calm', text: 'moving', title: 'The balloon is on its way to its target' });

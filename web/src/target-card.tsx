@@ -4,9 +4,9 @@
  */
 
 import { useEffect, useState } from 'preact/hooks';
-import { doubtOf, isMoving, isNear } from '../../src/control/judgement.ts';
+import { doubtOf, isMoving, isNear, stuckWords } from '../../src/control/judgement.ts';
 import { balloonLimit } from '../../src/control/memory-use.ts';
-import { api } from './api.ts';
+import { api, Refusal } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
 import { duration, parseSize, size } from './format.ts';
 import { type GuestView, live } from './live.ts';
@@ -49,25 +49,30 @@ export function TargetCard({ guest }: { guest: GuestView }) {
     setDraft(undefined);
     setText(undefined);
   };
-  const set = async (bytes: number) => {
+  const set = async (bytes: number, force = false) => {
     setRefused('');
     try {
-      await api.setTarget(status.name, bytes);
+      await api.setTarget(status.name, bytes, force);
       reset();
     } catch (error) {
-      setRefused((error as Error).message);
+      // The daemon knows of a doubt that the page does not: its figures are newer.
+      const doubted = error instanceof Refusal && error.code === 'AEROSTAT_UNCONFIRMED';
+      if (doubted) askWhether(bytes, error.message);
+      else setRefused((error as Error).message);
     }
     live.refresh();
   };
+  const askWhether = (bytes: number, doubt: string) =>
+    setQuestion({
+      title: `Take ${size(bytes)} from ${status.name}?`,
+      body: <p>{doubt}</p>,
+      go: `Take ${size(bytes)}`,
+      onGo: () => void set(bytes, true),
+    });
   const ask = () => {
     const doubt = doubtWords(guest, wanted);
-    if (doubt === undefined) return void set(wanted);
-    setQuestion({
-      title: `Take ${size(wanted)} from ${status.name}?`,
-      body: <p>{doubt}</p>,
-      go: `Take ${size(wanted)}`,
-      onGo: () => void set(wanted),
-    });
+    if (doubt === undefined) void set(wanted);
+    else askWhether(wanted, doubt);
   };
   const nonsense =
     text !== undefined && parseSize(text) === undefined
@@ -148,6 +153,8 @@ const isOld = ({ status, use }: GuestView): boolean =>
 
 function progressWords({ status }: GuestView): string {
   const { progress, pendingBytes } = status;
+  const stuck = stuckWords(status, size, duration);
+  if (stuck !== '') return stuck;
   if (isMoving(status))
     return pendingBytes ? `moving, ${size(pendingBytes)} on its way to the host` : 'moving';
   if (progress?.reachedMs === null || progress === null || progress.reachedMs === undefined) return '';

@@ -138,7 +138,7 @@ const dataOf = (
 
 async function inflateAndDeflate(guest: PeerGuest, control: GuestControl, balloonBytes: number) {
   const startedMs = monotonicMs();
-  await control.change(GUEST, { targetBytes: balloonBytes });
+  await control.change(GUEST, { targetBytes: balloonBytes, force: true });
   const { settledMs, backMs, kicks, buffers, deviceCpuMs } = await guest.hear('inflated');
   const deflatingMs = monotonicMs();
   await control.change(GUEST, { targetBytes: 0 });

@@ -144,7 +144,7 @@ export async function measureInflation(
     const { control } = daemon;
     const ready = await guest.next('ready');
     const before = await control.guest(GUEST);
-    await control.change(GUEST, { targetBytes: balloonBytes });
+    await control.change(GUEST, { targetBytes: balloonBytes, force: true });
     const inflated = await guest.next('settled');
     const full = await drained(() => control.guest(GUEST), signal);
     await control.change(GUEST, { targetBytes: 0 });

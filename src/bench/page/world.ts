@@ -58,7 +58,7 @@ export class PageWorld {
   /** Sets a guest's target, and waits until guest and host have come to it. */
   async reach(name: string, targetBytes: number, signal: AbortSignal): Promise<DeviceGuestStatus> {
     const { control } = this.daemon;
-    await control.change(name, { targetBytes });
+    await control.change(name, { targetBytes, force: true });
     for (const deadline = Date.now() + STALL_MS; ; ) {
       const guest = await control.guest(name);
       if (typeof guest.progress?.drainedMs === 'number') return guest;

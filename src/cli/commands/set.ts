@@ -34,6 +34,7 @@ interface SetChoice extends GuestsChoice {
   readonly memory?: number;
   readonly discard?: DiscardMode;
   readonly pollInterval?: number;
+  readonly force?: boolean;
   readonly wait?: boolean;
   readonly timeout: number;
 }
@@ -54,6 +55,7 @@ export function setCommand(context: CliContext): Command {
         POLL_INTERVAL_MS_MAX,
       ),
     )
+    .option('--force', 'also where the guest says that it cannot spare so much')
     .option('--wait', 'return when the target is reached and nothing is pending')
     .addOption(
       durationOption('--timeout <duration>', 'longest wait; implies --wait')
@@ -119,8 +121,12 @@ async function targetOf(control: GuestControl, name: string, choice: SetChoice):
   return targetBytes - (targetBytes % PAGE_SIZE);
 }
 
-const changesOf = ({ discard, pollInterval }: SetChoice, targetBytes: number | undefined): GuestChanges => ({
+const changesOf = (
+  { discard, pollInterval, force }: SetChoice,
+  targetBytes: number | undefined,
+): GuestChanges => ({
   ...(targetBytes === undefined ? {} : { targetBytes }),
+  ...(force === true ? { force } : {}),
   ...(discard === undefined ? {} : { discard }),
   ...(pollInterval === undefined ? {} : { pollIntervalMs: pollInterval }),
 });

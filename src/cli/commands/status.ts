@@ -2,9 +2,11 @@
 import { Command } from 'commander';
 import { CombinedControl } from '../../control/combined-control.ts';
 import type { GuestStatus } from '../../control/contract.ts';
+import { isStuck, stuckWords } from '../../control/judgement.ts';
 import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
+import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';
 import { type Style, styleOf } from '../style.ts';
@@ -66,7 +68,17 @@ function notAll(count: number, failures: Failures): AerostatError {
 }
 
 const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
-const state = (guest: GuestStatus) => (guest.connected ? 'connected' : 'waiting');
+const stateOf = (guest: GuestStatus) =>
+  !guest.connected ? 'waiting' : isStuck(guest) ? 'stuck' : 'connected';
+
+const STATE_COLOURS: Readonly<Record<ReturnType<typeof stateOf>, keyof Style>> = {
+  waiting: 'dim',
+  stuck: 'red',
+  connected: 'green',
+};
+
+const paintState = (text: string, guest: GuestStatus, style: Style) =>
+  style[STATE_COLOURS[stateOf(guest)]](text);
 
 /** `failures` are the guests of which nothing is known, for what hosts them does not answer. */
 export const guestColumns = (
@@ -76,8 +88,8 @@ export const guestColumns = (
   { title: 'GUEST', text: guest => guest.name, paint: style.bold },
   {
     title: 'STATE',
-    text: guest => (failures.has(guest.name) ? 'unreachable' : state(guest)),
-    paint: (text, { connected }) => (connected ? style.green : style.dim)(text),
+    text: guest => (failures.has(guest.name) ? 'unreachable' : stateOf(guest)),
+    paint: (text, guest) => paintState(text, guest, style),
   },
   { title: 'MEMORY', align: 'right', text: guest => size(guest.memoryBytes) },
   { title: 'TARGET', align: 'right', text: guest => size(guest.targetBytes) },
@@ -94,7 +106,7 @@ export const errorColumn: Column<GuestStatus> = {
 function describeGuest(guest: GuestStatus, style: Style): string {
   const fields: [string, string][] = [
     ['memory', size(guest.memoryBytes)],
-    ['target', size(guest.targetBytes)],
+    ['target', describeTarget(guest)],
     ['balloon', describeBalloon(guest)],
     ['pending', size(guest.pendingBytes)],
     ['resident', size(guest.residentBytes)],
@@ -107,11 +119,21 @@ function describeGuest(guest: GuestStatus, style: Style): string {
     ['refused', describeRefused(guest)],
     ['last error', guest.lastError ?? '-'],
   ];
-  const painted = guest.connected ? style.green(state(guest)) : style.dim(state(guest));
+  const painted = paintState(stateOf(guest), guest, style);
   return [`${style.bold(guest.name)}: ${painted}`, ...renderFields(fields)].join('\n');
 }
 
 const count = (number: number) => number.toLocaleString('en');
+
+function describeTarget(guest: GuestStatus): string {
+  const { targetBytes, shownTargetBytes } = guest;
+  const stuck = stuckWords(guest, formatSize, formatDuration);
+  if (stuck !== '') return `${size(targetBytes)}, ${stuck}`;
+  const lowered = shownTargetBytes !== null && targetBytes !== null && shownTargetBytes < targetBytes;
+  return lowered
+    ? `${size(targetBytes)}, of which the driver is shown ${size(shownTargetBytes)}`
+    : size(targetBytes);
+}
 
 function describeBalloon({ balloonedBytes, actualBytes }: GuestStatus): string {
   if (actualBytes === null) return size(balloonedBytes);

@@ -55,9 +55,9 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
   const style = styleOf(stdout, env);
   /** Ends the wait between two looks. */
   let wake = () => {};
-  const top = new TopScreen((guest, bytes) => {
+  const top = new TopScreen((guest, bytes, force) => {
     control
-      .change(guest, { targetBytes: bytes })
+      .change(guest, { targetBytes: bytes, force })
       .then(
         () => top.say(`${guest}: balloon ${formatSize(bytes)} asked for`),
         error => top.say(error instanceof Error ? error.message : String(error)),

@@ -18,6 +18,7 @@ import {
   type HostStatus,
   type RequestAnswer,
   type StatisticsSample,
+  type StuckStatus,
   type TargetProgress,
 } from '../../control/contract.ts';
 import type { MapRegion, MemoryMap } from '../../control/memory-map.ts';
@@ -119,6 +120,22 @@ export const TargetProgressSchema = mirror<TargetProgress>()(
     .openapi('TargetProgress'),
 );
 
+export const StuckStatusSchema = mirror<StuckStatus>()(
+  z
+    .object({
+      sinceMs: z.number().openapi({ description: 'Milliseconds since the epoch.' }),
+      forMs: milliseconds,
+      swings: z.boolean().openapi({
+        description:
+          'The guest gave memory and took it back again and again; its driver is shown less than the target.',
+      }),
+      retryInMs: milliseconds
+        .nullable()
+        .openapi({ description: 'When the driver is shown all of the target again; null while it is.' }),
+    })
+    .openapi('StuckStatus', { description: 'The balloon gets no nearer to its target.' }),
+);
+
 export const GuestStatusSchema = mirror<GuestStatus>()(
   z
     .object({
@@ -130,6 +147,9 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       discard: orNull(DiscardModeSchema),
       memoryBytes: unknownable,
       targetBytes: unknownable.openapi({ description: 'What the balloon should hold.' }),
+      shownTargetBytes: unknownable.openapi({
+        description: 'What the driver is shown of the target: less while the guest cannot hold it.',
+      }),
       actualBytes: unknownable.openapi({
         description: 'What the guest says its balloon holds; never trusted.',
       }),
@@ -147,6 +167,7 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       residentBytes: unknownable.openapi({ description: 'What the host holds for the guest right now.' }),
       counters: orNull(GuestCountersSchema),
       progress: orNull(TargetProgressSchema),
+      stuck: orNull(StuckStatusSchema),
       hint: orNull(HintStatusSchema),
       lastError: z.string().nullable(),
     })

@@ -28,6 +28,12 @@ export const GuestPatchSchema = z
           example: 2 ** 30,
         }),
     ),
+    force: omissible(
+      z.boolean().openapi({
+        description:
+          'Sets the target also where the guest says that it cannot spare so much (AEROSTAT_UNCONFIRMED).',
+      }),
+    ),
     discard: omissible(DiscardModeSchema),
     pollIntervalMs: omissible(
       count
@@ -35,7 +41,9 @@ export const GuestPatchSchema = z
         .openapi({ description: 'Interval at which statistics are asked for; 0 turns polling off.' }),
     ),
   })
-  .refine(patch => Object.keys(patch).length > 0, { error: 'name at least one thing to change' })
+  .refine(patch => Object.keys(patch).length > 0, {
+    error: 'name at least one thing to change',
+  })
   .openapi('GuestPatch', { minProperties: 1 });
 
 export type GuestPatch = z.input<typeof GuestPatchSchema>;

@@ -42,6 +42,7 @@ export const GUEST_EVENT_TYPES = [
   'target',
   'actual',
   'target-reached',
+  'stuck',
   'statistics',
   'hint',
   'migration',

@@ -1,0 +1,208 @@
+/**
+ * The target of one guest: what its host wishes, what its driver is shown of that, how long the driver takes, and whether
+ * it gets there. What may be wished for is judged here as well, before anything changes. Knows no sockets.
+ */
+import type { GuestChanges, StatisticsSample, StuckStatus, TargetProgress } from '../control/contract.ts';
+import { GuestStateError, UnconfirmedError } from '../control/errors.ts';
+import { isNear, needsForce } from '../control/judgement.ts';
+import { spareOf } from '../control/memory-use.ts';
+import type { BalloonDevice } from '../device/balloon-device.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
+import { formatSize } from '../sys/size.ts';
+import type { GuestNews } from './guest-news.ts';
+import { TargetClock } from './target-clock.ts';
+import { TargetWatch } from './target-watch.ts';
+
+export interface SteeredGuest {
+  readonly name: string;
+  readonly device: BalloonDevice;
+  /** Bytes of its memory; 0 while it has shown none. */
+  readonly memoryBytes: () => number;
+  readonly sample: () => StatisticsSample;
+}
+
+export class TargetSteering {
+  readonly #guest: SteeredGuest;
+  readonly #reactor: Pick<Reactor, 'schedule'>;
+  readonly #news: Pick<GuestNews, 'tell' | 'changed' | 'hurry' | 'problem'>;
+  readonly #clock = new TargetClock((actual, target) => this.#isThere(actual, target));
+  readonly #watch = new TargetWatch((actual, target) => this.#isThere(actual, target));
+  #timer: Timer | undefined;
+  #timerDueMs = 0;
+  #following = false;
+  #toldStuck = false;
+
+  constructor(
+    guest: SteeredGuest,
+    reactor: Pick<Reactor, 'schedule'>,
+    news: Pick<GuestNews, 'tell' | 'changed' | 'hurry' | 'problem'>,
+  ) {
+    this.#guest = guest;
+    this.#reactor = reactor;
+    this.#news = news;
+  }
+
+  /**
+   * Whether a target may be set; nothing has changed yet.
+   * @throws GuestStateError above the guest's memory; UnconfirmedError above what it can spare, unless it is forced
+   */
+  check({ targetBytes, force = false }: GuestChanges): void {
+    if (targetBytes === undefined) return;
+    const { name, device } = this.#guest;
+    const memory = this.#guest.memoryBytes();
+    // Kept for a guest that is not there yet.
+    if (memory === 0) return;
+    if (targetBytes > memory) {
+      throw new GuestStateError(
+        `${name} has ${formatSize(memory)} of memory; its balloon cannot hold ${formatSize(targetBytes)}`,
+      );
+    }
+    if (force) return;
+    const sample = this.#guest.sample();
+    const [actualBytes, balloonedBytes] = [device.actualPages, device.accounts.balloonedPages].map(
+      pages => pages * PAGE_SIZE,
+    );
+    const use = { memory, ...spareOf(sample) };
+    const doubt = needsForce({ actualBytes, balloonedBytes }, use, targetBytes);
+    if (doubt !== undefined) throw new UnconfirmedError(name, targetBytes, doubt, sample.ageMs);
+  }
+
+  set(targetBytes: number): void {
+    const { device } = this.#guest;
+    device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
+    // What the device could take of it: its field has 32 bits.
+    const pages = device.targetPages;
+    this.#clock.set(pages, device.actualPages);
+    if (this.#following) this.#watch.aim(pages, device.actualPages, monotonicMs());
+    this.#toldStuck = false;
+    this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
+    this.#follow();
+  }
+
+  /** A driver is there, which follows the target from now on. */
+  begin(): void {
+    const { targetPages, actualPages } = this.#guest.device;
+    this.#following = true;
+    this.#clock.set(targetPages, actualPages);
+    this.#watch.aim(targetPages, actualPages, monotonicMs());
+    this.#toldStuck = false;
+    this.#follow();
+  }
+
+  /** Nobody follows it, for now. */
+  rest(): void {
+    this.#following = false;
+    this.#watch.rest();
+    this.#follow();
+  }
+
+  /** The guest is gone, and so is how it got on. */
+  forget(): void {
+    this.rest();
+    this.#clock.forget();
+  }
+
+  /** The driver goes on where another device stopped. */
+  resumed(): void {
+    this.#clock.set(this.#guest.device.targetPages, this.#guest.device.actualPages);
+  }
+
+  /** The guest says that its balloon holds `pages`. */
+  actual(pages: number): void {
+    this.#news.changed('actual', () => ({ actualBytes: this.#guest.device.actualPages * PAGE_SIZE }));
+    this.#watch.actual(pages, monotonicMs());
+    this.#follow();
+    // Linux writes it after every 256 pages. Who watches wants to know of the way now and then, of the end at once.
+    if (!this.#clock.actual(pages)) return;
+    this.#news.hurry('actual');
+    const reachedMs = this.#clock.progress?.reachedMs ?? null;
+    const targetBytes = this.#guest.device.targetPages * PAGE_SIZE;
+    // A guest that resets its device reaches the same target again, as often as it likes.
+    this.#news.changed('target-reached', () => ({ targetBytes, reachedMs }));
+  }
+
+  /** Shows the driver what it may see of the target: no more than its guest has memory, nor than it can hold. */
+  show(): void {
+    const { device } = this.#guest;
+    const memoryPages = this.#guest.memoryBytes() / PAGE_SIZE;
+    const tooLarge = memoryPages > 0 && device.targetPages > memoryPages;
+    // It came before the guest did, or memory was taken out since: nothing more is taken than is held.
+    const held = tooLarge ? Math.min(device.actualPages, memoryPages) : Number.POSITIVE_INFINITY;
+    device.targetLimitPages = Math.min(this.#watch.limit, held);
+    if (!tooLarge) return;
+    const [target, memory] = [device.targetPages * PAGE_SIZE, memoryPages * PAGE_SIZE].map(formatSize);
+    this.#news.problem(
+      'target',
+      `the target of ${target} is not followed: the guest has ${memory} of memory`,
+    );
+  }
+
+  get progress(): TargetProgress | null {
+    return this.#clock.progress;
+  }
+
+  /** Nothing is pending; the last discard ended at `lastMs`. */
+  drained(lastMs: number): void {
+    this.#clock.drained(lastMs);
+  }
+
+  get stuck(): StuckStatus | null {
+    const nowMs = monotonicMs();
+    const sinceMs = this.#watch.stuckSinceMs(nowMs);
+    if (sinceMs === null) return null;
+    const { swings, retryAtMs } = this.#watch;
+    const forMs = nowMs - sinceMs;
+    return {
+      sinceMs: Date.now() - forMs,
+      forMs,
+      swings,
+      retryInMs: retryAtMs === null ? null : Math.max(0, retryAtMs - nowMs),
+    };
+  }
+
+  #isThere(actualPages: number, targetPages: number): boolean {
+    const granularityBytes = this.#guest.device.inflation.granularityPages * PAGE_SIZE;
+    return isNear(actualPages * PAGE_SIZE, targetPages * PAGE_SIZE, granularityBytes);
+  }
+
+  /** Acts on what the watch has found, and looks again when it may find more. */
+  #follow(): void {
+    this.show();
+    this.#tellStuck();
+    const { dueMs, swings } = this.#watch;
+    // What is stuck, and was told to be, is waited for no more: the guest says when it gets on.
+    if (dueMs === null || (this.#toldStuck && !swings)) {
+      this.#stopTimer();
+      return;
+    }
+    // The balloon moves all the time; a timer that comes too early finds nothing, and is set anew.
+    if (this.#timer !== undefined && this.#timerDueMs <= dueMs) return;
+    this.#stopTimer();
+    this.#timerDueMs = dueMs;
+    this.#timer = this.#reactor.schedule(Math.max(1, dueMs - monotonicMs()), () => {
+      this.#timer = undefined;
+      this.#watch.look(monotonicMs());
+      this.#follow();
+    });
+  }
+
+  #stopTimer(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+  }
+
+  #tellStuck(): void {
+    const { stuck } = this;
+    if (stuck === null) this.#toldStuck = false;
+    if (stuck === null || this.#toldStuck) return;
+    this.#toldStuck = true;
+    const { targetPages, shownTargetPages, actualPages } = this.#guest.device;
+    this.#news.changed('stuck', () => ({
+      targetBytes: targetPages * PAGE_SIZE,
+      shownBytes: shownTargetPages * PAGE_SIZE,
+      actualBytes: actualPages * PAGE_SIZE,
+      swings: stuck.swings,
+    }));
+  }
+}
