@@ -42,7 +42,6 @@ const PRINTED = [
   { words: ['completion', 'bash'], path: 'usr/share/bash-completion/completions/aerostat' },
   { words: ['completion', 'zsh'], path: 'usr/share/zsh/vendor-completions/_aerostat' },
   { words: ['completion', 'fish'], path: 'usr/share/fish/vendor_completions.d/aerostat.fish' },
-  { words: ['manual'], path: 'usr/share/man/man1/aerostat.1.gz' },
 ];
 
 /** What dpkg runs; DPKG_ROOT is set where it installs into another root without changing to it. */
@@ -160,7 +159,13 @@ async function fill(stage) {
   symlinkSync('../lib/aerostat/bin/aerostat', join(stage, 'usr/bin/aerostat'));
   for (const { words, path } of PRINTED) {
     const printed = output(process.execPath, [join(root, 'bin/aerostat'), ...words]);
-    put(stage, path, path.endsWith('.gz') ? gzipSync(printed, { level: 9 }) : printed);
+    put(stage, path, printed);
+  }
+  const pages = scratch('manual');
+  output(process.execPath, [join(root, 'bin/aerostat'), 'manual', '--into', pages]);
+  for (const page of readdirSync(pages)) {
+    const path = `usr/share/man/man${page.slice(-1)}/${page}.gz`;
+    put(stage, path, gzipSync(readFileSync(join(pages, page)), { level: 9 }));
   }
   put(stage, 'usr/share/doc/aerostat/copyright', copyright());
   put(stage, 'usr/share/doc/aerostat/changelog.gz', gzipSync(readFileSync(join(root, 'CHANGELOG.md'))));
@@ -192,6 +197,10 @@ Section: admin
 Priority: optional
 Description: virtio memory ballooning for hosts of virtual machines
  ${description}.
+ .
+ It needs Node.js 20 or newer, as the package nodejs. Debian 13 and later have
+ it. Debian 12 has version 18: take a package of a newer one from those that
+ https://nodejs.org/en/download names for it.
 `;
 }
 

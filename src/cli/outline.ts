@@ -1,4 +1,5 @@
 /** What the command line consists of, read off the commands themselves, for whoever describes it elsewhere. */
+import type { EventEmitter } from 'node:events';
 import type { Command } from 'commander';
 
 export interface OutlineOption {
@@ -25,6 +26,8 @@ export interface OutlineCommand {
   readonly description: string;
   readonly options: readonly OutlineOption[];
   readonly args: readonly OutlineArgument[];
+  /** What `--help` says after the options: examples, keys, and what else there is to know. */
+  readonly notes: string;
   readonly commands: readonly OutlineCommand[];
 }
 
@@ -54,12 +57,24 @@ export function outlineOf(command: Command, above = ''): OutlineCommand {
       variadic: argument.variadic,
       choices: argument.argChoices ?? [],
     })),
+    notes: notesOf(command),
     commands: help
       .visibleCommands(command)
       // commander's own, where --help does the same.
       .filter(below => below.name() !== 'help')
       .map(below => outlineOf(below, path)),
   };
+}
+
+/** What the command was given with addHelpText('after', …), which commander keeps as listeners. */
+function notesOf(command: Command): string {
+  let notes = '';
+  const write = (text: string): void => {
+    notes += text;
+  };
+  // Its types leave out that it is an emitter, as its documentation says.
+  (command as unknown as EventEmitter).emit('afterHelp', { error: false, command, write });
+  return notes.trim();
 }
 
 /** The command and all below it, the outer before the inner. */

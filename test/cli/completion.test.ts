@@ -1,6 +1,6 @@
 /** Completion scripts in the shells that they are for, and the manual page. */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -114,5 +114,40 @@ describe('the manual page', () => {
     const requests = out.split('\n').filter(line => line.startsWith('.'));
     expect(requests.filter(line => !/^\.(TH|SH|SS|TP|PP|B|BR)\b/.test(line))).toEqual([]);
     expect(out).not.toMatch(/[^\\]--/);
+  });
+});
+
+describe('the pages of commands', () => {
+  test('are one for each, with their options, examples and keys, and one for the files', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+    try {
+      expect((await run(['manual', '--into', directory])).code).toBe(0);
+      const pages = readdirSync(directory);
+      expect(pages).toEqual(
+        expect.arrayContaining(['aerostat.1', 'aerostat-set.1', 'aerostat-bench-page.1', 'aerostat-files.5']),
+      );
+      for (const page of pages) {
+        expect(readFileSync(join(directory, page), 'utf8')).toMatch(/^\.TH AEROSTAT[\s\S]*\.SH SEE ALSO/);
+      }
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  test("say top's keys, the options of set, and every key of a file of guests", async () => {
+    expect((await run(['manual', 'top'])).out).toMatch(/\.SH KEYS\n[\s\S]*select a guest/);
+    expect((await run(['manual', 'set'])).out).toMatch(
+      /\\-\\-balloon[\s\S]*\.SH EXAMPLES\n[\s\S]*aerostat set/,
+    );
+    const { out } = await run(['manual', 'files']);
+    for (const key of ['name', 'qmp', 'api', 'guest', 'tokenFile']) expect(out).toContain(`\n.B ${key}\n`);
+  });
+
+  test('that do not exist are refused with those that do', async () => {
+    const { code, err } = await run(['manual', 'sett']);
+    expect([code, err]).toEqual([
+      2,
+      expect.stringMatching(/no manual page of sett; there are device, .*set,/),
+    ]);
   });
 });

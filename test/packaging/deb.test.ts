@@ -65,9 +65,30 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
     );
   });
 
+  test('says where to get the Node that it needs, on systems whose own is too old', () => {
+    expect(run('dpkg-deb', '--field', file, 'Description')).toMatch(
+      /Node\.js 20 or newer.*Debian 12 has version 18.*https:\/\/nodejs\.org/s,
+    );
+  });
+
+  test('has the manual pages that its units point at', () => {
+    const units = join(installed, 'usr/lib/systemd/system');
+    for (const unit of readdirSync(units)) {
+      const pages = [...readFileSync(join(units, unit), 'utf8').matchAll(/man:([\w-]+)\((\d)\)/g)];
+      expect([unit, pages.length > 0]).toEqual([unit, true]);
+      for (const [, name, section] of pages) {
+        const path = `usr/share/man/man${section}/${name}.${section}.gz`;
+        expect([unit, path, existsSync(join(installed, path))]).toEqual([unit, path, true]);
+      }
+    }
+  });
+
   test('has everything at its place', () => {
     for (const path of [
       'usr/lib/systemd/system/aerostat@.service',
+      'usr/lib/systemd/system/aerostat.service',
+      'usr/lib/systemd/system/aerostat-exporter.service',
+      'usr/share/aerostat/prometheus/scrape.yml',
       'usr/lib/sysusers.d/aerostat.conf',
       'usr/share/qemu/vhost-user/50-aerostat.json',
       'usr/share/aerostat/prometheus/aerostat.rules.yml',
@@ -85,6 +106,10 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
       'complete -c aerostat',
     );
     expect(gunzipSync(read('usr/share/man/man1/aerostat.1.gz')).toString()).toMatch(/^\.TH AEROSTAT 1/);
+    // Before, there was the one of the program alone.
+    for (const page of ['man1/aerostat-set.1', 'man1/aerostat-bench-inflate.1', 'man5/aerostat-files.5']) {
+      expect(existsSync(join(installed, `usr/share/man/${page}.gz`)), page).toBe(true);
+    }
   });
 
   test('brings what the program runs with, and nothing that only builds or tests it', () => {
@@ -125,6 +150,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
     `installed into a root${why === undefined ? '' : ` (skipped; ${why})`}`,
     () => {
       const UNIT = 'aerostat@.service';
+      const FURTHER_UNITS = ['aerostat.service', 'aerostat-exporter.service'];
       let target: TestRoot;
 
       const expectDone = ({ status, stderr }: Answered) =>
@@ -172,7 +198,8 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
         () => {
           const { stdout, stderr } = spawnSync(
             'systemd-analyze',
-            [`--root=${target.path}`, 'verify', UNIT.replace('@', '@vm1')],
+            // Manual pages are looked for where this runs, not in the root.
+            ['--man=no', `--root=${target.path}`, 'verify', UNIT.replace('@', '@vm1'), ...FURTHER_UNITS],
             { encoding: 'utf8' },
           );
           expect(stdout + stderr).toBe('');
@@ -198,6 +225,8 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
         ['zsh', ['-n'], 'usr/share/zsh/vendor-completions/_aerostat'],
         ['fish', ['--no-execute'], 'usr/share/fish/vendor_completions.d/aerostat.fish'],
         ['man', ['--warnings', '-E', 'UTF-8', '-l'], 'usr/share/man/man1/aerostat.1.gz'],
+        ['man', ['--warnings', '-E', 'UTF-8', '-l'], 'usr/share/man/man1/aerostat-device.1.gz'],
+        ['man', ['--warnings', '-E', 'UTF-8', '-l'], 'usr/share/man/man5/aerostat-files.5.gz'],
       ])('%s takes what is meant for it', (program, words, path) => {
         const { error, status, stdout, stderr } = spawnSync(program, [...words, target.at(path)], {
           encoding: 'utf8',
@@ -206,7 +235,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
         // Not installed here.
         if (error !== undefined) return;
         expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-        if (program === 'man') expect(stdout).toMatch(/aerostat.*device/s);
+        if (program === 'man') expect(stdout.toLowerCase()).toMatch(/aerostat.*device/s);
       });
 
       test('runs as its unit says, serves its API, its page and a guest, and ends when it is told to', async () => {
