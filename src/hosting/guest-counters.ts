@@ -37,7 +37,8 @@ export function guestCounters(device: BalloonDevice, conversation: ConversationC
 function residentBytes(memory: GuestMemory): number {
   const files = new Map<string, number>();
   for (const { backing } of memory.regions) {
-    if (backing instanceof FileBacking) files.set(backing.identity, backing.residentBytes());
+    if (!(backing instanceof FileBacking) || files.has(backing.identity)) continue;
+    files.set(backing.identity, backing.residentBytes());
   }
   return [...files.values()].reduce((total, bytes) => total + bytes, 0);
 }

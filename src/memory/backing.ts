@@ -66,6 +66,8 @@ export class FileBacking implements Backing {
   /** Nobody can shrink the file under us any more; where false, a front-end that does ends this process. */
   readonly sealed: boolean;
   readonly fd: OwnedFd;
+  /** Two backings with the same identity show the same file. */
+  readonly identity: string;
   readonly #adviseHugePages: boolean;
   readonly #mappings = new Map<number, { mapping: Mapping; window: Window }>();
 
@@ -91,6 +93,10 @@ export class FileBacking implements Backing {
       this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
       this.discardUnit = unit;
       this.sealed = sealAgainstShrinking(fd);
+      // Its owner may have shrunk it since it was measured, and the seal would keep it so.
+      const shrunk = faultOfSize(fileStatus(fd).size, fileOffset, size);
+      if (shrunk !== undefined) throw regionFileError(shrunk);
+      this.identity = status.identity;
     } catch (error) {
       fd.close();
       throw error;
@@ -101,17 +107,14 @@ export class FileBacking implements Backing {
     this.#adviseHugePages = options.adviseHugePages ?? false;
   }
 
-  /** Two backings with the same identity show the same file. */
-  get identity(): string {
-    return fileStatus(this.fd).identity;
-  }
-
   window(index: number): Window {
     const known = this.#mappings.get(index);
     if (known !== undefined) return known.window;
     const start = index * WINDOW_BYTES;
     const length = Math.min(WINDOW_BYTES, this.size - start);
-    const mapping = Mapping.shared(this.fd.number, this.fileOffset + start, length);
+    // A huge page that the pool does not have would end this process when it is touched: it is set aside, or refused here.
+    const options = { reserve: this.kind === 'hugetlb' };
+    const mapping = Mapping.shared(this.fd.number, this.fileOffset + start, length, options);
     if (this.#adviseHugePages) adviseHugePages(mapping.address, length);
     const window = new Window(mapping.buffer, 0, length);
     this.#mappings.set(index, { mapping, window });
@@ -188,11 +191,13 @@ function faultOf(
     return `its size ${size} is not a positive multiple of ${PAGE_SIZE}`;
   if (fileOffset % unit !== 0) return `its file offset ${fileOffset} is not a multiple of ${unit}`;
   if (size % unit !== 0) return `its size ${size} is not a multiple of its file's page size ${unit}`;
-  if (fileOffset + size > status.size) {
-    return `it needs ${fileOffset + size} bytes and its file has ${status.size}`;
-  }
-  return undefined;
+  return faultOfSize(status.size, fileOffset, size);
 }
+
+const faultOfSize = (fileSize: number, fileOffset: number, size: number): string | undefined =>
+  fileOffset + size > fileSize
+    ? `it needs ${fileOffset + size} bytes and its file has ${fileSize}`
+    : undefined;
 
 /** Anonymous memory of this process; only threads of it can be its guest. */
 export class AnonymousBacking implements Backing {

@@ -36,12 +36,19 @@ export class Mapping {
   }
 
   /**
-   * Maps `length` bytes of `fd` from `offset` (both in bytes, page aligned), shared, for reading and writing.
-   * @throws SystemError when the kernel refuses
+   * Maps `length` bytes of `fd` from `offset` (both in bytes, page aligned), shared, for reading and writing. With
+   * `reserve` the kernel sets aside the huge pages that the file has not got there yet.
+   * @throws SystemError when the kernel refuses; ENOMEM when the pool has too few huge pages
    */
-  static shared(fd: number, offset: number, length: number): Mapping {
+  static shared(
+    fd: number,
+    offset: number,
+    length: number,
+    { reserve = false }: { readonly reserve?: boolean } = {},
+  ): Mapping {
     assert(length > 0 && length <= MAPPING_BYTES_MAX, `a mapping of ${length} bytes`);
-    const address = libc.mmap(0, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, offset);
+    const flags = reserve ? MAP_SHARED : MAP_SHARED | MAP_NORESERVE;
+    const address = libc.mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, offset);
     check('mmap', address, `${length} bytes at offset ${offset} of descriptor ${fd}`);
     return new Mapping(address, length);
   }

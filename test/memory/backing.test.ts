@@ -12,7 +12,7 @@ import {
 } from '../../src/memory/backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { createEventFd, createPipe, OwnedFd, openDescriptorCount } from '../../src/sys/fd.ts';
-import { createMemfd, nextData, nextHole, resizeFile } from '../../src/sys/file.ts';
+import { createMemfd, fileStatus, nextData, nextHole, resizeFile } from '../../src/sys/file.ts';
 import { HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
 
 const MIB = 2 ** 20;
@@ -34,6 +34,66 @@ function opened<B extends Backing>(backing: B): B {
 
 const refusal = (message: string) =>
   expect.objectContaining({ code: 'AEROSTAT_REGION_FILE', message: expect.stringContaining(message) });
+
+/** A descriptor whose file another process shrinks just before its use number `at`. */
+class ShrinkingFd extends OwnedFd {
+  #left: number;
+
+  constructor(size: number, at: number) {
+    super(memfd(size).release());
+    this.#left = at;
+  }
+
+  override get number(): number {
+    if (this.#left-- === 0) {
+      try {
+        resizeFile({ number: super.number }, 0);
+      } catch {
+        // Too late: it is sealed.
+      }
+    }
+    return super.number;
+  }
+}
+
+describe('a file that ends this process when it is touched', () => {
+  test('is refused when it shrank while it was looked at, at whatever moment', () => {
+    const outcomes = new Set<string>();
+    for (let at = 0; at < 16; at++) {
+      const fd = new ShrinkingFd(MIB, at);
+      let backing: FileBacking | undefined;
+      try {
+        backing = new FileBacking(fd, 0, MIB);
+      } catch (error) {
+        expect(error).toEqual(refusal('its file has 0'));
+        outcomes.add('refused');
+        continue;
+      }
+      outcomes.add('taken');
+      expect(backing.sealed).toBe(true);
+      expect(fileStatus(backing.fd).size).toBe(MIB);
+      backing.close();
+    }
+    expect([...outcomes].sort()).toEqual(['refused', 'taken']);
+  });
+
+  test('is not mapped where it is of huge pages that the pool does not have', () => {
+    // More than any test host's pool: 512 GiB, of which a GiB would be mapped at a time.
+    const size = 2 ** 39;
+    let fd: OwnedFd;
+    try {
+      fd = createMemfd({ name: 'aerostat-test', size, hugePageSize: HUGE_PAGE_SIZE });
+    } catch (error) {
+      console.warn(`Skipped: this kernel makes no files of huge pages. ${(error as Error).message}`);
+      return;
+    }
+    const backing = opened(new FileBacking(fd, 0, size));
+    const windows = size / WINDOW_BYTES;
+    expect(() => {
+      for (let index = 0; index < windows; index++) backing.window(index);
+    }).toThrow(/mmap failed with ENOMEM/);
+  });
+});
 
 describe('a file as memory', () => {
   test.each([
