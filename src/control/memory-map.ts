@@ -40,6 +40,8 @@ export interface MemoryMap {
   readonly totals: Readonly<Record<MapLayer, number | null>>;
   /** The layers, encoded; null where it is not known. */
   readonly layers: Readonly<Record<MapLayer, string | null>>;
+  /** What nobody has looked at yet: the resident layer is empty there, whatever the host holds. */
+  readonly unseenBytes: number;
   /** Age of the oldest part of the resident layer, which takes its time; null when nobody has looked everywhere. */
   readonly residentAgeMs: number | null;
 }

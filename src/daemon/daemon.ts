@@ -155,6 +155,8 @@ class RunningDaemon implements Daemon {
   }
 
   #emit(event: GuestEvent): void {
+    // What was seen of a guest's memory went with it.
+    if (event.type === 'disconnected') this.#surveys.delete(event.guest);
     for (const listener of this.#listeners) listener(event);
   }
 

@@ -51,6 +51,8 @@ interface Extent {
 
 export class MapSurvey {
   #residencies = new Map<string, Residency>();
+  /** Counts the maps, so that every region has its turn. */
+  #turn = 0;
 
   /**
    * Draws the map, and closes the descriptors in `sources`.
@@ -68,8 +70,8 @@ export class MapSurvey {
       const memoryPages = sources.regions.reduce((total, { bytes }) => total + bytes / PAGE_SIZE, 0);
       const extent = extentOf(memoryPages, options);
       const parts = this.#parts(sources.regions, extent);
-      await look(parts, files);
-      return mapOf(sources, memoryPages, extent, parts);
+      await look(parts, files, this.#turn++);
+      return await mapOf(sources, memoryPages, extent, parts);
     } finally {
       for (const fd of files.values()) fd.close();
     }
@@ -114,39 +116,73 @@ function extentOf(memoryPages: number, { fromBytes = 0, bytes, cells = MAP_CELLS
   return { firstPage, pages, cellPages };
 }
 
-/** Looks at what was never looked at, and then at what was not for longest, in slices. */
-async function look(parts: readonly Part[], files: ReadonlyMap<RegionSource, OwnedFd>): Promise<void> {
-  const blocks: { look: () => void; lookedMs: number }[] = [];
-  for (const { region, residency, firstPage, pages } of parts) {
-    const fd = files.get(region);
-    if (fd === undefined || residency === undefined || region.file === null) continue;
-    const file = { fd, fileOffset: region.file.fileOffset };
-    for (const { block, lookedMs } of residency.stale(firstPage, pages)) {
-      blocks.push({ look: () => residency.look(block, file), lookedMs });
-    }
+/** Lets other requests have their turn when this one had its slice. */
+class Slices {
+  readonly startedMs = monotonicMs();
+  #endMs = this.startedMs + SLICE_MS;
+
+  /** Time since the beginning. */
+  get elapsedMs(): number {
+    return monotonicMs() - this.startedMs;
   }
-  // Stable, so that what was never seen comes in rising order.
-  blocks.sort((a, b) => (a.lookedMs === b.lookedMs ? 0 : a.lookedMs - b.lookedMs));
-  const share = parts.some(({ region }) => pendingOf(region).outstanding > 0) ? BUSY_SHARE : 1;
-  const start = monotonicMs();
-  let sliceEnd = start + SLICE_MS;
-  for (const block of blocks) {
-    const now = monotonicMs();
-    if (now - start > share * (Number.isFinite(block.lookedMs) ? LOOK_MS_MAX : FIRST_LOOK_MS_MAX)) break;
-    if (now > sliceEnd) {
-      await nextTurn();
-      sliceEnd = monotonicMs() + SLICE_MS;
-    }
-    block.look();
+
+  get over(): boolean {
+    return monotonicMs() > this.#endMs;
+  }
+
+  async pause(): Promise<void> {
+    await nextTurn();
+    this.#endMs = monotonicMs() + SLICE_MS;
   }
 }
 
-function mapOf(sources: MapSources, memoryPages: number, extent: Extent, parts: readonly Part[]): MemoryMap {
+/**
+ * Looks at what was never looked at, and then at what has its turn again, in slices. `turn` says which part comes first: a
+ * large one would take all the time each time.
+ */
+async function look(
+  parts: readonly Part[],
+  files: ReadonlyMap<RegionSource, OwnedFd>,
+  turn: number,
+): Promise<void> {
+  const share = parts.some(({ region }) => pendingOf(region).outstanding > 0) ? BUSY_SHARE : 1;
+  const slices = new Slices();
+  const looked = parts.flatMap(({ region, residency, firstPage, pages }) => {
+    const fd = files.get(region);
+    if (fd === undefined || residency === undefined || region.file === null) return [];
+    return [{ residency, firstPage, pages, file: { fd, fileOffset: region.file.fileOffset } }];
+  });
+  for (const { residency, firstPage, pages, file } of looked) {
+    let block = residency.nextUnseen(0, firstPage, pages);
+    while (block !== undefined && slices.elapsedMs <= share * FIRST_LOOK_MS_MAX) {
+      residency.look(block, file);
+      if (slices.over) await slices.pause();
+      block = residency.nextUnseen(block + 1, firstPage, pages);
+    }
+  }
+  for (let index = 0; index < looked.length; index++) {
+    const { residency, firstPage, pages, file } = looked[(turn + index) % looked.length];
+    while (slices.elapsedMs <= share * LOOK_MS_MAX) {
+      const block = residency.nextStale(firstPage, pages);
+      if (block === undefined) break;
+      residency.look(block, file);
+      if (slices.over) await slices.pause();
+    }
+  }
+}
+
+async function mapOf(
+  sources: MapSources,
+  memoryPages: number,
+  extent: Extent,
+  parts: readonly Part[],
+): Promise<MemoryMap> {
   const { firstPage, pages, cellPages } = extent;
   const layers: Record<string, string | null> = {};
   const totals: Record<string, number | null> = {};
+  const slices = new Slices();
   for (const layer of MAP_LAYERS) {
-    const counts = countLayer(layer, extent, parts, sources.hinted);
+    const counts = await countLayer(layer, extent, parts, sources.hinted, slices);
     layers[layer] = counts === null ? null : encodeShares(sharesOf(counts, extent));
     totals[layer] = counts === null ? null : counts.reduce((total, count) => total + count, 0) * PAGE_SIZE;
   }
@@ -158,9 +194,16 @@ function mapOf(sources: MapSources, memoryPages: number, extent: Extent, parts: 
     regions: sources.regions.map(({ guestAddress, bytes }) => ({ guestAddress, bytes })),
     totals: totals as MemoryMap['totals'],
     layers: layers as MemoryMap['layers'],
+    unseenBytes: unseenPages(parts) * PAGE_SIZE,
     residentAgeMs: residentAge(parts),
   };
 }
+
+const unseenPages = (parts: readonly Part[]): number =>
+  parts.reduce(
+    (total, { residency, firstPage, pages }) => total + (residency?.unseenIn(firstPage, pages) ?? pages),
+    0,
+  );
 
 function residentAge(parts: readonly Part[]): number | null {
   const oldest = parts.map(({ residency, firstPage, pages }) =>
@@ -179,12 +222,13 @@ function sharesOf(counts: Float64Array, { pages, cellPages }: Extent): Uint8Arra
 }
 
 /** Pages of the layer in each cell; null where it is not known. */
-function countLayer(
+async function countLayer(
   layer: MapLayer,
   { pages, cellPages }: Extent,
   parts: readonly Part[],
   hinted: MapSources['hinted'],
-): Float64Array | null {
+  slices: Slices,
+): Promise<Float64Array | null> {
   const counts = new Float64Array(Math.ceil(pages / cellPages));
   const chunks = new Map([...hinted].map(([number, words]) => [number, new PageBitmap(CHUNK_PAGES, words)]));
   for (const part of parts) {
@@ -195,6 +239,7 @@ function countLayer(
       const count = Math.min((cell + 1) * cellPages - part.at - done, part.pages - done);
       counts[cell] += countIn(part.firstPage + done, count);
       done += count;
+      if (slices.over) await slices.pause();
     }
   }
   return counts;
@@ -214,13 +259,13 @@ function counter(
   };
   switch (layer) {
     case 'resident':
-      return residency === undefined ? null : (start, count) => residency.pages.countIn(start, count);
+      return residency === undefined ? null : (start, count) => residency.countIn(start, count);
     case 'ballooned':
       return inBitmap(region.ballooned);
     case 'reported':
       return reportedAndUnused(region, residency);
     case 'pending':
-      return inUnits(pendingOf(region), unitPages);
+      return inUnits(pendingOf(region), unitPages, new BlockBitmap(regionPages, region.ballooned));
     case 'dirty':
       // Whoever moves the guest knows, and adds it.
       return null;
@@ -236,7 +281,6 @@ const pendingOf = ({ pending, bytes, unitPages }: RegionSource): PendingDiscards
 function reportedAndUnused({ bytes, ...region }: RegionSource, residency: Residency | undefined): CountIn {
   const reported = new BlockBitmap(bytes / PAGE_SIZE, region.reported);
   const ballooned = new BlockBitmap(bytes / PAGE_SIZE, region.ballooned);
-  const resident = residency?.pages.words;
   return (start, count) => {
     const end = start + count;
     let total = 0;
@@ -245,7 +289,7 @@ function reportedAndUnused({ bytes, ...region }: RegionSource, residency: Reside
       const to = Math.min(end, (block + 1) * BLOCK_PAGES);
       if (!reported.emptyBlock(block)) {
         for (let word = at >>> 5; word * 32 < to; word++) {
-          const used = ballooned.wordAt(word) | (resident === undefined ? 0 : resident[word]);
+          const used = ballooned.wordAt(word) | (residency?.wordAt(word) ?? 0);
           total += popcount(maskOf(word, at, to) & reported.wordAt(word) & ~used);
         }
       }
@@ -255,9 +299,21 @@ function reportedAndUnused({ bytes, ...region }: RegionSource, residency: Reside
   };
 }
 
-function inUnits(pending: PendingDiscards, unitPages: number): CountIn {
+/** What is pending is ballooned, too: blocks without a ballooned page need not be gone through. */
+function inUnits(pending: PendingDiscards, unitPages: number, ballooned: BlockBitmap): CountIn {
   if (pending.outstanding === 0) return () => 0;
-  if (unitPages === 1) return (start, count) => pending.countIn(start, count);
+  if (unitPages === 1) {
+    return (start, count) => {
+      let total = 0;
+      for (let at = start; at < start + count; ) {
+        const block = Math.floor(at / BLOCK_PAGES);
+        const part = Math.min((block + 1) * BLOCK_PAGES, start + count) - at;
+        if (!ballooned.emptyBlock(block)) total += pending.countIn(at, part);
+        at += part;
+      }
+      return total;
+    };
+  }
   return (start, count) => {
     let total = 0;
     for (let at = start; at < start + count; ) {

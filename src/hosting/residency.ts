@@ -4,7 +4,7 @@
  * longer at a time than the caller grants.
  */
 import { PAGE_SIZE } from '../memory/page.ts';
-import { PageBitmap } from '../memory/page-bitmap.ts';
+import { PageBitmap, popcount } from '../memory/page-bitmap.ts';
 import type { Descriptor } from '../sys/fd.ts';
 import { HeldPages } from '../sys/mapping.ts';
 import { monotonicMs } from '../sys/poll.ts';
@@ -22,59 +22,120 @@ export interface ResidencyFile {
 }
 
 export class Residency {
-  readonly pages: PageBitmap;
+  readonly pageCount: number;
+  /** Pages that are held, of blocks that have any: a region of terabytes that is nearly empty costs nearly nothing. */
+  readonly #pages: PageBitmap;
+  /** Held pages of each block. */
+  readonly #counts: Int32Array;
   /** When each block was looked at; -Infinity for never. */
   readonly #lookedMs: Float64Array;
+  /** The block to look at again next. */
+  #cursor = 0;
 
   constructor(pageCount: number) {
-    this.pages = new PageBitmap(pageCount);
-    this.#lookedMs = new Float64Array(Math.ceil(pageCount / BLOCK_PAGES)).fill(Number.NEGATIVE_INFINITY);
+    const blocks = Math.ceil(pageCount / BLOCK_PAGES);
+    this.pageCount = pageCount;
+    this.#pages = new PageBitmap(pageCount);
+    this.#counts = new Int32Array(blocks);
+    this.#lookedMs = new Float64Array(blocks).fill(Number.NEGATIVE_INFINITY);
+  }
+
+  /** How many of the `count` pages from `start` are held, as far as they were looked at. */
+  countIn(start: number, count: number): number {
+    const end = start + count;
+    let total = 0;
+    for (let at = start; at < end; ) {
+      const block = Math.floor(at / BLOCK_PAGES);
+      const to = Math.min(end, (block + 1) * BLOCK_PAGES);
+      const held = this.#counts[block];
+      if (to - at === BLOCK_PAGES) total += held;
+      else if (held > 0) total += this.#pages.countIn(at, to - at);
+      at = to;
+    }
+    return total;
+  }
+
+  /** The held pages of word `word`. */
+  wordAt(word: number): number {
+    return this.#counts[Math.floor((word * 32) / BLOCK_PAGES)] === 0 ? 0 : this.#pages.words[word];
   }
 
   /** When the block of these that was looked at least recently was; -Infinity if one never was. */
   oldestMs(start: number, count: number): number {
+    const last = blockAfter(start + count);
     let oldest = Number.POSITIVE_INFINITY;
-    for (const block of this.#blocks(start, count)) oldest = Math.min(oldest, this.#lookedMs[block]);
+    for (let block = blockOf(start); block < last; block++) oldest = Math.min(oldest, this.#lookedMs[block]);
     return oldest;
   }
 
-  /** Blocks within these pages that are not fresh, and when each was looked at. */
-  stale(start: number, count: number): { block: number; lookedMs: number }[] {
+  /** How many of these pages lie in blocks that nobody has looked at. */
+  unseenIn(start: number, count: number): number {
+    const end = start + count;
+    let unseen = 0;
+    for (let block = blockOf(start); block < blockAfter(end); block++) {
+      if (this.#lookedMs[block] !== Number.NEGATIVE_INFINITY) continue;
+      unseen += Math.min(end, (block + 1) * BLOCK_PAGES) - Math.max(start, block * BLOCK_PAGES);
+    }
+    return unseen;
+  }
+
+  /** The first of the blocks of these pages, from `from` on, that nobody has looked at; undefined when there is none. */
+  nextUnseen(from: number, start: number, count: number): number | undefined {
+    const last = blockAfter(start + count);
+    for (let block = Math.max(from, blockOf(start)); block < last; block++) {
+      if (this.#lookedMs[block] === Number.NEGATIVE_INFINITY) return block;
+    }
+    return undefined;
+  }
+
+  /** The block of these pages whose turn it is to be looked at again; undefined when all are fresh. */
+  nextStale(start: number, count: number): number | undefined {
+    const first = blockOf(start);
+    const blocks = blockAfter(start + count) - first;
     const before = monotonicMs() - FRESH_MS;
-    return this.#blocks(start, count)
-      .map(block => ({ block, lookedMs: this.#lookedMs[block] }))
-      .filter(({ lookedMs }) => lookedMs < before);
+    const skipped = Math.max(0, this.#cursor - first) % blocks;
+    for (let step = 0; step < blocks; step++) {
+      const block = first + ((skipped + step) % blocks);
+      if (this.#lookedMs[block] >= before) continue;
+      this.#cursor = block + 1;
+      return block;
+    }
+    return undefined;
   }
 
   look(block: number, { fd, fileOffset }: ResidencyFile): void {
     const first = block * BLOCK_PAGES;
-    const count = Math.min(BLOCK_PAGES, this.pages.length - first);
+    const count = Math.min(BLOCK_PAGES, this.pageCount - first);
     held ??= new HeldPages(BLOCK_PAGES);
     held.ask(fd.number, fileOffset + first * PAGE_SIZE, count * PAGE_SIZE);
     held.bytes.fill(0, count);
-    packBits(held.bytes, this.pages.words.subarray(first / 32, Math.ceil((first + count) / 32)));
+    const words = this.#pages.words.subarray(first / 32, Math.ceil((first + count) / 32));
+    this.#counts[block] = packBits(held.bytes, words, this.#counts[block] > 0);
     this.#lookedMs[block] = monotonicMs();
   }
-
-  #blocks(start: number, count: number): number[] {
-    const first = Math.floor(start / BLOCK_PAGES);
-    const last = Math.ceil((start + count) / BLOCK_PAGES);
-    return Array.from({ length: last - first }, (_, index) => first + index);
-  }
 }
+
+const blockOf = (page: number): number => Math.floor(page / BLOCK_PAGES);
+const blockAfter = (page: number): number => Math.ceil(page / BLOCK_PAGES);
 
 /** Made when somebody looks for the first time. */
 let held: HeldPages | undefined;
 
-/** The lowest bit of each byte, 32 of them to a word, the first in its lowest bit. */
-function packBits(bytes: Uint8Array, words: Int32Array): void {
+/**
+ * The lowest bit of each byte, 32 of them to a word, the first in its lowest bit. Returns how many are set. Where none is,
+ * words that are not in use stay untouched.
+ */
+function packBits(bytes: Uint8Array, words: Int32Array, inUse: boolean): number {
   const fours = new Uint32Array(bytes.buffer, bytes.byteOffset);
+  let total = 0;
   for (let word = 0; word < words.length; word++) {
     let bits = 0;
     for (let four = 0; four < 8; four++) {
       // The factor moves the bits of the four bytes next to each other, to the top.
       bits |= (Math.imul(fours[word * 8 + four] & 0x01010101, 0x10204080) >>> 28) << (four * 4);
     }
-    words[word] = bits;
+    total += popcount(bits);
+    if (bits !== 0 || inUse) words[word] = bits;
   }
+  return total;
 }

@@ -136,3 +136,39 @@ describe('a map', () => {
     await expect(guest().draw()).rejects.toMatchObject({ code: 'AEROSTAT_GUEST_STATE' });
   });
 });
+
+describe('a map of 12 TiB of sparse memory', () => {
+  const SIZE = 2 ** 42;
+
+  test('is drawn in slices, in time, and says what nobody has looked at', async () => {
+    const { draw, accounts, touch } = guest(SIZE, SIZE, SIZE);
+    touch(7, 1);
+    for (const account of accounts) account.give(0, account.region.pageCount, false);
+    accounts[1].take(5, 1);
+    accounts[0].pending.mark(9, 1);
+    let drawing = true;
+    let longestMs = 0;
+    let lastMs = performance.now();
+    const startedMs = lastMs;
+    const watch = (): void => {
+      const nowMs = performance.now();
+      longestMs = Math.max(longestMs, nowMs - lastMs);
+      lastMs = nowMs;
+      if (drawing) setImmediate(watch);
+    };
+    setImmediate(watch);
+    const map = await draw();
+    drawing = false;
+    // Others had their turns all the while.
+    expect(longestMs).toBeLessThan((performance.now() - startedMs) / 3);
+    expect(map.memoryBytes).toBe(3 * SIZE);
+    expect(map.totals).toMatchObject({ ballooned: 3 * SIZE - PAGE_SIZE, pending: PAGE_SIZE });
+    expect(map.totals.resident).toBe(PAGE_SIZE);
+    expect(map.unseenBytes).toBeGreaterThan(0);
+    expect(map.unseenBytes).toBeLessThan(3 * SIZE);
+    expect(map.residentAgeMs).toBeNull();
+    // Of a part that was seen nothing is missing.
+    const part = await draw({ fromBytes: 0, bytes: MIB });
+    expect(part).toMatchObject({ unseenBytes: 0, residentAgeMs: expect.any(Number) });
+  });
+});

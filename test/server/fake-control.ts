@@ -127,6 +127,7 @@ const MAP: MemoryMap = {
     hinted: null,
     dirty: null,
   },
+  unseenBytes: 0,
   residentAgeMs: 100,
 };
 

@@ -25,6 +25,7 @@ function mapOf(firstPage: number, pages: number, cellPages: number): MemoryMap {
       hinted: nothing,
       dirty: null,
     },
+    unseenBytes: 0,
     residentAgeMs: 0,
   };
 }

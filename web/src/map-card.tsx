@@ -242,7 +242,7 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
         {map.layers.resident === null && ' · what the host holds is not known'}
         {map.layers.resident !== null &&
           map.residentAgeMs === null &&
-          ' · the host’s part is still being looked at'}
+          ` · ${size(map.unseenBytes)} of it still to be looked at`}
       </p>
       <ul class="legend" aria-label="Colours of the map">
         {LEGEND.map(([part, layer, label, title]) => (

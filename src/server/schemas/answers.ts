@@ -288,6 +288,10 @@ export const MemoryMapSchema = mirror<MemoryMap>()(
             'In base64, pairs of a share (0 none of the cell, 255 all of it) and the length of its run (LEB128).',
         }),
       ),
+      unseenBytes: bytes.openapi({
+        description:
+          'What nobody has looked at yet: the resident layer is empty there, whatever the host holds. Ask again.',
+      }),
       residentAgeMs: milliseconds.nullable().openapi({
         description: 'Age of the oldest part of the resident layer; null when nobody has looked everywhere.',
       }),
