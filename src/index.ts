@@ -4,11 +4,9 @@
  * `aerostat/memory`; docs/library.md shows both.
  */
 export {
-  type Control,
   type DaemonStatus,
   type DiscardMode,
   GUEST_REQUESTS,
-  type GuestControl,
   type GuestCounters,
   type GuestEvent,
   type GuestEventType,
@@ -23,7 +21,8 @@ export {
   type StatisticsSample,
 } from './control/contract.ts';
 export type { MapOptions, MemoryMap } from './control/memory-map.ts';
-export type { MigrationAnswer, MigrationOrder, Migrations } from './control/migrations.ts';
+export type { MigrationAnswer, MigrationOrder, MigrationStatus } from './control/migrations.ts';
+export type { Control, GuestControl } from './control/operations.ts';
 export {
   type ApiAddress,
   ApiAddressError,
@@ -31,5 +30,5 @@ export {
   parseAddress,
   resolveAddress,
 } from './server/address.ts';
-export { type ClientOptions, RemoteControl, RemoteError, UnreachableError } from './server/client.ts';
+export { type ClientOptions, RemoteError, remoteControl, UnreachableError } from './server/client.ts';
 export { AerostatError, type ErrorCode, InvariantError, SystemError } from './sys/error.ts';

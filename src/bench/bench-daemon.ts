@@ -2,7 +2,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Control, DeviceGuestStatus } from '../control/contract.ts';
+import type { DeviceGuestStatus } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
 import { startDaemon } from '../daemon/daemon.ts';
 import type { Daemon, GuestOptions } from '../hosting/options.ts';
 

@@ -5,8 +5,8 @@
 
 import { existsSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { CombinedControl, type GuestHome } from '../control/combined-control.ts';
-import type { Control, GuestControl } from '../control/contract.ts';
+import { type CombinedControl, combinedControl, type GuestHome } from '../control/combined-control.ts';
+import type { Control } from '../control/operations.ts';
 import { defaultSocket, isUnsaid, systemSockets } from '../server/address.ts';
 import type { CliContext } from './context.ts';
 import { type ApiChoice, connect } from './options.ts';
@@ -17,13 +17,12 @@ export function foundSockets({ env }: CliContext, { api }: ApiChoice): readonly 
 }
 
 /** The guests of the daemons at `sockets`, each as its daemon calls it; of two with one name, with its socket's directory. */
-export async function guestsOf(context: CliContext, sockets: readonly string[]): Promise<GuestControl> {
+export async function guestsOf(context: CliContext, sockets: readonly string[]): Promise<CombinedControl> {
   const daemons = sockets.map(api => ({ place: basename(dirname(api)), control: connect(context, { api }) }));
-  if (daemons.length === 1) return daemons[0].control;
   const lists = await Promise.all(daemons.map(daemon => homesAt(daemon)));
   const homes = lists.flat();
   const isTaken = (name: string) => homes.filter(home => home.nameThere === name).length > 1;
-  return new CombinedControl(
+  return combinedControl(
     homes.map(({ place, ...home }) => ({
       ...home,
       name: isTaken(home.nameThere) ? `${place}/${home.nameThere}` : home.nameThere,

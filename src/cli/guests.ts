@@ -4,8 +4,11 @@
  */
 import { type Command, Option } from 'commander';
 import type { CombinedControl } from '../control/combined-control.ts';
-import type { Control, GuestControl, GuestStatus } from '../control/contract.ts';
-import type { QemuControl } from '../qemu/qemu-control.ts';
+import type { GuestStatus } from '../control/contract.ts';
+import { hostedControl } from '../control/hosted-control.ts';
+import type { Control, GuestControl } from '../control/operations.ts';
+import type { AerostatError } from '../sys/error.ts';
+import { readVersion } from '../sys/version.ts';
 import type { CliContext } from './context.ts';
 import { foundSockets, guestsOf } from './daemons.ts';
 import { checkNames, nameOfSocket } from './guest-options.ts';
@@ -32,13 +35,13 @@ export function withGuestOptions(command: Command): Command {
 export async function withGuests(
   context: CliContext,
   choice: GuestsChoice,
-  body: (guests: GuestControl) => Promise<void>,
+  body: (control: Control, failures: Failures) => Promise<void>,
 ): Promise<void> {
-  const { control, close } = await open(context, choice);
+  const { control, close, failures = () => new Map() } = await open(context, choice);
   try {
     // From here on the control heeds interrupts itself.
     context.interrupt.throwIfAborted();
-    await body(control);
+    await body(control, failures);
   } finally {
     close();
   }
@@ -59,66 +62,74 @@ export const lookAt = async (
   name: string | undefined,
 ): Promise<readonly GuestStatus[]> => (name === undefined ? guests.guests() : [await guests.guest(name)]);
 
+/** Why nothing is known of some guests, as of the last time that all were asked for. */
+export type Failures = () => ReadonlyMap<string, AerostatError>;
+
 interface Opened {
-  readonly control: GuestControl;
+  readonly control: Control;
   readonly close: () => void;
+  /** Where the guests are of several hosts. */
+  readonly failures?: Failures;
 }
 
+const opened = (control: CombinedControl, close: () => void): Opened => ({
+  control: hostedControl(control, readVersion()),
+  close,
+  failures: control.failures,
+});
+
 async function open(context: CliContext, choice: GuestsChoice): Promise<Opened> {
-  if (choice.config !== undefined) return openNamed(context, choice.config);
+  if (choice.config !== undefined) {
+    const { control, close } = await openNamed(context, choice.config);
+    return opened(control, close);
+  }
   if (choice.qmp !== undefined) return openMonitors(choice.qmp);
   const found = foundSockets(context, choice);
-  if (found.length > 0) return { control: await guestsOf(context, found), close: () => {} };
+  if (found.length === 1) return { control: connect(context, { api: found[0] }), close: () => {} };
+  if (found.length > 1) return opened(await guestsOf(context, found), () => {});
   return { control: connect(context, choice), close: () => {} };
 }
 
-/** Loaded only when it is needed: most commands never see a QEMU. */
-async function connectMonitors(guests: readonly { name: string; qmpPath: string }[]): Promise<QemuControl> {
-  const { QemuControl } = await import('../qemu/qemu-control.ts');
-  return new QemuControl(guests);
-}
-
-/** Who names monitors wants these guests: one that cannot be reached is a failure, not a line in a list. */
+/** With --qmp an unreachable guest is an error, not a row. */
 async function openMonitors(words: readonly string[]): Promise<Opened> {
+  // Loaded only when it is needed: most commands never see a QEMU.
+  const { QemuControl } = await import('../qemu/qemu-control.ts');
   const guests = words.map(parseMonitor);
   checkNames(guests.map(({ name }) => name));
-  const control = await connectMonitors(guests);
-  return { control, close: () => control.close() };
+  // The user of this machine may send a guest where a client of the API may not.
+  const qemus = new QemuControl(guests, { anyDestination: true });
+  return { control: hostedControl(qemus, readVersion()), close: () => qemus.close() };
 }
 
-/** The guests that a file names. */
+/** The guests that a file names, with one control for each host: a daemon by its address, a QEMU by its monitor. */
 export async function openNamed(
   context: CliContext,
   path: string,
-): Promise<Opened & { readonly control: CombinedControl }> {
-  const [{ CombinedControl }, { readGuestsFile }] = await Promise.all([
+): Promise<{ readonly control: CombinedControl; readonly close: () => void }> {
+  const [{ combinedControl }, { readGuestsFile }, { QemuControl }] = await Promise.all([
     import('../control/combined-control.ts'),
     import('./guests-file.ts'),
+    import('../qemu/qemu-control.ts'),
   ]);
-  const named = readGuestsFile(path);
-  const monitors = named.flatMap(guest => ('qmp' in guest ? [{ name: guest.name, qmpPath: guest.qmp }] : []));
-  const qemus = await connectMonitors(monitors);
-  // One client for each daemon, however many of its guests there are: it costs the daemon one stream of events.
-  const daemons = new Map<string, Control>();
-  const daemonOf = (guest: ApiChoice): Control => {
-    const key = JSON.stringify([guest.api, guest.tokenFile]);
-    const daemon = daemons.get(key) ?? connect(context, guest);
-    daemons.set(key, daemon);
-    return daemon;
+  const qemus: InstanceType<typeof QemuControl>[] = [];
+  const daemons = new Map<string, GuestControl>();
+  const homes = readGuestsFile(path).map(guest => {
+    if ('qmp' in guest) {
+      const control = new QemuControl([{ name: guest.name, qmpPath: guest.qmp }]);
+      qemus.push(control);
+      return { name: guest.name, control, nameThere: guest.name };
+    }
+    const host = JSON.stringify([guest.api, guest.tokenFile]);
+    const control = daemons.get(host) ?? connect(context, guest);
+    daemons.set(host, control);
+    return { name: guest.name, control, nameThere: guest.guest ?? guest.name, address: guest.api };
+  });
+  return {
+    control: combinedControl(homes),
+    close: () => {
+      for (const qemu of qemus) qemu.close();
+    },
   };
-  const control = new CombinedControl(
-    named.map(guest =>
-      'qmp' in guest
-        ? { name: guest.name, control: qemus, nameThere: guest.name, apart: true }
-        : {
-            name: guest.name,
-            control: daemonOf(guest),
-            nameThere: guest.guest ?? guest.name,
-            address: guest.api,
-          },
-    ),
-  );
-  return { control, close: () => qemus.close() };
 }
 
 function parseMonitor(text: string): { name: string; qmpPath: string } {

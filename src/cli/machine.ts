@@ -64,9 +64,9 @@ export async function serveMachine(
       const signal = interrupted(context.interrupt).then(name => {
         throw new InterruptedError(name);
       });
-      const left = control.migrations.departed.then(async () => {
-        const { to } = (await control.migrations.status(vm.name)) ?? { to: 'nowhere' };
-        say({ event: 'log', message: `${vm.name} runs at ${to} now.` });
+      const left = control.departed.then(async () => {
+        const { migration } = await control.migration(vm.name);
+        say({ event: 'log', message: `${vm.name} runs at ${migration?.to ?? 'its destination'} now.` });
         await delay(FAREWELL_MS);
       });
       say({ event: 'ready', message: `${vm.name} runs here.` });

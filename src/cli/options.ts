@@ -1,12 +1,12 @@
 /** Options that several commands share, and how their words become values. */
 import { getMaxListeners, setMaxListeners } from 'node:events';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { Control } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
 import { GUEST_BYTES_MIN } from '../embedded/options.ts';
 import { LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
 import { REGION_BYTES_MAX } from '../memory/guest-memory.ts';
 import { resolveAddress } from '../server/address.ts';
-import { type ClientOptions, RemoteControl } from '../server/client.ts';
+import { type ClientOptions, remoteControl } from '../server/client.ts';
 import { readToken } from '../server/token.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { CliContext } from './context.ts';
@@ -63,7 +63,7 @@ export function connect(
 ): Control {
   // Each client listens, and a file of guests may name many daemons: that is no leak, of which Node warns from the 11th on.
   setMaxListeners(getMaxListeners(context.interrupt) + 1, context.interrupt);
-  return new RemoteControl(resolveAddress(choice.api, context.env), {
+  return remoteControl(resolveAddress(choice.api, context.env), {
     ...options,
     token: readToken(choice.tokenFile, context.env),
     signal: context.interrupt,

@@ -1,5 +1,5 @@
 /** A daemon and its API in this process, for as long as a command needs them. */
-import type { Control } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { type ApiAddress, formatAddress, resolveAddress } from '../server/address.ts';
 import { readTokens } from '../server/token.ts';

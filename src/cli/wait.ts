@@ -1,6 +1,7 @@
 /** Waiting for a guest to follow its target. */
-import type { GuestControl, GuestStatus } from '../control/contract.ts';
+import type { GuestStatus } from '../control/contract.ts';
 import { isAtTarget, isSettled, stuckWords } from '../control/judgement.ts';
+import type { GuestControl } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { sleep } from './context.ts';
 import { formatDuration } from './duration.ts';

@@ -1,13 +1,10 @@
 /**
- * What the control plane may ask of a host of guests: the contract between the daemon, which implements it,
- * and whoever steers (HTTP API, commands, policies). Sizes are bytes, times milliseconds, and what is not
- * known is null, never guessed.
+ * The vocabulary of steering guests: what is said of a daemon, its host and its guests, and what can be changed. What
+ * can be asked for is declared in operations.ts. Sizes are bytes, times milliseconds, and what is not known is null,
+ * never guessed.
  */
 import type { DiscardMode } from '../device/inflation.ts';
 import type { Durations } from '../sys/durations.ts';
-import { GuestStateError } from './errors.ts';
-import type { MapOptions, MemoryMap } from './memory-map.ts';
-import type { Migrations } from './migrations.ts';
 
 export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
@@ -279,24 +276,18 @@ export interface RequestAnswer {
   readonly elapsedMs: number;
 }
 
-/**
- * How long a guest may take for its statistics unless it is said: one that is not busy answers within a millisecond, one that
- * swaps may take seconds.
- */
-export const STATISTICS_TIMEOUT_MS = 5000;
-
-/** @throws GuestStateError when the guest's hypervisor tells nothing of hint sessions */
-export function hintOf({ name, hint }: GuestStatus): HintStatus {
-  if (hint !== null) return hint;
-  throw new GuestStateError(`the hypervisor of ${name} tells nothing of free page hints`);
-}
-
 /** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
 export const TARGET_BYTES_MAX = (2 ** 32 - 1) * 4096;
 /** An hour; a poll rarer than that is no poll. */
 export const POLL_INTERVAL_MS_MAX = 3_600_000;
 /** Longest that a request may ask a host to wait for a guest. */
 export const GUEST_TIMEOUT_MS_MAX = 30_000;
+
+/** How long a guest is waited for where nothing is said: one that is not busy answers within a millisecond, one that swaps
+ * may take seconds. */
+export const STATISTICS_TIMEOUT_MS = 5000;
+/** Dropping a large page cache takes a guest a while. */
+export const REQUEST_TIMEOUT_MS = 10_000;
 
 /** What is to change of a guest. It is one step: all of it is done, or nothing. */
 export interface GuestChanges {
@@ -307,45 +298,4 @@ export interface GuestChanges {
   readonly pollIntervalMs?: number;
   /** Sets the target also where the guest says that it cannot spare so much. */
   readonly force?: boolean;
-}
-
-/** Guests, whoever hosts them. */
-export interface GuestControl<Status extends GuestStatus = GuestStatus> {
-  guests(): Promise<readonly Status[]>;
-  /** @throws UnknownGuestError */
-  guest(name: string): Promise<Status>;
-  /**
-   * Changes all that is named, and answers how the guest is then.
-   * @throws UnknownGuestError; GuestStateError when one of them cannot be, and nothing has changed
-   */
-  change(name: string, changes: GuestChanges): Promise<Status>;
-  /**
-   * The newest statistics. With `freshMs` given, a sample no older than that, asking the guest for one if
-   * needed and waiting at most `timeoutMs`.
-   * @throws GuestStateError when the guest has no statistics queue, or did not answer in time
-   */
-  statistics(name: string, options?: { freshMs?: number; timeoutMs?: number }): Promise<StatisticsSample>;
-  /** The newest statistics of every guest by name, without asking any. */
-  samples(): Promise<Readonly<Record<string, StatisticsSample>>>;
-  /**
-   * What is where in the guest's memory. Nobody waits for the guest.
-   * @throws GuestStateError when the guest is not connected
-   */
-  map(name: string, options?: MapOptions): Promise<MemoryMap>;
-  /** @throws GuestStateError when hints were not negotiated */
-  hint(name: string, action: HintAction): Promise<HintStatus>;
-  /**
-   * Asks the guest for something over its request queue, and waits at most `timeoutMs` for the answer.
-   * @throws GuestStateError when it has none, is still at another request, or did not answer in time
-   */
-  request(name: string, request: GuestRequest, options?: { timeoutMs?: number }): Promise<RequestAnswer>;
-  /** Calls `listener` for every event until the returned function is called. */
-  subscribe(listener: (event: GuestEvent) => void): () => void;
-}
-
-/** A daemon, its host and its guests. */
-export interface Control<Status extends GuestStatus = GuestStatus> extends GuestControl<Status> {
-  daemon(): Promise<DaemonStatus>;
-  host(): Promise<HostStatus>;
-  readonly migrations: Migrations;
 }

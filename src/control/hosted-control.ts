@@ -2,26 +2,28 @@
  * Guests elsewhere, looked after by this process in place of a daemon: what a daemon says of itself and of its host is
  * said of this process and of this machine.
  */
-import type { Control, DaemonStatus, GuestControl } from './contract.ts';
+import type { DaemonStatus, GuestStatus } from './contract.ts';
 import { readHost } from './host.ts';
-import { migrationsOf } from './migrations.ts';
+import {
+  askGuest,
+  type Control,
+  GUEST_OPERATIONS,
+  type GuestControl,
+  type GuestOperation,
+  handlersOf,
+} from './operations.ts';
 
-/** The same control where it is a daemon's already. */
 export function hostedControl(guests: GuestControl, version: string): Control {
-  if ('daemon' in guests && 'host' in guests) return guests as Control;
   return {
-    migrations: migrationsOf(guests),
+    ...handlersOf<GuestOperation, GuestStatus>(
+      GUEST_OPERATIONS,
+      operation => (name, args) => askGuest(guests, operation, name, args),
+    ),
+    guests: () => guests.guests(),
+    samples: () => guests.samples(),
+    subscribe: listener => guests.subscribe(listener),
     daemon: async () => statusOfThisProcess(version),
     host: () => readHost(),
-    guests: () => guests.guests(),
-    guest: name => guests.guest(name),
-    change: (name, changes) => guests.change(name, changes),
-    statistics: (name, options) => guests.statistics(name, options),
-    samples: () => guests.samples(),
-    map: (name, options) => guests.map(name, options),
-    hint: (name, action) => guests.hint(name, action),
-    request: (name, request, options) => guests.request(name, request, options),
-    subscribe: listener => guests.subscribe(listener),
   };
 }
 

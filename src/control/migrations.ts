@@ -1,9 +1,6 @@
 /**
- * Moving guests, as whoever steers sees it: the part of {@link Control} that is about migrations, in one shape whoever
- * moves the guest. Null is what the mover does not tell.
+ * What is said of migrations, in one shape for every kind of guest. Null is what the mover of the guest does not tell.
  */
-import { GuestStateError } from './errors.ts';
-
 /** Where a migration is. */
 export interface MigrationState {
   /** In the mover's own words. */
@@ -40,7 +37,8 @@ export interface MigrationReport {
 
 /** A migration under way, or the last one. */
 export interface MigrationStatus {
-  readonly to: string;
+  /** Null when another client of the guest's hypervisor began it, and did not say. */
+  readonly to: string | null;
   readonly state: MigrationState;
   /** Once the guest is at its destination. */
   readonly report: MigrationReport | null;
@@ -71,36 +69,3 @@ export interface MigrationOrder {
   /** With zstd, of Node (22.15) or of the host (libzstd.so.1); it fails when one side has neither. */
   readonly compress?: boolean;
 }
-
-export interface Migrations {
-  /** Why the guest cannot be moved from here at all; null when it can. @throws UnknownGuestError */
-  obstacle(name: string): Promise<string | null>;
-  /**
-   * Begins to move a guest; its progress is {@link status}'s.
-   * @throws GuestStateError when it cannot be moved, or is moving; UnknownGuestError
-   */
-  start(name: string, order: MigrationOrder): Promise<MigrationStatus>;
-  /** Null when there was none. @throws UnknownGuestError */
-  status(name: string): Promise<MigrationStatus | null>;
-  /** Gives it up, and the guest goes on where it is. @throws GuestStateError when there is none to give up */
-  cancel(name: string): Promise<void>;
-}
-
-const movedElsewhere = (name: string): string =>
-  `${name} is moved by whoever runs it, not by its balloon's daemon; see aerostat vm, or --qmp for a guest of QEMU's`;
-
-/** Of a daemon that has guests' balloons, but not the guests: who runs them moves them. */
-export const NO_MIGRATIONS: Migrations = {
-  obstacle: async name => movedElsewhere(name),
-  start: async name => {
-    throw new GuestStateError(movedElsewhere(name));
-  },
-  status: async () => null,
-  cancel: async name => {
-    throw new GuestStateError(`${name} is not being moved`);
-  },
-};
-
-/** Those of whoever hosts guests. */
-export const migrationsOf = (control: object): Migrations =>
-  'migrations' in control ? (control.migrations as Migrations) : NO_MIGRATIONS;

@@ -5,10 +5,11 @@
 import { unlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel, Worker } from 'node:worker_threads';
-import type { Control, DaemonStatus, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
-import { STATISTICS_TIMEOUT_MS, UnknownGuestError } from '../control/contract.ts';
+import type { DaemonStatus, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
+import { UnknownGuestError } from '../control/contract.ts';
 import { readHost } from '../control/host.ts';
-import { NO_MIGRATIONS } from '../control/migrations.ts';
+import { noMigrations } from '../control/no-migrations.ts';
+import { type Control, handlersOf, THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
 import { DataThread } from '../hosting/data-thread.ts';
 import { openGuestSocket } from '../hosting/guest-socket.ts';
 import { MapSurvey } from '../hosting/map-survey.ts';
@@ -174,7 +175,11 @@ class RunningDaemon implements Daemon {
 
   #makeControl(): Control<DeviceGuestStatus> {
     return {
-      migrations: NO_MIGRATIONS,
+      ...handlersOf<ThreadOperation, DeviceGuestStatus>(
+        THREAD_OPERATIONS,
+        operation => async (name, args) => this.#home(name).askGuest(operation, name, args),
+      ),
+      ...noMigrations(name => void this.#home(name)),
       daemon: () => this.#status(),
       host: () => readHost(),
       guests: async () => {
@@ -183,14 +188,6 @@ class RunningDaemon implements Daemon {
         // In the order of the command line, whichever thread serves them.
         return [...this.#homes.keys()].flatMap(name => byName.get(name) ?? []);
       },
-      guest: async name => this.#home(name).ask('guest', { name }),
-      change: async (name, changes) => this.#home(name).ask('change', { name, changes }),
-      statistics: async (name, { freshMs, timeoutMs } = {}) =>
-        this.#home(name).ask('statistics', {
-          name,
-          freshMs: freshMs ?? null,
-          timeoutMs: timeoutMs ?? STATISTICS_TIMEOUT_MS,
-        }),
       samples: async () => {
         const samples = await Promise.all(this.#threads.map(thread => thread.ask('samples', null)));
         return Object.assign({}, ...samples);
@@ -199,9 +196,6 @@ class RunningDaemon implements Daemon {
         const sources = await this.#home(name).ask('mapSources', { name });
         return this.#survey(name).draw(name, sources, options);
       },
-      hint: async (name, action) => this.#home(name).ask('hint', { name, action }),
-      request: async (name, request, { timeoutMs = REQUEST_TIMEOUT_MS } = {}) =>
-        this.#home(name).ask('request', { name, request, timeoutMs }),
       subscribe: listener => {
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);
@@ -248,9 +242,6 @@ class RunningDaemon implements Daemon {
     }
   }
 }
-
-/** Dropping a large page cache takes a guest a while. */
-const REQUEST_TIMEOUT_MS = 10_000;
 
 function checkOptions(guests: readonly GuestOptions[]): void {
   const names = new Set<string>();

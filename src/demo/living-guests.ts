@@ -5,9 +5,9 @@
  */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CombinedControl } from '../control/combined-control.ts';
-import type { Control } from '../control/contract.ts';
+import { combinedControl } from '../control/combined-control.ts';
 import { hostedControl } from '../control/hosted-control.ts';
+import type { Control } from '../control/operations.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { VmOptions } from '../vm/vm.ts';
@@ -83,7 +83,7 @@ export class LivingGuests {
     this.#traveller = traveller;
     const homes = DEVICE_NAMES.map(name => ({ name, control: daemon, nameThere: name }));
     this.control = {
-      ...hostedControl(new CombinedControl([...homes, traveller.home]), version),
+      ...hostedControl(combinedControl([...homes, traveller.home]), version),
       daemon: () => daemon.daemon(),
     };
     this.#lives = [...guests.map((guest, at) => this.#live(guest, ROLES[at])), this.#travel()];

@@ -4,8 +4,8 @@
  * guest is started.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Control } from '../control/contract.ts';
 import { isSettled } from '../control/judgement.ts';
+import type { Control } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 

@@ -4,8 +4,15 @@
  */
 
 import type { GuestHome } from '../control/combined-control.ts';
-import type { GuestControl, GuestEvent } from '../control/contract.ts';
-import type { MigrationStatus, Migrations } from '../control/migrations.ts';
+import type { GuestEvent, GuestStatus } from '../control/contract.ts';
+import type { MigrationAnswer, MigrationStatus } from '../control/migrations.ts';
+import {
+  askGuest,
+  GUEST_OPERATIONS,
+  type GuestControl,
+  type GuestOperation,
+  handlersOf,
+} from '../control/operations.ts';
 import { MigrationDestination } from '../migration/destination.ts';
 import { formatTransferAddress } from '../transfer/address.ts';
 import { systemClock } from '../transfer/clock.ts';
@@ -47,6 +54,7 @@ export class Traveller {
     this.#vm = vm;
     this.#place = place;
     this.#control = this.#take(vm);
+    this.home = { name: vm.name, nameThere: vm.name, control: this.#everywhere() };
     this.#hosted = this.#host();
   }
 
@@ -61,23 +69,7 @@ export class Traveller {
   }
 
   /** For a control of several guests, which finds it wherever it is. */
-  get home(): GuestHome {
-    const control = (): GuestControl & { migrations: Migrations } => ({
-      ...this.#control,
-      migrations: this.#migrations,
-      subscribe: listener => {
-        this.#listeners.add(listener);
-        return () => this.#listeners.delete(listener);
-      },
-    });
-    return {
-      name: this.name,
-      nameThere: this.name,
-      get control() {
-        return control();
-      },
-    };
-  }
+  readonly home: GuestHome;
 
   /** Where it can go: the place that waits for it, as `tcp:HOST:PORT`. */
   get destination(): string {
@@ -87,12 +79,12 @@ export class Traveller {
   /** Sets out. @throws GuestStateError when it is on its way already, or does not run here any more */
   async travel(): Promise<void> {
     const order = { to: this.destination, bandwidthBytesPerSecond: BYTES_PER_SECOND };
-    await this.#control.migrations.start(this.name, order);
+    await this.#control.migrate(this.name, order);
   }
 
   async close(): Promise<void> {
     this.#ending.abort();
-    await this.#control.migrations.cancel(this.name).catch(() => {});
+    await this.#control.cancelMigration(this.name).catch(() => {});
     this.#place.destination.cancel('the demonstration ends');
     await this.#hosted;
     await closePlace(this.#place);
@@ -100,12 +92,28 @@ export class Traveller {
     await this.#vm.close();
   }
 
-  readonly #migrations: Migrations = {
-    obstacle: name => this.#control.migrations.obstacle(name),
-    start: (name, order) => this.#control.migrations.start(name, order),
-    status: async name => (await this.#control.migrations.status(name)) ?? this.#arrival,
-    cancel: name => this.#control.migrations.cancel(name),
-  };
+  /** Its control, wherever it is. */
+  #everywhere(): GuestControl {
+    return {
+      ...handlersOf<GuestOperation, GuestStatus>(
+        GUEST_OPERATIONS,
+        operation => (name, args) => askGuest(this.#control, operation, name, args),
+      ),
+      migration: name => this.#migration(name),
+      guests: () => this.#control.guests(),
+      samples: () => this.#control.samples(),
+      subscribe: listener => {
+        this.#listeners.add(listener);
+        return () => this.#listeners.delete(listener);
+      },
+    };
+  }
+
+  /** Of a machine that has just arrived, the journey that brought it. */
+  async #migration(name: string): Promise<MigrationAnswer> {
+    const answer = await this.#control.migration(name);
+    return { ...answer, migration: answer.migration ?? this.#arrival };
+  }
 
   #take(vm: Vm): VmControl {
     const control = vmControl(vm);
@@ -142,8 +150,8 @@ export class Traveller {
       await this.#place.machine.close();
       return this.#place.listener;
     }
-    await control.migrations.departed;
-    this.#arrival = await control.migrations.status(this.name);
+    await control.departed;
+    this.#arrival = (await control.migration(this.name)).migration;
     this.#vm = this.#place.machine.vm;
     this.#control = this.#take(this.#vm);
     this.#door = this.#place.listener;

@@ -1,6 +1,7 @@
 /** The main thread's end of a data-plane thread. */
 import type { MessagePort } from 'node:worker_threads';
 import type { GuestEvent } from '../control/contract.ts';
+import type { ThreadOperation } from '../control/operations.ts';
 import { AskedThread, type ThreadAnswer } from '../threads/asked-thread.ts';
 import { workerUrl } from '../threads/worker-url.ts';
 import type { LogRecord } from './options.ts';
@@ -34,6 +35,12 @@ export class DataThread {
     args: DataThreadRequests[K]['args'],
   ): Promise<DataThreadRequests[K]['result']> {
     return this.#thread.ask(name, args);
+  }
+
+  /** Asks the thread of the guest called `name` for an operation. */
+  askGuest(operation: ThreadOperation, name: string, args: object | undefined): Promise<unknown> {
+    // The table of operations says which arguments belong to which.
+    return this.#thread.ask(operation, { name, args } as DataThreadRequests[ThreadOperation]['args']);
   }
 
   /** Lets the thread drain its guests and end. */

@@ -5,11 +5,13 @@
 import { PerformanceObserver } from 'node:perf_hooks';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { UnknownGuestError } from '../control/contract.ts';
+import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { Reactor } from '../sys/poll.ts';
 import { DiscardLink } from '../threads/discard-link.ts';
 import { GuestHost, type GuestHostWorld } from './guest-host.ts';
+import { answerOperation } from './guest-operations.ts';
 import type {
   DataThreadData,
   DataThreadRequest,
@@ -45,8 +47,11 @@ function find(name: string): GuestHost {
   return guest;
 }
 
+/** What is asked of the thread itself, beside the operations of its guests. */
+type OwnRequest = Exclude<RequestName, ThreadOperation>;
+
 type Answers = {
-  [K in RequestName]: (
+  [K in OwnRequest]: (
     args: DataThreadRequests[K]['args'],
   ) => DataThreadRequests[K]['result'] | Promise<DataThreadRequests[K]['result']>;
 };
@@ -62,17 +67,8 @@ const answers: Answers = {
     return null;
   },
   guests: () => [...guests.values()].map(guest => guest.status()),
-  guest: ({ name }) => find(name).status(),
-  change: ({ name, changes }) => {
-    const guest = find(name);
-    guest.change(changes);
-    return guest.status();
-  },
-  statistics: ({ name, freshMs, timeoutMs }) => find(name).statistics(freshMs, timeoutMs),
   samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.sample()])),
   mapSources: ({ name }) => find(name).mapSources(),
-  hint: ({ name, action }) => find(name).hint(action),
-  request: ({ name, request, timeoutMs }) => find(name).request(request, timeoutMs),
   balloon: ({ name }) => find(name).balloon(),
   saveDevice: ({ name }) => find(name).save(),
   loadDevice: async ({ name, saved }) => {
@@ -96,10 +92,18 @@ const answers: Answers = {
   },
 };
 
+const isOperation = (name: RequestName): name is ThreadOperation =>
+  (THREAD_OPERATIONS as readonly string[]).includes(name);
+
+function answerTo({ name, args }: DataThreadRequest): unknown {
+  if (!isOperation(name)) return (answers[name] as (args: unknown) => unknown)(args);
+  const asked = args as { name: string; args: object | undefined };
+  return answerOperation(name, find(asked.name), asked.args);
+}
+
 async function serve(request: DataThreadRequest): Promise<void> {
   try {
-    const answer = answers[request.name] as (args: unknown) => unknown;
-    tell({ kind: 'answer', id: request.id, result: await answer(request.args) });
+    tell({ kind: 'answer', id: request.id, result: await answerTo(request) });
   } catch (error) {
     const code = error instanceof AerostatError ? error.code : 'AEROSTAT_INTERNAL';
     const message = error instanceof Error ? error.message : String(error);

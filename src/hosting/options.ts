@@ -2,7 +2,8 @@
  * What a daemon is started with, and what is had once it runs: the seam between the commands, which parse and
  * validate options, and the daemon, which acts on them. Nothing here knows about command lines or HTTP.
  */
-import type { Control, DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
+import type { DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
 import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
 
 /** Most serious first. */

@@ -3,16 +3,8 @@
  * with a ring of its wake-up descriptor; answers, events and log records come back over the port.
  */
 import type { MessagePort } from 'node:worker_threads';
-import type {
-  DeviceGuestStatus,
-  GuestChanges,
-  GuestEvent,
-  GuestRequest,
-  HintAction,
-  HintStatus,
-  RequestAnswer,
-  StatisticsSample,
-} from '../control/contract.ts';
+import type { DeviceGuestStatus, GuestEvent, StatisticsSample } from '../control/contract.ts';
+import type { AnswerOf, ArgsOf, ThreadOperation } from '../control/operations.ts';
 import type { ThreadAnswer } from '../threads/asked-thread.ts';
 import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
 import type { MapSources } from './map-sources.ts';
@@ -32,22 +24,22 @@ export interface GuestSocket {
   readonly listening: boolean;
 }
 
+/** Operations of the control plane that the guest's thread answers. */
+type OperationRequests = {
+  [Name in ThreadOperation]: {
+    args: { name: string; args: ArgsOf<Name> | undefined };
+    result: AnswerOf<Name, DeviceGuestStatus>;
+  };
+};
+
 /** The requests by name: what they take and what they give. */
-export interface DataThreadRequests {
+export interface DataThreadRequests extends OperationRequests {
   openGuest: { args: { options: GuestOptions; socket: GuestSocket }; result: null };
   closeGuest: { args: { name: string }; result: null };
   guests: { args: null; result: readonly DeviceGuestStatus[] };
-  guest: { args: { name: string }; result: DeviceGuestStatus };
-  change: { args: { name: string; changes: GuestChanges }; result: DeviceGuestStatus };
-  statistics: {
-    args: { name: string; freshMs: number | null; timeoutMs: number };
-    result: StatisticsSample;
-  };
   samples: { args: null; result: Readonly<Record<string, StatisticsSample>> };
   /** Whoever asks closes the descriptors in the answer. */
   mapSources: { args: { name: string }; result: MapSources };
-  hint: { args: { name: string; action: HintAction }; result: HintStatus };
-  request: { args: { name: string; request: GuestRequest; timeoutMs: number }; result: RequestAnswer };
   /** The bitmap of ballooned pages of each region, which is shared memory. */
   balloon: { args: { name: string }; result: readonly BalloonedRegion[] };
   saveDevice: { args: { name: string }; result: Uint8Array };

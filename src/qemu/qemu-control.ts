@@ -4,7 +4,6 @@
  */
 import {
   type GuestChanges,
-  type GuestControl,
   type GuestEvent,
   type GuestEventType,
   GuestStateError,
@@ -18,17 +17,12 @@ import {
 } from '../control/contract.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
-import type { Migrations } from '../control/migrations.ts';
+import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
+import type { GuestControl } from '../control/operations.ts';
 import { TargetClock } from '../hosting/target-clock.ts';
 import { TargetWatch } from '../hosting/target-watch.ts';
 import type { QmpConnectionError } from '../peers/qemu/errors.ts';
-import {
-  migrateAway,
-  type QemuMigrationOptions,
-  type QemuMigrationProgress,
-  type QemuMigrationSummary,
-  queryMigrationProgress,
-} from '../peers/qemu/migration.ts';
+import { migrateAway, queryLastMigration } from '../peers/qemu/migration.ts';
 import { QmpMonitor, type QmpMonitorOptions } from '../peers/qemu/monitor.ts';
 import {
   cancelMigration,
@@ -331,19 +325,23 @@ class QemuHostedGuest {
 export class QemuControl implements GuestControl {
   readonly #guests: ReadonlyMap<string, QemuHostedGuest>;
   readonly #listeners = new Set<(event: GuestEvent) => void>();
-  /** Those that are begun here. */
-  readonly migrations: Migrations;
+  readonly #migrations: QemuMigrations;
 
-  /** Begins to connect to every guest's monitor, and goes on trying. */
-  constructor(guests: readonly QemuGuestOptions[]) {
+  /** Begins to connect to every guest's monitor, and goes on trying. `anyDestination`: see {@link QemuMigrations}. */
+  constructor(guests: readonly QemuGuestOptions[], { anyDestination = false } = {}) {
     const emit = (event: GuestEvent) => {
       for (const listener of this.#listeners) listener(event);
     };
     this.#guests = new Map(guests.map(options => [options.name, new QemuHostedGuest(options, emit)]));
-    this.migrations = new QemuMigrations(
-      (name, options) => this.migrate(name, options),
-      name => void this.#find(name),
-      emit,
+    this.#migrations = new QemuMigrations(
+      {
+        expect: name => void this.#find(name),
+        moveAway: async (name, options) => migrateAway(this.#find(name).monitor, options),
+        lastMove: async name => queryLastMigration(this.#find(name).monitor),
+        cancelMove: async name => cancelMigration(this.#find(name).monitor),
+        emit,
+      },
+      anyDestination,
     );
   }
 
@@ -361,7 +359,7 @@ export class QemuControl implements GuestControl {
    * The interval is rounded up to whole seconds, which is what QEMU counts in.
    * @throws QmpConnectionError when QEMU cannot be reached: it keeps targets, but not for a guest that is not there
    */
-  async change(name: string, changes: GuestChanges): Promise<GuestStatus> {
+  async change(name: string, changes: GuestChanges = {}): Promise<GuestStatus> {
     return this.#find(name).change(changes);
   }
 
@@ -387,6 +385,10 @@ export class QemuControl implements GuestControl {
     throw new GuestStateError(`QEMU does not tell what is where in the memory of ${this.#find(name).name}`);
   }
 
+  async hintStatus(name: string): Promise<never> {
+    throw new GuestStateError(`the hypervisor of ${this.#find(name).name} tells nothing of free page hints`);
+  }
+
   async hint(name: string): Promise<never> {
     throw new GuestStateError(
       `QEMU asks ${this.#find(name).name} for free page hints itself, and only while it migrates the guest`,
@@ -399,22 +401,16 @@ export class QemuControl implements GuestControl {
     );
   }
 
-  /**
-   * Moves a guest to another QEMU, which waits for it; settles when it is gone from here.
-   * @throws QemuMigrationError when it stays; QmpConnectionError when nobody knows, for its QEMU is gone
-   */
-  async migrate(name: string, options: QemuMigrationOptions): Promise<QemuMigrationSummary> {
-    return migrateAway(this.#find(name).monitor, options);
+  migration(name: string): Promise<MigrationAnswer> {
+    return this.#migrations.migration(name);
   }
 
-  /** How far the newest migration of a guest is; null when there was none. */
-  async migration(name: string): Promise<QemuMigrationProgress | null> {
-    return queryMigrationProgress(this.#find(name).monitor);
+  migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
+    return this.#migrations.migrate(name, order);
   }
 
-  /** Gives up the migration that is under way, if one is; the guest goes on. */
-  async cancelMigration(name: string): Promise<void> {
-    await cancelMigration(this.#find(name).monitor);
+  cancelMigration(name: string): Promise<MigrationAnswer> {
+    return this.#migrations.cancelMigration(name);
   }
 
   subscribe(listener: (event: GuestEvent) => void): () => void {

@@ -1,34 +1,47 @@
 /**
  * Migrations of QEMU's guests, in the shape of ours: QEMU moves its guest itself, over a connection of its own, and is
- * asked how far it is. Only those that were begun here are told of.
+ * asked how far it is. A migration that another client of the monitor began is told of as well.
  */
 
 import type { GuestEvent } from '../control/contract.ts';
 import { GuestStateError, MigrationOrderError } from '../control/errors.ts';
 import type {
+  MigrationAnswer,
   MigrationOrder,
   MigrationReport,
   MigrationState,
   MigrationStatus,
-  Migrations,
 } from '../control/migrations.ts';
+import type { GuestHandlers, MigrationOperation } from '../control/operations.ts';
 import type {
   QemuMigrationOptions,
   QemuMigrationProgress,
+  QemuMigrationRecord,
   QemuMigrationSummary,
 } from '../peers/qemu/migration.ts';
 import { AerostatError } from '../sys/error.ts';
 
-/** What begins and watches one. @throws QemuMigrationError when the guest stays */
-type Migrate = (name: string, options: QemuMigrationOptions) => Promise<QemuMigrationSummary>;
+/** What migrations need of the guests behind monitors. */
+export interface QemuMover {
+  /** @throws UnknownGuestError for a name that no guest has; so do the others */
+  expect(name: string): void;
+  /** Begins and watches one. @throws QemuMigrationError when the guest stays */
+  moveAway(name: string, options: QemuMigrationOptions): Promise<QemuMigrationSummary>;
+  /** The newest that QEMU knows of, whoever began it. */
+  lastMove(name: string): Promise<QemuMigrationRecord | null>;
+  cancelMove(name: string): Promise<void>;
+  emit(event: GuestEvent): void;
+}
 
 interface Move {
   readonly cancel: AbortController;
   status: MigrationStatus;
+  /** Settles when it is over, however it ends. */
+  over: Promise<void>;
 }
 
-/** QEMU would also run programs (`exec:`) and write files; whoever may only steer guests is to do neither. */
-const DESTINATION = /^tcp:/;
+/** QEMU would also run programs (`exec:`) and write files; a client of the API may only steer guests. */
+const REMOTE_DESTINATION = /^tcp:/;
 
 /** QEMU's words for a migration that is over. */
 const ENDS: readonly string[] = ['completed', 'failed', 'cancelled'];
@@ -36,37 +49,38 @@ const ENDS: readonly string[] = ['completed', 'failed', 'cancelled'];
 /** What QEMU does in its own way, or not at all. */
 const OURS_ALONE = ['roundsMax', 'autoConverge', 'channel', 'compress'] as const;
 
-export class QemuMigrations implements Migrations {
-  readonly #migrate: Migrate;
-  readonly #known: (name: string) => void;
-  readonly #emit: (event: GuestEvent) => void;
-  /** The newest of every guest. */
+export class QemuMigrations implements GuestHandlers<MigrationOperation> {
+  readonly #mover: QemuMover;
+  readonly #anyDestination: boolean;
+  /** The newest of every guest that was begun here. */
   readonly #moves = new Map<string, Move>();
 
-  /** `known` throws UnknownGuestError for a name that is nobody's. */
-  constructor(migrate: Migrate, known: (name: string) => void, emit: (event: GuestEvent) => void) {
-    this.#migrate = migrate;
-    this.#known = known;
-    this.#emit = emit;
+  /** `anyDestination`: also to what only the user of this machine may name (`unix:`, `exec:`, `fd:`). */
+  constructor(mover: QemuMover, anyDestination: boolean) {
+    this.#mover = mover;
+    this.#anyDestination = anyDestination;
   }
 
-  async obstacle(name: string): Promise<string | null> {
-    this.#known(name);
-    const report = this.#moves.get(name)?.status.report ?? null;
-    return report === null ? null : `${name} does not run here any more`;
+  async migration(name: string): Promise<MigrationAnswer> {
+    const own = this.#moves.get(name)?.status;
+    const migration = own ?? foreignMove(await this.#mover.lastMove(name));
+    return { migration, obstacle: obstacleOf(name, own) };
   }
 
-  async start(name: string, order: MigrationOrder): Promise<MigrationStatus> {
-    const obstacle = await this.obstacle(name);
+  async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
+    this.#mover.expect(name);
+    const obstacle = obstacleOf(name, this.#moves.get(name)?.status);
     if (obstacle !== null) throw new GuestStateError(obstacle);
     if (this.#underWay(name) !== undefined) throw new GuestStateError(`${name} is moving already`);
     const { to, bandwidthBytesPerSecond, downtimeMsMax, connections } = order;
-    if (!DESTINATION.test(to)) throw new MigrationOrderError(`${to} is no destination; write tcp:HOST:PORT`);
+    if (!this.#anyDestination && !REMOTE_DESTINATION.test(to)) {
+      throw new MigrationOrderError(`${to} is no destination; write tcp:HOST:PORT`);
+    }
     const refused = OURS_ALONE.find(option => order[option] !== undefined);
     if (refused !== undefined) throw new MigrationOrderError(`QEMU moves ${name}, and takes no ${refused}`);
-    const move: Move = { cancel: new AbortController(), status: beginningOf(to) };
+    const move: Move = { cancel: new AbortController(), status: beginningOf(to), over: Promise.resolve() };
     this.#moves.set(name, move);
-    void this.#follow(name, move, {
+    move.over = this.#follow(name, move, {
       uri: to,
       signal: move.cancel.signal,
       onProgress: progress =>
@@ -78,16 +92,20 @@ export class QemuMigrations implements Migrations {
     return move.status;
   }
 
-  async status(name: string): Promise<MigrationStatus | null> {
-    this.#known(name);
-    return this.#moves.get(name)?.status ?? null;
-  }
-
-  async cancel(name: string): Promise<void> {
-    this.#known(name);
+  /** Resolves when QEMU has given it up, or it was over before. */
+  async cancelMigration(name: string): Promise<MigrationAnswer> {
     const move = this.#underWay(name);
-    if (move === undefined) throw new GuestStateError(`${name} is not being moved`);
-    move.cancel.abort();
+    if (move !== undefined) {
+      move.cancel.abort();
+      await move.over;
+    } else {
+      const { migration } = await this.migration(name);
+      if (migration === null || migration.report !== null || migration.error !== null) {
+        throw new GuestStateError(`${name} is not being moved`);
+      }
+      await this.#mover.cancelMove(name);
+    }
+    return this.migration(name);
   }
 
   #underWay(name: string): Move | undefined {
@@ -97,7 +115,7 @@ export class QemuMigrations implements Migrations {
 
   async #follow(name: string, move: Move, options: QemuMigrationOptions): Promise<void> {
     try {
-      const summary = await this.#migrate(name, options);
+      const summary = await this.#mover.moveAway(name, options);
       this.#become(name, move, { ...move.status, report: qemuMigrationReport(summary) });
     } catch (error) {
       const { code, message } =
@@ -119,7 +137,7 @@ export class QemuMigrations implements Migrations {
     // QEMU is asked many times a second, and how it ended is said when that is known.
     const same = state.status === before.state.status && state.round === before.state.round;
     if (!over && (same || ENDS.includes(state.status))) return;
-    this.#emit({
+    this.#mover.emit({
       guest: name,
       type: 'migration',
       timeMs: Date.now(),
@@ -132,6 +150,19 @@ export class QemuMigrations implements Migrations {
       },
     });
   }
+}
+
+/** A guest that another client of the monitor sent away may have been resumed since: only QEMU knows. */
+const obstacleOf = (name: string, own: MigrationStatus | undefined): string | null =>
+  own?.report == null ? null : `${name} does not run here any more`;
+
+/** A migration that another client of the monitor began; its destination is not known here. */
+function foreignMove(record: QemuMigrationRecord | null): MigrationStatus | null {
+  if (record === null) return null;
+  const { progress, summary, failure } = record;
+  const report = summary === null ? null : qemuMigrationReport(summary);
+  const error = failure === null ? null : { code: failure.code, message: failure.message };
+  return { to: null, state: qemuMigrationState(progress), report, error };
 }
 
 const beginningOf = (to: string): MigrationStatus => ({
@@ -151,7 +182,7 @@ const beginningOf = (to: string): MigrationStatus => ({
   error: null,
 });
 
-export const qemuMigrationState = (progress: QemuMigrationProgress): MigrationState => ({
+const qemuMigrationState = (progress: QemuMigrationProgress): MigrationState => ({
   status: progress.status,
   elapsedMs: progress.elapsedMs,
   round: progress.rounds,
@@ -163,7 +194,7 @@ export const qemuMigrationState = (progress: QemuMigrationProgress): MigrationSt
   guestShare: null,
 });
 
-export const qemuMigrationReport = (summary: QemuMigrationSummary): MigrationReport => ({
+const qemuMigrationReport = (summary: QemuMigrationSummary): MigrationReport => ({
   totalMs: summary.totalMs,
   downtimeMs: summary.downtimeMs,
   rounds: summary.rounds,

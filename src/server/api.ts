@@ -4,11 +4,21 @@
  */
 import { createHash } from 'node:crypto';
 import { OpenAPIHono } from '@hono/zod-openapi';
+import type { Context, Handler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
-import { type Control, GUEST_TIMEOUT_MS_MAX, hintOf, STATISTICS_TIMEOUT_MS } from '../control/contract.ts';
+import { GUEST_TIMEOUT_MS_MAX } from '../control/contract.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
+import {
+  ask,
+  type Control,
+  documentOf,
+  type HttpForm,
+  OPERATION_NAMES,
+  OPERATIONS,
+  type OperationName,
+} from '../control/operations.ts';
 import { EventLog } from './event-log.ts';
 import { eventStream } from './event-stream.ts';
 import { type Manners, teachManners } from './manners.ts';
@@ -16,26 +26,14 @@ import { metricsText } from './metrics.ts';
 import { servePage } from './page.ts';
 import { RequestError } from './problem.ts';
 import { refuseUnknownQueries } from './query.ts';
-import * as routes from './routes.ts';
 import {
-  deleteMigration,
-  getDaemon,
   getDocument,
   getEvents,
-  getGuest,
   getHealth,
-  getHint,
-  getHost,
-  getMap,
   getMetrics,
-  getMigration,
-  getStatistics,
-  listGuests,
-  listStatistics,
-  patchGuest,
-  postHint,
-  postMigration,
-  postRequest,
+  OPERATION_DOCUMENTS,
+  ROUTES,
+  routeOf,
 } from './routes.ts';
 import { GuestEventSchema } from './schemas/answers.ts';
 
@@ -66,7 +64,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
   const ending = new AbortController();
 
   teachManners(app, options, '/v1/openapi.json');
-  app.use(refuseUnknownQueries(Object.values(routes)));
+  app.use(refuseUnknownQueries(ROUTES));
   app.use(timeout(requestMsMax, new HTTPException(504, { message: 'the daemon did not answer in time' })));
   app.use(
     bodyLimit({
@@ -77,71 +75,19 @@ export function createApi(control: Control, options: ApiOptions): Api {
     }),
   );
 
-  /** Who does not exist has no migration either. */
-  const migrationOf = async (name: string) => {
-    await control.guest(name);
-    const { migrations } = control;
-    return { migration: await migrations.status(name), obstacle: await migrations.obstacle(name) };
-  };
-
-  app.openapi(getDaemon, async context => context.json(await control.daemon(), 200));
+  for (const operation of OPERATION_NAMES) {
+    const handler: Handler = async context => {
+      const { name = '' } = context.req.param();
+      const answer = documentOf(operation, await ask(control, operation, name, argsOf(operation, context)));
+      return operation === 'map' ? mapAnswer(context, answer as MemoryMap) : context.json(answer, 200);
+    };
+    // What is validated and answered is the matter of the schemas, which the compiler holds to the contract's types.
+    app.openapi(routeOf(operation), handler as never);
+  }
   app.openapi(getHealth, async context => {
     // Every data-plane thread is asked: one that hangs is no health.
     await control.daemon();
     return context.json({ status: 'ok' as const }, 200);
-  });
-  app.openapi(getHost, async context => context.json(await control.host(), 200));
-  app.openapi(listGuests, async context => context.json({ guests: await control.guests() }, 200));
-  app.openapi(getGuest, async context =>
-    context.json(await control.guest(context.req.valid('param').name), 200),
-  );
-  app.openapi(patchGuest, async context => {
-    const { name } = context.req.valid('param');
-    return context.json(await control.change(name, context.req.valid('json')), 200);
-  });
-  app.openapi(getStatistics, async context => {
-    const { fresh_ms: freshMs, timeout_ms: timeoutMs = STATISTICS_TIMEOUT_MS } = context.req.valid('query');
-    const wanted = freshMs === undefined ? undefined : { freshMs, timeoutMs };
-    return context.json(await control.statistics(context.req.valid('param').name, wanted), 200);
-  });
-  app.openapi(listStatistics, async context => context.json({ samples: await control.samples() }, 200));
-  app.openapi(getMap, async context => {
-    const { from, bytes, cells } = context.req.valid('query');
-    const map = await control.map(context.req.valid('param').name, {
-      ...(from === undefined ? {} : { fromBytes: from }),
-      ...(bytes === undefined ? {} : { bytes }),
-      ...(cells === undefined ? {} : { cells }),
-    });
-    const tag = mapTag(map);
-    context.header('ETag', tag);
-    if (context.req.header('if-none-match') === tag) return context.body(null, 304);
-    return context.json(map, 200);
-  });
-  app.openapi(getHint, async context =>
-    context.json(hintOf(await control.guest(context.req.valid('param').name)), 200),
-  );
-  app.openapi(postHint, async context =>
-    context.json(await control.hint(context.req.valid('param').name, context.req.valid('json').action), 200),
-  );
-  app.openapi(postRequest, async context => {
-    const { request, timeoutMs } = context.req.valid('json');
-    const wanted = timeoutMs === undefined ? {} : { timeoutMs };
-    return context.json(await control.request(context.req.valid('param').name, request, wanted), 200);
-  });
-  app.openapi(getMigration, async context =>
-    context.json(await migrationOf(context.req.valid('param').name), 200),
-  );
-  app.openapi(postMigration, async context =>
-    context.json(
-      await control.migrations.start(context.req.valid('param').name, context.req.valid('json')),
-      200,
-    ),
-  );
-  app.openapi(deleteMigration, async context => {
-    const { name } = context.req.valid('param');
-    await control.guest(name);
-    await control.migrations.cancel(name);
-    return context.json(await migrationOf(name), 200);
   });
   app.openapi(getEvents, context =>
     eventStream(context, events, { ...context.req.valid('query'), signal: ending.signal }),
@@ -165,6 +111,27 @@ export function createApi(control: Control, options: ApiOptions): Api {
       events.wake();
     },
   };
+}
+
+/** The arguments of an operation, from where its form in HTTP has them; validated already. */
+function argsOf(operation: OperationName, context: Context): object | undefined {
+  if (OPERATION_DOCUMENTS[operation].args === undefined) return undefined;
+  const { query }: HttpForm = OPERATIONS[operation].http;
+  const valid = (place: string): Record<string, unknown> => context.req.valid(place as never);
+  if (query === undefined) return valid('json');
+  const parameters = valid('query');
+  return Object.fromEntries(
+    Object.entries(query)
+      .map(([argument, parameter]) => [argument, parameters[parameter]])
+      .filter(([, value]) => value !== undefined),
+  );
+}
+
+function mapAnswer(context: Context, map: MemoryMap): Response {
+  const tag = mapTag(map);
+  context.header('ETag', tag);
+  if (context.req.header('if-none-match') === tag) return context.body(null, 304);
+  return context.json(map, 200);
 }
 
 /** Weak (RFC 9110, 8.8.1): maps that differ in nothing but their age are as good as each other. */

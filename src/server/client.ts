@@ -1,7 +1,7 @@
 /**
- * A daemon elsewhere, seen through its HTTP API: a {@link Control} like the one that the daemon itself has, so
- * that whatever steers guests need not know which of the two it holds. Loads nothing but Node, because every
- * short command pays for it.
+ * A daemon elsewhere, seen through its HTTP API: a {@link Control} like the one that the daemon itself has, so that
+ * code that steers guests need not know which of the two it holds. What it sends is derived from the table of operations.
+ * Loads nothing but Node and that table, because every short command pays for it.
  */
 import {
   Agent,
@@ -10,21 +10,18 @@ import {
   type IncomingMessage,
   type RequestOptions,
 } from 'node:http';
-import type {
-  Control,
-  DaemonStatus,
-  GuestChanges,
-  GuestEvent,
-  GuestRequest,
-  GuestStatus,
-  HintAction,
-  HintStatus,
-  HostStatus,
-  RequestAnswer,
-  StatisticsSample,
-} from '../control/contract.ts';
-import type { MapOptions, MemoryMap } from '../control/memory-map.ts';
-import type { MigrationAnswer, MigrationOrder, Migrations } from '../control/migrations.ts';
+import type { GuestEvent, GuestStatus } from '../control/contract.ts';
+import {
+  type AnswerOf,
+  answerIn,
+  type Control,
+  GUEST_OPERATIONS,
+  type GuestOperation,
+  type HostOperation,
+  handlersOf,
+  type OperationName,
+  requestOf,
+} from '../control/operations.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from './event-parser.ts';
@@ -69,26 +66,38 @@ export interface ClientOptions {
   readonly silenceMsMax?: number;
 }
 
-/** Without `Status`, the daemon's guests may be anybody's. */
-export class RemoteControl<Status extends GuestStatus = GuestStatus> implements Control<Status> {
+/** A daemon's control; without `Status`, its guests may be of any hypervisor. */
+export function remoteControl<Status extends GuestStatus = GuestStatus>(
+  address: ApiAddress,
+  options: ClientOptions = {},
+): Control<Status> {
+  const daemon = new RemoteDaemon(address, options);
+  const askHost = async <Name extends HostOperation>(operation: Name) =>
+    (await daemon.ask(operation, '', undefined)) as AnswerOf<Name, Status>;
+  return {
+    ...handlersOf<GuestOperation, Status>(
+      GUEST_OPERATIONS,
+      operation => (name, args) => daemon.ask(operation, name, args),
+    ),
+    daemon: () => askHost('daemon'),
+    host: () => askHost('host'),
+    guests: () => askHost('guests'),
+    samples: () => askHost('samples'),
+    subscribe: listener => daemon.subscribe(listener),
+  };
+}
+
+class RemoteDaemon {
   readonly #address: ApiAddress;
   readonly #token: string | undefined;
   readonly #pastEvents: boolean;
   readonly #silenceMsMax: number;
-  /** What can be given up, and how whoever waits for it is told. */
+  /** What can be given up, and how the caller that waits for it is told. */
   readonly #underway = new Map<ClientRequest, (reason: unknown) => void>();
-  readonly migrations: Migrations = {
-    obstacle: async name => (await this.#migration(name)).obstacle,
-    // Never given up: whoever was interrupted has to know whether there is a migration to be called off.
-    start: (name, order: MigrationOrder) =>
-      this.#call('POST', `${guestPath(name)}/migration`, order, { patient: true }),
-    status: async name => (await this.#migration(name)).migration,
-    cancel: async name => void (await this.#call('DELETE', `${guestPath(name)}/migration`)),
-  };
 
   constructor(
     address: ApiAddress,
-    { token, pastEvents = false, signal, silenceMsMax = SILENCE_MS_MAX }: ClientOptions = {},
+    { token, pastEvents = false, signal, silenceMsMax = SILENCE_MS_MAX }: ClientOptions,
   ) {
     this.#address = address;
     this.#token = token;
@@ -97,59 +106,24 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     this.#silenceMsMax = silenceMsMax;
   }
 
-  daemon(): Promise<DaemonStatus> {
-    return this.#call('GET', '/v1/daemon');
-  }
-
-  host(): Promise<HostStatus> {
-    return this.#call('GET', '/v1/host');
-  }
-
-  async guests(): Promise<readonly Status[]> {
-    const { guests } = await this.#call<{ guests: readonly Status[] }>('GET', '/v1/guests');
-    return guests;
-  }
-
-  guest(name: string): Promise<Status> {
-    return this.#call('GET', guestPath(name));
-  }
-
-  change(name: string, changes: GuestChanges): Promise<Status> {
-    return this.#call('PATCH', guestPath(name), changes);
-  }
-
-  statistics(
-    name: string,
-    { freshMs, timeoutMs }: { freshMs?: number; timeoutMs?: number } = {},
-  ): Promise<StatisticsSample> {
-    const query = new URLSearchParams();
-    if (freshMs !== undefined) query.set('fresh_ms', String(freshMs));
-    if (timeoutMs !== undefined) query.set('timeout_ms', String(timeoutMs));
-    return this.#call('GET', `${guestPath(name)}/statistics?${query}`);
-  }
-
-  async samples(): Promise<Readonly<Record<string, StatisticsSample>>> {
-    const { samples } = await this.#call<{ samples: Record<string, StatisticsSample> }>(
-      'GET',
-      '/v1/statistics',
+  async ask(operation: OperationName, guest: string, args: object | undefined): Promise<unknown> {
+    const { method, path, body, patient } = requestOf(operation, guest, args);
+    const { status, text } = await this.#exchange(method, path, body, patient);
+    const answer = parseJson(text);
+    if (status === 200 && answer !== undefined) return answerIn(operation, answer);
+    if (isProblem(answer)) throw new RemoteError(status, answer.code, this.#detail(status, answer.detail));
+    throw new UnreachableError(
+      `what listens at ${formatAddress(this.#address)} is not Aerostat (it answered with HTTP status ${status}); check --api`,
     );
-    return samples;
   }
 
-  map(name: string, { fromBytes, bytes, cells }: MapOptions = {}): Promise<MemoryMap> {
-    const query = new URLSearchParams();
-    if (fromBytes !== undefined) query.set('from', String(fromBytes));
-    if (bytes !== undefined) query.set('bytes', String(bytes));
-    if (cells !== undefined) query.set('cells', String(cells));
-    return this.#call('GET', `${guestPath(name)}/map?${query}`);
-  }
-
-  hint(name: string, action: HintAction): Promise<HintStatus> {
-    return this.#call('POST', `${guestPath(name)}/hint`, { action });
-  }
-
-  request(name: string, request: GuestRequest, options: { timeoutMs?: number } = {}): Promise<RequestAnswer> {
-    return this.#call('POST', `${guestPath(name)}/request`, { request, ...options });
+  /** What a daemon says of tokens is for programs; a person gave an option, or did not. */
+  #detail(status: number, detail: string): string {
+    if (status !== 401) return detail;
+    const daemon = `the daemon at ${formatAddress(this.#address)}`;
+    return this.#token === undefined
+      ? `${daemon} asks for a token; ${HOW_TO_GIVE_TOKEN}`
+      : `${daemon} does not know this token; check --token-file, or AEROSTAT_TOKEN`;
   }
 
   /** Goes on where it stopped when the connection is lost, as far back as the daemon remembers. */
@@ -187,40 +161,12 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     };
   }
 
-  #migration(name: string): Promise<MigrationAnswer> {
-    return this.#call('GET', `${guestPath(name)}/migration`);
-  }
-
   #options(method: string, path: string, headers: Record<string, string>): RequestOptions {
     const address = this.#address;
     const place =
       address.kind === 'unix' ? { socketPath: address.path } : { host: address.host, port: address.port };
     const authorization = this.#token === undefined ? {} : { Authorization: `Bearer ${this.#token}` };
     return { ...place, agent, method, path, headers: { ...headers, ...authorization } };
-  }
-
-  async #call<Answer>(
-    method: string,
-    path: string,
-    body?: unknown,
-    { patient = false }: { patient?: boolean } = {},
-  ): Promise<Answer> {
-    const { status, text } = await this.#exchange(method, path, body, patient);
-    const answer = parseJson(text);
-    if (status === 200 && answer !== undefined) return answer as Answer;
-    if (isProblem(answer)) throw new RemoteError(status, answer.code, this.#detail(status, answer.detail));
-    throw new UnreachableError(
-      `what listens at ${formatAddress(this.#address)} is not Aerostat (it answered with HTTP status ${status}); check --api`,
-    );
-  }
-
-  /** What a daemon says of tokens is for programs; a person gave an option, or did not. */
-  #detail(status: number, detail: string): string {
-    if (status !== 401) return detail;
-    const daemon = `the daemon at ${formatAddress(this.#address)}`;
-    return this.#token === undefined
-      ? `${daemon} asks for a token; ${HOW_TO_GIVE_TOKEN}`
-      : `${daemon} does not know this token; check --token-file, or AEROSTAT_TOKEN`;
   }
 
   #giveUp(reason: unknown): void {
@@ -255,8 +201,6 @@ export class RemoteControl<Status extends GuestStatus = GuestStatus> implements 
     });
   }
 }
-
-const guestPath = (name: string) => `/v1/guests/${encodeURIComponent(name)}`;
 
 async function collect(response: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = [];

@@ -7,7 +7,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, isIP } from 'node:net';
 import { dirname } from 'node:path';
 import { createAdaptorServer } from '@hono/node-server';
-import type { Control } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { AccessRules } from './access.ts';
 import { type ApiAddress, formatAddress } from './address.ts';

@@ -9,7 +9,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Counter, Gauge, type Histogram, Registry } from 'prom-client';
 import {
-  type Control,
   type DaemonStatus,
   DURATION_BOUNDS_MS,
   type Durations,
@@ -18,6 +17,7 @@ import {
   type HostStatus,
 } from '../control/contract.ts';
 import type { MigrationStatus } from '../control/migrations.ts';
+import type { Control } from '../control/operations.ts';
 import {
   COUNTERS,
   DAEMON,
@@ -121,7 +121,10 @@ async function figuresOf({ labels, control }: Measured): Promise<Figures> {
   ]);
   const migrations = await Promise.all(
     guests.map(async ({ name }) => {
-      const status = await control.migrations.status(name).catch(() => null);
+      const status = await control.migration(name).then(
+        ({ migration }) => migration,
+        () => null,
+      );
       return status === null ? [] : [ofGuest(name, status)];
     }),
   );

@@ -1,5 +1,9 @@
-/** The routes of the API: what each takes and how it may answer. The document is made of them, and so is the validation. */
+/**
+ * The routes of the API: what each takes and how it may answer. The document is made of them, and so is the validation.
+ * Those of operations are made of the declarations in control/operations.ts.
+ */
 import { createRoute, z } from '@hono/zod-openapi';
+import { type HttpForm, OPERATION_NAMES, OPERATIONS, type OperationName } from '../control/operations.ts';
 import { HEALTH_PATH } from './access.ts';
 import { PROBLEM_TYPE } from './problem.ts';
 import {
@@ -66,13 +70,124 @@ const body = <Schema extends z.ZodType>(schema: Schema) => ({
   content: { 'application/json': { schema } },
 });
 
-export const getDaemon = createRoute({
-  method: 'get',
-  path: '/v1/daemon',
-  operationId: 'getDaemon',
-  summary: 'The daemon itself',
-  responses: { 200: json(DaemonStatusSchema, 'How the daemon is.'), ...refusals },
-});
+/** What the document says of an operation beside its declaration. */
+interface OperationDocument {
+  readonly operationId: string;
+  readonly summary: string;
+  readonly answer: readonly [schema: z.ZodType, description: string];
+  /** Query parameters, or the body. */
+  readonly args?: z.ZodType;
+  /** Nothing of the guest's state can stand in its way. */
+  readonly always?: boolean;
+  readonly besides?: Readonly<Record<number, { readonly description: string }>>;
+}
+
+export const OPERATION_DOCUMENTS: Readonly<Record<OperationName, OperationDocument>> = {
+  daemon: {
+    operationId: 'getDaemon',
+    summary: 'The daemon itself',
+    answer: [DaemonStatusSchema, 'How the daemon is.'],
+  },
+  host: {
+    operationId: 'getHost',
+    summary: 'The host’s memory',
+    answer: [HostStatusSchema, 'How the host is.'],
+  },
+  guests: {
+    operationId: 'listGuests',
+    summary: 'All guests',
+    answer: [GuestListSchema, 'Every guest, connected or not.'],
+  },
+  guest: {
+    operationId: 'getGuest',
+    summary: 'One guest',
+    answer: [GuestStatusSchema, 'How the guest is.'],
+    always: true,
+  },
+  change: {
+    operationId: 'patchGuest',
+    summary: 'Set a guest’s target, or how it is served',
+    args: GuestPatchSchema,
+    answer: [GuestStatusSchema, 'How the guest is now.'],
+  },
+  statistics: {
+    operationId: 'getStatistics',
+    summary: 'What the guest says of its memory',
+    args: StatisticsQuerySchema,
+    answer: [StatisticsSampleSchema, 'The newest sample.'],
+  },
+  samples: {
+    operationId: 'listStatistics',
+    summary: 'What all guests say of their memory',
+    answer: [SampleListSchema, 'The newest sample of every guest.'],
+  },
+  map: {
+    operationId: 'getMap',
+    summary: 'What is where in the guest’s memory',
+    args: MapQuerySchema,
+    answer: [MemoryMapSchema, 'The map; its ETag stays the same while only the age changes.'],
+    besides: { 304: { description: 'Nothing changed since the map with the ETag in If-None-Match.' } },
+  },
+  hintStatus: {
+    operationId: 'getHint',
+    summary: 'The free page hint session',
+    answer: [HintStatusSchema, 'How the session is.'],
+  },
+  hint: {
+    operationId: 'postHint',
+    summary: 'Start, stop or finish a free page hint session',
+    args: HintRequestSchema,
+    answer: [HintStatusSchema, 'How the session is now.'],
+  },
+  request: {
+    operationId: 'postRequest',
+    summary: 'Ask the guest for something, and wait for its answer',
+    args: GuestRequestSchema,
+    answer: [RequestAnswerSchema, 'The whole answer.'],
+  },
+  migration: {
+    operationId: 'getMigration',
+    summary: 'The migration under way, or the last one',
+    answer: [MigrationAnswerSchema, 'How it is, and whether there can be one.'],
+    always: true,
+  },
+  migrate: {
+    operationId: 'postMigration',
+    summary: 'Begin to move the guest to another host',
+    args: MigrationOrderSchema,
+    answer: [MigrationStatusSchema, 'It has begun.'],
+  },
+  cancelMigration: {
+    operationId: 'deleteMigration',
+    summary: 'Give a migration up; the guest goes on where it is',
+    answer: [MigrationAnswerSchema, 'How it is now.'],
+  },
+};
+
+/** The route of an operation, made of its declaration and its document. */
+export function routeOf(operation: OperationName) {
+  const { scope, http }: { readonly scope: string; readonly http: HttpForm } = OPERATIONS[operation];
+  const { operationId, summary, args, answer, always, besides } = OPERATION_DOCUMENTS[operation];
+  const ofOne = scope === 'guest';
+  const request = {
+    ...(ofOne ? { params: GuestParamsSchema } : {}),
+    ...(args === undefined ? {} : http.query === undefined ? { body: body(args) } : { query: args }),
+  };
+  return createRoute({
+    method: http.method,
+    path: `/v1${ofOne ? '/guests/{name}' : ''}${http.path}`,
+    operationId,
+    summary,
+    ...(ofOne ? { request: request as { params: typeof GuestParamsSchema } } : {}),
+    responses: {
+      200: json(...answer),
+      ...besides,
+      ...(ofOne ? (always ? ofGuest : toGuest) : refusals),
+      ...(http.method === 'patch' || http.method === 'post' ? withBody : {}),
+      ...(http.method === 'delete' ? tooLarge : {}),
+    },
+  });
+}
 
 export const getHealth = createRoute({
   method: 'get',
@@ -81,124 +196,6 @@ export const getHealth = createRoute({
   summary: 'Whether the daemon works; asks for no token, for it says no more than that',
   security: [],
   responses: { 200: json(HealthSchema, 'It does.'), ...withoutToken },
-});
-
-export const getHost = createRoute({
-  method: 'get',
-  path: '/v1/host',
-  operationId: 'getHost',
-  summary: 'The host’s memory',
-  responses: { 200: json(HostStatusSchema, 'How the host is.'), ...refusals },
-});
-
-export const listGuests = createRoute({
-  method: 'get',
-  path: '/v1/guests',
-  operationId: 'listGuests',
-  summary: 'All guests',
-  responses: { 200: json(GuestListSchema, 'Every guest, connected or not.'), ...refusals },
-});
-
-export const getGuest = createRoute({
-  method: 'get',
-  path: '/v1/guests/{name}',
-  operationId: 'getGuest',
-  summary: 'One guest',
-  request: { params: GuestParamsSchema },
-  responses: { 200: json(GuestStatusSchema, 'How the guest is.'), ...ofGuest },
-});
-
-export const patchGuest = createRoute({
-  method: 'patch',
-  path: '/v1/guests/{name}',
-  operationId: 'patchGuest',
-  summary: 'Set a guest’s target, or how it is served',
-  request: { params: GuestParamsSchema, body: body(GuestPatchSchema) },
-  responses: { 200: json(GuestStatusSchema, 'How the guest is now.'), ...toGuest, ...withBody },
-});
-
-export const getStatistics = createRoute({
-  method: 'get',
-  path: '/v1/guests/{name}/statistics',
-  operationId: 'getStatistics',
-  summary: 'What the guest says of its memory',
-  request: { params: GuestParamsSchema, query: StatisticsQuerySchema },
-  responses: { 200: json(StatisticsSampleSchema, 'The newest sample.'), ...toGuest },
-});
-
-export const listStatistics = createRoute({
-  method: 'get',
-  path: '/v1/statistics',
-  operationId: 'listStatistics',
-  summary: 'What all guests say of their memory',
-  responses: { 200: json(SampleListSchema, 'The newest sample of every guest.'), ...refusals },
-});
-
-export const getMap = createRoute({
-  method: 'get',
-  path: '/v1/guests/{name}/map',
-  operationId: 'getMap',
-  summary: 'What is where in the guest’s memory',
-  request: { params: GuestParamsSchema, query: MapQuerySchema },
-  responses: {
-    200: json(MemoryMapSchema, 'The map; its ETag stays the same while only the age changes.'),
-    304: { description: 'Nothing changed since the map with the ETag in If-None-Match.' },
-    ...toGuest,
-  },
-});
-
-export const getHint = createRoute({
-  method: 'get',
-  path: '/v1/guests/{name}/hint',
-  operationId: 'getHint',
-  summary: 'The free page hint session',
-  request: { params: GuestParamsSchema },
-  responses: { 200: json(HintStatusSchema, 'How the session is.'), ...toGuest },
-});
-
-export const postHint = createRoute({
-  method: 'post',
-  path: '/v1/guests/{name}/hint',
-  operationId: 'postHint',
-  summary: 'Start, stop or finish a free page hint session',
-  request: { params: GuestParamsSchema, body: body(HintRequestSchema) },
-  responses: { 200: json(HintStatusSchema, 'How the session is now.'), ...toGuest, ...withBody },
-});
-
-export const postRequest = createRoute({
-  method: 'post',
-  path: '/v1/guests/{name}/request',
-  operationId: 'postRequest',
-  summary: 'Ask the guest for something, and wait for its answer',
-  request: { params: GuestParamsSchema, body: body(GuestRequestSchema) },
-  responses: { 200: json(RequestAnswerSchema, 'The whole answer.'), ...toGuest, ...withBody },
-});
-
-export const getMigration = createRoute({
-  method: 'get',
-  path: '/v1/guests/{name}/migration',
-  operationId: 'getMigration',
-  summary: 'The migration under way, or the last one',
-  request: { params: GuestParamsSchema },
-  responses: { 200: json(MigrationAnswerSchema, 'How it is, and whether there can be one.'), ...ofGuest },
-});
-
-export const postMigration = createRoute({
-  method: 'post',
-  path: '/v1/guests/{name}/migration',
-  operationId: 'postMigration',
-  summary: 'Begin to move the guest to another host',
-  request: { params: GuestParamsSchema, body: body(MigrationOrderSchema) },
-  responses: { 200: json(MigrationStatusSchema, 'It has begun.'), ...toGuest, ...withBody },
-});
-
-export const deleteMigration = createRoute({
-  method: 'delete',
-  path: '/v1/guests/{name}/migration',
-  operationId: 'deleteMigration',
-  summary: 'Give a migration up; the guest goes on where it is',
-  request: { params: GuestParamsSchema },
-  responses: { 200: json(MigrationAnswerSchema, 'How it is now.'), ...toGuest, ...tooLarge },
 });
 
 export const getEvents = createRoute({
@@ -245,3 +242,6 @@ export const getDocument = createRoute({
     ...senseless,
   },
 });
+
+/** All of them. */
+export const ROUTES = [...OPERATION_NAMES.map(routeOf), getHealth, getEvents, getMetrics, getDocument];

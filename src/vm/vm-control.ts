@@ -1,11 +1,13 @@
 /** A machine's control: that of its device, and its migrations. */
-import type { Control, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
+import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
 import type { TlsIdentity } from '../transfer/tls.ts';
 import type { Vm } from './vm.ts';
 import { VmMigrations } from './vm-migrations.ts';
 
 export interface VmControl extends Control<DeviceGuestStatus> {
-  readonly migrations: VmMigrations;
+  /** Resolves when the guest runs elsewhere. */
+  readonly departed: Promise<void>;
 }
 
 /** `tls` is what the machine shows to whoever it goes to. */
@@ -20,12 +22,15 @@ export function vmControl(vm: Vm, tls?: TlsIdentity): VmControl {
     vm.state === 'gone' ? { ...status, connected: false } : status;
   return {
     ...vm.control,
-    migrations,
+    departed: migrations.departed,
+    migration: name => migrations.migration(name),
+    migrate: (name, order) => migrations.migrate(name, order),
+    cancelMigration: name => migrations.cancelMigration(name),
     guests: async () => (await vm.control.guests()).map(seen),
     guest: async name => seen(await vm.control.guest(name)),
     change: async (name, changes) => {
       // A device that was saved already would keep a target to itself.
-      if (name === vm.name && changes.targetBytes !== undefined) await vm.awake();
+      if (name === vm.name && changes?.targetBytes !== undefined) await vm.awake();
       return vm.control.change(name, changes);
     },
     map: async (name, options) => migrations.mapped(await vm.control.map(name, options)),

@@ -7,12 +7,13 @@ import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/
 import { MigrationOrderError } from '../control/errors.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import type {
+  MigrationAnswer,
   MigrationOrder,
   MigrationReport,
   MigrationState,
   MigrationStatus,
-  Migrations,
 } from '../control/migrations.ts';
+import type { GuestHandlers, MigrationOperation } from '../control/operations.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { Convergence } from '../migration/convergence.ts';
 import { MigrationCancelled, MigrationUnknown } from '../migration/errors.ts';
@@ -43,7 +44,7 @@ interface Underway {
   readonly startedMs: number;
 }
 
-export class VmMigrations implements Migrations {
+export class VmMigrations implements GuestHandlers<MigrationOperation> {
   /** Resolves when the guest runs elsewhere. */
   readonly departed: Promise<void>;
   readonly #vm: Vm;
@@ -65,7 +66,7 @@ export class VmMigrations implements Migrations {
     });
   }
 
-  async start(name: string, order: MigrationOrder): Promise<MigrationStatus> {
+  async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
     this.#expectName(name);
     if (this.#underway !== undefined || this.#starting)
       throw new GuestStateError(`${name} is moving already`);
@@ -81,13 +82,13 @@ export class VmMigrations implements Migrations {
     }
   }
 
-  async obstacle(name: string): Promise<string | null> {
+  async migration(name: string): Promise<MigrationAnswer> {
     this.#expectName(name);
-    return this.#vm.state === 'running' || this.#underway !== undefined ? null : goneFrom(name);
+    const runsHere = this.#vm.state === 'running' || this.#underway !== undefined;
+    return { migration: this.#current(), obstacle: runsHere ? null : goneFrom(name) };
   }
 
-  async status(name: string): Promise<MigrationStatus | null> {
-    this.#expectName(name);
+  #current(): MigrationStatus | null {
     const status = this.#status;
     if (status === null || status.report !== null || status.error !== null) return status;
     if (this.#underway === undefined) return status;
@@ -99,19 +100,20 @@ export class VmMigrations implements Migrations {
     return this.#underway === undefined ? map : withDirty(map, this.#underway.departure.dirty);
   }
 
-  async cancel(name: string): Promise<void> {
+  async cancelMigration(name: string): Promise<MigrationAnswer> {
     this.#expectName(name);
     if (this.#lost !== undefined) {
       const { recall, over } = this.#lost;
       recall.abort();
       await over;
-      if (this.#vm.state === 'running') return;
+      if (this.#vm.state === 'running') return this.migration(name);
     }
     if (this.#underway?.source.cancel('it was called back') !== true) {
       throw new GuestStateError(
         this.#underway === undefined ? `${name} is not being moved` : `${name} was handed over already`,
       );
     }
+    return this.migration(name);
   }
 
   #begin(

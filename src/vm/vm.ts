@@ -22,7 +22,8 @@
  * destination, and what it had reported is reported there anew.
  */
 import { DEFAULT_PROFILE, type ProfileName } from '../balloon/profiles.ts';
-import type { Control, DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
+import type { DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import type { Answer } from '../embedded/answers.ts';
 import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.ts';

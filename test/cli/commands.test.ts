@@ -301,7 +301,7 @@ describe('aerostat stats', () => {
     expect(control.calls).toEqual([
       ['statistics', 'vm1', { freshMs: 0, timeoutMs: 500 }],
       ['statistics', 'vm1', { freshMs: 0, timeoutMs: 400 }],
-      ['statistics', 'vm1', undefined],
+      ['statistics', 'vm1', {}],
     ]);
   });
 
@@ -331,8 +331,8 @@ describe('aerostat hint', () => {
     );
     expect(JSON.parse((await aerostat('hint vm1 done --json')).out)).toMatchObject({ state: 'done' });
     expect(control.calls).toEqual([
-      ['hint', 'vm1', 'start'],
-      ['hint', 'vm1', 'done'],
+      ['hint', 'vm1', { action: 'start' }],
+      ['hint', 'vm1', { action: 'done' }],
     ]);
   });
 
@@ -383,9 +383,9 @@ describe('aerostat request', () => {
     expect((await aerostat('request vm1 drop-cache --timeout 3s')).out).toBe('vm1: done after 5ms\n');
     expect(JSON.parse((await aerostat('request vm1 shrink --json')).out)).toMatchObject({ lists: 3 });
     expect(control.calls).toEqual([
-      ['request', 'vm1', 'unused-pages', { timeoutMs: 10_000 }],
-      ['request', 'vm1', 'drop-cache', { timeoutMs: 3000 }],
-      ['request', 'vm1', 'shrink', { timeoutMs: 10_000 }],
+      ['request', 'vm1', { request: 'unused-pages', timeoutMs: 10_000 }],
+      ['request', 'vm1', { request: 'drop-cache', timeoutMs: 3000 }],
+      ['request', 'vm1', { request: 'shrink', timeoutMs: 10_000 }],
     ]);
   });
 
@@ -467,7 +467,7 @@ describe('aerostat migrate', () => {
 
   test('says how far it is, and calls a machine back', async () => {
     expect((await aerostat('migrate vm1 --status')).out).toBe('vm1: never migrated\n');
-    await control.migrations.start('vm1', { to: 'tcp:h:1' });
+    await control.migrate('vm1', { to: 'tcp:h:1' });
     expect((await aerostat('migrate vm1 --status')).out).toMatch(
       /vm1: copying after 120ms, round 2, 64M to go/,
     );

@@ -11,7 +11,7 @@ import type { MigrationAnswer } from '../../src/control/migrations.ts';
 import { GUEST_NAMES } from '../../src/demo/living-guests.ts';
 import type { Daemon } from '../../src/hosting/options.ts';
 import { formatAddress, parseAddress } from '../../src/server/address.ts';
-import { RemoteControl } from '../../src/server/client.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, guestStatus } from '../server/fake-control.ts';
@@ -70,7 +70,7 @@ async function guestsAt(address: URL): Promise<readonly GuestStatus[]> {
 
 /** The oldest event that it knows of, if any. */
 async function pastEventAt(address: URL): Promise<unknown> {
-  const control = new RemoteControl(
+  const control = remoteControl(
     { kind: 'tcp', host: address.hostname, port: Number(address.port) },
     { token: address.hash.slice('#token='.length), pastEvents: true },
   );

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import type { Daemon, DaemonOptions, DeviceMoves } from '../../src/hosting/options.ts';
 import { parseAddress } from '../../src/server/address.ts';
-import { RemoteControl } from '../../src/server/client.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';
 import { FakeControl, GIB, guestStatus } from '../server/fake-control.ts';
 import { run, start, type Terminal } from './terminal.ts';
@@ -142,7 +142,7 @@ describe('aerostat device', () => {
     const session = startDevice('--socket-path vm1', { startDaemon });
     await expect.poll(() => session.stderr.text).toContain(`API on ${api}`);
     expect(statSync(api).mode & 0o777).toBe(0o600);
-    expect(await new RemoteControl(parseAddress(api)).guests()).toMatchObject([{ name: 'vm1' }]);
+    expect(await remoteControl(parseAddress(api)).guests()).toMatchObject([{ name: 'vm1' }]);
     session.interrupt('SIGINT');
     expect(await session.ended).toBe(EXIT.ok);
     expect(existsSync(api)).toBe(false);

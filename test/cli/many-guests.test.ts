@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { parseAddress } from '../../src/server/address.ts';
-import { RemoteControl } from '../../src/server/client.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { FakeControl, guestStatus } from '../server/fake-control.ts';
 import { run, start } from './terminal.ts';
@@ -66,7 +66,7 @@ test('a page of 70 guests of one daemon takes one of its streams, and leaves the
     await expect.poll(() => session.stdout.text).toContain('#token=');
     await expect.poll(() => control.listeners.size).toBeGreaterThan(0);
     // Another one who looks: before, all 64 streams were taken, and this was refused over and over.
-    const other = new RemoteControl(parseAddress(join(directory, 'api.sock')));
+    const other = remoteControl(parseAddress(join(directory, 'api.sock')));
     const events: string[] = [];
     const leave = other.subscribe(({ guest }) => events.push(guest));
     await expect

@@ -132,17 +132,18 @@ describe('a guest of QEMU under the same commands', () => {
   });
 });
 
+const RAM = {
+  total: GIB,
+  transferred: 300 * MIB,
+  remaining: 100 * MIB,
+  duplicate: 200_000,
+  normal: 70_000,
+  'page-size': 4096,
+  'dirty-sync-count': 2,
+  mbps: 8000,
+};
+
 describe('aerostat migrate', () => {
-  const RAM = {
-    total: GIB,
-    transferred: 300 * MIB,
-    remaining: 100 * MIB,
-    duplicate: 200_000,
-    normal: 70_000,
-    'page-size': 4096,
-    'dirty-sync-count': 2,
-    mbps: 8000,
-  };
   const completed = { status: 'completed', 'total-time': 1500, downtime: 40, ram: { ...RAM, remaining: 0 } };
 
   test('moves a guest and sums up', async () => {
@@ -190,10 +191,11 @@ describe('aerostat migrate', () => {
   });
 
   test('shows how far it is on a terminal, and to who asks meanwhile', async () => {
-    qemu.migrations = [{ status: 'active', 'total-time': 700, 'expected-downtime': 90, ram: RAM }, completed];
+    qemu.migrations = [{ status: 'active', 'total-time': 700, 'expected-downtime': 90, ram: RAM }];
     const session = start(['migrate', 'tcp:host2:4444', '--qmp', monitor.path], { columns: 100 });
+    await expect.poll(() => session.stderr.text).toContain('round 2, 100M to go');
+    qemu.migrations = [completed];
     expect(await session.ended).toBe(EXIT.ok);
-    expect(session.stderr.text).toContain('round 2, 100M to go');
     qemu.migrations = [{ status: 'active', 'total-time': 700, 'expected-downtime': 90, ram: RAM }];
     expect((await aerostat(`migrate web --status ${qmp}`)).out).toBe(
       'web: active after 700ms, round 2, 300M sent, 100M to go, 954M/s, 90ms of downtime expected\n',
@@ -210,7 +212,13 @@ describe('aerostat migrate', () => {
     await expect.poll(() => monitor.commands).toContain('migrate_cancel');
     qemu.migrations = [{ status: 'cancelled' }];
     expect(await session.ended).toBe(EXIT.interrupted);
+    // Another client's migration, as far as this command knows.
+    qemu.migrations = [{ status: 'active', ram: RAM }];
     expect((await aerostat(`migrate --cancel ${qmp}`)).code).toBe(EXIT.ok);
+    qemu.migrations = [{ status: 'cancelled' }];
+    const { code, err } = await aerostat(`migrate --cancel ${qmp}`);
+    expect(code).toBe(EXIT.guestState);
+    expect(err).toContain('is not being moved');
   });
 
   test('says why QEMU could not', async () => {
@@ -259,6 +267,7 @@ describe('a QEMU that is killed', () => {
     // What waits or watches comes further than one look.
     let left = /wait|watch/.test(words) ? 2 : 1;
     const { respond } = monitor;
+    qemu.migrations = [{ status: 'active', ram: RAM }];
     monitor.respond = (request, from) => {
       if (request.command === command && --left <= 0) void monitor.close();
       else respond(request, from);

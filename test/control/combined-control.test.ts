@@ -1,6 +1,6 @@
 /** Guests of several hosts under one contract. */
 import { describe, expect, test } from 'vitest';
-import { CombinedControl } from '../../src/control/combined-control.ts';
+import { combinedControl } from '../../src/control/combined-control.ts';
 import type { GuestEvent } from '../../src/control/contract.ts';
 import { UnreachableError } from '../../src/server/client.ts';
 import { FakeControl, guestStatus } from '../server/fake-control.ts';
@@ -27,7 +27,7 @@ describe('guests of several hosts', () => {
     const names = Array.from({ length: 70 }, (_, index) => `vm${index}`);
     const many = host(...names);
     const other = host('db');
-    const combined = new CombinedControl([
+    const combined = combinedControl([
       ...names.map(name => ({ name: `a-${name}`, control: many.counted, nameThere: name })),
       { name: 'b-db', control: other.counted, nameThere: 'db' },
     ]);
@@ -53,7 +53,7 @@ describe('guests of several hosts', () => {
     const here = host('vm1', 'vm2');
     const gone = host('vm1', 'vm2');
     gone.control.failure = new UnreachableError('no daemon listens there');
-    const combined = new CombinedControl([
+    const combined = combinedControl([
       { name: 'gone1', control: gone.counted, nameThere: 'vm1' },
       { name: 'here1', control: here.counted, nameThere: 'vm1' },
       { name: 'gone2', control: gone.counted, nameThere: 'vm2' },
@@ -69,22 +69,9 @@ describe('guests of several hosts', () => {
     expect(Object.keys(await combined.samples())).toEqual(['here1']);
   });
 
-  test('are asked apart where each is reached by a way of its own', async () => {
-    const monitors = host('web', 'mail');
-    const combined = new CombinedControl(
-      ['web', 'mail'].map(name => ({ name, control: monitors.counted, nameThere: name, apart: true })),
-    );
-    await combined.guests();
-    await combined.samples();
-    combined.subscribe(() => {})();
-    expect(monitors.asked).toEqual(['guest', 'guest', 'statistics', 'statistics', 'subscribe']);
-  });
-
   test('may be one guest under two names, and both hear of it', () => {
     const { control } = host('vm1');
-    const combined = new CombinedControl(
-      ['left', 'right'].map(name => ({ name, control, nameThere: 'vm1' })),
-    );
+    const combined = combinedControl(['left', 'right'].map(name => ({ name, control, nameThere: 'vm1' })));
     const seen: GuestEvent[] = [];
     combined.subscribe(event => seen.push(event));
     control.emit({ type: 'target', guest: 'vm1' });

@@ -1,29 +1,10 @@
 import { expect, test } from 'vitest';
-import type { GuestControl } from '../../src/control/contract.ts';
 import { hostedControl } from '../../src/control/hosted-control.ts';
 import { FakeControl, GIB, guestStatus } from '../server/fake-control.ts';
 
-/** A control of guests alone, as of those behind monitors. */
-function guestsAlone(fake: FakeControl): GuestControl {
-  const { guests, guest, change, statistics, samples, map, hint, subscribe } = fake;
-  const calls = {
-    guests,
-    guest,
-    change,
-    statistics,
-    samples,
-    map,
-    hint,
-    subscribe,
-  };
-  return Object.fromEntries(
-    Object.entries(calls).map(([name, call]) => [name, (call as () => unknown).bind(fake)]),
-  ) as unknown as GuestControl;
-}
-
 test('a control of guests alone is completed by this process and this host', async () => {
   const fake = new FakeControl(guestStatus('vm1'));
-  const control = hostedControl(guestsAlone(fake), '1.2.3');
+  const control = hostedControl(fake, '1.2.3');
   expect(await control.daemon()).toMatchObject({ version: '1.2.3', pid: process.pid, gcPauseMaxMs: 0 });
   expect((await control.host()).totalBytes).toBeGreaterThan(0);
   expect(await control.guests()).toEqual(await fake.guests());
@@ -34,12 +15,12 @@ test('a control of guests alone is completed by this process and this host', asy
   await control.change('vm1', { targetBytes: GIB });
   await control.change('vm1', { discard: 'none' });
   await control.change('vm1', { pollIntervalMs: 7 });
-  await control.hint('vm1', 'start');
+  await control.hint('vm1', { action: 'start' });
   expect(fake.calls.slice(-4)).toEqual([
     ['change', 'vm1', { targetBytes: GIB }],
     ['change', 'vm1', { discard: 'none' }],
     ['change', 'vm1', { pollIntervalMs: 7 }],
-    ['hint', 'vm1', 'start'],
+    ['hint', 'vm1', { action: 'start' }],
   ]);
   const seen: string[] = [];
   const leave = control.subscribe(({ type }) => seen.push(type));
@@ -47,9 +28,4 @@ test('a control of guests alone is completed by this process and this host', asy
   leave();
   fake.emit({ type: 'reset' });
   expect(seen).toEqual(['target']);
-});
-
-test('a daemon’s control is left as it is', () => {
-  const fake = new FakeControl();
-  expect(hostedControl(fake, '1.2.3')).toBe(fake);
 });

@@ -97,7 +97,7 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
       await guest.inflate(P, GIVEN);
       await guest.writeActual(GIVEN);
       await guest.postStatistics();
-      await daemon.control.hint('a', 'start');
+      await daemon.control.hint('a', { action: 'start' });
       await end(guest);
       await guest.sayFeatures();
       await guest.startDriver();

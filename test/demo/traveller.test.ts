@@ -1,8 +1,9 @@
 /** The demonstration's guest that moves: there and back, called back, and found under its name wherever it is. */
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeAll, expect, test } from 'vitest';
-import { CombinedControl } from '../../src/control/combined-control.ts';
+import { combinedControl } from '../../src/control/combined-control.ts';
 import type { GuestEvent } from '../../src/control/contract.ts';
+import type { GuestControl } from '../../src/control/operations.ts';
 import type { Traveller as TravellerType } from '../../src/demo/traveller.ts';
 import { build, program } from '../cli/built.ts';
 
@@ -23,14 +24,14 @@ afterEach(async () => {
   traveller = undefined;
 });
 
-async function start(): Promise<{ guest: TravellerType; control: CombinedControl; events: GuestEvent[] }> {
+async function start(): Promise<{ guest: TravellerType; control: GuestControl; events: GuestEvent[] }> {
   traveller = await Traveller.start({
     name: 'traveller',
     memoryBytes: 96 * MIB,
     workloads: [{ kind: 'build' }],
     pagesPerSecondMax: 2000,
   });
-  const control = new CombinedControl([traveller.home]);
+  const control = combinedControl([traveller.home]);
   const events: GuestEvent[] = [];
   control.subscribe(event => events.push(event));
   return { guest: traveller, control, events };
@@ -49,12 +50,12 @@ test('goes to the place that waits, and back to where it was awaited next', asyn
     places.push(to);
     await guest.travel();
     await expect
-      .poll(async () => (await control.migrations.status('traveller'))?.report?.totalMs ?? 0, POLL)
+      .poll(async () => (await control.migration('traveller')).migration?.report?.totalMs ?? 0, POLL)
       .toBeGreaterThan(0);
-    expect((await control.migrations.status('traveller'))?.to).toBe(to);
+    expect((await control.migration('traveller')).migration?.to).toBe(to);
     // Another place waits before it is asked again.
     await expect.poll(() => guest.destination, POLL).not.toBe(to);
-    await expect.poll(async () => await control.migrations.obstacle('traveller'), POLL).toBeNull();
+    await expect.poll(async () => (await control.migration('traveller')).obstacle, POLL).toBeNull();
     expect((await control.guest('traveller')).balloonedBytes).toBe(16 * MIB);
     const { minorFaults } = (await control.statistics('traveller', { freshMs: 0 })).statistics;
     await expect
@@ -70,27 +71,27 @@ test('goes to the place that waits, and back to where it was awaited next', asyn
 
 test('stays when it is called back, and can set out again', async () => {
   const { guest, control } = await start();
-  await control.migrations.start('traveller', { to: guest.destination, bandwidthBytesPerSecond: MIB });
-  await expect.poll(async () => (await control.migrations.status('traveller'))?.state.round, POLL).toBe(1);
+  await control.migrate('traveller', { to: guest.destination, bandwidthBytesPerSecond: MIB });
+  await expect.poll(async () => (await control.migration('traveller')).migration?.state.round, POLL).toBe(1);
   const to = guest.destination;
-  await control.migrations.cancel('traveller');
+  await control.cancelMigration('traveller');
   await expect
-    .poll(async () => (await control.migrations.status('traveller'))?.error?.code, POLL)
+    .poll(async () => (await control.migration('traveller')).migration?.error?.code, POLL)
     .toBe('AEROSTAT_MIGRATION_CANCELLED');
   // It takes a moment until the place waits again.
   await expect
     .poll(async () => {
-      const status = await control.migrations.status('traveller');
+      const status = (await control.migration('traveller')).migration;
       if (status?.error !== null) await guest.travel().catch(() => {});
       return status?.report?.totalMs ?? 0;
     }, POLL)
     .toBeGreaterThan(0);
-  expect((await control.migrations.status('traveller'))?.to).toBe(to);
+  expect((await control.migration('traveller')).migration?.to).toBe(to);
 }, 60_000);
 
 test('ends while it is under way', async () => {
   const { guest, control } = await start();
-  await control.migrations.start('traveller', { to: guest.destination, bandwidthBytesPerSecond: MIB });
-  await expect.poll(async () => (await control.migrations.status('traveller'))?.state.round, POLL).toBe(1);
+  await control.migrate('traveller', { to: guest.destination, bandwidthBytesPerSecond: MIB });
+  await expect.poll(async () => (await control.migration('traveller')).migration?.state.round, POLL).toBe(1);
   await guest.close();
 });

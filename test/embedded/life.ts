@@ -119,10 +119,10 @@ export class Life {
     const { control } = this.#daemon;
     const { hint, features } = await control.guest(NAME);
     if (hint.state !== 'unsupported') {
-      await control.hint(NAME, 'start');
+      await control.hint(NAME, { action: 'start' });
       const ended = await this.#daemon.untilGuest(NAME, guest => guest.hint.state === 'stopped');
       expect(ended.hint.hintedBytes).toBeGreaterThan(0);
-      await control.hint(NAME, 'done');
+      await control.hint(NAME, { action: 'done' });
     }
     if (features.includes('misc-vq') || features.includes('host-req-vq')) {
       for (const request of GUEST_REQUESTS) await this.#request(request);
@@ -136,7 +136,7 @@ export class Life {
   }
 
   async #request(request: GuestRequest): Promise<void> {
-    const answer = await this.#daemon.control.request(NAME, request);
+    const answer = await this.#daemon.control.request(NAME, { request: request });
     if (request === 'drop-cache') expect(answer.unusedBytes).toBe(0);
     else expect(answer.unusedBytes).toBeGreaterThan(0);
   }

@@ -14,7 +14,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { GuestChild } from '../../src/demo/guest-child.ts';
 import { missingPrograms } from '../../src/peers/programs.ts';
 import { parseAddress } from '../../src/server/address.ts';
-import { RemoteControl } from '../../src/server/client.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import { MIB } from '../server/fake-control.ts';
 import { describePeer } from '../support/peers.ts';
 import { type Answered, TestRoot, whyNoTestRoot } from './test-root.ts';
@@ -131,7 +131,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
       { cwd: '/', stdio: ['ignore', 'ignore', 'inherit'] },
     );
     try {
-      const control = new RemoteControl(parseAddress(api));
+      const control = remoteControl(parseAddress(api));
       await expect
         .poll(async () => (await control.guests().catch(() => [])).map(({ name }) => name), {
           timeout: 20_000,
@@ -246,7 +246,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
         });
         const at = (name: string) => target.at(`run/aerostat/vm1/${name}`);
         try {
-          const control = new RemoteControl(parseAddress(at('api.sock')));
+          const control = remoteControl(parseAddress(at('api.sock')));
           await expect
             .poll(async () => (await control.guests().catch(() => [])).map(({ name }) => name), {
               timeout: 20_000,

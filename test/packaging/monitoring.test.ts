@@ -109,7 +109,7 @@ function get(socketPath: string): Promise<string> {
 /** What a daemon does not have: migrations are those of machines, and of machines that moved. */
 async function scrapeMigrations(): Promise<string> {
   const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'));
-  const status = await control.migrations.start('vm1', { to: 'tcp:host2:4444' });
+  const status = await control.migrate('vm1', { to: 'tcp:host2:4444' });
   const report = { ...REPORT, downtimeMs: 54 };
   control.moving.set('vm2', { ...status, report });
   return (await metricsText(control)).text;

@@ -146,23 +146,23 @@ describeLinux('a Linux guest on the device', kernel => {
     const guest = await touched(socketOf('g'), 600 * MIB);
     const before = await control.guest('g');
     const { MemFree } = await guest.meminfo();
-    await control.hint('g', 'start');
+    await control.hint('g', { action: 'start' });
     // The guest ends the session by itself when it has named everything.
     const named = await untilGuest('g', ({ hint }) => hint.state === 'stopped');
     expect(named.hint.hintedBytes).toBeGreaterThan(MemFree * 0.7);
     expect(named.hint.hintedBytes).toBeLessThanOrEqual(MemFree + SLACK_BYTES);
     // Hints are for skipping: nothing was given back for them.
     expect(Math.abs((named.residentBytes ?? 0) - (before.residentBytes ?? 0))).toBeLessThan(SLACK_BYTES);
-    expect((await control.hint('g', 'done')).state).toBe('done');
+    expect((await control.hint('g', { action: 'done' })).state).toBe('done');
     await daemonOf().until(
       async () => MemFree - (await guest.meminfo()).MemFree < SLACK_BYTES,
       () => 'the guest keeps what it hinted after DONE',
     );
     // A second session is a new one.
     const first = named.hint.commandId ?? 0;
-    expect((await control.hint('g', 'start')).commandId).toBe(first + 1);
+    expect((await control.hint('g', { action: 'start' })).commandId).toBe(first + 1);
     await untilGuest('g', ({ hint }) => hint.state === 'stopped' && hint.hintedBytes > 0);
-    await control.hint('g', 'done');
+    await control.hint('g', { action: 'done' });
   });
 
   test('shares a daemon with another guest without either noticing', async () => {

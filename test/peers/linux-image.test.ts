@@ -113,7 +113,7 @@ async function stopped(guest: UmlGuest, look: () => void): Promise<void> {
 }
 
 async function hintedPages(daemon: DaemonProcess): Promise<Uint8Array> {
-  await daemon.control.hint('g', 'start');
+  await daemon.control.hint('g', { action: 'start' });
   await daemon.untilGuest('g', ({ hint }) => hint.state === 'stopped');
   const hinted = new Uint8Array(PAGES);
   const { memoryBytes } = await daemon.control.guest('g');
@@ -193,7 +193,7 @@ describeLinux('a copy of a busy Linux guest without what it hints', kernel => {
           writeSync(fd, page(image, number), 0, PAGE_SIZE, number * PAGE_SIZE);
         }
       });
-      await daemon.control.hint('g', 'done');
+      await daemon.control.hint('g', { action: 'done' });
       // It works on with what was copied.
       await delay(500);
       await guest.check(': >/mem/busy/stop');

@@ -1,6 +1,7 @@
 /** Migrations of QEMU's guests in the shape of ours: begun, watched, called back, and refused. */
 import { expect, test } from 'vitest';
 import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/control/contract.ts';
+import type { MigrationOrder } from '../../src/control/migrations.ts';
 import { QemuControl } from '../../src/qemu/qemu-control.ts';
 import { FakeMonitor } from '../peers/qemu/fake-monitor.ts';
 import { FakeQemu } from '../peers/qemu/fake-qemu.ts';
@@ -37,13 +38,20 @@ async function world(...migrations: unknown[]) {
   finally_(() => control.close());
   const events: GuestEvent[] = [];
   control.subscribe(event => events.push(event));
-  return { qemu, commands, events, moves: control.migrations };
+  const moves = {
+    status: async (name: string) => (await control.migration(name)).migration,
+    obstacle: async (name: string) => (await control.migration(name)).obstacle,
+    start: (name: string, order: MigrationOrder) => control.migrate(name, order),
+    cancel: (name: string) => control.cancelMigration(name),
+  };
+  return { qemu, commands, events, moves };
 }
 
 test('a guest is moved, and tells how far it is and how it went', async () => {
-  const { qemu, events, moves } = await world({ status: 'active', 'total-time': 5, ram: ram(32 * MIB) });
+  const { qemu, events, moves } = await world();
   expect(await moves.status('vm')).toBeNull();
   expect(await moves.obstacle('vm')).toBeNull();
+  qemu.migrations = [{ status: 'active', 'total-time': 5, ram: ram(32 * MIB) }];
   expect(await moves.start('vm', { to: TO, bandwidthBytesPerSecond: MIB })).toMatchObject({
     to: TO,
     state: { status: 'setup' },
@@ -64,7 +72,9 @@ test('a guest is moved, and tells how far it is and how it went', async () => {
 });
 
 test('a guest that stays says why, and can be sent again', async () => {
-  const { qemu, moves, events } = await world({ status: 'failed', 'error-desc': 'nobody is there' });
+  const { qemu, moves, events } = await world();
+  const failed = { status: 'failed', 'error-desc': 'nobody is there' };
+  qemu.migrations = [failed];
   await moves.start('vm', { to: TO });
   await until(async () => (await moves.status('vm'))?.error !== null);
   expect(await moves.status('vm')).toMatchObject({
@@ -79,14 +89,17 @@ test('a guest that stays says why, and can be sent again', async () => {
 });
 
 test('a guest is called back', async () => {
-  const { qemu, commands, moves } = await world({ status: 'active', ram: ram(MIB) });
+  const { qemu, commands, moves } = await world();
   await expect(moves.cancel('vm')).rejects.toBeInstanceOf(GuestStateError);
+  qemu.migrations = [{ status: 'active', ram: ram(MIB) }];
   await moves.start('vm', { to: TO });
   await expect(moves.start('vm', { to: TO })).rejects.toThrow(/moving already/);
   await until(async () => (await moves.status('vm'))?.state.status === 'active');
-  await moves.cancel('vm');
+  const cancelled = moves.cancel('vm');
   await until(() => commands.includes('migrate_cancel'));
   qemu.migrations = [{ status: 'cancelled' }];
+  // Resolves when QEMU has given it up, so that a command that ends then leaves nothing under way.
+  expect((await cancelled).migration?.state.status).toBe('cancelled');
   await until(async () => (await moves.status('vm'))?.error !== null);
   expect((await moves.status('vm'))?.state.status).toBe('cancelled');
 });
@@ -103,6 +116,26 @@ test.each([
     message: expect.stringMatching(why),
   });
   expect(commands.filter(command => command.startsWith('migrate'))).toEqual([]);
+});
+
+test('a migration that another client began is told of, with no destination, and can be called back', async () => {
+  const { qemu, commands, moves } = await world({ status: 'active', 'total-time': 5, ram: ram(32 * MIB) });
+  expect(await moves.status('vm')).toMatchObject({
+    to: null,
+    state: { status: 'active', remainingBytes: 32 * MIB },
+    report: null,
+    error: null,
+  });
+  await moves.cancel('vm');
+  expect(commands).toContain('migrate_cancel');
+  qemu.migrations = [{ status: 'completed', 'total-time': 90, downtime: 12, ram: ram(0) }];
+  expect(await moves.status('vm')).toMatchObject({ to: null, report: { totalMs: 90 } });
+});
+
+test('a guest that arrived here by a migration runs here', async () => {
+  const { moves } = await world({ status: 'completed' });
+  expect(await moves.status('vm')).toBeNull();
+  expect(await moves.obstacle('vm')).toBeNull();
 });
 
 test('a guest that nobody knows is not moved', async () => {

@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { GuestEvent } from '../../src/control/contract.ts';
 import type { MigrationStatus } from '../../src/control/migrations.ts';
+import type { Control } from '../../src/control/operations.ts';
 import { parseAddress } from '../../src/server/address.ts';
-import { RemoteControl } from '../../src/server/client.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import { EventLog } from '../../src/server/event-log.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';
@@ -16,14 +17,14 @@ let directory: string;
 let path: string;
 let control: FakeControl;
 let server: ApiServer;
-let remote: RemoteControl;
+let remote: Control;
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
   path = join(directory, 'api.sock');
   control = new FakeControl(guestStatus('vm1'), guestStatus('vm 2/ü'));
   server = await serveApi(control, { version: '0', address: parseAddress(path) });
-  remote = new RemoteControl(parseAddress(path));
+  remote = remoteControl(parseAddress(path));
 });
 
 afterEach(async () => {
@@ -43,17 +44,17 @@ describe('a daemon seen through its API', () => {
     expect(await remote.change('vm1', { targetBytes: GIB })).toMatchObject({ targetBytes: GIB });
     expect(await remote.change('vm1', { discard: 'none' })).toMatchObject({ discard: 'none' });
     expect(await remote.change('vm1', { pollIntervalMs: 5000 })).toMatchObject({ name: 'vm1' });
-    expect(await remote.hint('vm1', 'start')).toMatchObject({ state: 'running' });
+    expect(await remote.hint('vm1', { action: 'start' })).toMatchObject({ state: 'running' });
     control.alter('vm1', { profile: 'page-chunks' });
-    expect(await remote.request('vm1', 'unused-pages')).toMatchObject({ lists: 3 });
+    expect(await remote.request('vm1', { request: 'unused-pages' })).toMatchObject({ lists: 3 });
     await remote.statistics('vm1', { freshMs: 0, timeoutMs: 50 });
     expect(control.calls.filter(([name]) => name !== 'statistics')).toEqual([
       ['map', 'vm1', { fromBytes: 4096, bytes: 8192, cells: 2 }],
       ['change', 'vm1', { targetBytes: GIB }],
       ['change', 'vm1', { discard: 'none' }],
       ['change', 'vm1', { pollIntervalMs: 5000 }],
-      ['hint', 'vm1', 'start'],
-      ['request', 'vm1', 'unused-pages', {}],
+      ['hint', 'vm1', { action: 'start' }],
+      ['request', 'vm1', { request: 'unused-pages' }],
     ]);
     expect(control.calls.at(-1)).toEqual(['statistics', 'vm1', { freshMs: 0, timeoutMs: 50 }]);
   });
@@ -64,7 +65,7 @@ describe('a daemon seen through its API', () => {
     counted.on('connection', () => connections++);
     const socket = join(directory, 'counted.sock');
     await new Promise<void>(resolve => counted.listen(socket, resolve));
-    const asked = new RemoteControl(parseAddress(socket));
+    const asked = remoteControl(parseAddress(socket));
     for (let question = 0; question < 3; question++) await asked.daemon();
     expect(connections).toBe(3);
     await new Promise(resolve => counted.close(resolve));
@@ -72,7 +73,7 @@ describe('a daemon seen through its API', () => {
 
   test('is not waited for any longer when that is given up, and can be asked again', async () => {
     const stop = new AbortController();
-    const impatient = new RemoteControl(parseAddress(path), { signal: stop.signal });
+    const impatient = remoteControl(parseAddress(path), { signal: stop.signal });
     let answer = () => {};
     const asked = new Promise<void>(resolve => {
       control.request = () => {
@@ -81,15 +82,15 @@ describe('a daemon seen through its API', () => {
       };
     });
     const ordered = new Promise<void>(resolve => {
-      control.migrations.start = () => {
+      control.migrate = () => {
         resolve();
         return new Promise(done => {
           answer = () => done({} as MigrationStatus);
         });
       };
     });
-    const given = expect(impatient.request('vm1', 'shrink')).rejects.toThrow('enough');
-    const order = impatient.migrations.start('vm1', { to: 'tcp:there:1' });
+    const given = expect(impatient.request('vm1', { request: 'shrink' })).rejects.toThrow('enough');
+    const order = impatient.migrate('vm1', { to: 'tcp:there:1' });
     await Promise.all([asked, ordered]);
     stop.abort(new Error('enough'));
     await given;
@@ -146,7 +147,7 @@ describe('a daemon seen through its API', () => {
     control.emit({ detail: { n: 1 } });
     const past: unknown[] = [];
     const now: unknown[] = [];
-    const keen = new RemoteControl(parseAddress(path), { pastEvents: true });
+    const keen = remoteControl(parseAddress(path), { pastEvents: true });
     const endings = [
       keen.subscribe(({ detail }) => past.push(detail.n)),
       remote.subscribe(({ detail }) => now.push(detail.n)),
@@ -173,7 +174,7 @@ describe('a daemon seen through its API', () => {
     await new Promise<void>(resolve => silent.listen(0, '127.0.0.1', resolve));
     const { port } = silent.address() as { port: number };
     const seen: unknown[] = [];
-    const patient = new RemoteControl({ kind: 'tcp', host: '127.0.0.1', port }, { silenceMsMax: 50 });
+    const patient = remoteControl({ kind: 'tcp', host: '127.0.0.1', port }, { silenceMsMax: 50 });
     const unsubscribe = patient.subscribe(event => seen.push(event.detail.n));
     await expect.poll(() => seen[0], { timeout: 5000 }).toBe(2);
     unsubscribe();
@@ -184,7 +185,9 @@ describe('a daemon seen through its API', () => {
 
 describe('when nobody is there', () => {
   const failureOf = (address: string) =>
-    new RemoteControl(parseAddress(address)).guests().catch(error => error);
+    remoteControl(parseAddress(address))
+      .guests()
+      .catch(error => error);
 
   test('it says so, and how to start a daemon', async () => {
     const error = await failureOf(join(directory, 'none.sock'));
@@ -218,13 +221,13 @@ describe('a daemon that asks for a token', () => {
       tokens: fullToken(TOKEN),
     });
     try {
-      await expect(new RemoteControl(guarded.address).guests()).rejects.toThrow(
+      await expect(remoteControl(guarded.address).guests()).rejects.toThrow(
         /asks for a token; name the file that holds it with --token-file, or put the token itself into AEROSTAT_TOKEN/,
       );
-      await expect(new RemoteControl(guarded.address, { token: 'x'.repeat(32) }).guests()).rejects.toThrow(
+      await expect(remoteControl(guarded.address, { token: 'x'.repeat(32) }).guests()).rejects.toThrow(
         /does not know this token; check --token-file, or AEROSTAT_TOKEN/,
       );
-      expect(await new RemoteControl(guarded.address, { token: TOKEN }).guests()).toHaveLength(2);
+      expect(await remoteControl(guarded.address, { token: TOKEN }).guests()).toHaveLength(2);
     } finally {
       await guarded.close();
     }

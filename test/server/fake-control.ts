@@ -3,23 +3,28 @@
  * steers is recorded. It answers at once, unless a test makes it stall or fail.
  */
 import {
-  type Control,
   type DaemonStatus,
   type DeviceGuestStatus,
-  type GuestChanges,
   type GuestCounters,
   type GuestEvent,
-  type GuestRequest,
   GuestStateError,
   type GuestStatistics,
   type HintStatus,
   type HostStatus,
-  type RequestAnswer,
   type StatisticsSample,
   UnknownGuestError,
 } from '../../src/control/contract.ts';
-import { encodeShares, type MapOptions, type MemoryMap } from '../../src/control/memory-map.ts';
-import type { MigrationStatus, Migrations } from '../../src/control/migrations.ts';
+import { encodeShares, type MemoryMap } from '../../src/control/memory-map.ts';
+import type { MigrationAnswer, MigrationStatus } from '../../src/control/migrations.ts';
+import {
+  type AnswerOf,
+  type ArgsOf,
+  type Control,
+  GUEST_OPERATIONS,
+  type GuestHandlers,
+  type GuestOperation,
+  handlersOf,
+} from '../../src/control/operations.ts';
 
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
@@ -131,6 +136,17 @@ const MAP: MemoryMap = {
   residentAgeMs: 100,
 };
 
+const DAEMON: DaemonStatus = {
+  version: '0.1.0',
+  pid: 4242,
+  startedAtMs: 1_700_000_000_250,
+  uptimeMs: 61_000,
+  residentBytes: 90 * MIB,
+  cpuUserMs: 1500,
+  cpuSystemMs: 250,
+  gcPauseMaxMs: 1.5,
+};
+
 const MIGRATION: MigrationStatus = {
   to: 'tcp:host2:4444',
   state: {
@@ -148,27 +164,39 @@ const MIGRATION: MigrationStatus = {
   error: null,
 };
 
-export class FakeControl implements Control<DeviceGuestStatus> {
+/** How each operation is answered for a guest. */
+type Answers = {
+  [Name in GuestOperation]: (
+    guest: DeviceGuestStatus,
+    args: ArgsOf<Name>,
+  ) => AnswerOf<Name, DeviceGuestStatus>;
+};
+
+/** Looking at a guest steers nothing. */
+const UNRECORDED: readonly GuestOperation[] = ['guest', 'hintStatus', 'migration'];
+
+/** The operations of guests as methods, each of which ends in {@link answer}. */
+const Operations = class {
+  constructor() {
+    const methods = handlersOf(
+      GUEST_OPERATIONS,
+      operation => (name, args) => this.answer(operation, name, args),
+    );
+    Object.assign(this, methods);
+  }
+
+  answer(_operation: GuestOperation, _name: string, _args?: object): Promise<unknown> {
+    throw new Error('the fake answers');
+  }
+} as new () => GuestHandlers<GuestOperation, DeviceGuestStatus> & {
+  answer(operation: GuestOperation, name: string, args?: object): Promise<unknown>;
+};
+
+export class FakeControl extends Operations implements Control<DeviceGuestStatus> {
   /** What moves, and where it is. */
   readonly moving = new Map<string, MigrationStatus>();
   /** When set, nothing moves. */
   obstacle: string | null = null;
-  readonly migrations: Migrations = {
-    obstacle: async () => this.obstacle,
-    start: async (name, order) => {
-      await this.#gate();
-      this.#find(name);
-      this.calls.push(['migrate', name, order]);
-      if (this.moving.has(name)) throw new GuestStateError(`${name} is moving already`);
-      const status = { ...MIGRATION, to: order.to };
-      this.moving.set(name, status);
-      return status;
-    },
-    status: async name => this.moving.get(name) ?? null,
-    cancel: async name => {
-      if (!this.moving.delete(name)) throw new GuestStateError(`${name} is not being moved`);
-    },
-  };
   readonly known: Map<string, DeviceGuestStatus>;
   readonly calls: [name: string, ...rest: unknown[]][] = [];
   readonly listeners = new Set<(event: GuestEvent) => void>();
@@ -194,6 +222,7 @@ export class FakeControl implements Control<DeviceGuestStatus> {
   });
 
   constructor(...guests: DeviceGuestStatus[]) {
+    super();
     this.known = new Map(guests.map(guest => [guest.name, guest]));
   }
 
@@ -211,48 +240,12 @@ export class FakeControl implements Control<DeviceGuestStatus> {
 
   async daemon(): Promise<DaemonStatus> {
     await this.#gate();
-    return {
-      version: '0.1.0',
-      pid: 4242,
-      startedAtMs: 1_700_000_000_250,
-      uptimeMs: 61_000,
-      residentBytes: 90 * MIB,
-      cpuUserMs: 1500,
-      cpuSystemMs: 250,
-      gcPauseMaxMs: 1.5,
-    };
+    return DAEMON;
   }
 
   async guests(): Promise<readonly DeviceGuestStatus[]> {
     await this.#gate();
     return [...this.known.values()];
-  }
-
-  async guest(name: string): Promise<DeviceGuestStatus> {
-    await this.#gate();
-    return this.#find(name);
-  }
-
-  async change(name: string, changes: GuestChanges): Promise<DeviceGuestStatus> {
-    await this.#gate();
-    this.#find(name);
-    if (this.refuse !== undefined && changes.force !== true) throw this.refuse;
-    this.calls.push(['change', name, changes]);
-    const { targetBytes, discard } = changes;
-    if (discard !== undefined) this.alter(name, { discard });
-    if (targetBytes === undefined) return this.#find(name);
-    return this.alter(name, this.follow(this.alter(name, { targetBytes, shownTargetBytes: targetBytes })));
-  }
-
-  async statistics(
-    name: string,
-    options?: { freshMs?: number; timeoutMs?: number },
-  ): Promise<StatisticsSample> {
-    await this.#gate();
-    this.#find(name);
-    this.calls.push(['statistics', name, options]);
-    if (this.sample === null) throw new GuestStateError(`${name} has no statistics queue`);
-    return options?.freshMs === undefined ? this.sample : { ...this.sample, ageMs: 2 };
   }
 
   async host(): Promise<HostStatus> {
@@ -270,38 +263,71 @@ export class FakeControl implements Control<DeviceGuestStatus> {
     );
   }
 
-  async map(name: string, options: MapOptions = {}): Promise<MemoryMap> {
-    await this.#gate();
-    if (!this.#find(name).connected) throw new GuestStateError(`${name} has no memory to map`);
-    this.calls.push(['map', name, options]);
-    return this.memoryMap;
-  }
-
-  async hint(name: string, action: 'start' | 'stop' | 'done'): Promise<HintStatus> {
-    await this.#gate();
-    const { hint } = this.#find(name);
-    this.calls.push(['hint', name, action]);
-    if (hint.state === 'unsupported') throw new GuestStateError(`${name} did not negotiate free-page-hint`);
-    const state = action === 'start' ? 'running' : action === 'stop' ? 'stopped' : 'done';
-    return this.alter(name, { hint: { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768 } })
-      .hint;
-  }
-
-  async request(
-    name: string,
-    request: GuestRequest,
-    options?: { timeoutMs?: number },
-  ): Promise<RequestAnswer> {
-    await this.#gate();
-    const { profile } = this.#find(name);
-    this.calls.push(['request', name, request, options]);
-    if (profile !== 'page-chunks') throw new GuestStateError(`${name} takes no requests`);
-    return { request, unusedBytes: 2 * GIB, lists: 3, elapsedMs: 4.5 };
-  }
-
   subscribe(listener: (event: GuestEvent) => void): () => void {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
+  }
+
+  /** What answers an operation of a guest; nothing else has to be known of a new one. */
+  readonly #answers: Answers = {
+    guest: guest => guest,
+    change: ({ name }, { targetBytes, discard }) => {
+      if (discard !== undefined) this.alter(name, { discard });
+      if (targetBytes === undefined) return this.#find(name);
+      return this.alter(name, this.follow(this.alter(name, { targetBytes, shownTargetBytes: targetBytes })));
+    },
+    statistics: ({ name }, { freshMs }) => {
+      if (this.sample === null) throw new GuestStateError(`${name} has no statistics queue`);
+      return freshMs === undefined ? this.sample : { ...this.sample, ageMs: 2 };
+    },
+    map: ({ name, connected }) => {
+      if (!connected) throw new GuestStateError(`${name} has no memory to map`);
+      return this.memoryMap;
+    },
+    hintStatus: ({ name, hint }) => {
+      if (hint === null)
+        throw new GuestStateError(`the hypervisor of ${name} tells nothing of free page hints`);
+      return hint;
+    },
+    hint: ({ name, hint }, { action }) => {
+      if (hint.state === 'unsupported') throw new GuestStateError(`${name} did not negotiate free-page-hint`);
+      const state = action === 'start' ? 'running' : action === 'stop' ? 'stopped' : 'done';
+      const session = { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768 } as const;
+      return this.alter(name, { hint: session }).hint;
+    },
+    request: ({ name, profile }, { request }) => {
+      if (profile !== 'page-chunks') throw new GuestStateError(`${name} takes no requests`);
+      return { request, unusedBytes: 2 * GIB, lists: 3, elapsedMs: 4.5 };
+    },
+    migration: ({ name }) => this.#migrationOf(name),
+    migrate: ({ name }, order) => {
+      if (this.moving.has(name)) throw new GuestStateError(`${name} is moving already`);
+      const status = { ...MIGRATION, to: order.to };
+      this.moving.set(name, status);
+      return status;
+    },
+    cancelMigration: ({ name }) => {
+      if (!this.moving.delete(name)) throw new GuestStateError(`${name} is not being moved`);
+      return this.#migrationOf(name);
+    },
+  };
+
+  #migrationOf(name: string): MigrationAnswer {
+    return { migration: this.moving.get(name) ?? null, obstacle: this.obstacle };
+  }
+
+  /** Every operation goes through here: it waits or fails as the test wants, and is recorded if it steers. */
+  override async answer(operation: GuestOperation, name: string, args?: object): Promise<unknown> {
+    await this.#gate();
+    const guest = this.#find(name);
+    const { refuse } = this;
+    const forced = args !== undefined && 'force' in args && args.force === true;
+    if (operation === 'change' && refuse !== undefined && !forced) throw refuse;
+    if (!UNRECORDED.includes(operation)) this.calls.push([operation, name, args]);
+    return (this.#answers[operation] as (guest: DeviceGuestStatus, args: object) => unknown)(
+      guest,
+      args ?? {},
+    );
   }
 
   async #gate(): Promise<void> {

@@ -75,7 +75,7 @@ describe('GET /metrics', () => {
 
   test('follows a migration, and knows how the last one went', async () => {
     const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'));
-    const { state } = await control.migrations.start('vm1', { to: 'tcp:host2:4444' });
+    const { state } = await control.migrate('vm1', { to: 'tcp:host2:4444' });
     const before = (await scrape(control)).text;
     expect(valuesOf(before, 'aerostat_guest_migrating')).toEqual({ '{guest="vm1"}': 1 });
     expect(valuesOf(before, 'aerostat_guest_migration_failed')).toEqual({ '{guest="vm1"}': 0 });

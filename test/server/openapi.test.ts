@@ -45,7 +45,7 @@ const change =
   (...[name, overrides]: Parameters<Served['control']['alter']>): Given =>
   ({ control }) =>
     control.alter(name, overrides);
-const migrating: Given = ({ control }) => control.migrations.start('vm1', { to: 'tcp:host2:4444' });
+const migrating: Given = ({ control }) => control.migrate('vm1', { to: 'tcp:host2:4444' });
 
 const SECRET = 'secret is undefined';
 

@@ -2,6 +2,7 @@
  * The daemon as a person starts it: `bin/aerostat device` in a process of its own, steered through its API.
  * Gone, with everything it made, when {@link DaemonProcess.stop} returns.
  */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -10,8 +11,9 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { DeviceGuestStatus } from '../../src/control/contract.ts';
+import type { Control } from '../../src/control/operations.ts';
 import { parseAddress } from '../../src/server/address.ts';
-import { RemoteControl } from '../../src/server/client.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import type { Descriptor } from '../../src/sys/fd.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
@@ -26,7 +28,7 @@ export interface DaemonSurroundings {
 }
 
 export class DaemonProcess {
-  readonly control: RemoteControl<DeviceGuestStatus>;
+  readonly control: Control<DeviceGuestStatus>;
   readonly directory: string;
   readonly child: ChildProcess;
   log = '';
@@ -34,7 +36,7 @@ export class DaemonProcess {
   private constructor(directory: string, child: ChildProcess) {
     this.directory = directory;
     this.child = child;
-    this.control = new RemoteControl(parseAddress(join(directory, 'api.sock')));
+    this.control = remoteControl(parseAddress(join(directory, 'api.sock')));
     child.stderr?.setEncoding('utf8').on('data', text => {
       this.log += text;
     });

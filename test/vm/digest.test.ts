@@ -87,7 +87,7 @@ test.each(CASES)('by channel %s (%s) both memories are alike at the stop', async
   });
   closing.push(() => listener.close());
   const to = `tcp:${formatTransferAddress(listener.address)}`;
-  await source.control.migrations.start('vm', { to, channel, connections: 2, downtimeMsMax: 50 });
+  await source.control.migrate('vm', { to, channel, connections: 2, downtimeMsMax: 50 });
   await destination.outcome;
   // What it was told to use, and its own kernel.
   expect((compared?.used ?? 0) * 4096).toBeGreaterThan(16 * MIB);

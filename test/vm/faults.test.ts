@@ -73,7 +73,7 @@ class Wire {
 
 async function statusOf(source: MachineProcess): Promise<MigrationStatus | null> {
   try {
-    return await source.control.migrations.status('vm');
+    return (await source.control.migration('vm')).migration;
   } catch {
     // It is gone, and its API with it.
     return null;
@@ -123,7 +123,7 @@ test.each(Array.from({ length: COUNT }, (_, seed) => [seed + 1, FAULTS[seed % FA
     // A wire takes connections that its far end refuses; a host that is there says at once that nobody listens.
     const network = fault === 'network is cut' ? await Wire.to(place.address) : undefined;
     wire = network?.wire;
-    await source.control.migrations.start('vm', {
+    await source.control.migrate('vm', {
       to: `tcp:${network?.address ?? place.address}`,
       bandwidthBytesPerSecond: BYTES_PER_SECOND,
       connections: 1 + random.below(3),
@@ -176,7 +176,7 @@ test.each([1, 2])(
     const [source, place] = await Promise.all([MachineProcess.vm(...words), MachineProcess.place()]);
     const destination = place.machine;
     machines.push(source, destination);
-    await source.control.migrations.start('vm', {
+    await source.control.migrate('vm', {
       to: `tcp:${place.address}`,
       bandwidthBytesPerSecond: BYTES_PER_SECOND,
       downtimeMsMax: 20,

@@ -8,7 +8,9 @@ const running = { name: 'vm', state: 'running' } as Vm;
 
 test('a free page channel that does not exist is a bad request, and the answer names those that do', async () => {
   const migrations = new VmMigrations(running, undefined, () => {});
-  const refused = await migrations.start('vm', { to: 'tcp:host:1', channel: 'smoke' }).catch(error => error);
+  const refused = await migrations
+    .migrate('vm', { to: 'tcp:host:1', channel: 'smoke' })
+    .catch(error => error);
   expect(refused).toMatchObject({
     code: 'AEROSTAT_MIGRATION_ORDER',
     message: expect.stringContaining('hint'),
@@ -16,7 +18,7 @@ test('a free page channel that does not exist is a bad request, and the answer n
   // Before, it was 409, which says that the same request may be right later.
   expect(problemOf(refused).status).toBe(400);
   // The machine was not taken for one that moves.
-  await expect(migrations.start('vm', { to: 'nowhere' })).rejects.toMatchObject({
+  await expect(migrations.migrate('vm', { to: 'nowhere' })).rejects.toMatchObject({
     code: 'AEROSTAT_TRANSFER_ADDRESS',
   });
 });

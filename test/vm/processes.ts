@@ -1,14 +1,16 @@
 /** Machines as processes: `aerostat vm` and `aerostat receive`, told what to do over their consoles and their APIs. */
+
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import type { Control } from '../../src/control/operations.ts';
 import type { Answer } from '../../src/embedded/answers.ts';
 import type { CommandName, CommandOf } from '../../src/embedded/commands.ts';
 import { parseAddress } from '../../src/server/address.ts';
-import { RemoteControl } from '../../src/server/client.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import { program } from '../cli/built.ts';
 
 /** Far above what anything here takes; only what hangs reaches it. */
@@ -24,7 +26,7 @@ interface Line {
 
 export class MachineProcess {
   readonly directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
-  readonly control: RemoteControl;
+  readonly control: Control;
   /** Exit code; null when a signal ended it. */
   readonly ended: Promise<number | null>;
   complaint = '';
@@ -37,7 +39,7 @@ export class MachineProcess {
 
   private constructor(words: readonly string[]) {
     const api = join(this.directory, 'api.sock');
-    this.control = new RemoteControl(parseAddress(api));
+    this.control = remoteControl(parseAddress(api));
     this.#child = spawn(process.execPath, [program, ...words, '--json', '--api', api], {
       stdio: ['pipe', 'pipe', 'pipe'],
     });

@@ -34,12 +34,12 @@ async function pair(words: readonly string[], ...placeWords: string[]) {
 }
 
 async function move(source: MachineProcess, order: MigrationOrder): Promise<MigrationStatus> {
-  await source.control.migrations.start('vm', order);
+  await source.control.migrate('vm', order);
   let status: MigrationStatus | null = null;
   await expect
     .poll(
       async () => {
-        status = await source.control.migrations.status('vm');
+        status = (await source.control.migration('vm')).migration;
         return status?.report !== null || status?.error !== null;
       },
       { timeout: 30_000, interval: 20 },
@@ -149,10 +149,10 @@ describe('a machine that is to be compressed on its way', () => {
 
 test('a machine that is called back goes on where it was', async () => {
   const { source, destination, to } = await pair(['--workload', 'churn']);
-  await source.control.migrations.start('vm', { to, bandwidthBytesPerSecond: 1e6 });
-  await source.control.migrations.cancel('vm');
+  await source.control.migrate('vm', { to, bandwidthBytesPerSecond: 1e6 });
+  await source.control.cancelMigration('vm');
   await expect
-    .poll(async () => (await source.control.migrations.status('vm'))?.state.status, { timeout: 10_000 })
+    .poll(async () => (await source.control.migration('vm')).migration?.state.status, { timeout: 10_000 })
     .toBe('cancelled');
   expect(await destination.ended).toBe(1);
   expect(destination.complaint).toContain('called back');
@@ -166,7 +166,7 @@ test('a machine that is too large, or that nobody awaits, stays', async () => {
   const unheard = await move(source, { to: 'tcp:127.0.0.1:1' });
   expect(unheard.error?.message).toMatch(/nobody listens.*aerostat receive/);
   await source.tell({ do: 'verify' });
-  await expect(source.control.migrations.start('vm', { to, channel: 'chunks' })).rejects.toThrow(
+  await expect(source.control.migrate('vm', { to, channel: 'chunks' })).rejects.toThrow(
     /no free page channel/,
   );
 });

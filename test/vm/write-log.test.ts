@@ -37,7 +37,7 @@ async function work(vm: VmType): Promise<void> {
   await vm.resume();
   for (let sample = 0; sample < 10; sample++) {
     await vm.control.statistics(vm.name, { freshMs: 0 });
-    await vm.control.hint(vm.name, sample % 2 === 0 ? 'start' : 'done');
+    await vm.control.hint(vm.name, { action: sample % 2 === 0 ? 'start' : 'done' });
     await pause(10);
   }
   await inflate(vm, BALLOON / 2);

@@ -31,7 +31,7 @@ describePages('a page on a bad day', ({ prepare, open }) => {
 
   test('the hypervisor of a guest does not say whether it can be moved: all else is shown', async () => {
     const control = new FakeControl(guestStatus('vm1'));
-    control.migrations.status = async () => {
+    control.migration = async () => {
       throw new AerostatError('AEROSTAT_QMP_TIMEOUT', 'QEMU does not answer');
     };
     const page = await open(control);

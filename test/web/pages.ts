@@ -1,7 +1,7 @@
 /** A suite of pages in a real browser, each on a server of its own for what a test puts behind it. */
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll } from 'vitest';
-import type { Control } from '../../src/control/contract.ts';
+import type { Control } from '../../src/control/operations.ts';
 import { missingPrograms } from '../../src/peers/programs.ts';
 import { build } from '../cli/built.ts';
 import { describePeer } from '../support/peers.ts';

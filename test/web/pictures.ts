@@ -84,7 +84,7 @@ function picturing(): void {
       await page.goto(entranceTo(server).href);
       await page.click('[data-guest="vm"]');
       await delay(SECONDS_OF_HISTORY * 500);
-      await vm.control.migrations.start('vm', { to: `tcp:${address}`, bandwidthBytesPerSecond: 48 * MIB });
+      await vm.control.migrate('vm', { to: `tcp:${address}`, bandwidthBytesPerSecond: 48 * MIB });
       await page.waitForSelector('.migration progress');
       await delay(3500);
       await page.screenshot({ path: join(ASSETS, 'dashboard-migration.png') });
@@ -106,11 +106,11 @@ function picturing(): void {
       await page.evaluate(`location.hash = ${JSON.stringify(place)}`);
       await delay(SECONDS_OF_HISTORY * 500);
       await world.daemon.reach('builder', 160 * MIB);
-      await world.daemon.control.hint('builder', 'start');
+      await world.daemon.control.hint('builder', { action: 'start' });
       await delay(SECONDS_OF_HISTORY * 500);
       await page.screenshot({ path: join(ASSETS, file) });
       await page.context().close();
-      await world.daemon.control.hint('builder', 'done');
+      await world.daemon.control.hint('builder', { action: 'done' });
     },
     60_000,
   );

@@ -3,7 +3,7 @@
  * `aerostat dashboard` puts it there, and guests.
  */
 
-import type { Control } from '../../src/control/contract.ts';
+import type { Control } from '../../src/control/operations.ts';
 import { GuestChild } from '../../src/demo/guest-child.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';

@@ -1,17 +1,14 @@
 /** The daemon's API as the page uses it: the token, problem documents as errors, and the stream of events. */
-import type {
-  DaemonStatus,
-  GuestEvent,
-  GuestRequest,
-  GuestStatus,
-  HintAction,
-  HintStatus,
-  HostStatus,
-  RequestAnswer,
-  StatisticsSample,
-} from '../../src/control/contract.ts';
+import type { GuestChanges, GuestEvent, GuestRequest, HintAction } from '../../src/control/contract.ts';
 import type { MapOptions, MemoryMap } from '../../src/control/memory-map.ts';
-import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../../src/control/migrations.ts';
+import type { MigrationOrder } from '../../src/control/migrations.ts';
+import {
+  type AnswerOf,
+  type ArgsOf,
+  answerIn,
+  type OperationName,
+  requestOf,
+} from '../../src/control/operations.ts';
 import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { TOLD_EVENTS } from '../../src/server/page-pace.ts';
 import { decode } from './route.ts';
@@ -117,53 +114,51 @@ async function call(path: string, { method = 'GET', body, headers, signal }: Cal
   );
 }
 
-async function json<Answer>(path: string, options?: Call): Promise<Answer> {
+async function json(path: string, options?: Call): Promise<unknown> {
   const response = await call(path, options);
   try {
-    return (await response.json()) as Answer;
+    return await response.json();
   } catch (error) {
     throw new Unreachable('the answer broke off', { cause: error });
   }
 }
 
-const guestPath = (name: string): string => `v1/guests/${encodeURIComponent(name)}`;
+/** The operations that the page uses, and what it asks of each. */
+async function ask<Name extends OperationName>(
+  operation: Name,
+  guest: string,
+  args: ArgsOf<Name> | undefined,
+  options: Pick<Call, 'signal' | 'headers'> = {},
+): Promise<AnswerOf<Name>> {
+  const { method, path, body } = requestOf(operation, guest, args ?? undefined);
+  const document = await json(path.slice(1), { ...options, method, body });
+  return answerIn(operation, document) as AnswerOf<Name>;
+}
 
 export const api = {
-  daemon: () => json<DaemonStatus>('v1/daemon'),
-  host: () => json<HostStatus>('v1/host'),
-  guests: async () => (await json<{ guests: readonly GuestStatus[] }>('v1/guests')).guests,
-  guest: (name: string) => json<GuestStatus>(guestPath(name)),
-  samples: async () =>
-    (await json<{ samples: Readonly<Record<string, StatisticsSample>> }>('v1/statistics')).samples,
+  daemon: () => ask('daemon', '', undefined),
+  host: () => ask('host', '', undefined),
+  guests: () => ask('guests', '', undefined),
+  guest: (name: string) => ask('guest', name, undefined),
+  samples: () => ask('samples', '', undefined),
   /** A sample no older than a second, which asks the guest if need be. */
-  freshSample: (name: string) =>
-    json<StatisticsSample>(`${guestPath(name)}/statistics?fresh_ms=1000&timeout_ms=2000`),
-  /** `force`: the person was asked whether so much is meant. */
-  setTarget: (name: string, targetBytes: number, force: boolean) =>
-    json<GuestStatus>(guestPath(name), { method: 'PATCH', body: { targetBytes, force } }),
-  hint: (name: string, action: HintAction) =>
-    json<HintStatus>(`${guestPath(name)}/hint`, { method: 'POST', body: { action } }),
+  freshSample: (name: string) => ask('statistics', name, { freshMs: 1000, timeoutMs: 2000 }),
+  change: (name: string, changes: GuestChanges) => ask('change', name, changes),
+  hint: (name: string, action: HintAction) => ask('hint', name, { action }),
   request: (name: string, request: GuestRequest) =>
-    json<RequestAnswer>(`${guestPath(name)}/request`, {
-      method: 'POST',
-      body: { request, timeoutMs: REQUEST_MS_MAX },
-    }),
-  migration: (name: string) => json<MigrationAnswer>(`${guestPath(name)}/migration`),
-  migrate: (name: string, order: MigrationOrder) =>
-    json<MigrationStatus>(`${guestPath(name)}/migration`, { method: 'POST', body: order }),
-  cancelMigration: (name: string) =>
-    json<MigrationAnswer>(`${guestPath(name)}/migration`, { method: 'DELETE' }),
+    ask('request', name, { request, timeoutMs: REQUEST_MS_MAX }),
+  migration: (name: string) => ask('migration', name, undefined),
+  migrate: (name: string, order: MigrationOrder) => ask('migrate', name, order),
+  cancelMigration: (name: string) => ask('cancelMigration', name, undefined),
   /** Undefined when nothing changed since the map with `tag`. */
   async map(
     name: string,
-    { fromBytes, bytes }: MapOptions,
+    options: MapOptions,
     tag: string,
     signal: AbortSignal,
   ): Promise<{ map: MemoryMap; tag: string } | undefined> {
-    const query = new URLSearchParams();
-    if (fromBytes !== undefined) query.set('from', String(fromBytes));
-    if (bytes !== undefined) query.set('bytes', String(bytes));
-    const response = await call(`${guestPath(name)}/map?${query}`, {
+    const { path } = requestOf('map', name, options);
+    const response = await call(path.slice(1), {
       signal,
       headers: tag === '' ? {} : { 'If-None-Match': tag },
     });

@@ -126,10 +126,10 @@ function factsOf(state: MigrationState): (readonly [name: string, label: string,
 function Outcome({ answer: { migration } }: { answer: MigrationAnswer }) {
   if (migration === null) return null;
   const { to, state, report, error } = migration;
-  if (report !== null) return <MigrationReportList to={to} report={report} />;
+  if (report !== null) return <MigrationReportList to={to ?? 'elsewhere'} report={report} />;
   return (
     <p class={state.status === 'cancelled' ? 'note outcome' : 'refused outcome'} role="status">
-      To {to}: {error?.message}
+      To {to ?? 'elsewhere'}: {error?.message}
     </p>
   );
 }
@@ -156,7 +156,7 @@ function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder
     place => migration?.report == null || place !== migration.to,
   );
   // Where it is already it need not be sent; where it did not get to, it may be sent again.
-  const [to, setTo] = useState(migration === null || migration.report !== null ? '' : migration.to);
+  const [to, setTo] = useState(migration?.report === null ? (migration.to ?? '') : '');
   const [rate, setRate] = useState('');
   const [question, setQuestion] = useState<Question | undefined>();
   const bandwidth = rate.trim() === '' ? undefined : parseSize(rate);

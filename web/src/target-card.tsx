@@ -52,7 +52,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   const set = async (bytes: number, force = false) => {
     setRefused('');
     try {
-      await api.setTarget(status.name, bytes, force);
+      await api.change(status.name, { targetBytes: bytes, force });
       reset();
     } catch (error) {
       // The daemon knows of a doubt that the page does not: its figures are newer.

@@ -3,7 +3,8 @@
  * and shuffled, of memory that was touched in the same way, and the clock runs until the host has it back. The devices
  * take turns in one run; each is in a process of its own, and the driver in another.
  */
-import type { DiscardMode, GuestControl } from '../../control/contract.ts';
+import type { DiscardMode } from '../../control/contract.ts';
+import type { GuestControl } from '../../control/operations.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import { requireProgram } from '../../peers/programs.ts';
 import { QemuControl } from '../../qemu/qemu-control.ts';

@@ -3,10 +3,11 @@
  * daemon in a process of its own. The honest one clocks each of its buffers, and the API is asked for its status all the
  * while; first beside a guest that rests, then beside the same guest while it plays.
  */
+
 import { availableParallelism } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
-import type { RemoteControl } from '../../server/client.ts';
+import type { Control } from '../../control/operations.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import type { ChartPlan } from '../html.ts';
@@ -141,7 +142,7 @@ interface Watched {
 /** Lets the honest guest exchange buffers for so long, and asks the API for its status meanwhile. */
 async function watch(
   honest: PeerProcess<ToHonest, FromHonest>,
-  control: RemoteControl<DeviceGuestStatus>,
+  control: Control<DeviceGuestStatus>,
   seconds: number,
 ): Promise<Watched> {
   honest.send({ measureMs: seconds * 1000 });

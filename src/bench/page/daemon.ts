@@ -2,6 +2,7 @@
  * The daemon of `bench page`: `aerostat device` in a process of its own, as people start it, with the page and the API
  * on a loopback port, and what it costs by the kernel's own account.
  */
+
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -12,8 +13,9 @@ import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
+import type { Control } from '../../control/operations.ts';
 import { parseAddress } from '../../server/address.ts';
-import { RemoteControl } from '../../server/client.ts';
+import { remoteControl } from '../../server/client.ts';
 import { AerostatError } from '../../sys/error.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../../bin/aerostat', import.meta.url));
@@ -72,8 +74,8 @@ export class PageDaemon {
     return this.#origin ?? '';
   }
 
-  get control(): RemoteControl<DeviceGuestStatus> {
-    return new RemoteControl(parseAddress(this.origin), { token: this.token });
+  get control(): Control<DeviceGuestStatus> {
+    return remoteControl(parseAddress(this.origin), { token: this.token });
   }
 
   socketOf(guest: string): string {

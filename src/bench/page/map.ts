@@ -67,7 +67,7 @@ export async function measureMap(options: MapBenchOptions): Promise<Measured> {
 
 /** The guest names what it does not use; it tells when it has named all. */
 async function hinted({ daemon: { control } }: PageWorld, signal: AbortSignal): Promise<void> {
-  await control.hint(GUEST, 'start');
+  await control.hint(GUEST, { action: 'start' });
   for (const deadline = Date.now() + HINTED_MS_MAX; Date.now() < deadline; ) {
     if ((await control.guest(GUEST)).hint.state === 'stopped') return;
     await delay(BETWEEN_MS / 5, undefined, { signal });

@@ -6,8 +6,7 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
-import type { Control } from '../../control/contract.ts';
-import { hostedControl } from '../../control/hosted-control.ts';
+import type { Control } from '../../control/operations.ts';
 import { type ApiAddress, formatAddress, resolveAddress } from '../../server/address.ts';
 import { UnreachableError } from '../../server/client.ts';
 import { fullToken, readTokens, type Token } from '../../server/token.ts';
@@ -62,8 +61,8 @@ async function runDashboard(context: CliContext, choice: DashboardChoice): Promi
   if (choice.demo) return demonstrate(context, choice);
   const found = foundSockets(context, choice);
   if (choice.qmp !== undefined || choice.config !== undefined || found.length > 0) {
-    return withGuests(context, choice, guests =>
-      show(context, choice, hostedControl(guests, readVersion()), {
+    return withGuests(context, choice, control =>
+      show(context, choice, control, {
         subject: subjectOf(choice, found),
         tokens: readTokens(choice.tokenFile, context.env),
       }),

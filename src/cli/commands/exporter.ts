@@ -1,9 +1,9 @@
 /** `aerostat exporter`: the figures of many daemons at one address, for Prometheus. It steers nothing. */
 import { existsSync } from 'node:fs';
 import { Command } from 'commander';
-import { CombinedControl, type GuestHome } from '../../control/combined-control.ts';
-import type { Control } from '../../control/contract.ts';
+import { combinedControl, type GuestHome } from '../../control/combined-control.ts';
 import { hostedControl } from '../../control/hosted-control.ts';
+import type { Control } from '../../control/operations.ts';
 import { defaultSocket, formatAddress, parseAddress, systemSockets } from '../../server/address.ts';
 import type { Measured } from '../../server/metrics.ts';
 import { readTokens } from '../../server/token.ts';
@@ -117,8 +117,9 @@ function byDaemon(homes: readonly GuestHome[]): ReadonlyMap<string, readonly Gue
 
 /** The guests that a file names, under the names that it gives them; what it does not name is not shown. */
 function ofHomes(daemon: string, homes: readonly GuestHome[]): Measured {
-  const guests = hostedControl(new CombinedControl(homes), readVersion());
-  const [{ control }] = homes;
-  const asked = 'daemon' in control ? { daemon: () => (control as Control).daemon() } : {};
+  const guests = hostedControl(combinedControl(homes), readVersion());
+  const [{ control, address }] = homes;
+  // What has an address is a daemon.
+  const asked = address === undefined ? {} : { daemon: () => (control as Control).daemon() };
   return { labels: { daemon }, control: { ...guests, ...asked } };
 }

@@ -1,6 +1,6 @@
 /** `aerostat hint`: a session in which the guest names the pages that it does not use. */
 import { Argument, Command } from 'commander';
-import { type HintAction, hintOf } from '../../control/contract.ts';
+import type { HintAction } from '../../control/contract.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';
@@ -24,7 +24,7 @@ export function hintCommand(context: CliContext): Command {
     .action((name: string, action: HintAction | 'status', choice: GuestsChoice) =>
       withGuests(context, choice, async control => {
         const hint =
-          action === 'status' ? hintOf(await control.guest(name)) : await control.hint(name, action);
+          action === 'status' ? await control.hintStatus(name) : await control.hint(name, { action });
         if (choice.json) return void printJson(context.stdout, hint);
         const session = hint.commandId === null ? '' : ` (session 0x${hint.commandId.toString(16)})`;
         const ranges = hint.ranges.toLocaleString('en');

@@ -1,14 +1,7 @@
 /** `aerostat migrate`: moves a running guest: a machine of ours, or QEMU's, which QEMU moves and we watch. */
 import { Command, Option } from 'commander';
-import { CombinedControl } from '../../control/combined-control.ts';
-import type { GuestControl } from '../../control/contract.ts';
-import type {
-  MigrationOrder,
-  MigrationState,
-  MigrationStatus,
-  Migrations,
-} from '../../control/migrations.ts';
-import { migrationsOf, NO_MIGRATIONS } from '../../control/migrations.ts';
+import type { MigrationOrder, MigrationState, MigrationStatus } from '../../control/migrations.ts';
+import type { GuestControl } from '../../control/operations.ts';
 import {
   CONNECTIONS_DEFAULT,
   CONNECTIONS_MAX,
@@ -17,8 +10,6 @@ import {
   ROUNDS_DEFAULT,
   ROUNDS_MAX,
 } from '../../migration/limits.ts';
-import type { QemuControl } from '../../qemu/qemu-control.ts';
-import { qemuMigrationReport, qemuMigrationState } from '../../qemu/qemu-migrations.ts';
 import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { formatDuration, parseDuration } from '../duration.ts';
@@ -102,12 +93,10 @@ export function migrateCommand(context: CliContext): Command {
       const [named, to] = wordsOf(first, second, choice);
       return withGuests(context, choice, async control => {
         const name = await guestName(control, named);
-        const { qemu, migrations, nameThere } = await moverOf(control, name);
-        if (qemu === undefined)
-          return moveOurs(context, choice, { name, nameThere, migrations, to: to ?? '' });
-        if (choice.status) return showState(context, choice, name, await qemu.migration(nameThere));
-        if (choice.cancel) return qemu.cancelMigration(nameThere);
-        await move(context, choice, { name, nameThere, qemu, to: to ?? '' });
+        if (choice.status)
+          return showStatus(context, choice, name, (await control.migration(name)).migration);
+        if (choice.cancel) return void (await control.cancelMigration(name));
+        await move(context, choice, control, { name, to: to ?? '' });
       });
     });
   return withGuestOptions(command);
@@ -153,41 +142,25 @@ function wordsOf(
   return [name, to];
 }
 
-async function moverOf(
-  control: GuestControl,
-  name: string,
-): Promise<{ qemu: QemuControl | undefined; migrations: Migrations; nameThere: string }> {
-  const { QemuControl } = await import('../../qemu/qemu-control.ts');
-  const home = control instanceof CombinedControl ? control.homeOf(name) : { control, nameThere: name };
-  const { control: there, nameThere } = home;
-  if (there instanceof QemuControl) return { qemu: there, migrations: NO_MIGRATIONS, nameThere };
-  return { qemu: undefined, migrations: migrationsOf(there), nameThere };
-}
-
-interface OurMove {
+interface Move {
   readonly name: string;
-  readonly nameThere: string;
-  readonly migrations: Migrations;
   readonly to: string;
 }
 
-/** A machine of ours: it moves itself, and tells how far it is. */
-async function moveOurs(context: CliContext, choice: MigrateChoice, ours: OurMove): Promise<void> {
-  const { name, nameThere, migrations, to } = ours;
+/** The guest moves by itself from here on; the command follows it. */
+async function move(
+  context: CliContext,
+  choice: MigrateChoice,
+  control: GuestControl,
+  { name, to }: Move,
+): Promise<void> {
   const { stdout, interrupt } = context;
-  if (choice.status) {
-    const status = await migrations.status(nameThere);
-    if (choice.json) printJson(stdout, { guest: name, migration: status });
-    else printLine(stdout, status === null ? `${name}: never migrated` : describeStatus(name, status));
-    return;
-  }
-  if (choice.cancel) return migrations.cancel(nameThere);
   const bar = await migrationBar(context, name);
   try {
-    await migrations.start(nameThere, orderOf(choice, to));
-    const status = await followed(context, ours, follower(name, choice, bar)).catch(async error => {
+    await control.migrate(name, orderOf(choice, to));
+    const status = await followed(context, control, name, follower(name, choice, bar)).catch(async error => {
       // Heard before this ends, and also when the order was on its way at the interrupt.
-      if (interrupt.aborted) await migrations.cancel(nameThere).catch(() => {});
+      if (interrupt.aborted) await control.cancelMigration(name).catch(() => {});
       throw error;
     });
     bar.stop();
@@ -199,6 +172,16 @@ async function moveOurs(context: CliContext, choice: MigrateChoice, ours: OurMov
   } finally {
     bar.stop();
   }
+}
+
+function showStatus(
+  { stdout }: CliContext,
+  { json }: MigrateChoice,
+  name: string,
+  status: MigrationStatus | null,
+): void {
+  if (json) printJson(stdout, { guest: name, migration: status });
+  else printLine(stdout, status === null ? `${name}: never migrated` : describeStatus(name, status));
 }
 
 const LOST = 'the machine is gone, and did not say whether it arrived; look at its destination';
@@ -224,11 +207,12 @@ function follower(name: string, choice: MigrateChoice, bar: MigrationBar): (stat
 /** Until it is over. */
 async function followed(
   context: CliContext,
-  { nameThere, migrations }: OurMove,
+  control: GuestControl,
+  name: string,
   update: (state: MigrationState) => void,
 ): Promise<MigrationStatus> {
   for (;;) {
-    const status = await migrations.status(nameThere);
+    const { migration: status } = await control.migration(name);
     if (status === null) throw new AerostatError('AEROSTAT_MIGRATION_LOST', LOST);
     if (status.report !== null || status.error !== null) return status;
     update(status.state);
@@ -251,49 +235,7 @@ function orderOf(choice: MigrateChoice, to: string): MigrationOrder {
 }
 
 function describeStatus(name: string, { to, state, report, error }: MigrationStatus): string {
-  if (report !== null) return describeReport(name, to, report);
+  if (report !== null) return describeReport(name, to ?? 'elsewhere', report);
   const said = describeState(name, state);
   return error === null ? said : `${said}: ${error.message}`;
-}
-
-interface Move {
-  readonly name: string;
-  readonly nameThere: string;
-  readonly qemu: QemuControl;
-  readonly to: string;
-}
-
-async function move(context: CliContext, choice: MigrateChoice, { name, nameThere, qemu, to }: Move) {
-  const { interrupt, stdout } = context;
-  const bar = await migrationBar(context, name);
-  try {
-    const summary = await qemu.migrate(nameThere, {
-      uri: to,
-      connections: choice.connections,
-      signal: interrupt,
-      onProgress: progress => bar.update(qemuMigrationState(progress)),
-      ...(choice.bandwidth === undefined ? {} : { bandwidthBytesPerSecond: choice.bandwidth }),
-      ...(choice.downtimeLimit === undefined ? {} : { downtimeMsMax: choice.downtimeLimit }),
-    });
-    bar.stop();
-    const report = qemuMigrationReport(summary);
-    if (choice.json) printJson(stdout, { guest: name, to, summary: report });
-    else printLine(stdout, describeReport(name, to, report));
-  } catch (error) {
-    interrupt.throwIfAborted();
-    throw error;
-  } finally {
-    bar.stop();
-  }
-}
-
-function showState(
-  { stdout }: CliContext,
-  { json }: MigrateChoice,
-  name: string,
-  progress: Parameters<typeof qemuMigrationState>[0] | null,
-): void {
-  const state: MigrationState | null = progress === null ? null : qemuMigrationState(progress);
-  if (json) printJson(stdout, { guest: name, migration: state });
-  else printLine(stdout, state === null ? `${name}: never migrated` : describeState(name, state));
 }

@@ -34,7 +34,7 @@ export function requestCommand(context: CliContext): Command {
     .addHelpText('after', EXAMPLES)
     .action((name: string, what: GuestRequest, { timeout, ...choice }: RequestChoice) =>
       withGuests(context, choice, async control => {
-        const answer = await control.request(name, what, { timeoutMs: timeout });
+        const answer = await control.request(name, { request: what, timeoutMs: timeout });
         if (choice.json) return void printJson(context.stdout, answer);
         const said = what === 'drop-cache' ? 'done' : `${formatSize(answer.unusedBytes)} unused`;
         printLine(context.stdout, `${name}: ${said} after ${formatDuration(answer.elapsedMs)}`);

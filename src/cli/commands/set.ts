@@ -4,12 +4,12 @@ import {
   DISCARD_MODES,
   type DiscardMode,
   type GuestChanges,
-  type GuestControl,
   GuestStateError,
   type GuestStatus,
   POLL_INTERVAL_MS_MAX,
   TARGET_BYTES_MAX,
 } from '../../control/contract.ts';
+import type { GuestControl } from '../../control/operations.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';

@@ -1,6 +1,5 @@
 /** `aerostat status`: how guests are, as a table, or one guest in full. */
 import { Command } from 'commander';
-import { CombinedControl } from '../../control/combined-control.ts';
 import type { GuestStatus } from '../../control/contract.ts';
 import { isStuck, stuckWords } from '../../control/judgement.ts';
 import { balloonOf } from '../../control/memory-use.ts';
@@ -26,9 +25,9 @@ export function statusCommand(context: CliContext): Command {
     .argument('[guest]', 'only this guest')
     .addHelpText('after', EXAMPLES)
     .action((name: string | undefined, choice: GuestsChoice) =>
-      withGuests(context, choice, async control => {
+      withGuests(context, choice, async (control, failuresOf) => {
         const guests = await lookAt(control, name);
-        const failures = control instanceof CombinedControl ? control.failures : new Map();
+        const failures = failuresOf();
         showGuests(context, choice, { guests, name, failures });
         // A script must not take a table with gaps for a whole one.
         const [failed] = failures.keys();

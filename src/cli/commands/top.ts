@@ -1,9 +1,7 @@
 /** `aerostat top`: all guests at a glance in a terminal, sorted as one likes, and a key that sets a target. */
 import { Command, Option } from 'commander';
-import type { Control } from '../../control/contract.ts';
-import { hostedControl } from '../../control/hosted-control.ts';
+import type { Control } from '../../control/operations.ts';
 import { AerostatError } from '../../sys/error.ts';
-import { readVersion } from '../../sys/version.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { readKeys } from '../keys.ts';
@@ -43,9 +41,7 @@ export function topCommand(context: CliContext): Command {
       if (choice.interval < INTERVAL_MS_MIN) {
         throw new UsageError(`the shortest interval is ${INTERVAL_MS_MIN}ms`);
       }
-      await withGuests(context, choice, guests =>
-        runTop(context, hostedControl(guests, readVersion()), choice),
-      );
+      await withGuests(context, choice, control => runTop(context, control, choice));
     });
   return withGuestOptions(command);
 }

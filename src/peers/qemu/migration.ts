@@ -104,16 +104,9 @@ export async function migrateAway(
   for (;;) {
     const info = await queryMigration(qmp);
     onProgress?.(progressOf(info));
-    switch (info.status) {
-      case 'completed':
-        return summaryOf(info);
-      case 'failed':
-        throw new QemuMigrationError(
-          `QEMU could not migrate to ${uri}: ${info['error-desc'] ?? 'it does not say why'}`,
-        );
-      case 'cancelled':
-        throw new QemuMigrationError(`the migration to ${uri} was cancelled`);
-    }
+    if (info.status === 'completed') return summaryOf(info);
+    const failure = failureOf(info, uri);
+    if (failure !== null) throw failure;
     if (signal?.aborted === true && !cancelled) {
       cancelled = true;
       await cancelMigration(qmp);
@@ -122,10 +115,33 @@ export async function migrateAway(
   }
 }
 
-/** How far the newest migration of this QEMU's guest is; null when there was none. */
-export async function queryMigrationProgress(qmp: QmpExecutor): Promise<QemuMigrationProgress | null> {
+/** The newest migration of a QEMU, whichever client began it. */
+export interface QemuMigrationRecord {
+  readonly progress: QemuMigrationProgress;
+  /** Once the guest is gone. */
+  readonly summary: QemuMigrationSummary | null;
+  /** Once it is known that the guest stays. */
+  readonly failure: QemuMigrationError | null;
+}
+
+/** Null when this QEMU has sent no guest: one that has received its guest says that, but not how many bytes went. */
+export async function queryLastMigration(qmp: QmpExecutor): Promise<QemuMigrationRecord | null> {
   const info = await queryMigration(qmp);
-  return info.status === undefined || info.status === 'none' ? null : progressOf(info);
+  const { status, ram } = info;
+  if (status === undefined || status === 'none') return null;
+  if (status === 'completed' && ram === undefined) return null;
+  return {
+    progress: progressOf(info),
+    summary: status === 'completed' ? summaryOf(info) : null,
+    failure: failureOf(info, 'its destination'),
+  };
+}
+
+function failureOf(info: MigrationInfo, uri: string): QemuMigrationError | null {
+  if (info.status === 'cancelled') return new QemuMigrationError(`the migration to ${uri} was cancelled`);
+  if (info.status !== 'failed') return null;
+  const why = info['error-desc'] ?? 'it does not say why';
+  return new QemuMigrationError(`QEMU could not migrate to ${uri}: ${why}`);
 }
 
 /** Null for what QEMU says 0 of because it has not measured yet. */

@@ -382,7 +382,9 @@ export const MigrationReportSchema = mirror<MigrationReport>()(
 export const MigrationStatusSchema = mirror<MigrationStatus>()(
   z
     .object({
-      to: z.string(),
+      to: z.string().nullable().openapi({
+        description: 'Null when another client of the guest’s hypervisor began it, and did not say.',
+      }),
       state: MigrationStateSchema,
       report: orNull(MigrationReportSchema),
       error: z.object({ code: z.string(), message: z.string() }).nullable(),

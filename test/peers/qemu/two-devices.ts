@@ -3,7 +3,8 @@
  * sides share, and what an operator sees and does. QEMU's device is driven by qtest, ours over vhost-user in a daemon.
  */
 import type { Statistics } from '../../../src/balloon/statistics.ts';
-import type { Control, GuestStatus } from '../../../src/control/contract.ts';
+import type { GuestStatus } from '../../../src/control/contract.ts';
+import type { Control } from '../../../src/control/operations.ts';
 import type { FileBacking } from '../../../src/memory/backing.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../../src/memory/page.ts';
@@ -113,7 +114,7 @@ async function startOurs({ memoryBytes, hints = false }: DeviceChoice): Promise<
       ...operated(control),
       residentPages: () => fileStatus(fd).residentBytes / PAGE_SIZE,
       wishForHints: async () => {
-        await control.hint(GUEST, 'start');
+        await control.hint(GUEST, { action: 'start' });
       },
       close,
     };
