@@ -24,7 +24,14 @@ export abstract class LinuxGuest {
   abstract readonly memoryBytes: number;
   /** The last of what the kernel wrote to its console. */
   abstract get consoleTail(): string;
+  /** Settles when the guest and all that it was made of is gone; never rejects. */
+  abstract get exited(): Promise<unknown>;
   protected abstract get channel(): CommandChannel;
+
+  /** Ends the guest at once, as SIGKILL does; {@link exited} tells when it is gone. Idempotent. */
+  abstract kill(): void | Promise<void>;
+  /** Powers the guest off from inside, kills it if that takes too long, and waits until it is gone. Idempotent. */
+  abstract shutdown(): Promise<void>;
 
   /**
    * Runs a script in the guest's shell (busybox), in a session of its own, with an empty standard input.

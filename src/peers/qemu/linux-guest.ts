@@ -42,15 +42,15 @@ export abstract class QemuLinuxGuest extends LinuxGuest {
     return this.#qemu.qmp;
   }
 
+  override get exited(): Promise<unknown> {
+    return this.#qemu.exited;
+  }
+
   protected override get channel(): CommandChannel {
     return this.#channel;
   }
 
-  /**
-   * Powers the guest off from inside, kills it if that takes too long, and waits until it is gone.
-   * Idempotent.
-   */
-  async shutdown(): Promise<void> {
+  override async shutdown(): Promise<void> {
     if (!this.#shuttingDown && !this.#qemu.ended) {
       this.#shuttingDown = true;
       this.channel.powerOff();
@@ -60,8 +60,7 @@ export abstract class QemuLinuxGuest extends LinuxGuest {
     clearTimeout(timer);
   }
 
-  /** Ends the guest at once, and settles when it is gone. Idempotent. */
-  kill(): Promise<void> {
+  override kill(): Promise<void> {
     return this.#qemu.kill();
   }
 

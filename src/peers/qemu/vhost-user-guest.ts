@@ -134,10 +134,6 @@ export class VhostUserGuest extends QemuLinuxGuest {
     return this.qemu.pid;
   }
 
-  get exited(): Promise<unknown> {
-    return this.qemu.exited;
-  }
-
   /** Resets the machine as its button does; settles when the new kernel is where the old one was at first. */
   async reset(): Promise<void> {
     await this.#restart('the guest was reset', () => this.qmp.execute('system_reset'));

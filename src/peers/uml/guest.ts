@@ -96,7 +96,7 @@ export class UmlGuest extends LinuxGuest {
   /** Which one it runs. */
   readonly kernel: UmlKernel;
   /** Settles when the kernel and all its processes are gone; never rejects. */
-  readonly exited: Promise<GuestExit>;
+  override readonly exited: Promise<GuestExit>;
   readonly #group: ProcessGroup;
   readonly #terminal: Duplex;
   #console = '';
@@ -198,7 +198,7 @@ export class UmlGuest extends LinuxGuest {
   }
 
   /** Powers the guest off from inside, kills it if that takes too long, and waits until it is gone. Idempotent. */
-  async shutdown(): Promise<void> {
+  override async shutdown(): Promise<void> {
     if (!this.#shuttingDown && !this.#group.ended) {
       this.#shuttingDown = true;
       this.channel.powerOff();
@@ -209,7 +209,7 @@ export class UmlGuest extends LinuxGuest {
   }
 
   /** SIGKILL to the kernel and everything in it, at once. `exited` tells when they are gone. */
-  kill(): void {
+  override kill(): void {
     this.#group.kill();
   }
 

@@ -1,0 +1,258 @@
+/**
+ * The main promise, on any front-end: an unmodified Linux kernel's own virtio_balloon driver on our device, memory
+ * really back at the host, and nothing of the guest's harmed. The daemon is the real program in a process of its own.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, afterEach, expect, test, vi } from 'vitest';
+import { PAGE_SIZE } from '../../../src/memory/page.ts';
+import type { LinuxGuest } from '../../../src/peers/linux/guest.ts';
+import {
+  checksummedFiles,
+  dropCaches,
+  eatMemory,
+  freeMemory,
+  useMemory,
+  verifyFiles,
+} from '../../../src/peers/linux/workloads.ts';
+import { describePeer } from '../../support/peers.ts';
+import type { FrontEnd } from './front-ends.ts';
+import { type Wanted, Worlds } from './worlds.ts';
+
+// An emulated processor on a busy machine.
+vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 });
+
+const MIB = 2 ** 20;
+/** What the guest does with memory on the side while it is looked at: logs, page tables, caches of its kernel. */
+const SLACK_BYTES = 48 * MIB;
+/** Without reporting, what the host holds changes only by what the test asks for. */
+const QUIET = { without: ['reporting'] } as const;
+
+/** A daemon's own interval of statistics. */
+const POLL_INTERVAL_MS = 10_000;
+
+/**
+ * `essential`: one daemon and one guest, with what rings and kernels can make different. `whole`: all of it, with
+ * hints, two guests, kills, and what the host gets back.
+ */
+export type Extent = 'essential' | 'whole';
+
+/** What an essential suite leaves out, for those who read its output. */
+const LEFT_OUT = 'memory back at the host, hint sessions, two guests, kill -9, an idle daemon';
+
+/** The tests of a front-end that is here, as a suite of their own, or its skipping. */
+export function linuxGuestSuite(frontEnd: FrontEnd, extent: Extent = 'whole'): void {
+  const { title, missing } = frontEnd;
+  if (extent === 'essential' && missing === undefined) {
+    console.info(`${title}: not run, since the whole suite runs on other front-ends: ${LEFT_OUT}`);
+  }
+  describePeer(`a Linux guest on the device: ${title}`, missing, () => linuxGuestTests(frontEnd, extent));
+}
+
+/** Declares the tests of a front-end in the suite that is being declared. */
+export function linuxGuestTests(frontEnd: FrontEnd, extent: Extent = 'whole'): void {
+  const { keptBytes, memoryBytes } = frontEnd;
+  /** What a guest uses that is busy, and what a balloon takes of it in turn. */
+  const usedBytes = Math.floor((memoryBytes * 0.58) / MIB) * MIB;
+  const balloonBytes = memoryBytes / 2;
+  const worlds = new Worlds(frontEnd);
+  const lease = (wanted?: Wanted) => worlds.lease(wanted);
+  afterEach(() => worlds.testEnded());
+  afterAll(() => worlds.end());
+
+  test.each(Object.entries({ 'as it comes': [], ...frontEnd.variants }))(
+    'inflates and deflates to the exact page: %s',
+    async (_, words) => {
+      const world = await lease({ words });
+      const { control, reach } = world;
+      const guest = world.guest();
+      const idle = await idleFree(guest);
+      const { counters, discardedBytes } = await control.guest('g');
+      const pages = 50_001;
+      const inflated = await reach(pages * PAGE_SIZE);
+      expect(inflated.balloonedBytes).toBe(pages * PAGE_SIZE);
+      expect(inflated.counters.pages - counters.pages).toBe(pages);
+      expect(inflated.discardedBytes - discardedBytes).toBe(pages * PAGE_SIZE);
+      expect(inflated.counters.badBuffers + inflated.counters.badPages).toBe(0);
+      await freeSettles(guest, idle - pages * PAGE_SIZE);
+      const odd = await reach(777 * PAGE_SIZE);
+      expect(odd.balloonedBytes).toBe(777 * PAGE_SIZE);
+      const deflated = await reach(0);
+      expect(deflated.balloonedBytes).toBe(0);
+      await freeSettles(guest, idle);
+      expect((await control.guest('g')).lastError).toBeNull();
+    },
+  );
+
+  test('reports statistics that match its /proc/meminfo', async () => {
+    const world = await lease();
+    const guest = world.guest();
+    await useMemory(guest, 100 * MIB);
+    const ask = () => world.control.statistics('g', { freshMs: 0, timeoutMs: 10_000 });
+    const near = (a: number | null, b: number) => a !== null && Math.abs(a - b) < SLACK_BYTES;
+    // What the kernel reports at the moment counts as used, and the two are asked for one after the other.
+    await world.daemon.until(
+      async () => {
+        const { freeBytes, availableBytes } = (await ask()).statistics;
+        const { MemFree, MemAvailable } = await guest.meminfo();
+        return near(freeBytes, MemFree) && near(availableBytes, MemAvailable);
+      },
+      async () => `${JSON.stringify(await ask())} is not ${JSON.stringify(await guest.meminfo())}`,
+    );
+    const { statistics, ageMs } = await ask();
+    expect(ageMs).not.toBeNull();
+    expect(statistics.totalBytes).toBe((await guest.meminfo()).MemTotal);
+    expect(statistics.cacheBytes).toBeGreaterThan(100 * MIB);
+    expect(statistics.swapInBytes).toBe(0);
+    expect(statistics.minorFaults).toBeGreaterThan(0);
+  });
+
+  test('is asked for statistics at the interval, and answers', async () => {
+    const { control, untilGuest } = await lease();
+    const { counters } = await control.guest('g');
+    await control.change('g', { pollIntervalMs: 50 });
+    await untilGuest('g', guest => guest.counters.statsBuffers > counters.statsBuffers + 5);
+    await control.change('g', { pollIntervalMs: POLL_INTERVAL_MS });
+  });
+
+  test('deflates by itself when it is in need (DEFLATE_ON_OOM)', async () => {
+    const world = await lease();
+    const { deflatedPages } = (await world.reach(Math.floor((memoryBytes * 0.68) / MIB) * MIB)).counters;
+    const { exitCode } = await eatMemory(world.guest(), balloonBytes, { holdMs: 200 });
+    expect(exitCode).toBe(0);
+    await world.untilGuest('g', ({ counters }) => counters.deflatedPages > deflatedPages);
+  });
+
+  test('gives freed memory back by reporting, without any balloon', async () => {
+    const world = await lease();
+    const guest = world.guest();
+    const { reportedBytes } = await world.control.guest('g');
+    await useMemory(guest, usedBytes);
+    await freeMemory(guest);
+    const reported = await world.untilGuest(
+      'g',
+      status => status.reportedBytes - reportedBytes > usedBytes * 0.85,
+    );
+    expect(reported.balloonedBytes).toBe(0);
+    await checksummedFiles(guest, keptBytes);
+    await verifyFiles(guest);
+    expect((await world.control.guest('g')).residentBytes).toBeLessThan(keptBytes + 272 * MIB);
+  });
+
+  test('unloads its driver, which takes every page back, and loads it again', async () => {
+    const world = await lease();
+    const guest = world.guest();
+    await checksummedFiles(guest, keptBytes / 2);
+    await world.reach(200 * MIB);
+    await guest.unloadBalloonDriver();
+    await dropCaches(guest);
+    await verifyFiles(guest);
+    await guest.loadBalloonDriver(1);
+    await world.untilGuest(
+      'g',
+      ({ actualBytes, balloonedBytes }) => actualBytes === 200 * MIB && balloonedBytes === 200 * MIB,
+    );
+    await verifyFiles(guest);
+  });
+
+  if (extent === 'essential') return;
+
+  test('is killed and leaves the daemon serving the next guest, with the target kept', async () => {
+    const world = await lease();
+    await world.reach(200 * MIB);
+    await world.kill();
+    const gone = await world.untilGuest('g', ({ connected }) => !connected);
+    expect(gone.targetBytes).toBe(200 * MIB);
+    expect(gone.balloonedBytes).toBe(0);
+    expect(gone.memoryBytes).toBeNull();
+    await world.boot();
+    await world.untilGuest(
+      'g',
+      ({ actualBytes, pendingBytes }) => actualBytes === 200 * MIB && pendingBytes === 0,
+    );
+  });
+
+  test('shares a daemon with another guest without either noticing', async () => {
+    const world = await lease({ ...QUIET, pair: true });
+    const { control, reach } = world;
+    const [g, h] = [world.guest('g'), world.guest('h')];
+    await Promise.all([checksummedFiles(g, keptBytes / 2), checksummedFiles(h, keptBytes / 2)]);
+    await Promise.all([reach(200 * MIB, 'g'), reach(300 * MIB, 'h')]);
+    expect((await control.guest('g')).balloonedBytes).toBe(200 * MIB);
+    expect((await control.guest('h')).balloonedBytes).toBe(300 * MIB);
+    await world.kill('h');
+    await Promise.all([verifyFiles(g), reach(100 * MIB, 'g')]);
+    expect((await control.guest('g')).connected).toBe(true);
+    await world.untilGuest('h', ({ connected }) => !connected);
+  });
+
+  test('gives the host what was inflated, lets the guest use it again, and harms nothing else', async () => {
+    const world = await lease(QUIET);
+    const { control, reach } = world;
+    const guest = world.guest();
+    await checksummedFiles(guest, keptBytes);
+    await useMemory(guest, usedBytes);
+    await freeMemory(guest);
+    const full = (await control.guest('g')).residentBytes ?? 0;
+    const inflated = await reach(balloonBytes);
+    expect(full - (inflated.residentBytes ?? 0)).toBeGreaterThan(balloonBytes - SLACK_BYTES);
+    await verifyFiles(guest);
+    await reach(0);
+    await useMemory(guest, usedBytes);
+    await verifyFiles(guest);
+    const used = (await control.guest('g')).residentBytes ?? 0;
+    expect(used - (inflated.residentBytes ?? 0)).toBeGreaterThan(balloonBytes - SLACK_BYTES);
+  });
+
+  test('names its free memory in a hint session, keeps it, and takes DONE', async () => {
+    const world = await lease(QUIET);
+    const { control, daemon, untilGuest } = world;
+    const guest = world.guest();
+    await useMemory(guest, usedBytes);
+    await freeMemory(guest);
+    const before = await control.guest('g');
+    const { MemFree } = await guest.meminfo();
+    await control.hint('g', { action: 'start' });
+    // The guest ends the session by itself when it has named everything.
+    const named = await untilGuest('g', ({ hint }) => hint.state === 'stopped');
+    expect(named.hint.hintedBytes).toBeGreaterThan(MemFree * 0.7);
+    expect(named.hint.hintedBytes).toBeLessThanOrEqual(MemFree + SLACK_BYTES);
+    // Hints are for skipping: nothing was given back for them.
+    expect(Math.abs((named.residentBytes ?? 0) - (before.residentBytes ?? 0))).toBeLessThan(SLACK_BYTES);
+    expect((await control.hint('g', { action: 'done' })).state).toBe('done');
+    await daemon.until(
+      async () => MemFree - (await guest.meminfo()).MemFree < SLACK_BYTES,
+      () => 'the guest keeps what it hinted after DONE',
+    );
+    // A second session is a new one.
+    const first = named.hint.commandId ?? 0;
+    expect((await control.hint('g', { action: 'start' })).commandId).toBe(first + 1);
+    await untilGuest('g', ({ hint }) => hint.state === 'stopped' && hint.hintedBytes > 0);
+    await control.hint('g', { action: 'done' });
+  });
+
+  test('costs an idle daemon no processor time', async () => {
+    const { daemon, reach } = await lease(QUIET);
+    await reach(100 * MIB);
+    await delay(500);
+    const before = daemon.cpuMs();
+    await delay(3000);
+    // The kernel counts in steps of 10 ms, and Node itself wakes now and then.
+    expect(daemon.cpuMs() - before).toBeLessThanOrEqual(30);
+  });
+}
+
+/**
+ * Free memory of a guest that does nothing. Pages that it is reporting are taken off its free lists meanwhile, up to
+ * 128 MiB at a time.
+ */
+async function idleFree(guest: LinuxGuest): Promise<number> {
+  const { MemTotal } = await guest.meminfo();
+  await freeSettles(guest, MemTotal);
+  return (await guest.meminfo()).MemFree;
+}
+
+/** Settles when free memory is near `bytes`. */
+async function freeSettles(guest: LinuxGuest, bytes: number): Promise<void> {
+  const distance = async () => Math.abs(bytes - (await guest.meminfo()).MemFree);
+  await expect.poll(distance, { timeout: 60_000 }).toBeLessThan(SLACK_BYTES);
+}
