@@ -359,7 +359,6 @@ describe('the document', () => {
     expect(document.openapi).toBe('3.1.0');
     expect(Object.keys(document.paths)).toEqual([
       '/v1/daemon',
-      '/healthz',
       '/v1/host',
       '/v1/guests',
       '/v1/guests/{name}',
