@@ -1,6 +1,6 @@
 /** What `aerostat top` shows of its guests: the columns, the bars, what sorts by what, and what its keys and bars mean. */
 import type { GuestStatus, HostStatus } from '../control/contract.ts';
-import { type Available, isMoving, isStuck, NEED_SHARE } from '../control/judgement.ts';
+import { type Available, heldForHints, isMoving, isStuck, NEED_SHARE } from '../control/judgement.ts';
 import { balloonOf, type MemoryUse } from '../control/memory-use.ts';
 import { formatSize } from './size.ts';
 import type { Glyphs, Style } from './style.ts';
@@ -67,6 +67,15 @@ function stateOf({ guest, available }: Row): string {
   return isMoving(guest) ? 'moving' : 'ok';
 }
 
+/** With the reason, where one is known. */
+function stateWords(row: Row): string {
+  const state = stateOf(row);
+  const held = heldForHints(row.guest);
+  return held > 0 && (state === 'in need' || state === 'ok')
+    ? `${state}: hints hold ${formatSize(held)}`
+    : state;
+}
+
 const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
   waiting: 'dim',
   'in need': 'red',
@@ -80,7 +89,7 @@ export const guestColumns = (style: Style, { order, mark, atLeast }: SortMark): 
   return [
     // The first character of a line is for the mark of the selected one.
     { title: title('name', ' GUEST'), text: ({ guest }) => ` ${guest.name}` },
-    { title: 'STATE', text: stateOf, paint: (text, row) => style[STATE_COLOURS[stateOf(row)]](text) },
+    { title: 'STATE', text: stateWords, paint: (text, row) => style[STATE_COLOURS[stateOf(row)]](text) },
     { title: title('memory', 'MEMORY'), align: 'right', text: ({ guest }) => size(guest.memoryBytes) },
     { title: 'TARGET', align: 'right', text: ({ guest }) => size(guest.targetBytes) },
     { title: title('balloon', 'BALLOON'), align: 'right', text: ({ guest }) => size(balloonOf(guest)) },

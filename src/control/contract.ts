@@ -70,6 +70,10 @@ export interface HintStatus {
   readonly hintedBytes: number;
   /** Runs of hinted pages in this session. */
   readonly ranges: number;
+  /** What the guest keeps out of use until the session is done: up to this, for it may take some back in need. */
+  readonly heldBytes: number;
+  /** When the session is ended by its time limit; null for one that has none. */
+  readonly endsInMs: number | null;
 }
 
 /** How the last change of target went; for benches and `set --wait`. */
@@ -261,6 +265,17 @@ export interface GuestEvent {
 }
 
 export type HintAction = 'start' | 'stop' | 'done';
+
+/** A hint session that nobody ends is ended after so long, unless its start said otherwise. */
+export const HINT_LIMIT_MS = 60_000;
+/** An hour: a guest is not to be without its free memory for longer. */
+export const HINT_LIMIT_MS_MAX = 3_600_000;
+
+export interface HintOrder {
+  readonly action: HintAction;
+  /** Of a session that starts: when it is ended if nobody ends it before. */
+  readonly limitMs?: number;
+}
 
 /** What a guest with a request queue can be asked for. */
 export const GUEST_REQUESTS = ['unused-pages', 'drop-cache', 'shrink'] as const;

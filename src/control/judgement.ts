@@ -3,7 +3,7 @@
  * and what speaks against taking more. Whoever waits, shows, times or decides asks here, so that all of them say the
  * same. Pure, and needs nothing of Node: the page in the browser judges with it as well.
  */
-import type { GuestStatus, StatisticsSample } from './contract.ts';
+import type { GuestStatus, HintStatus, StatisticsSample } from './contract.ts';
 import { balloonLimit, type MemoryUse, RESERVE_SHARE } from './memory-use.ts';
 
 /**
@@ -111,6 +111,14 @@ export function needsForce(
   const doubt = doubtOf(guest, use, bytes);
   if (doubt === undefined || doubt.limitBytes !== null) return doubt;
   return doubt.leftBytes < RESERVE_SHARE * use.memory ? doubt : undefined;
+}
+
+/** What a guest keeps out of use for a hint session, which is why it may be in need. */
+export const heldForHints = ({ hint }: Pick<GuestStatus, 'hint'>): number => hint?.heldBytes ?? 0;
+
+/** How a hint session is, in a few words: a guest that named all that it does not use is not at rest, it holds that. */
+export function hintWords({ state, heldBytes }: HintStatus, size: (bytes: number) => string): string {
+  return state === 'stopped' && heldBytes > 0 ? `holding ${size(heldBytes)} until done` : state;
 }
 
 type Stuck = Pick<GuestStatus, 'stuck' | 'actualBytes' | 'targetBytes' | 'shownTargetBytes'>;

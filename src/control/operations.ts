@@ -12,7 +12,7 @@ import type {
   GuestEvent,
   GuestRequest,
   GuestStatus,
-  HintAction,
+  HintOrder,
   HintStatus,
   HostStatus,
   RequestAnswer,
@@ -98,7 +98,7 @@ export const OPERATIONS = {
   /** @throws GuestStateError when the guest's hypervisor tells nothing of hint sessions */
   hintStatus: ofThread<void, HintStatus>({ method: 'get', path: '/hint' }),
   /** @throws GuestStateError when hints were not negotiated */
-  hint: ofThread<{ readonly action: HintAction }, HintStatus>({ method: 'post', path: '/hint' }),
+  hint: ofThread<HintOrder, HintStatus>({ method: 'post', path: '/hint' }),
   /**
    * Asks the guest for something over its request queue, and waits at most `timeoutMs` for the answer.
    * @throws GuestStateError when it has none, is still at another request, or did not answer in time

@@ -62,6 +62,11 @@ export class HintChannel {
     return this.#running;
   }
 
+  /** The guest keeps what it hinted out of use: it has begun a session that is not done. */
+  get holding(): boolean {
+    return this.#running && this.#hasDone && (this.phase === 'running' || this.phase === 'stopped');
+  }
+
   get phase(): HintPhase {
     return this.session.phase;
   }

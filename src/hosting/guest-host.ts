@@ -32,6 +32,7 @@ import { FrontDoor } from './front-door.ts';
 import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
 import { GuestNews, type NewsOutlet } from './guest-news.ts';
 import { GuestRequests } from './guest-requests.ts';
+import { HintLimit } from './hint-limit.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
 import { offer } from './offer.ts';
 import type { GuestOptions } from './options.ts';
@@ -62,6 +63,7 @@ export class GuestHost implements VhostUserBackend {
   readonly #options: GuestOptions;
   readonly #news: GuestNews;
   readonly #target: TargetSteering;
+  readonly #hintLimit: HintLimit;
   /** Absent only while the rest of the guest is put together. */
   #door: FrontDoor | undefined;
   readonly #statistics: StatisticsPoll;
@@ -98,6 +100,11 @@ export class GuestHost implements VhostUserBackend {
       sample: () => this.sample(),
     };
     this.#target = new TargetSteering(steered, world.reactor, this.#news);
+    this.#hintLimit = new HintLimit(world.reactor, limitMs => {
+      this.#news.log('info', 'a hint session was ended, for nobody had ended it within its limit', {
+        limitMs,
+      });
+    });
     this.#requests = new GuestRequests(this.name, this.device, world.reactor, this.unusedPages);
     this.#door = new FrontDoor(socket, this, world.reactor, {
       opened: () => this.#connected(),
@@ -119,6 +126,7 @@ export class GuestHost implements VhostUserBackend {
     this.#requests.stop();
     this.#news.drop();
     this.#target.forget();
+    this.#hintLimit.cancel();
     if (error !== undefined) this.#fault(error);
     this.#news.tell('disconnected');
     this.#news.log('info', 'front-end disconnected');
@@ -290,7 +298,8 @@ export class GuestHost implements VhostUserBackend {
     this.#news.changed('statistics', () => ({ freeBytes: this.sample().statistics.freeBytes }));
   }
 
-  hint(action: HintAction): HintStatus {
+  /** A session that starts ends after `limitMs` if nobody ends it before. */
+  hint(action: HintAction, limitMs: number): HintStatus {
     const { hints } = this.device;
     if (!hints.running) {
       throw new GuestStateError(
@@ -300,10 +309,12 @@ export class GuestHost implements VhostUserBackend {
     if (action === 'start') {
       this.unusedPages.clear();
       hints.start();
+      this.#hintLimit.start(hints, limitMs);
     } else if (action === 'stop') {
       hints.stop();
     } else {
       hints.done();
+      this.#hintLimit.cancel();
     }
     return this.hintStatus();
   }
@@ -324,7 +335,7 @@ export class GuestHost implements VhostUserBackend {
   #hintChanged(): void {
     const { state } = this.hintStatus();
     if (state === 'stopped') this.freePages.finished('session');
-    this.#news.tell('hint', { state });
+    this.#news.tell('hint', { state, heldBytes: this.hintStatus().heldBytes });
   }
 
   hintStatus(): HintStatus {
@@ -334,6 +345,8 @@ export class GuestHost implements VhostUserBackend {
       commandId: hints.session.id,
       hintedBytes: this.unusedPages.pages * PAGE_SIZE,
       ranges: hints.ranges,
+      heldBytes: hints.holding ? this.unusedPages.pages * PAGE_SIZE : 0,
+      endsInMs: this.#hintLimit.endsInMs(hints.session.id),
     };
   }
 

@@ -1,5 +1,10 @@
 /** How a hosted guest answers the operations that its data-plane thread is asked for: one handler each. */
-import { type DeviceGuestStatus, REQUEST_TIMEOUT_MS, STATISTICS_TIMEOUT_MS } from '../control/contract.ts';
+import {
+  type DeviceGuestStatus,
+  HINT_LIMIT_MS,
+  REQUEST_TIMEOUT_MS,
+  STATISTICS_TIMEOUT_MS,
+} from '../control/contract.ts';
 import type { AnswerOf, ArgsOf, ThreadOperation } from '../control/operations.ts';
 import type { GuestHost } from './guest-host.ts';
 
@@ -18,7 +23,7 @@ const handlers: Handlers = {
   statistics: (guest, { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS }) =>
     guest.statistics(freshMs ?? null, timeoutMs),
   hintStatus: guest => guest.hintStatus(),
-  hint: (guest, { action }) => guest.hint(action),
+  hint: (guest, { action, limitMs = HINT_LIMIT_MS }) => guest.hint(action, limitMs),
   request: (guest, { request, timeoutMs = REQUEST_TIMEOUT_MS }) => guest.request(request, timeoutMs),
 };
 

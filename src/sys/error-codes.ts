@@ -93,6 +93,10 @@ const declarations = {
     exit: 'unknownGuest',
     status: 404,
   },
+  AEROSTAT_SEVERAL: {
+    meaning: 'Some of several guests could not be set, each for a reason of its own.',
+    remedy: 'The lines above say which, and why; the others were set.',
+  },
   AEROSTAT_UNCONFIRMED: {
     meaning: 'The guest says that it cannot spare as much as its balloon should hold.',
     remedy: 'Take less, or confirm it with `--force`, in the API with `"force": true`.',

@@ -59,6 +59,27 @@ describe('aerostat status', () => {
     });
   });
 
+  test('sorts by a column, shows those that are asked for, and leaves titles out', async () => {
+    control.known.set('vm2', guestStatus('vm2', { residentBytes: 3 * GIB }));
+    expect((await aerostat('status --sort resident --columns guest,resident,shown --no-header')).out).toBe(
+      [
+        'vm2                 3G      0',
+        'vm1               1.5G     1G',
+        'build-runner         -      0',
+        '',
+      ].join('\n'),
+    );
+    const names = async (words: string) =>
+      JSON.parse((await aerostat(`status --json ${words}`)).out).guests.map(
+        ({ name }: { name: string }) => name,
+      );
+    expect(await names('--sort guest')).toEqual(['build-runner', 'vm1', 'vm2']);
+    expect(await names('--sort error')).toEqual(['build-runner', 'vm1', 'vm2']);
+    const strange = await aerostat('status --columns guest,colour');
+    expect(strange).toMatchObject({ code: EXIT.usage });
+    expect(strange.err).toMatch(/no column "colour"; there are guest, state/);
+  });
+
   test('prints one guest in full', async () => {
     const { code, out } = await aerostat('status vm1');
     expect(code).toBe(EXIT.ok);
@@ -129,6 +150,60 @@ describe('aerostat set', () => {
     const { code, err } = await aerostat('set build-runner --memory 1G');
     expect(code).toBe(EXIT.guestState);
     expect(err).toMatch(/give --balloon instead/);
+  });
+
+  test.each([
+    ['--balloon +512M', 1.5 * GIB],
+    ['--balloon -512M', 0.5 * GIB],
+    ['--balloon -2G', 0],
+    ['--balloon 50%', 2 * GIB],
+    ['--memory 25%', 3 * GIB],
+    ['--memory +256M', 0.75 * GIB],
+    ['--memory -256M', 1.25 * GIB],
+  ])('reckons %s from how the guest is', async (words, targetBytes) => {
+    const { code, out } = await aerostat(`set vm1 ${words}`);
+    expect(code).toBe(EXIT.ok);
+    expect(out).toMatch(/ asked for \(before: 1G\)\n$/);
+    expect(control.calls).toEqual([['change', 'vm1', { targetBytes }]]);
+  });
+
+  test('sets several guests, and says what became of each', async () => {
+    expect(await aerostat('set vm1 build-runner --balloon +512M')).toEqual({
+      code: EXIT.ok,
+      out: [
+        'vm1: balloon 1.5G asked for (before: 1G)',
+        'build-runner: balloon 512M kept for when the guest connects (before: 0)',
+        '',
+      ].join('\n'),
+      err: '',
+    });
+  });
+
+  test('goes on with the others when one of several fails, and ends with its code', async () => {
+    const { code, out, err } = await aerostat('set nobody vm1 --balloon 2G');
+    expect(code).toBe(EXIT.unknownGuest);
+    expect(out).toBe('vm1: balloon 2G asked for\n');
+    expect(err).toMatch(/^aerostat: nobody: no guest is called nobody.*\n.*1 of 2 guests were not set/s);
+    // Two that fail for different reasons.
+    const both = await aerostat('set nobody vm1 build-runner --memory 1G --json');
+    expect(both.code).toBe(EXIT.failed);
+    expect(JSON.parse(both.out).guests).toMatchObject([
+      { name: 'nobody', guest: null, error: { code: 'AEROSTAT_UNKNOWN_GUEST' } },
+      { name: 'vm1', targetBytes: 3 * GIB, beforeBytes: 2 * GIB, error: null },
+      { name: 'build-runner', guest: null, error: { code: 'AEROSTAT_GUEST_STATE' } },
+    ]);
+  });
+
+  test('with --dry-run says what would be, or why not, and changes nothing', async () => {
+    expect((await aerostat('set vm1 --balloon +1G --dry-run')).out).toBe(
+      'vm1: balloon 2G would be asked for (before: 1G)\n',
+    );
+    expect(await aerostat('set vm1 --balloon 5G --dry-run')).toMatchObject({ code: EXIT.usage });
+    const spare = await aerostat('set vm1 --balloon 3.9G --dry-run');
+    expect(spare.code).toBe(EXIT.guestState);
+    expect(spare.err).toMatch(/can spare .* --force/);
+    expect((await aerostat('set vm1 --balloon 3.9G --dry-run --force')).code).toBe(EXIT.ok);
+    expect(control.calls.filter(([name]) => name === 'change')).toEqual([]);
   });
 
   test('with --wait returns when the target is reached and nothing is pending', async () => {
@@ -260,6 +335,10 @@ describe('aerostat set', () => {
     ['set vm1 --balloon 2G --memory 1G', /cannot be used with/],
     ['set vm1 --balloon lots', /is not a size.*512M/],
     ['set vm1 --balloon 2', /was 2M meant/],
+    ['set vm1 --balloon +2', /was 2M meant/],
+    ['set vm1 --balloon 150%', /"150%" is too much/],
+    ['set vm1 vm1 --balloon +1G', /vm1 is named twice/],
+    ['set vm1 --balloon 1G --dry-run --wait', /cannot be used with/],
     ['set vm1 --balloon 20T', /--balloon <size>.*"20T" is too much: the most is 16T/],
     ['set vm1 --poll-interval 2h', /--poll-interval <duration>.*"2h" is too long: the longest is 1h/],
     ['stats vm1 --timeout 1m', /--timeout <duration>.*"1m" is too long: the longest is 30s/],
@@ -327,13 +406,29 @@ describe('aerostat hint', () => {
   test('steers a session and says how it is', async () => {
     expect((await aerostat('hint vm1')).out).toBe('vm1: idle, 0 in 0 ranges\n');
     expect((await aerostat('hint vm1 start')).out).toBe(
-      'vm1: running (session 0x80000000), 3G in 768 ranges\n',
+      'vm1: running (session 0x80000000), 3G in 768 ranges; it does without 3G until done, in 1m at the latest\n',
     );
+    expect((await aerostat('hint vm1 stop')).out).toMatch(/^vm1: holding 3G until done \(session/);
+    expect((await aerostat('status vm1')).out).toMatch(/hints +holding 3G until done, 3G in 768 ranges\n/);
     expect(JSON.parse((await aerostat('hint vm1 done --json')).out)).toMatchObject({ state: 'done' });
     expect(control.calls).toEqual([
       ['hint', 'vm1', { action: 'start' }],
+      ['hint', 'vm1', { action: 'stop' }],
       ['hint', 'vm1', { action: 'done' }],
     ]);
+  });
+
+  test('gives a session another limit of time, and only one that starts', async () => {
+    await aerostat('hint vm1 start --limit 5m');
+    expect(control.calls).toEqual([['hint', 'vm1', { action: 'start', limitMs: 300_000 }]]);
+    for (const words of [
+      'hint vm1 done --limit 5m',
+      'hint vm1 --limit 1s',
+      'hint vm1 start --limit 0',
+      'hint vm1 start --limit 2h',
+    ]) {
+      expect((await aerostat(words)).code, words).toBe(EXIT.usage);
+    }
   });
 
   test('refuses what is no action', async () => {

@@ -103,6 +103,19 @@ describe('the rows', () => {
     expect((await screen([unknown])).type()[0]).toMatch(/, - resident, - free and yet held$/);
   });
 
+  test('say why a guest is in need that keeps memory for a hint session', async () => {
+    const hint = {
+      state: 'stopped',
+      commandId: 7,
+      hintedBytes: 3 * GIB,
+      ranges: 1,
+      heldBytes: 3 * GIB,
+      endsInMs: 1000,
+    } as const;
+    const { type } = await screen([guestStatus('vm1', { hint }), guestStatus('vm2')]);
+    expect(type().find(line => line.includes('vm1 '))).toMatch(/vm1 +in need: hints hold 3G /);
+  });
+
   test('say which guest can give no more', async () => {
     const stuck = { sinceMs: 1e12, forMs: 60_000, swings: false, retryInMs: null };
     const { type } = await screen([

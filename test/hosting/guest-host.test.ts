@@ -284,6 +284,48 @@ test('requests that nobody knows are one kind of trouble for the log, whatever t
   }
 });
 
+describe('a hint session', () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+  });
+
+  test('that nobody ends is ended after its limit, and holds memory until then', async () => {
+    const clock = clockAhead();
+    const guest = await HandGuest.connect(socket, { loop });
+    try {
+      const { commandId } = host.hint('start', 60_000);
+      const id = new Uint8Array(new Uint32Array([commandId ?? 0]).buffer);
+      await guest.queue('hint').exchange({ out: id });
+      await guest.queue('hint').exchange({ in: [[FIRST_PAGE * 4096, MIB]] });
+      expect(host.hintStatus()).toMatchObject({ state: 'running', heldBytes: MIB });
+      host.hint('stop', 60_000);
+      expect(host.hintStatus()).toMatchObject({ state: 'stopped', heldBytes: MIB });
+      expect(host.hintStatus().endsInMs).toBeLessThanOrEqual(60_000);
+      clock.pass(61_000);
+      await loop.turnUntil(() => host.hintStatus().state === 'done');
+      expect(host.hintStatus()).toMatchObject({ heldBytes: 0, endsInMs: null });
+      expect((await guest.readConfig()).freePageHintCommandId).toBe(1);
+      expect(lines.at(-1)).toMatch(/was ended, for nobody had ended it/);
+    } finally {
+      guest.close();
+    }
+  });
+
+  test('of a migration is not ended by the limit of the one before', async () => {
+    const clock = clockAhead();
+    const guest = await HandGuest.connect(socket, { loop });
+    try {
+      host.hint('start', 1000);
+      const id = host.device.hints.start();
+      clock.pass(2000);
+      for (let turn = 0; turn < 5; turn++) loop.reactor.turn(0);
+      expect(host.hintStatus()).toMatchObject({ commandId: id, state: 'requested', endsInMs: null });
+    } finally {
+      guest.close();
+    }
+  });
+});
+
 test('the first hint session of a daemon has an id that the one before it did not use', () => {
   const first = host.device.hints.start();
   expect(first).toBeGreaterThanOrEqual(HINT_ID_MIN);

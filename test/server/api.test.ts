@@ -221,7 +221,16 @@ describe('steering', () => {
 
   test('a hint that the guest did not negotiate is a conflict', async () => {
     const { send, control } = api();
-    control.alter('vm1', { hint: { state: 'unsupported', commandId: null, hintedBytes: 0, ranges: 0 } });
+    control.alter('vm1', {
+      hint: {
+        state: 'unsupported',
+        commandId: null,
+        hintedBytes: 0,
+        ranges: 0,
+        heldBytes: 0,
+        endsInMs: null,
+      },
+    });
     await expectProblem(
       await send('POST', '/v1/guests/vm1/hint', { action: 'start' }),
       409,

@@ -59,7 +59,14 @@ const COUNTERS: GuestCounters = {
   connections: 1,
 };
 
-const HINT: HintStatus = { state: 'idle', commandId: null, hintedBytes: 0, ranges: 0 };
+const HINT: HintStatus = {
+  state: 'idle',
+  commandId: null,
+  hintedBytes: 0,
+  ranges: 0,
+  heldBytes: 0,
+  endsInMs: null,
+};
 
 export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> = {}): DeviceGuestStatus {
   return {
@@ -292,7 +299,9 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
     hint: ({ name, hint }, { action }) => {
       if (hint.state === 'unsupported') throw new GuestStateError(`${name} did not negotiate free-page-hint`);
       const state = action === 'start' ? 'running' : action === 'stop' ? 'stopped' : 'done';
-      const session = { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768 } as const;
+      const held =
+        state === 'done' ? { heldBytes: 0, endsInMs: null } : { heldBytes: 3 * GIB, endsInMs: 60_000 };
+      const session = { state, commandId: 0x8000_0000, hintedBytes: 3 * GIB, ranges: 768, ...held } as const;
       return this.alter(name, { hint: session }).hint;
     },
     request: ({ name, profile }, { request }) => {

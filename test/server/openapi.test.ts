@@ -93,7 +93,16 @@ const CASES: Readonly<Record<string, Calls>> = {
     400: { body: { action: 'pause' } },
     409: {
       body: { action: 'start' },
-      given: change('vm1', { hint: { state: 'unsupported', commandId: null, hintedBytes: 0, ranges: 0 } }),
+      given: change('vm1', {
+        hint: {
+          state: 'unsupported',
+          commandId: null,
+          hintedBytes: 0,
+          ranges: 0,
+          heldBytes: 0,
+          endsInMs: null,
+        },
+      }),
     },
   },
   postRequest: {

@@ -1,5 +1,12 @@
 /** What of a guest's state wants attention, in a few words, most serious first. */
-import { availableShare, isMoving, isStuck, NEED_SHARE, stuckWords } from '../../src/control/judgement.ts';
+import {
+  availableShare,
+  heldForHints,
+  isMoving,
+  isStuck,
+  NEED_SHARE,
+  stuckWords,
+} from '../../src/control/judgement.ts';
 import { duration, size } from './format.ts';
 import { type GuestView, isMigrating } from './live.ts';
 
@@ -16,8 +23,21 @@ export function marksOf(guest: GuestView): readonly Mark[] {
     return [{ kind: 'quiet', text: 'waiting', title: 'No front-end is connected to its socket' }];
   }
   const available = availableShare(status, sample);
+  const held = heldForHints(status);
   if (available !== null && available.share < NEED_SHARE) {
-    marks.push({ kind: 'bad', text: 'in need', title: 'The guest has next to no memory left for programs' });
+    const why = held > 0 ? `, for its hint session holds ${size(held)}` : '';
+    marks.push({
+      kind: 'bad',
+      text: 'in need',
+      title: `The guest has next to no memory left for programs${why}`,
+    });
+  }
+  if (held > 0) {
+    marks.push({
+      kind: 'noted',
+      text: 'hints hold memory',
+      title: `It keeps ${size(held)} out of use until its hint session is done`,
+    });
   }
   if (isStuck(status)) {
     marks.push({ kind: 'noted', text: 'stuck', title: stuckWords(status, size, duration) });

@@ -1,7 +1,7 @@
 /** The free page hint session: what it is, and what one may do with it now. */
 import { useState } from 'preact/hooks';
 import { api, type HintAction, type HintStatus } from './api.ts';
-import { count, size } from './format.ts';
+import { count, duration, size } from './format.ts';
 import { type GuestView, isMigrating, live } from './live.ts';
 
 const WORDS: Record<HintStatus['state'], string> = {
@@ -9,9 +9,16 @@ const WORDS: Record<HintStatus['state'], string> = {
   idle: 'No session yet.',
   requested: 'Asked; the guest has not answered yet.',
   running: 'The guest is naming pages that it does not use.',
-  stopped: 'The guest has named what it does not use, and keeps it out of use until Done.',
+  stopped: 'The guest has named what it does not use.',
   done: 'Over; the guest may use the pages again.',
 };
+
+/** What the guest does without, and until when. */
+function holdWords({ heldBytes, endsInMs }: HintStatus): string {
+  if (heldBytes === 0) return '';
+  const end = endsInMs === null ? '' : `, which is said in ${duration(endsInMs)} if nobody says it before`;
+  return ` It keeps ${size(heldBytes)} out of use until Done${end}.`;
+}
 
 const ACTIONS: readonly {
   readonly action: HintAction;
@@ -54,6 +61,7 @@ export function HintCard({ guest }: { guest: GuestView }) {
       <h2>Free page hints</h2>
       <p class="note">
         {status.connected ? WORDS[hint.state] : 'No guest is connected.'}
+        {status.connected && holdWords(hint)}
         {migrating && ' The migration has the sessions.'}
       </p>
       {hint.commandId !== null && hint.state !== 'unsupported' && (

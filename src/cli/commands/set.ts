@@ -1,22 +1,25 @@
-/** `aerostat set`: how much memory a guest has, and how what it gives away is taken. */
+/** `aerostat set`: how much memory guests have, and how what they give away is taken. */
 import { Command, Option } from 'commander';
 import {
   DISCARD_MODES,
   type DiscardMode,
   type GuestChanges,
-  GuestStateError,
   type GuestStatus,
   POLL_INTERVAL_MS_MAX,
   TARGET_BYTES_MAX,
 } from '../../control/contract.ts';
+import { UnconfirmedError } from '../../control/errors.ts';
+import { needsForce } from '../../control/judgement.ts';
+import { spareOf } from '../../control/memory-use.ts';
 import type { GuestControl } from '../../control/operations.ts';
-import { PAGE_SIZE } from '../../memory/page.ts';
+import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
-import { durationOption, sizeOption } from '../options.ts';
+import { durationOption } from '../options.ts';
 import { targetBar } from '../progress.ts';
 import { formatSize } from '../size.ts';
+import { isRelative, type TargetWords, targetOf, targetOption, type Wish } from '../target-words.ts';
 import { UsageError } from '../usage.ts';
 import { notReached, type Waited, waitForTarget } from '../wait.ts';
 
@@ -24,29 +27,38 @@ const EXAMPLES = `
 Examples:
   aerostat set vm1 --balloon 2G             take 2 GiB from the guest
   aerostat set vm1 --memory 1.5G --wait     leave it 1.5 GiB; return when it is so
+  aerostat set vm1 vm2 --balloon +512M      take 512 MiB more from each (-512M gives them back)
+  aerostat set vm1 --memory 50% --dry-run   what it would be; nothing changes
   aerostat set vm1 --balloon 0              give everything back
   aerostat set vm1 --poll-interval 5s       ask for statistics every 5 seconds
 
-With --wait it ends with code 4 if the target was not reached in time; the guest goes on towards it.`;
+A target above the guest's memory is refused; one above what the guest says that it can spare is, too, unless --force
+says that it is meant. With --wait it ends with code 4 if the target was not reached in time; the guest goes on towards
+it. Of several guests each is told of, and the code is that of those that failed.`;
 
 interface SetChoice extends GuestsChoice {
-  readonly balloon?: number;
-  readonly memory?: number;
+  readonly balloon?: TargetWords;
+  readonly memory?: TargetWords;
   readonly discard?: DiscardMode;
   readonly pollInterval?: number;
   readonly force?: boolean;
+  readonly dryRun?: boolean;
   readonly wait?: boolean;
   readonly timeout: number;
 }
 
 export function setCommand(context: CliContext): Command {
   const command = new Command('set')
-    .description('set how much memory a guest gives away')
-    .argument('[guest]', 'may be left out where there is only one')
+    .description('set how much memory guests give away')
+    .argument('[guest...]', 'may be left out where there is only one')
     .addOption(
-      sizeOption('--balloon <size>', 'what the balloon should hold', TARGET_BYTES_MAX).conflicts('memory'),
+      targetOption(
+        '--balloon <size>',
+        'what the balloon should hold: 2G, +512M, -512M, or 50% of the memory',
+        TARGET_BYTES_MAX,
+      ).conflicts('memory'),
     )
-    .addOption(sizeOption('--memory <size>', 'what the guest should keep'))
+    .addOption(targetOption('--memory <size>', 'what the guest should keep, written likewise'))
     .addOption(new Option('--discard <mode>', 'when its pages go back to the host').choices(DISCARD_MODES))
     .addOption(
       durationOption(
@@ -56,6 +68,7 @@ export function setCommand(context: CliContext): Command {
       ),
     )
     .option('--force', 'also where the guest says that it cannot spare so much')
+    .addOption(new Option('--dry-run', 'say what would be set, and change nothing').conflicts('wait'))
     .option('--wait', 'return when the target is reached and nothing is pending')
     .addOption(
       durationOption('--timeout <duration>', 'longest wait; implies --wait')
@@ -63,69 +76,145 @@ export function setCommand(context: CliContext): Command {
         .implies({ wait: true }),
     )
     .addHelpText('after', EXAMPLES)
-    .action(async (name: string | undefined, choice: SetChoice) => {
-      checkChoice(choice);
-      await withGuests(context, choice, async control =>
-        setGuest(context, control, await guestName(control, name), choice),
-      );
+    .action(async (names: readonly string[], choice: SetChoice) => {
+      const wish = wishOf(choice);
+      checkChoice(names, choice, wish);
+      await withGuests(context, choice, async control => {
+        const guests = names.length === 0 ? [await guestName(control, undefined)] : names;
+        await setGuests(context, control, guests, choice, wish);
+      });
     });
   return withGuestOptions(command);
 }
 
-function checkChoice({ balloon, memory, discard, pollInterval, wait }: SetChoice): void {
-  const changesTarget = balloon !== undefined || memory !== undefined;
-  if (!changesTarget && discard === undefined && pollInterval === undefined) {
+function wishOf({ balloon, memory }: SetChoice): Wish | undefined {
+  if (balloon !== undefined) return { of: 'balloon', words: balloon };
+  return memory === undefined ? undefined : { of: 'memory', words: memory };
+}
+
+function checkChoice(
+  names: readonly string[],
+  { discard, pollInterval, wait }: SetChoice,
+  wish: Wish | undefined,
+): void {
+  if (wish === undefined && discard === undefined && pollInterval === undefined) {
     throw new UsageError('nothing to set; give --balloon SIZE or --memory SIZE (see aerostat set --help)');
   }
-  if (wait && !changesTarget) {
+  if (wait && wish === undefined) {
     throw new UsageError('--wait waits for a target; give --balloon SIZE or --memory SIZE too');
   }
+  const twice = names.find((name, at) => names.indexOf(name) !== at);
+  if (twice !== undefined) throw new UsageError(`${twice} is named twice`);
 }
+
+/** What became of one guest. */
+interface Outcome {
+  readonly name: string;
+  readonly guest: GuestStatus | null;
+  /** Where a target was to be set. */
+  readonly targetBytes: number | null;
+  /** The target before, where it had to be known. */
+  readonly beforeBytes: number | null;
+  readonly waited: Waited | null;
+  readonly error: AerostatError | null;
+}
+
+async function setGuests(
+  context: CliContext,
+  control: GuestControl,
+  names: readonly string[],
+  choice: SetChoice,
+  wish: Wish | undefined,
+): Promise<void> {
+  const alone = names.length === 1;
+  const outcomes = await Promise.all(
+    names.map(name => setGuest(context, control, name, choice, wish, alone).catch(failed(name))),
+  );
+  const { stdout, stderr } = context;
+  if (choice.json) {
+    if (!alone) printJson(stdout, { guests: outcomes.map(describeJson) });
+    else if (outcomes[0].guest !== null) printJson(stdout, describeJson(outcomes[0]));
+  }
+  const failures = outcomes.flatMap(({ error }) => (error === null ? [] : [error]));
+  for (const outcome of outcomes) {
+    if (outcome.error !== null && !alone)
+      printLine(stderr, `aerostat: ${outcome.name}: ${outcome.error.message}`);
+    else if (outcome.error === null && !choice.json) printLine(stdout, describe(outcome, choice));
+  }
+  if (failures.length === 0) return;
+  if (alone) throw failures[0];
+  throw severalFailed(failures, names.length);
+}
+
+/** Ends the command with the code of what failed, where all failed alike. */
+function severalFailed(failures: readonly AerostatError[], of: number): AerostatError {
+  const [{ code }] = failures;
+  const alike = failures.every(failure => failure.code === code);
+  const message = `${failures.length} of ${of} guests were not set as asked; the lines above say why`;
+  return new AerostatError(alike ? code : 'AEROSTAT_SEVERAL', message);
+}
+
+const failed =
+  (name: string) =>
+  (error: unknown): Outcome => {
+    if (!(error instanceof AerostatError) || error.code === 'AEROSTAT_INTERRUPTED') throw error;
+    return { name, guest: null, targetBytes: null, beforeBytes: null, waited: null, error };
+  };
 
 async function setGuest(
   context: CliContext,
   control: GuestControl,
   name: string,
   choice: SetChoice,
-): Promise<void> {
-  const targetBytes = await targetOf(control, name, choice);
-  let guest = await control.change(name, changesOf(choice, targetBytes));
-  let waited: Waited | undefined;
-  if (choice.wait && targetBytes !== undefined) {
-    waited = await waitWithBar(context, control, name, targetBytes, choice.timeout);
-    guest = waited.guest;
+  wish: Wish | undefined,
+  withBar: boolean,
+): Promise<Outcome> {
+  const look = choice.dryRun === true || (wish !== undefined && isRelative(wish));
+  const before = look ? await control.guest(name) : null;
+  const targetBytes = wish === undefined ? null : targetFor(wish, before);
+  const outcome = { name, targetBytes, beforeBytes: before?.targetBytes ?? null, waited: null, error: null };
+  if (choice.dryRun === true) {
+    if (targetBytes !== null) await rehearse(control, before as GuestStatus, targetBytes, choice);
+    return { ...outcome, guest: before };
   }
-  if (choice.json) {
-    const { reached = null, elapsedMs = null } = waited ?? {};
-    printJson(context.stdout, { guest, reached, elapsedMs });
-  } else if (waited === undefined || waited.reached) {
-    printLine(context.stdout, summary(guest, targetBytes, waited));
-  }
-  if (waited !== undefined && !waited.reached) throw notReached(waited, targetBytes ?? 0);
+  const guest = await control.change(name, changesOf(choice, targetBytes));
+  if (choice.wait !== true || targetBytes === null) return { ...outcome, guest };
+  const waited = await waitWithBar(context, control, name, targetBytes, choice.timeout, withBar);
+  const error = waited.reached ? null : notReached(waited, targetBytes);
+  return { ...outcome, guest: waited.guest, waited, error };
 }
 
-async function targetOf(control: GuestControl, name: string, choice: SetChoice): Promise<number | undefined> {
-  if (choice.memory === undefined) return choice.balloon;
-  const { memoryBytes } = await control.guest(name);
-  if (memoryBytes === null) {
-    throw new GuestStateError(
-      `${name} is not connected, so its memory is not known; give --balloon instead of --memory`,
-    );
-  }
-  if (choice.memory > memoryBytes) {
+function targetFor(wish: Wish, guest: GuestStatus | null): number {
+  if (guest !== null) return targetOf(wish, guest);
+  // What depends on no guest is asked for at once, without a look at it.
+  return wish.words.kind === 'to' ? wish.words.bytes : 0;
+}
+
+/** Refuses what the daemon would refuse, as far as it can be foreseen. */
+async function rehearse(
+  control: GuestControl,
+  guest: GuestStatus,
+  targetBytes: number,
+  { force }: SetChoice,
+): Promise<void> {
+  const { name, memoryBytes } = guest;
+  if (memoryBytes === null) return;
+  if (targetBytes > memoryBytes) {
     throw new UsageError(
-      `${name} has ${formatSize(memoryBytes)} in all and cannot keep ${formatSize(choice.memory)}`,
+      `${name} has ${formatSize(memoryBytes)} of memory; its balloon cannot hold ${formatSize(targetBytes)}`,
     );
   }
-  const targetBytes = memoryBytes - choice.memory;
-  return targetBytes - (targetBytes % PAGE_SIZE);
+  if (force === true) return;
+  const sample = await control.statistics(name).catch(() => undefined);
+  const doubt = needsForce(guest, { memory: memoryBytes, ...spareOf(sample) }, targetBytes);
+  if (doubt !== undefined) throw new UnconfirmedError(name, targetBytes, doubt, sample?.ageMs ?? null);
 }
 
 const changesOf = (
   { discard, pollInterval, force }: SetChoice,
-  targetBytes: number | undefined,
+  targetBytes: number | null,
 ): GuestChanges => ({
-  ...(targetBytes === undefined ? {} : { targetBytes }),
+  ...(targetBytes === null ? {} : { targetBytes }),
   ...(force === true ? { force } : {}),
   ...(discard === undefined ? {} : { discard }),
   ...(pollInterval === undefined ? {} : { pollIntervalMs: pollInterval }),
@@ -137,19 +226,32 @@ async function waitWithBar(
   name: string,
   targetBytes: number,
   timeoutMs: number,
+  withBar: boolean,
 ): Promise<Waited> {
+  const { interrupt } = context;
+  // Bars of several guests would be drawn over each other.
+  if (!withBar) return waitForTarget(control, name, { targetBytes, timeoutMs, interrupt });
   const bar = await targetBar(context, name, targetBytes);
   try {
-    const { interrupt } = context;
     return await waitForTarget(control, name, { targetBytes, timeoutMs, interrupt, onProgress: bar.update });
   } finally {
     bar.stop();
   }
 }
 
-function summary(guest: GuestStatus, targetBytes: number | undefined, waited: Waited | undefined): string {
-  if (targetBytes === undefined) return `${guest.name}: set`;
-  const target = `${guest.name}: balloon ${formatSize(targetBytes)}`;
-  if (waited !== undefined) return `${target} reached in ${formatDuration(waited.elapsedMs)}`;
-  return guest.connected ? `${target} asked for` : `${target} kept for when the guest connects`;
+function describeJson({ name, guest, targetBytes, beforeBytes, waited, error }: Outcome): object {
+  const { reached = null, elapsedMs = null } = waited ?? {};
+  const problem = error === null ? null : { code: error.code, message: error.message };
+  return { name, guest, targetBytes, beforeBytes, reached, elapsedMs, error: problem };
+}
+
+function describe({ name, guest, targetBytes, beforeBytes, waited }: Outcome, { dryRun }: SetChoice): string {
+  if (targetBytes === null) return dryRun === true ? `${name}: would be set` : `${name}: set`;
+  const target = `${name}: balloon ${formatSize(targetBytes)}`;
+  const before = beforeBytes === null ? '' : ` (before: ${formatSize(beforeBytes)})`;
+  if (dryRun === true) return `${target} would be asked for${before}`;
+  if (waited !== null) return `${target} reached in ${formatDuration(waited.elapsedMs)}${before}`;
+  return guest?.connected === true
+    ? `${target} asked for${before}`
+    : `${target} kept for when the guest connects${before}`;
 }

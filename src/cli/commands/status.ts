@@ -1,7 +1,7 @@
 /** `aerostat status`: how guests are, as a table, or one guest in full. */
-import { Command } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import type { GuestStatus } from '../../control/contract.ts';
-import { isStuck, stuckWords } from '../../control/judgement.ts';
+import { hintWords, isStuck, stuckWords } from '../../control/judgement.ts';
 import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
@@ -16,6 +16,8 @@ Examples:
   aerostat status              all guests
   aerostat status vm1          one guest in full
   aerostat status --json       {"guests": [...]}, sizes in bytes
+  aerostat status --sort resident --columns guest,resident,state --no-header
+                               what a script or a person wants of it, the largest first
   aerostat status --qmp /run/qemu/web.qmp
                                a guest of QEMU's; - is what QEMU does not tell`;
 
@@ -23,10 +25,20 @@ export function statusCommand(context: CliContext): Command {
   const command = new Command('status')
     .description('show guests, their memory and their balloons')
     .argument('[guest]', 'only this guest')
+    .addOption(
+      new Option('--sort <column>', 'sort by it: sizes from the largest on').choices(Object.keys(COLUMNS)),
+    )
+    .addOption(
+      new Option(
+        '--columns <columns>',
+        `what to show, with commas: ${Object.keys(COLUMNS).join(', ')}`,
+      ).argParser(columnNames),
+    )
+    .option('--no-header', 'without the line of titles')
     .addHelpText('after', EXAMPLES)
-    .action((name: string | undefined, choice: GuestsChoice) =>
+    .action((name: string | undefined, choice: StatusChoice) =>
       withGuests(context, choice, async (control, failuresOf) => {
-        const guests = await lookAt(control, name);
+        const guests = sorted(await lookAt(control, name), choice.sort);
         const failures = failuresOf();
         showGuests(context, choice, { guests, name, failures });
         // A script must not take a table with gaps for a whole one.
@@ -35,6 +47,81 @@ export function statusCommand(context: CliContext): Command {
       }),
     );
   return withGuestOptions(command);
+}
+
+/** What a column is called on the command line, what it sorts by, and what it shows. */
+interface StatusColumn {
+  readonly key: (guest: GuestStatus) => string | number | null;
+  readonly column: (style: Style, failures: Failures) => Column<GuestStatus>;
+}
+
+const bytesColumn = (title: string, key: (guest: GuestStatus) => number | null): StatusColumn => ({
+  key,
+  column: () => ({ title, align: 'right', text: guest => size(key(guest)) }),
+});
+
+const wordColumn = (title: string, key: (guest: GuestStatus) => string | null): StatusColumn => ({
+  key,
+  column: () => ({ title, text: guest => key(guest) ?? '-' }),
+});
+
+const COLUMNS = {
+  guest: {
+    key: guest => guest.name,
+    column: style => ({ title: 'GUEST', text: guest => guest.name, paint: style.bold }),
+  },
+  state: {
+    key: guest => stateOf(guest),
+    column: (style, failures) => ({
+      title: 'STATE',
+      text: guest => (failures.has(guest.name) ? 'unreachable' : stateOf(guest)),
+      paint: (text, guest) => paintState(text, guest, style),
+    }),
+  },
+  memory: bytesColumn('MEMORY', guest => guest.memoryBytes),
+  target: bytesColumn('TARGET', guest => guest.targetBytes),
+  shown: bytesColumn('SHOWN', guest => guest.shownTargetBytes),
+  balloon: bytesColumn('BALLOON', balloonOf),
+  actual: bytesColumn('ACTUAL', guest => guest.actualBytes),
+  pending: bytesColumn('PENDING', guest => guest.pendingBytes),
+  resident: bytesColumn('RESIDENT', guest => guest.residentBytes),
+  profile: wordColumn('PROFILE', guest => guest.profile),
+  socket: wordColumn('SOCKET', guest => guest.socketPath),
+  error: wordColumn('LAST ERROR', guest => guest.lastError),
+} as const satisfies Record<string, StatusColumn>;
+
+type ColumnName = keyof typeof COLUMNS;
+
+/** Of every guest, on every list. */
+const LISTED = ['guest', 'state', 'memory', 'target', 'balloon', 'pending', 'resident'] as const;
+
+interface StatusChoice extends GuestsChoice {
+  readonly sort?: ColumnName;
+  readonly columns?: readonly ColumnName[];
+  readonly header: boolean;
+}
+
+function columnNames(text: string): readonly ColumnName[] {
+  const names = text.split(',').map(name => name.trim());
+  const strange = names.find(name => !(name in COLUMNS));
+  if (strange === undefined) return names as ColumnName[];
+  throw new InvalidArgumentError(
+    `there is no column ${JSON.stringify(strange)}; there are ${Object.keys(COLUMNS).join(', ')}`,
+  );
+}
+
+const inOrder = new Intl.Collator('en', { numeric: true });
+
+/** Words rise, sizes fall; what is not known comes last. */
+function sorted(guests: readonly GuestStatus[], by: ColumnName | undefined): readonly GuestStatus[] {
+  if (by === undefined) return guests;
+  const { key } = COLUMNS[by];
+  return [...guests].sort((a, b) => {
+    const [one, other] = [key(a), key(b)];
+    if (one === null || other === null) return Number(one === null) - Number(other === null);
+    if (typeof one === 'number' && typeof other === 'number') return other - one;
+    return inOrder.compare(String(one), String(other));
+  });
 }
 
 type Failures = ReadonlyMap<string, AerostatError>;
@@ -47,15 +134,17 @@ interface Shown {
 
 function showGuests(
   { stdout, env }: CliContext,
-  choice: GuestsChoice,
+  choice: StatusChoice,
   { guests, name, failures }: Shown,
 ): void {
   if (choice.json) return void printJson(stdout, { guests });
   const style = styleOf(stdout, env);
-  if (name !== undefined) return void printLine(stdout, describeGuest(guests[0], style));
+  if (name !== undefined && choice.columns === undefined)
+    return void printLine(stdout, describeGuest(guests[0], style));
   if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
-  const columns = [...guestColumns(style, failures), errorColumn];
-  printLine(stdout, renderTable(columns, guests).join('\n'));
+  const columns = (choice.columns ?? [...LISTED, 'error']).map(key => COLUMNS[key].column(style, failures));
+  const lines = renderTable(columns, guests);
+  printLine(stdout, (choice.header ? lines : lines.slice(1)).join('\n'));
 }
 
 /** With the code of the first failure, which decides what the command exits with. */
@@ -80,22 +169,8 @@ const paintState = (text: string, guest: GuestStatus, style: Style) =>
   style[STATE_COLOURS[stateOf(guest)]](text);
 
 /** `failures` are the guests of which nothing is known, for what hosts them does not answer. */
-export const guestColumns = (
-  style: Style,
-  failures: Failures = new Map(),
-): readonly Column<GuestStatus>[] => [
-  { title: 'GUEST', text: guest => guest.name, paint: style.bold },
-  {
-    title: 'STATE',
-    text: guest => (failures.has(guest.name) ? 'unreachable' : stateOf(guest)),
-    paint: (text, guest) => paintState(text, guest, style),
-  },
-  { title: 'MEMORY', align: 'right', text: guest => size(guest.memoryBytes) },
-  { title: 'TARGET', align: 'right', text: guest => size(guest.targetBytes) },
-  { title: 'BALLOON', align: 'right', text: guest => size(balloonOf(guest)) },
-  { title: 'PENDING', align: 'right', text: guest => size(guest.pendingBytes) },
-  { title: 'RESIDENT', align: 'right', text: guest => size(guest.residentBytes) },
-];
+export const guestColumns = (style: Style, failures: Failures = new Map()): readonly Column<GuestStatus>[] =>
+  LISTED.map(name => COLUMNS[name].column(style, failures));
 
 export const errorColumn: Column<GuestStatus> = {
   title: 'LAST ERROR',
@@ -152,7 +227,7 @@ function describeDiscard({ discard, counters }: GuestStatus): string {
 
 function describeHints({ hint }: GuestStatus): string {
   if (hint === null || hint.state === 'unsupported') return hint?.state ?? '-';
-  return `${hint.state}, ${formatSize(hint.hintedBytes)} in ${count(hint.ranges)} ranges`;
+  return `${hintWords(hint, formatSize)}, ${formatSize(hint.hintedBytes)} in ${count(hint.ranges)} ranges`;
 }
 
 function describeRefused({ counters }: GuestStatus): string {

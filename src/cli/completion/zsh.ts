@@ -30,7 +30,8 @@ function commandFunction({ path, options, args, commands }: OutlineCommand): str
     ...args.map(({ name, required, variadic, choices }, at) => {
       const action =
         name === 'guest' ? '_aerostat_guests' : choices.length > 0 ? `(${choices.join(' ')})` : '';
-      return `'${variadic ? '*' : at + 1}:${required ? '' : ':'}${name}:${action}'`;
+      // Two colons after an asterisk would take the options that follow for words of the argument.
+      return variadic ? `'*:${name}:${action}'` : `'${at + 1}:${required ? '' : ':'}${name}:${action}'`;
     }),
   ];
   if (commands.length === 0) {

@@ -103,6 +103,10 @@ export const HintStatusSchema = mirror<HintStatus>()(
       commandId: count.nullable(),
       hintedBytes: bytes.openapi({ description: 'Distinct bytes hinted in this session.' }),
       ranges: count,
+      heldBytes: bytes.openapi({ description: 'What the guest keeps out of use until the session is done.' }),
+      endsInMs: milliseconds
+        .nullable()
+        .openapi({ description: 'When the session is ended by its time limit; null for one that has none.' }),
     })
     .openapi('HintStatus'),
 );

@@ -3,6 +3,8 @@ import { z } from '@hono/zod-openapi';
 import {
   GUEST_REQUESTS,
   GUEST_TIMEOUT_MS_MAX,
+  HINT_LIMIT_MS,
+  HINT_LIMIT_MS_MAX,
   POLL_INTERVAL_MS_MAX,
   TARGET_BYTES_MAX,
 } from '../../control/contract.ts';
@@ -49,7 +51,17 @@ export const GuestPatchSchema = z
 export type GuestPatch = z.input<typeof GuestPatchSchema>;
 
 export const HintRequestSchema = z
-  .strictObject({ action: z.enum(['start', 'stop', 'done']) })
+  .strictObject({
+    action: z.enum(['start', 'stop', 'done']),
+    limitMs: omissible(
+      count
+        .min(1)
+        .max(HINT_LIMIT_MS_MAX)
+        .openapi({
+          description: `Of a session that starts: it is ended after so long if nobody ends it before; ${HINT_LIMIT_MS} when left out.`,
+        }),
+    ),
+  })
   .openapi('HintRequest');
 
 export const GuestRequestSchema = z
