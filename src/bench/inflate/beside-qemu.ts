@@ -6,7 +6,7 @@
 import type { DiscardMode } from '../../control/contract.ts';
 import type { GuestControl } from '../../control/operations.ts';
 import type { DriverTuning } from '../../driver/options.ts';
-import { requireProgram } from '../../peers/programs.ts';
+import { defaultQemu } from '../../peers/qemu/programs.ts';
 import { QemuControl } from '../../qemu/qemu-control.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
@@ -60,7 +60,7 @@ const CASES: readonly PeerCase[] = PAGE_ORDERS.flatMap((order): PeerCase[] => [
 
 export async function benchInflateBesideQemu(options: PeerBenchOptions): Promise<Measured> {
   const { runs, signal, progress, balloonBytes } = options;
-  requireProgram('qemu-system-x86_64');
+  defaultQemu();
   const samples = new Map<PeerCase, PeerSample[]>(CASES.map(one => [one, []]));
   const floors: Record<PageOrder, number[]> = { ordered: [], shuffled: [] };
   const total = runs * (CASES.length + PAGE_ORDERS.length);

@@ -3,8 +3,7 @@
  * sides, TCP over loopback. A guest that names what it does not need, by the same driver on both; memory that is full,
  * over one connection; and the same over several, which QEMU calls multifd.
  */
-import { spawnSync } from 'node:child_process';
-import { requireProgram } from '../../peers/programs.ts';
+import { defaultQemu } from '../../peers/qemu/programs.ts';
 import type { ChartPlan } from '../html.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import { moveFullMemory } from './loopback.ts';
@@ -48,7 +47,7 @@ type Side = (typeof SIDES)[number];
 /** @throws MissingPeerError without QEMU; AerostatError when a migration fails, or memory arrived changed */
 export async function benchMigrateBesideQemu(options: PeerMigrateOptions): Promise<Measured> {
   const { runs, signal, progress } = options;
-  const program = requireProgram('qemu-system-x86_64');
+  const { version } = defaultQemu();
   const scenarios = scenariosOf(options);
   const moves = scenarios.map(() => ({ QEMU: [], Aerostat: [] }) as Record<Side, Move[]>);
   const total = runs * scenarios.length * SIDES.length;
@@ -76,7 +75,7 @@ export async function benchMigrateBesideQemu(options: PeerMigrateOptions): Promi
     rows,
     ratios: ratiosOf(scenarios, rows),
     notes: [
-      `${versionOf(program)}. Ratios of time are QEMU / Aerostat, so that more than 1 means that ours is faster.`,
+      `QEMU ${version}. Ratios of time are QEMU / Aerostat, so that more than 1 means that ours is faster.`,
       `hintedAtBandwidth: ${(options.bytesPerSecond / 1e6).toFixed(0)} MB/s by each side's own limit. The others have none.`,
       'elapsed: from the order until the destination says that the guest runs there, or for full memory, would run.',
       'Ours moves the state of the guest with hints too, its kernel and driver; the guest of QEMU stays here, for it has only memory there.',
@@ -150,8 +149,6 @@ function ratiosOf(scenarios: readonly Scenario[], rows: readonly BenchRow[]): Re
 }
 
 /** The first line of what it says about itself. */
-const versionOf = (program: string): string =>
-  spawnSync(program, ['--version'], { encoding: 'utf8' }).stdout.split('\n')[0];
 
 export const PEER_MIGRATE_CHARTS: readonly ChartPlan[] = [
   { title: 'Until the guest runs at its destination', figures: [['elapsedMs', 'elapsed']], unit: 'ms' },

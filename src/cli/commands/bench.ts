@@ -2,7 +2,7 @@
 import { Command, Option } from 'commander';
 import type { Scenario } from '../../bench/inflate/inflate.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
-import type { CliContext } from '../context.ts';
+import { type CliContext, printLine } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
 import { list, sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
@@ -191,6 +191,9 @@ function linuxCommand(context: CliContext): Command {
         ...(touched ? ['--touched'] : []),
         `--runs ${runs}`,
       ];
+      const { bestGuest, requireLinux } = await import('../../demo/guest-choice.ts');
+      requireLinux();
+      printLine(context.stderr, bestGuest().why);
       await measure(context, choice, words.join(' '), async progress => {
         const { benchLinux } = await import('../../bench/linux.ts');
         return benchLinux({

@@ -12,9 +12,9 @@ import type { OwnedFd } from '../../sys/fd.ts';
 import { createMemfd } from '../../sys/file.ts';
 import type { PeerCommand } from '../private/roots.ts';
 import { type ProcessExit, ProcessGroup } from '../process-group.ts';
-import { requireProgram } from '../programs.ts';
 import { QemuProcessError, QmpConnectionError } from './errors.ts';
 import type { PendingConnection } from './listen-once.ts';
+import { defaultQemu } from './programs.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
 import { quit } from './qmp-commands.ts';
 
@@ -45,7 +45,7 @@ export interface QemuOptions {
    * own memory, which is what most guests in the world have.
    */
   readonly sharedMemory?: boolean;
-  /** Which QEMU; default: the system's own (programs.ts has others). */
+  /** Which QEMU; see programs.ts, also for the default. */
   readonly qemu?: PeerCommand;
   /**
    * The object that holds guest memory, without its id and size, for example `memory-backend-memfd,share=on`.
@@ -92,7 +92,7 @@ export class QemuProcess {
     options: QemuOptions,
     prepare: (directory: string) => readonly string[] | Promise<readonly string[]> = () => [],
   ): Promise<QemuProcess> {
-    const command = options.qemu ?? { program: requireProgram('qemu-system-x86_64'), args: [], env: {} };
+    const command = options.qemu ?? defaultQemu();
     const place = makePlace(options);
     let qemu: QemuProcess;
     try {

@@ -67,6 +67,22 @@ export const findQemus = (): readonly QemuProgram[] =>
 export const findQemu = (atLeast: string): QemuProgram | undefined =>
   findQemus().find(({ version }) => compareVersions(version, atLeast) >= 0);
 
+/**
+ * The QEMU that is used where no version is asked for: the system's own, since that is what a host runs, else ours.
+ * @throws MissingPeerError
+ */
+export function defaultQemu(): QemuProgram {
+  const missing = missingDefaultQemu();
+  if (missing !== undefined) throw missing;
+  return (systemQemu() ?? privateQemu())!;
+}
+
+/** Says what is missing where there is no QEMU at all; undefined when there is one. */
+export function missingDefaultQemu(): MissingPeerError | undefined {
+  if (findQemus().length > 0) return undefined;
+  return new MissingPeerError([{ what: BINARY, peer: 'qemu' }]);
+}
+
 /** Says what is missing for a QEMU of this version or newer; undefined when nothing is. */
 export function missingQemu(atLeast: string): MissingPeerError | undefined {
   if (findQemu(atLeast) !== undefined) return undefined;

@@ -9,6 +9,7 @@ import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.t
 import { findCloudKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { QemuMigrationError, QmpConnectionError } from '../../../src/peers/qemu/errors.ts';
 import { BALLOON_PATH, QemuGuest, type QemuGuestOptions } from '../../../src/peers/qemu/guest.ts';
+import { missingDefaultQemu } from '../../../src/peers/qemu/programs.ts';
 import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
 import { QemuControl } from '../../../src/qemu/qemu-control.ts';
 import { openDescriptorCount } from '../../../src/sys/fd.ts';
@@ -23,7 +24,7 @@ const SMALL = { memoryBytes: 256 * MIB };
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 async function missing(): Promise<MissingPeerError | undefined> {
-  const programs = missingPrograms('qemu-system-x86_64', 'busybox');
+  const programs = missingDefaultQemu() ?? missingPrograms('busybox');
   if (programs !== undefined) return programs;
   try {
     await findCloudKernel();
