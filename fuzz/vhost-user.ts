@@ -67,8 +67,9 @@ class CheckingDevice implements VhostUserBackend {
     this.#regions.add(region);
   }
 
-  regionRemoved(region: MemoryRegion): void {
+  regionRemoved(region: MemoryRegion, letGo: () => void): void {
     assert(this.#regions.delete(region), 'a region went that never came');
+    letGo();
   }
 
   startQueue(index: number): void {

@@ -4,7 +4,6 @@
  */
 import { unlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { MessageChannel, Worker } from 'node:worker_threads';
 import type { DaemonStatus, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import { UnknownGuestError } from '../control/contract.ts';
 import { readHost } from '../control/host.ts';
@@ -19,8 +18,7 @@ import { AerostatError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
-import { type DiscardThreadData, stopDiscarding } from '../threads/discard-link.ts';
-import { workerUrl } from '../threads/worker-url.ts';
+import { DiscardPool } from '../threads/discard-pool.ts';
 import { leastLoaded } from './placement.ts';
 
 /**
@@ -28,12 +26,6 @@ import { leastLoaded } from './placement.ts';
  */
 const dataThreadCount = (guests: number): number =>
   Math.max(1, Math.min(guests, Math.ceil(availableParallelism() / 2)));
-
-interface Discarding {
-  readonly worker: Worker;
-  readonly control: SharedArrayBuffer;
-  readonly exited: Promise<void>;
-}
 
 class RunningDaemon implements Daemon {
   readonly version: string = readVersion();
@@ -58,7 +50,7 @@ class RunningDaemon implements Daemon {
   readonly #surveys = new Map<string, MapSurvey>();
   readonly #listeners = new Set<(event: GuestEvent) => void>();
   readonly #sockets = new Set<string>();
-  #discarding: Discarding | undefined;
+  #discarding: DiscardPool | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: DaemonOptions) {
@@ -91,6 +83,7 @@ class RunningDaemon implements Daemon {
     try {
       this.#startThreads(dataThreadCount(guests.length));
       for (const guest of guests) await this.#openGuest(guest);
+      await this.#discarding?.ready;
     } catch (error) {
       await this.close();
       throw error;
@@ -98,25 +91,21 @@ class RunningDaemon implements Daemon {
   }
 
   #startThreads(count: number): void {
-    const control = new SharedArrayBuffer(4);
-    const channels = Array.from({ length: count }, () => new MessageChannel());
-    const ports = channels.map(channel => channel.port2);
-    const workerData: DiscardThreadData = { control, ports };
-    const worker = new Worker(workerUrl('../threads/discard-worker', import.meta.url), {
-      workerData,
-      transferList: ports,
+    const discarding = new DiscardPool(count, {
+      failed: failure =>
+        this.#options.log({ level: 'error', message: `memory could not be given back: ${failure}` }),
+      died: error => this.#threadDied('discarding', error),
     });
-    worker.on('message', ({ failure }: { failure: string }) => {
-      this.#options.log({ level: 'error', message: `memory could not be given back: ${failure}` });
+    this.#discarding = discarding;
+    const first = discarding.start(ports => {
+      ports.forEach((port, index) => {
+        // A thread that ends meanwhile needs no further discarding thread.
+        this.#threads[index].addDiscardPort(port).catch(() => port.close());
+      });
     });
-    worker.on('error', error => this.#threadDied('discarding', error));
-    const exited = new Promise<void>(resolve => {
-      worker.once('exit', () => resolve());
-    });
-    this.#discarding = { worker, control, exited };
-    for (const channel of channels) {
+    for (const port of first) {
       this.#threads.push(
-        new DataThread(control, channel.port1, {
+        new DataThread(discarding.control, port, {
           event: event => this.#emit(event),
           log: record => this.#options.log(record),
           died: error => this.#threadDied('data-plane', error),
@@ -225,11 +214,9 @@ class RunningDaemon implements Daemon {
 
   async #close(): Promise<void> {
     // Guests first: what they gave away is discarded before the thread that does it ends.
-    await Promise.all(this.#threads.map(thread => thread.close()));
-    if (this.#discarding !== undefined) {
-      stopDiscarding(this.#discarding.control);
-      await this.#discarding.exited;
-    }
+    await Promise.all(this.#threads.map(thread => thread.end()));
+    await this.#discarding?.close();
+    for (const thread of this.#threads) thread.release();
     for (const path of this.#sockets) this.#unlink(path);
   }
 

@@ -14,6 +14,7 @@ import type { Statistics } from '../balloon/statistics.ts';
 import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
 import { SystemError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
 import { type DeviceQueue, VirtqueueError } from '../virtio/queue.ts';
 import { DeviceCounters } from './counters.ts';
 import { DeviceConfig } from './device-config.ts';
@@ -51,7 +52,7 @@ export class BalloonDevice {
   readonly counters = new DeviceCounters();
   readonly accounts = new PageAccounts(this.counters);
   readonly inflation = new Inflation(this.accounts, this.counters);
-  readonly reporting = new Reporting(this.accounts, this.counters);
+  readonly reporting: Reporting;
   readonly statistics: StatisticsQueue;
   readonly hints: HintChannel;
   readonly requests: RequestChannel;
@@ -61,11 +62,21 @@ export class BalloonDevice {
   #features = 0n;
   #roles: readonly QueueRole[] = [];
   #format: PageListFormat;
+  /** All that is pending is to be discarded by other threads, and somebody waits for that. */
+  #draining = false;
+  /** Somebody waits until nothing is under way: no ring is served meanwhile. */
+  #settling = false;
+  /** Rings that were to be served meanwhile. */
+  readonly #postponed = new Set<number>();
+  /** Discards of other threads that had failed when that was reported last. */
+  #failuresReported = 0;
 
   constructor({ profile, features, host, unusedPages }: BalloonDeviceOptions) {
     this.profile = profile;
     this.offeredFeatures = features & profile.featureMask;
     this.#host = host;
+    if (host.discardSoon !== undefined) this.accounts.discardElsewhere();
+    this.reporting = new Reporting(this.accounts, this.counters, account => host.reportsOpened?.(account));
     this.#config = new DeviceConfig(profile.configBytes);
     this.#format = profile.format;
     this.statistics = new StatisticsQueue(
@@ -145,8 +156,9 @@ export class BalloonDevice {
     this.#host.accountOpened(this.accounts.open(region));
   }
 
-  regionRemoved(region: MemoryRegion): void {
-    this.accounts.close(region);
+  /** Calls `letGo` when nobody discards in the region any more: before it returns, or before the device is settled. */
+  regionRemoved(region: MemoryRegion, letGo: () => void = () => {}): void {
+    this.accounts.close(region, letGo);
   }
 
   /** Ring `index` runs from now on; {@link serveQueue} serves it. Rings without a role are left alone. */
@@ -189,6 +201,8 @@ export class BalloonDevice {
     const running = this.#queues[index];
     if (running === undefined) return;
     this.#queues[index] = undefined;
+    // Only when a guest or a front-end is given up in the middle of a batch: whoever stops in order lets it settle first.
+    if (running.kept && isReporting(running.role)) this.reporting.forget();
     if (running.walk.active) this.#leaveUnfinished(running);
     switch (running.role) {
       case 'inflate':
@@ -243,10 +257,15 @@ export class BalloonDevice {
   serveQueue(index: number): boolean {
     const running = this.#queues[index];
     if (running === undefined || running.suspended) return false;
+    if (this.#settling) {
+      this.#postponed.add(index);
+      return false;
+    }
     this.counters.kicks++;
     const { budget } = this.accounts;
     budget.begin();
     try {
+      if (!this.#returnKept(running)) return false;
       for (let batch = 0; batch < BATCHES_PER_TURN && !budget.over; batch++) {
         if (!this.#serveBatch(running)) return false;
       }
@@ -256,6 +275,63 @@ export class BalloonDevice {
       return false;
     } finally {
       budget.end();
+    }
+  }
+
+  /**
+   * Rings that can be served on: their discards are over, or nobody waits any more for the device to settle. To be asked
+   * whenever threads that discard have news.
+   */
+  *resumable(): Iterable<number> {
+    if (this.#settling) return;
+    for (const running of [...this.#queues]) if (running?.kept === true) yield running.index;
+    const postponed = [...this.#postponed];
+    this.#postponed.clear();
+    yield* postponed;
+  }
+
+  /**
+   * Whether nothing is under way: no batch that waits for discards, no drain, no discard that others have to be told of.
+   * Where it is not so, no ring is served until it is, and threads that discard have news when it may be. Always so where
+   * the device discards by itself.
+   */
+  settle(): boolean {
+    this.#settling = false;
+    if (!this.accounts.elsewhere) return true;
+    let settled = this.accounts.quiet;
+    for (const running of this.#queues) {
+      if (running !== undefined && !this.#triesToReturn(running)) settled = false;
+    }
+    if (this.#draining) {
+      // In this order: what is discarded after the first line rings.
+      this.accounts.watchDrain();
+      if (this.accounts.pendingPages > 0) settled = false;
+      else {
+        this.#draining = false;
+        this.accounts.haste = false;
+      }
+    }
+    this.#settling = !settled;
+    this.#reportFailures();
+    return settled;
+  }
+
+  /** Reports what failed in threads that discard since this was asked last. */
+  reportFailures(): void {
+    const errno = this.accounts.elsewhere ? this.accounts.lastErrno : 0;
+    if (errno === 0) return;
+    const failures = this.accounts.discards.failures + this.accounts.reportDiscards.failures;
+    if (failures === this.#failuresReported) return;
+    this.#failuresReported = failures;
+    this.#host.discardFailed(new SystemError('fallocate', errno));
+  }
+
+  #triesToReturn(running: RunningQueue): boolean {
+    try {
+      return running.suspended || this.#returnKept(running);
+    } catch (error) {
+      this.#stopBroken(running, error);
+      return true;
     }
   }
 
@@ -290,7 +366,7 @@ export class BalloonDevice {
     this.#host.ringBroken(running.index, error);
   }
 
-  /** Discards all that is pending. */
+  /** Discards all that is pending: before it returns, or before the device is settled. */
   drain(): void {
     this.#drain();
   }
@@ -361,11 +437,43 @@ export class BalloonDevice {
       );
     }
     if (moves) this.inflation.beforeAcknowledging();
+    if (!this.#mayReturn(running)) {
+      running.kept = true;
+      running.keptBuffers = taken;
+      running.keptSinceMs = moves ? this.counters.acknowledgeTimes.sinceMs : 0;
+      this.inflation.takeMarked();
+      this.#host.discardSoon?.();
+      return false;
+    }
     this.#publish(running);
     if (moves && taken > 0) this.counters.acknowledgeTimes.end(taken);
     if (moves && this.inflation.takeMarked()) this.#host.pendingMarked();
     this.#reportFailures();
     return queue.requestKicks(memory) || walk.active;
+  }
+
+  /** Whether all discards are over that have to be before the ring's batch is returned. */
+  #mayReturn({ role }: RunningQueue): boolean {
+    if (!this.accounts.elsewhere) return true;
+    if (role === 'inflate') return this.accounts.quiet && this.inflation.mayAcknowledge();
+    if (role === 'deflate') return this.accounts.quiet;
+    if (!isReporting(role)) return true;
+    if (!this.reporting.mayAcknowledge()) return false;
+    this.reporting.acknowledging();
+    return true;
+  }
+
+  /** Returns the batch that was kept, if there is one and nothing speaks against it any more; false if it stays. */
+  #returnKept(running: RunningQueue): boolean {
+    if (!running.kept) return true;
+    if (!this.#mayReturn(running)) return false;
+    running.kept = false;
+    this.#publish(running);
+    if (!isReporting(running.role) && running.keptBuffers > 0) {
+      this.counters.acknowledgeTimes.count(monotonicMs() - running.keptSinceMs, running.keptBuffers);
+    }
+    this.#reportFailures();
+    return true;
   }
 
   /** Takes the next buffer, and begins its list or is done with it. False when there is none. */
@@ -448,6 +556,12 @@ export class BalloonDevice {
   }
 
   #drain(): void {
+    if (this.accounts.elsewhere) {
+      this.#draining = true;
+      this.accounts.haste = true;
+      this.#host.discardSoon?.();
+      return;
+    }
     this.inflation.drain();
     this.#reportFailures();
   }
@@ -467,6 +581,8 @@ export class BalloonDevice {
     this.#host.hintChanged();
   }
 }
+
+const isReporting = (role: QueueRole): boolean => role === 'reporting' || role === 'hinting';
 
 /** Whether a ring or its memory is to blame: its indices are nonsense, or it lies in no memory that can be mapped. */
 const isRingFault = (error: unknown): error is Error =>

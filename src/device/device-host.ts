@@ -9,6 +9,13 @@ export interface DeviceHost {
   accountOpened(account: PageAccount): void;
   /** Pages were marked as pending, after their buffer was returned. */
   pendingMarked(): void;
+  /**
+   * There are threads that discard, and they should do so at once: buffers or the end of a drain wait for it. Where it is
+   * absent the device discards in its own thread, and waits for nobody.
+   */
+  readonly discardSoon?: () => void;
+  /** A region's set of reported pages exists, to be drained as {@link accountOpened}'s. */
+  readonly reportsOpened?: (account: PageAccount) => void;
   /** The guest wrote nonsense; it is counted already. */
   badInput(reason: string): void;
   /** A discard failed; it is counted already. */

@@ -66,9 +66,9 @@ export class Inflation {
     return this.#mode;
   }
 
-  /** Changes the mode between two buffers. What is pending under the old one is discarded first. */
+  /** Changes the mode between two buffers. What is pending under the old one is discarded first, or by other threads. */
   set mode(mode: DiscardMode) {
-    this.drain();
+    if (!this.#accounts.elsewhere) this.drain();
     this.#mode = mode;
   }
 
@@ -126,14 +126,33 @@ export class Inflation {
     }
   }
 
-  /** To be called after a batch and before its buffers are returned. */
+  /** To be called after a batch and before its buffers are returned; see {@link mayAcknowledge}. */
   beforeAcknowledging(): void {
-    if (!this.#marked) return;
     const pagesMax = this.#pendingPagesMax();
+    if (this.#accounts.elsewhere) {
+      if (pagesMax === 0) this.#accounts.haste = true;
+      return;
+    }
+    if (!this.#marked) return;
     if (this.#accounts.pendingPages > pagesMax) {
       this.failure = this.#accounts.drainDownTo(pagesMax) ?? this.failure;
     }
     this.#pendingPages = this.#accounts.pendingPages;
+  }
+
+  /**
+   * Whether other threads have discarded so much of what was pending that a batch may be returned. Where not, there will be
+   * news of it.
+   */
+  mayAcknowledge(): boolean {
+    if (this.#accounts.pendingPages > this.#pendingPagesMax()) {
+      // In this order: what is discarded after the first line rings.
+      this.#accounts.watchDrain();
+      if (this.#accounts.pendingPages > this.#pendingPagesMax()) return false;
+    }
+    if (!this.acknowledgesFirst) this.#accounts.haste = false;
+    this.#pendingPages = this.#accounts.pendingPages;
+    return true;
   }
 
   #pendingPagesMax(): number {
@@ -188,7 +207,7 @@ export class Inflation {
   };
 
   readonly #take = (account: PageAccount, page: number, count: number): void => {
-    const taken = account.take(page, count);
+    const taken = account.take(page, count, this.#accounts.noteInFlight);
     this.#counters.deflatedPages += taken;
     // Taking back what was never given changes nothing, but no driver does it.
     this.#counters.badPages += count - taken;

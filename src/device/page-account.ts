@@ -18,6 +18,8 @@ export class PageAccount {
   /** Discarded because the guest reported them as free; it may have used some again since. */
   readonly reported: BlockBitmap;
   readonly pending: PendingDiscards;
+  /** Reported pages that other threads discard before their buffers are returned; there once any were reported. */
+  #reports: PendingDiscards | undefined;
   /** 4 KiB pages in a discard unit. */
   readonly unitPages: number;
   /** Pages of each unit that are ballooned, where a unit has several. */
@@ -78,17 +80,31 @@ export class PageAccount {
     this.reported.set(page, count);
   }
 
+  get reports(): PendingDiscards | undefined {
+    return this.#reports;
+  }
+
+  /** The same, made now if need be. */
+  openReports(): PendingDiscards {
+    const unit = this.region.backing.discardUnit;
+    this.#reports ??= PendingDiscards.create(this.region.size / unit, unit);
+    // Its guest waits for it.
+    this.#reports.haste = true;
+    return this.#reports;
+  }
+
   /**
-   * Notes that the guest takes pages back. When it returns, nobody discards any of them any more. Returns how
-   * many of the pages had been given away.
+   * Notes that the guest takes pages back. Returns how many of them had been given away. What may be under way on them is
+   * waited out, or noted by `inFlight`, which is called then: the guest may not be told before it is over.
    */
-  take(page: number, count: number): number {
+  take(page: number, count: number, inFlight?: (pending: PendingDiscards) => void): number {
     const first = Math.floor(page / this.unitPages);
     const units = Math.ceil((page + count) / this.unitPages) - first;
     const taken =
       this.unitPages === 1 ? this.#takeSmall(page, count) : this.#takeHuge(page, count, first, units);
     // Also when all were pending: a guest that gives a page twice can have it pending and in flight at once.
-    this.pending.waitWhileInFlight(first, units);
+    if (inFlight === undefined) this.pending.waitWhileInFlight(first, units);
+    else if (this.pending.inFlight(first, units)) inFlight(this.pending);
     return taken;
   }
 
@@ -100,10 +116,16 @@ export class PageAccount {
     return this.pending.discardAll(this.discardUnits);
   }
 
-  /** The guest starts over: all is its own again, and what is pending keeps its memory. */
-  forget(): void {
-    this.pending.retractAll();
-    this.pending.waitWhileInFlight(0, this.pending.units);
+  /**
+   * The guest starts over: all is its own again, and what is pending keeps its memory. What is under way is waited out, or
+   * noted, as in {@link take}.
+   */
+  forget(inFlight?: (pending: PendingDiscards) => void): void {
+    for (const set of this.#reports === undefined ? [this.pending] : [this.pending, this.#reports]) {
+      set.retractAll();
+      if (inFlight === undefined) set.waitWhileInFlight(0, set.units);
+      else if (set.inFlight(0, set.units)) inFlight(set);
+    }
     // Every driver that starts comes by here, and a front-end may come again and again: what has no bit set is not
     // gone through, which would take its time and give the bitmap its memory.
     if (this.ballooned.total > 0) {

@@ -5,6 +5,7 @@
  */
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import type { PendingDiscards } from '../memory/pending-discards.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import type { DeviceCounters } from './counters.ts';
 import { DepartedAccounts } from './departed-accounts.ts';
@@ -53,9 +54,21 @@ export class PageAccounts {
   /** Discards of regions that are gone. */
   readonly #past = noDiscards();
   readonly #pastDiscardTimes = new DurationHistogram();
+  readonly #pastReports = noDiscards();
+  readonly #pastReportTimes = new DurationHistogram();
   #pastKeptPages = 0;
   #last: PageAccount | undefined;
   #held = false;
+  /** Whether other threads discard, and nothing here may wait for them. */
+  #elsewhere = false;
+  /** Runs that were in flight when somebody had to be told that they are over. */
+  #inFlight: { readonly pending: PendingDiscards; readonly generation: number }[] = [];
+  /** Regions that go as soon as nobody discards in them any more. */
+  #leaving: { readonly account: PageAccount; readonly letGo: () => void }[] = [];
+  /** Accounts of which pages were reported. */
+  #withReports: PageAccount[] = [];
+  /** Sets that are discarded without patience, since somebody waits. */
+  #hasty: PendingDiscards[] = [];
   #memoryPages = 0;
   /** Pages of all lists together that were in no region, or more than their list may name. */
   pagesOutside = 0;
@@ -73,14 +86,19 @@ export class PageAccounts {
     return this.#accounts;
   }
 
-  /** While held, nothing that is pending is discarded, by any thread. */
+  /** While held, nothing that is pending is discarded, by any thread; what was under way is over when all is {@link quiet}. */
   get held(): boolean {
     return this.#held;
   }
 
   set held(held: boolean) {
     this.#held = held;
-    for (const { pending } of this.#accounts) pending.held = held;
+    for (const { pending } of this.#accounts) {
+      pending.held = held;
+      if (!held) continue;
+      if (!this.#elsewhere) pending.waitWhileInFlight(0, pending.units);
+      else if (pending.inFlight(0, pending.units)) this.#noteInFlight(pending);
+    }
   }
 
   get balloonedPages(): number {
@@ -137,14 +155,48 @@ export class PageAccounts {
 
   get discards(): DiscardTotals {
     const totals = { ...this.#past };
-    for (const { pending, unitPages } of this.#accounts) {
-      totals.bytes += pending.discardedUnits * unitPages * PAGE_SIZE;
-      totals.punches += pending.discards;
-      totals.failures += pending.failures;
-      totals.ms += pending.discardMs;
-      totals.lastMs = Math.max(totals.lastMs, pending.lastDiscardMs);
+    for (const { pending, unitPages } of this.#accounts) addTotals(totals, pending, unitPages);
+    return totals;
+  }
+
+  /** What other threads discarded of the reported pages. */
+  get reportDiscards(): DiscardTotals {
+    const totals = { ...this.#pastReports };
+    for (const { reports, unitPages } of this.#withReports) {
+      if (reports !== undefined) addTotals(totals, reports, unitPages);
     }
     return totals;
+  }
+
+  /** How long that took, one by one; a copy. */
+  get reportTimes(): DurationHistogram {
+    const times = new DurationHistogram();
+    times.add(this.#pastReportTimes);
+    for (const { reports } of this.#withReports) if (reports !== undefined) times.add(reports.discardTimes);
+    return times;
+  }
+
+  /** Reported pages that wait to be discarded before their buffers are returned. */
+  get reportedPending(): number {
+    let pages = 0;
+    for (let index = 0; index < this.#withReports.length; index++) {
+      const { reports, unitPages } = this.#withReports[index];
+      if (reports !== undefined) pages += reports.outstanding * unitPages;
+    }
+    return pages;
+  }
+
+  /** The account has a set of reported pages from now on. */
+  noteReports(account: PageAccount): void {
+    this.#withReports.push(account);
+  }
+
+  /** The error of a discard that failed in another thread, as the kernel's number; 0 when none did. */
+  get lastErrno(): number {
+    for (const account of this.#accounts) {
+      for (const set of setsOf(account)) if (set.lastErrno !== 0) return set.lastErrno;
+    }
+    return 0;
   }
 
   /** How long discards took, one by one; a copy. */
@@ -165,24 +217,94 @@ export class PageAccounts {
     return account;
   }
 
-  /** Drops what is pending in `region` and waits out a discard under way; nobody discards in it afterwards. */
-  close(region: MemoryRegion): void {
+  /** From now on other threads discard: what is under way there is noted, and {@link quiet} says when it is over. */
+  discardElsewhere(): void {
+    this.#elsewhere = true;
+  }
+
+  get elsewhere(): boolean {
+    return this.#elsewhere;
+  }
+
+  /** Drops what is pending in `region`, and calls `letGo` when nobody discards in it any more. */
+  close(region: MemoryRegion, letGo: () => void): void {
     const index = this.#accounts.findIndex(account => account.region === region);
-    if (index < 0) return;
+    if (index < 0) {
+      letGo();
+      return;
+    }
     const [account] = this.#accounts.splice(index, 1);
     this.#memoryPages -= region.pageCount;
     const hadPending = account.pending.outstanding > 0;
-    account.pending.close();
+    for (const set of setsOf(account)) {
+      if (this.#elsewhere) set.closeNow();
+      else set.close();
+    }
     this.#departed.add(account, hadPending);
     this.#last = undefined;
     this.#marked = this.#marked.filter(other => other !== account);
-    this.#past.bytes += account.pending.discardedUnits * account.unitPages * PAGE_SIZE;
-    this.#past.punches += account.pending.discards;
-    this.#past.failures += account.pending.failures;
-    this.#past.ms += account.pending.discardMs;
-    this.#past.lastMs = Math.max(this.#past.lastMs, account.pending.lastDiscardMs);
-    this.#pastDiscardTimes.add(account.pending.discardTimes);
-    this.#pastKeptPages += account.keptUnits * account.unitPages;
+    this.#withReports = this.#withReports.filter(other => other !== account);
+    this.#leaving.push({ account, letGo });
+    this.#letGo();
+  }
+
+  #letGo(): void {
+    const leaving = this.#leaving;
+    // First, for whoever is let go of may come back here.
+    this.#leaving = [];
+    for (const member of leaving) {
+      const { pending, reports, unitPages, keptUnits } = member.account;
+      const idle = setsOf(member.account).map(set => set.closeNow());
+      if (idle.includes(false)) {
+        this.#leaving.push(member);
+        continue;
+      }
+      addTotals(this.#past, pending, unitPages);
+      this.#pastDiscardTimes.add(pending.discardTimes);
+      if (reports !== undefined) {
+        addTotals(this.#pastReports, reports, unitPages);
+        this.#pastReportTimes.add(reports.discardTimes);
+      }
+      this.#pastKeptPages += keptUnits * unitPages;
+      member.letGo();
+    }
+  }
+
+  /**
+   * Whether no discard is under way any more that somebody has to be told of: those on pages that were taken back, and
+   * those in regions that went. Always so where this thread discards.
+   */
+  get quiet(): boolean {
+    if (this.#leaving.length > 0) this.#letGo();
+    if (this.#inFlight.length > 0) {
+      this.#inFlight = this.#inFlight.filter(({ pending, generation }) => pending.generation === generation);
+    }
+    return this.#inFlight.length === 0 && this.#leaving.length === 0;
+  }
+
+  /** What is passed on to the accounts where nothing waits here; a field, for it is asked for every run. */
+  get noteInFlight(): ((pending: PendingDiscards) => void) | undefined {
+    return this.#elsewhere ? this.#noteInFlight : undefined;
+  }
+
+  readonly #noteInFlight = (pending: PendingDiscards): void => {
+    // In this order: whatever is in flight at the third line either is over by this generation already, or rings.
+    const { generation } = pending;
+    pending.watchRun();
+    if (pending.inFlight(0, pending.units)) this.#inFlight.push({ pending, generation });
+  };
+
+  /** Has all that is pending discarded without patience, while somebody waits for it. */
+  set haste(haste: boolean) {
+    for (const pending of this.#hasty) pending.haste = false;
+    this.#hasty = haste ? this.#marked.map(({ pending }) => pending) : [];
+    for (const pending of this.#hasty) pending.haste = true;
+  }
+
+  /** Has the threads that discard tell once when there is less to discard, see `PendingDiscards.watchDrain`. */
+  watchDrain(): void {
+    for (const { pending } of this.#marked) pending.watchDrain();
+    for (const { reports } of this.#withReports) reports?.watchDrain();
   }
 
   /**
@@ -299,6 +421,17 @@ export class PageAccounts {
 
   forget(): void {
     this.#departed.clear();
-    for (const account of this.#accounts) account.forget();
+    for (const account of this.#accounts) account.forget(this.noteInFlight);
   }
+}
+
+const setsOf = ({ pending, reports }: PageAccount): PendingDiscards[] =>
+  reports === undefined ? [pending] : [pending, reports];
+
+function addTotals(totals: DiscardTotals, set: PendingDiscards, unitPages: number): void {
+  totals.bytes += set.discardedUnits * unitPages * PAGE_SIZE;
+  totals.punches += set.discards;
+  totals.failures += set.failures;
+  totals.ms += set.discardMs;
+  totals.lastMs = Math.max(totals.lastMs, set.lastDiscardMs);
 }

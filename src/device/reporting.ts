@@ -10,13 +10,19 @@ import { monotonicMs } from '../sys/poll.ts';
 import type { DeviceCounters } from './counters.ts';
 import type { ListWalk } from './list-walk.ts';
 import type { PageAccount } from './page-account.ts';
-import { noDiscards, type PageAccounts } from './page-accounts.ts';
+import { type DiscardTotals, noDiscards, type PageAccounts } from './page-accounts.ts';
 
 export class Reporting {
   readonly #accounts: PageAccounts;
   readonly #counters: DeviceCounters;
-  readonly totals = noDiscards();
-  readonly discardTimes = new DurationHistogram();
+  /** What was discarded in this thread. */
+  readonly #here = noDiscards();
+  readonly #timesHere = new DurationHistogram();
+  /** What the batch reported that other threads discard: region, first unit and units of each run. */
+  readonly #accountsOfRuns: PageAccount[] = [];
+  readonly #runs: number[] = [];
+  /** Discards of theirs that had failed when the batch began. */
+  #failuresBefore = 0;
   /**
    * Set while the guest counts on its free pages holding something else than zeros (PAGE_POISON with a value
    * that is not 0): discarding would change them (VIRTIO 1.4, 5.5.6.8.1).
@@ -28,9 +34,57 @@ export class Reporting {
   /** Hears of the pages of guest memory that were discarded, while the guest may not use them yet. */
   observer: PageSink | undefined;
 
-  constructor(accounts: PageAccounts, counters: DeviceCounters) {
+  readonly #opened: (account: PageAccount) => void;
+
+  /** `opened` is told of a region's set of reported pages, for the threads that discard. */
+  constructor(accounts: PageAccounts, counters: DeviceCounters, opened: (account: PageAccount) => void) {
     this.#accounts = accounts;
     this.#counters = counters;
+    this.#opened = opened;
+  }
+
+  get totals(): DiscardTotals {
+    const elsewhere = this.#accounts.reportDiscards;
+    const here = this.#here;
+    return {
+      bytes: elsewhere.bytes + here.bytes,
+      punches: elsewhere.punches + here.punches,
+      failures: elsewhere.failures + here.failures,
+      ms: elsewhere.ms + here.ms,
+      lastMs: Math.max(elsewhere.lastMs, here.lastMs),
+    };
+  }
+
+  /** How long those discards took, one by one; a copy. */
+  get discardTimes(): DurationHistogram {
+    const times = this.#accounts.reportTimes;
+    times.add(this.#timesHere);
+    return times;
+  }
+
+  /** Whether the batch may be returned: nothing that it reported waits to be discarded. Where not, news of it will come. */
+  mayAcknowledge(): boolean {
+    if (this.#runs.length === 0) return true;
+    // In this order: what is discarded after the first line rings.
+    this.#accounts.watchDrain();
+    return this.#accounts.reportedPending === 0;
+  }
+
+  /** To be called before the batch is returned: notes what of it was discarded elsewhere. */
+  acknowledging(): void {
+    if (this.#runs.length === 0) return;
+    // Which of them failed is not known. They keep their memory, so what is noted as gone must be gone.
+    const failed = this.#accounts.reportDiscards.failures > this.#failuresBefore;
+    for (let index = 0; index < this.#accountsOfRuns.length && !failed; index++) {
+      this.#noteDiscarded(this.#accountsOfRuns[index], this.#runs[index * 2], this.#runs[index * 2 + 1]);
+    }
+    this.forget();
+  }
+
+  /** The batch is not returned any more. */
+  forget(): void {
+    this.#accountsOfRuns.length = 0;
+    this.#runs.length = 0;
   }
 
   /** Begins the list of `walk`. @throws PageListError */
@@ -53,20 +107,43 @@ export class Reporting {
     const first = Math.ceil(page / account.unitPages);
     const units = Math.floor((page + count) / account.unitPages) - first;
     if (units <= 0) return;
+    if (this.#accounts.elsewhere) this.#leaveToOthers(account, first, units);
+    else this.#discardHere(account, first, units);
+  };
+
+  #leaveToOthers(account: PageAccount, first: number, units: number): void {
+    if (account.reports === undefined) {
+      account.openReports();
+      this.#accounts.noteReports(account);
+      this.#opened(account);
+    }
+    if (this.#runs.length === 0) this.#failuresBefore = this.#accounts.reportDiscards.failures;
+    account.openReports().mark(first, units);
+    this.#accountsOfRuns.push(account);
+    this.#runs.push(first, units);
+  }
+
+  #discardHere(account: PageAccount, first: number, units: number): void {
+    const totals = this.#here;
     const startedMs = monotonicMs();
     try {
       account.discardUnits(first, units);
-      this.totals.lastMs = monotonicMs();
-      this.totals.ms += this.totals.lastMs - startedMs;
-      this.discardTimes.count(this.totals.lastMs - startedMs, 1);
-      account.noteReported(first * account.unitPages, units * account.unitPages);
-      this.observer?.add(account.region.firstPfn + first * account.unitPages, units * account.unitPages);
-      this.totals.bytes += units * account.unitPages * PAGE_SIZE;
-      this.totals.punches++;
+      totals.lastMs = monotonicMs();
+      totals.ms += totals.lastMs - startedMs;
+      this.#timesHere.count(totals.lastMs - startedMs, 1);
+      totals.bytes += units * account.unitPages * PAGE_SIZE;
+      totals.punches++;
+      this.#noteDiscarded(account, first, units);
     } catch (error) {
       if (!(error instanceof AerostatError)) throw error;
-      this.totals.failures++;
+      totals.failures++;
       this.failure = error;
     }
-  };
+  }
+
+  #noteDiscarded(account: PageAccount, first: number, units: number): void {
+    const { unitPages, region } = account;
+    account.noteReported(first * unitPages, units * unitPages);
+    this.observer?.add(region.firstPfn + first * unitPages, units * unitPages);
+  }
 }

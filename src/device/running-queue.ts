@@ -26,6 +26,12 @@ export class RunningQueue {
   readonly chain = new DescriptorChain();
   /** The ring stands still: nothing of it is read or written. */
   suspended = false;
+  /** Its last batch is not published yet, since discards have to end before the driver may hear of it. */
+  kept = false;
+  /** Buffers of that batch. */
+  keptBuffers = 0;
+  /** When it was begun, on the clock of the process. */
+  keptSinceMs = 0;
   /** The list of the buffer in {@link chain}, and how far it is taken. */
   readonly walk = new ListWalk();
 

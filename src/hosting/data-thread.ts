@@ -43,8 +43,17 @@ export class DataThread {
     return this.#thread.ask(operation, { name, args } as DataThreadRequests[ThreadOperation]['args']);
   }
 
-  /** Lets the thread drain its guests and end. */
-  async close(): Promise<void> {
-    await this.#thread.close(() => this.ask('close', null));
+  /** Another thread discards for its guests, too. */
+  async addDiscardPort(port: MessagePort): Promise<void> {
+    await this.#thread.ask('addDiscardPort', { port }, [port]);
+  }
+
+  /** Lets the thread drain its guests and end. Discarding threads may ring it until {@link release}. */
+  async end(): Promise<void> {
+    await this.#thread.end(() => this.ask('close', null));
+  }
+
+  release(): void {
+    this.#thread.release();
   }
 }

@@ -20,7 +20,7 @@ import type {
   RequestName,
 } from './worker-protocol.ts';
 
-const { wakeFd, discardControl, discardPort } = workerData as DataThreadData;
+const { wakeFd, bellFd, discardControl, discardPort } = workerData as DataThreadData;
 if (parentPort === null) throw new InvariantError('a data-plane thread without a main thread');
 const port = parentPort;
 const tell = (message: FromDataThread): void => port.postMessage(message);
@@ -31,7 +31,7 @@ let gcPauseMaxMs = 0;
 
 const world: GuestHostWorld = {
   reactor,
-  discards: new DiscardLink(discardControl, discardPort),
+  discards: new DiscardLink(discardControl, discardPort, bellFd),
   emit: (guest, type, detail) => tell({ kind: 'event', event: { guest, type, timeMs: Date.now(), detail } }),
   log: (guest, level, message, detail) =>
     tell({ kind: 'log', record: { level, message, guest, ...(detail === undefined ? {} : { detail }) } }),
@@ -61,8 +61,8 @@ const answers: Answers = {
     guests.set(options.name, new GuestHost(options, socket, world));
     return null;
   },
-  closeGuest: ({ name }) => {
-    find(name).close();
+  closeGuest: async ({ name }) => {
+    await find(name).close();
     guests.delete(name);
     return null;
   },
@@ -84,8 +84,12 @@ const answers: Answers = {
     return null;
   },
   thread: () => ({ gcPauseMaxMs }),
-  close: () => {
-    for (const guest of guests.values()) guest.close();
+  addDiscardPort: ({ port: another }) => {
+    world.discards.addThread(another);
+    return null;
+  },
+  close: async () => {
+    await Promise.all([...guests.values()].map(guest => guest.close()));
     guests.clear();
     reactor.stop();
     return null;
@@ -121,7 +125,14 @@ function takeRequests(): void {
   }
 }
 
-await reactor.run(takeRequests);
+let wakes = 0;
+await reactor.run(() => {
+  takeRequests();
+  if (reactor.wakes === wakes) return;
+  wakes = reactor.wakes;
+  // It may have been a thread that discards.
+  for (const guest of guests.values()) guest.progress();
+});
 reactor.close();
-discardPort.close();
+world.discards.close();
 port.close();

@@ -60,6 +60,11 @@ export class FrontDoor {
     return this.#connection?.configChanged() ?? true;
   }
 
+  /** The device may have settled. */
+  progress(): void {
+    this.#connection?.progress();
+  }
+
   /** Ends the conversation because of `error`, and waits for the next one. */
   drop(error: Error): void {
     const connection = this.#connection;

@@ -23,8 +23,10 @@ import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
 import { PageSet } from '../memory/page-set.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { shrinkSeal } from '../sys/file.ts';
 import type { Reactor } from '../sys/poll.ts';
-import type { DiscardLink } from '../threads/discard-link.ts';
+import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import { type BalloonedRegion, FreePages } from './free-pages.ts';
@@ -42,6 +44,9 @@ import type { GuestSocket } from './worker-protocol.ts';
 
 /** Hint sessions begin at one of so many ids: enough that a daemon that is started anew meets none of its predecessor's. */
 const FIRST_HINT_IDS = 2 ** 30;
+
+/** A guest that leaves has what it gave away discarded first, for so long. */
+const CLOSING_MS_MAX = 5000;
 
 export interface GuestHostWorld extends NewsOutlet {
   readonly reactor: Reactor;
@@ -71,6 +76,11 @@ export class GuestHost implements VhostUserBackend {
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
   /** Rings with more than a turn's share, which go on after the others. */
   readonly #busyRings = new Set<number>();
+  readonly #lane: DiscardLane;
+  /** Called when nothing is under way any more, each once. */
+  #whenSettled: (() => void)[] = [];
+  /** Files that were sealed, or could not be: they are not asked for again. */
+  #sealed = false;
   /** A device that was saved elsewhere, and waits for the guest's memory. */
   #arriving: { saved: Uint8Array; resolve(): void; reject(error: Error): void } | undefined;
 
@@ -79,6 +89,7 @@ export class GuestHost implements VhostUserBackend {
     this.#options = options;
     this.#world = world;
     this.#news = new GuestNews(options.name, world, world.reactor);
+    this.#lane = world.discards.openLane();
     const offered = offer(options.profile, options.without);
     this.device = new BalloonDevice({
       profile: offered.profile,
@@ -122,6 +133,7 @@ export class GuestHost implements VhostUserBackend {
   #disconnected(error: Error | undefined): void {
     this.#arriving?.reject(new GuestStateError('the front-end went before it had handed over the memory'));
     this.#arriving = undefined;
+    this.#sealed = false;
     this.#statistics.stop();
     this.#requests.stop();
     this.#news.drop();
@@ -170,8 +182,38 @@ export class GuestHost implements VhostUserBackend {
     }
   }
 
-  regionRemoved(region: MemoryRegion): void {
-    this.device.regionRemoved(region);
+  regionRemoved(region: MemoryRegion, letGo: () => void): void {
+    this.device.regionRemoved(region, letGo);
+  }
+
+  settle(): boolean {
+    return this.device.settle();
+  }
+
+  prepareMemory(files: readonly OwnedFd[]): boolean {
+    if (this.#lane.sealing) return false;
+    const unsealed = this.#sealed ? [] : files.filter(file => shrinkSeal(file) === 'open');
+    this.#sealed = false;
+    if (unsealed.length === 0) return true;
+    this.#sealed = true;
+    this.#lane.seal(unsealed);
+    return false;
+  }
+
+  /** A thread that discards has news. */
+  progress(): void {
+    this.device.reportFailures();
+    this.#door?.progress();
+    if (this.#whenSettled.length > 0 && this.device.settle()) {
+      for (const then of this.#whenSettled.splice(0)) then();
+    }
+    for (const index of this.device.resumable()) this.serveQueue(index);
+  }
+
+  /** Calls `then` when nothing is under way, at once if nothing is. */
+  #afterSettling(then: () => void): void {
+    if (this.#whenSettled.length === 0 && this.device.settle()) then();
+    else this.#whenSettled.push(then);
   }
 
   startQueue(
@@ -228,8 +270,10 @@ export class GuestHost implements VhostUserBackend {
   #deviceHost(): DeviceHost {
     return {
       configChanged: () => this.#notifyConfig(),
-      accountOpened: account => this.#world.discards.add(account),
-      pendingMarked: () => this.#world.discards.wake(),
+      accountOpened: ({ region, pending }) => this.#lane.add(region, pending),
+      reportsOpened: account => this.#lane.add(account.region, account.openReports()),
+      pendingMarked: () => this.#lane.wake(),
+      discardSoon: () => this.#lane.hurry(),
       badInput: reason => this.#news.problem('bad-input', reason),
       discardFailed: error =>
         this.#news.problem('discard', `memory could not be given back: ${error.message}`),
@@ -407,15 +451,23 @@ export class GuestHost implements VhostUserBackend {
     try {
       loadDevice(this.device, arriving.saved);
       this.#target.resumed();
-      arriving.resolve();
+      this.#afterSettling(arriving.resolve);
     } catch (error) {
       arriving.reject(error as Error);
     }
   }
 
-  /** Gives back what is pending and lets go of everything. */
-  close(): void {
-    this.device.drain();
+  /** Gives back what is pending and lets go of everything. A file that keeps that from ending is given up after a while. */
+  async close(): Promise<void> {
+    await new Promise<void>(resolve => {
+      this.device.drain();
+      const patience = this.#world.reactor.schedule(CLOSING_MS_MAX, resolve);
+      this.#afterSettling(() => {
+        patience.cancel();
+        resolve();
+      });
+    });
     this.#door?.close();
+    this.#lane.close();
   }
 }

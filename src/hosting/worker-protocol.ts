@@ -14,6 +14,8 @@ import type { GuestOptions, LogRecord } from './options.ts';
 export interface DataThreadData {
   /** An eventfd; the thread owns this descriptor. */
   readonly wakeFd: number;
+  /** Rings the thread as long as others do: its number stays open until discarding threads have ended. */
+  readonly bellFd: number;
   readonly discardControl: SharedArrayBuffer;
   readonly discardPort: MessagePort;
 }
@@ -46,6 +48,7 @@ export interface DataThreadRequests extends OperationRequests {
   loadDevice: { args: { name: string; saved: Uint8Array }; result: null };
   followFreePages: { args: { name: string; followed: FollowedPages | null }; result: null };
   freePages: { args: { name: string; step: FreePageStep }; result: null };
+  addDiscardPort: { args: { port: MessagePort }; result: null };
   thread: { args: null; result: { gcPauseMaxMs: number } };
   /** Drains, stops rings, closes sockets, and ends the thread. */
   close: { args: null; result: null };

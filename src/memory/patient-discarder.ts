@@ -46,6 +46,8 @@ export class PatientDiscarder {
   discardSome(): DiscardResult {
     const claim = this.#mayWait() ? 'dense' : 'any';
     const result = this.pending.discardSome(this.#discard, claim);
+    // The round has still to come by there again.
+    if (result.partial && this.#hastyClaims > 0) this.#hastyClaims++;
     if (!result.more) {
       this.#hastyClaims = 0;
       this.#waits(claim === 'dense' && this.pending.outstanding > 0 && !this.pending.held);
@@ -62,7 +64,7 @@ export class PatientDiscarder {
       this.#hastyClaims--;
       return false;
     }
-    if (!grown || outstanding < this.#fewUnits) return false;
+    if (!grown || outstanding < this.#fewUnits || this.pending.haste) return false;
     const sinceMs = this.#waitingSinceMs;
     if (sinceMs === undefined || this.#now() - sinceMs < PATIENCE_MS) return true;
     this.#hastyClaims = this.pending.stretches;

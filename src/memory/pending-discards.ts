@@ -6,17 +6,26 @@
  * One bit stands for one discard unit of the region's backing (a 4 KiB page, or a whole huge page).
  *
  * The protocol that makes "retracted units keep their memory" true without a lock on the marking side:
- * - A claimer publishes the range it is about to claim, then takes the bits with atomic exchanges, then
- *   discards, then withdraws the range and bumps the generation.
+ * - A claimer goes through a stretch run by run. It publishes the run that it is about to take, takes the run's bits with
+ *   atomic operations, discards what it got, withdraws the run and bumps the generation. Units that are not taken yet stay
+ *   in the set, where they can be retracted.
  * - A retracter clears the bit with an atomic AND. From then on no claimer takes it. One that had taken it before
- *   had published its range before that, so looking at the range now finds it (or finds it withdrawn, and the
- *   discard is over). The retracter waits that discard out before the guest may touch the unit. It looks also
- *   where the bit was set, for a unit may have been marked again while it was being discarded.
- * - Claimers exclude each other by the lock word. Closing takes the lock, so once it returns nobody discards
- *   through the region's descriptor any more. Holding does so too: what is marked stays marked and is not claimed.
+ *   had published its run before that, so looking at the run now finds it (or finds it withdrawn, and the
+ *   discard is over). It looks also where the bit was not set, for a unit may have been marked again while it was being
+ *   discarded.
+ * - One run is in flight at a time. So whoever has found one in flight, having read the generation before, knows that it is
+ *   over as soon as the generation is another: what is in flight then was published later, and takes no bit that was
+ *   cleared before. The guest may not touch the unit until then.
+ * - Nobody has to sleep for that. A retracter that wants to be told sets its bit in the word of watchers and looks once
+ *   more; a claimer looks at that word after it has bumped the generation. One of the two sees the other.
+ * - Claimers exclude each other by the lock word. A set is closed first and its lock looked at then, a claimer locks first
+ *   and looks whether the set is closed then; so a closed set whose lock is free has nobody who discards through the region's
+ *   descriptor, and nobody will.
+ * - Holding keeps what is marked from being taken: a claimer publishes a run first and looks whether the set is held then, a
+ *   holder holds first and looks what is in flight then.
  */
 import { DurationHistogram } from '../sys/durations.ts';
-import { AerostatError, assert } from '../sys/error.ts';
+import { AerostatError, assert, SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { maskOf, PageBitmap, popcount, wordsFor } from './page-bitmap.ts';
 
@@ -29,9 +38,20 @@ const IN_FLIGHT_UNITS = 4;
 const GENERATION = 5;
 const PENDING_UNITS = 6;
 const WAITING = 7;
-const HELD = 8;
+const WATCHERS = 8;
+const HASTE = 9;
+const LAST_ERRNO = 10;
+const CUT_UNITS = 11;
+const HELD = 12;
 /** An even number: 64-bit floats follow. */
-const HEADER_WORDS = 10;
+const HEADER_WORDS = 14;
+
+/** What somebody wants to be told of, in the word of watchers: the end of the run in flight, … */
+const WATCHES_RUN = 1;
+/** … that the set has become (nearly) empty, … */
+const WATCHES_DRAIN = 2;
+/** … that a closed set is left. */
+const WATCHES_LOCK = 4;
 
 /** Totals, 64-bit floats behind the header; written under the lock only. */
 const DISCARDED_UNITS = 0;
@@ -45,11 +65,24 @@ const TIMES_AT = HEADER_WORDS * 4 + TOTALS * 8;
 const SUMMARY_AT = TIMES_AT + DurationHistogram.words * 8;
 
 /**
- * Bytes that one claim covers at most, or 32 units where those are more (a word of the bitmap is claimed whole, and
- * freeing a huge page costs no more than freeing a small one). Who retracts a claimed unit waits for its claim to
- * complete, so the claim bounds that wait (about 2 ms of shmem); punches of 1 MiB and more cost the same per byte.
+ * Bytes that one claim covers at most, or 32 units where those are more: punches of 1 MiB and more cost the same per
+ * byte, and others have their turn after it.
  */
 export const CLAIM_BYTES_MAX = 16 * 2 ** 20;
+
+/** A claim ends with the run that is under way after so long; what is left of its stretch is claimed later. */
+export const CLAIM_MS_MAX = 5;
+
+/**
+ * How long one run should take at most: whoever retracts a unit of it waits for its end. Longer runs are cut, in halves, as
+ * long as they take longer; nothing is cut below {@link CUT_BYTES_MIN}, for a call that is slow whatever its length should
+ * not be made more often.
+ */
+export const RUN_MS_MAX = 5;
+const CUT_BYTES_MIN = 256 * 2 ** 10;
+
+/** A drain is reported no more often than this before it is over. */
+const DRAIN_NEWS_MS = 2;
 
 /**
  * Average length of a stretch's runs from which on it is dense. A punch costs the kernel, and a guest that runs
@@ -69,10 +102,18 @@ export type ClaimOf = 'any' | 'dense';
 export interface DiscardResult {
   /** Something was claimed, so there may be more. */
   readonly more: boolean;
+  /** The claim ended before it came to the end of its stretch, because it took long. */
+  readonly partial: boolean;
   readonly failure: Error | undefined;
 }
 
-const NOTHING_DISCARDED: DiscardResult = { more: false, failure: undefined };
+/** A run that was taken and is not discarded yet. */
+export interface OpenRun {
+  /** Discards it; returns the failure, if that failed. */
+  end(discard: DiscardUnits): Error | undefined;
+}
+
+const NOTHING_DISCARDED: DiscardResult = { more: false, partial: false, failure: undefined };
 
 /** A waiter looks again after this long, so that a lost wake-up costs a moment and not the guest. */
 const WAIT_SLICE_MS = 100;
@@ -99,11 +140,17 @@ export class PendingDiscards {
   readonly #words: Int32Array;
   /** Stretches that the set consists of: as many claims go round it. */
   readonly stretches: number;
+  /** What was taken of a run, from the beginning of its first word. */
   readonly #claimed: PageBitmap;
   readonly #denseRunUnits: number;
-  #claimStart = 0;
+  readonly #cutUnitsMin: number;
   /** The stretch to look at next. */
   #cursor = 0;
+  #lastNewsMs = 0;
+  /** How long a claim of this claimer's may take, for {@link CLAIM_MS_MAX}. */
+  claimMsMax = CLAIM_MS_MAX;
+  /** Called by a claimer when something happened that is watched for; see {@link watchRun}. */
+  onNews: () => void = () => {};
 
   /** Opens the set in `shared`, as {@link PendingDiscards.create} made it. */
   constructor(shared: SharedArrayBuffer, units: number, unitBytes: number) {
@@ -118,6 +165,7 @@ export class PendingDiscards {
     this.#words = new Int32Array(shared, layout.bitmapAt);
     this.#claimed = new PageBitmap(layout.claimWords * 32);
     this.#denseRunUnits = Math.ceil(DENSE_RUN_BYTES / unitBytes);
+    this.#cutUnitsMin = Math.ceil(CUT_BYTES_MIN / unitBytes);
   }
 
   /** A set of `units` units of `unitBytes` bytes, none pending. */
@@ -140,6 +188,20 @@ export class PendingDiscards {
 
   set waiting(waiting: boolean) {
     Atomics.store(this.#header, WAITING, Number(waiting));
+  }
+
+  /** Whether somebody waits until nothing is outstanding: then no unit is left to wait for neighbours. */
+  get haste(): boolean {
+    return Atomics.load(this.#header, HASTE) !== 0;
+  }
+
+  set haste(haste: boolean) {
+    Atomics.store(this.#header, HASTE, Number(haste));
+  }
+
+  /** The error of the discard that failed last, as the kernel's number; 0 when none did. */
+  get lastErrno(): number {
+    return Atomics.load(this.#header, LAST_ERRNO);
   }
 
   /** Units discarded since the set was made. */
@@ -223,11 +285,27 @@ export class PendingDiscards {
     return end > start && Atomics.load(this.#header, IN_FLIGHT_START) < start + count;
   }
 
+  /** Another number after each run that was in flight. */
+  get generation(): number {
+    return Atomics.load(this.#header, GENERATION);
+  }
+
+  /** {@link onNews} is called where the set is discarded, once, after the run that is in flight when this returns. */
+  watchRun(): void {
+    Atomics.or(this.#header, WATCHERS, WATCHES_RUN);
+  }
+
+  /** The same now and then as the set becomes smaller, and in any case when nothing is outstanding. Once. */
+  watchDrain(): void {
+    Atomics.or(this.#header, WATCHERS, WATCHES_DRAIN);
+  }
+
   /** Returns when no discard that touches [start, start + count) is under way. */
   waitWhileInFlight(start: number, count: number): void {
     for (;;) {
-      const generation = Atomics.load(this.#header, GENERATION);
+      const { generation } = this;
       if (!this.inFlight(start, count)) return;
+      this.watchRun();
       Atomics.wait(this.#header, GENERATION, generation, WAIT_SLICE_MS);
     }
   }
@@ -241,6 +319,7 @@ export class PendingDiscards {
   #unlock(): void {
     Atomics.store(this.#header, LOCK, 0);
     Atomics.notify(this.#header, LOCK);
+    this.#tell(WATCHES_LOCK);
   }
 
   get closed(): boolean {
@@ -251,38 +330,78 @@ export class PendingDiscards {
     return Atomics.load(this.#header, HELD) !== 0;
   }
 
-  /** While held, nothing is claimed. A discard under way is over when holding returns. */
+  /** While held, nothing is taken any more. What is in flight when this returns goes on. */
   set held(held: boolean) {
     Atomics.store(this.#header, HELD, Number(held));
-    if (!held) return;
-    this.#lock();
-    this.#unlock();
   }
 
   /** Forgets what is marked and waits for a discard under way; afterwards nobody claims any more. */
   close(): void {
-    Atomics.store(this.#header, CLOSED, 1);
-    this.retractAll();
+    if (this.closeNow()) return;
     this.#lock();
     this.#unlock();
   }
 
   /**
+   * The same without waiting: false when a discard is under way. {@link onNews} is called where it is when it is over, and
+   * this is to be asked again.
+   */
+  closeNow(): boolean {
+    if (!this.closed) {
+      Atomics.store(this.#header, CLOSED, 1);
+      this.retractAll();
+    }
+    Atomics.or(this.#header, WATCHERS, WATCHES_LOCK);
+    return Atomics.load(this.#header, LOCK) === 0;
+  }
+
+  /**
    * Claims the next stretch with pending units, at most {@link CLAIM_BYTES_MAX} bytes of it, going round the
-   * region, and discards its maximal runs. May be called from any thread.
+   * region, and discards its maximal runs, for {@link CLAIM_MS_MAX} or little more. May be called from any thread.
    */
   discardSome(discard: DiscardUnits, claim: ClaimOf = 'any'): DiscardResult {
     this.#lock();
     try {
-      if (this.closed || this.held || !this.#claim(claim)) return NOTHING_DISCARDED;
-      try {
-        return { more: true, failure: this.#discardClaimed(discard) };
-      } finally {
-        this.#complete();
-      }
+      if (this.closed || this.held) return NOTHING_DISCARDED;
+      const stretch = this.#nextStretch(claim);
+      if (stretch < 0) return NOTHING_DISCARDED;
+      return this.#discardStretch(stretch, discard);
     } finally {
       this.#unlock();
+      this.#tellOfDrain();
     }
+  }
+
+  /**
+   * Takes the next run alone, for whoever discards it in a while: until {@link OpenRun.end} it is in flight, and nobody
+   * else claims. Undefined when there is none.
+   */
+  beginRun(): OpenRun | undefined {
+    this.#lock();
+    const stretch = this.closed || this.held ? -1 : this.#nextStretch('any');
+    if (stretch < 0) {
+      this.#unlock();
+      this.#tellOfDrain();
+      return undefined;
+    }
+    const { start: first, end: last } = this.#bounds(stretch);
+    const start = this.#next(first, last, 0);
+    const stop = this.#next(start, last, -1);
+    if (this.#next(stop, last, 0) < last) this.#noteStretch(stretch);
+    this.#take(start, stop);
+    return {
+      end: discard => {
+        try {
+          this.discardTimes.begin();
+          return this.#discardRun(discard, start, stop - start);
+        } finally {
+          this.#totals[LAST_DISCARD_MS] = this.discardTimes.sinceMs;
+          this.#withdraw();
+          this.#unlock();
+          this.#tellOfDrain();
+        }
+      },
+    };
   }
 
   /** Discards until nothing is pending; returns the last failure, if any discard failed. */
@@ -303,7 +422,8 @@ export class PendingDiscards {
     }
   }
 
-  #claim(claim: ClaimOf): boolean {
+  /** The number of the next stretch that has anything pending, if it may be claimed; -1 when there is none. */
+  #nextStretch(claim: ClaimOf): number {
     for (let looked = 0; looked < this.stretches; ) {
       if (this.#cursor >= this.stretches) this.#cursor = 0;
       const stretch = this.#cursor;
@@ -317,11 +437,35 @@ export class PendingDiscards {
       }
       this.#cursor = stretch + 1;
       looked++;
-      if ((noted & (1 << (stretch & 31))) === 0) continue;
+      const bit = 1 << (stretch & 31);
+      if ((noted & bit) === 0) continue;
       if (claim === 'dense' && !this.#isDense(stretch)) continue;
-      if (this.#take(stretch)) return true;
+      // First the summary, then the bits: who marks after we looked at its word notes the stretch again.
+      Atomics.and(this.#summary, stretch >>> 5, ~bit);
+      const { start, end } = this.#bounds(stretch);
+      if (this.#next(start, end, 0) < end) return stretch;
     }
-    return false;
+    return -1;
+  }
+
+  /** The units of a stretch, up to the end of its last word. */
+  #bounds(stretch: number): { readonly start: number; readonly end: number } {
+    const first = stretch * this.#claimed.words.length;
+    const last = Math.min(first + this.#claimed.words.length, this.#words.length);
+    return { start: first * 32, end: last * 32 };
+  }
+
+  /** The first unit from `at` on whose bit is set (`flip` 0) or clear (`flip` -1), or `end`, a multiple of 32. */
+  #next(at: number, end: number, flip: number): number {
+    if (at >= end) return end;
+    let word = at >>> 5;
+    let bits = (Atomics.load(this.#words, word) ^ flip) & (-1 << (at & 31));
+    while (bits === 0) {
+      word++;
+      if (word * 32 >= end) return end;
+      bits = Atomics.load(this.#words, word) ^ flip;
+    }
+    return word * 32 + (31 - Math.clz32(bits & -bits));
   }
 
   /** Of what is pending now; it may be more a moment later. */
@@ -343,57 +487,123 @@ export class PendingDiscards {
     return units >= runs * this.#denseRunUnits;
   }
 
-  #take(stretch: number): boolean {
-    const first = stretch * this.#claimed.words.length;
-    const last = Math.min(first + this.#claimed.words.length, this.#words.length);
-    // First the summary, then the bits: who marks after we took its word notes the stretch again.
-    Atomics.and(this.#summary, stretch >>> 5, ~(1 << (stretch & 31)));
-    Atomics.store(this.#header, IN_FLIGHT_START, first * 32);
-    Atomics.store(this.#header, IN_FLIGHT_END, last * 32);
-    let units = 0;
-    for (let word = first; word < last; word++) {
-      const bits = Atomics.load(this.#words, word) === 0 ? 0 : Atomics.exchange(this.#words, word, 0);
-      this.#claimed.words[word - first] = bits;
-      if (bits !== 0) units += popcount(bits);
-    }
-    this.#claimed.words.fill(0, last - first);
-    this.#claimStart = first * 32;
-    Atomics.store(this.#header, IN_FLIGHT_UNITS, units);
-    Atomics.sub(this.#header, PENDING_UNITS, units);
-    if (units > 0) return true;
-    this.#complete();
-    return false;
-  }
-
-  #discardClaimed(discard: DiscardUnits): Error | undefined {
-    const totals = this.#totals;
+  #discardStretch(stretch: number, discard: DiscardUnits): DiscardResult {
+    const { start, end } = this.#bounds(stretch);
     const startedMs = monotonicMs();
+    let partial = false;
     let failure: Error | undefined;
     this.discardTimes.begin();
-    this.#claimed.forEachRun((offset, count) => {
-      try {
-        discard(this.#claimStart + offset, count);
-        totals[DISCARDED_UNITS] += count;
-        totals[DISCARDS]++;
-        this.discardTimes.end(1);
-      } catch (error) {
-        if (!(error instanceof AerostatError)) throw error;
-        totals[FAILURES]++;
-        failure = error;
-        this.discardTimes.begin();
+    const first = this.#next(start, end, 0);
+    for (let at = first; at < end; at = this.#next(at, end, 0)) {
+      // At least one run, however late it is.
+      if (this.held || (at > first && this.discardTimes.sinceMs - startedMs > this.claimMsMax)) {
+        // The bits that are left are still there.
+        this.#noteStretch(stretch);
+        partial = true;
+        break;
       }
-    });
-    const endedMs = monotonicMs();
-    totals[DISCARD_MS] += endedMs - startedMs;
-    totals[LAST_DISCARD_MS] = endedMs;
+      const cut = Atomics.load(this.#header, CUT_UNITS);
+      let stop = this.#next(at, end, -1);
+      if (cut > 0 && stop - at > cut) stop = at + cut;
+      // Retracted since it was seen.
+      if (stop === at) continue;
+      let taken = 0;
+      try {
+        taken = this.#take(at, stop);
+        if (taken === stop - at) failure = this.#discardRun(discard, at, taken) ?? failure;
+        else if (taken > 0) failure = this.#discardRest(discard, at, stop) ?? failure;
+      } finally {
+        this.#withdraw();
+      }
+      if (taken > 0) this.#adjustCut(stop - at);
+      at = stop;
+    }
+    const totals = this.#totals;
+    totals[LAST_DISCARD_MS] = this.discardTimes.sinceMs;
+    totals[DISCARD_MS] += totals[LAST_DISCARD_MS] - startedMs;
+    return { more: true, partial, failure };
+  }
+
+  /** Publishes [start, stop) and takes what of it is pending; returns how many units that is. */
+  #take(start: number, stop: number): number {
+    Atomics.store(this.#header, IN_FLIGHT_START, start);
+    Atomics.store(this.#header, IN_FLIGHT_END, stop);
+    const first = start >>> 5;
+    let units = 0;
+    if (this.held) return 0;
+    for (let word = first; word * 32 < stop; word++) {
+      const mask = maskOf(word, start, stop);
+      const bits = Atomics.and(this.#words, word, ~mask) & mask;
+      this.#claimed.words[word - first] = bits;
+      units += popcount(bits);
+    }
+    Atomics.store(this.#header, IN_FLIGHT_UNITS, units);
+    Atomics.sub(this.#header, PENDING_UNITS, units);
+    return units;
+  }
+
+  #discardRun(discard: DiscardUnits, start: number, count: number): Error | undefined {
+    const totals = this.#totals;
+    try {
+      discard(start, count);
+      totals[DISCARDED_UNITS] += count;
+      totals[DISCARDS]++;
+      this.discardTimes.end(1);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof AerostatError)) throw error;
+      totals[FAILURES]++;
+      Atomics.store(this.#header, LAST_ERRNO, error instanceof SystemError ? error.errno : -1);
+      this.discardTimes.begin();
+      return error;
+    }
+  }
+
+  /** Of a run from which something was retracted just when it was taken: what was got of it. */
+  #discardRest(discard: DiscardUnits, start: number, stop: number): Error | undefined {
+    const base = start & ~31;
+    let failure: Error | undefined;
+    this.#claimed.forEachRun(
+      (offset, count) => {
+        failure = this.#discardRun(discard, base + offset, count) ?? failure;
+      },
+      start - base,
+      stop - base,
+    );
     return failure;
   }
 
-  /** Ends a claim: its units are discarded (or given up), and whoever waits for them goes on. */
-  #complete(): void {
+  /** Ends a run: its units are discarded (or given up), and whoever waits for them goes on. */
+  #withdraw(): void {
     Atomics.store(this.#header, IN_FLIGHT_UNITS, 0);
     Atomics.store(this.#header, IN_FLIGHT_END, 0);
     Atomics.add(this.#header, GENERATION, 1);
+    if ((Atomics.load(this.#header, WATCHERS) & WATCHES_RUN) === 0) return;
     Atomics.notify(this.#header, GENERATION);
+    this.#tell(WATCHES_RUN);
+  }
+
+  #adjustCut(units: number): void {
+    const cut = Atomics.load(this.#header, CUT_UNITS);
+    const ms = this.discardTimes.tookMs;
+    if (ms > RUN_MS_MAX && units > this.#cutUnitsMin) {
+      Atomics.store(this.#header, CUT_UNITS, Math.max(this.#cutUnitsMin, units >>> 1));
+    } else if (cut > 0 && units === cut && ms < RUN_MS_MAX / 4) {
+      Atomics.store(this.#header, CUT_UNITS, cut * 2);
+    }
+  }
+
+  #tell(watcher: number): void {
+    if ((Atomics.load(this.#header, WATCHERS) & watcher) === 0) return;
+    Atomics.and(this.#header, WATCHERS, ~watcher);
+    this.onNews();
+  }
+
+  #tellOfDrain(): void {
+    if ((Atomics.load(this.#header, WATCHERS) & WATCHES_DRAIN) === 0) return;
+    const nowMs = monotonicMs();
+    if (this.outstanding > 0 && nowMs - this.#lastNewsMs < DRAIN_NEWS_MS) return;
+    this.#lastNewsMs = nowMs;
+    this.#tell(WATCHES_DRAIN);
   }
 }

@@ -27,6 +27,8 @@ export interface SimBackendWorld {
   /** Ring `index` is to be served. */
   kicked(index: number): void;
   complain(what: string): void;
+  /** Returns when the device has nothing under way, which every message and every answer waits for. */
+  settle(): void;
 }
 
 export class SimBackend {
@@ -89,12 +91,14 @@ export class SimBackend {
   }
 
   #say(name: FrontendRequest, payload: Uint8Array = new Uint8Array(0), fds: OwnedFd[] = []): void {
+    this.#world.settle();
     this.#session.serve({
       request: FRONTEND_REQUEST[name],
       flags: FLAG_VERSION,
       payload: new DataView(payload.buffer, payload.byteOffset, payload.length),
       fds,
     });
+    this.#world.settle();
   }
 
   #backend(): VhostUserBackend {

@@ -43,6 +43,8 @@ export class ViolationError extends AerostatError {
 
 /** What chance chose for a machine. */
 export interface MachinePlan {
+  /** Other threads discard, and nothing of the device waits for them. */
+  readonly discardsElsewhere: boolean;
   readonly profile: ProfileName;
   readonly sizeMiB: number;
   /** Guest memory is in two regions, with a gap between them. */
@@ -84,6 +86,7 @@ export function planMachine(random: Random, only?: ProfileName): MachinePlan {
       oomPages: pick([16, 256]),
       reportingPipelined: random.chance(0.5),
     },
+    discardsElsewhere: random.chance(0.5),
   };
 }
 
@@ -108,6 +111,8 @@ export class SimMachine {
   /** The host holds pages that were given away: a discard failed, or was not wished for. */
   keepsPages = false;
   #violation: string | undefined;
+  /** Ends the run that the discarding thread is at. */
+  #openRun: (() => void) | undefined;
   readonly #random: Random;
 
   constructor(plan: MachinePlan, random: Random) {
@@ -171,21 +176,66 @@ export class SimMachine {
     const { targetPages } = this.device;
     const { mode } = this.device.inflation;
     this.transport.lose(why);
+    // With its process went the thread that discarded.
+    this.#openRun = undefined;
     this.device = this.#newDevice();
     this.device.targetPages = targetPages;
     this.device.inflation.mode = mode;
   }
 
   get pendingPages(): number {
-    return this.device.accounts.pendingPages;
+    return this.device.accounts.pendingPages + this.device.accounts.reportedPending;
   }
 
-  /** The discarding thread gives some of what is pending back. */
+  /**
+   * The discarding thread gives some of what is pending back. Where the device leaves that to others, it does so run by run,
+   * and anything may happen between the beginning of a run and its end.
+   */
   discardSome(): void {
-    for (const account of this.device.accounts.all) {
-      const { failure } = account.pending.discardSome(account.discardUnits);
-      if (failure !== undefined) this.keepsPages = true;
+    if (!this.plan.discardsElsewhere) {
+      for (const account of this.device.accounts.all) {
+        this.#noteFailure(account.pending.discardSome(account.discardUnits).failure);
+      }
+      return;
     }
+    if (this.#openRun !== undefined) this.#endRun();
+    else this.#beginRun();
+    this.#resume();
+  }
+
+  /** A message waits until nothing is under way, as a vhost-user back-end's do. */
+  settle(): void {
+    while (!this.device.settle()) {
+      if (this.#openRun === undefined) this.#beginRun();
+      this.#endRun();
+    }
+    this.#resume();
+  }
+
+  #beginRun(): void {
+    for (const { pending, reports, discardUnits } of this.device.accounts.all) {
+      for (const set of reports === undefined ? [pending] : [reports, pending]) {
+        const run = set.beginRun();
+        if (run === undefined) continue;
+        this.#openRun = () => this.#noteFailure(run.end(discardUnits));
+        return;
+      }
+    }
+  }
+
+  #endRun(): void {
+    const end = this.#openRun;
+    this.#openRun = undefined;
+    end?.();
+  }
+
+  /** The discarding thread has news: rings that waited for it are served some time. */
+  #resume(): void {
+    for (const index of this.device.resumable()) this.transport.kick(index);
+  }
+
+  #noteFailure(failure: Error | undefined): void {
+    if (failure !== undefined) this.keepsPages = true;
   }
 
   // What must be true -------------------------------------------------------------------------------------
@@ -318,6 +368,7 @@ export class SimMachine {
         return machine.#random.chance(0.5);
       },
       start: () => this.#startBackend(),
+      settle: () => this.settle(),
       complain: what => this.complain(what),
     };
   }
@@ -347,6 +398,7 @@ export class SimMachine {
         statisticsArrived: () => {},
         hintChanged: () => {},
         requestAnswered: () => {},
+        ...(this.plan.discardsElsewhere ? { discardSoon: () => {} } : {}),
       },
     });
     for (const region of this.memory.regions) device.regionAdded(region);

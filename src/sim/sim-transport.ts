@@ -21,6 +21,8 @@ export interface SimHostSide {
   readonly queueSizeMax: number;
   /** The device of the back-end that runs. */
   readonly device: BalloonDevice;
+  /** Returns when the device has nothing under way. */
+  settle(): void;
   /** A new back-end; false when none can be started now. */
   start(): boolean;
   /** True as often as false: which of two ways a front-end goes. */
@@ -239,6 +241,7 @@ export class SimTransport implements VirtioTransport {
       interrupted: index => this.#interrupted.add(index),
       kicked: index => this.#kicked.add(index),
       complain: what => this.#host.complain(what),
+      settle: () => this.#host.settle(),
     });
     await this.#send('connect', () => {});
     const features = this.#features;

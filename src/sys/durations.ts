@@ -51,6 +51,16 @@ export class DurationHistogram {
     this.#count(times);
   }
 
+  /** When what is under way began, or what ended last ended, on the clock of the process. */
+  get sinceMs(): number {
+    return this.#figures[SINCE];
+  }
+
+  /** How long what ended last took. */
+  get tookMs(): number {
+    return this.#figures[TOOK];
+  }
+
   /** `times` things took `ms` each. */
   count(ms: number, times: number): void {
     this.#figures[TOOK] = ms;

@@ -72,6 +72,8 @@ scratch.view.setBigUint64(VECTOR_AT, BigInt(scratch.address + WORD_AT), true);
 scratch.view.setBigUint64(VECTOR_AT + 8, 8n, true);
 scratch.view.setBigUint64(LIST_AT, BigInt(scratch.address + IOCB_AT), true);
 
+/** What is read; opened at once, so that a process has no more descriptors when it has served than before. */
+const nothing = libc.open('/dev/null', O_CLOEXEC);
 /** The kernel's AIO context of this thread: undefined before it is needed, 0 where the kernel has no AIO. */
 let context: number | undefined;
 /** Completions that may be waiting in it. */
@@ -83,7 +85,6 @@ function aioContext(): number {
   const at = scratch.address + CONTEXT_AT;
   const made = libc.syscall5(SYS_IO_SETUP, COMPLETIONS, at, 0, 0, 0) === 0;
   context = made ? Number(scratch.view.getBigUint64(CONTEXT_AT, true)) : 0;
-  const nothing = libc.open('/dev/null', O_CLOEXEC);
   if (nothing === -1) context = 0;
   IOCB.write(scratch.view, IOCB_AT, {
     opcode: IOCB_CMD_PREAD,

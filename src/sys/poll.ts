@@ -99,6 +99,7 @@ export class Reactor {
   /** Other threads may know the descriptor that ends a wait. */
   #wakeShared: boolean;
   #stopped = false;
+  #wakes = 0;
   /** The next turn of {@link run}, while there is nothing to wait for. */
   #parked: (() => void) | undefined;
 
@@ -106,6 +107,11 @@ export class Reactor {
   constructor(wake?: OwnedFd) {
     this.#wake = wake ?? createEventFd();
     this.#wakeShared = wake !== undefined;
+  }
+
+  /** How often a wait was ended by a ring of {@link wakeFd}. */
+  get wakes(): number {
+    return this.#wakes;
   }
 
   get wakeFd(): OwnedFd {
@@ -142,7 +148,10 @@ export class Reactor {
     const ready = libc.poll(this.#arena.address, watched.length + 1, this.#timeoutMs(limitMs));
     if (ready === -1 && errno() !== EINTR) check('poll', ready);
     if (ready > 0) {
-      if (this.#revents(0) !== 0) silence(this.#wake);
+      if (this.#revents(0) !== 0) {
+        this.#wakes++;
+        silence(this.#wake);
+      }
       for (let index = 0; index < watched.length; index++) {
         const revents = this.#revents(index + 1);
         const watch = watched[index];

@@ -17,7 +17,10 @@ export type ThreadAnswer =
 export interface ThreadOptions<News> {
   /** Its program. */
   readonly program: URL;
-  /** What it starts with, beside an eventfd `wakeFd` that it owns. */
+  /**
+   * What it starts with, beside an eventfd `wakeFd` that it owns and the number `bellFd` of the same one, which is open as
+   * long as {@link AskedThread.release} was not called: for threads that ring it.
+   */
   readonly data: object;
   readonly transfer?: readonly Transferable[];
   /** What it tells by itself. */
@@ -56,7 +59,7 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
   constructor(options: ThreadOptions<News>) {
     this.#options = options;
     this.#worker = new Worker(options.program, {
-      workerData: { ...options.data, wakeFd: this.#wake.duplicate().release() },
+      workerData: { ...options.data, wakeFd: this.#wake.duplicate().release(), bellFd: this.#wake.number },
       transferList: [...(options.transfer ?? [])],
     });
     this.#worker.on('message', (message: ThreadAnswer | News) => this.#receive(message));
@@ -71,12 +74,16 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
     stops.add(this.#stop);
   }
 
-  ask<K extends keyof Table & string>(name: K, args: Table[K]['args']): Promise<Table[K]['result']> {
+  ask<K extends keyof Table & string>(
+    name: K,
+    args: Table[K]['args'],
+    transfer: readonly Transferable[] = [],
+  ): Promise<Table[K]['result']> {
     if (this.#ended) return Promise.reject(this.#endedError());
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       // What cannot be sent (it throws) has no answer to wait for.
-      this.#worker.postMessage({ id, name, args });
+      this.#worker.postMessage({ id, name, args }, [...transfer]);
       this.#pending.set(id, { resolve: resolve as (result: never) => void, reject });
       ring(this.#wake);
     });
@@ -84,10 +91,20 @@ export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, N
 
   /** Resolves when the thread is gone: `bye` asks it to end. */
   async close(bye: () => Promise<unknown>): Promise<void> {
+    await this.end(bye);
+    this.release();
+  }
+
+  /** The same, and threads that ring it may do so until {@link release}. */
+  async end(bye: () => Promise<unknown>): Promise<void> {
     if (!this.#ended) await bye().catch(() => null);
     await this.#exited;
     stops.delete(this.#stop);
     if (stops.size === 0) process.removeListener('exit', stopAll);
+  }
+
+  /** Idempotent. */
+  release(): void {
     this.#wake.close();
   }
 

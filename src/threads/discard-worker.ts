@@ -1,72 +1,225 @@
 /**
- * The thread that gives acknowledged memory back to the host, for all guests of the daemon, so that the
- * threads that talk to guests do not wait for the kernel. It sleeps until somebody marks something, lets a
- * little gather so that runs grow, and then goes round the regions, one claim each, until nothing is pending that
- * should not wait for neighbours: a guest that gives away much cannot keep the others waiting for more than a claim.
+ * A thread that gives acknowledged memory back to the host, so that the threads that talk to guests do not wait for the
+ * kernel. One of these threads leads: it sleeps until something is marked, lets a little gather so that runs grow, and then
+ * goes round the guests, one claim for each of their regions, until nothing is pending that should not wait for neighbours:
+ * a guest that gives away much cannot keep the others waiting for more than a claim.
+ *
+ * A call on a guest's file can take long: the front-end may hold the file's lock, or a disk be slow. So another thread
+ * watches the leader while it works. When the leader gets nothing done for a while, the watcher leads; the former
+ * leader stays with the guest that keeps it, and ends after that if there is another watcher. A guest has one of the threads at
+ * a time.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { PatientDiscarder } from '../memory/patient-discarder.ts';
 import { type DiscardUnits, PendingDiscards } from '../memory/pending-discards.ts';
-import { punchHole } from '../sys/file.ts';
-import { type DiscardThreadData, GATHER_MS, type RegionToDrain, STOPPED, WAKE_WORD } from './discard-link.ts';
+import { OwnedFd, ring } from '../sys/fd.ts';
+import { punchHole, sealAgainstShrinking } from '../sys/file.ts';
+import {
+  ASLEEP,
+  BUSY_WORD,
+  type DiscardNews,
+  type DiscardThreadData,
+  GATHER_MS,
+  HURRY,
+  LANE_CLOSED,
+  LANE_FILES,
+  LANE_FILES_MAX,
+  LANE_LOCK,
+  LANE_SEALING,
+  type LaneMessage,
+  LEADER_WORD,
+  type LinkMessage,
+  PROGRESS_WORD,
+  type RegionMessage,
+  SEALING_ASKED,
+  SEALING_DONE,
+  STOPPED,
+  WAKE_WORD,
+  WATCHERS_WORD,
+  WORK,
+} from './discard-link.ts';
+
+/** A leader that gets nothing done for so long is left to the guest that keeps it. */
+const STUCK_MS = 20;
 
 interface DrainedRegion {
   readonly discarder: PatientDiscarder;
-  /** A failure is reported once a region: the guest goes on, and its counter says how often. */
+  /** A failure is logged once a region: the guest goes on, and its counter says how often. */
   failed: boolean;
 }
 
-const { control, ports } = workerData as DiscardThreadData;
-const wake = new Int32Array(control);
-let regions: DrainedRegion[] = [];
+interface Lane {
+  readonly words: Int32Array;
+  readonly bell: OwnedFd;
+  regions: DrainedRegion[];
+}
 
-function open({ shared, units, unitBytes, fd, fileOffset }: RegionToDrain): DrainedRegion {
-  // The region's owner keeps the descriptor open until it has closed the set, after which nothing is claimed.
+const { control, number, ports } = workerData as DiscardThreadData;
+const words = new Int32Array(control);
+/** By the data-plane thread's port and the number that it gave the guest. */
+const lanes = new Map<string, Lane>();
+const tell = (news: DiscardNews): void => parentPort?.postMessage(news);
+const stopped = (): boolean => Atomics.load(words, WAKE_WORD) === STOPPED;
+const leads = (): boolean => Atomics.load(words, LEADER_WORD) === number;
+
+function openLane(name: string, { control: shared, wakeFd }: LaneMessage): void {
+  // Not closed here: it is the main thread's, which closes it when all discarding threads have ended.
+  lanes.set(name, { words: new Int32Array(shared), bell: new OwnedFd(wakeFd), regions: [] });
+}
+
+function openRegion(name: string, message: RegionMessage): void {
+  const { shared, units, unitBytes, fd, fileOffset } = message;
+  const lane = lanes.get(name);
+  if (lane === undefined) return;
+  // The region's owner keeps the descriptor open until it has closed the set and nobody is in it.
   const discard: DiscardUnits = (start, count) => {
     punchHole({ number: fd }, fileOffset + start * unitBytes, count * unitBytes);
   };
   const pending = new PendingDiscards(shared, units, unitBytes);
-  return { discarder: new PatientDiscarder(pending, unitBytes, discard), failed: false };
+  pending.onNews = () => ring(lane.bell);
+  lane.regions.push({ discarder: new PatientDiscarder(pending, unitBytes, discard), failed: false });
 }
 
-function takeNewRegions(): void {
-  for (const port of ports as MessagePort[]) {
+function takeMessages(): void {
+  for (const [index, port] of (ports as MessagePort[]).entries()) {
     for (
       let received = receiveMessageOnPort(port);
       received !== undefined;
       received = receiveMessageOnPort(port)
     ) {
-      regions.push(open(received.message as RegionToDrain));
+      const message = received.message as LinkMessage;
+      const name = `${index}.${message.lane}`;
+      if (message.kind === 'lane') openLane(name, message);
+      else openRegion(name, message);
     }
   }
-  regions = regions.filter(({ discarder }) => !discarder.pending.closed);
+  for (const [name, lane] of lanes) {
+    lane.regions = lane.regions.filter(({ discarder }) => !discarder.pending.closed);
+    if (Atomics.load(lane.words, LANE_CLOSED) !== 0) lanes.delete(name);
+  }
 }
 
-/** One claim of every region; whether there may be more. */
-function sweep(): boolean {
+/** Seals what the guest's front-end has handed over. */
+function seal(lane: Lane): void {
+  if (Atomics.load(lane.words, LANE_SEALING) !== SEALING_ASKED) return;
+  for (let index = 0; index < LANE_FILES_MAX; index++) {
+    const file = lane.words[LANE_FILES + index];
+    if (file < 0) continue;
+    const fd = new OwnedFd(file);
+    sealAgainstShrinking(fd);
+    fd.close();
+  }
+  Atomics.store(lane.words, LANE_SEALING, SEALING_DONE);
+  ring(lane.bell);
+}
+
+/** One claim of every region of a guest; whether there may be more. */
+function serve(lane: Lane): boolean {
+  seal(lane);
   let more = false;
-  for (const region of regions) {
-    const result = region.discarder.discardSome();
-    more ||= result.more;
-    if (result.failure !== undefined && !region.failed) {
+  for (const region of lane.regions) {
+    if (leads()) Atomics.add(words, PROGRESS_WORD, 1);
+    const { more: again, failure } = region.discarder.discardSome();
+    more ||= again;
+    if (failure !== undefined && !region.failed) {
       region.failed = true;
-      parentPort?.postMessage({ failure: result.failure.message });
+      tell({ failure: failure.message });
+      // The guest's status says so, too.
+      ring(lane.bell);
     }
   }
   return more;
 }
 
-while (Atomics.load(wake, WAKE_WORD) !== STOPPED) {
-  // Asleep until a marker sets the word to 1; whatever it marked before that is seen below. Where something was left
+/** A round of all guests that have no other thread; whether there may be more. */
+function sweep(): boolean {
+  let more = false;
+  for (const lane of lanes.values()) {
+    if (Atomics.compareExchange(lane.words, LANE_LOCK, 0, number) !== 0) continue;
+    more = serve(lane) || more;
+    if (!leads()) {
+      stayWith(lane);
+      return false;
+    }
+    Atomics.store(lane.words, LANE_LOCK, 0);
+  }
+  return more;
+}
+
+/** Another thread leads since this one was kept here: it ends what there is to do here, and leaves the rest to that one. */
+function stayWith(lane: Lane): void {
+  while (!stopped() && serve(lane)) takeMessages();
+  Atomics.store(lane.words, LANE_LOCK, 0);
+  // What was marked at the last moment has been passed over by the leader, as long as this thread was here.
+  if (Atomics.compareExchange(words, WAKE_WORD, ASLEEP, WORK) === ASLEEP) Atomics.notify(words, WAKE_WORD);
+}
+
+const anyWaiting = (): boolean =>
+  [...lanes.values()].some(({ regions }) => regions.some(({ discarder }) => discarder.waiting));
+
+/** From sleep to sleep. */
+function lead(): void {
+  // Asleep until a marker sets the word; whatever it marked before that is seen below. Where something was left
   // to wait, there is work as it is.
-  if (regions.some(({ discarder }) => discarder.waiting)) Atomics.compareExchange(wake, WAKE_WORD, 0, 1);
-  else Atomics.wait(wake, WAKE_WORD, 0);
-  if (Atomics.load(wake, WAKE_WORD) === STOPPED) break;
-  Atomics.wait(wake, WAKE_WORD, 1, GATHER_MS);
-  Atomics.compareExchange(wake, WAKE_WORD, 1, 0);
+  if (anyWaiting()) Atomics.compareExchange(words, WAKE_WORD, ASLEEP, WORK);
+  else Atomics.wait(words, WAKE_WORD, ASLEEP);
+  if (stopped()) return;
+  if (Atomics.load(words, WAKE_WORD) === WORK) Atomics.wait(words, WAKE_WORD, WORK, GATHER_MS);
+  Atomics.compareExchange(words, WAKE_WORD, WORK, ASLEEP);
+  Atomics.compareExchange(words, WAKE_WORD, HURRY, ASLEEP);
+  Atomics.add(words, PROGRESS_WORD, 1);
+  Atomics.store(words, BUSY_WORD, 1);
+  Atomics.notify(words, BUSY_WORD);
   // Each time round: a guest that keeps this thread busy without end keeps no other from coming or going.
-  do takeNewRegions();
-  while (sweep() && Atomics.load(wake, WAKE_WORD) !== STOPPED);
+  do {
+    takeMessages();
+    if (Atomics.load(words, WATCHERS_WORD) === 0) wantWatcher();
+  } while (sweep() && !stopped());
+  if (!leads()) return;
+  Atomics.store(words, BUSY_WORD, 0);
+  if (!stopped()) return;
+  // Watchers are to see the end, and may have taken the leader for asleep just now.
+  Atomics.store(words, BUSY_WORD, 1);
+  Atomics.notify(words, BUSY_WORD);
+}
+
+/** A new leader has a watcher that starts, or asks for one, once. */
+let asked = number === 1;
+function wantWatcher(): void {
+  if (asked) return;
+  asked = true;
+  tell({ wanted: 'watcher' });
+}
+
+/** Returns when this thread leads, or ends: there is another one that watches, or all end. */
+function watch(): 'retires' | 'goes on' {
+  asked = false;
+  if (Atomics.load(words, WATCHERS_WORD) > 0) return 'retires';
+  Atomics.add(words, WATCHERS_WORD, 1);
+  while (!stopped() && !leads()) {
+    takeMessages();
+    if (Atomics.load(words, BUSY_WORD) === 0) {
+      Atomics.wait(words, BUSY_WORD, 0);
+      continue;
+    }
+    const leader = Atomics.load(words, LEADER_WORD);
+    const progress = Atomics.load(words, PROGRESS_WORD);
+    Atomics.wait(words, PROGRESS_WORD, progress, STUCK_MS);
+    const stuck = Atomics.load(words, BUSY_WORD) === 1 && Atomics.load(words, PROGRESS_WORD) === progress;
+    if (!stuck || stopped()) continue;
+    if (Atomics.compareExchange(words, LEADER_WORD, leader, number) === leader) break;
+  }
+  Atomics.sub(words, WATCHERS_WORD, 1);
+  if (stopped()) return 'goes on';
+  // What the former leader had not come to yet is this one's.
+  Atomics.store(words, BUSY_WORD, 0);
+  if (Atomics.compareExchange(words, WAKE_WORD, ASLEEP, HURRY) === ASLEEP) Atomics.notify(words, WAKE_WORD);
+  return 'goes on';
+}
+
+while (!stopped()) {
+  if (leads()) lead();
+  else if (watch() === 'retires') break;
 }
 for (const port of ports as MessagePort[]) port.close();
 parentPort?.close();

@@ -3,14 +3,22 @@
  * back, and news of the configuration goes out on the channel that the front-end gave for it. For back-ends
  * that want nothing in between.
  */
-import type { OwnedFd } from '../sys/fd.ts';
+import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import type { SessionHost, VhostUserBackend } from './backend.ts';
-import { BackendSession } from './backend-session.ts';
+import { BackendSession, type SessionReply } from './backend-session.ts';
+import type { Message } from './connection.ts';
 import { MessageStream } from './message-stream.ts';
-import { BACKEND_REQUEST, FLAG_VERSION, HEADER, VhostUserError } from './protocol.ts';
+import {
+  BACKEND_REQUEST,
+  FLAG_VERSION,
+  type FrontendRequest,
+  HEADER,
+  requestName,
+  VhostUserError,
+} from './protocol.ts';
 
 export interface BackendConnectionOptions {
   readonly reactor: Pick<Reactor, 'watch'>;
@@ -26,10 +34,38 @@ const CONFIG_CHANGE = HEADER.encode({
   size: 0,
 });
 
+/**
+ * Requests that end what a ring or the memory did, or begin it anew. Each is served when nothing is under way, and is
+ * answered when nothing is under way again, so that the front-end may rely on what it asked for.
+ */
+const SETTLES: ReadonlySet<FrontendRequest> = new Set<FrontendRequest>([
+  'SET_OWNER',
+  'RESET_OWNER',
+  'SET_FEATURES',
+  'SET_MEM_TABLE',
+  'ADD_MEM_REG',
+  'REM_MEM_REG',
+  'SET_VRING_NUM',
+  'SET_VRING_ADDR',
+  'SET_VRING_BASE',
+  'GET_VRING_BASE',
+  'SET_VRING_ENABLE',
+  'SET_VRING_KICK',
+  'RESET_DEVICE',
+  'SET_STATUS',
+]);
+const BRINGS_MEMORY: ReadonlySet<FrontendRequest | undefined> = new Set<FrontendRequest>([
+  'SET_MEM_TABLE',
+  'ADD_MEM_REG',
+]);
+
 export class BackendConnection {
   readonly session: BackendSession;
   readonly #stream: MessageStream;
+  readonly #backend: VhostUserBackend;
   #channel: PeerDoorbell | undefined;
+  /** What the conversation goes on with when the device has settled: a message, a reply, or neither. */
+  #waiting: { readonly message?: Message; readonly reply?: SessionReply } | undefined;
 
   /** Takes ownership of `socket`. */
   constructor(socket: UnixSocket, backend: VhostUserBackend, options: BackendConnectionOptions) {
@@ -39,18 +75,60 @@ export class BackendConnection {
       refused,
       backendChannel: fd => this.#setChannel(fd),
     });
+    this.#backend = backend;
     this.#stream = new MessageStream(socket, reactor, {
-      message: message => {
-        const reply = this.session.serve(message);
-        if (reply === undefined) return false;
-        this.#stream.send(reply.request, reply.flags, reply.payload);
-        return true;
-      },
+      message: message => this.#serve(message),
       ended: error => {
-        this.session.close();
+        this.#end();
         ended(error);
       },
     });
+    // What the last front-end left under way ends first.
+    if (!this.#settled()) this.#wait({});
+  }
+
+  /** Whether the conversation stands still until the device has settled. */
+  get waiting(): boolean {
+    return this.#waiting !== undefined;
+  }
+
+  /** To be called when the device may have settled, or its memory's files may be looked at. */
+  progress(): void {
+    const waiting = this.#waiting;
+    if (waiting === undefined || !this.#settled()) return;
+    this.#waiting = undefined;
+    this.#stream.attempt(() => {
+      if (waiting.reply !== undefined) this.#reply(waiting.reply);
+      if (waiting.message !== undefined) this.#serve(waiting.message);
+      if (this.#waiting === undefined) this.#stream.resume();
+    });
+  }
+
+  /** True when the next message is not to be looked for in this turn. */
+  #serve(message: Message): boolean {
+    const name = requestName(message.request);
+    const settles = name !== undefined && SETTLES.has(name);
+    const prepared = !BRINGS_MEMORY.has(name) || (this.#backend.prepareMemory?.(message.fds) ?? true);
+    if (!prepared || (settles && !this.#settled())) return this.#wait({ message });
+    const reply = this.session.serve(message);
+    if (settles && !this.#settled()) return this.#wait(reply === undefined ? {} : { reply });
+    if (reply === undefined) return false;
+    this.#reply(reply);
+    return true;
+  }
+
+  #settled(): boolean {
+    return this.#backend.settle?.() ?? true;
+  }
+
+  #wait(what: { readonly message?: Message; readonly reply?: SessionReply }): true {
+    this.#waiting = what;
+    this.#stream.pause();
+    return true;
+  }
+
+  #reply({ request, flags, payload }: SessionReply): void {
+    this.#stream.send(request, flags, payload);
   }
 
   /**
@@ -67,6 +145,12 @@ export class BackendConnection {
   /** Ends the conversation, as if the front-end had left. Idempotent. */
   close(): void {
     this.#stream.close();
+    this.#end();
+  }
+
+  #end(): void {
+    closeAll(this.#waiting?.message?.fds ?? []);
+    this.#waiting = undefined;
     this.session.close();
   }
 

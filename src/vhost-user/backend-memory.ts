@@ -75,7 +75,7 @@ export class BackendMemory {
 
   /** Lets go of all memory for good; no ring runs any more. */
   close(): void {
-    for (const region of this.#memory.regions) this.#backend.regionRemoved(region);
+    this.clear();
     this.#memory.close();
   }
 
@@ -86,9 +86,8 @@ export class BackendMemory {
   }
 
   #drop(region: MemoryRegion): void {
-    this.#backend.regionRemoved(region);
     this.#memory.remove(region);
-    region.close();
+    this.#backend.regionRemoved(region, () => region.close());
   }
 }
 

@@ -42,6 +42,13 @@ export const BACKEND_PROTOCOL_FEATURES =
 /** Bytes of a reply's payload; undefined: the request has no reply of its own. */
 type Reply = Uint8Array | undefined;
 
+/** A reply, to be sent. */
+export interface SessionReply {
+  readonly request: number;
+  readonly flags: number;
+  readonly payload: Uint8Array;
+}
+
 export class BackendSession {
   readonly memory = new GuestMemory();
   readonly #backend: VhostUserBackend;
@@ -71,9 +78,7 @@ export class BackendSession {
   }
 
   /** Serves one message and takes its descriptors; returns the payload of the reply, if one is due. */
-  serve(
-    message: Message,
-  ): { readonly request: number; readonly flags: number; readonly payload: Uint8Array } | undefined {
+  serve(message: Message): SessionReply | undefined {
     const name = requestName(message.request);
     const fds = new UnclaimedFds(message.fds);
     const isReply = (message.flags & FLAG_REPLY) !== 0;

@@ -41,8 +41,8 @@ export interface VhostUserBackend {
   writeConfig(offset: number, bytes: Uint8Array): void;
 
   regionAdded(region: MemoryRegion): void;
-  /** Returns when nothing of the device touches the region any more; it is unmapped next. */
-  regionRemoved(region: MemoryRegion): void;
+  /** Calls `letGo` when nothing of the device touches the region any more, which closes it: at once, or before it settles. */
+  regionRemoved(region: MemoryRegion, letGo: () => void): void;
 
   /** The memory lasts as long as the ring runs; it may gain and lose regions meanwhile. */
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: RingDoorbell): void;
@@ -57,6 +57,18 @@ export interface VhostUserBackend {
   stopQueue(index: number, reason: StopReason): void;
   /** The driver kicked ring `index`. */
   serveQueue(index: number): void;
+
+  /**
+   * Whether nothing is under way of what was asked for: then what comes next may count on it. False: it is to be asked
+   * again when there is news ({@link BackendConnection.progress}), and no ring is served until it is true. Absent where
+   * everything is done before a call returns.
+   */
+  settle?(): boolean;
+  /**
+   * Whether files that a front-end hands over as memory can be looked at now. False: something is done about them that
+   * may take long, and it is to be asked again when there is news. Absent where waiting is no harm.
+   */
+  prepareMemory?(files: readonly OwnedFd[]): boolean;
 
   /** The device starts over: features, account and sessions are forgotten. All rings are stopped. */
   reset(): void;

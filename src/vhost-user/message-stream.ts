@@ -24,19 +24,46 @@ const MESSAGES_PER_TURN = 32;
 export class MessageStream {
   readonly #connection: Connection;
   readonly #listener: StreamListener;
-  readonly #watch: Watch;
+  readonly #reactor: Pick<Reactor, 'watch'>;
+  #watch: Watch;
   #open = true;
+  #paused = false;
 
   /** Takes ownership of `socket`. */
   constructor(socket: UnixSocket, reactor: Pick<Reactor, 'watch'>, listener: StreamListener) {
     this.#connection = new Connection(socket);
     this.#listener = listener;
-    this.#watch = reactor.watch(this.#connection.fd, ready => {
+    this.#reactor = reactor;
+    this.#watch = this.#newWatch();
+  }
+
+  #newWatch(): Watch {
+    const watch = this.#reactor.watch(this.#connection.fd, ready => {
       this.#guard(() => {
         if (ready.writable) this.#flush();
         if (ready.readable || ready.hungUp) this.#receive();
       });
     });
+    watch.wantWrite = this.#connection.backlogged;
+    return watch;
+  }
+
+  /** Nothing is read, and nobody is noticed to have left, until {@link resume}: the last message stays as it is. */
+  pause(): void {
+    if (this.#paused || !this.#open) return;
+    this.#paused = true;
+    this.#watch.stop();
+  }
+
+  resume(): void {
+    if (!this.#paused || !this.#open) return;
+    this.#paused = false;
+    this.#watch = this.#newWatch();
+  }
+
+  /** Runs `step`, whose failure ends the stream as that of a message would. */
+  attempt(step: () => void): void {
+    this.#guard(step);
   }
 
   /** Sends, or keeps until the socket takes it; `fds` stay the caller's, who keeps them open until then. */
@@ -61,7 +88,7 @@ export class MessageStream {
   }
 
   #receive(): void {
-    for (let taken = 0; taken < MESSAGES_PER_TURN && this.#open; taken++) {
+    for (let taken = 0; taken < MESSAGES_PER_TURN && this.#open && !this.#paused; taken++) {
       const received = this.#connection.receive();
       if (received.kind === 'wait') return;
       if (received.kind === 'closed') this.#end(undefined);

@@ -10,7 +10,7 @@ import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-watch.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
-import { DiscardLink } from '../../src/threads/discard-link.ts';
+import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { TestLoop } from '../support/loop.ts';
@@ -46,7 +46,11 @@ beforeEach(() => {
     { fd: ours.fd.release(), listening: false },
     {
       reactor: loop.reactor,
-      discards: new DiscardLink(new SharedArrayBuffer(4), discards.port1),
+      discards: new DiscardLink(
+        new SharedArrayBuffer(CONTROL_WORDS * 4),
+        discards.port1,
+        loop.reactor.wakeFd.number,
+      ),
       emit: (_, type, detail) => {
         told.push(type);
         details.set(type, detail);
@@ -56,8 +60,8 @@ beforeEach(() => {
   );
 });
 
-afterEach(() => {
-  host.close();
+afterEach(async () => {
+  await host.close();
   closeAll([socket.fd]);
   discards.port1.close();
   loop.close();

@@ -44,7 +44,7 @@ class Pair {
   readonly set: PendingDiscards;
   readonly claimUnits: number;
   pending = new Set<number>();
-  /** Claimed by the discard under way. */
+  /** In flight. */
   claimed = new Set<number>();
   discarded = 0;
   runs = 0;
@@ -73,39 +73,34 @@ class Pair {
   }
 
   discard(meanwhile: readonly Call[], fails: boolean): boolean {
-    const before = new Set(this.pending);
-    const seen: [number, number][] = [];
+    const before = this.pending.size;
+    let stretch: number | undefined;
     const { more, failure } = this.set.discardSome((start, count) => {
-      if (seen.length === 0) this.#claim(start);
-      seen.push([start, count]);
-      for (let unit = start; unit < start + count; unit++) expect(this.claimed.has(unit)).toBe(true);
-      // Maximal: what is beside a run was not claimed.
-      expect(this.claimed.has(start - 1) || this.claimed.has(start + count)).toBe(false);
+      stretch ??= Math.floor(start / this.claimUnits);
+      expect(Math.floor((start + count - 1) / this.claimUnits)).toBe(stretch);
+      // Maximal, unless runs are cut because they take long.
+      const end = start + count;
+      if (this.set.units === 10_000 && count < 64 && end % this.claimUnits !== 0)
+        expect(this.pending.has(end)).toBe(false);
+      this.claimed = new Set();
+      for (let unit = start; unit < end; unit++) {
+        expect(this.pending.delete(unit)).toBe(true);
+        this.claimed.add(unit);
+      }
+      expect(this.set.outstanding).toBe(this.pending.size + count);
       for (const call of meanwhile) this.call(call);
-      if (fails) throw new SystemError('fallocate', ENOSPC);
+      if (fails) {
+        this.failures++;
+        throw new SystemError('fallocate', ENOSPC);
+      }
+      this.discarded += count;
+      this.runs++;
     });
-    expect(more).toBe(before.size > 0);
-    expect(seen.reduce((total, [, count]) => total + count, 0)).toBe(this.claimed.size);
-    expect(failure?.message).toBe(fails && more ? 'fallocate failed with ENOSPC' : undefined);
-    if (fails) {
-      this.failures += seen.length;
-    } else {
-      this.discarded += this.claimed.size;
-      this.runs += seen.length;
-    }
     this.claimed = new Set();
+    expect(more).toBe(before > 0);
+    expect(failure?.message).toBe(fails && more ? 'fallocate failed with ENOSPC' : undefined);
     this.#checkTotals();
     return more;
-  }
-
-  /** The stretch of `unit` is claimed: all of its pending units and no others. */
-  #claim(unit: number): void {
-    const stretch = Math.floor(unit / this.claimUnits);
-    for (const member of this.pending) {
-      if (Math.floor(member / this.claimUnits) === stretch) this.claimed.add(member);
-    }
-    for (const member of this.claimed) this.pending.delete(member);
-    expect(this.set.outstanding).toBe(this.pending.size + this.claimed.size);
   }
 
   #checkTotals(): void {
@@ -229,6 +224,116 @@ describe('a set', () => {
     set.mark(0, 2);
     set.discardAll(() => {});
     expect(set.discardedUnits).toBe(2);
+  });
+
+  test('takes a run when its turn comes: what is retracted before that keeps its memory', () => {
+    const set = create();
+    for (let unit = 0; unit < 100; unit += 2) set.mark(unit, 1);
+    const discarded: number[] = [];
+    set.discardSome(start => {
+      discarded.push(start);
+      if (start !== 0) return;
+      expect(set.inFlight(0, 1)).toBe(true);
+      // A claim of the whole stretch would hold these, and whoever takes them back would wait for it.
+      expect(set.inFlight(1, 9_999)).toBe(false);
+      expect(set.retract(1, 9_999)).toBe(49);
+    });
+    expect(discarded).toEqual([0]);
+  });
+
+  test('ends a claim after some milliseconds, however many runs its stretch has', () => {
+    const set = create();
+    for (let unit = 0; unit < 4096; unit += 2) set.mark(unit, 1);
+    const startedMs = performance.now();
+    let runs = 0;
+    set.discardSome(() => {
+      runs++;
+      const untilMs = performance.now() + 2;
+      while (performance.now() < untilMs);
+    });
+    // 2,048 of them would take 4 s; the bound is in time, and this allows for a machine that stops now and then.
+    expect(runs).toBeLessThan(10);
+    expect(performance.now() - startedMs).toBeLessThan(2048);
+    expect(set.outstanding).toBe(2048 - runs);
+    let more = 0;
+    expect(set.discardAll(() => void more++)).toBeUndefined();
+    expect(more).toBe(2048 - runs);
+  });
+
+  test('cuts long runs when they take long, and no further than helps', () => {
+    const set = create();
+    const lengths: number[] = [];
+    const slowly = (_: number, count: number) => {
+      lengths.push(count);
+      const untilMs = performance.now() + 7;
+      while (performance.now() < untilMs);
+    };
+    for (let time = 0; time < 12; time++) {
+      set.mark(0, 4096);
+      set.discardSome(slowly);
+      set.retractAll();
+    }
+    expect(lengths[0]).toBe(4096);
+    expect(lengths.at(-1)).toBe(64);
+    expect(Math.min(...lengths)).toBe(64);
+  });
+
+  test('rings whoever watches the run in flight when it is over, once, and nobody else', () => {
+    const set = create();
+    let news = 0;
+    set.onNews = () => news++;
+    set.mark(0, 1);
+    set.mark(2, 1);
+    const generations: number[] = [];
+    set.discardSome(start => {
+      expect(news).toBe(start === 0 ? 0 : 1);
+      generations.push(set.generation);
+      if (start === 0) set.watchRun();
+    });
+    expect(news).toBe(1);
+    expect(new Set([...generations, set.generation]).size).toBe(3);
+  });
+
+  test('rings whoever drains it when nothing is outstanding', () => {
+    const set = create();
+    const news: number[] = [];
+    set.onNews = () => news.push(set.outstanding);
+    set.mark(0, 1);
+    set.mark(9000, 1);
+    set.watchDrain();
+    set.discardAll(() => {});
+    set.watchDrain();
+    set.discardAll(() => expect.unreachable());
+    expect(news.at(-1)).toBe(0);
+  });
+
+  test('is closed without waiting, and rings when the discard under way is over', () => {
+    const set = create();
+    let news = 0;
+    set.onNews = () => news++;
+    set.mark(0, 1);
+    set.mark(9000, 1);
+    set.discardSome(() => {
+      expect(set.closeNow()).toBe(false);
+    });
+    expect(news).toBe(1);
+    expect(set.closeNow()).toBe(true);
+    expect(set.discardSome(() => expect.unreachable()).more).toBe(false);
+  });
+
+  test('that is held in the middle of a claim has its next runs left alone', () => {
+    const set = create();
+    set.mark(0, 1);
+    set.mark(2, 1);
+    set.discardSome(start => {
+      expect(start).toBe(0);
+      set.held = true;
+    });
+    expect(set.outstanding).toBe(1);
+    set.held = false;
+    const rest: number[] = [];
+    set.discardAll(start => rest.push(start));
+    expect(rest).toEqual([2]);
   });
 
   test('waits for nothing where nothing is in flight', () => {

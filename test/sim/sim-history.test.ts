@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';
+import { PageAccounts } from '../../src/device/page-accounts.ts';
+import { Reporting } from '../../src/device/reporting.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { reportHistories } from '../../src/sim/history-report.ts';
 import { live } from '../../src/sim/sim-history.ts';
@@ -85,6 +87,18 @@ describe('a history', () => {
   it('finds a host that goes on discarding while the rings are disabled', async () => {
     vi.spyOn(PendingDiscards.prototype, 'held', 'get').mockReturnValue(false);
     const { failures } = await reportHistories({ seed: 20, seeds: 8, steps: STEPS }, () => {});
+    expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
+  });
+
+  it('finds a device that acknowledges a deflation before the punch of its pages has ended', async () => {
+    vi.spyOn(PageAccounts.prototype, 'quiet', 'get').mockReturnValue(true);
+    const { failures } = await reportHistories({ seed: 11, seeds: 10, steps: STEPS }, () => {});
+    expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
+  });
+
+  it('finds a device that returns reported pages before they are discarded', async () => {
+    vi.spyOn(Reporting.prototype, 'mayAcknowledge').mockReturnValue(true);
+    const { failures } = await reportHistories({ seed: 11, seeds: 10, steps: STEPS }, () => {});
     expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
   });
 });

@@ -5,9 +5,16 @@ import { PageAccount } from '../../src/device/page-account.ts';
 import { FileBacking } from '../../src/memory/backing.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { openDescriptorCount } from '../../src/sys/fd.ts';
+import { createEventFd, openDescriptorCount } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
-import { DiscardLink, stopDiscarding, WAKE_WORD } from '../../src/threads/discard-link.ts';
+import {
+  ASLEEP,
+  CONTROL_WORDS,
+  DiscardLink,
+  LEADER_WORD,
+  stopDiscarding,
+  WAKE_WORD,
+} from '../../src/threads/discard-link.ts';
 import { build } from '../cli/built.ts';
 
 const MIB = 2 ** 20;
@@ -27,11 +34,13 @@ function closeAccount({ pending, region }: PageAccount): void {
 }
 
 test('a guest that comes while another gives it no rest has its memory discarded, too', async () => {
-  const control = new SharedArrayBuffer(4);
+  const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
+  new Int32Array(control)[LEADER_WORD] = 1;
   const { port1, port2 } = new MessageChannel();
-  const link = new DiscardLink(control, port1);
+  const bell = createEventFd();
+  const lane = new DiscardLink(control, port1, bell.number).openLane();
   const worker = new Worker(new URL('../../dist/threads/discard-worker.js', import.meta.url), {
-    workerData: { control, ports: [port2] },
+    workerData: { control, number: 1, ports: [port2] },
     transferList: [port2],
   });
   const exited = new Promise(resolve => worker.once('exit', resolve));
@@ -40,17 +49,17 @@ test('a guest that comes while another gives it no rest has its memory discarded
   try {
     late.region.windowAt(0).u8.fill(1);
     late.give(0, late.region.pageCount, true);
-    link.add(greedy);
+    lane.add(greedy.region, greedy.pending);
     const deadline = performance.now() + WAIT_MS_MAX;
     const keepBusy = () => {
       // A page here and there, faster than they can be discarded one by one.
       for (let unit = 0; unit < greedy.pending.units; unit += 4096) greedy.pending.mark(unit, 1);
-      link.wake();
+      lane.wake();
     };
     while (greedy.pending.discards < 1000 && performance.now() < deadline) keepBusy();
     expect(greedy.pending.discards).toBeGreaterThanOrEqual(1000);
     keepBusy();
-    link.add(late);
+    lane.add(late.region, late.pending);
     const before = greedy.pending.discards;
     while (late.pending.outstanding > 0 && performance.now() < deadline) keepBusy();
     expect(late.pending.discardedUnits * PAGE_SIZE).toBe(MIB);
@@ -62,16 +71,21 @@ test('a guest that comes while another gives it no rest has its memory discarded
     stopDiscarding(control);
     await exited;
     port1.close();
+    bell.close();
   }
 });
 
 test('a region that comes wakes the thread, so that those that went are let go of', () => {
-  const control = new SharedArrayBuffer(4);
+  const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
   const { port1, port2 } = new MessageChannel();
   const account = openAccount(MIB);
-  new DiscardLink(control, port1).add(account);
+  const bell = createEventFd();
+  const lane = new DiscardLink(control, port1, bell.number).openLane();
+  Atomics.store(new Int32Array(control), WAKE_WORD, ASLEEP);
+  lane.add(account.region, account.pending);
   expect(new Int32Array(control)[WAKE_WORD]).toBe(1);
   closeAccount(account);
+  bell.close();
   port1.close();
   port2.close();
 });

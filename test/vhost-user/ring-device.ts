@@ -62,8 +62,9 @@ export class RingDevice implements VhostUserBackend {
     this.calls.push(`region+ 0x${region.guestAddress.toString(16)}`);
   }
 
-  regionRemoved(region: MemoryRegion): void {
+  regionRemoved(region: MemoryRegion, letGo: () => void): void {
     this.calls.push(`region- 0x${region.guestAddress.toString(16)}`);
+    letGo();
   }
 
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: RingDoorbell): void {

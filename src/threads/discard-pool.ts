@@ -1,0 +1,96 @@
+/**
+ * The discarding threads of a daemon, as its main thread keeps them: one that leads, one that watches it, and one more for
+ * each guest whose file keeps a thread, as long as it does.
+ */
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import {
+  CONTROL_WORDS,
+  type DiscardNews,
+  type DiscardThreadData,
+  LEADER_WORD,
+  stopDiscarding,
+} from './discard-link.ts';
+import { workerUrl } from './worker-url.ts';
+
+/** Guests beyond so many that keep a thread each hold up the others; each thread costs some MiB. */
+const THREADS_MAX = 32;
+
+export interface DiscardPoolListener {
+  /** Memory of some guest could not be given back. */
+  failed(message: string): void;
+  died(error: Error): void;
+}
+
+export class DiscardPool {
+  readonly control = new SharedArrayBuffer(CONTROL_WORDS * 4);
+  readonly #listener: DiscardPoolListener;
+  readonly #exits = new Set<Promise<void>>();
+  #started = 0;
+  #isReady: () => void = () => {};
+  readonly #ready = new Promise<void>(resolve => {
+    this.#isReady = resolve;
+  });
+  #closing = false;
+  /** Hands a port to each data-plane thread, at the other end of which the new thread is. */
+  #connect: (ports: MessagePort[]) => void = () => {};
+  readonly #peers: number;
+
+  /** For so many data-plane threads. */
+  constructor(peers: number, listener: DiscardPoolListener) {
+    this.#peers = peers;
+    this.#listener = listener;
+    new Int32Array(this.control)[LEADER_WORD] = 1;
+  }
+
+  /**
+   * Starts the two threads; returns the ports of the first for each data-plane thread. Those of others go to `connect`, in a
+   * moment.
+   */
+  start(connect: (ports: MessagePort[]) => void): MessagePort[] {
+    this.#connect = connect;
+    const ports = this.#startThread();
+    // When its caller has made the data-plane threads, which are to be handed the ports.
+    setImmediate(() => this.#another());
+    return ports;
+  }
+
+  /** Resolves when both threads that are always there run. */
+  get ready(): Promise<void> {
+    return this.#ready;
+  }
+
+  #startThread(): MessagePort[] {
+    const channels = Array.from({ length: this.#peers }, () => new MessageChannel());
+    const ports = channels.map(channel => channel.port2);
+    const workerData: DiscardThreadData = { control: this.control, number: ++this.#started, ports };
+    const worker = new Worker(workerUrl('./discard-worker', import.meta.url), {
+      workerData,
+      transferList: ports,
+    });
+    worker.on('message', (news: DiscardNews) => {
+      if ('failure' in news) this.#listener.failed(news.failure);
+      else this.#another();
+    });
+    const isSecond = this.#started === 2;
+    worker.once('online', () => {
+      if (isSecond) this.#isReady();
+    });
+    worker.on('error', error => this.#listener.died(error));
+    const exited = new Promise<void>(resolve => worker.once('exit', () => resolve()));
+    this.#exits.add(exited);
+    void exited.then(() => this.#exits.delete(exited));
+    return channels.map(channel => channel.port1);
+  }
+
+  #another(): void {
+    if (this.#closing || this.#exits.size >= THREADS_MAX) return;
+    this.#connect(this.#startThread());
+  }
+
+  /** Resolves when all threads are gone. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    stopDiscarding(this.control);
+    await Promise.all(this.#exits);
+  }
+}
