@@ -5,16 +5,15 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isatty } from 'node:tty';
 import { type Command, Option } from 'commander';
 import { type GuestCommand, parseCommand } from '../embedded/commands.ts';
-import type { ConsoleMessage } from '../embedded/console.ts';
 import { AerostatError } from '../sys/error.ts';
 import { readVersion } from '../sys/version.ts';
 import type { TlsIdentity } from '../transfer/tls.ts';
 import type { Vm } from '../vm/vm.ts';
-import { type CliContext, interrupted, printJson, printLine } from './context.ts';
-import { commandOfWords, describeAnswer, WORDS_HELP } from './guest-words.ts';
+import { interruptForeground, LineEditor, type Say, sayTo, terminalOf } from './console.ts';
+import { type CliContext, interrupted, printLine } from './context.ts';
+import { commandOfWords, WORDS_HELP } from './guest-words.ts';
 import type { Log } from './log.ts';
 import { type ServeChoice, withApiOf } from './serve.ts';
-import { styleOf } from './style.ts';
 import { InterruptedError, UsageError } from './usage.ts';
 
 export interface TlsChoice {
@@ -58,7 +57,8 @@ export async function serveMachine(
 ): Promise<void> {
   const { vmControl } = await import('../vm/vm-control.ts');
   const control = vmControl(vm, tls);
-  const say = screenOf(context, choice.json === true);
+  let editor: LineEditor | undefined;
+  const say = sayTo(context, choice.json === true, () => editor);
   try {
     await withApiOf(context, choice, { control, version: readVersion(), log }, async () => {
       const signal = interrupted(context.interrupt).then(name => {
@@ -70,44 +70,44 @@ export async function serveMachine(
         await delay(FAREWELL_MS);
       });
       say({ event: 'ready', message: `${vm.name} runs here.` });
-      await Promise.race([vm.ended, attach(context, vm, say), left, signal]);
+      editor = choice.json === true ? undefined : editorOf(context, vm.name);
+      await Promise.race([vm.ended, attach(context, vm, say, editor), left, signal]);
     });
   } finally {
+    editor?.close();
     await vm.close();
   }
 }
 
-type Say = (message: ConsoleMessage) => void;
-
-function screenOf({ stdout, stderr, env }: CliContext, json: boolean): Say {
-  if (json) return message => void printJson(stdout, message);
-  const style = styleOf(stderr, env);
-  return message => {
-    if ('event' in message) printLine(stderr, style.dim(message.message));
-    else if ('error' in message) printLine(stderr, `${style.red('aerostat:')} ${message.error.message}`);
-    else for (const line of describeAnswer(message.answer)) printLine(stdout, line);
-  };
+function editorOf(context: CliContext, name: string): LineEditor | undefined {
+  const output = terminalOf(context);
+  if (output === null) return undefined;
+  return new LineEditor({
+    ...{ input: context.stdin, output, prompt: `${name}> ` },
+    onInterrupt: interruptForeground,
+  });
 }
 
 /** Obeys commands until one of them, or their end, switches the guest off. */
-async function attach(context: CliContext, vm: Vm, say: Say): Promise<void> {
+async function attach(context: CliContext, vm: Vm, say: Say, editor: LineEditor | undefined): Promise<void> {
   const { stdin } = context;
   // /dev/null is how services have no input; it always reads as ended.
   const fd = 'fd' in stdin && typeof stdin.fd === 'number' ? stdin.fd : undefined;
   if (fd === undefined || (fstatSync(fd).isCharacterDevice() && !isatty(fd))) return new Promise(() => {});
   const under = new Set<Promise<void>>();
-  const lines = createInterface({ input: stdin });
+  const lines = editor?.lines ?? createInterface({ input: stdin });
+  editor?.ask();
   for await (const line of lines) {
     const text = line.trim();
-    if (text === '') continue;
     if (text === 'help') printLine(context.stderr, WORDS_HELP);
     else if (text === 'exit' || isExit(text)) break;
-    else {
+    else if (text !== '') {
       const obeyed = obey(vm, text, say).finally(() => under.delete(obeyed));
       under.add(obeyed);
       // A person's commands do not overtake each other.
       if (!text.startsWith('{')) await obeyed;
     }
+    editor?.ask();
   }
   lines.close();
   await Promise.all(under);

@@ -1,21 +1,21 @@
 /** `aerostat guest`: the embedded guest as a process, connected to a daemon's socket. */
 import { fstatSync } from 'node:fs';
+import { Readable } from 'node:stream';
 import { isatty } from 'node:tty';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import { WORKLOAD_KINDS } from '../../embedded/commands.ts';
-import type { ConsoleMessage } from '../../embedded/console.ts';
 import type { EmbeddedGuest } from '../../embedded/embedded-guest.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import type { WorkloadKind } from '../../guest/workloads/workload.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { AerostatError, SystemError } from '../../sys/error.ts';
-import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
+import { interruptForeground, LineEditor, type Say, sayTo, terminalOf } from '../console.ts';
+import { type CliContext, interrupted, type Output, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
-import { commandOfWords, describeAnswer, WORDS_HELP } from '../guest-words.ts';
+import { commandOfWords, WORDS_HELP } from '../guest-words.ts';
 import { each, guestMemoryOption, value, withVerbose } from '../options.ts';
 import { formatSize, parsePages } from '../size.ts';
-import { styleOf } from '../style.ts';
 import { InterruptedError, UsageError } from '../usage.ts';
 
 const EXAMPLES = `
@@ -86,7 +86,8 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
     import('../../embedded/console.ts'),
     import('../../embedded/line-reader.ts'),
   ]);
-  const screen = screenOf(context, choice.json === true);
+  let editor: GuestEditor | undefined;
+  const screen = sayTo(context, choice.json === true, () => editor);
   const start = performance.now();
   const starting = EmbeddedGuest.start({
     socketPath: choice.connect,
@@ -112,8 +113,11 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
       message: `The guest with ${formatSize(choice.memory)} is up after ${elapsed}.`,
     });
     for (const { kind, bytes } of workloads) guest.startWorkload(kind, bytes);
-    await attach(context, guest, screen, { ...consoleModule, ...readerModule });
+    const parts = { ...consoleModule, ...readerModule };
+    if (choice.json !== true) editor = editorOf(context);
+    await attach(context, guest, screen, editor, parts);
   } finally {
+    editor?.close();
     await guest.close();
   }
 }
@@ -143,27 +147,15 @@ function workloadOf(word: string): WorkloadChoice {
 
 /** How the guest is told things; loaded when there is one. */
 type ConsoleParts = Pick<typeof import('../../embedded/console.ts'), 'answerLine'> &
-  Pick<typeof import('../../embedded/line-reader.ts'), 'LineReader'>;
-
-type Say = (message: ConsoleMessage) => void;
-
-/** Shows what the guest says: as JSON on standard output, or to people, news apart from answers. */
-function screenOf({ stdout, stderr, env }: CliContext, json: boolean): Say {
-  if (json) return message => void printJson(stdout, message);
-  const style = styleOf(stderr, env);
-  return message => {
-    if ('event' in message) printLine(stderr, style.dim(message.message));
-    else if ('error' in message) printLine(stderr, `${style.red('aerostat:')} ${message.error.message}`);
-    else for (const line of describeAnswer(message.answer)) printLine(stdout, line);
-  };
-}
+  Pick<typeof import('../../embedded/line-reader.ts'), 'InputReader' | 'LineReader'>;
 
 /** Obeys commands until the guest ends, its input does, or a signal comes. */
 async function attach(
   context: CliContext,
   guest: EmbeddedGuest,
   say: Say,
-  { answerLine, LineReader }: ConsoleParts,
+  editor: GuestEditor | undefined,
+  { answerLine, InputReader, LineReader }: ConsoleParts,
 ): Promise<void> {
   let last: Promise<void> = Promise.resolve();
   const obey = async (line: string) => say(await answerLine(guest, line));
@@ -179,18 +171,35 @@ async function attach(
   const under = new Set<Promise<void>>();
   const ended = new Promise<void>(resolve => {
     if (fd === undefined) return;
-    const reader = new LineReader(fd, {
-      reactor: guest.reactor,
-      onLine: line => {
-        const taken = take(line).finally(() => under.delete(taken));
-        under.add(taken);
-      },
-      onEnd: () => {
-        guest.reactor.schedule(LAST_COMMANDS_MS_MAX, resolve);
-        void Promise.all(under).then(() => resolve());
-      },
+    const { reactor } = guest;
+    const onLine = (line: string) => {
+      const taken = take(line).finally(() => under.delete(taken));
+      under.add(taken);
+    };
+    let over = false;
+    const onEnd = () => {
+      if (over) return;
+      over = true;
+      reactor.schedule(LAST_COMMANDS_MS_MAX, resolve);
+      void Promise.all(under).then(() => resolve());
+    };
+    const reader =
+      editor === undefined
+        ? new LineReader(fd, { reactor, onLine, onEnd })
+        : new InputReader(fd, { reactor, onBytes: bytes => editor.keys.push(Buffer.from(bytes)), onEnd });
+    editor?.lines.on('line', line => {
+      if (line.trim() !== '') onLine(line);
+      void Promise.all(under).then(() => editor.ask());
     });
-    void guest.ended.catch(() => {}).then(() => reader.close());
+    // Ctrl-D on an empty line.
+    editor?.lines.once('close', onEnd);
+    editor?.ask();
+    void guest.ended
+      .catch(() => {})
+      .then(() => {
+        over = true;
+        reader.close();
+      });
   });
   const signal = interrupted(context.interrupt).then(name => {
     throw new InterruptedError(name);
@@ -208,6 +217,25 @@ async function obeyWords(line: string, obey: (line: string) => Promise<void>, sa
     if (!(error instanceof AerostatError)) throw error;
     say({ id: null, error: { code: error.code, message: error.message } });
   }
+}
+
+/** The thread waits in poll(2), so that Node does not read the terminal: what it says is pushed into `keys`. */
+class GuestEditor extends LineEditor {
+  readonly keys: Readable;
+
+  constructor(output: Output, stdin: CliContext['stdin']) {
+    const terminal = stdin as { setRawMode?: (raw: boolean) => unknown };
+    const keys = Object.assign(new Readable({ read: () => {} }), {
+      setRawMode: (raw: boolean) => terminal.setRawMode?.(raw),
+    });
+    super({ input: keys, output, prompt: 'guest> ', onInterrupt: interruptForeground });
+    this.keys = keys;
+  }
+}
+
+function editorOf(context: CliContext): GuestEditor | undefined {
+  const output = terminalOf(context);
+  return output === null ? undefined : new GuestEditor(output, context.stdin);
 }
 
 /** The descriptor that commands come from; none where nobody can type or write. */
