@@ -1,7 +1,7 @@
 /**
  * Three embedded guests that live, for somebody who looks at a dashboard for the first time: one serves files from its
  * cache, one works in waves and leaves free memory behind, one builds software and moves to another host now and then.
- * What they do with their memory is theirs; how much of it they have is the onlooker's.
+ * What they do with their memory is theirs; how much of it they have is keeper.ts's, until the onlooker says otherwise.
  */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +12,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { VmOptions } from '../vm/vm.ts';
 import { GuestChild } from './guest-child.ts';
+import { keepTargets } from './keeper.ts';
 import { Traveller } from './traveller.ts';
 
 const MIB = 2 ** 20;
@@ -86,7 +87,11 @@ export class LivingGuests {
       ...hostedControl(combinedControl([...homes, traveller.home]), version),
       daemon: () => daemon.daemon(),
     };
-    this.#lives = [...guests.map((guest, at) => this.#live(guest, ROLES[at])), this.#travel()];
+    this.#lives = [
+      ...guests.map((guest, at) => this.#live(guest, ROLES[at])),
+      this.#travel(),
+      keepTargets(this.control, this.#ending.signal),
+    ];
   }
 
   /** Boots the guests, two of them on the daemon's sockets in `directory`. */

@@ -105,6 +105,12 @@ test('shows three guests that live, and leaves nothing', async () => {
       },
     )
     .toBe(true);
+  // Before, no balloon held anything until somebody asked for it.
+  await expect
+    .poll(async () => (await guestsAt(address)).every(({ actualBytes }) => (actualBytes ?? 0) > 0), {
+      timeout: 20_000,
+    })
+    .toBe(true);
   expect(await end()).toBe(0);
   expect(readdirSync(join(directory, 'tmp'))).toEqual([]);
 });

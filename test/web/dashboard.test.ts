@@ -274,6 +274,19 @@ describePeer('the dashboard', missingPrograms('chromium'), () => {
     expect(await complaints(page)).toEqual([]);
   });
 
+  test('uses the width of a wide screen, with the map and the charts side by side', async () => {
+    const page = await open('#/guest/vm1', { viewport: { width: 1920, height: 900 } });
+    const box = async (selector: string) => {
+      const found = await page.locator(selector).boundingBox();
+      return found ?? expect.fail(`there is no ${selector}`);
+    };
+    // Before, a third of the screen was margin.
+    expect((await box('.guest')).width).toBeGreaterThan(0.9 * 1920);
+    const [map, charts] = [await box('.card.map'), await box('.card.charts')];
+    expect(charts.y).toBe(map.y);
+    expect(charts.x).toBeGreaterThan(map.x + map.width);
+  });
+
   test.each([320, 390, 768, 1920])('fits a screen of %i pixels', async width => {
     const page = await open('', { viewport: { width, height: 800 } });
     const excess = () =>

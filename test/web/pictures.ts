@@ -27,6 +27,7 @@ const PICTURES = [
   { file: 'dashboard-light.png', place: GUEST, colorScheme: 'light', width: 1280, height: 860 },
   { file: 'dashboard-dark.png', place: GUEST, colorScheme: 'dark', width: 1280, height: 860 },
   { file: 'dashboard-overview.png', place: OVERVIEW, colorScheme: 'light', width: 1280, height: 400 },
+  { file: 'dashboard-wide.png', place: GUEST, colorScheme: 'light', width: 1920, height: 860 },
   { file: 'dashboard-narrow.png', place: GUEST, colorScheme: 'light', width: 390, height: 844 },
 ] as const;
 
