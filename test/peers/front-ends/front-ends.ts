@@ -41,8 +41,10 @@ export const userModeLinux = (kernel: UmlKernel): FrontEnd => ({
   title: `User Mode Linux ${kernel.version}`,
   missing: undefined,
   without: [],
-  // Both kinds of ring, and both orders of acknowledging and discarding.
+  // Both kinds of ring, and both orders of acknowledging and discarding. Linux 7 takes GET_QUEUE_NUM for a limit and asks
+  // for all queues that it knows, whatever the device offers.
   variants: {
+    'a device without statistics, hints and reporting': ['--without', 'stats,hint,reporting'],
     'split rings, acknowledged first': ['--without', 'ring-packed'],
     'split rings without event indices': ['--without', 'ring-packed,ring-event-idx,ring-indirect-desc'],
     'discarding before acknowledging': ['--discard', 'before-ack'],
