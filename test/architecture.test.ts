@@ -1,4 +1,4 @@
-/** Holds the code to docs/architecture.md: a room imports only rooms above it in the table there. */
+/** Holds the code to docs/architecture.md: a room imports the rooms that the table there names, and those stand above it. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,10 +7,13 @@ import { describe, expect, test } from 'vitest';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const src = join(root, 'src');
 
-/** The rooms in the order of the table. */
-const rooms = [
-  ...readFileSync(join(root, 'docs/architecture.md'), 'utf8').matchAll(/^\| `([a-z-]+)\/` \|/gm),
-].map(match => match[1]);
+/** The rooms in the order of the table, and the rooms that each imports. */
+const table = [
+  ...readFileSync(join(root, 'docs/architecture.md'), 'utf8').matchAll(
+    /^\| `([a-z-]+)\/` \| .* \| ([a-z, -]+) \| .* \|$/gm,
+  ),
+].map(([, room, imports]) => ({ room, imports: imports === 'nothing' ? [] : imports.split(', ') }));
+const rooms = table.map(({ room }) => room);
 
 const files = readdirSync(src, { recursive: true, encoding: 'utf8' })
   .filter(path => path.endsWith('.ts') && !path.endsWith('.d.ts'))
@@ -33,13 +36,23 @@ describe('the rooms', () => {
     expect(rooms.filter(room => !present.has(room))).toEqual([]);
   });
 
-  test('import only rooms above them', () => {
-    const wrong = files.flatMap(file =>
-      importsOf(file)
-        .filter(
-          imported => roomOf(file) !== FACE && rooms.indexOf(roomOf(imported)) > rooms.indexOf(roomOf(file)),
-        )
-        .map(imported => `${relative(src, file)} imports ${relative(src, imported)}`),
+  test('import the rooms that the table names, and no others', () => {
+    const found = new Map(rooms.map(room => [room, new Set<string>()]));
+    // The package's entry in src/ itself is in no room.
+    for (const file of files.filter(path => dirname(path) !== src)) {
+      for (const imported of importsOf(file)) {
+        if (roomOf(imported) !== roomOf(file)) found.get(roomOf(file))?.add(roomOf(imported));
+      }
+    }
+    const inOrder = (names: ReadonlySet<string>) => rooms.filter(room => names.has(room));
+    expect([...found].map(([room, names]) => ({ room, imports: inOrder(names) }))).toEqual(table);
+  });
+
+  test('are named above those that import them', () => {
+    const wrong = table.flatMap(({ room, imports }) =>
+      imports
+        .filter(imported => !(rooms.indexOf(imported) < rooms.indexOf(room)))
+        .map(imported => `${room} names ${imported}`),
     );
     expect(wrong).toEqual([]);
   });
