@@ -19,6 +19,8 @@ export class NotReachedError extends AerostatError {
 export interface Wait {
   readonly targetBytes: number;
   readonly timeoutMs: number;
+  /** Discards that had failed when the target was set. */
+  readonly failuresBefore: number;
   readonly interrupt: AbortSignal;
   readonly onProgress?: (guest: GuestStatus) => void;
 }
@@ -26,6 +28,8 @@ export interface Wait {
 export interface Waited {
   readonly guest: GuestStatus;
   readonly reached: boolean;
+  /** Discards that failed meanwhile: what they were of is in the balloon and with the host still. */
+  readonly failedDiscards: number;
   /** Until the target was reached, by the daemon's own clock where it measured it. */
   readonly elapsedMs: number;
 }
@@ -36,17 +40,28 @@ export async function waitForTarget(control: GuestControl, name: string, wait: W
   for (;;) {
     const guest = await control.guest(name);
     const elapsedMs = performance.now() - start;
-    const reached = guest.targetBytes === wait.targetBytes && isSettled(guest);
+    const failedDiscards = Math.max(0, (guest.counters?.punchFailures ?? 0) - wait.failuresBefore);
+    const settled = guest.targetBytes === wait.targetBytes && isSettled(guest);
+    // A balloon of which the host got nothing is not what was asked for, and waiting longer changes nothing.
+    const reached = settled && failedDiscards === 0;
     wait.onProgress?.(guest);
-    if (reached || guest.targetBytes !== wait.targetBytes || elapsedMs >= wait.timeoutMs) {
-      return { guest, reached, elapsedMs: (reached ? guest.progress?.drainedMs : null) ?? elapsedMs };
+    if (settled || guest.targetBytes !== wait.targetBytes || elapsedMs >= wait.timeoutMs) {
+      return {
+        guest,
+        reached,
+        failedDiscards,
+        elapsedMs: (reached ? guest.progress?.drainedMs : null) ?? elapsedMs,
+      };
     }
     await sleep(Math.min(POLL_MS, Math.max(1, wait.timeoutMs - elapsedMs)), wait.interrupt);
   }
 }
 
 /** Says how far the guest came, and why it may have stopped there. */
-export function notReached({ guest, elapsedMs }: Waited, targetBytes: number): NotReachedError {
+export function notReached(
+  { guest, elapsedMs, failedDiscards }: Waited,
+  targetBytes: number,
+): NotReachedError {
   const { name } = guest;
   if (guest.targetBytes !== targetBytes) {
     const what =
@@ -58,6 +73,12 @@ export function notReached({ guest, elapsedMs }: Waited, targetBytes: number): N
   const after = `after ${formatDuration(elapsedMs)}`;
   if (!guest.connected) {
     return new NotReachedError(`${name} is not connected ${after}; its target is kept for when it is`);
+  }
+  if (isAtTarget(guest) && failedDiscards > 0) {
+    const reason = guest.lastError === null ? '' : ` (${guest.lastError})`;
+    return new NotReachedError(
+      `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)}, but ${failedDiscards} discards failed and their memory is with the host still${reason}. Give the guest memory in a file that can be punched: a memfd, tmpfs or hugetlbfs`,
+    );
   }
   const far = `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)} of ${formatSize(targetBytes)} ${after}`;
   const { pendingBytes } = guest;

@@ -455,7 +455,7 @@ export class BalloonDevice {
   /** Whether all discards are over that have to be before the ring's batch is returned. */
   #mayReturn({ role }: RunningQueue): boolean {
     if (!this.accounts.elsewhere) return true;
-    if (role === 'inflate') return this.accounts.quiet && this.inflation.mayAcknowledge();
+    if (role === 'inflate') return this.inflation.mayAcknowledge();
     if (role === 'deflate') return this.accounts.quiet;
     if (!isReporting(role)) return true;
     if (!this.reporting.mayAcknowledge()) return false;

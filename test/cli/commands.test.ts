@@ -217,6 +217,21 @@ describe('aerostat set', () => {
     expect(out).toMatch(/^vm1: balloon 2G reached in \d/);
   });
 
+  test('with --wait fails, and says why, when what reached the balloon could not be given back to the host', async () => {
+    control.follow = guest => ({ ...guest, actualBytes: guest.targetBytes, pendingBytes: MIB });
+    const waiting = aerostat('set vm1 --balloon 2G --wait');
+    await expect.poll(() => control.calls.length).toBe(1);
+    const { counters } = control.known.get('vm1')!;
+    control.alter('vm1', {
+      pendingBytes: 0,
+      lastError: 'fallocate failed with EOPNOTSUPP',
+      counters: { ...counters, punchFailures: counters.punchFailures + 15 },
+    });
+    const { code, err } = await waiting;
+    expect(code).toBe(EXIT.notReached);
+    expect(err).toMatch(/holds 2G, but 15 discards failed .*EOPNOTSUPP.*a memfd, tmpfs or hugetlbfs/);
+  });
+
   const STUCK = { sinceMs: Date.now() - 48_000, forMs: 48_000, swings: false, retryInMs: null };
 
   test('with --wait says since when a guest that can give no more is stuck, and where', async () => {

@@ -47,6 +47,8 @@ export interface RigOptions {
   /** Of heap memory; see {@link HeapBacking}. */
   readonly discardUnit?: number;
   readonly queueSize?: number;
+  /** Others discard, and the device waits for nobody. */
+  readonly discardsElsewhere?: boolean;
   /** Makes the backing, for tests that want to look over its shoulder. */
   readonly wrapBacking?: (backing: Backing) => Backing;
 }
@@ -55,6 +57,8 @@ export interface RigOptions {
 export class HostLog implements DeviceHost {
   configChanges = 0;
   pendingMarks = 0;
+  hurries = 0;
+  discardSoon?: () => void;
   statisticsSamples = 0;
   hintChanges = 0;
   requestsAnswered = 0;
@@ -131,6 +135,7 @@ export class DeviceRig {
     this.memory = new GuestMemory([this.region]);
     // Resident from the start, so that what a test sees come and go are its own pages.
     this.memory.fill(0, 0, FIRST_PAGE * PAGE_SIZE);
+    if (options.discardsElsewhere === true) this.host.discardSoon = () => this.host.hurries++;
     this.device = new BalloonDevice({
       profile: this.profile,
       features: options.offered ?? this.profile.featureMask,

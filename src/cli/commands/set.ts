@@ -179,7 +179,7 @@ async function setGuest(
   }
   const guest = await control.change(name, changesOf(choice, targetBytes));
   if (choice.wait !== true || targetBytes === null) return { ...outcome, guest };
-  const waited = await waitWithBar(context, control, name, targetBytes, choice.timeout, withBar);
+  const waited = await waitWithBar(context, control, guest, targetBytes, choice.timeout, withBar);
   const error = waited.reached ? null : notReached(waited, targetBytes);
   return { ...outcome, guest: waited.guest, waited, error };
 }
@@ -223,17 +223,24 @@ const changesOf = (
 async function waitWithBar(
   context: CliContext,
   control: GuestControl,
-  name: string,
+  { name, counters }: GuestStatus,
   targetBytes: number,
   timeoutMs: number,
   withBar: boolean,
 ): Promise<Waited> {
   const { interrupt } = context;
+  const failuresBefore = counters?.punchFailures ?? 0;
   // Bars of several guests would be drawn over each other.
-  if (!withBar) return waitForTarget(control, name, { targetBytes, timeoutMs, interrupt });
+  if (!withBar) return waitForTarget(control, name, { targetBytes, timeoutMs, failuresBefore, interrupt });
   const bar = await targetBar(context, name, targetBytes);
   try {
-    return await waitForTarget(control, name, { targetBytes, timeoutMs, interrupt, onProgress: bar.update });
+    return await waitForTarget(control, name, {
+      targetBytes,
+      timeoutMs,
+      failuresBefore,
+      interrupt,
+      onProgress: bar.update,
+    });
   } finally {
     bar.stop();
   }
