@@ -6,6 +6,7 @@
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Reactor } from '../sys/poll.ts';
+import type { Shed } from '../sys/shed.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import type { SessionHost, VhostUserBackend } from './backend.ts';
 import { BackendSession, type SessionReply } from './backend-session.ts';
@@ -54,6 +55,9 @@ const SETTLES: ReadonlySet<FrontendRequest> = new Set<FrontendRequest>([
   'RESET_DEVICE',
   'SET_STATUS',
 ]);
+/** Closings of its descriptors that a front-end may have under way: a few messages full. More means that they do not end. */
+const CLOSINGS_MAX = 1024;
+
 const BRINGS_MEMORY: ReadonlySet<FrontendRequest | undefined> = new Set<FrontendRequest>([
   'SET_MEM_TABLE',
   'ADD_MEM_REG',
@@ -63,6 +67,7 @@ export class BackendConnection {
   readonly session: BackendSession;
   readonly #stream: MessageStream;
   readonly #backend: VhostUserBackend;
+  readonly #shed: Shed;
   #channel: PeerDoorbell | undefined;
   /** What the conversation goes on with when the device has settled: a message, a reply, or neither. */
   #waiting: { readonly message?: Message; readonly reply?: SessionReply } | undefined;
@@ -76,6 +81,7 @@ export class BackendConnection {
       backendChannel: fd => this.#setChannel(fd),
     });
     this.#backend = backend;
+    this.#shed = socket.shed;
     this.#stream = new MessageStream(socket, reactor, {
       message: message => this.#serve(message),
       ended: error => {
@@ -106,6 +112,12 @@ export class BackendConnection {
 
   /** True when the next message is not to be looked for in this turn. */
   #serve(message: Message): boolean {
+    if (this.#shed.unfinished > CLOSINGS_MAX) {
+      closeAll(message.fds);
+      throw new VhostUserError('descriptors of the front-end cannot be closed as fast as it sends them', {
+        fatal: true,
+      });
+    }
     const name = requestName(message.request);
     const settles = name !== undefined && SETTLES.has(name);
     const prepared = !BRINGS_MEMORY.has(name) || (this.#backend.prepareMemory?.(message.fds) ?? true);
