@@ -254,7 +254,7 @@ export class BalloonDevice {
    * Serves what is available on ring `index`. Returns true when there may be more than one turn's share: call
    * again after the others.
    */
-  serveQueue(index: number): boolean {
+  serveQueue(index: number, work?: number): boolean {
     const running = this.#queues[index];
     if (running === undefined || running.suspended) return false;
     if (this.#settling) {
@@ -263,7 +263,7 @@ export class BalloonDevice {
     }
     this.counters.kicks++;
     const { budget } = this.accounts;
-    budget.begin();
+    budget.begin(work);
     try {
       if (!this.#returnKept(running)) return false;
       for (let batch = 0; batch < BATCHES_PER_TURN && !budget.over; batch++) {

@@ -142,6 +142,8 @@ export class PageAccount {
 
   /** A page that is pending is ballooned: where a whole block has no ballooned page, nothing is to be retracted. */
   #takeSmall(page: number, count: number): number {
+    // Only this thread marks: where nothing is outstanding, no page of this region is pending or in flight.
+    if (this.pending.outstanding === 0) return this.ballooned.clear(page, count);
     let taken = 0;
     const end = page + count;
     for (let at = page; at < end; ) {

@@ -14,10 +14,37 @@ export const BATCHES_PER_TURN = 4;
 
 /**
  * Work of one turn, after which the others have theirs even in the middle of a list: a byte that is read counts one, as a
- * page of a long run does (see `PageAccount.work`). It is 100 of Linux's buffers with scattered pages, some milliseconds, to
+ * page of a long run does (see `PageAccount.work`). It is 13 of Linux's buffers with scattered pages, a millisecond or two, to
  * which one buffer may add the reading of LIST_BYTES_MAX.
  */
-export const WORK_PER_TURN = 2 ** 20;
+export const WORK_PER_TURN = 2 ** 17;
+
+/**
+ * The same where others are served by the thread, too. A guest that waits for each of its buffers gets one for each turn of
+ * the others, so their turns are to be about as long as serving it takes: a tenth of a millisecond.
+ */
+export const WORK_PER_SHARED_TURN = 2 ** 13;
+
+/** After so many turns of one guest in a row the others are taken to be at rest. */
+const TURNS_ALONE = 64;
+
+/** The turns of one thread: who had them, and how much work the next one has. */
+export class ThreadTurns {
+  #guest: object | undefined;
+  #inRow = 0;
+
+  /** `guest` has a turn now; returns its work. */
+  next(guest: object): number {
+    if (guest !== this.#guest) {
+      // The first that is ever served is alone.
+      this.#inRow = this.#guest === undefined ? TURNS_ALONE : 0;
+      this.#guest = guest;
+    }
+    if (this.#inRow >= TURNS_ALONE) return WORK_PER_TURN;
+    this.#inRow++;
+    return WORK_PER_SHARED_TURN;
+  }
+}
 
 /** What a buffer costs, however little it says: it is taken, understood or refused, and returned. */
 const BUFFER_WORK = 512;
@@ -38,8 +65,9 @@ export class TurnBudget implements DecodePace {
     return this.spent >= this.#end;
   }
 
-  begin(): void {
-    this.#end = this.spent + WORK_PER_TURN;
+  /** A turn of so much work begins. */
+  begin(work = WORK_PER_TURN): void {
+    this.#end = this.spent + work;
   }
 
   end(): void {

@@ -6,6 +6,7 @@ import { PerformanceObserver } from 'node:perf_hooks';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { UnknownGuestError } from '../control/contract.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
+import { ThreadTurns } from '../device/turn.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { Reactor } from '../sys/poll.ts';
@@ -31,6 +32,7 @@ let gcPauseMaxMs = 0;
 
 const world: GuestHostWorld = {
   reactor,
+  turns: new ThreadTurns(),
   discards: new DiscardLink(discardControl, discardPort, bellFd),
   emit: (guest, type, detail) => tell({ kind: 'event', event: { guest, type, timeMs: Date.now(), detail } }),
   log: (guest, level, message, detail) =>

@@ -18,6 +18,7 @@ import { GuestStateError } from '../control/contract.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
+import type { ThreadTurns } from '../device/turn.ts';
 import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
@@ -51,6 +52,8 @@ const CLOSING_MS_MAX = 5000;
 export interface GuestHostWorld extends NewsOutlet {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
+  /** Of all guests of the thread. */
+  readonly turns: ThreadTurns;
 }
 
 export class GuestHost implements VhostUserBackend {
@@ -246,7 +249,7 @@ export class GuestHost implements VhostUserBackend {
     // A kick brings a ring that goes on anyway no turn of its own: with one more each time, it would have all of them.
     if (this.#busyRings.has(index)) return;
     try {
-      if (!this.device.serveQueue(index)) return;
+      if (!this.device.serveQueue(index, this.#world.turns.next(this))) return;
     } catch (error) {
       // A bug of ours. It costs this guest its connection, and the others nothing.
       this.#door?.drop(error instanceof Error ? error : new Error(String(error)));

@@ -7,6 +7,17 @@ import { PageBitmap } from './page-bitmap.ts';
 /** Pages in one bitmap: 1 GiB of guest memory, 32 KiB of bitmap. */
 export const CHUNK_PAGES = 2 ** 18;
 
+/** All of a chunk, one for all sets: whole gigabytes cost nothing but their number. It is copied before it is changed. */
+let wholeChunk: PageBitmap | undefined;
+
+function whole(): PageBitmap {
+  if (wholeChunk === undefined) {
+    wholeChunk = PageBitmap.shared(CHUNK_PAGES);
+    wholeChunk.words.fill(-1);
+  }
+  return wholeChunk;
+}
+
 export class PageSet implements PageSink {
   readonly #chunks = new Map<number, PageBitmap>();
   /** Bounds what a guest that names pages at random can make us keep. */
@@ -30,7 +41,7 @@ export class PageSet implements PageSink {
 
   add(pfn: number, count: number): void {
     this.#forEachPart(pfn, count, true, (chunk, start, part) => {
-      this.#pages += chunk.set(start, part);
+      if (chunk !== wholeChunk) this.#pages += chunk.set(start, part);
     });
   }
 
@@ -68,6 +79,15 @@ export class PageSet implements PageSink {
       const start = at % CHUNK_PAGES;
       const part = Math.min(end - at, CHUNK_PAGES - start);
       let chunk = this.#chunks.get(number);
+      if (create && part === CHUNK_PAGES) {
+        if (chunk !== wholeChunk || chunk === undefined) this.#pages += CHUNK_PAGES - (chunk?.count() ?? 0);
+        chunk = whole();
+        this.#chunks.set(number, chunk);
+      } else if (!create && chunk !== undefined && chunk === wholeChunk) {
+        chunk = PageBitmap.shared(CHUNK_PAGES);
+        chunk.words.fill(-1);
+        this.#chunks.set(number, chunk);
+      }
       if (chunk === undefined && create) {
         chunk = PageBitmap.shared(CHUNK_PAGES);
         this.#chunks.set(number, chunk);

@@ -6,6 +6,7 @@ import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import type { GuestEventType } from '../../src/control/contract.ts';
+import { ThreadTurns } from '../../src/device/turn.ts';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-watch.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
@@ -46,6 +47,7 @@ beforeEach(() => {
     { fd: ours.fd.release(), listening: false },
     {
       reactor: loop.reactor,
+      turns: new ThreadTurns(),
       discards: new DiscardLink(
         new SharedArrayBuffer(CONTROL_WORDS * 4),
         discards.port1,

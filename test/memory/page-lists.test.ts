@@ -129,3 +129,27 @@ describe('a set of pages', () => {
     expect(visited).toEqual([...far].sort((a, b) => a - b));
   });
 });
+
+test('a set keeps whole gigabytes as such, each set its own, until a page of one is taken out', () => {
+  const GIB_PAGES = 2 ** 18;
+  const [set, other] = [new PageSet(2 ** 32), new PageSet(2 ** 32)];
+  const residentBefore = process.memoryUsage.rss();
+  // 12 TiB: 384 MiB of bits.
+  set.add(0, 12 * 1024 * GIB_PAGES);
+  set.add(3, 5);
+  expect(set.pages).toBe(12 * 1024 * GIB_PAGES);
+  expect(process.memoryUsage.rss() - residentBefore).toBeLessThan(64 * 2 ** 20);
+  other.add(GIB_PAGES, GIB_PAGES);
+  set.delete(GIB_PAGES + 7, 1);
+  set.add(5 * GIB_PAGES, GIB_PAGES);
+  expect(set.pages).toBe(12 * 1024 * GIB_PAGES - 1);
+  expect([set.has(GIB_PAGES + 7), set.has(GIB_PAGES + 8), other.has(GIB_PAGES + 7)]).toEqual([
+    false,
+    true,
+    true,
+  ]);
+  set.add(GIB_PAGES, GIB_PAGES);
+  expect(set.pages).toBe(12 * 1024 * GIB_PAGES);
+  set.delete(0, 12 * 1024 * GIB_PAGES);
+  expect([set.pages, other.pages]).toEqual([0, GIB_PAGES]);
+});

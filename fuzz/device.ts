@@ -1,0 +1,211 @@
+/**
+ * The whole device over memory tables of every kind, many, tiny, huge, adjacent and sparse regions, fed with long lists and
+ * chains. The first bytes choose ABI, ring and table, and eight bytes a step what the guest sends. A turn that costs more
+ * than its share, a buffer that does not come back, or an account that does not add up is a finding.
+ */
+import { FREE_PAGE_HINT, MUST_TELL_HOST, STATS_VQ } from '../src/balloon/features.ts';
+import { LIST_BYTES_MAX, PageList, PageListError } from '../src/balloon/page-list.ts';
+import { EncodeCursor } from '../src/balloon/page-list-format.ts';
+import { listFormat, PROFILE_NAMES, profile, queueRoles } from '../src/balloon/profiles.ts';
+import { BalloonDevice } from '../src/device/balloon-device.ts';
+import type { DeviceHost } from '../src/device/device-host.ts';
+import { WORK_PER_TURN } from '../src/device/turn.ts';
+import { type Backing, HeapBacking } from '../src/memory/backing.ts';
+import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
+import { gpaOf, PAGE_SIZE } from '../src/memory/page.ts';
+import { PageRanges } from '../src/memory/page-ranges.ts';
+import { assert } from '../src/sys/error.ts';
+import { SegmentList } from '../src/virtio/chain.ts';
+import { createDeviceQueue, createDriverQueue } from '../src/virtio/create.ts';
+import { RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } from '../src/virtio/features.ts';
+
+const HEADER_BYTES = 6;
+const STEP_BYTES = 8;
+/** A history of more teaches nothing that a shorter one does not. */
+const STEPS_MAX = 6;
+const MIB = 2 ** 20;
+const GIB_PAGES = 2 ** 18;
+
+/** Rings and lists lie here; the regions that are given away begin behind. */
+const HOME_BYTES = 4 * MIB;
+const LIST_AT = 2 * MIB;
+const FIRST_PFN = GIB_PAGES;
+const RING_BYTES = 0x2_0000;
+const QUEUE_SIZE = 1024;
+
+const REGION_PAGES = [1, 2, 16, 512, 4099, 2 ** 15, 2 ** 18 + 3, 2 ** 28, 2 ** 30] as const;
+const GAP_PAGES = [0, 0, 1, 512, 2 ** 20] as const;
+const RUN_PAGES = [1, 1, 2, 31, 512, 2 ** 15, 2 ** 20, 2 ** 31] as const;
+const REGIONS_MAX = 508;
+/** What may be marked as pending: above it the device would discard in this thread, terabytes of nothing. */
+const MARKED_PAGES_MAX = 2 ** 19;
+const MEMORY_PAGES_MAX = 2 ** 32;
+/** A turn's share, and what one buffer and one part of a run add to it. */
+const TURN_WORK_MAX = 2 * WORK_PER_TURN + LIST_BYTES_MAX + QUEUE_SIZE * 64;
+const TURNS_MAX = 20_000;
+
+/** Memory that takes everything and holds nothing. */
+const sparse = (size: number): Backing => ({
+  kind: 'shmem',
+  size,
+  discardUnit: PAGE_SIZE,
+  window: () => {
+    throw new PageListError('range', 'a guest put its rings or lists where nothing is');
+  },
+  discard() {},
+  residentBytes: () => 0,
+  close() {},
+});
+
+const nothing = (): void => {};
+const HOST: DeviceHost = {
+  configChanged: nothing,
+  accountOpened: nothing,
+  pendingMarked: nothing,
+  badInput: nothing,
+  discardFailed: nothing,
+  ringBroken: (_, error) => assert(false, `a ring in order was given up: ${error.message}`),
+  actualChanged: nothing,
+  statisticsArrived: nothing,
+  hintChanged: nothing,
+  requestAnswered: nothing,
+};
+
+/** The memory table that the header asks for; its pages from {@link FIRST_PFN} on. */
+function tableOf(header: DataView, pagesMax: number): { memory: GuestMemory; endPfn: number } {
+  const count = Math.min(REGIONS_MAX, 1 + header.getUint8(2) * 2);
+  const memory = new GuestMemory([
+    new MemoryRegion({ guestAddress: 0, size: HOME_BYTES, userAddress: 0 }, new HeapBacking(HOME_BYTES)),
+  ]);
+  let pfn = FIRST_PFN;
+  let left = pagesMax;
+  for (let index = 0; index < count && left > 0; index++) {
+    const wanted =
+      REGION_PAGES[(header.getUint8(3) + index * (header.getUint8(4) & 3)) % REGION_PAGES.length];
+    const pages = Math.min(wanted, left);
+    const addresses = { guestAddress: gpaOf(pfn), size: gpaOf(pages), userAddress: gpaOf(pfn) };
+    memory.add(new MemoryRegion(addresses, sparse(gpaOf(pages))));
+    left -= pages;
+    pfn += pages + GAP_PAGES[(header.getUint8(4) >>> 2) % GAP_PAGES.length];
+  }
+  return { memory, endPfn: pfn };
+}
+
+export function target(bytes: Uint8Array): void {
+  if (bytes.length < HEADER_BYTES) return;
+  const header = new DataView(bytes.buffer, bytes.byteOffset, HEADER_BYTES);
+  const abi = profile(PROFILE_NAMES[header.getUint8(0) % PROFILE_NAMES.length]);
+  const flags = header.getUint8(1);
+  const marks = (flags & 4) === 0;
+  const { memory, endPfn } = tableOf(header, marks ? MARKED_PAGES_MAX : MEMORY_PAGES_MAX);
+  const balloon = abi.featureMask & ~STATS_VQ & ~((flags & 1) === 0 ? 0n : MUST_TELL_HOST);
+  const rings = (flags & 2) === 0 ? 0n : RING_PACKED;
+  const features =
+    (abi.name === 'virtio' ? balloon & ~FREE_PAGE_HINT : balloon) | VERSION_1 | rings | RING_INDIRECT_DESC;
+  const device = new BalloonDevice({
+    profile: abi,
+    features: balloon,
+    host: HOST,
+    unusedPages: { add: nothing },
+  });
+  device.inflation.mode = marks ? 'auto' : 'none';
+  device.setFeatures(features);
+  for (const region of memory.regions) device.regionAdded(region);
+  const roles = queueRoles(abi, features);
+  const format = listFormat(abi, features);
+  const queues = ['inflate', 'deflate'].map((_, index) => {
+    const base = index * RING_BYTES;
+    const config = {
+      size: QUEUE_SIZE,
+      features,
+      descriptorArea: base,
+      driverArea: base + 0x8000,
+      deviceArea: base + 0x1_0000,
+    };
+    const driver = createDriverQueue(config);
+    driver.initialize(memory);
+    device.startQueue(index, createDeviceQueue(config), memory, { interrupt: nothing, fail: nothing });
+    return driver;
+  });
+  assert(roles[0] === 'inflate' && roles[1] === 'deflate', 'queues are elsewhere');
+
+  const list = new PageList();
+  const segments = new SegmentList();
+  const used = { token: 0, written: 0 };
+  const { budget } = device.accounts;
+  let steps = 0;
+  for (
+    let at = HEADER_BYTES;
+    at + STEP_BYTES <= bytes.length && steps < STEPS_MAX;
+    at += STEP_BYTES, steps++
+  ) {
+    const step = new DataView(bytes.buffer, bytes.byteOffset + at, STEP_BYTES);
+    const index = step.getUint8(0) & 1;
+    const ranges = rangesOf(step, endPfn);
+    list.clear();
+    try {
+      const limits = { bytesMax: LIST_BYTES_MAX - 64, extentsMax: 512 };
+      format.encode(ranges, new EncodeCursor(), list, limits);
+    } catch (error) {
+      // A page that the format cannot name.
+      if (!(error instanceof PageListError)) throw error;
+      continue;
+    }
+    memory.write(LIST_AT, list.bytes, 0, list.length);
+    cut(segments, list, 1 + (step.getUint8(7) >>> 1));
+    // Segments that span regions, for the look-ups alone: such a buffer is refused.
+    if ((step.getUint8(7) & 1) !== 0) segments.addWritable(gpaOf(FIRST_PFN), PAGE_SIZE);
+    if (!queues[index].addBuffer(memory, segments, 0)) continue;
+    queues[index].publish(memory);
+    let turns = 0;
+    for (let more = true; more; turns++) {
+      const before = budget.spent;
+      more = device.serveQueue(index);
+      assert(budget.spent - before <= TURN_WORK_MAX, `a turn of ${budget.spent - before} units of work`);
+      assert(turns < TURNS_MAX, 'a list without an end');
+    }
+    assert(queues[index].popUsed(memory, used), 'a buffer does not come back');
+    checkAccounts(device);
+  }
+  device.reset();
+  assert(device.accounts.balloonedPages === 0 && device.accounts.pendingPages === 0, 'a reset forgets all');
+}
+
+/** Runs of equal length and distance, up and down, within the table and a little beyond. */
+function rangesOf(step: DataView, endPfn: number): PageRanges {
+  const ranges = new PageRanges();
+  const length = RUN_PAGES[step.getUint8(1) % RUN_PAGES.length];
+  const stride = length + (step.getUint8(2) % 8) * 2 ** (step.getUint8(3) % 24);
+  const runs = 2 ** (step.getUint8(4) % 13);
+  const span = endPfn - FIRST_PFN + 1;
+  const first = Math.floor((step.getUint16(5, true) / 2 ** 16) * span);
+  for (let run = 0; run < runs; run++) ranges.append(FIRST_PFN + ((first + run * stride) % span), length);
+  return ranges;
+}
+
+/** The list as a guest sends it, cut into so many buffers to read. */
+function cut(segments: SegmentList, list: PageList, pieces: number): void {
+  segments.clear();
+  const piece = Math.max(4, Math.ceil(list.length / pieces / 4) * 4);
+  for (let at = 0; at < list.length; at += piece) {
+    segments.addReadable(LIST_AT + at, Math.min(piece, list.length - at));
+  }
+  for (let extent = 0; extent < list.extentCount; extent++) {
+    segments.addWritable(list.extentAddresses[extent], list.extentLengths[extent]);
+  }
+}
+
+function checkAccounts({ accounts }: BalloonDevice): void {
+  let pages = 0;
+  for (const { ballooned } of accounts.all) {
+    assert(
+      ballooned.countIn(0, ballooned.length) === ballooned.total,
+      'a count of blocks is not that of pages',
+    );
+    pages += ballooned.total;
+  }
+  assert(pages === accounts.balloonedPages && pages <= accounts.memoryPages, `${pages} pages are ballooned`);
+  assert(accounts.pendingPages <= pages, 'more is pending than ballooned');
+}
+
+export const targets: Record<string, (bytes: Uint8Array) => void> = { 'device-tables': target };
