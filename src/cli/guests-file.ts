@@ -27,15 +27,15 @@ const DaemonGuest = z.strictObject({
   guest: z.string().optional(),
   tokenFile: z.string().optional(),
 });
-const GuestsFile = z.strictObject({ guests: z.array(z.union([QemuGuest, DaemonGuest])).min(1) });
+const GuestsFile = z.strictObject({ guests: z.array(z.looseObject({})).min(1, 'there is none in it') });
 
 export type NamedGuest = z.output<typeof QemuGuest> | z.output<typeof DaemonGuest>;
 
 /** @throws GuestsFileError */
 export function readGuestsFile(path: string): readonly NamedGuest[] {
-  const parsed = GuestsFile.safeParse(readJson(path));
-  if (!parsed.success) throw new GuestsFileError(path, z.prettifyError(parsed.error).replaceAll('\n', ' '));
-  const { guests } = parsed.data;
+  const guests = checked(path, GuestsFile, readJson(path)).guests.map((guest, at) =>
+    checked<NamedGuest>(path, 'qmp' in guest ? QemuGuest : DaemonGuest, guest, `guests[${at}]`),
+  );
   for (const [at, guest] of guests.entries()) {
     if (guests.findIndex(other => other.name === guest.name) !== at) {
       throw new GuestsFileError(path, `two guests are called ${guest.name}`);
@@ -50,6 +50,22 @@ export function readGuestsFile(path: string): readonly NamedGuest[] {
       ? { ...guest, api }
       : { ...guest, api, tokenFile: from(guest.tokenFile) };
   });
+}
+
+/** What a guest may have, for people who guessed. */
+const SHAPES = 'a guest is {"name", "qmp"} or {"name", "api"}, the latter also with "guest" and "tokenFile"';
+
+/** `place` is where `value` is in the file, as people write it: guests[0]. @throws GuestsFileError */
+function checked<Value>(path: string, schema: z.ZodType<Value>, value: unknown, place = ''): Value {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const reasons = parsed.error.issues.map(({ path: keys, message }) => {
+    const at = keys.map(key => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`)).join('');
+    const where = `${place}${at}`.replace(/^\./, '');
+    return where === '' ? message : `${where}: ${message}`;
+  });
+  const hint = place === '' ? '' : ` (${SHAPES})`;
+  throw new GuestsFileError(path, `${reasons.join('; ')}${hint}`);
 }
 
 function readJson(path: string): unknown {

@@ -23,6 +23,7 @@ import { EventLog } from './event-log.ts';
 import { eventStream } from './event-stream.ts';
 import { type Manners, teachManners } from './manners.ts';
 import { metricsText } from './metrics.ts';
+import { type Order, tellOrders } from './orders.ts';
 import { servePage } from './page.ts';
 import { RequestError } from './problem.ts';
 import { refuseUnknownQueries } from './query.ts';
@@ -49,6 +50,8 @@ export interface ApiOptions extends Manners {
   readonly events?: EventLog;
   /** Where the dashboard's files are, if not where they are built. */
   readonly pageDirectory?: string;
+  /** Told of all that was ordered and carried out. */
+  readonly onOrder?: (order: Order) => void;
 }
 
 export interface Api {
@@ -65,6 +68,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
 
   teachManners(app, options, '/v1/openapi.json');
   app.use(refuseUnknownQueries(ROUTES));
+  if (options.onOrder !== undefined) app.use(tellOrders(options.onOrder));
   app.use(timeout(requestMsMax, new HTTPException(504, { message: 'the daemon did not answer in time' })));
   app.use(
     bodyLimit({

@@ -32,6 +32,8 @@ const ANSWER_MS_MAX = 40_000;
 /** A status of a guest is about 2 KiB; this is thousands of guests. */
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 const RECONNECT_MS = 1000;
+/** By which the daemon's log knows our commands. */
+const PROGRAM = { 'User-Agent': 'aerostat' };
 /** A connection for each question: one that was kept might be closed by the daemon just when the next question is sent. */
 const agent = new Agent({ keepAlive: false });
 
@@ -166,7 +168,7 @@ class RemoteDaemon {
     const place =
       address.kind === 'unix' ? { socketPath: address.path } : { host: address.host, port: address.port };
     const authorization = this.#token === undefined ? {} : { Authorization: `Bearer ${this.#token}` };
-    return { ...place, agent, method, path, headers: { ...headers, ...authorization } };
+    return { ...place, agent, method, path, headers: { ...PROGRAM, ...headers, ...authorization } };
   }
 
   #giveUp(reason: unknown): void {

@@ -421,7 +421,10 @@ describe('a file that names guests of both kinds', () => {
   test.each([
     ['{', /JSON/],
     ['{"guests": []}', /guests/],
-    ['{"guests": [{"name": "web"}]}', /guests\[0\]/],
+    ['{"guests": [{"name": "web"}]}', /guests\[0\]\.api: .*\(a guest is {"name", "qmp"} or {"name", "api"}/],
+    ['{"guests": [{"name": "a", "qmp": "/q"}, {"name": "web", "qmp": 5}]}', /guests\[1\]\.qmp: /],
+    ['{"guests": [{"name": "web", "qpm": "/q"}]}', /guests\[0\]: Unrecognized key: "qpm"/],
+    ['{"guest": []}', /guests: /],
     ['{"guests": [{"name": "w b", "qmp": "/q"}]}', /letters, digits/],
     ['{"guests": [{"name": "a", "qmp": "/q"}, {"name": "a", "api": "/a"}]}', /two guests are called a/],
   ])('is refused with the place when it says %s', async (text, why) => {

@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { formatAddress, parseAddress, resolveAddress, runtimeDirectory } from '../../src/server/address.ts';
+import { remoteControl } from '../../src/server/client.ts';
 import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, guestStatus } from './fake-control.ts';
@@ -243,6 +244,28 @@ describe('a client that sends without end', () => {
     const status = !known ? 401 : method === 'GET' ? 200 : 413;
     expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
   });
+});
+
+describe('what is ordered', () => {
+  test.each(['a Unix socket', 'TCP'])(
+    'over %s is told with who ordered it, and what is only read is not',
+    async place => {
+      const orders: unknown[] = [];
+      const onOrder = (order: unknown) => orders.push(order);
+      const unix = place !== 'TCP';
+      const { address } = unix
+        ? await serve(join(directory, 'orders.sock'), { onOrder })
+        : await serve('127.0.0.1:0', { tokens: fullToken(TOKEN), onOrder });
+      const remote = remoteControl(address, unix ? {} : { token: TOKEN });
+      await remote.guests();
+      await remote.change('vm1', { targetBytes: 4096 });
+      await remote.change('nobody', { targetBytes: 4096 }).catch(() => {});
+      const who = unix
+        ? `user ${process.getuid?.()}, process ${process.pid} (aerostat)`
+        : expect.stringMatching(/^127\.0\.0\.1:\d+ \(aerostat\)$/);
+      expect(orders).toEqual([{ guest: 'vm1', kind: 'change', caller: who, detail: { targetBytes: 4096 } }]);
+    },
+  );
 });
 
 describe('on TCP', () => {

@@ -19,7 +19,13 @@ Examples:
   aerostat status --sort resident --columns guest,resident,state --no-header
                                what a script or a person wants of it, the largest first
   aerostat status --qmp /run/qemu/web.qmp
-                               a guest of QEMU's; - is what QEMU does not tell`;
+                               a guest of QEMU's; - is what QEMU does not tell
+  aerostat status --config guests.json
+                               guests of both kinds and of several hosts
+
+A configuration file is {"guests": [...]} of {"name", "qmp": SOCKET} and of {"name", "api": ADDRESS}, the latter with
+"guest" (its name there, if it is another) and "tokenFile" as needed; paths count from the directory of the file. It exits
+with 3 when one of the guests cannot be asked.`;
 
 export function statusCommand(context: CliContext): Command {
   const command = new Command('status')
