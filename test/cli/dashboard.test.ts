@@ -96,7 +96,7 @@ test('shows three guests that live, and leaves nothing', async () => {
   expect((await fetch(new URL('/v1/guests', address))).status).toBe(401);
   expect((await guestsAt(address)).map(({ name }) => name)).toEqual(GUEST_NAMES);
   expect(await obstacleAt(address, 'traveller')).toBeNull();
-  expect(await obstacleAt(address, 'files')).toMatch(/whoever runs it/);
+  expect(await obstacleAt(address, 'files')).toMatch(/the program that runs it/);
   await expect
     .poll(
       async () => (await guestsAt(address)).every(({ residentBytes }) => (residentBytes ?? 0) > 8 * 2 ** 20),
