@@ -1,6 +1,6 @@
 /** The command line as a whole: which commands there are, and what becomes of their errors. */
 import { Command, CommanderError } from 'commander';
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, SystemError } from '../sys/error.ts';
 import { readVersion } from '../sys/version.ts';
 import { benchCommand } from './commands/bench.ts';
 import { completionCommand, manualCommand } from './commands/completion.ts';
@@ -119,18 +119,27 @@ const reasonOf = (error: unknown): unknown =>
     ? error.cause
     : error;
 
+/** Whether something could not be opened because too much is open already; each guest takes some descriptors. */
+function isForWantOfFiles(error: unknown): boolean {
+  const names = ['EMFILE', 'ENFILE'];
+  if (error instanceof SystemError) return names.includes(error.errnoName);
+  return error instanceof Error && 'code' in error && names.includes(String(error.code));
+}
+
 function printError(context: CliContext, error: unknown, verbose: boolean): void {
   if (error instanceof InterruptedError) return;
   const { stderr } = context;
   const style = styleOf(stderr, context.env);
   const message = error instanceof Error ? error.message : String(error);
-  printLine(stderr, `${style.red('aerostat:')} ${message}`);
+  const tooFewFiles = isForWantOfFiles(error);
+  const next = tooFewFiles ? '; raise the limit of open files: ulimit -n 1024 (in a unit: LimitNOFILE=)' : '';
+  printLine(stderr, `${style.red('aerostat:')} ${message}${next}`);
   if (verbose && error instanceof Error) {
     printLine(stderr, style.dim(error.stack ?? ''));
     for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
       printLine(stderr, style.dim(`caused by ${cause.stack}`));
     }
-  } else if (!(error instanceof AerostatError)) {
+  } else if (!(error instanceof AerostatError) && !tooFewFiles) {
     printLine(stderr, 'This should not happen. Run it again with --verbose and report what it prints.');
   }
 }

@@ -9,6 +9,8 @@ import { formatSize } from './size.ts';
 
 /** Often enough for a smooth bar, rare enough that the daemon does not notice. */
 const POLL_MS = 50;
+/** A look at a guest that is not answered for so long is told of; most are answered within some milliseconds. */
+const SILENT_MS = 200;
 
 export class NotReachedError extends AerostatError {
   constructor(message: string) {
@@ -32,15 +34,30 @@ export interface Waited {
   readonly failedDiscards: number;
   /** Until the target was reached, by the daemon's own clock where it measured it. */
   readonly elapsedMs: number;
+  /** Where the guest moved to meanwhile; its target went with it. */
+  readonly movedTo?: string;
+  /** What serves the guest did not answer any more. */
+  readonly silent?: boolean;
 }
 
-/** Until the target is reached, somebody else sets another, or the time is up. */
+/** Until the target is reached, somebody else sets another, the guest moves elsewhere, or the time is up. */
 export async function waitForTarget(control: GuestControl, name: string, wait: Wait): Promise<Waited> {
   const start = performance.now();
+  let before: GuestStatus | undefined;
   for (;;) {
-    const guest = await control.guest(name);
+    const leftMs = wait.timeoutMs - (performance.now() - start);
+    const looked = control.guest(name);
+    // What does not answer, because it is stopped, holds up nobody for longer than was asked for.
+    const guest = before === undefined ? await looked : await within(looked, leftMs);
     const elapsedMs = performance.now() - start;
+    if (guest === undefined) {
+      const silent = leftMs >= SILENT_MS;
+      return { guest: before as GuestStatus, reached: false, failedDiscards: 0, elapsedMs, silent };
+    }
+    before = guest;
     const failedDiscards = Math.max(0, (guest.counters?.punchFailures ?? 0) - wait.failuresBefore);
+    const movedTo = guest.connected ? undefined : await destinationOf(control, name);
+    if (movedTo !== undefined) return { guest, reached: false, failedDiscards, elapsedMs, movedTo };
     const settled = guest.targetBytes === wait.targetBytes && isSettled(guest);
     // A balloon of which the host got nothing is not what was asked for, and waiting longer changes nothing.
     const reached = settled && failedDiscards === 0;
@@ -57,12 +74,37 @@ export async function waitForTarget(control: GuestControl, name: string, wait: W
   }
 }
 
+/** Undefined when `ms` are over before. */
+async function within<Answer>(answer: Promise<Answer>, ms: number): Promise<Answer | undefined> {
+  // What comes too late, be it a failure, is of no interest.
+  answer.catch(() => {});
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>(resolve => {
+    timer = setTimeout(() => resolve(undefined), Math.max(1, ms));
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Where a guest that is not here any more went, if that is why. */
+async function destinationOf(control: GuestControl, name: string): Promise<string | undefined> {
+  const migration = await control.migration(name).catch(() => null);
+  if (migration?.migration?.report == null) return undefined;
+  return migration.migration.to ?? 'another host';
+}
+
 /** Says how far the guest came, and why it may have stopped there. */
-export function notReached(
-  { guest, elapsedMs, failedDiscards }: Waited,
-  targetBytes: number,
-): NotReachedError {
+export function notReached(waited: Waited, targetBytes: number): NotReachedError {
+  const { guest, elapsedMs, failedDiscards, movedTo, silent = false } = waited;
   const { name } = guest;
+  if (movedTo !== undefined) {
+    return new NotReachedError(
+      `${name} moved to ${movedTo} meanwhile, and its target with it; wait for it there`,
+    );
+  }
   if (guest.targetBytes !== targetBytes) {
     const what =
       guest.targetBytes === null
@@ -87,5 +129,10 @@ export function notReached(
   const short = !isAtTarget(guest) && (guest.actualBytes ?? 0) < targetBytes;
   const stuck = stuckWords(guest, formatSize, formatDuration);
   const why = stuck !== '' ? `; it is ${stuck}` : short ? '; the guest may have no more memory to give' : '';
+  if (silent) {
+    return new NotReachedError(
+      `${far}${pending}, and what serves it does not answer any more; is it stopped?`,
+    );
+  }
   return new NotReachedError(`${far}${pending}${why}. It goes on; wait longer with --timeout`);
 }

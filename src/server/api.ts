@@ -103,7 +103,12 @@ export function createApi(control: Control, options: ApiOptions): Api {
   // No answer is one by itself, so that no route brings it along.
   app.openAPIRegistry.register('GuestEvent', GuestEventSchema);
   app.openAPIRegistry.registerComponent('securitySchemes', 'token', { type: 'http', scheme: 'bearer' });
-  app.openapi(getDocument, context => context.json(openApiDocument(app, version), 200));
+  /** Built when it is first asked for: it costs some milliseconds, and strangers may ask for it. */
+  let document: object | undefined;
+  app.openapi(getDocument, context => {
+    document ??= openApiDocument(app, version);
+    return context.json(document, 200);
+  });
   servePage(app, options.pageDirectory);
   refuseOtherMethods(app);
 

@@ -4,14 +4,16 @@
  */
 import { lstatSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { type AddressInfo, connect, isIP } from 'node:net';
+import { type AddressInfo, connect, isIP, Socket } from 'node:net';
 import { dirname } from 'node:path';
+import type { Duplex } from 'node:stream';
 import { createAdaptorServer } from '@hono/node-server';
 import type { Control } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { AccessRules } from './access.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { type ApiOptions, createApi } from './api.ts';
+import { PROBLEM_TYPE, problemOf, RequestError } from './problem.ts';
 import { checkTokens, type Token } from './token.ts';
 
 /** How long a client may take to say what it wants; one that needs longer does not mean it. */
@@ -98,6 +100,7 @@ export async function listenAt(api: Application, options: ListenOptions): Promis
   }) as Server;
   server.maxConnections = CONNECTIONS_MAX;
   server.on('request', cutOffAfterAnswer);
+  server.on('clientError', refuseMalformed);
   try {
     await bind(server, address, chosenBy);
   } catch (error) {
@@ -119,12 +122,53 @@ export async function listenAt(api: Application, options: ListenOptions): Promis
 
 /** Node would read the rest of a body, and throw it away, for as long as it comes; strangers need no token for that. */
 function cutOffAfterAnswer(request: IncomingMessage, response: ServerResponse): void {
+  const { socket } = request;
+  // To close a connection on which the client still sends resets it, and the client might lose the answer.
+  socket.destroySoon = () => {
+    if (request.complete) Socket.prototype.destroySoon.call(socket);
+    else socket.end();
+  };
   response.once('finish', () => {
     if (request.complete) return;
     setTimeout(() => {
       if (!request.complete) request.socket.destroy();
     }, LINGER_MS).unref();
   });
+}
+
+/** What is wrong with a request that Node could not make one of; anything else is no HTTP. */
+const MALFORMED: Readonly<Record<string, RequestError>> = {
+  HPE_HEADER_OVERFLOW: new RequestError(
+    'AEROSTAT_HEADERS_TOO_LARGE',
+    `the headers may have ${HEADER_BYTES_MAX} bytes at most`,
+  ),
+  ERR_HTTP_REQUEST_TIMEOUT: new RequestError(
+    'AEROSTAT_REQUEST_TIMEOUT',
+    'the request did not come to its end in time',
+  ),
+};
+const NO_HTTP = new RequestError('AEROSTAT_BAD_REQUEST', 'this is no request of HTTP/1.1');
+
+/** Answers what never became a request, as all else is answered, and closes the connection. */
+function refuseMalformed(error: NodeJS.ErrnoException, stream: Duplex): void {
+  const socket = stream as Socket & { _httpMessage?: ServerResponse };
+  // Half an answer is on its way already, or there is no one to answer.
+  if (!socket.writable || socket._httpMessage?.headersSent === true || error.code === 'ECONNRESET') {
+    socket.destroy();
+    return;
+  }
+  const problem = problemOf(MALFORMED[error.code ?? ''] ?? NO_HTTP);
+  const body = JSON.stringify(problem);
+  const head = [
+    `HTTP/1.1 ${problem.status} ${problem.title}`,
+    `Content-Type: ${PROBLEM_TYPE}`,
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Cache-Control: no-store',
+    'X-Content-Type-Options: nosniff',
+    'Connection: close',
+  ];
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+  setTimeout(() => socket.destroy(), LINGER_MS).unref();
 }
 
 function bind(server: Server, address: ApiAddress, chosenBy: string): Promise<void> {

@@ -93,6 +93,16 @@ const declarations = {
     exit: 'unknownGuest',
     status: 404,
   },
+  AEROSTAT_HEADERS_TOO_LARGE: {
+    meaning: 'The headers of a request are too large.',
+    remedy: 'Send fewer, or shorter ones.',
+    status: 431,
+  },
+  AEROSTAT_REQUEST_TIMEOUT: {
+    meaning: 'A request did not come to its end in time.',
+    remedy: 'Send it again, in one go.',
+    status: 408,
+  },
   AEROSTAT_SEVERAL: {
     meaning: 'Some of several guests could not be set, each for a reason of its own.',
     remedy: 'The lines above say which, and why; the others were set.',

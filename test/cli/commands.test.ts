@@ -232,6 +232,55 @@ describe('aerostat set', () => {
     expect(err).toMatch(/holds 2G, but 15 discards failed .*EOPNOTSUPP.*a memfd, tmpfs or hugetlbfs/);
   });
 
+  const MOVED: MigrationStatus = {
+    to: 'tcp:host2:4444',
+    state: {
+      status: 'completed',
+      elapsedMs: 512,
+      round: 3,
+      totalBytes: 4 * GIB,
+      sentBytes: null,
+      remainingBytes: 0,
+      bytesPerSecond: null,
+      expectedDowntimeMs: null,
+      guestShare: 1,
+    },
+    report: {
+      totalMs: 512,
+      downtimeMs: 23,
+      rounds: 3,
+      bytes: 300 * MIB,
+      pages: 76_000,
+      zeroPages: 12,
+      resentPages: 400,
+      freePages: 200_000,
+      balloonPages: 4096,
+      unbackedPages: 1000,
+      hintRaces: 7,
+    },
+    error: null,
+  };
+
+  test('with --wait says where a guest moved to meanwhile', async () => {
+    control.follow = guest => ({ ...guest, connected: false });
+    control.moving.set('vm1', MOVED);
+    const { code, err } = await aerostat('set vm1 --balloon 2G --wait');
+    expect(code).toBe(EXIT.notReached);
+    expect(err).toMatch(/vm1 moved to tcp:host2:4444 meanwhile, and its target with it/);
+  });
+
+  test('with --wait ends when its time is over, also where what serves the guest is stopped', async () => {
+    control.follow = guest => ({ ...guest, actualBytes: GIB });
+    const waiting = aerostat('set vm1 --balloon 2G --timeout 2s');
+    await expect.poll(() => control.calls.length).toBe(1);
+    const look = control.guest;
+    let looks = 0;
+    control.guest = async name => (++looks < 2 ? look(name) : new Promise<never>(() => {}));
+    const { code, err } = await waiting;
+    expect(code).toBe(EXIT.notReached);
+    expect(err).toMatch(/holds 1G of 2G after .*does not answer any more/);
+  });
+
   const STUCK = { sinceMs: Date.now() - 48_000, forMs: 48_000, swings: false, retryInMs: null };
 
   test('with --wait says since when a guest that can give no more is stuck, and where', async () => {

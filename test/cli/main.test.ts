@@ -277,3 +277,11 @@ describe('a clone that is not built', () => {
     expect(stderr).toMatch(/^aerostat: not built yet; run: npm run build/);
   });
 });
+
+test('where too few files may be open, that is said in a sentence and not by a stack trace', () => {
+  const { status, stderr } = spawnSync('sh', ['-c', 'ulimit -n 40; exec "$0" status', program], {
+    encoding: 'utf8',
+  });
+  expect(status).toBe(EXIT.failed);
+  expect(stderr).toMatch(/^aerostat: too few files may be open .*ulimit -n 1024[^\n]*\n$/);
+});

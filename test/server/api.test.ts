@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { type ApiOptions, BODY_BYTES_MAX, createApi } from '../../src/server/api.ts';
 import { GuestListSchema, GuestStatusSchema, MemoryMapSchema } from '../../src/server/schemas/answers.ts';
 import { FakeControl, GIB, guestStatus } from './fake-control.ts';
@@ -363,6 +363,14 @@ describe('refusals', () => {
 });
 
 describe('the document', () => {
+  test('is built once, however often it is asked for', async () => {
+    const { app } = createApi(new FakeControl(), { version: '0' });
+    const build = vi.spyOn(app, 'getOpenAPI31Document');
+    const [first, second] = [await app.request('/v1/openapi.json'), await app.request('/v1/openapi.json')];
+    expect(await first.text()).toBe(await second.text());
+    expect(build).toHaveBeenCalledTimes(1);
+  });
+
   test('names every route and every refusal, from the schemas that validate', async () => {
     const document = await jsonOf(await api().get('/v1/openapi.json'));
     expect(document.openapi).toBe('3.1.0');

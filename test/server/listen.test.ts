@@ -199,7 +199,11 @@ describe('a client that takes too long', () => {
 
   // Who writes on may hear that nobody reads any more before hearing why.
   const ways = [
-    ['says nothing more', nothing, /^HTTP\/1\.1 408 /],
+    [
+      'says nothing more',
+      nothing,
+      /^HTTP\/1\.1 408 .*application\/problem\+json.*Connection: close.*AEROSTAT_REQUEST_TIMEOUT/s,
+    ],
     ['goes on a byte at a time', drops, /^(HTTP\/1\.1 408 |$)/],
   ] as const;
 
@@ -243,6 +247,7 @@ describe('a client that sends without end', () => {
     );
     const status = !known ? 401 : method === 'GET' ? 200 : 413;
     expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+    if (status === 413) expect(answer).toMatch(/\r\nconnection: close\r\n.*AEROSTAT_TOO_LARGE/is);
   });
 });
 
@@ -320,6 +325,10 @@ describe('on TCP', () => {
     const { address } = await serve('127.0.0.1:0', { tokens: fullToken(TOKEN) });
     const { port } = address as { port: number };
     expect(await statusOf({ host: '127.0.0.1', port, headers: { 'X-Long': 'x'.repeat(20_000) } })).toBe(431);
+    const request = `GET /v1/guests HTTP/1.1\r\n${HEAD}\r\nX-Long: ${'x'.repeat(20_000)}\r\n\r\n`;
+    expect(await answerTo(connect(port, '127.0.0.1'), request, async function* () {})).toMatch(
+      /^HTTP\/1\.1 431 .*application\/problem\+json.*Connection: close.*8192 bytes.*AEROSTAT_HEADERS_TOO_LARGE/s,
+    );
   });
 });
 
