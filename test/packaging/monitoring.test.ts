@@ -40,6 +40,8 @@ const FOR_OTHERS = [
   'aerostat_guest_hugetlb_allocations_total',
   'aerostat_guest_reclaimed_pages_total',
   'aerostat_guest_scanned_pages_total',
+  // Alerts go by how long a balloon stands still; this is for those who trust the daemon's judgement.
+  'aerostat_guest_stuck',
   // Of the daemon.
   'aerostat_data_plane_gc_pause_seconds_max',
   'aerostat_uptime_seconds',
