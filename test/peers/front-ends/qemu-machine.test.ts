@@ -105,7 +105,7 @@ describePeer(
       await daemon.reach('g', FULL_BYTES / 2);
       process.kill(guest.pid, 'SIGSTOP');
       try {
-        const { targetBytes } = await daemon.control.change('g', { targetBytes: FULL_BYTES });
+        const { targetBytes } = await daemon.control.change('g', { targetBytes: FULL_BYTES, force: true });
         expect(targetBytes).toBe(FULL_BYTES);
         // The guest's driver cannot answer; the daemon says so in its time.
         await expect(daemon.control.statistics('g', { freshMs: 0, timeoutMs: 500 })).rejects.toThrow();

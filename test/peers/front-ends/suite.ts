@@ -216,8 +216,9 @@ export function linuxGuestTests(frontEnd: FrontEnd, extent: Extent = 'whole'): v
     const named = await untilGuest('g', ({ hint }) => hint.state === 'stopped');
     expect(named.hint.hintedBytes).toBeGreaterThan(MemFree * 0.7);
     expect(named.hint.hintedBytes).toBeLessThanOrEqual(MemFree + SLACK_BYTES);
-    // Hints are for skipping: nothing was given back for them.
-    expect(Math.abs((named.residentBytes ?? 0) - (before.residentBytes ?? 0))).toBeLessThan(SLACK_BYTES);
+    // Hints are for skipping: nothing was given back for them. It may be more: kernels that clear what they allocate
+    // (init_on_alloc, as Debian's do) touch the pages that they hint.
+    expect((before.residentBytes ?? 0) - (named.residentBytes ?? 0)).toBeLessThan(SLACK_BYTES);
     expect((await control.hint('g', { action: 'done' })).state).toBe('done');
     await daemon.until(
       async () => MemFree - (await guest.meminfo()).MemFree < SLACK_BYTES,
