@@ -36,6 +36,7 @@ import { type ConversationCounters, deviceStatus, guestCounters } from './guest-
 import { GuestNews, type NewsOutlet } from './guest-news.ts';
 import { GuestRequests } from './guest-requests.ts';
 import { HintLimit } from './hint-limit.ts';
+import { KnownConfiguration } from './known-configuration.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
 import { offer } from './offer.ts';
 import type { GuestOptions } from './options.ts';
@@ -77,6 +78,7 @@ export class GuestHost implements VhostUserBackend {
   readonly #statistics: StatisticsPoll;
   readonly #requests: GuestRequests;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
+  readonly #known = new KnownConfiguration();
   /** Rings with more than a turn's share, which go on after the others. */
   readonly #busyRings = new Set<number>();
   readonly #lane: DiscardLane;
@@ -129,6 +131,7 @@ export class GuestHost implements VhostUserBackend {
 
   #connected(): void {
     this.#conversation.connections++;
+    this.#known.begin(this.device.counters.hintBuffers);
     this.#news.tell('connected');
     this.#news.log('info', 'front-end connected');
   }
@@ -249,7 +252,9 @@ export class GuestHost implements VhostUserBackend {
     // A kick brings a ring that goes on anyway no turn of its own: with one more each time, it would have all of them.
     if (this.#busyRings.has(index)) return;
     try {
-      if (!this.device.serveQueue(index, this.#world.turns.next(this))) return;
+      const more = this.device.serveQueue(index, this.#world.turns.next(this));
+      this.#checkConfiguration();
+      if (!more) return;
     } catch (error) {
       // A bug of ours. It costs this guest its connection, and the others nothing.
       this.#door?.drop(error instanceof Error ? error : new Error(String(error)));
@@ -260,6 +265,17 @@ export class GuestHost implements VhostUserBackend {
       this.#busyRings.delete(index);
       this.serveQueue(index);
     });
+  }
+
+  #checkConfiguration(): void {
+    const { accounts, counters, targetPages } = this.device;
+    const complaint = this.#known.complaint({
+      memoryBytes: this.#door?.session?.memory.size ?? 0,
+      balloonedPages: accounts.balloonedPages,
+      targetPages,
+      hintBuffers: counters.hintBuffers,
+    });
+    if (complaint !== undefined) this.#news.problem('configuration', complaint);
   }
 
   reset(): void {

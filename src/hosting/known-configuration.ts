@@ -1,0 +1,55 @@
+/**
+ * How much of the configuration space a front-end knows. QEMU's generic device has to be told (`config_size`); of what it
+ * was not told the guest reads ones, which are a target beyond all memory, or a hint session that nobody asked for. We
+ * cannot keep the guest from that, but see it from what the front-end never read, and say what to mend.
+ */
+import { CONFIG_BYTES_HINT } from '../balloon/config-space.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+
+/** What the device knows of its guest at the moment. */
+export interface GuestNow {
+  readonly memoryBytes: number;
+  readonly balloonedPages: number;
+  readonly targetPages: number;
+  /** Since the daemon started. */
+  readonly hintBuffers: number;
+}
+
+const REMEDY = "QEMU's generic device needs config_size=16";
+
+export class KnownConfiguration {
+  #end = 0;
+  #told = false;
+  #hintBuffersBefore = 0;
+
+  /** Another front-end comes. */
+  begin(hintBuffers: number): void {
+    this.#end = 0;
+    this.#told = false;
+    this.#hintBuffersBefore = hintBuffers;
+  }
+
+  /** The front-end read `size` bytes from `offset` on. */
+  read(offset: number, size: number): void {
+    this.#end = Math.max(this.#end, offset + size);
+  }
+
+  /** What the guest does because its front-end hides the configuration from it; told once. */
+  complaint(now: GuestNow): string | undefined {
+    if (this.#told) return undefined;
+    const complaint = this.#complaint(now);
+    this.#told = complaint !== undefined;
+    return complaint;
+  }
+
+  #complaint({ memoryBytes, balloonedPages, targetPages, hintBuffers }: GuestNow): string | undefined {
+    const surplusBytes = (balloonedPages - targetPages) * PAGE_SIZE;
+    if (this.#end === 0 && surplusBytes > memoryBytes / 4) {
+      return `the guest gives memory away that it was not asked for: its front-end never read the device's configuration; ${REMEDY}`;
+    }
+    if (this.#end > 0 && this.#end < CONFIG_BYTES_HINT && hintBuffers > this.#hintBuffersBefore) {
+      return `the guest hints its memory unasked and holds it: its front-end knows ${this.#end} bytes of the device's configuration, too few for the session's id; ${REMEDY}`;
+    }
+    return undefined;
+  }
+}
