@@ -171,6 +171,7 @@ export class GuestHost implements VhostUserBackend {
 
   readConfig(offset: number, into: Uint8Array): void {
     this.#target.show();
+    this.#known.read(offset, into.length);
     this.device.readConfig(offset, into);
   }
 

@@ -12,7 +12,7 @@ import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-wat
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
-import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
+import { FIRST_PAGE, HandGuest, PFNS_PER_BUFFER, pfnList } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { TestLoop } from '../support/loop.ts';
 
@@ -92,6 +92,24 @@ test('a ring that is always full and always kicked has one turn at a time', () =
   expect(served).toBe(turns + 2);
   host.serveQueue(0);
   expect(served).toBe(turns + 3);
+});
+
+test.each([
+  ['never read its configuration is told of', false],
+  ['read its configuration is not', true],
+] as const)('a guest that gives memory away unasked, whose front-end %s', async (_, reads) => {
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    if (reads) await guest.readConfig();
+    const inflate = guest.queue('inflate');
+    // Half of its memory, which no target asks for.
+    for (let pages = 0; pages < guest.memory.size / 4096 / 2; pages += PFNS_PER_BUFFER) {
+      await inflate.exchange({ out: pfnList(FIRST_PAGE + pages, PFNS_PER_BUFFER) });
+    }
+    expect(lines.some(line => line.includes('config_size=16'))).toBe(!reads);
+  } finally {
+    guest.close();
+  }
 });
 
 test('statistics that come without end are told of now and then, the last ones too', async () => {

@@ -6,12 +6,15 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { checksummedFiles, verifyFiles } from '../../../src/peers/linux/workloads.ts';
 import type { GenericDeviceOptions, VhostUserGuest } from '../../../src/peers/qemu/vhost-user-guest.ts';
 import { DaemonProcess } from '../../support/daemon.ts';
 import { describePeer } from '../../support/peers.ts';
 import { bootGenericDevice, missingForGenericDevice } from './front-ends.ts';
+
+// An emulated processor on a busy machine boots for a minute and longer.
+vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 });
 
 const MIB = 2 ** 20;
 const KERNEL = 'linux-6.12';
