@@ -153,6 +153,21 @@ export class BlockBitmap implements BlockWords {
   }
 
   #change(start: number, count: number, set: boolean): number {
+    if (count === 1) {
+      // Pages that lie far apart come one by one, and nearly always in a block that is neither empty nor full.
+      const block = start >>> BLOCK_SHIFT;
+      const before = this.counts[block];
+      if (before > 0 && before < BLOCK_PAGES && before !== this.#pagesIn(block)) {
+        const bit = 1 << (start & 31);
+        const word = this.words[start >>> 5];
+        this.work += 2;
+        if (((word & bit) !== 0) === set) return 0;
+        this.words[start >>> 5] = word ^ bit;
+        this.counts[block] = set ? before + 1 : before - 1;
+        this.#total += set ? 1 : -1;
+        return 1;
+      }
+    }
     const end = start + count;
     let changed = 0;
     for (let at = start; at < end; ) {
