@@ -1,5 +1,7 @@
 /** What `aerostat top` shows of its guests: the columns, the bars, what sorts by what, and what its keys and bars mean. */
+
 import type { GuestStatus, HostStatus } from '../control/contract.ts';
+import { stateWord } from '../control/guest-state.ts';
 import { type Available, heldForHints, isMoving, isStuck, NEED_SHARE } from '../control/judgement.ts';
 import { balloonOf, type MemoryUse } from '../control/memory-use.ts';
 import { formatSize } from './size.ts';
@@ -61,7 +63,8 @@ export function hostLine({ totalBytes, availableBytes, pressure }: HostStatus): 
 }
 
 function stateOf({ guest, available }: Row): string {
-  if (!guest.connected) return 'waiting';
+  const word = stateWord(guest);
+  if (!guest.connected || (guest.state !== null && guest.state !== 'running')) return word;
   if (available !== null && available.share < NEED_SHARE) return 'in need';
   if (isStuck(guest)) return 'stuck';
   return isMoving(guest) ? 'moving' : 'ok';
@@ -78,6 +81,9 @@ function stateWords(row: Row): string {
 
 const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
   waiting: 'dim',
+  'no driver': 'dim',
+  paused: 'yellow',
+  silent: 'red',
   'in need': 'red',
   stuck: 'red',
   moving: 'yellow',

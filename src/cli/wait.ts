@@ -1,5 +1,6 @@
 /** Waiting for a guest to follow its target. */
 import type { GuestStatus } from '../control/contract.ts';
+import { obstacleOf, standsStill } from '../control/guest-state.ts';
 import { isAtTarget, isSettled, stuckWords } from '../control/judgement.ts';
 import type { GuestControl } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
@@ -11,6 +12,8 @@ import { formatSize } from './size.ts';
 const POLL_MS = 50;
 /** A look at a guest that is not answered for so long is told of; most are answered within some milliseconds. */
 const SILENT_MS = 200;
+/** Who waits for a guest that stands still for so long is told so at once. */
+const STILL_MS = 500;
 
 export class NotReachedError extends AerostatError {
   constructor(message: string) {
@@ -44,6 +47,7 @@ export interface Waited {
 export async function waitForTarget(control: GuestControl, name: string, wait: Wait): Promise<Waited> {
   const start = performance.now();
   let before: GuestStatus | undefined;
+  let stillSinceMs: number | undefined;
   for (;;) {
     const leftMs = wait.timeoutMs - (performance.now() - start);
     const looked = control.guest(name);
@@ -62,7 +66,11 @@ export async function waitForTarget(control: GuestControl, name: string, wait: W
     // A balloon of which the host got nothing is not what was asked for, and waiting longer changes nothing.
     const reached = settled && failedDiscards === 0;
     wait.onProgress?.(guest);
-    if (settled || guest.targetBytes !== wait.targetBytes || elapsedMs >= wait.timeoutMs) {
+    // A moment is no pause: the rings of a guest that resets stand still as well.
+    if (!standsStill(guest.state)) stillSinceMs = undefined;
+    else stillSinceMs ??= elapsedMs;
+    const still = stillSinceMs !== undefined && elapsedMs - stillSinceMs >= STILL_MS;
+    if (settled || still || guest.targetBytes !== wait.targetBytes || elapsedMs >= wait.timeoutMs) {
       return {
         guest,
         reached,
@@ -120,6 +128,12 @@ export function notReached(waited: Waited, targetBytes: number): NotReachedError
     const reason = guest.lastError === null ? '' : ` (${guest.lastError})`;
     return new NotReachedError(
       `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)}, but ${failedDiscards} discards failed and their memory is with the host still${reason}. Give the guest memory in a file that can be punched: a memfd, tmpfs or hugetlbfs`,
+    );
+  }
+  const obstacle = obstacleOf(guest.state);
+  if (obstacle !== undefined) {
+    return new NotReachedError(
+      `${name} cannot go to its target: ${obstacle}; its target is kept for when it goes on`,
     );
   }
   const far = `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)} of ${formatSize(targetBytes)} ${after}`;

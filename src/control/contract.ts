@@ -5,6 +5,7 @@
  */
 import type { DiscardMode } from '../device/inflation.ts';
 import type { Durations } from '../sys/durations.ts';
+import type { GuestState } from './guest-state.ts';
 
 export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
@@ -52,6 +53,8 @@ export interface GuestCounters {
   readonly badBuffers: number;
   /** Pages in lists that are no memory of the guest's. */
   readonly badPages: number;
+  /** Deflated pages that an account which began in the middle does not have. */
+  readonly unknownPages: number;
   /** Requests of the front-end that were refused, or said what cannot be. */
   readonly badRequests: number;
   /** Rings stopped because their indices were nonsense. */
@@ -101,6 +104,8 @@ export interface GuestStatus {
   /** Of its device, where it has a socket of its own; for a guest of QEMU's, of its monitor. */
   readonly socketPath: string | null;
   readonly connected: boolean;
+  /** Whether it can answer; null where its hypervisor does not tell. */
+  readonly state: GuestState | null;
   readonly profile: string | null;
   readonly features: readonly FeatureName[] | null;
   readonly discard: DiscardMode | null;
@@ -111,7 +116,10 @@ export interface GuestStatus {
   readonly shownTargetBytes: number | null;
   /** What the guest says its balloon holds; reported, never trusted. */
   readonly actualBytes: number | null;
-  /** The host's own account of what the guest gave away and has not taken back. */
+  /**
+   * The host's own account of what the guest gave away and has not taken back; null when it began in the middle, as after
+   * a restart of the daemon, and until the next driver starts.
+   */
   readonly balloonedBytes: number | null;
   /** The guest's lists name whole pieces of so many bytes: its balloon can come no nearer to a target than that. */
   readonly granularityBytes: number | null;
@@ -136,6 +144,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   name,
   socketPath: null,
   connected: false,
+  state: null,
   profile: null,
   features: null,
   discard: null,
@@ -159,12 +168,12 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
 
 /** What is known of every guest on our own device, connected or not. */
 type KnownOfOurs =
+  | 'state'
   | 'profile'
   | 'features'
   | 'discard'
   | 'targetBytes'
   | 'shownTargetBytes'
-  | 'balloonedBytes'
   | 'granularityBytes'
   | 'pendingBytes'
   | 'discardedBytes'
@@ -247,6 +256,7 @@ export type GuestEventType =
   | 'disconnected'
   | 'ready'
   | 'reset'
+  | 'state'
   | 'target'
   | 'actual'
   | 'target-reached'

@@ -15,9 +15,9 @@ import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memor
 import type { PageSink } from '../memory/page.ts';
 import { SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
-import { type DeviceQueue, VirtqueueError } from '../virtio/queue.ts';
+import { type DeviceQueue, initialState, VirtqueueError } from '../virtio/queue.ts';
 import { DeviceCounters } from './counters.ts';
-import { DeviceConfig } from './device-config.ts';
+import { DeviceConfig, namesActual } from './device-config.ts';
 import type { DeviceHost } from './device-host.ts';
 import { HintChannel } from './hint-channel.ts';
 import { Inflation } from './inflation.ts';
@@ -60,6 +60,9 @@ export class BalloonDevice {
   readonly #config: DeviceConfig;
   readonly #queues: (RunningQueue | undefined)[] = [];
   #features = 0n;
+  /** The inflate ring ran since the driver began. */
+  #begun = false;
+  #actualKnown = false;
   #roles: readonly QueueRole[] = [];
   #format: PageListFormat;
   /** All that is pending is to be discarded by other threads, and somebody waits for that. */
@@ -133,6 +136,11 @@ export class BalloonDevice {
     return this.#config.actualPages;
   }
 
+  /** Whether that is known: not before a driver said so, if it ran before this device did. */
+  get actualKnown(): boolean {
+    return this.#actualKnown;
+  }
+
   get poisonValue(): number {
     return this.#config.poisonValue;
   }
@@ -147,6 +155,7 @@ export class BalloonDevice {
 
   writeConfig(offset: number, bytes: Uint8Array): void {
     const before = this.actualPages;
+    this.#actualKnown ||= namesActual(offset, bytes.length);
     if (!this.#config.write(offset, bytes)) return;
     this.#updatePoison();
     if (this.actualPages !== before) this.#host.actualChanged(this.actualPages);
@@ -166,7 +175,10 @@ export class BalloonDevice {
     const role = this.#roles[index];
     if (role === undefined) return;
     this.#queues[index] = new RunningQueue(index, role, queue, memory, doorbell);
-    if (role === 'inflate') this.#hold(false);
+    if (role === 'inflate') {
+      this.#begin(queue);
+      this.#hold(false);
+    }
     if (role === 'stats') this.statistics.start();
     if (role === 'hint') this.hints.startQueue();
     if (role === 'request') this.requests.start();
@@ -210,7 +222,7 @@ export class BalloonDevice {
         if (reason === 'undecided') return;
         if (running.role === 'inflate') this.accounts.held = false;
         if (reason === 'paused') this.#drain();
-        else this.accounts.forget();
+        else this.#forget();
         return;
       case 'stats':
         if (reason === 'paused' && this.#released(running, this.statistics)) return;
@@ -379,6 +391,8 @@ export class BalloonDevice {
     { targetPages, actualPages, poisonValue, hintId, statistics }: DeviceFigures,
     runs: Uint32Array,
   ): void {
+    this.#begun = true;
+    this.#actualKnown = true;
     this.inflation.adopt(runs);
     this.#drain();
     if (hintId !== 0) this.hints.resumeAfter(hintId);
@@ -393,8 +407,9 @@ export class BalloonDevice {
   /** The driver starts over: nothing of it is remembered but the totals. The target stays, it is the host's. */
   reset(): void {
     for (let index = 0; index < this.#queues.length; index++) this.stopQueue(index, 'abandoned');
-    this.accounts.forget();
+    this.#forget();
     this.accounts.held = false;
+    this.#actualKnown = false;
     this.hints.reset();
     this.statistics.reset();
     this.requests.reset();
@@ -546,6 +561,22 @@ export class BalloonDevice {
     if (!running.queue.publish(running.memory)) return;
     this.counters.notifications++;
     running.doorbell.interrupt();
+  }
+
+  /** A ring that starts in the middle has a driver whose balloon was filled before, and nothing here knows with what. */
+  #begin({ nextAvail }: DeviceQueue): void {
+    if (this.#begun) return;
+    this.#begun = true;
+    const fresh = nextAvail === initialState(this.#features).nextAvail;
+    this.accounts.partial = !fresh;
+    this.#actualKnown ||= fresh;
+  }
+
+  /** Nothing is in the balloon, as far as the account knows. */
+  #forget(): void {
+    this.accounts.forget();
+    this.accounts.partial = false;
+    this.#begun = false;
   }
 
   /** Sees to it that nothing that is pending is discarded, or lets it be discarded again. */

@@ -24,6 +24,7 @@ export class DeviceCounters {
   kicks = 0;
   badBuffers = 0;
   badPages = 0;
+  unknownPages = 0;
   brokenRings = 0;
   resets = 0;
 }

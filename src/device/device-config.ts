@@ -86,3 +86,7 @@ export class DeviceConfig {
     return applyDriverWrite(this.#bytes.subarray(0, this.#length), offset, bytes);
   }
 }
+
+/** Whether a write of `length` bytes at `offset` says what the balloon holds. */
+export const namesActual = (offset: number, length: number): boolean =>
+  offset <= actual && offset + length >= actual + 4;

@@ -209,8 +209,9 @@ export class Inflation {
   readonly #take = (account: PageAccount, page: number, count: number): void => {
     const taken = account.take(page, count, this.#accounts.noteInFlight);
     this.#counters.deflatedPages += taken;
-    // Taking back what was never given changes nothing, but no driver does it.
-    this.#counters.badPages += count - taken;
+    // Taking back what was never given changes nothing, but no driver does it. It may have been given to another device.
+    if (this.#accounts.partial) this.#counters.unknownPages += count - taken;
+    else this.#counters.badPages += count - taken;
   };
 
   #discardSingly(account: PageAccount, page: number, count: number): void {

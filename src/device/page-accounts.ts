@@ -69,6 +69,8 @@ export class PageAccounts {
   #withReports: PageAccount[] = [];
   /** Sets that are discarded without patience, since somebody waits. */
   #hasty: PendingDiscards[] = [];
+  /** The account began with a driver that had a balloon already: what that holds is not known. */
+  partial = false;
   #memoryPages = 0;
   /** Pages of all lists together that were in no region, or more than their list may name. */
   pagesOutside = 0;

@@ -26,6 +26,10 @@ export class StatisticsQueue {
   sampledMs: number | null = null;
   /** Pages in the balloon then: the fewer of those when the sample was asked for and when it came. */
   sampledBalloonPages = 0;
+  /** When the guest was asked for a sample that has not come; null when it owes none. */
+  askedMs: number | null = null;
+  /** The driver has posted a buffer since its ring started. */
+  given = false;
   readonly #balloonPages: () => number;
   #askedBalloonPages = Number.POSITIVE_INFINITY;
 
@@ -50,6 +54,8 @@ export class StatisticsQueue {
   take(running: RunningQueue): void {
     const { queue, memory, chain } = running;
     this.#counters.statsBuffers++;
+    this.given = true;
+    this.askedMs = null;
     // D11: a driver has at most one buffer here. One that posts another gets the older one back, and gets it
     // first, whatever the newer one holds: buffers return in their order.
     if (this.#held !== undefined) queue.pushUsed(memory, this.#held, 0);
@@ -81,6 +87,7 @@ export class StatisticsQueue {
   request({ queue, memory }: RunningQueue): boolean {
     if (this.#held === undefined) return false;
     this.#askedBalloonPages = this.#balloonPages();
+    this.askedMs = monotonicMs();
     queue.pushUsed(memory, this.#held, 0);
     this.#held = undefined;
     return true;
@@ -89,6 +96,8 @@ export class StatisticsQueue {
   /** Gives the buffer back before a ring that goes on elsewhere stops. True when it was pushed. */
   release({ queue, memory }: RunningQueue): boolean {
     this.#running = false;
+    this.given = false;
+    this.askedMs = null;
     if (this.#held === undefined) return false;
     queue.pushUsed(memory, this.#held, 0);
     this.#held = undefined;
@@ -98,6 +107,8 @@ export class StatisticsQueue {
   /** The ring is gone, and the buffer with it. */
   reset(): void {
     this.#running = false;
+    this.given = false;
+    this.askedMs = null;
     this.#held = undefined;
     this.sample = noStatistics();
     this.sampledMs = null;

@@ -2,11 +2,13 @@
  * The socket of one guest: front-ends come in one at a time, and the next is waited for when one is gone. What
  * they say is the vhost-user room's business, what it means the device's.
  */
+
 import { AerostatError, InvariantError, SystemError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import { Shed } from '../sys/shed.ts';
 import { UnixListener, UnixSocket } from '../sys/socket.ts';
+import { peerOfFd } from '../sys/unix-peers.ts';
 import type { SessionHost, VhostUserBackend } from '../vhost-user/backend.ts';
 import { BackendConnection } from '../vhost-user/backend-connection.ts';
 import type { BackendSession } from '../vhost-user/backend-session.ts';
@@ -32,6 +34,7 @@ export class FrontDoor {
   readonly #shed = new Shed();
   #watch: Watch | undefined;
   #connection: BackendConnection | undefined;
+  #peer: { readonly socket: UnixSocket; pid: number | undefined } | undefined;
 
   /** Takes ownership of the socket. */
   constructor(socket: GuestSocket, backend: VhostUserBackend, reactor: Reactor, listener: FrontDoorListener) {
@@ -49,6 +52,14 @@ export class FrontDoor {
 
   get connected(): boolean {
     return this.#connection !== undefined;
+  }
+
+  /** The process at the other end of the connection, as far as the kernel tells. */
+  get peerPid(): number | undefined {
+    if (this.#peer === undefined || this.#connection === undefined) return undefined;
+    // Asked for when it is wanted first: front-ends may come and go as often as they like.
+    this.#peer.pid ??= peerOfFd(this.#peer.socket.fd.number)?.pid ?? 0;
+    return this.#peer.pid === 0 ? undefined : this.#peer.pid;
   }
 
   get session(): BackendSession | undefined {
@@ -125,6 +136,7 @@ export class FrontDoor {
     this.#watch?.stop();
     this.#watch = undefined;
     if (this.#connection !== undefined) throw new InvariantError('two front-ends for one guest');
+    this.#peer = { socket, pid: undefined };
     this.#connection = new BackendConnection(socket, this.#backend, {
       reactor: this.#reactor,
       refused: (error, context) => this.#listener.refused(error, context),

@@ -3,6 +3,7 @@
  * what is known about it for those who ask. Lives in a data-plane thread. Whatever goes wrong with one guest
  * ends here: the connection is dropped and the next front-end is waited for.
  */
+
 import { randomInt } from 'node:crypto';
 import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import type {
@@ -15,6 +16,7 @@ import type {
   StatisticsSample,
 } from '../control/contract.ts';
 import { GuestStateError } from '../control/contract.ts';
+import { type GuestState, obstacleOf } from '../control/guest-state.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
@@ -30,9 +32,11 @@ import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
+import { ConnectionNews } from './connection-news.ts';
 import { type BalloonedRegion, FreePages } from './free-pages.ts';
 import { FrontDoor } from './front-door.ts';
 import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
+import { GuestLife } from './guest-life.ts';
 import { GuestNews, type NewsOutlet } from './guest-news.ts';
 import { GuestRequests } from './guest-requests.ts';
 import { HintLimit } from './hint-limit.ts';
@@ -49,6 +53,7 @@ const FIRST_HINT_IDS = 2 ** 30;
 
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
+const NOT_TAKEN = 'its driver did not take the feature';
 
 export interface GuestHostWorld extends NewsOutlet {
   readonly reactor: Reactor;
@@ -73,6 +78,8 @@ export class GuestHost implements VhostUserBackend {
   readonly #news: GuestNews;
   readonly #target: TargetSteering;
   readonly #hintLimit: HintLimit;
+  readonly #connections: ConnectionNews;
+  readonly #life = new GuestLife();
   /** Absent only while the rest of the guest is put together. */
   #door: FrontDoor | undefined;
   readonly #statistics: StatisticsPoll;
@@ -95,6 +102,7 @@ export class GuestHost implements VhostUserBackend {
     this.#world = world;
     this.#news = new GuestNews(options.name, world, world.reactor);
     this.#lane = world.discards.openLane();
+    this.#connections = new ConnectionNews(this.#news, world.reactor);
     const offered = offer(options.profile, options.without);
     this.device = new BalloonDevice({
       profile: offered.profile,
@@ -107,7 +115,6 @@ export class GuestHost implements VhostUserBackend {
     this.device.inflation.timed = options.timed ?? false;
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
     this.device.hints.beginAt(randomInt(HINT_ID_MIN, HINT_ID_MIN + FIRST_HINT_IDS));
-    this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, options.pollIntervalMs);
     const { name, device } = this;
     const steered = {
       name,
@@ -121,7 +128,14 @@ export class GuestHost implements VhostUserBackend {
         limitMs,
       });
     });
-    this.#requests = new GuestRequests(this.name, this.device, world.reactor, this.unusedPages);
+    this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, {
+      intervalMs: options.pollIntervalMs,
+      obstacle: () => obstacleOf(this.state),
+    });
+    this.#requests = new GuestRequests(this.name, this.device, world.reactor, {
+      unusedPages: this.unusedPages,
+      obstacle: () => obstacleOf(this.state),
+    });
     this.#door = new FrontDoor(socket, this, world.reactor, {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
@@ -132,8 +146,7 @@ export class GuestHost implements VhostUserBackend {
   #connected(): void {
     this.#conversation.connections++;
     this.#known.begin(this.device.counters.hintBuffers);
-    this.#news.tell('connected');
-    this.#news.log('info', 'front-end connected');
+    this.#connections.opened();
   }
 
   #disconnected(error: Error | undefined): void {
@@ -146,8 +159,7 @@ export class GuestHost implements VhostUserBackend {
     this.#target.forget();
     this.#hintLimit.cancel();
     if (error !== undefined) this.#fault(error);
-    this.#news.tell('disconnected');
-    this.#news.log('info', 'front-end disconnected');
+    this.#connections.closed();
   }
 
   #notifyConfig(): void {
@@ -231,22 +243,51 @@ export class GuestHost implements VhostUserBackend {
   ): void {
     this.device.startQueue(index, queue, memory, doorbell);
     if (index !== 0) return;
-    this.#news.tell('ready');
+    this.#life.started();
+    this.#stateChanged();
+    if (this.device.accounts.partial) {
+      this.#news.problem(
+        'account',
+        'the driver ran before this connection: what its balloon held then is not known until it starts anew',
+      );
+    }
+    this.#news.changed('ready', () => ({}));
     this.#target.begin();
     this.#statistics.start();
   }
 
   suspendQueue(index: number): void {
     this.device.suspendQueue(index);
+    if (index === 0) this.#target.rest();
+    this.#stopped(index, 'paused');
   }
 
   resumeQueue(index: number): void {
     this.device.resumeQueue(index);
+    if (index !== 0) return;
+    this.#target.goOn();
+    this.#life.started();
+    this.#stateChanged();
   }
 
   stopQueue(index: number, reason: StopReason): void {
     this.device.stopQueue(index, reason);
     if (index === 0) this.#target.rest();
+    this.#stopped(index, reason);
+  }
+
+  #stopped(index: number, reason: StopReason): void {
+    if (index !== 0) return;
+    if (reason === 'abandoned') this.#life.ended();
+    else this.#life.paused();
+    this.#stateChanged();
+  }
+
+  /** A front-end may disable and enable its rings as often as it likes. */
+  #stateChanged(): void {
+    this.#news.changed('state', () => ({ state: this.state }));
+    const obstacle = obstacleOf(this.state);
+    if (obstacle !== undefined) this.#statistics.dismiss(`${this.name} sends no statistics: ${obstacle}`);
   }
 
   serveQueue(index: number): void {
@@ -281,8 +322,9 @@ export class GuestHost implements VhostUserBackend {
 
   reset(): void {
     this.#requests.stop();
+    this.#life.ended();
     this.device.reset();
-    this.#news.tell('reset');
+    this.#news.changed('reset', () => ({}));
   }
 
   // The device's reaching out -----------------------------------------------------------------------------
@@ -365,11 +407,8 @@ export class GuestHost implements VhostUserBackend {
   /** A session that starts ends after `limitMs` if nobody ends it before. */
   hint(action: HintAction, limitMs: number): HintStatus {
     const { hints } = this.device;
-    if (!hints.running) {
-      throw new GuestStateError(
-        `${this.name} takes no hint sessions: ${this.connected ? 'its driver did not take the feature' : 'no guest is connected'}`,
-      );
-    }
+    const obstacle = obstacleOf(this.state) ?? (hints.running ? undefined : NOT_TAKEN);
+    if (obstacle !== undefined) throw new GuestStateError(`${this.name} takes no hint sessions: ${obstacle}`);
     if (action === 'start') {
       this.unusedPages.clear();
       hints.start();
@@ -418,6 +457,15 @@ export class GuestHost implements VhostUserBackend {
     return this.#door?.connected ?? false;
   }
 
+  get state(): GuestState {
+    return this.#life.state({
+      connected: this.connected,
+      pid: this.#door?.peerPid,
+      askedMs: this.device.statistics.askedMs,
+      kicks: this.device.counters.kicks,
+    });
+  }
+
   status(): DeviceGuestStatus {
     const { device } = this;
     const figures = deviceStatus(device, this.#door?.session?.memory);
@@ -426,6 +474,7 @@ export class GuestHost implements VhostUserBackend {
       name: this.name,
       socketPath: this.#options.socketPath ?? null,
       connected: this.connected,
+      state: this.state,
       ...figures,
       actualBytes: this.connected ? figures.actualBytes : null,
       counters: guestCounters(device, this.#conversation),

@@ -61,10 +61,9 @@ export class GuestNews {
     this.#tellAndPause(type, paced.next);
   }
 
-  /** What is not told yet is of no interest any more. */
+  /** What is not told yet is of no interest any more. What comes next has its pace all the same. */
   drop(): void {
-    for (const { timer } of this.#paced.values()) timer.cancel();
-    this.#paced.clear();
+    for (const paced of this.#paced.values()) paced.next = undefined;
   }
 
   /** Notes what is wrong: always here, in the log and as an event once in a while for each `kind`. */

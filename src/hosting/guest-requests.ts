@@ -28,19 +28,33 @@ export class GuestRequests {
   readonly #device: BalloonDevice;
   readonly #reactor: Reactor;
   readonly #unusedPages: PageSet;
+  readonly #obstacle: () => string | undefined;
   #asked: Asked | undefined;
 
-  /** `unusedPages` is where the device puts the pages that an answer names. */
-  constructor(name: string, device: BalloonDevice, reactor: Reactor, unusedPages: PageSet) {
+  /**
+   * `unusedPages` is where the device puts the pages that an answer names; `obstacle` says why the guest cannot answer at
+   * all, where it cannot.
+   */
+  constructor(
+    name: string,
+    device: BalloonDevice,
+    reactor: Reactor,
+    { unusedPages, obstacle }: { readonly unusedPages: PageSet; readonly obstacle: () => string | undefined },
+  ) {
     this.#name = name;
     this.#device = device;
     this.#reactor = reactor;
     this.#unusedPages = unusedPages;
+    this.#obstacle = obstacle;
   }
 
   /** Resolves with the whole answer. @throws GuestStateError when there is none, or none in time */
   ask(request: GuestRequest, timeoutMs: number): Promise<RequestAnswer> {
     const device = this.#device;
+    const obstacle = this.#obstacle();
+    if (obstacle !== undefined && this.#device.profile.freePages.kind === 'request') {
+      throw new GuestStateError(`${this.#name} takes no requests: ${obstacle}`);
+    }
     if (!device.requests.running)
       throw new GuestStateError(`${this.#name} takes no requests: ${this.#why()}`);
     if (this.#asked !== undefined) {

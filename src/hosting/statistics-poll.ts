@@ -21,13 +21,21 @@ export class StatisticsPoll {
   readonly #waiters = new Set<Waiter>();
   #intervalMs: number;
   #timer: Timer | undefined;
+  readonly #obstacle: () => string | undefined;
   #running = false;
 
-  constructor(name: string, device: BalloonDevice, reactor: Reactor, intervalMs: number) {
+  /** `obstacle` says why the guest cannot answer at all, where it cannot. */
+  constructor(
+    name: string,
+    device: BalloonDevice,
+    reactor: Reactor,
+    { intervalMs, obstacle }: { readonly intervalMs: number; readonly obstacle: () => string | undefined },
+  ) {
     this.#name = name;
     this.#device = device;
     this.#reactor = reactor;
     this.#intervalMs = intervalMs;
+    this.#obstacle = obstacle;
   }
 
   /** 0 turns polling off. */
@@ -46,9 +54,14 @@ export class StatisticsPoll {
   stop(): void {
     this.#running = false;
     this.#timer?.cancel();
+    this.dismiss(`${this.#name} left before it sent statistics`);
+  }
+
+  /** Who waits is told why the guest sends nothing. */
+  dismiss(why: string): void {
     for (const { timer, reject } of this.#waiters) {
       timer.cancel();
-      reject(new GuestStateError(`${this.#name} left before it sent statistics`));
+      reject(new GuestStateError(why));
     }
     this.#waiters.clear();
   }
@@ -69,6 +82,8 @@ export class StatisticsPoll {
     const newest = this.sample;
     if (freshMs === null) return Promise.resolve(newest);
     if (newest.ageMs !== null && newest.ageMs <= freshMs) return Promise.resolve(newest);
+    const obstacle = this.#obstacle();
+    if (obstacle !== undefined) throw new GuestStateError(`${this.#name} sends no statistics: ${obstacle}`);
     if (!this.#device.statistics.running) {
       const why = this.#running ? 'its driver did not take the feature' : 'no guest is connected';
       throw new GuestStateError(`${this.#name} has no statistics queue: ${why}`);
@@ -76,13 +91,23 @@ export class StatisticsPoll {
     return new Promise((resolve, reject) => {
       const timer = this.#reactor.schedule(timeoutMs, () => {
         this.#waiters.delete(waiter);
-        const late = `${this.#name} did not send statistics within ${timeoutMs} ms; it may be busy or stopped`;
-        reject(new GuestStateError(late));
+        reject(new GuestStateError(this.#late(timeoutMs)));
       });
       const waiter: Waiter = { resolve, reject, timer };
       this.#waiters.add(waiter);
       this.#device.requestStatistics();
     });
+  }
+
+  /** Why no sample came in time. */
+  #late(timeoutMs: number): string {
+    const name = this.#name;
+    // Nothing can be asked for then: the device asks by returning the driver's buffer.
+    if (!this.#device.statistics.given) {
+      return `the driver of ${name} has given no statistics buffer; its front-end may have skipped the first one. It gives one when it starts anew`;
+    }
+    const obstacle = this.#obstacle() ?? 'it may be busy or stopped';
+    return `${name} did not send statistics within ${timeoutMs} ms: ${obstacle}`;
   }
 
   /** A sample arrived. */

@@ -73,7 +73,7 @@ export class TargetSteering {
     device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
     // What the device could take of it: its field has 32 bits.
     const pages = device.targetPages;
-    this.#clock.set(pages, device.actualPages);
+    this.#clock.set(pages, this.#known(device.actualPages));
     if (this.#following) this.#watch.aim(pages, device.actualPages, monotonicMs());
     this.#toldStuck = false;
     this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
@@ -84,10 +84,23 @@ export class TargetSteering {
   begin(): void {
     const { targetPages, actualPages } = this.#guest.device;
     this.#following = true;
-    this.#clock.set(targetPages, actualPages);
+    this.#clock.set(targetPages, this.#known(actualPages));
     this.#watch.aim(targetPages, actualPages, monotonicMs());
     this.#toldStuck = false;
     this.#follow();
+  }
+
+  /** The driver that rested follows it again, and its clock goes on. */
+  goOn(): void {
+    const { targetPages, actualPages } = this.#guest.device;
+    this.#following = true;
+    this.#watch.aim(targetPages, actualPages, monotonicMs());
+    this.#follow();
+  }
+
+  /** What the guest says of its balloon; NaN, which is at no target, while it has not said anything. */
+  #known(actualPages: number): number {
+    return this.#guest.device.actualKnown ? actualPages : Number.NaN;
   }
 
   /** Nobody follows it, for now. */
@@ -105,7 +118,7 @@ export class TargetSteering {
 
   /** The driver goes on where another device stopped. */
   resumed(): void {
-    this.#clock.set(this.#guest.device.targetPages, this.#guest.device.actualPages);
+    this.#clock.set(this.#guest.device.targetPages, this.#known(this.#guest.device.actualPages));
   }
 
   /** The guest says that its balloon holds `pages`. */

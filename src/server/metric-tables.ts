@@ -2,6 +2,7 @@
  * Which figures there are for Prometheus: their names, what they say, and where in the answers of a {@link Control} each is
  * found. Base units, `_total` on what only rises. How they are gathered is metrics.ts's.
  */
+
 import type {
   DaemonStatus,
   Durations,
@@ -10,6 +11,7 @@ import type {
   GuestStatus,
   HostStatus,
 } from '../control/contract.ts';
+import { GUEST_STATES } from '../control/guest-state.ts';
 import { isStuck } from '../control/judgement.ts';
 import type { MigrationStatus } from '../control/migrations.ts';
 
@@ -47,6 +49,13 @@ export const GUEST: Metrics<GuestStatus> = [
     values: ({ profile, discard }) => [[{ profile: profile ?? '', discard: discard ?? '' }, 1]],
   },
   gauge('aerostat_guest_connected', 'Whether a front-end is connected.', g => Number(g.connected)),
+  {
+    name: 'aerostat_guest_state',
+    help: 'Whether the guest can answer: 1 for the state that it is in.',
+    type: 'gauge',
+    values: ({ state }) =>
+      state === null ? [] : GUEST_STATES.map(each => [{ state: each }, Number(each === state)]),
+  },
   gauge('aerostat_guest_memory_bytes', 'Memory that the guest was given.', g => g.memoryBytes),
   gauge('aerostat_guest_target_bytes', 'What the balloon should hold.', g => g.targetBytes),
   gauge(
@@ -105,6 +114,7 @@ export const COUNTERS: Metrics<GuestCounters> = [
     values: counters => [
       [{ kind: 'bad_buffer' }, counters.badBuffers],
       [{ kind: 'bad_page' }, counters.badPages],
+      [{ kind: 'unknown_page' }, counters.unknownPages],
       [{ kind: 'bad_request' }, counters.badRequests],
       [{ kind: 'broken_ring' }, counters.brokenRings],
       [{ kind: 'discard_failed' }, counters.punchFailures],

@@ -21,6 +21,7 @@ export const TOLD_EVENTS: readonly GuestEventType[] = [
   'disconnected',
   'ready',
   'reset',
+  'state',
   'target',
   'target-reached',
   'stuck',

@@ -62,7 +62,11 @@ export interface PeerCredentials {
 export function peerOf(socket: Socket): PeerCredentials | undefined {
   // Node has no name for it; it is the same since 0.12.
   const fd = (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1;
-  if (fd < 0) return undefined;
+  return fd < 0 ? undefined : peerOfFd(fd);
+}
+
+/** The same for a socket that is ours alone. */
+export function peerOfFd(fd: number): PeerCredentials | undefined {
   const arena = new Arena(4096);
   try {
     arena.view.setUint32(UCRED.size, UCRED.size, true);

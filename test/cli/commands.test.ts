@@ -51,9 +51,9 @@ describe('aerostat status', () => {
       code: EXIT.ok,
       err: '',
       out: [
-        'GUEST         STATE      MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
-        'vm1           connected      4G      1G       1G      64M      1.5G  -',
-        'build-runner  waiting         -       0        0        0         -  the front-end vanished',
+        'GUEST         STATE    MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
+        'vm1           running      4G      1G       1G      64M      1.5G  -',
+        'build-runner  waiting       -       0        0        0         -  the front-end vanished',
         '',
       ].join('\n'),
     });
@@ -84,7 +84,7 @@ describe('aerostat status', () => {
     const { code, out } = await aerostat('status vm1');
     expect(code).toBe(EXIT.ok);
     expect(out).toMatchInlineSnapshot(`
-      "vm1: connected
+      "vm1: running
         memory      4G
         target      1G
         balloon     1G (the guest says 1G)

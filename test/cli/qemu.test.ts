@@ -377,7 +377,7 @@ describe('a file that names guests of both kinds', () => {
       [
         'GUEST  STATE      MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
         'web    connected      1G       -        0        0         -  -',
-        'db     connected      4G       0       1G        0      1.5G  -',
+        'db     running        4G       0       1G        0      1.5G  -',
         '',
       ].join('\n'),
     );
@@ -402,7 +402,7 @@ describe('a file that names guests of both kinds', () => {
     const { guests } = await json(`status --config ${file}`);
     const table = await aerostat(`status --config ${file}`);
     expect(table.code).toBe(EXIT.unreachable);
-    expect(table.out).toMatch(/^web {4}unreachable .*\ndb {5}connected /m);
+    expect(table.out).toMatch(/^web {4}unreachable .*\ndb {5}running /m);
     expect(table.err).toMatch(/1 of 2 guests cannot be asked: web: cannot connect to the QEMU monitor/);
     expect(guests.map((guest: { connected: boolean }) => guest.connected)).toEqual([false, true]);
     expect(guests[0].lastError).toMatch(/cannot connect to the QEMU monitor/);

@@ -130,9 +130,14 @@ export class RawFrontEnd {
     }
   }
 
-  close(): void {
+  /** Leaves; the memory stays. */
+  hangUp(): void {
     this.#watch.stop();
     this.#connection.close();
+  }
+
+  close(): void {
+    this.hangUp();
     this.memory.close();
   }
 }

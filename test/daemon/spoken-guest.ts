@@ -37,7 +37,7 @@ export interface SpokenGuestOptions {
 export class SpokenGuest implements QueueOwner {
   readonly loop: TestLoop;
   readonly memory: GuestMemory;
-  readonly frontEnd: RawFrontEnd;
+  frontEnd: RawFrontEnd;
   readonly features: bigint;
   readonly roles: readonly QueueRole[];
   #queues: readonly HandQueue[] = [];
@@ -85,14 +85,26 @@ export class SpokenGuest implements QueueOwner {
   async startDriver({
     at = 0,
     base,
+    before = () => {},
   }: {
     at?: number;
     base?: ((index: number) => number) | undefined;
+    /** What the driver does before its rings are described. */
+    before?: () => void;
   } = {}): Promise<void> {
     this.#queues = this.roles.map(
       (_, index) => new HandQueue(this, index, queuePlace(index, QUEUE_SIZE, this.features, at)),
     );
+    before();
     await this.describeRings(base ?? (() => this.firstBase));
+  }
+
+  /** Another connection, up to the memory; the driver and its queues are what they were. */
+  async reconnect(target: string): Promise<void> {
+    this.frontEnd.hangUp();
+    this.frontEnd = new RawFrontEnd(target, this.loop, this.memory);
+    await this.frontEnd.negotiate(this.features);
+    await this.frontEnd.handOver();
   }
 
   /** Describes all rings and then enables them, as QEMU and Cloud Hypervisor do. */

@@ -46,7 +46,7 @@ describe('GET /metrics', () => {
       '{guest="vm1",queue="hint"}': 1,
       '{guest="vm1",queue="reporting"}': 4,
     });
-    expect(Object.keys(valuesOf(text, 'aerostat_guest_errors_total'))).toHaveLength(5);
+    expect(Object.keys(valuesOf(text, 'aerostat_guest_errors_total'))).toHaveLength(6);
   });
 
   test('shows latencies as histograms: buckets that rise, and their last is the count', async () => {

@@ -60,6 +60,7 @@ function wrongs(counters: GuestCounters): readonly (readonly [label: string, tot
     [
       ['buffers refused', counters.badBuffers],
       ['pages that are none of its own', counters.badPages],
+      ['pages taken back that are not known', counters.unknownPages],
       ['requests refused', counters.badRequests],
       ['rings broken', counters.brokenRings],
       [

@@ -39,6 +39,8 @@ function wordsOf({ type, detail }: GuestEvent): string {
       return 'driver started';
     case 'reset':
       return 'device reset';
+    case 'state':
+      return `guest ${String(detail.state)}`;
     case 'target':
       return `target ${bytes('targetBytes')}`;
     case 'target-reached':

@@ -1,4 +1,5 @@
 /** What of a guest's state wants attention, in a few words, most serious first. */
+import { obstacleOf, standsStill, stateWord } from '../../src/control/guest-state.ts';
 import {
   availableShare,
   heldForHints,
@@ -21,6 +22,16 @@ export function marksOf(guest: GuestView): readonly Mark[] {
   const marks: Mark[] = [];
   if (!status.connected) {
     return [{ kind: 'quiet', text: 'waiting', title: 'No front-end is connected to its socket' }];
+  }
+  const obstacle = obstacleOf(status.state);
+  if (obstacle !== undefined) {
+    const kind = status.state === 'silent' ? 'bad' : 'noted';
+    marks.push({
+      kind: status.state === 'no-driver' ? 'quiet' : kind,
+      text: stateWord(status),
+      title: obstacle,
+    });
+    if (standsStill(status.state)) return marks;
   }
   const available = availableShare(status, sample);
   const held = heldForHints(status);

@@ -72,6 +72,12 @@ export function printCapabilities(context: CliContext): void {
 
 async function runDevice(context: CliContext, choice: DeviceChoice): Promise<void> {
   await withDaemon(context, choice, guestOptions(choice), async ({ log }) => {
+    // Who restarts a daemon whose targets were changed has to know.
+    log({
+      level: 'info',
+      message:
+        'targets and accounts of an earlier run are not kept: guests start with --target, and what the balloon of one that runs already holds is not known until its driver starts anew',
+    });
     const signal = await interrupted(context.interrupt);
     log({ level: 'info', message: `ending for ${signal}` });
   });

@@ -1,6 +1,7 @@
 /** `aerostat status`: how guests are, as a table, or one guest in full. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { GuestStatus } from '../../control/contract.ts';
+import { obstacleOf, standsStill, stateWord } from '../../control/guest-state.ts';
 import { hintWords, isStuck, stuckWords } from '../../control/judgement.ts';
 import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
@@ -162,17 +163,16 @@ function notAll(count: number, failures: Failures): AerostatError {
 }
 
 const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
-const stateOf = (guest: GuestStatus) =>
-  !guest.connected ? 'waiting' : isStuck(guest) ? 'stuck' : 'connected';
+const stateOf = (guest: GuestStatus): string =>
+  isStuck(guest) && !standsStill(guest.state) ? 'stuck' : stateWord(guest);
 
-const STATE_COLOURS: Readonly<Record<ReturnType<typeof stateOf>, keyof Style>> = {
-  waiting: 'dim',
-  stuck: 'red',
-  connected: 'green',
+/** Green where it answers, yellow where somebody has to let it go on. */
+const paintState = (text: string, guest: GuestStatus, style: Style): string => {
+  const { connected, state } = guest;
+  if (!connected || state === 'no-driver') return style.dim(text);
+  if (standsStill(state)) return style.yellow(text);
+  return isStuck(guest) ? style.red(text) : style.green(text);
 };
-
-const paintState = (text: string, guest: GuestStatus, style: Style) =>
-  style[STATE_COLOURS[stateOf(guest)]](text);
 
 /** `failures` are the guests of which nothing is known, for what hosts them does not answer. */
 export const guestColumns = (style: Style, failures: Failures = new Map()): readonly Column<GuestStatus>[] =>
@@ -199,7 +199,8 @@ function describeGuest(guest: GuestStatus, style: Style): string {
     ['refused', describeRefused(guest)],
     ['last error', guest.lastError ?? '-'],
   ];
-  const painted = paintState(stateOf(guest), guest, style);
+  const why = standsStill(guest.state) ? ` (${obstacleOf(guest.state)})` : '';
+  const painted = paintState(stateOf(guest), guest, style) + why;
   return [`${style.bold(guest.name)}: ${painted}`, ...renderFields(fields)].join('\n');
 }
 

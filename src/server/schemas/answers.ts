@@ -33,6 +33,7 @@ import {
   count,
   DiscardModeSchema,
   GUEST_EVENT_TYPES,
+  GuestStateSchema,
   milliseconds,
   mirror,
   orNull,
@@ -84,6 +85,7 @@ export const GuestCountersSchema = mirror<GuestCounters>()(
       kicks: count.openapi({ description: 'Kicks received from the guest.' }),
       badBuffers: count.openapi({ description: 'Buffers refused as nonsense and returned with length 0.' }),
       badPages: count.openapi({ description: 'Listed pages that are no memory of the guest.' }),
+      unknownPages: count,
       badRequests: count.openapi({
         description: 'Requests of the front-end that were refused, or said what cannot be.',
       }),
@@ -146,6 +148,7 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       name: z.string(),
       socketPath: z.string().nullable(),
       connected: z.boolean(),
+      state: orNull(GuestStateSchema),
       profile: z.string().nullable().openapi({ example: 'virtio' }),
       features: z.array(z.string()).readonly().nullable(),
       discard: orNull(DiscardModeSchema),
@@ -158,7 +161,8 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
         description: 'What the guest says its balloon holds; never trusted.',
       }),
       balloonedBytes: unknownable.openapi({
-        description: 'The host’s own account of what the guest gave away and has not taken back.',
+        description:
+          'The host’s own account of what the guest gave away and has not taken back; null when it began in the middle, as after a restart of the daemon.',
       }),
       granularityBytes: unknownable.openapi({
         description: 'The guest gives and takes whole pieces of this size, as its page lists show.',

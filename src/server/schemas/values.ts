@@ -1,8 +1,10 @@
 /**
  * What the schemas of the API are made of, and how they are held to the types of the control plane.
  */
+
 import { z } from '@hono/zod-openapi';
 import { DISCARD_MODES } from '../../control/contract.ts';
+import { GUEST_STATES } from '../../control/guest-state.ts';
 
 /**
  * Holds a schema to a type while compiling, in both directions: every field of the type, and none besides.
@@ -33,12 +35,18 @@ export const DiscardModeSchema = z.enum(DISCARD_MODES).openapi('DiscardMode', {
   description: 'When inflated pages go back to the host. `per-page` is the naive way, for comparison.',
 });
 
+export const GuestStateSchema = z.enum(GUEST_STATES).openapi('GuestState', {
+  description:
+    'Whether the guest can answer. `waiting`: no front-end is connected; `no-driver`: no driver has started; `running`; `paused`: its front-end has stopped the rings; `silent`: it does not answer.',
+});
+
 /** In the order in which a guest's life has them. */
 export const GUEST_EVENT_TYPES = [
   'connected',
   'disconnected',
   'ready',
   'reset',
+  'state',
   'target',
   'actual',
   'target-reached',

@@ -91,7 +91,7 @@ describePeer(
       const output: string[] = [];
       for (const stream of [set.stdout, set.stderr]) stream.on('data', text => output.push(String(text)));
       const ended = once(set, 'close');
-      await daemon.untilGuest('g', ({ balloonedBytes }) => balloonedBytes > 0);
+      await daemon.untilGuest('g', ({ balloonedBytes }) => (balloonedBytes ?? 0) > 0);
       await guest.qmp.execute('stop');
       // Its rings have stopped when QEMU has answered: what the account says now stays until it goes on.
       const stopped = await daemon.untilGuest('g', ({ pendingBytes }) => pendingBytes === 0);

@@ -1,0 +1,49 @@
+/**
+ * Whether a guest can answer at all, in one word for programs and in sentences for people. Pure, and needs nothing of
+ * Node: the page in the browser says the same.
+ */
+import type { GuestStatus } from './contract.ts';
+
+export const GUEST_STATES = ['waiting', 'no-driver', 'running', 'paused', 'silent'] as const;
+
+/**
+ * - `waiting`: no front-end is connected;
+ * - `no-driver`: one is, and no driver has started its rings yet;
+ * - `running`: the driver's rings are served;
+ * - `paused`: the front-end has disabled or stopped the rings, and they may go on;
+ * - `silent`: the rings are there, and the guest does not answer: its front-end is stopped or hangs.
+ */
+export type GuestState = (typeof GUEST_STATES)[number];
+
+/** In the width of a table. */
+const WORDS: Readonly<Record<GuestState, string>> = {
+  waiting: 'waiting',
+  'no-driver': 'no driver',
+  running: 'running',
+  paused: 'paused',
+  silent: 'silent',
+};
+
+/** What keeps a guest from answering; undefined where nothing does. */
+const OBSTACLES: Readonly<Record<GuestState, string | undefined>> = {
+  waiting: 'no guest is connected',
+  'no-driver': 'its balloon driver has not started yet',
+  running: undefined,
+  paused: 'it is paused: its front-end has stopped its rings',
+  silent: 'it does not answer: its front-end is stopped, or hangs',
+};
+
+type Stated = Pick<GuestStatus, 'state' | 'connected'>;
+
+/** One or two words for the guest's state; a hypervisor that tells no state tells whether it can be reached. */
+export function stateWord({ state, connected }: Stated): string {
+  if (!connected) return WORDS.waiting;
+  return state === null ? 'connected' : WORDS[state];
+}
+
+/** Why the guest cannot answer now, as the end of a sentence; undefined where it can, or that is not known. */
+export const obstacleOf = (state: GuestState | null): string | undefined =>
+  state === null ? undefined : OBSTACLES[state];
+
+/** Whether the guest stands still, so that waiting for it is waiting for somebody to let it go on. */
+export const standsStill = (state: GuestState | null): boolean => state === 'paused' || state === 'silent';

@@ -1,0 +1,31 @@
+/** A front-end that connects and hangs up as fast as it can fills neither the log nor the stream of events. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { UnixSocket } from '../../src/sys/socket.ts';
+import { build } from '../cli/built.ts';
+import { DaemonProcess } from '../support/daemon.ts';
+
+let daemon: DaemonProcess;
+
+beforeAll(async () => {
+  build();
+  daemon = await DaemonProcess.start(['a']);
+});
+
+afterAll(() => daemon.stop());
+
+const TIMES = 300;
+
+test('connecting and hanging up without end is not logged without end', async () => {
+  const lines = () => daemon.log.split('\n').filter(line => line.includes('front-end')).length;
+  const linesBefore = lines();
+  const events: string[] = [];
+  const leave = daemon.control.subscribe(({ type }) => void events.push(type));
+  for (let time = 1; time <= TIMES; time++) {
+    UnixSocket.connect(daemon.socketOf('a')).fd.close();
+    await daemon.untilGuest('a', ({ counters, connected }) => counters.connections >= time && !connected);
+  }
+  leave();
+  // What fits in the intervals that the test took; one by one it would be twice as many as there were connections.
+  expect(lines() - linesBefore).toBeLessThan(TIMES / 2);
+  expect(events.filter(type => type === 'connected').length).toBeLessThan(TIMES / 2);
+});
