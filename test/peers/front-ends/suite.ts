@@ -255,5 +255,5 @@ async function idleFree(guest: LinuxGuest): Promise<number> {
 /** Settles when free memory is near `bytes`. */
 async function freeSettles(guest: LinuxGuest, bytes: number): Promise<void> {
   const distance = async () => Math.abs(bytes - (await guest.meminfo()).MemFree);
-  await expect.poll(distance, { timeout: 60_000 }).toBeLessThan(SLACK_BYTES);
+  await expect.poll(distance, { timeout: 180_000 }).toBeLessThan(SLACK_BYTES);
 }
