@@ -1,13 +1,24 @@
 /**
  * A peer's program as the leader of a process group of its own. Such programs start further processes
  * (User Mode Linux runs every guest program as one), so the group is what gets killed and what must be gone
- * in the end: on request, when the leader ends, and when our own process exits.
+ * in the end: on request, when the leader ends, and when our own process ends, even by SIGKILL (lifeline.ts).
  */
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptions, type StdioOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { AerostatError } from '../sys/error.ts';
+import { guarded } from './lifeline.ts';
+import { programsNamed } from './programs.ts';
+
+type Stdio = Exclude<StdioOptions, string>;
+
+export interface ProcessGroupOptions extends Omit<SpawnOptions, 'detached' | 'stdio'> {
+  /** Three or more; pipes unless given. */
+  readonly stdio?: Readonly<Stdio>;
+}
+
+const STANDARD_STREAMS: Stdio = ['pipe', 'pipe', 'pipe'];
 
 export interface ProcessExit {
   /** The exit code, or null when a signal ended the process. */
@@ -75,14 +86,23 @@ export class ProcessGroup {
   static async start(
     program: string,
     args: readonly string[],
-    options: Omit<SpawnOptions, 'detached'>,
+    options: ProcessGroupOptions,
   ): Promise<ProcessGroup> {
-    const leader = spawn(program, args, { ...options, detached: true });
+    const [path] = programsNamed(program, (options.env ?? process.env).PATH);
+    // Else the shell that is to start it would complain, on the standard error of the program.
+    if (path === undefined) {
+      throw new AerostatError('AEROSTAT_SPAWN', `cannot start ${program}: there is no such program`);
+    }
+    const stdio = [...(options.stdio ?? STANDARD_STREAMS)];
+    const lifeline = stdio.push('pipe') - 1;
+    const leader = spawn(...guarded(path, args, lifeline), { ...options, stdio, detached: true });
     try {
       if (leader.pid === undefined) await once(leader, 'spawn');
     } catch (cause) {
       throw new AerostatError('AEROSTAT_SPAWN', `cannot start ${program}: ${String(cause)}`, { cause });
     }
+    // Nothing is ever said on it; that it breaks is how a group ends.
+    leader.stdio[lifeline]?.on('error', () => {});
     return new ProcessGroup(leader, leader.pid!);
   }
 

@@ -74,8 +74,10 @@ function isExecutableFile(path: string): boolean {
   }
 }
 
-function candidates(program: string): string[] {
-  const directories = (process.env.PATH ?? '').split(delimiter).filter(directory => directory !== '');
+/** The programs that a name leads to, in the order of `path`, as a shell would look for them; a path leads to itself. */
+export function programsNamed(program: string, path = process.env.PATH ?? ''): readonly string[] {
+  if (program.includes('/')) return [program].filter(isExecutableFile);
+  const directories = path.split(delimiter).filter(directory => directory !== '');
   return directories.map(directory => join(directory, program)).filter(isExecutableFile);
 }
 
@@ -110,14 +112,14 @@ function privateBusybox(): string[] {
  * systems of its own: Debian's package `busybox` brings one that does not.
  */
 export function findProgram(program: PeerProgram): string | undefined {
-  if (program === 'busybox') return [...candidates(program), ...privateBusybox()].find(isStaticElf);
-  return candidates(program)[0];
+  if (program === 'busybox') return [...programsNamed(program), ...privateBusybox()].find(isStaticElf);
+  return programsNamed(program)[0];
 }
 
 /** All programs of this name that PATH leads to, each once, the one that a shell would start first. */
 export function findPrograms(program: PeerProgram): readonly string[] {
   const seen = new Set<string>();
-  return candidates(program).filter(path => {
+  return programsNamed(program).filter(path => {
     const file = realpathSync(path);
     return !seen.has(file) && seen.add(file);
   });

@@ -3,7 +3,7 @@
  * without a name, its monitor connected, the end of its standard error kept. However it ends, or we do,
  * nothing of it stays behind. What machine it is, the arguments say.
  */
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,11 +18,6 @@ import { defaultQemu } from './programs.ts';
 import { connectQmp, type QmpConnection } from './qmp.ts';
 import { quit } from './qmp-commands.ts';
 
-/**
- * Runs a program that the kernel kills when its parent ends in whatever way. Part of every Debian
- * (util-linux).
- */
-const SETPRIV = '/usr/bin/setpriv';
 const START_TIMEOUT_MS = 20_000;
 const START_POLL_MS = 10;
 /** QEMU tears down gigabytes of guest memory when it quits. */
@@ -100,15 +95,10 @@ export class QemuProcess {
       const { program } = command;
       const args = [...command.args, ...ownArguments(options, place), ...options.args, ...prepared];
       const stderr = { tail: '' };
-      const bound = existsSync(SETPRIV);
-      const group = await ProcessGroup.start(
-        bound ? SETPRIV : program,
-        bound ? ['--pdeathsig', 'KILL', program, ...args] : args,
-        {
-          stdio: ['ignore', 'ignore', 'pipe', place.memoryFd?.number ?? 'ignore'],
-          env: { ...process.env, ...command.env },
-        },
-      );
+      const group = await ProcessGroup.start(program, args, {
+        stdio: ['ignore', 'ignore', 'pipe', place.memoryFd?.number ?? 'ignore'],
+        env: { ...process.env, ...command.env },
+      });
       group.leader.stderr!.setEncoding('utf8').on('data', (text: string) => {
         stderr.tail = (stderr.tail + text).slice(-STDERR_TAIL_BYTES);
       });

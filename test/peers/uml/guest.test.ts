@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -9,11 +9,14 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
 import { UmlGuest, type UmlGuestOptions } from '../../../src/peers/uml/guest.ts';
+import { killMarked, processesMarked, startOwner } from '../../support/owner.ts';
 import { describeLinux } from '../../support/peers.ts';
 
 const MIB = 2 ** 20;
 const GUEST_SOURCE = fileURLToPath(new URL('../../../src/peers/uml/guest.ts', import.meta.url));
 const SMALL = { memoryBytes: 128 * MIB };
+/** What a group has beside the program's own processes. */
+const GUARD = 1;
 /** A command in a guest takes a second and more where the host has much else to do. */
 const POLL = { timeout: 20_000 } as const;
 
@@ -148,7 +151,7 @@ describeLinux('a Linux guest', kernel => {
   it('leaves nothing behind when it is shut down', async () => {
     const guest = await boot();
     expect(readdirSync(scratch)).toEqual([]);
-    expect(processesOfGroup(guest.pid).length).toBeGreaterThan(1);
+    expect(processesOfGroup(guest.pid).length).toBeGreaterThan(GUARD + 1);
     const late = guest.run('sleep 1000');
     late.catch(() => {});
     await Promise.all([guest.shutdown(), guest.shutdown()]);
@@ -239,22 +242,45 @@ describeLinux('a Linux guest', kernel => {
 
   it('ends with the process that booted it, even one that is killed', async () => {
     const script = `
-      import { runnerImport } from 'vite';
-      const { module } = await runnerImport(${JSON.stringify(GUEST_SOURCE)});
-      const guest = await module.UmlGuest.boot(${JSON.stringify({ ...SMALL, kernel })});
+      const { UmlGuest } = await load(${JSON.stringify(GUEST_SOURCE)});
+      const guest = await UmlGuest.boot(${JSON.stringify({ ...SMALL, kernel })});
       process.stdout.write(guest.pid + '\\n');
       if (process.argv[1] === 'throw') throw new Error('unexpected');
       setInterval(() => {}, 1000);`;
     for (const end of ['throw', 'SIGKILL'] as const) {
-      const owner = spawn(process.execPath, ['--input-type=module', '-e', script, end], {
-        stdio: ['ignore', 'pipe', 'ignore'],
-      });
+      const owner = startOwner(script, scratch, end);
       const [line] = await once(owner.stdout, 'data');
       const pid = Number(line);
       expect(pid).toBeGreaterThan(0);
       if (end === 'SIGKILL') owner.kill(end);
       await once(owner, 'exit');
       await expect.poll(() => processesOfGroup(pid), POLL).toEqual([]);
+    }
+  });
+
+  // Its first process does not listen to us, as none does while a guest boots: this one never ends by itself.
+  it.each([
+    ['when its kernel is started', 1],
+    ['when its programs run', GUARD + 2],
+  ] as const)('ends with an owner that is killed while it boots, %s', async (_, processes) => {
+    const options = { ...SMALL, kernel, kernelArguments: ['rdinit=/bin/init'] };
+    const owner = startOwner(
+      `const { UmlGuest } = await load(${JSON.stringify(GUEST_SOURCE)});
+       await UmlGuest.boot(${JSON.stringify(options)});`,
+      scratch,
+    );
+    const group = () => processesMarked(scratch).find(pid => processesOfGroup(pid).includes(pid));
+    try {
+      await expect.poll(group, POLL).toBeDefined();
+      const leader = group()!;
+      await expect.poll(() => processesOfGroup(leader).length, POLL).toBeGreaterThanOrEqual(processes);
+      owner.kill('SIGKILL');
+      await once(owner, 'exit');
+      await expect.poll(() => processesOfGroup(leader), POLL).toEqual([]);
+      await expect.poll(() => processesMarked(scratch), POLL).toEqual([]);
+    } finally {
+      owner.kill('SIGKILL');
+      killMarked(scratch);
     }
   });
 });
