@@ -10,7 +10,7 @@ import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { RING_EVENT_IDX, RING_PACKED } from '../../src/virtio/features.ts';
 import { build } from '../cli/built.ts';
 import { DaemonProcess } from '../support/daemon.ts';
-import { HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
+import { freeHugePages, HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
 import { TestLoop } from '../support/loop.ts';
 import { FIRST_PAGE as P } from './hand-guest.ts';
 import { SpokenGuest, type SpokenGuestOptions } from './spoken-guest.ts';
@@ -202,16 +202,18 @@ const pool = reserveHugePages(32);
 afterAll(() => pool.release());
 
 describe.skipIf(pool.missing !== undefined)('on huge pages of the host', () => {
-  const memory = () =>
-    createSharedMemory({
+  const memory = async () => {
+    await loop.turnUntil(() => freeHugePages() >= 16);
+    return createSharedMemory({
       regions: [{ guestAddress: 0, size: 16 * HUGE_PAGE_SIZE }],
       hugePageSize: HUGE_PAGE_SIZE,
     });
+  };
 
   test.each(ENDS)(
     'a new driver after %s loses no page of a huge page that the last one gave in part',
     async (_, end) => {
-      const guest = await start({ memory: memory() });
+      const guest = await start({ memory: await memory() });
       const { discardedBytes } = await daemon.control.guest('a');
       await guest.inflate(P, H - 12);
       await end(guest);
@@ -230,7 +232,7 @@ describe.skipIf(pool.missing !== undefined)('on huge pages of the host', () => {
   );
 
   test('a guest that was paused completes its huge page', async () => {
-    const guest = await start({ memory: memory() });
+    const guest = await start({ memory: await memory() });
     guest.touch(P, H);
     const { discardedBytes } = await daemon.control.guest('a');
     await guest.inflate(P, H - 12);

@@ -9,7 +9,7 @@ import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { build } from '../cli/built.ts';
 import { DaemonProcess } from '../support/daemon.ts';
-import { HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
+import { freeHugePages, HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
 import { TestLoop } from '../support/loop.ts';
 import { payloads, type RegionFields, regionFields } from '../vhost-user/conversation.ts';
 import { FIRST_PAGE as P } from './hand-guest.ts';
@@ -48,6 +48,7 @@ afterEach(async () => {
 
 /** A guest with 10 pages of its lower half in the balloon, and 1000 that lie on both sides of the middle. */
 async function start(hugePageSize?: number): Promise<void> {
+  if (hugePageSize !== undefined) await loop.turnUntil(() => freeHugePages() >= 32);
   const memory = createSharedMemory({
     regions: [
       { guestAddress: 0, size: HALF },

@@ -22,6 +22,9 @@ export interface HugePages {
   release(): void;
 }
 
+/** Huge pages that nobody has: a daemon lets go of a guest's memory some time after the guest has left. */
+export const freeHugePages = (): number => read('free_hugepages');
+
 /** Sees to it that `count` huge pages of 2 MiB are free. */
 export function reserveHugePages(count: number): HugePages {
   lock();
