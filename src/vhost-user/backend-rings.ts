@@ -229,8 +229,13 @@ export class BackendRings {
     const { features } = this;
     if (features === undefined || vring.running || !vring.complete) return;
     if (this.#vrings.some(other => isAnotherRing(other, this.#memory, features))) this.#beginAnew(features);
-    if (vring.suspended) this.#resume(vring);
-    else this.#open(vring, features);
+    if (vring.suspended && vring.left!.keepsBuffersAt(vring.base)) {
+      this.#resume(vring);
+    } else {
+      // Its queue stands behind buffers that this ring has yet to bring.
+      if (vring.suspended) this.#stop(vring, 'undecided');
+      this.#open(vring, features);
+    }
     if (vring.running) this.writtenAtRest.clear();
   }
 

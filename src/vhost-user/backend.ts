@@ -14,8 +14,8 @@ export type StopReason =
   /** The driver starts over, or is gone: drop it. */
   | 'abandoned'
   /**
-   * It was suspended and its memory is gone. Whether its guest goes on shows when it starts again; until then neither
-   * the ring nor what was acknowledged is touched.
+   * It was suspended, and its memory is gone or it starts again where buffers that the device keeps were not taken yet.
+   * Whether its guest goes on shows later; until then what was acknowledged is left as it is. What was kept is void.
    */
   | 'undecided';
 

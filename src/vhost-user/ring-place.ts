@@ -30,6 +30,14 @@ export class RingPlace {
     return base === this.base || base === this.unreturnedBase;
   }
 
+  /**
+   * Whether a ring that starts at `base` leaves with the device the buffers that it keeps. Of the other base that is right,
+   * they are taken again: by the same guest's ring, or by a new one, whose buffers just there are others.
+   */
+  keepsBuffersAt(base: number): boolean {
+    return base === this.base;
+  }
+
   /** Whether a ring at `config`, which a queue would take up at `base`, is this one. */
   isAt(config: QueueConfig, base: number): boolean {
     const { size, descriptorArea, driverArea, deviceArea } = this.config;

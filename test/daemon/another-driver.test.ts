@@ -110,6 +110,21 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
     },
   );
 
+  test('a new driver is served where its predecessor had given statistics and nothing else', async () => {
+    const guest = await start({ ringFeatures });
+    await guest.postStatistics();
+    await guest.disableAll();
+    await guest.sayFeatures();
+    await guest.startDriver();
+    await guest.inflate(P, 10);
+    await guest.postStatistics();
+    const fresh = daemon.control.statistics('a', { freshMs: 0, timeoutMs: 10_000 });
+    await guest.queue('stats').returned(1);
+    await guest.postStatistics();
+    expect((await fresh).ageMs).not.toBeNull();
+    expect((await counted()).refused).toBe(0);
+  });
+
   test('a guest that was paused by SET_VRING_ENABLE 0 goes on, with its account and its statistics buffer', async () => {
     const guest = await start({ ringFeatures });
     await guest.inflate(P, GIVEN);

@@ -52,8 +52,28 @@ function describeRing(talk: Conversation, index: number, ring: TestRing, base: n
   talk.kickWith(index, ring.kick);
 }
 
-const sayFeatures = (talk: Conversation) =>
-  talk.say('SET_FEATURES', payloads.u64(VERSION_1 | F_PROTOCOL_FEATURES));
+const sayFeatures = (talk: Conversation, features = VERSION_1) =>
+  talk.say('SET_FEATURES', payloads.u64(features | F_PROTOCOL_FEATURES));
+
+/** Each kind of ring, and the base of one that was never used. */
+const RINGS: readonly [string, features: bigint, base: number][] = [
+  ['split rings', VERSION_1, 0],
+  ['packed rings', VERSION_1 | RING_PACKED, 0x8000_8000],
+];
+
+/** Two rings that run: nothing was done on the first, and of the second the device keeps the only buffer. */
+async function keptBuffer(features: bigint, base: number): Promise<{ talk: Conversation; kept: TestRing }> {
+  const talk = converse();
+  talk.start(features);
+  talk.device.keeps.add(1);
+  const kept = talk.ring(1, features);
+  talk.startRing(1, kept, base);
+  kept.offer();
+  kept.ringKick();
+  await talk.loop.turnUntil(() => talk.device.served[1] === 1);
+  talk.device.takeCalls();
+  return { talk, kept };
+}
 
 describe('a driver that begins without saying so', () => {
   it('resets the device once, before the first of its rings starts', async () => {
@@ -127,6 +147,31 @@ describe('a driver that begins without saying so', () => {
     expect([...talk.device.config.subarray(2, 14)]).toEqual([0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
   });
 
+  it.each(RINGS)(
+    'brings its buffers anew where the last one’s only buffer was kept: %s',
+    async (_, features, base) => {
+      const { talk } = await keptBuffer(features, base);
+      disable(talk, 0, 1);
+      sayFeatures(talk, features);
+      for (const index of [0, 1]) {
+        const ring = talk.ring(index, features);
+        describeRing(talk, index, ring, base);
+        enable(talk, index);
+        ring.offer();
+        ring.ringKick();
+      }
+      expect(talk.device.takeCalls()).toEqual([
+        'suspend 0',
+        'suspend 1',
+        'resume 0',
+        'stop 1 undecided',
+        'start 1',
+      ]);
+      await talk.loop.turnUntil(() => talk.device.served[0] === 1 && talk.device.served[1] === 2);
+      expect(talk.refused).toEqual([]);
+    },
+  );
+
   it('on packed rings is found by a base of 0, where a ring had stopped at 0 after a lap', async () => {
     const features = VERSION_1 | RING_PACKED;
     const talk = converse();
@@ -159,6 +204,31 @@ describe('a guest that was paused', () => {
     enable(talk, 0, 1);
     expect(talk.device.takeCalls()).toEqual(['suspend 0', 'suspend 1', 'resume 0', 'resume 1']);
     await exchange(talk, rings[0], 9);
+  });
+
+  it.each(RINGS)(
+    'gets a buffer that was kept taken again, where its front-end goes by what was returned: %s',
+    async (_, features, base) => {
+      const { talk, kept } = await keptBuffer(features, base);
+      disable(talk, 0, 1);
+      describeRing(talk, 1, kept, base);
+      enable(talk, 0, 1);
+      expect(talk.device.served).toEqual([0, 2, 0]);
+      talk.device.keeps.clear();
+      kept.offer();
+      kept.ringKick();
+      await talk.loop.turnUntil(() => kept.collect() > 0);
+      expect(talk.refused).toEqual([]);
+    },
+  );
+
+  it.each(RINGS)('leaves a buffer that was kept with the device: %s', async (_, features, base) => {
+    const { talk } = await keptBuffer(features, base);
+    disable(talk, 0, 1);
+    sayFeatures(talk, features);
+    enable(talk, 0, 1);
+    expect(talk.device.takeCalls()).toEqual(['suspend 0', 'suspend 1', 'resume 0', 'resume 1']);
+    expect(talk.device.served).toEqual([0, 1, 0]);
   });
 
   it('is stopped when its front-end asks for the base of a disabled ring', async () => {

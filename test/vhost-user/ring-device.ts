@@ -1,4 +1,4 @@
-/** A device for tests: it returns every buffer as it comes, and writes down what was asked of it. */
+/** A device for tests: it returns every buffer as it comes, or keeps it, and writes down what was asked of it. */
 import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../../src/memory/guest-memory.ts';
 import type { RingDoorbell, StopReason, VhostUserBackend } from '../../src/vhost-user/backend.ts';
 import { DescriptorChain } from '../../src/virtio/chain.ts';
@@ -29,6 +29,8 @@ export class RingDevice implements VhostUserBackend {
   onBroken: (index: number, error: Error) => void = (_, error) => {
     throw error;
   };
+  /** Rings whose buffers it keeps, as a balloon does with statistics that it may ask for anew. */
+  readonly keeps = new Set<number>();
   /** Called before ring `index` starts. */
   onStart: (index: number) => void = () => {};
   readonly #chain = new DescriptorChain();
@@ -96,7 +98,7 @@ export class RingDevice implements VhostUserBackend {
           const { readableBytes } = this.#chain;
           this.lastRead = new Uint8Array(readableBytes);
           this.#chain.read(memory, 0, this.lastRead, 0, readableBytes);
-          queue.pushUsed(memory, this.#chain, 0);
+          if (!this.keeps.has(index)) queue.pushUsed(memory, this.#chain, 0);
           this.served[index]++;
         }
         if (queue.publish(memory)) doorbell.interrupt();
