@@ -2,7 +2,15 @@
 
 import type { GuestStatus, HostStatus } from '../control/contract.ts';
 import { stateWord } from '../control/guest-state.ts';
-import { type Available, heldForHints, isMoving, isStuck, NEED_SHARE } from '../control/judgement.ts';
+import {
+  type Available,
+  heldForHints,
+  incompleteWords,
+  isMoving,
+  isMuchIncomplete,
+  isStuck,
+  NEED_SHARE,
+} from '../control/judgement.ts';
 import { balloonOf, type MemoryUse } from '../control/memory-use.ts';
 import { formatSize } from './size.ts';
 import type { Glyphs, Style } from './style.ts';
@@ -74,8 +82,9 @@ function stateOf({ guest, available }: Row): string {
 function stateWords(row: Row): string {
   const state = stateOf(row);
   const held = heldForHints(row.guest);
-  return held > 0 && (state === 'in need' || state === 'ok')
-    ? `${state}: hints hold ${formatSize(held)}`
+  if (held > 0 && (state === 'in need' || state === 'ok')) return `${state}: hints hold ${formatSize(held)}`;
+  return state === 'ok' && isMuchIncomplete(row.guest)
+    ? `${state}: ${incompleteWords(row.guest, formatSize)}`
     : state;
 }
 

@@ -121,6 +121,11 @@ export interface GuestStatus {
    * a restart of the daemon, and until the next driver starts.
    */
   readonly balloonedBytes: number | null;
+  /**
+   * The part of that which the host keeps, because the guest has not given all of the huge pages that it lies in: only
+   * whole ones can be given back. It may be so for as long as the balloon is as it is. Null where the whole is.
+   */
+  readonly incompleteBytes: number | null;
   /** The guest's lists name whole pieces of so many bytes: its balloon can come no nearer to a target than that. */
   readonly granularityBytes: number | null;
   /** Given away and acknowledged, not yet given back to the host. */
@@ -153,6 +158,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   shownTargetBytes: null,
   actualBytes: null,
   balloonedBytes: null,
+  incompleteBytes: null,
   granularityBytes: null,
   pendingBytes: null,
   discardedBytes: null,

@@ -15,6 +15,9 @@ export const TOLERANCE_BYTES = 64 * 1024;
 /** Below this share of its memory available, a guest is about to suffer. */
 export const NEED_SHARE = 0.05;
 
+/** Above this share of the balloon, what waits for whole huge pages is more than what is always left over. */
+const INCOMPLETE_SHARE = 0.1;
+
 type Balloon = Pick<GuestStatus, 'connected' | 'targetBytes' | 'actualBytes' | 'pendingBytes'> &
   Partial<Pick<GuestStatus, 'granularityBytes' | 'stuck'>>;
 
@@ -120,6 +123,21 @@ export const heldForHints = ({ hint }: Pick<GuestStatus, 'hint'>): number => hin
 export function hintWords({ state, heldBytes }: HintStatus, size: (bytes: number) => string): string {
   return state === 'stopped' && heldBytes > 0 ? `holding ${size(heldBytes)} until done` : state;
 }
+
+/**
+ * What of the balloon does the host no good as it is, in words: the guest gave parts of huge pages. Empty where there is
+ * nothing of the kind.
+ */
+export function incompleteWords(
+  { incompleteBytes }: Pick<GuestStatus, 'incompleteBytes'>,
+  size: (bytes: number) => string,
+): string {
+  return (incompleteBytes ?? 0) === 0 ? '' : `${size(incompleteBytes ?? 0)} wait for whole huge pages`;
+}
+
+/** Whether so much of the balloon waits for whole huge pages that a list should say it: a few pages always do. */
+export const isMuchIncomplete = (guest: Pick<GuestStatus, 'incompleteBytes' | 'balloonedBytes'>): boolean =>
+  (guest.incompleteBytes ?? 0) > INCOMPLETE_SHARE * (guest.balloonedBytes ?? 0);
 
 type Stuck = Pick<GuestStatus, 'stuck' | 'actualBytes' | 'targetBytes' | 'shownTargetBytes'>;
 

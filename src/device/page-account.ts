@@ -24,6 +24,8 @@ export class PageAccount {
   readonly unitPages: number;
   /** Pages of each unit that are ballooned, where a unit has several. */
   readonly #filled: Uint32Array;
+  /** Units that are ballooned whole, where a unit has several pages. */
+  #wholeUnits = 0;
   /** Whether the account is on the list of those that have something pending (`PageAccounts`). */
   listed = false;
   #pendingWork = 0;
@@ -41,6 +43,11 @@ export class PageAccount {
   /** Pages that were given away and not taken back. */
   get balloonedPages(): number {
     return this.ballooned.total;
+  }
+
+  /** Ballooned pages that the host keeps, because the guest has not given the rest of their units. */
+  get incompletePages(): number {
+    return this.unitPages === 1 ? 0 : this.ballooned.total - this.#wholeUnits * this.unitPages;
   }
 
   /** Words of bitmaps that were gone through so far: what giving and taking cost beside the call. */
@@ -70,7 +77,10 @@ export class PageAccount {
       const given = this.ballooned.set(at, part);
       this.#pendingWork++;
       this.#filled[unit] += given;
-      if (discard && this.#filled[unit] === this.unitPages) this.pending.mark(unit, 1);
+      if (this.#filled[unit] === this.unitPages) {
+        if (given > 0) this.#wholeUnits++;
+        if (discard) this.pending.mark(unit, 1);
+      }
       at += part;
     }
   }
@@ -131,6 +141,7 @@ export class PageAccount {
     if (this.ballooned.total > 0) {
       this.ballooned.clearAll();
       this.#filled.fill(0);
+      this.#wholeUnits = 0;
     }
     if (this.reported.total > 0) this.reported.clearAll();
   }
@@ -169,6 +180,7 @@ export class PageAccount {
       const unit = Math.floor(at / this.unitPages);
       const part = Math.min(end, (unit + 1) * this.unitPages) - at;
       const cleared = this.ballooned.clear(at, part);
+      if (cleared > 0 && this.#filled[unit] === this.unitPages) this.#wholeUnits--;
       this.#filled[unit] -= cleared;
       taken += cleared;
       at += part;

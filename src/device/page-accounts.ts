@@ -107,6 +107,11 @@ export class PageAccounts {
     return this.#accounts.reduce((total, account) => total + account.balloonedPages, 0);
   }
 
+  /** Ballooned pages that wait for the rest of their huge pages. */
+  get incompletePages(): number {
+    return this.#accounts.reduce((total, account) => total + account.incompletePages, 0);
+  }
+
   /** Pages that were in the balloon in memory that has been removed since. */
   get removedPages(): number {
     return this.#departed.balloonedPages;

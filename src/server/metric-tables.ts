@@ -66,6 +66,11 @@ export const GUEST: Metrics<GuestStatus> = [
   gauge('aerostat_guest_stuck', 'Whether the balloon gets no nearer to its target.', g => Number(isStuck(g))),
   gauge('aerostat_guest_actual_bytes', 'What the guest says its balloon holds.', g => g.actualBytes),
   gauge('aerostat_guest_ballooned_bytes', 'Given away by the host’s own account.', g => g.balloonedBytes),
+  gauge(
+    'aerostat_guest_incomplete_bytes',
+    'Given away and kept by the host, until the rest of its huge pages is given away too.',
+    g => g.incompleteBytes,
+  ),
   gauge('aerostat_guest_pending_bytes', 'Given away, not yet back at the host.', g => g.pendingBytes),
   gauge('aerostat_guest_resident_bytes', 'What the host holds for the guest.', g => g.residentBytes),
   total('aerostat_guest_discarded_bytes_total', 'Given back for inflation.', g => g.discardedBytes),

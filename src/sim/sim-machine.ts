@@ -296,13 +296,22 @@ export class SimMachine {
   #checkAccount(): void {
     // Whether it is still this guest's account shows when a ring starts; until then nothing is done by it.
     if (this.transport.undecided) return;
-    for (const { region, ballooned, balloonedPages } of this.device.accounts.all) {
+    for (const { region, ballooned, balloonedPages, unitPages, incompletePages } of this.device.accounts
+      .all) {
       let pages = 0;
       ballooned.forEachRun((start, count) => {
         pages += count;
         this.#demandAway(region.firstPfn + start, count, false, 'is in the account');
       });
       demand(pages === balloonedPages, `an account of ${pages} pages counts ${balloonedPages}`);
+      let incomplete = 0;
+      for (let page = 0; unitPages > 1 && page < region.pageCount; page += unitPages) {
+        incomplete += ballooned.countIn(page, unitPages) % unitPages;
+      }
+      demand(
+        incomplete === incompletePages,
+        `${incomplete} pages wait for their huge pages, and ${incompletePages} are counted`,
+      );
     }
   }
 

@@ -217,6 +217,25 @@ describe('aerostat set', () => {
     expect(out).toMatch(/^vm1: balloon 2G reached in \d/);
   });
 
+  test('with --wait says how much of a balloon that is at its target waits for whole huge pages', async () => {
+    control.alter('vm1', { memoryBytes: GIB, balloonedBytes: 0, actualBytes: 0, pendingBytes: 0 });
+    control.follow = guest => ({
+      ...guest,
+      actualBytes: guest.targetBytes,
+      balloonedBytes: 31 * MIB,
+      incompleteBytes: 31 * MIB,
+    });
+    const { code, out } = await aerostat('set vm1 --balloon 31M --wait');
+    expect(code).toBe(EXIT.ok);
+    expect(out).toMatch(
+      /reached in .*; 31M wait for whole huge pages, and the host has not got them back\n$/,
+    );
+    expect((await aerostat('status vm1')).out).toMatch(
+      /balloon .*, of which 31M wait for whole huge pages\n/,
+    );
+    expect((await aerostat('status --columns guest,incomplete')).out).toMatch(/^vm1 +31M$/m);
+  });
+
   test('with --wait fails, and says why, when what reached the balloon could not be given back to the host', async () => {
     control.follow = guest => ({ ...guest, actualBytes: guest.targetBytes, pendingBytes: MIB });
     const waiting = aerostat('set vm1 --balloon 2G --wait');

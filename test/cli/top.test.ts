@@ -125,6 +125,17 @@ describe('the rows', () => {
     expect(type().find(line => line.includes('vm2 '))).toMatch(/vm2 +stuck/);
   });
 
+  test('say of which guest much waits for whole huge pages, and not of one with a few pages left over', async () => {
+    const balloon = { targetBytes: GIB, actualBytes: GIB, balloonedBytes: GIB };
+    const { type } = await screen([
+      guestStatus('vm3', { ...balloon, incompleteBytes: GIB / 2 }),
+      guestStatus('vm2', { ...balloon, incompleteBytes: GIB / 1024 }),
+    ]);
+    const lines = type();
+    expect(lines.find(line => line.includes('vm3 '))).toMatch(/vm3 +ok: 512M wait for whole huge pages /);
+    expect(lines.find(line => line.includes('vm2 '))).toMatch(/vm2 +ok {2}/);
+  });
+
   test('fit the terminal, with the selected one among them', async () => {
     const many = Array.from({ length: 100 }, (_, index) => guestStatus(`g${index}`));
     const { top, type } = await screen(many);

@@ -251,10 +251,18 @@ describe.skipIf(pool.missing !== undefined)('on huge pages of the host', () => {
     guest.touch(P, H);
     const { discardedBytes } = await daemon.control.guest('a');
     await guest.inflate(P, H - 12);
+    expect(await daemon.control.guest('a')).toMatchObject({
+      balloonedBytes: (H - 12) * PAGE_SIZE,
+      incompleteBytes: (H - 12) * PAGE_SIZE,
+      pendingBytes: 0,
+      discardedBytes,
+    });
     await guest.disableAll();
     await guest.enableAll();
     await guest.inflate(P + H - 12, 12);
-    expect((await untilDiscarded()).discardedBytes - discardedBytes).toBe(HUGE_PAGE_SIZE);
+    const after = await untilDiscarded();
+    expect(after.discardedBytes - discardedBytes).toBe(HUGE_PAGE_SIZE);
+    expect(after).toMatchObject({ balloonedBytes: HUGE_PAGE_SIZE, incompleteBytes: 0 });
     expect(guest.contentOf(P)).toBe(0);
   });
 });

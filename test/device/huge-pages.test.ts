@@ -24,6 +24,32 @@ describe('memory in units of 2 MiB', () => {
     expect(rig.balloonedPages).toBe(H);
   });
 
+  test('what waits for whole huge pages is counted as pages are given, taken back and forgotten', () => {
+    const rig = open();
+    const { accounts } = rig.device;
+    const waitingAfter = (step: () => void) => {
+      step();
+      return accounts.incompletePages;
+    };
+    // 1 1/2 huge pages and a single page of another.
+    expect(waitingAfter(() => rig.inflate([P, H + H / 2], [P + 3 * H + 7, 1]))).toBe(H / 2 + 1);
+    // Given twice, it counts once; a whole one that is given again stays whole.
+    expect(waitingAfter(() => rig.inflate([P + 3 * H + 7, 1], [P, H]))).toBe(H / 2 + 1);
+    expect(waitingAfter(() => rig.inflate([P + H + H / 2, H / 2]))).toBe(1);
+    // One page of a whole one that is taken back leaves the others waiting; taken twice, nothing changes.
+    expect(waitingAfter(() => rig.deflate([P, 1]))).toBe(H);
+    expect(waitingAfter(() => rig.deflate([P, 1], [P + 5 * H, 3]))).toBe(H);
+    expect(waitingAfter(() => rig.device.drain())).toBe(H);
+    expect(waitingAfter(() => rig.inflate([P, 1]))).toBe(1);
+    expect(waitingAfter(() => rig.device.reset())).toBe(0);
+  });
+
+  test('of memory that can be given back page by page, nothing waits for huge pages', () => {
+    const rig = openRig({ memoryBytes: MEMORY_BYTES });
+    rig.inflate([P, H + 3]);
+    expect(rig.device.accounts.incompletePages).toBe(0);
+  });
+
   test('is never rounded outwards', () => {
     const rig = open();
     rig.touch(P, 3 * H, 0x42);

@@ -42,6 +42,8 @@ const FOR_OTHERS = [
   'aerostat_guest_scanned_pages_total',
   // Alerts go by how long a balloon stands still; this is for those who trust the daemon's judgement.
   'aerostat_guest_stuck',
+  // Only memory of hugetlbfs has it.
+  'aerostat_guest_incomplete_bytes',
   // Of the daemon.
   'aerostat_data_plane_gc_pause_seconds_max',
   'aerostat_uptime_seconds',

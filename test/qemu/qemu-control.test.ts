@@ -36,6 +36,8 @@ describe('a guest of QEMU under our control', () => {
       targetBytes: null,
       actualBytes: 0,
       balloonedBytes: null,
+      incompleteBytes: null,
+      state: null,
       pendingBytes: 0,
       discardedBytes: null,
       reportedBytes: null,

@@ -83,6 +83,7 @@ export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> 
     shownTargetBytes: overrides.targetBytes ?? 0,
     actualBytes: 0,
     balloonedBytes: 0,
+    incompleteBytes: 0,
     granularityBytes: 4096,
     pendingBytes: 0,
     discardedBytes: 8 * MIB,

@@ -43,6 +43,18 @@ describePages('a page on a bad day', ({ prepare, open }) => {
     expect(await page.textContent('.connection')).toMatch(/^live/);
   });
 
+  test('most of a balloon waits for whole huge pages: the list and the guest say so', async () => {
+    const balloon = { targetBytes: 31 * MIB, actualBytes: 31 * MIB, balloonedBytes: 31 * MIB };
+    const control = new FakeControl(guestStatus('vm1', { ...balloon, incompleteBytes: 31 * MIB }));
+    const page = await open(control);
+    await expect
+      .poll(() => page.getAttribute('[data-guest="vm1"] .mark.noted', 'title'), POLL)
+      .toMatch(/31 MiB wait for whole huge pages/);
+    await page.click('[data-guest="vm1"]');
+    const told = () => page.textContent('[data-figure="incomplete"]');
+    await expect.poll(told, POLL).toMatch(/^31 MiB wait for whole huge pages: .*the host keeps them/);
+  });
+
   test('the token is wrong: the right one is taken from an address that is opened in the same tab', async () => {
     const { watched, address } = await prepare(new FakeControl(guestStatus('vm1')));
     const { page } = watched;

@@ -3,7 +3,9 @@ import { obstacleOf, standsStill, stateWord } from '../../src/control/guest-stat
 import {
   availableShare,
   heldForHints,
+  incompleteWords,
   isMoving,
+  isMuchIncomplete,
   isStuck,
   NEED_SHARE,
   stuckWords,
@@ -52,6 +54,11 @@ export function marksOf(guest: GuestView): readonly Mark[] {
   }
   if (isStuck(status)) {
     marks.push({ kind: 'noted', text: 'stuck', title: stuckWords(status, size, duration) });
+  }
+  if (isMuchIncomplete(status) && !isMoving(status)) {
+    const waiting = incompleteWords(status, size);
+    const title = `Of its balloon ${waiting}: the guest has not given the rest of them, and the host keeps them`;
+    marks.push({ kind: 'noted', text: 'parts of huge pages', title });
   }
   if (isMoving(status)) {
     marks.push({ kind: 'calm', text: 'moving', title: 'The balloon is on its way to its target' });

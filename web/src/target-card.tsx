@@ -4,7 +4,7 @@
  */
 
 import { useEffect, useState } from 'preact/hooks';
-import { doubtOf, isMoving, isNear, stuckWords } from '../../src/control/judgement.ts';
+import { doubtOf, incompleteWords, isMoving, isNear, stuckWords } from '../../src/control/judgement.ts';
 import { balloonLimit } from '../../src/control/memory-use.ts';
 import { api, Refusal } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
@@ -30,6 +30,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   const [question, setQuestion] = useState<Question | undefined>();
   const wanted = draft ?? target;
   const limit = balloonLimit(guest.use);
+  const waiting = incompleteWords(status, size);
   // Somebody else may have set it meanwhile.
   useEffect(() => {
     if (draft === target) setDraft(undefined);
@@ -52,7 +53,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   const set = async (bytes: number, force = false) => {
     setRefused('');
     try {
-      await api.change(status.name, { targetBytes: bytes, force });
+      await api.change(status.name, force ? { targetBytes: bytes, force } : { targetBytes: bytes });
       reset();
     } catch (error) {
       // The daemon knows of a doubt that the page does not: its figures are newer.
@@ -88,6 +89,11 @@ export function TargetCard({ guest }: { guest: GuestView }) {
         <b data-figure="target">{size(status.targetBytes)}</b>
         <span class="progress"> {progressWords(guest)}</span>
       </p>
+      {waiting !== '' && (
+        <p class="note" data-figure="incomplete">
+          {waiting}: the guest has not given the rest of them, and the host keeps them.
+        </p>
+      )}
       <form
         onSubmit={event => {
           event.preventDefault();

@@ -9,7 +9,7 @@ import {
   TARGET_BYTES_MAX,
 } from '../../control/contract.ts';
 import { UnconfirmedError } from '../../control/errors.ts';
-import { needsForce } from '../../control/judgement.ts';
+import { incompleteWords, needsForce } from '../../control/judgement.ts';
 import { spareOf } from '../../control/memory-use.ts';
 import type { GuestControl } from '../../control/operations.ts';
 import { AerostatError } from '../../sys/error.ts';
@@ -257,7 +257,12 @@ function describe({ name, guest, targetBytes, beforeBytes, waited }: Outcome, { 
   const target = `${name}: balloon ${formatSize(targetBytes)}`;
   const before = beforeBytes === null ? '' : ` (before: ${formatSize(beforeBytes)})`;
   if (dryRun === true) return `${target} would be asked for${before}`;
-  if (waited !== null) return `${target} reached in ${formatDuration(waited.elapsedMs)}${before}`;
+  if (waited !== null) {
+    // The guest did what it was asked for; what the host gets of that is another matter.
+    const waiting = incompleteWords(waited.guest, formatSize);
+    const rest = waiting === '' ? '' : `; ${waiting}, and the host has not got them back`;
+    return `${target} reached in ${formatDuration(waited.elapsedMs)}${before}${rest}`;
+  }
   return guest?.connected === true
     ? `${target} asked for${before}`
     : `${target} kept for when the guest connects${before}`;

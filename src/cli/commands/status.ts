@@ -2,7 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { GuestStatus } from '../../control/contract.ts';
 import { obstacleOf, standsStill, stateWord } from '../../control/guest-state.ts';
-import { hintWords, isStuck, stuckWords } from '../../control/judgement.ts';
+import { hintWords, incompleteWords, isStuck, stuckWords } from '../../control/judgement.ts';
 import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
@@ -90,6 +90,7 @@ const COLUMNS = {
   shown: bytesColumn('SHOWN', guest => guest.shownTargetBytes),
   balloon: bytesColumn('BALLOON', balloonOf),
   actual: bytesColumn('ACTUAL', guest => guest.actualBytes),
+  incomplete: bytesColumn('INCOMPLETE', guest => guest.incompleteBytes),
   pending: bytesColumn('PENDING', guest => guest.pendingBytes),
   resident: bytesColumn('RESIDENT', guest => guest.residentBytes),
   profile: wordColumn('PROFILE', guest => guest.profile),
@@ -216,10 +217,13 @@ function describeTarget(guest: GuestStatus): string {
     : size(targetBytes);
 }
 
-function describeBalloon({ balloonedBytes, actualBytes }: GuestStatus): string {
-  if (actualBytes === null) return size(balloonedBytes);
+function describeBalloon(guest: GuestStatus): string {
+  const { balloonedBytes, actualBytes } = guest;
+  const waiting = incompleteWords(guest, formatSize);
+  const rest = waiting === '' ? '' : `, of which ${waiting}`;
+  if (actualBytes === null) return `${size(balloonedBytes)}${rest}`;
   const says = `the guest says ${formatSize(actualBytes)}`;
-  return balloonedBytes === null ? says : `${formatSize(balloonedBytes)} (${says})`;
+  return balloonedBytes === null ? says : `${formatSize(balloonedBytes)} (${says})${rest}`;
 }
 
 const describeGivenBack = ({ discardedBytes, reportedBytes }: GuestStatus): string =>

@@ -164,6 +164,10 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
         description:
           'The host’s own account of what the guest gave away and has not taken back; null when it began in the middle, as after a restart of the daemon.',
       }),
+      incompleteBytes: unknownable.openapi({
+        description:
+          'The part of it that waits for whole huge pages: the guest has not given the rest of them, and the host keeps them.',
+      }),
       granularityBytes: unknownable.openapi({
         description: 'The guest gives and takes whole pieces of this size, as its page lists show.',
       }),
