@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
+import { killMarked, processesMarked } from '../support/owner.ts';
 import { build, program } from './built.ts';
 import { type Session, start } from './terminal.ts';
 
@@ -49,9 +50,10 @@ describe('aerostat run', () => {
   let output: string;
   let log: string;
 
-  const run = async (...words: string[]) => {
+  const begin = (words: readonly string[], stdin: 'pipe' | 'ignore' = 'pipe') => {
     child = spawn(program, ['run', '--guest', 'embedded', '--memory', '128M', ...words], {
       env: environment,
+      stdio: [stdin, 'pipe', 'pipe'],
     });
     [output, log] = ['', ''];
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
@@ -60,7 +62,13 @@ describe('aerostat run', () => {
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       log += text;
     });
-    await expect.poll(() => output + log, { timeout: START_MS_MAX }).toContain('is up');
+  };
+
+  const up = () => expect.poll(() => output + log, { timeout: START_MS_MAX }).toContain('is up');
+
+  const run = async (...words: string[]) => {
+    begin(words);
+    await up();
   };
 
   const ended = () =>
@@ -104,6 +112,24 @@ describe('aerostat run', () => {
     expect(await end).toBe(EXIT.terminated);
     expectNothingLeft();
   });
+
+  test.each(['while its guest starts', 'when its guest is up'])(
+    'leaves no process when it is killed %s',
+    async moment => {
+      // Without input, as of a service, nothing but its device tells a guest that it is alone.
+      begin([], 'ignore');
+      if (moment === 'when its guest is up') await up();
+      else await expect.poll(() => processesMarked(directory).length, { timeout: START_MS_MAX }).toBe(2);
+      const end = ended();
+      child.kill('SIGKILL');
+      await end;
+      try {
+        await expect.poll(() => processesMarked(directory)).toEqual([]);
+      } finally {
+        killMarked(directory);
+      }
+    },
+  );
 
   test('gives Linux no ABI that it does not know', () => {
     const words = ['run', '--guest', 'linux', '--profile', 'sg'];

@@ -111,14 +111,17 @@ async function runEmbedded(
   socketPath: string,
   hint: () => void,
 ): Promise<void> {
-  const { PROGRAM } = await import('../../demo/guest-child.ts');
+  const [{ PROGRAM }, { bound }] = await Promise.all([
+    import('../../demo/guest-child.ts'),
+    import('../../peers/lifeline.ts'),
+  ]);
   // It may have come while the daemon was being started.
   interrupt.throwIfAborted();
   const words = ['--connect', socketPath, '--memory', String(memory), '--profile', profile, '--rings', rings];
   hint();
-  const child = spawn(process.execPath, [PROGRAM, 'guest', ...words, ...(json === true ? ['--json'] : [])], {
-    stdio: 'inherit',
-  });
+  const guest = [PROGRAM, 'guest', ...words, ...(json === true ? ['--json'] : [])];
+  // Without us it would look for its device for ever.
+  const child = spawn(...bound(process.execPath, guest), { stdio: 'inherit' });
   const end = () => child.kill('SIGTERM');
   interrupt.addEventListener('abort', end);
   process.once('exit', end);
