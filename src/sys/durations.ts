@@ -8,7 +8,7 @@
  * that has nothing to do to a guest that waits for the host to free gigabytes.
  */
 export const DURATION_BOUNDS_MS: readonly number[] = [
-  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1000,
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000,
 ];
 
 const BUCKETS = DURATION_BOUNDS_MS.length + 1;

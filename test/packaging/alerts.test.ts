@@ -71,6 +71,21 @@ const CASES: Readonly<
     fires: { [`aerostat_guest_errors_total{${GUEST},kind="discard_failed"}`]: '0x2 1x10' },
     quiet: { [`aerostat_guest_errors_total{${GUEST},kind="discard_failed"}`]: '7x20' },
   },
+  AerostatAcknowledgementsLate: {
+    atMinutes: 5,
+    // A single one, after many that came in time.
+    fires: {
+      [`aerostat_guest_acknowledge_seconds_bucket{${GUEST},le="0.5"}`]: '100+10x20',
+      [`aerostat_guest_acknowledge_seconds_bucket{${GUEST},le="1"}`]: '100+10x2 131+10x17',
+      [`aerostat_guest_acknowledge_seconds_count{${GUEST}}`]: '100+10x2 131+10x17',
+    },
+    // Those that were late long ago.
+    quiet: {
+      [`aerostat_guest_acknowledge_seconds_bucket{${GUEST},le="0.25"}`]: '50+5x20',
+      [`aerostat_guest_acknowledge_seconds_bucket{${GUEST},le="0.5"}`]: '100+10x20',
+      [`aerostat_guest_acknowledge_seconds_count{${GUEST}}`]: '107+10x20',
+    },
+  },
   AerostatPendingStays: {
     atMinutes: 5,
     fires: { [`aerostat_guest_pending_bytes{${GUEST}}`]: `${100 * MIB}x20` },
