@@ -22,6 +22,7 @@ export interface GuestChoice {
   readonly discard: DiscardMode;
   readonly without?: readonly string[];
   readonly pollInterval: number;
+  readonly bootGrace?: number;
 }
 
 /** @throws UsageError for words that make no sense, or none together */
@@ -53,6 +54,7 @@ export function guestOptions(choice: GuestChoice): GuestOptions[] {
     discard: choice.discard,
     without,
     pollIntervalMs: choice.pollInterval,
+    bootGraceMs: choice.bootGrace ?? 0,
   }));
 }
 

@@ -3,7 +3,7 @@ import { getMaxListeners, setMaxListeners } from 'node:events';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Control } from '../control/operations.ts';
 import { GUEST_BYTES_MIN } from '../embedded/options.ts';
-import { LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
+import { BOOT_GRACE_MS_MAX, LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
 import { REGION_BYTES_MAX } from '../memory/guest-memory.ts';
 import { resolveAddress } from '../server/address.ts';
 import { type ClientOptions, remoteControl } from '../server/client.ts';
@@ -113,6 +113,14 @@ export const guestMemoryOption = (description = 'memory of the guest') =>
   );
 
 /** A longer duration than `maxMs` is refused here, in the words that were typed. */
+/** How long a driver that has just started is left alone. */
+export const bootGraceOption = () =>
+  durationOption(
+    '--boot-grace <duration>',
+    'show a driver that has just started its target only after this, or once it answers for its statistics',
+    BOOT_GRACE_MS_MAX,
+  ).default(0, '0');
+
 export const durationOption = (flags: string, description: string, maxMs = DURATION_MS_MAX) =>
   new Option(flags, description).argParser(
     value(text => {

@@ -112,7 +112,7 @@ export interface GuestStatus {
   readonly memoryBytes: number | null;
   /** What the balloon should hold: what was wished for last. */
   readonly targetBytes: number | null;
-  /** What the driver is shown of that: less while the guest cannot hold it. */
+  /** What the driver is shown of that: less while the guest cannot hold it, and during its boot grace. */
   readonly shownTargetBytes: number | null;
   /** What the guest says its balloon holds; reported, never trusted. */
   readonly actualBytes: number | null;

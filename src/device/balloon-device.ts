@@ -141,6 +141,11 @@ export class BalloonDevice {
     return this.#actualKnown;
   }
 
+  /** Whether the inflate ring ran since the driver began. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
   get poisonValue(): number {
     return this.#config.poisonValue;
   }

@@ -30,6 +30,8 @@ export class StatisticsQueue {
   askedMs: number | null = null;
   /** The driver has posted a buffer since its ring started. */
   given = false;
+  /** The driver has answered a request since it began: Linux fills its first buffer unasked, while it still starts. */
+  answered = false;
   readonly #balloonPages: () => number;
   #askedBalloonPages = Number.POSITIVE_INFINITY;
 
@@ -55,6 +57,7 @@ export class StatisticsQueue {
     const { queue, memory, chain } = running;
     this.#counters.statsBuffers++;
     this.given = true;
+    const asked = this.askedMs !== null;
     this.askedMs = null;
     // D11: a driver has at most one buffer here. One that posts another gets the older one back, and gets it
     // first, whatever the newer one holds: buffers return in their order.
@@ -77,6 +80,7 @@ export class StatisticsQueue {
     this.sampledBalloonPages = Math.min(this.#balloonPages(), this.#askedBalloonPages);
     this.#askedBalloonPages = Number.POSITIVE_INFINITY;
     this.#held = chain.hold();
+    this.answered ||= asked;
     this.#arrived();
   }
 
@@ -110,6 +114,7 @@ export class StatisticsQueue {
     this.given = false;
     this.askedMs = null;
     this.#held = undefined;
+    this.answered = false;
     this.sample = noStatistics();
     this.sampledMs = null;
   }

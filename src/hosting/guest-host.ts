@@ -121,6 +121,7 @@ export class GuestHost implements VhostUserBackend {
       device,
       memoryBytes: () => this.#door?.session?.memory.size ?? 0,
       sample: () => this.sample(),
+      bootGraceMs: options.bootGraceMs ?? 0,
     };
     this.#target = new TargetSteering(steered, world.reactor, this.#news);
     this.#hintLimit = new HintLimit(world.reactor, limitMs => {
@@ -241,6 +242,7 @@ export class GuestHost implements VhostUserBackend {
     memory: GuestMemory,
     doorbell: RingDoorbell,
   ): void {
+    const known = this.device.begun;
     this.device.startQueue(index, queue, memory, doorbell);
     if (index !== 0) return;
     this.#life.started();
@@ -252,7 +254,7 @@ export class GuestHost implements VhostUserBackend {
       );
     }
     this.#news.changed('ready', () => ({}));
-    this.#target.begin();
+    this.#target.begin(known ? 'known' : this.device.accounts.partial ? 'found' : 'fresh');
     this.#statistics.start();
   }
 
@@ -272,8 +274,13 @@ export class GuestHost implements VhostUserBackend {
 
   stopQueue(index: number, reason: StopReason): void {
     this.device.stopQueue(index, reason);
-    if (index === 0) this.#target.rest();
+    if (index === 0) this.#rest(reason);
     this.#stopped(index, reason);
+  }
+
+  #rest(reason: StopReason): void {
+    if (reason === 'abandoned') this.#target.awaitDriver();
+    else this.#target.rest();
   }
 
   #stopped(index: number, reason: StopReason): void {
@@ -324,6 +331,7 @@ export class GuestHost implements VhostUserBackend {
     this.#requests.stop();
     this.#life.ended();
     this.device.reset();
+    this.#target.awaitDriver();
     this.#news.changed('reset', () => ({}));
   }
 
@@ -401,6 +409,7 @@ export class GuestHost implements VhostUserBackend {
 
   #statisticsArrived(): void {
     this.#statistics.arrived();
+    if (this.device.statistics.answered) this.#target.answered();
     this.#news.changed('statistics', () => ({ freeBytes: this.sample().statistics.freeBytes }));
   }
 

@@ -23,6 +23,9 @@ export interface LogRecord {
   readonly error?: Error;
 }
 
+/** The longest boot grace; a guest that needs more is better started without a target. */
+export const BOOT_GRACE_MS_MAX = 3_600_000;
+
 /** One guest's socket. Exactly one of {@link socketPath} and {@link fd} is given. */
 export interface GuestOptions {
   /** Unique among the daemon's guests. */
@@ -40,6 +43,8 @@ export interface GuestOptions {
   readonly without: readonly string[];
   /** Interval at which statistics are asked for; 0 for never. */
   readonly pollIntervalMs: number;
+  /** How long a driver that has just started does not see the target, unless it answers for its statistics before. */
+  readonly bootGraceMs?: number;
   /** Times the decoding of lists, for benchmarks. */
   readonly timed?: boolean;
 }

@@ -10,6 +10,7 @@ import type { BalloonDevice } from '../device/balloon-device.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 import { formatSize } from '../sys/size.ts';
+import { BootGrace } from './boot-grace.ts';
 import type { GuestNews } from './guest-news.ts';
 import { TargetClock } from './target-clock.ts';
 import { TargetWatch } from './target-watch.ts';
@@ -20,7 +21,12 @@ export interface SteeredGuest {
   /** Bytes of its memory; 0 while it has shown none. */
   readonly memoryBytes: () => number;
   readonly sample: () => StatisticsSample;
+  /** How long a driver that has just started does not see the target; 0 for not at all. */
+  readonly bootGraceMs: number;
 }
+
+/** Whose ring started: a driver that begins, one that ran before this device did, one that is known already. */
+export type StartedDriver = 'fresh' | 'found' | 'known';
 
 export class TargetSteering {
   readonly #guest: SteeredGuest;
@@ -28,6 +34,7 @@ export class TargetSteering {
   readonly #news: Pick<GuestNews, 'tell' | 'changed' | 'hurry' | 'problem'>;
   readonly #clock = new TargetClock((actual, target) => this.#isThere(actual, target));
   readonly #watch = new TargetWatch((actual, target) => this.#isThere(actual, target));
+  readonly #grace: BootGrace;
   #timer: Timer | undefined;
   #timerDueMs = 0;
   #following = false;
@@ -41,6 +48,11 @@ export class TargetSteering {
     this.#guest = guest;
     this.#reactor = reactor;
     this.#news = news;
+    this.#grace = new BootGrace(guest.bootGraceMs, reactor, () => {
+      if (this.#following) this.#aim();
+      this.#follow();
+    });
+    this.show();
   }
 
   /**
@@ -74,27 +86,49 @@ export class TargetSteering {
     // What the device could take of it: its field has 32 bits.
     const pages = device.targetPages;
     this.#clock.set(pages, this.#known(device.actualPages));
-    if (this.#following) this.#watch.aim(pages, device.actualPages, monotonicMs());
+    if (this.#following) this.#watchOut();
     this.#toldStuck = false;
     this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
     this.#follow();
   }
 
-  /** A driver is there, which follows the target from now on. */
-  begin(): void {
-    const { targetPages, actualPages } = this.#guest.device;
+  /** A driver is there, which follows the target from now on, or from the end of its grace. */
+  begin(driver: StartedDriver): void {
+    if (driver === 'fresh') this.#grace.started();
+    else if (driver === 'found') this.#grace.end();
     this.#following = true;
-    this.#clock.set(targetPages, this.#known(actualPages));
-    this.#watch.aim(targetPages, actualPages, monotonicMs());
-    this.#toldStuck = false;
+    this.#aim();
     this.#follow();
+  }
+
+  /** The driver has answered a request for statistics: it is up, and its grace is over. */
+  answered(): void {
+    if (this.#following) this.#grace.end();
+  }
+
+  /** The driver is gone, and another may start. */
+  awaitDriver(): void {
+    this.#grace.awaitDriver();
+    this.rest();
+  }
+
+  #aim(): void {
+    const { targetPages, actualPages } = this.#guest.device;
+    this.#clock.set(targetPages, this.#known(actualPages));
+    this.#watchOut();
+    this.#toldStuck = false;
+  }
+
+  /** A driver that does not see the target yet cannot be stuck on its way there. */
+  #watchOut(): void {
+    const { targetPages, actualPages } = this.#guest.device;
+    if (!this.#grace.holds) this.#watch.aim(targetPages, actualPages, monotonicMs());
   }
 
   /** The driver that rested follows it again, and its clock goes on. */
   goOn(): void {
-    const { targetPages, actualPages } = this.#guest.device;
     this.#following = true;
-    this.#watch.aim(targetPages, actualPages, monotonicMs());
+    this.#watchOut();
     this.#follow();
   }
 
@@ -112,12 +146,13 @@ export class TargetSteering {
 
   /** The guest is gone, and so is how it got on. */
   forget(): void {
-    this.rest();
+    this.awaitDriver();
     this.#clock.forget();
   }
 
   /** The driver goes on where another device stopped. */
   resumed(): void {
+    this.#grace.end();
     this.#clock.set(this.#guest.device.targetPages, this.#known(this.#guest.device.actualPages));
   }
 
@@ -135,14 +170,18 @@ export class TargetSteering {
     this.#news.changed('target-reached', () => ({ targetBytes, reachedMs }));
   }
 
-  /** Shows the driver what it may see of the target: no more than its guest has memory, nor than it can hold. */
+  /**
+   * Shows the driver what it may see of the target: no more than its guest has memory, nor than it can hold, nor than it
+   * holds already during its grace.
+   */
   show(): void {
     const { device } = this.#guest;
     const memoryPages = this.#guest.memoryBytes() / PAGE_SIZE;
     const tooLarge = memoryPages > 0 && device.targetPages > memoryPages;
     // It came before the guest did, or memory was taken out since: nothing more is taken than is held.
     const held = tooLarge ? Math.min(device.actualPages, memoryPages) : Number.POSITIVE_INFINITY;
-    device.targetLimitPages = Math.min(this.#watch.limit, held);
+    const graced = this.#grace.holds ? device.actualPages : Number.POSITIVE_INFINITY;
+    device.targetLimitPages = Math.min(this.#watch.limit, held, graced);
     if (!tooLarge) return;
     const [target, memory] = [device.targetPages * PAGE_SIZE, memoryPages * PAGE_SIZE].map(formatSize);
     this.#news.problem(

@@ -60,7 +60,7 @@ export const GUEST: Metrics<GuestStatus> = [
   gauge('aerostat_guest_target_bytes', 'What the balloon should hold.', g => g.targetBytes),
   gauge(
     'aerostat_guest_shown_target_bytes',
-    'What the driver is shown of the target: less while the guest cannot hold it.',
+    'What the driver is shown of the target: less while the guest cannot hold it, and during its boot grace.',
     g => g.shownTargetBytes,
   ),
   gauge('aerostat_guest_stuck', 'Whether the balloon gets no nearer to its target.', g => Number(isStuck(g))),

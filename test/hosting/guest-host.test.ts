@@ -14,6 +14,7 @@ import { UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { FIRST_PAGE, HandGuest, PFNS_PER_BUFFER, pfnList } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
+import { clockAhead } from '../support/clock-ahead.ts';
 import { TestLoop } from '../support/loop.ts';
 
 let openBefore: number;
@@ -165,21 +166,6 @@ test('a guest with pages of 64 KiB reaches a target that is no multiple of them'
     guest.close();
   }
 });
-
-/** The clock of the process, which goes on by itself, and further where a test says so. */
-function clockAhead() {
-  let aheadMs = 0;
-  const real = process.hrtime;
-  vi.spyOn(process, 'hrtime').mockImplementation(((time?: [number, number]) => {
-    const [seconds, nanoseconds] = real(time);
-    return [seconds + Math.floor(aheadMs / 1000), nanoseconds];
-  }) as typeof process.hrtime);
-  return {
-    pass: (ms: number) => {
-      aheadMs += ms;
-    },
-  };
-}
 
 /** Statistics, of which tag 6 is what is available. */
 function available(bytes: number): Uint8Array {

@@ -7,13 +7,23 @@ import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { type GuestChoice, guestOptions, parseFd } from '../guest-options.ts';
-import { durationOption, each, list, sizeOption, value, withApi, withLog } from '../options.ts';
+import {
+  bootGraceOption,
+  durationOption,
+  each,
+  list,
+  sizeOption,
+  value,
+  withApi,
+  withLog,
+} from '../options.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
 
 const EXAMPLES = `
 Examples:
   aerostat device --socket-path /run/user/1000/vm1.sock
   aerostat device --socket-path vm1 --socket-path vm2 --target 1G
+  aerostat device --socket-path vm1 --target 1G --boot-grace 60s
   aerostat device --socket-path vm1 --api 127.0.0.1:8080 --token-file token
 
 SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0.`;
@@ -54,6 +64,7 @@ export function deviceCommand(context: CliContext): Command {
         POLL_INTERVAL_MS_MAX,
       ).default(10_000, '10s'),
     )
+    .addOption(bootGraceOption())
     .option('--api-remote', 'let --api be an address that other machines can reach')
     .option('--print-capabilities', 'print what this program can do, as JSON, and end')
     .addHelpText('after', EXAMPLES)
@@ -66,7 +77,7 @@ export function deviceCommand(context: CliContext): Command {
  * is an option of the command line that may be relied on; the profiles are ours to tell.
  */
 export function printCapabilities(context: CliContext): void {
-  const features = ['api', 'discard', 'name', 'poll-interval', 'profile', 'target', 'without'];
+  const features = ['api', 'boot-grace', 'discard', 'name', 'poll-interval', 'profile', 'target', 'without'];
   printLine(context.stdout, JSON.stringify({ type: 'balloon', features, profiles: PROFILE_NAMES }, null, 2));
 }
 

@@ -13,7 +13,7 @@ import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { guestOptions } from '../guest-options.ts';
-import { guestMemoryOption, list, sizeOption, withApi, withLog } from '../options.ts';
+import { bootGraceOption, guestMemoryOption, list, sizeOption, withApi, withLog } from '../options.ts';
 import { inScratch } from '../scratch.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
 import { formatSize } from '../size.ts';
@@ -36,6 +36,7 @@ interface RunChoice extends ServeChoice {
   readonly guest?: GuestKind;
   readonly memory: number;
   readonly target: number;
+  readonly bootGrace: number;
   readonly discard: DiscardMode;
   readonly without?: readonly string[];
   readonly profile: ProfileName;
@@ -54,6 +55,7 @@ export function runCommand(context: CliContext): Command {
     )
     .addOption(guestMemoryOption().default(2 ** 30, '1G'))
     .addOption(sizeOption('--target <size>', 'what its balloon should hold at first').default(0, '0'))
+    .addOption(bootGraceOption())
     .addOption(
       new Option('--discard <mode>', 'when its pages go back to the host')
         .choices(DISCARD_MODES)

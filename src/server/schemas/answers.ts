@@ -155,7 +155,8 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       memoryBytes: unknownable,
       targetBytes: unknownable.openapi({ description: 'What the balloon should hold.' }),
       shownTargetBytes: unknownable.openapi({
-        description: 'What the driver is shown of the target: less while the guest cannot hold it.',
+        description:
+          'What the driver is shown of the target: less while the guest cannot hold it, and during its boot grace.',
       }),
       actualBytes: unknownable.openapi({
         description: 'What the guest says its balloon holds; never trusted.',
