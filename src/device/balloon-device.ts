@@ -248,9 +248,10 @@ export class BalloonDevice {
   }
 
   /** A list of which a part is taken is taken again, whole, when the ring goes on: that changes nothing that it did. */
-  #leaveUnfinished({ queue, chain, walk }: RunningQueue): void {
+  #leaveUnfinished({ queue, chain, walk, role }: RunningQueue): void {
     walk.drop();
     queue.undoPop(chain);
+    if (role === 'inflate') this.inflation.leave();
   }
 
   /**

@@ -112,15 +112,24 @@ export class Inflation {
 
   /** Goes on with a list that was begun, for as long as the turn lasts; true when it is done. */
   goOn(walk: ListWalk): boolean {
-    if (!this.timed) return walk.goOn(this.#accounts);
-    const startedMs = performance.now();
+    const startedMs = this.timed ? performance.now() : 0;
     const done = walk.goOn(this.#accounts);
-    this.#counters.decodeMs += performance.now() - startedMs;
+    if (this.timed) this.#counters.decodeMs += performance.now() - startedMs;
+    if (done) this.#accounts.settled = true;
     return done;
+  }
+
+  /**
+   * An inflation of which a part is taken is left, to be taken whole some other time. Where it was the first, the account
+   * is empty again: its ring stands where another driver's begins, and that one gave none of these pages.
+   */
+  leave(): void {
+    if (!this.#accounts.settled) this.#accounts.forget();
   }
 
   /** Takes over what the guest gave another device: pairs of page frame and pages, all of them guest memory. */
   adopt(runs: Uint32Array): void {
+    this.#accounts.settled = true;
     for (let at = 0; at < runs.length; at += 2) {
       this.#accounts.forEachPart(runs[at], runs[at + 1], this.#give);
     }

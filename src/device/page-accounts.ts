@@ -59,6 +59,8 @@ export class PageAccounts {
   #pastKeptPages = 0;
   #last: PageAccount | undefined;
   #held = false;
+  /** A list was taken to its end since the accounts were empty. Until then all that is in them is of one that was begun. */
+  settled = false;
   /** Whether other threads discard, and nothing here may wait for them. */
   #elsewhere = false;
   /** Runs that were in flight when somebody had to be told that they are over. */
@@ -427,6 +429,7 @@ export class PageAccounts {
   }
 
   forget(): void {
+    this.settled = false;
     this.#departed.clear();
     for (const account of this.#accounts) account.forget(this.noteInFlight);
   }

@@ -131,6 +131,8 @@ export class SplitDeviceQueue implements DeviceQueue {
       throw new VirtqueueUsageError('a buffer put back that was not the last');
     }
     this.#nextAvail = buffer.position;
+    // Whether it is still available is looked at anew: a driver that has begun meanwhile did not offer it.
+    this.#availIndex = buffer.position;
     this.#unreturned--;
   }
 
