@@ -127,7 +127,7 @@ export function notReached(waited: Waited, targetBytes: number): NotReachedError
   if (isAtTarget(guest) && failedDiscards > 0) {
     const reason = guest.lastError === null ? '' : ` (${guest.lastError})`;
     return new NotReachedError(
-      `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)}, but ${failedDiscards} discards failed and their memory is with the host still${reason}. Give the guest memory in a file that can be punched: a memfd, tmpfs or hugetlbfs`,
+      `the balloon of ${name} holds ${formatSize(guest.actualBytes ?? 0)}, but ${failedDiscards} ${failedDiscards === 1 ? 'discard' : 'discards'} failed and their memory is with the host still${reason}. Give the guest memory in a file that can be punched: a memfd, tmpfs or hugetlbfs`,
     );
   }
   const obstacle = obstacleOf(guest.state);

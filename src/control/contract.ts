@@ -134,7 +134,10 @@ export interface GuestStatus {
   readonly discardedBytes: number | null;
   /** Total given back to the host for free page reporting since the socket was opened. */
   readonly reportedBytes: number | null;
-  /** What the host holds for the guest right now. */
+  /**
+   * What the host holds for the guest right now. Of memory in a file on disk: the blocks that the file has there; what of it
+   * is in the page cache comes besides.
+   */
   readonly residentBytes: number | null;
   readonly counters: GuestCounters | null;
   readonly progress: TargetProgress | null;

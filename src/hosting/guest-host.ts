@@ -479,6 +479,9 @@ export class GuestHost implements VhostUserBackend {
     const { device } = this;
     const figures = deviceStatus(device, this.#door?.session?.memory);
     if (figures.pendingBytes === 0) this.#target.drained(device.inflation.discards.lastMs);
+    const counters = guestCounters(device, this.#conversation);
+    // In this order: whoever reads that discards failed finds the reason beside it.
+    device.reportFailures();
     return {
       name: this.name,
       socketPath: this.#options.socketPath ?? null,
@@ -486,7 +489,7 @@ export class GuestHost implements VhostUserBackend {
       state: this.state,
       ...figures,
       actualBytes: this.connected ? figures.actualBytes : null,
-      counters: guestCounters(device, this.#conversation),
+      counters,
       progress: this.#target.progress,
       stuck: this.#target.stuck,
       hint: this.hintStatus(),

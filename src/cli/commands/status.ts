@@ -24,6 +24,9 @@ Examples:
   aerostat status --config guests.json
                                guests of both kinds and of several hosts
 
+RESIDENT is what the host holds for a guest. Where its memory is a file on disk (ext4, overlay and so on), that is the
+blocks of the file; what of it is in the page cache comes besides.
+
 A configuration file is {"guests": [...]} of {"name", "qmp": SOCKET} and of {"name", "api": ADDRESS}, the latter with
 "guest" (its name there, if it is another) and "tokenFile" as needed; paths count from the directory of the file. It exits
 with 3 when one of the guests cannot be asked.`;

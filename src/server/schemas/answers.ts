@@ -177,7 +177,10 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       reportedBytes: unknownable.openapi({
         description: 'Total given back to the host for free page reporting.',
       }),
-      residentBytes: unknownable.openapi({ description: 'What the host holds for the guest right now.' }),
+      residentBytes: unknownable.openapi({
+        description:
+          'What the host holds for the guest right now. Of memory in a file on disk (ext4, overlay and so on): the blocks that the file has there; what of it is in the page cache comes besides, and is counted nowhere.',
+      }),
       counters: orNull(GuestCountersSchema),
       progress: orNull(TargetProgressSchema),
       stuck: orNull(StuckStatusSchema),
