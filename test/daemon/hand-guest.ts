@@ -43,9 +43,17 @@ export interface HandBuffer {
   readonly in?: readonly Extent[];
 }
 
+/** Where a region of guest memory lies, and its bytes. */
+export interface RegionPlace {
+  readonly guestAddress: number;
+  readonly size: number;
+}
+
 export interface HandGuestOptions {
   readonly loop: TestLoop;
   readonly memoryBytes?: number;
+  /** In place of one region of `memoryBytes`; rings and lists lie in the first. */
+  readonly regions?: readonly RegionPlace[];
   /** Balloon features that the driver does not take. */
   readonly without?: bigint;
   readonly ringFeatures?: bigint;
@@ -235,8 +243,8 @@ export class HandGuest implements QueueOwner {
 
   /** Connects and brings the driver up. */
   static async connect(target: string | UnixSocket, options: HandGuestOptions): Promise<HandGuest> {
-    const { loop, memoryBytes = 64 * MIB } = options;
-    const memory = createSharedMemory({ regions: [{ guestAddress: 0, size: memoryBytes }] });
+    const { loop, memoryBytes = 64 * MIB, regions = [{ guestAddress: 0, size: memoryBytes }] } = options;
+    const memory = createSharedMemory({ regions });
     // The guest's own pages are resident from the start, so that what becomes resident later was touched by the test.
     memory.fill(0, 0, FIRST_PAGE * PAGE_SIZE);
     try {
