@@ -26,7 +26,7 @@ const mounted = spawnSync('mount', ['-t', 'ramfs', 'ramfs', directory]).status =
 beforeAll(build);
 
 afterAll(() => {
-  if (mounted) spawnSync('umount', [directory]);
+  if (mounted) spawnSync('umount', ['--lazy', directory]);
   rmSync(directory, { recursive: true });
   expect(openDescriptorCount()).toBe(0);
 });

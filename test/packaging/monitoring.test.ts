@@ -44,6 +44,8 @@ const FOR_OTHERS = [
   'aerostat_guest_stuck',
   // Only memory of hugetlbfs has it.
   'aerostat_guest_incomplete_bytes',
+  // A paused guest is no fault.
+  'aerostat_guest_state',
   // Of the daemon.
   'aerostat_data_plane_gc_pause_seconds_max',
   'aerostat_uptime_seconds',
