@@ -112,6 +112,8 @@ export interface GuestStatus {
   readonly memoryBytes: number | null;
   /** What the balloon should hold: what was wished for last. */
   readonly targetBytes: number | null;
+  /** What the guest is to keep, where the target was given like that: then it follows memory that is added or removed. */
+  readonly wishedMemoryBytes: number | null;
   /** What the driver is shown of that: less while the guest cannot hold it, and during its boot grace. */
   readonly shownTargetBytes: number | null;
   /** What the guest says its balloon holds; reported, never trusted. */
@@ -126,6 +128,8 @@ export interface GuestStatus {
    * whole ones can be given back. It may be so for as long as the balloon is as it is. Null where the whole is.
    */
   readonly incompleteBytes: number | null;
+  /** What was in the balloon of memory that was taken out of the guest since: it counts no more, and does when it comes back. */
+  readonly removedBytes: number | null;
   /** The guest's lists name whole pieces of so many bytes: its balloon can come no nearer to a target than that. */
   readonly granularityBytes: number | null;
   /** Given away and acknowledged, not yet given back to the host. */
@@ -158,9 +162,11 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   discard: null,
   memoryBytes: null,
   targetBytes: null,
+  wishedMemoryBytes: null,
   shownTargetBytes: null,
   actualBytes: null,
   balloonedBytes: null,
+  removedBytes: null,
   incompleteBytes: null,
   granularityBytes: null,
   pendingBytes: null,
@@ -327,6 +333,8 @@ export const REQUEST_TIMEOUT_MS = 10_000;
 export interface GuestChanges {
   /** What the balloon should hold, in whole pages; kept for later when the guest is not connected. */
   readonly targetBytes?: number;
+  /** What the guest is to keep instead: the target follows when memory is added to it or removed from it. */
+  readonly memoryBytes?: number;
   readonly discard?: DiscardMode;
   /** Interval at which statistics are asked for; 0 turns polling off. */
   readonly pollIntervalMs?: number;

@@ -57,6 +57,7 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
     actualBytes: device.actualKnown ? device.actualPages * PAGE_SIZE : null,
     balloonedBytes: accounts.partial ? null : accounts.balloonedPages * PAGE_SIZE,
     incompleteBytes: accounts.partial ? null : accounts.incompletePages * PAGE_SIZE,
+    removedBytes: accounts.removedPages * PAGE_SIZE,
     granularityBytes: inflation.granularityPages * PAGE_SIZE,
     pendingBytes: accounts.pendingPages * PAGE_SIZE,
     discardedBytes: inflation.discards.bytes,

@@ -194,6 +194,7 @@ export class GuestHost implements VhostUserBackend {
 
   regionAdded(region: MemoryRegion): void {
     this.device.regionAdded(region);
+    this.#target.memoryChanged();
     this.#loadNow();
     if (region.backing instanceof FileBacking && !region.backing.sealed) {
       this.#news.log('debug', 'guest memory can be shrunk by its front-end, which would end this daemon', {
@@ -204,6 +205,7 @@ export class GuestHost implements VhostUserBackend {
 
   regionRemoved(region: MemoryRegion, letGo: () => void): void {
     this.device.regionRemoved(region, letGo);
+    this.#target.memoryChanged();
   }
 
   settle(): boolean {
@@ -390,11 +392,12 @@ export class GuestHost implements VhostUserBackend {
   /** All of it, or nothing. @throws GuestStateError, UnconfirmedError */
   change(changes: GuestChanges): void {
     this.#target.check(changes);
-    const { targetBytes, discard, pollIntervalMs } = changes;
+    const { targetBytes, memoryBytes, discard, pollIntervalMs } = changes;
     // The target last, so that the change that it starts goes by the new way of discarding.
     if (discard !== undefined) this.device.inflation.mode = discard;
     if (pollIntervalMs !== undefined) this.#statistics.intervalMs = pollIntervalMs;
     if (targetBytes !== undefined) this.#target.set(targetBytes);
+    if (memoryBytes !== undefined) this.#target.keep(memoryBytes);
   }
 
   /** See {@link StatisticsPoll.fresh}. */
@@ -488,6 +491,7 @@ export class GuestHost implements VhostUserBackend {
       connected: this.connected,
       state: this.state,
       ...figures,
+      wishedMemoryBytes: this.#target.wishedMemoryBytes,
       actualBytes: this.connected ? figures.actualBytes : null,
       counters,
       progress: this.#target.progress,

@@ -28,6 +28,9 @@ export interface SteeredGuest {
 /** Whose ring started: a driver that begins, one that ran before this device did, one that is known already. */
 export type StartedDriver = 'fresh' | 'found' | 'known';
 
+/** Front-ends that cut memory anew take regions out and put them back one by one: a target follows what is left of that. */
+const MEMORY_SETTLES_MS = 50;
+
 export class TargetSteering {
   readonly #guest: SteeredGuest;
   readonly #reactor: Pick<Reactor, 'schedule'>;
@@ -39,6 +42,9 @@ export class TargetSteering {
   #timerDueMs = 0;
   #following = false;
   #toldStuck = false;
+  /** What the guest is to keep, where its target was given like that. */
+  #wishedMemoryBytes: number | null = null;
+  #memoryTimer: Timer | undefined;
 
   constructor(
     guest: SteeredGuest,
@@ -57,14 +63,20 @@ export class TargetSteering {
 
   /**
    * Whether a target may be set; nothing has changed yet.
-   * @throws GuestStateError above the guest's memory; UnconfirmedError above what it can spare, unless it is forced
+   * @throws GuestStateError for more than the guest's memory; UnconfirmedError above what it can spare, unless it is forced
    */
-  check({ targetBytes, force = false }: GuestChanges): void {
-    if (targetBytes === undefined) return;
+  check({ targetBytes: named, memoryBytes, force = false }: GuestChanges): void {
     const { name, device } = this.#guest;
     const memory = this.#guest.memoryBytes();
     // Kept for a guest that is not there yet.
     if (memory === 0) return;
+    if (memoryBytes !== undefined && memoryBytes > memory) {
+      throw new GuestStateError(
+        `${name} has ${formatSize(memory)} of memory and cannot keep ${formatSize(memoryBytes)}`,
+      );
+    }
+    const targetBytes = memoryBytes === undefined ? named : memory - memoryBytes;
+    if (targetBytes === undefined) return;
     if (targetBytes > memory) {
       throw new GuestStateError(
         `${name} has ${formatSize(memory)} of memory; its balloon cannot hold ${formatSize(targetBytes)}`,
@@ -81,6 +93,40 @@ export class TargetSteering {
   }
 
   set(targetBytes: number): void {
+    this.#wishedMemoryBytes = null;
+    this.#memoryTimer?.cancel();
+    this.#memoryTimer = undefined;
+    this.#set(targetBytes);
+  }
+
+  /** The guest is to keep so much of the memory that it has, and will have; of one that has none yet nothing is wanted. */
+  keep(memoryBytes: number): void {
+    const memory = this.#guest.memoryBytes();
+    this.set(Math.max(0, memory - memoryBytes));
+    this.#wishedMemoryBytes = memoryBytes;
+  }
+
+  get wishedMemoryBytes(): number | null {
+    return this.#wishedMemoryBytes;
+  }
+
+  /** Memory was added to the guest or removed from it. */
+  memoryChanged(): void {
+    if (this.#wishedMemoryBytes === null || this.#memoryTimer !== undefined) return;
+    this.#memoryTimer = this.#reactor.schedule(MEMORY_SETTLES_MS, () => this.#followMemory());
+  }
+
+  #followMemory(): void {
+    this.#memoryTimer?.cancel();
+    this.#memoryTimer = undefined;
+    const memory = this.#guest.memoryBytes();
+    // What a guest that is gone leaves is no memory that it could keep.
+    if (this.#wishedMemoryBytes === null || memory === 0) return;
+    const targetBytes = Math.max(0, memory - this.#wishedMemoryBytes);
+    if (Math.floor(targetBytes / PAGE_SIZE) !== this.#guest.device.targetPages) this.#set(targetBytes);
+  }
+
+  #set(targetBytes: number): void {
     const { device } = this.#guest;
     device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
     // What the device could take of it: its field has 32 bits.
@@ -96,6 +142,7 @@ export class TargetSteering {
   begin(driver: StartedDriver): void {
     if (driver === 'fresh') this.#grace.started();
     else if (driver === 'found') this.#grace.end();
+    this.#followMemory();
     this.#following = true;
     this.#aim();
     this.#follow();
@@ -146,6 +193,8 @@ export class TargetSteering {
 
   /** The guest is gone, and so is how it got on. */
   forget(): void {
+    this.#memoryTimer?.cancel();
+    this.#memoryTimer = undefined;
     this.awaitDriver();
     this.#clock.forget();
   }
@@ -175,6 +224,8 @@ export class TargetSteering {
    * holds already during its grace.
    */
   show(): void {
+    // What the driver reads has to be true of the memory that it has.
+    if (this.#memoryTimer !== undefined && !this.#following) this.#followMemory();
     const { device } = this.#guest;
     const memoryPages = this.#guest.memoryBytes() / PAGE_SIZE;
     const tooLarge = memoryPages > 0 && device.targetPages > memoryPages;

@@ -135,12 +135,21 @@ class QemuHostedGuest {
   }
 
   /** Interval first: should QEMU then refuse the target, the interval is put back. */
-  async change({ targetBytes, discard, pollIntervalMs, force = false }: GuestChanges): Promise<GuestStatus> {
+  async change(changes: GuestChanges): Promise<GuestStatus> {
+    const { discard, pollIntervalMs, force = false } = changes;
     if (discard !== undefined) {
       throw new GuestStateError(`QEMU decides itself when the memory of ${this.name} goes back`);
     }
     const balloon = await this.#balloon();
     const memoryBytes = await queryMemorySize(this.monitor);
+    if (changes.memoryBytes !== undefined && changes.memoryBytes > memoryBytes) {
+      throw new GuestStateError(
+        `${this.name} has ${formatSize(memoryBytes)} of memory and cannot keep ${formatSize(changes.memoryBytes)}`,
+      );
+    }
+    // QEMU keeps what is left, not what was wished for: it is reckoned once.
+    const targetBytes =
+      changes.memoryBytes === undefined ? changes.targetBytes : memoryBytes - changes.memoryBytes;
     if (targetBytes !== undefined && !(targetBytes >= 0 && targetBytes < memoryBytes)) {
       throw new GuestStateError(
         `${this.name} has ${formatSize(memoryBytes)} of memory; its balloon cannot hold ${formatSize(targetBytes)}`,

@@ -30,7 +30,8 @@ export function vmControl(vm: Vm, tls?: TlsIdentity): VmControl {
     guest: async name => seen(await vm.control.guest(name)),
     change: async (name, changes) => {
       // A device that was saved already would keep a target to itself.
-      if (name === vm.name && changes?.targetBytes !== undefined) await vm.awake();
+      const targeted = changes?.targetBytes !== undefined || changes?.memoryBytes !== undefined;
+      if (name === vm.name && targeted) await vm.awake();
       return vm.control.change(name, changes);
     },
     map: async (name, options) => migrations.mapped(await vm.control.map(name, options)),

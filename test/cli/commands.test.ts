@@ -140,9 +140,15 @@ describe('aerostat set', () => {
     expect(control.calls).toEqual([['change', 'vm1', { targetBytes: 2 * GIB }]]);
   });
 
-  test('reckons the balloon from what the guest should keep', async () => {
-    await aerostat('set vm1 --memory 1.5G');
-    expect(control.calls).toEqual([['change', 'vm1', { targetBytes: 2.5 * GIB }]]);
+  test('leaves it to the device to follow what the guest should keep, and shows both', async () => {
+    expect((await aerostat('set vm1 --memory 1.5G')).out).toMatch(/^vm1: balloon 2.5G asked for/);
+    expect(control.calls.filter(([name]) => name === 'change')).toEqual([
+      ['change', 'vm1', { memoryBytes: 1.5 * GIB }],
+    ]);
+    control.alter('vm1', { removedBytes: GIB });
+    const { out } = await aerostat('status vm1');
+    expect(out).toMatch(/target +2.5G.*; the guest is to keep 1.5G/);
+    expect(out).toMatch(/balloon .*; 1G more was in memory that is removed/);
   });
 
   test('keeps a target for a guest that is not connected, but cannot reckon with its memory', async () => {

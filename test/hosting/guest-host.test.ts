@@ -12,6 +12,7 @@ import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-wat
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
+import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { FIRST_PAGE, HandGuest, PFNS_PER_BUFFER, pfnList } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { clockAhead } from '../support/clock-ahead.ts';
@@ -246,6 +247,47 @@ describe('a target', () => {
     await guest.writeActual(1300);
     expect(host.status().stuck).toBeNull();
   });
+});
+
+/** Another stretch of memory for a guest, which begins at `guestAddress`. */
+function moreMemory(guestAddress: number, size: number) {
+  const memory = createSharedMemory({ regions: [{ guestAddress, size }] });
+  const [region] = memory.regions;
+  memory.remove(region);
+  return region;
+}
+
+test('a target that says what the guest keeps follows memory that is added and removed', async () => {
+  const before = 16 * MIB;
+  // Before the guest is there as well.
+  host.change({ memoryBytes: 48 * MIB });
+  expect(host.status()).toMatchObject({ targetBytes: 0, wishedMemoryBytes: 48 * MIB });
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    expect(guest.memory.size).toBe(48 * MIB + before);
+    expect((await guest.readConfig()).numPages * 4096).toBe(before);
+    const region = moreMemory(2 ** 30, 32 * MIB);
+    await loop.until(guest.frontend.addRegion(region));
+    await loop.turnUntil(() => host.status().targetBytes === before + 32 * MIB);
+    expect((await guest.readConfig()).numPages * 4096).toBe(before + 32 * MIB);
+    await guest.inflate(2 ** 30 / 4096, 256);
+    await loop.until(guest.frontend.removeRegion(region));
+    region.close();
+    await loop.turnUntil(() => host.status().targetBytes === before);
+    expect(host.status()).toMatchObject({
+      wishedMemoryBytes: 48 * MIB,
+      balloonedBytes: 0,
+      removedBytes: MIB,
+    });
+    expect(() => host.change({ memoryBytes: 65 * MIB })).toThrow(/has 64M of memory and cannot keep 65M/);
+    // A target of the balloon's stays where it is.
+    host.change({ targetBytes: 4 * MIB });
+    await loop.until(guest.frontend.addRegion(moreMemory(2 ** 30, 32 * MIB)));
+    await loop.turnUntil(() => host.status().memoryBytes === 96 * MIB);
+    expect(host.status()).toMatchObject({ targetBytes: 4 * MIB, wishedMemoryBytes: null });
+  } finally {
+    guest.close();
+  }
 });
 
 test('a target from before the guest that is above its memory takes nothing from it, and says so', async () => {

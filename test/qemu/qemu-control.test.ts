@@ -47,6 +47,8 @@ describe('a guest of QEMU under our control', () => {
       hint: null,
       granularityBytes: null,
       shownTargetBytes: null,
+      wishedMemoryBytes: null,
+      removedBytes: null,
       stuck: null,
       lastError: null,
     });
@@ -56,6 +58,16 @@ describe('a guest of QEMU under our control', () => {
     const { control, qemu } = await world();
     qemu.features = [];
     expect(await control.guest('vm')).toMatchObject({ features: null, actualBytes: 0 });
+  });
+
+  it('reckons what the guest is to keep at once, and refuses more than there is', async () => {
+    const { control, qemu } = await world();
+    expect(await control.change('vm', { memoryBytes: 768 * MIB })).toMatchObject({
+      targetBytes: 256 * MIB,
+      wishedMemoryBytes: null,
+    });
+    expect(qemu.left).toBe(768 * MIB);
+    await expect(control.change('vm', { memoryBytes: 2 * GIB })).rejects.toThrow(/cannot keep 2G/);
   });
 
   it('takes a target for its balloon, follows it, and tells', async () => {

@@ -80,9 +80,11 @@ export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> 
     discard: 'after-ack',
     memoryBytes: 4 * GIB,
     targetBytes: 0,
+    wishedMemoryBytes: null,
     shownTargetBytes: overrides.targetBytes ?? 0,
     actualBytes: 0,
     balloonedBytes: 0,
+    removedBytes: 0,
     incompleteBytes: 0,
     granularityBytes: 4096,
     pendingBytes: 0,
@@ -281,10 +283,17 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
   /** What answers an operation of a guest; nothing else has to be known of a new one. */
   readonly #answers: Answers = {
     guest: guest => guest,
-    change: ({ name }, { targetBytes, discard }) => {
+    change: ({ name, memoryBytes: all }, changes) => {
+      const { discard, memoryBytes = null } = changes;
+      const targetBytes = memoryBytes === null ? changes.targetBytes : (all ?? 0) - memoryBytes;
       if (discard !== undefined) this.alter(name, { discard });
       if (targetBytes === undefined) return this.#find(name);
-      return this.alter(name, this.follow(this.alter(name, { targetBytes, shownTargetBytes: targetBytes })));
+      return this.alter(
+        name,
+        this.follow(
+          this.alter(name, { targetBytes, shownTargetBytes: targetBytes, wishedMemoryBytes: memoryBytes }),
+        ),
+      );
     },
     statistics: ({ name }, { freshMs }) => {
       if (this.sample === null) throw new GuestStateError(`${name} has no statistics queue`);

@@ -58,7 +58,12 @@ export function setCommand(context: CliContext): Command {
         TARGET_BYTES_MAX,
       ).conflicts('memory'),
     )
-    .addOption(targetOption('--memory <size>', 'what the guest should keep, written likewise'))
+    .addOption(
+      targetOption(
+        '--memory <size>',
+        'what the guest should keep, written likewise; a size is kept when its memory changes',
+      ),
+    )
     .addOption(new Option('--discard <mode>', 'when its pages go back to the host').choices(DISCARD_MODES))
     .addOption(
       durationOption(
@@ -177,7 +182,8 @@ async function setGuest(
     if (targetBytes !== null) await rehearse(control, before as GuestStatus, targetBytes, choice);
     return { ...outcome, guest: before };
   }
-  const guest = await control.change(name, changesOf(choice, targetBytes));
+  const keepBytes = wish?.of === 'memory' && wish.words.kind === 'to' ? wish.words.bytes : null;
+  const guest = await control.change(name, changesOf(choice, targetBytes, keepBytes));
   if (choice.wait !== true || targetBytes === null) return { ...outcome, guest };
   const waited = await waitWithBar(context, control, guest, targetBytes, choice.timeout, withBar);
   const error = waited.reached ? null : notReached(waited, targetBytes);
@@ -213,8 +219,11 @@ async function rehearse(
 const changesOf = (
   { discard, pollInterval, force }: SetChoice,
   targetBytes: number | null,
+  /** What the guest is to keep whatever memory it has or will have. */
+  memoryBytes: number | null,
 ): GuestChanges => ({
-  ...(targetBytes === null ? {} : { targetBytes }),
+  ...(targetBytes === null || memoryBytes !== null ? {} : { targetBytes }),
+  ...(memoryBytes === null ? {} : { memoryBytes }),
   ...(force === true ? { force } : {}),
   ...(discard === undefined ? {} : { discard }),
   ...(pollInterval === undefined ? {} : { pollIntervalMs: pollInterval }),

@@ -191,7 +191,7 @@ function describeGuest(guest: GuestStatus, style: Style): string {
   const fields: [string, string][] = [
     ['memory', size(guest.memoryBytes)],
     ['target', describeTarget(guest)],
-    ['balloon', describeBalloon(guest)],
+    ['balloon', `${describeBalloon(guest)}${describeRemoved(guest)}`],
     ['pending', size(guest.pendingBytes)],
     ['resident', size(guest.residentBytes)],
     ['given back', describeGivenBack(guest)],
@@ -211,6 +211,12 @@ function describeGuest(guest: GuestStatus, style: Style): string {
 const count = (number: number) => number.toLocaleString('en');
 
 function describeTarget(guest: GuestStatus): string {
+  const { wishedMemoryBytes } = guest;
+  const target = describeProgress(guest);
+  return wishedMemoryBytes === null ? target : `${target}; the guest is to keep ${size(wishedMemoryBytes)}`;
+}
+
+function describeProgress(guest: GuestStatus): string {
   const { targetBytes, shownTargetBytes } = guest;
   const stuck = stuckWords(guest, formatSize, formatDuration);
   if (stuck !== '') return `${size(targetBytes)}, ${stuck}`;
@@ -228,6 +234,9 @@ function describeBalloon(guest: GuestStatus): string {
   const says = `the guest says ${formatSize(actualBytes)}`;
   return balloonedBytes === null ? says : `${formatSize(balloonedBytes)} (${says})${rest}`;
 }
+
+const describeRemoved = ({ removedBytes }: GuestStatus): string =>
+  (removedBytes ?? 0) > 0 ? `; ${size(removedBytes)} more was in memory that is removed` : '';
 
 const describeGivenBack = ({ discardedBytes, reportedBytes }: GuestStatus): string =>
   discardedBytes === null && reportedBytes === null

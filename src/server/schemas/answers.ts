@@ -154,12 +154,20 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       discard: orNull(DiscardModeSchema),
       memoryBytes: unknownable,
       targetBytes: unknownable.openapi({ description: 'What the balloon should hold.' }),
+      wishedMemoryBytes: unknownable.openapi({
+        description:
+          'What the guest is to keep, where its target was given like that (memoryBytes): the target follows memory that is added or removed.',
+      }),
       shownTargetBytes: unknownable.openapi({
         description:
           'What the driver is shown of the target: less while the guest cannot hold it, and during its boot grace.',
       }),
       actualBytes: unknownable.openapi({
         description: 'What the guest says its balloon holds; never trusted.',
+      }),
+      removedBytes: unknownable.openapi({
+        description:
+          'What was in the balloon of memory that was taken out of the guest since; it counts in nothing else.',
       }),
       balloonedBytes: unknownable.openapi({
         description:

@@ -30,6 +30,13 @@ export const GuestPatchSchema = z
           example: 2 ** 30,
         }),
     ),
+    memoryBytes: omissible(
+      count.openapi({
+        description:
+          'What the guest is to keep, instead of targetBytes: the target follows memory that is added or removed. A guest of QEMU’s has its target reckoned once.',
+        example: 2 ** 30,
+      }),
+    ),
     force: omissible(
       z.boolean().openapi({
         description:
@@ -45,6 +52,9 @@ export const GuestPatchSchema = z
   })
   .refine(patch => Object.keys(patch).length > 0, {
     error: 'name at least one thing to change',
+  })
+  .refine(patch => patch.targetBytes === undefined || patch.memoryBytes === undefined, {
+    error: 'targetBytes and memoryBytes are two ways to say the same; name one',
   })
   .openapi('GuestPatch', { minProperties: 1 });
 
