@@ -40,6 +40,8 @@ export class Inflation {
   readonly #accounts: PageAccounts;
   readonly #counters: DeviceCounters;
   #mode: DiscardMode = 'auto';
+  /** Whether the mode has pages collected, to be discarded together. */
+  #collects = true;
   #mustTellHost = false;
   /** Whether decoding is timed, for benchmarks: reading the clock allocates, and nothing else here does. */
   timed = false;
@@ -70,6 +72,7 @@ export class Inflation {
   set mode(mode: DiscardMode) {
     if (!this.#accounts.elsewhere) this.drain();
     this.#mode = mode;
+    this.#collects = mode !== 'none' && mode !== 'per-page';
   }
 
   /** Whether buffers may be returned before their pages are discarded. */
@@ -192,12 +195,14 @@ export class Inflation {
     add: (pfn, count) => {
       this.#counters.pages += count;
       this.#runBits |= pfn | count;
+      if (count === 1 && this.#giveOne(pfn)) return;
       this.#accounts.forEachPart(pfn, count, this.#give);
     },
   };
 
   readonly #deflating: PageSink = {
     add: (pfn, count) => {
+      if (count === 1 && this.#takeOne(pfn)) return;
       const outside = this.#accounts.pagesOutside;
       this.#accounts.forEachPart(pfn, count, this.#take);
       // It takes back pages of memory that is not there: should that come back, nobody knows what of it is the guest's.
@@ -205,10 +210,39 @@ export class Inflation {
     },
   };
 
+  /** What {@link #give} does for a page, the short way; false where that has to be done. */
+  #giveOne(pfn: number): boolean {
+    if (!this.#collects) return false;
+    const account = this.#accounts.nameOne(pfn);
+    if (account === undefined) return false;
+    const page = pfn - account.firstPfn;
+    if (account.giveOne(page)) {
+      this.#accounts.noteMarked(account);
+      this.#marked = true;
+    } else {
+      this.#accounts.useNamed(account, page, 1, this.#give);
+    }
+    return true;
+  }
+
+  /** The same for {@link #take}. */
+  #takeOne(pfn: number): boolean {
+    const account = this.#accounts.nameOne(pfn);
+    if (account === undefined) return false;
+    const page = pfn - account.firstPfn;
+    const taken = account.takeOne(page, this.#accounts.noteInFlight);
+    if (taken < 0) {
+      this.#accounts.useNamed(account, page, 1, this.#take);
+    } else {
+      this.#counters.deflatedPages += taken;
+      this.#counters.badPages += 1 - taken;
+    }
+    return true;
+  }
+
   readonly #give = (account: PageAccount, page: number, count: number): void => {
-    const collect = this.#mode !== 'none' && this.#mode !== 'per-page';
-    account.give(page, count, collect);
-    if (collect) {
+    account.give(page, count, this.#collects);
+    if (this.#collects) {
       this.#accounts.noteMarked(account);
       this.#marked = true;
     }

@@ -13,6 +13,9 @@ import { PendingDiscards } from '../memory/pending-discards.ts';
 
 export class PageAccount {
   readonly region: MemoryRegion;
+  /** Of {@link region}, where each run of pages looks for them. */
+  readonly firstPfn: number;
+  readonly pageCount: number;
   /** Given away by the guest and not taken back. */
   readonly ballooned: BlockBitmap;
   /** Discarded because the guest reported them as free; it may have used some again since. */
@@ -33,6 +36,8 @@ export class PageAccount {
   constructor(region: MemoryRegion) {
     const unit = region.backing.discardUnit;
     this.region = region;
+    this.firstPfn = region.firstPfn;
+    this.pageCount = region.pageCount;
     this.unitPages = unit / PAGE_SIZE;
     this.ballooned = new BlockBitmap(region.pageCount);
     this.reported = new BlockBitmap(region.pageCount);
@@ -85,6 +90,14 @@ export class PageAccount {
     }
   }
 
+  /** {@link give} with `discard`, for one page; false, and nothing is done, where that has to be called. */
+  giveOne(page: number): boolean {
+    if (this.unitPages !== 1 || this.ballooned.changeOne(page, true) < 0) return false;
+    this.pending.markOne(page);
+    this.#pendingWork++;
+    return true;
+  }
+
   /** Notes pages that were discarded because the guest reported them as free. */
   noteReported(page: number, count: number): void {
     this.reported.set(page, count);
@@ -115,6 +128,20 @@ export class PageAccount {
     // Also when all were pending: a guest that gives a page twice can have it pending and in flight at once.
     if (inFlight === undefined) this.pending.waitWhileInFlight(first, units);
     else if (this.pending.inFlight(first, units)) inFlight(this.pending);
+    return taken;
+  }
+
+  /** {@link take} for one page: 1 when it had been given away, else 0; -1, and nothing is done, where that has to be called. */
+  takeOne(page: number, inFlight?: (pending: PendingDiscards) => void): -1 | 0 | 1 {
+    if (this.unitPages !== 1) return -1;
+    const { pending } = this;
+    const { idle } = pending;
+    const taken = this.ballooned.changeOne(page, false);
+    if (taken < 0 || idle) return taken;
+    this.keptUnits += pending.retract(page, 1);
+    this.#pendingWork++;
+    if (inFlight === undefined) pending.waitWhileInFlight(page, 1);
+    else if (pending.inFlight(page, 1)) inFlight(pending);
     return taken;
   }
 
@@ -154,7 +181,7 @@ export class PageAccount {
   /** A page that is pending is ballooned: where a whole block has no ballooned page, nothing is to be retracted. */
   #takeSmall(page: number, count: number): number {
     // Only this thread marks: where nothing is outstanding, no page of this region is pending or in flight.
-    if (this.pending.outstanding === 0) return this.ballooned.clear(page, count);
+    if (this.pending.idle) return this.ballooned.clear(page, count);
     let taken = 0;
     const end = page + count;
     for (let at = page; at < end; ) {

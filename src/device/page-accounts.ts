@@ -325,16 +325,35 @@ export class PageAccounts {
     this.budget.spent += RUN_WORK;
     // Nearly every run lies within the region of the one before it.
     const last = this.#last;
-    if (last !== undefined && count <= PART_PAGES && pfn >= last.region.firstPfn) {
-      const page = pfn - last.region.firstPfn;
+    if (last !== undefined && count <= PART_PAGES && pfn >= last.firstPfn) {
+      const page = pfn - last.firstPfn;
       const mayName = this.walk === undefined || count <= this.walk.pagesLeft;
-      if (page + count <= last.region.pageCount && mayName) {
+      if (page + count <= last.pageCount && mayName) {
         this.#name(count);
-        this.#use(last, page, count, use);
+        this.useNamed(last, page, count, use);
         return;
       }
     }
     this.goOnWithRun(pfn, count, use);
+  }
+
+  /**
+   * The short way for a run of one page, as scattered pages are: it is named, and the account returned in which it is, if
+   * that is the one of the run before. Where it is not, nothing is done, and {@link forEachPart} is to be called. What the
+   * caller does with the page goes through no more words than the shortest run does, or is done by {@link useNamed}.
+   */
+  nameOne(pfn: number): PageAccount | undefined {
+    const last = this.#last;
+    if (last === undefined) return undefined;
+    const page = pfn - last.firstPfn;
+    if (page < 0 || page >= last.pageCount) return undefined;
+    const { walk } = this;
+    if (walk !== undefined) {
+      if (walk.pagesLeft < 1) return undefined;
+      walk.pagesLeft--;
+    }
+    this.budget.spent += RUN_WORK;
+    return last;
   }
 
   /** The same for what is left of a run. */
@@ -355,7 +374,7 @@ export class PageAccounts {
       const named = this.#name(wanted);
       if (named > 0) {
         this.#last = account;
-        this.#use(account, at - first, named, use);
+        this.useNamed(account, at - first, named, use);
         at += named;
       }
       if (named < wanted) {
@@ -381,7 +400,8 @@ export class PageAccounts {
     return named;
   }
 
-  #use(account: PageAccount, page: number, count: number, use: UsePart): void {
+  /** Calls `use` for pages that are named already, and counts what it costs. */
+  useNamed(account: PageAccount, page: number, count: number, use: UsePart): void {
     const before = account.work + RUN_WORDS;
     use(account, page, count);
     const words = account.work - before;

@@ -67,6 +67,25 @@ export class BlockBitmap implements BlockWords {
     return this.#change(start, count, false);
   }
 
+  /**
+   * Sets or clears one page, of those that lie far apart and come one by one: 1 when it was not so before, else 0. -1, and
+   * nothing is done, where its block is empty or full and {@link set} or {@link clear} has to be called.
+   */
+  changeOne(page: number, set: boolean): -1 | 0 | 1 {
+    const { counts, words } = this;
+    const block = page >>> BLOCK_SHIFT;
+    const before = counts[block];
+    if (before === 0 || before === BLOCK_PAGES || before === this.#pagesIn(block)) return -1;
+    const bit = 1 << (page & 31);
+    const word = words[page >>> 5];
+    this.work += 2;
+    if (((word & bit) !== 0) === set) return 0;
+    words[page >>> 5] = word ^ bit;
+    counts[block] = set ? before + 1 : before - 1;
+    this.#total += set ? 1 : -1;
+    return 1;
+  }
+
   clearAll(): void {
     if (this.#exposed) this.words.fill(0);
     this.counts.fill(0);
@@ -154,19 +173,8 @@ export class BlockBitmap implements BlockWords {
 
   #change(start: number, count: number, set: boolean): number {
     if (count === 1) {
-      // Pages that lie far apart come one by one, and nearly always in a block that is neither empty nor full.
-      const block = start >>> BLOCK_SHIFT;
-      const before = this.counts[block];
-      if (before > 0 && before < BLOCK_PAGES && before !== this.#pagesIn(block)) {
-        const bit = 1 << (start & 31);
-        const word = this.words[start >>> 5];
-        this.work += 2;
-        if (((word & bit) !== 0) === set) return 0;
-        this.words[start >>> 5] = word ^ bit;
-        this.counts[block] = set ? before + 1 : before - 1;
-        this.#total += set ? 1 : -1;
-        return 1;
-      }
+      const changed = this.changeOne(start, set);
+      if (changed >= 0) return changed;
     }
     const end = start + count;
     let changed = 0;
@@ -193,16 +201,22 @@ export class BlockBitmap implements BlockWords {
       Atomics.store(counts, block, set ? pages : 0);
       return set ? pages - before : before;
     }
-    if (!this.#exposed && before === (set ? 0 : pages)) this.#fill(block, !set);
+    const whole = before === (set ? 0 : pages);
+    if (!this.#exposed && whole) this.#fill(block, !set);
     let changed = 0;
     const flip = set ? -1 : 0;
-    for (let word = start >>> 5; word * 32 < end; word++) {
+    const first = start >>> 5;
+    const behind = (end + 31) >>> 5;
+    for (let word = first; word < behind; word++) {
       const bits = maskOf(word, start, end) & (words[word] ^ flip);
       changed += popcount(bits);
       words[word] ^= bits;
-      this.work++;
     }
-    Atomics.store(counts, block, set ? before + changed : before - changed);
+    this.work += behind - first;
+    const after = set ? before + changed : before - changed;
+    // The words count from now on, so they are to be seen first. Elsewhere a reader sees the one or the other a moment late.
+    if (whole) Atomics.store(counts, block, after);
+    else counts[block] = after;
     return changed;
   }
 

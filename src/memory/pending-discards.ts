@@ -119,12 +119,15 @@ const NOTHING_DISCARDED: DiscardResult = { more: false, partial: false, failure:
 const WAIT_SLICE_MS = 100;
 
 function layoutOf(units: number, unitBytes: number) {
-  const claimWords = Math.max(1, wordsFor(CLAIM_BYTES_MAX / unitBytes));
+  // A power of two, so that a word's stretch is found by shifting: dividing is what marking a page would cost most beside
+  // the atomic operations.
+  const claimShift = 31 - Math.clz32(Math.max(1, wordsFor(CLAIM_BYTES_MAX / unitBytes)));
+  const claimWords = 1 << claimShift;
   const words = wordsFor(units);
   const stretches = Math.ceil(words / claimWords);
   const summaryWords = wordsFor(stretches);
   const bitmapAt = SUMMARY_AT + summaryWords * 4;
-  return { claimWords, stretches, summaryWords, bitmapAt, bytes: bitmapAt + words * 4 };
+  return { claimShift, claimWords, stretches, summaryWords, bitmapAt, bytes: bitmapAt + words * 4 };
 }
 
 export class PendingDiscards {
@@ -138,6 +141,8 @@ export class PendingDiscards {
   /** One bit a stretch that a claim covers: whether it may hold pending units. */
   readonly #summary: Int32Array;
   readonly #words: Int32Array;
+  /** Words of a stretch, as the number of bits to shift by. */
+  readonly #claimShift: number;
   /** Stretches that the set consists of: as many claims go round it. */
   readonly stretches: number;
   /** What was taken of a run, from the beginning of its first word. */
@@ -147,6 +152,8 @@ export class PendingDiscards {
   /** The stretch to look at next. */
   #cursor = 0;
   #lastNewsMs = 0;
+  /** Something was marked here since nothing was seen to be outstanding. */
+  #marked = false;
   /** How long a claim of this claimer's may take, for {@link CLAIM_MS_MAX}. */
   claimMsMax = CLAIM_MS_MAX;
   /** Called by a claimer when something happened that is watched for; see {@link watchRun}. */
@@ -160,6 +167,7 @@ export class PendingDiscards {
     this.#totals = new Float64Array(shared, HEADER_WORDS * 4, TOTALS);
     this.discardTimes = new DurationHistogram(new Float64Array(shared, TIMES_AT, DurationHistogram.words));
     const layout = layoutOf(units, unitBytes);
+    this.#claimShift = layout.claimShift;
     this.stretches = layout.stretches;
     this.#summary = new Int32Array(shared, SUMMARY_AT, layout.summaryWords);
     this.#words = new Int32Array(shared, layout.bitmapAt);
@@ -179,6 +187,17 @@ export class PendingDiscards {
   get outstanding(): number {
     const pending = Atomics.load(this.#header, PENDING_UNITS) + Atomics.load(this.#header, IN_FLIGHT_UNITS);
     return Math.max(0, pending);
+  }
+
+  /**
+   * Whether nothing is marked and nothing in flight; to be asked by the thread that marks. It costs no look at memory that
+   * other threads write, unless something was marked since it was so last.
+   */
+  get idle(): boolean {
+    if (!this.#marked) return true;
+    if (this.outstanding > 0) return false;
+    this.#marked = false;
+    return true;
   }
 
   /** Whether whoever discards leaves sparse units alone for a while, in the hope of neighbours. */
@@ -231,15 +250,32 @@ export class PendingDiscards {
 
   /** Marks `count` units from `start`; returns how many were not marked before. */
   mark(start: number, count: number): number {
+    if (count === 1) return this.markOne(start);
     const end = start + count;
     let marked = 0;
+    let stretch = (start >>> 5) >>> this.#claimShift;
+    this.#marked = true;
     for (let word = start >>> 5; word * 32 < end; word++) {
+      // A stretch is noted once, after all of its bits.
+      if (word >>> this.#claimShift !== stretch) this.#noteStretch(stretch++);
       const mask = maskOf(word, start, end);
       marked += popcount(mask & ~Atomics.or(this.#words, word, mask));
-      this.#noteStretch(Math.floor(word / this.#claimed.words.length));
     }
+    this.#noteStretch(stretch);
     if (marked > 0) Atomics.add(this.#header, PENDING_UNITS, marked);
     return marked;
+  }
+
+  /** The same for one unit. */
+  markOne(unit: number): 0 | 1 {
+    const word = unit >>> 5;
+    const bit = 1 << (unit & 31);
+    this.#marked = true;
+    const before = Atomics.or(this.#words, word, bit);
+    this.#noteStretch(word >>> this.#claimShift);
+    if ((before & bit) !== 0) return 0;
+    Atomics.add(this.#header, PENDING_UNITS, 1);
+    return 1;
   }
 
   /**

@@ -49,3 +49,24 @@ test('whoever starts over has given nothing away, and reported nothing', () => {
   expect(account.balloonedPages).toBe(1);
   expect(account.pendingPages).toBe(1);
 });
+
+test('pages that come one by one, the short way, are accounted for and cost as runs of one page', () => {
+  const [long, short] = [openAccount(256 * MIB), openAccount(256 * MIB)];
+  let state = 1;
+  for (let step = 0; step < 20_000; step++) {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    const page = (state >>> 8) % 512;
+    if (state >>> 30 !== 0) {
+      long.give(page, 1, true);
+      if (!short.giveOne(page)) short.give(page, 1, true);
+    } else {
+      const taken = short.takeOne(page);
+      expect(taken < 0 ? short.take(page, 1) : taken).toBe(long.take(page, 1));
+    }
+    if (step % 1000 === 0) for (const account of [long, short]) account.drain();
+  }
+  expect(short.balloonedPages).toBeGreaterThan(0);
+  expect(short.keptUnits).toBeGreaterThan(0);
+  for (const of of ['balloonedPages', 'pendingPages', 'keptUnits', 'work'] as const)
+    expect([of, short[of]]).toEqual([of, long[of]]);
+});

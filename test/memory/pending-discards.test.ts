@@ -177,6 +177,22 @@ describe('a set', () => {
     expect(set.discardSome(() => expect.unreachable()).more).toBe(false);
   });
 
+  test('is idle while nothing is marked or in flight, as the thread that marks sees it', () => {
+    const set = PendingDiscards.create(10_000, PAGE);
+    const other = new PendingDiscards(set.shared, 10_000, PAGE);
+    expect(set.idle).toBe(true);
+    set.markOne(7);
+    expect(set.idle).toBe(false);
+    set.retract(7, 1);
+    expect(set.idle).toBe(true);
+    set.mark(0, 10_000);
+    const during: boolean[] = [];
+    other.discardAll(() => during.push(set.idle));
+    expect(during.length).toBeGreaterThan(1);
+    expect(during).not.toContain(true);
+    expect(set.idle).toBe(true);
+  });
+
   test('that is closed hands out nothing, whatever is still marked', () => {
     const set = create();
     set.mark(0, 100);
