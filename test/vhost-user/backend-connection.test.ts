@@ -1,6 +1,7 @@
 /** A device on a socket: what passes between the session and the outside, and how it ends. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { createEventFd, createPipe, writeShort } from '../../src/sys/fd.ts';
+import { Shed } from '../../src/sys/shed.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { BackendConnection } from '../../src/vhost-user/backend-connection.ts';
 import {
@@ -66,6 +67,28 @@ describe('a back-end on a socket', () => {
     socket.send(HEADER.encode({ request: 1, flags: 2, size: 0 }));
     expect((await ended(joined))?.message).toMatch('version 2');
     socket.close();
+  });
+
+  // The bound of one more, or of one less, fails it. How many are under way is said here; that they are counted is
+  // silent-files.test.ts's.
+  it('ends with a front-end of whose descriptors more than 1024 are not closed yet', async () => {
+    const unfinished = vi.spyOn(Shed.prototype, 'unfinished', 'get');
+    try {
+      const joined = join();
+      const socket = joined.serve();
+      unfinished.mockReturnValue(1024);
+      socket.send(bytesOf('SET_OWNER'));
+      await joined.loop.settle();
+      expect(joined.ends).toEqual([]);
+      unfinished.mockReturnValue(1025);
+      socket.send(bytesOf('SET_OWNER'));
+      const error = await ended(joined);
+      expect(error).toBeInstanceOf(VhostUserError);
+      expect(error?.message).toMatch('cannot be closed as fast as it sends them');
+      socket.close();
+    } finally {
+      unfinished.mockRestore();
+    }
   });
 
   it('ends with a bug of ours, and lets go of everything', async () => {
