@@ -1,6 +1,7 @@
 /** What can be wrong with what a {@link Control} is asked: no daemon's fault, and so answered, not thrown up. */
 import { AerostatError } from '../sys/error.ts';
 import { formatSize } from '../sys/size.ts';
+import type { GuestChanges } from './contract.ts';
 import type { Doubt } from './judgement.ts';
 
 /** Raised for a guest name that nobody answers to. */
@@ -40,4 +41,10 @@ export class GuestStateError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_GUEST_STATE', message);
   }
+}
+
+/** @throws GuestStateError for a target that is said in two ways at once */
+export function checkOneTarget({ targetBytes, memoryBytes }: GuestChanges): void {
+  if (targetBytes === undefined || memoryBytes === undefined) return;
+  throw new GuestStateError('targetBytes and memoryBytes are two ways to say the same; name one');
 }

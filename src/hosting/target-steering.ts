@@ -3,7 +3,7 @@
  * it gets there. What may be wished for is judged here as well, before anything changes. Knows no sockets.
  */
 import type { GuestChanges, StatisticsSample, StuckStatus, TargetProgress } from '../control/contract.ts';
-import { GuestStateError, UnconfirmedError } from '../control/errors.ts';
+import { checkOneTarget, GuestStateError, UnconfirmedError } from '../control/errors.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
@@ -65,7 +65,9 @@ export class TargetSteering {
    * Whether a target may be set; nothing has changed yet.
    * @throws GuestStateError for more than the guest's memory; UnconfirmedError above what it can spare, unless it is forced
    */
-  check({ targetBytes: named, memoryBytes, force = false }: GuestChanges): void {
+  check(changes: GuestChanges): void {
+    checkOneTarget(changes);
+    const { targetBytes: named, memoryBytes, force = false } = changes;
     const { name, device } = this.#guest;
     const memory = this.#guest.memoryBytes();
     // Kept for a guest that is not there yet.

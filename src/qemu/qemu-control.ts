@@ -15,6 +15,7 @@ import {
   UnconfirmedError,
   UnknownGuestError,
 } from '../control/contract.ts';
+import { checkOneTarget } from '../control/errors.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
@@ -136,6 +137,7 @@ class QemuHostedGuest {
 
   /** Interval first: should QEMU then refuse the target, the interval is put back. */
   async change(changes: GuestChanges): Promise<GuestStatus> {
+    checkOneTarget(changes);
     const { discard, pollIntervalMs, force = false } = changes;
     if (discard !== undefined) {
       throw new GuestStateError(`QEMU decides itself when the memory of ${this.name} goes back`);

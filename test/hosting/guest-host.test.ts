@@ -280,6 +280,7 @@ test('a target that says what the guest keeps follows memory that is added and r
       removedBytes: MIB,
     });
     expect(() => host.change({ memoryBytes: 65 * MIB })).toThrow(/has 64M of memory and cannot keep 65M/);
+    expect(() => host.change({ memoryBytes: 32 * MIB, targetBytes: 0 })).toThrow(/name one/);
     // A target of the balloon's stays where it is.
     host.change({ targetBytes: 4 * MIB });
     await loop.until(guest.frontend.addRegion(moreMemory(2 ** 30, 32 * MIB)));

@@ -186,7 +186,6 @@ describe('steering', () => {
     [{ targetBytes: 1 }, /targetBytes/],
     [{ targetBytes: -4096 }, /targetBytes/],
     [{ memoryBytes: -1 }, /memoryBytes/],
-    [{ targetBytes: 4096, memoryBytes: 4096 }, /name one/],
     [{ targetBytes: '1G' }, /targetBytes/],
     [{ targetBytes: 2 ** 44 }, /targetBytes/],
     [{ discard: 'later' }, /discard/],
