@@ -47,6 +47,10 @@ function residentBytes(memory: GuestMemory): number {
 export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefined) {
   const { profile, features, accounts, inflation, reporting } = device;
   const hasMemory = memory !== undefined && memory.regions.length > 0;
+  // A driver that ran before this connection and names its balloon anew, as ours does, is known again when its word and
+  // the account agree.
+  const agrees = device.actualKnown && device.actualPages === accounts.balloonedPages;
+  const known = agrees || !accounts.partial;
   return {
     profile: profile.name,
     features: [...featureNames(profile, features), ...ringFeatureNames(features & ~profile.featureMask)],
@@ -55,8 +59,8 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
     targetBytes: device.targetPages * PAGE_SIZE,
     shownTargetBytes: device.shownTargetPages * PAGE_SIZE,
     actualBytes: device.actualKnown ? device.actualPages * PAGE_SIZE : null,
-    balloonedBytes: accounts.partial ? null : accounts.balloonedPages * PAGE_SIZE,
-    incompleteBytes: accounts.partial ? null : accounts.incompletePages * PAGE_SIZE,
+    balloonedBytes: known ? accounts.balloonedPages * PAGE_SIZE : null,
+    incompleteBytes: known ? accounts.incompletePages * PAGE_SIZE : null,
     removedBytes: accounts.removedPages * PAGE_SIZE,
     granularityBytes: inflation.granularityPages * PAGE_SIZE,
     pendingBytes: accounts.pendingPages * PAGE_SIZE,

@@ -27,8 +27,8 @@ describeWithQemu('a real QEMU under the commands', () => {
     const ofOurs = await run(['status', '--json', '--api', `${daemon.directory}/api.sock`]);
     const [theirs] = JSON.parse(ofQemu.out).guests;
     const [ours] = JSON.parse(ofOurs.out).guests;
-    expect(Object.keys(theirs)).toEqual(Object.keys(ours));
-    expect(theirs).toMatchObject({ name: 'vm', connected: true, memoryBytes: 64 * MIB });
+    expect(Object.keys(theirs).sort()).toEqual(Object.keys(ours).sort());
+    expect(theirs).toMatchObject({ name: 'vm', connected: false, memoryBytes: 64 * MIB });
   });
 
   describe('and killed', () => {
@@ -37,7 +37,7 @@ describeWithQemu('a real QEMU under the commands', () => {
       ['watch --interval 50ms', /GUEST/],
       // Nobody drives the balloon, so the target is never reached.
       ['set --balloon 8M --wait --json', undefined],
-      ['stats --fresh --timeout 60s', undefined],
+      ['stats --fresh --timeout 30s', undefined],
       ['migrate exec:cat>/dev/null --bandwidth 1M', undefined],
     ])('in the middle of %s', async (words, sign) => {
       const { qemu } = await machine();
