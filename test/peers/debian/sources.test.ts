@@ -57,14 +57,14 @@ describe('this machine’s Debian archive', () => {
   it('is read from lists of one line a source', () => {
     const text = `deb cdrom:[Debian GNU/Linux 12 _Bookworm_]/ bookworm main
 # deb http://commented.example/debian bookworm main
-deb-src http://deb.debian.org/debian bookworm main
+deb-src http://mirror.example.debian.org/debian bookworm main
 deb [ arch=amd64 signed-by=${KEYRING} ] http://ftp.example/debian/ bookworm main contrib # near
-deb http://security.debian.org/debian-security bookworm-security main
+deb http://security.example.debian.org/debian-security bookworm-security main
 `;
     expect(parseLines(text)).toHaveLength(2);
     expect(archiveOf({ 'sources.list': text })).toBe('http://ftp.example/debian/');
-    expect(archiveOf({ 'sources.list': 'deb http://deb.debian.org/debian stable main\n' })).toBe(
-      'http://deb.debian.org/debian',
+    expect(archiveOf({ 'sources.list': 'deb http://mirror.example.debian.org/debian stable main\n' })).toBe(
+      'http://mirror.example.debian.org/debian',
     );
     expect(archiveOf({ 'sources.list': 'deb mirror+file:/etc/apt/mirrors/debian.list trixie main\n' })).toBe(
       'mirror+file:/etc/apt/mirrors/debian.list',
@@ -92,7 +92,7 @@ deb http://apt.postgresql.org/pub/repos/apt bookworm-pgdg main
 
   it('knows a key that stands in the source from a keyring', () => {
     const inline = `Types: deb
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example.debian.org/debian
 Suites: trixie
 Components: main
 Signed-By:
@@ -102,6 +102,6 @@ Signed-By:
  -----END PGP PUBLIC KEY BLOCK-----
 `;
     expect(parseStanzas(inline)).toMatchObject([{ signedBy: undefined }]);
-    expect(archiveOf({ 'sources.list.d/debian.sources': inline })).toBe('http://deb.debian.org/debian');
+    expect(archiveOf({ 'sources.list.d/debian.sources': inline })).toBe('http://mirror.example.debian.org/debian');
   });
 });
