@@ -102,6 +102,8 @@ Signed-By:
  -----END PGP PUBLIC KEY BLOCK-----
 `;
     expect(parseStanzas(inline)).toMatchObject([{ signedBy: undefined }]);
-    expect(archiveOf({ 'sources.list.d/debian.sources': inline })).toBe('http://mirror.example.debian.org/debian');
+    expect(archiveOf({ 'sources.list.d/debian.sources': inline })).toBe(
+      'http://mirror.example.debian.org/debian',
+    );
   });
 });
