@@ -227,7 +227,8 @@ describeWithQemu("the driver on QEMU's device and on ours", () => {
       await reach(2_000);
       await driver.remove();
       expect(guest.freePages).toBe(free);
-      await until(async () => (await device.actualPages()) === 0);
+      // QEMU says 0 of a guest without a driver; ours says that it does not know.
+      await until(async () => !((await device.actualPages()) > 0));
       await boot({ ringFeatures: 0n });
       await reach(500);
       guest.check();

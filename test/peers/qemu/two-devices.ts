@@ -32,7 +32,7 @@ export interface DeviceUnderTest {
   readonly transport: VirtioTransport;
   /** Asks for a balloon of so many pages. */
   aim(pages: number): Promise<void>;
-  /** What the device's operator sees of the balloon's size. */
+  /** What the device's operator sees of the balloon's size; NaN where the device does not know it, as where ours has no driver. */
   actualPages(): Promise<number>;
   statistics(): Promise<Statistics>;
   /** Pages of guest memory that the host holds right now. */
