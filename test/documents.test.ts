@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { ERRORS } from '../src/sys/error-codes.ts';
 import { run } from './cli/terminal.ts';
+import { conformanceClauses, conformanceDocument } from './support/conformance-document.ts';
 import { errorsDocument } from './support/errors-document.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -54,6 +55,30 @@ test("the README's table has every command", async () => {
 
 test('the page of error codes is what their declarations say', async () => {
   await expect(errorsDocument()).toMatchFileSnapshot('../docs/errors.md');
+});
+
+test('the page of conformance is what the titles of the conformance tests say', async () => {
+  await expect(conformanceDocument()).toMatchFileSnapshot('../docs/conformance.md');
+});
+
+test('every clause that a comment in the sources cites is on the page of conformance', () => {
+  const known = new Set(conformanceClauses().map(({ number }) => number));
+  // "V8" is the name of the JavaScript engine wherever it is not in brackets or before a colon.
+  const cited = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
+    .filter(path => path.endsWith('.ts'))
+    .flatMap(path =>
+      readFileSync(join(root, 'src', path), 'utf8')
+        .split('\n')
+        .filter(line => /^\s*(?:\/?\*|\/\/)/.test(line))
+        .flatMap(line =>
+          [...line.matchAll(/\b(?:D\d{1,2}|V\d{1,2}(?=[):,]))(?=[^\w.])/g)].map(([clause]) => ({
+            path,
+            clause,
+          })),
+        ),
+    );
+  expect(cited.length).toBeGreaterThan(15);
+  expect(cited.filter(({ clause }) => !known.has(clause))).toEqual([]);
 });
 
 test('every error code is carried by one class at most, and is used', () => {

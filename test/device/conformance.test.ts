@@ -1,6 +1,6 @@
 /**
- * What VIRTIO 1.4 (5.5) demands of a traditional memory balloon device, clause by clause, as this project counts them:
- * V3 and V4 are of statistics, V5 to V10 of free page hints, V11 of reporting, V12 of MUST_TELL_HOST.
+ * What VIRTIO 1.4 (5.5) demands of a traditional memory balloon device, clause by clause. docs/conformance.md is made from
+ * the titles, whose numbers comments in the sources cite. Tests without a number are of demands that clauses imply.
  */
 import { afterAll, describe, expect, test } from 'vitest';
 import { MUST_TELL_HOST, PAGE_POISON } from '../../src/balloon/features.ts';
@@ -98,7 +98,7 @@ describe('free page hints', () => {
     expect(rig.readConfig('freePageHintCommandId')).toBe(HINT_STOP);
   });
 
-  test('V6: no id is used again before its STOP arrived, nor after', () => {
+  test('V6: no id is used again, neither before its STOP arrived nor after', () => {
     const { rig, id } = hinting();
     const ids = [id];
     ids.push(rig.device.hints.start());
@@ -218,7 +218,7 @@ describe('reporting', () => {
     expect(rig.contentOf(P)).toBe(0);
   });
 
-  test('V11: without PAGE_POISON the value does not count', () => {
+  test('V11: without PAGE_POISON the value of poison_val does not count', () => {
     const rig = openRig({ without: PAGE_POISON });
     rig.writeConfig('poisonValue', 0xaaaaaaaa);
     rig.touch(P, 1, 0xaa);
@@ -240,7 +240,7 @@ describe('reporting', () => {
 });
 
 describe('MUST_TELL_HOST', () => {
-  test('V12: its refusal is tolerated: pages are discarded before they are acknowledged', () => {
+  test('V12: a driver may refuse MUST_TELL_HOST: pages are discarded before they are acknowledged', () => {
     const rig = openRig({ without: MUST_TELL_HOST, memory: 'shmem' });
     expect(rig.device.inflation.acknowledgesFirst).toBe(false);
     rig.touch(P, 8);

@@ -1,6 +1,6 @@
 /**
  * The driver's clauses of VIRTIO 1.4, section 5.5 (Traditional Memory Balloon Device), each by a device that looks at
- * what it gets. Numbers are ours; those that are missing are the device's, or say the same as another.
+ * what it gets. docs/conformance.md is made from the titles, whose numbers comments in the sources cite.
  */
 import { describe, expect, it } from 'vitest';
 import {
@@ -113,7 +113,7 @@ describe('a driver conforms to the specification', () => {
     expect(new Set(buffers.flatMap(wordsOf)).size).toBe(600);
   });
 
-  it('D5: it takes pages back while num_pages is less than actual, and else only when the guest is out of memory', async () => {
+  it('D5: it takes pages back while num_pages is less than actual, otherwise only when the guest is out of memory', async () => {
     const world = await bench();
     world.device.configure({ numPages: 600 });
     await settle();
@@ -219,7 +219,7 @@ describe('a driver conforms to the specification', () => {
     expect(device.take('stats').length).toBe(1);
   });
 
-  it('D12: it adds one after the start, and one after each was returned', async () => {
+  it('D12: it adds a statistics buffer after the start, and one after each was returned', async () => {
     const { device } = await bench();
     for (let round = 0; round < 5; round++) {
       const buffers = device.take('stats');
@@ -261,7 +261,7 @@ describe('a driver conforms to the specification', () => {
     expect(stop?.bytes.length).toBe(4);
   });
 
-  it('D18: it never starts with the same id twice', async () => {
+  it('D18: it never starts hinting with the same id twice', async () => {
     const { device } = await bench();
     const seen: number[] = [];
     const collect = async () => {
@@ -287,19 +287,22 @@ describe('a driver conforms to the specification', () => {
   it.each([
     ['STOP', HINT_STOP],
     ['DONE', HINT_DONE],
-  ])('D20, D21: it stops hinting when the id becomes %s, and says STOP', async (_, commandId) => {
-    const { device } = await bench({ tuning: { queueSizeMax: 4 } });
-    device.configure({ freePageHintCommandId: HINT_ID_MIN });
-    await settle();
-    // The ring is full but for the slot that the STOP needs.
-    const before = device.take('hint');
-    expect(before.length).toBe(3);
-    device.configure({ freePageHintCommandId: commandId });
-    await settle();
-    expect(device.take('hint').map(wordsOf)).toEqual([[HINT_STOP]]);
-    device.giveBack(...before);
-    expect(device.take('hint')).toEqual([]);
-  });
+  ])(
+    'D20, D21: it stops hinting and says STOP when the id becomes a reserved one (%s)',
+    async (_, commandId) => {
+      const { device } = await bench({ tuning: { queueSizeMax: 4 } });
+      device.configure({ freePageHintCommandId: HINT_ID_MIN });
+      await settle();
+      // The ring is full but for the slot that the STOP needs.
+      const before = device.take('hint');
+      expect(before.length).toBe(3);
+      device.configure({ freePageHintCommandId: commandId });
+      await settle();
+      expect(device.take('hint').map(wordsOf)).toEqual([[HINT_STOP]]);
+      device.giveBack(...before);
+      expect(device.take('hint')).toEqual([]);
+    },
+  );
 
   it('D20, D21: it says STOP as soon as there is room, where the ring has but one entry', async () => {
     const { device } = await bench({ tuning: { queueSizeMax: 1 } });
@@ -315,7 +318,7 @@ describe('a driver conforms to the specification', () => {
     expect(device.take('hint').map(wordsOf)).toEqual([[HINT_STOP]]);
   });
 
-  it('D24: it gives the blocks back when the id becomes DONE, and not before', async () => {
+  it('D24: it gives the hinted blocks back when the id becomes DONE, and not before', async () => {
     const world = await bench();
     const before = world.free();
     world.device.configure({ freePageHintCommandId: HINT_ID_MIN });
