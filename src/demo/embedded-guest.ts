@@ -1,6 +1,6 @@
 /** The demonstration's embedded guest: no kernel of Linux, but one like it, with real memory and the same device. */
 import { freemem } from 'node:os';
-import { GuestChild } from './guest-child.ts';
+import type { GuestProcess } from '../embedded/guest-process.ts';
 import type { DemoGuest } from './story.ts';
 
 const MIB = 2 ** 20;
@@ -13,15 +13,12 @@ export const embeddedMemoryBytes = (wished: number): number =>
 
 export class EmbeddedDemoGuest implements DemoGuest {
   readonly name: string;
-  readonly #guest: GuestChild;
+  readonly #guest: GuestProcess;
 
-  private constructor(name: string, guest: GuestChild) {
+  /** Takes ownership of the process. */
+  constructor(name: string, guest: GuestProcess) {
     this.name = name;
     this.#guest = guest;
-  }
-
-  static async boot(name: string, socketPath: string, memoryBytes: number): Promise<EmbeddedDemoGuest> {
-    return new EmbeddedDemoGuest(name, await GuestChild.start({ socketPath, memoryBytes }));
   }
 
   async use(bytes: number): Promise<void> {

@@ -8,21 +8,28 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { combinedControl } from '../control/combined-control.ts';
 import { hostedControl } from '../control/hosted-control.ts';
 import type { Control } from '../control/operations.ts';
+import type { GuestProcess } from '../embedded/guest-process.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { VmOptions } from '../vm/vm.ts';
-import { GuestChild } from './guest-child.ts';
 import { keepTargets } from './keeper.ts';
 import { Traveller } from './traveller.ts';
 
 const MIB = 2 ** 20;
 
+/** Starts an embedded guest in a process of its own. */
+export type StartGuest = (options: {
+  readonly socketPath: string;
+  readonly memoryBytes: number;
+  readonly seed: number;
+}) => Promise<GuestProcess>;
+
 /** A guest on the daemon's device. */
 interface Role {
   readonly name: string;
   readonly memoryBytes: number;
-  readonly words: readonly string[];
-  readonly live: (guest: GuestChild, signal: AbortSignal) => Promise<void>;
+  readonly seed: number;
+  readonly live: (guest: GuestProcess, signal: AbortSignal) => Promise<void>;
 }
 
 const pause = (ms: number, signal: AbortSignal): Promise<void> => delay(ms, undefined, { signal });
@@ -31,7 +38,7 @@ const ROLES: readonly Role[] = [
   {
     name: 'files',
     memoryBytes: 512 * MIB,
-    words: ['--seed', '2'],
+    seed: 2,
     live: async (guest, signal) => {
       await guest.tell({ do: 'use', bytes: 60 * MIB });
       for (let megabytes = 48; ; megabytes = megabytes === 192 ? 48 : megabytes + 48) {
@@ -43,7 +50,7 @@ const ROLES: readonly Role[] = [
   {
     name: 'waves',
     memoryBytes: 256 * MIB,
-    words: ['--seed', '3'],
+    seed: 3,
     live: async (guest, signal) => {
       for (;;) {
         for (let step = 0; step < 4; step++) {
@@ -74,12 +81,17 @@ export const GUEST_NAMES: readonly string[] = [...DEVICE_NAMES, TRAVELLER.name];
 export class LivingGuests {
   /** Of all of them, wherever they are. */
   readonly control: Control;
-  readonly #guests: readonly GuestChild[];
+  readonly #guests: readonly GuestProcess[];
   readonly #traveller: Traveller;
   readonly #ending = new AbortController();
   readonly #lives: readonly Promise<void>[];
 
-  private constructor(daemon: Control, version: string, guests: readonly GuestChild[], traveller: Traveller) {
+  private constructor(
+    daemon: Control,
+    version: string,
+    guests: readonly GuestProcess[],
+    traveller: Traveller,
+  ) {
     this.#guests = guests;
     this.#traveller = traveller;
     const homes = DEVICE_NAMES.map(name => ({ name, control: daemon, nameThere: name }));
@@ -94,13 +106,14 @@ export class LivingGuests {
     ];
   }
 
-  /** Boots the guests, two of them on the daemon's sockets in `directory`. */
+  /** Boots the guests, two of them on the daemon's sockets in `directory`. `start` starts the process of a guest. */
   static async boot(
     directory: string,
     daemon: { readonly control: Control; readonly version: string },
+    start: StartGuest,
   ): Promise<LivingGuests> {
-    const booting = ROLES.map(({ name, memoryBytes, words }) =>
-      GuestChild.start({ socketPath: join(directory, name), memoryBytes, words }),
+    const booting = ROLES.map(({ name, memoryBytes, seed }) =>
+      start({ socketPath: join(directory, name), memoryBytes, seed }),
     );
     const [traveller, ...booted] = await Promise.allSettled([Traveller.start(TRAVELLER), ...booting]);
     const guests = booted.flatMap(one => (one.status === 'fulfilled' ? [one.value] : []));
@@ -120,7 +133,7 @@ export class LivingGuests {
     await this.#traveller.close();
   }
 
-  async #live(guest: GuestChild, role: Role): Promise<void> {
+  async #live(guest: GuestProcess, role: Role): Promise<void> {
     const { signal } = this.#ending;
     while (!signal.aborted) {
       try {

@@ -1,7 +1,7 @@
 /**
  * The embedded guest as a machine: guest kernel, balloon driver, vhost-user front-end and shared memory, on one reactor
  * in the thread that starts it. What it can be told is commands.ts's; how it is reached from another process,
- * console.ts's; who runs it as a process of its own is demo/guest-child.ts.
+ * console.ts's, and the process of its own that it may run in is guest-process.ts's.
  *
  *     const guest = await EmbeddedGuest.start({ socketPath, memoryBytes: 2 ** 30 });
  *     await guest.driver.settled();

@@ -6,9 +6,10 @@
 import { openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { expect } from 'vitest';
 import type { ProfileName } from '../../src/balloon/profiles.ts';
+import { startGuestProcess } from '../../src/cli/processes.ts';
 import { GUEST_REQUESTS, type GuestRequest } from '../../src/control/contract.ts';
 import { decodeShares, MAP_CELLS_MAX } from '../../src/control/memory-map.ts';
-import { GuestChild } from '../../src/demo/guest-child.ts';
+import type { GuestProcess } from '../../src/embedded/guest-process.ts';
 import type { RingKind } from '../../src/embedded/options.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
@@ -39,9 +40,9 @@ export interface LifeOptions {
 export class Life {
   readonly #options: LifeOptions;
   #daemon: DaemonProcess;
-  readonly #guest: GuestChild;
+  readonly #guest: GuestProcess;
 
-  private constructor(options: LifeOptions, daemon: DaemonProcess, guest: GuestChild) {
+  private constructor(options: LifeOptions, daemon: DaemonProcess, guest: GuestProcess) {
     this.#options = options;
     this.#daemon = daemon;
     this.#guest = guest;
@@ -51,7 +52,7 @@ export class Life {
   static async begin(options: LifeOptions): Promise<Life> {
     const daemon = await DaemonProcess.start([NAME], ['--profile', options.profile]);
     try {
-      const guest = await GuestChild.start({
+      const guest = await startGuestProcess({
         socketPath: daemon.socketOf(NAME),
         memoryBytes: MEMORY_BYTES,
         words: [

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { beforeAll, expect, test } from 'vitest';
-import { GuestChild } from '../../src/demo/guest-child.ts';
+import { startGuestProcess } from '../../src/cli/processes.ts';
 import { build } from '../cli/built.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 
@@ -33,7 +33,7 @@ async function bareNodeBytes(): Promise<number> {
 test('device and driver take less than 2 % of the memory of a guest of 8 GiB', async () => {
   const daemon = await DaemonProcess.start(['guest']);
   try {
-    const guest = await GuestChild.start({ socketPath: daemon.socketOf('guest'), memoryBytes: 8 * GIB });
+    const guest = await startGuestProcess({ socketPath: daemon.socketOf('guest'), memoryBytes: 8 * GIB });
     try {
       // A guest without its driver is what the driver's cost is measured against: its kernel has books of its own.
       await guest.tell({ do: 'remove' });

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { GuestChild } from '../../src/demo/guest-child.ts';
+import { startGuestProcess } from '../../src/cli/processes.ts';
 import { missingPrograms } from '../../src/peers/programs.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
@@ -265,7 +265,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
 
           expect(await pageAt(at('api.sock'))).toMatch(/^200<!doctype html>/i);
 
-          const guest = await GuestChild.start({ socketPath: at('vhost-user.sock'), memoryBytes: 64 * MIB });
+          const guest = await startGuestProcess({ socketPath: at('vhost-user.sock'), memoryBytes: 64 * MIB });
           await guest.tell({ do: 'touch' });
           await control.change('vm1', { targetBytes: 16 * MIB });
           await expect

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, test } from 'vitest';
-import { GuestChild } from '../../src/demo/guest-child.ts';
+import { startGuestProcess } from '../../src/cli/processes.ts';
 import { missingPrograms, requireProgram } from '../../src/peers/programs.ts';
 import { metricsOfAll, metricsText } from '../../src/server/metrics.ts';
 import { build } from '../cli/built.ts';
@@ -85,7 +85,7 @@ const metricsOf = (text: string) => [...text.matchAll(/^# TYPE (\w+) /gm)].map(m
 async function scrapeDaemon(): Promise<string> {
   const daemon = await DaemonProcess.start(['vm1']);
   try {
-    const guest = await GuestChild.start({ socketPath: daemon.socketOf('vm1'), memoryBytes: 64 * MIB });
+    const guest = await startGuestProcess({ socketPath: daemon.socketOf('vm1'), memoryBytes: 64 * MIB });
     await guest.tell({ do: 'touch' });
     await daemon.reach('vm1', 16 * MIB);
     await daemon.reach('vm1', 8 * MIB);

@@ -3,8 +3,9 @@
  * `aerostat dashboard` puts it there, and guests.
  */
 
+import { startGuestProcess } from '../../src/cli/processes.ts';
 import type { Control } from '../../src/control/operations.ts';
-import { GuestChild } from '../../src/demo/guest-child.ts';
+import type { GuestProcess } from '../../src/embedded/guest-process.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';
 import { DaemonProcess, type DaemonSurroundings } from '../support/daemon.ts';
@@ -40,8 +41,12 @@ export class PageWorld {
     return entranceTo(this.#server).href;
   }
 
-  async embeddedGuest(name: string, memoryBytes: number, words: readonly string[] = []): Promise<GuestChild> {
-    const guest = await GuestChild.start({ socketPath: this.daemon.socketOf(name), memoryBytes, words });
+  async embeddedGuest(
+    name: string,
+    memoryBytes: number,
+    words: readonly string[] = [],
+  ): Promise<GuestProcess> {
+    const guest = await startGuestProcess({ socketPath: this.daemon.socketOf(name), memoryBytes, words });
     this.#guests.push(guest);
     return guest;
   }

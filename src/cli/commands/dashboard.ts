@@ -95,7 +95,10 @@ async function isThere(control: Control, named: boolean): Promise<boolean> {
 }
 
 async function demonstrate(context: CliContext, choice: DashboardChoice): Promise<void> {
-  const { DEVICE_NAMES, GUEST_NAMES, LivingGuests } = await import('../../demo/living-guests.ts');
+  const [{ DEVICE_NAMES, GUEST_NAMES, LivingGuests }, { startGuestProcess }] = await Promise.all([
+    import('../../demo/living-guests.ts'),
+    import('../processes.ts'),
+  ]);
   await inScratch('dashboard', async directory => {
     const daemon = await context.startDaemon({
       guests: guestOptions({
@@ -108,7 +111,7 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
       log: () => {},
     });
     try {
-      const guests = await LivingGuests.boot(directory, daemon).catch(error => {
+      const guests = await LivingGuests.boot(directory, daemon, startGuestProcess).catch(error => {
         // A terminal interrupts the guests as well, of which one that was booting does not come up.
         context.interrupt.throwIfAborted();
         throw error;

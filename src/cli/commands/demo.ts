@@ -65,9 +65,13 @@ async function starterOf(context: CliContext, { memory }: DemoChoice, kind: Gues
     const boot = (path: string) => LinuxDemoGuest.boot(GUEST, path, memoryBytes, context.interrupt);
     return { kind, title: 'Linux', memoryBytes, boot };
   }
-  const { EmbeddedDemoGuest, embeddedMemoryBytes } = await import('../../demo/embedded-guest.ts');
+  const [{ EmbeddedDemoGuest, embeddedMemoryBytes }, { startGuestProcess }] = await Promise.all([
+    import('../../demo/embedded-guest.ts'),
+    import('../processes.ts'),
+  ]);
   const memoryBytes = embeddedMemoryBytes(memory);
-  const boot = (path: string) => EmbeddedDemoGuest.boot(GUEST, path, memoryBytes);
+  const boot = async (socketPath: string) =>
+    new EmbeddedDemoGuest(GUEST, await startGuestProcess({ socketPath, memoryBytes }));
   return { kind, title: 'the embedded guest', memoryBytes, boot };
 }
 

@@ -113,17 +113,17 @@ async function runEmbedded(
   socketPath: string,
   hint: () => void,
 ): Promise<void> {
-  const [{ PROGRAM }, { bound }] = await Promise.all([
-    import('../../demo/guest-child.ts'),
+  const [{ guestCommandLine }, { bound }] = await Promise.all([
+    import('../processes.ts'),
     import('../../peers/lifeline.ts'),
   ]);
   // It may have come while the daemon was being started.
   interrupt.throwIfAborted();
-  const words = ['--connect', socketPath, '--memory', String(memory), '--profile', profile, '--rings', rings];
+  const words = ['--profile', profile, '--rings', rings, ...(json === true ? ['--json'] : [])];
   hint();
-  const guest = [PROGRAM, 'guest', ...words, ...(json === true ? ['--json'] : [])];
+  const [program, ...args] = guestCommandLine({ socketPath, memoryBytes: memory, words });
   // Without us it would look for its device for ever.
-  const child = spawn(...bound(process.execPath, guest), { stdio: 'inherit' });
+  const child = spawn(...bound(program, args), { stdio: 'inherit' });
   const end = () => child.kill('SIGTERM');
   interrupt.addEventListener('abort', end);
   process.once('exit', end);

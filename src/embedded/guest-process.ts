@@ -1,36 +1,28 @@
 /**
- * An embedded guest as a process of its own, as `aerostat guest` starts it: told what to do in JSON on its standard
- * input, and gone when it is closed. It blocks its thread while it has nothing to do, which is why it is not in ours.
+ * An embedded guest in a process of its own, whose console (console.ts) is the standard input and output of that process.
+ * The guest blocks its thread while it has nothing to do, so it cannot share the thread of its caller. The caller says
+ * which command starts the guest; the command line of Aerostat is unknown here.
  */
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
-import type { Answer } from '../embedded/answers.ts';
-import type { CommandName, CommandOf } from '../embedded/commands.ts';
-import type { ConsoleMessage } from '../embedded/console.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
-
-/** The command line, of which the embedded guest is a command. */
-export const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
+import type { Answer } from './answers.ts';
+import type { CommandName, CommandOf } from './commands.ts';
+import type { ConsoleMessage } from './console.ts';
 
 /** A guest that was told to end has this long before it is killed. */
 const END_MS_MAX = 5000;
 
-export interface GuestChildOptions {
-  /** Where the device's back-end listens. */
-  readonly socketPath: string;
-  readonly memoryBytes: number;
-  /** Further options of `aerostat guest`. */
-  readonly words?: readonly string[];
-}
+/** A program and its arguments. The program runs one guest and speaks JSON on its console. */
+export type GuestCommandLine = readonly [program: string, ...args: string[]];
 
 interface Waiting {
   readonly resolve: (answer: never) => void;
   readonly reject: (error: Error) => void;
 }
 
-export class GuestChild {
+export class GuestProcess {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #waiting = new Map<number, Waiting>();
   readonly #ready: Promise<void>;
@@ -42,12 +34,8 @@ export class GuestChild {
   #complaint = '';
   #nextId = 1;
 
-  private constructor({ socketPath, memoryBytes, words = [] }: GuestChildOptions) {
-    this.#child = spawn(
-      process.execPath,
-      [PROGRAM, 'guest', '--json', '--connect', socketPath, '--memory', String(memoryBytes), ...words],
-      { stdio: ['pipe', 'pipe', 'pipe'] },
-    );
+  private constructor([program, ...args]: GuestCommandLine) {
+    this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#ready = new Promise((resolve, reject) => {
       this.#becomeReady = resolve;
       this.#fail = reject;
@@ -56,7 +44,7 @@ export class GuestChild {
     this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#complaint += text;
     });
-    // What is told to a guest that has ended goes nowhere; that it ended is said elsewhere.
+    // Writing to a guest that has ended fails; `exit` below says that it ended.
     this.#child.stdin.on('error', () => {});
     this.#child.once('error', error => this.#ended(error.message));
     this.#child.once('exit', () => this.#ended(this.#complaint.trim() || 'it ended'));
@@ -64,8 +52,8 @@ export class GuestChild {
   }
 
   /** @throws AerostatError AEROSTAT_GUEST_ENDED when it does not come up */
-  static async start(options: GuestChildOptions): Promise<GuestChild> {
-    const guest = new GuestChild(options);
+  static async start(command: GuestCommandLine): Promise<GuestProcess> {
+    const guest = new GuestProcess(command);
     await guest.#ready;
     return guest;
   }

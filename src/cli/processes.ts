@@ -1,0 +1,33 @@
+/**
+ * Processes of this very program: the command line that starts an embedded guest in a process of its own. Rooms that run such
+ * processes take the command line as an argument, for they know no commands and no options.
+ */
+import { fileURLToPath } from 'node:url';
+import { type GuestCommandLine, GuestProcess } from '../embedded/guest-process.ts';
+
+/** The program, as people start it. */
+export const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
+
+export interface GuestProcessOptions {
+  /** Where the device's back-end listens. */
+  readonly socketPath: string;
+  readonly memoryBytes: number;
+  readonly seed?: number;
+  /** Further options of `aerostat guest`. */
+  readonly words?: readonly string[];
+}
+
+export function guestCommandLine({
+  socketPath,
+  memoryBytes,
+  seed,
+  words = [],
+}: GuestProcessOptions): GuestCommandLine {
+  const seeded = seed === undefined ? [] : ['--seed', String(seed)];
+  const options = ['--connect', socketPath, '--memory', String(memoryBytes), ...seeded, ...words];
+  return [process.execPath, PROGRAM, 'guest', ...options];
+}
+
+/** Starts an embedded guest that is steered by its console. @throws AerostatError AEROSTAT_GUEST_ENDED */
+export const startGuestProcess = (options: GuestProcessOptions): Promise<GuestProcess> =>
+  GuestProcess.start([...guestCommandLine(options), '--json']);
