@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './test/support/longest-first.ts';
 
 export default defineConfig({
   test: {
@@ -6,6 +7,7 @@ export default defineConfig({
     pool: 'forks',
     // Tests of real peers hold gigabytes and a core each; two at a time is what a small machine bears.
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     // Only what hangs takes so long, on however busy a machine.
     testTimeout: 120_000,
     hookTimeout: 120_000,

@@ -6,13 +6,17 @@
 //   npm test -- test/virtio       only what is named; coverage is not judged then
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { bin, bootstrap, root } from './bootstrap.mjs';
 
 /** Lines of each of these rooms that tests must reach, in percent. */
 const COVERAGE_PROMISED = { 'src/virtio': 90, 'src/balloon': 90, 'src/device': 90, 'src/vhost-user': 90 };
+
+/** Shorter files are not in the list of durations: their order matters little. */
+const LISTED_SECONDS_MIN = 5;
+const LONGEST_SHOWN = 12;
 
 const named = process.argv.slice(2);
 const whole = named.length === 0;
@@ -52,6 +56,7 @@ if (existsSync(resultsFile)) {
     suite => suite.status === 'failed' && suite.assertionResults.every(test => test.status !== 'failed'),
   ).length;
   failed = Math.max(failed, results.numFailedTests + broken);
+  if (whole) tellDurations(results.testResults);
 }
 clearAway();
 if (whole) failed += judgeCoverage();
@@ -74,6 +79,23 @@ function clearAway() {
   const files = readdirSync(scratch).filter(name => name !== 'results.json');
   for (const left of [...programs, ...files]) console.log(`left behind by the tests, cleared away: ${left}`);
   rmSync(scratch, { recursive: true, force: true, maxRetries: 10 });
+}
+
+/** Says what took longest, and writes the list by which test/support/longest-first.ts orders files. */
+function tellDurations(suites) {
+  const seconds = suites
+    .map(({ name, startTime, endTime }) => [relative(root, name), Math.round((endTime - startTime) / 1000)])
+    .filter(([, taken]) => taken >= LISTED_SECONDS_MIN)
+    .sort(([a, taken], [b, other]) => other - taken || a.localeCompare(b));
+  const list = join(root, 'coverage', 'durations.json');
+  if (existsSync(join(root, 'coverage'))) {
+    writeFileSync(list, `${JSON.stringify(Object.fromEntries(seconds), null, 2)}\n`);
+  }
+  console.log(
+    `\nLongest test files, in seconds (all in ${relative(root, list)}; copy it to test/durations.json):`,
+  );
+  for (const [file, taken] of seconds.slice(0, LONGEST_SHOWN))
+    console.log(`  ${String(taken).padStart(4)}  ${file}`);
 }
 
 /** Prints line coverage by room; returns how many rooms keep less than they promised. */
