@@ -1,0 +1,114 @@
+/**
+ * What a guest needs, as an absolute size that it keeps: what it uses with head-room, what it is about to use while it
+ * bursts, and what it was learned to need when taking memory did harm. It is never reckoned from what the balloon holds,
+ * which lags behind; only distress, which says that the present size is too small, counts from it.
+ */
+
+import { noteFaults, peakOf, type Rates } from './reading.ts';
+import { NEVER } from './records.ts';
+import type { GuestDecision, GuestMemory, GuestSample } from './types.ts';
+
+const MIB = 2 ** 20;
+
+/** Above what is used: a fifth, and as much as lets a kernel breathe. */
+const HEADROOM = 1.2;
+const HEADROOM_BYTES_MIN = 96 * MIB;
+/** How far a burst is thought ahead: until the decision after the next is in force. */
+export const HORIZON_MS = 5000;
+/** A guest in distress needs so much more than it has. */
+const DISTRESS_FACTOR = 1.3;
+/** Harm within this time after a shrink is the shrink's. */
+const HARM_MS = 30_000;
+/** What harm teaches: what the guest had before, and a tenth. */
+const LEARNED_FACTOR = 1.1;
+const LEARNED_HALF_MS = 6 * 3_600_000;
+const STALLS_A_SECOND = 20;
+const MAJOR_FACTOR = 3;
+/** Fewer major faults a second than this harm nobody. */
+const MAJOR_A_SECOND_MIN = 100;
+/** After the first harm nothing is taken for so long, after each further one twice as long. */
+const BACK_OFF_MS = 30_000;
+export const BACK_OFF_MS_MAX = 3_600_000;
+/** Without harm for so long, the next one is a first one. */
+const FORGIVEN_MS = 2 * 3_600_000;
+/** Old statistics are made up for by what is resident after this time. */
+const SILENCE_MS = 60_000;
+
+/** Doubled `times` times, an hour at most. */
+export const backOff = (times: number): number =>
+  Math.min(BACK_OFF_MS_MAX, BACK_OFF_MS * 2 ** Math.min(times, 30));
+
+export const isBackingOff = ({ harms, harmAtMs }: GuestMemory, atMs: number): boolean =>
+  harmAtMs !== NEVER && atMs - harmAtMs < backOff(harms - 1);
+
+/** Learns from new statistics whether the last shrink was too much. */
+export function learn(memory: GuestMemory, rates: Rates, atMs: number, maxBytes: number): void {
+  const sinceShrink = memory.shrunkAtMs === NEVER ? Number.POSITIVE_INFINITY : atMs - memory.shrunkAtMs;
+  if (sinceShrink > HARM_MS) {
+    noteFaults(memory, rates);
+    return;
+  }
+  const faults =
+    memory.majorRate >= 0 &&
+    rates.majorFaults > Math.max(MAJOR_A_SECOND_MIN, MAJOR_FACTOR * memory.majorRate);
+  if (!(rates.stalls > STALLS_A_SECOND || rates.oomKills > 0 || faults)) return;
+  memory.learnedBytes = Math.min(
+    maxBytes,
+    Math.max(learnedAt(memory, atMs), LEARNED_FACTOR * memory.shrunkFromBytes),
+  );
+  memory.learnedAtMs = atMs;
+  const forgiven = memory.harmAtMs === NEVER || atMs - memory.harmAtMs > FORGIVEN_MS;
+  memory.harms = forgiven ? 1 : memory.harms + 1;
+  memory.harmAtMs = atMs;
+  // One shrink does harm once.
+  memory.shrunkAtMs = NEVER;
+}
+
+/** What was learned, half of it after six hours. */
+export function learnedAt({ learnedBytes, learnedAtMs }: GuestMemory, atMs: number): number {
+  if (learnedAtMs === NEVER || learnedBytes <= 0) return 0;
+  return learnedBytes * 2 ** (-Math.max(0, atMs - learnedAtMs) / LEARNED_HALF_MS);
+}
+
+const withHeadroom = (used: number): number => Math.max(used * HEADROOM, used + HEADROOM_BYTES_MIN);
+
+/** Fills in what the guest uses, needs now and should have. */
+export function reckonNeed(
+  guest: GuestSample,
+  memory: GuestMemory,
+  decision: GuestDecision,
+  atMs: number,
+): void {
+  const { floorBytes, maxBytes, memoryBytes, currentBytes, fresh } = decision;
+  const between = (bytes: number): number => Math.max(floorBytes, Math.min(maxBytes, bytes));
+  const silent = !fresh && atMs - Math.max(memory.changedAtMs, memory.bootAtMs) > SILENCE_MS;
+  const used = silent || memory.usedBytes < 0 ? usedInSilence(guest, memory) : memory.usedBytes;
+  decision.usedBytes = used;
+  const ahead = fresh ? used + (memory.slopeBytes * HORIZON_MS) / 1000 : used;
+  // Room for a burst that goes on is not what is used: the peak does not remember it.
+  let now = Math.max(withHeadroom(used), ahead);
+  if (decision.distress) now = Math.max(now, Math.min(memoryBytes, DISTRESS_FACTOR * currentBytes));
+  decision.nowBytes = between(now);
+  decision.learnedBytes = learnedAt(memory, atMs);
+  const peak = peakOf(memory, used, atMs);
+  decision.needBytes = between(Math.max(decision.nowBytes, withHeadroom(peak), decision.learnedBytes));
+  if (!fresh) {
+    // Nothing that is not known lowers a need.
+    decision.nowBytes = between(Math.max(decision.nowBytes, Math.min(memory.needBytes, currentBytes)));
+    decision.needBytes = between(Math.max(decision.needBytes, memory.needBytes));
+  }
+  memory.needBytes = decision.needBytes;
+}
+
+/** A guest that says nothing uses what the host holds for it; where that is not known either, all that it has. */
+function usedInSilence(
+  { residentBytes, memoryBytes, actualBytes }: GuestSample,
+  memory: GuestMemory,
+): number {
+  const has = Math.max(0, memoryBytes - actualBytes);
+  const resident =
+    residentBytes !== null && Number.isFinite(residentBytes) && residentBytes >= 0
+      ? Math.min(residentBytes, memoryBytes)
+      : has;
+  return Math.max(memory.usedBytes, resident);
+}

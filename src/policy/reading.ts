@@ -1,0 +1,178 @@
+/**
+ * Reads one guest's sample: is it sane, are its statistics new, what do its programs use, is it in distress, has it just
+ * booted. Nothing that a guest says is believed beyond what the host sees: what is resident bounds what is used. What
+ * follows from it is need.ts's.
+ */
+import { NEVER } from './records.ts';
+import type { GuestDecision, GuestMemory, GuestSample, GuestStatistics } from './types.ts';
+
+const MIB = 2 ** 20;
+
+/** After a boot nothing is taken for so long: a system that starts uses more than it will. */
+export const BOOT_GRACE_MS = 60_000;
+/** Statistics older than so many of their periods are not fresh. */
+const FRESH_PERIODS = 2.5;
+/** Windows of the peak: what was used counts for one of them at least and two at most. */
+const WINDOW_MS = 35_000;
+/** A rise by less between two statistics is noise, not a burst. */
+const RISE_BYTES_MIN = 64 * MIB;
+/** Above these, a guest suffers. */
+const STALLS_A_SECOND = 20;
+const SWAP_OUT_BYTES_A_SECOND = MIB;
+const AVAILABLE_SHARE_MIN = 0.05;
+/** What a kernel keeps free counts as used in its statistics, and the host need not hold it. */
+const SLACK_SHARE = 0.05;
+const RATE_WEIGHT = 0.1;
+
+const isSize = (value: number): boolean => Number.isFinite(value) && value >= 0;
+const orNone = (value: number | null | undefined): number =>
+  value !== null && value !== undefined && isSize(value) ? value : -1;
+
+/** A sample with sizes that make no sense decides nothing. */
+export function isSane(guest: GuestSample): boolean {
+  const { memoryBytes, targetBytes, actualBytes, givenBytes } = guest;
+  return (
+    isSize(memoryBytes) && memoryBytes > 0 && isSize(targetBytes) && isSize(actualBytes) && isSize(givenBytes)
+  );
+}
+
+/** Changes whenever statistics do: page faults count up in every guest that lives. */
+function fingerprintOf(statistics: GuestStatistics): number {
+  const { availableBytes, freeBytes, cacheBytes, minorFaults, majorFaults, balloonedBytes } = statistics;
+  return (
+    orNone(availableBytes) +
+    1.7 * orNone(freeBytes) +
+    2.9 * orNone(cacheBytes) +
+    3.1 * orNone(minorFaults) +
+    5.3 * orNone(majorFaults) +
+    7.7 * orNone(balloonedBytes)
+  );
+}
+
+function forget(memory: GuestMemory, guest: GuestSample, atMs: number): void {
+  memory.epoch = guest.epoch;
+  memory.bootAtMs = atMs;
+  memory.firstAtMs = NEVER;
+  memory.fingerprint = -1;
+  memory.changedAtMs = NEVER;
+  memory.usedBytes = -1;
+  memory.slopeBytes = 0;
+  memory.peakBytes = -1;
+  memory.formerPeakBytes = -1;
+  memory.stalls = -1;
+  memory.oomKills = -1;
+  memory.swapOutBytes = -1;
+  memory.majorFaults = -1;
+  memory.majorRate = -1;
+  memory.distress = false;
+  memory.stuckAtMs = NEVER;
+  memory.probing = false;
+  memory.progressAtMs = NEVER;
+}
+
+/** What happened between two statistics, a second. -1: not known. */
+export interface Rates {
+  stalls: number;
+  oomKills: number;
+  swapOutBytes: number;
+  majorFaults: number;
+}
+
+const rate = (now: number, before: number, seconds: number): number =>
+  now < 0 || before < 0 || now < before || seconds <= 0 ? -1 : (now - before) / seconds;
+
+/** Takes the sample into `memory` and `decision`; returns whether its statistics are new, with `rates` filled in then. */
+export function readGuest(
+  guest: GuestSample,
+  atMs: number,
+  periodMs: number,
+  memory: GuestMemory,
+  decision: GuestDecision,
+  rates: Rates,
+): boolean {
+  if (memory.epoch !== guest.epoch || memory.bootAtMs === NEVER) forget(memory, guest, atMs);
+  memory.memoryBytes = guest.memoryBytes;
+  const { statistics } = guest;
+  const isNew = statistics !== null && takeStatistics(guest, statistics, atMs, periodMs, memory, rates);
+  decision.statisticsAgeMs = memory.changedAtMs === NEVER ? -1 : atMs - memory.changedAtMs;
+  decision.fresh =
+    decision.statisticsAgeMs >= 0 &&
+    decision.statisticsAgeMs <= FRESH_PERIODS * periodMs &&
+    memory.usedBytes >= 0;
+  const begun = memory.firstAtMs === NEVER ? memory.bootAtMs + BOOT_GRACE_MS : memory.firstAtMs;
+  decision.booting = atMs - begun < BOOT_GRACE_MS;
+  decision.distress = memory.distress && decision.fresh;
+  return isNew;
+}
+
+function takeStatistics(
+  guest: GuestSample,
+  statistics: GuestStatistics,
+  atMs: number,
+  periodMs: number,
+  memory: GuestMemory,
+  rates: Rates,
+): boolean {
+  const fingerprint = fingerprintOf(statistics);
+  if (fingerprint === memory.fingerprint) return false;
+  const available = orNone(statistics.availableBytes);
+  if (available < 0) return false;
+  memory.fingerprint = fingerprint;
+  // Statistics that come twice within a quarter of their period tell no rate.
+  const elapsedMs = memory.changedAtMs === NEVER ? 0 : Math.max(atMs - memory.changedAtMs, periodMs / 4);
+  const seconds = elapsedMs / 1000;
+  memory.changedAtMs = atMs;
+  if (memory.firstAtMs === NEVER) memory.firstAtMs = atMs;
+
+  const ballooned = Math.min(guest.memoryBytes, orNone(statistics.balloonedBytes));
+  const left = guest.memoryBytes - (ballooned < 0 ? guest.actualBytes : ballooned);
+  const used = boundByResident(guest, Math.max(0, left - available));
+  const rise = memory.usedBytes < 0 ? 0 : used - memory.usedBytes;
+  memory.slopeBytes = seconds > 0 && rise > RISE_BYTES_MIN ? rise / seconds : 0;
+  memory.usedBytes = used;
+
+  const stalls = orNone(statistics.allocationStalls);
+  const oomKills = orNone(statistics.oomKills);
+  const swapOut = orNone(statistics.swapOutBytes);
+  const majorFaults = orNone(statistics.majorFaults);
+  rates.stalls = rate(stalls, memory.stalls, seconds);
+  rates.oomKills = rate(oomKills, memory.oomKills, seconds);
+  rates.swapOutBytes = rate(swapOut, memory.swapOutBytes, seconds);
+  rates.majorFaults = rate(majorFaults, memory.majorFaults, seconds);
+  memory.stalls = stalls;
+  memory.oomKills = oomKills;
+  memory.swapOutBytes = swapOut;
+  memory.majorFaults = majorFaults;
+  memory.distress =
+    rates.stalls > STALLS_A_SECOND ||
+    rates.oomKills > 0 ||
+    rates.swapOutBytes > SWAP_OUT_BYTES_A_SECOND ||
+    available < AVAILABLE_SHARE_MIN * left;
+  return true;
+}
+
+/** A guest may say that it uses more than the host holds for it; then it is wrong, or lies. */
+function boundByResident({ memoryBytes, residentBytes }: GuestSample, used: number): number {
+  const resident = orNone(residentBytes);
+  return resident < 0 ? used : Math.min(used, resident + SLACK_SHARE * memoryBytes);
+}
+
+/** Keeps the most that was used in the last one to two windows; returns it. */
+export function peakOf(memory: GuestMemory, used: number, atMs: number): number {
+  const elapsed = memory.windowAtMs === NEVER ? Number.POSITIVE_INFINITY : atMs - memory.windowAtMs;
+  if (elapsed >= WINDOW_MS) {
+    memory.formerPeakBytes = elapsed >= 2 * WINDOW_MS ? -1 : memory.peakBytes;
+    memory.peakBytes = used;
+    memory.windowAtMs = atMs;
+  } else {
+    memory.peakBytes = Math.max(memory.peakBytes, used);
+  }
+  return Math.max(memory.peakBytes, memory.formerPeakBytes);
+}
+
+/** Averages major faults while nothing is being taken, for a comparison afterwards. */
+export function noteFaults(memory: GuestMemory, { majorFaults }: Rates): void {
+  if (majorFaults < 0) return;
+  memory.majorRate =
+    memory.majorRate < 0 ? majorFaults : memory.majorRate + RATE_WEIGHT * (majorFaults - memory.majorRate);
+}

@@ -1,0 +1,147 @@
+/**
+ * The records that decisions are written into. A caller with two decisions, one that it reads and one that is written,
+ * makes no new record while its guests stay the same.
+ */
+import type { Decision, GuestDecision, GuestMemory, HostDecision, PolicyMemory } from './types.ts';
+
+/** In a time: it has not happened. Other times before the clock's beginning are times. */
+export const NEVER = -1;
+
+export const newGuestMemory = (name: string): GuestMemory => ({
+  name,
+  epoch: -1,
+  memoryBytes: -1,
+  bootAtMs: -1,
+  firstAtMs: -1,
+  fingerprint: -1,
+  changedAtMs: -1,
+  usedBytes: -1,
+  slopeBytes: 0,
+  peakBytes: -1,
+  formerPeakBytes: -1,
+  windowAtMs: -1,
+  needBytes: -1,
+  stalls: -1,
+  oomKills: -1,
+  swapOutBytes: -1,
+  majorFaults: -1,
+  majorRate: -1,
+  distress: false,
+  learnedBytes: 0,
+  learnedAtMs: -1,
+  harms: 0,
+  harmAtMs: -1,
+  shrunkFromBytes: -1,
+  shrunkAtMs: -1,
+  grownAtMs: -1,
+  progressTargetBytes: -1,
+  progressBytes: -1,
+  progressAtMs: -1,
+  stuckAtMs: -1,
+  retries: 0,
+  retryAtMs: -1,
+  probing: false,
+  grantBytes: 0,
+  grantAtMs: -1,
+});
+
+export const newPolicyMemory = (): PolicyMemory => ({ version: 1, atMs: -1, othersBytes: -1, guests: [] });
+
+const newGuestDecision = (): GuestDecision => ({
+  name: '',
+  mode: 'auto',
+  targetBytes: -1,
+  memoryBytes: -1,
+  currentBytes: -1,
+  keepBytes: -1,
+  wantBytes: -1,
+  floorBytes: 0,
+  maxBytes: 0,
+  usedBytes: -1,
+  nowBytes: 0,
+  needBytes: 0,
+  learnedBytes: 0,
+  committedBytes: 0,
+  statisticsAgeMs: -1,
+  shares: 0,
+  bound: 'fixed',
+  held: 'no',
+  contradiction: false,
+  distress: false,
+  lowBytes: 0,
+  highBytes: 0,
+  weight: 0,
+  partBytes: 0,
+  fresh: false,
+  booting: false,
+  stuck: false,
+  ours: false,
+  requestBytes: 0,
+});
+
+const newHostDecision = (): HostDecision => ({
+  totalBytes: 0,
+  availableBytes: 0,
+  reserveBytes: 0,
+  othersBytes: 0,
+  reservedBytes: 0,
+  budgetBytes: 0,
+  fixedBytes: 0,
+  floorsBytes: 0,
+  needBytes: 0,
+  maxBytes: 0,
+  overcommitted: false,
+  floorsAbove: false,
+  hurry: false,
+  waitingBytes: 0,
+  reservationReady: true,
+});
+
+export const newDecision = (): Decision => ({
+  atMs: -1,
+  host: newHostDecision(),
+  guests: [],
+  memory: newPolicyMemory(),
+});
+
+/** Makes both lists of `decision` as long as `count`; records that are there stay. */
+export function sizeRecords(decision: Decision, count: number): void {
+  const { guests, memory } = decision;
+  while (guests.length < count) guests.push(newGuestDecision());
+  guests.length = count;
+  while (memory.guests.length < count) memory.guests.push(newGuestMemory(''));
+  memory.guests.length = count;
+}
+
+/** The times in a record of memory, which move together when the clock begins anew. */
+const TIMES = [
+  'bootAtMs',
+  'firstAtMs',
+  'changedAtMs',
+  'windowAtMs',
+  'learnedAtMs',
+  'harmAtMs',
+  'shrunkAtMs',
+  'grownAtMs',
+  'progressAtMs',
+  'stuckAtMs',
+  'retryAtMs',
+  'grantAtMs',
+] as const;
+
+/** Moves all times of `guest` by `byMs`, so that what was five seconds ago still is. */
+export function shiftTimes(guest: GuestMemory, byMs: number): void {
+  for (const time of TIMES) {
+    if (guest[time] === NEVER) continue;
+    const shifted = guest[time] + byMs;
+    guest[time] = shifted === NEVER ? NEVER - 1 : shifted;
+  }
+}
+
+const NEW = newGuestMemory('');
+
+/** Copies what is remembered of one guest; without a former record, as if it had never been seen. */
+export function copyMemory(to: GuestMemory, from: GuestMemory | undefined, name: string): void {
+  Object.assign(to, from ?? NEW);
+  to.name = name;
+}
