@@ -64,7 +64,6 @@ const HOST: DeviceHost = {
   pendingMarked: nothing,
   badInput: nothing,
   discardFailed: nothing,
-  ringBroken: (_, error) => assert(false, `a ring in order was given up: ${error.message}`),
   actualChanged: nothing,
   statisticsArrived: nothing,
   hintChanged: nothing,
@@ -124,7 +123,10 @@ export function target(bytes: Uint8Array): void {
     };
     const driver = createDriverQueue(config);
     driver.initialize(memory);
-    device.startQueue(index, createDeviceQueue(config), memory, { interrupt: nothing, fail: nothing });
+    device.startQueue(index, createDeviceQueue(config), memory, {
+      interrupt: nothing,
+      fail: ({ message }) => assert(false, `a ring in order was given up: ${message}`),
+    });
     return driver;
   });
   assert(roles[0] === 'inflate' && roles[1] === 'deflate', 'queues are elsewhere');

@@ -9,7 +9,6 @@ import { assert } from '../src/sys/error.ts';
 import { closeAll, createEventFd, createPipe, OwnedFd, openDescriptorCount } from '../src/sys/fd.ts';
 import { createMemfd } from '../src/sys/file.ts';
 import { UnixSocket } from '../src/sys/socket.ts';
-import type { VhostUserBackend } from '../src/vhost-user/backend.ts';
 import { BackendSession } from '../src/vhost-user/backend-session.ts';
 import { Connection } from '../src/vhost-user/connection.ts';
 import {
@@ -23,6 +22,7 @@ import {
   requestName,
   VhostUserError,
 } from '../src/vhost-user/protocol.ts';
+import type { VirtioDevice } from '../src/virtio/device.ts';
 import { RING_FEATURES, VERSION_1 } from '../src/virtio/features.ts';
 
 const MEMORY_BYTES = 2 ** 20;
@@ -44,7 +44,7 @@ const DESCRIPTOR_KINDS: readonly (() => OwnedFd)[] = [
 ];
 
 /** Checks that what the device is told makes sense: rings start and stop in turns, regions come before they go. */
-class CheckingDevice implements VhostUserBackend {
+class CheckingDevice implements VirtioDevice {
   readonly features = VERSION_1 | RING_FEATURES;
   readonly queueCount = RINGS;
   readonly #running = new Set<number>();

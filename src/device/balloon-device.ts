@@ -1,6 +1,6 @@
 /**
- * The balloon device as a state machine: it is fed with features, configuration writes, regions and rings, and
- * calls a {@link DeviceHost} for what reaches outside. It has no sockets, no threads and no clock of its own
+ * The balloon device as a state machine: a back-end feeds it with features, configuration writes, regions and rings, and
+ * it calls a {@link DeviceHost} for what reaches outside. It has no sockets, no threads and no clock of its own
  * but the one for time stamps, so the same code runs in a daemon and in a simulation.
  *
  * The guest is hostile: a buffer that makes no sense costs a counter and comes back with length 0, a ring that
@@ -15,24 +15,27 @@ import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../memor
 import type { PageSink } from '../memory/page.ts';
 import { SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
+import type { Doorbell, StopReason, VirtioDevice } from '../virtio/device.ts';
 import { type DeviceQueue, initialState, VirtqueueError } from '../virtio/queue.ts';
 import { DeviceCounters } from './counters.ts';
 import { DeviceConfig, namesActual } from './device-config.ts';
 import type { DeviceHost } from './device-host.ts';
+import type { DeviceObserver } from './device-observer.ts';
 import { HintChannel } from './hint-channel.ts';
 import { Inflation } from './inflation.ts';
 import { PageAccounts } from './page-accounts.ts';
 import { Reporting } from './reporting.ts';
 import { RequestChannel } from './request-channel.ts';
-import { type Doorbell, RunningQueue } from './running-queue.ts';
+import { RunningQueue } from './running-queue.ts';
 import { StatisticsQueue } from './statistics-queue.ts';
 import { BATCHES_PER_TURN, workOf } from './turn.ts';
 
 export interface BalloonDeviceOptions {
   readonly profile: Profile;
-  /** Balloon feature bits that are offered, a subset of the profile's. */
+  /** Feature bits that are offered: some of the profile's, and those of the rings. */
   readonly features: bigint;
   readonly host: DeviceHost;
+  readonly observer?: DeviceObserver;
   /** Takes the pages of its memory that the guest says it does not use; they are never discarded. */
   readonly unusedPages: PageSink;
 }
@@ -46,9 +49,9 @@ export interface DeviceFigures {
   readonly statistics: Statistics;
 }
 
-export class BalloonDevice {
+export class BalloonDevice implements VirtioDevice {
   readonly profile: Profile;
-  readonly offeredFeatures: bigint;
+  readonly features: bigint;
   readonly counters = new DeviceCounters();
   readonly accounts = new PageAccounts(this.counters);
   readonly inflation = new Inflation(this.accounts, this.counters);
@@ -57,9 +60,10 @@ export class BalloonDevice {
   readonly hints: HintChannel;
   readonly requests: RequestChannel;
   readonly #host: DeviceHost;
+  readonly #observer: DeviceObserver;
   readonly #config: DeviceConfig;
   readonly #queues: (RunningQueue | undefined)[] = [];
-  #features = 0n;
+  #driverFeatures = 0n;
   /** The inflate ring ran since the driver began. */
   #begun = false;
   #actualKnown = false;
@@ -74,10 +78,11 @@ export class BalloonDevice {
   /** Discards of other threads that had failed when that was reported last. */
   #failuresReported = 0;
 
-  constructor({ profile, features, host, unusedPages }: BalloonDeviceOptions) {
+  constructor({ profile, features, host, observer = {}, unusedPages }: BalloonDeviceOptions) {
     this.profile = profile;
-    this.offeredFeatures = features & profile.featureMask;
+    this.features = features;
     this.#host = host;
+    this.#observer = observer;
     if (host.discardSoon !== undefined) this.accounts.discardElsewhere();
     this.reporting = new Reporting(this.accounts, this.counters, account => host.reportsOpened?.(account));
     this.#config = new DeviceConfig(profile.configBytes);
@@ -103,8 +108,8 @@ export class BalloonDevice {
   }
 
   /** Balloon and ring features that the driver took. */
-  get features(): bigint {
-    return this.#features;
+  get driverFeatures(): bigint {
+    return this.#driverFeatures;
   }
 
   /** The target in 4 KiB pages. */
@@ -155,6 +160,7 @@ export class BalloonDevice {
   }
 
   readConfig(offset: number, into: Uint8Array): void {
+    this.#observer.configRead?.(offset, into.length);
     this.#config.read(offset, into);
   }
 
@@ -168,17 +174,20 @@ export class BalloonDevice {
 
   regionAdded(region: MemoryRegion): void {
     this.#host.accountOpened(this.accounts.open(region));
+    this.#observer.regionAdded?.(region);
   }
 
   /** Calls `letGo` when nobody discards in the region any more: before it returns, or before the device is settled. */
   regionRemoved(region: MemoryRegion, letGo: () => void = () => {}): void {
     this.accounts.close(region, letGo);
+    this.#observer.regionRemoved?.(region);
   }
 
   /** Ring `index` runs from now on; {@link serveQueue} serves it. Rings without a role are left alone. */
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell): void {
     const role = this.#roles[index];
     if (role === undefined) return;
+    const known = this.#begun;
     this.#queues[index] = new RunningQueue(index, role, queue, memory, doorbell);
     if (role === 'inflate') {
       this.#begin(queue);
@@ -188,6 +197,7 @@ export class BalloonDevice {
     if (role === 'hint') this.hints.startQueue();
     if (role === 'request') this.requests.start();
     if (role === 'reporting' || role === 'hinting') this.reporting.running = true;
+    this.#observer.queueStarted?.(role, known);
   }
 
   /**
@@ -200,6 +210,7 @@ export class BalloonDevice {
     running.suspended = true;
     if (running.walk.active) this.#leaveUnfinished(running);
     if (running.role === 'inflate') this.#hold(true);
+    this.#observer.queueSuspended?.(running.role);
   }
 
   resumeQueue(index: number): void {
@@ -207,6 +218,7 @@ export class BalloonDevice {
     if (running === undefined) return;
     running.suspended = false;
     if (running.role === 'inflate') this.#hold(false);
+    this.#observer.queueResumed?.(running.role);
   }
 
   /**
@@ -214,10 +226,15 @@ export class BalloonDevice {
    * is back at the host; `abandoned`: what is pending is the guest's again and keeps its memory; `undecided`: it is as
    * it was while the ring was suspended.
    */
-  stopQueue(index: number, reason: 'paused' | 'abandoned' | 'undecided'): void {
+  stopQueue(index: number, reason: StopReason): void {
     const running = this.#queues[index];
     if (running === undefined) return;
     this.#queues[index] = undefined;
+    this.#stop(running, reason);
+    this.#observer.queueStopped?.(running.role, reason);
+  }
+
+  #stop(running: RunningQueue, reason: StopReason): void {
     // Only when a guest or a front-end is given up in the middle of a batch: whoever stops in order lets it settle first.
     if (running.kept && isReporting(running.role)) this.reporting.forget();
     if (running.walk.active) this.#leaveUnfinished(running);
@@ -375,13 +392,11 @@ export class BalloonDevice {
     }
   }
 
-  /** Stops a ring that turned out to make no sense. Throws an error that is no ring's fault again. */
+  /** Has a ring stopped whose indices or place are nonsense. Throws an error that is no ring's fault again. */
   #stopBroken(running: RunningQueue, error: unknown): void {
     if (!isRingFault(error)) throw error;
     this.counters.brokenRings++;
-    this.stopQueue(running.index, 'abandoned');
-    running.doorbell.fail();
-    this.#host.ringBroken(running.index, error);
+    running.doorbell.fail(error);
   }
 
   /** Discards all that is pending: before it returns, or before the device is settled. */
@@ -424,10 +439,11 @@ export class BalloonDevice {
     this.#config.hintCommandId = this.hints.commandId;
     this.#negotiated(0n);
     this.counters.resets++;
+    this.#observer.reset?.();
   }
 
   #negotiated(features: bigint): void {
-    this.#features = features;
+    this.#driverFeatures = features;
     this.#roles = queueRoles(this.profile, features);
     this.#format = listFormat(this.profile, features);
     this.inflation.negotiated(features);
@@ -435,7 +451,7 @@ export class BalloonDevice {
   }
 
   #updatePoison(): void {
-    const poisons = (this.#features & PAGE_POISON & this.profile.featureMask) !== 0n;
+    const poisons = (this.#driverFeatures & PAGE_POISON & this.profile.featureMask) !== 0n;
     this.reporting.keepContents = this.profile.name === 'virtio' && poisons && this.poisonValue !== 0;
   }
 
@@ -573,7 +589,7 @@ export class BalloonDevice {
   #begin({ nextAvail }: DeviceQueue): void {
     if (this.#begun) return;
     this.#begun = true;
-    const fresh = nextAvail === initialState(this.#features).nextAvail;
+    const fresh = nextAvail === initialState(this.#driverFeatures).nextAvail;
     this.accounts.partial = !fresh;
     this.#actualKnown ||= fresh;
   }

@@ -20,8 +20,6 @@ export interface DeviceHost {
   badInput(reason: string): void;
   /** A discard failed; it is counted already. */
   discardFailed(error: Error): void;
-  /** A ring is stopped because it makes no sense. */
-  ringBroken(index: number, error: Error): void;
   /** The guest says that its balloon holds this many pages. */
   actualChanged(pages: number): void;
   /** A sample of statistics arrived. */

@@ -6,16 +6,9 @@ import type { QueueRole } from '../balloon/features.ts';
 import type { PageList } from '../balloon/page-list.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { DescriptorChain } from '../virtio/chain.ts';
+import type { Doorbell } from '../virtio/device.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
 import { ListWalk } from './list-walk.ts';
-
-/** Reaches the driver of one ring. */
-export interface Doorbell {
-  /** Interrupts the driver. */
-  interrupt(): void;
-  /** Says that the ring is broken and will not be served any more. */
-  fail(): void;
-}
 
 export class RunningQueue {
   readonly index: number;

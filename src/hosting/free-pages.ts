@@ -98,9 +98,9 @@ export class FreePages implements PageSink {
   }
 
   #obstacle(way: FreePageWay): string | undefined {
-    const { features, profile, hints, requests, reporting } = this.#device();
+    const { driverFeatures, profile, hints, requests, reporting } = this.#device();
     // A page that is skipped arrives as whatever it was before. Such a guest would see that.
-    if (profile.name === 'virtio' && (features & PAGE_POISON) !== 0n) {
+    if (profile.name === 'virtio' && (driverFeatures & PAGE_POISON) !== 0n) {
       return 'it fills free pages and counts on what they hold (PAGE_POISON)';
     }
     const running = { session: hints.running, request: requests.running, reports: reporting.running };

@@ -9,9 +9,10 @@ import type { Reactor, Watch } from '../sys/poll.ts';
 import { Shed } from '../sys/shed.ts';
 import { UnixListener, UnixSocket } from '../sys/socket.ts';
 import { peerOfFd } from '../sys/unix-peers.ts';
-import type { SessionHost, VhostUserBackend } from '../vhost-user/backend.ts';
-import { BackendConnection } from '../vhost-user/backend-connection.ts';
+import { BackendConnection, type BackendConnectionOptions } from '../vhost-user/backend-connection.ts';
 import type { BackendSession } from '../vhost-user/backend-session.ts';
+import type { SessionHost } from '../vhost-user/session-host.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
 const ACCEPT_PAUSE_MS = 1000;
@@ -23,10 +24,13 @@ export interface FrontDoorListener {
   /** The front-end is gone; `error` when it broke the protocol, or we broke. */
   closed(error: Error | undefined): void;
   refused: SessionHost['refused'];
+  /** The driver kicked ring `index`. */
+  kicked(index: number): void;
+  prepareMemory: NonNullable<BackendConnectionOptions['prepareMemory']>;
 }
 
 export class FrontDoor {
-  readonly #backend: VhostUserBackend;
+  readonly #device: VirtioDevice;
   readonly #reactor: Reactor;
   readonly #listener: FrontDoorListener;
   readonly #socket: UnixListener | undefined;
@@ -37,8 +41,8 @@ export class FrontDoor {
   #peer: { readonly socket: UnixSocket; pid: number | undefined } | undefined;
 
   /** Takes ownership of the socket. */
-  constructor(socket: GuestSocket, backend: VhostUserBackend, reactor: Reactor, listener: FrontDoorListener) {
-    this.#backend = backend;
+  constructor(socket: GuestSocket, device: VirtioDevice, reactor: Reactor, listener: FrontDoorListener) {
+    this.#device = device;
     this.#reactor = reactor;
     this.#listener = listener;
     const fd = new OwnedFd(socket.fd);
@@ -137,9 +141,11 @@ export class FrontDoor {
     this.#watch = undefined;
     if (this.#connection !== undefined) throw new InvariantError('two front-ends for one guest');
     this.#peer = { socket, pid: undefined };
-    this.#connection = new BackendConnection(socket, this.#backend, {
+    this.#connection = new BackendConnection(socket, this.#device, {
       reactor: this.#reactor,
       refused: (error, context) => this.#listener.refused(error, context),
+      kicked: index => this.#listener.kicked(index),
+      prepareMemory: files => this.#listener.prepareMemory(files),
       ended: error => {
         this.#connection = undefined;
         this.#closed(error);

@@ -45,7 +45,7 @@ function residentBytes(memory: GuestMemory): number {
 
 /** What of a guest's status is its device's and its memory's alone; `memory` is what its front-end handed over so far. */
 export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefined) {
-  const { profile, features, accounts, inflation, reporting } = device;
+  const { profile, driverFeatures, accounts, inflation, reporting } = device;
   const hasMemory = memory !== undefined && memory.regions.length > 0;
   // A driver that ran before this connection and names its balloon anew, as ours does, is known again when its word and
   // the account agree.
@@ -53,7 +53,10 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
   const known = agrees || !accounts.partial;
   return {
     profile: profile.name,
-    features: [...featureNames(profile, features), ...ringFeatureNames(features & ~profile.featureMask)],
+    features: [
+      ...featureNames(profile, driverFeatures),
+      ...ringFeatureNames(driverFeatures & ~profile.featureMask),
+    ],
     discard: inflation.mode,
     memoryBytes: hasMemory ? memory.size : null,
     targetBytes: device.targetPages * PAGE_SIZE,

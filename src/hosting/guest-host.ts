@@ -19,10 +19,10 @@ import { GuestStateError } from '../control/contract.ts';
 import { type GuestState, obstacleOf } from '../control/guest-state.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
+import type { DeviceObserver } from '../device/device-observer.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
 import type { ThreadTurns } from '../device/turn.ts';
 import { FileBacking } from '../memory/backing.ts';
-import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
 import { PageSet } from '../memory/page-set.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
@@ -30,8 +30,8 @@ import type { OwnedFd } from '../sys/fd.ts';
 import { shrinkSeal } from '../sys/file.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
-import type { RingDoorbell, StopReason, VhostUserBackend } from '../vhost-user/backend.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
+import type { StopReason } from '../virtio/device.ts';
 import { ConnectionNews } from './connection-news.ts';
 import { type BalloonedRegion, FreePages } from './free-pages.ts';
 import { FrontDoor } from './front-door.ts';
@@ -62,9 +62,8 @@ export interface GuestHostWorld extends NewsOutlet {
   readonly turns: ThreadTurns;
 }
 
-export class GuestHost implements VhostUserBackend {
+export class GuestHost {
   readonly name: string;
-  readonly features: bigint;
   readonly device: BalloonDevice;
   /** Pages that the guest said it does not use, in the hint session or answer that came last. */
   readonly unusedPages = new PageSet(PFN_LIMIT);
@@ -106,11 +105,11 @@ export class GuestHost implements VhostUserBackend {
     const offered = offer(options.profile, options.without);
     this.device = new BalloonDevice({
       profile: offered.profile,
-      features: offered.balloon,
+      features: offered.balloon | offered.rings,
       host: this.#deviceHost(),
+      observer: this.#observer(),
       unusedPages: { add: (pfn, count) => this.#named(pfn, count) },
     });
-    this.features = offered.balloon | offered.rings;
     this.device.inflation.mode = options.discard;
     this.device.inflation.timed = options.timed ?? false;
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
@@ -137,10 +136,12 @@ export class GuestHost implements VhostUserBackend {
       unusedPages: this.unusedPages,
       obstacle: () => obstacleOf(this.state),
     });
-    this.#door = new FrontDoor(socket, this, world.reactor, {
+    this.#door = new FrontDoor(socket, this.device, world.reactor, {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
       refused: (error, context) => this.#refused(error, context),
+      kicked: index => this.serveQueue(index),
+      prepareMemory: files => this.#prepareMemory(files),
     });
   }
 
@@ -172,47 +173,9 @@ export class GuestHost implements VhostUserBackend {
     );
   }
 
-  // VhostUserBackend --------------------------------------------------------------------------------------
+  // What the back-end asks of this host, beside what it asks of the device ---------------------------------
 
-  get queueCount(): number {
-    return this.device.queueCount;
-  }
-
-  setFeatures(features: bigint): void {
-    this.device.setFeatures(features);
-  }
-
-  readConfig(offset: number, into: Uint8Array): void {
-    this.#target.show();
-    this.#known.read(offset, into.length);
-    this.device.readConfig(offset, into);
-  }
-
-  writeConfig(offset: number, bytes: Uint8Array): void {
-    this.device.writeConfig(offset, bytes);
-  }
-
-  regionAdded(region: MemoryRegion): void {
-    this.device.regionAdded(region);
-    this.#target.memoryChanged();
-    this.#loadNow();
-    if (region.backing instanceof FileBacking && !region.backing.sealed) {
-      this.#news.log('debug', 'guest memory can be shrunk by its front-end, which would end this daemon', {
-        sizeBytes: region.size,
-      });
-    }
-  }
-
-  regionRemoved(region: MemoryRegion, letGo: () => void): void {
-    this.device.regionRemoved(region, letGo);
-    this.#target.memoryChanged();
-  }
-
-  settle(): boolean {
-    return this.device.settle();
-  }
-
-  prepareMemory(files: readonly OwnedFd[]): boolean {
+  #prepareMemory(files: readonly OwnedFd[]): boolean {
     if (this.#lane.sealing) return false;
     const unsealed = this.#sealed ? [] : files.filter(file => shrinkSeal(file) === 'open');
     this.#sealed = false;
@@ -238,67 +201,7 @@ export class GuestHost implements VhostUserBackend {
     else this.#whenSettled.push(then);
   }
 
-  startQueue(
-    index: number,
-    queue: Parameters<BalloonDevice['startQueue']>[1],
-    memory: GuestMemory,
-    doorbell: RingDoorbell,
-  ): void {
-    const known = this.device.begun;
-    this.device.startQueue(index, queue, memory, doorbell);
-    if (index !== 0) return;
-    this.#life.started();
-    this.#stateChanged();
-    if (this.device.accounts.partial) {
-      this.#news.problem(
-        'account',
-        'the driver ran before this connection: what its balloon held then is not known until it starts anew',
-      );
-    }
-    this.#news.changed('ready', () => ({}));
-    this.#target.begin(known ? 'known' : this.device.accounts.partial ? 'found' : 'fresh');
-    this.#statistics.start();
-  }
-
-  suspendQueue(index: number): void {
-    this.device.suspendQueue(index);
-    if (index === 0) this.#target.rest();
-    this.#stopped(index, 'paused');
-  }
-
-  resumeQueue(index: number): void {
-    this.device.resumeQueue(index);
-    if (index !== 0) return;
-    this.#target.goOn();
-    this.#life.started();
-    this.#stateChanged();
-  }
-
-  stopQueue(index: number, reason: StopReason): void {
-    this.device.stopQueue(index, reason);
-    if (index === 0) this.#rest(reason);
-    this.#stopped(index, reason);
-  }
-
-  #rest(reason: StopReason): void {
-    if (reason === 'abandoned') this.#target.awaitDriver();
-    else this.#target.rest();
-  }
-
-  #stopped(index: number, reason: StopReason): void {
-    if (index !== 0) return;
-    if (reason === 'abandoned') this.#life.ended();
-    else this.#life.paused();
-    this.#stateChanged();
-  }
-
-  /** A front-end may disable and enable its rings as often as it likes. */
-  #stateChanged(): void {
-    this.#news.changed('state', () => ({ state: this.state }));
-    const obstacle = obstacleOf(this.state);
-    if (obstacle !== undefined) this.#statistics.dismiss(`${this.name} sends no statistics: ${obstacle}`);
-  }
-
+  /** Gives ring `index` a turn, and more after the others' while it needs them. */
   serveQueue(index: number): void {
     // A kick brings a ring that goes on anyway no turn of its own: with one more each time, it would have all of them.
     if (this.#busyRings.has(index)) return;
@@ -329,12 +232,82 @@ export class GuestHost implements VhostUserBackend {
     if (complaint !== undefined) this.#news.problem('configuration', complaint);
   }
 
-  reset(): void {
-    this.#requests.stop();
-    this.#life.ended();
-    this.device.reset();
-    this.#target.awaitDriver();
-    this.#news.changed('reset', () => ({}));
+  // What is noticed of the device -------------------------------------------------------------------------
+
+  #observer(): DeviceObserver {
+    return {
+      configRead: (offset, length) => {
+        this.#target.show();
+        this.#known.read(offset, length);
+      },
+      regionAdded: ({ backing, size }) => {
+        this.#target.memoryChanged();
+        this.#loadNow();
+        if (backing instanceof FileBacking && !backing.sealed) {
+          this.#news.log(
+            'debug',
+            'guest memory can be shrunk by its front-end, which would end this daemon',
+            {
+              sizeBytes: size,
+            },
+          );
+        }
+      },
+      regionRemoved: () => this.#target.memoryChanged(),
+      queueStarted: (role, known) => {
+        if (role === 'inflate') this.#started(known);
+      },
+      queueSuspended: role => {
+        if (role !== 'inflate') return;
+        this.#target.rest();
+        this.#stopped('paused');
+      },
+      queueResumed: role => {
+        if (role !== 'inflate') return;
+        this.#target.goOn();
+        this.#life.started();
+        this.#stateChanged();
+      },
+      queueStopped: (role, reason) => {
+        if (role !== 'inflate') return;
+        if (reason === 'abandoned') this.#target.awaitDriver();
+        else this.#target.rest();
+        this.#stopped(reason);
+      },
+      reset: () => {
+        this.#requests.stop();
+        this.#life.ended();
+        this.#target.awaitDriver();
+        this.#news.changed('reset', () => ({}));
+      },
+    };
+  }
+
+  #started(known: boolean): void {
+    this.#life.started();
+    this.#stateChanged();
+    if (this.device.accounts.partial) {
+      this.#news.problem(
+        'account',
+        'the driver ran before this connection: what its balloon held then is not known until it starts anew',
+      );
+    }
+    this.#news.changed('ready', () => ({}));
+    this.#target.begin(known ? 'known' : this.device.accounts.partial ? 'found' : 'fresh');
+    this.#statistics.start();
+  }
+
+  #stopped(reason: StopReason): void {
+    if (reason === 'abandoned') this.#life.ended();
+    else this.#life.paused();
+    this.#stateChanged();
+  }
+
+  /** A front-end may disable and enable its rings as often as it likes. */
+  #stateChanged(): void {
+    this.#news.changed('state', () => ({ state: this.state }));
+    const obstacle = obstacleOf(this.state);
+    if (obstacle !== undefined) this.#statistics.dismiss(`${this.name} sends no statistics: ${obstacle}`);
   }
 
   // The device's reaching out -----------------------------------------------------------------------------
@@ -349,7 +322,6 @@ export class GuestHost implements VhostUserBackend {
       badInput: reason => this.#news.problem('bad-input', reason),
       discardFailed: error =>
         this.#news.problem('discard', `memory could not be given back: ${error.message}`),
-      ringBroken: (index, error) => this.#door?.session?.breakRing(index, error),
       actualChanged: pages => this.#actualChanged(pages),
       statisticsArrived: () => this.#statisticsArrived(),
       hintChanged: () => this.#hintChanged(),

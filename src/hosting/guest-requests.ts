@@ -101,8 +101,8 @@ export class GuestRequests {
   }
 
   #why(): string {
-    const { profile, features } = this.#device;
+    const { profile, driverFeatures } = this.#device;
     if (profile.freePages.kind !== 'request') return `the ABI ${profile.name} has no queue for them`;
-    return features === 0n ? 'no guest is connected' : 'its driver did not take the feature';
+    return driverFeatures === 0n ? 'no guest is connected' : 'its driver did not take the feature';
   }
 }

@@ -6,7 +6,6 @@
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { createEventFd, type OwnedFd } from '../sys/fd.ts';
-import type { VhostUserBackend } from '../vhost-user/backend.ts';
 import { BackendSession } from '../vhost-user/backend-session.ts';
 import {
   F_PROTOCOL_FEATURES,
@@ -17,6 +16,7 @@ import {
   VRING_ADDRESSES,
   VRING_STATE,
 } from '../vhost-user/protocol.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
 import type { QueueConfig } from '../virtio/queue.ts';
 
 export interface SimBackendWorld {
@@ -40,7 +40,7 @@ export class SimBackend {
   constructor(device: BalloonDevice, memory: GuestMemory, world: SimBackendWorld) {
     this.device = device;
     this.#world = world;
-    this.#session = new BackendSession(this.#backend(), {
+    this.#session = new BackendSession(this.#behindSession(), {
       reactor: { watch: () => ({ stop: () => {}, wantWrite: false }) },
       refused: error => world.complain(error.message),
       backendChannel: fd => fd?.close(),
@@ -101,7 +101,8 @@ export class SimBackend {
     this.#world.settle();
   }
 
-  #backend(): VhostUserBackend {
+  /** The device, whose interrupts and kicks arrive when the simulation has them arrive. */
+  #behindSession(): VirtioDevice {
     const { device } = this;
     const world = this.#world;
     return {
@@ -113,9 +114,9 @@ export class SimBackend {
       // The device has the regions for as long as it lives.
       regionAdded: () => {},
       regionRemoved: () => {},
-      startQueue: (index, queue, memory) => {
+      startQueue: (index, queue, memory, { fail }) => {
         const interrupt = () => world.interrupted(index);
-        device.startQueue(index, queue, memory, { interrupt, fail: () => {} });
+        device.startQueue(index, queue, memory, { interrupt, fail });
       },
       suspendQueue: index => device.suspendQueue(index),
       resumeQueue: index => device.resumeQueue(index),

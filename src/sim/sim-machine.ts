@@ -402,7 +402,6 @@ export class SimMachine {
         discardFailed: () => {
           this.keepsPages = true;
         },
-        ringBroken: (index, error) => this.complain(`ring ${index} is broken: ${error.message}`),
         actualChanged: () => {},
         statisticsArrived: () => {},
         hintChanged: () => {},

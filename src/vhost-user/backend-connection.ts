@@ -8,7 +8,7 @@ import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { Shed } from '../sys/shed.ts';
 import type { UnixSocket } from '../sys/socket.ts';
-import type { SessionHost, VhostUserBackend } from './backend.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
 import { BackendSession, type SessionReply } from './backend-session.ts';
 import type { Message } from './connection.ts';
 import { MessageStream } from './message-stream.ts';
@@ -20,11 +20,19 @@ import {
   requestName,
   VhostUserError,
 } from './protocol.ts';
+import type { SessionHost } from './session-host.ts';
 
 export interface BackendConnectionOptions {
   readonly reactor: Pick<Reactor, 'watch'>;
   /** See {@link SessionHost.refused}. */
   readonly refused?: SessionHost['refused'];
+  /** See {@link SessionHost.kicked}. */
+  readonly kicked?: SessionHost['kicked'];
+  /**
+   * Whether files that the front-end hands over as memory can be looked at now. False: something is done about them that
+   * may take long, and {@link BackendConnection.progress} asks again. Absent where waiting is no harm.
+   */
+  readonly prepareMemory?: (files: readonly OwnedFd[]) => boolean;
   /** The front-end left, or broke the protocol beyond following; not called after `close`. */
   readonly ended?: (error: Error | undefined) => void;
 }
@@ -66,21 +74,24 @@ const BRINGS_MEMORY: ReadonlySet<FrontendRequest | undefined> = new Set<Frontend
 export class BackendConnection {
   readonly session: BackendSession;
   readonly #stream: MessageStream;
-  readonly #backend: VhostUserBackend;
+  readonly #device: VirtioDevice;
+  readonly #prepareMemory: (files: readonly OwnedFd[]) => boolean;
   readonly #shed: Shed;
   #channel: PeerDoorbell | undefined;
   /** What the conversation goes on with when the device has settled: a message, a reply, or neither. */
   #waiting: { readonly message?: Message; readonly reply?: SessionReply } | undefined;
 
   /** Takes ownership of `socket`. */
-  constructor(socket: UnixSocket, backend: VhostUserBackend, options: BackendConnectionOptions) {
-    const { reactor, refused = () => {}, ended = () => {} } = options;
-    this.session = new BackendSession(backend, {
+  constructor(socket: UnixSocket, device: VirtioDevice, options: BackendConnectionOptions) {
+    const { reactor, refused = () => {}, kicked, prepareMemory = () => true, ended = () => {} } = options;
+    this.session = new BackendSession(device, {
       reactor,
       refused,
+      kicked,
       backendChannel: fd => this.#setChannel(fd),
     });
-    this.#backend = backend;
+    this.#device = device;
+    this.#prepareMemory = prepareMemory;
     this.#shed = socket.shed;
     this.#stream = new MessageStream(socket, reactor, {
       message: message => this.#serve(message),
@@ -120,7 +131,7 @@ export class BackendConnection {
     }
     const name = requestName(message.request);
     const settles = name !== undefined && SETTLES.has(name);
-    const prepared = !BRINGS_MEMORY.has(name) || (this.#backend.prepareMemory?.(message.fds) ?? true);
+    const prepared = !BRINGS_MEMORY.has(name) || this.#prepareMemory(message.fds);
     if (!prepared || (settles && !this.#settled())) return this.#wait({ message });
     const reply = this.session.serve(message);
     if (settles && !this.#settled()) return this.#wait(reply === undefined ? {} : { reply });
@@ -130,7 +141,7 @@ export class BackendConnection {
   }
 
   #settled(): boolean {
-    return this.#backend.settle?.() ?? true;
+    return this.#device.settle?.() ?? true;
   }
 
   #wait(what: { readonly message?: Message; readonly reply?: SessionReply }): true {

@@ -5,7 +5,7 @@
 import { FileBacking } from '../memory/backing.ts';
 import { GuestMemory, MemoryRegion, type RegionAddresses } from '../memory/guest-memory.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import type { VhostUserBackend } from './backend.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
 import type { BackendRings } from './backend-rings.ts';
 import {
   MEM_REGION,
@@ -20,13 +20,13 @@ import type { UnclaimedFds } from './unclaimed-fds.ts';
 
 export class BackendMemory {
   readonly #memory: GuestMemory;
-  readonly #backend: VhostUserBackend;
+  readonly #device: VirtioDevice;
   readonly #rings: BackendRings;
 
   /** Keeps `memory`, in which `rings` run. */
-  constructor(memory: GuestMemory, backend: VhostUserBackend, rings: BackendRings) {
+  constructor(memory: GuestMemory, device: VirtioDevice, rings: BackendRings) {
     this.#memory = memory;
-    this.#backend = backend;
+    this.#device = device;
     this.#rings = rings;
   }
 
@@ -82,12 +82,12 @@ export class BackendMemory {
   /** Takes ownership, also when it throws. */
   #keep(region: MemoryRegion): void {
     addBounded(this.#memory, region);
-    this.#backend.regionAdded(region);
+    this.#device.regionAdded(region);
   }
 
   #drop(region: MemoryRegion): void {
     this.#memory.remove(region);
-    this.#backend.regionRemoved(region, () => region.close());
+    this.#device.regionRemoved(region, () => region.close());
   }
 }
 

@@ -5,8 +5,8 @@
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { silenceEventFd } from '../sys/peer-doorbell.ts';
+import type { Doorbell, StopReason, VirtioDevice } from '../virtio/device.ts';
 import { type DeviceQueue, QUEUE_SIZE_MAX, type QueueConfig } from '../virtio/queue.ts';
-import type { RingDoorbell, SessionHost, StopReason, VhostUserBackend } from './backend.ts';
 import { ConfigWrites } from './config-writes.ts';
 import {
   F_PROTOCOL_FEATURES,
@@ -21,6 +21,7 @@ import {
 } from './protocol.ts';
 import { isAnotherRing, openRing } from './ring.ts';
 import { RingPlace } from './ring-place.ts';
+import type { SessionHost } from './session-host.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { Vring } from './vring.ts';
 
@@ -29,20 +30,20 @@ export class BackendRings {
   features: bigint | undefined;
   /** What the driver wrote into the configuration space while no ring ran. */
   readonly writtenAtRest = new ConfigWrites();
-  readonly #backend: VhostUserBackend;
+  readonly #device: VirtioDevice;
   readonly #memory: GuestMemory;
-  readonly #host: Pick<SessionHost, 'reactor' | 'refused'>;
+  readonly #host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked'>;
   readonly #vrings: readonly Vring[];
 
   constructor(
-    backend: VhostUserBackend,
+    device: VirtioDevice,
     memory: GuestMemory,
-    host: Pick<SessionHost, 'reactor' | 'refused'>,
+    host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked'>,
   ) {
-    this.#backend = backend;
+    this.#device = device;
     this.#memory = memory;
     this.#host = host;
-    this.#vrings = Array.from({ length: backend.queueCount }, (_, index) => new Vring(index));
+    this.#vrings = Array.from({ length: device.queueCount }, (_, index) => new Vring(index));
   }
 
   get count(): number {
@@ -156,13 +157,6 @@ export class BackendRings {
     }
   }
 
-  /** Stops serving a ring whose indices are nonsense, until the front-end describes it anew. */
-  break(index: number, error: Error): void {
-    const vring = this.#vrings[index];
-    this.#host.refused(error, { ringIndex: index });
-    this.#stop(vring, 'abandoned');
-  }
-
   /**
    * Stops the rings that lie in regions about to go, while their memory is still there; returns them. They go
    * on where they stopped as soon as there is memory at their addresses again, which may be the same, handed
@@ -254,10 +248,10 @@ export class BackendRings {
       return;
     }
     vring.left = undefined;
-    this.#backend.startQueue(index, vring.queue, this.#memory, this.#doorbell(vring));
+    this.#device.startQueue(index, vring.queue, this.#memory, this.#doorbell(vring));
     this.#watchKick(vring, kick);
     // Kicks that were sent before we watched are lost; what they announced is not.
-    this.#backend.serveQueue(index);
+    this.#device.serveQueue(index);
   }
 
   /**
@@ -267,7 +261,7 @@ export class BackendRings {
   #suspend(vring: Vring): void {
     if (!vring.running) return;
     this.#unwatchKick(vring);
-    this.#backend.suspendQueue(vring.index);
+    this.#device.suspendQueue(vring.index);
     vring.suspended = true;
     vring.left = new RingPlace(vring.config!, vring.queue!);
     vring.base = vring.left.base;
@@ -276,9 +270,9 @@ export class BackendRings {
   #resume(vring: Vring): void {
     vring.suspended = false;
     vring.left = undefined;
-    this.#backend.resumeQueue(vring.index);
+    this.#device.resumeQueue(vring.index);
     this.#watchKick(vring, vring.kick!);
-    this.#backend.serveQueue(vring.index);
+    this.#device.serveQueue(vring.index);
   }
 
   /**
@@ -292,9 +286,9 @@ export class BackendRings {
       if (vring.queue !== undefined) this.#letGo(vring, 'abandoned');
       vring.left = undefined;
     }
-    this.#backend.reset();
-    this.#backend.setFeatures(features & ~F_PROTOCOL_FEATURES);
-    this.writtenAtRest.replay((offset, bytes) => this.#backend.writeConfig(offset, bytes));
+    this.#device.reset();
+    this.#device.setFeatures(features & ~F_PROTOCOL_FEATURES);
+    this.writtenAtRest.replay((offset, bytes) => this.#device.writeConfig(offset, bytes));
     for (const vring of started) this.#open(vring, features);
   }
 
@@ -316,7 +310,7 @@ export class BackendRings {
     const queue = vring.queue!;
     const config = vring.config!;
     this.#unwatchKick(vring);
-    this.#backend.stopQueue(vring.index, reason);
+    this.#device.stopQueue(vring.index, reason);
     vring.queue = undefined;
     vring.config = undefined;
     vring.suspended = false;
@@ -339,18 +333,22 @@ export class BackendRings {
         });
         return;
       }
-      this.#backend.serveQueue(vring.index);
+      if (this.#host.kicked !== undefined) this.#host.kicked(vring.index);
+      else this.#device.serveQueue(vring.index);
     });
     vring.kickWatch = watch;
   }
 
-  #doorbell(vring: Vring): RingDoorbell {
+  #doorbell(vring: Vring): Doorbell {
     return {
       interrupt: () => {
         vring.call?.ring();
       },
-      fail: () => {
+      // Its indices are nonsense: it is not served until the front-end describes it anew.
+      fail: error => {
         vring.error?.ring();
+        this.#host.refused(error, { ringIndex: vring.index });
+        this.#stop(vring, 'abandoned');
       },
     };
   }

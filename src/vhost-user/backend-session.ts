@@ -1,13 +1,13 @@
 /**
  * The back-end's side of one vhost-user conversation: the rules of what follows what. It is fed with whole
- * messages, keeps guest memory and the rings' descriptors, and drives a {@link VhostUserBackend}. It knows
+ * messages, keeps guest memory and the rings' descriptors, and drives a {@link VirtioDevice}. It knows
  * nothing of what the device does, and it reads no socket.
  *
  * A request that is refused changes nothing, is answered as a failure where an answer was asked for, and
  * leaves the conversation going.
  */
 import { GuestMemory } from '../memory/guest-memory.ts';
-import type { SessionHost, VhostUserBackend } from './backend.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
 import { BackendMemory } from './backend-memory.ts';
 import { BackendRings } from './backend-rings.ts';
 import type { Message } from './connection.ts';
@@ -27,6 +27,7 @@ import {
   VhostUserError,
   VRING_STATE,
 } from './protocol.ts';
+import type { SessionHost } from './session-host.ts';
 import { UnclaimedFds } from './unclaimed-fds.ts';
 
 /** What this back-end can do beyond the base protocol. */
@@ -51,7 +52,7 @@ export interface SessionReply {
 
 export class BackendSession {
   readonly memory = new GuestMemory();
-  readonly #backend: VhostUserBackend;
+  readonly #device: VirtioDevice;
   readonly #host: SessionHost;
   readonly #rings: BackendRings;
   readonly #table: BackendMemory;
@@ -61,11 +62,11 @@ export class BackendSession {
   #owned = false;
   #closed = false;
 
-  constructor(backend: VhostUserBackend, host: SessionHost) {
-    this.#backend = backend;
+  constructor(device: VirtioDevice, host: SessionHost) {
+    this.#device = device;
     this.#host = host;
-    this.#rings = new BackendRings(backend, this.memory, host);
-    this.#table = new BackendMemory(this.memory, backend, this.#rings);
+    this.#rings = new BackendRings(device, this.memory, host);
+    this.#table = new BackendMemory(this.memory, device, this.#rings);
   }
 
   /** Features that the driver took, 0 before it did. */
@@ -113,20 +114,15 @@ export class BackendSession {
     if (this.#closed) return;
     this.#closed = true;
     this.#rings.close();
-    this.#backend.reset();
+    this.#device.reset();
     this.#table.close();
     this.#host.backendChannel(undefined);
-  }
-
-  /** Stops serving a ring whose indices are nonsense, until the front-end describes it anew. */
-  breakRing(index: number, error: Error): void {
-    this.#rings.break(index, error);
   }
 
   #dispatch(name: FrontendRequest, body: DataView, fds: UnclaimedFds): Reply {
     switch (name) {
       case 'GET_FEATURES':
-        return U64.encode({ value: this.#backend.features | F_PROTOCOL_FEATURES });
+        return U64.encode({ value: this.#device.features | F_PROTOCOL_FEATURES });
       case 'SET_FEATURES':
         this.#setFeatures(U64.read(body).value);
         break;
@@ -213,7 +209,7 @@ export class BackendSession {
   }
 
   #setFeatures(features: bigint): void {
-    const offered = this.#backend.features | F_PROTOCOL_FEATURES;
+    const offered = this.#device.features | F_PROTOCOL_FEATURES;
     if ((features & ~offered) !== 0n) {
       throw new VhostUserError(
         `the driver took feature bits 0x${(features & ~offered).toString(16)}, which were not offered`,
@@ -226,7 +222,7 @@ export class BackendSession {
     const mayGoOn = this.ringsRunning === 0 && features === before;
     if (before !== undefined && !mayGoOn) this.#restart();
     this.#rings.features = features;
-    if (!mayGoOn) this.#backend.setFeatures(features & ~F_PROTOCOL_FEATURES);
+    if (!mayGoOn) this.#device.setFeatures(features & ~F_PROTOCOL_FEATURES);
     // Without protocol features there is no SET_VRING_ENABLE, and rings are enabled from the start.
     if ((features & F_PROTOCOL_FEATURES) === 0n) this.#rings.enableAll();
     this.#rings.startAll();
@@ -254,7 +250,7 @@ export class BackendSession {
   /** Stops all rings and makes the device forget what it knew of the driver. */
   #restart(): void {
     this.#rings.abandonAll();
-    this.#backend.reset();
+    this.#device.reset();
   }
 
   // Configuration space -----------------------------------------------------------------------------------
@@ -266,7 +262,7 @@ export class BackendSession {
     }
     const reply = new Uint8Array(CONFIG_HEADER.size + size);
     CONFIG_HEADER.write(new DataView(reply.buffer), 0, { offset, size, flags });
-    this.#backend.readConfig(offset, reply.subarray(CONFIG_HEADER.size));
+    this.#device.readConfig(offset, reply.subarray(CONFIG_HEADER.size));
     return reply;
   }
 
@@ -281,7 +277,7 @@ export class BackendSession {
     const start = body.byteOffset + CONFIG_HEADER.size;
     const bytes = new Uint8Array(body.buffer.slice(start, start + size) as ArrayBuffer);
     if (this.ringsRunning === 0) this.#rings.writtenAtRest.note(offset, bytes);
-    this.#backend.writeConfig(offset, bytes);
+    this.#device.writeConfig(offset, bytes);
   }
 }
 

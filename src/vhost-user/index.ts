@@ -1,15 +1,15 @@
 /**
  * `aerostat/vhost-user`: both sides of the vhost-user protocol. A back-end is a device that implements
- * `VhostUserBackend` and a `BackendConnection` that joins it to a socket; those who want something in between
- * feed a `BackendSession` themselves. A front-end is a `VhostUserFrontend`, which a driver uses as its
+ * `VirtioDevice` and a `BackendConnection` that joins it to a socket; a program that wants something in between
+ * feeds a `BackendSession` itself. A front-end is a `VhostUserFrontend`, which a driver uses as its
  * `VirtioTransport`. Both live in the turns of a `Reactor`.
  */
 export { AerostatError, type ErrorCode, InvariantError, SystemError } from '../sys/error.ts';
 export { closeAll, createEventFd, OwnedFd } from '../sys/fd.ts';
 export { Reactor, type Readiness, type Timer, type Watch } from '../sys/poll.ts';
 export { UnixListener, UnixSocket } from '../sys/socket.ts';
+export type { Doorbell, StopReason, VirtioDevice } from '../virtio/device.ts';
 export { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
-export type { RingDoorbell, SessionHost, StopReason, VhostUserBackend } from './backend.ts';
 export { BackendConnection, type BackendConnectionOptions } from './backend-connection.ts';
 export { BACKEND_PROTOCOL_FEATURES, BackendSession } from './backend-session.ts';
 export { Connection, type Message, type ReceiveResult } from './connection.ts';
@@ -41,4 +41,5 @@ export {
   requestName,
   VhostUserError,
 } from './protocol.ts';
+export type { SessionHost } from './session-host.ts';
 export { createSharedMemory, type SharedMemoryOptions, USER_ADDRESS_OFFSET } from './shared-memory.ts';

@@ -11,6 +11,7 @@ export {
   SegmentList,
 } from './chain.ts';
 export { createDeviceQueue, createDriverQueue } from './create.ts';
+export type { Doorbell, StopReason, VirtioDevice } from './device.ts';
 export {
   ACCESS_PLATFORM,
   ADMIN_VQ,

@@ -308,7 +308,7 @@ describe('when a ring or a region goes', () => {
     // The target is the host's wish, and outlives the driver.
     expect(rig.device.targetPages).toBe(8);
     expect(rig.device.counters.resets).toBe(1);
-    expect(rig.device.features).toBe(0n);
+    expect(rig.device.driverFeatures).toBe(0n);
     // No ring runs any more.
     rig.queue('inflate').add({ out: [pfns(P)] });
     rig.queue('inflate').kick();

@@ -114,9 +114,9 @@ test('the first statistics that the driver is asked for end the grace; the buffe
 test('each driver has a grace of its own, a ring that was paused has no other', async () => {
   clock.pass(GRACE_MS + 1000);
   await loop.turnUntil(() => host.status().shownTargetBytes === WISH);
-  host.suspendQueue(0);
-  host.resumeQueue(0);
+  host.device.suspendQueue(0);
+  host.device.resumeQueue(0);
   expect(await shownToDriver()).toBe(WISH);
-  host.reset();
+  host.device.reset();
   expect(await shownToDriver()).toBe(0);
 });

@@ -4,6 +4,7 @@
  */
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { STATS_VQ } from '../../src/balloon/features.ts';
 import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import type { GuestEventType } from '../../src/control/contract.ts';
 import { ThreadTurns } from '../../src/device/turn.ts';
@@ -298,6 +299,17 @@ test('a target from before the guest that is above its memory takes nothing from
     expect(host.status()).toMatchObject({ targetBytes: 2 ** 40, shownTargetBytes: 0 });
     expect((await guest.readConfig()).numPages).toBe(0);
     expect(host.status().lastError).toMatch(/target of 1T is not followed: the guest has .* of memory/);
+  } finally {
+    guest.close();
+  }
+});
+
+test('status names the features that the driver took, and not all that are offered', async () => {
+  const guest = await HandGuest.connect(socket, { loop, without: STATS_VQ });
+  try {
+    const { features } = host.status();
+    expect(features).toContain('must-tell-host');
+    expect(features).not.toContain('stats-vq');
   } finally {
     guest.close();
   }

@@ -64,6 +64,7 @@ export class HostLog implements DeviceHost {
   requestsAnswered = 0;
   readonly badInputs: string[] = [];
   readonly failures: Error[] = [];
+  /** What the device told the doorbells of rings. */
   readonly brokenRings: { index: number; error: Error }[] = [];
   readonly actuals: number[] = [];
   readonly accounts: PageAccount[] = [];
@@ -82,9 +83,6 @@ export class HostLog implements DeviceHost {
   }
   discardFailed(error: Error): void {
     this.failures.push(error);
-  }
-  ringBroken(index: number, error: Error): void {
-    this.brokenRings.push({ index, error });
   }
   actualChanged(pages: number): void {
     this.actuals.push(pages);

@@ -132,12 +132,12 @@ export class LoopbackTransport implements VirtioTransport {
 
   /** A device that knows nothing takes the rings up where `bases` say, and wishes for the same target. */
   replaceDevice(bases: ReadonlyMap<number, number>): void {
-    const { targetPages, features, offeredFeatures } = this.device;
+    const { targetPages, features, driverFeatures } = this.device;
     this.#endedWith = undefined;
     this.replacements++;
-    this.device = this.#newDevice(offeredFeatures);
+    this.device = this.#newDevice(features);
     this.device.targetPages = targetPages;
-    this.device.setFeatures(features);
+    this.device.setFeatures(driverFeatures);
     for (const [index, config] of this.#configs) {
       this.#startQueue(index, config, stateFromVringBase(this.#memory, config, bases.get(index) ?? 0));
       this.kick(index);
@@ -156,7 +156,10 @@ export class LoopbackTransport implements VirtioTransport {
     queue.validate(this.#memory);
     this.device.startQueue(index, queue, this.#memory, {
       interrupt: () => this.#interrupt(index),
-      fail: () => this.complaints.push(`ring ${index} failed`),
+      fail: error => {
+        this.complaints.push(`ring ${index}: ${error.message}`);
+        this.device.stopQueue(index, 'abandoned');
+      },
     });
   }
 
@@ -277,7 +280,6 @@ export class LoopbackTransport implements VirtioTransport {
       pendingMarked: () => {},
       badInput: reason => this.complaints.push(reason),
       discardFailed: error => this.complaints.push(error.message),
-      ringBroken: (index, error) => this.complaints.push(`ring ${index}: ${error.message}`),
       actualChanged: () => {},
       statisticsArrived: () => {},
       hintChanged: () => {},

@@ -27,6 +27,8 @@ export interface Returned {
 export interface QueueWorld {
   readonly device: BalloonDevice;
   readonly memory: GuestMemory;
+  /** Hears which rings broke. */
+  readonly host: { readonly brokenRings: { index: number; error: Error }[] };
   /** Puts bytes somewhere in guest memory; returns where. */
   place(bytes: Uint8Array): number;
   /** The room for lists is free again. */
@@ -102,7 +104,11 @@ export class RigQueue {
   start(): this {
     this.#rig.device.startQueue(this.index, this.#observed, this.#rig.memory, {
       interrupt: () => this.interrupts++,
-      fail: () => this.failures++,
+      fail: error => {
+        this.failures++;
+        this.#rig.host.brokenRings.push({ index: this.index, error });
+        this.#rig.device.stopQueue(this.index, 'abandoned');
+      },
     });
     return this;
   }

@@ -352,6 +352,7 @@ describe('a ring', () => {
     ring.ringKick();
     await talk.loop.turnUntil(() => talk.refused.length > 0);
     expect(talk.refused).toMatchObject([{ ringIndex: 0 }]);
+    expect(talk.device.takeCalls().filter(call => call.startsWith('stop'))).toEqual(['stop 0 abandoned']);
     expect(await wasRung(talk.loop, ring.error)).toBe(true);
     expect(talk.session.ringsRunning).toBe(0);
     // Neither kicks nor memory nor enabling bring it back.

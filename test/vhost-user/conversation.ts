@@ -183,7 +183,6 @@ export class Conversation {
         this.channel = fd;
       },
     });
-    device.onBroken = (index, error) => this.session.breakRing(index, error);
   }
 
   /** Says a message; its descriptors go with it. Returns the reply's payload. */

@@ -38,7 +38,6 @@ export class Joined {
       refused: ({ message }) => this.refused.push(message),
       ended: error => this.ends.push(error),
     });
-    device.onBroken = (index, error) => backend.session.breakRing(index, error);
     this.backend?.close();
     this.backend = backend;
     return ours;

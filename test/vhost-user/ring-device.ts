@@ -1,7 +1,7 @@
 /** A device for tests: it returns every buffer as it comes, or keeps it, and writes down what was asked of it. */
 import { type GuestMemory, MemoryAccessError, type MemoryRegion } from '../../src/memory/guest-memory.ts';
-import type { RingDoorbell, StopReason, VhostUserBackend } from '../../src/vhost-user/backend.ts';
 import { DescriptorChain } from '../../src/virtio/chain.ts';
+import type { Doorbell, StopReason, VirtioDevice } from '../../src/virtio/device.ts';
 import { RING_FEATURES, VERSION_1 } from '../../src/virtio/features.ts';
 import { type DeviceQueue, VirtqueueError } from '../../src/virtio/queue.ts';
 
@@ -10,10 +10,10 @@ export const CONFIG_BYTES = 16;
 interface Running {
   readonly queue: DeviceQueue;
   readonly memory: GuestMemory;
-  readonly doorbell: RingDoorbell;
+  readonly doorbell: Doorbell;
 }
 
-export class RingDevice implements VhostUserBackend {
+export class RingDevice implements VirtioDevice {
   readonly features: bigint;
   readonly queueCount: number;
   readonly config = new Uint8Array(CONFIG_BYTES);
@@ -25,10 +25,6 @@ export class RingDevice implements VhostUserBackend {
   /** Bytes that the driver gave, all rings together, as the last served buffer had them. */
   lastRead = new Uint8Array(0);
   driverFeatures = 0n;
-  /** What a device does with a ring that makes no sense. */
-  onBroken: (index: number, error: Error) => void = (_, error) => {
-    throw error;
-  };
   /** Rings whose buffers it keeps, as a balloon does with statistics that it may ask for anew. */
   readonly keeps = new Set<number>();
   /** Called before ring `index` starts. */
@@ -69,7 +65,7 @@ export class RingDevice implements VhostUserBackend {
     letGo();
   }
 
-  startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: RingDoorbell): void {
+  startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell): void {
     this.onStart(index);
     this.calls.push(`start ${index}`);
     this.running.set(index, { queue, memory, doorbell });
@@ -105,8 +101,7 @@ export class RingDevice implements VhostUserBackend {
       } while (queue.requestKicks(memory));
     } catch (error) {
       if (!(error instanceof VirtqueueError || error instanceof MemoryAccessError)) throw error;
-      doorbell.fail();
-      this.onBroken(index, error);
+      doorbell.fail(error);
     }
   }
 

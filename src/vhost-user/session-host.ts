@@ -1,0 +1,16 @@
+/** What a back-end's session needs of the world around it: a loop, and an ear for what the protocol brings. */
+import type { OwnedFd } from '../sys/fd.ts';
+import type { Reactor } from '../sys/poll.ts';
+
+export interface SessionHost {
+  readonly reactor: Pick<Reactor, 'watch'>;
+  /** A request was refused, or a ring could not be used; `ringIndex` says which. */
+  refused(error: Error, context: { request?: string; ringIndex?: number }): void;
+  /**
+   * The driver kicked ring `index`: the host has it served when its turn comes. Where it is absent, the session has the
+   * device serve the ring at once.
+   */
+  readonly kicked?: ((index: number) => void) | undefined;
+  /** The front-end handed over (or withdrew) the channel for the back-end's own requests. */
+  backendChannel(fd: OwnedFd | undefined): void;
+}
