@@ -62,7 +62,17 @@ export interface RequestProtocol {
 /** v3 to v6: what the guest posts and the device fills in. */
 export const HOST_REQUEST = struct('host_request', 16, { command: ['u16', 0], parameter: ['u64', 8] });
 
-/** v10: the request, and what comes before the page list of each answer. */
+/**
+ * v10: what the guest posts is a whole message, the head of a list of chunks included; its driver takes a request of any
+ * other length for none. The count must be 0: the driver answers in the same buffer, and goes on counting there.
+ */
+export const MISC_REQUEST = struct('misc_request', 16, {
+  command: ['u32', 0],
+  flags: ['u32', 4],
+  chunkCount: ['u64', 8],
+});
+
+/** v10: what comes before the page list of each answer. */
 export const MISC_MESSAGE = struct('misc_message', 8, { command: ['u32', 0], flags: ['u32', 4] });
 
 function checkLength(length: number, expected: number): void {
@@ -130,18 +140,18 @@ export const responseRequests: RequestProtocol = {
   },
 };
 
-/** v10: the same 8 bytes ask and, before a list of chunks, answer. They carry no id. */
+/** v10: the same message asks and answers, with a list of no chunks or of some. It carries no id. */
 export const miscRequests: RequestProtocol = {
   name: 'misc',
-  requestBytes: MISC_MESSAGE.size,
+  requestBytes: MISC_REQUEST.size,
   prefixBytes: MISC_MESSAGE.size,
   idMax: 0,
   writeRequest(view, { command }) {
-    MISC_MESSAGE.write(view, 0, { command, flags: 0 });
+    MISC_REQUEST.write(view, 0, { command, flags: 0, chunkCount: 0 });
   },
   readRequest(view, length) {
-    checkLength(length, MISC_MESSAGE.size);
-    return { command: MISC_MESSAGE.read(view).command, id: 0 };
+    checkLength(length, MISC_REQUEST.size);
+    return { command: MISC_REQUEST.read(view).command, id: 0 };
   },
   writeAnswer(list, { command, done }) {
     assert(list.start === MISC_MESSAGE.size, 'a miscellaneous answer without room for its message');

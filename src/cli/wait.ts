@@ -1,7 +1,7 @@
 /** Waiting for a guest to follow its target. */
 import type { GuestStatus } from '../control/contract.ts';
 import { obstacleOf, standsStill } from '../control/guest-state.ts';
-import { isAtTarget, isSettled, stuckWords } from '../control/judgement.ts';
+import { isAtTarget, isSettled, stuckWords, wordBesideAccount } from '../control/judgement.ts';
 import type { GuestControl } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { sleep } from './context.ts';
@@ -64,7 +64,8 @@ export async function waitForTarget(control: GuestControl, name: string, wait: W
     if (movedTo !== undefined) return { guest, reached: false, failedDiscards, elapsedMs, movedTo };
     const settled = guest.targetBytes === wait.targetBytes && isSettled(guest);
     // A balloon of which the host got nothing is not what was asked for, and waiting longer changes nothing.
-    const reached = settled && failedDiscards === 0;
+    // Nor is one of which the guest alone says that it is filled.
+    const reached = settled && failedDiscards === 0 && wordBesideAccount(guest) === 0;
     wait.onProgress?.(guest);
     // A moment is no pause: the rings of a guest that resets stand still as well.
     if (!standsStill(guest.state)) stillSinceMs = undefined;
@@ -124,6 +125,7 @@ export function notReached(waited: Waited, targetBytes: number): NotReachedError
   if (!guest.connected) {
     return new NotReachedError(`${name} is not connected ${after}; its target is kept for when it is`);
   }
+  if (isAtTarget(guest) && wordBesideAccount(guest) !== 0) return new NotReachedError(wordAlone(guest));
   if (isAtTarget(guest) && failedDiscards > 0) {
     const reason = guest.lastError === null ? '' : ` (${guest.lastError})`;
     return new NotReachedError(
@@ -149,4 +151,16 @@ export function notReached(waited: Waited, targetBytes: number): NotReachedError
     );
   }
   return new NotReachedError(`${far}${pending}${why}. It goes on; wait longer with --timeout`);
+}
+
+/** What to say of a guest whose word for its balloon is not what its device was given. */
+function wordAlone({ name, actualBytes, balloonedBytes, counters, lastError }: GuestStatus): string {
+  const claim = `${name} says that its balloon holds ${formatSize(actualBytes ?? 0)}, but by the lists that its device took it holds ${formatSize(balloonedBytes ?? 0)}`;
+  const refused = counters?.badBuffers ?? 0;
+  if (refused === 0) {
+    return `${claim}. Its driver counts pages that it did not name, or named what is no memory of the guest's`;
+  }
+  const times =
+    refused === 1 ? '1 of its buffers was refused' : `${refused} of its buffers were refused so far`;
+  return `${claim}; ${times}${lastError === null ? '' : `. The last error was: ${lastError}`}`;
 }

@@ -44,6 +44,22 @@ export const isSettled = (guest: Balloon, targetBytes?: number): boolean =>
   // A hypervisor that does not tell has nothing that could be waited for.
   isAtTarget(guest, targetBytes) && (guest.pendingBytes ?? 0) === 0;
 
+/**
+ * How far the guest's word for its balloon is from what its device was given and not asked back for, by the host's own
+ * account: above 0 where the guest says more. 0 where they agree, or the account is not known.
+ */
+export function wordBesideAccount(
+  guest: Pick<GuestStatus, 'actualBytes' | 'balloonedBytes' | 'removedBytes' | 'granularityBytes'>,
+): number {
+  const { actualBytes, balloonedBytes, removedBytes, granularityBytes } = guest;
+  if (actualBytes === null || balloonedBytes === null) return 0;
+  // What was given of memory that is gone is in the guest's balloon still, or is not: it may not know.
+  const most = balloonedBytes + (removedBytes ?? 0);
+  if (actualBytes > most) return isNear(actualBytes, most, granularityBytes) ? 0 : actualBytes - most;
+  if (actualBytes >= balloonedBytes || isNear(actualBytes, balloonedBytes, granularityBytes)) return 0;
+  return actualBytes - balloonedBytes;
+}
+
 /** A guest that gets on towards its target, or whose memory is on its way to the host. */
 export function isMoving(guest: Balloon): boolean {
   const { connected, actualBytes, targetBytes, pendingBytes } = guest;

@@ -26,6 +26,6 @@ export interface DeviceHost {
   statisticsArrived(): void;
   /** The hint session went on to another phase. */
   hintChanged(): void;
-  /** The guest answered a request to the end. */
+  /** The guest answered a request to the end, or is done with it without an answer. */
   requestAnswered(): void;
 }

@@ -14,6 +14,11 @@ import type { RunningQueue } from './running-queue.ts';
 
 /** Room for the longest request of any protocol. */
 const REQUEST_BYTES_MAX = 64;
+/**
+ * Buffers for requests that are kept. One is enough; v10's driver posts its own once more at every interrupt, and at once
+ * again when it comes back empty.
+ */
+const POSTED_MAX = 16;
 
 /** A request under way, or the last one. */
 export interface RequestProgress {
@@ -21,7 +26,14 @@ export interface RequestProgress {
   readonly id: number;
   readonly pages: number;
   readonly lists: number;
+  /** A list said that it was the last. The last lists of an answer may all say so, as v4 has it. */
   readonly done: boolean;
+}
+
+/** A buffer of the guest's for a request, with where to write. */
+interface Posted {
+  readonly buffer: PoppedBuffer;
+  readonly address: number;
 }
 
 export class RequestChannel {
@@ -32,16 +44,18 @@ export class RequestChannel {
   readonly #scratch = new Uint8Array(REQUEST_BYTES_MAX);
   readonly #view = new DataView(this.#scratch.buffer);
   #running = false;
-  /** The guest's buffer for requests, with where to write. */
-  #posted: { buffer: PoppedBuffer; address: number } | undefined;
+  /** The oldest first. */
+  readonly #posted: Posted[] = [];
   /** A command that waits for the guest to post its buffer. */
   #waiting: number | undefined;
   #id = 0;
   #progress: RequestProgress | null = null;
+  /** The request is with the guest: it is over when the guest posts its buffer again, whether it was answered or not. */
+  #open = false;
   /** An answer whose pages are being taken, and the request that it is of. */
   #answer: { readonly of: RequestProgress; pages: number; readonly done: boolean } | undefined;
 
-  /** `changed` is called when an answer is complete. */
+  /** `changed` is called when a request is over: its progress says whether it was answered. */
   constructor(profile: Profile, counters: DeviceCounters, sink: PageSink, changed: () => void) {
     this.#profile = profile;
     this.#counters = counters;
@@ -66,9 +80,9 @@ export class RequestChannel {
    * buffer was pushed: the caller publishes.
    */
   send(running: RunningQueue, command: number): boolean {
-    const posted = this.#posted;
     const { freePages } = this.#profile;
     if (freePages.kind !== 'request') return false;
+    const posted = this.#posted.shift();
     if (posted === undefined) {
       this.#waiting = command;
       return false;
@@ -79,8 +93,8 @@ export class RequestChannel {
     running.memory.write(posted.address, this.#scratch, 0, protocol.requestBytes);
     // The driver tells a request from a mere return of its buffer by this exact length.
     running.queue.pushUsed(running.memory, posted.buffer, protocol.requestBytes);
-    this.#posted = undefined;
     this.#waiting = undefined;
+    this.#open = true;
     this.#progress = { command, id: this.#id, pages: 0, lists: 0, done: false };
     return true;
   }
@@ -88,7 +102,7 @@ export class RequestChannel {
   /** What is asked for is wished for no more: what is still answered counts for nothing. */
   cancel(): void {
     this.#waiting = undefined;
-    if (this.#progress !== null) this.#progress = { ...this.#progress, done: true };
+    this.#open = false;
   }
 
   /**
@@ -102,6 +116,7 @@ export class RequestChannel {
     const { chain } = running;
     if (chain.readableCount === 0) {
       this.#post(running, freePages.protocol);
+      this.#end();
       if (this.#waiting !== undefined) this.send(running, this.#waiting);
       return false;
     }
@@ -117,8 +132,15 @@ export class RequestChannel {
         `a buffer of ${chain.writableBytes} bytes in ${chain.count} segments for requests`,
       );
     }
-    if (this.#posted !== undefined) queue.pushUsed(memory, this.#posted.buffer, 0);
-    this.#posted = { buffer: chain.hold(), address: chain.address(0) };
+    if (this.#posted.length === POSTED_MAX) queue.pushUsed(memory, this.#posted.shift()!.buffer, 0);
+    this.#posted.push({ buffer: chain.hold(), address: chain.address(0) });
+  }
+
+  /** A driver that posts its buffer again has said all that it had to say. */
+  #end(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#changed();
   }
 
   #takeAnswer(running: RunningQueue, protocol: RequestProtocol, accounts: PageAccounts): void {
@@ -130,7 +152,7 @@ export class RequestChannel {
     // An answer to something that was not asked, or to an older request, counts for nothing.
     if (
       progress === null ||
-      progress.done ||
+      !this.#open ||
       answer.command !== progress.command ||
       answer.id !== progress.id
     ) {
@@ -154,24 +176,24 @@ export class RequestChannel {
     this.#answer = undefined;
     // A request that was cancelled or made anew meanwhile was not answered by it.
     if (answer === undefined || this.#progress !== answer.of) return;
-    const { of: progress, pages, done } = answer;
+    const { of: progress, pages } = answer;
+    const done = progress.done || answer.done;
     this.#progress = { ...progress, pages: progress.pages + pages, lists: progress.lists + 1, done };
-    if (done) this.#changed();
   }
 
   /** Gives the guest's buffer back before a ring that goes on elsewhere stops. True when it was pushed. */
   release({ queue, memory }: RunningQueue): boolean {
     this.#running = false;
-    if (this.#posted === undefined) return false;
-    queue.pushUsed(memory, this.#posted.buffer, 0);
-    this.#posted = undefined;
+    if (this.#posted.length === 0) return false;
+    for (const { buffer } of this.#posted.splice(0)) queue.pushUsed(memory, buffer, 0);
     return true;
   }
 
   reset(): void {
     this.#running = false;
-    this.#posted = undefined;
+    this.#posted.length = 0;
     this.#waiting = undefined;
+    this.#open = false;
     this.#progress = null;
     this.#answer = undefined;
   }

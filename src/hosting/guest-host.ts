@@ -328,7 +328,8 @@ export class GuestHost {
       requestAnswered: () => {
         this.freePages.finished('request');
         this.#requests.answered();
-        this.#news.tell('hint', { state: 'answered' });
+        const answered = this.device.requests.progress?.done === true;
+        this.#news.tell('hint', { state: answered ? 'answered' : 'unanswered' });
       },
     };
   }

@@ -5,6 +5,7 @@
 import { DROP_CACHE, GET_UNUSED_PAGES, SHRINK } from '../balloon/request-messages.ts';
 import { type GuestRequest, GuestStateError, type RequestAnswer } from '../control/contract.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
+import type { RequestProgress } from '../device/request-channel.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import type { PageSet } from '../memory/page-set.ts';
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
@@ -66,6 +67,8 @@ export class GuestRequests {
     return new Promise((resolve, reject) => {
       const timer = this.#reactor.schedule(timeoutMs, () => {
         device.requests.cancel();
+        // It said that this was all, and did not post its buffer again: the next request will find that.
+        if (this.#progress?.done === true) return this.answered();
         this.#end(`${this.#name} did not answer within ${timeoutMs} ms; it may be busy or stopped`);
       });
       this.#asked = { request, startMs: monotonicMs(), timer, resolve, reject };
@@ -73,11 +76,26 @@ export class GuestRequests {
     });
   }
 
-  /** An answer is complete. */
+  /** What the device knows of the request that was asked. */
+  get #progress(): RequestProgress | undefined {
+    const { progress } = this.#device.requests;
+    const asked = this.#asked;
+    return asked !== undefined && progress?.command === COMMAND[asked.request] ? progress : undefined;
+  }
+
+  /** A request is over: the guest answered it, or went on without an answer. */
   answered(): void {
     const asked = this.#asked;
-    const progress = this.#device.requests.progress;
-    if (asked === undefined || progress?.command !== COMMAND[asked.request]) return;
+    const progress = this.#progress;
+    if (asked === undefined || progress === undefined) return;
+    if (!progress.done) {
+      this.#end(
+        progress.lists > 0
+          ? `${this.#name} ended its answer to ${asked.request} without a last list; ask again`
+          : `${this.#name} gave no answer to ${asked.request}: its driver does not know the request (the posted drivers know unused-pages only)`,
+      );
+      return;
+    }
     this.#asked = undefined;
     asked.timer.cancel();
     asked.resolve({

@@ -54,12 +54,12 @@ describe('requests', () => {
     }
   });
 
-  test('of v10 are 8 bytes: a command and flags', () => {
-    const bytes = new Uint8Array(8).fill(0xff);
-    expect(miscRequests.requestBytes).toBe(8);
+  test('of v10 are 16 bytes: a command, flags, and the head of a list of no chunks', () => {
+    const bytes = new Uint8Array(16).fill(0xff);
+    expect(miscRequests.requestBytes).toBe(16);
     miscRequests.writeRequest(view(bytes), { command: DROP_CACHE, id: 5 });
-    expect(bytes).toEqual(hex('a0000000 00000000'));
-    expect(miscRequests.readRequest(view(bytes), 8)).toEqual({ command: DROP_CACHE, id: 0 });
+    expect(bytes).toEqual(hex('a0000000 00000000 0000000000000000'));
+    expect(miscRequests.readRequest(view(bytes), 16)).toEqual({ command: DROP_CACHE, id: 0 });
   });
 
   test('of another length are refused', () => {
@@ -68,7 +68,7 @@ describe('requests', () => {
       [bitmapRequests, 15],
       [responseRequests, 17],
       [miscRequests, 0],
-      [miscRequests, 16],
+      [miscRequests, 8],
     ] as const) {
       expect(() => protocol.readRequest(bytes, length)).toThrow(PageListError);
     }

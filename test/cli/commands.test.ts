@@ -257,6 +257,24 @@ describe('aerostat set', () => {
     expect(err).toMatch(/holds 2G, but 15 discards failed .*EOPNOTSUPP.*a memfd, tmpfs or hugetlbfs/);
   });
 
+  test('with --wait trusts no word of a guest whose lists were all refused, and says why they were', async () => {
+    const reason = 'a buffer on the inflate queue was refused: 0 bytes of bitmap where the header says 64';
+    control.follow = guest => ({
+      ...guest,
+      actualBytes: guest.targetBytes,
+      balloonedBytes: 4096,
+      pendingBytes: 0,
+      lastError: reason,
+      counters: { ...guest.counters!, badBuffers: guest.counters!.badBuffers + 12 },
+    });
+    const { code, err } = await aerostat('set vm1 --balloon 2G --wait');
+    expect(code).toBe(EXIT.notReached);
+    expect(err).toContain(
+      'vm1 says that its balloon holds 2G, but by the lists that its device took it holds 4K',
+    );
+    expect(err).toContain(`12 of its buffers were refused so far. The last error was: ${reason}`);
+  });
+
   const MOVED: MigrationStatus = {
     to: 'tcp:host2:4444',
     state: {

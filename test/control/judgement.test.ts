@@ -8,6 +8,7 @@ import {
   isNear,
   isSettled,
   TOLERANCE_BYTES,
+  wordBesideAccount,
 } from '../../src/control/judgement.ts';
 import { MemoryUseTracker } from '../../src/control/memory-use.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
@@ -18,6 +19,34 @@ const at = (actualBytes: number | null, more: Partial<GuestStatus> = {}): GuestS
   targetBytes: GIB,
   actualBytes,
   ...more,
+});
+
+describe("a guest's word for its balloon", () => {
+  const beside = (
+    actualBytes: number | null,
+    balloonedBytes: number | null,
+    more: Partial<GuestStatus> = {},
+  ) => wordBesideAccount(at(actualBytes, { balloonedBytes, removedBytes: 0, ...more }));
+
+  test('is beside the account when its lists did not arrive, or were not asked back for', () => {
+    expect(beside(GIB, 0)).toBe(GIB);
+    expect(beside(0, GIB)).toBe(-GIB);
+  });
+
+  test('is not when they agree, nearly agree, or the account is not known', () => {
+    expect(beside(GIB, GIB)).toBe(0);
+    expect(beside(GIB, GIB - TOLERANCE_BYTES / 2)).toBe(0);
+    expect(beside(GIB, GIB - MIB, { granularityBytes: 2 * MIB })).toBe(0);
+    expect(beside(GIB, null)).toBe(0);
+    expect(beside(null, GIB)).toBe(0);
+  });
+
+  test('may count memory that was removed, or not', () => {
+    for (const word of [GIB - 256 * MIB, GIB - 128 * MIB, GIB]) {
+      expect(beside(word, GIB - 256 * MIB, { removedBytes: 256 * MIB })).toBe(0);
+    }
+    expect(beside(GIB + MIB, GIB - 256 * MIB, { removedBytes: 256 * MIB })).toBe(MIB);
+  });
 });
 
 describe('a guest is at its target', () => {

@@ -14,7 +14,12 @@ import {
 import { HINT_STOP } from '../../src/balloon/hint-session.ts';
 import type { PageList } from '../../src/balloon/page-list.ts';
 import { PROFILE_NAMES, profile, queueRoles } from '../../src/balloon/profiles.ts';
-import { DROP_CACHE, GET_UNUSED_PAGES, type RequestProtocol } from '../../src/balloon/request-messages.ts';
+import {
+  DROP_CACHE,
+  GET_UNUSED_PAGES,
+  type RequestProtocol,
+  SHRINK,
+} from '../../src/balloon/request-messages.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import {
@@ -247,6 +252,8 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     expect(rig.unusedPages.pages).toBe(25);
     expect(rig.unusedPages.has(P + 64)).toBe(true);
     expect(rig.device.requests.progress).toMatchObject({ done: true, pages: 25 });
+    expect(rig.host.requestsAnswered).toBe(0);
+    expect(queue.exchange({ in: [[WHERE, size]] })).toEqual([]);
     expect(rig.host.requestsAnswered).toBe(1);
     // Named is not given: nothing of it is discarded.
     rig.device.drain();
@@ -268,6 +275,43 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     expect(request.command).toBe(DROP_CACHE);
     answer(rig, request, []);
     expect(rig.device.requests.progress).toMatchObject({ done: true, pages: 0 });
+  });
+
+  test('may be answered with several lists that all say that they are the last, as v4 has it', () => {
+    const rig = openRig({ profile: name });
+    const size = protocolOf(rig).requestBytes;
+    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.queue('request').exchange({ in: [[WHERE, size]] });
+    const request = readRequest(rig, WHERE, size);
+    answer(rig, request, [[P, 4]]);
+    answer(rig, request, [[P + 8, 4]]);
+    answer(rig, request, []);
+    expect(rig.host.requestsAnswered).toBe(0);
+    rig.queue('request').exchange({ in: [[WHERE, size]] });
+    expect(rig.host.requestsAnswered).toBe(1);
+    expect(rig.unusedPages.pages).toBe(8);
+    expect(rig.device.requests.progress).toMatchObject({ done: true, pages: 8, lists: 3 });
+  });
+
+  test('that a driver does not know are over when it posts its buffer again', () => {
+    const rig = openRig({ profile: name });
+    const size = protocolOf(rig).requestBytes;
+    rig.queue('request').exchange({ in: [[WHERE, size]] });
+    rig.device.sendRequest(SHRINK);
+    expect(rig.host.requestsAnswered).toBe(0);
+    rig.queue('request').exchange({ in: [[WHERE, size]] });
+    expect(rig.host.requestsAnswered).toBe(1);
+    expect(rig.device.requests.progress).toMatchObject({ done: false, lists: 0 });
+  });
+
+  test('keep a buffer that is posted twice: a driver that posts what comes back empty is not kept busy', () => {
+    const rig = openRig({ profile: name });
+    const queue = rig.queue('request');
+    const size = protocolOf(rig).requestBytes;
+    queue.exchange({ in: [[WHERE, size]] });
+    expect(queue.exchange({ in: [[WHERE, size]] })).toEqual([]);
+    rig.device.sendRequest(GET_UNUSED_PAGES);
+    expect(queue.collect()).toEqual([{ token: 0, written: size }]);
   });
 
   test('wait for the guest’s buffer, and go out as soon as it comes', () => {

@@ -243,9 +243,15 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
     for (const listener of this.listeners) listener(whole);
   }
 
-  /** The guest is like that from now on. */
+  /** The guest is like that from now on. The host's account follows its word, unless it is changed as well. */
   alter(name: string, overrides: Partial<DeviceGuestStatus>): DeviceGuestStatus {
-    const changed = { ...this.#find(name), ...overrides };
+    const before = this.#find(name);
+    const after = { ...before, ...overrides };
+    const follows =
+      before.balloonedBytes !== null &&
+      after.balloonedBytes === before.balloonedBytes &&
+      after.actualBytes !== before.actualBytes;
+    const changed = follows ? { ...after, balloonedBytes: after.actualBytes } : after;
     this.known.set(name, changed);
     return changed;
   }

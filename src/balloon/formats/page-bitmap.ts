@@ -132,7 +132,11 @@ function namedBits(list: PageList): number {
   if (bitmapBytes !== present) {
     throw new PageListError(
       bitmapBytes > present ? 'truncated' : 'surplus',
-      `${present} bytes of bitmap where the header says ${bitmapBytes}`,
+      `${present} bytes of bitmap where the header says ${bitmapBytes}${
+        present === 0 && bitmapBytes < BITMAP_BUFFER_BYTES
+          ? '; the posted driver (v3, 10/2016) is known to send its header alone where its pages lie within 1 GiB'
+          : ''
+      }`,
     );
   }
   const words = (start + HEADER_BYTES) / 4;

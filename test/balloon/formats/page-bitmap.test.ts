@@ -93,6 +93,14 @@ describe('a page bitmap', () => {
     expect(faultOf(pageBitmap, bitmap(hex('01'), { shift }))).toBe('page-shift');
   });
 
+  test('of the posted driver, whose header comes alone below 1 GiB, is refused, and the message says so', () => {
+    const alone = listOf(hex('0000 0c00 0000 0000 0000000000000000 4000000000000000 0008000000000000'));
+    expect(() => pageBitmap.check(alone)).toThrow(
+      /0 bytes of bitmap where the header says 2048; .*\(v3, 10\/2016\)/,
+    );
+    expect(() => pageBitmap.check(bitmap(hex('01'), { length: 64n }))).not.toThrow('v3');
+  });
+
   test('is refused when its last page is beyond every address', () => {
     const start = BigInt(PFN_LIMIT - 8);
     expect(runsOf(pageBitmap, bitmap(hex('80'), { start }))).toEqual([[PFN_LIMIT - 1, 1]]);

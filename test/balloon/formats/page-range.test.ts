@@ -24,8 +24,8 @@ describe('a list of page ranges', () => {
     const bytes = hex('00 00 0000 10000000   0010000000000000   0010000000000000');
     expect(runsOf(pageRange, listOf(bytes))).toEqual([[1, 4096]]);
     expect(listsOf(pageRange, [[1, 4096]])).toEqual([bytes]);
-    expect(listsOf(pageRange, [[1, 2 ** 40]])[0]).toEqual(
-      hex('00 00 0000 10000000   0010000000000000   0000000000010000'),
+    expect(listsOf(pageRange, [[2, 2 ** 40]])[0]).toEqual(
+      hex('00 00 0000 10000000   0020000000000000   0000000000010000'),
     );
   });
 
@@ -68,6 +68,32 @@ describe('a list of page ranges', () => {
 
   test('is refused when the length of its last range is missing', () => {
     expect(faultOf(pageRange, response(0x5001n, 0x5000n))).toBe('truncated');
+  });
+
+  test('of the posted driver, which spoils ranges of exactly 4096 pages, is refused, and the message says so', () => {
+    const messageOf = (...entries: readonly bigint[]) => {
+      try {
+        pageRange.check(response(...entries));
+        return undefined;
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    // As it writes 4096 pages at page frame 0x12000, before another range and as the last.
+    const spoilt = (0x12000n << 12n) | 4096n;
+    const other = (0x20000n << 12n) | 3n;
+    expect(messageOf(spoilt, other)).toMatch(/536870915 pages at the odd page frame 73729.*v6.*exactly 4096/);
+    expect(messageOf(other, spoilt)).toMatch(/length of the last range is missing.*v6.*exactly 4096/);
+    // What a driver without the bug may say.
+    expect(messageOf((0x12001n << 12n) | 0n, 0xffffffn, other)).toBeUndefined();
+    expect(messageOf((0x12000n << 12n) | 0n, 0x1000000n)).toBeUndefined();
+    // Our own writer never says what looks like it.
+    const runs = [[1, 2 ** 30]] as const;
+    const [bytes] = listsOf(pageRange, runs);
+    expect(runsOf(pageRange, listOf(bytes))).toEqual([
+      [1, 1],
+      [2, 2 ** 30 - 1],
+    ]);
   });
 
   test('is refused wherever it is cut off', () => {
