@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { GUEST_STATES, STATE_WORDS } from '../src/control/guest-state.ts';
 import { ERRORS } from '../src/sys/error-codes.ts';
 import { run } from './cli/terminal.ts';
 import { conformanceClauses, conformanceDocument } from './support/conformance-document.ts';
@@ -51,6 +52,18 @@ test("the README's table has every command", async () => {
     command => command !== 'help' && !readme.includes(`| \`aerostat ${command}`),
   );
   expect(missing).toEqual([]);
+});
+
+test('the tables of guest states have every state, and every word that it is shown by', () => {
+  const words = (path: string) =>
+    [...readFileSync(join(root, path), 'utf8').matchAll(/^\| (.*?) \|/gm)].flatMap(([, cell]) =>
+      cell.split(', or '),
+    );
+  for (const path of ['docs/guest-states.md', 'README.md']) {
+    expect(words(path)).toEqual(expect.arrayContaining([...STATE_WORDS]));
+  }
+  const page = readFileSync(join(root, 'docs/guest-states.md'), 'utf8');
+  expect(GUEST_STATES.filter(state => !page.includes(`\`${state}\``))).toEqual([]);
 });
 
 test('the page of error codes is what their declarations say', async () => {

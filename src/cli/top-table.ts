@@ -70,6 +70,10 @@ export function hostLine({ totalBytes, availableBytes, pressure }: HostStatus): 
   return `host: ${size(availableBytes)} of ${size(totalBytes)} available, pressure ${waited}`;
 }
 
+/** With what the guest keeps, where the target was given as that. */
+const targetText = ({ targetBytes, wishedMemoryBytes }: GuestStatus): string =>
+  wishedMemoryBytes === null ? size(targetBytes) : `${size(targetBytes)} (keeps ${size(wishedMemoryBytes)})`;
+
 function stateOf({ guest, available }: Row): string {
   const word = stateWord(guest);
   if (!guest.connected || (guest.state !== null && guest.state !== 'running')) return word;
@@ -83,8 +87,11 @@ function stateWords(row: Row): string {
   const state = stateOf(row);
   const held = heldForHints(row.guest);
   if (held > 0 && (state === 'in need' || state === 'ok')) return `${state}: hints hold ${formatSize(held)}`;
-  return state === 'ok' && isMuchIncomplete(row.guest)
-    ? `${state}: ${incompleteWords(row.guest, formatSize)}`
+  if (state === 'ok' && isMuchIncomplete(row.guest))
+    return `${state}: ${incompleteWords(row.guest, formatSize)}`;
+  const { removedBytes } = row.guest;
+  return state === 'ok' && removedBytes !== null && removedBytes > 0
+    ? `${state}: ${formatSize(removedBytes)} in removed memory`
     : state;
 }
 
@@ -106,7 +113,7 @@ export const guestColumns = (style: Style, { order, mark, atLeast }: SortMark): 
     { title: title('name', ' GUEST'), text: ({ guest }) => ` ${guest.name}` },
     { title: 'STATE', text: stateWords, paint: (text, row) => style[STATE_COLOURS[stateOf(row)]](text) },
     { title: title('memory', 'MEMORY'), align: 'right', text: ({ guest }) => size(guest.memoryBytes) },
-    { title: 'TARGET', align: 'right', text: ({ guest }) => size(guest.targetBytes) },
+    { title: 'TARGET', align: 'right', text: ({ guest }) => targetText(guest) },
     { title: title('balloon', 'BALLOON'), align: 'right', text: ({ guest }) => size(balloonOf(guest)) },
     { title: title('resident', 'RESIDENT'), align: 'right', text: ({ guest }) => size(guest.residentBytes) },
     {

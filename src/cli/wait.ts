@@ -60,7 +60,9 @@ export async function waitForTarget(control: GuestControl, name: string, wait: W
     }
     before = guest;
     const failedDiscards = Math.max(0, (guest.counters?.punchFailures ?? 0) - wait.failuresBefore);
-    const movedTo = guest.connected ? undefined : await destinationOf(control, name);
+    // A guest that has left is gone from here, or stands still in the QEMU that it left.
+    const mayHaveLeft = !guest.connected || standsStill(guest.state);
+    const movedTo = mayHaveLeft ? await destinationOf(control, name) : undefined;
     if (movedTo !== undefined) return { guest, reached: false, failedDiscards, elapsedMs, movedTo };
     const settled = guest.targetBytes === wait.targetBytes && isSettled(guest);
     // A balloon of which the host got nothing is not what was asked for, and waiting longer changes nothing.

@@ -11,6 +11,10 @@ export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
 export { GuestStateError, UnconfirmedError, UnknownGuestError } from './errors.ts';
 
+/** What a guest's memory lies in: memory of the host, huge pages set aside for that, or a file on a disk. */
+export const MEMORY_PLACES = ['memory', 'huge-pages', 'disk'] as const;
+export type MemoryPlace = (typeof MEMORY_PLACES)[number];
+
 /** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
 export type FeatureName = string;
 
@@ -110,6 +114,8 @@ export interface GuestStatus {
   readonly features: readonly FeatureName[] | null;
   readonly discard: DiscardMode | null;
   readonly memoryBytes: number | null;
+  /** What the memory lies in; `disk` where any of it is in a file on a disk. Null while the guest has shown none. */
+  readonly memoryPlace: MemoryPlace | null;
   /** What the balloon should hold: what was wished for last. */
   readonly targetBytes: number | null;
   /** What the guest is to keep, where the target was given like that: then it follows memory that is added or removed. */
@@ -161,6 +167,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   features: null,
   discard: null,
   memoryBytes: null,
+  memoryPlace: null,
   targetBytes: null,
   wishedMemoryBytes: null,
   shownTargetBytes: null,

@@ -7,10 +7,10 @@ import type { GuestStatus } from './contract.ts';
 export const GUEST_STATES = ['waiting', 'no-driver', 'running', 'paused', 'silent'] as const;
 
 /**
- * - `waiting`: no front-end is connected;
+ * - `waiting`: no front-end is connected, or the guest's QEMU has no balloon device;
  * - `no-driver`: one is, and no driver has started its rings yet;
  * - `running`: the driver's rings are served;
- * - `paused`: the front-end has disabled or stopped the rings, and they may go on;
+ * - `paused`: the hypervisor has stopped the guest, or disabled its rings, and they may go on;
  * - `silent`: the rings are there, and the guest does not answer: its front-end is stopped or hangs.
  */
 export type GuestState = (typeof GUEST_STATES)[number];
@@ -29,21 +29,27 @@ const OBSTACLES: Readonly<Record<GuestState, string | undefined>> = {
   waiting: 'no guest is connected',
   'no-driver': 'its balloon driver has not started yet',
   running: undefined,
-  paused: 'it is paused: its front-end has stopped its rings',
+  paused: 'it is paused: its hypervisor has stopped it, or its rings',
   silent: 'it does not answer: its front-end is stopped, or hangs',
 };
 
 type Stated = Pick<GuestStatus, 'state' | 'connected'>;
 
+/** Its hypervisor is reached, and does not tell whether the guest's driver is at work. */
+const STATE_UNKNOWN = 'connected';
+
 /** One or two words for the guest's state; a hypervisor that tells no state tells whether it can be reached. */
 export function stateWord({ state, connected }: Stated): string {
   if (!connected) return WORDS.waiting;
-  return state === null ? 'connected' : WORDS[state];
+  return state === null ? STATE_UNKNOWN : WORDS[state];
 }
+
+/** Every word that a guest's state is shown by. */
+export const STATE_WORDS: readonly string[] = [...Object.values(WORDS), STATE_UNKNOWN];
 
 /** Why the guest cannot answer now, as the end of a sentence; undefined where it can, or that is not known. */
 export const obstacleOf = (state: GuestState | null): string | undefined =>
   state === null ? undefined : OBSTACLES[state];
 
-/** Whether the guest stands still, so that waiting for it is waiting for somebody to let it go on. */
+/** Whether the guest stands still, so that waiting for it means waiting until its hypervisor resumes it. */
 export const standsStill = (state: GuestState | null): boolean => state === 'paused' || state === 'silent';

@@ -155,6 +155,27 @@ export function incompleteWords(
 export const isMuchIncomplete = (guest: Pick<GuestStatus, 'incompleteBytes' | 'balloonedBytes'>): boolean =>
   (guest.incompleteBytes ?? 0) > INCOMPLETE_SHARE * (guest.balloonedBytes ?? 0);
 
+/** What the target follows, in words, where it was given as what the guest is to keep; empty where it was not. */
+export const keptWords = (
+  { wishedMemoryBytes }: Pick<GuestStatus, 'wishedMemoryBytes'>,
+  size: (bytes: number) => string,
+): string => (wishedMemoryBytes === null ? '' : `the guest keeps ${size(wishedMemoryBytes)}`);
+
+/** What left the account with memory that was taken out of the guest, in words; empty where nothing did. */
+export const removedWords = (
+  { removedBytes }: Pick<GuestStatus, 'removedBytes'>,
+  size: (bytes: number) => string,
+): string =>
+  (removedBytes ?? 0) === 0
+    ? ''
+    : `${size(removedBytes ?? 0)} more was in memory that was removed from the guest, and counts again when it is back`;
+
+/** What the resident figure counts, where it does not count what is in memory; empty where it does. */
+export const residentWords = ({ memoryPlace }: Pick<GuestStatus, 'memoryPlace'>): string =>
+  memoryPlace === 'disk'
+    ? 'blocks of its file on disk; what of the file is in the page cache comes besides'
+    : '';
+
 type Stuck = Pick<GuestStatus, 'stuck' | 'actualBytes' | 'targetBytes' | 'shownTargetBytes'>;
 
 /** Whether the guest can give no more, for now. */

@@ -1,6 +1,6 @@
 /**
- * The bytes of a saved device: what its configuration shows, the newest statistics, and the account of ballooned pages,
- * as runs. What was negotiated and where the rings stand comes with the driver, as ever with vhost-user. What the guest
+ * The bytes of a saved device: what its configuration shows, how its target was given, the newest statistics, and the
+ * account of ballooned pages, as runs. What was negotiated and where the rings stand comes with the driver, as ever with vhost-user. What the guest
  * had reported as free is not among it: at the next host nothing of it was discarded, so it is reported there anew.
  *
  * The bytes come from a stranger. They are read as a whole, and only then does anything change.
@@ -11,7 +11,10 @@ import { STATISTIC_NAMES } from '../balloon/statistics.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { BalloonDevice } from './balloon-device.ts';
 
+/** What hosts of before read as well. */
 const VERSION = 1;
+/** The same with what the guest is to keep; only a device that was given its target like that is saved so. */
+const VERSION_WITH_WISH = 2;
 /** The length of the header, le32. */
 const LENGTH_BYTES = 4;
 /** A header has a dozen numbers and the statistics: under a kilobyte. */
@@ -31,8 +34,7 @@ export class DeviceStateError extends AerostatError {
 const u32 = z.number().int().min(0).max(0xffff_ffff);
 const statistic = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable();
 
-const HEADER = z.strictObject({
-  version: z.literal(VERSION),
+const FIELDS = {
   profile: z.string().max(64),
   targetPages: u32,
   actualPages: u32,
@@ -40,16 +42,28 @@ const HEADER = z.strictObject({
   /** The id of the last hint session, 0 where there was none. */
   hintId: z.union([z.literal(0), u32.min(HINT_ID_MIN)]),
   statistics: z.record(z.enum(STATISTIC_NAMES), statistic),
-});
+};
+
+const HEADER = z.discriminatedUnion('version', [
+  z.strictObject({ version: z.literal(VERSION), ...FIELDS }),
+  z.strictObject({
+    version: z.literal(VERSION_WITH_WISH),
+    ...FIELDS,
+    wishedMemoryBytes: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
+  }),
+]);
 
 /**
- * Saves a device whose rings have stopped.
+ * Saves a device whose rings have stopped. `wishedMemoryBytes` is what its guest is to keep, where its target was given
+ * as that, else null.
  * @throws DeviceStateError when its balloon has pages whose frame numbers take more than 32 bits
  */
-export function saveDevice(device: BalloonDevice): Uint8Array {
+export function saveDevice(device: BalloonDevice, wishedMemoryBytes: number | null = null): Uint8Array {
   const header = new TextEncoder().encode(
     JSON.stringify({
-      version: VERSION,
+      ...(wishedMemoryBytes === null
+        ? { version: VERSION }
+        : { version: VERSION_WITH_WISH, wishedMemoryBytes }),
       profile: device.profile.name,
       targetPages: device.targetPages,
       actualPages: device.actualPages,
@@ -79,10 +93,11 @@ export function saveDevice(device: BalloonDevice): Uint8Array {
 
 /**
  * Lets a fresh device go on where the saved one stopped: after the guest's memory is there, before any ring runs. What
- * the balloon holds is given back to this host before it returns.
+ * the balloon holds is given back to this host before it returns. Returns what the guest is to keep, where its target was
+ * given as that, else null.
  * @throws DeviceStateError, having changed nothing
  */
-export function loadDevice(device: BalloonDevice, bytes: Uint8Array): void {
+export function loadDevice(device: BalloonDevice, bytes: Uint8Array): number | null {
   const { header, runs } = decode(bytes);
   if (header.profile !== device.profile.name) {
     throw new DeviceStateError(`it spoke ${header.profile}, and this one speaks ${device.profile.name}`);
@@ -100,6 +115,7 @@ export function loadDevice(device: BalloonDevice, bytes: Uint8Array): void {
     end = pfn + count;
   }
   device.resumeFrom(header, runs);
+  return header.version === VERSION_WITH_WISH ? header.wishedMemoryBytes : null;
 }
 
 function decode(bytes: Uint8Array) {

@@ -1,6 +1,6 @@
 /** What is known of a device and its memory, in the figures that the control plane shows. */
 import { featureNames } from '../balloon/profiles.ts';
-import type { GuestCounters } from '../control/contract.ts';
+import type { GuestCounters, MemoryPlace } from '../control/contract.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
@@ -43,6 +43,14 @@ function residentBytes(memory: GuestMemory): number {
   return [...files.values()].reduce((total, bytes) => total + bytes, 0);
 }
 
+function memoryPlace(memory: GuestMemory): MemoryPlace {
+  const files = memory.regions
+    .map(({ backing }) => backing)
+    .filter(backing => backing instanceof FileBacking);
+  if (files.some(({ onDisk }) => onDisk)) return 'disk';
+  return files.some(({ kind }) => kind === 'hugetlb') ? 'huge-pages' : 'memory';
+}
+
 /** What of a guest's status is its device's and its memory's alone; `memory` is what its front-end handed over so far. */
 export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefined) {
   const { profile, driverFeatures, accounts, inflation, reporting } = device;
@@ -59,6 +67,7 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
     ],
     discard: inflation.mode,
     memoryBytes: hasMemory ? memory.size : null,
+    memoryPlace: hasMemory ? memoryPlace(memory) : null,
     targetBytes: device.targetPages * PAGE_SIZE,
     shownTargetBytes: device.shownTargetPages * PAGE_SIZE,
     actualBytes: device.actualKnown ? device.actualPages * PAGE_SIZE : null,

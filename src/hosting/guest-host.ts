@@ -44,6 +44,7 @@ import { KnownConfiguration } from './known-configuration.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
 import { offer } from './offer.ts';
 import type { GuestOptions } from './options.ts';
+import { RemovedMemory } from './removed-memory.ts';
 import { StatisticsPoll } from './statistics-poll.ts';
 import { TargetSteering } from './target-steering.ts';
 import type { GuestSocket } from './worker-protocol.ts';
@@ -77,6 +78,7 @@ export class GuestHost {
   readonly #news: GuestNews;
   readonly #target: TargetSteering;
   readonly #hintLimit: HintLimit;
+  readonly #removed: RemovedMemory;
   readonly #connections: ConnectionNews;
   readonly #life = new GuestLife();
   /** Absent only while the rest of the guest is put together. */
@@ -123,6 +125,8 @@ export class GuestHost {
       bootGraceMs: options.bootGraceMs ?? 0,
     };
     this.#target = new TargetSteering(steered, world.reactor, this.#news);
+    const removedBytes = () => device.accounts.removedPages * PAGE_SIZE;
+    this.#removed = new RemovedMemory(removedBytes, this.#news, world.reactor);
     this.#hintLimit = new HintLimit(world.reactor, limitMs => {
       this.#news.log('info', 'a hint session was ended, for nobody had ended it within its limit', {
         limitMs,
@@ -159,6 +163,7 @@ export class GuestHost {
     this.#requests.stop();
     this.#news.drop();
     this.#target.forget();
+    this.#removed.gone();
     this.#hintLimit.cancel();
     if (error !== undefined) this.#fault(error);
     this.#connections.closed();
@@ -242,6 +247,7 @@ export class GuestHost {
       },
       regionAdded: ({ backing, size }) => {
         this.#target.memoryChanged();
+        this.#removed.changed();
         this.#loadNow();
         if (backing instanceof FileBacking && !backing.sealed) {
           this.#news.log(
@@ -253,7 +259,10 @@ export class GuestHost {
           );
         }
       },
-      regionRemoved: () => this.#target.memoryChanged(),
+      regionRemoved: () => {
+        this.#target.memoryChanged();
+        this.#removed.changed();
+      },
       queueStarted: (role, known) => {
         if (role === 'inflate') this.#started(known);
       },
@@ -488,7 +497,7 @@ export class GuestHost {
 
   /** The device, whose rings have stopped. */
   save(): Uint8Array {
-    return saveDevice(this.device);
+    return saveDevice(this.device, this.#target.wishedMemoryBytes);
   }
 
   /**
@@ -507,8 +516,7 @@ export class GuestHost {
     if (arriving === undefined) return;
     this.#arriving = undefined;
     try {
-      loadDevice(this.device, arriving.saved);
-      this.#target.resumed();
+      this.#target.resumed(loadDevice(this.device, arriving.saved));
       this.#afterSettling(arriving.resolve);
     } catch (error) {
       arriving.reject(error as Error);

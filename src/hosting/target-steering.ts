@@ -201,9 +201,10 @@ export class TargetSteering {
     this.#clock.forget();
   }
 
-  /** The driver goes on where another device stopped. */
-  resumed(): void {
+  /** The driver goes on where another device stopped, whose target was given as what the guest is to keep, or null. */
+  resumed(wishedMemoryBytes: number | null): void {
     this.#grace.end();
+    this.#wishedMemoryBytes = wishedMemoryBytes;
     this.#clock.set(this.#guest.device.targetPages, this.#known(this.#guest.device.actualPages));
   }
 

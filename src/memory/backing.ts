@@ -65,6 +65,8 @@ export class FileBacking implements Backing {
   readonly fileOffset: number;
   /** Nobody can shrink the file under us any more; where false, a front-end that does ends this process. */
   readonly sealed: boolean;
+  /** The file is on a disk: its resident bytes are blocks there, and not what of it is in the page cache. */
+  readonly onDisk: boolean;
   readonly fd: OwnedFd;
   /** Two backings with the same identity show the same file. */
   readonly identity: string;
@@ -92,6 +94,7 @@ export class FileBacking implements Backing {
       if (fault !== undefined) throw regionFileError(fault);
       this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
       this.discardUnit = unit;
+      this.onDisk = system.kind === 'other';
       this.sealed = sealAgainstShrinking(fd);
       // Its owner may have shrunk it since it was measured, and the seal would keep it so.
       const shrunk = faultOfSize(fileStatus(fd).size, fileOffset, size);

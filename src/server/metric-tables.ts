@@ -46,7 +46,9 @@ export const GUEST: Metrics<GuestStatus> = [
     name: 'aerostat_guest_info',
     help: 'Always 1; the labels say how the guest is served.',
     type: 'gauge',
-    values: ({ profile, discard }) => [[{ profile: profile ?? '', discard: discard ?? '' }, 1]],
+    values: ({ profile, discard, memoryPlace }) => [
+      [{ profile: profile ?? '', discard: discard ?? '', memory: memoryPlace ?? '' }, 1],
+    ],
   },
   gauge('aerostat_guest_connected', 'Whether a front-end is connected.', g => Number(g.connected)),
   {
@@ -59,6 +61,11 @@ export const GUEST: Metrics<GuestStatus> = [
   gauge('aerostat_guest_memory_bytes', 'Memory that the guest was given.', g => g.memoryBytes),
   gauge('aerostat_guest_target_bytes', 'What the balloon should hold.', g => g.targetBytes),
   gauge(
+    'aerostat_guest_wished_memory_bytes',
+    'What the guest is to keep, where its target was given as that.',
+    g => g.wishedMemoryBytes,
+  ),
+  gauge(
     'aerostat_guest_shown_target_bytes',
     'What the driver is shown of the target: less while the guest cannot hold it, and during its boot grace.',
     g => g.shownTargetBytes,
@@ -67,12 +74,21 @@ export const GUEST: Metrics<GuestStatus> = [
   gauge('aerostat_guest_actual_bytes', 'What the guest says its balloon holds.', g => g.actualBytes),
   gauge('aerostat_guest_ballooned_bytes', 'Given away by the host’s own account.', g => g.balloonedBytes),
   gauge(
+    'aerostat_guest_removed_bytes',
+    'What the balloon held in memory that was removed from the guest since; it counts in nothing else.',
+    g => g.removedBytes,
+  ),
+  gauge(
     'aerostat_guest_incomplete_bytes',
     'Given away and kept by the host, until the rest of its huge pages is given away too.',
     g => g.incompleteBytes,
   ),
   gauge('aerostat_guest_pending_bytes', 'Given away, not yet back at the host.', g => g.pendingBytes),
-  gauge('aerostat_guest_resident_bytes', 'What the host holds for the guest.', g => g.residentBytes),
+  gauge(
+    'aerostat_guest_resident_bytes',
+    'What the host holds for the guest: of memory in a file on disk the blocks there, without the page cache.',
+    g => g.residentBytes,
+  ),
   total('aerostat_guest_discarded_bytes_total', 'Given back for inflation.', g => g.discardedBytes),
   total('aerostat_guest_reported_bytes_total', 'Given back for free page reporting.', g => g.reportedBytes),
 ];

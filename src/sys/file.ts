@@ -26,8 +26,12 @@ const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
 const EINTR = 4;
 const ENXIO = 6;
-const HUGETLBFS_MAGIC = 0x958458f6;
-const TMPFS_MAGIC = 0x01021994;
+/** By the numbers of statfs(2). */
+const FILE_SYSTEMS: ReadonlyMap<number, 'tmpfs' | 'ramfs' | 'hugetlbfs'> = new Map([
+  [0x01021994, 'tmpfs'],
+  [0x858458f6, 'ramfs'],
+  [0x958458f6, 'hugetlbfs'],
+]);
 /** st_blocks counts units of 512 bytes, whatever the file system's block size. */
 const STAT_BLOCK_BYTES = 512;
 
@@ -82,7 +86,7 @@ export const isReadWrite = (fd: Descriptor): boolean =>
   (check('fcntl', libc.fcntl(fd.number, F_GETFL, 0)) & O_ACCMODE) === O_RDWR;
 
 export interface FileSystem {
-  readonly kind: 'tmpfs' | 'hugetlbfs' | 'other';
+  readonly kind: 'tmpfs' | 'ramfs' | 'hugetlbfs' | 'other';
   /** The unit in which a file of this file system takes and gives back memory, in bytes. */
   readonly blockSize: number;
 }
@@ -92,8 +96,7 @@ export function fileSystem(fd: Descriptor): FileSystem {
   // struct statfs on 64-bit Linux starts with two 64-bit integers: f_type, f_bsize.
   const type = scratch.view.getUint32(0, true);
   const blockSize = scratch.view.getUint32(8, true);
-  const kind = type === HUGETLBFS_MAGIC ? 'hugetlbfs' : type === TMPFS_MAGIC ? 'tmpfs' : 'other';
-  return { kind, blockSize };
+  return { kind: FILE_SYSTEMS.get(type) ?? 'other', blockSize };
 }
 
 /**

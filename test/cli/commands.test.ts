@@ -147,8 +147,22 @@ describe('aerostat set', () => {
     ]);
     control.alter('vm1', { removedBytes: GIB });
     const { out } = await aerostat('status vm1');
-    expect(out).toMatch(/target +2.5G.*; the guest is to keep 1.5G/);
-    expect(out).toMatch(/balloon .*; 1G more was in memory that is removed/);
+    expect(out).toMatch(/target +2.5G; the guest keeps 1.5G, and the target follows its memory/);
+    expect(out).toMatch(
+      /balloon .*; 1G more was in memory that was removed from the guest, and counts again/,
+    );
+    const columns = 'guest,target,keeps,removed';
+    expect((await aerostat(`status --columns ${columns} --no-header`)).out).toMatch(/^vm1 +2.5G +1.5G +1G$/m);
+    expect((await aerostat('top')).out).toMatch(/vm1 +\S.* 2.5G \(keeps 1.5G\)/);
+  });
+
+  test('says of resident memory on a disk that it is blocks, and that the page cache comes besides', async () => {
+    expect((await aerostat('status vm1')).out).not.toMatch(/page cache/);
+    control.alter('vm1', { memoryPlace: 'disk' });
+    expect((await aerostat('status vm1')).out).toMatch(
+      /resident +1.5G \(blocks of its file on disk; what of the file is in the page cache comes besides\)/,
+    );
+    expect((await aerostat('status --columns guest,place --no-header')).out).toMatch(/^vm1 +disk$/m);
   });
 
   test('keeps a target for a guest that is not connected, but cannot reckon with its memory', async () => {

@@ -45,6 +45,7 @@ describe('a guest of QEMU under the same commands', () => {
         name: 'web',
         socketPath: monitor.path,
         connected: true,
+        state: 'running',
         profile: 'virtio',
         features: ['stats-vq', 'page-reporting', 'ring-event-idx'],
         memoryBytes: GIB,
@@ -60,13 +61,13 @@ describe('a guest of QEMU under the same commands', () => {
     expect(code).toBe(EXIT.ok);
     expect(out).toBe(
       [
-        'GUEST  STATE      MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
-        'web    connected      1G       -     256M        0         -  -',
+        'GUEST  STATE    MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
+        'web    running      1G       -     256M        0         -  -',
         '',
       ].join('\n'),
     );
     expect((await aerostat(`status web ${qmp}`)).out.replace(monitor.path, 'SOCKET')).toMatchInlineSnapshot(`
-      "web: connected
+      "web: running
         memory      1G
         target      -
         balloon     the guest says 256M
@@ -332,21 +333,28 @@ describe('a monitor that another program has', () => {
     const { code, out, err } = await aerostat(`status --config ${file}`);
     expect(code).toBe(EXIT.unreachable);
     expect(out).toMatch(/^web {4}unreachable .*dashboard-holder/m);
-    expect(out).toMatch(/^db {5}connected /m);
+    expect(out).toMatch(/^db {5}running /m);
     expect(err).toMatch(/1 of 2 guests cannot be asked: web: .*dashboard-holder/);
   });
 });
 
 describe('a guest of QEMU without a driver', () => {
-  test('is not connected, and the reason is said', async () => {
+  test('has the state that a guest of our device has then, and the reason is said', async () => {
     qemu.driver = false;
-    const [guest] = (await json(`status ${qmp}`)).guests;
-    expect(guest).toMatchObject({ connected: false, lastError: 'no driver is at work in the guest yet' });
+    expect((await json(`status ${qmp}`)).guests[0]).toMatchObject({ state: 'no-driver', lastError: null });
+    expect((await aerostat(`status ${qmp}`)).out).toMatch(/ no driver /);
     qemu.driver = true;
-    expect((await json(`status ${qmp}`)).guests[0]).toMatchObject({ connected: true, lastError: null });
+    expect((await json(`status ${qmp}`)).guests[0]).toMatchObject({ state: 'running', lastError: null });
+    qemu.runState = 'paused';
+    expect((await aerostat(`status ${qmp}`)).out).toMatch(/ paused /);
+    const { code, err } = await aerostat(`set web --balloon 128M --wait --timeout 60s ${qmp}`);
+    expect(code).toBe(EXIT.notReached);
+    expect(err).toMatch(/it is paused: its hypervisor has stopped it/);
+    qemu.runState = 'running';
     qemu.balloon = false;
     expect((await json(`status ${qmp}`)).guests[0]).toMatchObject({
       connected: false,
+      state: 'waiting',
       lastError: expect.stringMatching(/-device virtio-balloon-pci/),
     });
   });
@@ -375,9 +383,9 @@ describe('a file that names guests of both kinds', () => {
   test('lists them in one table', async () => {
     expect((await aerostat(`status --config ${file}`)).out).toBe(
       [
-        'GUEST  STATE      MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
-        'web    connected      1G       -        0        0         -  -',
-        'db     running        4G       0       1G        0      1.5G  -',
+        'GUEST  STATE    MEMORY  TARGET  BALLOON  PENDING  RESIDENT  LAST ERROR',
+        'web    running      1G       -        0        0         -  -',
+        'db     running      4G       0       1G        0      1.5G  -',
         '',
       ].join('\n'),
     );

@@ -100,7 +100,7 @@ describe('a guest that is paused', () => {
     expect(await stateOf()).toBe('running');
     await pause(guest);
     expect(await stateOf()).toBe('paused');
-    await expectSaid(/it is paused: its front-end has stopped its rings/);
+    await expectSaid(/it is paused: its hypervisor has stopped it, or its rings/);
     expect(aerostat('status').stdout).toMatch(/a +paused/);
     expect(aerostat('status', 'a').stdout).toContain('a: paused (it is paused');
     const wait = ['set', 'a', '--balloon', '8M', '--wait', '--timeout', `${LONG_MS / 1000}s`];

@@ -1,6 +1,6 @@
 /** What of a device can be saved; that it goes on elsewhere is test/driver/moving.test.ts's. */
 import { expect, test } from 'vitest';
-import { DeviceStateError, saveDevice } from '../../src/device/saved-device.ts';
+import { DeviceStateError, loadDevice, saveDevice } from '../../src/device/saved-device.ts';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
@@ -23,4 +23,35 @@ test.each([
   expect(rig.balloonedPages).toBe(1);
   if (saved) expect(() => saveDevice(rig.device)).not.toThrow();
   else expect(() => saveDevice(rig.device)).toThrow(DeviceStateError);
+});
+
+/** Its header, as a host reads it that knows nothing of what came later. */
+function headerOf(saved: Uint8Array): Record<string, unknown> {
+  const length = new DataView(saved.buffer, saved.byteOffset).getUint32(0, true);
+  return JSON.parse(new TextDecoder().decode(saved.subarray(4, 4 + length)));
+}
+
+test('what the guest is to keep goes along in a version of its own, and without it the state is as hosts of before read it', () => {
+  const { device } = openRig({});
+  const plain = saveDevice(device);
+  expect(headerOf(plain)).toMatchObject({ version: 1 });
+  expect(headerOf(plain)).not.toHaveProperty('wishedMemoryBytes');
+  expect(loadDevice(openRig({}).device, plain)).toBeNull();
+  const wished = saveDevice(device, 48 * MIB);
+  expect(headerOf(wished)).toMatchObject({ version: 2 });
+  expect(loadDevice(openRig({}).device, wished)).toBe(48 * MIB);
+});
+
+test.each([
+  ['of version 1 that says what only version 2 may', { version: 1, wishedMemoryBytes: MIB }],
+  ['of version 2 that does not say it', { version: 2, wishedMemoryBytes: undefined }],
+  ['that would keep less than nothing', { version: 2, wishedMemoryBytes: -1 }],
+  ['of a version that nobody writes', { version: 3, wishedMemoryBytes: MIB }],
+])('a device %s is refused', (_, changes) => {
+  const { device } = openRig({});
+  const header = new TextEncoder().encode(JSON.stringify({ ...headerOf(saveDevice(device)), ...changes }));
+  const bytes = new Uint8Array(4 + header.length);
+  new DataView(bytes.buffer).setUint32(0, header.length, true);
+  bytes.set(header, 4);
+  expect(() => loadDevice(openRig({}).device, bytes)).toThrow(DeviceStateError);
 });

@@ -276,6 +276,7 @@ test('a target that says what the guest keeps follows memory that is added and r
     region.close();
     await loop.turnUntil(() => host.status().targetBytes === before);
     expect(host.status()).toMatchObject({
+      memoryPlace: 'memory',
       wishedMemoryBytes: 48 * MIB,
       balloonedBytes: 0,
       removedBytes: MIB,

@@ -11,6 +11,7 @@ import {
   WINDOW_BYTES,
 } from '../../src/memory/backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { fileSystemType } from '../../src/sys/descriptor-kind.ts';
 import { createEventFd, createPipe, OwnedFd, openDescriptorCount } from '../../src/sys/fd.ts';
 import { createMemfd, fileStatus, nextData, nextHole, resizeFile } from '../../src/sys/file.ts';
 import { HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
@@ -283,4 +284,13 @@ describe('memory on the heap', () => {
   test('is not there for guests of more than a window', () => {
     expect(() => new HeapBacking(WINDOW_BYTES + PAGE_SIZE)).toThrow('guest memory on the heap');
   });
+});
+
+test('memory in a file on a disk is known to be there, and a memfd not to be', () => {
+  const path = join(directory, 'on-a-disk');
+  const fd = new OwnedFd(openSync(path, 'w+'));
+  resizeFile(fd, MIB);
+  const inMemory = ['tmpfs', 'ramfs', 'hugetlbfs'].includes(fileSystemType(fd) ?? '');
+  expect(opened(new FileBacking(fd, 0, MIB)).onDisk).toBe(!inMemory);
+  expect(opened(new FileBacking(memfd(), 0, MIB)).onDisk).toBe(false);
 });

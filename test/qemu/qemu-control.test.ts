@@ -33,11 +33,12 @@ describe('a guest of QEMU under our control', () => {
       features: ['stats-vq', 'page-reporting', 'ring-event-idx'],
       discard: null,
       memoryBytes: GIB,
+      memoryPlace: null,
       targetBytes: null,
       actualBytes: 0,
       balloonedBytes: null,
       incompleteBytes: null,
-      state: null,
+      state: 'running',
       pendingBytes: 0,
       discardedBytes: null,
       reportedBytes: null,
@@ -57,7 +58,7 @@ describe('a guest of QEMU under our control', () => {
   it('does not know its features where QEMU cannot be asked', async () => {
     const { control, qemu } = await world();
     qemu.features = [];
-    expect(await control.guest('vm')).toMatchObject({ features: null, actualBytes: 0 });
+    expect(await control.guest('vm')).toMatchObject({ features: null, actualBytes: 0, state: null });
   });
 
   it('reckons what the guest is to keep at once, and refuses more than there is', async () => {
@@ -201,7 +202,12 @@ describe('a guest of QEMU under our control', () => {
   it('may have no balloon', async () => {
     const { control, qemu } = await world();
     qemu.balloon = false;
-    expect(await control.guest('vm')).toMatchObject({ connected: false, profile: null, actualBytes: null });
+    expect(await control.guest('vm')).toMatchObject({
+      connected: false,
+      state: 'waiting',
+      profile: null,
+      actualBytes: null,
+    });
     await expect(control.change('vm', { targetBytes: MIB })).rejects.toThrow(/-device virtio-balloon-pci/);
   });
 
@@ -221,7 +227,29 @@ describe('a guest of QEMU under our control', () => {
     await expect(control.change('vm', { targetBytes: MIB })).rejects.toBeInstanceOf(QmpConnectionError);
   });
 
+  it('is in the states that guests of our device are in, and says at once what keeps it from answering', async () => {
+    const { control, qemu, monitor, events } = await world();
+    const fresh = { freshMs: 0, timeoutMs: 60_000 };
+    qemu.driver = false;
+    expect(await control.guest('vm')).toMatchObject({ connected: true, state: 'no-driver', lastError: null });
+    await expect(control.statistics('vm', fresh)).rejects.toThrow(/balloon driver has not started yet/);
+    qemu.driver = true;
+    qemu.runState = 'paused';
+    monitor.event('STOP', {});
+    await until(() => events.some(({ type, detail }) => type === 'state' && detail.state === 'paused'));
+    expect(await control.guest('vm')).toMatchObject({ connected: true, state: 'paused' });
+    await expect(control.statistics('vm', fresh)).rejects.toThrow(/it is paused: its hypervisor/);
+    qemu.runState = 'running';
+    monitor.event('RESUME', {});
+    await until(() => events.some(({ type, detail }) => type === 'state' && detail.state === 'running'));
+    // Without word of the driver, a machine that stands still is known to, and no more.
+    qemu.features = [];
+    qemu.runState = 'io-error';
+    expect((await control.guest('vm')).state).toBe('paused');
+  });
+
   it.each([
+    'query-status',
     'query-memory-size-summary',
     'query-balloon',
     'qom-list',

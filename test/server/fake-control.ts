@@ -79,6 +79,7 @@ export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> 
     features: ['must-tell-host', 'stats-vq', 'free-page-hint'],
     discard: 'after-ack',
     memoryBytes: 4 * GIB,
+    memoryPlace: 'memory',
     targetBytes: 0,
     wishedMemoryBytes: null,
     shownTargetBytes: overrides.targetBytes ?? 0,

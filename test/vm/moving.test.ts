@@ -89,11 +89,18 @@ describe('a machine moves with everything that its guest uses', () => {
     expect((await journey.there.command({ do: 'status' })).vmstat.poisonFaults).toBe(0);
   });
 
-  test('again and again', async () => {
+  test('again and again, and takes along what its guest is to keep', async () => {
     let { journey } = await move({}, {});
     for (let hop = 0; hop < 2; hop++) {
+      const { control, name } = journey.there;
+      const wish = { memoryBytes: 128 * MIB - BALLOON, force: true };
+      expect(await control.change(name, wish)).toMatchObject({ targetBytes: BALLOON });
       journey = await Journey.of(journey.there, { channel: 'hint' });
       expect(journey.sourceError).toBeUndefined();
+      expect(await journey.there.control.guest(journey.there.name)).toMatchObject({
+        targetBytes: BALLOON,
+        wishedMemoryBytes: wish.memoryBytes,
+      });
       await expectAlive(open(journey.there));
     }
   });

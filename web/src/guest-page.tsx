@@ -1,4 +1,5 @@
 /** One guest in depth. */
+import { residentWords } from '../../src/control/judgement.ts';
 import type { MemoryUse } from '../../src/control/memory-use.ts';
 import { Charts } from './charts.tsx';
 import { Counters } from './counters.tsx';
@@ -45,7 +46,7 @@ export function GuestPage({ name, guest }: { name: string; guest: GuestView | un
             : 'No guest is connected. Its target is kept and holds from the moment that it is.'}
         </p>
       ) : (
-        <UseCard use={use} />
+        <UseCard use={use} residentWords={residentWords(status)} />
       )}
       <div class="main-column">
         <MapCard guest={guest} />
@@ -64,7 +65,7 @@ export function GuestPage({ name, guest }: { name: string; guest: GuestView | un
   );
 }
 
-function UseCard({ use }: { use: MemoryUse }) {
+function UseCard({ use, residentWords }: { use: MemoryUse; residentWords: string }) {
   return (
     <section class="card use wide" aria-label="Memory">
       <MemoryBar use={use} large />
@@ -83,6 +84,11 @@ function UseCard({ use }: { use: MemoryUse }) {
           </dt>
           <dd data-figure="resident">{size(use.resident)}</dd>
         </div>
+        {residentWords !== '' && (
+          <div class="note" data-figure="resident-kind">
+            {residentWords}
+          </div>
+        )}
         <div title="What the guest was given: its balloon included">
           <dt>memory</dt>
           <dd data-figure="memory">{size(use.memory)}</dd>

@@ -35,6 +35,10 @@ export function marksOf(guest: GuestView): readonly Mark[] {
     });
     if (standsStill(status.state)) return marks;
   }
+  if (status.state === null) {
+    const title = 'Its hypervisor is reached, and does not tell whether its balloon driver is at work';
+    marks.push({ kind: 'quiet', text: stateWord(status), title });
+  }
   const available = availableShare(status, sample);
   const held = heldForHints(status);
   if (available !== null && available.share < NEED_SHARE) {

@@ -1,5 +1,6 @@
 /** The free page hint session: what it is, and what one may do with it now. */
 import { useState } from 'preact/hooks';
+import { hintWords } from '../../src/control/judgement.ts';
 import { api, type HintAction, type HintStatus } from './api.ts';
 import { count, duration, size } from './format.ts';
 import { type GuestView, isMigrating, live } from './live.ts';
@@ -16,7 +17,7 @@ const WORDS: Record<HintStatus['state'], string> = {
 /** What the guest does without, and until when. */
 function holdWords({ heldBytes, endsInMs }: HintStatus): string {
   if (heldBytes === 0) return '';
-  const end = endsInMs === null ? '' : `, which is said in ${duration(endsInMs)} if nobody says it before`;
+  const end = endsInMs === null ? '' : `; the time limit ends the session in ${duration(endsInMs)}`;
   return ` It keeps ${size(heldBytes)} out of use until Done${end}.`;
 }
 
@@ -66,7 +67,7 @@ export function HintCard({ guest }: { guest: GuestView }) {
       </p>
       {hint.commandId !== null && hint.state !== 'unsupported' && (
         <p class="now">
-          <b>{size(hint.hintedBytes)}</b> in {count(hint.ranges)} ranges
+          {hintWords(hint, size)}: <b>{size(hint.hintedBytes)}</b> in {count(hint.ranges)} ranges
         </p>
       )}
       <div class="buttons">

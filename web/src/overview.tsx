@@ -1,7 +1,7 @@
 /** All guests at a glance: one row each, sorted and sifted as one likes. */
 
 import { useState } from 'preact/hooks';
-import { availableShare } from '../../src/control/judgement.ts';
+import { availableShare, keptWords, removedWords, residentWords } from '../../src/control/judgement.ts';
 import { balloonOf, sumKnown } from '../../src/control/memory-use.ts';
 import { percent, size } from './format.ts';
 import { Marks } from './guest-state.tsx';
@@ -148,17 +148,28 @@ function Row({ guest }: { guest: GuestView }) {
           name="balloon"
           value={size(balloonBytes)}
           more={targetBytes === null || targetBytes === balloonBytes ? '' : `→ ${size(targetBytes)}`}
+          title={[keptWords(status, size), removedWords(status, size)]
+            .filter(words => words !== '')
+            .join('; ')}
         />
-        <Figure name="resident" value={size(status.residentBytes)} />
+        <Figure name="resident" value={size(status.residentBytes)} title={residentWords(status)} />
         <Figure name="available" value={availableWords(guest)} />
       </a>
     </li>
   );
 }
 
-function Figure({ name, value, more = '' }: { name: Order; value: string; more?: string }) {
+interface FigureProps {
+  readonly name: Order;
+  readonly value: string;
+  readonly more?: string;
+  /** What the figure counts, where that wants a word. */
+  readonly title?: string;
+}
+
+function Figure({ name, value, more = '', title = '' }: FigureProps) {
   return (
-    <span class={`figure ${name}`}>
+    <span class={`figure ${name}`} title={title === '' ? undefined : title}>
       <span class="caption">{name}</span> {value}
       {more !== '' && <small> {more}</small>}
     </span>

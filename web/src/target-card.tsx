@@ -4,7 +4,15 @@
  */
 
 import { useEffect, useState } from 'preact/hooks';
-import { doubtOf, incompleteWords, isMoving, isNear, stuckWords } from '../../src/control/judgement.ts';
+import {
+  doubtOf,
+  incompleteWords,
+  isMoving,
+  isNear,
+  keptWords,
+  removedWords,
+  stuckWords,
+} from '../../src/control/judgement.ts';
 import { balloonLimit } from '../../src/control/memory-use.ts';
 import { api, Refusal } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
@@ -31,6 +39,8 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   const wanted = draft ?? target;
   const limit = balloonLimit(guest.use);
   const waiting = incompleteWords(status, size);
+  const kept = keptWords(status, size);
+  const removed = removedWords(status, size);
   // Somebody else may have set it meanwhile.
   useEffect(() => {
     if (draft === target) setDraft(undefined);
@@ -89,6 +99,16 @@ export function TargetCard({ guest }: { guest: GuestView }) {
         <b data-figure="target">{size(status.targetBytes)}</b>
         <span class="progress"> {progressWords(guest)}</span>
       </p>
+      {kept !== '' && (
+        <p class="note" data-figure="kept">
+          Set so that {kept}: the target follows memory that is added or removed.
+        </p>
+      )}
+      {removed !== '' && (
+        <p class="note" data-figure="removed">
+          {removed}.
+        </p>
+      )}
       {waiting !== '' && (
         <p class="note" data-figure="incomplete">
           {waiting}: the guest has not given the rest of them, and the host keeps them.

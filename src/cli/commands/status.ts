@@ -2,7 +2,15 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { GuestStatus } from '../../control/contract.ts';
 import { obstacleOf, standsStill, stateWord } from '../../control/guest-state.ts';
-import { hintWords, incompleteWords, isStuck, stuckWords } from '../../control/judgement.ts';
+import {
+  hintWords,
+  incompleteWords,
+  isStuck,
+  keptWords,
+  removedWords,
+  residentWords,
+  stuckWords,
+} from '../../control/judgement.ts';
 import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
@@ -24,8 +32,11 @@ Examples:
   aerostat status --config guests.json
                                guests of both kinds and of several hosts
 
-RESIDENT is what the host holds for a guest. Where its memory is a file on disk (ext4, overlay and so on), that is the
-blocks of the file; what of it is in the page cache comes besides.
+RESIDENT is what the host holds for a guest. Where its memory is a file on disk (PLACE says disk: ext4, overlay and so
+on), that is the blocks of the file; what of it is in the page cache comes besides.
+
+KEEPS is what a guest keeps where its target was given as --memory: the target follows memory that is added or removed.
+REMOVED is what its balloon held in memory that was removed; it counts again when that memory comes back.
 
 A configuration file is {"guests": [...]} of {"name", "qmp": SOCKET} and of {"name", "api": ADDRESS}, the latter with
 "guest" (its name there, if it is another) and "tokenFile" as needed; paths count from the directory of the file. It exits
@@ -90,12 +101,15 @@ const COLUMNS = {
   },
   memory: bytesColumn('MEMORY', guest => guest.memoryBytes),
   target: bytesColumn('TARGET', guest => guest.targetBytes),
+  keeps: bytesColumn('KEEPS', guest => guest.wishedMemoryBytes),
   shown: bytesColumn('SHOWN', guest => guest.shownTargetBytes),
   balloon: bytesColumn('BALLOON', balloonOf),
   actual: bytesColumn('ACTUAL', guest => guest.actualBytes),
+  removed: bytesColumn('REMOVED', guest => guest.removedBytes),
   incomplete: bytesColumn('INCOMPLETE', guest => guest.incompleteBytes),
   pending: bytesColumn('PENDING', guest => guest.pendingBytes),
   resident: bytesColumn('RESIDENT', guest => guest.residentBytes),
+  place: wordColumn('PLACE', guest => guest.memoryPlace),
   profile: wordColumn('PROFILE', guest => guest.profile),
   socket: wordColumn('SOCKET', guest => guest.socketPath),
   error: wordColumn('LAST ERROR', guest => guest.lastError),
@@ -193,7 +207,7 @@ function describeGuest(guest: GuestStatus, style: Style): string {
     ['target', describeTarget(guest)],
     ['balloon', `${describeBalloon(guest)}${describeRemoved(guest)}`],
     ['pending', size(guest.pendingBytes)],
-    ['resident', size(guest.residentBytes)],
+    ['resident', describeResident(guest)],
     ['given back', describeGivenBack(guest)],
     ['discard', describeDiscard(guest)],
     ['hints', describeHints(guest)],
@@ -203,7 +217,8 @@ function describeGuest(guest: GuestStatus, style: Style): string {
     ['refused', describeRefused(guest)],
     ['last error', guest.lastError ?? '-'],
   ];
-  const why = standsStill(guest.state) ? ` (${obstacleOf(guest.state)})` : '';
+  const obstacle = obstacleOf(guest.state);
+  const why = obstacle === undefined ? '' : ` (${obstacle})`;
   const painted = paintState(stateOf(guest), guest, style) + why;
   return [`${style.bold(guest.name)}: ${painted}`, ...renderFields(fields)].join('\n');
 }
@@ -211,9 +226,9 @@ function describeGuest(guest: GuestStatus, style: Style): string {
 const count = (number: number) => number.toLocaleString('en');
 
 function describeTarget(guest: GuestStatus): string {
-  const { wishedMemoryBytes } = guest;
   const target = describeProgress(guest);
-  return wishedMemoryBytes === null ? target : `${target}; the guest is to keep ${size(wishedMemoryBytes)}`;
+  const kept = keptWords(guest, formatSize);
+  return kept === '' ? target : `${target}; ${kept}, and the target follows its memory`;
 }
 
 function describeProgress(guest: GuestStatus): string {
@@ -235,8 +250,15 @@ function describeBalloon(guest: GuestStatus): string {
   return balloonedBytes === null ? says : `${formatSize(balloonedBytes)} (${says})${rest}`;
 }
 
-const describeRemoved = ({ removedBytes }: GuestStatus): string =>
-  (removedBytes ?? 0) > 0 ? `; ${size(removedBytes)} more was in memory that is removed` : '';
+function describeRemoved(guest: GuestStatus): string {
+  const removed = removedWords(guest, formatSize);
+  return removed === '' ? '' : `; ${removed}`;
+}
+
+function describeResident(guest: GuestStatus): string {
+  const what = residentWords(guest);
+  return what === '' ? size(guest.residentBytes) : `${size(guest.residentBytes)} (${what})`;
+}
 
 const describeGivenBack = ({ discardedBytes, reportedBytes }: GuestStatus): string =>
   discardedBytes === null && reportedBytes === null

@@ -34,6 +34,7 @@ import {
   DiscardModeSchema,
   GUEST_EVENT_TYPES,
   GuestStateSchema,
+  MemoryPlaceSchema,
   milliseconds,
   mirror,
   orNull,
@@ -153,6 +154,7 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       features: z.array(z.string()).readonly().nullable(),
       discard: orNull(DiscardModeSchema),
       memoryBytes: unknownable,
+      memoryPlace: orNull(MemoryPlaceSchema),
       targetBytes: unknownable.openapi({ description: 'What the balloon should hold.' }),
       wishedMemoryBytes: unknownable.openapi({
         description:

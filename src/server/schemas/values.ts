@@ -3,7 +3,7 @@
  */
 
 import { z } from '@hono/zod-openapi';
-import { DISCARD_MODES } from '../../control/contract.ts';
+import { DISCARD_MODES, MEMORY_PLACES } from '../../control/contract.ts';
 import { GUEST_STATES } from '../../control/guest-state.ts';
 
 /**
@@ -35,9 +35,14 @@ export const DiscardModeSchema = z.enum(DISCARD_MODES).openapi('DiscardMode', {
   description: 'When inflated pages go back to the host. `per-page` is the naive way, for comparison.',
 });
 
+export const MemoryPlaceSchema = z.enum(MEMORY_PLACES).openapi('MemoryPlace', {
+  description:
+    'What the guest’s memory lies in: memory of the host, huge pages, or a file on a disk (ext4, overlay and so on), of which `residentBytes` counts the blocks.',
+});
+
 export const GuestStateSchema = z.enum(GUEST_STATES).openapi('GuestState', {
   description:
-    'Whether the guest can answer. `waiting`: no front-end is connected; `no-driver`: no driver has started; `running`; `paused`: its front-end has stopped the rings; `silent`: it does not answer.',
+    'Whether the guest can answer. `waiting`: no front-end is connected, or its QEMU has no balloon device; `no-driver`: no driver has started; `running`; `paused`: its hypervisor has stopped it, or its rings; `silent`: it does not answer. Null where its hypervisor does not tell.',
 });
 
 /** In the order in which a guest's life has them. */

@@ -28,7 +28,7 @@ describeWithQemu('a real QEMU under the commands', () => {
     const [theirs] = JSON.parse(ofQemu.out).guests;
     const [ours] = JSON.parse(ofOurs.out).guests;
     expect(Object.keys(theirs).sort()).toEqual(Object.keys(ours).sort());
-    expect(theirs).toMatchObject({ name: 'vm', connected: false, memoryBytes: 64 * MIB });
+    expect(theirs).toMatchObject({ name: 'vm', state: 'no-driver', memoryBytes: 64 * MIB });
   });
 
   describe('and killed', () => {

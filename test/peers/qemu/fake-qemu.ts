@@ -12,6 +12,8 @@ export class FakeQemu {
   balloon = true;
   /** Whether the guest has a driver at work. */
   driver = true;
+  /** QEMU's RunState. */
+  runState = 'running';
   features = ['VIRTIO_BALLOON_F_STATS_VQ: words', 'VIRTIO_BALLOON_F_REPORTING: words'];
   /** What query-migrate says, one after the other; the last again and again. */
   migrations: unknown[] = [];
@@ -24,6 +26,8 @@ export class FakeQemu {
     const { command, arguments: args } = request;
     if (command === 'balloon') {
       monitor.answer(request, {});
+      // The guest of a machine that stands still reads no target.
+      if (this.runState !== 'running') return;
       this.left = Number(args.value);
       monitor.event('BALLOON_CHANGE', { actual: this.left });
     } else if (command === 'query-balloon' && !this.balloon) {
@@ -46,6 +50,8 @@ export class FakeQemu {
 
   #tell(command: string, args: Record<string, unknown>): unknown {
     switch (command) {
+      case 'query-status':
+        return { status: this.runState, running: this.runState === 'running' };
       case 'query-memory-size-summary':
         return { 'base-memory': this.memoryBytes, 'plugged-memory': 0 };
       case 'query-memdev':
