@@ -12,13 +12,23 @@ const STEPS = 60;
 
 type Guests = readonly GuestDecision[];
 
+/** What takes part in a fill, between two bounds, and the part that it gets. */
+export interface Part {
+  readonly ours: boolean;
+  readonly lowBytes: number;
+  readonly highBytes: number;
+  readonly weight: number;
+  partBytes: number;
+}
+type Parts = readonly Part[];
+
 const clamp = (value: number, low: number, high: number): number => Math.max(low, Math.min(high, value));
 
 /**
  * Raises one level for all until the parts, `weight` times the level between the bounds, add up to `amount`. Leaves them
  * in `partBytes`. Where the lower bounds are above it or the upper ones below, those are the parts.
  */
-export function fill(guests: Guests, amount: number): void {
+export function fill(guests: Parts, amount: number): void {
   let lows = 0;
   let highs = 0;
   let top = 0;
@@ -34,7 +44,7 @@ export function fill(guests: Guests, amount: number): void {
 }
 
 /** The highest level, up to `top`, whose parts add up to no more than `amount`. */
-function levelFor(guests: Guests, amount: number, top: number): number {
+function levelFor(guests: Parts, amount: number, top: number): number {
   let low = 0;
   let high = top;
   for (let step = 0; step < STEPS && low < high; step++) {
@@ -46,7 +56,7 @@ function levelFor(guests: Guests, amount: number, top: number): number {
   return low;
 }
 
-function sumAt(guests: Guests, level: number): number {
+function sumAt(guests: Parts, level: number): number {
   let sum = 0;
   for (const guest of guests) {
     if (guest.ours) sum += clamp(guest.weight * level, guest.lowBytes, guest.highBytes);
@@ -54,7 +64,7 @@ function sumAt(guests: Guests, level: number): number {
   return sum;
 }
 
-function setParts(guests: Guests, end: 'low' | 'high' | 'level', level: number): void {
+function setParts(guests: Parts, end: 'low' | 'high' | 'level', level: number): void {
   for (const guest of guests) {
     if (!guest.ours) continue;
     const { lowBytes, highBytes, weight } = guest;

@@ -20,9 +20,13 @@ const RISE_BYTES_MIN = 64 * MIB;
 const STALLS_A_SECOND = 20;
 const SWAP_OUT_BYTES_A_SECOND = MIB;
 const AVAILABLE_SHARE_MIN = 0.05;
+/** With more than this available, a stall is page cache that makes room. */
+const STALL_AVAILABLE_SHARE = 0.2;
 /** What a kernel keeps free counts as used in its statistics, and the host need not hold it. */
 const SLACK_SHARE = 0.05;
-const RATE_WEIGHT = 0.1;
+/** Of the newest rate in the average: it follows slowly when it rises, and fast when it falls. */
+const RISE_WEIGHT = 0.05;
+const FALL_WEIGHT = 0.5;
 
 const isSize = (value: number): boolean => Number.isFinite(value) && value >= 0;
 const orNone = (value: number | null | undefined): number =>
@@ -144,7 +148,7 @@ function takeStatistics(
   memory.swapOutBytes = swapOut;
   memory.majorFaults = majorFaults;
   memory.distress =
-    rates.stalls > STALLS_A_SECOND ||
+    (rates.stalls > STALLS_A_SECOND && available < STALL_AVAILABLE_SHARE * left) ||
     rates.oomKills > 0 ||
     rates.swapOutBytes > SWAP_OUT_BYTES_A_SECOND ||
     available < AVAILABLE_SHARE_MIN * left;
@@ -173,6 +177,7 @@ export function peakOf(memory: GuestMemory, used: number, atMs: number): number 
 /** Averages major faults while nothing is being taken, for a comparison afterwards. */
 export function noteFaults(memory: GuestMemory, { majorFaults }: Rates): void {
   if (majorFaults < 0) return;
+  const off = majorFaults - memory.majorRate;
   memory.majorRate =
-    memory.majorRate < 0 ? majorFaults : memory.majorRate + RATE_WEIGHT * (majorFaults - memory.majorRate);
+    memory.majorRate < 0 ? majorFaults : memory.majorRate + (off > 0 ? RISE_WEIGHT : FALL_WEIGHT) * off;
 }

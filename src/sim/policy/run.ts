@@ -1,0 +1,362 @@
+/**
+ * One policy on one trace, in virtual time: guests live, statistics come, the policy is asked when it wants to be, and
+ * what became of everybody is measured. The same trace and policy give the same figures.
+ */
+import type { Policy } from '../../policy/anchors/anchor.ts';
+import { newDecision, sizeRecords } from '../../policy/records.ts';
+import { applySettings, reserveOf, settingsOf } from '../../policy/settings.ts';
+import type {
+  ForeignStatistics,
+  GuestSample,
+  GuestStatistics,
+  HostSample,
+  Sample,
+} from '../../policy/types.ts';
+import { Guests } from './guests.ts';
+import { GIB, MIB, type Trace, watermarkOf } from './trace.ts';
+
+export const STEP_S = 0.25;
+const STATISTICS_S = 1;
+/** What a policy needs to get hold of a host that runs already is not held against it. */
+export const WARM_UP_S = 240;
+const KILLED_S = 30;
+const REVERSAL_BYTES = 64 * MIB;
+/** A clock begins somewhere. */
+const START_MS = 10_000_000;
+
+export interface Outcome {
+  readonly policy: string;
+  readonly trace: string;
+  readonly kills: number;
+  /** Seconds in which guests' programs stood still, of all guests and of the one that suffered most. */
+  readonly stallS: number;
+  readonly stallMostS: number;
+  readonly refaults: number;
+  readonly swapIns: number;
+  /** Seconds with less than half of the reserve available, the least that was, and the most that the host swapped. */
+  readonly underReserveS: number;
+  readonly hostFreeLeast: number;
+  readonly hostSwappedMost: number;
+  /** For each burst that memory had to be recalled for: seconds until it was usable. */
+  readonly recallS: readonly number[];
+  readonly reversalsPerHour: number;
+  readonly movedBytes: number;
+  /** Of what the host needed back: GiB-hours in balloons, and GiB-hours needed. */
+  readonly reclaimedGiBh: number;
+  readonly neededGiBh: number;
+  /** GiB-hours in balloons that the host did not need. */
+  readonly unneededGiBh: number;
+  /** Jain's index of how far guests' programs got what they wanted, averaged. */
+  readonly fairness: number;
+  readonly reservationS: number | null;
+  readonly violations: number;
+  readonly decisions: number;
+  readonly decideMs: number;
+}
+
+type Mutable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
+
+export interface RunOptions {
+  /** Milliseconds of a real clock, for what decisions cost; without it that is 0. */
+  readonly now?: () => number;
+  readonly onDecision?: (atS: number, targets: readonly number[], guests: Guests) => void;
+}
+
+export class PolicyRun<Memory> {
+  readonly guests: Guests;
+  readonly #trace: Trace;
+  readonly #policy: Policy<Memory>;
+  readonly #options: RunOptions;
+  #memory: Memory;
+  readonly #host: Mutable<HostSample>;
+  readonly #samples: Mutable<GuestSample>[];
+  readonly #sample: Mutable<Sample>;
+  readonly #floors: Float64Array;
+  readonly #reserve: number;
+  #hostAway = 0;
+  #startedBytes = 0;
+  #reservedBytes = 0;
+  #reservationS: number | null = null;
+  #clockMs = START_MS;
+  // What is counted.
+  #underReserveS = 0;
+  #hostFreeLeast = Number.POSITIVE_INFINITY;
+  #hostSwappedMost = 0;
+  #reclaimed = 0;
+  #needed = 0;
+  #unneeded = 0;
+  #fairness = 0;
+  #fairnessCount = 0;
+  #reversals = 0;
+  #violations = 0;
+  #decisions = 0;
+  #decideMs = 0;
+  readonly #recall: { readonly burst: Trace['bursts'][number]; startS: number; endS: number | null }[] = [];
+  readonly #direction: Int8Array;
+  readonly #turnedAt: Float64Array;
+  #base: { kills: number; stall: Float64Array; refaults: number; swapIns: number; moved: number } | undefined;
+
+  constructor(trace: Trace, policy: Policy<Memory>, options: RunOptions = {}) {
+    this.#trace = trace;
+    this.#policy = policy;
+    this.#options = options;
+    this.#memory = policy.begin();
+    this.guests = new Guests(trace.guests);
+    const { count } = this.guests;
+    this.#host = { totalBytes: trace.totalBytes, availableBytes: 0, freeBytes: 0, reservedBytes: 0 };
+    this.#reserve = reserveOf(trace.settings, this.#host);
+    this.#samples = trace.guests.map(({ name, memoryBytes }) => ({
+      name,
+      memoryBytes,
+      targetBytes: 0,
+      actualBytes: 0,
+      givenBytes: 0,
+      residentBytes: 0,
+      epoch: 1,
+      statistics: null,
+      foreign: { committedBytes: 0, stallMs: 0 },
+    }));
+    this.#sample = { atMs: START_MS, host: this.#host, guests: this.#samples };
+    this.#floors = new Float64Array(count);
+    this.#direction = new Int8Array(count);
+    this.#turnedAt = new Float64Array(count);
+  }
+
+  run(): Outcome {
+    const { seconds } = this.#trace;
+    let next = 0;
+    for (let step = 0; step * STEP_S < seconds; step++) {
+      const atS = step * STEP_S;
+      if (atS === WARM_UP_S) this.#begin();
+      while (next < this.#trace.events.length && this.#trace.events[next].atS <= atS) {
+        const { guest, kind } = this.#trace.events[next++];
+        this.guests.happen(guest, kind, atS);
+      }
+      this.#advance(atS);
+      this.#steer(atS, step);
+      if (atS >= WARM_UP_S) this.#count(atS);
+    }
+    return this.#outcome();
+  }
+
+  #advance(atS: number): void {
+    const { guests } = this;
+    this.#clockMs += STEP_S * 1000;
+    for (const { atS: at, byMs } of this.#trace.clockSteps ?? []) if (at === atS) this.#clockMs += byMs;
+    let held = 0;
+    for (let at = 0; at < guests.count; at++) {
+      guests.step(at, atS, STEP_S, this.#hostAway);
+      held += guests.resident[at];
+    }
+    this.#hostNow(atS, held);
+  }
+
+  #hostNow(atS: number, held: number): void {
+    const { totalBytes, others, reservation } = this.#trace;
+    const { usedBytes, cacheBytes } = others(atS);
+    const available = totalBytes - usedBytes - this.#startedBytes - held;
+    this.#host.availableBytes = Math.max(0, available);
+    this.#host.freeBytes = Math.max(0, available - cacheBytes);
+    this.#hostAway = held > 0 ? Math.max(0, -available) / held : 0;
+    if (reservation !== undefined && atS >= reservation.atS && this.#reservationS === null) {
+      this.#reservedBytes = reservation.bytes;
+      if (available >= reservation.bytes + this.#reserve / 2) {
+        this.#reservationS = atS - reservation.atS;
+        // It starts, and uses what was kept for it.
+        this.#startedBytes = reservation.bytes;
+        this.#reservedBytes = 0;
+        this.#host.availableBytes -= reservation.bytes;
+      }
+    }
+    this.#host.reservedBytes = this.#reservedBytes;
+    if (atS < WARM_UP_S) return;
+    this.#hostFreeLeast = Math.min(this.#hostFreeLeast, available);
+    this.#hostSwappedMost = Math.max(this.#hostSwappedMost, -available);
+    if (available < this.#reserve / 2) this.#underReserveS += STEP_S;
+  }
+
+  #steer(atS: number, step: number): void {
+    this.#read(atS, step);
+    const { killedAtS } = this.#trace;
+    if (killedAtS !== undefined && atS >= killedAtS && atS < killedAtS + KILLED_S) {
+      this.#memory = this.#policy.begin();
+      return;
+    }
+    const periods = (step * STEP_S * 1000) / this.#policy.periodMs;
+    const due = Number.isInteger(periods);
+    if (due || this.#policy.wakes?.(this.#sample, this.#memory) === true) this.#decide(atS);
+  }
+
+  #read(atS: number, step: number): void {
+    const { guests } = this;
+    this.#sample.atMs = this.#clockMs;
+    const every = STATISTICS_S / STEP_S;
+    for (let at = 0; at < guests.count; at++) {
+      const sample = this.#samples[at];
+      sample.memoryBytes = guests.memory[at];
+      sample.targetBytes = guests.target[at];
+      sample.actualBytes = guests.balloon[at];
+      sample.givenBytes = guests.given[at];
+      sample.residentBytes = guests.resident[at];
+      if (sample.epoch !== guests.epoch[at]) {
+        sample.epoch = guests.epoch[at];
+        sample.statistics = null;
+      }
+      const foreign = sample.foreign as Mutable<ForeignStatistics>;
+      foreign.committedBytes = guests.committed[at];
+      foreign.stallMs = guests.stallS[at] * 1000;
+      // Guests answer one after the other.
+      if (step % every !== at % every || guests.frozen[at] === 1 || !guests.isUp(at, atS)) continue;
+      if (guests.specs[at].statistics) sample.statistics = this.#statisticsOf(at, step);
+    }
+  }
+
+  #statisticsOf(at: number, step: number): GuestStatistics {
+    const { guests } = this;
+    const free = guests.free(at);
+    const balloon = guests.balloon[at];
+    const claim = guests.claims[at];
+    const available = claim === 1 ? 0 : claim === 2 ? guests.memory[at] - balloon : free + guests.cache[at];
+    return {
+      availableBytes: available,
+      freeBytes: claim === 0 ? free : available,
+      cacheBytes: guests.cache[at],
+      swapInBytes: guests.swapIns[at],
+      swapOutBytes: guests.swapOuts[at],
+      majorFaults: Math.floor(guests.majorFaults[at]),
+      minorFaults: step,
+      oomKills: guests.kills[at],
+      allocationStalls: Math.floor(guests.allocationStalls[at]),
+      balloonedBytes: balloon,
+    };
+  }
+
+  #decide(atS: number): void {
+    const { now } = this.#options;
+    const before = now?.() ?? 0;
+    const { targets, memory } = this.#policy.decide(this.#sample, this.#trace.settings, this.#memory);
+    this.#decideMs += (now?.() ?? 0) - before;
+    this.#memory = memory;
+    this.#decisions++;
+    for (const [at, target] of targets.entries()) if (target >= 0) this.#aim(at, target, atS);
+    this.#options.onDecision?.(atS, targets, this.guests);
+  }
+
+  #aim(at: number, target: number, atS: number): void {
+    const { guests } = this;
+    const bounded = Math.min(Math.max(0, target), guests.memory[at]);
+    const change = bounded - guests.target[at];
+    guests.target[at] = bounded;
+    if (guests.memory[at] - bounded < this.#floorOf(at) - 2 * MIB && change > 0) this.#violations++;
+    const turned = bounded - this.#turnedAt[at];
+    const direction = Math.sign(turned);
+    if (direction === this.#direction[at]) this.#turnedAt[at] = bounded;
+    else if (Math.abs(turned) > REVERSAL_BYTES) {
+      if (this.#direction[at] !== 0 && atS >= WARM_UP_S) this.#reversals++;
+      this.#direction[at] = direction;
+      this.#turnedAt[at] = bounded;
+    }
+  }
+
+  #floorOf(at: number): number {
+    if (this.#floors[at] === 0) {
+      const decision = newDecision();
+      sizeRecords(decision, 1);
+      const [guest] = decision.guests;
+      guest.memoryBytes = this.#trace.guests[at].memoryBytes;
+      applySettings(guest, settingsOf(this.#trace.settings, this.#trace.guests[at].name));
+      this.#floors[at] = guest.floorBytes;
+    }
+    return this.#floors[at];
+  }
+
+  #begin(): void {
+    const { guests } = this;
+    const total = (array: Float64Array) => array.reduce((sum, value) => sum + value, 0);
+    this.#base = {
+      kills: total(guests.kills),
+      stall: guests.stallS.slice(),
+      refaults: total(guests.refaults),
+      swapIns: total(guests.swapIns),
+      moved: total(guests.moved),
+    };
+  }
+
+  #count(atS: number): void {
+    const { guests } = this;
+    const { totalBytes, others } = this.#trace;
+    let balloons = 0;
+    let all = 0;
+    let sum = 0;
+    let squares = 0;
+    for (let at = 0; at < guests.count; at++) {
+      balloons += guests.given[at];
+      all += guests.appetite(at);
+      const got = guests.wanted[at] > 0 ? Math.min(1, guests.usable(at) / guests.wanted[at]) : 1;
+      sum += got;
+      squares += got * got;
+    }
+    const budget =
+      totalBytes - this.#reserve - others(atS).usedBytes - this.#reservedBytes - this.#startedBytes;
+    const needed = Math.max(0, all - budget);
+    const part = STEP_S / 3600 / GIB;
+    this.#needed += needed * part;
+    this.#reclaimed += Math.min(balloons, needed) * part;
+    this.#unneeded += Math.max(0, balloons - needed) * part;
+    this.#fairness += squares > 0 ? (sum * sum) / (guests.count * squares) : 1;
+    this.#fairnessCount++;
+    this.#followBursts(atS);
+  }
+
+  #followBursts(atS: number): void {
+    const { guests } = this;
+    for (const burst of this.#trace.bursts) {
+      const { guest, toBytes } = burst;
+      const enough =
+        guests.usable(guest) >= Math.min(toBytes, guests.memory[guest] - watermarkOf(guests.memory[guest]));
+      if (atS === burst.atS && !enough) this.#recall.push({ burst, startS: atS, endS: null });
+      const open = this.#recall.find(recall => recall.burst === burst && recall.endS === null);
+      if (open !== undefined && (enough || atS >= burst.untilS)) open.endS = atS;
+    }
+  }
+
+  #outcome(): Outcome {
+    const { guests } = this;
+    const total = (array: Float64Array) => array.reduce((sum, value) => sum + value, 0);
+    const base = this.#base ?? {
+      kills: 0,
+      stall: new Float64Array(guests.count),
+      refaults: 0,
+      swapIns: 0,
+      moved: 0,
+    };
+    const stalls = guests.stallS.map((value, at) => value - base.stall[at]);
+    const guestHours = (guests.count * (this.#trace.seconds - WARM_UP_S)) / 3600;
+    return {
+      policy: this.#policy.name,
+      trace: this.#trace.name,
+      kills: total(guests.kills) - base.kills,
+      stallS: total(stalls),
+      stallMostS: Math.max(...stalls),
+      refaults: total(guests.refaults) - base.refaults,
+      swapIns: total(guests.swapIns) - base.swapIns,
+      underReserveS: this.#underReserveS,
+      hostFreeLeast: this.#hostFreeLeast,
+      hostSwappedMost: Math.max(0, this.#hostSwappedMost),
+      recallS: this.#recall.map(({ startS, endS, burst }) => (endS ?? burst.untilS) - startS),
+      reversalsPerHour: this.#reversals / guestHours,
+      movedBytes: total(guests.moved) - base.moved,
+      reclaimedGiBh: this.#reclaimed,
+      neededGiBh: this.#needed,
+      unneededGiBh: this.#unneeded,
+      fairness: this.#fairness / Math.max(1, this.#fairnessCount),
+      reservationS: this.#reservationS,
+      violations: this.#violations,
+      decisions: this.#decisions,
+      decideMs: this.#decideMs,
+    };
+  }
+}
+
+export const runPolicy = <Memory>(trace: Trace, policy: Policy<Memory>, options?: RunOptions): Outcome =>
+  new PolicyRun(trace, policy, options).run();
