@@ -15,9 +15,9 @@ import { CONNECTIONS_MAX } from '../src/migration/limits.ts';
 import { Ram } from '../src/migration/ram.ts';
 import { REGIONS_MAX, readBare, readRefused, readWelcome } from '../src/migration/stream/messages.ts';
 import {
-  PAYLOAD_BYTES_MAX,
   SECTION_BYTES_MAX,
   SECTION_HEADER,
+  SECTION_PAYLOAD_BYTES_MAX,
   StreamError,
   sealSection,
 } from '../src/migration/stream/section.ts';
@@ -82,7 +82,7 @@ class Destination {
     } else if (message.kind === 'memory') {
       this.#createMemory(message);
     } else if (message.kind === 'state') {
-      assert(message.bytes.length <= PAYLOAD_BYTES_MAX, `${message.bytes.length} bytes of a state`);
+      assert(message.bytes.length <= SECTION_PAYLOAD_BYTES_MAX, `${message.bytes.length} bytes of a state`);
     } else if (message.kind === 'end') {
       assert(this.#hasMemory, 'the end of pages that had nowhere to go');
       this.#ended = true;

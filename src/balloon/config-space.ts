@@ -21,10 +21,10 @@ export const CONFIG_BYTES_BASE = CONFIG.offset.freePageHintCommandId;
 export const CONFIG_BYTES_HINT = CONFIG.offset.poisonValue;
 export const CONFIG_BYTES_POISON = CONFIG.size;
 
-export type ConfigField = keyof typeof CONFIG.offset;
+type ConfigField = keyof typeof CONFIG.offset;
 
 /** The fields that the driver may write; the others are the device's alone. */
-export const DRIVER_WRITABLE_FIELDS: readonly ConfigField[] = ['actual', 'poisonValue'];
+const DRIVER_WRITABLE_FIELDS: readonly ConfigField[] = ['actual', 'poisonValue'];
 
 const FIELD_BYTES = 4;
 

@@ -37,7 +37,7 @@ export const HINT_COMMAND_BYTES = 4;
  */
 export type HintPhase = 'idle' | 'requested' | 'running' | 'stopped' | 'done';
 
-export interface HintSessionState {
+interface HintSessionState {
   readonly phase: HintPhase;
   /** The newest session's id, HINT_STOP before the first. Ids only ever rise. */
   readonly id: number;
@@ -45,12 +45,12 @@ export interface HintSessionState {
 
 const NO_SESSION: HintSessionState = { phase: 'idle', id: HINT_STOP };
 
-export interface HintOptions {
+interface HintOptions {
   /** Profile `sg` has no DONE: its sessions end with STOP, and the guest keeps no blocks. */
   readonly hasDone: boolean;
 }
 
-export interface HintSessionOptions extends HintOptions {
+interface HintSessionOptions extends HintOptions {
   /** The first id, {@link HINT_ID_MIN} unless said otherwise. */
   readonly idMin?: number;
 }
@@ -149,7 +149,7 @@ export class HintSession {
 }
 
 /** What a driver has to do next; {@link HintResponder.next}. */
-export type HintStep =
+type HintStep =
   /** Send the id that `begin` returns, in an out-buf. */
   | 'begin'
   /** Send a free block as an in-buf and keep it; call `hold`, or `exhaust` when there is none left. */

@@ -56,7 +56,7 @@ export interface DecodePace {
 }
 
 /** All at once. */
-export const AT_ONCE: DecodePace = { over: false };
+const AT_ONCE: DecodePace = { over: false };
 
 export interface PageListFormat {
   readonly name: string;
@@ -89,7 +89,7 @@ export interface PageListFormat {
 }
 
 /** The three ways of reading a list. */
-export type PageListDecoding = Pick<PageListFormat, 'decode' | 'check' | 'decodeSome'>;
+type PageListDecoding = Pick<PageListFormat, 'decode' | 'check' | 'decodeSome'>;
 
 /** Puts the two halves of decoding together. */
 export function decoding(
@@ -126,7 +126,7 @@ export function checkRun(pfn: number, count: number): void {
 }
 
 /** Pages above this cannot be: one would fill more than half of a 53-bit address space. */
-export const PAGE_SHIFT_MAX = 52;
+const PAGE_SHIFT_MAX = 52;
 
 /**
  * 4 KiB pages in one page of `1 << shift` bytes.

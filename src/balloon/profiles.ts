@@ -27,7 +27,7 @@ import { bitmapRequests, miscRequests, type RequestProtocol, responseRequests } 
 export type { QueueRole } from './features.ts';
 
 /** How the guest tells which pages it does not use, where its queue was negotiated. */
-export type FreePageChannel =
+type FreePageChannel =
   /** Sessions of hints on queue `hint`; `hasDone` where the host can end one with DONE (hint-session.ts). */
   | { readonly kind: 'session'; readonly format: PageListFormat; readonly hasDone: boolean }
   /** Answers to requests on queue `request`, in the profile's own page list format. */
@@ -124,5 +124,5 @@ export const listFormat = (profile: Profile, negotiated: bigint): PageListFormat
   (negotiated & profile.formatFeature) === profile.formatFeature ? profile.format : pfnArray;
 
 /** Names of the balloon features in `mask`; bits of the transport and the rings are left out. */
-export const featureNames = (profile: Profile, mask: bigint): string[] =>
+export const profileFeatureNames = (profile: Profile, mask: bigint): string[] =>
   profile.features.filter(feature => (mask & feature.mask) !== 0n).map(feature => feature.name);

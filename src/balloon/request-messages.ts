@@ -21,10 +21,10 @@ export const DROP_CACHE = 0xa0;
 export const SHRINK = 0xa1;
 
 /** The flag of an answer: more of it follows, or it was the last. Even a last list of no pages says so. */
-export const ANSWER_CONT = 0;
-export const ANSWER_DONE = 1;
+const ANSWER_CONT = 0;
+const ANSWER_DONE = 1;
 /** Bit 0 of the flags of a miscellaneous message: the last answer. */
-export const MISC_COMPLETION = 1;
+const MISC_COMPLETION = 1;
 
 /** What the host asks. A driver ignores a command that it does not know and posts its buffer again. */
 export interface Request {
@@ -34,7 +34,7 @@ export interface Request {
 }
 
 /** What a page list on the request queue belongs to. */
-export interface Answer extends Request {
+interface Answer extends Request {
   /** No more lists follow. */
   readonly done: boolean;
 }
@@ -60,20 +60,20 @@ export interface RequestProtocol {
 }
 
 /** v3 to v6: what the guest posts and the device fills in. */
-export const HOST_REQUEST = struct('host_request', 16, { command: ['u16', 0], parameter: ['u64', 8] });
+const HOST_REQUEST = struct('host_request', 16, { command: ['u16', 0], parameter: ['u64', 8] });
 
 /**
  * v10: what the guest posts is a whole message, the head of a list of chunks included; its driver takes a request of any
  * other length for none. The count must be 0: the driver answers in the same buffer, and goes on counting there.
  */
-export const MISC_REQUEST = struct('misc_request', 16, {
+const MISC_REQUEST = struct('misc_request', 16, {
   command: ['u32', 0],
   flags: ['u32', 4],
   chunkCount: ['u64', 8],
 });
 
 /** v10: what comes before the page list of each answer. */
-export const MISC_MESSAGE = struct('misc_message', 8, { command: ['u32', 0], flags: ['u32', 4] });
+const MISC_MESSAGE = struct('misc_message', 8, { command: ['u32', 0], flags: ['u32', 4] });
 
 function checkLength(length: number, expected: number): void {
   if (length === expected) return;

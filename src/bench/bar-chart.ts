@@ -9,13 +9,13 @@ export interface Bar {
   readonly range?: { readonly min: number; readonly max: number };
 }
 
-export interface BarRow {
+interface BarRow {
   readonly label: string;
   /** One for each series, in their order; undefined where nothing was measured. */
   readonly bars: readonly (Bar | undefined)[];
 }
 
-export interface BarChart {
+interface BarChart {
   readonly title: string;
   readonly unit: string;
   readonly series: readonly string[];
@@ -62,7 +62,7 @@ function tickLabel(value: number): string {
   return String(Number(value.toPrecision(3)));
 }
 
-export interface Axis {
+interface Axis {
   readonly ticks: readonly number[];
   /** Where `value` lies between the axis' ends, 0 to 1. */
   readonly at: (value: number) => number;

@@ -8,9 +8,9 @@ import { startDaemon } from '../daemon/daemon.ts';
 import type { Daemon, GuestOptions } from '../hosting/options.ts';
 
 /** The guest's name. */
-export const GUEST = 'bench';
+export const BENCH_GUEST = 'bench';
 
-export type BenchDaemonOptions = Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed'>;
+type BenchDaemonOptions = Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed'>;
 
 export class BenchDaemon {
   readonly socketPath: string;
@@ -27,7 +27,7 @@ export class BenchDaemon {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
     const socketPath = join(directory, 'balloon.sock');
     try {
-      const guest = { name: GUEST, socketPath, targetBytes: 0, pollIntervalMs: 0, ...options };
+      const guest = { name: BENCH_GUEST, socketPath, targetBytes: 0, pollIntervalMs: 0, ...options };
       return new BenchDaemon(directory, socketPath, await startDaemon({ guests: [guest], log: () => {} }));
     } catch (error) {
       rmSync(directory, { recursive: true, force: true });

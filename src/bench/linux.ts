@@ -8,7 +8,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { freeMemory, useMemory } from '../peers/linux/workloads.ts';
 import { UmlGuest } from '../peers/uml/guest.ts';
 import { AerostatError } from '../sys/error.ts';
-import { BenchDaemon, GUEST } from './bench-daemon.ts';
+import { BENCH_GUEST, BenchDaemon } from './bench-daemon.ts';
 import { barePunchMs } from './floor.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
 
@@ -115,8 +115,8 @@ class LinuxBench {
       await useMemory(this.#guest, Math.floor(balloonBytes / MIB) * MIB);
       await freeMemory(this.#guest);
     }
-    await control.change(GUEST, { discard: mode });
-    const before = await control.guest(GUEST);
+    await control.change(BENCH_GUEST, { discard: mode });
+    const before = await control.guest(BENCH_GUEST);
     const cpuBefore = process.cpuUsage();
     const inflated = await this.#reach(balloonBytes);
     const cpu = process.cpuUsage(cpuBefore);
@@ -137,10 +137,10 @@ class LinuxBench {
   async #reach(targetBytes: number): Promise<DeviceGuestStatus> {
     const { control } = this.#daemon;
     const reached = this.#waitForActual(targetBytes);
-    await control.change(GUEST, { targetBytes, force: true });
+    await control.change(BENCH_GUEST, { targetBytes, force: true });
     await reached;
     for (;;) {
-      const status = await control.guest(GUEST);
+      const status = await control.guest(BENCH_GUEST);
       if (status.progress?.drainedMs !== null) return status;
       await new Promise(resolve => setTimeout(resolve, 5));
     }

@@ -8,7 +8,7 @@ export interface Series {
   readonly values: readonly (number | null)[];
 }
 
-export interface ChartOptions {
+interface ChartOptions {
   /** Cells, the scale included. */
   readonly width: number;
   /** Rows, the legend excluded. */

@@ -12,7 +12,7 @@ import { isScreen, styleOf } from './style.ts';
 
 const HISTORY_LINES = 200;
 
-export interface LineEditorOptions {
+interface LineEditorOptions {
   readonly input: Readable;
   readonly output: Output;
   readonly prompt: string;

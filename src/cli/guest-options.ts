@@ -13,7 +13,7 @@ export const GUEST_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 /** 0 to 2 are the standard streams. */
 const FD_MIN = 3;
 
-export interface GuestChoice {
+export interface ServedGuestsChoice {
   readonly socketPath?: readonly string[];
   readonly fd?: readonly number[];
   readonly name?: readonly string[];
@@ -26,7 +26,7 @@ export interface GuestChoice {
 }
 
 /** @throws UsageError for words that make no sense, or none together */
-export function guestOptions(choice: GuestChoice): GuestOptions[] {
+export function guestOptions(choice: ServedGuestsChoice): GuestOptions[] {
   const sockets = (choice.socketPath ?? []).map(path => ({ socketPath: checkPath(path) }));
   const descriptors = (choice.fd ?? []).map(fd => ({ fd }));
   const places = [...sockets, ...descriptors];

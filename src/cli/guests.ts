@@ -63,7 +63,7 @@ export const lookAt = async (
 ): Promise<readonly GuestStatus[]> => (name === undefined ? guests.guests() : [await guests.guest(name)]);
 
 /** Why nothing is known of some guests, as of the last time that all were asked for. */
-export type Failures = () => ReadonlyMap<string, AerostatError>;
+type Failures = () => ReadonlyMap<string, AerostatError>;
 
 interface Opened {
   readonly control: Control;

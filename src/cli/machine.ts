@@ -16,7 +16,7 @@ import type { Log } from './log.ts';
 import { type ServeChoice, withApiOf } from './serve.ts';
 import { InterruptedError, UsageError } from './usage.ts';
 
-export interface TlsChoice {
+interface TlsChoice {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly tlsCa?: string;

@@ -4,12 +4,12 @@
  */
 import { everyCommand, type OutlineCommand, type OutlineOption } from './outline.ts';
 
-export interface ManualFacts {
+interface ManualFacts {
   readonly version: string;
   readonly exitCodes: readonly (readonly [code: string, meaning: string])[];
 }
 
-export interface ManualPage {
+interface ManualPage {
   /** As `man` is asked for it: `aerostat-set`. */
   readonly name: string;
   readonly section: 1 | 5;

@@ -11,7 +11,7 @@ export interface OutlineOption {
   readonly choices: readonly string[];
 }
 
-export interface OutlineArgument {
+interface OutlineArgument {
   readonly name: string;
   readonly required: boolean;
   /** The last one may be given again and again. */
@@ -89,4 +89,4 @@ const FILES = new Set(['path', 'file', 'socket', 'address']);
 export const isFile = (value: string | undefined): boolean => value !== undefined && FILES.has(value);
 
 /** Prints the names of the guests of the daemon that runs, a line each, and nothing when none does. */
-export const GUEST_NAMES = `aerostat status --json 2>/dev/null | grep -o '"name":"[^"]*"' | cut -d '"' -f 4 | sort -u`;
+export const GUEST_NAMES_COMMAND = `aerostat status --json 2>/dev/null | grep -o '"name":"[^"]*"' | cut -d '"' -f 4 | sort -u`;

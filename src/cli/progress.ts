@@ -7,12 +7,12 @@ import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
 import { isScreen, isUnicode } from './style.ts';
 
-export interface TargetBar {
+interface TargetBar {
   readonly update: (guest: GuestStatus) => void;
   readonly stop: () => void;
 }
 
-export interface StepBar {
+interface StepBar {
   readonly update: (done: number, total: number, what: string) => void;
   readonly stop: () => void;
 }

@@ -11,7 +11,7 @@ export interface ServeChoice extends ApiChoice, LogChoice {
   readonly apiRemote?: boolean;
 }
 
-export interface Served {
+interface Served {
   readonly control: Control;
   readonly address: ApiAddress;
   readonly log: Log;
@@ -48,7 +48,7 @@ export async function withDaemon(
   }
 }
 
-export interface Serving extends Pick<Served, 'control' | 'log'> {
+interface Serving extends Pick<Served, 'control' | 'log'> {
   readonly version: string;
 }
 

@@ -37,7 +37,7 @@ export function renderFields(fields: readonly (readonly [name: string, value: st
   return fields.map(([name, value]) => `  ${name.padEnd(width)}${GAP}${value}`);
 }
 
-export interface BarPart {
+interface BarPart {
   readonly character: string;
   /** Of the whole, 0 to 1. */
   readonly share: number;

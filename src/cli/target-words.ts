@@ -16,7 +16,7 @@ export type TargetWords =
 const SHARE = /^(\d{1,3}(?:\.\d+)?)\s*%$/;
 
 /** @throws SizeError */
-export function parseTarget(text: string, maxBytes = Number.MAX_SAFE_INTEGER): TargetWords {
+function parseTarget(text: string, maxBytes = Number.MAX_SAFE_INTEGER): TargetWords {
   const trimmed = text.trim();
   const share = SHARE.exec(trimmed);
   if (share !== null) {

@@ -12,18 +12,18 @@ import { type Glyphs, glyphsOf, type Style } from './style.ts';
 import { renderTable, wrap } from './table.ts';
 import {
   barColumn,
-  guestColumns,
   helpLines,
   hostLine,
-  type Order,
   RISING,
   type Row,
+  type SortKey,
   type SortMark,
-  size,
+  sizeText,
+  topColumns,
 } from './top-table.ts';
 
 /** The key that sorts by each. */
-const ORDER_KEYS: Readonly<Record<string, Order>> = {
+const ORDER_KEYS: Readonly<Record<string, SortKey>> = {
   n: 'name',
   m: 'memory',
   b: 'balloon',
@@ -53,7 +53,7 @@ export class TopScreen {
   readonly #trackers = new Map<string, MemoryUseTracker>();
   #rows: readonly Row[] = [];
   #host: HostStatus | undefined;
-  #order: Order = 'name';
+  #order: SortKey = 'name';
   #selected: string | undefined;
   #prompt: Prompt | undefined;
   /** What the last key came to. */
@@ -73,11 +73,11 @@ export class TopScreen {
     this.#glyphs = glyphs;
   }
 
-  get order(): Order {
+  get order(): SortKey {
     return this.#order;
   }
 
-  set order(order: Order) {
+  set order(order: SortKey) {
     this.#order = order;
     this.#sort();
   }
@@ -196,7 +196,7 @@ export class TopScreen {
     const head = [this.#summary(), ...host, ''].map(line => line.slice(0, columns));
     const foot = ['', ...this.#foot(style, columns)];
     if (this.#helpShown) return [...head, ...helpLines(style, this.#glyphs, columns), ...foot];
-    const columnsBefore = guestColumns(style, this.#sortMark());
+    const columnsBefore = topColumns(style, this.#sortMark());
     const [titles] = renderTable(
       columnsBefore,
       this.#rows.map(({ guest, use, available }) => ({ guest, use, available })),
@@ -212,7 +212,7 @@ export class TopScreen {
 
   /** For a terminal that is none: the table alone. */
   table(style: Style): string[] {
-    return [this.#summary(), '', ...renderTable(guestColumns(style, this.#sortMark()), this.#rows)];
+    return [this.#summary(), '', ...renderTable(topColumns(style, this.#sortMark()), this.#rows)];
   }
 
   #sortMark(): SortMark {
@@ -226,7 +226,7 @@ export class TopScreen {
     const sum = (of: (row: Row) => number | null | undefined, what: string) => {
       const { bytes, unknown } = sumKnown(shown.map(of));
       const rest = bytes === null || unknown === 0 ? '' : ` (${unknown} not known)`;
-      return `${size(bytes)} ${what}${rest}`;
+      return `${sizeText(bytes)} ${what}${rest}`;
     };
     const guests = this.#rows.length === 1 ? '1 guest' : `${this.#rows.length} guests`;
     const sums = [
@@ -278,7 +278,7 @@ export class TopScreen {
 const byName = new Intl.Collator('en', { numeric: true });
 
 /** What an order sorts by, the largest first; who does not tell comes last, and the neediest first. */
-const KEYS: Readonly<Partial<Record<Order, (row: Row) => number>>> = {
+const KEYS: Readonly<Partial<Record<SortKey, (row: Row) => number>>> = {
   memory: ({ guest }) => guest.memoryBytes ?? -1,
   balloon: ({ guest }) => balloonOf(guest) ?? -1,
   resident: ({ guest }) => guest.residentBytes ?? -1,

@@ -16,8 +16,8 @@ import { formatSize } from './size.ts';
 import type { Glyphs, Style } from './style.ts';
 import { type Column, renderBar, renderFields, wrap } from './table.ts';
 
-export const ORDERS = ['name', 'memory', 'balloon', 'resident', 'available'] as const;
-export type Order = (typeof ORDERS)[number];
+export const SORT_KEYS = ['name', 'memory', 'balloon', 'resident', 'available'] as const;
+export type SortKey = (typeof SORT_KEYS)[number];
 
 /** What each key does, and what the letters sort by. */
 const KEY_HELP: readonly (readonly [keys: string, does: string])[] = [
@@ -40,10 +40,10 @@ export interface Row {
 }
 
 /** Sorted the other way round than the rest. */
-export const RISING: readonly Order[] = ['name', 'available'];
+export const RISING: readonly SortKey[] = ['name', 'available'];
 
 export interface SortMark {
-  readonly order: Order;
+  readonly order: SortKey;
   readonly mark: string;
   /** Before a figure that may be larger. */
   readonly atLeast: string;
@@ -63,16 +63,18 @@ export function helpLines(style: Style, glyphs: Glyphs, columns: number): readon
   return lines.flatMap(line => (line.length > columns ? wrap(line, columns) : [line]));
 }
 
-export const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
+export const sizeText = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes));
 
 export function hostLine({ totalBytes, availableBytes, pressure }: HostStatus): string {
   const waited = pressure === null ? 'not known' : `${pressure.some10Percent}%`;
-  return `host: ${size(availableBytes)} of ${size(totalBytes)} available, pressure ${waited}`;
+  return `host: ${sizeText(availableBytes)} of ${sizeText(totalBytes)} available, pressure ${waited}`;
 }
 
 /** With what the guest keeps, where the target was given as that. */
 const targetText = ({ targetBytes, wishedMemoryBytes }: GuestStatus): string =>
-  wishedMemoryBytes === null ? size(targetBytes) : `${size(targetBytes)} (keeps ${size(wishedMemoryBytes)})`;
+  wishedMemoryBytes === null
+    ? sizeText(targetBytes)
+    : `${sizeText(targetBytes)} (keeps ${sizeText(wishedMemoryBytes)})`;
 
 function stateOf({ guest, available }: Row): string {
   const word = stateWord(guest);
@@ -106,16 +108,20 @@ const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
   ok: 'green',
 };
 
-export const guestColumns = (style: Style, { order, mark, atLeast }: SortMark): readonly Column<Row>[] => {
-  const title = (column: Order, text: string) => (column === order ? text + mark : text);
+export const topColumns = (style: Style, { order, mark, atLeast }: SortMark): readonly Column<Row>[] => {
+  const title = (column: SortKey, text: string) => (column === order ? text + mark : text);
   return [
     // The first character of a line is for the mark of the selected one.
     { title: title('name', ' GUEST'), text: ({ guest }) => ` ${guest.name}` },
     { title: 'STATE', text: stateWords, paint: (text, row) => style[STATE_COLOURS[stateOf(row)]](text) },
-    { title: title('memory', 'MEMORY'), align: 'right', text: ({ guest }) => size(guest.memoryBytes) },
+    { title: title('memory', 'MEMORY'), align: 'right', text: ({ guest }) => sizeText(guest.memoryBytes) },
     { title: 'TARGET', align: 'right', text: ({ guest }) => targetText(guest) },
-    { title: title('balloon', 'BALLOON'), align: 'right', text: ({ guest }) => size(balloonOf(guest)) },
-    { title: title('resident', 'RESIDENT'), align: 'right', text: ({ guest }) => size(guest.residentBytes) },
+    { title: title('balloon', 'BALLOON'), align: 'right', text: ({ guest }) => sizeText(balloonOf(guest)) },
+    {
+      title: title('resident', 'RESIDENT'),
+      align: 'right',
+      text: ({ guest }) => sizeText(guest.residentBytes),
+    },
     {
       title: title('available', 'AVAIL'),
       align: 'right',

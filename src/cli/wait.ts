@@ -15,13 +15,13 @@ const SILENT_MS = 200;
 /** Who waits for a guest that stands still for so long is told so at once. */
 const STILL_MS = 500;
 
-export class NotReachedError extends AerostatError {
+class NotReachedError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_NOT_REACHED', message);
   }
 }
 
-export interface Wait {
+interface Wait {
   readonly targetBytes: number;
   readonly timeoutMs: number;
   /** Discards that had failed when the target was set. */

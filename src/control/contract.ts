@@ -16,7 +16,7 @@ export const MEMORY_PLACES = ['memory', 'huge-pages', 'disk'] as const;
 export type MemoryPlace = (typeof MEMORY_PLACES)[number];
 
 /** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
-export type FeatureName = string;
+type FeatureName = string;
 
 /** Running totals since the guest's socket was opened; every one only ever rises. */
 export interface GuestCounters {

@@ -179,7 +179,7 @@ export const THREAD_OPERATIONS = GUEST_OPERATIONS.filter(
 );
 
 /** Any handler, where the compiler does not know of which operation. */
-export type AnyHandler = (name: string, args?: object) => Promise<unknown>;
+type AnyHandler = (name: string, args?: object) => Promise<unknown>;
 
 /** Asks `control` for any operation of a guest. */
 export const askGuest = (
@@ -210,13 +210,13 @@ export function handlersOf<Names extends GuestOperation, Status = GuestStatus>(
 }
 
 /** Path of an operation, with the name of its guest. */
-export function pathOf(operation: OperationName, guest: string): string {
+function pathOf(operation: OperationName, guest: string): string {
   const { scope, http } = OPERATIONS[operation];
   return scope === 'guest' ? `/v1/guests/${encodeURIComponent(guest)}${http.path}` : `/v1${http.path}`;
 }
 
 /** What a client sends: the path with its query, and the body if there is one. */
-export interface OperationRequest {
+interface OperationRequest {
   readonly method: string;
   readonly path: string;
   readonly body: object | undefined;

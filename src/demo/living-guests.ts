@@ -76,7 +76,7 @@ const AT_HOME_MS = 25_000;
 
 /** Names of the guests that need a socket of the daemon, which is called as they are. */
 export const DEVICE_NAMES: readonly string[] = ROLES.map(({ name }) => name);
-export const GUEST_NAMES: readonly string[] = [...DEVICE_NAMES, TRAVELLER.name];
+export const LIVING_GUEST_NAMES: readonly string[] = [...DEVICE_NAMES, TRAVELLER.name];
 
 export class LivingGuests {
   /** Of all of them, wherever they are. */

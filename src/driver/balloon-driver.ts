@@ -24,7 +24,7 @@ import { clearFormerDriver } from './former-driver.ts';
 import { agree, agreeAgain, giveUp, goLive, writePoison } from './handshake.ts';
 import { poisonFeature } from './negotiation.ts';
 import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
-import { findRings, type RingPlace, ringPlaces, setUpRing } from './ring-setup.ts';
+import { findRings, type PlannedRing, plannedRings, setUpRing } from './ring-setup.ts';
 import { encodeDriver, readDriver } from './saved-driver.ts';
 import type { Scheduler } from './scheduler.ts';
 import { Waiters } from './waiters.ts';
@@ -162,8 +162,8 @@ export class BalloonDriver {
     return { memory: kernel.memory, transport, scheduler, counters: this.counters, features };
   }
 
-  #ringPlaces(features: bigint): RingPlace[] {
-    return ringPlaces(this.profile, features, this.#tuning.queueSizeMax);
+  #ringPlaces(features: bigint): PlannedRing[] {
+    return plannedRings(this.profile, features, this.#tuning.queueSizeMax);
   }
 
   #createBalloon(parts: Pick<BalloonOptions, 'world' | 'features' | 'rings' | 'memory' | 'former'>): Balloon {

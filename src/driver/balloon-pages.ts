@@ -12,7 +12,7 @@
  */
 import type { GuestKernel } from '../guest/kernel.ts';
 import type { PageOwner } from '../guest/owners.ts';
-import { PageList } from '../guest/page-list.ts';
+import { LinkedPages } from '../guest/page-list.ts';
 import { NIL, ORDERS } from '../guest/page-state.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
@@ -49,15 +49,15 @@ export class BalloonPages implements PageOwner {
   readonly #index: Uint32Array;
   readonly #owner: number;
   /** Blocks of each order that are ballooned. */
-  readonly #lists: readonly PageList[];
+  readonly #lists: readonly LinkedPages[];
   /** Pages on {@link #lists}. */
   #resting = 0;
-  readonly #arrivals: PageList;
-  readonly #departures: PageList;
+  readonly #arrivals: LinkedPages;
+  readonly #departures: LinkedPages;
   /** Pages that compaction moved and whose deflation is not acknowledged yet: the old ones, from the move on. */
   #leaving = 0;
   /** Blocks of each order that no host knows of, and their pages. */
-  readonly #recalled: readonly PageList[];
+  readonly #recalled: readonly LinkedPages[];
   #recalledPages = 0;
   /** Without DEFLATE_ON_OOM ballooned memory does not count as the guest's, as in Linux. */
   readonly #unmanaged: boolean;
@@ -67,10 +67,10 @@ export class BalloonPages implements PageOwner {
     this.#kernel = kernel;
     this.#flags = kernel.pages.flags;
     this.#index = kernel.pages.index;
-    this.#lists = Array.from({ length: ORDERS }, () => new PageList(kernel.pages));
-    this.#recalled = Array.from({ length: ORDERS }, () => new PageList(kernel.pages));
-    this.#arrivals = new PageList(kernel.pages);
-    this.#departures = new PageList(kernel.pages);
+    this.#lists = Array.from({ length: ORDERS }, () => new LinkedPages(kernel.pages));
+    this.#recalled = Array.from({ length: ORDERS }, () => new LinkedPages(kernel.pages));
+    this.#arrivals = new LinkedPages(kernel.pages);
+    this.#departures = new LinkedPages(kernel.pages);
     const saved = kernel.allocator.owners.names.includes(this.name);
     this.#owner = kernel.addOwner(this);
     this.#unmanaged = !deflatesOnOom;
@@ -377,7 +377,7 @@ export class BalloonPages implements PageOwner {
   }
 
   /** Makes single pages of the first block of `list`. */
-  #open(list: PageList, order: number, singles: PageList): void {
+  #open(list: LinkedPages, order: number, singles: LinkedPages): void {
     const pfn = list.popHead();
     this.#kernel.split(pfn, order);
     // Backwards, so that the pages are taken in rising order.

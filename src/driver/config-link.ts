@@ -10,7 +10,7 @@ import type { DriverCounters } from './counters.ts';
 
 const ACTUAL_BYTES = 4;
 
-export interface ConfigLinkOptions {
+interface ConfigLinkOptions {
   readonly transport: VirtioTransport;
   readonly counters: DriverCounters;
   /** Size of the profile's configuration space. */

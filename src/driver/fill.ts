@@ -12,7 +12,7 @@ import type { DriverCounters } from './counters.ts';
 import type { PageSource } from './page-channel.ts';
 import type { Scheduler } from './scheduler.ts';
 
-export interface FillOptions {
+interface FillOptions {
   readonly kernel: GuestKernel;
   readonly pages: BalloonPages;
   readonly scheduler: Scheduler;

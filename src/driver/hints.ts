@@ -11,7 +11,7 @@ import {
 } from '../balloon/hint-session.ts';
 import { GFP_HINT } from '../guest/gfp.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
-import { PageList } from '../guest/page-list.ts';
+import { LinkedPages } from '../guest/page-list.ts';
 import { NIL, ORDER_MAX, PAGES_PER_BLOCK_MAX } from '../guest/page-state.ts';
 import type { Shrinker } from '../guest/reclaim.ts';
 import { gpaOf, PAGE_SIZE } from '../memory/page.ts';
@@ -33,7 +33,7 @@ export class HintsPart implements QueuePart, Shrinker {
   readonly #kernel: GuestKernel;
   readonly #responder: HintResponder;
   /** Blocks that are kept out of the allocator, all of the largest order. */
-  readonly #held: PageList;
+  readonly #held: LinkedPages;
   #owner = 0;
   readonly #commands: readonly Stretch[];
   readonly #vacantCommands: number[] = [];
@@ -54,7 +54,7 @@ export class HintsPart implements QueuePart, Shrinker {
     this.#kernel = kernel;
     // The blocks of a session at another host are free here.
     this.#responder = new HintResponder({ hasDone }, former && { ...former, holding: false });
-    this.#held = new PageList(kernel.pages);
+    this.#held = new LinkedPages(kernel.pages);
     this.#commands = Array.from({ length: COMMANDS_MAX }, (_, command) => {
       const stretch = memory.allocate(HINT_COMMAND_BYTES);
       if (stretch === undefined) throw new DriverProbeError('the guest has no memory for hint commands');

@@ -8,7 +8,7 @@ import type { DriverCounters } from './counters.ts';
 import type { PageSource } from './page-channel.ts';
 import type { Scheduler } from './scheduler.ts';
 
-export interface LeakOptions {
+interface LeakOptions {
   readonly pages: BalloonPages;
   readonly scheduler: Scheduler;
   readonly counters: DriverCounters;

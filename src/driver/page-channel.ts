@@ -45,7 +45,7 @@ export interface PageChannelOptions {
 }
 
 /** What became of a turn: nothing is left to do, the host has to do something, or it is to be called again soon. */
-export type TurnOutcome = 'idle' | 'waiting' | 'more';
+type TurnOutcome = 'idle' | 'waiting' | 'more';
 
 /** Where one list lies while the host reads it. */
 interface ListMemory {

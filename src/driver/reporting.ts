@@ -22,7 +22,7 @@ interface Report {
   readonly table: Stretch | undefined;
 }
 
-export interface ReportingOptions {
+interface ReportingOptions {
   readonly allocator: PageAllocator;
   readonly format: PageListFormat;
   readonly delayMs: number;

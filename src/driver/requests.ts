@@ -33,7 +33,7 @@ interface Answering {
   readonly cursor: EncodeCursor;
 }
 
-export interface RequestsOptions {
+interface RequestsOptions {
   readonly kernel: GuestKernel;
   readonly format: PageListFormat;
   readonly protocol: RequestProtocol;

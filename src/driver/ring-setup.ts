@@ -10,7 +10,7 @@ import type { DriverMemory } from './driver-memory.ts';
 import { DriverRing, type RingWorld } from './driver-ring.ts';
 import { DriverProbeError, DriverStateError } from './errors.ts';
 
-export interface RingPlace {
+export interface PlannedRing {
   readonly index: number;
   readonly role: QueueRole;
   readonly features: bigint;
@@ -23,7 +23,7 @@ export interface RingPlace {
  * @throws DriverProbeError when the device has no such queue, or the guest no memory for it
  */
 export async function setUpRing(
-  place: RingPlace,
+  place: PlannedRing,
   world: RingWorld,
   memory: DriverMemory,
 ): Promise<DriverRing> {
@@ -37,7 +37,7 @@ export async function setUpRing(
 }
 
 /** Where the rings are that these features bring. */
-export const ringPlaces = (profile: Profile, features: bigint, sizeMax: number): RingPlace[] =>
+export const plannedRings = (profile: Profile, features: bigint, sizeMax: number): PlannedRing[] =>
   queueRoles(profile, features).map((role, index) => ({ index, role, features, sizeMax }));
 
 /**
@@ -45,7 +45,7 @@ export const ringPlaces = (profile: Profile, features: bigint, sizeMax: number):
  * @throws DriverStateError, VirtqueueError when they cannot be there
  */
 export async function findRings(
-  places: readonly RingPlace[],
+  places: readonly PlannedRing[],
   states: readonly DriverQueueState[],
   world: RingWorld,
   memory: DriverMemory,
@@ -57,7 +57,7 @@ export async function findRings(
 }
 
 async function findRing(
-  place: RingPlace,
+  place: PlannedRing,
   state: DriverQueueState,
   world: RingWorld,
   memory: DriverMemory,
@@ -79,7 +79,7 @@ const wholeSize = (size: number, features: bigint): number =>
   hasFeature(features, RING_PACKED) ? size : 2 ** Math.floor(Math.log2(size));
 
 async function placeRing(
-  { index, role, features, sizeMax }: RingPlace,
+  { index, role, features, sizeMax }: PlannedRing,
   transport: VirtioTransport,
   memory: DriverMemory,
 ): Promise<QueueConfig> {

@@ -54,7 +54,7 @@ const DRIVER = z.strictObject({
   hints: HINTS.nullable(),
 });
 
-export interface SavedDriver {
+interface SavedDriver {
   readonly profile: string;
   readonly features: bigint;
   readonly rings: readonly DriverQueueState[];

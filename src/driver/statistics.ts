@@ -15,7 +15,7 @@ import { DriverProbeError } from './errors.ts';
 import type { QueuePart } from './queue-part.ts';
 
 /** D14: always the same tags, and all that there are: those that this guest cannot have (swap, hugetlbfs) are 0. */
-export function statisticsOf(kernel: GuestKernel): Statistics {
+function statisticsOf(kernel: GuestKernel): Statistics {
   const { totalBytes, freeBytes, availableBytes, cacheBytes } = kernel.meminfo();
   const events = kernel.vmstat();
   return {

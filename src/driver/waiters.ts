@@ -1,6 +1,6 @@
 /** Those who wait until something is so: each is let go as soon as it is, or told that it will not be. */
 
-export interface Waiter {
+interface Waiter {
   readonly isMet: () => boolean;
   /** Settles when it is met, or given up. */
   readonly over: Promise<void>;

@@ -3,7 +3,7 @@ import type { MemInfo } from '../guest/meminfo.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import type { CommandName, CommandOf, GuestCommand } from './commands.ts';
 import type { EmbeddedGuest } from './embedded-guest.ts';
-import { type GuestStatus, statusOf } from './status.ts';
+import { type EmbeddedStatus, embeddedStatusOf } from './status.ts';
 import { USER_NAME, Use, WorkloadEnd } from './tasks.ts';
 
 /** Answers by the name of the command. */
@@ -20,7 +20,7 @@ export interface CommandAnswers {
   'drop-caches': { readonly freedBytes: number };
   verify: { readonly checkedBytes: number };
   meminfo: MemInfo;
-  status: GuestStatus;
+  status: EmbeddedStatus;
   /** Ballooned runs in rising order: first frame, pages, first frame, pages, … */
   balloon: { readonly runs: readonly number[] };
   settle: { readonly actualBytes: number };
@@ -30,13 +30,13 @@ export interface CommandAnswers {
   exit: null;
 }
 
-export type Answer<Name extends CommandName> = CommandAnswers[Name];
+export type CommandAnswer<Name extends CommandName> = CommandAnswers[Name];
 
 type Doings = {
   readonly [Name in CommandName]: (
     machine: EmbeddedGuest,
     command: CommandOf<Name>,
-  ) => Answer<Name> | Promise<Answer<Name>>;
+  ) => CommandAnswer<Name> | Promise<CommandAnswer<Name>>;
 };
 
 const pagesOf = (bytes: number | undefined): number | undefined =>
@@ -100,7 +100,7 @@ const DOINGS: Doings = {
     return { checkedBytes: guest.verify() * PAGE_SIZE };
   },
   meminfo: ({ kernel }) => kernel.meminfo(),
-  status: machine => statusOf(machine),
+  status: machine => embeddedStatusOf(machine),
   balloon: ({ driver }) => {
     const blocks: [pfn: number, pages: number][] = [];
     driver.forEachBlock((pfn, order) => blocks.push([pfn, 1 << order]));
@@ -145,10 +145,13 @@ function joined(blocks: [pfn: number, pages: number][]): number[] {
 }
 
 /** @throws AerostatError when the guest cannot do it */
-export async function execute(machine: EmbeddedGuest, command: GuestCommand): Promise<Answer<CommandName>> {
+export async function execute(
+  machine: EmbeddedGuest,
+  command: GuestCommand,
+): Promise<CommandAnswer<CommandName>> {
   const act = DOINGS[command.do] as (
     machine: EmbeddedGuest,
     command: GuestCommand,
-  ) => Answer<CommandName> | Promise<Answer<CommandName>>;
+  ) => CommandAnswer<CommandName> | Promise<CommandAnswer<CommandName>>;
   return act(machine, command);
 }

@@ -12,14 +12,14 @@ const RETRY_MS_MIN = 20;
 const RETRY_MS_MAX = 1000;
 
 /** What a transport needs beside the driver's side of it: the front-end of vhost-user, or a simulated one. */
-export interface ReconnectingTransport {
+interface ReconnectingTransport {
   readonly description: string;
   readonly connected: boolean;
   onDisconnect(listener: (reason: Error) => void): () => void;
   reconnect(target: string, bases: ReadonlyMap<number, number>): Promise<void>;
 }
 
-export interface ConnectionOptions {
+interface ConnectionOptions {
   readonly transport: ReconnectingTransport;
   readonly driver: BalloonDriver;
   readonly scheduler: Scheduler;
@@ -28,7 +28,7 @@ export interface ConnectionOptions {
   readonly onEvent: (event: GuestEventName, message: string) => void;
 }
 
-export class Connection {
+export class DeviceConnection {
   /** Times that a back-end took the place of one that was lost. */
   reconnections = 0;
   /** The driver is to run whenever there is a device. */

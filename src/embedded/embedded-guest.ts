@@ -25,7 +25,7 @@ import { monotonicMs, Reactor } from '../sys/poll.ts';
 import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { RING_PACKED } from '../virtio/features.ts';
-import { Connection } from './connection.ts';
+import { DeviceConnection } from './connection.ts';
 import { type EmbeddedGuestOptions, GUEST_BYTES_MIN, type MachineParts, type SavedGuest } from './options.ts';
 import { Processor } from './processor.ts';
 import { USER_NAME } from './tasks.ts';
@@ -42,7 +42,7 @@ export class EmbeddedGuest {
   readonly reactor: Reactor;
   /** Processes that were told to use memory, and keep it. */
   readonly users = new Set<Process>();
-  readonly connection: Connection;
+  readonly connection: DeviceConnection;
   /** Settles when the guest has ended; rejects when it ended because a page lost its content. */
   readonly ended: Promise<void>;
   readonly #machine: Machine;
@@ -66,7 +66,7 @@ export class EmbeddedGuest {
       scheduler,
       profile: profile(options.profile ?? DEFAULT_PROFILE),
     });
-    this.connection = new Connection({
+    this.connection = new DeviceConnection({
       transport: this.transport,
       driver: this.driver,
       scheduler,

@@ -7,7 +7,7 @@ import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
-import type { Answer } from './answers.ts';
+import type { CommandAnswer } from './answers.ts';
 import type { CommandName, CommandOf } from './commands.ts';
 import type { ConsoleMessage } from './console.ts';
 
@@ -64,7 +64,7 @@ export class GuestProcess {
   }
 
   /** Resolves with the guest's answer. @throws AerostatError with the code that the guest gave */
-  tell<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
+  tell<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
     if (this.#end !== undefined) return Promise.reject(this.#end);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {

@@ -27,7 +27,7 @@ interface Running {
   readonly reject: (reason: unknown) => void;
 }
 
-export interface ProcessorOptions {
+interface ProcessorOptions {
   readonly guest: Guest;
   readonly scheduler: Scheduler;
   /** Pages that workloads may use in a second. */

@@ -1,13 +1,13 @@
 /** How an embedded guest is: its driver, its memory, and what both have counted. */
-import { featureNames } from '../balloon/profiles.ts';
+import { profileFeatureNames } from '../balloon/profiles.ts';
 import type { DriverState } from '../driver/balloon-driver.ts';
 import type { DriverCounters } from '../driver/counters.ts';
 import type { MemInfo } from '../guest/meminfo.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
-import { featureNames as ringFeatureNames } from '../virtio/features.ts';
+import { featureNames } from '../virtio/features.ts';
 import type { EmbeddedGuest } from './embedded-guest.ts';
 
-export interface GuestStatus {
+export interface EmbeddedStatus {
   readonly profile: string;
   readonly features: readonly string[];
   readonly driver: DriverState;
@@ -28,11 +28,17 @@ export interface GuestStatus {
   readonly vmstat: Readonly<Record<string, number>>;
 }
 
-export function statusOf({ driver, guest, kernel, transport, connection }: EmbeddedGuest): GuestStatus {
+export function embeddedStatusOf({
+  driver,
+  guest,
+  kernel,
+  transport,
+  connection,
+}: EmbeddedGuest): EmbeddedStatus {
   const { profile, features } = driver;
   return {
     profile: profile.name,
-    features: [...featureNames(profile, features), ...ringFeatureNames(features & ~profile.featureMask)],
+    features: [...profileFeatureNames(profile, features), ...featureNames(features & ~profile.featureMask)],
     driver: driver.state,
     connected: transport.connected,
     reconnections: connection.reconnections,

@@ -8,7 +8,7 @@ import type { Task } from './processor.ts';
 export const USER_NAME = 'use';
 
 /** The guest had not the memory that it was told to use. */
-export class GuestMemoryError extends AerostatError {
+class GuestMemoryError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_GUEST_MEMORY', message);
   }

@@ -26,7 +26,7 @@ import {
 import { Zone } from './zone.ts';
 
 /** Which watermark an allocation must leave intact. */
-export type Mark = 'min' | 'low' | 'high';
+type Mark = 'min' | 'low' | 'high';
 
 /** Where the parts of the guest kernel and its workloads get pages: the allocator with reclaim around it. */
 export interface PageSupply {
@@ -44,7 +44,7 @@ export interface Span {
   readonly end: number;
 }
 
-export interface AllocatorOptions {
+interface AllocatorOptions {
   /** The frames that are memory, rising, disjoint. */
   readonly spans: readonly Span[];
   /** First frame above the DMA32 zone; a multiple of 1024. */

@@ -20,7 +20,7 @@ const WEYL = 0x9e3779b9;
 const SPREAD = 0x2c1b3c6d;
 
 /** A page whose bytes are not what its owner wrote: the one thing that must never happen. */
-export class ContentError extends AerostatError {
+class ContentError extends AerostatError {
   readonly pfn: number;
 
   constructor(pfn: number, message: string) {
@@ -74,7 +74,7 @@ export function stamp(
 }
 
 /** @throws ContentError that says what the page holds instead */
-export function check(
+export function checkContents(
   access: PageAccess,
   pfn: number,
   owner: number,

@@ -13,7 +13,7 @@ import { NIL, ORDERS, PAGEBLOCK_ORDER, PAGES_PER_PAGEBLOCK } from './page-state.
 import type { Process } from './process.ts';
 import type { Random } from './random.ts';
 
-export interface Fragmentation {
+interface Fragmentation {
   /** Fraction of free pages outside of blocks of order 9 or more; 0 if nothing is free. */
   readonly degree: number;
   /** Free pages, those on the per-cpu lists included. */

@@ -26,7 +26,7 @@ const SLICE_PAGES = 256;
 const WORKLOADS_MAX = 1024;
 const KINDS = ['build', 'churn', 'read', 'touch'] as const;
 
-export interface GuestOptions extends GuestKernelOptions {
+interface GuestOptions extends GuestKernelOptions {
   /** Names the whole history of the guest. */
   readonly seed: number;
 }

@@ -23,7 +23,7 @@ import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
 import { PageAllocator, type PageSupply, type Span } from './allocator.ts';
-import { type Clock, ManualClock } from './clock.ts';
+import { type GuestClock, ManualClock } from './clock.ts';
 import { Compaction } from './compaction.ts';
 import type { Coverage } from './contents.ts';
 import { GFP_MEMALLOC, GFP_NORECLAIM, GFP_NORETRY, GFP_NOWARN, GFP_ZERO } from './gfp.ts';
@@ -56,7 +56,7 @@ const RESERVED_PAGES_MAX = 4096;
 
 export interface GuestKernelOptions {
   readonly memory: GuestMemory;
-  readonly clock?: Clock;
+  readonly clock?: GuestClock;
   /** Pages at the bottom of memory that are the kernel's own and never allocated. */
   readonly reservedPages?: number;
   /** First frame above the DMA32 zone, a multiple of 1024; 4 GiB unless a small guest shall have both zones. */
@@ -92,7 +92,7 @@ export class GuestKernel implements PageSupply {
   readonly oom: OutOfMemory;
   readonly processes: Processes;
   readonly events = new VmEvents();
-  readonly clock: Clock;
+  readonly clock: GuestClock;
   readonly coverage: Coverage;
   readonly poison: number | undefined;
   readonly #warn: (message: string) => void;

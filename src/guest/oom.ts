@@ -23,7 +23,7 @@ export interface Victim {
   kill(): void;
 }
 
-export interface OomOutcome {
+interface OomOutcome {
   /** Pages that notifiers freed or promised. */
   readonly released: number;
   readonly killed: Victim | undefined;

@@ -5,11 +5,11 @@
  */
 import { assert } from '../sys/error.ts';
 import type { PageSupply } from './allocator.ts';
-import { type Coverage, check, stamp } from './contents.ts';
+import { type Coverage, checkContents, stamp } from './contents.ts';
 import { GFP_MOVABLE } from './gfp.ts';
 import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
-import { PageList } from './page-list.ts';
+import { LinkedPages } from './page-list.ts';
 import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { VmEvents } from './vm-events.ts';
@@ -48,7 +48,7 @@ export class CachedFile {
   }
 }
 
-export interface Eviction {
+interface Eviction {
   readonly scanned: number;
   readonly reclaimed: number;
 }
@@ -56,8 +56,8 @@ export interface Eviction {
 export class PageCache implements PageOwner {
   readonly name = 'page cache';
   readonly contents = 'kept';
-  readonly active: PageList;
-  readonly inactive: PageList;
+  readonly active: LinkedPages;
+  readonly inactive: LinkedPages;
   dirtyPages = 0;
   /** How much of its pages is written and checked. */
   readonly coverage: Coverage;
@@ -77,8 +77,8 @@ export class PageCache implements PageOwner {
     events: VmEvents,
     coverage: Coverage,
   ) {
-    this.active = new PageList(pages);
-    this.inactive = new PageList(pages);
+    this.active = new LinkedPages(pages);
+    this.inactive = new LinkedPages(pages);
     this.coverage = coverage;
     this.#flags = pages.flags;
     this.#index = pages.index;
@@ -155,7 +155,7 @@ export class PageCache implements PageOwner {
 
   #check(file: CachedFile, page: number): void {
     const owner = (FILE_TAG | file.serial) >>> 0;
-    check(this.#access, file.frames[page], owner, page, file.versions[page], this.coverage);
+    checkContents(this.#access, file.frames[page], owner, page, file.versions[page], this.coverage);
   }
 
   #stamp(file: CachedFile, page: number, pfn: number): void {
@@ -294,7 +294,7 @@ export class PageCache implements PageOwner {
     }
   }
 
-  #adopt(pfn: number, list: PageList, pages: PageState): void {
+  #adopt(pfn: number, list: LinkedPages, pages: PageState): void {
     const file = this.#files[Math.floor(pages.index[pfn] / FILE_PAGES_MAX)];
     const page = pages.index[pfn] % FILE_PAGES_MAX;
     const flags = pages.flags[pfn];

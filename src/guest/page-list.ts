@@ -5,7 +5,7 @@
  */
 import { NIL, type PageState } from './page-state.ts';
 
-export class PageList {
+export class LinkedPages {
   /** First page, or NIL. */
   head = NIL;
   /** Last page, or NIL. */

@@ -4,7 +4,7 @@
  */
 import { assert } from '../sys/error.ts';
 import type { PageSupply } from './allocator.ts';
-import { type Coverage, check, stamp } from './contents.ts';
+import { type Coverage, checkContents, stamp } from './contents.ts';
 import { GFP_MOVABLE, GFP_UNMOVABLE } from './gfp.ts';
 import type { Victim } from './oom.ts';
 import type { PageOwner } from './owners.ts';
@@ -101,7 +101,7 @@ export class Process implements PageOwner, Victim {
   verify(index: number): void {
     const pfn = this.frameOf(index);
     if (pfn === NIL) return;
-    check(this.#services.access, pfn, this.pid, index, this.#versions[index], this.coverage);
+    checkContents(this.#services.access, pfn, this.pid, index, this.#versions[index], this.coverage);
   }
 
   /** Checks every page, tables too; returns how many. @throws ContentError */
@@ -267,7 +267,7 @@ export class Process implements PageOwner, Victim {
   }
 
   #checkTable(table: number): void {
-    check(this.#services.access, this.#tables[table], this.pid, TABLE_TAG + table, 0, this.coverage);
+    checkContents(this.#services.access, this.#tables[table], this.pid, TABLE_TAG + table, 0, this.coverage);
   }
 
   #grow(extent: number): void {

@@ -20,7 +20,7 @@ const PRIORITY_START = 12;
 /** The fewest pages worth a look (SWAP_CLUSTER_MAX). */
 const SCAN_MIN = 32;
 
-export type ReclaimBy = 'async' | 'direct';
+type ReclaimBy = 'async' | 'direct';
 
 export class Reclaim {
   readonly #shrinkers: Shrinker[] = [];

@@ -3,11 +3,11 @@
  * no page cache owns and that cannot move, given back by a shrinker.
  */
 import type { PageSupply } from './allocator.ts';
-import { type Coverage, check, stamp } from './contents.ts';
+import { type Coverage, checkContents, stamp } from './contents.ts';
 import { GFP_RECLAIMABLE } from './gfp.ts';
 import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
-import { PageList } from './page-list.ts';
+import { LinkedPages } from './page-list.ts';
 import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
 import type { Shrinker } from './reclaim.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
@@ -18,7 +18,7 @@ const SLAB_TAG = 0x7fffffff;
 export class Slab implements PageOwner, Shrinker {
   readonly name = 'slab';
   readonly contents = 'kept';
-  readonly #list: PageList;
+  readonly #list: LinkedPages;
   readonly #owner: number;
   readonly #supply: PageSupply;
   readonly #access: PageAccess;
@@ -27,7 +27,7 @@ export class Slab implements PageOwner, Shrinker {
   #grown = 0;
 
   constructor(supply: PageSupply, pages: PageState, access: PageAccess, coverage: Coverage) {
-    this.#list = new PageList(pages);
+    this.#list = new LinkedPages(pages);
     this.#supply = supply;
     this.#access = access;
     this.#coverage = coverage;
@@ -90,6 +90,6 @@ export class Slab implements PageOwner, Shrinker {
   }
 
   #check(pfn: number): void {
-    check(this.#access, pfn, SLAB_TAG, this.#index[pfn], 0, this.#coverage);
+    checkContents(this.#access, pfn, SLAB_TAG, this.#index[pfn], 0, this.#coverage);
   }
 }

@@ -16,7 +16,7 @@ import {
 } from './page-state.ts';
 
 /** Pages that must stay free (`min`), below which reclaim wakes (`low`), and at which it rests (`high`). */
-export interface Watermarks {
+interface Watermarks {
   readonly min: number;
   readonly low: number;
   readonly high: number;
@@ -35,7 +35,7 @@ function batchFor(managedPages: number): number {
 }
 
 /** Single free pages, hottest first; a ring, because pages come in and go out at both ends. */
-export class HotPages {
+class HotPages {
   count = 0;
   #hot = 0;
   readonly #ring: Int32Array;

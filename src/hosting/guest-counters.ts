@@ -1,11 +1,11 @@
 /** What is known of a device and its memory, in the figures that the control plane shows. */
-import { featureNames } from '../balloon/profiles.ts';
+import { profileFeatureNames } from '../balloon/profiles.ts';
 import type { GuestCounters, MemoryPlace } from '../control/contract.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
-import { featureNames as ringFeatureNames } from '../virtio/features.ts';
+import { featureNames } from '../virtio/features.ts';
 
 /** Totals of the conversation rather than of the device. */
 export interface ConversationCounters {
@@ -62,8 +62,8 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
   return {
     profile: profile.name,
     features: [
-      ...featureNames(profile, driverFeatures),
-      ...ringFeatureNames(driverFeatures & ~profile.featureMask),
+      ...profileFeatureNames(profile, driverFeatures),
+      ...featureNames(driverFeatures & ~profile.featureMask),
     ],
     discard: inflation.mode,
     memoryBytes: hasMemory ? memory.size : null,

@@ -10,7 +10,7 @@ export interface ByteTaker {
   readonly direct?: DirectTaker;
 }
 
-export interface DirectTaker {
+interface DirectTaker {
   /** Where the next bytes belong. Empty when no more are wanted. */
   readonly space: Uint8Array;
   /** The first `count` bytes of {@link space} have come. */

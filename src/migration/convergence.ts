@@ -1,7 +1,7 @@
 /** When to stop the guest: by what is left, how fast it goes, and how long the guest may stand still. */
 import { PAGE_SIZE } from '../memory/page.ts';
 
-export interface ConvergenceOptions {
+interface ConvergenceOptions {
   /** How long the guest may stand still. */
   readonly downtimeMsMax: number;
   /** Rounds after which the guest is stopped whatever that costs. */
@@ -26,7 +26,7 @@ const POOR_SHARE = 0.5;
 /** Less time than this says little about bandwidth: buffers in between swallow what is sent. Short rounds add up. */
 const MEASURED_MS_MIN = 20;
 
-export interface Decision {
+interface Decision {
   readonly last: boolean;
   /** The share of its time that the guest should have from now on. */
   readonly share: number;

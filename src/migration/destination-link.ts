@@ -9,7 +9,7 @@ import { PageReceiver } from './page-receiver.ts';
 import type { Ram } from './ram.ts';
 import {
   type Hello,
-  type Refusal,
+  type RefusedBody,
   type RegionShape,
   readBare,
   readCancel,
@@ -43,7 +43,7 @@ export type Reply =
   | { readonly kind: 'welcome'; readonly features: number }
   | { readonly kind: 'ready' }
   | { readonly kind: 'running' }
-  | ({ readonly kind: 'refused' } & Refusal);
+  | ({ readonly kind: 'refused' } & RefusedBody);
 
 /** One connection from a source, wherever its bytes are taken. */
 export interface Inlet {

@@ -5,7 +5,7 @@ import { SectionReader } from './stream/section-reader.ts';
 import { SectionWriter } from './stream/section-writer.ts';
 
 /** `absent`: the destination says that it does not run it and never will. `unheard`: it said nothing. */
-export type InquiryAnswer = 'running' | 'absent' | 'unheard';
+type InquiryAnswer = 'running' | 'absent' | 'unheard';
 
 /** Resolves with the answer, or with `unheard` when the connection ends without one. */
 export async function askWhetherRunning(channel: ByteChannel, id: Uint8Array): Promise<InquiryAnswer> {

@@ -14,12 +14,12 @@ import type { SectionWriter } from './stream/section-writer.ts';
 export const STRIPE_PAGES = 2 ** 13;
 
 /** Which part of memory a connection sends: every `of`th stripe, from number `index` on. */
-export interface Share {
+interface Share {
   readonly index: number;
   readonly of: number;
 }
 
-export interface SenderOptions {
+interface SenderOptions {
   readonly ram: Ram;
   /** Pages still to send; shared with the other connections and with whoever skips. */
   readonly dirty: DirtyBitmap;

@@ -5,7 +5,7 @@
  */
 import { MigrationError } from './errors.ts';
 import type { Clock } from './machine.ts';
-import type { Answer, Link } from './source-link.ts';
+import type { DestinationAnswer, Link } from './source-link.ts';
 
 /** While the guest runs, a network may take its time to come back. */
 const STUCK_MS_MAX = 60_000;
@@ -22,12 +22,12 @@ const READY_PAGES_PER_MS = 10_000;
 const RUNNING_MS_MAX = 10_000;
 
 /** How long an answer of a destination may take that is to have a guest of so many pages. */
-export function answerMsMax(kind: Answer['kind'], pages: number): number {
+export function answerMsMax(kind: DestinationAnswer['kind'], pages: number): number {
   if (kind === 'ready') return READY_MS_MAX + Math.ceil(pages / READY_PAGES_PER_MS);
   return kind === 'welcome' ? WELCOME_MS_MAX : RUNNING_MS_MAX;
 }
 
-export interface WatchOptions {
+interface WatchOptions {
   readonly clock: Clock;
   /** They may become more. */
   readonly links: readonly Link[];
@@ -36,7 +36,7 @@ export interface WatchOptions {
 }
 
 /** Breaks the connections of a destination that takes nothing for too long, so that whoever writes hears of it. */
-export class Watch {
+export class StallWatch {
   readonly #options: WatchOptions;
   readonly #over = new AbortController();
   #failure: MigrationError | undefined;

@@ -10,7 +10,7 @@ import { assert } from '../sys/error.ts';
 import { nextData, nextHole, readAt, writeAt } from '../sys/file.ts';
 
 /** Pages of one guest at most: 8 TiB. A slot is then a positive number in 32 bits. */
-export const SLOTS_MAX = 2 ** 31 - 1;
+const SLOTS_MAX = 2 ** 31 - 1;
 
 /**
  * How many times as long as passing over a page that is backed, it takes to read one that is not and to see that it is
@@ -23,7 +23,7 @@ interface Part {
   readonly firstSlot: number;
 }
 
-export type SlotRun = (start: number, count: number) => void;
+type SlotRun = (start: number, count: number) => void;
 
 export class Ram {
   readonly memory: GuestMemory;

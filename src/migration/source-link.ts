@@ -37,7 +37,7 @@ export type SourceMessage =
   | { readonly kind: 'go' }
   | { readonly kind: 'cancel'; readonly reason: string };
 
-export type Answer =
+export type DestinationAnswer =
   | { readonly kind: 'welcome'; readonly features: number }
   | { readonly kind: 'ready' }
   | { readonly kind: 'running' };
@@ -52,7 +52,7 @@ export interface Link {
   /** What was sent so far. */
   progress(): LinkProgress;
   /** The next answer of the destination. @throws MigrationError when it refuses or is gone */
-  answer(): Promise<Answer>;
+  answer(): Promise<DestinationAnswer>;
   /** Rejects when the connection is gone or makes no sense. */
   readonly broken: Promise<never>;
   /** Since when the destination has not taken what was written; undefined while nothing waits for it. */
@@ -67,7 +67,7 @@ export interface LinkProgress extends Readonly<SentCounts> {
   readonly bytes: number;
 }
 
-export interface SourceLinkOptions {
+interface SourceLinkOptions {
   readonly channel: ByteChannel;
   readonly sender: PageSender;
   readonly bucket: TokenBucket;
@@ -81,9 +81,9 @@ export class SourceLink implements Link {
   readonly #clock: Clock;
   readonly broken: Promise<never>;
   readonly #writer = new SectionWriter();
-  readonly #answers: Answer[] = [];
+  readonly #answers: DestinationAnswer[] = [];
   /** Waits for an answer, or learns that none will come. */
-  #waiting: { resolve(answer: Answer): void; reject(error: Error): void } | undefined;
+  #waiting: { resolve(answer: DestinationAnswer): void; reject(error: Error): void } | undefined;
   #failure: Error | undefined;
   #break: (error: Error) => void = () => {};
   #bytes = 0;
@@ -155,7 +155,7 @@ export class SourceLink implements Link {
     return this.#waitingSinceMs;
   }
 
-  answer(): Promise<Answer> {
+  answer(): Promise<DestinationAnswer> {
     const ready = this.#answers.shift();
     if (ready !== undefined) return Promise.resolve(ready);
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
@@ -227,7 +227,7 @@ export class SourceLink implements Link {
     }
   }
 
-  #answered(answer: Answer): void {
+  #answered(answer: DestinationAnswer): void {
     // Each is awaited before the next can be due: a heap of them would only grow.
     if (this.#answers.length > 0) throw new StreamError('order', `${answer.kind} came before it was due`);
     const waiting = this.#waiting;

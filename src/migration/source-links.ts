@@ -7,7 +7,7 @@ import { featuresAgreed, featuresToOffer } from './features.ts';
 import type { Clock } from './machine.ts';
 import { answerMsMax } from './patience.ts';
 import type { Ram } from './ram.ts';
-import type { Answer, Link, LinkProgress, SourceMessage } from './source-link.ts';
+import type { DestinationAnswer, Link, LinkProgress, SourceMessage } from './source-link.ts';
 import { shapeOf } from './stream/messages.ts';
 
 /** What the destination says when it is asked whether it has taken over. */
@@ -23,7 +23,7 @@ export interface Connector {
   inquire(id: Uint8Array, msMax?: number): Promise<Inquiry>;
 }
 
-export interface SourceLinksOptions {
+interface SourceLinksOptions {
   readonly id: Uint8Array;
   readonly ram: Ram;
   readonly connector: Connector;
@@ -88,20 +88,22 @@ export class SourceLinks {
   }
 
   /** The next answer, which has to be this one and come in time. */
-  async expect<K extends Answer['kind']>(kind: K): Promise<Answer & { kind: K }> {
+  async expect<K extends DestinationAnswer['kind']>(kind: K): Promise<DestinationAnswer & { kind: K }> {
     const { clock, ram, cancelled } = this.#options;
     const msMax = answerMsMax(kind, ram.slots);
     const waiting = new AbortController();
-    const late = clock.sleep(msMax, AbortSignal.any([waiting.signal, cancelled])).then((): Answer => {
-      cancelled.throwIfAborted();
-      throw new MigrationError(`the destination did not answer ${kind} within ${msMax / 1e3} s`);
-    });
+    const late = clock
+      .sleep(msMax, AbortSignal.any([waiting.signal, cancelled]))
+      .then((): DestinationAnswer => {
+        cancelled.throwIfAborted();
+        throw new MigrationError(`the destination did not answer ${kind} within ${msMax / 1e3} s`);
+      });
     late.catch(() => {});
     try {
       // What is lost on any connection is missed by the destination, which then waits for it; once it has all, nothing is.
       const broken = kind === 'running' ? [] : this.#links.map(link => link.broken);
       const answer = await Promise.race([this.#links[0].answer(), late, ...broken]);
-      if (answer.kind === kind) return answer as Answer & { kind: K };
+      if (answer.kind === kind) return answer as DestinationAnswer & { kind: K };
       throw new MigrationError(`the destination answered ${answer.kind} where ${kind} was due`);
     } finally {
       waiting.abort();

@@ -13,7 +13,7 @@ import type { DirtyLog } from './dirty-log.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
 import type { HintedPages } from './hinted-pages.ts';
 import type { Clock, FreePageChannel, SourceMachine } from './machine.ts';
-import { Watch } from './patience.ts';
+import { StallWatch } from './patience.ts';
 import type { Ram } from './ram.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
 import { type Connector, type Inquiry, SourceLinks } from './source-links.ts';
@@ -128,7 +128,7 @@ export class MigrationSource {
   async run(): Promise<MigrationSummary> {
     const { clock } = this.#options;
     const startMs = clock.nowMs();
-    const watch = new Watch({ clock, links: this.#links.all, atEase: () => this.#atEase });
+    const watch = new StallWatch({ clock, links: this.#links.all, atEase: () => this.#atEase });
     try {
       this.#enter('connecting');
       await this.#links.open();

@@ -13,7 +13,7 @@ import { programsNamed } from './programs.ts';
 
 type Stdio = Exclude<StdioOptions, string>;
 
-export interface ProcessGroupOptions extends Omit<SpawnOptions, 'detached' | 'stdio'> {
+interface ProcessGroupOptions extends Omit<SpawnOptions, 'detached' | 'stdio'> {
   /** Three or more; pipes unless given. */
   readonly stdio?: Readonly<Stdio>;
 }

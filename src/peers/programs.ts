@@ -23,9 +23,9 @@ const DEBIAN_PACKAGE = {
   openssl: 'openssl',
 } as const;
 
-export type PeerProgram = keyof typeof DEBIAN_PACKAGE;
+type PeerProgram = keyof typeof DEBIAN_PACKAGE;
 
-export interface MissingPiece {
+interface MissingPiece {
   /** What was looked for: a program's name, or words for a file. */
   readonly what: string;
   /** The package of this machine's own system that brings it. */

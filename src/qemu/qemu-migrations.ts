@@ -22,7 +22,7 @@ import type {
 import { AerostatError } from '../sys/error.ts';
 
 /** What migrations need of the guests behind monitors. */
-export interface QemuMover {
+interface QemuMover {
   /** @throws UnknownGuestError for a name that no guest has; so do the others */
   expect(name: string): void;
   /** Begins and watches one. @throws QemuMigrationError when the guest stays */

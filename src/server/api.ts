@@ -54,7 +54,7 @@ export interface ApiOptions extends Manners {
   readonly onOrder?: (order: Order) => void;
 }
 
-export interface Api {
+interface Api {
   readonly app: OpenAPIHono;
   /** Ends the event streams and stops listening to the guests. */
   close(): void;

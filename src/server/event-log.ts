@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import type { GuestEvent, GuestEventType } from '../control/contract.ts';
 
 /** Of what happened, and as many of figures that changed; about 200 bytes each. */
-export const EVENTS_KEPT_MAX = 4096;
+const EVENTS_KEPT_MAX = 4096;
 
 /**
  * A guest that lives tells these every second and says nothing in them that its status does not. They are kept apart:
@@ -17,13 +17,13 @@ const FIGURES: readonly GuestEventType[] = ['actual', 'statistics'];
 /** Ids are `EPOCH-NUMBER`; longer ones cannot be ours. */
 const ID = /^([0-9a-f]{8})-(\d{1,15})$/;
 
-export interface LoggedEvent {
+interface LoggedEvent {
   readonly id: string;
   readonly event: GuestEvent;
 }
 
 /** Where a reader stands. */
-export interface Cursor {
+interface Cursor {
   /** The number of the next event that it has not seen. */
   next: number;
   /** It asked to go on after an event that we do not know, and was not told yet. */

@@ -16,7 +16,7 @@ export const STREAMS_MAX = 64;
 /** How long a client waits before it connects again. */
 const RETRY_MS = 1000;
 
-export interface EventStreamOptions {
+interface EventStreamOptions {
   /** Only this guest's events. */
   readonly guest?: string | undefined;
   /** Only events of these types. */

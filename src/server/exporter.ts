@@ -7,11 +7,11 @@ import { readHost } from '../control/host.ts';
 import { HEALTH_PATH } from './access.ts';
 import { type ApiServer, type Application, admit, type ListenOptions, listenAt } from './listen.ts';
 import { type Manners, teachManners } from './manners.ts';
-import { type Measured, metricsOfAll } from './metrics.ts';
+import { type MeasuredDaemon, metricsOfAll } from './metrics.ts';
 
 const HOME = `Figures of Aerostat's daemons for Prometheus: /metrics. Whether this server lives: ${HEALTH_PATH}.\n`;
 
-export function createExporter(daemons: () => readonly Measured[], manners: Manners): Application {
+export function createExporter(daemons: () => readonly MeasuredDaemon[], manners: Manners): Application {
   const app = new Hono();
   teachManners(app, manners, '/metrics');
   app.get('/', context => context.text(HOME));
@@ -25,7 +25,7 @@ export function createExporter(daemons: () => readonly Measured[], manners: Mann
 
 /** @throws ListenError, TokenError */
 export async function serveExporter(
-  daemons: () => readonly Measured[],
+  daemons: () => readonly MeasuredDaemon[],
   options: ListenOptions,
 ): Promise<ApiServer> {
   const access = await admit(options);

@@ -15,7 +15,7 @@ import { GUEST_STATES } from '../control/guest-state.ts';
 import { isStuck } from '../control/judgement.ts';
 import type { MigrationStatus } from '../control/migrations.ts';
 
-export interface Metric<Source> {
+interface Metric<Source> {
   readonly name: string;
   readonly help: string;
   readonly type: 'gauge' | 'counter';
@@ -41,7 +41,7 @@ const seconds = (ms: number | null | undefined): number | null => (ms == null ? 
 const gauge = one<GuestStatus>('gauge');
 const total = one<GuestStatus>('counter');
 
-export const GUEST: Metrics<GuestStatus> = [
+export const GUEST_METRICS: Metrics<GuestStatus> = [
   {
     name: 'aerostat_guest_info',
     help: 'Always 1; the labels say how the guest is served.',
@@ -96,7 +96,7 @@ export const GUEST: Metrics<GuestStatus> = [
 const ever = one<GuestCounters>('counter');
 
 /** Of a guest on our own device; others' devices do not tell. */
-export const COUNTERS: Metrics<GuestCounters> = [
+export const COUNTER_METRICS: Metrics<GuestCounters> = [
   {
     name: 'aerostat_guest_buffers_total',
     help: 'Buffers taken, by queue.',
@@ -143,7 +143,7 @@ export const COUNTERS: Metrics<GuestCounters> = [
   },
 ];
 
-export interface Latency {
+interface Latency {
   readonly name: string;
   readonly help: string;
   readonly durations: (counters: GuestCounters) => Durations;
@@ -169,7 +169,7 @@ export interface Sampled extends GuestStatistics {
 const says = one<Sampled>('gauge');
 const counts = one<Sampled>('counter');
 
-export const STATISTICS: Metrics<Sampled> = [
+export const STATISTICS_METRICS: Metrics<Sampled> = [
   says('aerostat_guest_statistics_age_seconds', 'Age of the guest’s statistics.', s => seconds(s.ageMs)),
   says('aerostat_guest_statistics_total_bytes', 'Memory, as the guest counts.', s => s.totalBytes),
   says('aerostat_guest_statistics_free_bytes', 'Memory that is not used at all.', s => s.freeBytes),
@@ -220,7 +220,7 @@ export const STATISTICS: Metrics<Sampled> = [
 const moves = one<MigrationStatus>('gauge');
 
 /** Of a guest's migration, under way or the last one. */
-export const MIGRATION: Metrics<MigrationStatus> = [
+export const MIGRATION_METRICS: Metrics<MigrationStatus> = [
   moves('aerostat_guest_migrating', 'Whether a migration of the guest is under way.', m =>
     Number(m.report === null && m.error === null),
   ),
@@ -244,7 +244,7 @@ export const MIGRATION: Metrics<MigrationStatus> = [
 
 const is = one<DaemonStatus>('gauge');
 
-export const DAEMON: Metrics<DaemonStatus> = [
+export const DAEMON_METRICS: Metrics<DaemonStatus> = [
   {
     name: 'aerostat_build_info',
     help: 'Always 1; the label says which version runs.',
@@ -271,7 +271,7 @@ const host = one<HostStatus>('gauge');
 const share = (percent: number | undefined): number | null => (percent === undefined ? null : percent / 100);
 
 /** As `top` shows them, of the machine that the figures are gathered on. */
-export const HOST: Metrics<HostStatus> = [
+export const HOST_METRICS: Metrics<HostStatus> = [
   host('aerostat_host_memory_bytes', 'Memory of the host.', h => h.totalBytes),
   host(
     'aerostat_host_memory_available_bytes',
@@ -300,6 +300,6 @@ export const HOST: Metrics<HostStatus> = [
 
 const up = one<{ readonly up: boolean }>('gauge');
 
-export const UP: Metrics<{ readonly up: boolean }> = [
+export const UP_METRICS: Metrics<{ readonly up: boolean }> = [
   up('aerostat_daemon_up', 'Whether the daemon answers.', ({ up }) => Number(up)),
 ];

@@ -19,16 +19,16 @@ import {
 import type { MigrationStatus } from '../control/migrations.ts';
 import type { Control } from '../control/operations.ts';
 import {
-  COUNTERS,
-  DAEMON,
-  GUEST,
-  HOST,
+  COUNTER_METRICS,
+  DAEMON_METRICS,
+  GUEST_METRICS,
+  HOST_METRICS,
   LATENCIES,
   type Metrics,
-  MIGRATION,
+  MIGRATION_METRICS,
   type Sampled,
-  STATISTICS,
-  UP,
+  STATISTICS_METRICS,
+  UP_METRICS,
 } from './metric-tables.ts';
 
 type Labels = Readonly<Record<string, string>>;
@@ -90,7 +90,7 @@ function gatherLatencies(registry: Registry, sources: readonly Labelled<GuestCou
 }
 
 /** A daemon whose figures are wanted, and what tells its series from those of others. */
-export interface Measured {
+export interface MeasuredDaemon {
   readonly labels: Labels;
   readonly control: Control;
 }
@@ -109,7 +109,7 @@ interface Figures {
   readonly migrations: readonly Labelled<MigrationStatus>[];
 }
 
-async function figuresOf({ labels, control }: Measured): Promise<Figures> {
+async function figuresOf({ labels, control }: MeasuredDaemon): Promise<Figures> {
   const ofGuest = <Source>(name: string, source: Source): Labelled<Source> => ({
     labels: { ...labels, guest: name },
     source,
@@ -140,7 +140,7 @@ async function figuresOf({ labels, control }: Measured): Promise<Figures> {
   };
 }
 
-const silent = ({ labels }: Measured): Figures => ({
+const silent = ({ labels }: MeasuredDaemon): Figures => ({
   up: { labels, source: { up: false } },
   daemon: [],
   guests: [],
@@ -148,7 +148,7 @@ const silent = ({ labels }: Measured): Figures => ({
   migrations: [],
 });
 
-export interface MetricsText {
+interface MetricsText {
   readonly type: string;
   readonly text: string;
 }
@@ -164,7 +164,7 @@ const PATIENCE_MS = 4000;
 
 /** Of several daemons, told apart by their labels; one that does not answer is told of as down. */
 export async function metricsOfAll(
-  measured: readonly Measured[],
+  measured: readonly MeasuredDaemon[],
   host: HostStatus,
   patienceMs = PATIENCE_MS,
 ): Promise<MetricsText> {
@@ -182,29 +182,29 @@ async function textOf(figures: readonly Figures[], hostStatus: HostStatus): Prom
   const guests = figures.flatMap(one => one.guests);
   gather(
     registry,
-    UP,
+    UP_METRICS,
     figures.map(one => one.up),
   );
-  gather(registry, HOST, [{ labels: {}, source: hostStatus }]);
+  gather(registry, HOST_METRICS, [{ labels: {}, source: hostStatus }]);
   gather(
     registry,
-    DAEMON,
+    DAEMON_METRICS,
     figures.flatMap(one => one.daemon),
   );
-  gather(registry, GUEST, guests);
+  gather(registry, GUEST_METRICS, guests);
   const counted = guests.flatMap(({ labels, source: { counters } }) =>
     counters === null ? [] : [{ labels, source: counters }],
   );
-  gather(registry, COUNTERS, counted);
+  gather(registry, COUNTER_METRICS, counted);
   gatherLatencies(registry, counted);
   gather(
     registry,
-    STATISTICS,
+    STATISTICS_METRICS,
     figures.flatMap(one => one.samples),
   );
   gather(
     registry,
-    MIGRATION,
+    MIGRATION_METRICS,
     figures.flatMap(one => one.migrations),
   );
   return { type: registry.contentType, text: await registry.metrics() };

@@ -7,16 +7,16 @@ import { AerostatError } from '../sys/error.ts';
 import type { Environment } from './address.ts';
 
 /** Shorter tokens can be guessed. */
-export const TOKEN_LENGTH_MIN = 16;
+const TOKEN_LENGTH_MIN = 16;
 /** Hundreds of tokens; a larger file was not meant. */
 const FILE_BYTES_MAX = 65_536;
 
 /** For people who have none yet. A file that others may read would be refused. */
 const MAKE_TOKEN = '(umask 077; openssl rand -hex 32';
 
-export const RIGHTS = ['full', 'read-only'] as const;
+const RIGHTS = ['full', 'read-only'] as const;
 /** `read-only` is for what only looks, such as Prometheus: whoever steals it can steer nothing. */
-export type Right = (typeof RIGHTS)[number];
+type Right = (typeof RIGHTS)[number];
 
 export interface Token {
   readonly secret: string;

@@ -6,7 +6,7 @@ import { HintModel, STATE_WORDS } from './hint-model.ts';
 import type { HintModelOptions, HintRules } from './hint-options.ts';
 import { StateTable } from './state-table.ts';
 
-export interface HintLoss {
+interface HintLoss {
   /** The page that lost what the guest had written to it. */
   readonly page: number;
   /** Pages that were in use when the migration began: 0 up to this. */

@@ -12,7 +12,7 @@ import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from '../migration/rounds.ts';
 import { assert } from '../sys/error.ts';
-import { type HintModelOptions, PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-options.ts';
+import { HINT_ROUNDS_MAX, type HintModelOptions, PAGES_MAX, RING_SLOTS_MAX } from './hint-options.ts';
 import { kindOf, PAGES_PER_KIND, pageOf, stepOf } from './hint-steps.ts';
 
 /** Words of a saved state. */
@@ -61,7 +61,7 @@ export class HintModel {
   constructor(options: HintModelOptions) {
     const { pages, rounds, ringSlots, rules } = options;
     assert(pages >= 1 && pages <= PAGES_MAX, `a model of ${pages} pages`);
-    assert(rounds >= 1 && rounds <= ROUNDS_MAX, `a model of ${rounds} rounds`);
+    assert(rounds >= 1 && rounds <= HINT_ROUNDS_MAX, `a model of ${rounds} rounds`);
     assert(ringSlots >= 2 && ringSlots <= RING_SLOTS_MAX, `a model of ${ringSlots} ring slots`);
     this.options = options;
     const last = rules === 'hints-after-last-sync' ? LAST_ROUND.slice(1) : LAST_ROUND;

@@ -18,7 +18,7 @@ export interface HintModelOptions {
   readonly rules: HintRules;
   /** 1 to {@link PAGES_MAX}. */
   readonly pages: number;
-  /** Rounds while the guest runs, before the last one: 1 to {@link ROUNDS_MAX}. */
+  /** Rounds while the guest runs, before the last one: 1 to {@link HINT_ROUNDS_MAX}. */
   readonly rounds: number;
   /** Slots of the guest's hint queue, 2 to {@link RING_SLOTS_MAX}; one stays reserved for STOP. */
   readonly ringSlots: number;
@@ -27,5 +27,5 @@ export interface HintModelOptions {
 }
 
 export const PAGES_MAX = 4;
-export const ROUNDS_MAX = 6;
+export const HINT_ROUNDS_MAX = 6;
 export const RING_SLOTS_MAX = 6;

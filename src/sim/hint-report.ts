@@ -13,7 +13,7 @@ const count = (value: number): string => value.toLocaleString('en');
 const nameOf = ({ pages, rounds, ringSlots, hasDone }: HintMachine): string =>
   `${pages} pages, ${rounds} + 1 rounds, ${ringSlots} ring slots${hasDone ? '' : ', no DONE'}`;
 
-export interface HintReport {
+interface HintReport {
   /** The rules lose nothing, and every unsafe variant loses something. */
   readonly proved: boolean;
   readonly explorations: readonly HintExploration[];

@@ -14,7 +14,7 @@ const KINDS = [
   'next',
   'send',
 ] as const;
-export type StepKind = (typeof KINDS)[number];
+type StepKind = (typeof KINDS)[number];
 
 export const PAGES_PER_KIND = 8;
 export const stepOf = (kind: StepKind, page = 0): number => KINDS.indexOf(kind) * PAGES_PER_KIND + page;

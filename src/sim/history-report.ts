@@ -1,13 +1,13 @@
 /** Many histories in a row, and what is to be said of them: a failure with all that it takes to see it again. */
 import type { ProfileName } from '../balloon/profiles.ts';
-import { live } from './sim-history.ts';
+import { liveHistory } from './sim-history.ts';
 
 /** Histories between two lines that tell how far it is. */
 const PROGRESS_INTERVAL = 100;
 /** More failures tell nothing more. */
 const FAILURES_MAX = 5;
 
-export interface HistoriesChoice {
+interface HistoriesChoice {
   /** Of the first history; the next one has the next. */
   readonly seed: number;
   readonly seeds: number;
@@ -15,7 +15,7 @@ export interface HistoriesChoice {
   readonly profile?: ProfileName;
 }
 
-export interface HistoryFailure {
+interface HistoryFailure {
   readonly seed: number;
   /** The step that failed; as many as there are when the end did. */
   readonly step: number;
@@ -24,7 +24,7 @@ export interface HistoryFailure {
   readonly command: string;
 }
 
-export interface HistoriesReport {
+interface HistoriesReport {
   readonly histories: number;
   readonly steps: number;
   readonly failures: readonly HistoryFailure[];
@@ -38,7 +38,7 @@ export async function reportHistories(
   let [histories, made] = [0, 0];
   for (; histories < seeds && failures.length < FAILURES_MAX; histories++) {
     const options = { seed: seed + histories, steps, ...(profile === undefined ? {} : { profile }) };
-    const history = await live(options);
+    const history = await liveHistory(options);
     made += history.steps;
     if (history.failure !== undefined) {
       const only = profile === undefined ? '' : ` --profile ${profile}`;

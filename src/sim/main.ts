@@ -2,7 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { PROFILE_NAMES, type ProfileName } from '../balloon/profiles.ts';
 import type { HintMachine } from './hint-explorer.ts';
-import { PAGES_MAX, RING_SLOTS_MAX, ROUNDS_MAX } from './hint-options.ts';
+import { HINT_ROUNDS_MAX, PAGES_MAX, RING_SLOTS_MAX } from './hint-options.ts';
 import { reportHints } from './hint-report.ts';
 import { reportHistories } from './history-report.ts';
 import { reportMigrations } from './migration-report.ts';
@@ -33,7 +33,7 @@ function hintsCommand(): Command {
   return new Command('hints')
     .description('try every order of guest, hints and migration on a small machine, and look for lost data')
     .option('--pages <n>', `pages of the guest, up to ${PAGES_MAX}`, between(1, PAGES_MAX))
-    .option('--rounds <n>', `rounds before the last, up to ${ROUNDS_MAX}`, between(1, ROUNDS_MAX))
+    .option('--rounds <n>', `rounds before the last, up to ${HINT_ROUNDS_MAX}`, between(1, HINT_ROUNDS_MAX))
     .option(
       '--ring-slots <n>',
       `slots of the hint queue, up to ${RING_SLOTS_MAX}`,

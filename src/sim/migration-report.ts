@@ -4,7 +4,7 @@ import { isLoss, runMigration, SIM_FAULTS, type SimFault } from './migration-run
 /** More failures tell nothing more. */
 const FAILURES_MAX = 5;
 
-export interface MigrationsChoice {
+interface MigrationsChoice {
   /** Of the first migration; the next one has the next. */
   readonly seed: number;
   readonly seeds: number;
@@ -16,7 +16,7 @@ export interface MigrationsChoice {
   readonly lies: boolean;
 }
 
-export interface MigrationFailure {
+interface MigrationFailure {
   readonly seed: number;
   readonly fault: SimFault;
   readonly message: string;
@@ -26,7 +26,7 @@ export interface MigrationFailure {
   readonly command: string;
 }
 
-export interface MigrationsReport {
+interface MigrationsReport {
   readonly migrations: number;
   /** Where guests were in the end, by what went wrong. */
   readonly ends: Readonly<Record<string, Readonly<Record<string, number>>>>;

@@ -45,7 +45,7 @@ export const SIM_FAULTS: readonly SimFault[] = [
   'source-dies',
 ];
 
-export interface SimOptions {
+interface SimOptions {
   readonly seed: number;
   readonly fault: SimFault;
   /** The test switch of {@link SimHints.ignoreIds}. */
@@ -54,7 +54,7 @@ export interface SimOptions {
   readonly lies?: boolean;
 }
 
-export interface SimResult {
+interface SimResult {
   /** Where the guest runs in the end. */
   readonly runsAt: 'source' | 'destination' | 'nowhere';
   readonly summary: MigrationSummary | undefined;

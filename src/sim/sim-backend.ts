@@ -19,7 +19,7 @@ import {
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { QueueConfig } from '../virtio/queue.ts';
 
-export interface SimBackendWorld {
+interface SimBackendWorld {
   /** What is offered, of the balloon and of the rings. */
   readonly offered: bigint;
   /** The device wants the driver of ring `index` to look. */

@@ -18,7 +18,7 @@ const HELD = 2;
 const RING_SLOTS = 64;
 
 /** How busy the guest is, per millisecond. */
-export interface GuestLoad {
+interface GuestLoad {
   readonly writesPerMs: number;
   readonly hintsPerMs: number;
   /** Chance, each millisecond, that some of what is held goes back early, to be used at once. */
@@ -164,7 +164,7 @@ export class SimGuest {
 type HintBuffer = { readonly id: number } | { readonly pfn: number; readonly pages: number };
 
 /** The guest's and the device's side of free page hints, and the queue between them. */
-export class SimHints implements FreePageChannel {
+class SimHints implements FreePageChannel {
   /** A test switch: hints count whatever session they are of. Guests lose data then. */
   ignoreIds = false;
   /** Takes the pages that count. */

@@ -29,13 +29,13 @@ const REST_MS = 5000;
 const TRACE_STEPS = 40;
 const COMMANDS = [GET_UNUSED_PAGES, DROP_CACHE, SHRINK, 77];
 
-export interface HistoryOptions {
+interface HistoryOptions {
   readonly seed: number;
   readonly steps: number;
   readonly profile?: ProfileName;
 }
 
-export interface History {
+interface History {
   readonly seed: number;
   readonly plan: MachinePlan;
   /** Steps that were made. */
@@ -48,7 +48,7 @@ export interface History {
 }
 
 /** Lives through one history. The same options give the same history. */
-export async function live({ seed, steps, profile }: HistoryOptions): Promise<History> {
+export async function liveHistory({ seed, steps, profile }: HistoryOptions): Promise<History> {
   const random = new Random(seed);
   const plan = planMachine(random.split('plan'), profile);
   const machine = new SimMachine(plan, random.split('machine'));

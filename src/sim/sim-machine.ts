@@ -10,7 +10,7 @@ import { DISCARD_MODES } from '../device/inflation.ts';
 import { BalloonDriver } from '../driver/balloon-driver.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import { ManualScheduler } from '../driver/scheduler.ts';
-import { Connection } from '../embedded/connection.ts';
+import { DeviceConnection } from '../embedded/connection.ts';
 import { Guest } from '../guest/guest.ts';
 import type { GuestKernel } from '../guest/kernel.ts';
 import { KIND_ALLOCATED, KIND_ISOLATED, KIND_MASK } from '../guest/page-state.ts';
@@ -98,7 +98,7 @@ export class SimMachine {
   readonly guest: Guest;
   readonly driver: BalloonDriver;
   readonly transport: SimTransport;
-  readonly connection: Connection;
+  readonly connection: DeviceConnection;
   /** Looks at what the device takes for unused. */
   readonly hintWitness: HintWitness;
   /** Free pages of a guest that has just booted. */
@@ -151,7 +151,7 @@ export class SimMachine {
       scheduler: this.scheduler,
       profile: profile(plan.profile),
     });
-    this.connection = new Connection({
+    this.connection = new DeviceConnection({
       transport: this.transport,
       driver: this.driver,
       scheduler: this.scheduler,

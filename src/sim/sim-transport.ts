@@ -15,7 +15,7 @@ import { HostDeath } from './sim-backing.ts';
 const { FEATURES_OK } = DEVICE_STATUS;
 
 /** The other end: a host that may not be there. */
-export interface SimHostSide {
+interface SimHostSide {
   /** What is offered, of the balloon and of the rings. */
   readonly offered: bigint;
   readonly queueSizeMax: number;

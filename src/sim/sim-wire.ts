@@ -8,7 +8,7 @@ const ECONNRESET = 104;
 /** The longest piece in which bytes arrive. */
 const PIECE_BYTES_MAX = 200_000;
 
-export interface WireOptions {
+interface WireOptions {
   readonly clock: SimClock;
   readonly random: Random;
   readonly bytesPerMs: number;

@@ -15,7 +15,7 @@ const SOL_SOCKET = 1;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;
 
-export type DescriptorKind =
+type DescriptorKind =
   | 'eventfd'
   | 'pipe'
   | 'unix-socket'

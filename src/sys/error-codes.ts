@@ -18,7 +18,7 @@ export const EXIT = {
   terminated: 143,
 } as const;
 
-export type ExitName = keyof typeof EXIT;
+type ExitName = keyof typeof EXIT;
 export type ExitCode = (typeof EXIT)[ExitName];
 
 export interface ErrorDeclaration {

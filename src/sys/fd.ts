@@ -142,7 +142,7 @@ export function silence(fd: OwnedFd): boolean {
 }
 
 /** What became of bytes that were offered to a descriptor. */
-export type WriteResult = 'written' | 'full' | 'gone';
+type WriteResult = 'written' | 'full' | 'gone';
 
 /**
  * Writes a message of at most {@link SHORT_WRITE_BYTES_MAX} bytes whole, to a non-blocking pipe or socket.

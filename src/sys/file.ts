@@ -58,11 +58,7 @@ export function createMemfd({ name, size, hugePageSize }: MemfdOptions): OwnedFd
   return fd;
 }
 
-export function resizeFile(fd: Descriptor, size: number): void {
-  check('ftruncate', libc.ftruncate(fd.number, size), `${size} bytes`);
-}
-
-export interface FileStatus {
+interface FileStatus {
   readonly regular: boolean;
   readonly size: number;
   /** Bytes of the file that the host backs with memory (or disk) right now. */
@@ -85,7 +81,7 @@ export function fileStatus(fd: Descriptor): FileStatus {
 export const isReadWrite = (fd: Descriptor): boolean =>
   (check('fcntl', libc.fcntl(fd.number, F_GETFL, 0)) & O_ACCMODE) === O_RDWR;
 
-export interface FileSystem {
+interface FileSystem {
   readonly kind: 'tmpfs' | 'ramfs' | 'hugetlbfs' | 'other';
   /** The unit in which a file of this file system takes and gives back memory, in bytes. */
   readonly blockSize: number;

@@ -59,7 +59,7 @@ const COMPLETIONS = 128;
 const EVENT_BYTES = 32;
 
 /** Longest message of {@link PeerDoorbell.write}. */
-export const PEER_MESSAGE_BYTES_MAX = 64;
+const PEER_MESSAGE_BYTES_MAX = 64;
 
 const CONTEXT_AT = 0;
 const LIST_AT = 8;
@@ -214,7 +214,7 @@ export function abandonedPipes(): number {
 }
 
 /** What became of bytes that were offered to a peer. */
-export type PeerWrite = 'written' | 'full' | 'gone';
+type PeerWrite = 'written' | 'full' | 'gone';
 
 /** A doorbell, or a channel of short messages, that a peer handed over to be written to. */
 export class PeerDoorbell {

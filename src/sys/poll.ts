@@ -22,7 +22,7 @@ const EINTR = 4;
 const POLLFD = struct('pollfd', 8, { fd: ['u32', 0], events: ['u16', 4], revents: ['u16', 6] });
 
 /** Descriptors that one loop serves at most: far above what 100 guests use, small enough to preallocate. */
-export const POLL_DESCRIPTORS_MAX = 4096;
+const POLL_DESCRIPTORS_MAX = 4096;
 
 /** poll's timeout is a C int; a wait that is cut short only costs a turn. */
 const POLL_TIMEOUT_MS_MAX = 2 ** 31 - 1;

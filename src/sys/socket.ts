@@ -100,7 +100,7 @@ function createSocket(): OwnedFd {
 }
 
 /** What one receive brought. */
-export interface Received {
+interface Received {
   /** Bytes written into the caller's buffer; 0 when the peer has closed its end. */
   readonly length: number;
   /** Descriptors that rode on these bytes; the caller owns them. */

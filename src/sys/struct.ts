@@ -24,7 +24,7 @@ const FIELD_SIZE: Readonly<Record<FieldType, number>> = { u8: 1, u16: 2, u32: 4,
 
 type Fields = Readonly<Record<string, readonly [type: FieldType, offset: number]>>;
 
-export type StructValue<F extends Fields> = { -readonly [K in keyof F]: FieldTypes[F[K][0]] };
+type StructValue<F extends Fields> = { -readonly [K in keyof F]: FieldTypes[F[K][0]] };
 
 export interface Struct<F extends Fields> {
   readonly name: string;

@@ -80,7 +80,7 @@ export function peerOfFd(fd: number): PeerCredentials | undefined {
   }
 }
 
-export interface Holder {
+interface Holder {
   readonly pid: number;
   /** What it was started as, without its options. */
   readonly command: string;

@@ -8,13 +8,13 @@ import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { createEventFd, type OwnedFd, ring } from '../sys/fd.ts';
 
 /** The requests of a thread by name: what they take and what they give. */
-export type Requests<Names extends string> = Record<Names, { args: unknown; result: unknown }>;
+type Requests<Names extends string> = Record<Names, { args: unknown; result: unknown }>;
 
 export type ThreadAnswer =
   | { readonly kind: 'answer'; readonly id: number; readonly result: unknown }
   | { readonly kind: 'failure'; readonly id: number; readonly code: string; readonly message: string };
 
-export interface ThreadOptions<News> {
+interface ThreadOptions<News> {
   /** Its program. */
   readonly program: URL;
   /**

@@ -37,10 +37,9 @@ export const LANE_SEALING = 2;
 export const LANE_FILES = 3;
 /** As many files as a memory table may bring. */
 export const LANE_FILES_MAX = 8;
-export const LANE_WORDS = LANE_FILES + LANE_FILES_MAX;
+const LANE_WORDS = LANE_FILES + LANE_FILES_MAX;
 
-/** Values of {@link LANE_SEALING}: nothing to do; files to be sealed, their number in the next words; done. */
-export const SEALING_NONE = 0;
+/** Values of {@link LANE_SEALING} beside 0, nothing to do: files to be sealed, their number in the next words; done. */
 export const SEALING_ASKED = 1;
 export const SEALING_DONE = 2;
 

@@ -15,7 +15,7 @@ import { workerUrl } from './worker-url.ts';
 /** Guests beyond so many that keep a thread each hold up the others; each thread costs some MiB. */
 const THREADS_MAX = 32;
 
-export interface DiscardPoolListener {
+interface DiscardPoolListener {
   /** Memory of some guest could not be given back. */
   failed(message: string): void;
   died(error: Error): void;

@@ -27,7 +27,7 @@ const INQUIRY_PAUSE_MS = 500;
 /** Within this time somebody who accepted a connection answers the question. */
 const INQUIRY_ANSWER_MS_MAX = 10_000;
 
-export interface ConnectorOptions extends ConnectOptions {
+interface ConnectorOptions extends ConnectOptions {
   readonly ram: Ram;
   readonly dirty: DirtyBitmap;
   readonly sent: DirtyBitmap;

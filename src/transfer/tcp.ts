@@ -17,7 +17,7 @@ import { type TlsIdentity, tlsClient } from './tls.ts';
  * How long the other side's host may acknowledge nothing, or have no room: as long as a source waits for its destination while
  * the guest runs. When it stands still, migration/patience.ts waits for less.
  */
-export const SILENCE_MS_MAX = 60_000;
+const SILENCE_MS_MAX = 60_000;
 const CONNECT_MS_MAX = 10_000;
 
 export interface ConnectOptions {

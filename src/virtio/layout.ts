@@ -29,7 +29,7 @@ export const USED_ELEMENT = struct('virtq_used_elem', 8, {
 });
 
 /** `used_event` after the available ring, `avail_event` after the used ring; only with RING_EVENT_IDX. */
-export const RING_EVENT = struct('virtq ring event', 2, { index: ['u16', 0] });
+const RING_EVENT = struct('virtq ring event', 2, { index: ['u16', 0] });
 
 /** A descriptor of a packed queue, in the ring or in an indirect table (2.8.13). */
 export const PACKED_DESCRIPTOR = struct('pvirtq_desc', 16, {

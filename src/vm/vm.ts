@@ -25,7 +25,7 @@ import { DEFAULT_PROFILE, type ProfileName } from '../balloon/profiles.ts';
 import type { DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import type { DriverTuning } from '../driver/options.ts';
-import type { Answer } from '../embedded/answers.ts';
+import type { CommandAnswer } from '../embedded/answers.ts';
 import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.ts';
 import { checkSize } from '../embedded/embedded-guest.ts';
 import type { EmbeddedGuestOptions, RingKind, SavedGuest } from '../embedded/options.ts';
@@ -269,10 +269,10 @@ export class Vm implements SourceMachine {
    * leaves goes on there as far as it is in the guest's books, and is never answered here.
    * @throws VmError when it is not here; AerostatError with the guest's own code when the guest cannot do it
    */
-  async command<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
+  async command<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
     if (this.#state !== 'paused' || !LOOKS.has(command.do)) await this.awake();
     const asked = this.#stage.guest.ask('command', { command: command as GuestCommand });
-    return asked as Promise<Answer<Name>>;
+    return asked as Promise<CommandAnswer<Name>>;
   }
 
   /**

@@ -12,10 +12,10 @@ import {
 } from '../../src/balloon/features.ts';
 import {
   DEFAULT_PROFILE,
-  featureNames,
   listFormat,
   PROFILE_NAMES,
   profile,
+  profileFeatureNames,
   queueRoles,
 } from '../../src/balloon/profiles.ts';
 
@@ -47,7 +47,7 @@ describe('the table of profiles', () => {
     const found = profile(name);
     expect(found.name).toBe(name);
     expect(found.featureMask).toBe(mask);
-    expect(featureNames(found, 2n ** 64n - 1n)).toEqual([...COMMON, ...own]);
+    expect(profileFeatureNames(found, 2n ** 64n - 1n)).toEqual([...COMMON, ...own]);
     expect(found.configBytes).toBe(configBytes);
     expect(found.freePages.kind).toBe(kind);
     expect(found.freePages.format.name).toBe(format);

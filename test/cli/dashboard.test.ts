@@ -8,7 +8,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest
 import { EXIT } from '../../src/cli/usage.ts';
 import type { GuestStatus } from '../../src/control/contract.ts';
 import type { MigrationAnswer } from '../../src/control/migrations.ts';
-import { GUEST_NAMES } from '../../src/demo/living-guests.ts';
+import { LIVING_GUEST_NAMES } from '../../src/demo/living-guests.ts';
 import type { Daemon } from '../../src/hosting/options.ts';
 import { formatAddress, parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
@@ -94,7 +94,7 @@ test('shows three guests that live, and leaves nothing', async () => {
   expect(address.hostname).toBe('127.0.0.1');
   expect(await (await fetch(new URL('/', address))).text()).toContain('<title>Aerostat</title>');
   expect((await fetch(new URL('/v1/guests', address))).status).toBe(401);
-  expect((await guestsAt(address)).map(({ name }) => name)).toEqual(GUEST_NAMES);
+  expect((await guestsAt(address)).map(({ name }) => name)).toEqual(LIVING_GUEST_NAMES);
   expect(await obstacleAt(address, 'traveller')).toBeNull();
   expect(await obstacleAt(address, 'files')).toMatch(/the program that runs it/);
   await expect

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { type Key, keysIn, readKeys } from '../../src/cli/keys.ts';
 import { glyphsOf, styleOf } from '../../src/cli/style.ts';
 import { TopScreen } from '../../src/cli/top-screen.ts';
-import type { Order } from '../../src/cli/top-table.ts';
+import type { SortKey } from '../../src/cli/top-table.ts';
 import type { DeviceGuestStatus } from '../../src/control/contract.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 import { Captured, run } from './terminal.ts';
@@ -46,7 +46,7 @@ async function screen(guests: readonly DeviceGuestStatus[] = GUESTS) {
 }
 
 describe('the rows', () => {
-  test.each<[Key, Order, string[]]>([
+  test.each<[Key, SortKey, string[]]>([
     ['n', 'name', ['nobody', 'vm1', 'vm2', 'vm10']],
     ['m', 'memory', ['vm2', 'vm1', 'vm10', 'nobody']],
     ['b', 'balloon', ['vm10', 'nobody', 'vm1', 'vm2']],

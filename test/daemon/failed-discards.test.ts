@@ -1,6 +1,6 @@
 /** Guest memory in a file that cannot be punched: what its guest gives away stays with the host, and that is said. */
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, openSync, rmSync } from 'node:fs';
+import { ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -9,7 +9,6 @@ import { FileBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { OwnedFd, openDescriptorCount } from '../../src/sys/fd.ts';
-import { resizeFile } from '../../src/sys/file.ts';
 import { build, program } from '../cli/built.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { TestLoop } from '../support/loop.ts';
@@ -34,7 +33,7 @@ afterAll(() => {
 /** On ramfs, whose files are memory and cannot have holes punched into them. */
 function ramfsMemory(): GuestMemory {
   const file = new OwnedFd(openSync(join(directory, 'memory'), 'w+'));
-  resizeFile(file, MEMORY_BYTES);
+  ftruncateSync(file.number, MEMORY_BYTES);
   const region = { guestAddress: 0, userAddress: 2 ** 46, size: MEMORY_BYTES };
   const memory = new GuestMemory();
   memory.add(new MemoryRegion(region, new FileBacking(file, 0, MEMORY_BYTES)));

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { GFP_BALLOON, GFP_MOVABLE, GFP_NORETRY, GFP_NOWARN } from '../../src/guest/gfp.ts';
 import type { GuestKernel } from '../../src/guest/kernel.ts';
-import { PageList } from '../../src/guest/page-list.ts';
+import { LinkedPages } from '../../src/guest/page-list.ts';
 import { NIL } from '../../src/guest/page-state.ts';
 import type { Process } from '../../src/guest/process.ts';
 import { bootGuest } from './guest.ts';
@@ -55,7 +55,7 @@ describe('compaction', () => {
 
   it('moves ballooned pages without touching their bytes, and lets the balloon free the old ones later', () => {
     const kernel = bootGuest(16);
-    const balloon = new PageList(kernel.pages);
+    const balloon = new LinkedPages(kernel.pages);
     const awaitingDeflate: number[] = [];
     const owner = kernel.addOwner({
       name: 'balloon',

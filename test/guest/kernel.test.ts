@@ -10,7 +10,7 @@ import {
   GFP_ZERO,
 } from '../../src/guest/gfp.ts';
 import type { GuestKernel } from '../../src/guest/kernel.ts';
-import { PageList } from '../../src/guest/page-list.ts';
+import { LinkedPages } from '../../src/guest/page-list.ts';
 import { NIL } from '../../src/guest/page-state.ts';
 import { gpaOf } from '../../src/memory/page.ts';
 import { PageBitmap } from '../../src/memory/page-bitmap.ts';
@@ -240,7 +240,7 @@ describe('shrinkers', () => {
 describe('out of memory', () => {
   it('asks the notifiers before it kills anybody', () => {
     const kernel = bootGuest(16);
-    const balloon = new PageList(kernel.pages);
+    const balloon = new LinkedPages(kernel.pages);
     for (let i = 0; i < 1000; i++) balloon.pushTail(kernel.allocate(0, GFP_BALLOON));
     let asked = 0;
     const remove = kernel.addOomNotifier({

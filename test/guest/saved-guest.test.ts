@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { GFP_BALLOON } from '../../src/guest/gfp.ts';
 import { Guest } from '../../src/guest/guest.ts';
 import { checkAllocator } from '../../src/guest/invariants.ts';
-import { PageList } from '../../src/guest/page-list.ts';
+import { LinkedPages } from '../../src/guest/page-list.ts';
 import { NIL } from '../../src/guest/page-state.ts';
 import { Random } from '../../src/guest/random.ts';
 import { StateReader, StateWriter } from '../../src/guest/saved-state.ts';
@@ -89,7 +89,7 @@ describe('a saved guest', () => {
     const here = Guest.boot({ memory: heapMemory(32), seed: SEED });
     const driver = { name: 'balloon', contents: 'none' } as const;
     const owner = here.kernel.addOwner(driver);
-    const balloon = new PageList(here.kernel.pages);
+    const balloon = new LinkedPages(here.kernel.pages);
     for (let i = 0; i < 700; i++) {
       const pfn = here.kernel.allocate(i % 5 === 0 ? 4 : 0, GFP_BALLOON);
       here.kernel.own(pfn, owner, i);

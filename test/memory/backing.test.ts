@@ -1,5 +1,5 @@
 /** What guest memory is made of: which files are taken, and whether discarding gives memory back. */
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -13,7 +13,7 @@ import {
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { fileSystemType } from '../../src/sys/descriptor-kind.ts';
 import { createEventFd, createPipe, OwnedFd, openDescriptorCount } from '../../src/sys/fd.ts';
-import { createMemfd, fileStatus, nextData, nextHole, resizeFile } from '../../src/sys/file.ts';
+import { createMemfd, fileStatus, nextData, nextHole } from '../../src/sys/file.ts';
 import { HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
 
 const MIB = 2 ** 20;
@@ -48,7 +48,7 @@ class ShrinkingFd extends OwnedFd {
   override get number(): number {
     if (this.#left-- === 0) {
       try {
-        resizeFile({ number: super.number }, 0);
+        ftruncateSync(super.number, 0);
       } catch {
         // Too late: it is sealed.
       }
@@ -170,14 +170,14 @@ describe('a file as memory', () => {
     const backing = opened(new FileBacking(fd, 0, MIB));
     expect(backing.sealed).toBe(true);
     expect(backing.kind).toBe('shmem');
-    expect(() => resizeFile(other, PAGE_SIZE)).toThrow('EPERM');
-    resizeFile(other, 2 * MIB);
+    expect(() => ftruncateSync(other.number, PAGE_SIZE)).toThrow('EPERM');
+    ftruncateSync(other.number, 2 * MIB);
     other.close();
   });
 
   test('is taken without a seal where it is a plain file', () => {
     const fd = new OwnedFd(openSync(join(directory, 'memory'), 'w+'));
-    resizeFile(fd, MIB);
+    ftruncateSync(fd.number, MIB);
     const backing = opened(new FileBacking(fd, 0, MIB));
     expect(backing.sealed).toBe(false);
     backing.window(0).u8[5] = 9;
@@ -289,7 +289,7 @@ describe('memory on the heap', () => {
 test('memory in a file on a disk is known to be there, and a memfd not to be', () => {
   const path = join(directory, 'on-a-disk');
   const fd = new OwnedFd(openSync(path, 'w+'));
-  resizeFile(fd, MIB);
+  ftruncateSync(fd.number, MIB);
   const inMemory = ['tmpfs', 'ramfs', 'hugetlbfs'].includes(fileSystemType(fd) ?? '');
   expect(opened(new FileBacking(fd, 0, MIB)).onDisk).toBe(!inMemory);
   expect(opened(new FileBacking(memfd(), 0, MIB)).onDisk).toBe(false);

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { Random } from '../../src/guest/random.ts';
 import { type Compression, zstd } from '../../src/migration/stream/compression.ts';
 import { FEATURE_ZSTD } from '../../src/migration/stream/messages.ts';
-import { FLAG_COMPRESSED, PAYLOAD_BYTES_MAX } from '../../src/migration/stream/section.ts';
+import { FLAG_COMPRESSED, SECTION_PAYLOAD_BYTES_MAX } from '../../src/migration/stream/section.ts';
 import { mutate } from '../support/mutate.ts';
 import { bomb } from '../sys/zstd-frames.ts';
 import { expectHarmless, honest, MEMORY_MAX, type Part, sealedOne, Victim } from './victim.ts';
@@ -55,7 +55,7 @@ describe.skipIf(zstd === undefined)('a stream that is compressed', () => {
     };
     for (const payload of [
       claiming(length, bomb()),
-      claiming(PAYLOAD_BYTES_MAX, bomb(2 ** 30)),
+      claiming(SECTION_PAYLOAD_BYTES_MAX, bomb(2 ** 30)),
       claiming(2 ** 32 - 1, bomb(2 ** 32 - 1)),
       claiming(0, whole.subarray(4)),
       claiming(length - 1, whole.subarray(4)),

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { answerMsMax, Watch } from '../../src/migration/patience.ts';
+import { answerMsMax, StallWatch } from '../../src/migration/patience.ts';
 import type { Link } from '../../src/migration/source-link.ts';
 import { SimClock } from '../../src/sim/sim-clock.ts';
 
@@ -15,7 +15,7 @@ async function watched(waits: readonly (() => number | undefined)[], atEase: boo
       brokenMs = clock.nowMs();
     },
   })) as unknown as Link[];
-  const watch = new Watch({ clock, links, atEase: () => atEase });
+  const watch = new StallWatch({ clock, links, atEase: () => atEase });
   await clock.run(clock.sleep(forMs));
   watch.end();
   return { brokenMs, failure: watch.failure?.message };

@@ -8,9 +8,9 @@ import * as messages from '../../src/migration/stream/messages.ts';
 import {
   FLAG_COMPRESSED,
   FLAG_OPTIONAL,
-  PAYLOAD_BYTES_MAX,
   SECTION,
   SECTION_HEADER,
+  SECTION_PAYLOAD_BYTES_MAX,
   type SectionName,
   StreamError,
   sealSection,
@@ -146,7 +146,7 @@ describe('sections', () => {
   test('are refused with a flag that nobody knows, or a length beyond all bounds', () => {
     expect(fault(() => read(section(SECTION.go, 0x80, new Uint8Array())))).toBe('header');
     const long = section(SECTION.go, 0, new Uint8Array());
-    new DataView(long.buffer).setUint32(SECTION_HEADER.offset.length, PAYLOAD_BYTES_MAX + 1, true);
+    new DataView(long.buffer).setUint32(SECTION_HEADER.offset.length, SECTION_PAYLOAD_BYTES_MAX + 1, true);
     expect(fault(() => read(long))).toBe('header');
   });
 
@@ -184,7 +184,7 @@ describe('sections', () => {
     };
     const packed = deflateRawSync(new Uint8Array(64 * 2 ** 20));
     expect(fault(() => read(bomb(1000, packed), true))).toBe('compression');
-    expect(fault(() => read(bomb(PAYLOAD_BYTES_MAX, packed), true))).toBe('compression');
+    expect(fault(() => read(bomb(SECTION_PAYLOAD_BYTES_MAX, packed), true))).toBe('compression');
     expect(fault(() => read(bomb(0, packed), true))).toBe('compression');
     expect(fault(() => read(bomb(2 ** 31, packed), true))).toBe('compression');
     expect(fault(() => read(bomb(100, Uint8Array.of(1, 2, 3)), true))).toBe('compression');
@@ -235,7 +235,7 @@ describe('messages', () => {
   });
 
   test('carry states of any length in parts', async () => {
-    for (const length of [0, 1, PAYLOAD_BYTES_MAX, 3 * PAYLOAD_BYTES_MAX]) {
+    for (const length of [0, 1, SECTION_PAYLOAD_BYTES_MAX, 3 * SECTION_PAYLOAD_BYTES_MAX]) {
       const state = new Uint8Array(length).map((_, i) => i);
       const writer = new SectionWriter();
       const sent: Uint8Array[] = [];

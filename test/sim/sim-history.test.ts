@@ -4,7 +4,7 @@ import { PageAccounts } from '../../src/device/page-accounts.ts';
 import { Reporting } from '../../src/device/reporting.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { reportHistories } from '../../src/sim/history-report.ts';
-import { live } from '../../src/sim/sim-history.ts';
+import { liveHistory } from '../../src/sim/sim-history.ts';
 import { RingPlace } from '../../src/vhost-user/ring-place.ts';
 
 /** The seed of random tests: printed in their names, taken from the environment to repeat one. */
@@ -28,9 +28,9 @@ describe.each(PROFILE_NAMES)(`histories of profile %s, from seed ${SEED} on`, pr
 describe('a history', () => {
   it('is the same again for the same seed, and another for another', async () => {
     const [once, again, other] = [
-      await live({ seed: SEED, steps: STEPS }),
-      await live({ seed: SEED, steps: STEPS }),
-      await live({ seed: SEED + 1, steps: STEPS }),
+      await liveHistory({ seed: SEED, steps: STEPS }),
+      await liveHistory({ seed: SEED, steps: STEPS }),
+      await liveHistory({ seed: SEED + 1, steps: STEPS }),
     ];
     expect(again).toEqual(once);
     expect(other.trace).not.toEqual(once.trace);
@@ -39,7 +39,7 @@ describe('a history', () => {
   it('has every kind of fault in it before long', async () => {
     const seen = new Set<string>();
     for (let seed = SEED; seed < SEED + 5; seed++) {
-      for (const name of Object.keys((await live({ seed, steps: STEPS })).tally)) seen.add(name);
+      for (const name of Object.keys((await liveHistory({ seed, steps: STEPS })).tally)) seen.add(name);
     }
     for (const fault of [
       'lose',
@@ -74,7 +74,7 @@ describe('a history', () => {
     expect(message).toContain('is discarded and is the guest');
     expect(command).toBe(`npm run sim -- --seed ${seed} --steps ${STEPS}`);
     expect(lines).toContain(`Again: ${command}`);
-    expect((await live({ seed, steps: STEPS })).failure?.message).toBe(message);
+    expect((await liveHistory({ seed, steps: STEPS })).failure?.message).toBe(message);
   });
 
   it('finds a host that takes a new driver without saying so for a guest that was paused', async () => {

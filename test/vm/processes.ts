@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import type { Control } from '../../src/control/operations.ts';
-import type { Answer } from '../../src/embedded/answers.ts';
+import type { CommandAnswer } from '../../src/embedded/answers.ts';
 import type { CommandName, CommandOf } from '../../src/embedded/commands.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
@@ -87,12 +87,12 @@ export class MachineProcess {
     return this.#line(line => line.event === name, `event ${name}`);
   }
 
-  async tell<Name extends CommandName>(command: CommandOf<Name>): Promise<Answer<Name>> {
+  async tell<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
     const id = this.#nextId++;
     this.#child.stdin.write(`${JSON.stringify({ id, ...command })}\n`);
     const { answer, error } = await this.#line(line => line.id === id, command.do);
     if (error !== undefined) throw new Error(`${command.do}: ${error.message}`);
-    return answer as Answer<Name>;
+    return answer as CommandAnswer<Name>;
   }
 
   signal(signal: NodeJS.Signals): void {

@@ -32,11 +32,10 @@ export type {
   MigrationOrder,
   MigrationReport,
   MigrationState,
-  MigrationStatus,
 } from '../../src/control/migrations.ts';
 
 /** The daemon refused; the message is its own. */
-export class Refusal extends Error {
+export class RefusalError extends Error {
   readonly status: number;
   /** Stable, for programs; empty where the answer was no problem document. */
   readonly code: string;
@@ -107,7 +106,7 @@ async function call(path: string, { method = 'GET', body, headers, signal }: Cal
   }
   if (response.ok || response.status === 304) return response;
   const problem = (await response.json().catch(() => null)) as { detail?: string; code?: string } | null;
-  throw new Refusal(
+  throw new RefusalError(
     response.status,
     problem?.code ?? '',
     problem?.detail ?? `the daemon answered with status ${response.status}`,

@@ -1,7 +1,7 @@
 /** Time series since the page was opened: memory, what goes back to the host, and the rings. */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
-import { clock, count, size, UNKNOWN } from './format.ts';
+import { clock, countText, size, UNKNOWN } from './format.ts';
 import { type Gauge, HISTORY_SAMPLES_MAX, type History, type Total } from './history.ts';
 import type { GuestView } from './live.ts';
 import { useStore } from './store.ts';
@@ -65,7 +65,7 @@ const CHARTS: readonly Chart[] = [
   },
   {
     title: 'Rings',
-    unit: perSecond(count),
+    unit: perSecond(countText),
     height: 110,
     counted: true,
     top: 10,

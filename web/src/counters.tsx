@@ -1,6 +1,6 @@
 /** What the rings and the discards do: rates of the moment, and totals since the guest's socket was opened. */
 import type { GuestCounters } from './api.ts';
-import { count, percent, size } from './format.ts';
+import { countText, percent, size } from './format.ts';
 import type { GuestView } from './live.ts';
 
 const PAGE = 4096;
@@ -10,18 +10,18 @@ export function Counters({ guest: { status, history } }: { guest: GuestView }) {
   if (counters === null) return null;
   const rate = (name: 'buffers' | 'kicks' | 'notifications') => {
     const now = history.rateNow(name);
-    return now === null || now === 0 ? '' : `${count(now)}/s`;
+    return now === null || now === 0 ? '' : `${countText(now)}/s`;
   };
   const rows: readonly (readonly [label: string, total: string, now?: string])[] = [
-    ['buffers taken', count(counters.buffers), rate('buffers')],
-    ['kicks from the guest', count(counters.kicks), rate('kicks')],
-    ['interrupts to it', count(counters.notifications), rate('notifications')],
+    ['buffers taken', countText(counters.buffers), rate('buffers')],
+    ['kicks from the guest', countText(counters.kicks), rate('kicks')],
+    ['interrupts to it', countText(counters.notifications), rate('notifications')],
     ['inflated', size(counters.pages * PAGE)],
     ['deflated', size(counters.deflatedPages * PAGE)],
     ['kept: taken back while pending', size(counters.keptPages * PAGE)],
     ['given back, inflation', size(status.discardedBytes)],
     ['given back, reporting', size(status.reportedBytes)],
-    ['calls that gave it back', count(counters.punches)],
+    ['calls that gave it back', countText(counters.punches)],
   ];
   const wrong = wrongs(counters);
   return (
@@ -40,7 +40,7 @@ export function Counters({ guest: { status, history } }: { guest: GuestView }) {
         {wrong.map(([label, total]) => (
           <div key={label} class="wrong">
             <dt>{label}</dt>
-            <dd>{count(total)}</dd>
+            <dd>{countText(total)}</dd>
           </div>
         ))}
       </dl>

@@ -19,7 +19,7 @@ export function size(bytes: number | null | undefined): string {
   return `${bytes < 0 ? '−' : ''}${Number(value.toFixed(decimals))} ${UNITS[unit]}`;
 }
 
-export function count(value: number | null | undefined): string {
+export function countText(value: number | null | undefined): string {
   if (value === null || value === undefined) return UNKNOWN;
   return Math.round(value).toLocaleString('en');
 }
@@ -60,7 +60,7 @@ export function address(bytes: number): string {
 const SIZE = /^(\d+(?:[.,]\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?$/i;
 
 /** Bytes of what somebody typed, in whole pages: 512M, 1.5 GiB, 0; undefined when it is no size. */
-export function parseSize(text: string): number | undefined {
+export function typedSize(text: string): number | undefined {
   const match = SIZE.exec(text.trim());
   if (match === null) return undefined;
   const unit = ['', 'K', 'M', 'G', 'T'].indexOf(match[2]?.toUpperCase() ?? '');

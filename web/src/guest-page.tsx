@@ -13,7 +13,7 @@ import { MemoryBar, segmentsOf, titleOf } from './memory-bar.tsx';
 import { MigrationCard } from './migration-card.tsx';
 import { RequestCard } from './request-card.tsx';
 import { OVERVIEW_LINK } from './route.ts';
-import { Statistics } from './statistics.tsx';
+import { StatisticsCard } from './statistics.tsx';
 import { TargetCard } from './target-card.tsx';
 
 export function GuestPage({ name, guest }: { name: string; guest: GuestView | undefined }) {
@@ -57,7 +57,7 @@ export function GuestPage({ name, guest }: { name: string; guest: GuestView | un
         <RequestCard guest={guest} />
         <HintCard guest={guest} />
         <MigrationCard guest={guest} />
-        <Statistics guest={guest} />
+        <StatisticsCard guest={guest} />
         <Counters guest={guest} />
         <Events name={name} />
       </div>

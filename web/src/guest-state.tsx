@@ -19,7 +19,7 @@ interface Mark {
   readonly title: string;
 }
 
-export function marksOf(guest: GuestView): readonly Mark[] {
+function marksOf(guest: GuestView): readonly Mark[] {
   const { status, sample, use, migration } = guest;
   const marks: Mark[] = [];
   if (!status.connected) {

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import { hintWords } from '../../src/control/judgement.ts';
 import { api, type HintAction, type HintStatus } from './api.ts';
-import { count, duration, size } from './format.ts';
+import { countText, duration, size } from './format.ts';
 import { type GuestView, isMigrating, live } from './live.ts';
 
 const WORDS: Record<HintStatus['state'], string> = {
@@ -67,7 +67,7 @@ export function HintCard({ guest }: { guest: GuestView }) {
       </p>
       {hint.commandId !== null && hint.state !== 'unsupported' && (
         <p class="now">
-          {hintWords(hint, size)}: <b>{size(hint.hintedBytes)}</b> in {count(hint.ranges)} ranges
+          {hintWords(hint, size)}: <b>{size(hint.hintedBytes)}</b> in {countText(hint.ranges)} ranges
         </p>
       )}
       <div class="buttons">

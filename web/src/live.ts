@@ -13,7 +13,7 @@ import {
   type GuestStatus,
   type HostStatus,
   type MigrationAnswer,
-  Refusal,
+  RefusalError,
   type StatisticsSample,
   Unreachable,
 } from './api.ts';
@@ -24,10 +24,10 @@ import { Store } from './store.ts';
 const HIDDEN_TICK_MS = 5000;
 /** A guest that refused to be asked is left alone for so long. */
 const REFUSED_MS = 10_000;
-export const EVENTS_KEPT_MAX = 500;
+const EVENTS_KEPT_MAX = 500;
 
 /** `locked`: the daemon wants a token. */
-export type Connection = 'connecting' | 'live' | 'lost' | 'locked';
+type Connection = 'connecting' | 'live' | 'lost' | 'locked';
 
 export interface GuestView {
   readonly status: GuestStatus;
@@ -59,7 +59,7 @@ const isUnderWay = (answer: MigrationAnswer | undefined): boolean =>
 
 /** Undefined for a refusal; nobody there to refuse is another matter. */
 function unlessRefused(error: unknown): undefined {
-  if (!(error instanceof Refusal)) throw error;
+  if (!(error instanceof RefusalError)) throw error;
 }
 
 interface Kept {
@@ -68,7 +68,7 @@ interface Kept {
   migration: MigrationAnswer | undefined;
 }
 
-export class Live {
+class Live {
   readonly view = new Store<View>({
     connection: 'connecting',
     trouble: '',
@@ -224,9 +224,9 @@ export class Live {
   }
 
   #fail(error: unknown): void {
-    if (error instanceof Refusal && error.status === 401) {
+    if (error instanceof RefusalError && error.status === 401) {
       this.view.update({ connection: 'locked', trouble: error.message });
-    } else if (error instanceof Unreachable || error instanceof Refusal) {
+    } else if (error instanceof Unreachable || error instanceof RefusalError) {
       this.view.update({ connection: 'lost', trouble: error.message });
     } else {
       // A bug of the page's own; it is not to look like the daemon's.

@@ -6,7 +6,7 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { isMoving } from '../../src/control/judgement.ts';
 import { MAP_MOVING_MS, MAP_MS } from '../../src/server/page-pace.ts';
-import { api, type MapLayer, Refusal } from './api.ts';
+import { api, type MapLayer, RefusalError } from './api.ts';
 import { address, size } from './format.ts';
 import { type GuestView, isMigrating } from './live.ts';
 import {
@@ -81,7 +81,7 @@ export function MapCard({ guest }: { guest: GuestView }) {
       } catch (error) {
         if (ending.signal.aborted) return;
         setRefused((error as Error).message);
-        wait = error instanceof Refusal ? REFUSED_MS : MAP_MS;
+        wait = error instanceof RefusalError ? REFUSED_MS : MAP_MS;
       }
       timer = window.setTimeout(look, wait);
     };

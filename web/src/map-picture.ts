@@ -6,7 +6,7 @@ import type { MapLayer, MemoryMap } from './api.ts';
 export const PARTS = ['ballooned', 'pending', 'hinted', 'dirty', 'resident', 'reported', 'empty'] as const;
 export type MapPart = (typeof PARTS)[number];
 
-export type Colours = Readonly<Record<MapPart, readonly [red: number, green: number, blue: number]>>;
+type Colours = Readonly<Record<MapPart, readonly [red: number, green: number, blue: number]>>;
 
 export interface Picture {
   readonly map: MemoryMap;

@@ -54,7 +54,7 @@ function freeSegments({ free, freeHeld, freeAway }: MemoryUse): readonly Segment
   ];
 }
 
-export function describeUse(use: MemoryUse): string {
+function describeUse(use: MemoryUse): string {
   const parts = segmentsOf(use)
     .filter(({ bytes }) => bytes > 0)
     .map(({ label, bytes }) => `${label} ${size(bytes)}`);

@@ -11,7 +11,7 @@ import {
   type MigrationState,
 } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
-import { duration, parseSize, percent, size } from './format.ts';
+import { duration, percent, size, typedSize } from './format.ts';
 import { type GuestView, isMigrating, live } from './live.ts';
 import { MigrationReportList } from './migration-report.tsx';
 import { useStore } from './store.ts';
@@ -159,7 +159,7 @@ function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder
   const [to, setTo] = useState(migration?.report === null ? (migration.to ?? '') : '');
   const [rate, setRate] = useState('');
   const [question, setQuestion] = useState<Question | undefined>();
-  const bandwidth = rate.trim() === '' ? undefined : parseSize(rate);
+  const bandwidth = rate.trim() === '' ? undefined : typedSize(rate);
   const nonsense =
     to !== '' && !DESTINATION.test(to.trim())
       ? 'Write a destination like host2:4444.'

@@ -1,18 +1,18 @@
 /** What a migration that is over came to. */
 import type { MigrationReport } from './api.ts';
-import { count, duration, size } from './format.ts';
+import { countText, duration, size } from './format.ts';
 
 export function MigrationReportList({ to, report }: { to: string; report: MigrationReport }) {
   const rows: readonly (readonly [label: string, value: string])[] = [
-    ['rounds', count(report.rounds)],
+    ['rounds', countText(report.rounds)],
     ['over the wire', size(report.bytes)],
-    ['pages sent', count(report.pages)],
-    ['only zeros', count(report.zeroPages)],
-    ['sent again', count(report.resentPages)],
-    ['not sent: named as free', count(report.freePages)],
-    ['not sent: ballooned', count(report.balloonPages)],
-    ['not sent: nothing was held for them', count(report.unbackedPages)],
-    ['named as free, then written and sent', count(report.hintRaces)],
+    ['pages sent', countText(report.pages)],
+    ['only zeros', countText(report.zeroPages)],
+    ['sent again', countText(report.resentPages)],
+    ['not sent: named as free', countText(report.freePages)],
+    ['not sent: ballooned', countText(report.balloonPages)],
+    ['not sent: nothing was held for them', countText(report.unbackedPages)],
+    ['named as free, then written and sent', countText(report.hintRaces)],
   ];
   return (
     <div class="outcome" role="status">

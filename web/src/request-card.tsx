@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import { api, type GuestRequest, type RequestAnswer } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
-import { count, duration, size } from './format.ts';
+import { countText, duration, size } from './format.ts';
 import { type GuestView, isMigrating, live } from './live.ts';
 import { requestObstacle } from './requests.ts';
 
@@ -103,7 +103,7 @@ function Answered({ answer: { request, unusedBytes, lists, elapsedMs } }: { answ
         'done'
       ) : (
         <>
-          <b>{size(unusedBytes)}</b> unused, in {count(lists)} {lists === 1 ? 'list' : 'lists'}
+          <b>{size(unusedBytes)}</b> unused, in {countText(lists)} {lists === 1 ? 'list' : 'lists'}
         </>
       )}
       , after {duration(elapsedMs)}

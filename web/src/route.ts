@@ -1,7 +1,7 @@
 /** Where on the page one is: all guests, or one. Kept in the address's fragment. */
 import { Store } from './store.ts';
 
-export interface Route {
+interface Route {
   /** The guest to show in depth; all at a glance when undefined. */
   readonly guest: string | undefined;
 }

@@ -1,7 +1,7 @@
 /** What the guest says of its memory, every figure with whether it said it. */
 import { useEffect, useState } from 'preact/hooks';
 import type { GuestStatistics } from './api.ts';
-import { count, duration, size, UNKNOWN } from './format.ts';
+import { countText, duration, size, UNKNOWN } from './format.ts';
 import type { GuestView } from './live.ts';
 
 const ROWS: readonly (readonly [name: keyof GuestStatistics, label: string, format: typeof size])[] = [
@@ -11,19 +11,19 @@ const ROWS: readonly (readonly [name: keyof GuestStatistics, label: string, form
   ['cacheBytes', 'cache', size],
   ['swapInBytes', 'swapped in', size],
   ['swapOutBytes', 'swapped out', size],
-  ['majorFaults', 'major faults', count],
-  ['minorFaults', 'minor faults', count],
-  ['hugetlbAllocations', 'huge pages taken', count],
-  ['hugetlbFailures', 'huge pages refused', count],
-  ['oomKills', 'out-of-memory kills', count],
-  ['allocationStalls', 'allocation stalls', count],
-  ['asyncScannedPages', 'scanned, background', count],
-  ['directScannedPages', 'scanned, waiting', count],
-  ['asyncReclaimedPages', 'reclaimed, background', count],
-  ['directReclaimedPages', 'reclaimed, waiting', count],
+  ['majorFaults', 'major faults', countText],
+  ['minorFaults', 'minor faults', countText],
+  ['hugetlbAllocations', 'huge pages taken', countText],
+  ['hugetlbFailures', 'huge pages refused', countText],
+  ['oomKills', 'out-of-memory kills', countText],
+  ['allocationStalls', 'allocation stalls', countText],
+  ['asyncScannedPages', 'scanned, background', countText],
+  ['directScannedPages', 'scanned, waiting', countText],
+  ['asyncReclaimedPages', 'reclaimed, background', countText],
+  ['directReclaimedPages', 'reclaimed, waiting', countText],
 ];
 
-export function Statistics({ guest: { sample, sampledAtMs, status } }: { guest: GuestView }) {
+export function StatisticsCard({ guest: { sample, sampledAtMs, status } }: { guest: GuestView }) {
   const told = ROWS.filter(([name]) => (sample?.statistics[name] ?? null) !== null);
   const untold = ROWS.length - told.length;
   return (

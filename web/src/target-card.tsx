@@ -14,9 +14,9 @@ import {
   stuckWords,
 } from '../../src/control/judgement.ts';
 import { balloonLimit } from '../../src/control/memory-use.ts';
-import { api, Refusal } from './api.ts';
+import { api, RefusalError } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
-import { duration, parseSize, size } from './format.ts';
+import { duration, size, typedSize } from './format.ts';
 import { type GuestView, live } from './live.ts';
 
 const PAGE = 4096;
@@ -53,7 +53,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   };
   const type = (typed: string) => {
     setText(typed);
-    const bytes = parseSize(typed);
+    const bytes = typedSize(typed);
     if (bytes !== undefined) setDraft(bytes);
   };
   const reset = () => {
@@ -67,7 +67,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
       reset();
     } catch (error) {
       // The daemon knows of a doubt that the page does not: its figures are newer.
-      const doubted = error instanceof Refusal && error.code === 'AEROSTAT_UNCONFIRMED';
+      const doubted = error instanceof RefusalError && error.code === 'AEROSTAT_UNCONFIRMED';
       if (doubted) askWhether(bytes, error.message);
       else setRefused((error as Error).message);
     }
@@ -86,7 +86,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
     else askWhether(wanted, doubt);
   };
   const nonsense =
-    text !== undefined && parseSize(text) === undefined
+    text !== undefined && typedSize(text) === undefined
       ? 'Write a size like 512M or 1.5G.'
       : memory !== null && wanted > memory
         ? `It has ${size(memory)} in all.`

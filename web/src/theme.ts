@@ -2,7 +2,7 @@
 import { Store } from './store.ts';
 
 export const THEMES = ['auto', 'light', 'dark'] as const;
-export type Theme = (typeof THEMES)[number];
+type Theme = (typeof THEMES)[number];
 
 const KEY = 'aerostat-theme';
 const darkMachine = matchMedia('(prefers-color-scheme: dark)');

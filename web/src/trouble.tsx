@@ -1,6 +1,6 @@
 /** What is shown when the daemon does not answer, or wants a token. */
 import { useState } from 'preact/hooks';
-import { api, Refusal, setToken } from './api.ts';
+import { api, RefusalError, setToken } from './api.ts';
 import { clock } from './format.ts';
 import { live, type View } from './live.ts';
 
@@ -41,7 +41,7 @@ export function Locked() {
     try {
       await api.daemon();
     } catch (error) {
-      const wrong = error instanceof Refusal && error.status === 401;
+      const wrong = error instanceof RefusalError && error.status === 401;
       setRefused(wrong ? 'The token is wrong.' : `${(error as Error).message}.`);
     }
     live.refresh();

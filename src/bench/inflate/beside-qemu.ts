@@ -10,7 +10,7 @@ import { defaultQemu } from '../../peers/qemu/programs.ts';
 import { QemuControl } from '../../qemu/qemu-control.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
-import { BenchDaemon, GUEST } from '../bench-daemon.ts';
+import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import { PAGE_ORDERS, type PageOrder } from '../deck.ts';
 import { barePunchMs } from '../floor.ts';
 import type { ChartPlan } from '../html.ts';
@@ -101,9 +101,9 @@ async function measureQemu(one: PeerCase, options: PeerBenchOptions): Promise<Pe
   let control: QemuControl | undefined;
   try {
     const { qmpPath } = await guest.hear('ready');
-    control = new QemuControl([{ name: GUEST, qmpPath: qmpPath ?? '' }]);
+    control = new QemuControl([{ name: BENCH_GUEST, qmpPath: qmpPath ?? '' }]);
     // The monitor is reached before the clock runs.
-    await control.guest(GUEST);
+    await control.guest(BENCH_GUEST);
     const { deviceCpuMs, ...sample } = await inflateAndDeflate(guest, control, options.balloonBytes);
     return { ...sample, deviceCpuMs: deviceCpuMs ?? Number.NaN };
   } finally {
@@ -139,10 +139,10 @@ const dataOf = (
 
 async function inflateAndDeflate(guest: PeerGuest, control: GuestControl, balloonBytes: number) {
   const startedMs = monotonicMs();
-  await control.change(GUEST, { targetBytes: balloonBytes, force: true });
+  await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
   const { settledMs, backMs, kicks, buffers, deviceCpuMs } = await guest.hear('inflated');
   const deflatingMs = monotonicMs();
-  await control.change(GUEST, { targetBytes: 0 });
+  await control.change(BENCH_GUEST, { targetBytes: 0 });
   const deflated = await guest.hear('deflated');
   return {
     elapsedMs: Math.max(settledMs, backMs) - startedMs,

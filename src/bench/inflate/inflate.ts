@@ -13,7 +13,7 @@ import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
-import { BenchDaemon, GUEST } from '../bench-daemon.ts';
+import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import type { ChartPlan } from '../html.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { FromInflateGuest, InflateGuestData, Scenario } from './guest.ts';
@@ -143,11 +143,11 @@ export async function measureInflation(
   try {
     const { control } = daemon;
     const ready = await guest.next('ready');
-    const before = await control.guest(GUEST);
-    await control.change(GUEST, { targetBytes: balloonBytes, force: true });
+    const before = await control.guest(BENCH_GUEST);
+    await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
     const inflated = await guest.next('settled');
-    const full = await drained(() => control.guest(GUEST), signal);
-    await control.change(GUEST, { targetBytes: 0 });
+    const full = await drained(() => control.guest(BENCH_GUEST), signal);
+    await control.change(BENCH_GUEST, { targetBytes: 0 });
     const deflated = await guest.next('settled');
     const floor = await guest.next('floor');
     const { reachedMs, drainedMs } = progressOf(full);

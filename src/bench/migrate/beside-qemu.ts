@@ -6,7 +6,7 @@
 import { defaultQemu } from '../../peers/qemu/programs.ts';
 import type { ChartPlan } from '../html.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
-import { moveFullMemory } from './loopback.ts';
+import { moveOverLoopback } from './loopback.ts';
 import { moveGuest } from './migrate.ts';
 import * as qemu from './qemu.ts';
 
@@ -106,9 +106,9 @@ function scenariosOf(options: PeerMigrateOptions): readonly Scenario[] {
     name,
     usedBytes: fullBytes,
     sides: {
-      QEMU: () => qemu.moveFullMemory({ memoryBytes: fullBytes, connections: count, downtimeMsMax, signal }),
+      QEMU: () => qemu.moveQemuMemory({ memoryBytes: fullBytes, connections: count, downtimeMsMax, signal }),
       Aerostat: async () => {
-        const { summary, elapsedMs, cpuMs } = await moveFullMemory(fullBytes, count, signal);
+        const { summary, elapsedMs, cpuMs } = await moveOverLoopback(fullBytes, count, signal);
         return { elapsedMs, cpuMs, downtimeMs: summary.downtimeMs, bytes: summary.bytes };
       },
     },

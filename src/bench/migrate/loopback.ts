@@ -124,7 +124,7 @@ export async function measureLoopback(options: LoopbackOptions): Promise<Measure
 }
 
 /** Moves memory of which every page is in use. @throws AerostatError when a side fails, or memory arrived changed */
-export async function moveFullMemory(
+export async function moveOverLoopback(
   bytes: number,
   connections: number,
   signal: AbortSignal,

@@ -52,7 +52,7 @@ const ARRIVAL_MS_MAX = 20_000;
 const SLICE_PAGES = 2048;
 
 /** Moves memory of which every page is in use. @throws AerostatError when it arrived changed */
-export function moveFullMemory(options: QemuMoveOptions): Promise<QemuMove> {
+export function moveQemuMemory(options: QemuMoveOptions): Promise<QemuMove> {
   return withQemus(options, {}, async (source, destination) => {
     const ram = new Ram(source.memory);
     fill(ram);

@@ -30,7 +30,7 @@ import { LostDaemonError } from './play.ts';
 
 const NOTHING: Uint8Array = new Uint8Array(0);
 /** A daemon that does not answer for this long stands still. */
-export const STALL_MS = 20_000;
+const STALL_MS = 20_000;
 
 export interface Region {
   readonly guestAddress: number;
@@ -38,7 +38,7 @@ export interface Region {
 }
 
 /** What an input does with one descriptor of a chain. */
-export interface Segment {
+interface Segment {
   readonly address: number;
   readonly length: number;
   readonly flags: number;

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Browser, CDPSession, Page } from 'playwright-core';
 import { findProgram, missingPrograms } from '../../peers/programs.ts';
-import type { Drawing, Onlooker, Place, Update, View, Watched } from './view.ts';
+import type { Drawing, Onlooker, Place, Update, Watched, WatchedPage } from './view.ts';
 
 /** No GPU, and no request of the browser's own. */
 export const CHROMIUM_FLAGS = [
@@ -107,7 +107,7 @@ export class PageBrowser implements Onlooker {
     );
   }
 
-  async look({ origin, token, guest }: Place): Promise<View> {
+  async look({ origin, token, guest }: Place): Promise<WatchedPage> {
     const page = await this.#newPage();
     await page.goto(`${origin}/#token=${token}`);
     await page.waitForSelector('[data-guest]');
@@ -138,7 +138,7 @@ export class PageBrowser implements Onlooker {
   }
 }
 
-class PageView implements View {
+class PageView implements WatchedPage {
   readonly #page: Page;
   readonly #debugger: CDPSession;
 

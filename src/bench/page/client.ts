@@ -15,12 +15,12 @@ import {
   TICK_MS,
   TOLD_EVENTS,
 } from '../../server/page-pace.ts';
-import type { Onlooker, Place, Update, View, Watched } from './view.ts';
+import type { Onlooker, Place, Update, Watched, WatchedPage } from './view.ts';
 
 export class PageClient implements Onlooker {
   readonly name = 'client';
 
-  async look(place: Place): Promise<View> {
+  async look(place: Place): Promise<WatchedPage> {
     const view = new ClientView(place);
     await view.start();
     return view;
@@ -43,7 +43,7 @@ class Bell {
   }
 }
 
-class ClientView implements View {
+class ClientView implements WatchedPage {
   readonly #place: Place;
   readonly #ending = new AbortController();
   readonly #lives: Promise<void>[] = [];

@@ -25,7 +25,7 @@ const LOOK_MS = 10;
 /** Clock ticks of /proc/PID/stat (USER_HZ). */
 const TICK_MS = 10;
 
-export interface PageDaemonOptions {
+interface PageDaemonOptions {
   readonly guests: readonly string[];
   /** Further options of `aerostat device`. */
   readonly words?: readonly string[];

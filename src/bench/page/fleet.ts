@@ -5,7 +5,7 @@ import { PageBrowser } from './browser.ts';
 import type { Drawing, Onlooker, Watched } from './view.ts';
 import { PageWorld } from './world.ts';
 
-export interface FleetOptions {
+interface FleetOptions {
   readonly guests: number;
   /** How long each state of affairs is watched. */
   readonly seconds: number;

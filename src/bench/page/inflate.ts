@@ -7,7 +7,7 @@ import { type BenchRow, type Measured, spreadOf } from '../report.ts';
 import type { Onlooker } from './view.ts';
 import { PageWorld } from './world.ts';
 
-export interface PageInflateOptions {
+interface PageInflateOptions {
   readonly memoryBytes: number;
   readonly balloonBytes: number;
   readonly runs: number;

@@ -8,7 +8,7 @@ import { type BenchRow, type Measured, spreadOf } from '../report.ts';
 import type { Drawing, Onlooker } from './view.ts';
 import { PageWorld } from './world.ts';
 
-export interface MapBenchOptions {
+interface MapBenchOptions {
   readonly memoryBytes: number;
   readonly runs: number;
   readonly onlooker: Onlooker;

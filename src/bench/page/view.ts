@@ -32,7 +32,7 @@ export interface Watched {
   readonly drawing: Drawing | null;
 }
 
-export interface View {
+export interface WatchedPage {
   /** What happened in so many milliseconds. */
   watch(ms: number, signal: AbortSignal): Promise<Watched>;
   /** Nobody looks any more. */
@@ -42,6 +42,6 @@ export interface View {
 export interface Onlooker {
   readonly name: string;
   /** Resolves when the page shows what it is to show. */
-  look(place: Place): Promise<View>;
+  look(place: Place): Promise<WatchedPage>;
   close(): Promise<void>;
 }

@@ -95,7 +95,7 @@ async function isThere(control: Control, named: boolean): Promise<boolean> {
 }
 
 async function demonstrate(context: CliContext, choice: DashboardChoice): Promise<void> {
-  const [{ DEVICE_NAMES, GUEST_NAMES, LivingGuests }, { startGuestProcess }] = await Promise.all([
+  const [{ DEVICE_NAMES, LIVING_GUEST_NAMES, LivingGuests }, { startGuestProcess }] = await Promise.all([
     import('../../demo/living-guests.ts'),
     import('../processes.ts'),
   ]);
@@ -119,7 +119,7 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
       try {
         context.interrupt.throwIfAborted();
         await show(context, choice, guests.control, {
-          subject: `three guests that live (${GUEST_NAMES.join(', ')})`,
+          subject: `three guests that live (${LIVING_GUEST_NAMES.join(', ')})`,
           tokens: readTokens(choice.tokenFile, context.env),
         });
       } finally {

@@ -6,7 +6,7 @@ import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
-import { type GuestChoice, guestOptions, parseFd } from '../guest-options.ts';
+import { guestOptions, parseFd, type ServedGuestsChoice } from '../guest-options.ts';
 import {
   bootGraceOption,
   durationOption,
@@ -28,7 +28,7 @@ Examples:
 
 SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0.`;
 
-type DeviceChoice = GuestChoice & ServeChoice;
+type DeviceChoice = ServedGuestsChoice & ServeChoice;
 
 export function deviceCommand(context: CliContext): Command {
   const descriptor = value(parseFd);

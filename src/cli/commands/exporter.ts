@@ -5,7 +5,7 @@ import { combinedControl, type GuestHome } from '../../control/combined-control.
 import { hostedControl } from '../../control/hosted-control.ts';
 import type { Control } from '../../control/operations.ts';
 import { defaultSocket, formatAddress, parseAddress, systemSockets } from '../../server/address.ts';
-import type { Measured } from '../../server/metrics.ts';
+import type { MeasuredDaemon } from '../../server/metrics.ts';
 import { readTokens } from '../../server/token.ts';
 import { readVersion } from '../../sys/version.ts';
 import { type CliContext, interrupted } from '../context.ts';
@@ -26,7 +26,7 @@ Make the file of tokens, with one that may only read:
 GET /metrics has all figures, each daemon's with a label "daemon"; aerostat_daemon_up is 0 for one that does not answer.
 GET /healthz answers 200 while the exporter lives, and asks for no token. Daemons are looked for anew at each scrape.`;
 
-export const LISTEN_DEFAULT = '127.0.0.1:9774';
+const LISTEN_DEFAULT = '127.0.0.1:9774';
 
 interface ExporterChoice extends LogChoice {
   readonly listen: string;
@@ -81,7 +81,7 @@ async function runExporter(context: CliContext, choice: ExporterChoice): Promise
 }
 
 interface Found {
-  readonly daemons: () => readonly Measured[];
+  readonly daemons: () => readonly MeasuredDaemon[];
   readonly close: () => void;
 }
 
@@ -91,8 +91,8 @@ async function findDaemons(context: CliContext, { api, config }: ExporterChoice)
     const measured = [...byDaemon(control.homes)].map(([daemon, homes]) => ofHomes(daemon, homes));
     return { daemons: () => measured, close };
   }
-  const known = new Map<string, Measured>();
-  const measuredAt = (address: string): Measured => {
+  const known = new Map<string, MeasuredDaemon>();
+  const measuredAt = (address: string): MeasuredDaemon => {
     const measured = known.get(address) ?? {
       labels: { daemon: address },
       control: connect(context, { api: address }),
@@ -116,7 +116,7 @@ function byDaemon(homes: readonly GuestHome[]): ReadonlyMap<string, readonly Gue
 }
 
 /** The guests that a file names, under the names that it gives them; what it does not name is not shown. */
-function ofHomes(daemon: string, homes: readonly GuestHome[]): Measured {
+function ofHomes(daemon: string, homes: readonly GuestHome[]): MeasuredDaemon {
   const guests = hostedControl(combinedControl(homes), readVersion());
   const [{ control, address }] = homes;
   // What has an address is a daemon.

@@ -193,7 +193,7 @@ const paintState = (text: string, guest: GuestStatus, style: Style): string => {
 };
 
 /** `failures` are the guests of which nothing is known, for what hosts them does not answer. */
-export const guestColumns = (style: Style, failures: Failures = new Map()): readonly Column<GuestStatus>[] =>
+export const statusColumns = (style: Style, failures: Failures = new Map()): readonly Column<GuestStatus>[] =>
   LISTED.map(name => COLUMNS[name].column(style, failures));
 
 export const errorColumn: Column<GuestStatus> = {

@@ -10,7 +10,7 @@ import { Screen } from '../screen.ts';
 import { formatSize } from '../size.ts';
 import { glyphsOf, isScreen, styleOf } from '../style.ts';
 import { type Seen, TopScreen } from '../top-screen.ts';
-import { ORDERS, type Order } from '../top-table.ts';
+import { SORT_KEYS, type SortKey } from '../top-table.ts';
 import { UsageError } from '../usage.ts';
 
 const EXAMPLES = `
@@ -28,14 +28,14 @@ const INTERVAL_MS_MIN = 50;
 
 interface TopChoice extends GuestsChoice {
   readonly interval: number;
-  readonly sort: Order;
+  readonly sort: SortKey;
 }
 
 export function topCommand(context: CliContext): Command {
   const command = new Command('top')
     .description('all guests at a glance; sort them, and set their targets')
     .addOption(durationOption('--interval <duration>', 'how often to look').default(1000, '1s'))
-    .addOption(new Option('--sort <column>', 'what to sort by').choices(ORDERS).default('name'))
+    .addOption(new Option('--sort <column>', 'what to sort by').choices(SORT_KEYS).default('name'))
     .addHelpText('after', EXAMPLES)
     .action(async (choice: TopChoice) => {
       if (choice.interval < INTERVAL_MS_MIN) {

@@ -11,7 +11,7 @@ import { Screen } from '../screen.ts';
 import { type Glyphs, glyphsOf, isScreen, isUnicode, type Style, styleOf } from '../style.ts';
 import { type Column, renderBar, renderTable, wrap } from '../table.ts';
 import { UsageError } from '../usage.ts';
-import { errorColumn, guestColumns } from './status.ts';
+import { errorColumn, statusColumns } from './status.ts';
 
 const EXAMPLES = `
 Examples:
@@ -57,7 +57,7 @@ async function watch(
 ): Promise<void> {
   const { stdout, env, interrupt } = context;
   if (isScreen(stdout, env) && !json) return watchScreen(context, look, name, interval);
-  const columns = [...guestColumns(styleOf(stdout, env)), errorColumn];
+  const columns = [...statusColumns(styleOf(stdout, env)), errorColumn];
   const show: Show = json
     ? guests => printJson(stdout, { timeMs: Date.now(), guests })
     : guests => printLine(stdout, `${renderTable(columns, guests).join('\n')}\n`);
@@ -117,7 +117,7 @@ function frame(
   { columns, rows }: Screen,
   { style, glyphs, unicode }: Looks,
 ): string[] {
-  const table = renderTable([...guestColumns(style), barColumn(style, glyphs)], guests);
+  const table = renderTable([...statusColumns(style), barColumn(style, glyphs)], guests);
   const legend = `${style.blue(glyphs.full)} resident  ${style.yellow(glyphs.medium)} pending  ${style.green(glyphs.light)} balloon`;
   const lines = [...table, '', legend];
   const errors = guests.filter(guest => guest.lastError !== null);

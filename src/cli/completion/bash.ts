@@ -1,5 +1,11 @@
 /** Completion for bash: one function that finds the command on the line and knows its words. */
-import { everyCommand, GUEST_NAMES, isFile, type OutlineCommand, type OutlineOption } from '../outline.ts';
+import {
+  everyCommand,
+  GUEST_NAMES_COMMAND,
+  isFile,
+  type OutlineCommand,
+  type OutlineOption,
+} from '../outline.ts';
 
 export function bashCompletion(program: OutlineCommand): string {
   const commands = everyCommand(program);
@@ -15,7 +21,7 @@ _${program.name}_guests() {
   local name said=" \${COMP_WORDS[*]:1:COMP_CWORD-1} "
   while read -r name; do
     [[ $said == *" $name "* ]] || printf '%s\\n' "$name"
-  done < <(${GUEST_NAMES})
+  done < <(${GUEST_NAMES_COMMAND})
 }
 _${program.name}() {
   local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD - 1]} at=${program.name} i args=0

@@ -1,5 +1,11 @@
 /** Completion for fish: a line for each word that may stand somewhere. */
-import { everyCommand, GUEST_NAMES, isFile, type OutlineCommand, type OutlineOption } from '../outline.ts';
+import {
+  everyCommand,
+  GUEST_NAMES_COMMAND,
+  isFile,
+  type OutlineCommand,
+  type OutlineOption,
+} from '../outline.ts';
 
 export function fishCompletion(program: OutlineCommand): string {
   const commands = everyCommand(program);
@@ -37,7 +43,7 @@ function __${program.name}_at --description 'Whether the line has come to this c
     test $line[2] $argv[2..]
 end
 function __${program.name}_guests
-    for name in (${GUEST_NAMES})
+    for name in (${GUEST_NAMES_COMMAND})
         contains -- $name (commandline -opc); or echo $name
     end
 end

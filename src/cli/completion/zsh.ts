@@ -1,11 +1,17 @@
 /** Completion for zsh: a function for each command, with what its options are for. */
-import { everyCommand, GUEST_NAMES, isFile, type OutlineCommand, type OutlineOption } from '../outline.ts';
+import {
+  everyCommand,
+  GUEST_NAMES_COMMAND,
+  isFile,
+  type OutlineCommand,
+  type OutlineOption,
+} from '../outline.ts';
 
 export function zshCompletion(program: OutlineCommand): string {
   return `#compdef ${program.name}
 # zsh completion for ${program.name}; aerostat completion zsh prints it.
 _${program.name}_guests() {
-  local -a names=(\${(f)"$(${GUEST_NAMES})"})
+  local -a names=(\${(f)"$(${GUEST_NAMES_COMMAND})"})
   # Those that are on the line already are not offered again.
   names=(\${names:|words})
   compadd -a names

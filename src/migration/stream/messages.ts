@@ -4,7 +4,7 @@ import { type GuestMemory, REGION_BYTES_MAX } from '../../memory/guest-memory.ts
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { writeU64 } from '../../sys/struct.ts';
 import { CONNECTIONS_MAX } from '../limits.ts';
-import { PAYLOAD_BYTES_MAX, type SectionName, StreamError } from './section.ts';
+import { SECTION_PAYLOAD_BYTES_MAX, type SectionName, StreamError } from './section.ts';
 import { PayloadReader } from './section-reader.ts';
 import type { SectionWriter } from './section-writer.ts';
 
@@ -55,7 +55,7 @@ export interface Totals {
   readonly zeroPages: number;
 }
 
-export interface Refusal {
+export interface RefusedBody {
   readonly code: string;
   readonly message: string;
 }
@@ -191,7 +191,7 @@ export function readRound(payload: Uint8Array): number {
 }
 
 /** Bytes of one state in one section, with room for its name. */
-const STATE_CHUNK_BYTES = PAYLOAD_BYTES_MAX - TEXT_BYTES_MAX - 4;
+const STATE_CHUNK_BYTES = SECTION_PAYLOAD_BYTES_MAX - TEXT_BYTES_MAX - 4;
 
 /** Calls `send` with the sections of one state, of any length. */
 export async function writeState(
@@ -253,10 +253,10 @@ export function readWelcome(payload: Uint8Array): number {
   return features;
 }
 
-export const writeRefused = (writer: SectionWriter, { code, message }: Refusal): Uint8Array =>
+export const writeRefused = (writer: SectionWriter, { code, message }: RefusedBody): Uint8Array =>
   new PayloadWriter(writer).text(code).text(message).seal('refused');
 
-export function readRefused(payload: Uint8Array): Refusal {
+export function readRefused(payload: Uint8Array): RefusedBody {
   const reader = new PayloadReader('refused', payload);
   const refusal = { code: reader.text(TEXT_BYTES_MAX), message: reader.text(TEXT_BYTES_MAX) };
   reader.end();

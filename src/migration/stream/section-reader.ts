@@ -7,10 +7,10 @@ import { readU64 } from '../../sys/struct.ts';
 import type { Compression } from './compression.ts';
 import {
   FLAG_COMPRESSED,
-  PAYLOAD_BYTES_MAX,
   readHeader,
   SECTION_BYTES_MAX,
   SECTION_HEADER,
+  SECTION_PAYLOAD_BYTES_MAX,
   type SectionHeader,
   type SectionName,
   StreamError,
@@ -19,7 +19,7 @@ import {
 } from './section.ts';
 
 /** Takes the payload of one section, which it may not keep. @throws StreamError when the payload makes no sense */
-export type TakeSection = (name: SectionName, payload: Uint8Array) => void;
+type TakeSection = (name: SectionName, payload: Uint8Array) => void;
 
 export class SectionReader {
   /** Set when both sides agreed on it; without it a compressed section is refused. */
@@ -98,10 +98,10 @@ export class SectionReader {
     if (this.compression === undefined) throw new StreamError('compression', 'it was not agreed on');
     if (payload.length < 4) throw new StreamError('compression', 'the length before compression is missing');
     const length = new DataView(payload.buffer, payload.byteOffset, 4).getUint32(0, true);
-    if (length === 0 || length > PAYLOAD_BYTES_MAX) {
+    if (length === 0 || length > SECTION_PAYLOAD_BYTES_MAX) {
       throw new StreamError('compression', `a section of ${length} bytes before compression`);
     }
-    this.#unpacked ??= new Uint8Array(PAYLOAD_BYTES_MAX);
+    this.#unpacked ??= new Uint8Array(SECTION_PAYLOAD_BYTES_MAX);
     const bytes = this.#unpacked.subarray(0, length);
     const count = unpack(this.compression, payload.subarray(4), bytes);
     if (count !== length) {

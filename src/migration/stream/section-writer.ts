@@ -3,10 +3,10 @@ import { assert } from '../../sys/error.ts';
 import type { Compression } from './compression.ts';
 import {
   FLAG_COMPRESSED,
-  PAYLOAD_BYTES_MAX,
   SECTION,
   SECTION_BYTES_MAX,
   SECTION_HEADER,
+  SECTION_PAYLOAD_BYTES_MAX,
   type SectionName,
   sealSection,
 } from './section.ts';
@@ -52,7 +52,7 @@ export class SectionWriter {
   /** Finishes the section whose payload's first `length` bytes are in place: header and payload, ready to go. */
   seal(name: SectionName, length: number): Uint8Array {
     assert(
-      length <= PAYLOAD_BYTES_MAX && !this.#sealed,
+      length <= SECTION_PAYLOAD_BYTES_MAX && !this.#sealed,
       `a section of ${length} bytes, or one without a beginning`,
     );
     this.#sealed = true;

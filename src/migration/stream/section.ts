@@ -1,6 +1,6 @@
 /**
  * The frame of everything that one side of a migration says to the other (docs/migration-stream.md): a header with
- * type, length, number and checksum, and a payload of at most {@link PAYLOAD_BYTES_MAX} bytes. What payloads
+ * type, length, number and checksum, and a payload of at most {@link SECTION_PAYLOAD_BYTES_MAX} bytes. What payloads
  * mean is elsewhere.
  */
 import { createCipheriv } from 'node:crypto';
@@ -26,8 +26,8 @@ export const SECTION_HEADER = struct('section header', 24, {
 });
 
 /** A count, a run for every page, and the pages: what the largest section holds. */
-export const PAYLOAD_BYTES_MAX = 4 + PAGES_PER_SECTION * (8 + PAGE_SIZE);
-export const SECTION_BYTES_MAX = SECTION_HEADER.size + PAYLOAD_BYTES_MAX;
+export const SECTION_PAYLOAD_BYTES_MAX = 4 + PAGES_PER_SECTION * (8 + PAGE_SIZE);
+export const SECTION_BYTES_MAX = SECTION_HEADER.size + SECTION_PAYLOAD_BYTES_MAX;
 
 /** The payload is compressed; in front of it, as le32, stands its length before. */
 export const FLAG_COMPRESSED = 1;
@@ -62,7 +62,7 @@ const NAMES = new Map<number, SectionName>(
 export const sectionName = (type: number): SectionName | undefined => NAMES.get(type);
 
 /** What is wrong with a stream. */
-export type StreamFault =
+type StreamFault =
   /** It is no migration at all, or one of a version that this program does not read. */
   | 'protocol'
   /** A type, flag or length that no section has. */
@@ -128,8 +128,11 @@ export function readHeader(bytes: Uint8Array): SectionHeader {
   if (!NAMES.has(type) && (flags & FLAG_OPTIONAL) === 0) {
     throw new StreamError('header', `a section of the unknown type ${type}`);
   }
-  if (length > PAYLOAD_BYTES_MAX) {
-    throw new StreamError('header', `a section of ${length} bytes; it has at most ${PAYLOAD_BYTES_MAX}`);
+  if (length > SECTION_PAYLOAD_BYTES_MAX) {
+    throw new StreamError(
+      'header',
+      `a section of ${length} bytes; it has at most ${SECTION_PAYLOAD_BYTES_MAX}`,
+    );
   }
   return header;
 }

@@ -38,7 +38,7 @@ export interface Archive {
   readonly bytes: number;
 }
 
-export interface AptWorld {
+interface AptWorld {
   /** For apt's own files. */
   readonly directory: string;
   /** Of indices, which several worlds may share. */

@@ -39,7 +39,7 @@ export function escapeScript(script: string): string {
   return escaped;
 }
 
-export type GuestLine =
+type GuestLine =
   | { readonly kind: 'ready' }
   | { readonly kind: 'process'; readonly id: number; readonly pid: number }
   | { readonly kind: 'output'; readonly id: number; readonly bytes: Buffer }

@@ -47,7 +47,7 @@ function needsExcerpt(code: ErrorCode, console: string): boolean {
 }
 
 /** What befell a guest, told by its `code`. The message quotes the console where that explains something. */
-export class GuestError extends AerostatError {
+class GuestError extends AerostatError {
   /** The end of the kernel's console at that time, as far back as is kept. */
   readonly consoleTail: string;
 

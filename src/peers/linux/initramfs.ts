@@ -54,7 +54,7 @@ function entries(busybox: string, init: string, modules: ReadonlyMap<string, Uin
 }
 
 /** What goes into a guest's file system beside busybox and what serves its commands. */
-export interface InitramfsContent {
+interface InitramfsContent {
   /** The first process; see initScript(). */
   readonly init: string;
   /** Kernel modules by their path in the guest. */

@@ -18,7 +18,7 @@ import {
 import type { QemuOptions, QemuProcess } from './process.ts';
 import { queryStatus } from './qmp-commands.ts';
 
-export interface QemuGuestOptions {
+export interface QemuLinuxOptions {
   /**
    * A multiple of 1 MiB; 256 MiB and more. With TCG the guest gets 8 KiB more; {@link
    * QemuGuest.memoryBytes} tells.
@@ -42,10 +42,7 @@ export interface QemuGuestOptions {
   readonly kernel?: CloudKernel;
 }
 
-export interface QemuGuestMigrationOptions extends Omit<QemuMigrationOptions, 'uri'> {}
-
-/** The balloon device's path in QEMU's object model. */
-export const BALLOON_PATH = '/machine/peripheral/balloon';
+interface QemuGuestMigrationOptions extends Omit<QemuMigrationOptions, 'uri'> {}
 
 const MIB = 2 ** 20;
 const MEMORY_BYTES_MIN = 256 * MIB;
@@ -61,7 +58,7 @@ const BOOT_TIMEOUT_MS = 120_000;
 const ARRIVAL_TIMEOUT_MS = 20_000;
 const ARRIVAL_POLL_MS = 10;
 
-function balloonDevice(options: QemuGuestOptions): string[] {
+function balloonDevice(options: QemuLinuxOptions): string[] {
   const device = ['virtio-balloon-pci', 'id=balloon'];
   if (options.freePageHints) device.push('free-page-hint=on', 'iothread=hints');
   if (options.freePageReporting) device.push('free-page-reporting=on');
@@ -70,7 +67,7 @@ function balloonDevice(options: QemuGuestOptions): string[] {
   return [...thread, '-device', device.join(',')];
 }
 
-function machineArguments(options: QemuGuestOptions, kernel: CloudKernel): string[] {
+function machineArguments(options: QemuLinuxOptions, kernel: CloudKernel): string[] {
   const { accelerator = 'tcg', kernelArguments = [] } = options;
   return [
     ...['-accel', accelerator, '-no-reboot'],
@@ -80,7 +77,7 @@ function machineArguments(options: QemuGuestOptions, kernel: CloudKernel): strin
 }
 
 const machineOf = (
-  { memoryBytes, sharedMemory = false, qemu }: QemuGuestOptions,
+  { memoryBytes, sharedMemory = false, qemu }: QemuLinuxOptions,
   args: readonly string[],
 ): QemuOptions => ({
   ...{ machine: 'q35', memoryBytes, sharedMemory, args },
@@ -89,11 +86,11 @@ const machineOf = (
 
 export class QemuGuest extends QemuLinuxGuest {
   override readonly memoryBytes: number;
-  readonly #options: QemuGuestOptions;
+  readonly #options: QemuLinuxOptions;
   readonly #arguments: readonly string[];
 
   private constructor(
-    options: QemuGuestOptions,
+    options: QemuLinuxOptions,
     kernel: CloudKernel,
     args: readonly string[],
     started: StartedQemu,
@@ -109,7 +106,7 @@ export class QemuGuest extends QemuLinuxGuest {
    * @throws MissingPeerError when QEMU, busybox or the kernel is not here and apt cannot bring it
    * @throws GuestBootError when it does not come up
    */
-  static async boot(options: QemuGuestOptions): Promise<QemuGuest> {
+  static async boot(options: QemuLinuxOptions): Promise<QemuGuest> {
     const { memoryBytes, accelerator = 'tcg' } = options;
     if (!(memoryBytes >= MEMORY_BYTES_MIN) || memoryBytes % MIB !== 0) {
       throw new GuestBootError(

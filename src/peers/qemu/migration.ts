@@ -66,7 +66,7 @@ export interface QemuMigrationSummary {
 }
 
 /** For both ends, before anything else: whether pages go over several connections. */
-export async function agreeOnConnections(qmp: QmpExecutor, connections: number): Promise<void> {
+async function agreeOnConnections(qmp: QmpExecutor, connections: number): Promise<void> {
   await setMigrationCapabilities(qmp, { multifd: connections > 1 });
   if (connections > 1) await setMigrationParameters(qmp, { 'multifd-channels': connections });
 }

@@ -20,7 +20,7 @@ export interface QmpMonitorOptions {
 }
 
 /** Null when the monitor was reached, else why it is gone. Told when it changes. */
-export type ConnectionListener = (lost: QmpConnectionError | null) => void;
+type ConnectionListener = (lost: QmpConnectionError | null) => void;
 
 export class QmpMonitor implements QmpExecutor {
   readonly path: string;

@@ -35,12 +35,12 @@ const BAR_FLAGS_MASK = 0xf;
 const CAPABILITIES_MAX = 48;
 const CAPABILITY_BYTES_MAX = 64;
 
-export interface PciIds {
+interface PciIds {
   readonly vendor: number;
   readonly device: number;
 }
 
-export interface PciCapability {
+interface PciCapability {
   readonly id: number;
   /** Where it lies in configuration space. */
   readonly offset: number;
@@ -48,7 +48,7 @@ export interface PciCapability {
   readonly bytes: DataView;
 }
 
-export interface Bar {
+interface Bar {
   readonly size: number;
   readonly wide: boolean;
 }

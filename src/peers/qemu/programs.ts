@@ -11,7 +11,7 @@ import { installedPeer, LIBRARIES, type PeerCommand, privateCommand } from '../p
 import { compareVersions } from '../processor.ts';
 import { findProgram, MissingPeerError } from '../programs.ts';
 
-export interface QemuProgram extends PeerCommand {
+interface QemuProgram extends PeerCommand {
   /** For example `11.1.3`. */
   readonly version: string;
   readonly origin: 'system' | 'private';

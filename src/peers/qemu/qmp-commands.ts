@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { QmpAnswerError, QmpError } from './errors.ts';
 import type { ExecuteOptions, QmpArguments, QmpExecutor } from './qmp.ts';
-import type { QemuVersion, QmpEvent } from './qmp-wire.ts';
+import type { QmpEvent } from './qmp-wire.ts';
 
 async function ask<T>(
   qmp: QmpExecutor,
@@ -29,21 +29,6 @@ const runState = z.object({ status: z.string(), running: z.boolean() });
 
 /** `status` is QEMU's RunState: running, paused, inmigrate, postmigrate, prelaunch, shutdown, … */
 export const queryStatus = (qmp: QmpExecutor) => ask(qmp, runState, 'query-status');
-
-const version = z.object({
-  qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }),
-  package: z.string(),
-});
-
-export async function queryVersion(qmp: QmpExecutor): Promise<QemuVersion> {
-  const answer = await ask(qmp, version, 'query-version');
-  return { ...answer.qemu, package: answer.package };
-}
-
-const guestName = z.object({ name: z.string().optional() });
-
-/** The name given with `-name`; undefined when there is none. */
-export const queryName = async (qmp: QmpExecutor) => (await ask(qmp, guestName, 'query-name')).name;
 
 export const cont = (qmp: QmpExecutor) => tell(qmp, 'cont');
 export const stop = (qmp: QmpExecutor) => tell(qmp, 'stop');

@@ -95,7 +95,7 @@ function timeOf({ seconds, microseconds }: { seconds: number; microseconds: numb
   return seconds < 0 ? Number.NaN : seconds * 1000 + microseconds / 1000;
 }
 
-export interface QmpRequest {
+interface QmpRequest {
   readonly command: string;
   readonly arguments: Readonly<Record<string, unknown>>;
   readonly id: number;

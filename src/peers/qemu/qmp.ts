@@ -45,7 +45,7 @@ export interface QmpExecutor {
   execute(command: string, args?: QmpArguments, options?: ExecuteOptions): Promise<unknown>;
 }
 
-export interface QmpConnectOptions {
+interface QmpConnectOptions {
   readonly greetingTimeoutMs?: number;
   /** Says why QEMU may not have greeted yet; nothing if it is worth waiting on. */
   readonly explainSilence?: () => Promise<string | undefined>;

@@ -46,7 +46,7 @@ export interface QtestMachineOptions {
   readonly args?: readonly string[];
 }
 
-export interface MemoryPart {
+interface MemoryPart {
   readonly guestAddress: number;
   readonly fileOffset: number;
   /** Bytes. */
@@ -63,7 +63,7 @@ export function q35Layout(bytes: number): readonly MemoryPart[] {
 }
 
 /** The memory of a q35 machine, mapped from its file. Takes no ownership of `fd`. */
-export function q35Memory(fd: OwnedFd, bytes: number): GuestMemory {
+function q35Memory(fd: OwnedFd, bytes: number): GuestMemory {
   const memory = new GuestMemory();
   try {
     for (const { guestAddress, fileOffset, size } of q35Layout(bytes)) {

@@ -19,7 +19,7 @@ interface PendingCommand {
 }
 
 /** A change of an interrupt line that was intercepted. */
-export interface InterruptLine {
+interface InterruptLine {
   readonly line: number;
   readonly raised: boolean;
 }

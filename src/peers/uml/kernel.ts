@@ -31,7 +31,7 @@ export interface FoundUmlKernel extends UmlKernel {
 }
 
 /** No peer of a kind can run here, although one is installed. The message says what to do. */
-export class UnusablePeerError extends AerostatError {
+class UnusablePeerError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_UNUSABLE_PEER', message);
   }

@@ -8,7 +8,7 @@ import { GuestBootError } from '../linux/errors.ts';
 
 const TMPFS_MAGIC = 0x01021994;
 
-export interface MemoryDirectory {
+interface MemoryDirectory {
   readonly path: string;
   /** Bytes that are free for files right now. */
   readonly freeBytes: number;

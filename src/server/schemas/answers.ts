@@ -41,7 +41,7 @@ import {
   unknownable,
 } from './values.ts';
 
-export const DurationsSchema = mirror<Durations>()(
+const DurationsSchema = mirror<Durations>()(
   z
     .object({
       counts: z
@@ -56,7 +56,7 @@ export const DurationsSchema = mirror<Durations>()(
     .openapi('Durations'),
 );
 
-export const GuestCountersSchema = mirror<GuestCounters>()(
+const GuestCountersSchema = mirror<GuestCounters>()(
   z
     .object({
       buffers: count,
@@ -84,7 +84,9 @@ export const GuestCountersSchema = mirror<GuestCounters>()(
       discardTimes: DurationsSchema.openapi({ description: 'How long each punch took.' }),
       notifications: count.openapi({ description: 'Interrupts sent to the guest.' }),
       kicks: count.openapi({ description: 'Kicks received from the guest.' }),
-      badBuffers: count.openapi({ description: 'Buffers refused as nonsense and returned with length 0.' }),
+      badBuffers: count.openapi({
+        description: 'Buffers refused as nonsense and returned with length 0.',
+      }),
       badPages: count.openapi({ description: 'Listed pages that are no memory of the guest.' }),
       unknownPages: count,
       badRequests: count.openapi({
@@ -114,7 +116,7 @@ export const HintStatusSchema = mirror<HintStatus>()(
     .openapi('HintStatus'),
 );
 
-export const TargetProgressSchema = mirror<TargetProgress>()(
+const TargetProgressSchema = mirror<TargetProgress>()(
   z
     .object({
       reachedMs: milliseconds.nullable().openapi({
@@ -127,7 +129,7 @@ export const TargetProgressSchema = mirror<TargetProgress>()(
     .openapi('TargetProgress'),
 );
 
-export const StuckStatusSchema = mirror<StuckStatus>()(
+const StuckStatusSchema = mirror<StuckStatus>()(
   z
     .object({
       sinceMs: z.number().openapi({ description: 'Milliseconds since the epoch.' }),
@@ -208,7 +210,7 @@ export const GuestListSchema = mirror<{ readonly guests: readonly GuestStatus[] 
 
 const statistic = z.number().nullable();
 
-export const GuestStatisticsSchema = mirror<GuestStatistics>()(
+const GuestStatisticsSchema = mirror<GuestStatistics>()(
   z
     .object({
       swapInBytes: statistic,
@@ -254,7 +256,7 @@ export const SampleListSchema = mirror<{ readonly samples: Readonly<Record<strin
     .openapi('SampleList', { description: 'The newest statistics by the name of the guest.' }),
 );
 
-export const HostPressureSchema = mirror<HostPressure>()(
+const HostPressureSchema = mirror<HostPressure>()(
   z
     .object({
       some10Percent: z.number(),
@@ -281,9 +283,7 @@ export const HostStatusSchema = mirror<HostStatus>()(
     .openapi('HostStatus'),
 );
 
-export const MapRegionSchema = mirror<MapRegion>()(
-  z.object({ guestAddress: count, bytes }).openapi('MapRegion'),
-);
+const MapRegionSchema = mirror<MapRegion>()(z.object({ guestAddress: count, bytes }).openapi('MapRegion'));
 
 const layersOf = <Value extends z.ZodType>(value: Value) =>
   z
@@ -369,7 +369,7 @@ export const RequestAnswerSchema = mirror<RequestAnswer>()(
     .openapi('RequestAnswer'),
 );
 
-export const MigrationStateSchema = mirror<MigrationState>()(
+const MigrationStateSchema = mirror<MigrationState>()(
   z
     .object({
       status: z.string().openapi({ example: 'copying' }),
@@ -385,14 +385,16 @@ export const MigrationStateSchema = mirror<MigrationState>()(
     .openapi('MigrationState'),
 );
 
-export const MigrationReportSchema = mirror<MigrationReport>()(
+const MigrationReportSchema = mirror<MigrationReport>()(
   z
     .object({
       totalMs: milliseconds,
       downtimeMs: milliseconds.nullable(),
       rounds: count,
       bytes,
-      pages: count.openapi({ description: 'Pages sent with their contents, each time that they were.' }),
+      pages: count.openapi({
+        description: 'Pages sent with their contents, each time that they were.',
+      }),
       zeroPages: count,
       resentPages: count.nullable(),
       freePages: count.nullable().openapi({ description: 'Never sent, for the guest named them as free.' }),

@@ -15,7 +15,7 @@ import { CONNECTIONS_MAX, DOWNTIME_MS_MAX, ROUNDS_MAX } from '../../migration/li
 import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror, omissible } from './values.ts';
 
 /** Longest name that a guest may have, so that it fits a URL, a label and a column. */
-export const GUEST_NAME_LENGTH_MAX = 64;
+const GUEST_NAME_LENGTH_MAX = 64;
 
 export const GuestPatchSchema = z
   .strictObject({
@@ -54,8 +54,6 @@ export const GuestPatchSchema = z
     error: 'name at least one thing to change',
   })
   .openapi('GuestPatch', { minProperties: 1 });
-
-export type GuestPatch = z.input<typeof GuestPatchSchema>;
 
 export const HintRequestSchema = z
   .strictObject({

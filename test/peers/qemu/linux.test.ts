@@ -8,7 +8,7 @@ import { processesOfGroup } from '../../../src/peers/process-group.ts';
 import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
 import { findCloudKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { QemuMigrationError, QmpConnectionError } from '../../../src/peers/qemu/errors.ts';
-import { BALLOON_PATH, QemuGuest, type QemuGuestOptions } from '../../../src/peers/qemu/guest.ts';
+import { QemuGuest, type QemuLinuxOptions } from '../../../src/peers/qemu/guest.ts';
 import { missingDefaultQemu } from '../../../src/peers/qemu/programs.ts';
 import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
 import { QemuControl } from '../../../src/qemu/qemu-control.ts';
@@ -38,7 +38,7 @@ async function missing(): Promise<MissingPeerError | undefined> {
 describePeer('a Linux guest of QEMU', await missing(), () => {
   const finally_ = cleanUp();
 
-  async function boot(options: Partial<QemuGuestOptions> = {}): Promise<QemuGuest> {
+  async function boot(options: Partial<QemuLinuxOptions> = {}): Promise<QemuGuest> {
     const guest = await QemuGuest.boot({ ...SMALL, ...options });
     finally_(() => guest.kill());
     return guest;
@@ -112,7 +112,7 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
       expect(statistics.totalBytes).toBe(MemTotal);
       expect(statistics.freeBytes).toBeGreaterThan(0);
       expect(statistics.oomKills).toBeNull();
-      expect(await commands.guestStatsInterval(guest.qmp, BALLOON_PATH)).toBe(0);
+      expect(await commands.guestStatsInterval(guest.qmp, '/machine/peripheral/balloon')).toBe(0);
     });
 
     it('gives no statistics while it is stopped', async () => {
