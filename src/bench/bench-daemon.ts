@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import { startDaemon } from '../daemon/daemon.ts';
-import type { Daemon, GuestOptions } from '../hosting/options.ts';
+import type { Daemon } from '../daemon/options.ts';
+import type { GuestOptions } from '../hosting/options.ts';
 
 /** The guest's name. */
 export const BENCH_GUEST = 'bench';

@@ -5,7 +5,7 @@
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { StartDaemon } from '../hosting/options.ts';
+import type { StartDaemon } from '../daemon/options.ts';
 import { InterruptedError, type StopSignal } from './usage.ts';
 
 export type Output = Writable & {

@@ -11,7 +11,7 @@ import type { Control } from '../control/operations.ts';
 import type { GuestProcess } from '../embedded/guest-process.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
-import type { VmOptions } from '../vm/vm.ts';
+import type { VmOptions } from '../vm/options.ts';
 import { keepTargets } from './keeper.ts';
 import { Traveller } from './traveller.ts';
 

@@ -17,9 +17,10 @@ import { MigrationDestination } from '../migration/destination.ts';
 import { formatTransferAddress } from '../transfer/address.ts';
 import { systemClock } from '../transfer/clock.ts';
 import { TransferListener } from '../transfer/listener.ts';
-import { Vm, type VmOptions } from '../vm/vm.ts';
+import { IncomingVm } from '../vm/incoming-vm.ts';
+import type { VmOptions } from '../vm/options.ts';
+import { Vm } from '../vm/vm.ts';
 import { type VmControl, vmControl } from '../vm/vm-control.ts';
-import { VmPlace } from '../vm/vm-place.ts';
 
 const HOST = '127.0.0.1';
 const POLL_MS = 1000;
@@ -30,7 +31,7 @@ const BYTES_PER_SECOND = 48 * 2 ** 20;
 
 /** Where the guest is awaited. */
 interface Place {
-  readonly machine: VmPlace;
+  readonly machine: IncomingVm;
   readonly destination: MigrationDestination;
   readonly listener: TransferListener;
 }
@@ -161,7 +162,7 @@ export class Traveller {
 }
 
 async function openPlace({ name }: { readonly name: string }, port: number): Promise<Place> {
-  const machine = await VmPlace.open({ name });
+  const machine = await IncomingVm.open({ name });
   try {
     const destination = new MigrationDestination({
       machine,

@@ -107,7 +107,7 @@ export class EmbeddedGuest {
 
   /**
    * The guest that was saved, over the memory that it had, connected to a device that knows nothing of it yet. It
-   * stands still until {@link goOn}.
+   * stands still until {@link resumeLoaded}.
    * @throws SavedGuestError, DriverStateError and what else says that it was not saved by us
    */
   static async load(
@@ -164,7 +164,7 @@ export class EmbeddedGuest {
   }
 
   /** Goes on after {@link load}, when the device has got the account of the last one. */
-  async goOn(): Promise<void> {
+  async resumeLoaded(): Promise<void> {
     await this.driver.run();
     this.processor.resume();
   }

@@ -273,7 +273,7 @@ export class GuestHost {
       },
       queueResumed: role => {
         if (role !== 'inflate') return;
-        this.#target.goOn();
+        this.#target.resume();
         this.#life.started();
         this.#stateChanged();
       },

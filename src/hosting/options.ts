@@ -1,17 +1,12 @@
-/**
- * What a daemon is started with, and what is had once it runs: the seam between the commands, which parse and
- * validate options, and the daemon, which acts on them. Nothing here knows about command lines or HTTP.
- */
-import type { DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
-import type { Control } from '../control/operations.ts';
-import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
+/** What a guest is hosted with, and the lines of the log that hosting writes. */
+import type { DiscardMode } from '../control/contract.ts';
 
 /** Most serious first. */
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** One line of the daemon's log. */
+/** One line of the log. */
 export interface LogRecord {
   readonly level: LogLevel;
   /** A sentence without the guest's name and without a full stop. */
@@ -48,35 +43,3 @@ export interface GuestOptions {
   /** Times the decoding of lists, for benchmarks. */
   readonly timed?: boolean;
 }
-
-export interface DaemonOptions {
-  readonly guests: readonly GuestOptions[];
-  readonly log: (record: LogRecord) => void;
-}
-
-/** What a migration asks of a guest's device. */
-export interface DeviceMoves {
-  balloon(name: string): Promise<readonly BalloonedRegion[]>;
-  /** Saves the device of a guest whose rings have stopped. */
-  save(name: string): Promise<Uint8Array>;
-  /** @throws AerostatError AEROSTAT_DEVICE_STATE when it was not saved by us, or not for this guest's memory */
-  load(name: string, saved: Uint8Array): Promise<void>;
-  /** Who hears of free pages from the next start on. */
-  follow(name: string, followed: FollowedPages | null): Promise<void>;
-  freePages(name: string, step: FreePageStep): Promise<void>;
-}
-
-export interface Daemon {
-  readonly control: Control<DeviceGuestStatus>;
-  readonly moves: DeviceMoves;
-  /** Takes another guest in, and sends one away that may be there. */
-  open(guest: GuestOptions): Promise<void>;
-  dismiss(name: string): Promise<void>;
-  readonly version: string;
-  /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
-  readonly failed: Promise<Error>;
-  /** Drains what is pending, stops the rings and closes the sockets; safe to call twice. */
-  close(): Promise<void>;
-}
-
-export type StartDaemon = (options: DaemonOptions) => Promise<Daemon>;

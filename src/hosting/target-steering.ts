@@ -175,7 +175,7 @@ export class TargetSteering {
   }
 
   /** The driver that rested follows it again, and its clock goes on. */
-  goOn(): void {
+  resume(): void {
     this.#following = true;
     this.#watchOut();
     this.#follow();

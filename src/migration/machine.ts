@@ -21,7 +21,7 @@ export interface SourceMachine {
   /** All but its memory; called while it is stopped. */
   save(): Promise<readonly SavedState[]>;
   /** It is about to run elsewhere: it must not run here any more, whatever becomes of this process's connections. */
-  letGo(): Promise<void>;
+  handOver(): Promise<void>;
 }
 
 /** A place for a guest. */

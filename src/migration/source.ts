@@ -99,7 +99,7 @@ export class MigrationSource {
   #runningMs = 0;
   /** From here on nobody can call it off: the destination is about to be told. */
   #handingOver = false;
-  #letGo = false;
+  #handedOver = false;
   readonly #cancelling = new AbortController();
 
   constructor(options: SourceOptions) {
@@ -149,15 +149,15 @@ export class MigrationSource {
    * reach for long and does not have the guest may have had it, and have sent it on.
    */
   askAgain(): Promise<Inquiry> {
-    assert(this.#letGo, 'a guest that nobody has let go');
+    assert(this.#handedOver, 'a guest that was not handed over');
     const { connector, id } = this.#options;
     return connector.inquire(id, 0);
   }
 
   /** After {@link MigrationUnknown}, on the word of a person that the guest runs nowhere else: it runs on here. */
   async recall(): Promise<void> {
-    assert(this.#letGo, 'a guest that nobody has let go');
-    this.#letGo = false;
+    assert(this.#handedOver, 'a guest that was not handed over');
+    this.#handedOver = false;
     await this.#takeBack('it was called back');
   }
 
@@ -286,8 +286,8 @@ export class MigrationSource {
     const { machine, clock } = this.#options;
     this.#handingOver = true;
     this.#enter('handing-over');
-    await machine.letGo();
-    this.#letGo = true;
+    await machine.handOver();
+    this.#handedOver = true;
     await this.#links.tell({ kind: 'go' });
     await this.#links.expect('running');
     this.#runningMs = clock.nowMs();
@@ -295,7 +295,7 @@ export class MigrationSource {
 
   /** Returns only when the guest runs at the destination after all. */
   async #giveUp(error: Error): Promise<void> {
-    if (this.#letGo) {
+    if (this.#handedOver) {
       const inquiry = await this.#options.connector.inquire(this.#options.id);
       if (inquiry === 'running') {
         this.#runningMs = this.#options.clock.nowMs();
@@ -307,7 +307,7 @@ export class MigrationSource {
         throw new MigrationUnknown({ cause: error });
       }
       // Nobody is there to run it: it is ours again.
-      this.#letGo = false;
+      this.#handedOver = false;
     }
     const { signal } = this.#cancelling;
     const failure: Error = signal.aborted ? signal.reason : error;

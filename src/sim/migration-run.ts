@@ -227,7 +227,7 @@ class Simulation {
         sourceGuest.share = share;
       },
       save: async () => [{ name: 'guest', bytes: sourceGuest.save() }],
-      letGo: async () => assert(!sourceGuest.running, 'a guest was let go that runs'),
+      handOver: async () => assert(!sourceGuest.running, 'a guest was let go that runs'),
     };
   }
 
@@ -346,7 +346,7 @@ class Simulation {
         return;
       case 'destination-hangs':
         this.#host.hang();
-        this.clock.later(this.random.below(HANG_MS_MAX), () => this.#host.goOn());
+        this.clock.later(this.random.below(HANG_MS_MAX), () => this.#host.resume());
         return;
       case 'destination-dies':
         this.destinationDead = true;

@@ -26,7 +26,7 @@ export class SimHost {
     this.#hung = true;
   }
 
-  goOn(): void {
+  resume(): void {
     this.#hung = false;
     for (const act of this.#later.splice(0)) act();
   }

@@ -107,14 +107,14 @@ export class TcpChannel implements ByteChannel {
     this.#socket.resume();
   }
 
-  /** Gives out nothing more before {@link goOn}. */
+  /** Gives out nothing more before {@link resume}. */
   hold(): void {
     if (this.#closing) return;
     this.#held = true;
     this.#socket.pause();
   }
 
-  goOn(): void {
+  resume(): void {
     if (!this.#held) return;
     this.#held = false;
     const rest = this.#rest;
@@ -127,7 +127,7 @@ export class TcpChannel implements ByteChannel {
     if (this.#closing) return;
     this.#closing = true;
     this.#rest = undefined;
-    this.goOn();
+    this.resume();
     this.#socket.end();
     const lingering = setTimeout(() => this.#socket.destroy(), LINGER_MS);
     this.#socket.once('close', () => clearTimeout(lingering));

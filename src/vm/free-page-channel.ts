@@ -6,6 +6,7 @@
  * once a round, and what is still answered when the round is over counts for nothing.
  */
 import type { ProfileName } from '../balloon/profiles.ts';
+import type { DeviceMigration } from '../hosting/device-migration.ts';
 import {
   FINISHED_WORD,
   type FollowedPages,
@@ -13,7 +14,6 @@ import {
   PAGES_WORD,
   PROGRESS_WORDS,
 } from '../hosting/free-pages.ts';
-import type { DeviceMoves } from '../hosting/options.ts';
 import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { HintedPages } from '../migration/hinted-pages.ts';
 import type { FreePageChannel } from '../migration/machine.ts';
@@ -60,14 +60,14 @@ export function waysOf(name: ChannelName, profile: ProfileName): readonly FreePa
 
 export class MachineChannel implements FreePageChannel {
   readonly pagesTaken: HintedPages;
-  readonly #moves: DeviceMoves;
+  readonly #device: DeviceMigration;
   readonly #guest: string;
   readonly #progress = new Int32Array(new SharedArrayBuffer(PROGRESS_WORDS * 4));
   readonly #followed: FollowedPages;
 
   /** `dirty` loses the pages that the guest names. `ignoreIds` is a test switch: see {@link FollowedPages}. */
   constructor(
-    moves: DeviceMoves,
+    device: DeviceMigration,
     guest: string,
     way: FreePageWay,
     ram: Ram,
@@ -76,7 +76,7 @@ export class MachineChannel implements FreePageChannel {
   ) {
     const recent = new DirtyBitmap(ram.slots);
     const ever = new DirtyBitmap(ram.slots);
-    this.#moves = moves;
+    this.#device = device;
     this.#guest = guest;
     this.#followed = {
       way,
@@ -91,24 +91,24 @@ export class MachineChannel implements FreePageChannel {
 
   /** @throws AerostatError AEROSTAT_GUEST_STATE when the guest's driver does not name pages in this way */
   async open(): Promise<void> {
-    await this.#moves.follow(this.#guest, this.#followed);
+    await this.#device.follow(this.#guest, this.#followed);
   }
 
   /** Nobody hears of free pages any more. */
   async close(): Promise<void> {
-    await this.#moves.follow(this.#guest, null);
+    await this.#device.follow(this.#guest, null);
   }
 
   start(): Promise<void> {
-    return this.#moves.freePages(this.#guest, 'start');
+    return this.#device.freePages(this.#guest, 'start');
   }
 
   stop(): Promise<void> {
-    return this.#moves.freePages(this.#guest, 'stop');
+    return this.#device.freePages(this.#guest, 'stop');
   }
 
   done(): Promise<void> {
-    return this.#moves.freePages(this.#guest, 'done');
+    return this.#device.freePages(this.#guest, 'done');
   }
 
   /** Reports come when the guest likes: nobody waits for more of them. */

@@ -38,13 +38,13 @@ export interface GuestThreadRequests {
   /** Answered when the guest runs, or stands where it was saved. */
   begin: { args: GuestBeginning; result: null };
   /** Lets a guest go on that was saved. */
-  goOn: { args: null; result: null };
+  resumeLoaded: { args: null; result: null };
   command: { args: { command: GuestCommand }; result: CommandAnswers[CommandName] };
   pause: { args: null; result: null };
   resume: { args: null; result: null };
   throttle: { args: { share: number }; result: null };
   /** Answered when saving will be fast. */
-  rehearse: { args: null; result: null };
+  warmUp: { args: null; result: null };
   save: { args: null; result: SavedGuest };
   /** Where all of the memory is mapped for the guest's stores. */
   mappings: { args: null; result: readonly MappedSlots[] };

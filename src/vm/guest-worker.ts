@@ -24,7 +24,7 @@ import type {
   GuestThreadData,
   GuestThreadRequests,
 } from './guest-protocol.ts';
-import { rehearseSaving } from './saving-rehearsal.ts';
+import { warmUpSaving } from './saving-warm-up.ts';
 
 const data = workerData as GuestThreadData;
 if (parentPort === null) throw new InvariantError('a guest without a main thread');
@@ -49,7 +49,7 @@ let guest: EmbeddedGuest | undefined;
 /** Those before, switched off. V8 forgets what it compiled for objects of a shape when the last of them is gone. */
 const former = new Set<EmbeddedGuest>();
 /** Saving is compiled. */
-let rehearsed = false;
+let warm = false;
 
 function takeMemory(file: GuestMemoryFile): void {
   const { fd, size, adviseHugePages } = file;
@@ -114,8 +114,8 @@ const answers: Answers = {
     former.clear();
     return null;
   },
-  goOn: async () => {
-    await running().goOn();
+  resumeLoaded: async () => {
+    await running().resumeLoaded();
     return null;
   },
   command: ({ command }) => execute(running(), command),
@@ -131,9 +131,9 @@ const answers: Answers = {
     running().processor.throttle(share);
     return null;
   },
-  rehearse: () => {
-    if (!rehearsed) rehearseSaving();
-    rehearsed = true;
+  warmUp: () => {
+    if (!warm) warmUpSaving();
+    warm = true;
     return null;
   },
   save: () => running().save(),

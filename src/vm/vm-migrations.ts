@@ -30,9 +30,9 @@ import { parseTransferAddress } from '../transfer/address.ts';
 import { systemClock } from '../transfer/clock.ts';
 import { TransferConnector } from '../transfer/connector.ts';
 import type { TlsIdentity } from '../transfer/tls.ts';
-import { Departure } from './departure.ts';
 import { withDirty } from './dirty-layer.ts';
 import { CHANNEL_NAMES, type ChannelName } from './free-page-channel.ts';
+import { OutgoingMigration } from './outgoing-migration.ts';
 import type { Vm } from './vm.ts';
 
 /** Between two questions to a destination that has not answered for long. */
@@ -40,7 +40,7 @@ const SEARCH_PAUSE_MS = 5000;
 
 interface Underway {
   readonly source: MigrationSource;
-  readonly departure: Departure;
+  readonly outgoing: OutgoingMigration;
   readonly startedMs: number;
 }
 
@@ -75,8 +75,8 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     const channel = channelOf(order.channel);
     this.#starting = true;
     try {
-      const departure = await Departure.of(this.#vm, { channel });
-      return this.#begin(departure, address, order);
+      const outgoing = await OutgoingMigration.of(this.#vm, { channel });
+      return this.#begin(outgoing, address, order);
     } finally {
       this.#starting = false;
     }
@@ -97,7 +97,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
 
   /** The map with what the migration under way has still to send. */
   mapped(map: MemoryMap): MemoryMap {
-    return this.#underway === undefined ? map : withDirty(map, this.#underway.departure.dirty);
+    return this.#underway === undefined ? map : withDirty(map, this.#underway.outgoing.dirty);
   }
 
   async cancelMigration(name: string): Promise<MigrationAnswer> {
@@ -117,11 +117,11 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   }
 
   #begin(
-    departure: Departure,
+    outgoing: OutgoingMigration,
     address: ReturnType<typeof parseTransferAddress>,
     order: MigrationOrder,
   ): MigrationStatus {
-    const { ram, dirty, sent } = departure;
+    const { ram, dirty, sent } = outgoing;
     const { bandwidthBytesPerSecond, connections = CONNECTIONS_DEFAULT, compress = false } = order;
     const connector = new TransferConnector({
       address,
@@ -132,7 +132,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       ...(bandwidthBytesPerSecond === undefined ? {} : { bytesPerSecond: bandwidthBytesPerSecond }),
     });
     const source = new MigrationSource({
-      ...departure.source,
+      ...outgoing.source,
       id: randomBytes(16),
       connector,
       connections,
@@ -145,17 +145,17 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       clock: systemClock,
       observer: progress => this.#progressed(order.to, progress),
     });
-    this.#underway = { source, departure, startedMs: monotonicMs() };
+    this.#underway = { source, outgoing, startedMs: monotonicMs() };
     const status = this.#become({ to: order.to, state: this.#stateOf(undefined), report: null, error: null });
-    void this.#follow(source, departure);
+    void this.#follow(source, outgoing);
     return status;
   }
 
-  async #follow(source: MigrationSource, departure: Departure): Promise<void> {
+  async #follow(source: MigrationSource, outgoing: OutgoingMigration): Promise<void> {
     const status = this.#status as MigrationStatus;
     try {
       const summary = await source.run();
-      const report = reportOf(summary, departure.balloonedPages);
+      const report = reportOf(summary, outgoing.balloonedPages);
       this.#become({ ...(this.#status ?? status), report });
       this.#depart();
     } catch (error) {
@@ -178,7 +178,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       }
     } finally {
       this.#underway = undefined;
-      await departure.close();
+      await outgoing.close();
     }
   }
 
@@ -211,14 +211,14 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   }
 
   /** What changes while a round is sent, which may take minutes. */
-  #sendingOf({ source, departure, startedMs }: Underway): Partial<MigrationState> {
+  #sendingOf({ source, outgoing, startedMs }: Underway): Partial<MigrationState> {
     const elapsedMs = monotonicMs() - startedMs;
     const { sentBytes } = source;
     const { remainingBytes, bytesPerSecond } = (this.#status as MigrationStatus).state;
     return {
       elapsedMs,
       sentBytes,
-      remainingBytes: remainingBytes === null ? null : departure.dirty.countIn() * PAGE_SIZE,
+      remainingBytes: remainingBytes === null ? null : outgoing.dirty.countIn() * PAGE_SIZE,
       // No round has told how fast it goes: then it is what went so far.
       bytesPerSecond: bytesPerSecond ?? (sentBytes === 0 ? null : Math.round((sentBytes * 1000) / elapsedMs)),
     };

@@ -5,14 +5,14 @@
  *
  *     const vm = await Vm.start({ memoryBytes: 2 ** 30, workloads: [{ kind: 'churn' }] });
  *     await vm.command({ do: 'use', bytes: 2 ** 28 });
- *     await vm.control.change(vm.name, { targetBytes: 2 ** 27 });            // the daemon's control, as for any guest
+ *     await vm.control.change(vm.name, { targetBytes: 2 ** 27 });            // the control of its device, as any guest's
  *
- *     const departure = await Departure.of(vm, { channel: 'auto' });
- *     const source = new MigrationSource({ ...departure.source, id, connector, connections, convergence, clock });
- *     await source.run().finally(() => departure.close());     // its ram, dirty, sent: for the senders
+ *     const outgoing = await OutgoingMigration.of(vm, { channel: 'auto' });
+ *     const source = new MigrationSource({ ...outgoing.source, id, connector, connections, convergence, clock });
+ *     await source.run().finally(() => outgoing.close());     // its ram, dirty, sent: for the senders
  *     await vm.close();
  *
- *     const place = await VmPlace.open();                      // elsewhere: a DestinationMachine
+ *     const place = await IncomingVm.open();                      // elsewhere: a DestinationMachine
  *     const destination = new MigrationDestination({ machine: place, ramOf: () => place.ram, … });
  *     await destination.outcome;
  *     place.vm;                                                // the guest goes on
@@ -21,19 +21,15 @@
  * between driver and device and the device has discarded all that it owed; what the guest had hinted is free at the
  * destination, and what it had reported is reported there anew.
  */
-import { DEFAULT_PROFILE, type ProfileName } from '../balloon/profiles.ts';
-import type { DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
+import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
-import type { DriverTuning } from '../driver/options.ts';
 import type { CommandAnswer } from '../embedded/answers.ts';
 import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.ts';
 import { checkSize } from '../embedded/embedded-guest.ts';
-import type { EmbeddedGuestOptions, RingKind, SavedGuest } from '../embedded/options.ts';
-import type { WorkloadKind } from '../guest/workloads/workload.ts';
+import type { SavedGuest } from '../embedded/options.ts';
+import type { DeviceMigration } from '../hosting/device-migration.ts';
 import { offer } from '../hosting/offer.ts';
-import type { DeviceMoves, LogRecord } from '../hosting/options.ts';
 import { FileBacking } from '../memory/backing.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
@@ -42,55 +38,25 @@ import { Ram } from '../migration/ram.ts';
 import { AerostatError, assert, type ErrorCode } from '../sys/error.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
-import { type DirtyLogKind, decodeConfig, encodeConfig, type VmConfig } from './config.ts';
+import { decodeConfig, encodeConfig, type VmConfig } from './config.ts';
 import { VmError, VmStateError } from './errors.ts';
 import type { GuestNews } from './guest-protocol.ts';
-import { Stage } from './stage.ts';
-
-export interface VmWorld {
-  /** What the device is called to its control; `vm` unless said otherwise. */
-  readonly name?: string;
-  /** Takes a line of the device's or the guest's log. */
-  readonly log?: (record: LogRecord) => void;
-}
-
-export interface VmOptions extends VmWorld {
-  /** A multiple of the page size, and of the huge pages' where there are any. */
-  readonly memoryBytes: number;
-  readonly profile?: ProfileName;
-  readonly rings?: RingKind;
-  readonly seed?: number;
-  readonly coverage?: NonNullable<EmbeddedGuestOptions['coverage']>;
-  readonly poison?: number;
-  readonly driver?: Partial<DriverTuning>;
-  /** Pages that workloads may use in a second. */
-  readonly pagesPerSecondMax?: number;
-  /** What runs from the beginning; a quarter of memory each unless said otherwise. */
-  readonly workloads?: readonly { readonly kind: WorkloadKind; readonly bytes?: number }[];
-  /** The balloon's target. */
-  readonly targetBytes?: number;
-  readonly discard?: DiscardMode;
-  /** Features of the profile that the device does not offer. */
-  readonly without?: readonly string[];
-  /** `auto` is `software`, which costs nothing to arm: every store in this process passes by where it is kept. */
-  readonly dirtyLog?: DirtyLogKind;
-  readonly adviseHugePages?: boolean;
-  readonly hugePageSize?: number;
-  /** Threads that are there already, and empty. The machine's from now on, also when it cannot be started. */
-  readonly stage?: Stage;
-}
-
-/** What a machine is put together from. */
-export interface VmParts extends VmWorld {
-  /** One region at address 0, on a file. The machine's until it has left. */
-  readonly memory: GuestMemory;
-  readonly adviseHugePages: boolean;
-}
+import {
+  type BootOptions,
+  bootOf,
+  configOf,
+  DEFAULT_NAME,
+  guestOptions,
+  type VmOptions,
+  type VmParts,
+  type VmWorld,
+} from './options.ts';
+import { VmThreads } from './vm-threads.ts';
 
 /** How a machine comes into being. */
 interface Beginning {
   readonly config: VmConfig;
-  readonly boot: Pick<EmbeddedGuestOptions, 'seed' | 'coverage' | 'poison'>;
+  readonly boot: BootOptions;
   readonly targetBytes: number;
   /** A guest that goes on, rather than one that boots. */
   readonly saved: (SavedGuest & { readonly device: Uint8Array }) | undefined;
@@ -117,11 +83,11 @@ export type VmState = 'empty' | 'running' | 'paused' | 'gone' | 'ended' | 'close
 export class Vm implements SourceMachine {
   readonly name: string;
   readonly ram: Ram;
-  /** Who hears of it that pages were written: the guest in its thread, and we of the device's. */
+  /** Pages that were written: the guest's thread notes its own, this one those of the device. */
   readonly log: SoftwareDirtyLog;
   /** Rejects when a page lost its content, or a thread died; never resolves before {@link close}. */
   readonly ended: Promise<void>;
-  readonly #stage: Stage;
+  readonly #threads: VmThreads;
   readonly #mapped: Promise<unknown>;
   #config: VmConfig | undefined;
   #resolve: () => void = () => {};
@@ -132,24 +98,24 @@ export class Vm implements SourceMachine {
   #stir: () => void = () => {};
   #closing: Promise<void> | undefined;
 
-  private constructor(stage: Stage, { name = DEFAULT_NAME, memory, adviseHugePages, log }: VmParts) {
+  private constructor(threads: VmThreads, { name = DEFAULT_NAME, memory, adviseHugePages, log }: VmParts) {
     this.name = name;
     this.ram = new Ram(memory);
     this.log = new SoftwareDirtyLog(this.ram.slots);
-    this.#stage = stage;
+    this.#threads = threads;
     this.ended = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    // Whoever waits for it hears of it; nobody has to.
+    // Marks the rejection as handled; callers may still await it.
     this.ended.catch(() => {});
     const [{ backing, size }] = memory.regions;
     assert(backing instanceof FileBacking, 'guest memory that is no file');
     const fd = backing.fd.duplicate().release();
     // Pages may come while the guest's thread maps it.
-    this.#mapped = stage.guest.ask('memory', { fd, size, adviseHugePages, log: this.log.words });
+    this.#mapped = threads.guest.ask('memory', { fd, size, adviseHugePages, log: this.log.words });
     this.#mapped.catch(() => {});
-    stage.listener = { news: news => this.#hear(news, log), failed: error => this.#fail(error) };
+    threads.listener = { news: news => this.#hear(news, log), failed: error => this.#fail(error) };
   }
 
   /**
@@ -167,8 +133,8 @@ export class Vm implements SourceMachine {
     });
     let vm: Vm;
     try {
-      const stage = options.stage ?? (await Stage.open(options.log));
-      vm = Vm.on(stage, { ...options, memory, adviseHugePages });
+      const threads = options.threads ?? (await VmThreads.open(options.log));
+      vm = Vm.on(threads, { ...options, memory, adviseHugePages });
     } catch (error) {
       memory.close();
       throw error;
@@ -186,13 +152,13 @@ export class Vm implements SourceMachine {
     }
   }
 
-  /** An empty machine on an empty stage. */
-  static on(stage: Stage, parts: VmParts): Vm {
-    return new Vm(stage, parts);
+  /** A machine without a guest, on threads without a machine. */
+  static on(threads: VmThreads, parts: VmParts): Vm {
+    return new Vm(threads, parts);
   }
 
   /**
-   * Becomes the machine that was saved, whose memory is here already. It stands still until {@link goOn}.
+   * Becomes the machine that was saved, whose memory is here already. It stands still until {@link resumeLoaded}.
    * @throws AerostatError when it cannot be; the machine is to be closed then
    */
   async load(states: readonly SavedState[]): Promise<void> {
@@ -214,17 +180,11 @@ export class Vm implements SourceMachine {
     this.#config = config;
     // Refused before there is anything to be closed again.
     offer(config.profile, config.without);
-    const { daemon, guest } = this.#stage;
+    const { hosting, guest } = this.#threads;
     const [device, socket] = UnixSocket.pair();
-    await daemon.open({
-      name: this.name,
-      fd: device.fd.release(),
-      targetBytes,
-      profile: config.profile,
-      discard: config.discard,
-      without: config.without,
-      pollIntervalMs: 0,
-    });
+    const { profile, discard, without } = config;
+    const options = { name: this.name, targetBytes, profile, discard, without, pollIntervalMs: 0 };
+    await hosting.open(options, { fd: device.fd.release(), listening: false });
     await this.#mapped;
     const begun = guest.ask('begin', {
       socketFd: socket.fd.release(),
@@ -233,7 +193,7 @@ export class Vm implements SourceMachine {
       saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
     });
     // The device has what it needs as soon as the guest's front-end has handed the memory over.
-    const loaded = saved === undefined ? undefined : this.moves.load(this.name, saved.device);
+    const loaded = saved === undefined ? undefined : this.deviceMigration.load(this.name, saved.device);
     // A guest that did not begin is why its device did not load.
     loaded?.catch(() => {});
     await begun;
@@ -254,14 +214,14 @@ export class Vm implements SourceMachine {
     return this.ram.slots * PAGE_SIZE;
   }
 
-  /** Who steers the device, as any guest's: target, statistics, hints, a map of the memory. */
+  /** Steers the device, as any guest's: target, statistics, hints, a map of the memory. */
   get control(): Control<DeviceGuestStatus> {
-    return this.#stage.daemon.control;
+    return this.#threads.hosting.control;
   }
 
   /** What a migration asks of the device. */
-  get moves(): DeviceMoves {
-    return this.#stage.daemon.moves;
+  get deviceMigration(): DeviceMigration {
+    return this.#threads.hosting.deviceMigration;
   }
 
   /**
@@ -271,7 +231,7 @@ export class Vm implements SourceMachine {
    */
   async command<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
     if (this.#state !== 'paused' || !LOOKS.has(command.do)) await this.awake();
-    const asked = this.#stage.guest.ask('command', { command: command as GuestCommand });
+    const asked = this.#threads.guest.ask('command', { command: command as GuestCommand });
     return asked as Promise<CommandAnswer<Name>>;
   }
 
@@ -286,12 +246,12 @@ export class Vm implements SourceMachine {
 
   /** Where the guest's stores go, for a log that the kernel keeps. */
   mappings(): Promise<readonly MappedSlots[]> {
-    return this.#stage.guest.ask('mappings', null);
+    return this.#threads.guest.ask('mappings', null);
   }
 
   /** The guest will soon be asked to stand still and be saved. */
-  async rehearseSaving(): Promise<void> {
-    await this.#stage.guest.ask('rehearse', null);
+  async warmUpSaving(): Promise<void> {
+    await this.#threads.guest.ask('warmUp', null);
   }
 
   // SourceMachine -------------------------------------------------------------------------------------------
@@ -303,26 +263,26 @@ export class Vm implements SourceMachine {
   async stop(): Promise<void> {
     this.#expect('running');
     this.#become('paused');
-    await this.#stage.guest.ask('pause', null);
+    await this.#threads.guest.ask('pause', null);
     // The device writes into rings and requests, which are the driver's pages, and keeps no log of it.
-    for (const { pfn, pages } of await this.#stage.guest.ask('driverPages', null)) this.log.add(pfn, pages);
+    for (const { pfn, pages } of await this.#threads.guest.ask('driverPages', null)) this.log.add(pfn, pages);
   }
 
   async resume(): Promise<void> {
     if (this.#state !== 'paused' && this.#state !== 'gone') return;
-    await this.#stage.guest.ask('resume', null);
+    await this.#threads.guest.ask('resume', null);
     this.#become('running');
   }
 
   async throttle(share: number): Promise<void> {
-    await this.#stage.guest.ask('throttle', { share });
+    await this.#threads.guest.ask('throttle', { share });
   }
 
   async save(): Promise<readonly SavedState[]> {
     this.#expect('paused');
     const [{ guest, driver }, device] = await Promise.all([
-      this.#stage.guest.ask('save', null),
-      this.moves.save(this.name),
+      this.#threads.guest.ask('save', null),
+      this.deviceMigration.save(this.name),
     ]);
     return [
       { name: 'machine', bytes: encodeConfig(this.config) },
@@ -332,15 +292,15 @@ export class Vm implements SourceMachine {
     ];
   }
 
-  async letGo(): Promise<void> {
+  async handOver(): Promise<void> {
     this.#expect('paused');
     this.#become('gone');
   }
 
-  /** Lets a machine go on that was saved elsewhere. */
-  async goOn(): Promise<void> {
+  /** Lets a machine run that was saved elsewhere. */
+  async resumeLoaded(): Promise<void> {
     this.#expect('paused');
-    await this.#stage.guest.ask('goOn', null);
+    await this.#threads.guest.ask('resumeLoaded', null);
     this.#become('running');
   }
 
@@ -352,16 +312,16 @@ export class Vm implements SourceMachine {
 
   async #close(): Promise<void> {
     this.#become('closed');
-    await this.#stage.close();
+    await this.#threads.close();
     this.ram.memory.close();
     this.#resolve();
   }
 
-  /** Leaves the stage to others, and the memory to the caller. */
+  /** Frees the threads for another machine, and leaves the memory to the caller. */
   async leave(): Promise<void> {
     this.#become('closed');
     this.#closing = Promise.resolve();
-    await this.#stage.clear(this.name);
+    await this.#threads.clear(this.name);
     this.#resolve();
   }
 
@@ -388,31 +348,4 @@ export class Vm implements SourceMachine {
     if (this.#state !== state)
       throw new VmError(`${this.name} is ${this.#state}, and has to be ${state} for that`);
   }
-}
-
-const DEFAULT_NAME = 'vm';
-
-function configOf(options: VmOptions): VmConfig {
-  return {
-    profile: options.profile ?? DEFAULT_PROFILE,
-    rings: options.rings ?? 'split',
-    without: [...(options.without ?? [])],
-    discard: options.discard ?? 'auto',
-    dirtyLog: options.dirtyLog ?? 'auto',
-    pagesPerSecondMax: options.pagesPerSecondMax ?? null,
-    tuning: options.driver ?? {},
-  };
-}
-
-function bootOf({ seed, coverage, poison }: VmOptions): Beginning['boot'] {
-  return {
-    ...(seed === undefined ? {} : { seed }),
-    ...(coverage === undefined ? {} : { coverage }),
-    ...(poison === undefined ? {} : { poison }),
-  };
-}
-
-function guestOptions({ profile, rings, pagesPerSecondMax, tuning }: VmConfig) {
-  const limited = pagesPerSecondMax === null ? {} : { pagesPerSecondMax };
-  return { profile, rings, driver: tuning, ...limited };
 }

@@ -8,8 +8,8 @@ import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest
 import { EXIT } from '../../src/cli/usage.ts';
 import type { GuestStatus } from '../../src/control/contract.ts';
 import type { MigrationAnswer } from '../../src/control/migrations.ts';
+import type { Daemon } from '../../src/daemon/options.ts';
 import { LIVING_GUEST_NAMES } from '../../src/demo/living-guests.ts';
-import type { Daemon } from '../../src/hosting/options.ts';
 import { formatAddress, parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
-import type { Daemon, DaemonOptions, DeviceMoves } from '../../src/hosting/options.ts';
+import type { Daemon, DaemonOptions } from '../../src/daemon/options.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';
@@ -21,14 +21,6 @@ beforeEach(() => {
 
 afterEach(() => rmSync(directory, { recursive: true }));
 
-const noMoves: DeviceMoves = {
-  balloon: async () => [],
-  save: async () => new Uint8Array(),
-  load: async () => {},
-  follow: async () => {},
-  freePages: async () => {},
-};
-
 /** A daemon without devices that remembers what it was started with. */
 function fakeDaemon() {
   const seen: { options?: DaemonOptions; closed: number; failed?: Promise<Error> } = { closed: 0 };
@@ -37,7 +29,6 @@ function fakeDaemon() {
     const control = new FakeControl(...options.guests.map(({ name }) => guestStatus(name)));
     return {
       control,
-      moves: noMoves,
       open: async () => {},
       dismiss: async () => {},
       version: '0.1.0',

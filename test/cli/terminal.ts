@@ -3,7 +3,7 @@ import { Readable, Writable } from 'node:stream';
 import type { CliContext, Output } from '../../src/cli/context.ts';
 import { runCli } from '../../src/cli/program.ts';
 import { InterruptedError, type StopSignal } from '../../src/cli/usage.ts';
-import type { StartDaemon } from '../../src/hosting/options.ts';
+import type { StartDaemon } from '../../src/daemon/options.ts';
 
 /** Keeps what was written to it; a terminal when it has columns. */
 export class Captured extends Writable {

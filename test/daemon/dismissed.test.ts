@@ -3,7 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import type { GuestOptions, StartDaemon } from '../../src/hosting/options.ts';
+import type { StartDaemon } from '../../src/daemon/options.ts';
+import type { GuestOptions } from '../../src/hosting/options.ts';
 import { UnixListener } from '../../src/sys/socket.ts';
 import { build } from '../cli/built.ts';
 

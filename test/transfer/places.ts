@@ -137,7 +137,7 @@ export class Leaving {
         resume: () => ask('resume'),
         throttle: () => ask('throttle'),
         save: async () => [{ name: 'guest', bytes: STATE }],
-        letGo: () => ask('let go'),
+        handOver: () => ask('let go'),
       },
       log: this.log,
       dirty,

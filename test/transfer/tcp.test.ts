@@ -163,7 +163,7 @@ describe('a connection', () => {
       await from.write(pattern(1000));
       await systemClock.sleep(30);
       expect(there.length).toBe(0);
-      to.goOn();
+      to.resume();
       await until(() => there.length === 1000);
       expect(there.bytes().equals(pattern(1000))).toBe(true);
     }
@@ -179,7 +179,7 @@ describe('a connection', () => {
     })();
     await systemClock.sleep(200);
     expect(written).toBeLessThan(40);
-    theirs.goOn();
+    theirs.resume();
     await writing;
     await until(() => there.length === 40 * 2 ** 20);
   });

@@ -11,8 +11,9 @@ const from = <T>(path: string): Promise<T> => import(new URL(`../dist/${path}`, 
 
 export const { Vm } = await from<typeof import('../../src/vm/vm.ts')>('vm/vm.js');
 export const { vmControl } = await from<typeof import('../../src/vm/vm-control.ts')>('vm/vm-control.js');
-export const { VmPlace } = await from<typeof import('../../src/vm/vm-place.ts')>('vm/vm-place.js');
-export const { Departure } = await from<typeof import('../../src/vm/departure.ts')>('vm/departure.js');
+export const { IncomingVm } = await from<typeof import('../../src/vm/incoming-vm.ts')>('vm/incoming-vm.js');
+export const { OutgoingMigration } =
+  await from<typeof import('../../src/vm/outgoing-migration.ts')>('vm/outgoing-migration.js');
 export const { MigrationSource } =
   await from<typeof import('../../src/migration/source.ts')>('migration/source.js');
 export const { MigrationDestination } =
@@ -29,7 +30,7 @@ export const { TokenBucket } =
 export const { Convergence } =
   await from<typeof import('../../src/migration/convergence.ts')>('migration/convergence.js');
 export const { Guest } = await from<typeof import('../../src/guest/guest.ts')>('guest/guest.js');
-export const { Stage } = await from<typeof import('../../src/vm/stage.ts')>('vm/stage.js');
+export const { VmThreads } = await from<typeof import('../../src/vm/vm-threads.ts')>('vm/vm-threads.js');
 export const { createSharedMemory } = await from<typeof import('../../src/vhost-user/shared-memory.ts')>(
   'vhost-user/shared-memory.js',
 );

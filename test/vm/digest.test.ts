@@ -13,7 +13,7 @@ import { formatTransferAddress } from '../../src/transfer/address.ts';
 import { systemClock } from '../../src/transfer/clock.ts';
 import { TransferListener } from '../../src/transfer/listener.ts';
 import { FREE_PAGE_CHANNELS } from '../../src/vm/free-page-channel.ts';
-import { MigrationDestination, VmPlace } from './built.ts';
+import { IncomingVm, MigrationDestination } from './built.ts';
 import { compareMemories } from './journey.ts';
 import { MachineProcess } from './processes.ts';
 
@@ -64,7 +64,7 @@ test.each(CASES)('by channel %s (%s) both memories are alike at the stop', async
   await source.tell({ do: 'touch' });
   await source.tell({ do: 'start', workload: 'churn', bytes: 24 * MIB });
   const here = memoryOf(source.pid);
-  const place = await VmPlace.open({ name: 'vm' });
+  const place = await IncomingVm.open({ name: 'vm' });
   closing.push(() => place.close());
   let compared: ReturnType<typeof compareMemories> | undefined;
   const destination = new MigrationDestination({

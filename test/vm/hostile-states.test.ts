@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { SavedState } from '../../src/migration/machine.ts';
-import type { Stage as StageType } from '../../src/vm/stage.ts';
-import { createSharedMemory, Stage, Vm } from './built.ts';
+import type { VmThreads as VmThreadsType } from '../../src/vm/vm-threads.ts';
+import { createSharedMemory, Vm, VmThreads } from './built.ts';
 import { busyVm, closeAll, MIB, pause } from './machines.ts';
 
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
@@ -10,7 +10,7 @@ const RUNS = Number(process.env.AEROSTAT_HOSTILE ?? 40);
 
 let states: readonly SavedState[] = [];
 let memoryBytes = 0;
-let stage: StageType;
+let threads: VmThreadsType;
 
 beforeAll(async () => {
   const vm = await busyVm({ memoryBytes: 64 * MIB });
@@ -18,18 +18,18 @@ beforeAll(async () => {
   states = await vm.save();
   memoryBytes = vm.memoryBytes;
   await closeAll();
-  stage = await Stage.open();
+  threads = await VmThreads.open();
 });
 
-afterAll(() => stage.close());
+afterAll(() => threads.close());
 
 /** What becomes of these states where they arrive: why they are refused, or that they are a machine. */
 async function arrive(arriving: readonly SavedState[]): Promise<string> {
   const memory = createSharedMemory({ regions: [{ guestAddress: 0, size: memoryBytes }] });
-  const vm = Vm.on(stage, { name: 'stranger', memory, adviseHugePages: false });
+  const vm = Vm.on(threads, { name: 'stranger', memory, adviseHugePages: false });
   try {
     await vm.load(arriving);
-    await vm.goOn();
+    await vm.resumeLoaded();
     // What it does with what it was given is the guest's affair; it may find its pages lost, for none came.
     await pause(5);
     return 'a machine';

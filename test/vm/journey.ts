@@ -14,15 +14,15 @@ import type { ChannelName } from '../../src/vm/free-page-channel.ts';
 import type { Vm as AnyVm } from '../../src/vm/vm.ts';
 import {
   Convergence,
-  Departure,
   DestinationLink,
   Guest,
+  IncomingVm,
   MigrationDestination,
   MigrationSource,
+  OutgoingMigration,
   PageSender,
   SourceLink,
   TokenBucket,
-  VmPlace,
 } from './built.ts';
 
 export const clock: Clock = {
@@ -69,13 +69,13 @@ class End implements ByteChannel {
     this.close();
   }
 
-  /** The other side takes nothing any more, and says nothing, until {@link goOn}. */
+  /** The other side takes nothing any more, and says nothing, until {@link resume}. */
   hang(): void {
     this.#hung = true;
     this.other.#hung = true;
   }
 
-  goOn(): void {
+  resume(): void {
     for (const end of [this, this.other]) {
       end.#hung = false;
       end.#deliver();
@@ -132,7 +132,7 @@ export interface JourneyOptions {
 
 export class Journey {
   readonly vm: AnyVm;
-  readonly place: Awaited<ReturnType<typeof VmPlace.open>>;
+  readonly place: Awaited<ReturnType<typeof IncomingVm.open>>;
   readonly destination: InstanceType<typeof MigrationDestination>;
   source: InstanceType<typeof MigrationSource> | undefined;
   summary: MigrationSummary | undefined;
@@ -157,21 +157,21 @@ export class Journey {
   static async of(vm: AnyVm, options: JourneyOptions = {}): Promise<Journey> {
     const { hugePageSize } = options;
     const place = { name: 'there', ...(hugePageSize === undefined ? {} : { hugePageSize }) };
-    return new Journey(vm, await VmPlace.open(place), options).#run();
+    return new Journey(vm, await IncomingVm.open(place), options).#run();
   }
 
   async #run(): Promise<this> {
     const { vm, destination } = this;
     const { channel = 'auto', ignoreIds = false, observer } = this.#options;
     const { connections = 1, compress = false, downtimeMsMax = 30, roundsMax = 20 } = this.#options;
-    const departure = await Departure.of(vm, { channel, ignoreIds });
+    const outgoing = await OutgoingMigration.of(vm, { channel, ignoreIds });
     this.source = new MigrationSource({
-      ...departure.source,
+      ...outgoing.source,
       id: new Uint8Array(16).fill(7),
       connections,
       compress,
       connector: {
-        open: async (index, of) => this.#open(departure, { index, of }),
+        open: async (index, of) => this.#open(outgoing, { index, of }),
         inquire: async (): Promise<Inquiry> => (destination.phase === 'running' ? 'running' : 'absent'),
       },
       convergence: new Convergence({ downtimeMsMax, roundsMax, autoConverge: true }),
@@ -186,9 +186,9 @@ export class Journey {
     } catch (error) {
       this.sourceError = error as Error;
     }
-    for (const end of this.#ends) end.goOn();
+    for (const end of this.#ends) end.resume();
     if (destination.phase !== 'waiting') await arriving;
-    await departure.close();
+    await outgoing.close();
     return this;
   }
 
@@ -206,14 +206,14 @@ export class Journey {
     return this.place.vm;
   }
 
-  #open(departure: Awaited<ReturnType<typeof Departure.of>>, share: { index: number; of: number }) {
+  #open(outgoing: Awaited<ReturnType<typeof OutgoingMigration.of>>, share: { index: number; of: number }) {
     const [here, there] = connection();
     this.#ends.push(here);
     let take: (message: DestinationMessage) => void = () => {};
     const link = new DestinationLink(there, message => take(message));
     take = this.destination.accept(link);
-    const { ram } = departure.vm;
-    const sender = new PageSender({ ram, dirty: departure.dirty, sent: departure.sent, share });
+    const { ram } = outgoing.vm;
+    const sender = new PageSender({ ram, dirty: outgoing.dirty, sent: outgoing.sent, share });
     const bucket = new TokenBucket(this.#options.bytesPerSecond ?? Number.POSITIVE_INFINITY);
     return new SourceLink({ channel: here, sender, bucket, clock });
   }

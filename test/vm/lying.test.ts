@@ -4,9 +4,9 @@
  */
 import { afterEach, describe, expect, test } from 'vitest';
 import type { ProfileName } from '../../src/balloon/profiles.ts';
-import type { Stage as StageType } from '../../src/vm/stage.ts';
 import type { Vm as VmType } from '../../src/vm/vm.ts';
-import { Stage, Vm } from './built.ts';
+import type { VmThreads as VmThreadsType } from '../../src/vm/vm-threads.ts';
+import { Vm, VmThreads } from './built.ts';
 import { compareMemories, Journey } from './journey.ts';
 import { busyVm, closeAll, expectAlive, MIB, open } from './machines.ts';
 
@@ -16,11 +16,11 @@ afterEach(closeAll);
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
 const SEEDS = Array.from({ length: Number(process.env.AEROSTAT_LIES ?? 4) }, (_, index) => SEED + index);
 
-/** A stage whose device is served by the thread that serves the one on `stage`. */
-async function beside(stage: StageType): Promise<StageType> {
-  const own = await Stage.open();
+/** Threads whose device is served by the thread that serves the device of `threads`. */
+async function beside(threads: VmThreadsType): Promise<VmThreadsType> {
+  const own = await VmThreads.open();
   return {
-    daemon: stage.daemon,
+    hosting: threads.hosting,
     guest: own.guest,
     muted: false,
     get listener() {
@@ -41,11 +41,18 @@ interface Liar {
 
 async function startLiar(profile: ProfileName, seed: number): Promise<Liar> {
   const program = new URL(`./guests/lying.mjs?seed=${seed}`, import.meta.url);
-  const stage = await Stage.open(undefined, program);
+  const threads = await VmThreads.open(undefined, program);
   const vm = open(
-    await Vm.start({ name: 'liar', memoryBytes: 64 * MIB, seed, profile, pagesPerSecondMax: 200_000, stage }),
+    await Vm.start({
+      name: 'liar',
+      memoryBytes: 64 * MIB,
+      seed,
+      profile,
+      pagesPerSecondMax: 200_000,
+      threads,
+    }),
   );
-  const neighbour = await busyVm({ name: 'neighbour', profile, stage: await beside(stage) });
+  const neighbour = await busyVm({ name: 'neighbour', profile, threads: await beside(threads) });
   await vm.command({ do: 'use', bytes: 16 * MIB });
   await vm.command({ do: 'start', workload: 'churn', bytes: 4 * MIB });
   return { vm, neighbour };

@@ -1,7 +1,8 @@
 /** Machines for tests, with memory of every kind, and what shows that one lives. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, vi } from 'vitest';
-import type { VmOptions, Vm as VmType } from '../../src/vm/vm.ts';
+import type { VmOptions } from '../../src/vm/options.ts';
+import type { Vm as VmType } from '../../src/vm/vm.ts';
 import { Vm } from './built.ts';
 
 export const MIB = 2 ** 20;

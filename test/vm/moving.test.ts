@@ -4,7 +4,7 @@ import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { KernelDirtyLog } from '../../src/migration/kernel-dirty-log.ts';
 import { zstd } from '../../src/migration/stream/compression.ts';
 import type { ChannelName } from '../../src/vm/free-page-channel.ts';
-import type { VmOptions } from '../../src/vm/vm.ts';
+import type { VmOptions } from '../../src/vm/options.ts';
 import { openDescriptors } from '../support/descriptors.ts';
 import { compareMemories, Journey, type JourneyOptions } from './journey.ts';
 import { BALLOON, busyVm, closeAll, expectAlive, MIB, open } from './machines.ts';

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { ProfileName } from '../../src/balloon/profiles.ts';
 import type { Vm as VmType } from '../../src/vm/vm.ts';
-import { Stage, Vm } from './built.ts';
+import { Vm, VmThreads } from './built.ts';
 import { compareMemories, Journey } from './journey.ts';
 import { closeAll, MIB, open, pause } from './machines.ts';
 
@@ -77,9 +77,9 @@ const ATTEMPTS = 25;
  * blocks back, written to them and kept them. Returns what was lost.
  */
 async function raceLate(profile: ProfileName, seed: number, ignoreIds: boolean): Promise<Error | undefined> {
-  const stage = await Stage.open(undefined, new URL('./guests/late.mjs', import.meta.url));
+  const threads = await VmThreads.open(undefined, new URL('./guests/late.mjs', import.meta.url));
   const vm = open(
-    await Vm.start({ memoryBytes: 64 * MIB, seed, profile, pagesPerSecondMax: 400_000, stage }),
+    await Vm.start({ memoryBytes: 64 * MIB, seed, profile, pagesPerSecondMax: 400_000, threads }),
   );
   await vm.command({ do: 'start', workload: 'churn', bytes: 8 * MIB });
   let taken = false;

@@ -49,7 +49,7 @@ describe('a machine that stands still, to be saved and sent,', () => {
     const control = vmControl(vm);
     await vm.stop();
     expect((await control.guest(vm.name)).connected).toBe(true);
-    await vm.letGo();
+    await vm.handOver();
     expect((await control.guests()).map(({ connected }) => connected)).toEqual([false]);
     await expect(control.change(vm.name, { targetBytes: 0 })).rejects.toThrow('vm is gone');
   });
@@ -58,7 +58,7 @@ describe('a machine that stands still, to be saved and sent,', () => {
     const vm = await busyVm();
     await vm.stop();
     const told = expect(vm.command({ do: 'compact' })).rejects.toThrow('is gone');
-    await vm.letGo();
+    await vm.handOver();
     await told;
   });
 });

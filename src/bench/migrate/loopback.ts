@@ -54,7 +54,7 @@ const STILL: SourceMachine = {
   resume: async () => {},
   throttle: async () => {},
   save: async () => [],
-  letGo: async () => {},
+  handOver: async () => {},
 };
 
 type Peer = PeerProcess<ToLoopbackPeer, FromLoopbackPeer>;

@@ -13,10 +13,10 @@ import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { systemClock } from '../../transfer/clock.ts';
 import { TransferConnector } from '../../transfer/connector.ts';
-import { Departure } from '../../vm/departure.ts';
 import { type ChannelName, FREE_PAGE_CHANNELS } from '../../vm/free-page-channel.ts';
-import { startRehearsed } from '../../vm/rehearsal.ts';
+import { OutgoingMigration } from '../../vm/outgoing-migration.ts';
 import type { Vm } from '../../vm/vm.ts';
+import { startWarm } from '../../vm/warm-up.ts';
 import { cpuMsOf } from '../cpu-time.ts';
 import type { ChartPlan } from '../html.ts';
 import { PeerProcess } from '../peer-process.ts';
@@ -122,8 +122,8 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
     await settleGuest(vm, channel, options);
     const usedBytes = await usedBy(vm);
     const before = load.kind === 'idle' ? undefined : await workIn(vm, WORK_MS);
-    const departure = await Departure.of(vm, { channel });
-    const { ram, dirty, sent } = departure.source;
+    const outgoing = await OutgoingMigration.of(vm, { channel });
+    const { ram, dirty, sent } = outgoing.source;
     const address = { host: '127.0.0.1', port };
     const connector = new TransferConnector({ address, ram, dirty, sent, bytesPerSecond });
     const during = new WorkDuring(vm);
@@ -131,7 +131,7 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
     const cpuBeforeMs = cpuMs();
     try {
       const source = new MigrationSource({
-        ...departure.source,
+        ...outgoing.source,
         id: crypto.getRandomValues(new Uint8Array(16)),
         connector,
         connections,
@@ -143,13 +143,13 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
       signal.addEventListener('abort', abort);
       const summary = await source.run().finally(() => signal.removeEventListener('abort', abort));
       const cpuSpentMs = cpuMs() - cpuBeforeMs;
-      const balloonedPages = departure.balloonedPages;
+      const balloonedPages = outgoing.balloonedPages;
       peer.send({ kind: 'look' });
       await peer.hear('seen');
       const workShare = before === undefined ? Number.NaN : (await during.perMs()) / before;
       return { summary, usedBytes, balloonedPages, workShare, cpuMs: cpuSpentMs };
     } finally {
-      await departure.close();
+      await outgoing.close();
     }
   } finally {
     await vm.close();
@@ -159,7 +159,7 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
 
 async function bootGuest(channel: BenchChannel, { memoryBytes, load }: GuestMoveOptions): Promise<Vm> {
   const rate = load.kind === 'dirty' ? load.bytesPerSecond / PAGE_SIZE / WRITES_PER_STEP : undefined;
-  return startRehearsed({
+  return startWarm({
     memoryBytes,
     profile: channel === 'none' ? 'virtio' : FREE_PAGE_CHANNELS[channel].profiles[0],
     // What one channel would have spared must not be to another one's credit.

@@ -3,7 +3,7 @@ import { MigrationDestination } from '../../migration/destination.ts';
 import { InvariantError } from '../../sys/error.ts';
 import { systemClock } from '../../transfer/clock.ts';
 import { TransferListener } from '../../transfer/listener.ts';
-import { VmPlace } from '../../vm/vm-place.ts';
+import { IncomingVm } from '../../vm/incoming-vm.ts';
 import { tellBench, whenLetGo } from '../peer-side.ts';
 
 /** `open` makes room for a guest of so many bytes; `look` is for a guest that is here. */
@@ -17,10 +17,10 @@ export type FromPlace =
 
 const tell = (message: FromPlace): void => tellBench(message);
 
-let place: VmPlace | undefined;
+let place: IncomingVm | undefined;
 
 async function open(memoryBytes: number): Promise<void> {
-  const opened = await VmPlace.open();
+  const opened = await IncomingVm.open();
   place = opened;
   const destination = new MigrationDestination({
     machine: opened,

@@ -52,20 +52,20 @@ async function receive(context: CliContext, choice: ReceiveChoice): Promise<void
   const tls = await tlsOf(choice);
   const [
     log,
-    { VmPlace },
+    { IncomingVm },
     { TransferListener },
     { MigrationDestination },
     { systemClock },
     { formatTransferAddress },
   ] = await Promise.all([
     openLog(context, choice),
-    import('../../vm/vm-place.ts'),
+    import('../../vm/incoming-vm.ts'),
     import('../../transfer/listener.ts'),
     import('../../migration/destination.ts'),
     import('../../transfer/clock.ts'),
     import('../../transfer/address.ts'),
   ]);
-  const place = await VmPlace.open({ name: choice.name, log });
+  const place = await IncomingVm.open({ name: choice.name, log });
   const destination = new MigrationDestination({
     machine: place,
     ramOf: () => place.ram,

@@ -84,11 +84,8 @@ async function runVm(context: CliContext, choice: VmChoice): Promise<void> {
   checkNames([choice.name]);
   const workloads = (choice.workload ?? []).map(workloadOf);
   const tls = await tlsOf(choice);
-  const [log, { startRehearsed }] = await Promise.all([
-    openLog(context, choice),
-    import('../../vm/rehearsal.ts'),
-  ]);
-  const vm = await startRehearsed({
+  const [log, { startWarm }] = await Promise.all([openLog(context, choice), import('../../vm/warm-up.ts')]);
+  const vm = await startWarm({
     name: choice.name,
     memoryBytes: choice.memory,
     profile: choice.profile,

@@ -1,11 +1,12 @@
 /**
- * A machine's leaving and arriving, rehearsed with a small one: afterwards the code for it is compiled in every thread,
- * and a guest that stands still does not wait for it.
+ * Warming the threads of a machine up: a small machine leaves and arrives in them, so that the code for it is compiled in every
+ * thread, and a guest that stands still does not wait for the compiler.
  */
 import { setFlagsFromString } from 'node:v8';
 import type { SavedState } from '../migration/machine.ts';
-import { Stage } from './stage.ts';
-import { Vm, type VmOptions } from './vm.ts';
+import type { VmOptions } from './options.ts';
+import { Vm } from './vm.ts';
+import { VmThreads } from './vm-threads.ts';
 
 /** Enough pages for loops over them to be compiled as well. */
 const MEMORY_BYTES = 64 * 2 ** 20;
@@ -15,40 +16,40 @@ const TARGET_BYTES = MEMORY_BYTES / 8;
 const ARRIVALS = 10;
 
 /**
- * A guest leaves minutes or days after the rehearsal. V8 forgets code that some collections have found unused, and
- * collects more than once in a thread that has come to rest: a third of what was rehearsed was lost after seven seconds.
+ * A guest leaves minutes or days after the warm-up. V8 forgets code that some collections have found unused, and collects
+ * more than once in a thread that has come to rest: a third of what was compiled was lost after seven seconds.
  * Both are for threads that start from now on.
  */
 const LASTING_MEMORY = ['--no-flush-bytecode', '--no-memory-reducer'];
 
 /** Threads for a machine; takes half a second. */
-export async function openRehearsedStage(log: VmOptions['log']): Promise<Stage> {
+export async function openWarmThreads(log: VmOptions['log']): Promise<VmThreads> {
   for (const flag of LASTING_MEMORY) setFlagsFromString(flag);
-  const stage = await Stage.open(log);
+  const threads = await VmThreads.open(log);
   try {
-    await rehearse(stage);
-    return stage;
+    await warmUp(threads);
+    return threads;
   } catch (error) {
-    await stage.close();
+    await threads.close();
     throw error;
   }
 }
 
 /** Starts a machine that will leave; takes half a second more than {@link Vm.start}, and throws what that throws. */
-export async function startRehearsed(options: Omit<VmOptions, 'stage'>): Promise<Vm> {
-  const stage = await openRehearsedStage(options.log);
+export async function startWarm(options: Omit<VmOptions, 'threads'>): Promise<Vm> {
+  const threads = await openWarmThreads(options.log);
   try {
-    return await Vm.start({ ...options, stage });
+    return await Vm.start({ ...options, threads });
   } catch (error) {
-    await stage.close();
+    await threads.close();
     throw error;
   }
 }
 
-async function rehearse(stage: Stage): Promise<void> {
-  const name = 'rehearsal';
-  stage.muted = true;
-  let vm = await Vm.start({ name, stage, memoryBytes: MEMORY_BYTES, targetBytes: TARGET_BYTES });
+async function warmUp(threads: VmThreads): Promise<void> {
+  const name = 'warm-up';
+  threads.muted = true;
+  let vm = await Vm.start({ name, threads, memoryBytes: MEMORY_BYTES, targetBytes: TARGET_BYTES });
   const { memory } = vm.ram;
   await vm.command({ do: 'use', bytes: USED_BYTES });
   await vm.command({ do: 'settle' });
@@ -60,12 +61,12 @@ async function rehearse(stage: Stage): Promise<void> {
   };
   for (let arrival = 0; arrival < ARRIVALS; arrival++) {
     const states = await leave();
-    vm = Vm.on(stage, { name, memory, adviseHugePages: false });
+    vm = Vm.on(threads, { name, memory, adviseHugePages: false });
     await vm.load(states);
-    await vm.goOn();
+    await vm.resumeLoaded();
     await vm.command({ do: 'settle' });
   }
   await vm.leave();
   memory.close();
-  stage.muted = false;
+  threads.muted = false;
 }

@@ -1,4 +1,4 @@
-/** A place for a machine that comes from elsewhere: memory first, then its states, then it goes on. */
+/** A machine that is awaited from elsewhere: its memory comes first, then its states, and then it runs. */
 
 import { checkSize } from '../embedded/embedded-guest.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
@@ -7,28 +7,29 @@ import type { Ram } from '../migration/ram.ts';
 import type { RegionShape } from '../migration/stream/messages.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { VmError, VmStateError } from './errors.ts';
-import { openRehearsedStage } from './rehearsal.ts';
-import type { Stage } from './stage.ts';
-import { Vm, type VmWorld } from './vm.ts';
+import type { VmWorld } from './options.ts';
+import { Vm } from './vm.ts';
+import type { VmThreads } from './vm-threads.ts';
+import { openWarmThreads } from './warm-up.ts';
 
-export interface VmPlaceOptions extends VmWorld {
+export interface IncomingVmOptions extends VmWorld {
   readonly adviseHugePages?: boolean;
   readonly hugePageSize?: number;
 }
 
-export class VmPlace implements DestinationMachine {
-  readonly #options: VmPlaceOptions;
-  readonly #stage: Stage;
+export class IncomingVm implements DestinationMachine {
+  readonly #options: IncomingVmOptions;
+  readonly #threads: VmThreads;
   #vm: Vm | undefined;
 
-  private constructor(stage: Stage, options: VmPlaceOptions) {
-    this.#stage = stage;
+  private constructor(threads: VmThreads, options: IncomingVmOptions) {
+    this.#threads = threads;
     this.#options = options;
   }
 
-  /** Starts the threads, and rehearses in them; takes half a second. */
-  static async open(options: VmPlaceOptions = {}): Promise<VmPlace> {
-    return new VmPlace(await openRehearsedStage(options.log), options);
+  /** Starts the threads and warms them up; takes half a second. */
+  static async open(options: IncomingVmOptions = {}): Promise<IncomingVm> {
+    return new IncomingVm(await openWarmThreads(options.log), options);
   }
 
   /** The memory, once it was made. */
@@ -54,7 +55,7 @@ export class VmPlace implements DestinationMachine {
       adviseHugePages,
       ...(hugePageSize === undefined ? {} : { hugePageSize }),
     });
-    this.#vm = Vm.on(this.#stage, { ...this.#options, memory, adviseHugePages });
+    this.#vm = Vm.on(this.#threads, { ...this.#options, memory, adviseHugePages });
   }
 
   load(states: readonly SavedState[]): Promise<void> {
@@ -62,7 +63,7 @@ export class VmPlace implements DestinationMachine {
   }
 
   run(): Promise<void> {
-    return this.vm.goOn();
+    return this.vm.resumeLoaded();
   }
 
   abandon(): Promise<void> {
@@ -71,6 +72,6 @@ export class VmPlace implements DestinationMachine {
 
   /** The place is given up, with the machine that may be there. */
   async close(): Promise<void> {
-    await (this.#vm ?? this.#stage).close();
+    await (this.#vm ?? this.#threads).close();
   }
 }

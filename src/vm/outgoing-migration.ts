@@ -10,14 +10,14 @@ import { type ChannelName, MachineChannel, waysOf } from './free-page-channel.ts
 import { GuestLog } from './guest-log.ts';
 import type { Vm } from './vm.ts';
 
-export interface DepartureOptions {
+export interface OutgoingMigrationOptions {
   /** The best that the guest's ABI has unless said otherwise. */
   readonly channel?: ChannelName;
   /** A test switch: hints count whatever session they are of, and the guest loses data. */
   readonly ignoreIds?: boolean;
 }
 
-export class Departure {
+export class OutgoingMigration {
   readonly vm: Vm;
   readonly log: GuestLog;
   /** Pages still to send, and pages that the destination has: shared memory, for senders in any thread. */
@@ -37,12 +37,15 @@ export class Departure {
    * @throws VmError when the guest's ABI has no such channel; AerostatError AEROSTAT_GUEST_STATE when its driver does
    *   not use it (`auto` goes without then), AEROSTAT_WRITE_TRACKING when the kernel keeps no log
    */
-  static async of(vm: Vm, { channel = 'auto', ignoreIds }: DepartureOptions = {}): Promise<Departure> {
+  static async of(
+    vm: Vm,
+    { channel = 'auto', ignoreIds }: OutgoingMigrationOptions = {},
+  ): Promise<OutgoingMigration> {
     const dirty = new DirtyBitmap(vm.ram.slots);
     const opened = await openChannel(vm, channel, dirty, ignoreIds);
     try {
-      await vm.rehearseSaving();
-      return new Departure(vm, await openLog(vm), dirty, opened);
+      await vm.warmUpSaving();
+      return new OutgoingMigration(vm, await openLog(vm), dirty, opened);
     } catch (error) {
       await opened?.close();
       throw error;
@@ -87,7 +90,7 @@ async function openChannel(
   ignoreIds: boolean | undefined,
 ): Promise<MachineChannel | undefined> {
   for (const way of waysOf(name, vm.config.profile)) {
-    const channel = new MachineChannel(vm.moves, vm.name, way, vm.ram, dirty, ignoreIds);
+    const channel = new MachineChannel(vm.deviceMigration, vm.name, way, vm.ram, dirty, ignoreIds);
     try {
       await channel.open();
       return channel;
@@ -100,7 +103,7 @@ async function openChannel(
 
 async function openLog(vm: Vm): Promise<GuestLog> {
   const { ram, log: software, config } = vm;
-  const balloon = await vm.moves.balloon(vm.name);
+  const balloon = await vm.deviceMigration.balloon(vm.name);
   const kernel = config.dirtyLog === 'kernel' ? { kernel: new KernelDirtyLog(await vm.mappings()) } : {};
   return new GuestLog({ ram, software, balloon, ...kernel });
 }

@@ -1,6 +1,6 @@
 /** Which thread serves the next guest. */
 import { expect, test } from 'vitest';
-import { leastLoaded } from '../../src/daemon/placement.ts';
+import { leastLoaded } from '../../src/hosting/placement.ts';
 
 test('guests are spread evenly, and one that was sent away leaves room where it was', () => {
   const threads = ['a', 'b', 'c'];

@@ -1,0 +1,26 @@
+/**
+ * What a daemon is started with, and what is had once it runs: the seam between the commands, which parse and validate
+ * options, and the daemon, which acts on them. Nothing here knows about command lines or HTTP.
+ */
+import type { DeviceGuestStatus } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
+import type { GuestOptions, LogRecord } from '../hosting/options.ts';
+
+export interface DaemonOptions {
+  readonly guests: readonly GuestOptions[];
+  readonly log: (record: LogRecord) => void;
+}
+
+export interface Daemon {
+  readonly control: Control<DeviceGuestStatus>;
+  /** Takes another guest in, and sends one away that may be there. */
+  open(guest: GuestOptions): Promise<void>;
+  dismiss(name: string): Promise<void>;
+  readonly version: string;
+  /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
+  readonly failed: Promise<Error>;
+  /** Drains what is pending, stops the rings and closes the sockets; safe to call twice. */
+  close(): Promise<void>;
+}
+
+export type StartDaemon = (options: DaemonOptions) => Promise<Daemon>;

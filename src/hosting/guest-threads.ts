@@ -1,0 +1,167 @@
+/**
+ * The threads that host guests: data-plane threads with the guests that each serves, and the threads that discard for all of
+ * them. The process that owns them steers them by {@link GuestThreads.control} from its main thread, which touches no guest
+ * memory. Where guests' sockets come from, and when guests come and go, is the owner's: a daemon's or a machine's.
+ */
+import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
+import { UnknownGuestError } from '../control/contract.ts';
+import type { Control } from '../control/operations.ts';
+import { AerostatError } from '../sys/error.ts';
+import { DiscardPool } from '../threads/discard-pool.ts';
+import { DataThread } from './data-thread.ts';
+import { type DeviceMigration, deviceMigration } from './device-migration.ts';
+import { MapSurvey } from './map-survey.ts';
+import type { GuestOptions, LogRecord } from './options.ts';
+import { leastLoaded } from './placement.ts';
+import { threadsControl } from './threads-control.ts';
+import type { GuestSocket } from './worker-protocol.ts';
+
+export interface GuestThreadsOptions {
+  /** Data-plane threads; each costs some 10 MiB. */
+  readonly threads: number;
+  readonly log: (record: LogRecord) => void;
+}
+
+interface HostedGuest {
+  readonly thread: DataThread;
+  survey: MapSurvey;
+}
+
+export class GuestThreads {
+  /** Of the guests that are hosted here. They cannot be migrated by it. */
+  readonly control: Control<DeviceGuestStatus>;
+  readonly deviceMigration: DeviceMigration = deviceMigration(name => this.threadOf(name));
+  /** Settles with the reason when a thread died, after which some guest is not served; never rejects. */
+  readonly failed: Promise<Error>;
+  #fail: (error: Error) => void = () => {};
+  readonly #log: (record: LogRecord) => void;
+  readonly #threads: readonly DataThread[];
+  readonly #discarding: DiscardPool;
+  /** In the order in which they came. */
+  readonly #guests = new Map<string, HostedGuest>();
+  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  #closing: Promise<void> | undefined;
+
+  /** Starts them; a guest may be opened at once. */
+  constructor({ threads, log }: GuestThreadsOptions) {
+    this.#log = log;
+    this.failed = new Promise(resolve => {
+      this.#fail = resolve;
+    });
+    this.#discarding = new DiscardPool(threads, {
+      failed: failure => log({ level: 'error', message: `memory could not be given back: ${failure}` }),
+      died: error => this.#threadDied('discarding', error),
+    });
+    const first = this.#discarding.start(ports => {
+      ports.forEach((port, index) => {
+        // A thread that ends meanwhile needs no further discarding thread.
+        this.#threads[index].addDiscardPort(port).catch(() => port.close());
+      });
+    });
+    this.#threads = first.map(
+      port =>
+        new DataThread(this.#discarding.control, port, {
+          event: event => this.#emit(event),
+          log,
+          died: error => this.#threadDied('data-plane', error),
+        }),
+    );
+    this.control = threadsControl(this);
+  }
+
+  /** Resolves when the threads that discard run. */
+  get ready(): Promise<void> {
+    return this.#discarding.ready;
+  }
+
+  /** All data-plane threads. */
+  get all(): readonly DataThread[] {
+    return this.#threads;
+  }
+
+  /** Names of the guests, in the order in which they came. */
+  get names(): readonly string[] {
+    return [...this.#guests.keys()];
+  }
+
+  /** The thread that serves a guest. @throws UnknownGuestError */
+  threadOf(name: string): DataThread {
+    return this.#guest(name).thread;
+  }
+
+  /** What was seen of a guest's memory. @throws UnknownGuestError */
+  surveyOf(name: string): MapSurvey {
+    return this.#guest(name).survey;
+  }
+
+  #guest(name: string): HostedGuest {
+    const guest = this.#guests.get(name);
+    if (guest === undefined) throw new UnknownGuestError(name, this.names);
+    return guest;
+  }
+
+  /**
+   * Hosts another guest, in the thread that has fewest. All or nothing: when it throws, the guest is unknown here, its name is
+   * free and the socket is the caller's still.
+   * @throws AerostatError AEROSTAT_OPTIONS when the name is taken; what the guest's thread throws
+   */
+  async open(options: GuestOptions, socket: GuestSocket): Promise<void> {
+    const { name } = options;
+    if (this.#guests.has(name)) {
+      throw new AerostatError(
+        'AEROSTAT_OPTIONS',
+        `two guests are called ${name}; give them different --name`,
+      );
+    }
+    const loads = [...this.#guests.values()].map(guest => guest.thread);
+    const thread = leastLoaded(this.#threads, loads);
+    this.#guests.set(name, { thread, survey: new MapSurvey() });
+    try {
+      await thread.ask('openGuest', { options, socket });
+    } catch (error) {
+      this.#guests.delete(name);
+      throw error;
+    }
+  }
+
+  /** Sends a guest away; resolves when its socket is closed. Does nothing for a guest that is unknown. */
+  async dismiss(name: string): Promise<void> {
+    if (!this.#guests.has(name)) return;
+    await this.threadOf(name).ask('closeGuest', { name });
+    this.#guests.delete(name);
+  }
+
+  /** Calls `listener` for every event until the returned function is called. */
+  subscribe(listener: (event: GuestEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Drains what is pending, closes the guests' sockets and ends the threads; safe to call twice. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    // Guests first: what they gave away is discarded before the thread that does it ends.
+    await Promise.all(this.#threads.map(thread => thread.end()));
+    await this.#discarding.close();
+    for (const thread of this.#threads) thread.release();
+  }
+
+  #emit(event: GuestEvent): void {
+    const guest = this.#guests.get(event.guest);
+    // What was seen of a guest's memory went with it.
+    if (event.type === 'disconnected' && guest !== undefined) guest.survey = new MapSurvey();
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #threadDied(which: string, error: Error): void {
+    const message = `a ${which} thread died: ${error.message}`;
+    this.#log({ level: 'error', message, error });
+    this.#fail(
+      new AerostatError('AEROSTAT_THREAD_ENDED', `${message}; restart the daemon`, { cause: error }),
+    );
+  }
+}

@@ -1,0 +1,56 @@
+/** The control of hosted guests, from the main thread of their process: each operation is asked of the guest's own thread. */
+import type { DaemonStatus, DeviceGuestStatus } from '../control/contract.ts';
+import { readHost } from '../control/host.ts';
+import { noMigrations } from '../control/no-migrations.ts';
+import { type Control, handlersOf, THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import { readVersion } from '../sys/version.ts';
+import type { DataThread } from './data-thread.ts';
+import type { GuestThreads } from './guest-threads.ts';
+
+export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus> {
+  const status = statusSince(monotonicMs(), Date.now());
+  return {
+    ...handlersOf<ThreadOperation, DeviceGuestStatus>(
+      THREAD_OPERATIONS,
+      operation => async (name, args) => threads.threadOf(name).askGuest(operation, name, args),
+    ),
+    ...noMigrations(name => void threads.threadOf(name)),
+    daemon: () => status(threads.all),
+    host: () => readHost(),
+    guests: async () => {
+      const lists = await Promise.all(threads.all.map(thread => thread.ask('guests', null)));
+      const byName = new Map(lists.flat().map(guest => [guest.name, guest]));
+      // In the order in which they came, whichever thread serves them.
+      return threads.names.flatMap(name => byName.get(name) ?? []);
+    },
+    samples: async () => {
+      const samples = await Promise.all(threads.all.map(thread => thread.ask('samples', null)));
+      return Object.assign({}, ...samples);
+    },
+    map: async (name, options = {}) => {
+      const sources = await threads.threadOf(name).ask('mapSources', { name });
+      return threads.surveyOf(name).draw(name, sources, options);
+    },
+    subscribe: listener => threads.subscribe(listener),
+  };
+}
+
+/** What is to be known of this process, which began to host guests at these moments. */
+function statusSince(startedMs: number, startedAtMs: number) {
+  const version = readVersion();
+  return async (threads: readonly DataThread[]): Promise<DaemonStatus> => {
+    const answers = await Promise.all(threads.map(thread => thread.ask('thread', null)));
+    const cpu = process.cpuUsage();
+    return {
+      version,
+      pid: process.pid,
+      startedAtMs,
+      uptimeMs: monotonicMs() - startedMs,
+      residentBytes: process.memoryUsage.rss(),
+      cpuUserMs: cpu.user / 1e3,
+      cpuSystemMs: cpu.system / 1e3,
+      gcPauseMaxMs: Math.max(0, ...answers.map(({ gcPauseMaxMs }) => gcPauseMaxMs)),
+    };
+  };
+}
