@@ -4,7 +4,6 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { GUEST_STATES, STATE_WORDS } from '../src/control/guest-state.ts';
-import { ERRORS } from '../src/sys/error-codes.ts';
 import { run } from './cli/terminal.ts';
 import { conformanceClauses, conformanceDocument } from './support/conformance-document.ts';
 import { errorsDocument } from './support/errors-document.ts';
@@ -92,14 +91,4 @@ test('every clause that a comment in the sources cites is on the page of conform
     );
   expect(cited.length).toBeGreaterThan(15);
   expect(cited.filter(({ clause }) => !known.has(clause))).toEqual([]);
-});
-
-test('every error code is carried by one class at most, and is used', () => {
-  const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
-    .filter(path => path.endsWith('.ts') && path !== 'sys/error-codes.ts')
-    .map(path => readFileSync(join(root, 'src', path), 'utf8'));
-  const text = sources.join('\n');
-  const carried = [...text.matchAll(/super\(\s*'(AEROSTAT_[A-Z_]+)'/g)].map(match => match[1]);
-  expect(carried.filter((code, index) => carried.indexOf(code) !== index)).toEqual([]);
-  expect(Object.keys(ERRORS).filter(code => !text.includes(`'${code}'`))).toEqual([]);
 });

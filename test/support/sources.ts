@@ -108,7 +108,9 @@ function readExport(node: Node, fileOf: FileOf, exports: ExportedName[], imports
     return;
   }
   for (const specifier of (node.specifiers ?? []) as Node[]) {
-    exports.push({ name: nameOf(specifier.exported), own: from === undefined });
+    // What a file imported it only hands on, with or without a `from`.
+    const own = from === undefined && !imports.some(({ name }) => name === nameOf(specifier.local));
+    exports.push({ name: nameOf(specifier.exported), own });
     if (from !== undefined) imports.push({ from, name: nameOf(specifier.local) });
   }
   const declaration = node.declaration as Node | null;
