@@ -3,6 +3,7 @@
  * chains. The first bytes choose ABI, ring and table, and eight bytes a step what the guest sends. A turn that costs more
  * than its share, a buffer that does not come back, or an account that does not add up is a finding.
  */
+
 import { FREE_PAGE_HINT, MUST_TELL_HOST, STATS_VQ } from '../src/balloon/features.ts';
 import { LIST_BYTES_MAX, PageList, PageListError } from '../src/balloon/page-list.ts';
 import { EncodeCursor } from '../src/balloon/page-list-format.ts';
@@ -15,6 +16,7 @@ import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { gpaOf, PAGE_SIZE } from '../src/memory/page.ts';
 import { PageRanges } from '../src/memory/page-ranges.ts';
 import { assert } from '../src/sys/error.ts';
+import { processClock } from '../src/sys/monotonic.ts';
 import { SegmentList } from '../src/virtio/chain.ts';
 import { createDeviceQueue, createDriverQueue } from '../src/virtio/create.ts';
 import { RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } from '../src/virtio/features.ts';
@@ -105,6 +107,7 @@ export function target(bytes: Uint8Array): void {
     profile: abi,
     features: balloon,
     host: HOST,
+    clock: processClock,
     unusedPages: { add: nothing },
   });
   device.inflation.mode = marks ? 'auto' : 'none';

@@ -10,6 +10,7 @@ import {
   COMMON_FEATURES,
   HINTING_FEATURES,
   PAGE_LIST,
+  PAGE_POISON,
   proposedFeatures,
   type QueueRole,
   STANDARD_FEATURES,
@@ -47,6 +48,8 @@ export interface Profile {
   readonly format: PageListFormat;
   /** The bit that switches {@link format} on; 0 where there is nothing to switch. */
   readonly formatFeature: bigint;
+  /** The bit by which a driver says that it fills its free pages with a value of its own; 0 where there is none. */
+  readonly poisonFeature: bigint;
   readonly freePages: FreePageChannel;
   /** Size of the configuration space. */
   readonly configBytes: number;
@@ -92,6 +95,7 @@ function complete(name: ProfileName): Profile {
     features,
     featureMask: features.reduce((mask, feature) => mask | feature.mask, 0n),
     formatFeature: row.format === pfnArray ? 0n : PAGE_LIST,
+    poisonFeature: row.features === STANDARD_FEATURES ? PAGE_POISON : 0n,
   };
 }
 

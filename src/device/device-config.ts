@@ -16,6 +16,8 @@ export class DeviceConfig {
   readonly #view = new DataView(this.#bytes.buffer);
   /** How much of it the driver sees. */
   readonly #length: number;
+  /** Whether a driver has said what its balloon holds, or began with an empty one. */
+  actualKnown = false;
   #targetPages = 0;
   #targetLimitPages = PAGES_MAX;
 
@@ -83,10 +85,18 @@ export class DeviceConfig {
 
   /** Takes over what of it is the driver's to write. Whether a byte changed. */
   write(offset: number, bytes: Uint8Array): boolean {
+    this.actualKnown ||= namesActual(offset, bytes.length);
     return applyDriverWrite(this.#bytes.subarray(0, this.#length), offset, bytes);
+  }
+
+  /** The driver starts over. The target stays, it is the host's. */
+  reset(): void {
+    this.actualKnown = false;
+    this.actualPages = 0;
+    this.poisonValue = 0;
   }
 }
 
 /** Whether a write of `length` bytes at `offset` says what the balloon holds. */
-export const namesActual = (offset: number, length: number): boolean =>
+const namesActual = (offset: number, length: number): boolean =>
   offset <= actual && offset + length >= actual + 4;

@@ -1,23 +1,20 @@
 /**
  * The queue of free page hint sessions: 4-byte command ids and blocks of pages that the guest does not use. The
- * rules of what counts are balloon/hint-session.ts's; here the pages that count go to the sink that the caller
- * gave. They are never discarded: a hint does not promise that the guest stays away from a page.
+ * rules of what counts are balloon/hint-session.ts's; here the pages that count go to `PartWorld.unusedPages`. They are never discarded: a hint does not promise that the guest stays away from a page.
  */
-import { HINT_COMMAND_BYTES, type HintPhase, HintSession } from '../balloon/hint-session.ts';
+import { z } from 'zod';
+import { HINT_COMMAND_BYTES, HINT_ID_MIN, type HintPhase, HintSession } from '../balloon/hint-session.ts';
 import { type PageList, PageListError } from '../balloon/page-list.ts';
-import type { Profile } from '../balloon/profiles.ts';
 import type { PageSink } from '../memory/page.ts';
-import type { DeviceCounters } from './counters.ts';
-import type { ListWalk } from './list-walk.ts';
-import type { PageAccounts } from './page-accounts.ts';
+import { type DevicePart, type PartWorld, savedFields, u32 } from './part.ts';
+import type { RunningQueue } from './running-queue.ts';
 
-export class HintChannel {
+export class HintChannel implements DevicePart {
+  readonly roles = ['hint'] as const;
+  readonly counters = { hintBuffers: 0, hintedPages: 0 };
   #session: HintSession;
-  readonly #profile: Profile;
-  readonly #counters: DeviceCounters;
-  readonly #sink: PageSink;
-  readonly #changed: () => void;
-  #running = false;
+  readonly #world: PartWorld;
+  #ring: RunningQueue | undefined;
   /** A test switch: blocks count whatever session they are of, and a guest that moves loses data. */
   ignoreIds = false;
   /** Runs that counted in the newest session. */
@@ -25,12 +22,8 @@ export class HintChannel {
   /** Pages that counted for nothing, because they came outside of their session. */
   stalePages = 0;
 
-  /** `changed` is called when the session's phase changed, and so perhaps the configuration. */
-  constructor(profile: Profile, counters: DeviceCounters, sink: PageSink, changed: () => void) {
-    this.#profile = profile;
-    this.#counters = counters;
-    this.#sink = sink;
-    this.#changed = changed;
+  constructor(world: PartWorld) {
+    this.#world = world;
     this.#session = new HintSession({ hasDone: this.#hasDone });
   }
 
@@ -39,7 +32,7 @@ export class HintChannel {
   }
 
   get #hasDone(): boolean {
-    const { freePages } = this.#profile;
+    const { freePages } = this.#world.profile;
     return freePages.kind === 'session' && freePages.hasDone;
   }
 
@@ -59,12 +52,12 @@ export class HintChannel {
 
   /** The guest has the queue running. */
   get running(): boolean {
-    return this.#running;
+    return this.#ring !== undefined;
   }
 
   /** The guest keeps what it hinted out of use: it has begun a session that is not done. */
   get holding(): boolean {
-    return this.#running && this.#hasDone && (this.phase === 'running' || this.phase === 'stopped');
+    return this.running && this.#hasDone && (this.phase === 'running' || this.phase === 'stopped');
   }
 
   get phase(): HintPhase {
@@ -76,25 +69,26 @@ export class HintChannel {
     return this.session.commandId;
   }
 
-  startQueue(): void {
-    this.#running = true;
+  start(ring: RunningQueue): void {
+    this.#ring = ring;
   }
 
   /** The ring is gone: a session that ran cannot go on. */
-  stopQueue(): void {
-    this.#running = false;
-    if (this.session.stop()) this.#changed();
+  stop(_ring: RunningQueue): void {
+    this.#ring = undefined;
+    this.end();
   }
 
   /** Asks the guest for hints under a new id, which is returned. */
-  start(): number {
+  begin(): number {
     this.ranges = 0;
     const id = this.session.start();
     this.#changed();
     return id;
   }
 
-  stop(): void {
+  /** Tells the guest that it need hint no more; it keeps what it hinted. */
+  end(): void {
     if (this.session.stop()) this.#changed();
   }
 
@@ -104,22 +98,38 @@ export class HintChannel {
   }
 
   /**
-   * Takes one buffer: a command id, blocks of pages, or both, in this order. The blocks are begun as the list of `walk`.
+   * A buffer is a command id, blocks of pages, or both, in this order.
    * @throws PageListError when it is neither
    */
-  take(walk: ListWalk, accounts: PageAccounts): void {
-    const { list } = walk;
-    this.#counters.hintBuffers++;
+  take(ring: RunningQueue): true {
+    const list = ring.readList();
+    this.counters.hintBuffers++;
     if (list.length > 0) this.#takeCommand(list);
     if (list.extentCount > 0) {
       // The command is read; what is left of the buffer is blocks.
       list.length = 0;
-      walk.begin(this.#profile.freePages.format, this.#hinted, accounts);
+      ring.walk.begin(this.#world.profile.freePages.format, this.#hinted, this.#world.accounts);
     }
+    return true;
   }
 
   reset(): void {
     this.session.reset();
+    this.#showId();
+  }
+
+  #changed(): void {
+    const { host } = this.#world;
+    if (this.#showId()) host.configChanged();
+    host.hintChanged();
+  }
+
+  /** Whether the driver sees another id from now on. */
+  #showId(): boolean {
+    const { config } = this.#world;
+    const shown = config.hintCommandId;
+    config.hintCommandId = this.commandId;
+    return shown !== this.commandId;
   }
 
   #takeCommand(list: PageList): void {
@@ -142,8 +152,18 @@ export class HintChannel {
         return;
       }
       this.ranges++;
-      this.#counters.hintedPages += count;
-      this.#sink.add(pfn, count);
+      this.counters.hintedPages += count;
+      this.#world.unusedPages.add(pfn, count);
     },
   };
+
+  /** The id of the last session, 0 where there was none. */
+  readonly saved = savedFields(
+    { hintId: z.union([z.literal(0), u32.min(HINT_ID_MIN)]) },
+    () => ({ hintId: this.session.id ?? 0 }),
+    ({ hintId }) => {
+      if (hintId !== 0) this.resumeAfter(hintId);
+      this.#showId();
+    },
+  );
 }

@@ -11,14 +11,16 @@
  */
 import { MUST_TELL_HOST } from '../balloon/features.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
+import { listFormat } from '../balloon/profiles.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
-import { monotonicMs } from '../sys/poll.ts';
-import type { DeviceCounters } from './counters.ts';
-import type { ListWalk } from './list-walk.ts';
+import type { StopReason } from '../virtio/device.ts';
+import { initialState } from '../virtio/queue.ts';
 import type { PageAccount } from './page-account.ts';
 import { type DiscardTotals, noDiscards, type PageAccounts } from './page-accounts.ts';
+import type { DevicePart, PartWorld } from './part.ts';
+import type { RunningQueue } from './running-queue.ts';
 
 /** `auto` chooses between the two ways by the rule above; `none` and `per-page` exist for comparisons. */
 export const DISCARD_MODES = ['auto', 'before-ack', 'after-ack', 'none', 'per-page'] as const;
@@ -36,9 +38,27 @@ export const PENDING_BYTES_MAX = 2 * 2 ** 30;
 /** 2 MiB, a huge page: a guest whose first runs happen to be longer is not taken for one that has no smaller pages. */
 const GRANULARITY_PAGES_MAX = 512;
 
-export class Inflation {
+export class Inflation implements DevicePart {
+  readonly roles = ['inflate', 'deflate'] as const;
+  readonly counters = {
+    inflateBuffers: 0,
+    deflateBuffers: 0,
+    /** Milliseconds spent on turning lists into the account's pages; counted only where decoding is {@link timed}. */
+    decodeMs: 0,
+    pages: 0,
+    deflatedPages: 0,
+    unknownPages: 0,
+  };
+  /** From taking a buffer to its return; a batch's buffers count alike. */
+  readonly acknowledgeTimes: DurationHistogram;
+  readonly #world: PartWorld;
   readonly #accounts: PageAccounts;
-  readonly #counters: DeviceCounters;
+  #features = 0n;
+  #format: PageListFormat;
+  /** The inflate ring ran since the driver began. */
+  #begun = false;
+  /** All that is pending is to be discarded by other threads, and the end of that is waited for. */
+  #draining = false;
   #mode: DiscardMode = 'auto';
   /** Whether the mode has pages collected, to be discarded together. */
   #collects = true;
@@ -50,19 +70,86 @@ export class Inflation {
   #pendingPages = 0;
   /** What `per-page` discarded, page by page. */
   readonly #singly = noDiscards();
-  readonly #singlyTimes = new DurationHistogram();
+  readonly #singlyTimes: DurationHistogram;
   /** Bits that are set in the start or the length of some run that the guest gave. */
   #runBits = 0;
-  failure: Error | undefined;
 
-  constructor(accounts: PageAccounts, counters: DeviceCounters) {
-    this.#accounts = accounts;
-    this.#counters = counters;
+  constructor(world: PartWorld) {
+    this.#world = world;
+    this.#accounts = world.accounts;
+    this.#format = world.profile.format;
+    this.acknowledgeTimes = new DurationHistogram(undefined, world.clock);
+    this.#singlyTimes = new DurationHistogram(undefined, world.clock);
   }
 
   negotiated(features: bigint): void {
+    this.#features = features;
+    this.#format = listFormat(this.#world.profile, features);
     this.#mustTellHost = (features & MUST_TELL_HOST) !== 0n;
   }
+
+  /** Whether the inflate ring ran since the driver began. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
+  // Its rings ---------------------------------------------------------------------------------------------
+
+  start(ring: RunningQueue): void {
+    if (ring.role !== 'inflate') return;
+    this.#begin(ring);
+    this.#hold(false);
+  }
+
+  /** Of what was acknowledged nothing is discarded meanwhile, since another driver may use those pages. */
+  suspend(ring: RunningQueue): void {
+    if (ring.role === 'inflate') this.#hold(true);
+  }
+
+  resume(ring: RunningQueue): void {
+    if (ring.role === 'inflate') this.#hold(false);
+  }
+
+  /**
+   * `paused`: what was acknowledged is finished, so that all that the guest gave away is back at the host; `abandoned`:
+   * what is pending is the guest's again and keeps its memory; `undecided`: it is as it was while the ring was suspended.
+   */
+  stop(ring: RunningQueue, reason: StopReason): void {
+    if (reason === 'undecided') return;
+    if (ring.role === 'inflate') this.#accounts.held = false;
+    if (reason === 'paused') this.drain();
+    else this.#forget();
+  }
+
+  reset(): void {
+    this.#forget();
+    this.#accounts.held = false;
+  }
+
+  /** A ring that starts in the middle has a driver whose balloon was filled before, and nothing here knows with what. */
+  #begin({ queue }: RunningQueue): void {
+    if (this.#begun) return;
+    this.#begun = true;
+    const fresh = queue.nextAvail === initialState(this.#features).nextAvail;
+    this.#accounts.partial = !fresh;
+    this.#world.config.actualKnown ||= fresh;
+  }
+
+  /** Nothing is in the balloon, as far as the account knows. */
+  #forget(): void {
+    this.#accounts.forget();
+    this.#accounts.partial = false;
+    this.#begun = false;
+  }
+
+  /** Sees to it that nothing that is pending is discarded, or lets it be discarded again. */
+  #hold(held: boolean): void {
+    if (this.#accounts.held === held) return;
+    this.#accounts.held = held;
+    if (!held && this.#accounts.pendingPages > 0) this.#world.host.pendingMarked();
+  }
+
+  // How it discards ---------------------------------------------------------------------------------------
 
   get mode(): DiscardMode {
     return this.#mode;
@@ -70,7 +157,7 @@ export class Inflation {
 
   /** Changes the mode between two buffers. What is pending under the old one is discarded first, or by other threads. */
   set mode(mode: DiscardMode) {
-    if (!this.#accounts.elsewhere) this.drain();
+    if (!this.#accounts.elsewhere) this.#accounts.drain();
     this.#mode = mode;
     this.#collects = mode !== 'none' && mode !== 'per-page';
   }
@@ -99,25 +186,26 @@ export class Inflation {
     return times;
   }
 
-  /** Begins the list of `walk`. @throws PageListError */
-  inflate(walk: ListWalk, format: PageListFormat): void {
-    this.#counters.inflateBuffers++;
-    this.#counters.listBytes += walk.list.length;
-    walk.begin(format, this.#inflating, this.#accounts);
+  // Buffers -----------------------------------------------------------------------------------------------
+
+  take(ring: RunningQueue): true {
+    const list = ring.readList();
+    this.#world.counters.listBytes += list.length;
+    if (ring.role === 'inflate') {
+      this.counters.inflateBuffers++;
+      ring.walk.begin(this.#format, this.#inflating, this.#accounts);
+    } else {
+      this.counters.deflateBuffers++;
+      ring.walk.begin(this.#format, this.#deflating, this.#accounts);
+    }
+    return true;
   }
 
-  /** Begins the list of `walk`. @throws PageListError */
-  deflate(walk: ListWalk, format: PageListFormat): void {
-    this.#counters.deflateBuffers++;
-    this.#counters.listBytes += walk.list.length;
-    walk.begin(format, this.#deflating, this.#accounts);
-  }
-
-  /** Goes on with a list that was begun, for as long as the turn lasts; true when it is done. */
-  goOn(walk: ListWalk): boolean {
-    const startedMs = this.timed ? performance.now() : 0;
+  goOn({ walk }: RunningQueue): boolean {
+    const { clock } = this.#world;
+    const startedMs = this.timed ? clock.nowMs() : 0;
     const done = walk.goOn(this.#accounts);
-    if (this.timed) this.#counters.decodeMs += performance.now() - startedMs;
+    if (this.timed) this.counters.decodeMs += clock.nowMs() - startedMs;
     if (done) this.#accounts.settled = true;
     return done;
   }
@@ -126,20 +214,27 @@ export class Inflation {
    * An inflation of which a part is taken is left, to be taken whole some other time. Where it was the first, the account
    * is empty again: its ring stands where another driver's begins, and that one gave none of these pages.
    */
-  leave(): void {
-    if (!this.#accounts.settled) this.#accounts.forget();
+  leave(ring: RunningQueue): void {
+    if (ring.role === 'inflate' && !this.#accounts.settled) this.#accounts.forget();
   }
 
   /** Takes over what the guest gave another device: pairs of page frame and pages, all of them guest memory. */
   adopt(runs: Uint32Array): void {
+    this.#begun = true;
     this.#accounts.settled = true;
     for (let at = 0; at < runs.length; at += 2) {
       this.#accounts.forEachPart(runs[at], runs[at + 1], this.#give);
     }
+    this.drain();
   }
 
-  /** To be called after a batch and before its buffers are returned; see {@link mayAcknowledge}. */
-  beforeAcknowledging(): void {
+  // Batches -----------------------------------------------------------------------------------------------
+
+  batchBegun(): void {
+    this.acknowledgeTimes.begin();
+  }
+
+  batchTaken(): void {
     const pagesMax = this.#pendingPagesMax();
     if (this.#accounts.elsewhere) {
       if (pagesMax === 0) this.#accounts.haste = true;
@@ -147,16 +242,17 @@ export class Inflation {
     }
     if (!this.#marked) return;
     if (this.#accounts.pendingPages > pagesMax) {
-      this.failure = this.#accounts.drainDownTo(pagesMax) ?? this.failure;
+      this.#accounts.drainDownTo(pagesMax);
     }
     this.#pendingPages = this.#accounts.pendingPages;
   }
 
   /**
-   * Whether other threads have discarded so much of what was pending that a batch may be returned. Where not, there will be
-   * news of it.
+   * Whether other threads have discarded so much of what was pending that a batch may be returned, or nothing is under way
+   * on pages that were taken back. Where not, there will be news of it.
    */
-  mayAcknowledge(): boolean {
+  mayReturn(ring: RunningQueue): boolean {
+    if (ring.role !== 'inflate') return this.#accounts.quiet;
     if (this.#accounts.pendingPages > this.#pendingPagesMax()) {
       // In this order: what is discarded after the first line rings.
       this.#accounts.watchDrain();
@@ -174,16 +270,49 @@ export class Inflation {
     return Math.max(PENDING_BYTES_MAX / PAGE_SIZE, this.#pendingPages);
   }
 
+  batchKept(ring: RunningQueue): void {
+    ring.batchSinceMs = this.acknowledgeTimes.sinceMs;
+    this.#takeMarked();
+  }
+
+  batchReturned(ring: RunningQueue, late: boolean): void {
+    const { batchBuffers, batchSinceMs } = ring;
+    if (batchBuffers > 0) {
+      if (late) this.acknowledgeTimes.count(this.#world.clock.nowMs() - batchSinceMs, batchBuffers);
+      else this.acknowledgeTimes.end(batchBuffers);
+    }
+    if (!late && this.#takeMarked()) this.#world.host.pendingMarked();
+  }
+
   /** Whether something was marked since the last call that the discarding thread must be woken for. */
-  takeMarked(): boolean {
+  #takeMarked(): boolean {
     const marked = this.#marked;
     this.#marked = false;
     return marked && this.acknowledgesFirst;
   }
 
-  /** Discards all that is pending. */
+  /** Discards all that is pending: before it returns, or before it is {@link settled}. */
   drain(): void {
-    this.failure = this.#accounts.drain() ?? this.failure;
+    const { host } = this.#world;
+    if (this.#accounts.elsewhere) {
+      this.#draining = true;
+      this.#accounts.haste = true;
+      host.discardSoon?.();
+      return;
+    }
+    this.#accounts.drain();
+    const failure = this.#accounts.takeFailure();
+    if (failure !== undefined) host.discardFailed(failure);
+  }
+
+  settled(): boolean {
+    if (!this.#draining) return true;
+    // In this order: what is discarded after the first line rings.
+    this.#accounts.watchDrain();
+    if (this.#accounts.pendingPages > 0) return false;
+    this.#draining = false;
+    this.#accounts.haste = false;
+    return true;
   }
 
   /** Pages of the pieces that the guest gives: all runs begin and end at multiples of it. A huge page at most. */
@@ -193,7 +322,7 @@ export class Inflation {
 
   readonly #inflating: PageSink = {
     add: (pfn, count) => {
-      this.#counters.pages += count;
+      this.counters.pages += count;
       this.#runBits |= pfn | count;
       if (count === 1 && this.#giveOne(pfn)) return;
       this.#accounts.forEachPart(pfn, count, this.#give);
@@ -234,8 +363,8 @@ export class Inflation {
     if (taken < 0) {
       this.#accounts.useNamed(account, page, 1, this.#take);
     } else {
-      this.#counters.deflatedPages += taken;
-      this.#counters.badPages += 1 - taken;
+      this.counters.deflatedPages += taken;
+      this.#world.counters.badPages += 1 - taken;
     }
     return true;
   }
@@ -251,15 +380,16 @@ export class Inflation {
 
   readonly #take = (account: PageAccount, page: number, count: number): void => {
     const taken = account.take(page, count, this.#accounts.noteInFlight);
-    this.#counters.deflatedPages += taken;
+    this.counters.deflatedPages += taken;
     // Taking back what was never given changes nothing, but no driver does it. It may have been given to another device.
-    if (this.#accounts.partial) this.#counters.unknownPages += count - taken;
-    else this.#counters.badPages += count - taken;
+    if (this.#accounts.partial) this.counters.unknownPages += count - taken;
+    else this.#world.counters.badPages += count - taken;
   };
 
   #discardSingly(account: PageAccount, page: number, count: number): void {
     const totals = this.#singly;
-    const startedMs = monotonicMs();
+    const { clock } = this.#world;
+    const startedMs = clock.nowMs();
     this.#singlyTimes.begin();
     for (let unit = page; unit < page + count; unit++) {
       try {
@@ -270,11 +400,11 @@ export class Inflation {
       } catch (error) {
         if (!(error instanceof AerostatError)) throw error;
         totals.failures++;
-        this.failure = error;
+        this.#accounts.noteFailure(error);
         this.#singlyTimes.begin();
       }
     }
-    totals.lastMs = monotonicMs();
+    totals.lastMs = clock.nowMs();
     totals.ms += totals.lastMs - startedMs;
   }
 }

@@ -74,6 +74,7 @@ export class PageAccounts {
   /** The account began with a driver that had a balloon already: what that holds is not known. */
   partial = false;
   #memoryPages = 0;
+  #failure: Error | undefined;
   /** Pages of all lists together that were in no region, or more than their list may name. */
   pagesOutside = 0;
 
@@ -428,23 +429,31 @@ export class PageAccounts {
     return { add: (pfn, count) => this.forEachPart(pfn, count, pass) };
   }
 
-  /** Discards all that is pending, in this thread. Returns the last failure. */
-  drain(): Error | undefined {
-    let failure: Error | undefined;
-    for (const account of this.#marked) failure = account.drain() ?? failure;
-    return failure;
+  /** Discards all that is pending, in this thread. */
+  drain(): void {
+    for (const account of this.#marked) this.noteFailure(account.drain());
   }
 
-  /** Discards, in this thread, until at most `pages` are pending. Returns the last failure. */
-  drainDownTo(pages: number): Error | undefined {
-    let failure: Error | undefined;
+  /** Discards, in this thread, until at most `pages` are pending. */
+  drainDownTo(pages: number): void {
     for (const { pending, discardUnits } of [...this.#marked]) {
       for (let more = true; more && this.pendingPages > pages; ) {
         const result = pending.discardSome(discardUnits);
-        failure = result.failure ?? failure;
+        this.noteFailure(result.failure);
         more = result.more;
       }
     }
+  }
+
+  /** A discard of this thread failed. */
+  noteFailure(failure: Error | undefined): void {
+    this.#failure = failure ?? this.#failure;
+  }
+
+  /** The last of those since this was called last. */
+  takeFailure(): Error | undefined {
+    const failure = this.#failure;
+    this.#failure = undefined;
     return failure;
   }
 

@@ -2,19 +2,19 @@
  * Reported free pages (queues `reporting` and `hinting`): the guest keeps the pages out of its allocator until
  * their buffer is returned, so they are discarded before that, and read as zeros afterwards.
  */
-import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
-import { monotonicMs } from '../sys/poll.ts';
-import type { DeviceCounters } from './counters.ts';
-import type { ListWalk } from './list-walk.ts';
 import type { PageAccount } from './page-account.ts';
 import { type DiscardTotals, noDiscards, type PageAccounts } from './page-accounts.ts';
+import type { DevicePart, PartWorld } from './part.ts';
+import type { RunningQueue } from './running-queue.ts';
 
-export class Reporting {
+export class Reporting implements DevicePart {
+  readonly roles = ['reporting', 'hinting'] as const;
+  readonly counters = { reportingBuffers: 0, reportedPages: 0 };
+  readonly #world: PartWorld;
   readonly #accounts: PageAccounts;
-  readonly #counters: DeviceCounters;
   /** What was discarded in this thread. */
   readonly #here = noDiscards();
   readonly #timesHere = new DurationHistogram();
@@ -23,25 +23,40 @@ export class Reporting {
   readonly #runs: number[] = [];
   /** Discards of theirs that had failed when the batch began. */
   #failuresBefore = 0;
-  /**
-   * Set while the guest counts on its free pages holding something else than zeros (PAGE_POISON with a value
-   * that is not 0): discarding would change them (VIRTIO 1.4, 5.5.6.8.1).
-   */
-  keepContents = false;
-  failure: Error | undefined;
+  #poisons = false;
   /** The guest has a queue for reports, or for hints that are isolated as reports are. */
   running = false;
   /** Hears of the pages of guest memory that were discarded, while the guest may not use them yet. */
   observer: PageSink | undefined;
 
-  readonly #opened: (account: PageAccount) => void;
-
-  /** `opened` is told of a region's set of reported pages, for the threads that discard. */
-  constructor(accounts: PageAccounts, counters: DeviceCounters, opened: (account: PageAccount) => void) {
-    this.#accounts = accounts;
-    this.#counters = counters;
-    this.#opened = opened;
+  constructor(world: PartWorld) {
+    this.#world = world;
+    this.#accounts = world.accounts;
   }
+
+  negotiated(features: bigint): void {
+    this.#poisons = (features & this.#world.profile.poisonFeature) !== 0n;
+  }
+
+  /**
+   * The guest counts on its free pages holding something else than zeros (PAGE_POISON with a value that is not 0):
+   * discarding would change them (VIRTIO 1.4, 5.5.6.8.1).
+   */
+  get keepContents(): boolean {
+    return this.#poisons && this.#world.config.poisonValue !== 0;
+  }
+
+  start(): void {
+    this.running = true;
+  }
+
+  /** A batch that it keeps is that of a guest or a front-end that is given up: in order, it settles first. */
+  stop(ring: RunningQueue): void {
+    if (ring.kept) this.#forget();
+    this.running = false;
+  }
+
+  reset(): void {}
 
   get totals(): DiscardTotals {
     const elsewhere = this.#accounts.reportDiscards;
@@ -62,41 +77,44 @@ export class Reporting {
     return times;
   }
 
-  /** Whether the batch may be returned: nothing that it reported waits to be discarded. Where not, news of it will come. */
-  mayAcknowledge(): boolean {
+  /** Nothing that the batch reported may wait to be discarded. Where something does, news of it will come. */
+  mayReturn(): boolean {
     if (this.#runs.length === 0) return true;
     // In this order: what is discarded after the first line rings.
     this.#accounts.watchDrain();
-    return this.#accounts.reportedPending === 0;
+    if (this.#accounts.reportedPending > 0) return false;
+    this.#noteElsewhere();
+    return true;
   }
 
-  /** To be called before the batch is returned: notes what of it was discarded elsewhere. */
-  acknowledging(): void {
-    if (this.#runs.length === 0) return;
+  /** Notes what of the batch other threads discarded. */
+  #noteElsewhere(): void {
     // Which of them failed is not known. They keep their memory, so what is noted as gone must be gone.
     const failed = this.#accounts.reportDiscards.failures > this.#failuresBefore;
     for (let index = 0; index < this.#accountsOfRuns.length && !failed; index++) {
       this.#noteDiscarded(this.#accountsOfRuns[index], this.#runs[index * 2], this.#runs[index * 2 + 1]);
     }
-    this.forget();
+    this.#forget();
   }
 
-  /** The batch is not returned any more. */
-  forget(): void {
+  /** Nothing of the batch is left to be noted. */
+  #forget(): void {
     this.#accountsOfRuns.length = 0;
     this.#runs.length = 0;
   }
 
-  /** Begins the list of `walk`. @throws PageListError */
-  report(walk: ListWalk, format: PageListFormat): void {
-    this.#counters.reportingBuffers++;
-    this.#counters.listBytes += walk.list.length;
-    walk.begin(format, this.#reporting, this.#accounts);
+  take(ring: RunningQueue): true {
+    const list = ring.readList();
+    const { profile, counters } = this.#world;
+    this.counters.reportingBuffers++;
+    counters.listBytes += list.length;
+    ring.walk.begin(profile.freePages.format, this.#reporting, this.#accounts);
+    return true;
   }
 
   readonly #reporting: PageSink = {
     add: (pfn, count) => {
-      this.#counters.reportedPages += count;
+      this.counters.reportedPages += count;
       this.#accounts.forEachPart(pfn, count, this.#discard);
     },
   };
@@ -115,7 +133,7 @@ export class Reporting {
     if (account.reports === undefined) {
       account.openReports();
       this.#accounts.noteReports(account);
-      this.#opened(account);
+      this.#world.host.reportsOpened?.(account);
     }
     if (this.#runs.length === 0) this.#failuresBefore = this.#accounts.reportDiscards.failures;
     account.openReports().mark(first, units);
@@ -125,10 +143,11 @@ export class Reporting {
 
   #discardHere(account: PageAccount, first: number, units: number): void {
     const totals = this.#here;
-    const startedMs = monotonicMs();
+    const { clock } = this.#world;
+    const startedMs = clock.nowMs();
     try {
       account.discardUnits(first, units);
-      totals.lastMs = monotonicMs();
+      totals.lastMs = clock.nowMs();
       totals.ms += totals.lastMs - startedMs;
       this.#timesHere.count(totals.lastMs - startedMs, 1);
       totals.bytes += units * account.unitPages * PAGE_SIZE;
@@ -137,7 +156,7 @@ export class Reporting {
     } catch (error) {
       if (!(error instanceof AerostatError)) throw error;
       totals.failures++;
-      this.failure = error;
+      this.#accounts.noteFailure(error);
     }
   }
 

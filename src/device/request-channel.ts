@@ -1,15 +1,14 @@
 /**
  * The request queue of the proposals v3 to v10: the guest posts one buffer, the device fills in what it wants
  * and returns it, and the guest answers with page lists on the same queue. Pages that it names as unused go to
- * the sink that the caller gave; they are never discarded.
+ * `PartWorld.unusedPages`; they are never discarded.
  */
 import { PageListError } from '../balloon/page-list.ts';
-import type { Profile } from '../balloon/profiles.ts';
 import type { RequestProtocol } from '../balloon/request-messages.ts';
 import type { PageSink } from '../memory/page.ts';
 import type { PoppedBuffer } from '../virtio/chain.ts';
-import type { DeviceCounters } from './counters.ts';
-import type { PageAccounts } from './page-accounts.ts';
+import type { StopReason } from '../virtio/device.ts';
+import type { DevicePart, PartWorld } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
 /** Room for the longest request of any protocol. */
@@ -36,14 +35,13 @@ interface Posted {
   readonly address: number;
 }
 
-export class RequestChannel {
-  readonly #profile: Profile;
-  readonly #counters: DeviceCounters;
-  readonly #sink: PageSink;
-  readonly #changed: () => void;
+export class RequestChannel implements DevicePart {
+  readonly roles = ['request'] as const;
+  readonly counters = { hintBuffers: 0, hintedPages: 0 };
+  readonly #world: PartWorld;
   readonly #scratch = new Uint8Array(REQUEST_BYTES_MAX);
   readonly #view = new DataView(this.#scratch.buffer);
-  #running = false;
+  #ring: RunningQueue | undefined;
   /** The oldest first. */
   readonly #posted: Posted[] = [];
   /** A command that waits for the guest to post its buffer. */
@@ -55,32 +53,36 @@ export class RequestChannel {
   /** An answer whose pages are being taken, and the request that it is of. */
   #answer: { readonly of: RequestProgress; pages: number; readonly done: boolean } | undefined;
 
-  /** `changed` is called when a request is over: its progress says whether it was answered. */
-  constructor(profile: Profile, counters: DeviceCounters, sink: PageSink, changed: () => void) {
-    this.#profile = profile;
-    this.#counters = counters;
-    this.#sink = sink;
-    this.#changed = changed;
+  constructor(world: PartWorld) {
+    this.#world = world;
   }
 
   get running(): boolean {
-    return this.#running;
+    return this.#ring !== undefined;
   }
 
   get progress(): RequestProgress | null {
     return this.#progress;
   }
 
-  start(): void {
-    this.#running = true;
+  start(ring: RunningQueue): void {
+    this.#ring = ring;
   }
 
   /**
-   * Asks for `command`, or notes that it is to be asked as soon as the guest posts its buffer. True when a
-   * buffer was pushed: the caller publishes.
+   * Asks for `command`, at once or as soon as the guest posts its buffer for it. `DeviceHost.requestAnswered` hears the end,
+   * and {@link progress} says whether it was answered.
    */
-  send(running: RunningQueue, command: number): boolean {
-    const { freePages } = this.#profile;
+  send(command: number): void {
+    const ring = this.#ring;
+    ring?.attempt(() => {
+      if (this.#send(ring, command)) ring.publish();
+    });
+  }
+
+  /** True when the guest's buffer was given back, with the command in it. */
+  #send(ring: RunningQueue, command: number): boolean {
+    const { freePages } = this.#world.profile;
     if (freePages.kind !== 'request') return false;
     const posted = this.#posted.shift();
     if (posted === undefined) {
@@ -90,9 +92,9 @@ export class RequestChannel {
     const { protocol } = freePages;
     this.#id = protocol.idMax === 0 ? 0 : (this.#id + 1) % Math.min(protocol.idMax, 0xffff);
     protocol.writeRequest(this.#view, { command, id: this.#id });
-    running.memory.write(posted.address, this.#scratch, 0, protocol.requestBytes);
+    ring.memory.write(posted.address, this.#scratch, 0, protocol.requestBytes);
     // The driver tells a request from a mere return of its buffer by this exact length.
-    running.queue.pushUsed(running.memory, posted.buffer, protocol.requestBytes);
+    ring.giveBack(posted.buffer, protocol.requestBytes);
     this.#waiting = undefined;
     this.#open = true;
     this.#progress = { command, id: this.#id, pages: 0, lists: 0, done: false };
@@ -106,25 +108,24 @@ export class RequestChannel {
   }
 
   /**
-   * Takes the buffer that was popped. False when it is kept: it is the guest's buffer for the next request. The pages of an
-   * answer are begun as the list of the queue's walk; {@link answered} when that is done.
-   * @throws PageListError when it is neither that nor an answer
+   * A buffer is the guest's for the next request, which is kept, or an answer.
+   * @throws PageListError when it is neither
    */
-  take(running: RunningQueue, accounts: PageAccounts): boolean {
-    const { freePages } = this.#profile;
+  take(ring: RunningQueue): boolean {
+    const { freePages } = this.#world.profile;
     if (freePages.kind !== 'request') throw new PageListError('message', 'the profile has no requests');
-    const { chain } = running;
-    if (chain.readableCount === 0) {
-      this.#post(running, freePages.protocol);
+    if (ring.chain.readableCount === 0) {
+      this.#post(ring, freePages.protocol);
       this.#end();
-      if (this.#waiting !== undefined) this.send(running, this.#waiting);
+      if (this.#waiting !== undefined) this.#send(ring, this.#waiting);
       return false;
     }
-    this.#takeAnswer(running, freePages.protocol, accounts);
+    this.#takeAnswer(ring, freePages.protocol);
     return true;
   }
 
-  #post({ chain, queue, memory }: RunningQueue, protocol: RequestProtocol): void {
+  #post(ring: RunningQueue, protocol: RequestProtocol): void {
+    const { chain } = ring;
     // One segment is what every driver posts, and all that a request needs.
     if (chain.count !== 1 || chain.writableBytes < protocol.requestBytes) {
       throw new PageListError(
@@ -132,7 +133,7 @@ export class RequestChannel {
         `a buffer of ${chain.writableBytes} bytes in ${chain.count} segments for requests`,
       );
     }
-    if (this.#posted.length === POSTED_MAX) queue.pushUsed(memory, this.#posted.shift()!.buffer, 0);
+    if (this.#posted.length === POSTED_MAX) ring.giveBack(this.#posted.shift()!.buffer, 0);
     this.#posted.push({ buffer: chain.hold(), address: chain.address(0) });
   }
 
@@ -140,13 +141,13 @@ export class RequestChannel {
   #end(): void {
     if (!this.#open) return;
     this.#open = false;
-    this.#changed();
+    this.#world.host.requestAnswered();
   }
 
-  #takeAnswer(running: RunningQueue, protocol: RequestProtocol, accounts: PageAccounts): void {
-    const list = running.readList();
-    this.#counters.hintBuffers++;
-    this.#counters.listBytes += list.length;
+  #takeAnswer(ring: RunningQueue, protocol: RequestProtocol): void {
+    const list = ring.readList();
+    this.counters.hintBuffers++;
+    this.#world.counters.listBytes += list.length;
     const answer = protocol.readAnswer(list);
     const progress = this.#progress;
     // An answer to something that was not asked, or to an older request, counts for nothing.
@@ -158,20 +159,26 @@ export class RequestChannel {
     ) {
       return;
     }
-    running.walk.begin(this.#profile.freePages.format, this.#named, accounts);
+    ring.walk.begin(this.#world.profile.freePages.format, this.#named, this.#world.accounts);
     this.#answer = { of: progress, pages: 0, done: answer.done };
   }
 
   readonly #named: PageSink = {
     add: (pfn, count) => {
       if (this.#answer !== undefined) this.#answer.pages += count;
-      this.#counters.hintedPages += count;
-      this.#sink.add(pfn, count);
+      this.counters.hintedPages += count;
+      this.#world.unusedPages.add(pfn, count);
     },
   };
 
+  goOn({ walk }: RunningQueue): boolean {
+    if (!walk.goOn(this.#world.accounts)) return false;
+    this.#answered();
+    return true;
+  }
+
   /** The list that was begun last is done. */
-  answered(): void {
+  #answered(): void {
     const answer = this.#answer;
     this.#answer = undefined;
     // A request that was cancelled or made anew meanwhile was not answered by it.
@@ -181,16 +188,15 @@ export class RequestChannel {
     this.#progress = { ...progress, pages: progress.pages + pages, lists: progress.lists + 1, done };
   }
 
-  /** Gives the guest's buffer back before a ring that goes on elsewhere stops. True when it was pushed. */
-  release({ queue, memory }: RunningQueue): boolean {
-    this.#running = false;
-    if (this.#posted.length === 0) return false;
-    for (const { buffer } of this.#posted.splice(0)) queue.pushUsed(memory, buffer, 0);
-    return true;
+  stop(ring: RunningQueue, reason: StopReason): void {
+    const buffers = this.#posted.splice(0).map(({ buffer }) => buffer);
+    const returned = reason === 'paused' && ring.returns(...buffers);
+    this.#ring = undefined;
+    if (!returned) this.reset();
   }
 
   reset(): void {
-    this.#running = false;
+    this.#ring = undefined;
     this.#posted.length = 0;
     this.#waiting = undefined;
     this.#open = false;

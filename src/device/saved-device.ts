@@ -6,8 +6,6 @@
  * The bytes come from a stranger. They are read as a whole, and only then does anything change.
  */
 import { z } from 'zod';
-import { HINT_ID_MIN } from '../balloon/hint-session.ts';
-import { STATISTIC_NAMES } from '../balloon/statistics.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { BalloonDevice } from './balloon-device.ts';
 
@@ -31,27 +29,20 @@ export class DeviceStateError extends AerostatError {
   }
 }
 
-const u32 = z.number().int().min(0).max(0xffff_ffff);
-const statistic = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable();
+const START = { profile: z.string().max(64) };
 
-const FIELDS = {
-  profile: z.string().max(64),
-  targetPages: u32,
-  actualPages: u32,
-  poisonValue: u32,
-  /** The id of the last hint session, 0 where there was none. */
-  hintId: z.union([z.literal(0), u32.min(HINT_ID_MIN)]),
-  statistics: z.record(z.enum(STATISTIC_NAMES), statistic),
-};
-
-const HEADER = z.discriminatedUnion('version', [
-  z.strictObject({ version: z.literal(VERSION), ...FIELDS }),
-  z.strictObject({
-    version: z.literal(VERSION_WITH_WISH),
-    ...FIELDS,
-    wishedMemoryBytes: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
-  }),
-]);
+/** The header of `device`: its own fields, those of its parts, and what its guest is to keep. */
+function headerOf(device: BalloonDevice) {
+  const fields: typeof START = Object.assign({}, START, ...device.saved.map(({ shape }) => shape));
+  return z.discriminatedUnion('version', [
+    z.strictObject({ version: z.literal(VERSION), ...fields }),
+    z.strictObject({
+      version: z.literal(VERSION_WITH_WISH),
+      ...fields,
+      wishedMemoryBytes: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
+    }),
+  ]);
+}
 
 /**
  * Saves a device whose rings have stopped. `wishedMemoryBytes` is what its guest is to keep, where its target was given
@@ -65,11 +56,7 @@ export function saveDevice(device: BalloonDevice, wishedMemoryBytes: number | nu
         ? { version: VERSION }
         : { version: VERSION_WITH_WISH, wishedMemoryBytes }),
       profile: device.profile.name,
-      targetPages: device.targetPages,
-      actualPages: device.actualPages,
-      poisonValue: device.poisonValue,
-      hintId: device.hints.session.id ?? 0,
-      statistics: device.statistics.sample,
+      ...Object.assign({}, ...device.saved.map(fields => fields.save())),
     }),
   );
   const runs: number[] = [];
@@ -98,7 +85,7 @@ export function saveDevice(device: BalloonDevice, wishedMemoryBytes: number | nu
  * @throws DeviceStateError, having changed nothing
  */
 export function loadDevice(device: BalloonDevice, bytes: Uint8Array): number | null {
-  const { header, runs } = decode(bytes);
+  const { header, runs } = decode(bytes, headerOf(device));
   if (header.profile !== device.profile.name) {
     throw new DeviceStateError(`it spoke ${header.profile}, and this one speaks ${device.profile.name}`);
   }
@@ -114,11 +101,12 @@ export function loadDevice(device: BalloonDevice, bytes: Uint8Array): number | n
     }
     end = pfn + count;
   }
-  device.resumeFrom(header, runs);
+  device.inflation.adopt(runs);
+  for (const fields of device.saved) fields.load(header);
   return header.version === VERSION_WITH_WISH ? header.wishedMemoryBytes : null;
 }
 
-function decode(bytes: Uint8Array) {
+function decode(bytes: Uint8Array, shape: ReturnType<typeof headerOf>) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = bytes.length < LENGTH_BYTES ? HEADER_BYTES_MAX : view.getUint32(0, true);
   const start = LENGTH_BYTES + length;
@@ -131,7 +119,7 @@ function decode(bytes: Uint8Array) {
   } catch {
     throw new DeviceStateError('its header is not JSON');
   }
-  const result = HEADER.safeParse(value);
+  const result = shape.safeParse(value);
   if (!result.success) {
     const [{ path, message }] = result.error.issues;
     throw new DeviceStateError(`${path.join('.')}: ${message}`);

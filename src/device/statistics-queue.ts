@@ -2,25 +2,30 @@
  * The statistics queue (VIRTIO 1.4, 5.5.6.3): the guest posts a filled buffer, the device keeps it and returns
  * it when it wants a newer one.
  */
+import { z } from 'zod';
 import { PageListError } from '../balloon/page-list.ts';
 import {
   decodeStatistics,
   noStatistics,
+  STATISTIC_NAMES,
   STATS_BYTES_MAX,
   type Statistics,
   StatisticsError,
 } from '../balloon/statistics.ts';
-import { monotonicMs } from '../sys/poll.ts';
 import type { PoppedBuffer } from '../virtio/chain.ts';
-import type { DeviceCounters } from './counters.ts';
+import type { StopReason } from '../virtio/device.ts';
+import { type DevicePart, type PartWorld, savedFields } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
-export class StatisticsQueue {
-  readonly #counters: DeviceCounters;
-  readonly #arrived: () => void;
+const statistic = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable();
+
+export class StatisticsQueue implements DevicePart {
+  readonly roles = ['stats'] as const;
+  readonly counters = { statsBuffers: 0 };
+  readonly #world: PartWorld;
+  #ring: RunningQueue | undefined;
   /** The guest's buffer, while we have one. */
   #held: PoppedBuffer | undefined;
-  #running = false;
   sample: Statistics = noStatistics();
   /** When it came; null before the first. */
   sampledMs: number | null = null;
@@ -32,36 +37,29 @@ export class StatisticsQueue {
   given = false;
   /** The driver has answered a request since it began: Linux fills its first buffer unasked, while it still starts. */
   answered = false;
-  readonly #balloonPages: () => number;
   #askedBalloonPages = Number.POSITIVE_INFINITY;
 
-  constructor(counters: DeviceCounters, balloonPages: () => number, arrived: () => void) {
-    this.#counters = counters;
-    this.#balloonPages = balloonPages;
-    this.#arrived = arrived;
+  constructor(world: PartWorld) {
+    this.#world = world;
   }
 
   get running(): boolean {
-    return this.#running;
+    return this.#ring !== undefined;
   }
 
-  start(): void {
-    this.#running = true;
+  start(ring: RunningQueue): void {
+    this.#ring = ring;
   }
 
-  /**
-   * Takes the buffer that was popped.
-   * @throws PageListError when it is no list of statistics
-   */
-  take(running: RunningQueue): void {
-    const { queue, memory, chain } = running;
-    this.#counters.statsBuffers++;
+  take(ring: RunningQueue): false {
+    const { chain } = ring;
+    this.counters.statsBuffers++;
     this.given = true;
     const asked = this.askedMs !== null;
     this.askedMs = null;
     // D11: a driver has at most one buffer here. One that posts another gets the older one back, and gets it
     // first, whatever the newer one holds: buffers return in their order.
-    if (this.#held !== undefined) queue.pushUsed(memory, this.#held, 0);
+    if (this.#held !== undefined) ring.giveBack(this.#held, 0);
     this.#held = undefined;
     if (chain.readableBytes > STATS_BYTES_MAX) {
       throw new PageListError(
@@ -69,53 +67,79 @@ export class StatisticsQueue {
         `statistics of ${chain.readableBytes} bytes; the limit is ${STATS_BYTES_MAX}`,
       );
     }
-    const list = running.readList();
+    const list = ring.readList();
     try {
       this.sample = decodeStatistics(list.view, list.length);
     } catch (error) {
       if (!(error instanceof StatisticsError)) throw error;
       throw new PageListError('message', error.message);
     }
-    this.sampledMs = monotonicMs();
-    this.sampledBalloonPages = Math.min(this.#balloonPages(), this.#askedBalloonPages);
+    const { accounts, clock, host } = this.#world;
+    this.sampledMs = clock.nowMs();
+    this.sampledBalloonPages = Math.min(accounts.balloonedPages, this.#askedBalloonPages);
     this.#askedBalloonPages = Number.POSITIVE_INFINITY;
     this.#held = chain.hold();
     this.answered ||= asked;
-    this.#arrived();
+    host.statisticsArrived();
+    return false;
+  }
+
+  /** Rings that are in order take buffers back in no other: the sample that is kept came before the refused one. */
+  refuse(ring: RunningQueue): void {
+    this.#ask(ring);
+  }
+
+  /** Asks the guest for statistics; `DeviceHost.statisticsArrived` tells when they came. */
+  request(): void {
+    const ring = this.#ring;
+    ring?.attempt(() => {
+      if (this.#ask(ring)) ring.publish();
+    });
   }
 
   /**
-   * Asks the guest for a sample by returning its buffer. True when the buffer was pushed: the caller publishes.
+   * Asks for a sample by returning the guest's buffer. True when it was given back.
    * Without a buffer the guest is about to post one, which is the sample that is wanted.
    */
-  request({ queue, memory }: RunningQueue): boolean {
+  #ask(ring: RunningQueue): boolean {
     if (this.#held === undefined) return false;
-    this.#askedBalloonPages = this.#balloonPages();
-    this.askedMs = monotonicMs();
-    queue.pushUsed(memory, this.#held, 0);
+    this.#askedBalloonPages = this.#world.accounts.balloonedPages;
+    this.askedMs = this.#world.clock.nowMs();
+    ring.giveBack(this.#held, 0);
     this.#held = undefined;
     return true;
   }
 
-  /** Gives the buffer back before a ring that goes on elsewhere stops. True when it was pushed. */
-  release({ queue, memory }: RunningQueue): boolean {
-    this.#running = false;
-    this.given = false;
-    this.askedMs = null;
-    if (this.#held === undefined) return false;
-    queue.pushUsed(memory, this.#held, 0);
-    this.#held = undefined;
-    return true;
+  stop(ring: RunningQueue, reason: StopReason): void {
+    const returned = reason === 'paused' && ring.returns(...(this.#held === undefined ? [] : [this.#held]));
+    this.#forgetRing();
+    if (!returned) this.#forgetDriver();
   }
 
   /** The ring is gone, and the buffer with it. */
   reset(): void {
-    this.#running = false;
+    this.#forgetRing();
+    this.#forgetDriver();
+  }
+
+  #forgetRing(): void {
+    this.#ring = undefined;
     this.given = false;
     this.askedMs = null;
     this.#held = undefined;
+  }
+
+  #forgetDriver(): void {
     this.answered = false;
     this.sample = noStatistics();
     this.sampledMs = null;
   }
+
+  readonly saved = savedFields(
+    { statistics: z.record(z.enum(STATISTIC_NAMES), statistic) },
+    () => ({ statistics: this.sample }),
+    ({ statistics }) => {
+      this.sample = statistics;
+    },
+  );
 }

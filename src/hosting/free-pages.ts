@@ -114,13 +114,13 @@ export class FreePages implements PageSink {
     if (step === 'start') {
       following.progress.fill(0);
       this.#count(true);
-      if (following.way === 'session') device.hints.start();
-      if (following.way === 'request') device.sendRequest(GET_UNUSED_PAGES);
+      if (following.way === 'session') device.hints.begin();
+      if (following.way === 'request') device.requests.send(GET_UNUSED_PAGES);
       return;
     }
     this.#count(following.ignoreIds);
     if (following.way === 'session') {
-      if (step === 'stop') device.hints.stop();
+      if (step === 'stop') device.hints.end();
       else device.hints.done();
     }
     if (following.way === 'request') device.requests.cancel();

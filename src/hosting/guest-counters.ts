@@ -29,7 +29,7 @@ export function guestCounters(device: BalloonDevice, conversation: ConversationC
     punchFailures,
     discardMs: discards.ms + reporting.totals.ms,
     discardTimes: discardTimes.durations,
-    acknowledgeTimes: counters.acknowledgeTimes.durations,
+    acknowledgeTimes: inflation.acknowledgeTimes.durations,
   };
 }
 

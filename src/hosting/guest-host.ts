@@ -28,6 +28,7 @@ import { PageSet } from '../memory/page-set.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { shrinkSeal } from '../sys/file.ts';
+import { processClock } from '../sys/monotonic.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
@@ -110,6 +111,7 @@ export class GuestHost {
       features: offered.balloon | offered.rings,
       host: this.#deviceHost(),
       observer: this.#observer(),
+      clock: processClock,
       unusedPages: { add: (pfn, count) => this.#named(pfn, count) },
     });
     this.device.inflation.mode = options.discard;
@@ -151,7 +153,7 @@ export class GuestHost {
 
   #connected(): void {
     this.#conversation.connections++;
-    this.#known.begin(this.device.counters.hintBuffers);
+    this.#known.begin(this.device.hints.counters.hintBuffers);
     this.#connections.opened();
   }
 
@@ -227,12 +229,12 @@ export class GuestHost {
   }
 
   #checkConfiguration(): void {
-    const { accounts, counters, targetPages } = this.device;
+    const { accounts, hints, targetPages } = this.device;
     const complaint = this.#known.complaint({
       memoryBytes: this.#door?.session?.memory.size ?? 0,
       balloonedPages: accounts.balloonedPages,
       targetPages,
-      hintBuffers: counters.hintBuffers,
+      hintBuffers: hints.counters.hintBuffers,
     });
     if (complaint !== undefined) this.#news.problem('configuration', complaint);
   }
@@ -405,10 +407,10 @@ export class GuestHost {
     if (obstacle !== undefined) throw new GuestStateError(`${this.name} takes no hint sessions: ${obstacle}`);
     if (action === 'start') {
       this.unusedPages.clear();
-      hints.start();
+      hints.begin();
       this.#hintLimit.start(hints, limitMs);
     } else if (action === 'stop') {
-      hints.stop();
+      hints.end();
     } else {
       hints.done();
       this.#hintLimit.cancel();
@@ -456,7 +458,7 @@ export class GuestHost {
       connected: this.connected,
       pid: this.#door?.peerPid,
       askedMs: this.device.statistics.askedMs,
-      kicks: this.device.counters.kicks,
+      kicks: this.device.kicks,
     });
   }
 

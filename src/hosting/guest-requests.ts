@@ -72,7 +72,7 @@ export class GuestRequests {
         this.#end(`${this.#name} did not answer within ${timeoutMs} ms; it may be busy or stopped`);
       });
       this.#asked = { request, startMs: monotonicMs(), timer, resolve, reject };
-      device.sendRequest(COMMAND[request]);
+      device.requests.send(COMMAND[request]);
     });
   }
 

@@ -95,7 +95,7 @@ export class StatisticsPoll {
       });
       const waiter: Waiter = { resolve, reject, timer };
       this.#waiters.add(waiter);
-      this.#device.requestStatistics();
+      this.#device.statistics.request();
     });
   }
 
@@ -125,7 +125,7 @@ export class StatisticsPoll {
     this.#timer = undefined;
     if (this.#intervalMs <= 0 || !this.#running) return;
     this.#timer = this.#reactor.schedule(this.#intervalMs, () => {
-      this.#device.requestStatistics();
+      this.#device.statistics.request();
       this.#schedule();
     });
   }

@@ -358,19 +358,19 @@ class Life {
           return `${machine.device.targetPages}`;
         },
       ],
-      [3, 'statistics', () => machine.device.requestStatistics()],
+      [3, 'statistics', () => machine.device.statistics.request()],
       [
         12,
         'ask',
         () => {
           const { device } = machine;
           if (device.hints.running) {
-            const action = (['start', 'start', 'stop', 'done'] as const)[random.below(4)];
-            if (action === 'start') machine.hintWitness.begin();
+            const action = (['begin', 'begin', 'end', 'done'] as const)[random.below(4)];
+            if (action === 'begin') machine.hintWitness.begin();
             device.hints[action]();
             return action;
           }
-          if (device.requests.running) device.sendRequest(COMMANDS[random.below(COMMANDS.length)]);
+          if (device.requests.running) device.requests.send(COMMANDS[random.below(COMMANDS.length)]);
           return 'a request';
         },
       ],

@@ -390,10 +390,17 @@ export class SimMachine {
 
   #newDevice(): BalloonDevice {
     const { offered, profile: name } = this.plan;
+    const { clock } = this.scheduler;
     const device = new BalloonDevice({
       profile: profile(name),
       features: offered,
       unusedPages: this.hintWitness,
+      clock: {
+        nowMs: () => clock.now(),
+        write: (into, at) => {
+          into[at] = clock.now();
+        },
+      },
       host: {
         configChanged: () => this.transport?.configChanged(),
         accountOpened: () => {},

@@ -2,6 +2,7 @@
  * How long things took, counted in buckets, so that one sees how often something was slow and not only how slow it was
  * on average. Nothing is allocated for it, and the figures may lie in memory that threads share.
  */
+import { type MonotonicClock, processClock } from './monotonic.ts';
 
 /**
  * Upper bounds of the buckets, in milliseconds and inclusive; one more bucket takes what is above. From a system call
@@ -30,24 +31,29 @@ export class DurationHistogram {
   static readonly words = BUCKETS + 3;
 
   readonly #figures: Float64Array;
+  readonly #clock: MonotonicClock;
 
   /** Goes on with `figures`, {@link DurationHistogram.words} of them. One thread at a time may count. */
-  constructor(figures: Float64Array = new Float64Array(DurationHistogram.words)) {
+  constructor(
+    figures: Float64Array = new Float64Array(DurationHistogram.words),
+    clock: MonotonicClock = processClock,
+  ) {
     this.#figures = figures;
+    this.#clock = clock;
   }
 
   /** Something begins, which ends with {@link end}. */
   begin(): void {
-    const [seconds, nanoseconds] = process.hrtime();
-    this.#figures[SINCE] = seconds * 1e3 + nanoseconds / 1e6;
+    this.#clock.write(this.#figures, SINCE);
   }
 
   /** What began has ended, `times` of it, and the next begins. */
   end(times: number): void {
-    const [seconds, nanoseconds] = process.hrtime();
-    const nowMs = seconds * 1e3 + nanoseconds / 1e6;
-    this.#figures[TOOK] = nowMs - this.#figures[SINCE];
-    this.#figures[SINCE] = nowMs;
+    const figures = this.#figures;
+    this.#clock.write(figures, TOOK);
+    const nowMs = figures[TOOK];
+    figures[TOOK] = nowMs - figures[SINCE];
+    figures[SINCE] = nowMs;
     this.#count(times);
   }
 

@@ -30,7 +30,7 @@ function statistics(...entries: readonly (readonly [tag: number, value: number])
 /** A rig whose hint session runs, and its id. */
 function hinting(options: Parameters<typeof openRig>[0] = {}): { rig: DeviceRig; id: number } {
   const rig = openRig(options);
-  const id = rig.device.hints.start();
+  const id = rig.device.hints.begin();
   rig.queue('hint').exchange({ out: [u32(id)] });
   expect(rig.device.hints.phase).toBe('running');
   return { rig, id };
@@ -66,10 +66,10 @@ describe('statistics', () => {
     const rig = openRig();
     const queue = rig.queue('stats');
     expect(queue.exchange({ out: [statistics([4, 1])] })).toEqual([]);
-    rig.device.requestStatistics();
+    rig.device.statistics.request();
     expect(queue.collect()).toEqual([{ token: 0, written: 0 }]);
     // Nothing is kept any more: the next sample is on its way, and there is nothing to return.
-    rig.device.requestStatistics();
+    rig.device.statistics.request();
     expect(queue.collect()).toEqual([]);
     queue.exchange({ out: [statistics([4, 2])] });
     expect(rig.device.statistics.sample.freeBytes).toBe(2);
@@ -80,9 +80,9 @@ describe('free page hints', () => {
   test('V5: the command is STOP when hints cannot be used: before a session, when stopped, and without a ring', () => {
     const { rig, id } = hinting();
     expect(rig.readConfig('freePageHintCommandId')).toBe(id);
-    rig.device.hints.stop();
+    rig.device.hints.end();
     expect(rig.readConfig('freePageHintCommandId')).toBe(HINT_STOP);
-    rig.queue('hint').exchange({ out: [u32(rig.device.hints.start())] });
+    rig.queue('hint').exchange({ out: [u32(rig.device.hints.begin())] });
     rig.device.stopQueue(rig.queue('hint').index, 'paused');
     expect(rig.readConfig('freePageHintCommandId')).toBe(HINT_STOP);
     expect(openRig().readConfig('freePageHintCommandId')).toBe(HINT_STOP);
@@ -101,11 +101,11 @@ describe('free page hints', () => {
   test('V6: no id is used again, neither before its STOP arrived nor after', () => {
     const { rig, id } = hinting();
     const ids = [id];
-    ids.push(rig.device.hints.start());
+    ids.push(rig.device.hints.begin());
     rig.queue('hint').exchange({ out: [u32(HINT_STOP)] });
-    ids.push(rig.device.hints.start());
+    ids.push(rig.device.hints.begin());
     rig.device.reset();
-    ids.push(rig.device.hints.start());
+    ids.push(rig.device.hints.begin());
     expect(ids).toEqual([HINT_ID_MIN, HINT_ID_MIN + 1, HINT_ID_MIN + 2, HINT_ID_MIN + 3]);
   });
 
@@ -114,7 +114,7 @@ describe('free page hints', () => {
     const queue = rig.queue('hint');
     queue.exchange({ in: [page(P, 4)] });
     expect(rig.unusedPages.pages).toBe(4);
-    const next = rig.device.hints.start();
+    const next = rig.device.hints.begin();
     queue.exchange({ in: [page(P + 8, 4)] });
     queue.exchange({ out: [u32(id)] });
     queue.exchange({ in: [page(P + 16, 4)] });
@@ -129,7 +129,7 @@ describe('free page hints', () => {
     const rig = openRig();
     const queue = rig.queue('hint');
     queue.exchange({ in: [page(P)] });
-    const id = rig.device.hints.start();
+    const id = rig.device.hints.begin();
     queue.exchange({ in: [page(P)] });
     queue.exchange({ out: [u32(id)] });
     queue.exchange({ out: [u32(HINT_STOP)] });

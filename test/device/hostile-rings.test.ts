@@ -60,10 +60,10 @@ describe('a ring that makes no sense', () => {
       interrupt: () => {},
       fail: () => {},
     });
-    rig.device.requestStatistics();
+    rig.device.statistics.request();
     expect(queue.collect()).toEqual([]);
     queue.exchange({ out: [new Uint8Array(20)] });
-    rig.device.requestStatistics();
+    rig.device.statistics.request();
     expect(queue.collect()).toHaveLength(1);
   });
 });
@@ -86,9 +86,9 @@ describe('memory that goes while rings are in it', () => {
     const rig = openRig();
     rig.queue('stats').exchange({ out: [new Uint8Array(10)] });
     withoutMemory(rig);
-    expect(() => rig.device.requestStatistics()).not.toThrow();
+    expect(() => rig.device.statistics.request()).not.toThrow();
     expect(rig.host.brokenRings).toMatchObject([{ index: rig.queue('stats').index }]);
-    expect(() => rig.device.requestStatistics()).not.toThrow();
+    expect(() => rig.device.statistics.request()).not.toThrow();
     expect(rig.host.brokenRings).toHaveLength(1);
   });
 
@@ -96,7 +96,7 @@ describe('memory that goes while rings are in it', () => {
     const rig = openRig({ profile: 'page-range' });
     rig.queue('request').exchange({ in: [[P * PAGE_SIZE, 16]] });
     withoutMemory(rig);
-    expect(() => rig.device.sendRequest(0)).not.toThrow();
+    expect(() => rig.device.requests.send(0)).not.toThrow();
     expect(rig.host.brokenRings).toHaveLength(1);
   });
 

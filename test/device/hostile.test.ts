@@ -214,7 +214,7 @@ describe('statistics', () => {
     const queue = rig.queue('stats');
     expect(queue.exchange({ out: [new Uint8Array(10)] })).toEqual([]);
     expect(queue.exchange({ out: [new Uint8Array(10)] })).toEqual([{ token: 0, written: 0 }]);
-    rig.device.requestStatistics();
+    rig.device.statistics.request();
     expect(queue.collect()).toEqual([{ token: 1, written: 0 }]);
   });
 
@@ -235,7 +235,7 @@ describe('statistics', () => {
 describe('hints', () => {
   test('with a command of 3 bytes, or of 8, are refused, and so are the pages behind it', () => {
     const rig = openRig();
-    const id = rig.device.hints.start();
+    const id = rig.device.hints.begin();
     const queue = rig.queue('hint');
     queue.exchange({ out: [u32(id)] });
     const block = [P * PAGE_SIZE, PAGE_SIZE] as const;
@@ -260,7 +260,7 @@ describe('hints', () => {
   test('in the middle of a page are refused', () => {
     const rig = openRig();
     const queue = rig.queue('hint');
-    queue.exchange({ out: [u32(rig.device.hints.start())] });
+    queue.exchange({ out: [u32(rig.device.hints.begin())] });
     queue.exchange({ in: [[P * PAGE_SIZE + 1, PAGE_SIZE]] });
     queue.exchange({ in: [[P * PAGE_SIZE, 100]] });
     expect(rig.device.counters.badBuffers).toBe(2);
@@ -327,7 +327,7 @@ describe('requests', () => {
       }),
     ).toHaveLength(1);
     expect(rig.device.counters.badBuffers).toBe(2);
-    rig.device.sendRequest(0);
+    rig.device.requests.send(0);
     expect(queue.collect()).toEqual([]);
   });
 
@@ -361,7 +361,7 @@ describe('requests', () => {
       if (freePages.kind !== 'request') throw new Error('no requests');
       const queue = rig.queue('request');
       queue.exchange({ in: [[P * PAGE_SIZE, 16]] });
-      rig.device.sendRequest(0);
+      rig.device.requests.send(0);
       const answer = { command: 0, id: rig.device.requests.progress?.id ?? 0, done: true };
       const edit = (list: Parameters<typeof freePages.protocol.writeAnswer>[0]) => {
         freePages.protocol.writeAnswer(list, answer);

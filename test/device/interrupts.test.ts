@@ -1,7 +1,9 @@
 /** How often a device interrupts a driver that said, by event index, at which buffer it wants to hear. */
+
 import { describe, expect, test } from 'vitest';
 import { BalloonDevice } from '../../src/device/balloon-device.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { processClock } from '../../src/sys/monotonic.ts';
 import { createDeviceQueue } from '../../src/virtio/create.ts';
 import { RING_EVENT_IDX, RING_PACKED } from '../../src/virtio/features.ts';
 import { EVENT_FLAGS, EVENT_SUPPRESSION, usedEventOffset } from '../../src/virtio/layout.ts';
@@ -72,6 +74,7 @@ describe('a split ring that another device takes over', () => {
         profile: rig.profile,
         features: rig.profile.featureMask,
         host: new HostLog(),
+        clock: processClock,
         unusedPages: { add: () => {} },
       });
       successor.regionAdded(rig.region);

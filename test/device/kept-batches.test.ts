@@ -40,7 +40,7 @@ test('a deflation of pages that are being punched is returned when the punch has
   end(rig, run);
   expect(progress(rig)).toEqual([rig.queue('deflate').index]);
   expect(rig.queue('deflate').collect().length).toBe(1);
-  expect(rig.device.counters.acknowledgeTimes.durations.counts.reduce((sum, count) => sum + count)).toBe(3);
+  expect(rig.device.inflation.acknowledgeTimes.durations.counts.reduce((sum, count) => sum + count)).toBe(3);
 });
 
 test('a deflation of pages that are pending beside the punch waits for nothing', () => {

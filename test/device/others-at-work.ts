@@ -34,7 +34,7 @@ export function expectOthersToWork(rig: DeviceRig, spared?: QueueRole): void {
     expect(device.reporting.totals.punches).toBe(before + 1);
   }
   if (spared !== 'hint') {
-    const id = device.hints.start();
+    const id = device.hints.begin();
     rig.queue('hint').exchange({ out: [u32(id)] });
     expect(device.hints.phase).toBe('running');
   }

@@ -2,11 +2,13 @@
  * A device that takes the place of one that died with a hint session under way: what the guest sent, and still sends,
  * under the id of then counts for nothing. That the driver copes is test/driver/free-pages.test.ts's.
  */
+
 import { expect, onTestFinished, test } from 'vitest';
 import { HINT_ID_MIN, HINT_STOP } from '../../src/balloon/hint-session.ts';
 import { BalloonDevice } from '../../src/device/balloon-device.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
+import { processClock } from '../../src/sys/monotonic.ts';
 import { createDeviceQueue } from '../../src/virtio/create.ts';
 import { stateFromVringBase, stateToVringBase } from '../../src/virtio/vring-base.ts';
 import { type DeviceRig, FIRST_PAGE, HostLog, openRig, packed, u32 } from '../support/device-rig.ts';
@@ -24,6 +26,7 @@ function succeed(rig: DeviceRig, base: number, idMin: number) {
     profile,
     features: profile.featureMask,
     host: new HostLog(),
+    clock: processClock,
     unusedPages,
   });
   onTestFinished(() => device.regionRemoved(region));
@@ -53,7 +56,7 @@ test.each(CASES)(
   (_, rings, announced) => {
     const rig = openRig(rings);
     const queue = rig.queue('hint');
-    const old = rig.device.hints.start();
+    const old = rig.device.hints.begin();
     expect(old).toBe(HINT_ID_MIN);
     queue.exchange({ out: [u32(old)] });
     queue.exchange(block(P));
@@ -66,7 +69,7 @@ test.each(CASES)(
     const successor = succeed(rig, stateToVringBase(rig.features, state), HINT_ID_MIN + 77);
     const { device, unusedPages, serve } = successor;
 
-    const own = announced ? device.hints.start() : undefined;
+    const own = announced ? device.hints.begin() : undefined;
     expect(own).not.toBe(old);
     expect(serve()).toBe(3);
     expect(device.hints.phase).toBe(announced ? 'requested' : 'idle');
@@ -74,7 +77,7 @@ test.each(CASES)(
     expect(device.hints.stalePages).toBe(2 * BLOCK);
 
     // A guest that goes on under the old id is not believed either.
-    const id = own ?? device.hints.start();
+    const id = own ?? device.hints.begin();
     expect(id).not.toBe(old);
     for (const buffer of [{ out: [u32(old)] }, block(P + 96), { out: [u32(HINT_STOP)] }]) queue.add(buffer);
     expect(serve()).toBe(3);

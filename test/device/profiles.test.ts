@@ -238,7 +238,7 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     rig.touch(P + 16, 64, 0x1d);
     const resident = rig.residentBytes + PAGE_SIZE;
     expect(queue.exchange({ in: [[WHERE, size]] })).toEqual([]);
-    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.device.requests.send(GET_UNUSED_PAGES);
     expect(queue.collect()).toEqual([{ token: 0, written: size }]);
     const request = readRequest(rig, WHERE, size);
     expect(request).toMatchObject({ command: GET_UNUSED_PAGES, id: rig.device.requests.progress?.id });
@@ -268,7 +268,7 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
 
   test('may be answered with no pages at all', () => {
     const rig = openRig({ profile: name });
-    rig.device.sendRequest(DROP_CACHE);
+    rig.device.requests.send(DROP_CACHE);
     const size = protocolOf(rig).requestBytes;
     rig.queue('request').exchange({ in: [[WHERE, size]] });
     const request = readRequest(rig, WHERE, size);
@@ -280,7 +280,7 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
   test('may be answered with several lists that all say that they are the last, as v4 has it', () => {
     const rig = openRig({ profile: name });
     const size = protocolOf(rig).requestBytes;
-    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.device.requests.send(GET_UNUSED_PAGES);
     rig.queue('request').exchange({ in: [[WHERE, size]] });
     const request = readRequest(rig, WHERE, size);
     answer(rig, request, [[P, 4]]);
@@ -297,7 +297,7 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     const rig = openRig({ profile: name });
     const size = protocolOf(rig).requestBytes;
     rig.queue('request').exchange({ in: [[WHERE, size]] });
-    rig.device.sendRequest(SHRINK);
+    rig.device.requests.send(SHRINK);
     expect(rig.host.requestsAnswered).toBe(0);
     rig.queue('request').exchange({ in: [[WHERE, size]] });
     expect(rig.host.requestsAnswered).toBe(1);
@@ -310,7 +310,7 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     const size = protocolOf(rig).requestBytes;
     queue.exchange({ in: [[WHERE, size]] });
     expect(queue.exchange({ in: [[WHERE, size]] })).toEqual([]);
-    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.device.requests.send(GET_UNUSED_PAGES);
     expect(queue.collect()).toEqual([{ token: 0, written: size }]);
   });
 
@@ -318,7 +318,7 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     const rig = openRig({ profile: name });
     const queue = rig.queue('request');
     const size = protocolOf(rig).requestBytes;
-    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.device.requests.send(GET_UNUSED_PAGES);
     expect(rig.device.requests.progress).toBeNull();
     expect(queue.exchange({ in: [[WHERE, size]] })).toEqual([{ token: 0, written: size }]);
     expect(rig.device.requests.progress).toMatchObject({ done: false });
@@ -332,10 +332,10 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     if (protocol.idMax === 0) return;
     const queue = rig.queue('request');
     queue.exchange({ in: [[WHERE, protocol.requestBytes]] });
-    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.device.requests.send(GET_UNUSED_PAGES);
     const old = readRequest(rig, WHERE, protocol.requestBytes);
     queue.exchange({ in: [[WHERE, protocol.requestBytes]] });
-    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.device.requests.send(GET_UNUSED_PAGES);
     expect(queue.collect()).toHaveLength(1);
     answer(rig, old, [[P, 4]]);
     expect(rig.unusedPages.pages).toBe(0);
@@ -354,7 +354,7 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
     rig.device.stopQueue(queue.index, 'abandoned');
     expect(queue.collect()).toEqual([]);
     queue.start();
-    rig.device.sendRequest(GET_UNUSED_PAGES);
+    rig.device.requests.send(GET_UNUSED_PAGES);
     expect(queue.collect()).toEqual([]);
   });
 });
@@ -364,7 +364,7 @@ test.each(SESSION_PROFILES)('a hint session of profile %s names pages and discar
   const queue = rig.queue('hint');
   rig.touch(P, 64, 0x2e);
   const resident = rig.residentBytes;
-  const id = rig.device.hints.start();
+  const id = rig.device.hints.begin();
   expect(rig.readConfig('freePageHintCommandId')).toBe(id);
   expect(queue.exchange({ out: [u32(id)] })).toMatchObject([{ written: 0 }]);
   rig.sendPages(queue, rig.profile.freePages.format, [
@@ -384,7 +384,7 @@ test.each(SESSION_PROFILES)('a hint session of profile %s names pages and discar
 
 test('a command id and blocks may share a buffer', () => {
   const rig = openRig();
-  const id = rig.device.hints.start();
+  const id = rig.device.hints.begin();
   rig.queue('hint').exchange({ out: [u32(id)], in: [[P * PAGE_SIZE, 4 * PAGE_SIZE]] });
   expect(rig.unusedPages.pages).toBe(4);
 });
@@ -437,7 +437,7 @@ describe('a statistics ring that is stopped', () => {
     const rig = openRig();
     const queue = rig.queue('stats');
     queue.exchange({ out: [sample] });
-    rig.device.requestStatistics();
+    rig.device.statistics.request();
     rig.device.stopQueue(queue.index, 'paused');
     expect(rig.device.statistics.sampledMs).not.toBeNull();
   });
@@ -449,7 +449,7 @@ describe('a statistics ring that is stopped', () => {
     rig.device.stopQueue(queue.index, 'abandoned');
     expect(queue.collect()).toEqual([]);
     expect(rig.device.statistics.sampledMs).toBeNull();
-    rig.device.requestStatistics();
+    rig.device.statistics.request();
     expect(queue.collect()).toEqual([]);
   });
 });

@@ -77,7 +77,7 @@ describe.each(PROFILE_NAMES)('profile %s', name => {
     if (role === 'inflate' || role === 'deflate') yield* rig.encode(rig.inflateFormat, RUNS);
     if (role === 'reporting' || role === 'hinting') yield* rig.encode(abi.freePages.format, RUNS);
     if (role === 'hint') {
-      yield { out: [u32(rig.device.hints.start())] };
+      yield { out: [u32(rig.device.hints.begin())] };
       yield* rig.encode(abi.freePages.format, RUNS);
       yield { out: [u32(0)] };
     }
@@ -105,7 +105,7 @@ describe.each(PROFILE_NAMES)('profile %s', name => {
     // Not every generation has them.
     if (queue === undefined) return;
     const isPacked = kind === 'packed';
-    const ask = () => rig.device.requestStatistics();
+    const ask = () => rig.device.statistics.request();
     const buffers: GuestBuffer[] = [{ out: [SAMPLE] }, { out: [SAMPLE], in: [[ROOM, 64]] }];
     for (const buffer of buffers) expect(lengthOf(rig, queue, buffer, isPacked, ask)).toEqual(NOTHING);
     const nonsense = { out: [new Uint8Array(7)], in: [[ROOM, 64]] } as const;
@@ -124,7 +124,7 @@ describe.each(PROFILE_NAMES)('profile %s', name => {
       const rig = openRig({ profile: name, ...rings });
       const queue = rig.queue('request');
       const isPacked = kind === 'packed';
-      const ask = () => rig.device.sendRequest(GET_UNUSED_PAGES);
+      const ask = () => rig.device.requests.send(GET_UNUSED_PAGES);
       const size = protocol.requestBytes;
       // The one length that is not 0.
       expect(lengthOf(rig, queue, { in: [[ROOM, size + 16]] }, isPacked, ask).length).toBe(size);

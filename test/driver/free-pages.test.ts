@@ -13,7 +13,7 @@ describe('hint sessions', () => {
   it('give blocks back before their end when the guest is short of memory, and go on', async () => {
     const world = new World();
     await world.start();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.rest();
     const hinted = world.driver.counters.hintedPages;
     expect(world.freePages).toBeLessThan(world.bootPages - hinted + BLOCK_PAGES);
@@ -24,7 +24,7 @@ describe('hint sessions', () => {
     world.exit();
     world.device.hints.done();
     await world.rest();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.rest();
     expect(world.driver.counters.hintSessions).toBe(2);
     world.device.hints.done();
@@ -36,11 +36,11 @@ describe('hint sessions', () => {
   it('go over to a new id in the middle, with a STOP between the two', async () => {
     const world = new World({ device: { mode: 'deferred' }, driver: { queueSizeMax: 4 } });
     await world.start();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.beginning(1);
     expect(world.device.hints.phase).toBe('running');
     world.transport.unusedPages.clear();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.rest();
     expect(world.device.hints.phase).toBe('stopped');
     expect(world.driver.counters.hintSessions).toBe(2);
@@ -56,7 +56,7 @@ describe('hint sessions', () => {
   it('leave a slot of the ring for the STOP, however slow the host is', async () => {
     const world = new World({ device: { mode: 'deferred' }, driver: { queueSizeMax: 2 } });
     await world.start();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.rest();
     expect(world.device.hints.phase).toBe('stopped');
     expect(world.transport.unusedPages.pages).toBe(world.driver.counters.hintedPages);
@@ -66,7 +66,7 @@ describe('hint sessions', () => {
   it.each(['immediate', 'deferred'] as const)('fit a ring of one entry (device: %s)', async mode => {
     const world = new World({ device: { mode }, driver: { queueSizeMax: 1 } });
     await world.start();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.rest();
     expect(world.device.hints.phase).toBe('stopped');
     expect(world.device.counters.hintedPages).toBeGreaterThan(32 * MIB_PAGES);
@@ -81,7 +81,7 @@ describe('hint sessions', () => {
     async profile => {
       const world = new World({ profile, device: { mode: 'deferred' }, driver: { queueSizeMax: 8 } });
       await world.start();
-      world.device.hints.start();
+      world.device.hints.begin();
       await world.beginning(1);
       expect(world.driver.counters.hintedPages).toBeGreaterThan(0);
       const bases = world.driver.deviceLost();
@@ -91,7 +91,7 @@ describe('hint sessions', () => {
       world.driver.deviceReplaced();
       await world.rest();
       expect(world.device.counters.hintedPages).toBe(0);
-      world.device.hints.start();
+      world.device.hints.begin();
       await world.rest();
       expect(world.device.hints.phase).toBe('stopped');
       expect(world.device.counters.hintedPages).toBeGreaterThan(32 * MIB_PAGES);
@@ -105,7 +105,7 @@ describe('hint sessions', () => {
   it('leave nothing in the ring that counts for a session of the next device', async () => {
     const world = new World({ device: { mode: 'deferred' }, driver: { queueSizeMax: 8 } });
     await world.start();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.beginning(0);
     const hinted = world.driver.counters.hintedPages;
     expect(hinted).toBeGreaterThan(0);
@@ -115,7 +115,7 @@ describe('hint sessions', () => {
     world.transport.replaceDevice(bases);
     // Another host, in a hurry: it has announced its session before it looks at the ring.
     world.device.hints.beginAt(HINT_ID_MIN + 5);
-    world.device.hints.start();
+    world.device.hints.begin();
     world.driver.deviceReplaced();
     await world.rest();
     expect(world.device.hints.stalePages).toBe(hinted);
@@ -125,7 +125,7 @@ describe('hint sessions', () => {
   it('keep no block when the session cannot be ended with DONE', async () => {
     const world = new World({ profile: 'sg' });
     await world.start();
-    world.device.hints.start();
+    world.device.hints.begin();
     await world.rest();
     expect(world.driver.counters.hintedPages).toBeGreaterThan(32 * MIB_PAGES);
     expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
@@ -138,7 +138,7 @@ describe('requests', () => {
     const world = new World({ profile: 'page-chunks', sizeMiB: 64 });
     await world.start();
     await world.scatter('database', 40 * MIB_PAGES);
-    world.device.sendRequest(GET_UNUSED_PAGES);
+    world.device.requests.send(GET_UNUSED_PAGES);
     await world.rest();
     expect(world.device.requests.progress).toMatchObject({
       done: true,
@@ -152,7 +152,7 @@ describe('requests', () => {
     const world = new World({ profile: 'page-order', driver: { unusedOrderMin: 9 } });
     await world.start();
     await world.scatter('database', 40 * MIB_PAGES);
-    world.device.sendRequest(GET_UNUSED_PAGES);
+    world.device.requests.send(GET_UNUSED_PAGES);
     await world.rest();
     expect(world.transport.unusedPages.pages % 512).toBe(0);
     expect(world.transport.unusedPages.pages).toBeLessThan(world.kernel.allocator.freePages);
@@ -162,7 +162,7 @@ describe('requests', () => {
     const world = new World({ profile: 'page-range' });
     await world.start();
     for (let page = 0; page < 2_000; page++) world.kernel.slab.grow();
-    world.device.sendRequest(SHRINK);
+    world.device.requests.send(SHRINK);
     await world.rest();
     expect(world.kernel.slab.pages).toBe(0);
     expect(world.device.requests.progress?.pages).toBe(world.kernel.allocator.freePages);
@@ -171,11 +171,11 @@ describe('requests', () => {
   it('of an unknown kind are ignored, and the next one is answered', async () => {
     const world = new World({ profile: 'page-bitmap' });
     await world.start();
-    world.device.sendRequest(77);
+    world.device.requests.send(77);
     await world.rest();
     expect(world.driver.counters).toMatchObject({ unknownRequests: 1, requests: 0 });
     expect(world.device.requests.progress).toMatchObject({ done: false, lists: 0 });
-    world.device.sendRequest(GET_UNUSED_PAGES);
+    world.device.requests.send(GET_UNUSED_PAGES);
     await world.rest();
     expect(world.driver.counters).toMatchObject({ unknownRequests: 1, requests: 1 });
     expect(world.device.requests.progress).toMatchObject({ done: true });
@@ -185,7 +185,7 @@ describe('requests', () => {
     const world = new World({ profile: 'page-chunks', device: { mode: 'deferred' } });
     await world.start();
     await world.scatter('database', 40 * MIB_PAGES);
-    world.device.sendRequest(GET_UNUSED_PAGES);
+    world.device.requests.send(GET_UNUSED_PAGES);
     while (world.device.requests.progress?.done === false) {
       world.transport.deliver();
       world.driver.poll();
@@ -201,9 +201,9 @@ describe('requests', () => {
     await world.start();
     await world.scatter('database', 40 * MIB_PAGES);
     const { freePages } = world.kernel.allocator;
-    world.device.sendRequest(GET_UNUSED_PAGES);
+    world.device.requests.send(GET_UNUSED_PAGES);
     await world.beginning(2);
-    world.device.sendRequest(DROP_CACHE);
+    world.device.requests.send(DROP_CACHE);
     expect(world.device.requests.progress).toMatchObject({ command: GET_UNUSED_PAGES, done: false });
     await world.rest();
     expect(world.transport.unusedPages.pages).toBe(freePages);
@@ -214,7 +214,7 @@ describe('requests', () => {
     const world = new World({ profile: 'page-order', driver: { queueSizeMax, ringFeatures: 0n } });
     await world.start();
     for (let round = 1; round <= 3; round++) {
-      world.device.sendRequest(GET_UNUSED_PAGES);
+      world.device.requests.send(GET_UNUSED_PAGES);
       await world.rest();
       expect(world.driver.counters.requests).toBe(round);
       expect(world.device.requests.progress).toMatchObject({ done: true });

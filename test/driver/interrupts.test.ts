@@ -43,14 +43,14 @@ describe.each(PROFILE_NAMES)('a driver of profile %s', profile => {
       expect(world.driver.actualPages).toBe(target);
     }
     if (world.device.hints.running) {
-      world.device.hints.start();
+      world.device.hints.begin();
       world.transport.deliver();
       await world.promises();
       expect(world.device.hints.phase).toBe('stopped');
     }
     if (world.device.requests.running) {
       for (const id of [1, 2]) {
-        world.device.sendRequest(GET_UNUSED_PAGES);
+        world.device.requests.send(GET_UNUSED_PAGES);
         world.transport.deliver();
         expect(world.driver.counters.requests).toBe(id);
         expect(world.device.requests.progress).toMatchObject({ done: true });

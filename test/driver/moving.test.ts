@@ -101,16 +101,16 @@ describe('a driver and its device go on elsewhere', () => {
     const here = new World();
     await here.start();
     const free = here.freePages;
-    here.device.hints.start();
+    here.device.hints.begin();
     await here.rest();
     expect(here.freePages).toBeLessThan(free / 2);
-    here.device.hints.stop();
+    here.device.hints.end();
     await stop(here);
     const there = await arrive(here, 'virtio', save(here));
     expect(there.freePages).toBe(free);
     await there.driver.run();
     await there.rest();
-    const id = there.device.hints.start();
+    const id = there.device.hints.begin();
     expect(id).toBeGreaterThan(here.device.hints.session.id ?? 0);
     await there.rest();
     expect(there.device.counters.hintedPages).toBeGreaterThan(free / 2);
@@ -127,7 +127,7 @@ describe('a driver and its device go on elsewhere', () => {
     expect(there.device.statistics.sample).toEqual(here.device.statistics.sample);
     await there.driver.run();
     await there.rest();
-    there.device.requestStatistics();
+    there.device.statistics.request();
     await there.rest();
     expect(there.device.counters.statsBuffers).toBe(2);
   });
@@ -179,9 +179,9 @@ describe('a driver that paused', () => {
       await world.start();
       await world.scatter('database', 16 * MIB_PAGES);
       const free = world.freePages;
-      if (profile === 'page-chunks') world.device.sendRequest(GET_UNUSED_PAGES);
+      if (profile === 'page-chunks') world.device.requests.send(GET_UNUSED_PAGES);
       else if (profile === 'hinting') world.scheduler.advance(2_000);
-      else world.device.hints.start();
+      else world.device.hints.begin();
       await world.beginning(1);
       let over = false;
       const paused = driver.pause().then(() => {

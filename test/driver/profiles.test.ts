@@ -136,9 +136,9 @@ describe.each(PROFILE_NAMES)('profile %s', profile => {
 
 /** Has the host ask, and nothing more. */
 function askForFreePages(world: World, profile: ProfileName): void {
-  if (profile === 'virtio' || profile === 'sg') world.device.hints.start();
+  if (profile === 'virtio' || profile === 'sg') world.device.hints.begin();
   else if (profile === 'hinting') world.scheduler.advance(2_000);
-  else world.device.sendRequest(GET_UNUSED_PAGES);
+  else world.device.requests.send(GET_UNUSED_PAGES);
 }
 
 /** Uses whatever channel the profile has; returns the pages that the host heard of. */
@@ -147,7 +147,7 @@ async function nameFreePages(world: World, profile: ProfileName): Promise<number
   switch (profile) {
     case 'virtio':
     case 'sg': {
-      device.hints.start();
+      device.hints.begin();
       await world.rest();
       expect(device.hints.phase).toBe('stopped');
       const { pages } = transport.unusedPages;
@@ -161,14 +161,14 @@ async function nameFreePages(world: World, profile: ProfileName): Promise<number
       await world.pass(2_000);
       return device.counters.reportedPages;
     default: {
-      device.sendRequest(DROP_CACHE);
+      device.requests.send(DROP_CACHE);
       await world.rest();
       expect(device.requests.progress).toMatchObject({ command: DROP_CACHE, pages: 0, done: true });
-      device.sendRequest(SHRINK);
+      device.requests.send(SHRINK);
       await world.rest();
       expect(device.requests.progress).toMatchObject({ command: SHRINK, done: true });
       transport.unusedPages.clear();
-      device.sendRequest(GET_UNUSED_PAGES);
+      device.requests.send(GET_UNUSED_PAGES);
       await world.rest();
       expect(device.requests.progress).toMatchObject({ command: GET_UNUSED_PAGES, done: true });
       expect(transport.unusedPages.pages).toBe(world.kernel.allocator.freePages);

@@ -106,14 +106,14 @@ async function play(world: World, processes: Process[], next: Step, profile: Pro
       kernel.shrinkAll();
       return;
     case 'ask':
-      if (profile === 'virtio' || profile === 'sg') device.hints.start();
+      if (profile === 'virtio' || profile === 'sg') device.hints.begin();
       else
-        device.sendRequest(
+        device.requests.send(
           next.kind === 'ask' && world.scheduler.now() % 2 === 0 ? GET_UNUSED_PAGES : SHRINK,
         );
       return;
     case 'stop':
-      device.hints.stop();
+      device.hints.end();
       return;
     case 'done':
       device.hints.done();

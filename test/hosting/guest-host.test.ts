@@ -382,7 +382,7 @@ describe('a hint session', () => {
     const guest = await HandGuest.connect(socket, { loop });
     try {
       host.hint('start', 1000);
-      const id = host.device.hints.start();
+      const id = host.device.hints.begin();
       clock.pass(2000);
       for (let turn = 0; turn < 5; turn++) loop.reactor.turn(0);
       expect(host.hintStatus()).toMatchObject({ commandId: id, state: 'requested', endsInMs: null });
@@ -393,9 +393,9 @@ describe('a hint session', () => {
 });
 
 test('the first hint session of a daemon has an id that the one before it did not use', () => {
-  const first = host.device.hints.start();
+  const first = host.device.hints.begin();
   expect(first).toBeGreaterThanOrEqual(HINT_ID_MIN);
   // One in a thousand million would be bad luck.
   expect(first).not.toBe(HINT_ID_MIN);
-  expect(host.device.hints.start()).toBe(first + 1);
+  expect(host.device.hints.begin()).toBe(first + 1);
 });

@@ -89,11 +89,11 @@ describe.each([
     // The next kernel has something else there.
     rig.touch(P, 1, 0x42);
     bench.startDriver();
-    rig.device.sendRequest(1);
+    rig.device.requests.send(1);
     expect(rig.contentOf(P)).toBe(0x42);
     bench.offer(index, (P + 1) * PAGE_SIZE, PAGE_SIZE, true);
     bench.serve(index);
-    rig.device.sendRequest(1);
+    rig.device.requests.send(1);
     expect(bench.returned(index)).toBe(1);
     expect(rig.contentOf(P)).toBe(0x42);
     expect([...bench.complaints, ...rig.host.brokenRings]).toEqual([]);

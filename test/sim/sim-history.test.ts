@@ -97,7 +97,7 @@ describe('a history', () => {
   });
 
   it('finds a device that returns reported pages before they are discarded', async () => {
-    vi.spyOn(Reporting.prototype, 'mayAcknowledge').mockReturnValue(true);
+    vi.spyOn(Reporting.prototype, 'mayReturn').mockReturnValue(true);
     const { failures } = await reportHistories({ seed: 11, seeds: 10, steps: STEPS }, () => {});
     expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
   });

@@ -3,6 +3,7 @@
  * driver's side of each, to be moved buffer by buffer. No driver logic: a test decides what a guest sends, sense or
  * nonsense. What the device reaches out for is recorded.
  */
+
 import { onTestFinished } from 'vitest';
 import { CONFIG } from '../../src/balloon/config-space.ts';
 import { MUST_TELL_HOST, type QueueRole } from '../../src/balloon/features.ts';
@@ -18,6 +19,7 @@ import { PAGE_SIZE, PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageRanges } from '../../src/memory/page-ranges.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
 import { createMemfd } from '../../src/sys/file.ts';
+import { processClock } from '../../src/sys/monotonic.ts';
 import { RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import { layoutOf } from '../../src/virtio/layout.ts';
 import { type GuestBuffer, type Returned, RigQueue } from './rig-queue.ts';
@@ -138,6 +140,7 @@ export class DeviceRig {
       profile: this.profile,
       features: options.offered ?? this.profile.featureMask,
       host: this.host,
+      clock: processClock,
       unusedPages: this.unusedPages,
     });
     this.device.regionAdded(this.region);

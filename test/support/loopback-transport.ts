@@ -3,12 +3,14 @@
  * directly, and the memory is one. `immediate` devices answer within the kick, as a device in the driver's own thread
  * does; `deferred` ones do nothing until they are told to, so that a test can look at everything that is under way.
  */
+
 import type { Profile } from '../../src/balloon/profiles.ts';
 import { BalloonDevice } from '../../src/device/balloon-device.ts';
 import type { DeviceHost } from '../../src/device/device-host.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
+import { processClock } from '../../src/sys/monotonic.ts';
 import { createDeviceQueue } from '../../src/virtio/create.ts';
 import { IN_ORDER, RING_FEATURES, VERSION_1 } from '../../src/virtio/features.ts';
 import type { QueueConfig, QueueState } from '../../src/virtio/queue.ts';
@@ -146,7 +148,13 @@ export class LoopbackTransport implements VirtioTransport {
 
   #newDevice(features: bigint): BalloonDevice {
     const { unusedPages } = this;
-    const device = new BalloonDevice({ profile: this.#profile, features, host: this.#host(), unusedPages });
+    const device = new BalloonDevice({
+      profile: this.#profile,
+      features,
+      host: this.#host(),
+      clock: processClock,
+      unusedPages,
+    });
     for (const region of this.#memory.regions) device.regionAdded(region);
     return device;
   }
