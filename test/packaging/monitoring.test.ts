@@ -42,6 +42,9 @@ const FOR_OTHERS = [
   'aerostat_guest_scanned_pages_total',
   // Alerts go by how long a balloon stands still; this is for those who trust the daemon's judgement.
   'aerostat_guest_stuck',
+  // Of guests whose memory is added to and removed from.
+  'aerostat_guest_removed_bytes',
+  'aerostat_guest_wished_memory_bytes',
   // Only memory of hugetlbfs has it.
   'aerostat_guest_incomplete_bytes',
   // A paused guest is no fault.
@@ -89,6 +92,8 @@ async function scrapeDaemon(): Promise<string> {
     await guest.tell({ do: 'touch' });
     await daemon.reach('vm1', 16 * MIB);
     await daemon.reach('vm1', 8 * MIB);
+    // The same target, given as what the guest is to keep.
+    await daemon.control.change('vm1', { memoryBytes: 56 * MIB });
     await daemon.control.statistics('vm1', { freshMs: 0, timeoutMs: 10_000 });
     const text = await get(join(daemon.directory, 'api.sock'));
     await guest.close();

@@ -1,7 +1,7 @@
 /** What happens to a page on a bad day: guests that vanish or do not answer, addresses and tokens that are broken. */
 import type { Page } from 'playwright-core';
 import { expect, test } from 'vitest';
-import { statusOf } from '../../src/control/contract.ts';
+import { type GuestStatistics, statusOf } from '../../src/control/contract.ts';
 import type { GuestState } from '../../src/control/guest-state.ts';
 import { SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { AerostatError } from '../../src/sys/error.ts';
@@ -192,6 +192,27 @@ describePages('a page on a bad day', ({ prepare, open }) => {
     await page.waitForSelector('.guest h1');
     expect(await page.textContent('[data-figure="actual"]')).toBe('300 MiB');
     expect(await page.textContent('[data-figure="resident"]')).toBe('–');
+  });
+
+  test('the guest spoke before its balloon grew: what it can spare is of that moment, is said to be old, and guards', async () => {
+    const control = new FakeControl(
+      guestStatus('vm1', { targetBytes: 2 * GIB, actualBytes: 2 * GIB, balloonedBytes: 2 * GIB }),
+    );
+    const statistics = { ...control.sample?.statistics, availableBytes: 3 * GIB } as GuestStatistics;
+    control.samples = async () => ({ vm1: { statistics, ageMs: 1500, balloonedBytes: 0 } });
+    const page = await open(control);
+    // 3 GiB were available with an empty balloon: 1 GiB at least is now, and never 3 and 2.
+    expect(await page.textContent('[data-guest="vm1"] .figure.available')).toMatch(/≥ 25%/);
+    await page.click('[data-guest="vm1"]');
+    expect(await page.textContent('.target')).toMatch(/can spare 2.9\d GiB, before its balloon was changed/);
+    const target = page.getByLabel('Target of the balloon', { exact: true });
+    await target.fill('3.5G');
+    await target.press('Enter');
+    expect(await page.getByRole('dialog').textContent()).toMatch(
+      /spare 2.9\d GiB, before its balloon was changed/,
+    );
+    await page.keyboard.press('Escape');
+    expect(control.calls.filter(([call]) => call === 'change')).toEqual([]);
   });
 
   test('the token is wrong: the right one is taken from an address that is opened in the same tab', async () => {
