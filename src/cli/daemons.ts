@@ -1,5 +1,5 @@
 /**
- * Daemons that nobody named: those that systemd's units run, each with a socket of its own. Guests of all of them are one
+ * Daemons that no option named: those that systemd's units run, each with a socket of its own. Guests of all of them are one
  * list, as if a file had named them.
  */
 
@@ -11,7 +11,7 @@ import { defaultSocket, isUnsaid, systemSockets } from '../server/address.ts';
 import type { CliContext } from './context.ts';
 import { type ApiChoice, connect } from './options.ts';
 
-/** Sockets to look at where nobody said where the daemon is, and the user's own is not there. */
+/** Sockets to look at where no option says where the daemon is, and the user's own is not there. */
 export function foundSockets({ env }: CliContext, { api }: ApiChoice): readonly string[] {
   return isUnsaid(api, env) && !existsSync(defaultSocket(env)) ? systemSockets(env) : [];
 }

@@ -25,7 +25,7 @@ export interface ServedGuestsChoice {
   readonly bootGrace?: number;
 }
 
-/** @throws UsageError for words that make no sense, or none together */
+/** @throws UsageError for words that mean nothing, or contradict each other */
 export function guestOptions(choice: ServedGuestsChoice): GuestOptions[] {
   const sockets = (choice.socketPath ?? []).map(path => ({ socketPath: checkPath(path) }));
   const descriptors = (choice.fd ?? []).map(fd => ({ fd }));

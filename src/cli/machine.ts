@@ -43,7 +43,7 @@ export async function tlsOf({ tlsCert, tlsKey, tlsCa }: TlsChoice): Promise<TlsI
   return readTlsIdentity({ cert: tlsCert, key: tlsKey, ca: tlsCa });
 }
 
-/** How long a machine that has left tells whoever asks that it has. */
+/** How long a machine that has left goes on telling clients that it has. */
 const FAREWELL_MS = 1500;
 
 /**

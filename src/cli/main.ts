@@ -46,7 +46,7 @@ function outputLost(error: NodeJS.ErrnoException): void {
   end(EXIT.failed);
 }
 process.stdout.on('error', outputLost);
-// Nobody is left to be told.
+// Standard error is closed, so no message can be written.
 process.stderr.on('error', () => {});
 // Of a terminal that was closed, which a signal tells as well.
 process.stdin.on('error', () => {});

@@ -1,4 +1,4 @@
-/** What the command line consists of, read off the commands themselves, for whoever describes it elsewhere. */
+/** What the command line consists of, read off the commands themselves: completion scripts and manual pages are made from it. */
 import type { EventEmitter } from 'node:events';
 import type { Command } from 'commander';
 

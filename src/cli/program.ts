@@ -38,7 +38,7 @@ ${EXIT_MEANINGS.map(([code, meaning]) => `${code.padStart(5)}  ${meaning}`).join
  */
 export async function runCli(words: readonly string[], context: CliContext): Promise<ExitCode> {
   const args = asDevice(words);
-  // Whoever asks for capabilities may add anything else, and it is to be ignored.
+  // Callers of --print-capabilities may add any other word, which is ignored.
   if (args[0] === 'device' && args.includes('--print-capabilities')) {
     printCapabilities(context);
     return EXIT.ok;

@@ -30,14 +30,14 @@ async function openBar({ stderr, env }: CliContext, format: string): Promise<Sin
     },
     isUnicode(env) ? Presets.shades_classic : Presets.legacy,
   );
-  // Whoever is asked to end at once must show the cursor, too.
+  // A process that a second signal ends at once must show the cursor, too.
   const leave = () => bar.stop();
   bar.once('start', () => process.once('exit', leave));
   bar.once('stop', () => process.removeListener('exit', leave));
   return bar;
 }
 
-/** Follows a balloon to its target; silent where nobody looks. */
+/** Follows a balloon to its target; silent where standard error is no terminal. */
 export async function targetBar(context: CliContext, name: string, targetBytes: number): Promise<TargetBar> {
   const { stderr, env } = context;
   if (!isScreen(stderr, env)) return { update: () => {}, stop: () => {} };
@@ -101,7 +101,7 @@ export async function migrationBar(context: CliContext, name: string): Promise<M
   };
 }
 
-/** Follows steps that each have a name; a line a step where nobody looks, so that a log tells what it was at. */
+/** Follows steps that each have a name; a line a step where that is no terminal, so that a log tells what it was at. */
 export async function stepBar(context: CliContext): Promise<StepBar> {
   const { stderr, env } = context;
   if (!isScreen(stderr, env)) {
@@ -127,7 +127,7 @@ export interface ShareBar {
   readonly stop: () => void;
 }
 
-/** Follows work whose words tell how much there is of it; undefined where nobody looks. */
+/** Follows work whose words tell how much there is of it; undefined where standard error is no terminal. */
 export async function shareBar(context: CliContext): Promise<ShareBar | undefined> {
   const { stderr, env } = context;
   if (!isScreen(stderr, env)) return undefined;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 /**
  * Runs `body` with an empty directory of its own, which is gone afterwards: also when the process ends before `body`
- * does, for whoever asks twice is obeyed at once.
+ * does, for a second signal ends the process at once.
  */
 export async function inScratch<Result>(
   name: string,

@@ -1,6 +1,6 @@
 /**
  * A terminal that is drawn over and over: on its second screen, so that what was there before comes back, and
- * without a cursor. Whoever opens one closes it on every path; a process that ends before that closes it as well.
+ * without a cursor. The code that opens one closes it on every path; a process that ends before that closes it as well.
  */
 import type { Output } from './context.ts';
 

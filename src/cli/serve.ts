@@ -39,7 +39,7 @@ export async function withDaemon(
   try {
     const { control, version, failed } = daemon;
     await withApiOf(context, choice, { control, version, log }, served => {
-      // A daemon that lost a thread must not look alive to whoever would restart it.
+      // A daemon that lost a thread must not look alive to the service manager that would restart it.
       const died = failed.then(error => Promise.reject(error));
       return Promise.race([body(served), died]);
     });

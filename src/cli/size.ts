@@ -1,6 +1,6 @@
 /**
  * Sizes as people write them: 512M, 1.5G, 4096. Units are powers of 1024, as memory comes; `KB` and its like
- * are refused because nobody can know whether 1000 or 1024 was meant.
+ * are refused because they do not say whether 1000 or 1024 is meant.
  */
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';

@@ -1,4 +1,4 @@
-/** Colours, where somebody looks: on a terminal that has them and did not ask for none (https://no-color.org). */
+/** Colours, on a terminal that has them and did not ask for none (https://no-color.org). */
 import type { CliContext, Output } from './context.ts';
 
 export type Paint = (text: string) => string;

@@ -1,6 +1,6 @@
 /**
  * What `aerostat top` shows and what its keys do, apart from any terminal: keys go in, lines come out, and what is to
- * be asked of the daemon is handed to whoever holds it.
+ * be asked of the daemon is handed to the caller.
  */
 import type { GuestStatus, HostStatus, StatisticsSample } from '../control/contract.ts';
 import { availableShare, doubtOf } from '../control/judgement.ts';
@@ -61,7 +61,7 @@ export class TopScreen {
   #helpShown = false;
   /** Why the rows are not of this moment. */
   trouble = '';
-  /** Somebody wants it to end. */
+  /** The person pressed a key that ends it. */
   ended = false;
 
   /** `force`: the person was asked whether so much is meant. */

@@ -10,7 +10,7 @@ export { EXIT, type ExitCode } from '../sys/error-codes.ts';
 export const EXIT_MEANINGS: readonly (readonly [code: string, meaning: string])[] = [
   [String(EXIT.ok), 'done'],
   [String(EXIT.failed), 'failed'],
-  [String(EXIT.usage), 'the command line makes no sense'],
+  [String(EXIT.usage), 'the command line is wrong'],
   [String(EXIT.unreachable), "the daemon, or the guest's QEMU, cannot be reached or went away"],
   [String(EXIT.notReached), 'the target was not reached in time'],
   [String(EXIT.unknownGuest), 'no guest has this name'],
@@ -21,7 +21,7 @@ export const EXIT_MEANINGS: readonly (readonly [code: string, meaning: string])[
   ],
 ];
 
-/** Words of a command line that make no sense; the message says what would. */
+/** Words of a command line that mean nothing; the message says what would. */
 export class UsageError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_USAGE', message);

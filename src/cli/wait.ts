@@ -43,7 +43,7 @@ export interface Waited {
   readonly silent?: boolean;
 }
 
-/** Until the target is reached, somebody else sets another, the guest moves elsewhere, or the time is up. */
+/** Until the target is reached, another client sets another one, the guest moves elsewhere, or the time is up. */
 export async function waitForTarget(control: GuestControl, name: string, wait: Wait): Promise<Waited> {
   const start = performance.now();
   let before: GuestStatus | undefined;
@@ -51,7 +51,7 @@ export async function waitForTarget(control: GuestControl, name: string, wait: W
   for (;;) {
     const leftMs = wait.timeoutMs - (performance.now() - start);
     const looked = control.guest(name);
-    // What does not answer, because it is stopped, holds up nobody for longer than was asked for.
+    // What does not answer, because it is stopped, delays the command no longer than was asked for.
     const guest = before === undefined ? await looked : await within(looked, leftMs);
     const elapsedMs = performance.now() - start;
     if (guest === undefined) {
@@ -120,7 +120,7 @@ export function notReached(waited: Waited, targetBytes: number): NotReachedError
     const what =
       guest.targetBytes === null
         ? `${name} was lost meanwhile, and its target with it`
-        : `somebody else set the target of ${name} to ${formatSize(guest.targetBytes)} meanwhile`;
+        : `another client set the target of ${name} to ${formatSize(guest.targetBytes)} meanwhile`;
     return new NotReachedError(what);
   }
   const after = `after ${formatDuration(elapsedMs)}`;

@@ -1,5 +1,5 @@
 /**
- * Who moves the targets of the guests of a demonstration while nobody else does: each keeps a part of its memory available, and
+ * Moves the targets of a demonstration's guests while no client does: each keeps a part of its memory available, and
  * the balloon has what it does not need. It is a few lines, and no policy for guests that matter: it knows one guest at a
  * time, and nothing of the host.
  */
@@ -35,7 +35,7 @@ export function wantedBytes(
   return Math.abs(whole - targetBytes) < CHANGE_BYTES_MIN ? undefined : whole;
 }
 
-/** Moves the targets of all guests until `signal` says that it is over; one whose target somebody else sets is theirs. */
+/** Moves the targets of all guests until `signal` says that it is over; a guest whose target a client sets is left to that client. */
 export async function keepTargets(
   control: GuestControl,
   signal: AbortSignal,

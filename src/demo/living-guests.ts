@@ -1,5 +1,5 @@
 /**
- * Three embedded guests that live, for somebody who looks at a dashboard for the first time: one serves files from its
+ * Three embedded guests that live, for a person who sees the dashboard for the first time: one serves files from its
  * cache, one works in waves and leaves free memory behind, one builds software and moves to another host now and then.
  * What they do with their memory is theirs; how much of it they have is keeper.ts's, until the onlooker says otherwise.
  */

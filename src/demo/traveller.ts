@@ -1,6 +1,6 @@
 /**
  * A guest that travels between two places of this host, by the same migration over TCP that would take it to another: it
- * is a machine, and a place waits for it wherever it is not. Whoever steers it reaches it under one name, here or there.
+ * is a machine, and a place waits for it wherever it is not. Clients reach it under one name, here or there.
  */
 
 import type { GuestHome } from '../control/combined-control.ts';
@@ -24,7 +24,7 @@ import { type VmControl, vmControl } from '../vm/vm-control.ts';
 
 const HOST = '127.0.0.1';
 const POLL_MS = 1000;
-/** Whoever else finds the place brings no larger one. */
+/** A stranger that finds the place can bring no larger machine. */
 const MEMORY_BYTES_MAX = 2 ** 30;
 /** No faster than an onlooker can follow. */
 const BYTES_PER_SECOND = 48 * 2 ** 20;
@@ -147,7 +147,7 @@ export class Traveller {
   async #arrive(): Promise<TransferListener | undefined> {
     const [left, control, door] = [this.#vm, this.#control, this.#door];
     if (left.state !== 'gone') {
-      // Somebody else's guest came; ours is where it was.
+      // Another source's guest came; ours is where it was.
       await this.#place.machine.close();
       return this.#place.listener;
     }

@@ -41,7 +41,7 @@ const READING = new Set(['GET', 'HEAD']);
 
 export function access({ tokens, hostNames }: AccessRules): MiddlewareHandler {
   const known = tokens.map(token => [digest(token.secret), token] as const);
-  // Rebinding needs a name that somebody else's DNS server answers for; an address is beyond its reach.
+  // Rebinding needs a name that an attacker's DNS server answers for; an address is beyond its reach.
   const names = new Set(['localhost', hostname(), ...hostNames].map(name => name.toLowerCase()));
   return async (context, next) => {
     const header = context.req.header('host') ?? '';

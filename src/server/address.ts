@@ -80,11 +80,11 @@ export function systemSockets(env: Environment): readonly string[] {
   }
 }
 
-/** Whether nobody said where the daemon is, so that it may be looked for. */
+/** Whether neither option nor environment says where the daemon is, so that it may be looked for. */
 export const isUnsaid = (asked: string | undefined, env: Environment): boolean =>
   asked === undefined && !env.AEROSTAT_API;
 
-/** Where a daemon is if nobody said anything. */
+/** Where a daemon is if neither option nor environment says. */
 export const defaultSocket = (env: Environment): string => join(runtimeDirectory(env), 'api.sock');
 
 /**

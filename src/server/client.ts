@@ -37,7 +37,7 @@ const PROGRAM = { 'User-Agent': 'aerostat' };
 /** A connection for each question: one that was kept might be closed by the daemon just when the next question is sent. */
 const agent = new Agent({ keepAlive: false });
 
-/** Nobody listens at the address, or what listens is not ours. */
+/** No process listens at the address, or it is not a daemon of ours. */
 export class UnreachableError extends AerostatError {
   constructor(message: string, options?: ErrorOptions) {
     super('AEROSTAT_UNREACHABLE', message, options);
@@ -61,7 +61,7 @@ export interface ClientOptions {
   readonly pastEvents?: boolean;
   /**
    * What is under way when this is aborted is given up, for its reason. What is asked afterwards is asked all the same:
-   * whoever was interrupted may have something to put in order.
+   * the caller may have to undo what it began.
    */
   readonly signal?: AbortSignal | undefined;
   /** How long a stream of events may say nothing before it is taken for lost. */
@@ -245,7 +245,7 @@ function unreachable(address: ApiAddress, error: NodeJS.ErrnoException): Unreach
     case 'EACCES':
     case 'EPERM':
       return new UnreachableError(
-        `the daemon's socket ${at} belongs to somebody else; run this as the daemon's user`,
+        `the daemon's socket ${at} belongs to another user; run this as the daemon's user`,
         { cause: error },
       );
     case 'ECONNRESET':

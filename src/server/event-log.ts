@@ -118,7 +118,7 @@ export class EventLog {
 
   /**
    * A reader that goes on after event `lastId`, or begins with the next event when none is given. One with
-   * an id that is not ours, such as from another life of the daemon, gets all that is kept. Whoever names `types` may
+   * an id that is not ours, such as from another life of the daemon, gets all that is kept. A reader that names `types` may
    * get others as well, and is not told of others that are gone.
    */
   open(lastId: string | undefined, types?: readonly string[]): Cursor {

@@ -3,7 +3,7 @@
 /** Proxies cut a silent connection after a minute or so; something that says nothing keeps it, and shows who is gone. */
 export const HEARTBEAT_MS = 15_000;
 
-/** A stream on which nothing came for so long has ended, without anybody who could have said so. */
+/** A stream on which nothing came for so long counts as ended, though no end of it arrived. */
 export const SILENCE_MS_MAX = 3 * HEARTBEAT_MS;
 
 /** No daemon's id of an event: who goes on after it is told all that the daemon remembers. */

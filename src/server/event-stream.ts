@@ -36,7 +36,7 @@ export function eventStream(
   if (streams >= STREAMS_MAX) {
     throw new RequestError('AEROSTAT_TOO_MANY_STREAMS', `${STREAMS_MAX} event streams are open already`);
   }
-  // Nobody would read the stream, nor end it.
+  // A stream without a reader would never end.
   if (context.req.method === 'HEAD') return context.body(null, 200, { 'Content-Type': 'text/event-stream' });
   open.set(log, streams + 1);
   const wanted = (event: GuestEvent) =>

@@ -66,7 +66,7 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
 }
 
 /**
- * Checks that the address may be used, and makes room there. Whoever comes over TCP needs a token.
+ * Checks that the address may be used, and makes room there. Clients over TCP need a token.
  * @throws ListenError, TokenError
  */
 export async function admit(options: ListenOptions): Promise<AccessRules | undefined> {
@@ -204,14 +204,14 @@ function boundAddress(server: Server, asked: ApiAddress): ApiAddress {
   return { ...asked, port: (server.address() as AddressInfo).port };
 }
 
-/** Makes room for the socket: a private directory, no stale socket, and nobody who still listens. */
+/** Makes room for the socket: a private directory, no stale socket, and no daemon that still listens. */
 async function prepareSocketPath(path: string): Promise<void> {
   const directory = dirname(path);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const holder = statSync(directory);
   const foreign = holder.uid !== 0 && holder.uid !== process.getuid?.();
   const shared = (holder.mode & 0o022) !== 0 && (holder.mode & 0o1000) === 0;
-  // Whoever may write the directory may put a socket of their own in our socket's place.
+  // A user who may write the directory may put another socket in its place.
   if (foreign || shared) {
     throw new ListenError(
       'AEROSTAT_API_LISTEN',
@@ -235,7 +235,7 @@ async function prepareSocketPath(path: string): Promise<void> {
   unlinkSync(path);
 }
 
-/** Whether somebody accepts connections on the socket; a refused one is what a dead daemon leaves behind. */
+/** Whether a process accepts connections on the socket; a refused one is what a dead daemon leaves behind. */
 function answers(path: string): Promise<boolean> {
   return new Promise(resolve => {
     const socket = connect(path);

@@ -36,7 +36,7 @@ export function teachManners<E extends Env>(
   if (rules !== undefined) app.use(access(rules));
 }
 
-/** Answers are for whoever asked, now, and are what their type says. The page's files say themselves how they keep. */
+/** `no-store` and `nosniff` on every answer; the page's files set their own Cache-Control. */
 const hardenResponse: MiddlewareHandler = async (context, next) => {
   await next();
   const { headers } = context.res;

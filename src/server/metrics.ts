@@ -44,7 +44,7 @@ function gather<Source>(
         value === null ? [] : [{ labels: { ...labels, ...further }, value }],
       ),
     );
-    // prom-client would say 0 of a metric without labels, and what nobody knows is not 0.
+    // prom-client would say 0 of a metric without labels, and what is not known is not 0.
     if (samples.length === 0) continue;
     const options = { name, help, labelNames: Object.keys(samples[0].labels), registers: [registry] };
     const metric = type === 'gauge' ? new Gauge(options) : new Counter(options);

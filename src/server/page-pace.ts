@@ -5,7 +5,7 @@
 import type { GuestEventType } from '../control/contract.ts';
 
 export const TICK_MS = 1000;
-/** For the guest that somebody looks at, while it moves. */
+/** For the guest that is open on the page, while it moves. */
 export const FAST_TICK_MS = 200;
 /** While one guest moves, the others are looked at every so many ticks. */
 export const ALL_EVERY = 5;

@@ -48,7 +48,7 @@ const ofStrangers = {
   403: refusal('Over TCP: a page of another origin asks, or the token may only read.'),
   421: refusal('Over TCP: the Host header names another machine.'),
 };
-const senseless = { 400: refusal('The request makes no sense; `errors` says where, if it can be said.') };
+const senseless = { 400: refusal('The request is malformed; `errors` says where, if it can be said.') };
 /** Where the daemon is asked. */
 const refusals = {
   ...ofStrangers,

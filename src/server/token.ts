@@ -15,7 +15,7 @@ const FILE_BYTES_MAX = 65_536;
 const MAKE_TOKEN = '(umask 077; openssl rand -hex 32';
 
 const RIGHTS = ['full', 'read-only'] as const;
-/** `read-only` is for what only looks, such as Prometheus: whoever steals it can steer nothing. */
+/** `read-only` is for what only looks, such as Prometheus: a thief of it can steer nothing. */
 type Right = (typeof RIGHTS)[number];
 
 export interface Token {

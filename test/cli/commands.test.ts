@@ -392,11 +392,11 @@ describe('aerostat set', () => {
     );
   });
 
-  test('with --wait says when somebody else sets another target', async () => {
+  test('with --wait says when another client sets another target', async () => {
     control.follow = guest => ({ ...guest, targetBytes: 0 });
     const { code, err } = await aerostat('set vm1 --balloon 2G --wait');
     expect(code).toBe(EXIT.notReached);
-    expect(err).toMatch(/somebody else set the target of vm1 to 0/);
+    expect(err).toMatch(/another client set the target of vm1 to 0/);
   });
 
   test('with --wait and --json says both in one object', async () => {

@@ -47,7 +47,7 @@ export class RefusalError extends Error {
   }
 }
 
-/** Nobody answers, or not in time. */
+/** The daemon does not answer, or not in time. */
 export class Unreachable extends Error {}
 
 const ANSWER_MS_MAX = 8000;

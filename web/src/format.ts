@@ -59,7 +59,7 @@ export function address(bytes: number): string {
 
 const SIZE = /^(\d+(?:[.,]\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?$/i;
 
-/** Bytes of what somebody typed, in whole pages: 512M, 1.5 GiB, 0; undefined when it is no size. */
+/** Bytes of what a person typed, in whole pages: 512M, 1.5 GiB, 0; undefined when it is no size. */
 export function typedSize(text: string): number | undefined {
   const match = SIZE.exec(text.trim());
   if (match === null) return undefined;

@@ -40,7 +40,7 @@ function daemonTitle({ daemon }: View): string {
 const residentOf = ({ guests }: View): Sum =>
   sumKnown(guests.filter(({ use }) => use !== undefined).map(({ status }) => status.residentBytes));
 
-/** Above this share of time spent waiting for memory, somebody suffers. */
+/** Above this share of time spent waiting for memory, programs suffer. */
 const PRESSURE_PERCENT_NOTED = 1;
 const PRESSURE_PERCENT_BAD = 10;
 

@@ -1,5 +1,5 @@
 /**
- * What the page knows, kept fresh: asks the daemon once a second while somebody looks, more often for a guest that
+ * What the page knows, kept fresh: asks the daemon once a second while the tab is visible, more often for a guest that
  * moves, and keeps asking when it does not answer. Draws nothing.
  */
 import { isMoving } from '../../src/control/judgement.ts';
@@ -20,7 +20,7 @@ import {
 import { History } from './history.ts';
 import { Store } from './store.ts';
 
-/** A tab that nobody sees. */
+/** A hidden tab. */
 const HIDDEN_TICK_MS = 5000;
 /** A guest that refused to be asked is left alone for so long. */
 const REFUSED_MS = 10_000;
@@ -36,7 +36,7 @@ export interface GuestView {
   readonly sampledAtMs: number | null;
   readonly use: MemoryUse | undefined;
   readonly history: History;
-  /** Undefined where nobody asked: of guests that nobody looks at closely, and that do not move. */
+  /** Undefined where it was not asked for: of guests that are not open, and that do not move. */
   readonly migration: MigrationAnswer | undefined;
 }
 
@@ -57,7 +57,7 @@ export const isMigrating = ({ migration }: GuestView): boolean => isUnderWay(mig
 const isUnderWay = (answer: MigrationAnswer | undefined): boolean =>
   answer?.migration != null && answer.migration.report === null && answer.migration.error === null;
 
-/** Undefined for a refusal; nobody there to refuse is another matter. */
+/** Undefined for a refusal; a daemon that does not answer is another matter. */
 function unlessRefused(error: unknown): undefined {
   if (!(error instanceof RefusalError)) throw error;
 }
@@ -80,14 +80,14 @@ class Live {
   /** Newest first. */
   readonly events = new Store<readonly GuestEvent[]>([]);
   readonly #kept = new Map<string, Kept>();
-  /** Guests that somebody moves, whoever that is and whoever looks. */
+  /** Guests that are migrating, whichever client began it and whichever guest is open. */
   readonly #movers = new Set<string>();
   #focus: string | undefined;
   #ticks = 0;
   #timer = 0;
   #dueMs = 0;
   #looking = false;
-  /** Before this, the guest that somebody looks at is not asked again. */
+  /** Before this, the guest that is open is not asked about again. */
   #freshenAtMs = 0;
   #streaming = false;
 
@@ -96,7 +96,7 @@ class Live {
     void this.#tick();
   }
 
-  /** The guest that somebody looks at closely, if any. */
+  /** The guest that is open, if any. */
   set focus(name: string | undefined) {
     this.#focus = name;
     this.#freshenAtMs = 0;
@@ -121,7 +121,7 @@ class Live {
   }
 
   async #tick(): Promise<void> {
-    // Whoever asks while a look is under way gets another after it.
+    // A caller that asks while a look is under way gets another after it.
     if (this.#looking) return this.#schedule(FAST_TICK_MS);
     this.#looking = true;
     try {
@@ -143,7 +143,7 @@ class Live {
     this.#ticks++;
   }
 
-  /** The guest that somebody looks at, if its balloon moves, or the guest itself. */
+  /** The guest that is open, if its balloon moves, or the guest itself. */
   #moving(): GuestView | undefined {
     const focused = this.#focused();
     return focused !== undefined && (isMoving(focused.status) || isMigrating(focused)) ? focused : undefined;
@@ -189,7 +189,7 @@ class Live {
     });
   }
 
-  /** Where nobody can say, what was known stays: all else that the daemon says of the guest is worth showing. */
+  /** Where the daemon cannot say, what was known stays: all else that the daemon says of the guest is worth showing. */
   async #askMigration(name: string): Promise<void> {
     const answer = await api.migration(name).catch(unlessRefused);
     if (answer === undefined) return;

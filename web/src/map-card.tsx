@@ -1,5 +1,5 @@
 /**
- * The memory map: fetched while somebody sees it, drawn on a canvas, zoomed by pointer and keyboard. A click zooms to
+ * The memory map: fetched while it is visible, drawn on a canvas, zoomed by pointer and keyboard. A click zooms to
  * a sixteenth around the cell, a drag to what was dragged over.
  */
 
@@ -251,7 +251,7 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
             {label} <b data-layer={layer}>{size(map.totals[layer])}</b>
           </li>
         ))}
-        <li title="The host holds nothing for it, and nobody said anything of it">
+        <li title="The host holds nothing for it, and neither guest nor host said anything of it">
           <i class="swatch empty" />
           none of these
         </li>

@@ -62,7 +62,7 @@ const PHASES: Readonly<Record<string, string>> = {
   device: 'it stands still for the last pages',
 };
 
-/** From here on nobody calls it back. */
+/** From here on it cannot be called back. */
 const HANDED_OVER = ['handing-over', 'done'];
 
 function UnderWay({ answer: { migration }, onCancel }: { answer: MigrationAnswer; onCancel: () => void }) {
@@ -177,7 +177,7 @@ function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder
       body: (
         <p>
           It runs on while its memory is sent, then stands still for a moment, and from then on runs there and
-          not here. Whoever waits at {there} gets all that is in its memory.
+          not here. The process that waits at {there} gets all that is in its memory.
         </p>
       ),
       go: 'Move it',

@@ -29,7 +29,7 @@ function stepOf(memory: number): number {
 
 export function TargetCard({ guest }: { guest: GuestView }) {
   const { status, use } = guest;
-  // A hypervisor that was asked by somebody else does not tell the target; then it is to stay as it is.
+  // A hypervisor does not tell a target that another client set; then the balloon is to stay as it is.
   const target = status.targetBytes ?? status.actualBytes ?? 0;
   const memory = use?.memory ?? null;
   const [draft, setDraft] = useState<number | undefined>();
@@ -41,7 +41,7 @@ export function TargetCard({ guest }: { guest: GuestView }) {
   const waiting = incompleteWords(status, size);
   const kept = keptWords(status, size);
   const removed = removedWords(status, size);
-  // Somebody else may have set it meanwhile.
+  // Another client may have set it meanwhile.
   useEffect(() => {
     if (draft === target) setDraft(undefined);
   }, [target]);

@@ -1,4 +1,4 @@
-/** `aerostat bench page`: what it costs that somebody looks. */
+/** `aerostat bench page`: what an open page costs. */
 import { Command, Option } from 'commander';
 import type { CliContext } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';

@@ -29,7 +29,7 @@ Examples:
   aerostat dashboard --config guests.json --port 8080 --token-file token
                                        at the same address and under the same token every time
 
-It listens on 127.0.0.1 and prints an address that holds its token: whoever has it can steer the guests. The token is a
+It listens on 127.0.0.1 and prints an address that holds its token: anyone who has the address can steer the guests. The token is a
 new one each time, unless it serves the guests itself (--config, --qmp, --demo) and --token-file or AEROSTAT_TOKEN
 gives one. Ctrl-C ends it.`;
 
@@ -83,7 +83,7 @@ function subjectOf({ qmp, config }: DashboardChoice, found: readonly string[]): 
 /** Without http://: a terminal makes a link of that, and it is not the one to open. */
 const placeOf = (address: ApiAddress): string => formatAddress(address).replace(/^http:\/\//, '');
 
-/** Whether the daemon answers. One that somebody named and that does not is a failure, not a wish for a demonstration. */
+/** Whether the daemon answers. A daemon that was named and does not is a failure, not a wish for a demonstration. */
 async function isThere(control: Control, named: boolean): Promise<boolean> {
   try {
     await control.daemon();
@@ -165,7 +165,7 @@ async function show(
   }
 }
 
-/** Hands the address to the desktop, where there is one; nobody waits for it, and nobody minds if it fails. */
+/** Hands the address to the desktop, where there is one. It is not waited for, and may fail. */
 function openBrowser(env: CliContext['env'], address: string): boolean {
   if (!env.DISPLAY && !env.WAYLAND_DISPLAY) return false;
   const child = spawn('xdg-open', [address], { stdio: 'ignore', detached: true });

@@ -207,7 +207,7 @@ async function attach(
   await Promise.race([guest.ended, ended, signal]);
 }
 
-/** How long commands may still take when no more will come: whoever sent them may be gone. */
+/** How long commands may still take when no more will come: their sender may be gone. */
 const LAST_COMMANDS_MS_MAX = 10_000;
 
 async function obeyWords(line: string, obey: (line: string) => Promise<void>, say: Say): Promise<void> {
@@ -238,7 +238,7 @@ function editorOf(context: CliContext): GuestEditor | undefined {
   return output === null ? undefined : new GuestEditor(output, context.stdin);
 }
 
-/** The descriptor that commands come from; none where nobody can type or write. */
+/** The descriptor that commands come from; none where standard input is closed. */
 function inputOf({ stdin }: CliContext): number | undefined {
   const fd = 'fd' in stdin && typeof stdin.fd === 'number' ? stdin.fd : undefined;
   if (fd === undefined) return undefined;

@@ -39,7 +39,7 @@ export function hintCommand(context: CliContext): Command {
     .addOption(
       durationOption(
         '--limit <duration>',
-        `with start: when the session is done if nobody says so before (default: ${formatDuration(HINT_LIMIT_MS)})`,
+        `with start: when the session is ended, if done does not end it before (default: ${formatDuration(HINT_LIMIT_MS)})`,
         HINT_LIMIT_MS_MAX,
       ),
     )

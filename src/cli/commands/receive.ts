@@ -18,7 +18,7 @@ Examples:
   aerostat receive --listen 0.0.0.0:4444 --tls-cert host2.pem --tls-key host2.key --tls-ca ca.pem
 
 It waits for one machine. When that is there, its API and its console are here, as those of aerostat vm; when it does not
-arrive, this ends with an error, and the machine is where it was. Without TLS anybody who reaches the port can send one.`;
+arrive, this ends with an error, and the machine is where it was. Without TLS anyone who reaches the port can send one.`;
 
 interface ReceiveChoice extends MachineChoice {
   readonly listen: TransferAddress;

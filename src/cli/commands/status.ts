@@ -184,7 +184,7 @@ const size = (bytes: number | null) => (bytes === null ? '-' : formatSize(bytes)
 const stateOf = (guest: GuestStatus): string =>
   isStuck(guest) && !standsStill(guest.state) ? 'stuck' : stateWord(guest);
 
-/** Green where it answers, yellow where somebody has to let it go on. */
+/** Green where it answers, yellow where its hypervisor has to resume it. */
 const paintState = (text: string, guest: GuestStatus, style: Style): string => {
   const { connected, state } = guest;
   if (!connected || state === 'no-driver') return style.dim(text);

@@ -93,7 +93,7 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
         };
       });
       interrupt.throwIfAborted();
-      // A daemon that does not answer keeps nobody here.
+      // A daemon that does not answer does not delay the end.
       if (!top.ended) await Promise.race([lookAgain(control, top), ended]);
       interrupt.throwIfAborted();
     }
@@ -111,7 +111,7 @@ async function look(control: Control, top: TopScreen): Promise<Seen> {
   return seen;
 }
 
-/** A daemon that goes away while somebody looks is said to be gone, and shown again when it is back. */
+/** When the daemon goes away, the screen says so, and goes on when the daemon is back. */
 async function lookAgain(control: Control, top: TopScreen): Promise<void> {
   try {
     await look(control, top);

@@ -67,7 +67,7 @@ async function watch(
   }
 }
 
-/** A daemon that goes away while somebody looks is said to be gone, and shown again when it is back. */
+/** When the daemon goes away, the screen says so, and goes on when the daemon is back. */
 async function watchScreen(
   context: CliContext,
   look: () => Promise<readonly GuestStatus[]>,

@@ -316,10 +316,11 @@ export const MemoryMapSchema = mirror<MemoryMap>()(
       ),
       unseenBytes: bytes.openapi({
         description:
-          'What nobody has looked at yet: the resident layer is empty there, whatever the host holds. Ask again.',
+          'What has not been looked at yet: the resident layer is empty there, whatever the host holds. Ask again.',
       }),
       residentAgeMs: milliseconds.nullable().openapi({
-        description: 'Age of the oldest part of the resident layer; null when nobody has looked everywhere.',
+        description:
+          'Age of the oldest part of the resident layer; null when parts have not been looked at yet.',
       }),
     })
     .openapi('MemoryMap', {

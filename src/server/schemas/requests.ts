@@ -63,7 +63,7 @@ export const HintRequestSchema = z
         .min(1)
         .max(HINT_LIMIT_MS_MAX)
         .openapi({
-          description: `Of a session that starts: it is ended after so long if nobody ends it before; ${HINT_LIMIT_MS} when left out.`,
+          description: `Of a session that starts: it is ended after so long if no request ends it before; ${HINT_LIMIT_MS} when left out.`,
         }),
     ),
   })
