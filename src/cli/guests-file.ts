@@ -4,7 +4,7 @@
  *     {"guests": [{"name": "web", "qmp": "/run/qemu/web.qmp"},
  *                 {"name": "db", "api": "/run/user/1000/aerostat/api.sock", "guest": "vm2"}]}
  *
- * A guest of QEMU's has `qmp`, the path of its monitor; a guest of a daemon of ours `api`, with `guest` if the daemon
+ * A guest of QEMU's has `qmp`, the path of its monitor; a guest of an Aerostat daemon `api`, with `guest` if the daemon
  * calls it something else and `tokenFile` if the API is reached over TCP. Paths count from the file's directory.
  */
 import { readFileSync } from 'node:fs';
@@ -52,7 +52,7 @@ export function readGuestsFile(path: string): readonly NamedGuest[] {
   });
 }
 
-/** What a guest may have, for people who guessed. */
+/** The keys that a guest may have, for messages about unknown keys. */
 const SHAPES = 'a guest is {"name", "qmp"} or {"name", "api"}, the latter also with "guest" and "tokenFile"';
 
 /** `place` is where `value` is in the file, as people write it: guests[0]. @throws GuestsFileError */

@@ -1,5 +1,5 @@
 /**
- * Which guests a command is about: those of a daemon of ours, those behind monitors of QEMU, or both kinds, named in a
+ * Which guests a command is about: those of an Aerostat daemon, those behind monitors of QEMU, or both kinds, named in a
  * file. A command sees one contract and does not know which it has.
  */
 import { type Command, Option } from 'commander';
@@ -31,7 +31,7 @@ export function withGuestOptions(command: Command): Command {
     );
 }
 
-/** Runs `body` with the guests that the options and the environment point to; lets go of them afterwards. */
+/** Runs `body` with the guests that the options and the environment point to; closes their connections afterwards. */
 export async function withGuests(
   context: CliContext,
   choice: GuestsChoice,

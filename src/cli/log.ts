@@ -23,7 +23,7 @@ export function createLog({ output, env, format, level }: LogOptions): Log {
     {
       level,
       base: null,
-      // A program that reads levels wants names, and times that it can compare as text.
+      // Programs read levels as names, and compare times as text.
       formatters: { level: label => ({ level: label }) },
       timestamp: pino.stdTimeFunctions.isoTime,
       messageKey: 'message',

@@ -27,7 +27,7 @@ function end(code: ExitCode): never {
 for (const signal of Object.keys(EXIT_BY_SIGNAL) as StopSignal[]) {
   process.on(signal, () => {
     if (stop.signal.aborted) {
-      // Asked a second time means at once, whatever is still under way.
+      // A second signal ends the process at once, whatever is still under way.
       if (performance.now() - stoppedAtMs < SAME_SIGNAL_MS_MAX) return;
       end(EXIT_BY_SIGNAL[signal]);
     }
@@ -36,7 +36,7 @@ for (const signal of Object.keys(EXIT_BY_SIGNAL) as StopSignal[]) {
   });
 }
 
-// `aerostat watch | head` closes the pipe when it has seen enough; that is no failure of ours.
+// `aerostat watch | head` closes the pipe when it has read enough, which is no failure.
 // What was to be read and is not there, because a disk is full, is one.
 function outputLost(error: NodeJS.ErrnoException): void {
   // A terminal that was closed takes no more; the command is to clean up all the same.

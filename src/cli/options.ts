@@ -70,7 +70,7 @@ export function connect(
   });
 }
 
-/** Lets a parser of ours say what is wrong with an option's value in commander's words. */
+/** Turns an error of one of our parsers into commander's error for an option's value. */
 export const value =
   <Value>(parse: (text: string) => Value) =>
   (text: string): Value => {

@@ -23,7 +23,7 @@ export async function openLog({ env, stderr }: CliContext, choice: LogChoice): P
   return createLog({ output: stderr, env, format, level: choice.logLevel });
 }
 
-/** Runs `body` on a daemon that serves `guests`; whatever happens, both it and its API are closed after that. */
+/** Runs `body` on a daemon that serves `guests`; closes both the daemon and its API afterwards, also when `body` throws. */
 export async function withDaemon(
   context: CliContext,
   choice: ServeChoice,

@@ -165,7 +165,7 @@ export class TopScreen {
     return this.#rows.find(({ guest }) => guest.name === name);
   }
 
-  /** Why one should think twice before taking so much; undefined when there is nothing to think about. */
+  /** Why taking so much needs a confirmation; undefined where it needs none. */
   #doubt(name: string, bytes: number): string | undefined {
     const row = this.#row(name);
     const doubt = row === undefined ? undefined : doubtOf(row.guest, row.use, bytes);
@@ -210,7 +210,7 @@ export class TopScreen {
     return [...head, style.dim(table[0]), ...visible.map(line => this.#marked(line, style)), ...foot];
   }
 
-  /** For a terminal that is none: the table alone. */
+  /** The table alone, for output that is no terminal. */
   table(style: Style): string[] {
     return [this.#summary(), '', ...renderTable(topColumns(style, this.#sortMark()), this.#rows)];
   }
@@ -277,7 +277,7 @@ export class TopScreen {
 
 const byName = new Intl.Collator('en', { numeric: true });
 
-/** What an order sorts by, the largest first; who does not tell comes last, and the neediest first. */
+/** What an order sorts by, the largest first and the neediest first; a guest that does not tell comes last. */
 const KEYS: Readonly<Partial<Record<SortKey, (row: Row) => number>>> = {
   memory: ({ guest }) => guest.memoryBytes ?? -1,
   balloon: ({ guest }) => balloonOf(guest) ?? -1,

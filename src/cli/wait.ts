@@ -12,7 +12,7 @@ import { formatSize } from './size.ts';
 const POLL_MS = 50;
 /** A look at a guest that is not answered for so long is told of; most are answered within some milliseconds. */
 const SILENT_MS = 200;
-/** Who waits for a guest that stands still for so long is told so at once. */
+/** The command ends when the guest stands still for so long. */
 const STILL_MS = 500;
 
 class NotReachedError extends AerostatError {
@@ -87,7 +87,7 @@ export async function waitForTarget(control: GuestControl, name: string, wait: W
 
 /** Undefined when `ms` are over before. */
 async function within<Answer>(answer: Promise<Answer>, ms: number): Promise<Answer | undefined> {
-  // What comes too late, be it a failure, is of no interest.
+  // An answer that comes too late is ignored, and so is a failure.
   answer.catch(() => {});
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>(resolve => {

@@ -26,7 +26,7 @@ export function bestGuest(kernels: readonly FoundUmlKernel[] = findUmlKernels())
   return { kind: 'linux', why: `Linux guest: ${version} of User Mode Linux, ${whose}` };
 }
 
-/** Throws what speaks against a Linux guest, for a person who asked for one. @throws MissingPeerError, UnusablePeerError */
+/** Throws the reason why a Linux guest that was asked for cannot be had. @throws MissingPeerError, UnusablePeerError */
 export function requireLinux(): void {
   const complaint = umlComplaint(findUmlKernels()) ?? missingPrograms('busybox');
   if (complaint !== undefined) throw complaint;

@@ -1,6 +1,6 @@
 /**
  * Moves the targets of a demonstration's guests while no client does: each keeps a part of its memory available, and
- * the balloon has what it does not need. It is a few lines, and no policy for guests that matter: it knows one guest at a
+ * the balloon has what it does not need. It is no policy for production guests: it knows one guest at a
  * time, and nothing of the host.
  */
 import { setTimeout as delay } from 'node:timers/promises';

@@ -143,7 +143,7 @@ export class Traveller {
     }
   }
 
-  /** The guest goes on in the place; resolves with the door of where it was. */
+  /** The guest runs in the place; resolves with the door of where it was. */
   async #arrive(): Promise<TransferListener | undefined> {
     const [left, control, door] = [this.#vm, this.#control, this.#door];
     if (left.state !== 'gone') {

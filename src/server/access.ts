@@ -1,7 +1,7 @@
 /**
  * Who may use the API over TCP. Anything on the machine can connect to a loopback port, and so can any web
  * page that the person opens, so there is a token, and a page of another origin or a name that was pointed
- * at us (DNS rebinding) is refused even with it. A Unix socket needs none of this: its mode says who may.
+ * at us (DNS rebinding) is refused even with it. A Unix socket needs none of this: its mode says which users may.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
@@ -11,7 +11,7 @@ import { isPagePath } from './page.ts';
 import { RequestError } from './problem.ts';
 import { HOW_TO_GIVE_TOKEN, type Token } from './token.ts';
 
-/** Who watches whether a server lives knows no secrets. */
+/** Health checks have no token. */
 export const HEALTH_PATH = '/healthz';
 
 export interface AccessRules {

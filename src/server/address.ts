@@ -75,7 +75,7 @@ export function systemSockets(env: Environment): readonly string[] {
     const paths = names.map(({ name }) => join(directory, name, 'api.sock'));
     return paths.filter(path => existsSync(path)).sort();
   } catch {
-    // No unit of ours runs here, or this user may not look.
+    // No Aerostat unit runs here, or this user may not read the directory.
     return [];
   }
 }

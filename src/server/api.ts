@@ -85,7 +85,7 @@ export function createApi(control: Control, options: ApiOptions): Api {
       const answer = documentOf(operation, await ask(control, operation, name, argsOf(operation, context)));
       return operation === 'map' ? mapAnswer(context, answer as MemoryMap) : context.json(answer, 200);
     };
-    // What is validated and answered is the matter of the schemas, which the compiler holds to the contract's types.
+    // The schemas validate requests and answers; the compiler holds them to the contract's types.
     app.openapi(routeOf(operation), handler as never);
   }
   app.openapi(getHealth, async context => {
@@ -163,7 +163,7 @@ function openApiDocument(app: OpenAPIHono, version: string) {
   });
 }
 
-/** A path that exists, asked in a way that it does not answer to (RFC 9110, 15.5.6 wants the ways that it does). */
+/** A path that exists, asked in a way that it does not answer to (RFC 9110, 15.5.6: the answer names the ways that it does). */
 function refuseOtherMethods(app: OpenAPIHono): void {
   const methods = new Map<string, Set<string>>();
   for (const { path, method } of app.routes) {

@@ -37,7 +37,7 @@ const PROGRAM = { 'User-Agent': 'aerostat' };
 /** A connection for each question: one that was kept might be closed by the daemon just when the next question is sent. */
 const agent = new Agent({ keepAlive: false });
 
-/** No process listens at the address, or it is not a daemon of ours. */
+/** No process listens at the address, or it is not an Aerostat daemon. */
 export class UnreachableError extends AerostatError {
   constructor(message: string, options?: ErrorOptions) {
     super('AEROSTAT_UNREACHABLE', message, options);
@@ -57,7 +57,7 @@ export class RemoteError extends AerostatError {
 
 export interface ClientOptions {
   readonly token?: string | undefined;
-  /** Whether who subscribes is first told what the daemon remembers. */
+  /** Whether a subscriber first gets what the daemon remembers. */
   readonly pastEvents?: boolean;
   /**
    * What is under way when this is aborted is given up, for its reason. What is asked afterwards is asked all the same:
@@ -128,7 +128,7 @@ class RemoteDaemon {
       : `${daemon} does not know this token; check --token-file, or AEROSTAT_TOKEN`;
   }
 
-  /** Goes on where it stopped when the connection is lost, as far back as the daemon remembers. */
+  /** Resumes where it stopped when the connection is lost, as far back as the daemon remembers. */
   subscribe(listener: (event: GuestEvent) => void): () => void {
     const parser = new EventParser(({ event, data }) => {
       if (event !== 'hello' && event !== 'missed') listener(JSON.parse(data) as GuestEvent);

@@ -1,5 +1,5 @@
 /**
- * The newest events of all guests, bounded, each with an id, so that a client that lost its connection goes on where it
+ * The newest events of all guests, bounded, each with an id, so that a client that lost its connection resumes where it
  * stopped, or learns that it missed some. No HTTP here.
  */
 import { randomBytes } from 'node:crypto';
@@ -26,7 +26,7 @@ interface LoggedEvent {
 interface Cursor {
   /** The number of the next event that it has not seen. */
   next: number;
-  /** It asked to go on after an event that we do not know, and was not told yet. */
+  /** It asked to resume after an event that we do not know, and was not told yet. */
   lost: boolean;
   /** The newest event that was gone before it came to it, and of which it knows. */
   missed: number;
@@ -100,7 +100,7 @@ export class EventLog {
     this.wake();
   }
 
-  /** Lets all who wait look again. */
+  /** Wakes all readers that wait. */
   wake(): void {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
@@ -117,7 +117,7 @@ export class EventLog {
   }
 
   /**
-   * A reader that goes on after event `lastId`, or begins with the next event when none is given. One with
+   * A reader that resumes after event `lastId`, or begins with the next event when none is given. One with
    * an id that is not ours, such as from another life of the daemon, gets all that is kept. A reader that names `types` may
    * get others as well, and is not told of others that are gone.
    */

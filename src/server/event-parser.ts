@@ -1,12 +1,12 @@
 /** Reads a stream of Server-Sent Events from text that arrives in pieces (HTML Living Standard, 9.2.6). */
 
-/** Proxies cut a silent connection after a minute or so; something that says nothing keeps it, and shows who is gone. */
+/** Proxies cut a silent connection after a minute or so; comments keep it open, and a write finds readers that are gone. */
 export const HEARTBEAT_MS = 15_000;
 
 /** A stream on which nothing came for so long counts as ended, though no end of it arrived. */
 export const SILENCE_MS_MAX = 3 * HEARTBEAT_MS;
 
-/** No daemon's id of an event: who goes on after it is told all that the daemon remembers. */
+/** An id that no daemon gives to an event: a reader that resumes after it gets all that the daemon remembers. */
 export const BEFORE_ALL = 'the-beginning';
 
 export interface ParsedEvent {

@@ -1,6 +1,6 @@
 /**
- * The figures of several daemons at one address, for Prometheus: `/metrics`, and `/healthz` for those who watch whether this
- * server lives. It steers nothing. Which daemons there are is found out anew at each scrape, by who starts it.
+ * The figures of several daemons at one address, for Prometheus: `/metrics`, and `/healthz` for health checks of this
+ * server. It steers nothing. The caller finds out anew at each scrape which daemons there are.
  */
 import { Hono } from 'hono';
 import { readHost } from '../control/host.ts';

@@ -16,7 +16,7 @@ import { type ApiOptions, createApi } from './api.ts';
 import { PROBLEM_TYPE, problemOf, RequestError } from './problem.ts';
 import { checkTokens, type Token } from './token.ts';
 
-/** How long a client may take to say what it wants; one that needs longer does not mean it. */
+/** How long a client may take to send a request. */
 export interface Patience {
   readonly headersMs: number;
   /** Headers and body. */

@@ -1,5 +1,5 @@
 /**
- * What every HTTP server of ours has in common: errors become problem documents, answers are hardened, and those who ask
+ * What the API and the exporter have in common: errors become problem documents, answers are hardened, and those who ask
  * over TCP need a token. What is served is api.ts's and exporter.ts's.
  */
 import type { Env, Hono, MiddlewareHandler } from 'hono';
@@ -14,7 +14,7 @@ export interface Manners {
   readonly onError?: (error: Error, request: string) => void;
 }
 
-/** Before any route. `see` is where one who is lost should look. */
+/** Before any route. `see` is the address that a 404 names. */
 export function teachManners<E extends Env>(
   app: Hono<E>,
   { access: rules, onError }: Manners,

@@ -7,7 +7,7 @@ export interface Order {
   readonly guest: string;
   /** `target`, `hint`, `request` or `migration`; what is changed of a guest itself is a `change`. */
   readonly kind: string;
-  /** Who asked, as far as the connection tells. */
+  /** The client, as far as the connection tells. */
   readonly caller: string;
   /** The request's own fields. */
   readonly detail: Readonly<Record<string, string | number | boolean | null>>;
@@ -26,7 +26,7 @@ export function tellOrders(told: (order: Order) => void): MiddlewareHandler {
     const match = GUEST_PATH.exec(path);
     if (READING.has(method) || match === null || context.res.status !== 200) return;
     const incoming = (context.env as { incoming?: IncomingMessage } | undefined)?.incoming;
-    // Every route with a body has checked it; who cancels sends none.
+    // Every route with a body has checked it; a cancellation has none.
     const body = method === 'DELETE' ? { cancel: true } : await context.req.json().catch(() => ({}));
     told({
       guest: decodeURIComponent(match[1]),

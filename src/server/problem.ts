@@ -75,7 +75,7 @@ export function problemResponse(context: Context, error: unknown): Response {
   const document = problemOf(error);
   return context.body(JSON.stringify(document), document.status as ContentfulStatusCode, {
     'Content-Type': PROBLEM_TYPE,
-    // The rest of the body is not read, so the connection is of no more use.
+    // The rest of the body is not read, so the connection cannot be used again.
     ...(document.status === 413 ? { Connection: 'close' } : {}),
     ...(error instanceof RequestError ? error.headers : {}),
   });

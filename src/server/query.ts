@@ -9,7 +9,7 @@ import { RequestError } from './problem.ts';
 
 type Route = ReturnType<typeof createRoute>;
 
-/** For all of `routes`; what is none of them (the page's files) may be asked with anything. */
+/** For all of `routes`; other paths (the page's files) take any parameter. */
 export function refuseUnknownQueries(routes: readonly Route[]): MiddlewareHandler {
   const known = new Map(
     routes.map(route => [`${route.method.toUpperCase()} ${route.getRoutingPath()}`, namesOf(route)]),

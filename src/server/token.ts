@@ -11,7 +11,7 @@ const TOKEN_LENGTH_MIN = 16;
 /** Hundreds of tokens; a larger file was not meant. */
 const FILE_BYTES_MAX = 65_536;
 
-/** For people who have none yet. A file that others may read would be refused. */
+/** The command that makes a token file. A file that others may read would be refused. */
 const MAKE_TOKEN = '(umask 077; openssl rand -hex 32';
 
 const RIGHTS = ['full', 'read-only'] as const;
@@ -31,7 +31,7 @@ export class TokenError extends AerostatError {
   }
 }
 
-/** Where people say it, in messages of those who need one. */
+/** How a token is given, in messages of commands that need one. */
 export const HOW_TO_GIVE_TOKEN =
   'name the file that holds it with --token-file, or put the token itself into AEROSTAT_TOKEN';
 

@@ -1,11 +1,11 @@
-/** A question before something that can hurt. The answer that changes nothing comes first, and so has the focus. */
+/** A question before something that can hurt a guest. The answer that changes nothing comes first, and so has the focus. */
 import type { ComponentChildren } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 
 export interface Question {
   readonly title: string;
   readonly body: ComponentChildren;
-  /** What the button says that goes on. */
+  /** The text of the button that confirms. */
   readonly go: string;
   readonly onGo: () => void;
 }

@@ -1,4 +1,4 @@
-/** What of a guest's state wants attention, in a few words, most serious first. */
+/** What of a guest's state needs attention, in a few words, the most serious first. */
 import { obstacleOf, standsStill, stateWord } from '../../src/control/guest-state.ts';
 import {
   availableShare,

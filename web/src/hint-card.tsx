@@ -1,4 +1,4 @@
-/** The free page hint session: what it is, and what one may do with it now. */
+/** The free page hint session: its state, and the actions that are possible now. */
 import { useState } from 'preact/hooks';
 import { hintWords } from '../../src/control/judgement.ts';
 import { api, type HintAction, type HintStatus } from './api.ts';

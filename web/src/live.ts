@@ -26,7 +26,7 @@ const HIDDEN_TICK_MS = 5000;
 const REFUSED_MS = 10_000;
 const EVENTS_KEPT_MAX = 500;
 
-/** `locked`: the daemon wants a token. */
+/** `locked`: the daemon needs a token. */
 type Connection = 'connecting' | 'live' | 'lost' | 'locked';
 
 export interface GuestView {
@@ -57,7 +57,7 @@ export const isMigrating = ({ migration }: GuestView): boolean => isUnderWay(mig
 const isUnderWay = (answer: MigrationAnswer | undefined): boolean =>
   answer?.migration != null && answer.migration.report === null && answer.migration.error === null;
 
-/** Undefined for a refusal; a daemon that does not answer is another matter. */
+/** Undefined for a refusal; a daemon that does not answer throws. */
 function unlessRefused(error: unknown): undefined {
   if (!(error instanceof RefusalError)) throw error;
 }

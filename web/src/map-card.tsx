@@ -22,7 +22,7 @@ import {
 import { useStore } from './store.ts';
 import { colour, rgb, theme } from './theme.ts';
 
-/** Who does not tell now will hardly do so in a second. */
+/** A daemon that has no map now will hardly have one in a second. */
 const REFUSED_MS = 5000;
 /** A page a cell. */
 const ZOOM_BYTES_MIN = 16 * 2 ** 20;

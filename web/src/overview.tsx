@@ -1,4 +1,4 @@
-/** All guests at a glance: one row each, sorted and sifted as one likes. */
+/** All guests at a glance: one row each, sorted and filtered. */
 
 import { useState } from 'preact/hooks';
 import { availableShare, keptWords, removedWords, residentWords } from '../../src/control/judgement.ts';
@@ -163,7 +163,7 @@ interface FigureProps {
   readonly name: Order;
   readonly value: string;
   readonly more?: string;
-  /** What the figure counts, where that wants a word. */
+  /** What the figure counts, where its caption does not say it. */
   readonly title?: string;
 }
 

@@ -1,4 +1,4 @@
-/** One value that changes, and those who want to know. */
+/** One value that changes, and its subscribers. */
 import { useEffect, useState } from 'preact/hooks';
 
 export class Store<Value> {

@@ -1,6 +1,6 @@
 /**
- * Sets the balloon's target. The slider only says what one would have; nothing happens until it is set. What the guest
- * says it can spare is marked, and to take more than that is asked twice.
+ * Sets the balloon's target. The slider is a draft; nothing happens until it is set. What the guest
+ * says it can spare is marked, and taking more than that needs a confirmation.
  */
 
 import { useEffect, useState } from 'preact/hooks';

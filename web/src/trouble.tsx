@@ -1,4 +1,4 @@
-/** What is shown when the daemon does not answer, or wants a token. */
+/** What is shown when the daemon does not answer, or needs a token. */
 import { useState } from 'preact/hooks';
 import { api, RefusalError, setToken } from './api.ts';
 import { clock } from './format.ts';

@@ -129,7 +129,7 @@ async function demonstrate(context: CliContext, choice: DemoChoice, stage: Stage
       await guest.shutdown();
     }
   } catch (error) {
-    // Whatever it was that did not come to its end, a person wanted it so.
+    // The interruption explains every step that did not end.
     context.interrupt.throwIfAborted();
     throw error;
   } finally {

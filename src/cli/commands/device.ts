@@ -83,7 +83,7 @@ export function printCapabilities(context: CliContext): void {
 
 async function runDevice(context: CliContext, choice: DeviceChoice): Promise<void> {
   await withDaemon(context, choice, guestOptions(choice), async ({ log }) => {
-    // Who restarts a daemon whose targets were changed has to know.
+    // An operator who restarts a daemon has to know that changed targets are lost.
     log({
       level: 'info',
       message:

@@ -51,7 +51,7 @@ export function exporterCommand(context: CliContext): Command {
 
 async function runExporter(context: CliContext, choice: ExporterChoice): Promise<void> {
   const { env, interrupt } = context;
-  // A daemon's own token, if it wants one, is AEROSTAT_TOKEN, or the file's that names it.
+  // The token for a daemon is AEROSTAT_TOKEN, or the one of the file that names the daemon.
   const tokens = readTokens(choice.tokenFile, choice.tokenFile === undefined ? env : {});
   const address = parseAddress(choice.listen);
   const log = await openLog(context, choice);

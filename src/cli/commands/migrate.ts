@@ -1,4 +1,4 @@
-/** `aerostat migrate`: moves a running guest: a machine of ours, or QEMU's, which QEMU moves and we watch. */
+/** `aerostat migrate`: moves a running guest: an Aerostat machine, or QEMU's, which QEMU moves while the command watches. */
 import { Command, Option } from 'commander';
 import type { MigrationOrder, MigrationState, MigrationStatus } from '../../control/migrations.ts';
 import type { GuestControl } from '../../control/operations.ts';

@@ -86,7 +86,7 @@ async function receive(context: CliContext, choice: ReceiveChoice): Promise<void
         throw new InterruptedError(name);
       });
       await Promise.race([destination.outcome, signal]);
-      // It goes on listening: a source that lost its connections asks over a new one where its guest is.
+      // It keeps listening: a source that lost its connections asks over a new one where its guest is.
       await serveMachine(context, choice, { vm: place.vm, tls, log });
     } finally {
       await listener.close();

@@ -267,7 +267,7 @@ function describe({ name, guest, targetBytes, beforeBytes, waited }: Outcome, { 
   const before = beforeBytes === null ? '' : ` (before: ${formatSize(beforeBytes)})`;
   if (dryRun === true) return `${target} would be asked for${before}`;
   if (waited !== null) {
-    // The guest did what it was asked for; what the host gets of that is another matter.
+    // The guest did what it was asked for; the host may get less of it.
     const waiting = incompleteWords(waited.guest, formatSize);
     const rest = waiting === '' ? '' : `; ${waiting}, and the host has not got them back`;
     return `${target} reached in ${formatDuration(waited.elapsedMs)}${before}${rest}`;

@@ -1,4 +1,4 @@
-/** `aerostat top`: all guests at a glance in a terminal, sorted as one likes, and a key that sets a target. */
+/** `aerostat top`: all guests at a glance in a terminal, sorted by a column, and a key that sets a target. */
 import { Command, Option } from 'commander';
 import type { Control } from '../../control/operations.ts';
 import { AerostatError } from '../../sys/error.ts';
