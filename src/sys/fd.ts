@@ -20,9 +20,13 @@ const EAGAIN = 11;
 const EINTR = 4;
 
 let openDescriptors = 0;
+let closedDescriptors = 0;
 
 /** How many {@link OwnedFd}s of this thread are open; for leak tests. */
 export const openDescriptorCount = (): number => openDescriptors;
+
+/** How many were closed or given up so far: while it is the same, all that were open are. */
+export const closedDescriptorCount = (): number => closedDescriptors;
 
 /** Whatever names an open descriptor: an {@link OwnedFd}, or a number whose owner is known to outlive its use. */
 export interface Descriptor {
@@ -69,6 +73,7 @@ export class OwnedFd implements Descriptor {
     const fd = this.number;
     this.#number = -1;
     openDescriptors--;
+    closedDescriptors++;
     return fd;
   }
 

@@ -33,7 +33,7 @@ export const libc = {
   munmap: library.func('int munmap(intptr_t address, uint64_t length)'),
   open: library.func('int open(const char *path, int flags)'),
   pipe2: library.func('int pipe2(intptr_t fds, int flags)'),
-  poll: library.func('int poll(intptr_t fds, uint64_t count, int timeoutMs)'),
+  ppoll: library.func('int ppoll(intptr_t fds, uint64_t count, intptr_t timeout, intptr_t signals)'),
   preadv2: library.func('int64_t preadv2(int fd, intptr_t vectors, int count, int64_t offset, int flags)'),
   read: library.func('int64_t read(int fd, intptr_t buffer, uint64_t length)'),
   recvmsg: library.func('int64_t recvmsg(int fd, intptr_t message, int flags)'),

@@ -1,10 +1,10 @@
 /**
- * One thread's loop over poll(2): descriptors with handlers, and timers. The data plane blocks here, so an
+ * One thread's loop over ppoll(2): descriptors with handlers, and timers. The data plane blocks here, so an
  * idle loop costs nothing. Node's own event loop is visited between turns (see {@link Reactor.run}) so that
  * messages, finalizers and exit keep working.
  */
 import { assert } from './error.ts';
-import { createEventFd, type OwnedFd, ring, silence } from './fd.ts';
+import { closedDescriptorCount, createEventFd, type OwnedFd, ring, silence } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
 import { monotonicMs } from './monotonic.ts';
@@ -24,8 +24,11 @@ const POLLFD = struct('pollfd', 8, { fd: ['u32', 0], events: ['u16', 4], revents
 /** Descriptors that one loop serves at most: far above what 100 guests use, small enough to preallocate. */
 const POLL_DESCRIPTORS_MAX = 4096;
 
-/** poll's timeout is a C int; a wait that is cut short only costs a turn. */
-const POLL_TIMEOUT_MS_MAX = 2 ** 31 - 1;
+const TIMESPEC = struct('timespec', 16, { seconds: ['u64', 0], nanoseconds: ['u64', 8] });
+/** A wait that is cut short only costs a turn. */
+const TIMEOUT_SECONDS_MAX = 2 ** 31;
+/** Behind the table. */
+const TIMEOUT_AT = POLL_DESCRIPTORS_MAX * POLLFD.size;
 
 export interface Readiness {
   readonly readable: boolean;
@@ -40,28 +43,103 @@ export interface Watch {
   stop(): void;
 }
 
-/** The watches of one reactor, and whether poll's table still shows them. */
+/** Watches that are passed over together; whatever becomes of their descriptors meanwhile shows when that is over. */
+export class WatchGroup {
+  readonly #members = new Set<Watched>();
+  #paused = false;
+
+  get paused(): boolean {
+    return this.#paused;
+  }
+
+  set paused(paused: boolean) {
+    if (this.#paused === paused) return;
+    this.#paused = paused;
+    for (const watch of this.#members) watch.show();
+  }
+
+  add(watch: Watched): void {
+    this.#members.add(watch);
+  }
+
+  remove(watch: Watched): void {
+    this.#members.delete(watch);
+  }
+}
+
+/** poll's table, in {@link Arena}: the wake-up descriptor first, then a slot for each watch. */
 class WatchTable {
-  readonly members = new Set<Watched>();
-  stale = true;
+  readonly arena = new Arena(TIMEOUT_AT + TIMESPEC.size);
+  /** By slot, from 1 on; a slot without a watch is free. */
+  readonly watches: (Watched | undefined)[] = [undefined];
+  /** Watches. */
+  size = 0;
+  readonly #free: number[] = [];
+  #closedDescriptors = closedDescriptorCount();
+
+  constructor(wake: OwnedFd) {
+    this.#write(0, wake.number, POLLIN);
+  }
+
+  /** Returns the slot of the watch. */
+  add(watch: Watched): number {
+    const slot = this.#free.pop() ?? this.watches.length;
+    this.watches[slot] = watch;
+    this.size++;
+    this.show(slot, watch);
+    return slot;
+  }
+
+  /** A negative descriptor is passed over by poll. */
+  show(slot: number, { fd, paused, wantWrite }: Watched): void {
+    this.#write(slot, paused || !fd.open ? -1 : fd.number, wantWrite ? POLLIN | POLLOUT : POLLIN);
+  }
+
+  remove(slot: number): void {
+    this.watches[slot] = undefined;
+    this.size--;
+    this.#write(slot, -1, 0);
+    this.#free.push(slot);
+  }
+
+  /** Lets go of watches whose descriptors were closed: their numbers may be others' by now. */
+  removeClosed(): void {
+    const closed = closedDescriptorCount();
+    if (closed === this.#closedDescriptors) return;
+    this.#closedDescriptors = closed;
+    for (const watch of this.watches) if (watch?.fd.open === false) watch.stop();
+  }
+
+  revents(slot: number): number {
+    return this.arena.view.getUint16(slot * POLLFD.size + POLLFD.offset.revents, true);
+  }
+
+  #write(slot: number, fd: number, events: number): void {
+    // In this turn the slot has seen nothing: whoever had it before may have.
+    POLLFD.write(this.arena.view, slot * POLLFD.size, { fd: fd >>> 0, events, revents: 0 });
+  }
 }
 
 class Watched implements Watch {
   readonly fd: OwnedFd;
   readonly onReady: (readiness: Readiness) => void;
   readonly #table: WatchTable;
+  readonly #group: WatchGroup | undefined;
+  #slot: number;
   #wantWrite = false;
 
-  constructor(fd: OwnedFd, onReady: (readiness: Readiness) => void, table: WatchTable) {
+  constructor(
+    fd: OwnedFd,
+    onReady: (readiness: Readiness) => void,
+    table: WatchTable,
+    group: WatchGroup | undefined,
+  ) {
     this.fd = fd;
     this.onReady = onReady;
     this.#table = table;
-    table.members.add(this);
-    table.stale = true;
-  }
-
-  get watched(): boolean {
-    return this.fd.open && this.#table.members.has(this);
+    this.#group = group;
+    group?.add(this);
+    this.#slot = table.add(this);
   }
 
   get wantWrite(): boolean {
@@ -71,12 +149,22 @@ class Watched implements Watch {
   set wantWrite(want: boolean) {
     if (this.#wantWrite === want) return;
     this.#wantWrite = want;
-    this.#table.stale = true;
+    this.show();
+  }
+
+  get paused(): boolean {
+    return this.#group?.paused ?? false;
+  }
+
+  /** Has poll's table say what is wanted now. */
+  show(): void {
+    if (this.#slot > 0) this.#table.show(this.#slot, this);
   }
 
   stop(): void {
-    this.#table.members.delete(this);
-    this.#table.stale = true;
+    if (this.#slot > 0) this.#table.remove(this.#slot);
+    this.#slot = 0;
+    this.#group?.remove(this);
   }
 }
 
@@ -90,10 +178,7 @@ interface PendingTimer {
 }
 
 export class Reactor {
-  readonly #arena = new Arena(POLL_DESCRIPTORS_MAX * POLLFD.size);
-  readonly #table = new WatchTable();
-  /** The watches in the order of poll's table. */
-  #polled: readonly Watched[] = [];
+  readonly #table: WatchTable;
   readonly #timers = new Set<PendingTimer>();
   readonly #wake: OwnedFd;
   /** Other threads may know the descriptor that ends a wait. */
@@ -107,6 +192,7 @@ export class Reactor {
   constructor(wake?: OwnedFd) {
     this.#wake = wake ?? createEventFd();
     this.#wakeShared = wake !== undefined;
+    this.#table = new WatchTable(this.#wake);
   }
 
   /** How often a wait was ended by a ring of {@link wakeFd}. */
@@ -120,9 +206,9 @@ export class Reactor {
   }
 
   /** Calls `onReady` whenever `fd` is ready, until the returned watch is stopped or `fd` is closed. */
-  watch(fd: OwnedFd, onReady: (readiness: Readiness) => void): Watch {
-    assert(this.#table.members.size < POLL_DESCRIPTORS_MAX - 1, 'too many descriptors in one loop');
-    const watch = new Watched(fd, onReady, this.#table);
+  watch(fd: OwnedFd, onReady: (readiness: Readiness) => void, group?: WatchGroup): Watch {
+    assert(this.#table.size < POLL_DESCRIPTORS_MAX - 1, 'too many descriptors in one loop');
+    const watch = new Watched(fd, onReady, this.#table, group);
     this.#unpark();
     return watch;
   }
@@ -143,21 +229,21 @@ export class Reactor {
 
   /** Waits for at most `limitMs` (forever if undefined), then serves everything that is ready or due. */
   turn(limitMs?: number): void {
-    if (this.#table.stale) this.#fillTable();
-    const watched = this.#polled;
-    const ready = libc.poll(this.#arena.address, watched.length + 1, this.#timeoutMs(limitMs));
-    if (ready === -1 && errno() !== EINTR) check('poll', ready);
+    const table = this.#table;
+    const { watches } = table;
+    table.removeClosed();
+    const ready = libc.ppoll(table.arena.address, watches.length, this.#timeout(limitMs), 0);
+    if (ready === -1 && errno() !== EINTR) check('ppoll', ready);
     if (ready > 0) {
-      if (this.#revents(0) !== 0) {
+      if (table.revents(0) !== 0) {
         this.#wakes++;
         silence(this.#wake);
       }
-      for (let index = 0; index < watched.length; index++) {
-        const revents = this.#revents(index + 1);
-        const watch = watched[index];
-        // A handler that ran before may have stopped this watch, or closed its descriptor, whose number may by now
-        // be another's.
-        if (revents === 0 || !watch.watched) continue;
+      for (let slot = 1; slot < watches.length; slot++) {
+        const revents = table.revents(slot);
+        const watch = watches[slot];
+        // A handler that ran before may have closed the descriptor, whose number may by now be another's.
+        if (revents === 0 || watch?.fd.open !== true) continue;
         watch.onReady({
           readable: (revents & POLLIN) !== 0,
           writable: (revents & POLLOUT) !== 0,
@@ -197,17 +283,16 @@ export class Reactor {
   }
 
   close(): void {
-    this.#table.members.clear();
+    for (const watch of this.#table.watches) watch?.stop();
     this.#timers.clear();
     this.#wake.close();
-    this.#arena.close();
+    this.#table.arena.close();
   }
 
   /** Whether anything could end a wait, or has ended it already. */
   #canWait(): boolean {
     if (this.#stopped || this.#wakeShared || this.#timers.size > 0) return true;
-    for (const watch of this.#table.members) if (watch.fd.open) return true;
-    return false;
+    return this.#table.watches.some(watch => watch?.fd.open === true);
   }
 
   #unpark(): void {
@@ -216,27 +301,19 @@ export class Reactor {
     if (turn !== undefined) setImmediate(turn);
   }
 
-  #fillTable(): void {
-    const { view } = this.#arena;
-    for (const watch of this.#table.members) if (!watch.fd.open) this.#table.members.delete(watch);
-    this.#polled = [...this.#table.members];
-    POLLFD.write(view, 0, { fd: this.#wake.number, events: POLLIN, revents: 0 });
-    this.#polled.forEach((watch, index) => {
-      const events = watch.wantWrite ? POLLIN | POLLOUT : POLLIN;
-      POLLFD.write(view, (index + 1) * POLLFD.size, { fd: watch.fd.number, events, revents: 0 });
-    });
-    this.#table.stale = false;
-  }
-
-  #revents(index: number): number {
-    return this.#arena.view.getUint16(index * POLLFD.size + POLLFD.offset.revents, true);
-  }
-
-  #timeoutMs(limitMs: number | undefined): number {
+  /** The address of what ppoll takes for a timeout; 0 for none. */
+  #timeout(limitMs: number | undefined): number {
     let dueMs = limitMs === undefined ? Number.POSITIVE_INFINITY : monotonicMs() + limitMs;
     for (const timer of this.#timers) dueMs = Math.min(dueMs, timer.dueMs);
-    if (dueMs === Number.POSITIVE_INFINITY) return -1;
-    return Math.min(POLL_TIMEOUT_MS_MAX, Math.max(0, Math.ceil(dueMs - monotonicMs())));
+    if (dueMs === Number.POSITIVE_INFINITY) return 0;
+    // In whole microseconds, upwards: who wakes too early waits again.
+    const micros = Math.max(0, Math.ceil((dueMs - monotonicMs()) * 1e3));
+    const seconds = Math.floor(micros / 1e6);
+    TIMESPEC.write(this.#table.arena.view, TIMEOUT_AT, {
+      seconds: Math.min(seconds, TIMEOUT_SECONDS_MAX),
+      nanoseconds: (micros - seconds * 1e6) * 1e3,
+    });
+    return this.#table.arena.address + TIMEOUT_AT;
   }
 
   #runDueTimers(): void {

@@ -2,7 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { createEventFd, createPipe, OwnedFd, openDescriptorCount, ring, silence } from '../../src/sys/fd.ts';
-import { monotonicMs, Reactor, type Readiness, type Watch } from '../../src/sys/poll.ts';
+import { monotonicMs, Reactor, type Readiness, type Watch, WatchGroup } from '../../src/sys/poll.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { build } from '../cli/built.ts';
 
@@ -128,6 +128,77 @@ describe('a descriptor that is watched', () => {
     ring(first);
     reactor.turn(0);
     expect(served).toBe(0);
+    reactor.turn(0);
+    expect(served).toBe(1);
+  });
+
+  test('that is closed without stopping its watch leaves the table: its heir wakes nobody', () => {
+    const reactor = open();
+    const first = bell();
+    reactor.watch(first, () => expect.unreachable());
+    reactor.turn(0);
+    const { number } = first;
+    first.close();
+    const heir = bell();
+    expect(heir.number).toBe(number);
+    ring(heir);
+    let due = 0;
+    reactor.schedule(5, () => due++);
+    // An heir that is looked at would end the wait at once, again and again.
+    reactor.turn();
+    expect(due).toBe(1);
+  });
+
+  test('is passed over while its group is paused, and is served when that is over', () => {
+    const reactor = open();
+    const group = new WatchGroup();
+    const [one, other] = [bell(), bell()];
+    const served: string[] = [];
+    reactor.watch(one, () => {
+      served.push('one');
+      group.paused = true;
+    });
+    reactor.watch(other, () => served.push('other'), group);
+    for (const fd of [one, other]) ring(fd);
+    // The first pauses the second in the same turn.
+    reactor.turn(0);
+    reactor.turn(0);
+    expect(served).toEqual(['one', 'one']);
+    silence(one);
+    let due = 0;
+    reactor.schedule(1, () => due++);
+    reactor.turn();
+    expect(due).toBe(1);
+    group.paused = false;
+    reactor.turn(0);
+    expect(served).toEqual(['one', 'one', 'other']);
+  });
+
+  test('that joins a group while that is paused is passed over, too', () => {
+    const reactor = open();
+    const group = new WatchGroup();
+    group.paused = true;
+    const fd = bell();
+    ring(fd);
+    let served = 0;
+    const watch = reactor.watch(fd, () => served++, group);
+    reactor.turn(0);
+    expect(served).toBe(0);
+    watch.stop();
+    group.paused = false;
+    reactor.turn(0);
+    expect(served).toBe(0);
+  });
+
+  test('has its place in the table taken by the next one', () => {
+    const reactor = open();
+    const shared = bell();
+    // More than the table holds, one after the other.
+    for (let time = 0; time < 5000; time++) reactor.watch(shared, () => {}).stop();
+    const fd = bell();
+    let served = 0;
+    reactor.watch(fd, () => served++);
+    ring(fd);
     reactor.turn(0);
     expect(served).toBe(1);
   });
