@@ -25,27 +25,6 @@ export const WORK_PER_TURN = 2 ** 17;
  */
 export const WORK_PER_SHARED_TURN = 2 ** 13;
 
-/** After so many turns of one guest in a row the others are taken to be at rest. */
-const TURNS_ALONE = 64;
-
-/** The turns of one thread: who had them, and how much work the next one has. */
-export class ThreadTurns {
-  #guest: object | undefined;
-  #inRow = 0;
-
-  /** `guest` has a turn now; returns its work. */
-  next(guest: object): number {
-    if (guest !== this.#guest) {
-      // The first that is ever served is alone.
-      this.#inRow = this.#guest === undefined ? TURNS_ALONE : 0;
-      this.#guest = guest;
-    }
-    if (this.#inRow >= TURNS_ALONE) return WORK_PER_TURN;
-    this.#inRow++;
-    return WORK_PER_SHARED_TURN;
-  }
-}
-
 /** What a buffer costs, however little it says: it is taken, understood or refused, and returned. */
 const BUFFER_WORK = 512;
 /** What a descriptor costs, though it may have no bytes, and all buffers of a ring may be one and the same chain. */

@@ -6,13 +6,13 @@ import { PerformanceObserver } from 'node:perf_hooks';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { UnknownGuestError } from '../control/contract.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
-import { ThreadTurns } from '../device/turn.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { Reactor } from '../sys/poll.ts';
 import { DiscardLink } from '../threads/discard-link.ts';
 import { GuestHost, type GuestHostWorld } from './guest-host.ts';
 import { answerOperation } from './guest-operations.ts';
+import { ThreadTurns } from './thread-turns.ts';
 import type {
   DataThreadData,
   DataThreadRequest,
@@ -107,9 +107,15 @@ function answerTo({ name, args }: DataThreadRequest): unknown {
   return answerOperation(name, find(asked.name), asked.args);
 }
 
+/** The guest that a request is about, if it is there. */
+const subjectOf = ({ args }: DataThreadRequest): GuestHost | undefined =>
+  args !== null && 'name' in args ? guests.get(args.name) : undefined;
+
 async function serve(request: DataThreadRequest): Promise<void> {
   try {
-    tell({ kind: 'answer', id: request.id, result: await answerTo(request) });
+    const guest = subjectOf(request);
+    const answer = guest === undefined ? answerTo(request) : guest.charge(() => answerTo(request));
+    tell({ kind: 'answer', id: request.id, result: await answer });
   } catch (error) {
     const code = error instanceof AerostatError ? error.code : 'AEROSTAT_INTERNAL';
     const message = error instanceof Error ? error.message : String(error);

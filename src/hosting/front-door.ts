@@ -31,7 +31,7 @@ export interface FrontDoorListener {
 
 export class FrontDoor {
   readonly #device: VirtioDevice;
-  readonly #reactor: Reactor;
+  readonly #reactor: Pick<Reactor, 'watch' | 'schedule'>;
   readonly #listener: FrontDoorListener;
   readonly #socket: UnixListener | undefined;
   /** Where its front-ends' descriptors are closed. */
@@ -41,7 +41,12 @@ export class FrontDoor {
   #peer: { readonly socket: UnixSocket; pid: number | undefined } | undefined;
 
   /** Takes ownership of the socket. */
-  constructor(socket: GuestSocket, device: VirtioDevice, reactor: Reactor, listener: FrontDoorListener) {
+  constructor(
+    socket: GuestSocket,
+    device: VirtioDevice,
+    reactor: Pick<Reactor, 'watch' | 'schedule'>,
+    listener: FrontDoorListener,
+  ) {
     this.#device = device;
     this.#reactor = reactor;
     this.#listener = listener;

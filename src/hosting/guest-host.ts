@@ -21,7 +21,6 @@ import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import type { DeviceObserver } from '../device/device-observer.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
-import type { ThreadTurns } from '../device/turn.ts';
 import { FileBacking } from '../memory/backing.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
 import { PageSet } from '../memory/page-set.ts';
@@ -38,6 +37,7 @@ import { type BalloonedRegion, FreePages } from './free-pages.ts';
 import { FrontDoor } from './front-door.ts';
 import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
 import { GuestLife } from './guest-life.ts';
+import { GuestLoop } from './guest-loop.ts';
 import { GuestNews, type NewsOutlet } from './guest-news.ts';
 import { GuestRequests } from './guest-requests.ts';
 import { HintLimit } from './hint-limit.ts';
@@ -48,6 +48,7 @@ import type { GuestOptions } from './options.ts';
 import { RemovedMemory } from './removed-memory.ts';
 import { StatisticsPoll } from './statistics-poll.ts';
 import { TargetSteering } from './target-steering.ts';
+import type { GuestTurns, ThreadTurns } from './thread-turns.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
 /** Hint sessions begin at one of so many ids: enough that a daemon that is started anew meets none of its predecessor's. */
@@ -75,6 +76,8 @@ export class GuestHost {
     () => this.#door?.session?.memory,
   );
   readonly #world: GuestHostWorld;
+  readonly #turns: GuestTurns;
+  readonly #loop: GuestLoop;
   readonly #options: GuestOptions;
   readonly #news: GuestNews;
   readonly #target: TargetSteering;
@@ -102,6 +105,8 @@ export class GuestHost {
     this.name = options.name;
     this.#options = options;
     this.#world = world;
+    this.#turns = world.turns.join();
+    this.#loop = new GuestLoop(world.reactor, this.#turns);
     this.#news = new GuestNews(options.name, world, world.reactor);
     this.#lane = world.discards.openLane();
     this.#connections = new ConnectionNews(this.#news, world.reactor);
@@ -194,13 +199,22 @@ export class GuestHost {
 
   /** A thread that discards has news. */
   progress(): void {
+    this.#loop.step(this.#progress);
+  }
+
+  /** Does what somebody else asks of the guest; what it costs counts as the guest's. */
+  charge<T>(run: () => T): T {
+    return this.#loop.charge(run);
+  }
+
+  readonly #progress = (): void => {
     this.device.reportFailures();
     this.#door?.progress();
     if (this.#whenSettled.length > 0 && this.device.settle()) {
       for (const then of this.#whenSettled.splice(0)) then();
     }
     for (const index of this.device.resumable()) this.serveQueue(index);
-  }
+  };
 
   /** Calls `then` when nothing is under way, at once if nothing is. */
   #afterSettling(then: () => void): void {
@@ -213,7 +227,7 @@ export class GuestHost {
     // A kick brings a ring that goes on anyway no turn of its own: with one more each time, it would have all of them.
     if (this.#busyRings.has(index)) return;
     try {
-      const more = this.device.serveQueue(index, this.#world.turns.next(this));
+      const more = this.device.serveQueue(index, this.#turns.work);
       this.#checkConfiguration();
       if (!more) return;
     } catch (error) {
@@ -222,7 +236,7 @@ export class GuestHost {
       return;
     }
     this.#busyRings.add(index);
-    this.#world.reactor.schedule(0, () => {
+    this.#loop.stepLater(() => {
       this.#busyRings.delete(index);
       this.serveQueue(index);
     });
@@ -537,5 +551,6 @@ export class GuestHost {
     });
     this.#door?.close();
     this.#lane.close();
+    this.#loop.close();
   }
 }

@@ -8,7 +8,7 @@ import { pfnArray } from '../../src/balloon/formats/pfn-array.ts';
 import { DeviceCounters } from '../../src/device/counters.ts';
 import { ListWalk } from '../../src/device/list-walk.ts';
 import { PageAccounts } from '../../src/device/page-accounts.ts';
-import { ThreadTurns, WORK_PER_SHARED_TURN, WORK_PER_TURN } from '../../src/device/turn.ts';
+import { WORK_PER_TURN } from '../../src/device/turn.ts';
 import type { Backing } from '../../src/memory/backing.ts';
 import { BLOCK_PAGES } from '../../src/memory/block-bitmap.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
@@ -185,17 +185,4 @@ describe.each([
     expect(inflate.collect()).toHaveLength(1);
     expect(rig.balloonedPages).toBe(pages);
   });
-});
-
-test('turns are short while guests alternate, and long for one that is alone', () => {
-  const turns = new ThreadTurns();
-  const [one, other] = [{}, {}];
-  expect(turns.next(one)).toBe(WORK_PER_TURN);
-  expect(turns.next(one)).toBe(WORK_PER_TURN);
-  for (const guest of [other, one, one, other]) expect(turns.next(guest)).toBe(WORK_PER_SHARED_TURN);
-  let short = 0;
-  while (turns.next(other) === WORK_PER_SHARED_TURN) short++;
-  expect(short).toBeGreaterThan(10);
-  expect(turns.next(other)).toBe(WORK_PER_TURN);
-  expect(turns.next(one)).toBe(WORK_PER_SHARED_TURN);
 });

@@ -1,9 +1,9 @@
 /** A driver that has just started does not see its target before its grace is over: one guest in the test's own thread. */
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { ThreadTurns } from '../../src/device/turn.ts';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { STUCK_MS } from '../../src/hosting/target-watch.ts';
+import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';

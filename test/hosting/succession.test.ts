@@ -5,8 +5,8 @@
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { HINT_STOP } from '../../src/balloon/hint-session.ts';
-import { ThreadTurns } from '../../src/device/turn.ts';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
+import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
