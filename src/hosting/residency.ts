@@ -12,6 +12,11 @@ import { monotonicMs } from '../sys/poll.ts';
 /** Pages of a block, looked at in one go: 16 MiB, about 0.1 ms. */
 const BLOCK_PAGES = 4096;
 
+/** Blocks that are counted together: 16 GiB. Memory of terabytes that hardly anybody has looked at yet is passed over by these. */
+const GROUP_BLOCKS = 1024;
+/** When a block was looked at that never was. Nothing is written for it, so that untouched memory stays so. */
+const NEVER_MS = 0;
+
 /** A block that was looked at no longer ago is not looked at again, however many ask. */
 const FRESH_MS = 200;
 
@@ -27,17 +32,21 @@ export class Residency {
   readonly #pages: PageBitmap;
   /** Held pages of each block. */
   readonly #counts: Int32Array;
-  /** When each block was looked at; -Infinity for never. */
+  /** When each block was looked at. */
   readonly #lookedMs: Float64Array;
+  /** How many blocks of each group were ever looked at. */
+  readonly #seen: Uint16Array;
   /** The block to look at again next. */
   #cursor = 0;
 
   constructor(pageCount: number) {
     const blocks = Math.ceil(pageCount / BLOCK_PAGES);
     this.pageCount = pageCount;
-    this.#pages = new PageBitmap(pageCount);
+    // Shared memory is the kernel's until it is touched, and does not hurry the collector.
+    this.#pages = PageBitmap.shared(pageCount);
     this.#counts = new Int32Array(blocks);
-    this.#lookedMs = new Float64Array(blocks).fill(Number.NEGATIVE_INFINITY);
+    this.#lookedMs = new Float64Array(blocks);
+    this.#seen = new Uint16Array(Math.ceil(blocks / GROUP_BLOCKS));
   }
 
   /** How many of the `count` pages from `start` are held, as far as they were looked at. */
@@ -62,6 +71,7 @@ export class Residency {
 
   /** When the block of these that was looked at least recently was; -Infinity if one never was. */
   oldestMs(start: number, count: number): number {
+    if (this.nextUnseen(0, start, count) !== undefined) return Number.NEGATIVE_INFINITY;
     const last = blockAfter(start + count);
     let oldest = Number.POSITIVE_INFINITY;
     for (let block = blockOf(start); block < last; block++) oldest = Math.min(oldest, this.#lookedMs[block]);
@@ -72,20 +82,31 @@ export class Residency {
   unseenIn(start: number, count: number): number {
     const end = start + count;
     let unseen = 0;
-    for (let block = blockOf(start); block < blockAfter(end); block++) {
-      if (this.#lookedMs[block] !== Number.NEGATIVE_INFINITY) continue;
-      unseen += Math.min(end, (block + 1) * BLOCK_PAGES) - Math.max(start, block * BLOCK_PAGES);
+    for (let block = blockOf(start); block < blockAfter(end); ) {
+      const last = Math.min(this.#lastAlike(block), blockAfter(end));
+      if (this.#lookedMs[block] === NEVER_MS) {
+        unseen += Math.min(end, last * BLOCK_PAGES) - Math.max(start, block * BLOCK_PAGES);
+      }
+      block = last;
     }
     return unseen;
   }
 
   /** The first of the blocks of these pages, from `from` on, that nobody has looked at; undefined when there is none. */
   nextUnseen(from: number, start: number, count: number): number | undefined {
-    const last = blockAfter(start + count);
-    for (let block = Math.max(from, blockOf(start)); block < last; block++) {
-      if (this.#lookedMs[block] === Number.NEGATIVE_INFINITY) return block;
+    const end = blockAfter(start + count);
+    for (let block = Math.max(from, blockOf(start)); block < end; block = this.#lastAlike(block)) {
+      if (this.#lookedMs[block] === NEVER_MS) return block;
     }
     return undefined;
+  }
+
+  /** The block behind those, from `block` on, that were all looked at, or all not, as far as that is known at once. */
+  #lastAlike(block: number): number {
+    const group = Math.floor(block / GROUP_BLOCKS);
+    const end = Math.min((group + 1) * GROUP_BLOCKS, this.#lookedMs.length);
+    const seen = this.#seen[group];
+    return seen === 0 || seen === end - group * GROUP_BLOCKS ? end : block + 1;
   }
 
   /** The block of these pages whose turn it is to be looked at again; undefined when all are fresh. */
@@ -111,6 +132,7 @@ export class Residency {
     held.bytes.fill(0, count);
     const words = this.#pages.words.subarray(first / 32, Math.ceil((first + count) / 32));
     this.#counts[block] = packBits(held.bytes, words, this.#counts[block] > 0);
+    if (this.#lookedMs[block] === NEVER_MS) this.#seen[Math.floor(block / GROUP_BLOCKS)]++;
     this.#lookedMs[block] = monotonicMs();
   }
 }
