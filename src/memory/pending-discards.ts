@@ -396,6 +396,11 @@ export class PendingDiscards {
    * region, and discards its maximal runs, for {@link CLAIM_MS_MAX} or little more. May be called from any thread.
    */
   discardSome(discard: DiscardUnits, claim: ClaimOf = 'any'): DiscardResult {
+    // A guest has sets of terabytes that nothing is in, and whoever marks something wakes a claimer after that.
+    if (this.outstanding === 0) {
+      this.#tellOfDrain();
+      return NOTHING_DISCARDED;
+    }
     this.#lock();
     try {
       if (this.closed || this.held) return NOTHING_DISCARDED;

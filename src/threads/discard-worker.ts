@@ -14,6 +14,7 @@ import { PatientDiscarder } from '../memory/patient-discarder.ts';
 import { type DiscardUnits, PendingDiscards } from '../memory/pending-discards.ts';
 import { OwnedFd, ring } from '../sys/fd.ts';
 import { punchHole, sealAgainstShrinking } from '../sys/file.ts';
+import { monotonicMs } from '../sys/monotonic.ts';
 import {
   ASLEEP,
   BUSY_WORD,
@@ -41,6 +42,12 @@ import {
 
 /** A leader that gets nothing done for so long is left to the guest that keeps it. */
 const STUCK_MS = 20;
+
+/**
+ * Claims of one region follow each other for so long: punches of memory that was never touched take microseconds, and going
+ * round all guests after each would take longer than they do.
+ */
+const REGION_MS = 1;
 
 interface DrainedRegion {
   readonly discarder: PatientDiscarder;
@@ -113,20 +120,30 @@ function seal(lane: Lane): void {
   ring(lane.bell);
 }
 
-/** One claim of every region of a guest; whether there may be more. */
+/** A claim of every region of a guest, or as many as have the time of one; whether there may be more. */
 function serve(lane: Lane): boolean {
   seal(lane);
   let more = false;
   for (const region of lane.regions) {
-    if (leads()) Atomics.add(words, PROGRESS_WORD, 1);
-    const { more: again, failure } = region.discarder.discardSome();
-    more ||= again;
-    if (failure !== undefined && !region.failed) {
-      region.failed = true;
-      tell({ failure: failure.message });
-      // The guest's status says so, too.
-      ring(lane.bell);
+    const endMs = monotonicMs() + REGION_MS;
+    let again = true;
+    while (again && !stopped()) {
+      again = serveRegion(lane, region);
+      if (monotonicMs() > endMs) break;
     }
+    more ||= again;
+  }
+  return more;
+}
+
+function serveRegion(lane: Lane, region: DrainedRegion): boolean {
+  if (leads()) Atomics.add(words, PROGRESS_WORD, 1);
+  const { more, failure } = region.discarder.discardSome();
+  if (failure !== undefined && !region.failed) {
+    region.failed = true;
+    tell({ failure: failure.message });
+    // The guest's status says so, too.
+    ring(lane.bell);
   }
   return more;
 }

@@ -1,8 +1,14 @@
 /** That the bench of the neighbour plays its inputs, says how it went, and leaves nothing behind; its figures are nobody's to assert. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { MUST_TELL_HOST, PAGE_LIST } from '../../src/balloon/features.ts';
+import { HandFrontEnd } from '../../src/bench/neighbour/front-end.ts';
+import { inflateAndDeflate } from '../../src/bench/neighbour/inputs/lists.ts';
+import { HOME, LIST_AT } from '../../src/bench/neighbour/inputs/rings.ts';
 import { HOSTILE_INPUTS } from '../../src/bench/neighbour/inputs.ts';
+import { PageDaemon } from '../../src/bench/page/daemon.ts';
 import { neighbourBenchCommand } from '../../src/cli/commands/bench-neighbour.ts';
 import type { CliContext } from '../../src/cli/context.ts';
+import { U64 } from '../../src/vhost-user/protocol.ts';
 import { build } from '../cli/built.ts';
 import { BenchPlace } from './bench-place.ts';
 
@@ -35,6 +41,29 @@ test('an honest guest is clocked beside hostile ones, and both are gone afterwar
   ]);
   expect(report.notes).toEqual([]);
   expect(page).toContain('<svg');
+});
+
+test('a list that takes long is waited for as long as the daemon answers, by a hostile guest', async () => {
+  const daemon = await PageDaemon.start({ guests: ['g'], words: ['--profile', 'page-chunks'] });
+  // Far less than working off 512 GiB takes.
+  const frontEnd = new HandFrontEnd(daemon.socketOf('g'), 5);
+  try {
+    frontEnd.negotiate(MUST_TELL_HOST | PAGE_LIST);
+    frontEnd.handOver([HOME, { guestAddress: 2 ** 39, size: 2 ** 39 }]);
+    for (const [index, value] of [1, 2 ** 39, 2 ** 39].entries()) {
+      frontEnd.memory.write(LIST_AT + index * 8, U64.encode({ value: BigInt(value) }));
+    }
+    const [inflate, deflate] = inflateAndDeflate(frontEnd, 24);
+    inflate.offer(0);
+    expect(() => frontEnd.waitReturned(inflate)).toThrow('the daemon stands still');
+    frontEnd.waitWorkedOff(inflate);
+    expect((await daemon.control.guest('g')).balloonedBytes).toBe(2 ** 39);
+    deflate.offer(0);
+    frontEnd.waitWorkedOff(deflate);
+  } finally {
+    frontEnd.close();
+    await daemon.close();
+  }
 });
 
 test('help tells of every input what the table says', () => {

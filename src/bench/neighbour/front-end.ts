@@ -119,8 +119,10 @@ export class HandFrontEnd {
   readonly reactor: Reactor;
   readonly #connection: Connection;
   readonly #rings: HandRing[] = [];
+  readonly #stallMs: number;
 
-  constructor(socketPath: string) {
+  constructor(socketPath: string, stallMs = STALL_MS) {
+    this.#stallMs = stallMs;
     // First what can fail.
     const socket = UnixSocket.connect(socketPath);
     this.reactor = new Reactor();
@@ -204,19 +206,29 @@ export class HandFrontEnd {
 
   /** @throws LostDaemonError when it is never met */
   waitUntil(met: () => boolean): void {
-    if (!this.turnUntil(met, STALL_MS)) throw new LostDaemonError('the daemon stands still');
+    if (!this.turnUntil(met, this.#stallMs)) throw new LostDaemonError('the daemon stands still');
   }
 
   /**
    * Waits until all that was offered is back.
-   * @throws LostDaemonError when it never is
+   * @throws LostDaemonError when that takes too long for a guest that asks for little
    */
   waitReturned(hand: HandRing): void {
-    this.waitUntil(() => {
-      if (hand.outstanding === 0) return true;
-      if (this.#connection.receive().kind === 'closed') throw new LostDaemonError('the daemon hung up');
-      return false;
-    });
+    this.waitUntil(() => this.#returned(hand));
+  }
+
+  /**
+   * The same for as long as the daemon answers: what a hostile guest asks for may take long.
+   * @throws LostDaemonError when it does not
+   */
+  waitWorkedOff(hand: HandRing): void {
+    while (!this.turnUntil(() => this.#returned(hand), this.#stallMs)) this.ask('GET_QUEUE_NUM');
+  }
+
+  #returned(hand: HandRing): boolean {
+    if (hand.outstanding === 0) return true;
+    if (this.#connection.receive().kind === 'closed') throw new LostDaemonError('the daemon hung up');
+    return false;
   }
 
   /** Leaves as a process does that dies. */

@@ -39,7 +39,7 @@ export function singlePagesInAndOut(data: HostileData): HostilePlay {
     touch();
     for (const ring of [inflate, deflate]) {
       ring.offer(0);
-      frontEnd.waitReturned(ring);
+      frontEnd.waitWorkedOff(ring);
     }
   };
 }
@@ -50,12 +50,12 @@ export function pauseWithSinglePages(data: HostileData): HostilePlay {
   return () => {
     touch();
     inflate.offer(0);
-    frontEnd.waitReturned(inflate);
+    frontEnd.waitWorkedOff(inflate);
     const base = VRING_STATE.read(frontEnd.ask('GET_VRING_BASE', VRING_STATE.encode({ index, num: 0 })));
     frontEnd.say('SET_VRING_BASE', VRING_STATE.encode({ index, num: base.num }));
     frontEnd.say('SET_VRING_KICK', U64.encode({ value: BigInt(index) }), [kickFd]);
     frontEnd.ask('GET_QUEUE_NUM');
     deflate.offer(0);
-    frontEnd.waitReturned(deflate);
+    frontEnd.waitWorkedOff(deflate);
   };
 }

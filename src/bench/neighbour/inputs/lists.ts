@@ -33,7 +33,7 @@ const inAndOut =
   () => {
     for (const ring of rings) {
       ring.offer(...new Array<number>(times).fill(0));
-      frontEnd.waitReturned(ring);
+      frontEnd.waitWorkedOff(ring);
     }
   };
 
@@ -89,6 +89,6 @@ export function reportsOfUsedMemory({ socketPath }: HostileData): HostilePlay {
   return () => {
     for (let at = 0; at < bytes; at += PAGE_SIZE) frontEnd.memory.setU32(GIB + at, 1);
     ring.offer(0);
-    frontEnd.waitReturned(ring);
+    frontEnd.waitWorkedOff(ring);
   };
 }

@@ -31,7 +31,7 @@ export function longChains({ socketPath }: HostileData): HostilePlay {
   const heads = new Array<number>(size).fill(0);
   return () => {
     ring.offer(...heads);
-    frontEnd.waitReturned(ring);
+    frontEnd.waitWorkedOff(ring);
   };
 }
 
