@@ -171,7 +171,7 @@ export class TargetSteering {
   /** A driver that does not see the target yet cannot be stuck on its way there. */
   #watchOut(): void {
     const { targetPages, actualPages } = this.#guest.device;
-    if (!this.#grace.holds) this.#watch.aim(targetPages, actualPages, monotonicMs());
+    if (!this.#grace.holds) this.#watch.aim(targetPages, this.#known(actualPages), monotonicMs());
   }
 
   /** The driver that rested follows it again, and its clock goes on. */

@@ -46,7 +46,10 @@ export class TargetWatch {
     this.#isThere = isThere;
   }
 
-  /** The balloon is to hold `target` pages and holds `actual`; a driver is there to follow. */
+  /**
+   * The balloon is to hold `target` pages and holds `actual`, NaN where that is not known yet; a driver is there to follow.
+   * Of a balloon that nobody knows nothing is found before its guest has said what it holds.
+   */
   aim(target: number, actual: number, nowMs: number): void {
     this.#following = true;
     this.#target = target;
@@ -74,6 +77,11 @@ export class TargetWatch {
     const before = this.#actual;
     this.#actual = pages;
     if (!this.#following) return;
+    if (Number.isNaN(before)) {
+      this.#nearest = Math.abs(this.#target - pages);
+      this.#nearerMs = nowMs;
+      return;
+    }
     if (this.#isThere(pages, this.#target)) this.#swingsSinceMs = null;
     if (pages < before && pages < this.#target) this.#fell(pages, nowMs);
     this.#rising = pages > before || (this.#rising && pages === before);
@@ -87,7 +95,7 @@ export class TargetWatch {
   get dueMs(): number | null {
     if (!this.#following) return null;
     if (this.#retryAtMs !== null) return this.#retryAtMs;
-    return this.#isThere(this.#actual, this.#target) ? null : this.#nearerMs + STUCK_MS;
+    return this.#mayBeStuck ? this.#nearerMs + STUCK_MS : null;
   }
 
   /** Time has passed: a balloon that swung may be tried again. */
@@ -115,9 +123,14 @@ export class TargetWatch {
 
   /** Since when the balloon gets no nearer to its target; null when it is there, or on its way. */
   stuckSinceMs(nowMs: number): number | null {
-    if (!this.#following || this.#isThere(this.#actual, this.#target)) return null;
+    if (!this.#following || !this.#mayBeStuck) return null;
     if (this.#swingsSinceMs !== null) return this.#swingsSinceMs;
     return nowMs - this.#nearerMs >= STUCK_MS ? this.#nearerMs : null;
+  }
+
+  /** Known not to be at its target. */
+  get #mayBeStuck(): boolean {
+    return !Number.isNaN(this.#actual) && !this.#isThere(this.#actual, this.#target);
   }
 
   /** The guest took memory back below its target. */

@@ -57,6 +57,16 @@ describe('a balloon', () => {
     expect(left.stuckSinceMs(9e6)).toBeNull();
   });
 
+  test('of which nobody knows what it holds is not stuck, and is on its way from what its guest says first', () => {
+    const watch = watching(GIVEN, Number.NaN);
+    expect(watch.dueMs).toBeNull();
+    expect(watch.stuckSinceMs(9e6)).toBeNull();
+    watch.actual(500, 9e6);
+    expect(watch.dueMs).toBe(9e6 + STUCK_MS);
+    expect(watch.stuckSinceMs(9e6)).toBeNull();
+    expect(watch.stuckSinceMs(9e6 + STUCK_MS)).toBe(9e6);
+  });
+
   test('that swings is shown less than it holds, at once, and is stuck since', () => {
     const watch = watching();
     watch.actual(HELD, 40);
