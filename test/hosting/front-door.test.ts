@@ -1,0 +1,93 @@
+/** Who is let in at a guest's socket, and who has to wait. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { FrontDoor } from '../../src/hosting/front-door.ts';
+import { openDescriptorCount } from '../../src/sys/fd.ts';
+import { Shed } from '../../src/sys/shed.ts';
+import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
+import type { VhostUserBackend } from '../../src/vhost-user/backend.ts';
+import { TestLoop } from '../support/loop.ts';
+
+let directory: string;
+let loop: TestLoop;
+let openBefore: number;
+
+beforeEach(() => {
+  openBefore = openDescriptorCount();
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  loop = new TestLoop();
+});
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  loop.close();
+  rmSync(directory, { recursive: true });
+  expect(openDescriptorCount()).toBe(openBefore);
+});
+
+const backend: VhostUserBackend = {
+  features: 0n,
+  queueCount: 2,
+  setFeatures() {},
+  readConfig() {},
+  writeConfig() {},
+  regionAdded() {},
+  regionRemoved: (_, letGo) => letGo(),
+  startQueue() {},
+  suspendQueue() {},
+  resumeQueue() {},
+  stopQueue() {},
+  serveQueue() {},
+  reset() {},
+};
+
+/** A door whose pauses the test ends, and what it said. */
+function openDoor(path: string) {
+  const said: string[] = [];
+  const pauses: (() => void)[] = [];
+  const { fd } = UnixListener.bind(path);
+  const door = new FrontDoor(
+    { fd: fd.release(), listening: true },
+    backend,
+    {
+      watch: (watched, onReady) => loop.reactor.watch(watched, onReady),
+      schedule: (_, run) => {
+        pauses.push(run);
+        return { cancel() {} };
+      },
+    },
+    {
+      opened: () => said.push('opened'),
+      closed: () => said.push('closed'),
+      refused: error => said.push(error.message),
+    },
+  );
+  return { door, said, pauses };
+}
+
+test('no front-end is let in while descriptors of a former one are not closed; the next look lets it in', async () => {
+  const path = join(directory, 'guest.sock');
+  const { door, said, pauses } = openDoor(path);
+  const oldest = vi.spyOn(Shed.prototype, 'oldestMs', 'get').mockReturnValue(1001);
+  const frontEnd = UnixSocket.connect(path);
+  await loop.settle();
+  expect(said).toEqual([expect.stringMatching('no front-end is let in: descriptors of a former one')]);
+  // It is said once a look, however often the loop turns, and the front-end's place is kept.
+  expect(pauses).toHaveLength(1);
+  pauses[0]();
+  await loop.settle();
+  expect(said).toHaveLength(2);
+  expect(door.connected).toBe(false);
+  // Closings that are under way for a moment are no reason.
+  oldest.mockReturnValue(999);
+  pauses[1]();
+  await loop.settle();
+  expect(said[2]).toBe('opened');
+  expect(door.connected).toBe(true);
+  frontEnd.close();
+  await loop.settle();
+  expect(said[3]).toBe('closed');
+  door.close();
+});
