@@ -1,0 +1,151 @@
+/** The thread's loop as several guests see it, with descriptors that are always ready and steps that take their time. */
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { GuestLoop } from '../../src/hosting/guest-loop.ts';
+import { SPAN_MS, ThreadTurns } from '../../src/hosting/thread-turns.ts';
+import { createEventFd, openDescriptorCount, ring, silence } from '../../src/sys/fd.ts';
+import { Reactor } from '../../src/sys/poll.ts';
+
+let openBefore: number;
+let reactor: Reactor;
+let turns: ThreadTurns;
+const owned: { close(): void }[] = [];
+
+beforeEach(() => {
+  openBefore = openDescriptorCount();
+  reactor = new Reactor();
+  turns = new ThreadTurns();
+});
+
+afterEach(() => {
+  for (const closable of owned.splice(0)) closable.close();
+  reactor.close();
+  expect(openDescriptorCount()).toBe(openBefore);
+});
+
+function join(): GuestLoop {
+  const loop = new GuestLoop(reactor, turns.join());
+  owned.push(loop);
+  return loop;
+}
+
+/** A descriptor that is always ready. */
+function readyBell() {
+  const fd = createEventFd();
+  ring(fd);
+  owned.push(fd);
+  return fd;
+}
+
+const burn = (ms: number): void => {
+  for (const endMs = performance.now() + ms; performance.now() < endMs; );
+};
+
+function turnFor(ms: number): number {
+  const startedMs = performance.now();
+  while (performance.now() - startedMs < ms) reactor.turn(1);
+  return performance.now() - startedMs;
+}
+
+/** Does `costly` without end beside a guest that comes as often as it is served; returns the share of the time that it took. */
+function shareOf(begin: (guest: GuestLoop, costly: () => void) => void): number {
+  const [greedy, waits] = [join(), join()];
+  let usedMs = 0;
+  let served = 0;
+  waits.watch(readyBell(), () => served++);
+  begin(greedy, () => {
+    const fromMs = performance.now();
+    burn(1);
+    usedMs += performance.now() - fromMs;
+  });
+  const tookMs = turnFor(200);
+  expect(served).toBeGreaterThan(0);
+  expect(usedMs).toBeGreaterThan(0);
+  return usedMs / tookMs;
+}
+
+describe('a guest that would have all of the thread leaves half of it to one that comes again and again', () => {
+  test('by a descriptor that is always ready', () => {
+    expect(shareOf((guest, costly) => guest.watch(readyBell(), costly))).toBeLessThan(0.5);
+  });
+
+  test('by several descriptors', () => {
+    const share = shareOf((guest, costly) => {
+      for (let bell = 0; bell < 5; bell++) guest.watch(readyBell(), costly);
+    });
+    expect(share).toBeLessThan(0.5);
+  });
+
+  test('by steps that are never at their end', () => {
+    const share = shareOf((guest, costly) => {
+      const step = (): void => {
+        costly();
+        guest.stepLater(step);
+      };
+      guest.step(step);
+    });
+    expect(share).toBeLessThan(0.5);
+  });
+
+  test('by descriptors that come while it rests', () => {
+    const share = shareOf((guest, costly) => {
+      const watchNew = (): void => {
+        const fd = readyBell();
+        const watch = guest.watch(fd, () => {
+          costly();
+          watch.stop();
+          silence(fd);
+          watchNew();
+        });
+      };
+      watchNew();
+    });
+    expect(share).toBeLessThan(0.5);
+  });
+});
+
+test('a guest that has the thread for itself never rests', () => {
+  const guest = join();
+  guest.step(() => burn(4 * SPAN_MS));
+  expect(guest.resting).toBe(false);
+});
+
+test('what others ask of a guest is done at once, and counts as its own', () => {
+  const [asked, waits] = [join(), join()];
+  waits.step(() => burn(SPAN_MS));
+  expect(asked.charge(() => 42)).toBe(42);
+  asked.charge(() => burn(4 * SPAN_MS));
+  expect(asked.resting).toBe(true);
+  let done = 0;
+  asked.step(() => done++);
+  expect(done).toBe(0);
+  expect(asked.charge(() => 43)).toBe(43);
+  while (asked.resting) reactor.turn();
+  expect(done).toBe(1);
+});
+
+test('a step that throws is clocked, and the guest is served on', () => {
+  const [one, other] = [join(), join()];
+  other.step(() => burn(SPAN_MS));
+  expect(() =>
+    one.step(() => {
+      burn(4 * SPAN_MS);
+      throw new Error('a bug of ours');
+    }),
+  ).toThrow('a bug of ours');
+  expect(one.resting).toBe(true);
+  while (one.resting) reactor.turn();
+  let done = 0;
+  one.step(() => done++);
+  expect(done).toBe(1);
+});
+
+test('a guest that leaves while it rests is served no more, and the next has the thread for itself', () => {
+  const [one, other] = [join(), join()];
+  other.step(() => burn(SPAN_MS));
+  one.step(() => burn(4 * SPAN_MS));
+  one.step(() => expect.unreachable());
+  one.close();
+  turnFor(10);
+  other.step(() => burn(4 * SPAN_MS));
+  expect(other.resting).toBe(false);
+});
