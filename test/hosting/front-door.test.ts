@@ -7,7 +7,7 @@ import { FrontDoor } from '../../src/hosting/front-door.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { Shed } from '../../src/sys/shed.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
-import type { VhostUserBackend } from '../../src/vhost-user/backend.ts';
+import type { VirtioDevice } from '../../src/virtio/device.ts';
 import { TestLoop } from '../support/loop.ts';
 
 let directory: string;
@@ -27,7 +27,7 @@ afterEach(() => {
   expect(openDescriptorCount()).toBe(openBefore);
 });
 
-const backend: VhostUserBackend = {
+const device: VirtioDevice = {
   features: 0n,
   queueCount: 2,
   setFeatures() {},
@@ -50,7 +50,7 @@ function openDoor(path: string) {
   const { fd } = UnixListener.bind(path);
   const door = new FrontDoor(
     { fd: fd.release(), listening: true },
-    backend,
+    device,
     {
       watch: (watched, onReady) => loop.reactor.watch(watched, onReady),
       schedule: (_, run) => {
@@ -62,6 +62,8 @@ function openDoor(path: string) {
       opened: () => said.push('opened'),
       closed: () => said.push('closed'),
       refused: error => said.push(error.message),
+      kicked() {},
+      prepareMemory: () => true,
     },
   );
   return { door, said, pauses };
