@@ -40,7 +40,7 @@ const CHARACTER_WIDTH = 7;
 const LABEL_CHARACTERS_MAX = 44;
 const TICKS_WANTED = 6;
 /** Okabe and Ito's, which those who see fewer colours tell apart as well. */
-const COLOURS = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00'];
+export const COLOURS = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00'];
 
 const ESCAPES: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
 export const escapeXml = (text: string): string =>
@@ -51,7 +51,7 @@ const shown = (value: number): string =>
   Number(value.toPrecision(4)).toLocaleString('en-US', { maximumFractionDigits: 10 });
 
 /** Short, for an axis: 250, 1.5k, 3M. */
-function tickLabel(value: number): string {
+export function tickLabel(value: number): string {
   for (const [size, letter] of [
     [1e9, 'G'],
     [1e6, 'M'],

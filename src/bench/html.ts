@@ -5,13 +5,30 @@
 import { writeFileSync } from 'node:fs';
 import { type Bar, drawBars, escapeXml as escapeHtml } from './bar-chart.ts';
 import type { BenchReport, BenchRow, Spread } from './report.ts';
+import { drawScatter, type Point } from './scatter-chart.ts';
+
+/** What is drawn of a report. */
+export type ChartPlan = BarPlan | ScatterPlan;
+
+/** One figure against another, a point for each case, a chart for each of `scenarios`. */
+export interface ScatterPlan {
+  readonly title: string;
+  readonly scenarios: readonly string[];
+  readonly x: readonly [figure: string, label: string];
+  readonly y: readonly [figure: string, label: string];
+  /** The case that is marked. */
+  readonly marked?: string;
+  readonly logarithmic?: boolean;
+}
 
 /** One chart: bars by case, a chart for each scenario. */
-export interface ChartPlan {
+export interface BarPlan {
   readonly title: string;
   /** Figures of a row, with what they are called. */
   readonly figures: readonly (readonly [figure: string, label: string])[];
   readonly unit: string;
+  /** Which scenarios; all unless this is said. */
+  readonly scenarios?: readonly string[];
   /** The figures are parts of one whole; they stand side by side unless this is said. */
   readonly stacked?: boolean;
   readonly logarithmic?: boolean;
@@ -30,20 +47,40 @@ function barOf(value: BenchRow[string] | undefined): Bar | undefined {
   return { value: median, range: { min, max } };
 }
 
+const nameOf = (title: string, scenario: string): string =>
+  `${title} ${scenario}`.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-');
+
 /** The charts of all plans; a scenario of which no row has a plan's figures has no chart of it. */
 export function drawCharts(report: BenchReport, plans: readonly ChartPlan[]): NamedChart[] {
   const scenarios = [...new Set(report.rows.map(row => row.scenario))];
-  return plans.flatMap(({ title, figures, ...rest }) =>
-    scenarios.flatMap(scenario => {
-      const rows = report.rows
-        .filter(row => row.scenario === scenario)
-        .map(row => ({ label: row.case, bars: figures.map(([figure]) => barOf(row[figure])) }));
-      if (rows.every(({ bars }) => bars.every(bar => bar === undefined))) return [];
-      const series = figures.map(([, label]) => label);
-      const svg = drawBars({ ...rest, title: `${title}, ${scenario}`, series, rows });
-      return [{ name: `${title} ${scenario}`.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-'), svg }];
-    }),
+  return plans.flatMap(plan =>
+    scenarios
+      .filter(scenario => plan.scenarios?.includes(scenario) ?? true)
+      .flatMap(scenario => {
+        const rows = report.rows.filter(row => row.scenario === scenario);
+        const svg = 'x' in plan ? scatterOf(plan, scenario, rows) : barsOf(plan, scenario, rows);
+        return svg === undefined ? [] : [{ name: nameOf(plan.title, scenario), svg }];
+      }),
   );
+}
+
+function barsOf(plan: BarPlan, scenario: string, rows: readonly BenchRow[]): string | undefined {
+  const { title, figures, scenarios: _, ...rest } = plan;
+  const bars = rows.map(row => ({ label: row.case, bars: figures.map(([figure]) => barOf(row[figure])) }));
+  if (bars.every(row => row.bars.every(bar => bar === undefined))) return undefined;
+  const series = figures.map(([, label]) => label);
+  return drawBars({ ...rest, title: `${title}, ${scenario}`, series, rows: bars });
+}
+
+function scatterOf(plan: ScatterPlan, scenario: string, rows: readonly BenchRow[]): string | undefined {
+  const { title, x, y, marked, logarithmic = false } = plan;
+  const points = rows.flatMap((row): Point[] => {
+    const [across, up] = [barOf(row[x[0]]), barOf(row[y[0]])];
+    if (across === undefined || up === undefined) return [];
+    return [{ name: row.case, x: across.value, y: up.value, marked: row.case === marked }];
+  });
+  if (points.length === 0) return undefined;
+  return drawScatter({ title: `${title}, ${scenario}`, xLabel: x[1], yLabel: y[1], points, logarithmic });
 }
 
 const STYLE = `body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c1c1c}

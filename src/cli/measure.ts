@@ -65,6 +65,8 @@ export async function measure(
   words: string,
   run: (progress: (done: number, total: number, what: string) => void) => Promise<Measured>,
   charts: readonly ChartPlan[] = [],
+  /** What is printed of it; the reports have all. */
+  shown: (measured: Measured) => Measured = all => all,
 ): Promise<void> {
   checkPlace('--json', json);
   checkPlace('--report', report);
@@ -76,7 +78,7 @@ export async function measure(
   } finally {
     bar.stop();
   }
-  printLine(context.stdout, renderBench(measured).join('\n'));
+  printLine(context.stdout, renderBench(shown(measured)).join('\n'));
   const result = benchReport(words, readVersion(), measured);
   if (json !== undefined) writeReport(json, result);
   if (report !== undefined) {

@@ -71,25 +71,28 @@ export function move(
     if (isRecent(memory.grantAtMs, atMs, GRANT_MS)) granted += memory.grantBytes;
   }
   const promised = host.budgetBytes - host.fixedBytes - committed;
-  const free = host.availableBytes - host.reserveBytes - host.reservedBytes - granted;
-  const allowance = Math.max(0, promised, free);
-  const left = grow(guests, memories, host, atMs, allowance);
-  grantFree(guests, memories, atMs, Math.max(0, allowance - left - Math.max(0, promised)));
+  const free = host.availableBytes - host.reservedBytes - granted;
+  // A need may have half of the reserve until others have given: that is what it is for.
+  const forNeeds = Math.max(0, promised, free - host.reserveBytes / 2);
+  const forSurplus = Math.max(0, promised, free - host.reserveBytes);
+  const given = grow(guests, memories, host, atMs, forNeeds, forSurplus);
+  grantFree(guests, memories, atMs, Math.max(0, given - Math.max(0, promised)));
   host.hurry =
     host.waitingBytes > HURRIED_MOVE_BYTES_MIN ||
     host.availableBytes < host.reserveBytes + host.reservedBytes;
   for (let at = 0; at < guests.length; at++) shrink(guests[at], memories[at], host, atMs);
 }
 
-/** Needs first, then the surplus; returns what is left of the allowance. */
+/** Needs first, then the surplus; returns what was given. */
 function grow(
   guests: readonly GuestDecision[],
   memories: readonly GuestMemory[],
   host: HostDecision,
   atMs: number,
-  allowance: number,
+  forNeeds: number,
+  forSurplus: number,
 ): number {
-  let left = allowance;
+  let given = 0;
   host.waitingBytes = 0;
   for (const guest of guests) guest.keepBytes = keepUngiven(guest);
   for (const forNeed of [true, false]) {
@@ -103,17 +106,17 @@ function grow(
       asked += guest.requestBytes;
     }
     if (asked === 0) continue;
-    fill(guests, left);
+    fill(guests, Math.max(0, forNeed ? forNeeds : forSurplus - given));
     for (const guest of guests) {
       if (!guest.ours || guest.requestBytes === 0) continue;
       guest.keepBytes += guest.partBytes;
-      left -= guest.partBytes;
+      given += guest.partBytes;
       if (guest.partBytes < guest.requestBytes - PAGE) guest.held = 'waiting';
     }
-    left = Math.max(0, left);
-    if (forNeed) host.waitingBytes = Math.max(0, asked - allowance);
+    // What comes out of the reserve is missing there, too.
+    if (forNeed) host.waitingBytes = Math.max(0, asked - Math.min(forNeeds, forSurplus));
   }
-  return left;
+  return given;
 }
 
 /** Notes, in proportion to what each got, what was promised only because the host had it free. */

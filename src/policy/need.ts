@@ -86,7 +86,7 @@ export function reckonNeed(
   decision.usedBytes = used;
   const ahead = fresh ? used + (memory.slopeBytes * HORIZON_MS) / 1000 : used;
   // Room for a burst that goes on is not what is used: the peak does not remember it.
-  let now = Math.max(withHeadroom(used), ahead);
+  let now = withHeadroom(ahead);
   if (decision.distress) now = Math.max(now, Math.min(memoryBytes, DISTRESS_FACTOR * currentBytes));
   decision.nowBytes = between(now);
   decision.learnedBytes = learnedAt(memory, atMs);

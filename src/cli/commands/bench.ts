@@ -10,6 +10,7 @@ import { UsageError } from '../usage.ts';
 import { migrateBenchCommand } from './bench-migrate.ts';
 import { neighbourBenchCommand } from './bench-neighbour.ts';
 import { pageBenchCommand } from './bench-page.ts';
+import { policyBenchCommand } from './bench-policy.ts';
 
 const EXAMPLES = `
 Examples:
@@ -19,6 +20,7 @@ Examples:
   aerostat bench migrate --channels none,hint
   aerostat bench neighbour
   aerostat bench page
+  aerostat bench policy
 
 Ratios come from medians of one run; absolute times say as much about the machine as about Aerostat.`;
 
@@ -49,7 +51,8 @@ export function benchCommand(context: CliContext): Command {
     .addCommand(inflateCommand(context))
     .addCommand(migrateBenchCommand(context))
     .addCommand(neighbourBenchCommand(context))
-    .addCommand(pageBenchCommand(context));
+    .addCommand(pageBenchCommand(context))
+    .addCommand(policyBenchCommand(context));
 }
 
 interface InflateChoice extends BenchChoice {

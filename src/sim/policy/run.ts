@@ -21,8 +21,9 @@ const STATISTICS_S = 1;
 export const WARM_UP_S = 240;
 const KILLED_S = 30;
 const REVERSAL_BYTES = 64 * MIB;
+const SETTLED_SHARE = 0.01;
 /** A clock begins somewhere. */
-const START_MS = 10_000_000;
+export const START_MS = 10_000_000;
 
 export interface Outcome {
   readonly policy: string;
@@ -39,6 +40,8 @@ export interface Outcome {
   readonly hostSwappedMost: number;
   /** For each burst that memory had to be recalled for: seconds until it was usable. */
   readonly recallS: readonly number[];
+  /** For each burst: seconds until no target moved by more than a hundredth of its guest any more. */
+  readonly settleS: readonly number[];
   readonly reversalsPerHour: number;
   readonly movedBytes: number;
   /** Of what the host needed back: GiB-hours in balloons, and GiB-hours needed. */
@@ -91,6 +94,8 @@ export class PolicyRun<Memory> {
   #violations = 0;
   #decisions = 0;
   #decideMs = 0;
+  #lastMoveS = 0;
+  readonly #settle: number[] = [];
   readonly #recall: { readonly burst: Trace['bursts'][number]; startS: number; endS: number | null }[] = [];
   readonly #direction: Int8Array;
   readonly #turnedAt: Float64Array;
@@ -247,6 +252,7 @@ export class PolicyRun<Memory> {
     const bounded = Math.min(Math.max(0, target), guests.memory[at]);
     const change = bounded - guests.target[at];
     guests.target[at] = bounded;
+    if (Math.abs(change) > SETTLED_SHARE * guests.memory[at]) this.#lastMoveS = atS;
     if (guests.memory[at] - bounded < this.#floorOf(at) - 2 * MIB && change > 0) this.#violations++;
     const turned = bounded - this.#turnedAt[at];
     const direction = Math.sign(turned);
@@ -312,6 +318,7 @@ export class PolicyRun<Memory> {
     const { guests } = this;
     for (const burst of this.#trace.bursts) {
       const { guest, toBytes } = burst;
+      if (atS === burst.untilS - 1) this.#settle.push(Math.max(0, this.#lastMoveS - burst.atS));
       const enough =
         guests.usable(guest) >= Math.min(toBytes, guests.memory[guest] - watermarkOf(guests.memory[guest]));
       if (atS === burst.atS && !enough) this.#recall.push({ burst, startS: atS, endS: null });
@@ -344,6 +351,7 @@ export class PolicyRun<Memory> {
       hostFreeLeast: this.#hostFreeLeast,
       hostSwappedMost: Math.max(0, this.#hostSwappedMost),
       recallS: this.#recall.map(({ startS, endS, burst }) => (endS ?? burst.untilS) - startS),
+      settleS: this.#settle,
       reversalsPerHour: this.#reversals / guestHours,
       movedBytes: total(guests.moved) - base.moved,
       reclaimedGiBh: this.#reclaimed,

@@ -95,9 +95,9 @@ const withBursts = (
   );
 
 const MAKERS: Readonly<Record<string, Maker>> = {
-  'room for all': random =>
+  roomy: random =>
     traceOf({
-      name: 'room for all',
+      name: 'roomy',
       title: 'the host has all that its guests may want',
       overcommit: 0.98,
       guests: fleet(random, (index, rest, base) =>
@@ -122,10 +122,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     });
   },
 
-  'deep burst': random => {
+  'deep-burst': random => {
     const bursts = [300, 700, 1100].map(atS => burstOf(atS, 150, 2.5 * GIB));
     return traceOf({
-      name: 'deep burst',
+      name: 'deep-burst',
       title: 'a burst of half of a guest where guests have half of their memory',
       overcommit: 2,
       bursts,
@@ -135,10 +135,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     });
   },
 
-  'boot storm': random => {
+  'boot-storm': random => {
     const bursts = Array.from({ length: COUNT }, (_, index) => burstOf(600 + index, 300, 2.2 * GIB, index));
     return traceOf({
-      name: 'boot storm',
+      name: 'boot-storm',
       title: 'everybody begins to work at nine',
       overcommit: 1.4,
       bursts,
@@ -158,9 +158,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
       ),
     }),
 
-  'file scan': random =>
+  'file-scan': random =>
     traceOf({
-      name: 'file scan',
+      name: 'file-scan',
       title: 'a backup reads ten times the memory of its guest',
       overcommit: 1.5,
       guests: fleet(random, (index, _, base) =>
@@ -189,10 +189,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
       ),
     }),
 
-  'no statistics': random => {
+  'no-statistics': random => {
     const bursts = [300, 800].map(atS => burstOf(atS, 200, 3 * GIB));
     return traceOf({
-      name: 'no statistics',
+      name: 'no-statistics',
       title: 'a third of the guests says nothing',
       overcommit: 1.4,
       bursts,
@@ -203,9 +203,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     });
   },
 
-  'liar, full': random =>
+  'liar-full': random =>
     traceOf({
-      name: 'liar, full',
+      name: 'liar-full',
       title: 'a guest claims that it has nothing available',
       overcommit: 1.5,
       events: [{ atS: 300, guest: 2, kind: 'claim-full' }],
@@ -215,9 +215,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
       ),
     }),
 
-  'liar, empty': random =>
+  'liar-empty': random =>
     traceOf({
-      name: 'liar, empty',
+      name: 'liar-empty',
       title: 'a guest claims that all of its memory is available',
       overcommit: 1.5,
       events: [{ atS: 300, guest: 2, kind: 'claim-empty' }],
@@ -252,9 +252,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     });
   },
 
-  'host burst': random =>
+  'host-burst': random =>
     traceOf({
-      name: 'host burst',
+      name: 'host-burst',
       title: 'a program of the host takes a fifth of it for five minutes',
       overcommit: 1.3,
       others: atS => ({ usedBytes: atS >= 600 && atS < 900 ? 6 * GIB : GIB, cacheBytes: GIB }),
@@ -285,10 +285,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
       ),
     }),
 
-  'clock step': random => {
+  'clock-step': random => {
     const bursts = [burstOf(620, 200, 3 * GIB), burstOf(1100, 200, 3 * GIB)];
     return traceOf({
-      name: 'clock step',
+      name: 'clock-step',
       title: 'the clock jumps an hour ahead, and half of it back',
       overcommit: 1.5,
       bursts,
@@ -330,9 +330,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     }),
 
   // Those that are known to break a policy.
-  'host cache': random =>
+  'host-cache': random =>
     traceOf({
-      name: 'host cache',
+      name: 'host-cache',
       title: 'the host reads files: its page cache is full, and nothing is missing',
       overcommit: 0.98,
       others: () => ({ usedBytes: GIB, cacheBytes: 40 * GIB }),
@@ -341,9 +341,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
       ),
     }),
 
-  'well used': random =>
+  'well-used': random =>
     traceOf({
-      name: 'well used',
+      name: 'well-used',
       title: 'all guests use most of their memory, and the host has it',
       overcommit: 0.98,
       guests: fleet(random, () => ({
@@ -382,10 +382,10 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     });
   },
 
-  'no reporting': random => {
+  'no-reporting': random => {
     const bursts = [400, 900].map(atS => burstOf(atS, 200, 3 * GIB));
     return traceOf({
-      name: 'no reporting',
+      name: 'no-reporting',
       title: 'guests that report no free pages: what was touched once stays with the host',
       overcommit: 1.4,
       bursts,
@@ -399,9 +399,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     });
   },
 
-  'day and night': random =>
+  'day-and-night': random =>
     traceOf({
-      name: 'day and night',
+      name: 'day-and-night',
       title: 'two halves of the fleet work in turn',
       overcommit: 1.5,
       seconds: 2640,
@@ -431,9 +431,9 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     });
   },
 
-  'hot plug': random =>
+  'hot-plug': random =>
     traceOf({
-      name: 'hot plug',
+      name: 'hot-plug',
       title: 'two guests get twice their memory',
       overcommit: 1.2,
       events: [0, 1].map(index => ({ atS: 500 + 100 * index, guest: index, kind: 'plug' as const })),

@@ -1,0 +1,55 @@
+/** `aerostat bench policy`: memory policies side by side, in virtual time. */
+import { Command, Option } from 'commander';
+import type { CliContext } from '../context.ts';
+import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { list, withVerbose } from '../options.ts';
+
+const EXAMPLES = `
+Examples:
+  aerostat bench policy
+  aerostat bench policy --traces burst,database --policies aerostat,Proxmox
+  aerostat bench policy --seed 7 --json policy.json --report policy.html
+
+The same seed gives the same figures, but for what decisions cost. docs/policy.md has the tables of seed 1, and says what
+the model is and is not. The table has sums over traces; of up to three traces it has each. Reports have all.`;
+
+interface PolicyChoice extends BenchChoice {
+  readonly seed: number;
+  readonly policies?: readonly string[];
+  readonly traces?: readonly string[];
+}
+
+export function policyBenchCommand(context: CliContext): Command {
+  const command = new Command('policy')
+    .description("our memory policy beside other projects', on hosts and guests in virtual time")
+    .addOption(new Option('--seed <number>', 'of the traces').argParser(wholeNumber).default(1))
+    .option('--policies <list>', 'which of them (default: all)', list)
+    .option('--traces <list>', 'what happens to host and guests (default: all)', list)
+    .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
+    .option('--json <file>', 'write the result there as JSON too')
+    .addHelpText('after', EXAMPLES)
+    .action((choice: PolicyChoice, self: Command) => run(context, choice, self));
+  return withVerbose(command);
+}
+
+async function run(context: CliContext, choice: PolicyChoice, self: Command): Promise<void> {
+  const { benchPolicy, POLICY_CHARTS, POLICY_NAMES, shownOf, TRACE_NAMES } = await import(
+    '../../bench/policy/policy.ts'
+  );
+  const traces = pick('trace', choice.traces, TRACE_NAMES) ?? TRACE_NAMES;
+  const options = {
+    seed: choice.seed,
+    policies: pick('policy', choice.policies, POLICY_NAMES) ?? POLICY_NAMES,
+    traces,
+    signal: context.interrupt,
+  };
+  const words = ['aerostat bench policy', ...spoken(self)].join(' ');
+  await measure(
+    context,
+    choice,
+    words,
+    progress => benchPolicy({ ...options, progress }),
+    POLICY_CHARTS,
+    measured => shownOf(measured, traces.length),
+  );
+}
