@@ -30,19 +30,20 @@ const leastMove = ({ memoryBytes }: GuestDecision): number =>
 const isRecent = (time: number, atMs: number, withinMs: number): boolean =>
   time !== NEVER && atMs - time < withinMs;
 
-/** What a guest asks for beyond what it has: its need first, the rest if it is worth a move. */
+/** What a guest has to have beyond what it has. */
 function needGrowth(guest: GuestDecision): number {
-  const { ours, currentBytes, keepBytes, wantBytes, needBytes, distress } = guest;
+  const { ours, currentBytes, keepBytes, wantBytes, nowBytes, distress } = guest;
   if (!ours) return 0;
-  const needed = Math.min(wantBytes, needBytes);
+  const needed = Math.min(wantBytes, nowBytes);
   if (!distress && needed - currentBytes < NEED_MOVE_PART * leastMove(guest)) return 0;
   return Math.max(0, needed - keepBytes);
 }
 
-function surplusGrowth(guest: GuestDecision, memory: GuestMemory, atMs: number): number {
-  const { ours, currentBytes, wantBytes, needBytes, maxBytes } = guest;
+/** What it should have beyond that, if it is worth a move. */
+function otherGrowth(guest: GuestDecision, memory: GuestMemory, atMs: number): number {
+  const { ours, currentBytes, keepBytes, wantBytes, nowBytes, maxBytes } = guest;
   if (!ours || wantBytes <= currentBytes) return 0;
-  const rest = wantBytes - Math.max(currentBytes, needBytes);
+  const rest = wantBytes - Math.max(keepBytes, Math.min(wantBytes, nowBytes));
   if (rest <= 0) return 0;
   const whole = wantBytes >= maxBytes;
   if (!whole && wantBytes - currentBytes < leastMove(guest)) return 0;
@@ -74,8 +75,8 @@ export function move(
   const free = host.availableBytes - host.reservedBytes - granted;
   // A need may have half of the reserve until others have given: that is what it is for.
   const forNeeds = Math.max(0, promised, free - host.reserveBytes / 2);
-  const forSurplus = Math.max(0, promised, free - host.reserveBytes);
-  const given = grow(guests, memories, host, atMs, forNeeds, forSurplus);
+  const forRest = Math.max(0, promised, free - host.reserveBytes);
+  const given = grow(guests, memories, host, atMs, forNeeds, forRest);
   grantFree(guests, memories, atMs, Math.max(0, given - Math.max(0, promised)));
   host.hurry =
     host.waitingBytes > HURRIED_MOVE_BYTES_MIN ||
@@ -83,14 +84,14 @@ export function move(
   for (let at = 0; at < guests.length; at++) shrink(guests[at], memories[at], host, atMs);
 }
 
-/** Needs first, then the surplus; returns what was given. */
+/** What guests have to have first, then the rest; returns what was given. */
 function grow(
   guests: readonly GuestDecision[],
   memories: readonly GuestMemory[],
   host: HostDecision,
   atMs: number,
   forNeeds: number,
-  forSurplus: number,
+  forRest: number,
 ): number {
   let given = 0;
   host.waitingBytes = 0;
@@ -99,14 +100,14 @@ function grow(
     let asked = 0;
     for (let at = 0; at < guests.length; at++) {
       const guest = guests[at];
-      guest.requestBytes = forNeed ? needGrowth(guest) : surplusGrowth(guest, memories[at], atMs);
+      guest.requestBytes = forNeed ? needGrowth(guest) : otherGrowth(guest, memories[at], atMs);
       guest.lowBytes = 0;
       guest.highBytes = guest.requestBytes;
       guest.weight = 1;
       asked += guest.requestBytes;
     }
     if (asked === 0) continue;
-    fill(guests, Math.max(0, forNeed ? forNeeds : forSurplus - given));
+    fill(guests, Math.max(0, forNeed ? forNeeds : forRest - given));
     for (const guest of guests) {
       if (!guest.ours || guest.requestBytes === 0) continue;
       guest.keepBytes += guest.partBytes;
@@ -114,7 +115,7 @@ function grow(
       if (guest.partBytes < guest.requestBytes - PAGE) guest.held = 'waiting';
     }
     // What comes out of the reserve is missing there, too.
-    if (forNeed) host.waitingBytes = Math.max(0, asked - Math.min(forNeeds, forSurplus));
+    if (forNeed) host.waitingBytes = Math.max(0, asked - Math.min(forNeeds, forRest));
   }
   return given;
 }

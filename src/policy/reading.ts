@@ -14,8 +14,8 @@ export const BOOT_GRACE_MS = 60_000;
 const FRESH_PERIODS = 2.5;
 /** Windows of the peak: what was used counts for one of them at least and two at most. */
 const WINDOW_MS = 35_000;
-/** A rise by less between two statistics is noise, not a burst. */
-const RISE_BYTES_MIN = 64 * MIB;
+/** A slower rise is what head-room is for, and no burst: bytes a second. */
+const BURST_RATE_MIN = 64 * MIB;
 /** Above these, a guest suffers. */
 const STALLS_A_SECOND = 20;
 const SWAP_OUT_BYTES_A_SECOND = MIB;
@@ -122,8 +122,8 @@ function takeStatistics(
   const available = orNone(statistics.availableBytes);
   if (available < 0) return false;
   memory.fingerprint = fingerprint;
-  // Statistics that come twice within a quarter of their period tell no rate.
-  const elapsedMs = memory.changedAtMs === NEVER ? 0 : Math.max(atMs - memory.changedAtMs, periodMs / 4);
+  // We look at other moments than the guest: two statistics are a period apart at least.
+  const elapsedMs = memory.changedAtMs === NEVER ? 0 : Math.max(atMs - memory.changedAtMs, periodMs);
   const seconds = elapsedMs / 1000;
   memory.changedAtMs = atMs;
   if (memory.firstAtMs === NEVER) memory.firstAtMs = atMs;
@@ -131,8 +131,10 @@ function takeStatistics(
   const ballooned = Math.min(guest.memoryBytes, orNone(statistics.balloonedBytes));
   const left = guest.memoryBytes - (ballooned < 0 ? guest.actualBytes : ballooned);
   const used = boundByResident(guest, Math.max(0, left - available));
-  const rise = memory.usedBytes < 0 ? 0 : used - memory.usedBytes;
-  memory.slopeBytes = seconds > 0 && rise > RISE_BYTES_MIN ? rise / seconds : 0;
+  const slope = memory.usedBytes < 0 || seconds <= 0 ? 0 : (used - memory.usedBytes) / seconds;
+  // A burst that pauses may go on.
+  memory.slopeBytes = Math.max(slope, memory.slopeBytes / 2);
+  if (memory.slopeBytes < BURST_RATE_MIN) memory.slopeBytes = 0;
   memory.usedBytes = used;
 
   const stalls = orNone(statistics.allocationStalls);

@@ -9,7 +9,7 @@ const MIB = 2 ** 20;
 const GIVEN_BYTES_MIN = 16 * MIB;
 const RISE_BYTES_MIN = 64 * MIB;
 /** A guest that took so much of its room since it was last looked at may take the rest before it is looked at again. */
-const RISE_SHARE = 0.25;
+const RISE_SHARE = 0.1;
 const AVAILABLE_SHARE_MIN = 0.05;
 
 export function isUrgent({ host, guests }: Sample, last: Decision): boolean {
