@@ -62,7 +62,7 @@ export function tickLabel(value: number): string {
   return String(Number(value.toPrecision(3)));
 }
 
-interface Axis {
+export interface Axis {
   readonly ticks: readonly number[];
   /** Where `value` lies between the axis' ends, 0 to 1. */
   readonly at: (value: number) => number;
