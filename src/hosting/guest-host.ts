@@ -147,7 +147,7 @@ export class GuestHost {
       unusedPages: this.unusedPages,
       obstacle: () => obstacleOf(this.state),
     });
-    this.#door = new FrontDoor(socket, this.device, world.reactor, {
+    this.#door = new FrontDoor(socket, this.device, this.#loop, {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
       refused: (error, context) => this.#refused(error, context),
