@@ -2,8 +2,8 @@
  * The host's zstd (libzstd.so.1, which dpkg and rpm need themselves), through koffi. One context for each direction
  * serves every frame, and both ends of a call are the caller's memory, so nothing is allocated for a frame.
  */
-import koffi from 'koffi';
 import { AerostatError, assert } from './error.ts';
+import { koffi } from './koffi.ts';
 
 /** By its ABI's name: without the number it comes with headers alone. */
 const NAME = 'libzstd.so.1';
@@ -27,7 +27,7 @@ export class ZstdError extends AerostatError {
 
 /** A size_t is read as a signed number: an error is a small negative one, and no length is negative. */
 function bind(name: string) {
-  const library = koffi.load(name);
+  const library = koffi().load(name);
   return {
     createCCtx: library.func('intptr_t ZSTD_createCCtx()'),
     createDCtx: library.func('intptr_t ZSTD_createDCtx()'),

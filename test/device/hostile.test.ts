@@ -6,12 +6,12 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { LIST_BYTES_MAX } from '../../src/balloon/page-list.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
+import type { GuestBuffer } from '../../src/testing/hand-queue.ts';
 import { createDeviceQueue } from '../../src/virtio/create.ts';
 import { IN_ORDER, RING_INDIRECT_DESC } from '../../src/virtio/features.ts';
 import { DESCRIPTOR_FLAG } from '../../src/virtio/layout.ts';
 import { type DeviceRig, FIRST_PAGE, openRig, packed, pfns, u32 } from '../support/device-rig.ts';
-
-import type { GuestBuffer, RigQueue } from '../support/rig-queue.ts';
+import type { RigQueue } from '../support/rig-queue.ts';
 import { expectOthersToWork, ROLES } from './others-at-work.ts';
 
 const P = FIRST_PAGE;

@@ -7,10 +7,11 @@ import type { QueueRole } from '../../src/balloon/features.ts';
 import { PROFILE_NAMES, profile } from '../../src/balloon/profiles.ts';
 import { GET_UNUSED_PAGES } from '../../src/balloon/request-messages.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
+import type { GuestBuffer } from '../../src/testing/hand-queue.ts';
 import { DESCRIPTOR_FLAG, PACKED_DESCRIPTOR, RING_HEADER, USED_ELEMENT } from '../../src/virtio/layout.ts';
 import { descriptorAt } from '../../src/virtio/packed-ring.ts';
 import { type DeviceRig, FIRST_PAGE, openRig, packed, type Run, u32 } from '../support/device-rig.ts';
-import type { GuestBuffer, RigQueue } from '../support/rig-queue.ts';
+import type { RigQueue } from '../support/rig-queue.ts';
 
 const RINGS = [
   ['split', {}],

@@ -1,21 +1,13 @@
 /** Small guests for the tests of this room. */
 import { GuestKernel, type GuestKernelOptions } from '../../src/guest/kernel.ts';
-import { HeapBacking } from '../../src/memory/backing.ts';
-import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
+import type { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { heapMemory as heapMemoryOf } from '../../src/testing/heap-memory.ts';
 
 export const MIB_BYTES = 2 ** 20;
 
-/** Guest memory on the heap: one region, or two with a hole of 64 MiB between them. */
-export function heapMemory(...sizesMiB: readonly number[]): GuestMemory {
-  const regions: MemoryRegion[] = [];
-  let guestAddress = 0;
-  for (const sizeMiB of sizesMiB) {
-    const size = sizeMiB * MIB_BYTES;
-    regions.push(new MemoryRegion({ guestAddress, size, userAddress: guestAddress }, new HeapBacking(size)));
-    guestAddress += size + 64 * MIB_BYTES;
-  }
-  return new GuestMemory(regions);
-}
+/** Guest memory on the heap: regions of so many MiB, with holes of 64 MiB between them. */
+export const heapMemory = (...sizesMiB: readonly number[]): GuestMemory =>
+  heapMemoryOf(...sizesMiB.map(size => size * MIB_BYTES));
 
 /** A guest of so many MiB, or on the memory that the options name. */
 export function bootGuest(

@@ -20,9 +20,10 @@ import { PageRanges } from '../../src/memory/page-ranges.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
 import { createMemfd } from '../../src/sys/file.ts';
 import { processClock } from '../../src/sys/monotonic.ts';
+import type { GuestBuffer, Returned } from '../../src/testing/hand-queue.ts';
 import { RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import { layoutOf } from '../../src/virtio/layout.ts';
-import { type GuestBuffer, type Returned, RigQueue } from './rig-queue.ts';
+import { RigQueue } from './rig-queue.ts';
 
 const MIB = 2 ** 20;
 

@@ -6,14 +6,9 @@ import { afterEach, beforeEach, expect } from 'vitest';
 import type { FileBacking } from '../../src/memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { closeAll, createEventFd, type OwnedFd, ring, silence } from '../../src/sys/fd.ts';
-import { BackendSession } from '../../src/vhost-user/backend-session.ts';
+import { BackendConversation } from '../../src/testing/conversation.ts';
 import {
   CONFIG_HEADER,
-  F_PROTOCOL_FEATURES,
-  FLAG_NEED_REPLY,
-  FLAG_VERSION,
-  FRONTEND_REQUEST,
-  type FrontendRequest,
   MEM_REGION,
   MEM_TABLE_HEADER,
   SINGLE_REGION_PADDING,
@@ -32,13 +27,6 @@ import { TestLoop } from '../support/loop.ts';
 import { RingDevice } from './ring-device.ts';
 
 export const MIB = 2 ** 20;
-
-export interface Said {
-  readonly fds?: readonly OwnedFd[];
-  readonly flags?: number;
-}
-
-const NOTHING = new Uint8Array(0);
 
 export const payloads = {
   u64: (value: bigint | number) => U64.encode({ value: BigInt(value) }),
@@ -162,57 +150,18 @@ export async function wasRung(loop: TestLoop, fd: OwnedFd): Promise<boolean> {
   return rung;
 }
 
-export class Conversation {
-  readonly loop = new TestLoop();
+export class Conversation extends BackendConversation {
+  readonly loop: TestLoop;
   readonly device: RingDevice;
-  readonly session: BackendSession;
-  /** What the session complained about. */
-  readonly refused: { message: string; request?: string; ringIndex?: number }[] = [];
   readonly memory: GuestMemory;
-  channel: OwnedFd | undefined;
   readonly #rings: TestRing[] = [];
 
   constructor({ device = new RingDevice(), regions = [{ guestAddress: 0, size: MIB }] } = {}) {
+    const loop = new TestLoop();
+    super(device, loop.reactor);
+    this.loop = loop;
     this.device = device;
     this.memory = createSharedMemory({ regions });
-    this.session = new BackendSession(device, {
-      reactor: this.loop.reactor,
-      refused: ({ message }, context) => this.refused.push({ message, ...context }),
-      backendChannel: fd => {
-        this.channel?.close();
-        this.channel = fd;
-      },
-    });
-  }
-
-  /** Says a message; its descriptors go with it. Returns the reply's payload. */
-  say(name: FrontendRequest | number, payload: Uint8Array = NOTHING, { fds = [], flags = 0 }: Said = {}) {
-    const reply = this.session.serve({
-      request: typeof name === 'number' ? name : FRONTEND_REQUEST[name],
-      flags: FLAG_VERSION | flags,
-      payload: new DataView(payload.buffer, payload.byteOffset, payload.length),
-      fds,
-    });
-    return reply === undefined ? undefined : new DataView(reply.payload.buffer, reply.payload.byteOffset);
-  }
-
-  /** Says a message and asks for an acknowledgement; true when it was accepted. REPLY_ACK must be negotiated. */
-  accepts(name: FrontendRequest | number, payload?: Uint8Array, fds: readonly OwnedFd[] = []): boolean {
-    const reply = this.say(name, payload, { fds, flags: FLAG_NEED_REPLY });
-    expect(reply?.byteLength).toBe(8);
-    return reply!.getBigUint64(0, true) === 0n;
-  }
-
-  ask(name: FrontendRequest, payload?: Uint8Array): bigint {
-    return this.say(name, payload)!.getBigUint64(0, true);
-  }
-
-  /** Everything up to and with the features, as most front-ends do it. */
-  negotiate(features = VERSION_1, protocolFeatures = this.ask('GET_PROTOCOL_FEATURES')): void {
-    this.say('SET_OWNER');
-    this.say('GET_FEATURES');
-    this.say('SET_PROTOCOL_FEATURES', payloads.u64(protocolFeatures));
-    this.say('SET_FEATURES', payloads.u64(features | F_PROTOCOL_FEATURES));
   }
 
   handOver(): void {
