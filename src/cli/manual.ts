@@ -126,7 +126,9 @@ function filesPage({ version }: ManualFacts): string {
     '.SH NAME',
     text(`${FILES_PAGE} - files that aerostat reads: of guests, of tokens, and of its systemd units`),
     '.SH GUESTS (--config)',
-    text('A JSON file that names guests wherever they are: of daemons of ours, and behind monitors of QEMU.'),
+    text(
+      'A JSON file that names guests wherever they are: of Aerostat daemons, and behind monitors of QEMU.',
+    ),
     ...verbatim([
       '{"guests": [',
       '  {"name": "web", "qmp": "/run/qemu/web.qmp"},',
@@ -141,7 +143,7 @@ function filesPage({ version }: ManualFacts): string {
     ...definition('qmp', "The socket of its QEMU's monitor. It makes the guest one of QEMU's."),
     ...definition(
       'api',
-      'The API of its daemon: a path, HOST:PORT or http://HOST:PORT. It makes the guest one of ours.',
+      'The API of its daemon: a path, HOST:PORT or http://HOST:PORT. The guest is on our device then.',
     ),
     ...definition('guest', 'What that daemon calls it, where that is something else than name.'),
     ...definition('tokenFile', 'The file that holds the token, where the API is reached over TCP.'),

@@ -152,7 +152,7 @@ export function notReached(waited: Waited, targetBytes: number): NotReachedError
       `${far}${pending}, and what serves it does not answer any more; is it stopped?`,
     );
   }
-  return new NotReachedError(`${far}${pending}${why}. It goes on; wait longer with --timeout`);
+  return new NotReachedError(`${far}${pending}${why}. The target stays set; wait longer with --timeout`);
 }
 
 /** What to say of a guest whose word for its balloon is not what its device was given. */

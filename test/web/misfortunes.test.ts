@@ -202,7 +202,7 @@ describePages('a page on a bad day', ({ prepare, open }) => {
     control.samples = async () => ({ vm1: { statistics, ageMs: 1500, balloonedBytes: 0 } });
     const page = await open(control);
     // 3 GiB were available with an empty balloon: 1 GiB at least is now, and never 3 and 2.
-    expect(await page.textContent('[data-guest="vm1"] .figure.available')).toMatch(/≥ 25%/);
+    expect(await page.textContent('[data-guest="vm1"] .figure.available')).toMatch(/≥ 25\s*%/);
     await page.click('[data-guest="vm1"]');
     expect(await page.textContent('.target')).toMatch(/can spare 2.9\d GiB, before its balloon was changed/);
     const target = page.getByLabel('Target of the balloon', { exact: true });

@@ -29,9 +29,9 @@ Examples:
   aerostat dashboard --config guests.json --port 8080 --token-file token
                                        at the same address and under the same token every time
 
-It listens on 127.0.0.1 and prints an address that holds its token: anyone who has the address can steer the guests. The token is a
-new one each time, unless it serves the guests itself (--config, --qmp, --demo) and --token-file or AEROSTAT_TOKEN
-gives one. Ctrl-C ends it.`;
+It listens on 127.0.0.1 and prints an address that holds its token: anyone who has the address can steer the guests.
+The token is a new one each time, unless the dashboard serves the guests itself (--config, --qmp, --demo) and
+--token-file or AEROSTAT_TOKEN gives one. Ctrl-C ends it.`;
 
 interface DashboardChoice extends GuestsChoice {
   readonly demo?: boolean;

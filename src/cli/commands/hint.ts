@@ -48,7 +48,7 @@ export function hintCommand(context: CliContext): Command {
       const { limit } = choice;
       if (limit !== undefined && action !== 'start')
         throw new UsageError('--limit is of a session that starts');
-      if (limit === 0) throw new UsageError('a session without time is none; give --limit 1s or more');
+      if (limit === 0) throw new UsageError('a session needs some time; give --limit 1s or more');
       return withGuests(context, choice, async control => {
         const options = limit === undefined ? {} : { limitMs: limit };
         const hint =

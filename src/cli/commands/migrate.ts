@@ -29,9 +29,10 @@ Examples:
   aerostat migrate web tcp:host2:4444 --config guests.json --bandwidth 10gbit
   aerostat migrate web --status --config guests.json
 
-The destination of a machine of ours is aerostat receive. That of a QEMU guest is a QEMU of the same machine that was started with -incoming tcp:HOST:4444. It skips what the guest
-does not use if both have -device virtio-balloon-pci,free-page-hint=on,iothread=ID. The source stays, empty, until it
-is told to quit. Ctrl-C calls the guest back.`;
+The destination of an Aerostat machine is aerostat receive. That of a QEMU guest is a QEMU of the same machine that was
+started with -incoming tcp:HOST:4444. QEMU skips what the guest does not use if both have
+-device virtio-balloon-pci,free-page-hint=on,iothread=ID. The source stays, empty, until it is told to quit. Ctrl-C
+calls the guest back.`;
 
 /** Between two looks at a migration. */
 const POLL_MS = 100;
@@ -70,12 +71,12 @@ export function migrateCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--max-rounds <number>',
-        `rounds after which a guest of ours is stopped, come what may (default: ${ROUNDS_DEFAULT})`,
+        `rounds after which a guest on our device is stopped, whatever is left to send (default: ${ROUNDS_DEFAULT})`,
       ).argParser(value(parseCount)),
     )
     .option(
       '--auto-converge',
-      'slow a guest of ours down when it writes faster than can be sent (the default)',
+      'slow a guest on our device down when it writes faster than can be sent (the default)',
     )
     .option('--no-auto-converge', 'leave it its time, and send it over and over')
     .option(

@@ -63,7 +63,7 @@ function commandFunction({ path, options, args, commands }: OutlineCommand): str
 }
 
 function optionSpec({ long, description, value, choices }: OutlineOption): string {
-  // An asterisk: several of ours may be given again, and the command itself says which may not.
+  // An asterisk: several options may be given again; the command itself refuses the others.
   const head = `'*${long}[${described(description)}]`;
   if (value === undefined) return `${head}'`;
   const action = choices.length > 0 ? `(${choices.join(' ')})` : isFile(value) ? '_files' : '';
