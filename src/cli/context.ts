@@ -22,6 +22,8 @@ export interface CliContext {
   /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link InterruptedError} as its reason. */
   readonly interrupt: AbortSignal;
   readonly startDaemon: StartDaemon;
+  /** How the person runs this program; `aerostat` unless said otherwise. */
+  readonly invocation?: string;
 }
 
 /** @throws InterruptedError when the person stops the command meanwhile */

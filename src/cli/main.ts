@@ -1,5 +1,6 @@
 /** The process around the commands: its streams, its signals and its end. */
 import type { Output } from './context.ts';
+import { invocationOf } from './invocation.ts';
 import { runCli } from './program.ts';
 import { EXIT, EXIT_BY_SIGNAL, type ExitCode, InterruptedError, type StopSignal } from './usage.ts';
 
@@ -58,6 +59,7 @@ const code = await runCli(process.argv.slice(2), {
   stderr: process.stderr as Output,
   env: process.env,
   interrupt: stop.signal,
+  invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),
   startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
 });
 // The event of a write that failed just now would come too late.

@@ -53,6 +53,8 @@ export async function reportHistories(
     if ((histories + 1) % PROGRESS_INTERVAL === 0) print(`${histories + 1} of ${seeds}`);
   }
   const outcome = failures.length === 0 ? 'nothing was lost' : `${failures.length} failed`;
-  print(`${histories} histories of ${steps} steps from seed ${seed} on: ${outcome}`);
+  print(
+    `${histories} ${histories === 1 ? 'history' : 'histories'} of ${steps} steps from seed ${seed} on: ${outcome}`,
+  );
   return { histories, steps: made, failures };
 }

@@ -96,7 +96,8 @@ async function runKind(context: CliContext, choice: RunChoice, kind: GuestKind):
     const guests = guestOptions({ ...choice, socketPath: [socketPath], pollInterval: 0 });
     await withDaemon(context, choice, guests, async ({ address }) => {
       const api = choice.api === undefined ? '' : ` --api ${formatAddress(address)}`;
-      const words = `aerostat set ${kind} --balloon ${formatSize(choice.memory / 2)}${api}`;
+      const { invocation = 'aerostat' } = context;
+      const words = `${invocation} set ${kind} --balloon ${formatSize(choice.memory / 2)}${api}`;
       const hint = () => {
         const style = styleOf(context.stderr, context.env);
         printLine(context.stderr, style.dim(`Steer it from another terminal: ${words}`));
