@@ -4,7 +4,9 @@ import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { GUEST_STATES, STATE_WORDS } from '../src/control/guest-state.ts';
+import { createApi } from '../src/server/api.ts';
 import { run } from './cli/terminal.ts';
+import { FakeControl } from './server/fake-control.ts';
 import { conformanceClauses, conformanceDocument } from './support/conformance-document.ts';
 import { errorsDocument } from './support/errors-document.ts';
 
@@ -67,6 +69,15 @@ test('the tables of guest states have every state, and every word that it is sho
 
 test('the page of error codes is what their declarations say', async () => {
   await expect(errorsDocument()).toMatchFileSnapshot('../docs/errors.md');
+});
+
+test("the API's document is what a daemon answers; `npx vitest run test/documents.test.ts -u` renews it", async () => {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  const { app, close } = createApi(new FakeControl(), { version });
+  const answer = await app.request('/v1/openapi.json');
+  close();
+  const document = `${JSON.stringify(await answer.json(), null, 2)}\n`;
+  await expect(document).toMatchFileSnapshot('../docs/openapi.json');
 });
 
 test('the page of conformance is what the titles of the conformance tests say', async () => {
