@@ -278,6 +278,10 @@ const declarations = {
     meaning: 'All ids of hint sessions are used up.',
     remedy: 'Let the guest reset its device.',
   },
+  AEROSTAT_SESSION_STATE: {
+    meaning: 'A saved vhost-user session cannot be restored.',
+    remedy: 'Have the front-end connect anew.',
+  },
   AEROSTAT_DEVICE_STATE: { meaning: 'A saved device cannot be restored.', remedy: RETRY_MIGRATION },
 
   // The embedded guest and its driver

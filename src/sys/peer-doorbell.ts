@@ -245,6 +245,11 @@ export class PeerDoorbell {
     return this.#open;
   }
 
+  /** The peer's descriptor once more, for another owner. */
+  duplicate(): OwnedFd {
+    return this.#fd.duplicate();
+  }
+
   /** Rings it. False when the peer is gone; a full doorbell counts as rung, for a wake-up waits there. */
   ring(): boolean {
     if (this.#kind === 'eventfd') return ringEventFd(this.#fd);

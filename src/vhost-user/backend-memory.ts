@@ -16,6 +16,7 @@ import {
   SINGLE_REGION_PADDING,
   VhostUserError,
 } from './protocol.ts';
+import { type FdCollector, type SavedFds, type SavedRegion, SessionStateError } from './saved-session.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 
 export class BackendMemory {
@@ -68,6 +69,33 @@ export class BackendMemory {
     this.#rings.startAll(paused);
   }
 
+  /** The table. Descriptors are duplicated. */
+  save(fds: FdCollector): SavedRegion[] {
+    return this.#memory.regions.map(({ guestAddress, size, userAddress, backing }) => ({
+      guestAddress,
+      size,
+      userAddress,
+      fileOffset: backing instanceof FileBacking ? backing.fileOffset : 0,
+      file: fds.add(backing instanceof FileBacking ? backing.fd.duplicate() : undefined),
+    }));
+  }
+
+  /**
+   * Takes over a table that was saved, before anything was said of this one. `open` makes a region of what was saved, and
+   * owns the descriptor.
+   * @throws AerostatError, having changed nothing
+   */
+  load(saved: readonly SavedRegion[], fds: SavedFds, open: OpenSavedRegion = openSavedRegion): void {
+    const table = new GuestMemory();
+    try {
+      for (const region of saved) addBounded(table, open(region, fds.take(region.file)));
+    } catch (error) {
+      table.close();
+      throw error;
+    }
+    for (const region of table.regions) this.#keep(region);
+  }
+
   /** An empty table, as in the beginning; no ring runs any more. */
   clear(): void {
     for (const region of [...this.#memory.regions]) this.#drop(region);
@@ -113,10 +141,25 @@ function readTable(body: DataView, fds: UnclaimedFds): GuestMemory {
   }
 }
 
+/** Makes a region of what was saved of it. Takes ownership of the descriptor, also when it throws. */
+export type OpenSavedRegion = (saved: SavedRegion, file: OwnedFd | undefined) => MemoryRegion;
+
+function openSavedRegion(
+  { file: _, fileOffset, ...addresses }: SavedRegion,
+  fd: OwnedFd | undefined,
+): MemoryRegion {
+  if (fd === undefined) throw new SessionStateError('it has a region without a file');
+  return openFile(addresses, fd, fileOffset);
+}
+
 function openRegion(body: DataView, at: number, fd: OwnedFd | undefined): MemoryRegion {
   if (fd === undefined) throw new VhostUserError('a memory region came without its descriptor');
   const { mmapOffset, ...addresses } = MEM_REGION.read(body, at);
-  const backing = new FileBacking(fd, mmapOffset, addresses.size);
+  return openFile(addresses, fd, mmapOffset);
+}
+
+function openFile(addresses: RegionAddresses, fd: OwnedFd, fileOffset: number): MemoryRegion {
+  const backing = new FileBacking(fd, fileOffset, addresses.size);
   try {
     return new MemoryRegion(addresses, backing);
   } catch (error) {

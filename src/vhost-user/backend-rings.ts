@@ -3,6 +3,7 @@
  * to run, and its doorbells while it does. What runs on a ring is the device's.
  */
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { silenceEventFd } from '../sys/peer-doorbell.ts';
 import type { Doorbell, StopReason, VirtioDevice } from '../virtio/device.ts';
@@ -21,6 +22,7 @@ import {
 } from './protocol.ts';
 import { isAnotherRing, openRing } from './ring.ts';
 import { RingPlace } from './ring-place.ts';
+import { type FdCollector, type SavedFds, type SavedRing, SessionStateError } from './saved-session.ts';
 import type { SessionHost } from './session-host.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { Vring } from './vring.ts';
@@ -195,6 +197,33 @@ export class BackendRings {
     }
   }
 
+  // Handing over ------------------------------------------------------------------------------------------
+
+  /**
+   * Every ring stands still from now on, as if the front-end had disabled it. {@link startAll} has them go on, as long as the
+   * front-end has said nothing meanwhile.
+   */
+  suspendAll(): void {
+    for (const vring of this.#vrings) this.#suspend(vring);
+  }
+
+  /** The rings, of which none runs. */
+  save(fds: FdCollector): SavedRing[] {
+    assert(this.running === 0, 'a ring that runs was to be saved');
+    return this.#vrings.map(vring => vring.save(fds));
+  }
+
+  /**
+   * Takes over rings that were saved, before anything was said of these. None starts before {@link startAll}.
+   * @throws SessionStateError, VhostUserError; the rings are to be released then
+   */
+  load(saved: readonly SavedRing[], fds: SavedFds): void {
+    if (saved.length !== this.count) {
+      throw new SessionStateError(`it has ${saved.length} rings, and the device ${this.count}`);
+    }
+    for (const [index, ring] of saved.entries()) this.#vrings[index].load(ring, fds);
+  }
+
   // Parts -------------------------------------------------------------------------------------------------
 
   #vring(index: number): Vring {
@@ -263,7 +292,7 @@ export class BackendRings {
     this.#unwatchKick(vring);
     this.#device.suspendQueue(vring.index);
     vring.suspended = true;
-    vring.left = new RingPlace(vring.config!, vring.queue!);
+    vring.left = RingPlace.of(vring.config!, vring.queue!);
     vring.base = vring.left.base;
   }
 
@@ -282,7 +311,7 @@ export class BackendRings {
   #beginAnew(features: bigint): void {
     const started = this.#vrings.filter(vring => vring.running);
     for (const vring of this.#vrings) {
-      if (vring.running) vring.base = new RingPlace(vring.config!, vring.queue!).unreturnedBase;
+      if (vring.running) vring.base = RingPlace.of(vring.config!, vring.queue!).unreturnedBase;
       if (vring.queue !== undefined) this.#letGo(vring, 'abandoned');
       vring.left = undefined;
     }
@@ -301,7 +330,7 @@ export class BackendRings {
       vring.withdrawKick();
       return;
     }
-    vring.left = new RingPlace(config, queue);
+    vring.left = RingPlace.of(config, queue);
     // A buffer that the device kept without returning it is taken again.
     vring.base = reason === 'undecided' ? vring.left.unreturnedBase : vring.left.base;
   }

@@ -7,8 +7,10 @@
  * leaves the conversation going.
  */
 import { GuestMemory } from '../memory/guest-memory.ts';
+import { AerostatError } from '../sys/error.ts';
+import type { OwnedFd } from '../sys/fd.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import { BackendMemory } from './backend-memory.ts';
+import { BackendMemory, type OpenSavedRegion } from './backend-memory.ts';
 import { BackendRings } from './backend-rings.ts';
 import type { Message } from './connection.ts';
 import {
@@ -27,6 +29,15 @@ import {
   VhostUserError,
   VRING_STATE,
 } from './protocol.ts';
+import {
+  decodeSession,
+  encodeSession,
+  FdCollector,
+  SavedFds,
+  type SavedSession,
+  type SessionState,
+  SessionStateError,
+} from './saved-session.ts';
 import type { SessionHost } from './session-host.ts';
 import { UnclaimedFds } from './unclaimed-fds.ts';
 
@@ -117,6 +128,86 @@ export class BackendSession {
     this.#device.reset();
     this.#table.close();
     this.#host.backendChannel(undefined);
+  }
+
+  // Handing over ------------------------------------------------------------------------------------------
+
+  /**
+   * The rings stand still, so that the session can be saved as soon as the device has settled. The device keeps the account
+   * and discards nothing.
+   */
+  suspend(): void {
+    this.#rings.suspendAll();
+  }
+
+  /** The rings go on, where they were suspended or loaded. */
+  resume(): void {
+    this.#rings.startAll();
+  }
+
+  /**
+   * All that the front-end has said, for a session of another process: rings are suspended. This session stays as it is, and
+   * may be resumed. `channel` is the one for requests of the back-end; it is duplicated by the caller.
+   */
+  save(channel: OwnedFd | undefined): SavedSession {
+    const fds = new FdCollector();
+    const state: SessionState = {
+      features: this.#rings.features,
+      protocolFeatures: this.#protocolFeatures,
+      status: this.#status,
+      owned: this.#owned,
+      channel: fds.add(channel),
+      ...this.#rings.writtenAtRest.save(),
+      regions: this.#table.save(fds),
+      rings: this.#rings.save(fds),
+    };
+    return { bytes: encodeSession(state, fds.fds.length), fds: fds.fds };
+  }
+
+  /**
+   * A session that has not begun goes on where the saved one stopped, with the device told of features and memory. Rings
+   * start at {@link resume}, before which the device is to be loaded. Takes ownership of the descriptors.
+   * @throws SessionStateError; the session is as it was
+   */
+  load({ bytes, fds }: SavedSession, open?: OpenSavedRegion): void {
+    const descriptors = new SavedFds(fds);
+    try {
+      const state = decodeSession(bytes, fds.length);
+      const offered = this.#device.features | F_PROTOCOL_FEATURES;
+      if (((state.features ?? 0n) & ~offered) !== 0n) {
+        throw new SessionStateError('its driver took features that are not offered here');
+      }
+      if ((state.protocolFeatures & ~BACKEND_PROTOCOL_FEATURES) !== 0n) {
+        throw new SessionStateError('its front-end took protocol features that are not offered here');
+      }
+      this.#loadParts(state, descriptors, open);
+    } catch (error) {
+      if (error instanceof SessionStateError || !(error instanceof AerostatError)) throw error;
+      throw new SessionStateError(error.message, { cause: error });
+    } finally {
+      descriptors.close();
+    }
+  }
+
+  #loadParts(state: SessionState, fds: SavedFds, open: OpenSavedRegion | undefined): void {
+    try {
+      this.#rings.load(state.rings, fds);
+      const channel = fds.take(state.channel);
+      if (channel !== undefined) this.#host.backendChannel(channel);
+      this.#table.load(state.regions, fds, open);
+    } catch (error) {
+      this.#rings.forgetAll();
+      this.#rings.abandonAll();
+      this.#rings.releaseAll();
+      this.#host.backendChannel(undefined);
+      throw error;
+    }
+    this.#rings.features = state.features;
+    this.#rings.writtenAtRest.load(state);
+    this.#protocolFeatures = state.protocolFeatures;
+    this.#status = state.status;
+    this.#owned = state.owned;
+    if (state.features !== undefined) this.#device.setFeatures(state.features & ~F_PROTOCOL_FEATURES);
   }
 
   #dispatch(name: FrontendRequest, body: DataView, fds: UnclaimedFds): Reply {

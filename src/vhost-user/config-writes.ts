@@ -4,6 +4,7 @@
  * no reset has no rings described until then.
  */
 import { CONFIG_BYTES_MAX } from './protocol.ts';
+import type { SessionState } from './saved-session.ts';
 
 export class ConfigWrites {
   readonly #bytes = new Uint8Array(CONFIG_BYTES_MAX);
@@ -18,6 +19,16 @@ export class ConfigWrites {
 
   clear(): void {
     this.#written.fill(0);
+  }
+
+  /** All bytes, and 1 for each that was written. */
+  save(): Pick<SessionState, 'configBytes' | 'configWritten'> {
+    return { configBytes: this.#bytes.slice(), configWritten: this.#written.slice() };
+  }
+
+  load({ configBytes, configWritten }: Pick<SessionState, 'configBytes' | 'configWritten'>): void {
+    this.#bytes.set(configBytes);
+    this.#written.set(configWritten);
   }
 
   /** Writes all of it again, in as few writes as it takes. */

@@ -14,12 +14,20 @@ export class RingPlace {
   /** The base from which another queue takes up what the device has not returned yet, too. */
   readonly unreturnedBase: number;
 
-  /** Where `queue`, which lies at `config`, is now. */
-  constructor(config: QueueConfig, queue: DeviceQueue) {
-    const { nextAvail, nextUsed } = queue.save();
+  constructor(config: QueueConfig, base: number, unreturnedBase: number) {
     this.config = config;
-    this.base = stateToVringBase(config.features, { nextAvail, nextUsed });
-    this.unreturnedBase = stateToVringBase(config.features, { nextAvail: nextUsed, nextUsed });
+    this.base = base;
+    this.unreturnedBase = unreturnedBase;
+  }
+
+  /** Where `queue`, which lies at `config`, is now. */
+  static of(config: QueueConfig, queue: DeviceQueue): RingPlace {
+    const { nextAvail, nextUsed } = queue.save();
+    return new RingPlace(
+      config,
+      stateToVringBase(config.features, { nextAvail, nextUsed }),
+      stateToVringBase(config.features, { nextAvail: nextUsed, nextUsed }),
+    );
   }
 
   /**

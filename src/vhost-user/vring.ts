@@ -9,7 +9,8 @@ import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Watch } from '../sys/poll.ts';
 import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
 import { VhostUserError } from './protocol.ts';
-import type { RingPlace } from './ring-place.ts';
+import { RingPlace } from './ring-place.ts';
+import type { FdCollector, SavedFds, SavedRing } from './saved-session.ts';
 
 export interface VringAddresses {
   /** The front-end's own addresses. */
@@ -87,6 +88,35 @@ export class Vring {
     const error = fd && acceptDoorbell(fd);
     this.error?.close();
     this.error = error;
+  }
+
+  /** The ring, which does not run. Descriptors are duplicated. */
+  save(fds: FdCollector): SavedRing {
+    const { size, enabled, addresses, left } = this;
+    return {
+      size,
+      // Buffers that the device keeps are not in what it saves: the next one takes them anew.
+      base: left?.unreturnedBase ?? this.base,
+      enabled,
+      addresses,
+      place: left && { config: left.config, base: left.base, unreturnedBase: left.unreturnedBase },
+      kick: fds.add(this.kick?.duplicate()),
+      call: fds.add(this.call?.duplicate()),
+      error: fds.add(this.error?.duplicate()),
+    };
+  }
+
+  /** Becomes the ring that was saved. @throws VhostUserError when a descriptor can be no doorbell */
+  load({ size, base, enabled, addresses, place, ...doorbells }: SavedRing, fds: SavedFds): void {
+    this.size = size;
+    this.base = base;
+    this.enabled = enabled;
+    this.addresses = addresses;
+    this.left = place && new RingPlace(place.config, place.base, place.unreturnedBase);
+    const kick = fds.take(doorbells.kick);
+    if (kick !== undefined) this.setKick(kick);
+    this.setCall(fds.take(doorbells.call));
+    this.setError(fds.take(doorbells.error));
   }
 
   close(): void {

@@ -1,0 +1,308 @@
+/**
+ * The bytes of a saved session: what a front-end had said of its driver, its memory and its rings, and which of the saved
+ * descriptors each of them needs. What the session does with it is backend-session.ts's; the device has bytes of its own.
+ *
+ * The bytes may be damaged, or another program's. They are read as a whole and bounded, and only then does anything change.
+ */
+import type { RegionAddresses } from '../memory/guest-memory.ts';
+import { AerostatError } from '../sys/error.ts';
+import { closeAll, type OwnedFd } from '../sys/fd.ts';
+import { struct } from '../sys/struct.ts';
+import { QUEUE_SIZE_MAX, type QueueConfig } from '../virtio/queue.ts';
+import { CONFIG_BYTES_MAX, MEM_SLOTS_MAX } from './protocol.ts';
+import type { VringAddresses } from './vring.ts';
+
+/** A saved session that cannot go on here. */
+export class SessionStateError extends AerostatError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('AEROSTAT_SESSION_STATE', `saved session refused: ${message}`, options);
+  }
+}
+
+/** What a session is saved to. */
+export interface SavedSession {
+  readonly bytes: Uint8Array;
+  /** Duplicates, which belong to the holder of this object. */
+  readonly fds: readonly OwnedFd[];
+}
+
+/** Names a saved descriptor by its place among them. */
+type FdIndex = number;
+
+export interface SavedRegion extends RegionAddresses {
+  /** Where the region starts in its file. */
+  readonly fileOffset: number;
+  /** Undefined for memory that is no file. */
+  readonly file: FdIndex | undefined;
+}
+
+export interface SavedPlace {
+  readonly config: QueueConfig;
+  readonly base: number;
+  readonly unreturnedBase: number;
+}
+
+export interface SavedRing {
+  readonly size: number;
+  readonly base: number;
+  readonly enabled: boolean;
+  readonly addresses: VringAddresses | undefined;
+  /** Where the ring stopped, if it may go on from there. */
+  readonly place: SavedPlace | undefined;
+  readonly kick: FdIndex | undefined;
+  readonly call: FdIndex | undefined;
+  readonly error: FdIndex | undefined;
+}
+
+export interface SessionState {
+  /** Undefined before the driver took any. */
+  readonly features: bigint | undefined;
+  readonly protocolFeatures: bigint;
+  readonly status: number;
+  readonly owned: boolean;
+  /** The channel for requests of the back-end. */
+  readonly channel: FdIndex | undefined;
+  /** What was written into the configuration space while no ring ran, and 1 for each byte that was. */
+  readonly configBytes: Uint8Array;
+  readonly configWritten: Uint8Array;
+  readonly regions: readonly SavedRegion[];
+  readonly rings: readonly SavedRing[];
+}
+
+/** "AEVS" in little endian. */
+const MAGIC = 0x5356_4541;
+const VERSION = 1;
+const NO_FD = 0xffff_ffff;
+/** Far more rings than any device has. */
+const RINGS_MAX = 256;
+/** A table of regions, three descriptors a ring, and the channel. */
+const FDS_MAX = MEM_SLOTS_MAX + 3 * RINGS_MAX + 1;
+
+const HEADER = struct('saved session', 48, {
+  magic: ['u32', 0],
+  version: ['u32', 4],
+  flags: ['u32', 8],
+  status: ['u32', 12],
+  features: ['bits64', 16],
+  protocolFeatures: ['bits64', 24],
+  channel: ['u32', 32],
+  regions: ['u32', 36],
+  rings: ['u32', 40],
+  fds: ['u32', 44],
+});
+/** Of {@link HEADER}. */
+const NEGOTIATED = 1;
+const OWNED = 2;
+
+const REGION = struct('saved region', 40, {
+  guestAddress: ['u64', 0],
+  size: ['u64', 8],
+  userAddress: ['u64', 16],
+  fileOffset: ['u64', 24],
+  file: ['u32', 32],
+});
+
+const RING = struct('saved ring', 96, {
+  flags: ['u32', 0],
+  size: ['u32', 4],
+  base: ['u32', 8],
+  kick: ['u32', 12],
+  call: ['u32', 16],
+  error: ['u32', 20],
+  descriptorTable: ['u64', 24],
+  availRing: ['u64', 32],
+  usedRing: ['u64', 40],
+  placeSize: ['u32', 48],
+  placeBase: ['u32', 52],
+  placeUnreturned: ['u32', 56],
+  placeFeatures: ['bits64', 64],
+  descriptorArea: ['u64', 72],
+  driverArea: ['u64', 80],
+  deviceArea: ['u64', 88],
+});
+/** Of {@link RING}. */
+const ENABLED = 1;
+const HAS_ADDRESSES = 2;
+const HAS_PLACE = 4;
+
+const CONFIG_AT = HEADER.size;
+const REGIONS_AT = CONFIG_AT + 2 * CONFIG_BYTES_MAX;
+
+/** `fds` is how many descriptors go with the state. */
+export function encodeSession(state: SessionState, fds: number): Uint8Array {
+  const { features, regions, rings } = state;
+  const ringsAt = REGIONS_AT + regions.length * REGION.size;
+  const bytes = new Uint8Array(ringsAt + rings.length * RING.size);
+  const view = new DataView(bytes.buffer);
+  HEADER.write(view, 0, {
+    magic: MAGIC,
+    version: VERSION,
+    flags: (features === undefined ? 0 : NEGOTIATED) | (state.owned ? OWNED : 0),
+    status: state.status,
+    features: features ?? 0n,
+    protocolFeatures: state.protocolFeatures,
+    channel: state.channel ?? NO_FD,
+    regions: regions.length,
+    rings: rings.length,
+    fds,
+  });
+  bytes.set(state.configBytes, CONFIG_AT);
+  bytes.set(state.configWritten, CONFIG_AT + CONFIG_BYTES_MAX);
+  regions.forEach((region, index) => {
+    REGION.write(view, REGIONS_AT + index * REGION.size, { ...region, file: region.file ?? NO_FD });
+  });
+  rings.forEach((ring, index) => {
+    writeRing(view, ringsAt + index * RING.size, ring);
+  });
+  return bytes;
+}
+
+function writeRing(view: DataView, at: number, { addresses, place, ...ring }: SavedRing): void {
+  RING.write(view, at, {
+    flags:
+      (ring.enabled ? ENABLED : 0) |
+      (addresses === undefined ? 0 : HAS_ADDRESSES) |
+      (place === undefined ? 0 : HAS_PLACE),
+    size: ring.size,
+    base: ring.base,
+    kick: ring.kick ?? NO_FD,
+    call: ring.call ?? NO_FD,
+    error: ring.error ?? NO_FD,
+    descriptorTable: addresses?.descriptorTable ?? 0,
+    availRing: addresses?.availRing ?? 0,
+    usedRing: addresses?.usedRing ?? 0,
+    placeSize: place?.config.size ?? 0,
+    placeBase: place?.base ?? 0,
+    placeUnreturned: place?.unreturnedBase ?? 0,
+    placeFeatures: place?.config.features ?? 0n,
+    descriptorArea: place?.config.descriptorArea ?? 0,
+    driverArea: place?.config.driverArea ?? 0,
+    deviceArea: place?.config.deviceArea ?? 0,
+  });
+}
+
+/**
+ * Reads what {@link encodeSession} wrote, with which `fds` descriptors came.
+ * @throws SessionStateError
+ */
+export function decodeSession(bytes: Uint8Array, fds: number): SessionState {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  demand(bytes.length >= REGIONS_AT, 'it is cut short');
+  const header = HEADER.read(view);
+  demand(header.magic === MAGIC && header.version === VERSION, 'it is none of this version');
+  demand((header.flags & ~(NEGOTIATED | OWNED)) === 0 && header.status <= 0xff, 'its flags are unknown');
+  demand(header.regions <= MEM_SLOTS_MAX && header.rings <= RINGS_MAX, 'it has too many regions or rings');
+  demand(header.fds === fds && fds <= FDS_MAX, `it needs ${header.fds} descriptors, and ${fds} came`);
+  const ringsAt = REGIONS_AT + header.regions * REGION.size;
+  demand(bytes.length === ringsAt + header.rings * RING.size, 'its length is not what its header says');
+  const configWritten = bytes.slice(CONFIG_AT + CONFIG_BYTES_MAX, REGIONS_AT);
+  demand(
+    configWritten.every(mark => mark <= 1),
+    'its configuration space is damaged',
+  );
+  const indices = new FdIndices(fds);
+  const state: SessionState = {
+    features: (header.flags & NEGOTIATED) === 0 ? undefined : header.features,
+    protocolFeatures: header.protocolFeatures,
+    status: header.status,
+    owned: (header.flags & OWNED) !== 0,
+    channel: indices.read(header.channel),
+    configBytes: bytes.slice(CONFIG_AT, CONFIG_AT + CONFIG_BYTES_MAX),
+    configWritten,
+    regions: Array.from({ length: header.regions }, (_, index) => {
+      const region = REGION.read(view, REGIONS_AT + index * REGION.size);
+      const addresses = [region.guestAddress, region.size, region.userAddress, region.fileOffset];
+      demand(addresses.every(Number.isSafeInteger), 'it has a region beyond all addresses');
+      return { ...region, file: indices.read(region.file) };
+    }),
+    rings: Array.from({ length: header.rings }, (_, index) =>
+      readRing(view, ringsAt + index * RING.size, indices),
+    ),
+  };
+  demand(indices.allNamed, 'it has descriptors that nothing needs');
+  return state;
+}
+
+function readRing(view: DataView, at: number, indices: FdIndices): SavedRing {
+  const ring = RING.read(view, at);
+  demand((ring.flags & ~(ENABLED | HAS_ADDRESSES | HAS_PLACE)) === 0, 'its flags are unknown');
+  demand(ring.size <= QUEUE_SIZE_MAX && ring.placeSize <= QUEUE_SIZE_MAX, 'it has a ring that is too large');
+  const { descriptorTable, availRing, usedRing, descriptorArea, driverArea, deviceArea } = ring;
+  const all = [descriptorTable, availRing, usedRing, descriptorArea, driverArea, deviceArea];
+  demand(all.every(Number.isSafeInteger), 'it has a ring beyond all addresses');
+  const config = {
+    size: ring.placeSize,
+    features: ring.placeFeatures,
+    descriptorArea,
+    driverArea,
+    deviceArea,
+  };
+  return {
+    size: ring.size,
+    base: ring.base,
+    enabled: (ring.flags & ENABLED) !== 0,
+    addresses: (ring.flags & HAS_ADDRESSES) === 0 ? undefined : { descriptorTable, availRing, usedRing },
+    place:
+      (ring.flags & HAS_PLACE) === 0
+        ? undefined
+        : { config, base: ring.placeBase, unreturnedBase: ring.placeUnreturned },
+    kick: indices.read(ring.kick),
+    call: indices.read(ring.call),
+    error: indices.read(ring.error),
+  };
+}
+
+/** Every descriptor is named once. */
+class FdIndices {
+  readonly #named: Uint8Array;
+
+  constructor(count: number) {
+    this.#named = new Uint8Array(count);
+  }
+
+  read(index: number): FdIndex | undefined {
+    if (index === NO_FD) return undefined;
+    demand(this.#named[index] === 0, `it names descriptor ${index}, which is missing or has another use`);
+    this.#named[index] = 1;
+    return index;
+  }
+
+  get allNamed(): boolean {
+    return this.#named.every(named => named === 1);
+  }
+}
+
+function demand(condition: boolean, complaint: string): asserts condition {
+  if (!condition) throw new SessionStateError(complaint);
+}
+
+/** Descriptors while a session is saved: duplicates are added, and each is named by its place. */
+export class FdCollector {
+  readonly fds: OwnedFd[] = [];
+
+  /** Takes ownership. */
+  add(fd: OwnedFd | undefined): FdIndex | undefined {
+    return fd === undefined ? undefined : this.fds.push(fd) - 1;
+  }
+}
+
+/** Descriptors while a session is loaded; closing it closes those that were not taken. */
+export class SavedFds {
+  readonly #fds: (OwnedFd | undefined)[];
+
+  constructor(fds: readonly OwnedFd[]) {
+    this.#fds = [...fds];
+  }
+
+  /** The taker owns it. */
+  take(index: FdIndex | undefined): OwnedFd | undefined {
+    if (index === undefined) return undefined;
+    const fd = this.#fds[index];
+    this.#fds[index] = undefined;
+    return fd;
+  }
+
+  close(): void {
+    closeAll(this.#fds.splice(0).filter(fd => fd !== undefined));
+  }
+}
