@@ -38,6 +38,18 @@ export const PENDING_BYTES_MAX = 2 * 2 ** 30;
 /** 2 MiB, a huge page: a guest whose first runs happen to be longer is not taken for one that has no smaller pages. */
 const GRANULARITY_PAGES_MAX = 512;
 
+/** How a device stands to the driver of its guest. */
+interface Tenure {
+  /** The inflate ring ran since the driver began. */
+  readonly begun: boolean;
+  /** The driver's balloon was filled before, and with what is not known. */
+  readonly partial: boolean;
+  /** A list of the driver's was taken whole. */
+  readonly settled: boolean;
+  /** The driver has said what its balloon holds. */
+  readonly actualKnown: boolean;
+}
+
 export class Inflation implements DevicePart {
   readonly roles = ['inflate', 'deflate'] as const;
   readonly counters = {
@@ -228,6 +240,27 @@ export class Inflation implements DevicePart {
     this.drain();
   }
 
+  /**
+   * The same from a device of this host that has handed its guest over. Nothing is discarded before the inflate ring starts:
+   * until then the front-end may say that another driver has begun, whose pages these would be.
+   */
+  takeOver(runs: Uint32Array, { begun, partial, settled, actualKnown }: Tenure): void {
+    this.#begun = begun;
+    this.#world.config.actualKnown = actualKnown;
+    this.#accounts.partial = partial;
+    this.#accounts.settled = settled;
+    this.#accounts.held = true;
+    for (let at = 0; at < runs.length; at += 2) {
+      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#giveHeld);
+    }
+  }
+
+  /** What a device of this host has to know of the driver when it takes the guest over. */
+  get tenure(): Tenure {
+    const { partial, settled } = this.#accounts;
+    return { begun: this.#begun, partial, settled, actualKnown: this.#world.config.actualKnown };
+  }
+
   // Batches -----------------------------------------------------------------------------------------------
 
   batchBegun(): void {
@@ -376,6 +409,11 @@ export class Inflation implements DevicePart {
       this.#marked = true;
     }
     if (this.#mode === 'per-page' && account.unitPages === 1) this.#discardSingly(account, page, count);
+  };
+
+  readonly #giveHeld = (account: PageAccount, page: number, count: number): void => {
+    account.give(page, count, true);
+    this.#accounts.noteMarked(account);
   };
 
   readonly #take = (account: PageAccount, page: number, count: number): void => {

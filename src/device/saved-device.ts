@@ -13,6 +13,8 @@ import type { BalloonDevice } from './balloon-device.ts';
 const VERSION = 1;
 /** The same with what the guest is to keep; only a device that was given its target like that is saved so. */
 const VERSION_WITH_WISH = 2;
+/** For another device of the same host, in a process that takes the guest over while its driver runs on. */
+const VERSION_HANDED_OVER = 3;
 /** The length of the header, le32. */
 const LENGTH_BYTES = 4;
 /** A header has a dozen numbers and the statistics: under a kilobyte. */
@@ -29,6 +31,8 @@ export class DeviceStateError extends AerostatError {
   }
 }
 
+const wish = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+
 const START = { profile: z.string().max(64) };
 
 /** The header of `device`: its own fields, those of its parts, and what its guest is to keep. */
@@ -39,7 +43,16 @@ function headerOf(device: BalloonDevice) {
     z.strictObject({
       version: z.literal(VERSION_WITH_WISH),
       ...fields,
-      wishedMemoryBytes: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
+      wishedMemoryBytes: wish,
+    }),
+    z.strictObject({
+      version: z.literal(VERSION_HANDED_OVER),
+      ...fields,
+      wishedMemoryBytes: wish.nullable(),
+      begun: z.boolean(),
+      partial: z.boolean(),
+      settled: z.boolean(),
+      actualKnown: z.boolean(),
     }),
   ]);
 }
@@ -50,11 +63,26 @@ function headerOf(device: BalloonDevice) {
  * @throws DeviceStateError when its balloon has pages whose frame numbers take more than 32 bits
  */
 export function saveDevice(device: BalloonDevice, wishedMemoryBytes: number | null = null): Uint8Array {
+  return encode(
+    device,
+    wishedMemoryBytes === null ? { version: VERSION } : { version: VERSION_WITH_WISH, wishedMemoryBytes },
+  );
+}
+
+/**
+ * Saves a device whose rings are suspended, for another one on this host. Its driver does not notice: buffers that the device
+ * has not returned are taken again, and {@link loadDevice} discards nothing before the inflate ring starts.
+ * @throws DeviceStateError as {@link saveDevice}
+ */
+export function saveForSuccessor(device: BalloonDevice, wishedMemoryBytes: number | null = null): Uint8Array {
+  const { tenure } = device.inflation;
+  return encode(device, { version: VERSION_HANDED_OVER, wishedMemoryBytes, ...tenure });
+}
+
+function encode(device: BalloonDevice, head: object): Uint8Array {
   const header = new TextEncoder().encode(
     JSON.stringify({
-      ...(wishedMemoryBytes === null
-        ? { version: VERSION }
-        : { version: VERSION_WITH_WISH, wishedMemoryBytes }),
+      ...head,
       profile: device.profile.name,
       ...Object.assign({}, ...device.saved.map(fields => fields.save())),
     }),
@@ -101,9 +129,10 @@ export function loadDevice(device: BalloonDevice, bytes: Uint8Array): number | n
     }
     end = pfn + count;
   }
-  device.inflation.adopt(runs);
+  if (header.version !== VERSION_HANDED_OVER) device.inflation.adopt(runs);
   for (const fields of device.saved) fields.load(header);
-  return header.version === VERSION_WITH_WISH ? header.wishedMemoryBytes : null;
+  if (header.version === VERSION_HANDED_OVER) device.inflation.takeOver(runs, header);
+  return header.version === VERSION ? null : header.wishedMemoryBytes;
 }
 
 function decode(bytes: Uint8Array, shape: ReturnType<typeof headerOf>) {

@@ -13,6 +13,8 @@ interface HistoriesChoice {
   readonly seeds: number;
   readonly steps: number;
   readonly profile?: ProfileName;
+  /** See {@link liveHistory}. */
+  readonly handsOver?: boolean;
 }
 
 interface HistoryFailure {
@@ -31,18 +33,19 @@ interface HistoriesReport {
 }
 
 export async function reportHistories(
-  { seed, seeds, steps, profile }: HistoriesChoice,
+  { seed, seeds, steps, profile, handsOver = false }: HistoriesChoice,
   print: (line: string) => void,
 ): Promise<HistoriesReport> {
   const failures: HistoryFailure[] = [];
   let [histories, made] = [0, 0];
   for (; histories < seeds && failures.length < FAILURES_MAX; histories++) {
-    const options = { seed: seed + histories, steps, ...(profile === undefined ? {} : { profile }) };
+    const only = profile === undefined ? {} : { profile };
+    const options = { seed: seed + histories, steps, handsOver, ...only };
     const history = await liveHistory(options);
     made += history.steps;
     if (history.failure !== undefined) {
-      const only = profile === undefined ? '' : ` --profile ${profile}`;
-      const command = `npm run sim -- --seed ${options.seed} --steps ${steps}${only}`;
+      const further = `${profile === undefined ? '' : ` --profile ${profile}`}${handsOver ? ' --hands-over' : ''}`;
+      const command = `npm run sim -- --seed ${options.seed} --steps ${steps}${further}`;
       const { message } = history.failure;
       failures.push({ seed: options.seed, step: history.steps, message, command });
       print(`seed ${options.seed} fails at step ${history.steps} (profile ${history.plan.profile}):`);

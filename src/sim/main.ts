@@ -56,6 +56,7 @@ interface RunChoice {
   readonly seeds: number;
   readonly steps: number;
   readonly profile?: ProfileName;
+  readonly handsOver?: boolean;
   readonly json?: boolean;
 }
 
@@ -68,6 +69,7 @@ function runCommand(): Command {
     .option('--seeds <n>', 'histories, one a seed', between(1, 1_000_000), 1)
     .option('--steps <n>', 'steps of each', between(1, 1_000_000), 300)
     .addOption(new Option('--profile <name>', 'this ABI alone; any else').choices(PROFILE_NAMES))
+    .option('--hands-over', 'the back-end hands its guest to a successor now and then')
     .option('--json', 'print JSON')
     .action(async ({ json = false, ...choice }: RunChoice) => {
       const { failures, ...summary } = await reportHistories(

@@ -5,6 +5,7 @@
  */
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
+import { assert } from '../sys/error.ts';
 import { createEventFd, type OwnedFd } from '../sys/fd.ts';
 import { BackendSession } from '../vhost-user/backend-session.ts';
 import {
@@ -16,6 +17,7 @@ import {
   VRING_ADDRESSES,
   VRING_STATE,
 } from '../vhost-user/protocol.ts';
+import type { SavedSession } from '../vhost-user/saved-session.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import type { QueueConfig } from '../virtio/queue.ts';
 
@@ -34,6 +36,7 @@ interface SimBackendWorld {
 export class SimBackend {
   readonly device: BalloonDevice;
   readonly #session: BackendSession;
+  readonly #memory: GuestMemory;
   readonly #world: SimBackendWorld;
 
   /** Serves `device`, which knows the regions of `memory` already. */
@@ -45,7 +48,14 @@ export class SimBackend {
       refused: error => world.complain(error.message),
       backendChannel: fd => fd?.close(),
     });
-    for (const region of memory.regions) this.#session.memory.add(region);
+    this.#memory = memory;
+  }
+
+  /** A back-end of a guest that has said nothing yet. */
+  static begin(device: BalloonDevice, memory: GuestMemory, world: SimBackendWorld): SimBackend {
+    const backend = new SimBackend(device, memory, world);
+    for (const region of memory.regions) backend.#session.memory.add(region);
+    return backend;
   }
 
   setFeatures(features: bigint): void {
@@ -83,6 +93,31 @@ export class SimBackend {
 
   reset(): void {
     this.#say('RESET_DEVICE');
+  }
+
+  /** Every ring stands still, as it does while a back-end hands its guest to a successor. */
+  suspend(): void {
+    this.#session.suspend();
+  }
+
+  /** What the front-end had said; rings are suspended. The holder of the answer owns the descriptors. */
+  save(): SavedSession {
+    return this.#session.save(undefined);
+  }
+
+  /** Goes on where another back-end was saved, in the same memory, once {@link resume} is called. */
+  load(saved: SavedSession): void {
+    this.#session.load(saved, ({ guestAddress, size }) => {
+      const region = this.#memory.regions.find(
+        candidate => candidate.guestAddress === guestAddress && candidate.size === size,
+      );
+      assert(region !== undefined, 'a region of another guest was saved');
+      return region;
+    });
+  }
+
+  resume(): void {
+    this.#session.resume();
   }
 
   /** Lets go of descriptors; what becomes of the device is of no interest any more. */

@@ -21,6 +21,8 @@ const REST_INTERVAL = 150;
  * indirect descriptors takes them back one at a time. A machine that needs more is a violation.
  */
 const REST_ROUNDS_MAX = 3000;
+/** Each has all that the balloon holds discarded anew, so with more of them no machine would come to its rest. */
+const REST_HAND_OVERS_MAX = 6;
 const CONTENT_CHECK_INTERVAL = 25;
 const WORKLOADS_MAX = 3;
 /** How long the machine is left alone once nothing moves: longer than every delay and retry of the driver. */
@@ -33,6 +35,8 @@ interface HistoryOptions {
   readonly seed: number;
   readonly steps: number;
   readonly profile?: ProfileName;
+  /** The back-end hands its guest to a successor now and then, in the middle of everything. */
+  readonly handsOver?: boolean;
 }
 
 interface History {
@@ -48,11 +52,16 @@ interface History {
 }
 
 /** Lives through one history. The same options give the same history. */
-export async function liveHistory({ seed, steps, profile }: HistoryOptions): Promise<History> {
+export async function liveHistory({
+  seed,
+  steps,
+  profile,
+  handsOver = false,
+}: HistoryOptions): Promise<History> {
   const random = new Random(seed);
   const plan = planMachine(random.split('plan'), profile);
   const machine = new SimMachine(plan, random.split('machine'));
-  const life = new Life(machine, random.split('life'));
+  const life = new Life(machine, random.split('life'), handsOver);
   let made = 0;
   let failure: Error | undefined;
   try {
@@ -78,6 +87,9 @@ class Life {
   readonly tally: Record<string, number> = {};
   readonly #machine: SimMachine;
   readonly #random: Random;
+  readonly #handsOver: boolean;
+  /** Until the machine has come to its rest. */
+  #handOversLeft = 0;
   readonly #happenings: readonly Happening[];
   readonly #weights: number;
   readonly #hogs: Process[] = [];
@@ -89,9 +101,10 @@ class Life {
   #last = '';
   #times = 0;
 
-  constructor(machine: SimMachine, random: Random) {
+  constructor(machine: SimMachine, random: Random, handsOver: boolean) {
     this.#machine = machine;
     this.#random = random;
+    this.#handsOver = handsOver;
     this.#happenings = this.#allHappenings();
     this.#weights = this.#happenings.reduce((sum, [weight]) => sum + weight, 0);
   }
@@ -123,6 +136,7 @@ class Life {
   async rest(): Promise<void> {
     const { machine, transport, driver, scheduler } = this.#parts();
     this.#note('rest');
+    this.#handOversLeft = this.#handsOver ? REST_HAND_OVERS_MAX : 0;
     machine.hostDown = false;
     transport.attend();
     for (const backing of machine.backings) {
@@ -207,6 +221,11 @@ class Life {
       scheduler.advance(Math.max(0, due - scheduler.now()));
       moved = true;
     }
+    // Most of an inflation is in these rounds.
+    if (moved && this.#handOversLeft > 0 && this.#random.chance(0.1)) {
+      this.#handOversLeft--;
+      this.#note('hand over', machine.handOver());
+    }
     await this.#settle();
     machine.check();
     return moved;
@@ -273,7 +292,14 @@ class Life {
   }
 
   #allHappenings(): readonly Happening[] {
-    return [...this.#movements(), ...this.#guestsDoings(), ...this.#hostsDoings(), ...this.#faults()];
+    const handOvers: Happening[] = this.#handsOver ? [[8, 'hand over', () => this.#machine.handOver()]] : [];
+    return [
+      ...this.#movements(),
+      ...this.#guestsDoings(),
+      ...this.#hostsDoings(),
+      ...this.#faults(),
+      ...handOvers,
+    ];
   }
 
   /** What is under way goes on, one thing at a time. */

@@ -183,6 +183,22 @@ export class SimMachine {
     this.device.inflation.mode = mode;
   }
 
+  /**
+   * The back-end is replaced by another one, in the middle of whatever is under way: what it knows goes there as bytes. The
+   * front-end and the guest notice nothing.
+   */
+  handOver(): string {
+    if (!this.transport.connected) return 'nothing is connected';
+    const { mode } = this.device.inflation;
+    this.transport.handOver(() => {
+      this.device = this.#newDevice();
+      this.device.inflation.mode = mode;
+      this.backends++;
+      return this.device;
+    });
+    return `with ${this.device.accounts.balloonedPages} ballooned pages`;
+  }
+
   get pendingPages(): number {
     return this.device.accounts.pendingPages + this.device.accounts.reportedPending;
   }

@@ -4,8 +4,10 @@
  * unless the simulation says so.
  */
 import type { BalloonDevice } from '../device/balloon-device.ts';
+import { loadDevice, saveForSuccessor } from '../device/saved-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
+import { closeAll } from '../sys/fd.ts';
 import { initialState, type QueueConfig } from '../virtio/queue.ts';
 import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
 import { stateToVringBase } from '../virtio/vring-base.ts';
@@ -236,13 +238,7 @@ export class SimTransport implements VirtioTransport {
   async reconnect(_target: string, bases: ReadonlyMap<number, number>): Promise<void> {
     if (!this.#host.start()) throw new LostError('nobody listens');
     this.connected = true;
-    this.#backend = new SimBackend(this.#host.device, this.#memory, {
-      offered: this.#host.offered,
-      interrupted: index => this.#interrupted.add(index),
-      kicked: index => this.#kicked.add(index),
-      complain: what => this.#host.complain(what),
-      settle: () => this.#host.settle(),
-    });
+    this.#backend = SimBackend.begin(this.#host.device, this.#memory, this.#world);
     await this.#send('connect', () => {});
     const features = this.#features;
     if (features !== undefined) await this.#send('set features', () => this.#backend?.setFeatures(features));
@@ -256,6 +252,45 @@ export class SimTransport implements VirtioTransport {
       this.interrupt(index);
     }
     for (const listener of this.#configListeners) listener();
+  }
+
+  get #world(): ConstructorParameters<typeof SimBackend>[2] {
+    return {
+      offered: this.#host.offered,
+      interrupted: index => this.#interrupted.add(index),
+      kicked: index => this.#kicked.add(index),
+      complain: what => this.#host.complain(what),
+      settle: () => this.#host.settle(),
+    };
+  }
+
+  /**
+   * The back-end hands its guest to a successor, which the front-end does not notice: rings stand still, session and device
+   * are saved to bytes, and another device and another session go on with them. `successor` makes the device.
+   */
+  handOver(successor: () => BalloonDevice): void {
+    const former = this.#backend;
+    if (former === undefined) return;
+    this.#host.settle();
+    former.suspend();
+    this.#host.settle();
+    const device = saveForSuccessor(former.device);
+    const session = former.save();
+    former.close();
+    try {
+      // What the former one was still discarding is over before a successor acknowledges anything.
+      this.#host.settle();
+    } catch (error) {
+      closeAll(session.fds);
+      throw error;
+    }
+    this.#backend = new SimBackend(successor(), this.#memory, this.#world);
+    this.#backend.load(session);
+    loadDevice(this.#backend.device, device);
+    this.#host.settle();
+    this.#backend.resume();
+    // The configuration may show something else than before.
+    this.configChanged();
   }
 
   close(): void {

@@ -133,8 +133,8 @@ export class BackendSession {
   // Handing over ------------------------------------------------------------------------------------------
 
   /**
-   * The rings stand still, so that the session can be saved as soon as the device has settled. The device keeps the account
-   * and discards nothing.
+   * The rings stand still, so that the session can be saved as soon as the device has settled once more. The device, which has
+   * settled before, keeps what it knows of the guest and discards nothing.
    */
   suspend(): void {
     this.#rings.suspendAll();

@@ -36,7 +36,7 @@ export interface SavedRegion extends RegionAddresses {
   readonly file: FdIndex | undefined;
 }
 
-export interface SavedPlace {
+interface SavedPlace {
   readonly config: QueueConfig;
   readonly base: number;
   readonly unreturnedBase: number;

@@ -1,10 +1,10 @@
 /** What of a device can be saved; that it goes on elsewhere is test/driver/moving.test.ts's. */
 import { expect, test } from 'vitest';
-import { DeviceStateError, loadDevice, saveDevice } from '../../src/device/saved-device.ts';
+import { DeviceStateError, loadDevice, saveDevice, saveForSuccessor } from '../../src/device/saved-device.ts';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { openRig } from '../support/device-rig.ts';
+import { openRig, FIRST_PAGE as P } from '../support/device-rig.ts';
 
 const MIB = 2 ** 20;
 /** Where page frame numbers need more than 32 bits. */
@@ -46,7 +46,8 @@ test.each([
   ['of version 1 that says what only version 2 may', { version: 1, wishedMemoryBytes: MIB }],
   ['of version 2 that does not say it', { version: 2, wishedMemoryBytes: undefined }],
   ['that would keep less than nothing', { version: 2, wishedMemoryBytes: -1 }],
-  ['of a version that nobody writes', { version: 3, wishedMemoryBytes: MIB }],
+  ['of version 3 that does not say how it stands to the driver', { version: 3, wishedMemoryBytes: MIB }],
+  ['of a version that nobody writes', { version: 4, wishedMemoryBytes: MIB }],
 ])('a device %s is refused', (_, changes) => {
   const { device } = openRig({});
   const header = new TextEncoder().encode(JSON.stringify({ ...headerOf(saveDevice(device)), ...changes }));
@@ -54,4 +55,35 @@ test.each([
   new DataView(bytes.buffer).setUint32(0, header.length, true);
   bytes.set(header, 4);
   expect(() => loadDevice(openRig({}).device, bytes)).toThrow(DeviceStateError);
+});
+
+test('a successor of the same host says the same when it is saved, and discards nothing before the inflate ring starts', () => {
+  const rig = openRig({});
+  rig.inflate([P, 3]);
+  const saved = saveForSuccessor(rig.device, 48 * MIB);
+  expect(headerOf(saved)).toMatchObject({ version: 3, begun: true, partial: false, settled: true });
+  const { device, host } = openRig({});
+  device.suspendQueue(0);
+  expect(loadDevice(device, saved)).toBe(48 * MIB);
+  expect(saveForSuccessor(device, 48 * MIB)).toEqual(saved);
+  // Before, a loaded device discarded all that the balloon held, and this guest may have another driver by now.
+  device.drain();
+  expect(device.accounts.pendingPages).toBe(3);
+  expect(device.inflation.discards.bytes).toBe(0);
+  expect(host.pendingMarks).toBe(0);
+  device.resumeQueue(0);
+  expect(host.pendingMarks).toBe(1);
+  device.drain();
+  expect(device.inflation.discards.bytes).toBe(3 * PAGE_SIZE);
+});
+
+test('a successor of a device that has no driver yet begins with the first one', () => {
+  const { device } = openRig({});
+  device.reset();
+  const saved = saveForSuccessor(device);
+  const successor = openRig({}).device;
+  successor.reset();
+  loadDevice(successor, saved);
+  expect(successor.inflation.begun).toBe(false);
+  expect(successor.actualKnown).toBe(false);
 });

@@ -24,7 +24,7 @@ class Bench {
     this.rig = openRig(options);
     this.#base = options.ringFeatures === RING_PACKED ? FRESH_PACKED : 0;
     const { device, memory, features } = this.rig;
-    this.backend = new SimBackend(device, memory, {
+    this.backend = SimBackend.begin(device, memory, {
       offered: features,
       interrupted: () => {},
       kicked: () => {},

@@ -223,7 +223,6 @@ export const SEEN_BY_TESTS: Exceptions = [
       'src/vhost-user/protocol.ts DescriptorPolicy',
       'src/vhost-user/ring.ts OpenRing',
       'src/vhost-user/ring.ts ringBaseOf',
-      'src/vhost-user/vring.ts VringAddresses',
       'src/vm/guest-log.ts GuestLogOptions',
       'src/vm/outgoing-migration.ts OutgoingMigrationOptions',
       'src/vm/vm-threads.ts VmThreadsListener',
