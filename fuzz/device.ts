@@ -146,7 +146,7 @@ export function target(bytes: Uint8Array): void {
   ) {
     const step = new DataView(bytes.buffer, bytes.byteOffset + at, STEP_BYTES);
     const index = step.getUint8(0) & 1;
-    const ranges = rangesOf(step, endPfn);
+    const ranges = rangesOf(step, FIRST_PFN, endPfn);
     list.clear();
     try {
       const limits = { bytesMax: LIST_BYTES_MAX - 64, extentsMax: 512 };
@@ -157,7 +157,7 @@ export function target(bytes: Uint8Array): void {
       continue;
     }
     memory.write(LIST_AT, list.bytes, 0, list.length);
-    cut(segments, list, 1 + (step.getUint8(7) >>> 1));
+    cutList(segments, list, LIST_AT, 1 + (step.getUint8(7) >>> 1));
     // Segments that span regions, for the look-ups alone: such a buffer is refused.
     if ((step.getUint8(7) & 1) !== 0) segments.addWritable(gpaOf(FIRST_PFN), PAGE_SIZE);
     if (!queues[index].addBuffer(memory, segments, 0)) continue;
@@ -177,30 +177,30 @@ export function target(bytes: Uint8Array): void {
 }
 
 /** Runs of equal length and distance, up and down, within the table and a little beyond. */
-function rangesOf(step: DataView, endPfn: number): PageRanges {
+export function rangesOf(step: DataView, firstPfn: number, endPfn: number): PageRanges {
   const ranges = new PageRanges();
   const length = RUN_PAGES[step.getUint8(1) % RUN_PAGES.length];
   const stride = length + (step.getUint8(2) % 8) * 2 ** (step.getUint8(3) % 24);
   const runs = 2 ** (step.getUint8(4) % 13);
-  const span = endPfn - FIRST_PFN + 1;
+  const span = endPfn - firstPfn + 1;
   const first = Math.floor((step.getUint16(5, true) / 2 ** 16) * span);
-  for (let run = 0; run < runs; run++) ranges.append(FIRST_PFN + ((first + run * stride) % span), length);
+  for (let run = 0; run < runs; run++) ranges.append(firstPfn + ((first + run * stride) % span), length);
   return ranges;
 }
 
-/** The list as a guest sends it, cut into so many buffers to read. */
-function cut(segments: SegmentList, list: PageList, pieces: number): void {
+/** The list at guest address `listAt` as a guest sends it, cut into so many buffers to read. */
+export function cutList(segments: SegmentList, list: PageList, listAt: number, pieces: number): void {
   segments.clear();
   const piece = Math.max(4, Math.ceil(list.length / pieces / 4) * 4);
   for (let at = 0; at < list.length; at += piece) {
-    segments.addReadable(LIST_AT + at, Math.min(piece, list.length - at));
+    segments.addReadable(listAt + at, Math.min(piece, list.length - at));
   }
   for (let extent = 0; extent < list.extentCount; extent++) {
     segments.addWritable(list.extentAddresses[extent], list.extentLengths[extent]);
   }
 }
 
-function checkAccounts({ accounts }: BalloonDevice): void {
+export function checkAccounts({ accounts }: BalloonDevice): void {
   let pages = 0;
   for (const { ballooned } of accounts.all) {
     assert(

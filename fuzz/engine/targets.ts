@@ -1,6 +1,7 @@
 /** Every target by its name: a module with more of them is one line here, and a directory in the corpus. */
 import { targets as balloon } from '../balloon.ts';
 import { targets as device } from '../device.ts';
+import { targets as hostile } from '../hostile.ts';
 import { targets as migration } from '../migration.ts';
 import { targets as vhostUser } from '../vhost-user.ts';
 import { targets as virtio } from '../virtio.ts';
@@ -18,7 +19,14 @@ const short =
     target(bytes.subarray(0, HISTORY_BYTES_MAX));
 
 const { 'hint-session': hintSession, ...decoders } = balloon;
-const histories = { ...virtio, ...device, ...vhostUser, ...migration, 'hint-session': hintSession };
+const histories = {
+  ...virtio,
+  ...device,
+  ...hostile,
+  ...vhostUser,
+  ...migration,
+  'hint-session': hintSession,
+};
 
 export const TARGETS: ReadonlyMap<string, Target> = new Map([
   ...Object.entries(histories).map(([name, target]): [string, Target] => [name, short(target)]),

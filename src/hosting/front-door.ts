@@ -24,6 +24,8 @@ export interface FrontDoorListener {
   /** The front-end is gone; `error` when it broke the protocol, or we broke. */
   closed(error: Error | undefined): void;
   refused: SessionHost['refused'];
+  /** See {@link SessionHost.taken}. */
+  taken(): void;
   /** The driver kicked ring `index`. */
   kicked(index: number): void;
   prepareMemory: NonNullable<BackendConnectionOptions['prepareMemory']>;
@@ -149,6 +151,7 @@ export class FrontDoor {
     this.#connection = new BackendConnection(socket, this.#device, {
       reactor: this.#reactor,
       refused: (error, context) => this.#listener.refused(error, context),
+      taken: () => this.#listener.taken(),
       kicked: index => this.#listener.kicked(index),
       prepareMemory: files => this.#listener.prepareMemory(files),
       ended: error => {

@@ -6,6 +6,7 @@
 
 import { randomInt } from 'node:crypto';
 import { HINT_ID_MIN } from '../balloon/hint-session.ts';
+import { queueRoles } from '../balloon/profiles.ts';
 import type {
   DeviceGuestStatus,
   GuestChanges,
@@ -28,7 +29,7 @@ import { AerostatError, InvariantError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { shrinkSeal } from '../sys/file.ts';
 import { processClock } from '../sys/monotonic.ts';
-import type { Reactor } from '../sys/poll.ts';
+import type { Reactor, Timer } from '../sys/poll.ts';
 import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import type { StopReason } from '../virtio/device.ts';
@@ -56,6 +57,8 @@ const FIRST_HINT_IDS = 2 ** 30;
 
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
+/** A front-end that sets up rings before there is a driver has done it so long after it came. */
+const RINGS_SET_UP_MS_MAX = 2000;
 const NOT_TAKEN = 'its driver did not take the feature';
 
 export interface GuestHostWorld extends NewsOutlet {
@@ -91,6 +94,9 @@ export class GuestHost {
   readonly #requests: GuestRequests;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
   readonly #known = new KnownConfiguration();
+  /** By a driver that takes all features that are offered. */
+  readonly #ringsNeeded: number;
+  #ringsLook: Timer | undefined;
   /** Rings with more than a turn's share, which go on after the others. */
   readonly #busyRings = new Set<number>();
   readonly #lane: DiscardLane;
@@ -119,6 +125,7 @@ export class GuestHost {
       clock: processClock,
       unusedPages: { add: (pfn, count) => this.#named(pfn, count) },
     });
+    this.#ringsNeeded = queueRoles(offered.profile, offered.balloon).length;
     this.device.inflation.mode = options.discard;
     this.device.inflation.timed = options.timed ?? false;
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
@@ -151,6 +158,7 @@ export class GuestHost {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
       refused: (error, context) => this.#refused(error, context),
+      taken: () => this.#begin(),
       kicked: index => this.serveQueue(index),
       prepareMemory: files => this.#prepareMemory(files),
     });
@@ -158,8 +166,19 @@ export class GuestHost {
 
   #connected(): void {
     this.#conversation.connections++;
-    this.#known.begin(this.device.hints.counters.hintBuffers);
+    this.#begin();
     this.#connections.opened();
+  }
+
+  /** Another front-end, or another device of the one that is there. */
+  #begin(): void {
+    this.#known.begin(this.device.hints.counters.hintBuffers);
+    this.#ringsLook?.cancel();
+    this.#ringsLook = this.#world.reactor.schedule(RINGS_SET_UP_MS_MAX, () => {
+      const { session } = this.#door ?? {};
+      const complaint = this.#known.complaintOfRings(session?.ringsSetUp ?? 0, this.#ringsNeeded);
+      if (complaint !== undefined) this.#news.problem('rings', complaint);
+    });
   }
 
   #disconnected(error: Error | undefined): void {
@@ -172,6 +191,7 @@ export class GuestHost {
     this.#target.forget();
     this.#removed.gone();
     this.#hintLimit.cancel();
+    this.#ringsLook?.cancel();
     if (error !== undefined) this.#fault(error);
     this.#connections.closed();
   }

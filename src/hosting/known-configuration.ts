@@ -1,7 +1,8 @@
 /**
- * How much of the configuration space a front-end knows. QEMU's generic device has to be told (`config_size`); of what it
- * was not told the guest reads ones, which are a target beyond all memory, or a hint session that nobody asked for. We
- * cannot keep the guest from that, but see it from what the front-end never read, and say what to mend.
+ * How much of the device a front-end knows. QEMU's generic device has to be told the size of the configuration space
+ * (`config_size`) and the number of rings (`num_vqs`). Of configuration that it was not told the guest reads ones: a
+ * target beyond all memory, or a hint session that was never asked for. Without its rings the guest's driver fails. The
+ * device cannot keep the guest from either. It sees both by what the front-end never did, and says what to mend.
  */
 import { CONFIG_BYTES_HINT } from '../balloon/config-space.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
@@ -20,18 +21,30 @@ const REMEDY = "QEMU's generic device needs config_size=16";
 export class KnownConfiguration {
   #end = 0;
   #told = false;
+  #toldOfRings = false;
   #hintBuffersBefore = 0;
 
-  /** Another front-end comes. */
+  /** Another front-end comes, or another device of the one that is there. */
   begin(hintBuffers: number): void {
     this.#end = 0;
     this.#told = false;
+    this.#toldOfRings = false;
     this.#hintBuffersBefore = hintBuffers;
   }
 
   /** The front-end read `size` bytes from `offset` on. */
   read(offset: number, size: number): void {
     this.#end = Math.max(this.#end, offset + size);
+  }
+
+  /**
+   * What is wrong with the `rings` that the front-end set up before there was a driver (0: it does not do that), where the
+   * offered features need `needed`; told once.
+   */
+  complaintOfRings(rings: number, needed: number): string | undefined {
+    if (this.#toldOfRings || rings === 0 || rings >= needed) return undefined;
+    this.#toldOfRings = true;
+    return `the front-end has ${rings} rings and the offered features need ${needed}: the guest's driver will fail; QEMU's generic device needs num_vqs=${needed}`;
   }
 
   /** What the guest does because its front-end hides the configuration from it; told once. */

@@ -37,6 +37,8 @@ const u64 = (value: bigint): Uint8Array => U64.encode({ value });
 export class BackendConversation {
   readonly session: BackendSession;
   readonly refused: Complaint[] = [];
+  /** How often the session said that another device of the front-end's began. */
+  begunAnew = 0;
   /** The back-end's own channel, once the front-end has handed it over. */
   channel: OwnedFd | undefined;
 
@@ -44,6 +46,9 @@ export class BackendConversation {
     this.session = new BackendSession(device, {
       reactor,
       refused: ({ message }, context) => this.refused.push({ message, ...context }),
+      taken: () => {
+        this.begunAnew++;
+      },
       backendChannel: fd => {
         this.channel?.close();
         this.channel = fd;

@@ -26,6 +26,8 @@ export interface BackendConnectionOptions {
   readonly reactor: Pick<Reactor, 'watch'>;
   /** See {@link SessionHost.refused}. */
   readonly refused?: SessionHost['refused'];
+  /** See {@link SessionHost.taken}. */
+  readonly taken?: SessionHost['taken'];
   /** See {@link SessionHost.kicked}. */
   readonly kicked?: SessionHost['kicked'];
   /**
@@ -83,10 +85,12 @@ export class BackendConnection {
 
   /** Takes ownership of `socket`. */
   constructor(socket: UnixSocket, device: VirtioDevice, options: BackendConnectionOptions) {
-    const { reactor, refused = () => {}, kicked, prepareMemory = () => true, ended = () => {} } = options;
+    const { reactor, refused = () => {}, taken, kicked } = options;
+    const { prepareMemory = () => true, ended = () => {} } = options;
     this.session = new BackendSession(device, {
       reactor,
       refused,
+      taken,
       kicked,
       backendChannel: fd => this.#setChannel(fd),
     });

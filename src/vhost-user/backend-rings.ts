@@ -52,6 +52,11 @@ export class BackendRings {
     return this.#vrings.length;
   }
 
+  /** Rings that have a call descriptor. */
+  get withCall(): number {
+    return this.#vrings.filter(vring => vring.call !== undefined).length;
+  }
+
   get running(): number {
     return this.#vrings.filter(vring => vring.running).length;
   }
@@ -229,7 +234,10 @@ export class BackendRings {
   #vring(index: number): Vring {
     const vring = this.#vrings[index];
     if (vring === undefined) {
-      throw new VhostUserError(`ring ${index} does not exist; the device has ${this.#vrings.length}`);
+      const { length } = this.#vrings;
+      throw new VhostUserError(
+        `ring ${index} does not exist: the device has ${length}, from 0 on; QEMU's generic device needs num_vqs=${length}`,
+      );
     }
     return vring;
   }

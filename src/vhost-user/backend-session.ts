@@ -85,6 +85,11 @@ export class BackendSession {
     return this.#rings.features ?? 0n;
   }
 
+  /** Rings that the front-end set up before there was a driver, as QEMU does with all that it has; 0 once there is one. */
+  get ringsSetUp(): number {
+    return this.#rings.features === undefined ? this.#rings.withCall : 0;
+  }
+
   get ringsRunning(): number {
     return this.#rings.running;
   }
@@ -297,6 +302,7 @@ export class BackendSession {
     if (this.#rings.features !== undefined || this.memory.regions.length > 0) this.#reset();
     this.#rings.releaseAll();
     this.#table.clear();
+    this.#host.taken?.();
   }
 
   #setFeatures(features: bigint): void {

@@ -7,6 +7,11 @@ export interface SessionHost {
   /** A request was refused, or a ring could not be used; `ringIndex` says which. */
   refused(error: Error, context: { request?: string; ringIndex?: number }): void;
   /**
+   * Another device of the front-end's begins on the connection of a former one, whose rings and memory are gone. Absent
+   * where nothing is kept of a front-end.
+   */
+  readonly taken?: (() => void) | undefined;
+  /**
    * The driver kicked ring `index`: the host has it served when its turn comes. Where it is absent, the session has the
    * device serve the ring at once.
    */

@@ -32,9 +32,11 @@ describe('arbitrary bytes break no promise of', () => {
   const seed = randomInt(2 ** 31);
 
   it.each([...TARGETS])('%s', (name, target) => {
+    const corpus = readCorpus(name);
+    for (const input of corpus) target(input.slice());
     const { executions, finding } = runCampaign({
       target,
-      corpus: readCorpus(name),
+      corpus,
       random: new Random(seed).split(name),
       timeMs: TIME_MS / TARGETS.size,
     });

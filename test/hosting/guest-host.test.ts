@@ -10,9 +10,10 @@ import type { GuestEventType } from '../../src/control/contract.ts';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-watch.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
-import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
+import { closeAll, createEventFd, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
+import { U64 } from '../../src/vhost-user/protocol.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { FIRST_PAGE, HandGuest, PFNS_PER_BUFFER, pfnList } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
@@ -114,6 +115,41 @@ test.each([
     guest.close();
   }
 });
+
+/** What QEMU says when it makes its generic device, before its guest has a driver. */
+async function setUpRings(frontEnd: RawFrontEnd, count: number): Promise<void> {
+  frontEnd.say('SET_OWNER');
+  await frontEnd.ask('GET_FEATURES');
+  const { value } = U64.read(await frontEnd.ask('GET_PROTOCOL_FEATURES'));
+  frontEnd.say('SET_PROTOCOL_FEATURES', U64.encode({ value }));
+  for (let index = 0; index < count; index++) {
+    const call = createEventFd();
+    frontEnd.say('SET_VRING_CALL', U64.encode({ value: BigInt(index) }), [call]);
+    call.close();
+  }
+  await frontEnd.ask('GET_FEATURES');
+}
+
+test.each([
+  [4, true],
+  [5, false],
+] as const)(
+  'a front-end that makes %i rings before there is a driver is told of them: %s',
+  async (rings, told) => {
+    const frontEnd = new RawFrontEnd(socket, loop);
+    try {
+      await setUpRings(frontEnd, rings);
+      const clock = clockAhead();
+      expect(lines.some(line => line.includes('num_vqs'))).toBe(false);
+      clock.pass(3000);
+      loop.reactor.turn(0);
+      expect(lines.some(line => line.includes('num_vqs=5'))).toBe(told);
+    } finally {
+      vi.restoreAllMocks();
+      frontEnd.close();
+    }
+  },
+);
 
 test('statistics that come without end are told of now and then, the last ones too', async () => {
   const startMs = performance.now();

@@ -25,6 +25,18 @@ describe('a front-end that hides the configuration from its guest', () => {
     expect(known([0, 8]).complaint({ ...MEMORY, hintBuffers: 8 })).toMatch('knows 8 bytes');
   });
 
+  test('is told of when it has too few rings, as with QEMU’s num_vqs=4; once for each device', () => {
+    const configuration = known();
+    expect(configuration.complaintOfRings(4, 5)).toMatch('num_vqs=5');
+    expect(configuration.complaintOfRings(4, 5)).toBeUndefined();
+    configuration.begin(7);
+    expect(configuration.complaintOfRings(4, 5)).toMatch('has 4 rings');
+    // Enough, or set up by the driver's wish.
+    expect(known().complaintOfRings(5, 5)).toBeUndefined();
+    expect(known().complaintOfRings(5, 2)).toBeUndefined();
+    expect(known().complaintOfRings(0, 5)).toBeUndefined();
+  });
+
   test('is none where the guest was asked, or its front-end read what there is', () => {
     expect(known().complaint({ ...HALF, targetPages: HALF.balloonedPages })).toBeUndefined();
     expect(known([0, 4]).complaint(HALF)).toBeUndefined();

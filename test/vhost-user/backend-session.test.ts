@@ -256,6 +256,7 @@ describe('a session that begins again on its connection, as QEMU’s does when i
       'region- 0x0',
       `features 0x${VERSION_1.toString(16)}`,
     ]);
+    expect(talk.begunAnew).toBe(1);
     expect(talk.session.memory.regions).toEqual([]);
     const [region] = talk.memory.regions;
     expect(talk.accepts('ADD_MEM_REG', payloads.region(region), [fileOf(region)])).toBe(true);
