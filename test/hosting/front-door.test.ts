@@ -62,6 +62,7 @@ function openDoor(path: string) {
       opened: () => said.push('opened'),
       closed: () => said.push('closed'),
       refused: error => said.push(error.message),
+      taken() {},
       kicked() {},
       prepareMemory: () => true,
     },
