@@ -69,6 +69,8 @@ export async function reportMigrations(
     ? `${liarsLost} liars lost data of their own, and nothing else was lost`
     : 'nothing was lost';
   const outcome = failures.length === 0 ? `${kept}, and no guest ran twice` : `${failures.length} failed`;
-  print(`${migrations} migrations from seed ${seed} on, ${hintRaces} hint races: ${outcome}`);
+  print(
+    `${migrations} ${migrations === 1 ? 'migration' : 'migrations'} from seed ${seed} on, ${hintRaces} hint races: ${outcome}`,
+  );
   return { migrations, ends, hintRaces, liarsLost, failures };
 }
