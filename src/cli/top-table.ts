@@ -81,7 +81,9 @@ function stateOf({ guest, available }: Row): string {
   if (!guest.connected || (guest.state !== null && guest.state !== 'running')) return word;
   if (available !== null && available.share < NEED_SHARE) return 'in need';
   if (isStuck(guest)) return 'stuck';
-  return isMoving(guest) ? 'moving' : 'ok';
+  if (isMoving(guest)) return 'moving';
+  // Nothing is wrong as far as it is known; whether the driver can answer is not.
+  return guest.state === null ? word : 'ok';
 }
 
 /** With the reason, where one is known. */
@@ -105,6 +107,7 @@ const STATE_COLOURS: Readonly<Record<string, keyof Style>> = {
   'in need': 'red',
   stuck: 'red',
   moving: 'yellow',
+  connected: 'dim',
   ok: 'green',
 };
 

@@ -116,6 +116,13 @@ describe('the rows', () => {
     expect(type().find(line => line.includes('vm1 '))).toMatch(/vm1 +in need: hints hold 3G /);
   });
 
+  test('do not call a guest ok whose hypervisor does not tell its state', async () => {
+    const unknown = { ...guestStatus('vm2'), state: null } as unknown as DeviceGuestStatus;
+    const { type } = await screen([guestStatus('vm1'), unknown, guestStatus('vm3', { state: 'paused' })]);
+    const words = type().flatMap(line => /(vm\d) +(\S+)/.exec(line)?.slice(1, 3).join(' ') ?? []);
+    expect(words).toEqual(['vm1 in', 'vm2 connected', 'vm3 paused']);
+  });
+
   test('say which guest can give no more', async () => {
     const stuck = { sinceMs: 1e12, forMs: 60_000, swings: false, retryInMs: null };
     const { type } = await screen([
