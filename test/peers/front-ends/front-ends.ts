@@ -23,11 +23,6 @@ export interface FrontEnd {
   readonly without: readonly string[];
   /** Further daemons on which a balloon's pages are counted, by what they do differently. */
   readonly variants: Readonly<Record<string, readonly string[]>>;
-  /**
-   * Whether guests are kept from test to test, since one takes many seconds to boot. Each test finds its balloon
-   * empty, its driver loaded and its files gone.
-   */
-  readonly keepsGuests: boolean;
   /** Of each guest. */
   readonly memoryBytes: number;
   /** Bytes of random content that a test keeps under checksums; an emulated processor makes little of it. */
@@ -49,10 +44,9 @@ export const userModeLinux = (kernel: UmlKernel): FrontEnd => ({
     'split rings without event indices': ['--without', 'ring-packed,ring-event-idx,ring-indirect-desc'],
     'discarding before acknowledging': ['--discard', 'before-ack'],
   },
-  keepsGuests: false,
-  memoryBytes: 1024 * MIB,
-  keptBytes: 128 * MIB,
-  boot: socket => UmlGuest.boot({ memoryBytes: 1024 * MIB, sockets: [socket], kernel }),
+  memoryBytes: 512 * MIB,
+  keptBytes: 64 * MIB,
+  boot: socket => UmlGuest.boot({ memoryBytes: 512 * MIB, sockets: [socket], kernel }),
 });
 
 /** Before this version QEMU's generic device cannot be created by its users. */
@@ -83,8 +77,7 @@ export const genericDevice = (kernel: KernelName, rings: 'packed' | 'split'): Fr
   missing: missingForGenericDevice(kernel),
   without: rings === 'packed' ? [] : ['ring-packed'],
   variants: {},
-  keepsGuests: true,
   memoryBytes: 512 * MIB,
-  keptBytes: 32 * MIB,
+  keptBytes: 16 * MIB,
   boot: socket => bootGenericDevice(kernel, { memoryBytes: 512 * MIB, socket }),
 });

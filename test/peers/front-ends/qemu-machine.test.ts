@@ -155,8 +155,10 @@ describePeer(
       const plugged: readonly (readonly [string, GenericDeviceOptions])[] = [
         // Linux's driver refuses to report free pages on less.
         ['the smallest ring that reporting works with', { vqSize: 32 }],
-        ['a large ring', { vqSize: 1024 }],
-        ['all of the configuration that the protocol allows', { configSize: 256 }],
+        [
+          'the largest ring, and all of the configuration that the protocol allows',
+          { vqSize: 1024, configSize: 256 },
+        ],
       ];
       test.each(plugged)('%s', async (_, options) => {
         await guest.unplugBalloon();
@@ -169,6 +171,15 @@ describePeer(
         await daemon.control.hint('g', { action: 'start' });
         await daemon.untilGuest('g', ({ hint }) => hint.state === 'stopped');
         await daemon.control.hint('g', { action: 'done' });
+      });
+
+      // The last one, for the daemon goes on saying it.
+      test('and a configuration that is too small, of which the daemon says what to mend', async () => {
+        await guest.unplugBalloon();
+        await guest.plugBalloon({ configSize: 8 });
+        await guest.untilBalloons(1);
+        await daemon.reach('g', FULL_BYTES / 4);
+        await daemon.untilGuest('g', ({ lastError }) => lastError?.includes('config_size=16') === true);
       });
     });
   },

@@ -1,6 +1,6 @@
 /**
- * Daemons with their guests, for tests that say what they need. Where guests boot quickly each test has its own; on
- * other front-ends the next test that needs the same goes on with what the last one left, once that is put in order.
+ * Daemons with their guests, for tests that say what they need. The next test that needs the same goes on with what the
+ * last one left, once that is put in order.
  */
 import type { LinuxGuest } from '../../../src/peers/linux/guest.ts';
 import { WORK_DIRECTORY } from '../../../src/peers/linux/init.ts';
@@ -109,11 +109,6 @@ export class Worlds {
     const world = await this.#start(wanted);
     this.#kept = { without, words, world };
     return world;
-  }
-
-  /** After each test: what is not kept ends. */
-  async testEnded(): Promise<void> {
-    if (!this.#frontEnd.keepsGuests) await this.end();
   }
 
   async end(): Promise<void> {
