@@ -5,6 +5,7 @@ import { profile } from '../../src/balloon/profiles.ts';
 import { ConfigLink } from '../../src/driver/config-link.ts';
 import { DriverCounters } from '../../src/driver/counters.ts';
 import { heapMemory } from '../guest/guest.ts';
+import { promisesSettled } from '../support/promises.ts';
 import { ScriptedDevice } from './scripted-device.ts';
 
 /** What is read is what there was when it was asked for; what is asked or told takes until {@link reply}. */
@@ -30,9 +31,9 @@ class SlowDevice extends ScriptedDevice {
 
   /** Answers everything that waits, or fails to, and lets all follow that does. */
   async reply(failure?: Error): Promise<void> {
-    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+    await promisesSettled();
     for (const go of this.#waiting.splice(0)) go(failure);
-    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+    await promisesSettled();
   }
 
   #answered(): Promise<void> {

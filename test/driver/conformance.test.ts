@@ -22,6 +22,7 @@ import { GuestKernel, type GuestKernelOptions } from '../../src/guest/kernel.ts'
 import { NIL } from '../../src/guest/page-state.ts';
 import { PAGE_SIZE, pfnOf } from '../../src/memory/page.ts';
 import { heapMemory } from '../guest/guest.ts';
+import { promisesSettled } from '../support/promises.ts';
 import { ScriptedDevice, type SeenBuffer, wordsOf } from './scripted-device.ts';
 
 interface Bench {
@@ -31,10 +32,6 @@ interface Bench {
   readonly scheduler: ManualScheduler;
   readonly free: () => number;
 }
-
-const settle = async (): Promise<void> => {
-  for (let i = 0; i < 20; i++) await Promise.resolve();
-};
 
 interface BenchOptions {
   readonly offered?: bigint;
@@ -55,7 +52,7 @@ async function bench({ offered, kernel: guest, tuning }: BenchOptions = {}): Pro
     ...tuning,
   });
   await driver.probe();
-  await settle();
+  await promisesSettled();
   const free = () => kernel.allocator.freePages + kernel.allocator.perCpuPages;
   return { kernel, device, driver, scheduler, free };
 }
@@ -68,7 +65,7 @@ async function serve({ device }: Bench): Promise<SeenBuffer[]> {
     if (buffers.length === 0) return all;
     all.push(...buffers);
     device.giveBack(...buffers);
-    await settle();
+    await promisesSettled();
   }
 }
 
@@ -103,7 +100,7 @@ describe('a driver conforms to the specification', () => {
     const world = await bench();
     expect(world.device.take('inflate')).toEqual([]);
     world.device.configure({ numPages: 600 });
-    await settle();
+    await promisesSettled();
     const buffers = await serve(world);
     expect(buffers.map(({ role, bytes }) => [role, bytes.length / 4])).toEqual([
       ['inflate', 256],
@@ -116,13 +113,13 @@ describe('a driver conforms to the specification', () => {
   it('D5: it takes pages back while num_pages is less than actual, otherwise only when the guest is out of memory', async () => {
     const world = await bench();
     world.device.configure({ numPages: 600 });
-    await settle();
+    await promisesSettled();
     await serve(world);
     world.device.configure({ numPages: 600 });
-    await settle();
+    await promisesSettled();
     expect(await serve(world)).toEqual([]);
     world.device.configure({ numPages: 500 });
-    await settle();
+    await promisesSettled();
     const buffers = await serve(world);
     expect(buffers.map(({ role, bytes }) => [role, bytes.length / 4])).toEqual([['deflate', 100]]);
     expect(world.kernel.oom.run().released).toBe(256);
@@ -132,7 +129,7 @@ describe('a driver conforms to the specification', () => {
     expect(world.device.actual).toBe(244);
     const hard = await bench({ offered: profile('virtio').featureMask & ~DEFLATE_ON_OOM });
     hard.device.configure({ numPages: 600 });
-    await settle();
+    await promisesSettled();
     await serve(hard);
     expect(hard.kernel.oom.run().released).toBe(0);
   });
@@ -140,10 +137,10 @@ describe('a driver conforms to the specification', () => {
   it('D6: it tells on the deflate queue which pages it wants back, and they are pages of the balloon', async () => {
     const world = await bench();
     world.device.configure({ numPages: 300 });
-    await settle();
+    await promisesSettled();
     const inflated = new Set((await serve(world)).flatMap(wordsOf));
     world.device.configure({ numPages: 0 });
-    await settle();
+    await promisesSettled();
     const deflated = (await serve(world)).flatMap(wordsOf);
     expect(new Set(deflated)).toEqual(inflated);
     expect(deflated.length).toBe(300);
@@ -152,11 +149,11 @@ describe('a driver conforms to the specification', () => {
   it('D7: with MUST_TELL_HOST it uses no page before the deflation is acknowledged', async () => {
     const world = await bench();
     world.device.configure({ numPages: 300 });
-    await settle();
+    await promisesSettled();
     await serve(world);
     const before = world.free();
     world.device.configure({ numPages: 100 });
-    await settle();
+    await promisesSettled();
     const [buffer] = world.device.take('deflate');
     expect(world.free()).toBe(before);
     for (const pfn of wordsOf(buffer)) expect(ownerOf(world, pfn)).toBe('balloon');
@@ -167,13 +164,13 @@ describe('a driver conforms to the specification', () => {
   it('D8: it does not use a page between adding it to the inflate queue and the acknowledgement', async () => {
     const world = await bench();
     world.device.configure({ numPages: 200 });
-    await settle();
+    await promisesSettled();
     const [buffer] = world.device.take('inflate');
     const pages = wordsOf(buffer);
     world.kernel.oom.run();
     world.kernel.compact();
     world.device.configure({ numPages: 0 });
-    await settle();
+    await promisesSettled();
     while (world.kernel.allocate(0, GFP_MOVABLE) !== NIL) {
       // Whoever asks for memory gets none of them.
     }
@@ -185,10 +182,10 @@ describe('a driver conforms to the specification', () => {
   it('D9: it asks no page back before its inflation was acknowledged', async () => {
     const world = await bench();
     world.device.configure({ numPages: 200 });
-    await settle();
+    await promisesSettled();
     const buffers = world.device.take('inflate');
     world.device.configure({ numPages: 0 });
-    await settle();
+    await promisesSettled();
     expect(world.device.events).not.toContain('kick deflate');
     world.device.giveBack(...buffers);
     expect(world.device.take('deflate').flatMap(wordsOf).length).toBe(200);
@@ -197,12 +194,12 @@ describe('a driver conforms to the specification', () => {
   it('D10: it updates actual after the number of pages in the balloon changed', async () => {
     const world = await bench();
     world.device.configure({ numPages: 200 });
-    await settle();
+    await promisesSettled();
     expect(world.device.actual).toBe(0);
     await serve(world);
     expect(world.device.actual).toBe(200);
     world.device.configure({ numPages: 50 });
-    await settle();
+    await promisesSettled();
     expect(world.device.actual).toBe(200);
     await serve(world);
     expect(world.device.actual).toBe(50);
@@ -248,7 +245,7 @@ describe('a driver conforms to the specification', () => {
   it('D16, D17: command ids are sent in buffers of 4 bytes, first of all the one that is current', async () => {
     const { device } = await bench();
     device.configure({ freePageHintCommandId: HINT_ID_MIN + 7 });
-    await settle();
+    await promisesSettled();
     const [start, ...blocks] = device.take('hint');
     expect(start.bytes.length).toBe(4);
     expect(wordsOf(start)).toEqual([HINT_ID_MIN + 7]);
@@ -265,11 +262,11 @@ describe('a driver conforms to the specification', () => {
     const { device } = await bench();
     const seen: number[] = [];
     const collect = async () => {
-      await settle();
+      await promisesSettled();
       const buffers = device.take('hint');
       seen.push(...buffers.flatMap(wordsOf));
       device.giveBack(...buffers);
-      await settle();
+      await promisesSettled();
     };
     device.configure({ freePageHintCommandId: HINT_ID_MIN });
     await collect();
@@ -292,12 +289,12 @@ describe('a driver conforms to the specification', () => {
     async (_, commandId) => {
       const { device } = await bench({ tuning: { queueSizeMax: 4 } });
       device.configure({ freePageHintCommandId: HINT_ID_MIN });
-      await settle();
+      await promisesSettled();
       // The ring is full but for the slot that the STOP needs.
       const before = device.take('hint');
       expect(before.length).toBe(3);
       device.configure({ freePageHintCommandId: commandId });
-      await settle();
+      await promisesSettled();
       expect(device.take('hint').map(wordsOf)).toEqual([[HINT_STOP]]);
       device.giveBack(...before);
       expect(device.take('hint')).toEqual([]);
@@ -307,12 +304,12 @@ describe('a driver conforms to the specification', () => {
   it('D20, D21: it says STOP as soon as there is room, where the ring has but one entry', async () => {
     const { device } = await bench({ tuning: { queueSizeMax: 1 } });
     device.configure({ freePageHintCommandId: HINT_ID_MIN });
-    await settle();
+    await promisesSettled();
     device.giveBack(...device.take('hint'));
     const block = device.take('hint');
     expect(block[0].writable.length).toBe(1);
     device.configure({ freePageHintCommandId: HINT_STOP });
-    await settle();
+    await promisesSettled();
     expect(device.take('hint')).toEqual([]);
     device.giveBack(...block);
     expect(device.take('hint').map(wordsOf)).toEqual([[HINT_STOP]]);
@@ -322,24 +319,24 @@ describe('a driver conforms to the specification', () => {
     const world = await bench();
     const before = world.free();
     world.device.configure({ freePageHintCommandId: HINT_ID_MIN });
-    await settle();
+    await promisesSettled();
     const buffers = world.device.take('hint');
     const pages = buffers
       .flatMap(({ writable }) => writable)
       .reduce((sum, [, bytes]) => sum + bytes / PAGE_SIZE, 0);
     world.device.giveBack(...buffers);
     world.device.configure({ freePageHintCommandId: HINT_STOP });
-    await settle();
+    await promisesSettled();
     expect(world.free()).toBe(before - pages);
     world.device.configure({ freePageHintCommandId: HINT_DONE });
-    await settle();
+    await promisesSettled();
     expect(world.free()).toBe(before);
   });
 
   it('D25, D26: it writes poison_val before DRIVER_OK, and never again', async () => {
     const world = await bench({ kernel: { poison: 0x5a } });
     world.device.configure({ numPages: 300 });
-    await settle();
+    await promisesSettled();
     await serve(world);
     const { events } = world.device;
     expect(events.indexOf('config 12')).toBeLessThan(events.indexOf('DRIVER_OK'));
@@ -350,12 +347,12 @@ describe('a driver conforms to the specification', () => {
   it('D27: it fills deflated pages with poison_val', async () => {
     const world = await bench({ kernel: { poison: 0x5a } });
     world.device.configure({ numPages: 300 });
-    await settle();
+    await promisesSettled();
     const pages = (await serve(world)).flatMap(wordsOf);
     // The host took them.
     for (const pfn of pages) world.kernel.access.fill(pfn, 1, 0);
     world.device.configure({ numPages: 0 });
-    await settle();
+    await promisesSettled();
     await serve(world);
     for (const pfn of pages) expect(world.kernel.access.isFilledWith(pfn, 0x5a)).toBe(true);
   });
@@ -363,7 +360,7 @@ describe('a driver conforms to the specification', () => {
   it('D28: it uses no reported page before its buffer is returned', async () => {
     const world = await bench();
     world.scheduler.advance(2_000);
-    await settle();
+    await promisesSettled();
     const [report] = world.device.take('reporting');
     expect(report.writable.length).toBeGreaterThan(0);
     const reported = new Set<number>();

@@ -11,6 +11,7 @@ import { StateReader, StateWriter } from '../../src/guest/saved-state.ts';
 import { DEVICE_STATUS } from '../../src/virtio/transport.ts';
 import { heapMemory } from '../guest/guest.ts';
 import { LoopbackTransport } from '../support/loopback-transport.ts';
+import { promisesSettled } from '../support/promises.ts';
 import { ScriptedDevice } from './scripted-device.ts';
 import { MIB_PAGES, PACKED, SPLIT, World } from './world.ts';
 
@@ -90,7 +91,7 @@ describe('a device that makes no sense', () => {
     const driver = new BalloonDriver({ kernel, transport: device, scheduler, profile: profile('virtio') });
     await driver.probe();
     device.configure({ numPages: 300 });
-    for (let i = 0; i < 20; i++) await Promise.resolve();
+    await promisesSettled();
     const [buffer] = device.take('inflate');
     const settled = driver.settled();
     settled.catch(() => {});

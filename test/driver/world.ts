@@ -11,6 +11,7 @@ import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from '../../src/virtio/features.ts';
 import { type LoopbackOptions, LoopbackTransport } from '../support/loopback-transport.ts';
+import { promisesSettled } from '../support/promises.ts';
 
 export const MIB_PAGES = 256;
 
@@ -73,8 +74,8 @@ export class World {
   }
 
   /** Lets promises settle, and nothing else happen. */
-  async promises(): Promise<void> {
-    for (let i = 0; i < 20; i++) await Promise.resolve();
+  promises(): Promise<void> {
+    return promisesSettled();
   }
 
   /** Lets promises, a deferred device and calls that are due come to rest. */
