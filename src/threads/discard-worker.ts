@@ -39,18 +39,15 @@ import {
   WATCHERS_WORD,
   WORK,
 } from './discard-link.ts';
+import { LaneTurns } from './lane-turns.ts';
 
 /** A leader that gets nothing done for so long is left to the guest that keeps it. */
 const STUCK_MS = 20;
 
-/**
- * Claims of one region follow each other for so long: punches of memory that was never touched take microseconds, and going
- * round all guests after each would take longer than they do.
- */
-const REGION_MS = 1;
-
 interface DrainedRegion {
   readonly discarder: PatientDiscarder;
+  readonly pending: PendingDiscards;
+  readonly unitBytes: number;
   /** A failure is logged once a region: the guest goes on, and its counter says how often. */
   failed: boolean;
 }
@@ -58,7 +55,7 @@ interface DrainedRegion {
 interface Lane {
   readonly words: Int32Array;
   readonly bell: OwnedFd;
-  regions: DrainedRegion[];
+  readonly turns: LaneTurns<DrainedRegion>;
 }
 
 const { control, number, ports } = workerData as DiscardThreadData;
@@ -67,11 +64,17 @@ const words = new Int32Array(control);
 const lanes = new Map<string, Lane>();
 const tell = (news: DiscardNews): void => parentPort?.postMessage(news);
 const stopped = (): boolean => Atomics.load(words, WAKE_WORD) === STOPPED;
+/** Something was left to gather when the lanes were gone round last. */
+let gathering = false;
 const leads = (): boolean => Atomics.load(words, LEADER_WORD) === number;
 
 function openLane(name: string, { control: shared, wakeFd }: LaneMessage): void {
   // Not closed here: it is the main thread's, which closes it when all discarding threads have ended.
-  lanes.set(name, { words: new Int32Array(shared), bell: new OwnedFd(wakeFd), regions: [] });
+  lanes.set(name, {
+    words: new Int32Array(shared),
+    bell: new OwnedFd(wakeFd),
+    turns: new LaneTurns(monotonicMs),
+  });
 }
 
 function openRegion(name: string, message: RegionMessage): void {
@@ -84,7 +87,8 @@ function openRegion(name: string, message: RegionMessage): void {
   };
   const pending = new PendingDiscards(shared, units, unitBytes);
   pending.onNews = () => ring(lane.bell);
-  lane.regions.push({ discarder: new PatientDiscarder(pending, unitBytes, discard), failed: false });
+  const discarder = new PatientDiscarder(pending, unitBytes, discard);
+  lane.turns.regions.push({ discarder, pending, unitBytes, failed: false });
 }
 
 function takeMessages(): void {
@@ -101,7 +105,7 @@ function takeMessages(): void {
     }
   }
   for (const [name, lane] of lanes) {
-    lane.regions = lane.regions.filter(({ discarder }) => !discarder.pending.closed);
+    lane.turns.regions = lane.turns.regions.filter(({ pending }) => !pending.closed);
     if (Atomics.load(lane.words, LANE_CLOSED) !== 0) lanes.delete(name);
   }
 }
@@ -120,23 +124,14 @@ function seal(lane: Lane): void {
   ring(lane.bell);
 }
 
-/** A claim of every region of a guest, or as many as have the time of one; whether there may be more. */
+/** A guest's turn; whether there may be more. */
 function serve(lane: Lane): boolean {
   seal(lane);
-  let more = false;
-  for (const region of lane.regions) {
-    const endMs = monotonicMs() + REGION_MS;
-    let again = true;
-    while (again && !stopped()) {
-      again = serveRegion(lane, region);
-      if (monotonicMs() > endMs) break;
-    }
-    more ||= again;
-  }
-  return more;
+  return lane.turns.serve(region => claim(lane, region));
 }
 
-function serveRegion(lane: Lane, region: DrainedRegion): boolean {
+function claim(lane: Lane, region: DrainedRegion): boolean {
+  if (stopped()) return false;
   if (leads()) Atomics.add(words, PROGRESS_WORD, 1);
   const { more, failure } = region.discarder.discardSome();
   if (failure !== undefined && !region.failed) {
@@ -148,10 +143,19 @@ function serveRegion(lane: Lane, region: DrainedRegion): boolean {
   return more;
 }
 
+/** Whether the guest is left to gather; then there is something to come back for. */
+function gathers({ words: lane, turns }: Lane): boolean {
+  if (Atomics.load(lane, LANE_SEALING) === SEALING_ASKED || !turns.gathers) return false;
+  gathering ||= turns.outstandingBytes > 0;
+  return true;
+}
+
 /** A round of all guests that have no other thread; whether there may be more. */
 function sweep(): boolean {
   let more = false;
+  gathering = false;
   for (const lane of lanes.values()) {
+    if (gathers(lane)) continue;
     if (Atomics.compareExchange(lane.words, LANE_LOCK, 0, number) !== 0) continue;
     more = serve(lane) || more;
     if (!leads()) {
@@ -172,13 +176,13 @@ function stayWith(lane: Lane): void {
 }
 
 const anyWaiting = (): boolean =>
-  [...lanes.values()].some(({ regions }) => regions.some(({ discarder }) => discarder.waiting));
+  [...lanes.values()].some(({ turns }) => turns.regions.some(({ discarder }) => discarder.waiting));
 
 /** From sleep to sleep. */
 function lead(): void {
   // Asleep until a marker sets the word; whatever it marked before that is seen below. Where something was left
-  // to wait, there is work as it is.
-  if (anyWaiting()) Atomics.compareExchange(words, WAKE_WORD, ASLEEP, WORK);
+  // to gather or to wait, there is work as it is.
+  if (gathering || anyWaiting()) Atomics.compareExchange(words, WAKE_WORD, ASLEEP, WORK);
   else Atomics.wait(words, WAKE_WORD, ASLEEP);
   if (stopped()) return;
   if (Atomics.load(words, WAKE_WORD) === WORK) Atomics.wait(words, WAKE_WORD, WORK, GATHER_MS);

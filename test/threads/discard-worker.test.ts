@@ -33,17 +33,31 @@ function closeAccount({ pending, region }: PageAccount): void {
   region.close();
 }
 
-test('a guest that comes while another gives it no rest has its memory discarded, too', async () => {
+/** The thread that leads, and a link to it. */
+function startThread() {
   const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
   new Int32Array(control)[LEADER_WORD] = 1;
   const { port1, port2 } = new MessageChannel();
   const bell = createEventFd();
-  const lane = new DiscardLink(control, port1, bell.number).openLane();
   const worker = new Worker(new URL('../../dist/threads/discard-worker.js', import.meta.url), {
     workerData: { control, number: 1, ports: [port2] },
     transferList: [port2],
   });
   const exited = new Promise(resolve => worker.once('exit', resolve));
+  return {
+    link: new DiscardLink(control, port1, bell.number),
+    async stop() {
+      stopDiscarding(control);
+      await exited;
+      port1.close();
+      bell.close();
+    },
+  };
+}
+
+test('a guest that comes while another gives it no rest has its memory discarded, too', async () => {
+  const thread = startThread();
+  const lane = thread.link.openLane();
   const greedy = openAccount(4096 * MIB);
   const late = openAccount(MIB);
   try {
@@ -68,10 +82,7 @@ test('a guest that comes while another gives it no rest has its memory discarded
   } finally {
     closeAccount(greedy);
     closeAccount(late);
-    stopDiscarding(control);
-    await exited;
-    port1.close();
-    bell.close();
+    await thread.stop();
   }
 });
 
