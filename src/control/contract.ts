@@ -7,7 +7,7 @@ import type { DiscardMode } from '../device/inflation.ts';
 import type { Durations } from '../sys/durations.ts';
 import type { GuestState } from './guest-state.ts';
 
-export { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+export { BENCH_DISCARD_MODES, DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
 export { GuestStateError, UnconfirmedError, UnknownGuestError } from './errors.ts';
 
@@ -31,8 +31,6 @@ export interface GuestCounters {
   readonly acknowledgeTimes: Durations;
   /** Bytes of page lists decoded. */
   readonly listBytes: number;
-  /** Milliseconds spent on decoding them; counted only where a benchmark has it timed. */
-  readonly decodeMs: number;
   /** Pages named in inflate lists. */
   readonly pages: number;
   readonly deflatedPages: number;

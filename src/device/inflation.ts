@@ -22,9 +22,12 @@ import { type DiscardTotals, noDiscards, type PageAccounts } from './page-accoun
 import type { DevicePart, PartWorld } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
-/** `auto` chooses between the two ways by the rule above; `none` and `per-page` exist for comparisons. */
-export const DISCARD_MODES = ['auto', 'before-ack', 'after-ack', 'none', 'per-page'] as const;
-export type DiscardMode = (typeof DISCARD_MODES)[number];
+/** `auto` chooses between the two ways by the rule above. */
+export const DISCARD_MODES = ['auto', 'before-ack', 'after-ack'] as const;
+
+/** `none` and `per-page` are what benchmarks compare with: code of this process can ask for them, an operator cannot. */
+export const BENCH_DISCARD_MODES = [...DISCARD_MODES, 'none', 'per-page'] as const;
+export type DiscardMode = (typeof BENCH_DISCARD_MODES)[number];
 
 /**
  * Memory that may be pending for one guest, but for sparse pages that wait for neighbours (they are bounded in age, see

@@ -85,6 +85,7 @@ const answers: Answers = {
     find(name).freePages.take(step);
     return null;
   },
+  decodeMs: ({ name }) => find(name).device.counters.decodeMs,
   thread: () => ({ gcPauseMaxMs }),
   addDiscardPort: ({ port: another }) => {
     world.discards.addThread(another);

@@ -131,6 +131,11 @@ export class GuestThreads {
     this.#guests.delete(name);
   }
 
+  /** For benchmarks: milliseconds that decoding lists took, of a guest whose options have it timed. */
+  decodeMs(name: string): Promise<number> {
+    return this.threadOf(name).ask('decodeMs', { name });
+  }
+
   /** Calls `listener` for every event until the returned function is called. */
   subscribe(listener: (event: GuestEvent) => void): () => void {
     this.#listeners.add(listener);

@@ -40,6 +40,6 @@ export interface GuestOptions {
   readonly pollIntervalMs: number;
   /** How long a driver that has just started does not see the target, unless it answers for its statistics before. */
   readonly bootGraceMs?: number;
-  /** Times the decoding of lists, for benchmarks. */
+  /** Times the decoding of lists: for benchmarks, which ask for it by `GuestThreads.decodeMs`. No operator can set it. */
   readonly timed?: boolean;
 }

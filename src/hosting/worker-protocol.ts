@@ -49,6 +49,8 @@ export interface DataThreadRequests extends OperationRequests {
   followFreePages: { args: { name: string; followed: FollowedPages | null }; result: null };
   freePages: { args: { name: string; step: FreePageStep }; result: null };
   addDiscardPort: { args: { port: MessagePort }; result: null };
+  /** Milliseconds that decoding lists took, of a guest whose options have it timed. */
+  decodeMs: { args: { name: string }; result: number };
   thread: { args: null; result: { gcPauseMaxMs: number } };
   /** Drains, stops rings, closes sockets, and ends the thread. */
   close: { args: null; result: null };

@@ -6,7 +6,7 @@
 import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import { PROFILE_NAMES, type ProfileName, profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
-import { DISCARD_MODES } from '../device/inflation.ts';
+import { BENCH_DISCARD_MODES } from '../device/inflation.ts';
 import { BalloonDriver } from '../driver/balloon-driver.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import { ManualScheduler } from '../driver/scheduler.ts';
@@ -446,7 +446,7 @@ export class SimMachine {
 
   /** A mode in which the host discards, by chance. */
   changeDiscardMode(): string {
-    const mode = DISCARD_MODES[this.#random.below(DISCARD_MODES.length)];
+    const mode = BENCH_DISCARD_MODES[this.#random.below(BENCH_DISCARD_MODES.length)];
     this.device.inflation.mode = mode;
     // Page by page is never a huge page.
     if (mode === 'none' || mode === 'per-page') this.keepsPages = true;

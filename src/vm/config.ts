@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { PROFILE_NAMES } from '../balloon/profiles.ts';
-import { DISCARD_MODES } from '../device/inflation.ts';
+import { BENCH_DISCARD_MODES } from '../device/inflation.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import { PFNS_PER_BUFFER_MAX, PFNS_PER_BUFFER_MIN, REPORTING_BLOCKS_MAX } from '../driver/options.ts';
 import { RING_KINDS } from '../embedded/options.ts';
@@ -50,7 +50,7 @@ const CONFIG = z.strictObject({
   profile: z.enum(PROFILE_NAMES),
   rings: z.enum(RING_KINDS),
   without: z.array(z.string().max(64)).max(64),
-  discard: z.enum(DISCARD_MODES),
+  discard: z.enum(BENCH_DISCARD_MODES),
   dirtyLog: z.enum(DIRTY_LOGS),
   /** Null: no limit. */
   pagesPerSecondMax: z.number().positive().max(Number.MAX_SAFE_INTEGER).nullable(),

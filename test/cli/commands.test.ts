@@ -436,9 +436,9 @@ describe('aerostat set', () => {
   });
 
   test('with several options asks once for all of them', async () => {
-    await aerostat('set vm1 --balloon 2G --discard none --poll-interval 5s');
+    await aerostat('set vm1 --balloon 2G --discard before-ack --poll-interval 5s');
     expect(control.calls).toEqual([
-      ['change', 'vm1', { targetBytes: 2 * GIB, discard: 'none', pollIntervalMs: 5000 }],
+      ['change', 'vm1', { targetBytes: 2 * GIB, discard: 'before-ack', pollIntervalMs: 5000 }],
     ]);
   });
 
@@ -451,8 +451,8 @@ describe('aerostat set', () => {
 
   test.each([
     ['set vm1', /give --balloon SIZE or --memory SIZE/],
-    ['set vm1 --wait --discard none', /--wait waits for a target/],
-    ['set vm1 --discard none --timeout 5s', /--wait waits for a target/],
+    ['set vm1 --wait --discard before-ack', /--wait waits for a target/],
+    ['set vm1 --discard before-ack --timeout 5s', /--wait waits for a target/],
     ['set vm1 --balloon 2G --memory 1G', /cannot be used with/],
     ['set vm1 --balloon lots', /is not a size.*512M/],
     ['set vm1 --balloon 2', /was 2M meant/],

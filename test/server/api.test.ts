@@ -175,10 +175,10 @@ describe('steering', () => {
 
   test('several things change in one step, whose outcome is the answer', async () => {
     const { send, control } = api();
-    const changes = { targetBytes: GIB, discard: 'none', pollIntervalMs: 0 };
+    const changes = { targetBytes: GIB, discard: 'before-ack', pollIntervalMs: 0 };
     const response = await send('PATCH', '/v1/guests/vm1', changes);
     expect(control.calls).toEqual([['change', 'vm1', changes]]);
-    expect(await response.json()).toMatchObject({ targetBytes: GIB, discard: 'none' });
+    expect(await response.json()).toMatchObject({ targetBytes: GIB, discard: 'before-ack' });
   });
 
   test.each([

@@ -42,7 +42,7 @@ describe('a daemon seen through its API', () => {
     expect(await remote.samples()).toEqual(await control.samples());
     expect(await remote.map('vm1', { fromBytes: 4096, bytes: 8192, cells: 2 })).toEqual(control.memoryMap);
     expect(await remote.change('vm1', { targetBytes: GIB })).toMatchObject({ targetBytes: GIB });
-    expect(await remote.change('vm1', { discard: 'none' })).toMatchObject({ discard: 'none' });
+    expect(await remote.change('vm1', { discard: 'before-ack' })).toMatchObject({ discard: 'before-ack' });
     expect(await remote.change('vm1', { pollIntervalMs: 5000 })).toMatchObject({ name: 'vm1' });
     expect(await remote.hint('vm1', { action: 'start' })).toMatchObject({ state: 'running' });
     control.alter('vm1', { profile: 'page-chunks' });
@@ -51,7 +51,7 @@ describe('a daemon seen through its API', () => {
     expect(control.calls.filter(([name]) => name !== 'statistics')).toEqual([
       ['map', 'vm1', { fromBytes: 4096, bytes: 8192, cells: 2 }],
       ['change', 'vm1', { targetBytes: GIB }],
-      ['change', 'vm1', { discard: 'none' }],
+      ['change', 'vm1', { discard: 'before-ack' }],
       ['change', 'vm1', { pollIntervalMs: 5000 }],
       ['hint', 'vm1', { action: 'start' }],
       ['request', 'vm1', { request: 'unused-pages' }],

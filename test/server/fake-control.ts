@@ -38,7 +38,6 @@ const COUNTERS: GuestCounters = {
   statsBuffers: 5,
   acknowledgeTimes: { counts: [0, 0, 1, 2, 4, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], sumMs: 1.25 },
   listBytes: 8192,
-  decodeMs: 0,
   pages: 2048,
   deflatedPages: 512,
   reportedPages: 1024,

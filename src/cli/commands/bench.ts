@@ -1,7 +1,7 @@
 /** `aerostat bench`: measurements, each a command of its own; what they measure is src/bench's. */
 import { Command, Option } from 'commander';
 import type { Scenario } from '../../bench/inflate/inflate.ts';
-import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
+import { BENCH_DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
 import { list, sizeOption, withVerbose } from '../options.ts';
@@ -85,7 +85,9 @@ function inflateCommand(context: CliContext): Command {
       new Option('--runs <number>', 'how often each case has its turn').argParser(wholeNumber).default(3),
     )
     .addOption(
-      new Option('--discard <mode>', 'when pages go back to the host').choices(DISCARD_MODES).default('auto'),
+      new Option('--discard <mode>', 'when pages go back to the host')
+        .choices(BENCH_DISCARD_MODES)
+        .default('auto'),
     )
     .addOption(
       new Option('--pfns-per-buffer <number>', 'page numbers in one list of the oldest ABI').argParser(

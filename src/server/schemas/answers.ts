@@ -69,7 +69,6 @@ const GuestCountersSchema = mirror<GuestCounters>()(
         description: 'How long buffers of the inflate and deflate queues were with the device.',
       }),
       listBytes: bytes,
-      decodeMs: milliseconds,
       pages: count.openapi({ description: 'Pages named in inflate lists.' }),
       deflatedPages: count,
       reportedPages: count,

@@ -32,7 +32,7 @@ export const orNull = <Schema extends z.ZodType>(schema: Schema) => z.union([sch
 export const unknownable = bytes.nullable().openapi({ description: 'Bytes; null when it is not known.' });
 
 export const DiscardModeSchema = z.enum(DISCARD_MODES).openapi('DiscardMode', {
-  description: 'When inflated pages go back to the host. `per-page` is the naive way, for comparison.',
+  description: 'When inflated pages go back to the host.',
 });
 
 export const MemoryPlaceSchema = z.enum(MEMORY_PLACES).openapi('MemoryPlace', {
