@@ -27,7 +27,7 @@ import { RING_FEATURES, VERSION_1 } from '../src/virtio/features.ts';
 
 const MEMORY_BYTES = 2 ** 20;
 const RINGS = 3;
-/** A kick would need a loop; the session only wants to know that somebody watches. */
+/** A kick would need a loop; the session only has to be able to watch it. */
 const reactor = { watch: () => ({ wantWrite: false, stop() {} }) };
 
 /** Every kind of descriptor that a peer may think of, by a number. */

@@ -16,7 +16,7 @@ export const INPUT_MS_MAX = 1000;
 
 /** Inputs that mutations start from, besides the corpus. Mutations of mutations get further away from it. */
 const POOL_MAX = 256;
-/** One input in so many joins them. Which of them lead anywhere nobody knows without measuring coverage. */
+/** One input in so many joins them. Which of them lead anywhere is unknown without measuring coverage. */
 const JOIN_ODDS = 64;
 
 /** Tries to make a finding smaller; each costs one run of the target. */

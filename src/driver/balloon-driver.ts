@@ -39,7 +39,7 @@ export interface BalloonDriverOptions extends Partial<DriverTuning> {
 
 /**
  * `new`: not probed yet. `probing`. `loaded`: saved elsewhere, about to go on here. `running`. `removing`: pages are on
- * their way back. `removed`: all are back. `broken`: the device is gone or makes no sense; the pages are kept until {@link BalloonDriver.remove}.
+ * their way back. `removed`: all are back. `broken`: the device is gone or broke the protocol; the pages are kept until {@link BalloonDriver.remove}.
  */
 export type DriverState = 'new' | 'probing' | 'loaded' | 'running' | 'removing' | 'removed' | 'broken';
 

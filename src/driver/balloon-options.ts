@@ -20,6 +20,6 @@ export interface BalloonOptions {
   readonly former?: { readonly hints: HintResponderState | null };
   /** Something moved: a good moment to look whether what one waits for has come. */
   readonly onProgress: () => void;
-  /** The device makes no sense or cannot be reached. Nothing is done any more. */
+  /** The device broke the protocol or cannot be reached. Nothing is done any more. */
   readonly onBroken: (error: Error) => void;
 }

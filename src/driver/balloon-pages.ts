@@ -105,7 +105,7 @@ export class BalloonPages implements PageOwner {
       : 0;
   }
 
-  /** Pages that are still to be deflated for the target (D5: while it is below `actual`). */
+  /** Pages that are still to be deflated for the target (docs/conformance.md, D5: while it is below `actual`). */
   get surplus(): number {
     return this.inflating === 0 ? Math.max(0, this.actual - this.deflating - this.target) : 0;
   }
@@ -200,7 +200,7 @@ export class BalloonPages implements PageOwner {
     });
   }
 
-  /** The deflation of `batch` was acknowledged: its pages are the guest's again (D7). */
+  /** The deflation of `batch` was acknowledged: its pages are the guest's again (docs/conformance.md, D7). */
   deflated(batch: Batch): void {
     batch.forEach((pfn, order) => {
       if (this.#flags[pfn] === LEAVING) {
@@ -321,7 +321,7 @@ export class BalloonPages implements PageOwner {
   #adopt(): void {
     const { allocator } = this.#kernel;
     allocator.forEachOwned(this.#owner, (pfn, order) => this.#keepRecalled(pfn, order));
-    // The balloon of the former host counts no more, and nobody but a balloon takes pages out of this figure.
+    // The balloon of the former host counts no more, and only a balloon takes pages out of this figure.
     this.#kernel.adjustManaged(allocator.managedPages - this.#kernel.meminfo().totalBytes / PAGE_SIZE);
   }
 

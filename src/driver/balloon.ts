@@ -275,7 +275,7 @@ export class Balloon {
   #configured(config: DataView): void {
     if (!this.#running) return;
     if (this.#draining) {
-      // What the host wishes counts no more, but somebody waits for this reading to be over.
+      // What the host wishes counts no more, but a caller waits for this reading to be over.
       this.#progressed();
       return;
     }
@@ -289,7 +289,7 @@ export class Balloon {
   #aim(target: number): void {
     const { pages } = this;
     if (target !== pages.target) {
-      // What was prepared for the old target may be wrong for the new one (D4, D5).
+      // What was prepared for the old target may be wrong for the new one (docs/conformance.md, D4 and D5).
       this.#inflation.withdraw();
       this.#deflation.withdraw();
     }
@@ -340,7 +340,7 @@ export class Balloon {
     this.#retryTimer?.cancel();
   }
 
-  /** The guest is out of memory (D5). Returns the pages that it has already, or will have soon. */
+  /** The guest is out of memory (docs/conformance.md, D5). Returns the pages that it has already, or will have soon. */
   #release(): number {
     const { world, tuning } = this.#options;
     // There is no host that would have to know.
@@ -353,7 +353,7 @@ export class Balloon {
     if (withdrawn + pages === 0) return coming;
     world.counters.oomReleases++;
     world.counters.oomPages += withdrawn + pages;
-    // Filling what is being emptied helps nobody.
+    // Do not fill while leaking: the two would undo each other.
     this.#backOff();
     this.#guard(() => this.#deflation.turn());
     this.#progressed();
@@ -371,7 +371,7 @@ export class Balloon {
     this.#fill.quiet = false;
   }
 
-  /** A device that makes no sense ends here. */
+  /** Ends the driver's work when the device breaks the protocol. */
   #guard(turn: () => void): void {
     try {
       turn();

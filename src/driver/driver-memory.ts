@@ -22,7 +22,7 @@ export interface Stretch {
   readonly size: number;
 }
 
-/** What somebody asked for and got, or null where the guest had no such stretch. */
+/** The stretch that a request got, or null where the guest had no such stretch. */
 export type Allotment = Stretch | null;
 
 export class DriverMemory {

@@ -1,6 +1,6 @@
 /**
  * One virtqueue of the driver while it runs: the ring, the way to the device, and the reusable objects with which
- * buffers go out and come back. What the buffers mean is the business of whoever uses the ring.
+ * buffers go out and come back. What the buffers mean is the business of the ring's user.
  */
 import type { QueueRole } from '../balloon/features.ts';
 import type { PageList } from '../balloon/page-list.ts';
@@ -111,8 +111,8 @@ export class DriverRing {
     return stateToVringBase(this.world.features, { nextAvail: nextUsed, nextUsed });
   }
 
-  /** Interrupts are of no use for now. */
-  quieten(): void {
+  /** Asks the device for no interrupts. */
+  suppressInterrupts(): void {
     this.queue.suppressInterrupts(this.memory);
   }
 
@@ -120,7 +120,7 @@ export class DriverRing {
    * Asks for an interrupt when more buffers are returned, `after` that many more if the device can count. True when
    * some are there already, for which none may come.
    */
-  listen(after = 0): boolean {
+  enableInterrupts(after = 0): boolean {
     return this.queue.requestInterrupts(this.memory, after);
   }
 

@@ -38,7 +38,7 @@ export async function agreeAgain(
   for (const ring of rings) await transport.enableQueue(ring.index, ring.config, ring.base);
 }
 
-/** D25: before DRIVER_OK. The value is the guest's fill byte, in all four places, and never changes (D26). */
+/** Before DRIVER_OK (docs/conformance.md, D25). The value is the guest's fill byte, in all four places, and never changes (D26). */
 export function writePoison(transport: VirtioTransport, poison: number): Promise<void> {
   return transport.writeConfig(CONFIG.offset.poisonValue, new Uint8Array(4).fill(poison));
 }

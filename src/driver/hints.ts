@@ -90,20 +90,20 @@ export class HintsPart implements QueuePart, Shrinker {
     this.#running = true;
     try {
       do {
-        this.#ring.quieten();
+        this.#ring.suppressInterrupts();
         while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
         if (this.#stopped) return;
         while (!this.#paused && this.#step()) {
           // Until there is nothing to do or no room to do it.
         }
         this.#ring.flush();
-      } while (this.#ring.listen());
+      } while (this.#ring.enableInterrupts());
     } finally {
       this.#running = false;
     }
   }
 
-  /** A guest that stands still may go on at another host, where nobody asked for hints: what was hinted is free. */
+  /** A guest that stands still may go on at another host, which asked for no hints: what was hinted is free. */
   pause(): void {
     this.#paused = true;
     this.#release(this.#held.length);

@@ -1,6 +1,6 @@
 /**
  * Which pages leave the balloon: those that compaction moved, those above the target, and those that a guest out of
- * memory asks for. They are the guest's again when the host has acknowledged that (D7), never before.
+ * memory asks for. They are the guest's again when the host has acknowledged that (docs/conformance.md, D7), never before.
  */
 import type { BalloonPages } from './balloon-pages.ts';
 import type { Batch } from './batch.ts';

@@ -25,7 +25,7 @@ export function negotiate(profile: Profile, offered: bigint, wishes: Wishes): bi
     // D2: there is no value to be written.
     taken &= ~poison;
   } else if ((taken & poison) === 0n) {
-    // D3, and what Linux does not do: a host that cannot know what the guest's free pages hold must hear of none of
+    // docs/conformance.md, D3, and what Linux does not do: a host that cannot know what the guest's free pages hold must hear of none of
     // them. A reported page would come back as zeros, and a page that a migration skipped would arrive as zeros.
     taken &= ~freePageFeatures(profile);
   }

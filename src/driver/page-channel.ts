@@ -26,7 +26,7 @@ export interface PageSource {
   gather(batch: Batch): void;
   /** The host acknowledged all of the batch. */
   settled(batch: Batch): void;
-  /** The batch will not be sent; nobody was told of it. */
+  /** The batch will not be sent; the host does not know of it. */
   withdrawn(batch: Batch): void;
 }
 
@@ -125,7 +125,7 @@ export class PageChannel {
 
   /**
    * Settles what came back and sends what there is to send.
-   * @throws VirtqueueError when the device makes no sense
+   * @throws VirtqueueError when the device breaks the ring's rules
    */
   turn(): TurnOutcome {
     // What is settled may make others ask for a turn; the one that is under way is theirs too.
@@ -161,14 +161,14 @@ export class PageChannel {
   deviceLost(): void {
     this.#collect();
     this.#settle();
-    // What was taken back from a host that is gone needs no repetition: nobody has it.
+    // What was taken back from a host that is gone needs no repetition: it is the guest's.
     if (this.#ring.role !== 'inflate') return;
     for (const batch of this.inFlight) batch.repeated = batch.returned > 0;
   }
 
   #turn(): TurnOutcome {
     const { queue } = this.#ring;
-    this.#ring.quieten();
+    this.#ring.suppressInterrupts();
     let worked = 0;
     for (;;) {
       const collected = this.#collect();
@@ -182,8 +182,8 @@ export class PageChannel {
       if (collected || sent + prepared > 0) continue;
       if (queue.outstandingCount === 0) return 'idle';
       this.#waitingSince ??= this.#ring.world.scheduler.now();
-      if (!this.#ring.listen(this.#byRingful ? queue.outstandingCount - 1 : 0)) return 'waiting';
-      this.#ring.quieten();
+      if (!this.#ring.enableInterrupts(this.#byRingful ? queue.outstandingCount - 1 : 0)) return 'waiting';
+      this.#ring.suppressInterrupts();
     }
   }
 

@@ -4,7 +4,7 @@ export interface QueuePart {
   start(): void;
   /**
    * Takes what the device returned and does what follows from it.
-   * @throws VirtqueueError when the device makes no sense
+   * @throws VirtqueueError when the device breaks the ring's rules
    */
   turn(): void;
   /** Another device will take the place of this one, and goes on with the ring; what the two had between them is over. */

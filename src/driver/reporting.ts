@@ -78,10 +78,10 @@ export class ReportingPart implements QueuePart {
     this.#running = true;
     try {
       do {
-        this.#ring.quieten();
+        this.#ring.suppressInterrupts();
         while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
         while (this.#mayReport && this.#vacant.length > 0 && this.#report());
-      } while (this.#ring.listen());
+      } while (this.#ring.enableInterrupts());
     } finally {
       this.#running = false;
     }
@@ -179,7 +179,7 @@ export class ReportingPart implements QueuePart {
 
   /**
    * What is out cannot be allocated until the host has answered, and 32 blocks may be all that a small guest has. At
-   * least as much stays in, so that a slow host starves nobody; the rest is for the next report.
+   * least as much stays in, so that allocations find memory beside a slow host; the rest is for the next report.
    */
   #leavesEnough(order: number): boolean {
     const pages = 1 << order;

@@ -86,14 +86,14 @@ export class RequestsPart implements QueuePart {
     this.#running = true;
     try {
       do {
-        this.#ring.quieten();
+        this.#ring.suppressInterrupts();
         while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token, this.#ring.used.written);
         if (this.#stopped) return;
         if (this.#paused) continue;
         if (this.#answering !== undefined && !this.#answerOut) this.#sendAnswer(this.#answering);
         if (this.#owned && this.#answering === undefined) this.#post();
         this.#ring.flush();
-      } while (this.#ring.listen());
+      } while (this.#ring.enableInterrupts());
     } finally {
       this.#running = false;
     }

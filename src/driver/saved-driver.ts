@@ -1,8 +1,8 @@
 /**
  * The bytes of a saved driver: what it negotiated, its memory, where its rings stand, and how far the hint session has
  * come. It was saved when nothing was under way, so the balloon itself is in the guest's own books, and of each ring no
- * more than its free list is left. They come from a stranger: every number has its bound here, and whoever uses it
- * looks whether it fits the guest.
+ * more than its free list is left. They come from a stranger: every number has its bound here, and its user
+ * checks whether it fits the guest.
  */
 import { z } from 'zod';
 import { PROFILE_NAMES, type Profile } from '../balloon/profiles.ts';

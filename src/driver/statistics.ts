@@ -67,9 +67,9 @@ export class StatisticsPart implements QueuePart {
   turn(): void {
     do {
       while (this.#ring.takeUsed()) this.#owned = true;
-      // D11, D12: there is one buffer, and it goes back only after it came.
+      // docs/conformance.md, D11 and D12: there is one buffer, and it goes back only after it came.
       if (this.#owned && !this.#paused && !this.#stopped) this.#post();
-    } while (!this.#stopped && this.#ring.listen());
+    } while (!this.#stopped && this.#ring.enableInterrupts());
   }
 
   pause(): void {

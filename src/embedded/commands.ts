@@ -35,7 +35,7 @@ const COMMANDS = [
   /** Joins free memory again, as far as pages can be moved. */
   z.object({ do: z.literal('compact') }),
   z.object({ do: z.literal('drop-caches') }),
-  /** Checks the allocator and the content of every page that anybody wrote. */
+  /** Checks the allocator and the content of every page that was written to. */
   z.object({ do: z.literal('verify') }),
   z.object({ do: z.literal('meminfo') }),
   z.object({ do: z.literal('status') }),

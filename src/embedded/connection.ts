@@ -96,7 +96,7 @@ export class DeviceConnection {
     this.#searching = false;
     this.reconnections++;
     onEvent('reconnected', `${transport.description} is back`);
-    // It may have been lost again before anybody listened.
+    // It may have been lost again before its event was handled.
     if (!transport.connected) {
       this.#lost(new Error(`${transport.description} is gone again`));
       return;

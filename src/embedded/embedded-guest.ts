@@ -76,7 +76,7 @@ export class EmbeddedGuest {
     this.ended = new Promise((resolve, reject) => {
       this.#end = failure => (failure === undefined ? resolve() : reject(failure));
     });
-    // Whoever waits for it hears of it; nobody has to.
+    // Marks the rejection as handled; callers may still await it.
     this.ended.catch(() => {});
     this.processor = new Processor({
       guest: this.guest,
@@ -88,7 +88,7 @@ export class EmbeddedGuest {
 
   /**
    * Makes the guest's memory, connects to the device and starts the driver.
-   * @throws AerostatError AEROSTAT_GUEST_OPTIONS for memory of a size that cannot be; SystemError when nobody listens
+   * @throws AerostatError AEROSTAT_GUEST_OPTIONS for memory of a size that cannot be; SystemError when no device listens
    *   or the host has no such memory; what the driver's probe throws
    */
   static async start(options: EmbeddedGuestOptions, parts: MachineParts = {}): Promise<EmbeddedGuest> {

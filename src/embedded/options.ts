@@ -60,6 +60,6 @@ export interface EmbeddedGuestOptions {
   /** Pages that workloads may use in a second; as many as they can unless said otherwise. */
   readonly pagesPerSecondMax?: number;
   readonly driver?: Partial<DriverTuning>;
-  /** Takes a sentence for whoever watches the guest. */
+  /** Takes a sentence for the guest's console. */
   readonly onEvent?: (event: GuestEventName, message: string) => void;
 }

@@ -49,7 +49,7 @@ interface AllocatorOptions {
   readonly spans: readonly Span[];
   /** First frame above the DMA32 zone; a multiple of 1024. */
   readonly dma32End: number;
-  /** Of all frames, and of nobody yet; made here unless given. */
+  /** Of all frames, none of which has an owner yet; made here unless given. */
   readonly pages?: PageState;
 }
 
@@ -243,7 +243,7 @@ export class PageAllocator {
     return this.owners.get(this.#owner[pfn]);
   }
 
-  /** Says who owns an allocated page (0: nobody, it cannot move), and which of its pages it is. */
+  /** Says who owns an allocated page (0: no owner, it cannot move), and which of its pages it is. */
   own(pfn: number, owner: number, index = 0): void {
     this.#owner[pfn] = owner;
     this.pages.index[pfn] = index;
@@ -265,7 +265,7 @@ export class PageAllocator {
       const state = this.#state[pfn];
       const order = state & ORDER_MASK;
       const pages = state === 0 ? 1 : 1 << order;
-      // In this order: what nobody ever owned has no memory behind its owner, and reading it would fetch some.
+      // In this order: a page that never had an owner has no memory behind its owner's id, and reading it would fetch some.
       if ((state & KIND_MASK) === KIND_ALLOCATED && this.#owner[pfn] === owner) visit(pfn, order);
       pfn += pages;
     }
@@ -274,8 +274,8 @@ export class PageAllocator {
   // Free blocks: reporting, hints, requests.
 
   /**
-   * Takes an unreported free block of exactly `order` (>= 9) out of the allocator, or returns NIL. It is in
-   * nobody's hands until {@link putBack}. Never takes a zone below its low watermark.
+   * Takes an unreported free block of exactly `order` (>= 9) out of the allocator, or returns NIL. It
+   * belongs neither to the free lists nor to an owner until {@link putBack}. Never takes a zone below its low watermark.
    */
   isolateUnreported(order: number): number {
     assert(order >= PAGEBLOCK_ORDER, 'only blocks of a pageblock or more are reported');

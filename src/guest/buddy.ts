@@ -238,7 +238,7 @@ export class Buddy {
 
   /**
    * Returns an isolated block, to the tail of its list so that it is used last. It counts as reported only if
-   * it merges with nothing: of its buddy nobody has told the host.
+   * it merges with nothing: its buddy was not reported to the host.
    */
   putBack(pfn: number, order: number, reported: boolean): void {
     this.#putMerged(pfn, order, reported ? RETURNED_REPORTED : RETURNED);

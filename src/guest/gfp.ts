@@ -20,7 +20,7 @@ export const GFP_MEMALLOC = 0x80;
 /** The migrate type in the flags. */
 export const GFP_TYPE_MASK = 0x03;
 
-/** A balloon inflating: it takes what is there and what a look at the page cache brings, and hurts nobody. */
+/** A balloon inflating: it takes what is there and what a look at the page cache brings, and takes no process's memory. */
 export const GFP_BALLOON = GFP_MOVABLE | GFP_NORETRY | GFP_NOWARN;
 /** A free page hint: only what is free anyway. */
 export const GFP_HINT = GFP_MOVABLE | GFP_NORECLAIM | GFP_NOWARN;

@@ -1,5 +1,5 @@
 /**
- * A guest as whoever runs it sees it: a kernel, the workloads that use its memory, and one stream of chance. A
+ * A guest as its host process sees it: a kernel, the workloads that use its memory, and one stream of chance. A
  * worker steps it between messages, a simulation between other steps, and a migration saves it here and
  * restores it there.
  */
@@ -89,7 +89,7 @@ export class Guest {
     return used;
   }
 
-  /** Checks every page that anybody wrote; returns how many. @throws ContentError */
+  /** Checks every page that was written to; returns how many. @throws ContentError */
   verify(): number {
     return this.kernel.verify();
   }

@@ -47,7 +47,7 @@ const FOUR_GIB_PAGES = 2 ** 32 / PAGE_SIZE;
 const WRITEBACK_INTERVAL_MS = 5_000;
 /** An allocation gives up after so many rounds of reclaim that each freed something (MAX_RECLAIM_RETRIES). */
 const RECLAIM_ROUNDS_MAX = 16;
-/** Above this order nobody is killed: there is memory, it is merely in pieces (PAGE_ALLOC_COSTLY_ORDER). */
+/** Above this order no process is killed: there is memory, it is merely in pieces (PAGE_ALLOC_COSTLY_ORDER). */
 const COSTLY_ORDER = 3;
 /** Files, and processes, may together be so many times as large as memory in a guest that is restored. */
 const EXTENT_PER_PAGE_MAX = 16;
@@ -63,8 +63,8 @@ export interface GuestKernelOptions {
   readonly dma32End?: number;
   /**
    * Fills every page with this byte when it is freed (0 is Linux's init_on_free, 0xaa its page poisoning) and
-   * checks it when it is allocated. With any byte but 0, boot writes all of memory, and whoever moves this
-   * guest must move its free pages too.
+   * checks it when it is allocated. With any byte but 0, boot writes all of memory, and a migration of
+   * this guest must move its free pages too.
    */
   readonly poison?: number;
   /** How much of each page workloads write and check; edges unless said otherwise. */
@@ -232,7 +232,7 @@ export class GuestKernel implements PageSupply {
     this.allocator.owners.remove(id);
   }
 
-  /** Registers somebody who gives memory back before a process dies; the result takes it out again. */
+  /** Registers a notifier that gives memory back before a process dies; the result takes it out again. */
   addOomNotifier(notifier: OomNotifier): () => void {
     return this.oom.addNotifier(notifier);
   }
@@ -352,7 +352,7 @@ export class GuestKernel implements PageSupply {
 
   // Checks.
 
-  /** Checks what every page that somebody wrote holds; returns how many. @throws ContentError */
+  /** Checks what every page that was written to holds; returns how many. @throws ContentError */
   verify(): number {
     let checked = this.cache.verify() + this.slab.verify();
     for (const process of this.processes) checked += process.verifyAll();

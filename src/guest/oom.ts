@@ -4,17 +4,17 @@
  */
 import type { VmEvents } from './vm-events.ts';
 
-/** Somebody who holds memory for reasons weaker than a process's life. */
+/** Holds memory that a process may have before it is killed for the lack of it, as the balloon does. */
 export interface OomNotifier {
   readonly name: string;
   /**
    * Gives memory back; returns how many pages it freed, or asked back and will free as soon as the host
-   * acknowledges. While that is not 0 nobody is killed.
+   * acknowledges. While that is not 0 no process is killed.
    */
   release(): number;
 }
 
-/** Somebody whose memory the killer may take. */
+/** A process whose memory the killer may take. */
 export interface Victim {
   readonly name: string;
   /** Pages that ending it would free. */

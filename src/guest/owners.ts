@@ -1,7 +1,7 @@
 /** Who owns allocated pages: whom compaction asks, and who gets which pages back in a guest that was restored. */
 import { assert } from '../sys/error.ts';
 
-/** Whoever owns pages that can be moved. The owner sees its pages by page frame number. */
+/** The owner of pages that can be moved. It sees its pages by page frame number. */
 export interface PageOwner {
   readonly name: string;
   /**
@@ -29,7 +29,7 @@ class AbsentOwner implements PageOwner {
 }
 
 export class PageOwners {
-  /** By id; nobody has 0. */
+  /** By id; 0 means no owner. */
   readonly #owners: (PageOwner | undefined)[] = [undefined];
 
   /**

@@ -3,7 +3,7 @@
  * `struct page`, 16 bytes instead of 64). Zero means "nothing is known", so memory that is free in large
  * blocks leaves nearly all of the arrays untouched and the host never backs them.
  *
- * The two links belong to whoever has the page: the free lists while it is free, its owner while it is
+ * The two links belong to the page's holder: the free lists while it is free, its owner while it is
  * allocated (the LRU, the balloon's list of pages). So do `flags`, which a free clears, and `index`.
  */
 
@@ -46,7 +46,7 @@ export class PageState {
   /** Frames covered, a multiple of the largest block so that a buddy is always in bounds. */
   readonly length: number;
   readonly state: Uint8Array;
-  /** Owner id of an allocated page; 0 is nobody, and such a page never moves. */
+  /** Owner id of an allocated page; 0 is no owner, and such a page never moves. */
   readonly owner: Uint16Array;
   /** For the owner. */
   readonly flags: Uint8Array;

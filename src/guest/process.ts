@@ -140,7 +140,7 @@ export class Process implements PageOwner, Victim {
     return true;
   }
 
-  /** Makes an allocated single page that nobody owns its page `index`; the tables must be there ({@link reserve}). */
+  /** Makes an allocated single page without an owner its page `index`; the tables must be there ({@link reserve}). */
   map(index: number, pfn: number): void {
     const table = Math.floor(index / PAGES_PER_TABLE);
     assert(

@@ -6,7 +6,7 @@ import type { PageAllocator } from './allocator.ts';
 import type { PageCache } from './page-cache.ts';
 import type { VmEvents } from './vm-events.ts';
 
-/** A cache of somebody's that can be made smaller: Linux's shrinker. Counts are pages here. */
+/** A cache that can be made smaller: Linux's shrinker. Counts are pages here. */
 export interface Shrinker {
   readonly name: string;
   /** Pages that it could free. */

@@ -81,7 +81,7 @@ function saveBlocks({ pages, spans }: PageAllocator, into: StateWriter): void {
       if (kind === KIND_ISOLATED) isolated.push(pfn, order);
       if (kind === KIND_ALLOCATED) {
         const meta = (order | (pages.flags[pfn] << 8) | (pages.owner[pfn] << 16)) >>> 0;
-        // What nobody owns has no index, only what was left there by whoever had the page before.
+        // A page without an owner has no index, only what its former owner left there.
         const owned = pages.owner[pfn] !== 0;
         const index = owned ? pages.index[pfn] : 0;
         const adjacent = run.count > 0 && pfn === run.pfn + (run.count << order) && meta === run.meta;
@@ -203,7 +203,7 @@ class Loading {
       const order = this.#order(meta & 0xff);
       const owner = meta >>> 16;
       if (count === 0 || count > managedPages || (owner !== 0 && (this.#names[owner] ?? '') === '')) {
-        throw new SavedGuestError(`the allocated pages at frame ${start} are nobody's`);
+        throw new SavedGuestError(`the allocated pages at frame ${start} have no owner`);
       }
       this.#claim(start, order, count);
       const flags = (meta >>> 8) & 0xff;

@@ -10,7 +10,7 @@ import { AerostatError } from '../sys/error.ts';
 
 /**
  * A directory that only we can write: what lies there is booted without another look. A shared /tmp is
- * where somebody else could have put it before us.
+ * where another user could have put it before us.
  */
 export function cacheDirectory(): string {
   const own = process.getuid?.() ?? 0;
@@ -32,7 +32,7 @@ export function cacheDirectory(): string {
   );
 }
 
-/** A name beside `path` that nobody else uses, for what is to take its place when it is complete. */
+/** A name beside `path` that no other process uses, for what is to take its place when it is complete. */
 export const draftOf = (path: string): string => join(dirname(path), `.${randomBytes(8).toString('hex')}`);
 
 /** Another process that reads `path` sees the whole file or none. */

@@ -112,12 +112,12 @@ export class ProcessGroup {
 
   /** Kills the whole group at once. Idempotent. */
   kill(): void {
-    // Once the leader is reaped and the group empty, its number may be somebody else's.
+    // Once the leader is reaped and the group empty, its number may be another group's.
     if (this.#ended) return;
     try {
       process.kill(-this.pid, 'SIGKILL');
     } catch {
-      // ESRCH: nobody is left.
+      // ESRCH: the group is empty.
     }
   }
 

@@ -39,7 +39,7 @@ function sourceOf({ what, debianPackage, peer }: MissingPiece): string {
   return peer === undefined ? what : `${what} (peer ${peer})`;
 }
 
-/** The commands that install what is missing: the system's packages as root, peers of ours as anybody. */
+/** The commands that install what is missing: the system's packages as root, peers of ours as any user. */
 function installCommandOf(missing: readonly MissingPiece[]): string {
   const packages = new Set(missing.flatMap(({ debianPackage }) => debianPackage ?? []));
   const peers = new Set(missing.flatMap(({ peer }) => peer ?? []));

@@ -27,7 +27,7 @@ interface QemuMover {
   expect(name: string): void;
   /** Begins and watches one. @throws QemuMigrationError when the guest stays */
   moveAway(name: string, options: QemuMigrationOptions): Promise<QemuMigrationSummary>;
-  /** The newest that QEMU knows of, whoever began it. */
+  /** The newest that QEMU knows of, also one that another client began. */
   lastMove(name: string): Promise<QemuMigrationRecord | null>;
   cancelMove(name: string): Promise<void>;
   emit(event: GuestEvent): void;

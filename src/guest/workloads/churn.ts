@@ -1,6 +1,6 @@
 /**
  * A process that never rests: it writes, checks and frees pages of a working set in random order, a tenth of
- * them most of the time. How fast it dirties memory is up to whoever steps it.
+ * them most of the time. How fast it dirties memory is up to its caller.
  */
 import type { GuestKernel } from '../kernel.ts';
 import type { Process } from '../process.ts';

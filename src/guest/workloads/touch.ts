@@ -50,7 +50,7 @@ export class Touch implements Workload {
     return used;
   }
 
-  /** It takes what is free and no more: nobody's cache shall suffer. */
+  /** It takes what is free and no more: no cache is reclaimed for it. */
   #hasRoom(): boolean {
     return this.#kernel.allocator.zones.some(zone => zone.freePages > zone.watermarks.high + zone.reserve);
   }

@@ -90,7 +90,7 @@ export class CommandChannel {
       this.#markReady = resolve;
       this.#failReady = reject;
     });
-    this.ready.catch(() => {}); // Nobody need be waiting.
+    this.ready.catch(() => {}); // Marks the rejection as handled; callers may still await it.
     this.#listen(stream);
   }
 

@@ -1,5 +1,5 @@
 /**
- * A Linux guest as whoever uses it sees it, whatever it runs on: a shell to run commands in, and its own
+ * A Linux guest as tests, demo and benchmarks see it, whatever it runs on: a shell to run commands in, and its own
  * account of its memory. How it lives, and over which console the commands travel, its classes know.
  */
 import type { CommandChannel, CommandResult } from './channel.ts';

@@ -46,7 +46,7 @@ export class QmpTimeoutError extends AerostatError {
 /** QEMU's answer does not have the shape that its own schema promises. */
 export class QmpAnswerError extends AerostatError {
   constructor(command: string, fault: string) {
-    super('AEROSTAT_QMP_ANSWER', `QEMU's answer to ${command} makes no sense: ${fault}`);
+    super('AEROSTAT_QMP_ANSWER', `QEMU's answer to ${command} cannot be used: ${fault}`);
   }
 }
 

@@ -19,10 +19,10 @@ export async function listenOnce(path: string): Promise<PendingConnection> {
       resolve(socket);
     });
     server.once('close', () =>
-      reject(new AerostatError('AEROSTAT_NOT_CONNECTED', `nobody connected to ${path}`)),
+      reject(new AerostatError('AEROSTAT_NOT_CONNECTED', `no program connected to ${path}`)),
     );
   });
-  connected.catch(() => {}); // Nobody need be waiting.
+  connected.catch(() => {}); // Marks the rejection as handled; callers may still await it.
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(path, resolve);

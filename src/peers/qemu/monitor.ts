@@ -76,7 +76,7 @@ export class QmpMonitor implements QmpExecutor {
   async #connect(): Promise<QmpConnection> {
     if (this.#closed) throw new QmpConnectionError(`the monitor at ${this.path} was closed`);
     if (this.#connection?.open) return this.#connection;
-    // Whoever comes while an attempt is under way shares its outcome.
+    // Calls during an attempt share its outcome.
     this.#attempt ??= this.#open().finally(() => {
       this.#attempt = undefined;
     });

@@ -179,7 +179,7 @@ export class QemuProcess {
     }
   }
 
-  /** QEMU's end as an error, for whoever wanted something of it. */
+  /** QEMU's end as an error, for calls that wait for an answer. */
   endedError(what: string): QemuProcessError {
     return new QemuProcessError(what, this.stderrTail);
   }

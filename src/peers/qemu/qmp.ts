@@ -88,7 +88,7 @@ async function holderOf(path: string): Promise<string | undefined> {
 
 const ADVICE: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such socket; start QEMU with -qmp unix:PATH,server=on,wait=off',
-  ECONNREFUSED: 'nobody listens there; the QEMU that did is gone',
+  ECONNREFUSED: 'no process listens there; the QEMU that did is gone',
   EACCES: 'permission denied; use the account that QEMU runs as',
 };
 

@@ -1,7 +1,7 @@
 /**
  * The qtest protocol: a line of text for every access to a machine's ports and memory, by which QEMU's own
  * tests drive devices without a guest (QEMU's docs/devel/qtest). QEMU carries commands out in their order,
- * so many can be under way at once, and a command that nobody waits for still takes effect before the next.
+ * so many can be under way at once, and a command without a waiting caller still takes effect before the next.
  * Which device is driven is not known here.
  */
 import type { Duplex } from 'node:stream';
@@ -72,7 +72,7 @@ export class Qtest {
   }
 
   /**
-   * Sends a command that nobody waits for; it leaves at once. QEMU's refusal of it ends the connection, for
+   * Sends a command without waiting for its answer; it leaves at once. QEMU's refusal of it ends the connection, for
    * what follows relied on it. Does nothing on a connection that ended.
    */
   post(line: string): void {
