@@ -6,7 +6,7 @@
 
 import { FREE_PAGE_HINT, MUST_TELL_HOST, STATS_VQ } from '../src/balloon/features.ts';
 import { LIST_BYTES_MAX, PageList, PageListError } from '../src/balloon/page-list.ts';
-import { EncodeCursor } from '../src/balloon/page-list-format.ts';
+import { EncodeCursor, type EncodeLimits, type PageListFormat } from '../src/balloon/page-list-format.ts';
 import { listFormat, PROFILE_NAMES, profile, queueRoles } from '../src/balloon/profiles.ts';
 import { BalloonDevice } from '../src/device/balloon-device.ts';
 import type { DeviceHost } from '../src/device/device-host.ts';
@@ -149,8 +149,7 @@ export function target(bytes: Uint8Array): void {
     const ranges = rangesOf(step, FIRST_PFN, endPfn);
     list.clear();
     try {
-      const limits = { bytesMax: LIST_BYTES_MAX - 64, extentsMax: 512 };
-      format.encode(ranges, new EncodeCursor(), list, limits);
+      format.encode(ranges, new EncodeCursor(), list, longestOf(format, 512));
     } catch (error) {
       // A page that the format cannot name.
       if (!(error instanceof PageListError)) throw error;
@@ -175,6 +174,12 @@ export function target(bytes: Uint8Array): void {
   device.reset();
   assert(device.accounts.balloonedPages === 0 && device.accounts.pendingPages === 0, 'a reset forgets all');
 }
+
+/** The longest lists that the format has: a header and bitmaps are as many buffers as its driver sends at most. */
+export const longestOf = (format: PageListFormat, extentsMax: number): EncodeLimits => ({
+  bytesMax: format.name === 'page-bitmap' ? format.limits.bytesMax : LIST_BYTES_MAX - 64,
+  extentsMax,
+});
 
 /** Runs of equal length and distance, up and down, within the table and a little beyond. */
 export function rangesOf(step: DataView, firstPfn: number, endPfn: number): PageRanges {

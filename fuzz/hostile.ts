@@ -5,7 +5,7 @@
  * A descriptor that is left open, an error of ours, a loop that spins, or an account that does not add up is a finding.
  */
 import { MUST_TELL_HOST } from '../src/balloon/features.ts';
-import { LIST_BYTES_MAX, PageList, PageListError } from '../src/balloon/page-list.ts';
+import { PageList, PageListError } from '../src/balloon/page-list.ts';
 import { EncodeCursor } from '../src/balloon/page-list-format.ts';
 import { listFormat, PROFILE_NAMES, type Profile, profile } from '../src/balloon/profiles.ts';
 import { BalloonDevice } from '../src/device/balloon-device.ts';
@@ -40,7 +40,7 @@ import { createDriverQueue } from '../src/virtio/create.ts';
 import { RING_FEATURES, RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } from '../src/virtio/features.ts';
 import type { DriverQueue, QueueConfig } from '../src/virtio/queue.ts';
 import { Peer } from './descriptors.ts';
-import { checkAccounts, cutList, rangesOf } from './device.ts';
+import { checkAccounts, cutList, longestOf, rangesOf } from './device.ts';
 
 const HEADER_BYTES = 2;
 const STEP_BYTES = 8;
@@ -264,9 +264,13 @@ class FrontEnd {
     const { queue } = this.#rings[index];
     this.#list.clear();
     try {
-      const limits = { bytesMax: LIST_BYTES_MAX - 64, extentsMax: 128 };
       const format = listFormat(device.profile, this.#features);
-      format.encode(rangesOf(step, FIRST_PFN, END_PFN), new EncodeCursor(), this.#list, limits);
+      format.encode(
+        rangesOf(step, FIRST_PFN, END_PFN),
+        new EncodeCursor(),
+        this.#list,
+        longestOf(format, 128),
+      );
     } catch (error) {
       // A page that the format cannot name.
       if (!(error instanceof PageListError)) throw error;
