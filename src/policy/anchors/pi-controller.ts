@@ -29,7 +29,7 @@ export const piController: Policy<Sums> = {
       const asked = keep + all * (PROPORTIONAL * error + INTEGRAL * total);
       const wanted = clamp(asked, Math.max(min, SIZE_MIN * all), max);
       // What the limits cut off is taken out of the sum, so that it does not wind up.
-      after[name] = clamp(total + (wanted - asked) / all, -INTEGRAL_MAX, INTEGRAL_MAX);
+      after[name] = clamp(total + (wanted - asked) / all / PROPORTIONAL, -INTEGRAL_MAX, INTEGRAL_MAX);
       return Math.abs(wanted - keep) < DEAD_BAND_BYTES ? null : wanted;
     });
     return { targets: targetsOf(views, keeps), memory: after };
