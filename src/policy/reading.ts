@@ -16,6 +16,8 @@ const FRESH_PERIODS = 2.5;
 const WINDOW_MS = 35_000;
 /** A slower rise is what head-room is for, and no burst: bytes a second. */
 const BURST_RATE_MIN = 64 * MIB;
+/** A peak that comes again is never quite the same. */
+const KNOWN_PEAK = 1.05;
 /** Above these, a guest suffers. */
 const STALLS_A_SECOND = 20;
 const SWAP_OUT_BYTES_A_SECOND = MIB;
@@ -132,8 +134,9 @@ function takeStatistics(
   const left = guest.memoryBytes - (ballooned < 0 ? guest.actualBytes : ballooned);
   const used = boundByResident(guest, Math.max(0, left - available));
   const slope = memory.usedBytes < 0 || seconds <= 0 ? 0 : (used - memory.usedBytes) / seconds;
-  // A burst that pauses may go on.
-  memory.slopeBytes = Math.max(slope, memory.slopeBytes / 2);
+  // What it used a minute ago is provided for: a rise up to that is no burst. One that pauses may go on.
+  const isNew = used > KNOWN_PEAK * Math.max(memory.peakBytes, memory.formerPeakBytes);
+  memory.slopeBytes = Math.max(isNew ? slope : 0, memory.slopeBytes / 2);
   if (memory.slopeBytes < BURST_RATE_MIN) memory.slopeBytes = 0;
   memory.usedBytes = used;
 

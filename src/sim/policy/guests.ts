@@ -220,6 +220,8 @@ export class Guests {
       this.moved[at] += taken;
       this.#releasedAt[at] = this.target[at];
       missing -= taken;
+      // As long as something comes back, the kernel kills nothing.
+      this.#shortS[at] = -stepS;
     }
     const programs = Math.max(0, Math.min(wanted - swapped, this.usable(at)));
     const evicted = Math.max(0, programs + this.cache[at] - this.usable(at));
