@@ -3,24 +3,25 @@
  * a sixteenth around the cell, a drag to what was dragged over.
  */
 
+import type { RefObject } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { isMoving } from '../../src/control/judgement.ts';
 import { MAP_MOVING_MS, MAP_MS } from '../../src/server/page-pace.ts';
 import { api, type MapLayer, RefusalError } from './api.ts';
 import { address, size } from './format.ts';
 import { type GuestView, isMigrating } from './live.ts';
+import { draw } from './map-drawing.ts';
 import {
   columnsFor,
   divide,
   type MapPart,
   PARTS,
   type Picture,
-  paint,
   physicalOf,
   pictureOf,
 } from './map-picture.ts';
 import { useStore } from './store.ts';
-import { colour, rgb, theme } from './theme.ts';
+import { theme } from './theme.ts';
 
 /** A daemon that has no map now will hardly have one in a second. */
 const REFUSED_MS = 5000;
@@ -43,17 +44,44 @@ const LEGEND: readonly (readonly [part: MapPart, layer: MapLayer, label: string,
 ];
 
 export function MapCard({ guest }: { guest: GuestView }) {
-  const { name, memoryBytes, connected } = guest.status;
+  const { memoryBytes, connected } = guest.status;
   /** The ranges that were zoomed into, the widest first. */
   const [zooms, setZooms] = useState<readonly Range[]>([]);
-  const [picture, setPicture] = useState<Picture | undefined>();
-  const [refused, setRefused] = useState('');
   const range = zooms.at(-1);
-  const moving = isMoving(guest.status) || isMigrating(guest);
   const card = useRef<HTMLElement>(null);
+  const { picture, refused } = usePicture(guest, range, card);
 
   useEffect(() => setZooms([]), [memoryBytes]);
 
+  const zoomTo = (wanted: Range) => {
+    const bytes = Math.max(ZOOM_BYTES_MIN, wanted.bytes);
+    if (memoryBytes === null || bytes >= (range?.bytes ?? memoryBytes)) return;
+    const fromBytes = Math.max(0, Math.min(wanted.fromBytes, memoryBytes - bytes));
+    setZooms([...zooms, { fromBytes, bytes }]);
+  };
+  return (
+    <section ref={card} class="card map" aria-label="Memory map">
+      <div class="map-head">
+        <h2>Memory map</h2>
+        {memoryBytes !== null && (
+          <Trail memory={memoryBytes} zooms={zooms} onGo={depth => setZooms(zooms.slice(0, depth))} />
+        )}
+      </div>
+      {picture === undefined ? (
+        <p class="note map-none">{refused || (connected ? 'Looking…' : 'No guest is connected.')}</p>
+      ) : (
+        <MapCanvas picture={picture} onZoom={zoomTo} onBack={() => setZooms(zooms.slice(0, -1))} />
+      )}
+    </section>
+  );
+}
+
+/** The picture of a range, looked at again and again while the card is seen; why there is none, where it is refused. */
+function usePicture(guest: GuestView, range: Range | undefined, card: RefObject<HTMLElement>) {
+  const { name, memoryBytes, connected } = guest.status;
+  const moving = isMoving(guest.status) || isMigrating(guest);
+  const [picture, setPicture] = useState<Picture | undefined>();
+  const [refused, setRefused] = useState('');
   useEffect(() => {
     if (!connected || memoryBytes === null) {
       setPicture(undefined);
@@ -92,28 +120,7 @@ export function MapCard({ guest }: { guest: GuestView }) {
       window.clearTimeout(timer);
     };
   }, [name, connected, memoryBytes, range?.fromBytes, range?.bytes, moving]);
-
-  const zoomTo = (wanted: Range) => {
-    const bytes = Math.max(ZOOM_BYTES_MIN, wanted.bytes);
-    if (memoryBytes === null || bytes >= (range?.bytes ?? memoryBytes)) return;
-    const fromBytes = Math.max(0, Math.min(wanted.fromBytes, memoryBytes - bytes));
-    setZooms([...zooms, { fromBytes, bytes }]);
-  };
-  return (
-    <section ref={card} class="card map" aria-label="Memory map">
-      <div class="map-head">
-        <h2>Memory map</h2>
-        {memoryBytes !== null && (
-          <Trail memory={memoryBytes} zooms={zooms} onGo={depth => setZooms(zooms.slice(0, depth))} />
-        )}
-      </div>
-      {picture === undefined ? (
-        <p class="note map-none">{refused || (connected ? 'Looking…' : 'No guest is connected.')}</p>
-      ) : (
-        <MapCanvas picture={picture} onZoom={zoomTo} onBack={() => setZooms(zooms.slice(0, -1))} />
-      )}
-    </section>
-  );
+  return { picture, refused };
 }
 
 function Trail({
@@ -159,7 +166,6 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
   const [dragFrom, setDragFrom] = useState<number | undefined>();
   const { map, cells } = picture;
   const columns = columnsFor(width, cells);
-  const rows = Math.ceil(cells / columns);
 
   useEffect(() => {
     const element = box.current as HTMLDivElement;
@@ -172,14 +178,7 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
     if (width > 0) draw(canvas.current as HTMLCanvasElement, picture, columns, width, { cursor, dragFrom });
   }, [picture, columns, width, edition, cursor, dragFrom]);
 
-  const cellAt = (event: PointerEvent): number => {
-    const { left, top, width: shown, height } = (canvas.current as Element).getBoundingClientRect();
-    const within = (at: number, cellsAcross: number) =>
-      Math.max(0, Math.min(cellsAcross - 1, Math.floor(at * cellsAcross)));
-    const column = within((event.clientX - left) / shown, columns);
-    const row = within((event.clientY - top) / height, rows);
-    return Math.min(cells - 1, row * columns + column);
-  };
+  const cellAt = (event: PointerEvent) => cellUnder(event, canvas.current as Element, columns, cells);
   const zoomAround = (cell: number) => {
     const bytes = Math.max(ZOOM_BYTES_MIN, 2 ** Math.ceil(Math.log2(map.bytes / ZOOM_FACTOR)));
     const at = map.fromBytes + cell * map.cellBytes;
@@ -197,16 +196,8 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
     });
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    const steps: Record<string, number> = {
-      ArrowRight: 1,
-      ArrowLeft: -1,
-      ArrowDown: columns,
-      ArrowUp: -columns,
-    };
-    const step = steps[event.key];
-    if (step !== undefined) setCursor(Math.max(0, Math.min(cells - 1, (cursor ?? -step) + step)));
-    else if (event.key === 'Home') setCursor(0);
-    else if (event.key === 'End') setCursor(cells - 1);
+    const walked = walk(event.key, cursor, columns, cells);
+    if (walked !== undefined) setCursor(walked);
     else if (event.key === 'Enter' || event.key === '+') zoomAround(cursor ?? 0);
     else if (event.key === 'Escape' || event.key === '-' || event.key === 'Backspace') onBack();
     else return;
@@ -235,29 +226,66 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
       >
         <canvas ref={canvas} />
       </div>
-      <p id="map-readout" class="readout" aria-live="polite">
-        {cursor !== undefined && cursor < cells
-          ? describeCell(picture, cursor)
-          : `${size(map.cellBytes)} a cell`}
-        {map.layers.resident === null && ' · what the host holds is not known'}
-        {map.layers.resident !== null &&
-          map.residentAgeMs === null &&
-          ` · ${size(map.unseenBytes)} of it still to be looked at`}
-      </p>
-      <ul class="legend" aria-label="Colours of the map">
-        {LEGEND.map(([part, layer, label, title]) => (
-          <li key={part} title={title}>
-            <i class={`swatch ${part}`} />
-            {label} <b data-layer={layer}>{size(map.totals[layer])}</b>
-          </li>
-        ))}
-        <li title="The host holds nothing for it, and neither guest nor host said anything of it">
-          <i class="swatch empty" />
-          none of these
-        </li>
-      </ul>
+      <Readout picture={picture} cursor={cursor} />
+      <Legend totals={map.totals} />
     </>
   );
+}
+
+function Readout({ picture, cursor }: { picture: Picture; cursor: number | undefined }) {
+  const { map, cells } = picture;
+  return (
+    <p id="map-readout" class="readout" aria-live="polite">
+      {cursor !== undefined && cursor < cells
+        ? describeCell(picture, cursor)
+        : `${size(map.cellBytes)} a cell`}
+      {map.layers.resident === null && ' · what the host holds is not known'}
+      {map.layers.resident !== null &&
+        map.residentAgeMs === null &&
+        ` · ${size(map.unseenBytes)} of it still to be looked at`}
+    </p>
+  );
+}
+
+function Legend({ totals }: { totals: Picture['map']['totals'] }) {
+  return (
+    <ul class="legend" aria-label="Colours of the map">
+      {LEGEND.map(([part, layer, label, title]) => (
+        <li key={part} title={title}>
+          <i class={`swatch ${part}`} />
+          {label} <b data-layer={layer}>{size(totals[layer])}</b>
+        </li>
+      ))}
+      <li title="The host holds nothing for it, and neither guest nor host said anything of it">
+        <i class="swatch empty" />
+        none of these
+      </li>
+    </ul>
+  );
+}
+
+/** The cell at the pointer, or the nearest one. */
+function cellUnder(event: PointerEvent, canvas: Element, columns: number, cells: number): number {
+  const { left, top, width, height } = canvas.getBoundingClientRect();
+  const within = (at: number, cellsAcross: number) =>
+    Math.max(0, Math.min(cellsAcross - 1, Math.floor(at * cellsAcross)));
+  const column = within((event.clientX - left) / width, columns);
+  const row = within((event.clientY - top) / height, Math.ceil(cells / columns));
+  return Math.min(cells - 1, row * columns + column);
+}
+
+/** Where a key takes the cursor; undefined for a key that does not move it. */
+function walk(key: string, cursor: number | undefined, columns: number, cells: number): number | undefined {
+  const steps: Record<string, number> = {
+    ArrowRight: 1,
+    ArrowLeft: -1,
+    ArrowDown: columns,
+    ArrowUp: -columns,
+  };
+  const step = steps[key];
+  if (step !== undefined) return Math.max(0, Math.min(cells - 1, (cursor ?? -step) + step));
+  if (key === 'Home') return 0;
+  return key === 'End' ? cells - 1 : undefined;
 }
 
 const PART_WORDS: Record<MapPart, string> = {
@@ -282,96 +310,4 @@ function describeCell(picture: Picture, cell: number): string {
       : `${PART_WORDS[part]} ${Math.max(1, Math.round((parts[part] * 100) / 255))} %`,
   );
   return `${address(physicalOf(map, from))} + ${size(bytes)}: ${words.join(', ')}`;
-}
-
-interface Marked {
-  readonly cursor: number | undefined;
-  readonly dragFrom: number | undefined;
-}
-
-const scratch = document.createElement('canvas');
-
-/** Width to height that a map has at least, unless its cells would be flatter than squares. */
-const ASPECT = 2.4;
-
-/** Cells in device pixels; a box is seldom a whole number of them, so edges are rounded one by one. */
-interface Grid {
-  readonly columns: number;
-  readonly rows: number;
-  readonly cellWidth: number;
-  readonly cellHeight: number;
-}
-
-function draw(
-  canvas: HTMLCanvasElement,
-  picture: Picture,
-  columns: number,
-  width: number,
-  marked: Marked,
-): void {
-  const start = performance.now();
-  const rows = Math.ceil(picture.cells / columns);
-  const ratio = Math.max(1, window.devicePixelRatio);
-  const cellWidth = (width * ratio) / columns;
-  const cellHeight = Math.round(
-    Math.min(2 * cellWidth, Math.max(cellWidth, (width * ratio) / ASPECT / rows)),
-  );
-  canvas.width = Math.round(width * ratio);
-  canvas.height = rows * cellHeight;
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${(rows * cellHeight) / ratio}px`;
-  const context = canvas.getContext('2d') as CanvasRenderingContext2D;
-  scratch.width = columns;
-  scratch.height = rows;
-  const small = scratch.getContext('2d') as CanvasRenderingContext2D;
-  const image = small.createImageData(columns, rows);
-  paint(picture, coloursNow(), image.data);
-  small.putImageData(image, 0, 0);
-  context.imageSmoothingEnabled = false;
-  context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
-  const grid = { columns, rows, cellWidth, cellHeight };
-  drawLines(context, grid);
-  drawMarked(context, grid, marked);
-  canvas.dataset.drawMs = (performance.now() - start).toFixed(2);
-}
-
-/** Lines between cells, where there is room for them. */
-function drawLines(context: CanvasRenderingContext2D, { columns, rows, cellWidth, cellHeight }: Grid): void {
-  if (cellWidth < 4) return;
-  const { width, height } = context.canvas;
-  context.fillStyle = colour('card');
-  for (let column = 1; column < columns; column++) {
-    context.fillRect(Math.round(column * cellWidth) - 1, 0, 1, height);
-  }
-  for (let row = 1; row < rows; row++) context.fillRect(0, row * cellHeight - 1, width, 1);
-}
-
-function drawMarked(context: CanvasRenderingContext2D, grid: Grid, { cursor, dragFrom }: Marked): void {
-  if (cursor === undefined) return;
-  const box = (cell: number): [x: number, y: number, width: number, height: number] => {
-    const column = cell % grid.columns;
-    const x = Math.round(column * grid.cellWidth);
-    const y = Math.floor(cell / grid.columns) * grid.cellHeight;
-    return [x, y, Math.round((column + 1) * grid.cellWidth) - x - 1, grid.cellHeight - 1];
-  };
-  const [first, last] = [Math.min(cursor, dragFrom ?? cursor), Math.max(cursor, dragFrom ?? cursor)];
-  context.fillStyle = colour('mark');
-  context.globalAlpha = 0.35;
-  for (let cell = first; cell <= last && last > first; cell++) context.fillRect(...box(cell));
-  context.globalAlpha = 1;
-  context.strokeStyle = colour('ink');
-  context.lineWidth = 2;
-  context.strokeRect(...box(cursor));
-}
-
-function coloursNow() {
-  return {
-    ballooned: rgb('ballooned'),
-    pending: rgb('pending'),
-    hinted: rgb('hinted'),
-    dirty: rgb('dirty'),
-    resident: rgb('resident'),
-    reported: rgb('reported'),
-    empty: rgb('empty'),
-  };
 }

@@ -151,6 +151,28 @@ const destinationsOf = (name: string, events: readonly GuestEvent[]): readonly s
 
 const DESTINATION = /^(?:tcp:)?(?:\[[^\s\]]+\]|[^\s:[\]]+):\d{1,5}$/;
 
+/** Asked before a guest leaves. */
+const questionOf = (
+  name: string,
+  there: string,
+  bandwidth: number | undefined,
+  onOrder: (order: MigrationOrder) => void,
+): Question => ({
+  title: `Move ${name} to ${there}?`,
+  body: (
+    <p>
+      It runs on while its memory is sent, then stands still for a moment, and from then on runs there and not
+      here. The process that waits at {there} gets all that is in its memory.
+    </p>
+  ),
+  go: 'Move it',
+  onGo: () =>
+    onOrder({
+      to: there.startsWith('tcp:') ? there : `tcp:${there}`,
+      ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
+    }),
+});
+
 function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder }: OrderFormProps) {
   const places = destinationsOf(status.name, useStore(live.events)).filter(
     place => migration?.report == null || place !== migration.to,
@@ -166,24 +188,7 @@ function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder
       : rate.trim() !== '' && !bandwidth
         ? 'Write a rate like 100M, or nothing for no limit.'
         : '';
-  const ask = () => {
-    const there = to.trim();
-    const order = {
-      to: there.startsWith('tcp:') ? there : `tcp:${there}`,
-      ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
-    };
-    setQuestion({
-      title: `Move ${status.name} to ${there}?`,
-      body: (
-        <p>
-          It runs on while its memory is sent, then stands still for a moment, and from then on runs there and
-          not here. The process that waits at {there} gets all that is in its memory.
-        </p>
-      ),
-      go: 'Move it',
-      onGo: () => onOrder(order),
-    });
-  };
+  const ask = () => setQuestion(questionOf(status.name, to.trim(), bandwidth, onOrder));
   const off = obstacle !== null;
   return (
     <form

@@ -27,20 +27,16 @@ function stepOf(memory: number): number {
   return Math.max(PAGE, step);
 }
 
-export function TargetCard({ guest }: { guest: GuestView }) {
-  const { status, use } = guest;
+/** What somebody has set the slider to and not yet sent, and how it is sent. */
+function useDraft(guest: GuestView) {
+  const { status } = guest;
   // A hypervisor does not tell a target that another client set; then the balloon is to stay as it is.
   const target = status.targetBytes ?? status.actualBytes ?? 0;
-  const memory = use?.memory ?? null;
   const [draft, setDraft] = useState<number | undefined>();
   const [text, setText] = useState<string | undefined>();
   const [refused, setRefused] = useState('');
   const [question, setQuestion] = useState<Question | undefined>();
   const wanted = draft ?? target;
-  const limit = balloonLimit(guest.use);
-  const waiting = incompleteWords(status, size);
-  const kept = keptWords(status, size);
-  const removed = removedWords(status, size);
   // Another client may have set it meanwhile.
   useEffect(() => {
     if (draft === target) setDraft(undefined);
@@ -85,12 +81,17 @@ export function TargetCard({ guest }: { guest: GuestView }) {
     if (doubt === undefined) void set(wanted);
     else askWhether(wanted, doubt);
   };
-  const nonsense =
-    text !== undefined && typedSize(text) === undefined
-      ? 'Write a size like 512M or 1.5G.'
-      : memory !== null && wanted > memory
-        ? `It has ${size(memory)} in all.`
-        : '';
+  const touched = draft !== undefined || text !== undefined;
+  const answered = () => setQuestion(undefined);
+  return { target, wanted, text, touched, refused, question, change, type, reset, ask, answered };
+}
+
+export function TargetCard({ guest }: { guest: GuestView }) {
+  const { status, use } = guest;
+  const { target, wanted, text, touched, refused, question, ...draft } = useDraft(guest);
+  const memory = use?.memory ?? null;
+  const limit = balloonLimit(use);
+  const nonsense = nonsenseWords(text, wanted, memory);
   return (
     <section class="card target" aria-label="Balloon target">
       <h2>Balloon</h2>
@@ -99,6 +100,61 @@ export function TargetCard({ guest }: { guest: GuestView }) {
         <b data-figure="target">{size(status.targetBytes)}</b>
         <span class="progress"> {progressWords(guest)}</span>
       </p>
+      <Notes guest={guest} />
+      <form
+        onSubmit={event => {
+          event.preventDefault();
+          if (nonsense === '' && wanted !== target) draft.ask();
+        }}
+        onKeyDown={event => {
+          if (event.key === 'Escape') draft.reset();
+        }}
+      >
+        {memory !== null && (
+          <Slider
+            memory={memory}
+            value={wanted}
+            held={use?.ballooned ?? 0}
+            limit={limit}
+            onChange={draft.change}
+          />
+        )}
+        <div class="set">
+          <input
+            type="text"
+            class="size"
+            aria-label="Target of the balloon"
+            aria-invalid={nonsense !== ''}
+            value={text ?? size(wanted)}
+            onInput={event => draft.type(event.currentTarget.value)}
+          />
+          <button type="submit" class="primary" disabled={nonsense !== '' || wanted === target}>
+            Set target
+          </button>
+          <button type="button" onClick={draft.reset} disabled={!touched}>
+            Reset
+          </button>
+        </div>
+      </form>
+      <p class="note">
+        {memory !== null && <>Leaves the guest {size(Math.max(0, memory - wanted))}. </>}
+        {spareWords(guest, memory, limit)}
+      </p>
+      <p class="refused" role="alert">
+        {nonsense || refused}
+      </p>
+      <Confirm question={question} onClose={draft.answered} />
+    </section>
+  );
+}
+
+/** What is to be known of the target beside its size; nothing, mostly. */
+function Notes({ guest: { status } }: { guest: GuestView }) {
+  const kept = keptWords(status, size);
+  const removed = removedWords(status, size);
+  const waiting = incompleteWords(status, size);
+  return (
+    <>
       {kept !== '' && (
         <p class="note" data-figure="kept">
           Set so that {kept}: the target follows memory that is added or removed.
@@ -114,49 +170,20 @@ export function TargetCard({ guest }: { guest: GuestView }) {
           {waiting}: the guest has not given the rest of them, and the host keeps them.
         </p>
       )}
-      <form
-        onSubmit={event => {
-          event.preventDefault();
-          if (nonsense === '' && wanted !== target) ask();
-        }}
-        onKeyDown={event => {
-          if (event.key === 'Escape') reset();
-        }}
-      >
-        {memory !== null && (
-          <Slider memory={memory} value={wanted} held={use?.ballooned ?? 0} limit={limit} onChange={change} />
-        )}
-        <div class="set">
-          <input
-            type="text"
-            class="size"
-            aria-label="Target of the balloon"
-            aria-invalid={nonsense !== ''}
-            value={text ?? size(wanted)}
-            onInput={event => type(event.currentTarget.value)}
-          />
-          <button type="submit" class="primary" disabled={nonsense !== '' || wanted === target}>
-            Set target
-          </button>
-          <button type="button" onClick={reset} disabled={draft === undefined && text === undefined}>
-            Reset
-          </button>
-        </div>
-      </form>
-      <p class="note">
-        {memory !== null && <>Leaves the guest {size(Math.max(0, memory - wanted))}. </>}
-        {memory === null
-          ? 'Its memory is not known until it connects.'
-          : limit === null
-            ? 'What it can spare is not known: it sent no statistics.'
-            : `It says that it can spare ${size(limit)}${isOld(guest) ? ', before its balloon was changed' : ''}.`}
-      </p>
-      <p class="refused" role="alert">
-        {nonsense || refused}
-      </p>
-      <Confirm question={question} onClose={() => setQuestion(undefined)} />
-    </section>
+    </>
   );
+}
+
+/** What is wrong with what was typed or set; empty when nothing is. */
+function nonsenseWords(text: string | undefined, wanted: number, memory: number | null): string {
+  if (text !== undefined && typedSize(text) === undefined) return 'Write a size like 512M or 1.5G.';
+  return memory !== null && wanted > memory ? `It has ${size(memory)} in all.` : '';
+}
+
+function spareWords(guest: GuestView, memory: number | null, limit: number | null): string {
+  if (memory === null) return 'Its memory is not known until it connects.';
+  if (limit === null) return 'What it can spare is not known: it sent no statistics.';
+  return `It says that it can spare ${size(limit)}${isOld(guest) ? ', before its balloon was changed' : ''}.`;
 }
 
 /** What speaks against it, in words; undefined when nothing does. */

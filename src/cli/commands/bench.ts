@@ -117,42 +117,44 @@ function inflateCommand(context: CliContext): Command {
         ]),
     )
     .addHelpText('after', INFLATE_EXAMPLES)
-    .action(async (choice: InflateChoice, self: Command) => {
-      if (choice.peer !== undefined) return besideQemu(context, choice, self);
-      const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate/inflate.ts');
-      const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? ALL_PROFILES;
-      const rings = pick('kind of ring', choice.rings, ['split', 'packed'] as const) ?? ['split'];
-      const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
-      checkBalloon(choice);
-      const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
-      const { pfnsPerBuffer, depth, sort, ahead } = choice;
-      await measure(
-        context,
-        choice,
-        words,
-        progress =>
-          benchInflate({
-            memoryBytes: choice.memory,
-            balloonBytes: choice.balloon,
-            profiles,
-            scenarios,
-            rings,
-            runs: choice.runs,
-            discard: choice.discard,
-            naive: choice.naive,
-            tuning: {
-              ahead,
-              ...(pfnsPerBuffer === undefined ? {} : { pfnsPerBuffer }),
-              ...(depth === undefined ? {} : { depth }),
-              ...(sort === undefined ? {} : { sort }),
-            },
-            signal: context.interrupt,
-            progress,
-          }),
-        INFLATE_CHARTS,
-      );
-    });
+    .action((choice: InflateChoice, self: Command) => inflate(context, choice, self));
   return withVerbose(command.option('--json <file>', 'write the result there as JSON too'));
+}
+
+async function inflate(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
+  if (choice.peer !== undefined) return besideQemu(context, choice, self);
+  const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate/inflate.ts');
+  const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? ALL_PROFILES;
+  const rings = pick('kind of ring', choice.rings, ['split', 'packed'] as const) ?? ['split'];
+  const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
+  checkBalloon(choice);
+  const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
+  const { pfnsPerBuffer, depth, sort, ahead } = choice;
+  await measure(
+    context,
+    choice,
+    words,
+    progress =>
+      benchInflate({
+        memoryBytes: choice.memory,
+        balloonBytes: choice.balloon,
+        profiles,
+        scenarios,
+        rings,
+        runs: choice.runs,
+        discard: choice.discard,
+        naive: choice.naive,
+        tuning: {
+          ahead,
+          ...(pfnsPerBuffer === undefined ? {} : { pfnsPerBuffer }),
+          ...(depth === undefined ? {} : { depth }),
+          ...(sort === undefined ? {} : { sort }),
+        },
+        signal: context.interrupt,
+        progress,
+      }),
+    INFLATE_CHARTS,
+  );
 }
 
 async function besideQemu(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
