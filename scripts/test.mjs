@@ -12,7 +12,18 @@ import { join, relative } from 'node:path';
 import { bin, bootstrap, root } from './bootstrap.mjs';
 
 /** Lines of each of these rooms that tests must reach, in percent. */
-const COVERAGE_PROMISED = { 'src/virtio': 90, 'src/balloon': 90, 'src/device': 90, 'src/vhost-user': 90 };
+const COVERAGE_PROMISED = {
+  'src/virtio': 90,
+  'src/balloon': 90,
+  'src/device': 90,
+  'src/vhost-user': 90,
+  'src/memory': 90,
+  'src/driver': 90,
+  'src/migration': 90,
+  'src/control': 90,
+  // What is left runs in worker threads alone, where nothing counts it: the threads' own loops and their protocol.
+  'src/hosting': 80,
+};
 
 /** Shorter files are not in the list of durations: their order matters little. */
 const LISTED_SECONDS_MIN = 5;
