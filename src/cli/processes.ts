@@ -4,6 +4,7 @@
  */
 import { fileURLToPath } from 'node:url';
 import { type GuestCommandLine, GuestProcess } from '../embedded/guest-process.ts';
+import { bound } from '../peers/lifeline.ts';
 
 /** The program, as people start it. */
 export const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
@@ -28,6 +29,13 @@ export function guestCommandLine({
   return [process.execPath, PROGRAM, 'guest', ...options];
 }
 
-/** Starts an embedded guest that is steered by its console. @throws AerostatError AEROSTAT_GUEST_ENDED */
-export const startGuestProcess = (options: GuestProcessOptions): Promise<GuestProcess> =>
-  GuestProcess.start([...guestCommandLine(options), '--json']);
+/**
+ * Starts an embedded guest that is steered by its console, and ends with this process.
+ * @throws AerostatError AEROSTAT_GUEST_ENDED
+ */
+export function startGuestProcess(options: GuestProcessOptions): Promise<GuestProcess> {
+  const [program, ...args] = guestCommandLine(options);
+  // It looks for its device for ever, and hears of no end of its console meanwhile.
+  const [guard, words] = bound(program, [...args, '--json']);
+  return GuestProcess.start([guard, ...words]);
+}

@@ -15,8 +15,11 @@ const SETPRIV = '/usr/bin/setpriv';
 /** A POSIX shell takes descriptors of one digit in redirections. */
 const DESCRIPTOR_MAX = 9;
 
-/** Waits for the end of a pipe that nothing is written to, then kills its own process group, itself included. */
-const GUARD = 'read -r _; kill -KILL 0';
+/**
+ * Waits for the end of a pipe that nothing is written to, removes the directory that it was given, if any, and kills its own
+ * process group, itself included. What a program of the group writes meanwhile goes with the second attempt.
+ */
+const GUARD = 'read -r _; [ -z "$1" ] || rm -rf -- "$1" || rm -rf -- "$1"; kill -KILL 0';
 
 const withParentDeathSignal = (): string[] => (existsSync(SETPRIV) ? [SETPRIV, '--pdeathsig', 'KILL'] : []);
 
@@ -26,14 +29,16 @@ const withParentDeathSignal = (): string[] => (existsSync(SETPRIV) ? [SETPRIV, '
  * however far the program has come, the kernel closes it. The guard is there before the program, belongs to the group
  * (so that the group's number cannot be given to another one while it waits), holds no other descriptor of the
  * program's, and ignores the signals that ask a group to end. To be spawned detached: the group it kills is its own.
+ * `directory` is what the program has for itself: it goes with it.
  */
-export function guarded(program: string, args: readonly string[], lifeline: number): Command {
+export function guarded(program: string, args: readonly string[], lifeline: number, directory = ''): Command {
   if (lifeline < 3 || lifeline > DESCRIPTOR_MAX) throw new InvariantError(`a lifeline at ${lifeline}`);
   const inherited = Array.from({ length: lifeline - 3 }, (_, index) => `${index + 3}<&-`);
   const descriptors = [`<&${lifeline}`, `${lifeline}<&-`, '>/dev/null', '2>&1', ...inherited].join(' ');
-  const script = `(trap '' HUP INT TERM; exec ${SHELL} -c '${GUARD}' aerostat-guard ${descriptors}) &
+  const script = `(trap '' HUP INT TERM; exec ${SHELL} -c '${GUARD}' aerostat-guard "$1" ${descriptors}) &
+shift
 exec ${lifeline}<&- "$@"`;
-  return [SHELL, ['-c', script, 'sh', ...withParentDeathSignal(), program, ...args]];
+  return [SHELL, ['-c', script, 'sh', directory, ...withParentDeathSignal(), program, ...args]];
 }
 
 /**

@@ -16,6 +16,8 @@ type Stdio = Exclude<StdioOptions, string>;
 interface ProcessGroupOptions extends Omit<SpawnOptions, 'detached' | 'stdio'> {
   /** Three or more; pipes unless given. */
   readonly stdio?: Readonly<Stdio>;
+  /** The program's own directory, which is removed if our process is killed; else its owner removes it. */
+  readonly directory?: string;
 }
 
 const STANDARD_STREAMS: Stdio = ['pipe', 'pipe', 'pipe'];
@@ -86,7 +88,7 @@ export class ProcessGroup {
   static async start(
     program: string,
     args: readonly string[],
-    options: ProcessGroupOptions,
+    { directory, ...options }: ProcessGroupOptions,
   ): Promise<ProcessGroup> {
     const [path] = programsNamed(program, (options.env ?? process.env).PATH);
     // Else the shell that is to start it would complain, on the standard error of the program.
@@ -95,7 +97,7 @@ export class ProcessGroup {
     }
     const stdio = [...(options.stdio ?? STANDARD_STREAMS)];
     const lifeline = stdio.push('pipe') - 1;
-    const leader = spawn(...guarded(path, args, lifeline), { ...options, stdio, detached: true });
+    const leader = spawn(...guarded(path, args, lifeline, directory), { ...options, stdio, detached: true });
     try {
       if (leader.pid === undefined) await once(leader, 'spawn');
     } catch (cause) {

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -48,30 +48,37 @@ describe('a process group', () => {
   });
 
   // A program that ignores whatever can be ignored, and has lost its owner before its first line or after its last.
-  it.each(['at once', 'when its processes run'])('ends with an owner that is killed %s', async moment => {
-    const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
-    const script = "trap '' HUP INT TERM PIPE; sleep 1000 & sleep 1000 & wait";
-    const owner = startOwner(
-      `const { ProcessGroup } = await load(${JSON.stringify(GROUP_SOURCE)});
-       const { pid } = await ProcessGroup.start('sh', ['-c', ${JSON.stringify(script)}], { stdio: ['pipe', 'pipe', 'pipe', 'pipe'] });
+  it.each(['at once', 'when its processes run'])(
+    'ends with an owner that is killed %s, and its directory goes with it',
+    async moment => {
+      const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+      const own = join(directory, "its own; it's gone with it");
+      mkdirSync(own);
+      writeFileSync(join(own, 'file'), '');
+      const script = "trap '' HUP INT TERM PIPE; sleep 1000 & sleep 1000 & wait";
+      const owner = startOwner(
+        `const { ProcessGroup } = await load(${JSON.stringify(GROUP_SOURCE)});
+       const { pid } = await ProcessGroup.start('sh', ['-c', ${JSON.stringify(script)}], { stdio: ['pipe', 'pipe', 'pipe', 'pipe'], directory: ${JSON.stringify(own)} });
        process.stdout.write(pid + '\\n');
        setInterval(() => {}, 1000);`,
-      directory,
-    );
-    try {
-      const [line] = await once(owner.stdout, 'data');
-      const group = Number(line);
-      expect(group).toBeGreaterThan(0);
-      if (moment !== 'at once') await expect.poll(() => processesOfGroup(group).length).toBe(GUARD + 3);
-      owner.kill('SIGKILL');
-      await once(owner, 'exit');
-      await expect.poll(() => processesOfGroup(group)).toEqual([]);
-      await expect.poll(() => processesMarked(directory)).toEqual([]);
-    } finally {
-      killMarked(directory);
-      rmSync(directory, { recursive: true });
-    }
-  });
+        directory,
+      );
+      try {
+        const [line] = await once(owner.stdout, 'data');
+        const group = Number(line);
+        expect(group).toBeGreaterThan(0);
+        if (moment !== 'at once') await expect.poll(() => processesOfGroup(group).length).toBe(GUARD + 3);
+        owner.kill('SIGKILL');
+        await once(owner, 'exit');
+        await expect.poll(() => processesOfGroup(group)).toEqual([]);
+        await expect.poll(() => processesMarked(directory)).toEqual([]);
+        expect(existsSync(own)).toBe(false);
+      } finally {
+        killMarked(directory);
+        rmSync(directory, { recursive: true });
+      }
+    },
+  );
 
   it('ends with its owner though its guard was killed before', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));

@@ -14,6 +14,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
 import type { Control } from '../../control/operations.ts';
+import { bound } from '../../peers/lifeline.ts';
 import { parseAddress } from '../../server/address.ts';
 import { remoteControl } from '../../server/client.ts';
 import { AerostatError } from '../../sys/error.ts';
@@ -39,7 +40,8 @@ export class PageDaemon {
 
   private constructor({ guests, words = [] }: PageDaemonOptions) {
     const sockets = guests.flatMap(name => ['--socket-path', this.socketOf(name)]);
-    this.#child = spawn(process.execPath, [PROGRAM, 'device', '--api', '127.0.0.1:0', ...sockets, ...words], {
+    const device = [PROGRAM, 'device', '--api', '127.0.0.1:0', ...sockets, ...words];
+    this.#child = spawn(...bound(process.execPath, device), {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: { ...process.env, AEROSTAT_TOKEN: this.token },
     });

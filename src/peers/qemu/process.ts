@@ -98,6 +98,7 @@ export class QemuProcess {
       const group = await ProcessGroup.start(program, args, {
         stdio: ['ignore', 'ignore', 'pipe', place.memoryFd?.number ?? 'ignore'],
         env: { ...process.env, ...command.env },
+        directory: place.directory,
       });
       group.leader.stderr!.setEncoding('utf8').on('data', (text: string) => {
         stderr.tail = (stderr.tail + text).slice(-STDERR_TAIL_BYTES);

@@ -146,13 +146,16 @@ export class UmlGuest extends LinuxGuest {
     signal?.throwIfAborted();
     const kernel = options.kernel ?? findUmlKernel();
     const memory = memoryDirectory(memoryBytes, options.tmpdir);
+    // Packed before there is a directory that a killed process would leave.
+    const initrd = initramfs(kernel);
     const umlDirectory = mkdtempSync(join(tmpdir(), 'aerostat-uml-'));
     let guest: UmlGuest | undefined;
     try {
-      const commandLine = kernelCommandLine(options, initramfs(kernel), umlDirectory);
+      const commandLine = kernelCommandLine(options, initrd, umlDirectory);
       const group = await ProcessGroup.start(...withFixedLayout(kernel.program, commandLine), {
         stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'],
         env: { PATH: process.env.PATH, HOME: umlDirectory, TMPDIR: memory },
+        directory: umlDirectory,
       });
       guest = new UmlGuest(group, kernel, options);
       await guest.#comeUp(options);

@@ -278,6 +278,7 @@ describeLinux('a Linux guest', kernel => {
       await once(owner, 'exit');
       await expect.poll(() => processesOfGroup(leader), POLL).toEqual([]);
       await expect.poll(() => processesMarked(scratch), POLL).toEqual([]);
+      expect(readdirSync(scratch).filter(name => name.startsWith('aerostat-uml-'))).toEqual([]);
     } finally {
       owner.kill('SIGKILL');
       killMarked(scratch);
