@@ -8,7 +8,7 @@ import { reckonBudget } from './budget.ts';
 import { move } from './movement.ts';
 import { learn, reckonNeed } from './need.ts';
 import { isSane, type Rates, readGuest } from './reading.ts';
-import { copyMemory, newDecision, newPolicyMemory, shiftTimes, sizeRecords } from './records.ts';
+import { copyMemory, newDecision, newPolicyMemory, shiftTimes, sizeRecords, UNSEEN } from './records.ts';
 import { applySettings, settingsOf } from './settings.ts';
 import { follow } from './stuck.ts';
 import type {
@@ -79,7 +79,7 @@ function remember(
       found = index.get(name);
     }
     const copy = now.guests[at];
-    copyMemory(copy, found, name);
+    copyMemory(copy, found ?? UNSEEN, name);
     if (shift !== 0) shiftTimes(copy, shift);
   }
 }

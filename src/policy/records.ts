@@ -138,10 +138,45 @@ export function shiftTimes(guest: GuestMemory, byMs: number): void {
   }
 }
 
-const NEW = newGuestMemory('');
+/** A guest that was never seen. */
+export const UNSEEN: Readonly<GuestMemory> = newGuestMemory('');
 
-/** Copies what is remembered of one guest; without a former record, as if it had never been seen. */
-export function copyMemory(to: GuestMemory, from: GuestMemory | undefined, name: string): void {
-  Object.assign(to, from ?? NEW);
+/** Copies what is remembered of one guest. */
+export function copyMemory(to: GuestMemory, from: Readonly<GuestMemory>, name: string): void {
+  // One by one: Object.assign would allocate a number for each of them.
   to.name = name;
+  to.epoch = from.epoch;
+  to.memoryBytes = from.memoryBytes;
+  to.bootAtMs = from.bootAtMs;
+  to.firstAtMs = from.firstAtMs;
+  to.fingerprint = from.fingerprint;
+  to.changedAtMs = from.changedAtMs;
+  to.usedBytes = from.usedBytes;
+  to.slopeBytes = from.slopeBytes;
+  to.peakBytes = from.peakBytes;
+  to.formerPeakBytes = from.formerPeakBytes;
+  to.windowAtMs = from.windowAtMs;
+  to.needBytes = from.needBytes;
+  to.stalls = from.stalls;
+  to.oomKills = from.oomKills;
+  to.swapOutBytes = from.swapOutBytes;
+  to.majorFaults = from.majorFaults;
+  to.majorRate = from.majorRate;
+  to.distress = from.distress;
+  to.learnedBytes = from.learnedBytes;
+  to.learnedAtMs = from.learnedAtMs;
+  to.harms = from.harms;
+  to.harmAtMs = from.harmAtMs;
+  to.shrunkFromBytes = from.shrunkFromBytes;
+  to.shrunkAtMs = from.shrunkAtMs;
+  to.grownAtMs = from.grownAtMs;
+  to.progressTargetBytes = from.progressTargetBytes;
+  to.progressBytes = from.progressBytes;
+  to.progressAtMs = from.progressAtMs;
+  to.stuckAtMs = from.stuckAtMs;
+  to.retries = from.retries;
+  to.retryAtMs = from.retryAtMs;
+  to.probing = from.probing;
+  to.grantBytes = from.grantBytes;
+  to.grantAtMs = from.grantAtMs;
 }
