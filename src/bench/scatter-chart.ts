@@ -12,7 +12,7 @@ export interface Point {
   readonly marked?: boolean;
 }
 
-export interface ScatterChart {
+interface ScatterChart {
   readonly title: string;
   readonly xLabel: string;
   readonly yLabel: string;

@@ -6,7 +6,7 @@
 import type { GuestDecision, HostDecision } from './types.ts';
 
 /** The part of a guest's weight that it loses for memory that lies idle. */
-export const IDLE_TAX = 0.75;
+const IDLE_TAX = 0.75;
 /** Halvings of the level; a double has no more digits. */
 const STEPS = 60;
 

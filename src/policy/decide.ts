@@ -22,7 +22,7 @@ import type {
 } from './types.ts';
 
 const PAGE = 4096;
-export const STATISTICS_PERIOD_MS = 1000;
+const STATISTICS_PERIOD_MS = 1000;
 
 /**
  * Decides. `into` is written and returned: with two decisions in turn, the one that is read and the one that is written,

@@ -14,7 +14,7 @@ const MIB = 2 ** 20;
 const HEADROOM = 1.2;
 const HEADROOM_BYTES_MIN = 96 * MIB;
 /** How far a burst is thought ahead: until the decision after the next is in force. */
-export const HORIZON_MS = 5000;
+const HORIZON_MS = 5000;
 /** A guest in distress needs so much more than it has. */
 const DISTRESS_FACTOR = 1.3;
 /** Harm within this time after a shrink is the shrink's. */
@@ -28,7 +28,7 @@ const MAJOR_FACTOR = 3;
 const MAJOR_A_SECOND_MIN = 100;
 /** After the first harm nothing is taken for so long, after each further one twice as long. */
 const BACK_OFF_MS = 30_000;
-export const BACK_OFF_MS_MAX = 3_600_000;
+const BACK_OFF_MS_MAX = 3_600_000;
 /** Without harm for so long, the next one is a first one. */
 const FORGIVEN_MS = 2 * 3_600_000;
 /** Old statistics are made up for by what is resident after this time. */
@@ -65,7 +65,7 @@ export function learn(memory: GuestMemory, rates: Rates, atMs: number, maxBytes:
 }
 
 /** What was learned, half of it after six hours. */
-export function learnedAt({ learnedBytes, learnedAtMs }: GuestMemory, atMs: number): number {
+function learnedAt({ learnedBytes, learnedAtMs }: GuestMemory, atMs: number): number {
   if (learnedAtMs === NEVER || learnedBytes <= 0) return 0;
   return learnedBytes * 2 ** (-Math.max(0, atMs - learnedAtMs) / LEARNED_HALF_MS);
 }

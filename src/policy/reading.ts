@@ -9,7 +9,7 @@ import type { GuestDecision, GuestMemory, GuestSample, GuestStatistics } from '.
 const MIB = 2 ** 20;
 
 /** After a boot nothing is taken for so long: a system that starts uses more than it will. */
-export const BOOT_GRACE_MS = 60_000;
+const BOOT_GRACE_MS = 60_000;
 /** Statistics older than so many of their periods are not fresh. */
 const FRESH_PERIODS = 2.5;
 /** Windows of the peak: what was used counts for one of them at least and two at most. */

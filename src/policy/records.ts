@@ -7,7 +7,7 @@ import type { Decision, GuestDecision, GuestMemory, HostDecision, PolicyMemory }
 /** In a time: it has not happened. Other times before the clock's beginning are times. */
 export const NEVER = -1;
 
-export const newGuestMemory = (name: string): GuestMemory => ({
+const newGuestMemory = (name: string): GuestMemory => ({
   name,
   epoch: -1,
   memoryBytes: -1,

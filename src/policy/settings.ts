@@ -4,7 +4,7 @@ import type { GuestDecision, GuestSettings, HostSample, Settings } from './types
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
-export const SHARES_DEFAULT = 1000;
+const SHARES_DEFAULT = 1000;
 const MIN_SHARE = 0.25;
 const RESERVE_SHARE = 0.05;
 const RESERVE_MIN_BYTES = GIB;

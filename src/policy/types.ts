@@ -67,7 +67,7 @@ export interface Sample {
 }
 
 /** `auto`: the policy sets its target. `hold`: a person set it, it stays. `off`: none of the policy's business. */
-export type Mode = 'auto' | 'hold' | 'off';
+type Mode = 'auto' | 'hold' | 'off';
 
 export interface GuestSettings {
   /** What the guest keeps whatever happens; by default the larger of a kernel's floor and a quarter of its memory. */
@@ -93,7 +93,7 @@ export interface Settings {
  * part of what is left. `shares`: the guests need more than there is, it has its part by shares. `floor`: its part by
  * shares is below its floor. `fixed`: not the policy's to choose.
  */
-export type Bound = 'room' | 'surplus' | 'shares' | 'floor' | 'fixed';
+type Bound = 'room' | 'surplus' | 'shares' | 'floor' | 'fixed';
 
 /**
  * Why the target is not what the allocation would have. `step`: less is taken at a time. `small`: too small a change.

@@ -84,7 +84,7 @@ export function groupRow(group: string, policy: string, runs: readonly Run[]): B
 const SAME_SHARE = 0.005;
 const SAME_OF_TIME = 0.001;
 
-export interface Worth {
+interface Worth {
   readonly reclaimed: number;
   /** Seconds, of so many that guests lived. */
   readonly stall: number;

@@ -11,7 +11,7 @@ import type { GuestSample, Sample, Settings } from '../types.ts';
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
 
-export interface Answer<Memory> {
+interface Answer<Memory> {
   /** What each balloon is to hold, in the order of the samples; -1: as it is. */
   readonly targets: readonly number[];
   readonly memory: Memory;
@@ -51,7 +51,7 @@ sizeRecords(scratch, 1);
 const sizeOrNull = (value: number | null | undefined): number | null =>
   value !== null && value !== undefined && Number.isFinite(value) && value >= 0 ? value : null;
 
-export function viewOf(guest: GuestSample, settings: Settings): View {
+function viewOf(guest: GuestSample, settings: Settings): View {
   const [limits] = scratch.guests;
   const { name, memoryBytes, targetBytes, actualBytes, statistics } = guest;
   limits.memoryBytes = memoryBytes;

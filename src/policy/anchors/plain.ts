@@ -43,7 +43,7 @@ export interface Wish {
 }
 
 /** How far ahead the oracle looks: longer than any guest needs to give memory. */
-export const ORACLE_MS = 10_000;
+const ORACLE_MS = 10_000;
 
 /**
  * Knows what every guest will want, and gives each of them that in time: programs first, then page cache where a byte of

@@ -13,7 +13,7 @@ const DONATION_BYTES_MIN = 10 * MIB;
 const TRANSFER_BYTES_MIN = 150 * MIB;
 const NEEDY_TRANSFER_BYTES_MIN = 15 * MIB;
 
-export const preferred = ({ used, max }: View): number =>
+const preferred = ({ used, max }: View): number =>
   Math.max(Math.min((used ?? 0) * CACHE_FACTOR, max), PREFERRED_BYTES_MIN);
 
 export const qmemman: Policy<null> = {

@@ -3,11 +3,10 @@ import type { Random } from '../../guest/random.ts';
 import type { Demand, GuestSpec } from './trace.ts';
 import { GIB, MIB } from './trace.ts';
 
-/** NVMe and a disk that turns. */
+/** A page from NVMe, in seconds. */
 export const NVME_S = 100e-6;
-export const DISK_S = 5e-3;
 
-export type Ask = GuestSpec['demand'];
+type Ask = GuestSpec['demand'];
 
 export interface Rest {
   readonly programsBytes: number;

@@ -47,7 +47,7 @@ function momentOf(trace: Trace, atMs: number): number {
 }
 
 /** Looks into the trace. */
-export function futureOf(trace: Trace): (guest: number, fromMs: number, toMs: number) => Wish {
+function futureOf(trace: Trace): (guest: number, fromMs: number, toMs: number) => Wish {
   const demand: Demand = { programsBytes: 0, cacheBytes: 0, accesses: 0, committedBytes: 0 };
   return (guest, fromMs, toMs) => {
     const fromS = momentOf(trace, fromMs);

@@ -15,7 +15,7 @@ import type {
 import { Guests } from './guests.ts';
 import { GIB, MIB, type Trace, watermarkOf } from './trace.ts';
 
-export const STEP_S = 0.25;
+const STEP_S = 0.25;
 const STATISTICS_S = 1;
 /** What a policy needs to get hold of a host that runs already is not held against it. */
 export const WARM_UP_S = 240;
