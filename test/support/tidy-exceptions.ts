@@ -193,9 +193,7 @@ export const SEEN_BY_TESTS: Exceptions = [
     what: [
       'src/balloon/profiles.ts QueueRole',
       'src/bench/peer-process.ts PeerProcessOptions',
-      'src/bench/policy/figures.ts Worth',
       'src/bench/policy/figures.ts dominates',
-      'src/bench/scatter-chart.ts ScatterChart',
       'src/bench/scatter-chart.ts frontOf',
       'src/driver/balloon-driver.ts BalloonDriverOptions',
       'src/migration/destination-link.ts Reply',
