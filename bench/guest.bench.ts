@@ -11,7 +11,7 @@ import { Guest } from '../src/guest/guest.ts';
 import { GuestKernel } from '../src/guest/kernel.ts';
 import { NIL, ORDER_MAX } from '../src/guest/page-state.ts';
 import { Random } from '../src/guest/random.ts';
-import { FileBacking } from '../src/memory/backing.ts';
+import { FileBacking } from '../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { createMemfd } from '../src/sys/file.ts';
 import { NO_PEER, runAsProgram } from './micro.ts';

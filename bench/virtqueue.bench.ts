@@ -5,7 +5,7 @@
  */
 import { Bench } from 'tinybench';
 import type { BenchRow, Measured } from '../src/bench/report.ts';
-import { FileBacking } from '../src/memory/backing.ts';
+import { FileBacking } from '../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { createMemfd } from '../src/sys/file.ts';
 import { DescriptorChain, SegmentList } from '../src/virtio/chain.ts';

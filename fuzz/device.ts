@@ -11,7 +11,7 @@ import { listFormat, PROFILE_NAMES, profile, queueRoles } from '../src/balloon/p
 import { BalloonDevice } from '../src/device/balloon-device.ts';
 import type { DeviceHost } from '../src/device/device-host.ts';
 import { WORK_PER_TURN } from '../src/device/turn.ts';
-import { type Backing, HeapBacking } from '../src/memory/backing.ts';
+import { HeapBacking, WindowedBacking } from '../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { gpaOf, PAGE_SIZE } from '../src/memory/page.ts';
 import { PageRanges } from '../src/memory/page-ranges.ts';
@@ -47,17 +47,25 @@ const TURN_WORK_MAX = 2 * WORK_PER_TURN + LIST_BYTES_MAX + QUEUE_SIZE * 64;
 const TURNS_MAX = 20_000;
 
 /** Memory that takes everything and holds nothing. */
-const sparse = (size: number): Backing => ({
-  kind: 'shmem',
-  size,
-  discardUnit: PAGE_SIZE,
-  window: () => {
+class SparseBacking extends WindowedBacking {
+  readonly kind = 'shmem';
+  readonly discardUnit = PAGE_SIZE;
+  readonly size: number;
+
+  constructor(size: number) {
+    super();
+    this.size = size;
+  }
+
+  window(): never {
     throw new PageListError('range', 'a guest put its rings or lists where nothing is');
-  },
-  discard() {},
-  residentBytes: () => 0,
-  close() {},
-});
+  }
+  discard(): void {}
+  residentBytes(): number {
+    return 0;
+  }
+  close(): void {}
+}
 
 const nothing = (): void => {};
 const HOST: DeviceHost = {
@@ -85,7 +93,7 @@ function tableOf(header: DataView, pagesMax: number): { memory: GuestMemory; end
       REGION_PAGES[(header.getUint8(3) + index * (header.getUint8(4) & 3)) % REGION_PAGES.length];
     const pages = Math.min(wanted, left);
     const addresses = { guestAddress: gpaOf(pfn), size: gpaOf(pages), userAddress: gpaOf(pfn) };
-    memory.add(new MemoryRegion(addresses, sparse(gpaOf(pages))));
+    memory.add(new MemoryRegion(addresses, new SparseBacking(gpaOf(pages))));
     left -= pages;
     pfn += pages + GAP_PAGES[(header.getUint8(4) >>> 2) % GAP_PAGES.length];
   }

@@ -60,6 +60,8 @@ const AT_ONCE: DecodePace = { over: false };
 
 export interface PageListFormat {
   readonly name: string;
+  /** What a list gets longer by: pages that it names one by one, pages that lie between the first and the last, or runs. */
+  readonly growsWith: 'pages' | 'span' | 'runs';
   /** What the format's own driver filled one buffer with at most. A reader takes anything up to LIST_BYTES_MAX. */
   readonly limits: EncodeLimits;
   /**

@@ -3,7 +3,6 @@
  * addresses of their own, in one table or region by region, while their guest runs: the guest's pages are then still in
  * its balloon. So an account belongs to a stretch of a file at a guest address, and is found again when that comes back.
  */
-import { FileBacking } from '../memory/backing.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import type { PageAccount } from './page-account.ts';
@@ -83,9 +82,10 @@ function move(departed: Departed, account: PageAccount, from: number, to: number
 }
 
 function placeOf({ backing, guestAddress }: MemoryRegion): { file: string; fileStart: number } | undefined {
-  if (!(backing instanceof FileBacking)) return undefined;
+  const { file } = backing;
+  if (file === undefined) return undefined;
   return {
-    file: `${backing.identity} ${backing.discardUnit / PAGE_SIZE}`,
-    fileStart: backing.fileOffset - guestAddress,
+    file: `${file.identity} ${backing.discardUnit / PAGE_SIZE}`,
+    fileStart: file.fileOffset - guestAddress,
   };
 }

@@ -92,14 +92,9 @@ export function checkTuning(tuning: DriverTuning): DriverTuning {
   return tuning;
 }
 
-/** Lists that name pages one by one do not get shorter for pages that lie together. */
-const namesPages = (format: PageListFormat): boolean => format.name === 'pfn-array';
-
-/** A bitmap does not either, and the drivers that sent it allocated page by page. */
-const namesBlocks = (format: PageListFormat): boolean => !namesPages(format) && format.name !== 'page-bitmap';
-
+/** Blocks of pages are allocated only for lists that get shorter by it. */
 export const fillOrderMax = (format: PageListFormat, tuning: DriverTuning): number =>
-  tuning.orderMax ?? (namesBlocks(format) ? ORDER_MAX : 0);
+  tuning.orderMax ?? (format.growsWith === 'runs' ? ORDER_MAX : 0);
 
 /**
  * How large a list is worth being in a guest whose memory ends at `pfnEnd`: no larger than a bitmap of all of it, and a
@@ -115,7 +110,7 @@ export function channelOptions(
   tuning: DriverTuning,
   pfnEnd: number,
 ): PageChannelOptions {
-  const single = namesPages(format);
+  const single = format.growsWith === 'pages';
   const limits: EncodeLimits = single
     ? { bytesMax: tuning.pfnsPerBuffer * PFN_BYTES, extentsMax: 0 }
     : listLimits(format, pfnEnd);

@@ -3,7 +3,6 @@
  * page channels. What counts, and when, is docs/hint-safety.md's; the dirty bitmap that pages are cleared in is shared
  * with the threads that send. Nothing here discards anything.
  */
-import { PAGE_POISON } from '../balloon/features.ts';
 import { GET_UNUSED_PAGES } from '../balloon/request-messages.ts';
 import { GuestStateError } from '../control/contract.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
@@ -100,7 +99,7 @@ export class FreePages implements PageSink {
   #obstacle(way: FreePageWay): string | undefined {
     const { driverFeatures, profile, hints, requests, reporting } = this.#device();
     // A page that is skipped arrives as whatever it was before. Such a guest would see that.
-    if (profile.name === 'virtio' && (driverFeatures & PAGE_POISON) !== 0n) {
+    if ((driverFeatures & profile.poisonFeature) !== 0n) {
       return 'it fills free pages and counts on what they hold (PAGE_POISON)';
     }
     const running = { session: hints.running, request: requests.running, reports: reporting.running };

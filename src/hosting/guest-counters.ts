@@ -2,7 +2,6 @@
 import { profileFeatureNames } from '../balloon/profiles.ts';
 import type { GuestCounters, MemoryPlace } from '../control/contract.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
-import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { featureNames } from '../virtio/features.ts';
@@ -39,18 +38,16 @@ export function guestCounters(device: BalloonDevice, conversation: ConversationC
 function residentBytes(memory: GuestMemory): number {
   const files = new Map<string, number>();
   for (const { backing } of memory.regions) {
-    if (!(backing instanceof FileBacking) || files.has(backing.identity)) continue;
-    files.set(backing.identity, backing.residentBytes());
+    const { file } = backing;
+    if (file === undefined || files.has(file.identity)) continue;
+    files.set(file.identity, backing.residentBytes());
   }
   return [...files.values()].reduce((total, bytes) => total + bytes, 0);
 }
 
 function memoryPlace(memory: GuestMemory): MemoryPlace {
-  const files = memory.regions
-    .map(({ backing }) => backing)
-    .filter(backing => backing instanceof FileBacking);
-  if (files.some(({ onDisk }) => onDisk)) return 'disk';
-  return files.some(({ kind }) => kind === 'hugetlb') ? 'huge-pages' : 'memory';
+  if (memory.regions.some(({ backing }) => backing.file?.onDisk)) return 'disk';
+  return memory.regions.some(({ backing }) => backing.kind === 'hugetlb') ? 'huge-pages' : 'memory';
 }
 
 /** What of a guest's status is its device's and its memory's alone; `memory` is what its front-end handed over so far. */

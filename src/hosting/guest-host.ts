@@ -22,7 +22,6 @@ import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import type { DeviceObserver } from '../device/device-observer.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
-import { FileBacking } from '../memory/backing.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
 import { PageSet } from '../memory/page-set.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
@@ -285,7 +284,7 @@ export class GuestHost {
         this.#target.memoryChanged();
         this.#removed.changed();
         this.#loadNow();
-        if (backing instanceof FileBacking && !backing.sealed) {
+        if (backing.file?.sealed === false) {
           this.#news.log(
             'debug',
             'guest memory can be shrunk by its front-end, which would end this daemon',

@@ -4,7 +4,6 @@
  * looks at costs the guest no more than this message.
  */
 import type { PageAccount } from '../device/page-account.ts';
-import { FileBacking } from '../memory/backing.ts';
 import type { BlockWords } from '../memory/block-bitmap.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { PageSet } from '../memory/page-set.ts';
@@ -44,7 +43,7 @@ export function mapSources(accounts: readonly PageAccount[], hinted: PageSet): M
 
 function regionSource({ region, ballooned, reported, pending, unitPages }: PageAccount): RegionSource {
   const { backing } = region;
-  const file = backing instanceof FileBacking ? `${backing.identity}+${backing.fileOffset}` : '';
+  const file = backing.file === undefined ? '' : `${backing.file.identity}+${backing.file.fileOffset}`;
   return {
     identity: `${file}@${region.guestAddress}+${region.size}`,
     guestAddress: region.guestAddress,
@@ -62,9 +61,10 @@ const wordsOf = ({ counts, words }: BlockWords): BlockWords => ({ counts, words 
 
 function openFile({ backing }: MemoryRegion): RegionSource['file'] {
   // A file of hugetlbfs calls all of itself data, holes included.
-  if (!(backing instanceof FileBacking) || backing.kind !== 'shmem') return null;
+  const { file } = backing;
+  if (file === undefined || backing.kind !== 'shmem') return null;
   try {
-    return { fd: backing.fd.reopen().release(), fileOffset: backing.fileOffset };
+    return { fd: file.fd.reopen().release(), fileOffset: file.fileOffset };
   } catch (error) {
     if (error instanceof AerostatError) return null;
     throw error;

@@ -1,23 +1,15 @@
 /**
- * What a region of guest memory is made of, and how its pages go back to the host. A backing knows bytes and
- * offsets; it knows nothing of guest addresses, of balloons, or of who uses it.
+ * What a region of guest memory is made of, how its bytes are read and written, and how its pages go back to the host. A
+ * backing knows bytes and offsets; it knows nothing of guest addresses, of balloons, or of what uses it. Memory of this
+ * process alone is here, memory that is a file in `file-backing.ts`.
  *
- * The rule differs by kind: shared files are punched (madvise(MADV_DONTNEED) frees nothing of them),
+ * The rule of giving back differs by kind: shared files are punched (madvise(MADV_DONTNEED) frees nothing of them),
  * anonymous memory is dropped by madvise, and hugetlbfs gives back whole huge pages only.
  */
 
-import { descriptorKind, fileSystemType } from '../sys/descriptor-kind.ts';
-import { AerostatError, assert } from '../sys/error.ts';
+import { assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import {
-  adviseHugePages,
-  discardAnonymous,
-  fileStatus,
-  fileSystem,
-  isReadWrite,
-  punchHole,
-  sealAgainstShrinking,
-} from '../sys/file.ts';
+import { discardAnonymous } from '../sys/file.ts';
 import { MAPPING_BYTES_MAX, Mapping } from '../sys/mapping.ts';
 import { PAGE_SIZE } from './page.ts';
 
@@ -41,175 +33,111 @@ export class Window {
 
 export type BackingKind = 'shmem' | 'hugetlb' | 'anonymous' | 'heap';
 
+/** The file that memory is a part of; other processes can have it, too. */
+export interface MemoryFile {
+  readonly fd: OwnedFd;
+  /** Where the memory starts in the file, in bytes. */
+  readonly fileOffset: number;
+  /** Two files with the same identity are the same file. */
+  readonly identity: string;
+  /** No process can shrink the file under us any more; where false, a front-end that does ends this process. */
+  readonly sealed: boolean;
+  /** The file is on a disk: its resident bytes are blocks there, and not what of it is in the page cache. */
+  readonly onDisk: boolean;
+}
+
 export interface Backing {
   readonly kind: BackingKind;
   /** Bytes. */
   readonly size: number;
   /** The unit in which the host can take memory back, in bytes: 4 KiB, or the huge page size. */
   readonly discardUnit: number;
+  /** What it is a part of; undefined for memory that only this process has. */
+  readonly file: MemoryFile | undefined;
   /** Window number `index` ({@link WINDOW_BYTES} each); maps it on first use. */
   window(index: number): Window;
+  /** Where that is mapped in this process; undefined for memory without an address. */
+  addressOf(index: number): number | undefined;
+  /** Copies `length` bytes from `offset` into `into` at `at`. The host backs no page that it did not back before. */
+  read(offset: number, into: Uint8Array, at: number, length: number): void;
+  /** Copies `length` bytes of `from` at `at` to `offset`. */
+  write(offset: number, from: Uint8Array, at: number, length: number): void;
   /** Gives bytes back to the host; both arguments are multiples of {@link discardUnit}. They read as 0 then. */
   discard(offset: number, length: number): void;
+  /** Gives bytes back to the host as far as its units allow, and zeroes the rest. They read as 0 then. */
+  clear(offset: number, length: number): void;
+  /**
+   * Visits the stretches of [offset, offset + length) that the host backs with memory; the others read as zeros and were
+   * never written, or were discarded. Memory that is no file counts as backed.
+   */
+  forEachBacked(offset: number, length: number, visit: (offset: number, length: number) => void): void;
   /** Bytes that the host holds for this backing right now (of the whole file, where several share one). */
   residentBytes(): number;
   close(): void;
 }
 
-/** Part of a file that somebody handed over as a descriptor: memfd, tmpfs or hugetlbfs. */
-export class FileBacking implements Backing {
-  readonly kind: BackingKind;
-  readonly size: number;
-  readonly discardUnit: number;
-  /** Where the region starts in the file, in bytes. */
-  readonly fileOffset: number;
-  /** Nobody can shrink the file under us any more; where false, a front-end that does ends this process. */
-  readonly sealed: boolean;
-  /** The file is on a disk: its resident bytes are blocks there, and not what of it is in the page cache. */
-  readonly onDisk: boolean;
-  readonly fd: OwnedFd;
-  /** Two backings with the same identity show the same file. */
-  readonly identity: string;
-  readonly #adviseHugePages: boolean;
-  readonly #mappings = new Map<number, { mapping: Mapping; window: Window }>();
+/** Memory that is read and written through its windows. */
+export abstract class WindowedBacking implements Backing {
+  abstract readonly kind: BackingKind;
+  abstract readonly size: number;
+  abstract readonly discardUnit: number;
+  abstract window(index: number): Window;
+  abstract discard(offset: number, length: number): void;
+  abstract residentBytes(): number;
+  abstract close(): void;
 
-  /**
-   * Takes ownership of `fd`, also when it throws. With `adviseHugePages` its windows ask for transparent huge
-   * pages.
-   * @throws AerostatError AEROSTAT_REGION_FILE when the descriptor is no file that holds the whole region
-   */
-  constructor(
-    fd: OwnedFd,
-    fileOffset: number,
-    size: number,
-    options: { readonly adviseHugePages?: boolean } = {},
-  ) {
-    try {
-      const stranger = faultOfKind(fd);
-      if (stranger !== undefined) throw regionFileError(stranger);
-      const status = fileStatus(fd);
-      const system = fileSystem(fd);
-      const unit = system.kind === 'hugetlbfs' ? system.blockSize : PAGE_SIZE;
-      const fault = faultOf(status, isReadWrite(fd), unit, fileOffset, size);
-      if (fault !== undefined) throw regionFileError(fault);
-      this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
-      this.discardUnit = unit;
-      this.onDisk = system.kind === 'other';
-      this.sealed = sealAgainstShrinking(fd);
-      // Its owner may have shrunk it since it was measured, and the seal would keep it so.
-      const shrunk = faultOfSize(fileStatus(fd).size, fileOffset, size);
-      if (shrunk !== undefined) throw regionFileError(shrunk);
-      this.identity = status.identity;
-    } catch (error) {
-      fd.close();
-      throw error;
+  get file(): MemoryFile | undefined {
+    return undefined;
+  }
+
+  addressOf(_index: number): number | undefined {
+    return undefined;
+  }
+
+  read(offset: number, into: Uint8Array, at: number, length: number): void {
+    this.#forEachPart(offset, length, (bytes, done) => into.set(bytes, at + done));
+  }
+
+  write(offset: number, from: Uint8Array, at: number, length: number): void {
+    this.#forEachPart(offset, length, (bytes, done) =>
+      bytes.set(from.subarray(at + done, at + done + bytes.length)),
+    );
+  }
+
+  clear(offset: number, length: number): void {
+    const end = offset + length;
+    const low = Math.min(end, Math.ceil(offset / this.discardUnit) * this.discardUnit);
+    const high = Math.max(low, Math.floor(end / this.discardUnit) * this.discardUnit);
+    if (high > low) this.discard(low, high - low);
+    this.#forEachPart(offset, low - offset, bytes => bytes.fill(0));
+    this.#forEachPart(high, end - high, bytes => bytes.fill(0));
+  }
+
+  forEachBacked(offset: number, length: number, visit: (offset: number, length: number) => void): void {
+    visit(offset, length);
+  }
+
+  /** Visits the bytes of [offset, offset + length), window by window, with how many came before. */
+  #forEachPart(offset: number, length: number, visit: (bytes: Uint8Array, done: number) => void): void {
+    for (let done = 0; done < length; ) {
+      const within = (offset + done) % WINDOW_BYTES;
+      const part = Math.min(length - done, WINDOW_BYTES - within);
+      const { u8 } = this.window(Math.floor((offset + done) / WINDOW_BYTES));
+      visit(u8.subarray(within, within + part), done);
+      done += part;
     }
-    this.fd = fd;
-    this.fileOffset = fileOffset;
-    this.size = size;
-    this.#adviseHugePages = options.adviseHugePages ?? false;
-  }
-
-  window(index: number): Window {
-    const known = this.#mappings.get(index);
-    if (known !== undefined) return known.window;
-    const start = index * WINDOW_BYTES;
-    const length = Math.min(WINDOW_BYTES, this.size - start);
-    // A huge page that the pool does not have would end this process when it is touched: it is set aside, or refused here.
-    const options = { reserve: this.kind === 'hugetlb' };
-    const mapping = Mapping.shared(this.fd.number, this.fileOffset + start, length, options);
-    if (this.#adviseHugePages) adviseHugePages(mapping.address, length);
-    const window = new Window(mapping.buffer, 0, length);
-    this.#mappings.set(index, { mapping, window });
-    return window;
-  }
-
-  /** Where window `index` is mapped in this process; maps it on first use. */
-  addressOf(index: number): number {
-    this.window(index);
-    return this.#mappings.get(index)?.mapping.address ?? 0;
-  }
-
-  discard(offset: number, length: number): void {
-    punchHole(this.fd, this.fileOffset + offset, length);
-  }
-
-  residentBytes(): number {
-    return fileStatus(this.fd).residentBytes;
-  }
-
-  close(): void {
-    for (const { mapping } of this.#mappings.values()) mapping.close();
-    this.#mappings.clear();
-    this.fd.close();
   }
 }
-
-const regionFileError = (fault: string): AerostatError =>
-  new AerostatError('AEROSTAT_REGION_FILE', `memory region refused: ${fault}`);
-
-/**
- * File systems that answer for themselves, from memory or from a disk of this host. Any other may wait for a network or for
- * a process, which can be the guest's own: looking at such a file, mapping it and touching it would keep its guest's thread
- * waiting as long as that process likes.
- */
-const LOCAL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
-  'bcachefs',
-  'btrfs',
-  'ext2',
-  'ext3',
-  'ext4',
-  'f2fs',
-  'hugetlbfs',
-  'overlay',
-  'ramfs',
-  'tmpfs',
-  'xfs',
-  'zfs',
-]);
-
-/** What of a descriptor speaks against even looking at its file. */
-function faultOfKind(fd: OwnedFd): string | undefined {
-  const kind = descriptorKind(fd);
-  if (kind === 'memory') return undefined;
-  if (kind !== 'path') return 'its descriptor is not a regular file';
-  const type = fileSystemType(fd);
-  if (type !== undefined && LOCAL_FILE_SYSTEMS.has(type)) return undefined;
-  const where =
-    type === undefined ? 'on a file system that is not mounted where this daemon runs' : `on ${type}`;
-  return `its file is ${where}, which could make this daemon wait; use a memfd, tmpfs, hugetlbfs or a local disk`;
-}
-
-function faultOf(
-  status: { regular: boolean; size: number },
-  readWrite: boolean,
-  unit: number,
-  fileOffset: number,
-  size: number,
-): string | undefined {
-  if (!status.regular) return 'its descriptor is not a regular file';
-  // Used entries are written and pages are punched; better refused here than when a guest first kicks.
-  if (!readWrite) return 'its descriptor is not open for both reading and writing';
-  if (size <= 0 || size % PAGE_SIZE !== 0)
-    return `its size ${size} is not a positive multiple of ${PAGE_SIZE}`;
-  if (fileOffset % unit !== 0) return `its file offset ${fileOffset} is not a multiple of ${unit}`;
-  if (size % unit !== 0) return `its size ${size} is not a multiple of its file's page size ${unit}`;
-  return faultOfSize(status.size, fileOffset, size);
-}
-
-const faultOfSize = (fileSize: number, fileOffset: number, size: number): string | undefined =>
-  fileOffset + size > fileSize
-    ? `it needs ${fileOffset + size} bytes and its file has ${fileSize}`
-    : undefined;
 
 /** Anonymous memory of this process; only threads of it can be its guest. */
-export class AnonymousBacking implements Backing {
+export class AnonymousBacking extends WindowedBacking {
   readonly kind = 'anonymous';
   readonly discardUnit = PAGE_SIZE;
   readonly size: number;
   readonly #windows: { mapping: Mapping; window: Window }[] = [];
 
   constructor(size: number) {
+    super();
     this.size = size;
     for (let start = 0; start < size; start += WINDOW_BYTES) {
       const mapping = Mapping.anonymous(Math.min(WINDOW_BYTES, size - start));
@@ -219,6 +147,10 @@ export class AnonymousBacking implements Backing {
 
   window(index: number): Window {
     return this.#windows[index].window;
+  }
+
+  override addressOf(index: number): number {
+    return this.#windows[index].mapping.address;
   }
 
   discard(offset: number, length: number): void {
@@ -244,7 +176,7 @@ export class AnonymousBacking implements Backing {
 }
 
 /** Memory on the JavaScript heap, for simulations: discarding zeroes, and what is resident is counted. */
-export class HeapBacking implements Backing {
+export class HeapBacking extends WindowedBacking {
   readonly kind = 'heap';
   readonly size: number;
   readonly discardUnit: number;
@@ -252,6 +184,7 @@ export class HeapBacking implements Backing {
 
   /** @throws InvariantError above {@link WINDOW_BYTES}; simulations have small guests */
   constructor(size: number, discardUnit = PAGE_SIZE) {
+    super();
     assert(size <= WINDOW_BYTES, `${size} bytes of guest memory on the heap`);
     this.size = size;
     this.discardUnit = discardUnit;

@@ -8,11 +8,13 @@ export {
   AnonymousBacking,
   type Backing,
   type BackingKind,
-  FileBacking,
   HeapBacking,
+  type MemoryFile,
   WINDOW_BYTES,
   Window,
+  WindowedBacking,
 } from './backing.ts';
+export { FileBacking } from './file-backing.ts';
 export {
   GuestMemory,
   MemoryAccessError,

@@ -3,11 +3,9 @@
  * them. A slot means the same page on both sides for as long as both have the same regions. Bitmaps are indexed by
  * slot, and the stream names pages by it.
  */
-import { FileBacking } from '../memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { assert } from '../sys/error.ts';
-import { nextData, nextHole, readAt, writeAt } from '../sys/file.ts';
 
 /** Pages of one guest at most: 8 TiB. A slot is then a positive number in 32 bits. */
 const SLOTS_MAX = 2 ** 31 - 1;
@@ -61,44 +59,24 @@ export class Ram {
   /** Copies `count` pages from slot `start` into `into` at `at`. The host backs no page that it did not back before. */
   read(start: number, count: number, into: Uint8Array, at: number): void {
     this.#forEachPart(start, count, ({ region, firstSlot }, first, pages) => {
-      const { backing } = region;
-      const length = pages * PAGE_SIZE;
       const to = at + (firstSlot + first - start) * PAGE_SIZE;
-      if (backing instanceof FileBacking) {
-        readAt(backing.fd, backing.fileOffset + first * PAGE_SIZE, into, to, length);
-      } else {
-        this.memory.read(region.guestAddress + first * PAGE_SIZE, into, to, length);
-      }
+      region.backing.read(first * PAGE_SIZE, into, to, pages * PAGE_SIZE);
     });
   }
 
   /** Copies `from` at `at` into `count` pages from slot `start`. */
   write(start: number, count: number, from: Uint8Array, at: number): void {
     this.#forEachPart(start, count, ({ region, firstSlot }, first, pages) => {
-      const { backing } = region;
-      const length = pages * PAGE_SIZE;
       const source = at + (firstSlot + first - start) * PAGE_SIZE;
-      // hugetlbfs can be read but not written as a file.
-      if (backing instanceof FileBacking && backing.kind === 'shmem') {
-        writeAt(backing.fd, backing.fileOffset + first * PAGE_SIZE, from, source, length);
-      } else {
-        this.memory.write(region.guestAddress + first * PAGE_SIZE, from, source, length);
-      }
+      region.backing.write(first * PAGE_SIZE, from, source, pages * PAGE_SIZE);
     });
   }
 
   /** Gives pages back to the host, as far as its units allow, and zeroes the rest. They read as 0 afterwards. */
   clear(start: number, count: number): void {
-    this.#forEachPart(start, count, ({ region }, first, pages) => {
-      const unit = region.backing.discardUnit;
-      const from = first * PAGE_SIZE;
-      const to = from + pages * PAGE_SIZE;
-      const low = Math.min(to, Math.ceil(from / unit) * unit);
-      const high = Math.max(low, Math.floor(to / unit) * unit);
-      if (high > low) region.backing.discard(low, high - low);
-      this.memory.fill(region.guestAddress + from, 0, low - from);
-      this.memory.fill(region.guestAddress + high, 0, to - high);
-    });
+    this.#forEachPart(start, count, ({ region }, first, pages) =>
+      region.backing.clear(first * PAGE_SIZE, pages * PAGE_SIZE),
+    );
   }
 
   /**
@@ -110,7 +88,7 @@ export class Ram {
     for (const { region } of this.#parts) {
       const { backing, pageCount } = region;
       backed +=
-        backing instanceof FileBacking ? Math.min(pageCount, backing.residentBytes() / PAGE_SIZE) : pageCount;
+        backing.file === undefined ? pageCount : Math.min(pageCount, backing.residentBytes() / PAGE_SIZE);
     }
     return (this.slots - backed) * READ_TO_PASS < backed;
   }
@@ -120,24 +98,13 @@ export class Ram {
    * never written, or were discarded. Memory that is no file counts as backed.
    */
   forEachBacked(start: number, count: number, visit: SlotRun): void {
-    this.#forEachPart(start, count, ({ region, firstSlot }, first, pages) => {
-      const { backing } = region;
-      if (!(backing instanceof FileBacking)) {
-        visit(firstSlot + first, pages);
-        return;
-      }
-      const end = backing.fileOffset + (first + pages) * PAGE_SIZE;
-      let at = backing.fileOffset + first * PAGE_SIZE;
-      while (at < end) {
-        const data = nextData(backing.fd, at) ?? end;
-        if (data >= end) return;
-        const hole = Math.min(end, nextHole(backing.fd, data) ?? end);
-        const from = Math.floor((data - backing.fileOffset) / PAGE_SIZE);
-        const to = Math.ceil((hole - backing.fileOffset) / PAGE_SIZE);
+    this.#forEachPart(start, count, ({ region, firstSlot }, first, pages) =>
+      region.backing.forEachBacked(first * PAGE_SIZE, pages * PAGE_SIZE, (offset, length) => {
+        const from = Math.floor(offset / PAGE_SIZE);
+        const to = Math.ceil((offset + length) / PAGE_SIZE);
         visit(firstSlot + from, to - from);
-        at = hole;
-      }
-    });
+      }),
+    );
   }
 
   #partOf(slot: number): Part {

@@ -7,7 +7,6 @@
  * calls take long has one thread at a time, and the others are left for the others.
  */
 import type { MessagePort } from 'node:worker_threads';
-import { FileBacking } from '../memory/backing.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { PendingDiscards } from '../memory/pending-discards.ts';
 import type { OwnedFd } from '../sys/fd.ts';
@@ -176,15 +175,16 @@ export class DiscardLane {
   /** From now on `pending`, units of `region`, is drained, until it is closed. */
   add({ backing }: MemoryRegion, pending: PendingDiscards): void {
     // Memory that is no file cannot come over vhost-user.
-    if (!(backing instanceof FileBacking)) return;
+    const { file } = backing;
+    if (file === undefined) return;
     const message: RegionMessage = {
       kind: 'region',
       lane: this.#number,
       shared: pending.shared,
       units: pending.units,
       unitBytes: backing.discardUnit,
-      fd: backing.fd.number,
-      fileOffset: backing.fileOffset,
+      fd: file.fd.number,
+      fileOffset: file.fileOffset,
     };
     this.#regions = this.#regions.filter(member => !member.pending.closed);
     this.#regions.push({ pending, message });

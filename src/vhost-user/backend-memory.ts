@@ -2,7 +2,7 @@
  * The back-end's view of guest memory: regions as the front-end hands them over, replaces them and takes them
  * away, in one table or one by one, also while rings run in them. A message that is refused changes nothing.
  */
-import { FileBacking } from '../memory/backing.ts';
+import { FileBacking } from '../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion, type RegionAddresses } from '../memory/guest-memory.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
@@ -189,6 +189,7 @@ const haveSameAddresses = (a: RegionAddresses, b: RegionAddresses): boolean =>
 
 function isSameRegion(a: MemoryRegion, b: MemoryRegion): boolean {
   if (!haveSameAddresses(a, b)) return false;
-  if (!(a.backing instanceof FileBacking && b.backing instanceof FileBacking)) return false;
-  return a.backing.fileOffset === b.backing.fileOffset && a.backing.identity === b.backing.identity;
+  const [fileOfA, fileOfB] = [a.backing.file, b.backing.file];
+  if (fileOfA === undefined || fileOfB === undefined) return false;
+  return fileOfA.fileOffset === fileOfB.fileOffset && fileOfA.identity === fileOfB.identity;
 }

@@ -2,9 +2,8 @@
  * One connection of a front-end, from the first message to the memory table: what the two sides agreed on, and
  * both channels between them. Rings and what outlives a connection are the session's.
  */
-import { FileBacking } from '../memory/backing.ts';
+import type { MemoryFile } from '../memory/backing.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
-import type { OwnedFd } from '../sys/fd.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { BackendRequests } from './backend-requests.ts';
 import { VhostUserUnsupportedError } from './frontend-errors.ts';
@@ -107,14 +106,18 @@ export class FrontendLink {
     regions.forEach((region, index) => {
       MEM_REGION.write(view, MEM_TABLE_HEADER.size + index * MEM_REGION.size, describe(region));
     });
-    await this.requester.tell('SET_MEM_TABLE', table, regions.map(fileOf));
+    await this.requester.tell(
+      'SET_MEM_TABLE',
+      table,
+      regions.map(region => fileOf(region).fd),
+    );
   }
 
   async #tellRegion(name: 'ADD_MEM_REG' | 'REM_MEM_REG', region: MemoryRegion): Promise<void> {
     const payload = new Uint8Array(SINGLE_REGION_PADDING + MEM_REGION.size);
     MEM_REGION.write(new DataView(payload.buffer), SINGLE_REGION_PADDING, describe(region));
     // A region that goes is named by its addresses; no descriptor should come along.
-    await this.requester.tell(name, payload, name === 'ADD_MEM_REG' ? [fileOf(region)] : []);
+    await this.requester.tell(name, payload, name === 'ADD_MEM_REG' ? [fileOf(region).fd] : []);
   }
 
   #checkCount({ regions }: GuestMemory): void {
@@ -129,13 +132,11 @@ const describe = (region: MemoryRegion) => ({
   guestAddress: region.guestAddress,
   size: region.size,
   userAddress: region.userAddress,
-  mmapOffset: backingOf(region).fileOffset,
+  mmapOffset: fileOf(region).fileOffset,
 });
 
-const fileOf = (region: MemoryRegion): OwnedFd => backingOf(region).fd;
-
-function backingOf({ backing }: MemoryRegion): FileBacking {
-  if (backing instanceof FileBacking) return backing;
+function fileOf({ backing }: MemoryRegion): MemoryFile {
+  if (backing.file !== undefined) return backing.file;
   throw new VhostUserUnsupportedError(
     `memory of kind "${backing.kind}" is no file and cannot be handed to another process`,
   );

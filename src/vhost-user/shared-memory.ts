@@ -2,7 +2,7 @@
  * Guest memory that a front-end can hand to another process: one memfd, cut into the regions that the guest
  * sees.
  */
-import { FileBacking } from '../memory/backing.ts';
+import { FileBacking } from '../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { createMemfd } from '../sys/file.ts';
 import { reserveHugePages } from '../sys/mapping.ts';

@@ -7,7 +7,8 @@ import { execute } from '../embedded/answers.ts';
 import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
 import type { GuestEventName } from '../embedded/options.ts';
 import { PageState } from '../guest/page-state.ts';
-import { FileBacking, WINDOW_BYTES } from '../memory/backing.ts';
+import { WINDOW_BYTES } from '../memory/backing.ts';
+import { FileBacking } from '../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
@@ -152,11 +153,12 @@ const answers: Answers = {
 function mappingsOf({ regions }: GuestMemory): MappedSlots[] {
   const mapped: MappedSlots[] = [];
   for (const { backing, size } of regions) {
-    assert(backing instanceof FileBacking, 'guest memory that is no file');
     for (let index = 0; index * WINDOW_BYTES < size; index++) {
       const start = index * WINDOW_BYTES;
       const pages = Math.min(WINDOW_BYTES, size - start) / PAGE_SIZE;
-      mapped.push({ start: start / PAGE_SIZE, count: pages, address: backing.addressOf(index) });
+      const address = backing.addressOf(index);
+      assert(address !== undefined, 'guest memory without an address');
+      mapped.push({ start: start / PAGE_SIZE, count: pages, address });
     }
   }
   return mapped;

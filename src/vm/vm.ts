@@ -29,7 +29,6 @@ import { checkSize } from '../embedded/embedded-guest.ts';
 import type { SavedGuest } from '../embedded/options.ts';
 import type { DeviceMigration } from '../hosting/device-migration.ts';
 import { offer } from '../hosting/offer.ts';
-import { FileBacking } from '../memory/backing.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
@@ -110,8 +109,8 @@ export class Vm implements SourceMachine {
     // Marks the rejection as handled; callers may still await it.
     this.ended.catch(() => {});
     const [{ backing, size }] = memory.regions;
-    assert(backing instanceof FileBacking, 'guest memory that is no file');
-    const fd = backing.fd.duplicate().release();
+    assert(backing.file !== undefined, 'guest memory that is no file');
+    const fd = backing.file.fd.duplicate().release();
     // Pages may come while the guest's thread maps it.
     this.#mapped = threads.guest.ask('memory', { fd, size, adviseHugePages, log: this.log.words });
     this.#mapped.catch(() => {});

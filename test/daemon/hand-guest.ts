@@ -6,7 +6,7 @@
 import { CONFIG } from '../../src/balloon/config-space.ts';
 import type { QueueRole } from '../../src/balloon/features.ts';
 import { profile, queueRoles } from '../../src/balloon/profiles.ts';
-import type { FileBacking } from '../../src/memory/backing.ts';
+import type { FileBacking } from '../../src/memory/file-backing.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { UnixSocket } from '../../src/sys/socket.ts';

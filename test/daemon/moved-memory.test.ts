@@ -3,7 +3,7 @@
  * there were two, or the other way round. The account goes with the file and the guest address.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { FileBacking } from '../../src/memory/backing.ts';
+import type { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';

@@ -1,5 +1,5 @@
 /** A front-end that says what a test tells it to say, down to the byte, to a daemon in another process. */
-import type { FileBacking } from '../../src/memory/backing.ts';
+import type { FileBacking } from '../../src/memory/file-backing.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import type { OwnedFd } from '../../src/sys/fd.ts';
 import type { Watch } from '../../src/sys/poll.ts';

@@ -9,34 +9,21 @@ import { DeviceCounters } from '../../src/device/counters.ts';
 import { ListWalk } from '../../src/device/list-walk.ts';
 import { PageAccounts } from '../../src/device/page-accounts.ts';
 import { WORK_PER_TURN } from '../../src/device/turn.ts';
-import type { Backing } from '../../src/memory/backing.ts';
 import { BLOCK_PAGES } from '../../src/memory/block-bitmap.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { RING_PACKED } from '../../src/virtio/features.ts';
 import { FIRST_PAGE, openRig } from '../support/device-rig.ts';
+import { UntouchableBacking } from '../support/untouchable-backing.ts';
 
 const TIB_PAGES = 2 ** 28;
-
-/** Memory that nobody can touch. */
-const untouchable = (size: number): Backing => ({
-  kind: 'shmem',
-  size,
-  discardUnit: PAGE_SIZE,
-  window: () => {
-    throw new Error('touched');
-  },
-  discard() {},
-  residentBytes: () => 0,
-  close() {},
-});
 
 function openAccounts(regions: readonly (readonly [firstPfn: number, pages: number])[]) {
   let looks = 0;
   const accounts = new PageAccounts(new DeviceCounters());
   for (const [firstPfn, pages] of regions) {
     const addresses = { guestAddress: firstPfn * PAGE_SIZE, size: pages * PAGE_SIZE, userAddress: 0 };
-    const region = new MemoryRegion(addresses, untouchable(pages * PAGE_SIZE));
+    const region = new MemoryRegion(addresses, new UntouchableBacking(pages * PAGE_SIZE));
     accounts.open(
       new Proxy(region, {
         get: (target, name) => {

@@ -3,7 +3,7 @@
  * wait for its turn, and the others go on.
  */
 import { afterAll, describe, expect, test } from 'vitest';
-import { FileBacking } from '../../src/memory/backing.ts';
+import { FileBacking } from '../../src/memory/file-backing.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';

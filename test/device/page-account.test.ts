@@ -1,31 +1,14 @@
 /** The account of a region beyond what a device's tests see of it: what it costs when there is nothing to account for. */
 import { expect, test } from 'vitest';
 import { PageAccount } from '../../src/device/page-account.ts';
-import type { Backing } from '../../src/memory/backing.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
-import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { UntouchableBacking } from '../support/untouchable-backing.ts';
 
 const MIB = 2 ** 20;
 const TIB = 2 ** 40;
 
-/** Memory of which nothing is ever touched. */
-function untouched(size: number): Backing {
-  const window = () => {
-    throw new Error('touched');
-  };
-  return {
-    kind: 'shmem',
-    size,
-    discardUnit: PAGE_SIZE,
-    window,
-    discard() {},
-    residentBytes: () => 0,
-    close() {},
-  };
-}
-
 const openAccount = (size: number) =>
-  new PageAccount(new MemoryRegion({ guestAddress: 0, size, userAddress: 0 }, untouched(size)));
+  new PageAccount(new MemoryRegion({ guestAddress: 0, size, userAddress: 0 }, new UntouchableBacking(size)));
 
 test('a guest of 4 TiB that starts over without having given anything away costs the host no memory', () => {
   const account = openAccount(4 * TIB);

@@ -1,7 +1,7 @@
 /** Deflations while a thread discards whose every punch takes 5 ms: they wait for a punch, and not for all that are pending. */
 import { Worker } from 'node:worker_threads';
 import { beforeAll, expect, test } from 'vitest';
-import type { FileBacking } from '../../src/memory/backing.ts';
+import type { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { build } from '../cli/built.ts';

@@ -9,7 +9,7 @@ import {
 import { PageAccount } from '../../src/device/page-account.ts';
 import { mapSources } from '../../src/hosting/map-sources.ts';
 import { MapSurvey } from '../../src/hosting/map-survey.ts';
-import { FileBacking } from '../../src/memory/backing.ts';
+import { FileBacking } from '../../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageSet } from '../../src/memory/page-set.ts';

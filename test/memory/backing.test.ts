@@ -3,13 +3,8 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
-import {
-  AnonymousBacking,
-  type Backing,
-  FileBacking,
-  HeapBacking,
-  WINDOW_BYTES,
-} from '../../src/memory/backing.ts';
+import { AnonymousBacking, type Backing, HeapBacking, WINDOW_BYTES } from '../../src/memory/backing.ts';
+import { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { fileSystemType } from '../../src/sys/descriptor-kind.ts';
 import { createEventFd, createPipe, OwnedFd, openDescriptorCount } from '../../src/sys/fd.ts';
@@ -231,6 +226,14 @@ describe.skipIf(pool.missing !== undefined)('huge pages', () => {
     expect([u8[0], u8[3 * HUGE_PAGE_SIZE]]).toEqual([1, 1]);
   });
 
+  test('are written as memory, for the file system takes no writes', () => {
+    const backing = opened(new FileBacking(huge(1), 0, HUGE_PAGE_SIZE));
+    backing.write(PAGE_SIZE, new Uint8Array([1, 2, 3]), 0, 3);
+    const into = new Uint8Array(3);
+    backing.read(PAGE_SIZE, into, 0, 3);
+    expect([...into]).toEqual([1, 2, 3]);
+  });
+
   test('are refused where a region would cut one', () => {
     expect(() => new FileBacking(huge(2), PAGE_SIZE, HUGE_PAGE_SIZE)).toThrow(refusal('file offset'));
     expect(() => new FileBacking(huge(2), 0, HUGE_PAGE_SIZE + PAGE_SIZE)).toThrow(refusal('page size'));
@@ -293,4 +296,37 @@ test('memory in a file on a disk is known to be there, and a memfd not to be', (
   const inMemory = ['tmpfs', 'ramfs', 'hugetlbfs'].includes(fileSystemType(fd) ?? '');
   expect(opened(new FileBacking(fd, 0, MIB)).onDisk).toBe(!inMemory);
   expect(opened(new FileBacking(memfd(), 0, MIB)).onDisk).toBe(false);
+});
+
+describe.each([
+  ['a file', () => new FileBacking(memfd(4 * MIB), MIB, 2 * MIB)],
+  ['memory of this process', () => new AnonymousBacking(2 * MIB)],
+  ['memory on the heap, in units of two pages', () => new HeapBacking(2 * MIB, 2 * PAGE_SIZE)],
+])('%s', (_, open) => {
+  test('reads what was written, and zeros where it was cleared, to the byte', () => {
+    const backing = opened<Backing>(open());
+    const bytes = new Uint8Array(6 * PAGE_SIZE).fill(7);
+    backing.write(3 * PAGE_SIZE, bytes, PAGE_SIZE, 5 * PAGE_SIZE);
+    const read = (offset: number, length: number) => {
+      const into = new Uint8Array(length + 2);
+      backing.read(offset, into, 1, length);
+      expect([into[0], into[length + 1]]).toEqual([0, 0]);
+      return new Set(into.subarray(1, length + 1));
+    };
+    expect(read(3 * PAGE_SIZE, 5 * PAGE_SIZE)).toEqual(new Set([7]));
+    expect(read(0, 3 * PAGE_SIZE)).toEqual(new Set([0]));
+    backing.clear(4 * PAGE_SIZE, 3 * PAGE_SIZE);
+    expect(read(3 * PAGE_SIZE, PAGE_SIZE)).toEqual(new Set([7]));
+    expect(read(4 * PAGE_SIZE, 3 * PAGE_SIZE)).toEqual(new Set([0]));
+    expect(read(7 * PAGE_SIZE, PAGE_SIZE)).toEqual(new Set([7]));
+  });
+
+  test('visits what is backed, all of it where it is no file', () => {
+    const backing = opened<Backing>(open());
+    backing.write(8 * PAGE_SIZE, new Uint8Array(2 * PAGE_SIZE).fill(1), 0, 2 * PAGE_SIZE);
+    const visited: number[][] = [];
+    backing.forEachBacked(PAGE_SIZE, 20 * PAGE_SIZE, (offset, length) => visited.push([offset, length]));
+    const all = [[PAGE_SIZE, 20 * PAGE_SIZE]];
+    expect(visited).toEqual(backing.file === undefined ? all : [[8 * PAGE_SIZE, 2 * PAGE_SIZE]]);
+  });
 });

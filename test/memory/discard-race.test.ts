@@ -5,7 +5,7 @@
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Random } from '../../src/guest/random.ts';
-import { FileBacking } from '../../src/memory/backing.ts';
+import { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';

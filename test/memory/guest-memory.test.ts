@@ -1,7 +1,8 @@
 /** Addresses of a guest, and what lies behind them. */
 import fc from 'fast-check';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
-import { type Backing, FileBacking, HeapBacking, WINDOW_BYTES } from '../../src/memory/backing.ts';
+import { type Backing, HeapBacking, WINDOW_BYTES } from '../../src/memory/backing.ts';
+import { FileBacking } from '../../src/memory/file-backing.ts';
 import {
   GuestMemory,
   MemoryAccessError,

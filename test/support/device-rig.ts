@@ -13,7 +13,8 @@ import { listFormat, type Profile, profile, queueRoles } from '../../src/balloon
 import { BalloonDevice } from '../../src/device/balloon-device.ts';
 import type { DeviceHost } from '../../src/device/device-host.ts';
 import type { PageAccount } from '../../src/device/page-account.ts';
-import { AnonymousBacking, type Backing, FileBacking, HeapBacking } from '../../src/memory/backing.ts';
+import { AnonymousBacking, type Backing, HeapBacking } from '../../src/memory/backing.ts';
+import { FileBacking } from '../../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../../src/memory/page.ts';
 import { PageRanges } from '../../src/memory/page-ranges.ts';

@@ -3,7 +3,7 @@
  * memory whose rings the test drives.
  */
 import { afterEach, beforeEach, expect } from 'vitest';
-import type { FileBacking } from '../../src/memory/backing.ts';
+import type { FileBacking } from '../../src/memory/file-backing.ts';
 import type { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { closeAll, createEventFd, type OwnedFd, ring, silence } from '../../src/sys/fd.ts';
 import { BackendConversation } from '../../src/testing/conversation.ts';

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { FileBacking } from '../../src/memory/backing.ts';
+import type { FileBacking } from '../../src/memory/file-backing.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { SystemError } from '../../src/sys/error.ts';
 import { createSharedMemory, USER_ADDRESS_OFFSET } from '../../src/vhost-user/shared-memory.ts';

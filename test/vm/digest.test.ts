@@ -5,7 +5,7 @@
  */
 import { openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';
-import { FileBacking } from '../../src/memory/backing.ts';
+import { FileBacking } from '../../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { Ram } from '../../src/migration/ram.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';

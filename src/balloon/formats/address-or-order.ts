@@ -25,6 +25,7 @@ const LIMITS: EncodeLimits = { bytesMax: ENTRIES_PER_BUFFER * ENTRY_BYTES, exten
 
 export const addressOrOrder: PageListFormat = {
   name: 'address-or-order',
+  growsWith: 'runs',
   limits: LIMITS,
 
   encode(ranges: PageRanges, cursor: EncodeCursor, list: PageList, limits: EncodeLimits = LIMITS): number {

@@ -73,6 +73,7 @@ const LIMITS: EncodeLimits = { bytesMax: HEADER_BYTES + BITMAPS_MAX * BITMAP_BUF
 
 export const pageBitmap: PageListFormat = {
   name: 'page-bitmap',
+  growsWith: 'span',
   limits: LIMITS,
 
   encode(ranges: PageRanges, cursor: EncodeCursor, list: PageList, limits: EncodeLimits = LIMITS): number {

@@ -27,6 +27,7 @@ const LIMITS: EncodeLimits = { bytesMax: HEADER.size + CHUNKS_PER_BUFFER * CHUNK
 
 export const pageChunks: PageListFormat = {
   name: 'page-chunks',
+  growsWith: 'runs',
   limits: LIMITS,
 
   encode(ranges: PageRanges, cursor: EncodeCursor, list: PageList, limits: EncodeLimits = LIMITS): number {

@@ -55,6 +55,7 @@ const LIMITS: EncodeLimits = { bytesMax: RESPONSE_HEADER_BYTES + DATA_BYTES_MAX,
 
 export const pageOrder: PageListFormat = {
   name: 'page-order',
+  growsWith: 'runs',
   limits: LIMITS,
 
   encode(ranges: PageRanges, cursor: EncodeCursor, list: PageList, limits: EncodeLimits = LIMITS): number {

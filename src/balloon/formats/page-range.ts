@@ -40,6 +40,7 @@ const isSpoilt = (pfn: number, count: number): boolean => pfn % 2 === 1 && count
 
 export const pageRange: PageListFormat = {
   name: 'page-range',
+  growsWith: 'runs',
   limits: LIMITS,
 
   encode(ranges: PageRanges, cursor: EncodeCursor, list: PageList, limits: EncodeLimits = LIMITS): number {

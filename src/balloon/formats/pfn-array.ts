@@ -25,6 +25,7 @@ const LIMITS: EncodeLimits = { bytesMax: PFNS_PER_BUFFER * PFN_BYTES, extentsMax
 
 export const pfnArray: PageListFormat = {
   name: 'pfn-array',
+  growsWith: 'pages',
   limits: LIMITS,
 
   encode(ranges: PageRanges, cursor: EncodeCursor, list: PageList, limits: EncodeLimits = LIMITS): number {

@@ -26,6 +26,7 @@ const LIMITS: EncodeLimits = { bytesMax: 0, extentsMax: 1 };
 /** Runs of pages as in-bufs and nothing else: free page hints and reports. */
 export const extents: PageListFormat = {
   name: 'extents',
+  growsWith: 'runs',
   limits: LIMITS,
 
   encode(ranges: PageRanges, cursor: EncodeCursor, list: PageList, limits: EncodeLimits = LIMITS): number {

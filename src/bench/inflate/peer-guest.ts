@@ -9,7 +9,7 @@ import { type Scheduler, schedulerOf } from '../../driver/scheduler.ts';
 import { GFP_BALLOON } from '../../guest/gfp.ts';
 import { GuestKernel } from '../../guest/kernel.ts';
 import { NIL } from '../../guest/page-state.ts';
-import type { FileBacking } from '../../memory/backing.ts';
+import type { FileBacking } from '../../memory/file-backing.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { gpaOf, PAGE_SIZE } from '../../memory/page.ts';
 import { QtestMachine, q35Layout } from '../../peers/qemu/qtest-machine.ts';

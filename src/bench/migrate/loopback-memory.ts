@@ -1,6 +1,5 @@
 /** The memory of `bench migrate`'s loopback measurement, on both sides of it. */
 import { createHash } from 'node:crypto';
-import { FileBacking } from '../../memory/backing.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { Ram } from '../../migration/ram.ts';
 import { assert } from '../../sys/error.ts';
@@ -19,8 +18,8 @@ export const createRam = (bytes: number): Ram =>
 
 export function fileOf({ memory }: Ram): Descriptor {
   const [{ backing }] = memory.regions;
-  assert(backing instanceof FileBacking, 'memory that is no file');
-  return backing.fd;
+  assert(backing.file !== undefined, 'memory that is no file');
+  return backing.file.fd;
 }
 
 /** Writes to every page; no two are the same, and none is empty. */

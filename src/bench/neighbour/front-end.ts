@@ -4,7 +4,7 @@
  * sense or nonsense.
  */
 import { MUST_TELL_HOST } from '../../balloon/features.ts';
-import { FileBacking } from '../../memory/backing.ts';
+import { FileBacking } from '../../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../memory/guest-memory.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { createEventFd, type OwnedFd, ring, silence } from '../../sys/fd.ts';

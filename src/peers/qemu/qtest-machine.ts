@@ -5,7 +5,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FileBacking } from '../../memory/backing.ts';
+import { FileBacking } from '../../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../memory/guest-memory.ts';
 import type { OwnedFd } from '../../sys/fd.ts';
 import { fileStatus } from '../../sys/file.ts';

@@ -5,7 +5,7 @@
 import type { Statistics } from '../../../src/balloon/statistics.ts';
 import type { GuestStatus } from '../../../src/control/contract.ts';
 import type { Control } from '../../../src/control/operations.ts';
-import type { FileBacking } from '../../../src/memory/backing.ts';
+import type { FileBacking } from '../../../src/memory/file-backing.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../../src/memory/page.ts';
 import { QtestMachine } from '../../../src/peers/qemu/qtest-machine.ts';

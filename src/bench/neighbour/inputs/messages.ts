@@ -1,6 +1,6 @@
 /** Inputs of `bench neighbour` that are messages: of a front-end to its device, and of a client to the API. */
 
-import type { FileBacking } from '../../../memory/backing.ts';
+import type { FileBacking } from '../../../memory/file-backing.ts';
 import { PAGE_SIZE } from '../../../memory/page.ts';
 import { SystemError } from '../../../sys/error.ts';
 import { HandFrontEnd, regionMessage } from '../front-end.ts';

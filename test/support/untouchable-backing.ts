@@ -1,0 +1,26 @@
+/** Guest memory of any size, of which nothing may ever be read or written; discarding it costs nothing. */
+import { WindowedBacking } from '../../src/memory/backing.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+
+export class UntouchableBacking extends WindowedBacking {
+  readonly kind = 'shmem';
+  readonly discardUnit = PAGE_SIZE;
+  readonly size: number;
+
+  constructor(size: number) {
+    super();
+    this.size = size;
+  }
+
+  window(): never {
+    throw new Error('touched');
+  }
+
+  discard(): void {}
+
+  residentBytes(): number {
+    return 0;
+  }
+
+  close(): void {}
+}
