@@ -62,6 +62,21 @@ describe('the rooms', () => {
     expect([...new Set(native.map(roomOf))]).toEqual(['sys']);
   });
 
+  test('of protocols read no clock: time is an argument', () => {
+    const protocols = ['virtio', 'balloon', 'device', 'driver', 'guest', 'migration'];
+    const clock = /\b(monotonicMs|processClock|performance\.now|Date\.now|hrtime)\b/;
+    const readers = files.filter(
+      path => protocols.includes(roomOf(path)) && clock.test(readFileSync(path, 'utf8')),
+    );
+    expect(readers.map(path => relative(src, path))).toEqual([]);
+  });
+
+  test('ask no backing for its class, and no profile or format which one it is', () => {
+    const asks = /instanceof (File|Heap|Anonymous)Backing|(profile|abi|format)\.name [!=]== '/;
+    const askers = files.filter(path => asks.test(readFileSync(path, 'utf8')));
+    expect(askers.map(path => relative(src, path))).toEqual([]);
+  });
+
   test('have files that open with what lives in them', () => {
     const silent = files.filter(file => !/^\/\*\*|^\/\//.test(readFileSync(file, 'utf8')));
     expect(silent.map(file => relative(src, file))).toEqual([]);
