@@ -10,7 +10,7 @@ import { EncodeCursor } from '../src/balloon/page-list-format.ts';
 import { listFormat, PROFILE_NAMES, type Profile, profile } from '../src/balloon/profiles.ts';
 import { BalloonDevice } from '../src/device/balloon-device.ts';
 import type { DeviceHost } from '../src/device/device-host.ts';
-import { FileBacking } from '../src/memory/backing.ts';
+import { FileBacking } from '../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../src/memory/page.ts';
 import { AerostatError, assert, InvariantError } from '../src/sys/error.ts';
