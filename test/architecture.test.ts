@@ -66,7 +66,11 @@ describe('the rooms', () => {
     const protocols = ['virtio', 'balloon', 'device', 'driver', 'guest', 'migration'];
     const clock = /\b(monotonicMs|processClock|performance\.now|Date\.now|hrtime)\b/;
     const readers = files.filter(
-      path => protocols.includes(roomOf(path)) && clock.test(readFileSync(path, 'utf8')),
+      path =>
+        protocols.includes(roomOf(path)) &&
+        // A face shows other programs the clock that they may give.
+        !path.endsWith('/index.ts') &&
+        clock.test(readFileSync(path, 'utf8')),
     );
     expect(readers.map(path => relative(src, path))).toEqual([]);
   });

@@ -75,8 +75,8 @@ export class BackendMemory {
       guestAddress,
       size,
       userAddress,
-      fileOffset: backing instanceof FileBacking ? backing.fileOffset : 0,
-      file: fds.add(backing instanceof FileBacking ? backing.fd.duplicate() : undefined),
+      fileOffset: backing.file?.fileOffset ?? 0,
+      file: fds.add(backing.file?.fd.duplicate()),
     }));
   }
 
