@@ -21,7 +21,7 @@ import type { DeviceHost } from './device-host.ts';
 import type { DeviceObserver } from './device-observer.ts';
 import { PageAccounts } from './page-accounts.ts';
 import { type DevicePart, type PartWorld, type SavedFields, savedFields, u32 } from './part.ts';
-import { createParts, type DeviceFigures, type DeviceParts, figuresOf } from './parts.ts';
+import { createDeviceParts, type DeviceFigures, type DeviceParts, figuresOf } from './parts.ts';
 import { RingServer } from './ring-server.ts';
 import { RunningQueue } from './running-queue.ts';
 
@@ -72,7 +72,7 @@ export class BalloonDevice implements VirtioDevice {
       // A list can name pages that do not exist; the receiver would make room for them.
       unusedPages: this.accounts.within(unusedPages),
     };
-    this.parts = createParts(this.#world);
+    this.parts = createDeviceParts(this.#world);
     this.#all = Object.values(this.parts);
     for (const part of this.#all) for (const role of part.roles) this.#partOf.set(role, part);
     this.#negotiated(0n);

@@ -1,5 +1,6 @@
 /**
- * Inflate and deflate buffers, and the rule of when inflated pages go back to the host:
+ * Inflate and deflate buffers, and the rule of when inflated pages go back to the host (how they enter and leave the
+ * account is `page-moves.ts`'s):
  *
  * - With MUST_TELL_HOST the driver may not use an inflated page before its deflation is acknowledged (VIRTIO
  *   1.4, 5.5.6.1). So a buffer can be returned at once and its pages be discarded later, in large runs and by
@@ -12,13 +13,12 @@
 import { MUST_TELL_HOST } from '../balloon/features.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import { listFormat } from '../balloon/profiles.ts';
-import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
-import { AerostatError } from '../sys/error.ts';
 import type { StopReason } from '../virtio/device.ts';
 import { initialState } from '../virtio/queue.ts';
-import type { PageAccount } from './page-account.ts';
-import { type DiscardTotals, noDiscards, type PageAccounts } from './page-accounts.ts';
+import type { DiscardTotals, PageAccounts } from './page-accounts.ts';
+import { PageMoves } from './page-moves.ts';
 import type { DevicePart, PartWorld } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
@@ -37,9 +37,6 @@ export type DiscardMode = (typeof BENCH_DISCARD_MODES)[number];
  * already slow a fast guest down to the kernel's pace (docs/benchmarks.md).
  */
 export const PENDING_BYTES_MAX = 2 * 2 ** 30;
-
-/** 2 MiB, a huge page: a guest whose first runs happen to be longer is not taken for one that has no smaller pages. */
-const GRANULARITY_PAGES_MAX = 512;
 
 /** How a device stands to the driver of its guest. */
 interface Tenure {
@@ -75,26 +72,19 @@ export class Inflation implements DevicePart {
   /** All that is pending is to be discarded by other threads, and the end of that is waited for. */
   #draining = false;
   #mode: DiscardMode = 'auto';
-  /** Whether the mode has pages collected, to be discarded together. */
-  #collects = true;
   #mustTellHost = false;
   /** Whether decoding is timed, for benchmarks: reading the clock allocates, and nothing else here does. */
   timed = false;
-  #marked = false;
   /** Pages that were pending when a batch was acknowledged last. */
   #pendingPages = 0;
-  /** What `per-page` discarded, page by page. */
-  readonly #singly = noDiscards();
-  readonly #singlyTimes: DurationHistogram;
-  /** Bits that are set in the start or the length of some run that the guest gave. */
-  #runBits = 0;
+  readonly #moves: PageMoves;
 
   constructor(world: PartWorld) {
     this.#world = world;
     this.#accounts = world.accounts;
     this.#format = world.profile.format;
     this.acknowledgeTimes = new DurationHistogram(undefined, world.clock);
-    this.#singlyTimes = new DurationHistogram(undefined, world.clock);
+    this.#moves = new PageMoves(world, this.counters);
   }
 
   negotiated(features: bigint): void {
@@ -174,7 +164,8 @@ export class Inflation implements DevicePart {
   set mode(mode: DiscardMode) {
     if (!this.#accounts.elsewhere) this.#accounts.drain();
     this.#mode = mode;
-    this.#collects = mode !== 'none' && mode !== 'per-page';
+    this.#moves.collects = mode !== 'none' && mode !== 'per-page';
+    this.#moves.discardsSingly = mode === 'per-page';
   }
 
   /** Whether buffers may be returned before their pages are discarded. */
@@ -184,7 +175,7 @@ export class Inflation implements DevicePart {
 
   get discards(): DiscardTotals {
     const { bytes, punches, failures, ms, lastMs } = this.#accounts.discards;
-    const singly = this.#singly;
+    const { singly } = this.#moves;
     return {
       bytes: bytes + singly.bytes,
       punches: punches + singly.punches,
@@ -197,7 +188,7 @@ export class Inflation implements DevicePart {
   /** How long those discards took, one by one; a copy. */
   get discardTimes(): DurationHistogram {
     const times = this.#accounts.discardTimes;
-    times.add(this.#singlyTimes);
+    times.add(this.#moves.singlyTimes);
     return times;
   }
 
@@ -208,10 +199,10 @@ export class Inflation implements DevicePart {
     this.#world.counters.listBytes += list.length;
     if (ring.role === 'inflate') {
       this.counters.inflateBuffers++;
-      ring.walk.begin(this.#format, this.#inflating, this.#accounts);
+      ring.walk.begin(this.#format, this.#moves.inflating, this.#accounts);
     } else {
       this.counters.deflateBuffers++;
-      ring.walk.begin(this.#format, this.#deflating, this.#accounts);
+      ring.walk.begin(this.#format, this.#moves.deflating, this.#accounts);
     }
     return true;
   }
@@ -238,7 +229,7 @@ export class Inflation implements DevicePart {
     this.#begun = true;
     this.#accounts.settled = true;
     for (let at = 0; at < runs.length; at += 2) {
-      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#give);
+      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#moves.give);
     }
     this.drain();
   }
@@ -254,7 +245,7 @@ export class Inflation implements DevicePart {
     this.#accounts.settled = settled;
     this.#accounts.held = true;
     for (let at = 0; at < runs.length; at += 2) {
-      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#giveHeld);
+      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#moves.giveHeld);
     }
   }
 
@@ -276,7 +267,7 @@ export class Inflation implements DevicePart {
       if (pagesMax === 0) this.#accounts.haste = true;
       return;
     }
-    if (!this.#marked) return;
+    if (!this.#moves.marked) return;
     if (this.#accounts.pendingPages > pagesMax) {
       this.#accounts.drainDownTo(pagesMax);
     }
@@ -320,10 +311,15 @@ export class Inflation implements DevicePart {
     if (!late && this.#takeMarked()) this.#world.host.pendingMarked();
   }
 
+  /** Pages of the pieces that the guest gives, see {@link PageMoves.granularityPages}. */
+  get granularityPages(): number {
+    return this.#moves.granularityPages;
+  }
+
   /** Whether something was marked since the last call that the discarding thread must be woken for. */
   #takeMarked(): boolean {
-    const marked = this.#marked;
-    this.#marked = false;
+    const { marked } = this.#moves;
+    this.#moves.marked = false;
     return marked && this.acknowledgesFirst;
   }
 
@@ -349,103 +345,5 @@ export class Inflation implements DevicePart {
     this.#draining = false;
     this.#accounts.haste = false;
     return true;
-  }
-
-  /** Pages of the pieces that the guest gives: all runs begin and end at multiples of it. A huge page at most. */
-  get granularityPages(): number {
-    return this.#runBits === 0 ? 1 : Math.min(this.#runBits & -this.#runBits, GRANULARITY_PAGES_MAX);
-  }
-
-  readonly #inflating: PageSink = {
-    add: (pfn, count) => {
-      this.counters.pages += count;
-      this.#runBits |= pfn | count;
-      if (count === 1 && this.#giveOne(pfn)) return;
-      this.#accounts.forEachPart(pfn, count, this.#give);
-    },
-  };
-
-  readonly #deflating: PageSink = {
-    add: (pfn, count) => {
-      if (count === 1 && this.#takeOne(pfn)) return;
-      const outside = this.#accounts.pagesOutside;
-      this.#accounts.forEachPart(pfn, count, this.#take);
-      // It takes back pages of memory that is not there: should that come back, nobody knows what of it is the guest's.
-      if (this.#accounts.pagesOutside !== outside) this.#accounts.forgetRemoved();
-    },
-  };
-
-  /** What {@link #give} does for a page, the short way; false where that has to be done. */
-  #giveOne(pfn: number): boolean {
-    if (!this.#collects) return false;
-    const account = this.#accounts.nameOne(pfn);
-    if (account === undefined) return false;
-    const page = pfn - account.firstPfn;
-    if (account.giveOne(page)) {
-      this.#accounts.noteMarked(account);
-      this.#marked = true;
-    } else {
-      this.#accounts.useNamed(account, page, 1, this.#give);
-    }
-    return true;
-  }
-
-  /** The same for {@link #take}. */
-  #takeOne(pfn: number): boolean {
-    const account = this.#accounts.nameOne(pfn);
-    if (account === undefined) return false;
-    const page = pfn - account.firstPfn;
-    const taken = account.takeOne(page, this.#accounts.noteInFlight);
-    if (taken < 0) {
-      this.#accounts.useNamed(account, page, 1, this.#take);
-    } else {
-      this.counters.deflatedPages += taken;
-      this.#world.counters.badPages += 1 - taken;
-    }
-    return true;
-  }
-
-  readonly #give = (account: PageAccount, page: number, count: number): void => {
-    account.give(page, count, this.#collects);
-    if (this.#collects) {
-      this.#accounts.noteMarked(account);
-      this.#marked = true;
-    }
-    if (this.#mode === 'per-page' && account.unitPages === 1) this.#discardSingly(account, page, count);
-  };
-
-  readonly #giveHeld = (account: PageAccount, page: number, count: number): void => {
-    account.give(page, count, true);
-    this.#accounts.noteMarked(account);
-  };
-
-  readonly #take = (account: PageAccount, page: number, count: number): void => {
-    const taken = account.take(page, count, this.#accounts.noteInFlight);
-    this.counters.deflatedPages += taken;
-    // Taking back what was never given changes nothing, but no driver does it. It may have been given to another device.
-    if (this.#accounts.partial) this.counters.unknownPages += count - taken;
-    else this.#world.counters.badPages += count - taken;
-  };
-
-  #discardSingly(account: PageAccount, page: number, count: number): void {
-    const totals = this.#singly;
-    const { clock } = this.#world;
-    const startedMs = clock.nowMs();
-    this.#singlyTimes.begin();
-    for (let unit = page; unit < page + count; unit++) {
-      try {
-        account.discardUnits(unit, 1);
-        totals.bytes += PAGE_SIZE;
-        totals.punches++;
-        this.#singlyTimes.end(1);
-      } catch (error) {
-        if (!(error instanceof AerostatError)) throw error;
-        totals.failures++;
-        this.#accounts.noteFailure(error);
-        this.#singlyTimes.begin();
-      }
-    }
-    totals.lastMs = clock.nowMs();
-    totals.ms += totals.lastMs - startedMs;
   }
 }

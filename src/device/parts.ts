@@ -7,7 +7,7 @@ import { Reporting } from './reporting.ts';
 import { RequestChannel } from './request-channel.ts';
 import { StatisticsQueue } from './statistics-queue.ts';
 
-export const createParts = (world: PartWorld) => ({
+export const createDeviceParts = (world: PartWorld) => ({
   inflation: new Inflation(world),
   statistics: new StatisticsQueue(world),
   hints: new HintChannel(world),
@@ -15,7 +15,7 @@ export const createParts = (world: PartWorld) => ({
   reporting: new Reporting(world),
 });
 
-export type DeviceParts = ReturnType<typeof createParts>;
+export type DeviceParts = ReturnType<typeof createDeviceParts>;
 
 type KeysOf<Union> = Union extends unknown ? keyof Union : never;
 

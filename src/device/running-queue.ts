@@ -13,7 +13,7 @@ import type { DeviceCounters } from './counters.ts';
 import { ListWalk } from './list-walk.ts';
 
 /** What the back-end started. */
-export interface StartedRing {
+interface StartedRing {
   readonly index: number;
   readonly role: QueueRole;
   readonly queue: DeviceQueue;
