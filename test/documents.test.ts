@@ -44,6 +44,14 @@ test('every relative link in the documents leads to a file, and to a title in it
   expect(broken).toEqual([]);
 });
 
+test('every file that the architecture names is there', () => {
+  const text = readFileSync(join(root, 'docs/architecture.md'), 'utf8');
+  const named = [...text.matchAll(/`((?:[a-z-]+\/)+[a-z-]+\.tsx?)`/g)].map(([, path]) => path);
+  expect(named.length).toBeGreaterThan(40);
+  const there = (path: string) => existsSync(join(root, 'src', path)) || existsSync(join(root, path));
+  expect(named.filter(path => !there(path))).toEqual([]);
+});
+
 test("the README's table has every command", async () => {
   const readme = readFileSync(join(root, 'README.md'), 'utf8');
   const { out } = await run(['--help']);

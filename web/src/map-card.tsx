@@ -179,21 +179,14 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
   }, [picture, columns, width, edition, cursor, dragFrom]);
 
   const cellAt = (event: PointerEvent) => cellUnder(event, canvas.current as Element, columns, cells);
-  const zoomAround = (cell: number) => {
-    const bytes = Math.max(ZOOM_BYTES_MIN, 2 ** Math.ceil(Math.log2(map.bytes / ZOOM_FACTOR)));
-    const at = map.fromBytes + cell * map.cellBytes;
-    onZoom({ fromBytes: Math.floor(at / bytes) * bytes, bytes });
-  };
+  const zoomAround = (cell: number) => onZoom(rangeAround(map, cell));
   const onPointerUp = (event: PointerEvent) => {
     const to = cellAt(event);
     if (dragFrom === undefined) return;
     const [first, last] = dragFrom < to ? [dragFrom, to] : [to, dragFrom];
     setDragFrom(undefined);
-    if (first === last) return zoomAround(first);
-    onZoom({
-      fromBytes: map.fromBytes + first * map.cellBytes,
-      bytes: (last - first + 1) * map.cellBytes,
-    });
+    if (first === last) zoomAround(first);
+    else onZoom(rangeOf(map, first, last));
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const walked = walk(event.key, cursor, columns, cells);
@@ -231,6 +224,18 @@ function MapCanvas({ picture, onZoom, onBack }: CanvasProps) {
     </>
   );
 }
+
+/** What a click at a cell zooms to. */
+function rangeAround(map: Picture['map'], cell: number): Range {
+  const bytes = Math.max(ZOOM_BYTES_MIN, 2 ** Math.ceil(Math.log2(map.bytes / ZOOM_FACTOR)));
+  const at = map.fromBytes + cell * map.cellBytes;
+  return { fromBytes: Math.floor(at / bytes) * bytes, bytes };
+}
+
+const rangeOf = (map: Picture['map'], first: number, last: number): Range => ({
+  fromBytes: map.fromBytes + first * map.cellBytes,
+  bytes: (last - first + 1) * map.cellBytes,
+});
 
 function Readout({ picture, cursor }: { picture: Picture; cursor: number | undefined }) {
   const { map, cells } = picture;
