@@ -29,7 +29,7 @@ export type PageListFault =
   /** A message that is not what the protocol has at this place. */
   | 'message';
 
-/** A page list or message that makes no sense. Nothing of it was taken over. */
+/** A page list or message that cannot be understood. Nothing of it was taken over. */
 export class PageListError extends AerostatError {
   readonly reason: PageListFault;
 

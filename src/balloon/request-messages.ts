@@ -12,8 +12,8 @@ import { type PageList, PageListError } from './page-list.ts';
 /** Name the pages that you do not use; answered with page lists. The only command that was ever built. */
 export const GET_UNUSED_PAGES = 0;
 /**
- * The wishes of the mailing list that nobody built, as commands of our own. The numbers fit the 8 bits that the
- * shortest answer has for them, and leave the low ones to whoever goes on counting from 0.
+ * Wishes of the mailing list that no driver had, as commands of our own. The numbers fit the 8 bits that the
+ * shortest answer has for them, and leave the low ones to standards that count from 0.
  */
 /** Drop clean page cache; answered with one empty list when it is done. */
 export const DROP_CACHE = 0xa0;

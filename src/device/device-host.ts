@@ -1,17 +1,17 @@
-/** What the device needs of whoever keeps it: an ear for what happens, and threads that discard. */
+/** What the device needs of its host: an ear for what happens, and threads that discard. */
 import type { PageAccount } from './page-account.ts';
 
 /** Where the device reaches out. */
 export interface DeviceHost {
   /** The driver should read the configuration space. */
   configChanged(): void;
-  /** A region's account exists: whoever discards in the background may begin to drain it. */
+  /** A region's account exists: the threads that discard may begin to drain it. */
   accountOpened(account: PageAccount): void;
   /** Pages were marked as pending, after their buffer was returned. */
   pendingMarked(): void;
   /**
    * There are threads that discard, and they should do so at once: buffers or the end of a drain wait for it. Where it is
-   * absent the device discards in its own thread, and waits for nobody.
+   * absent the device discards in its own thread, and waits for no other.
    */
   readonly discardSoon?: () => void;
   /** A region's set of reported pages exists, to be drained as {@link accountOpened}'s. */

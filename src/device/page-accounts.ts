@@ -63,13 +63,13 @@ export class PageAccounts {
   settled = false;
   /** Whether other threads discard, and nothing here may wait for them. */
   #elsewhere = false;
-  /** Runs that were in flight when somebody had to be told that they are over. */
+  /** Runs in flight on pages that the guest took back: it is told only when they are over. */
   #inFlight: { readonly pending: PendingDiscards; readonly generation: number }[] = [];
-  /** Regions that go as soon as nobody discards in them any more. */
+  /** Regions that go as soon as no thread discards in them any more. */
   #leaving: { readonly account: PageAccount; readonly letGo: () => void }[] = [];
   /** Accounts of which pages were reported. */
   #withReports: PageAccount[] = [];
-  /** Sets that are discarded without patience, since somebody waits. */
+  /** Sets that are discarded without patience, since a guest or a front-end waits. */
   #hasty: PendingDiscards[] = [];
   /** The account began with a driver that had a balloon already: what that holds is not known. */
   partial = false;
@@ -236,7 +236,7 @@ export class PageAccounts {
     return this.#elsewhere;
   }
 
-  /** Drops what is pending in `region`, and calls `letGo` when nobody discards in it any more. */
+  /** Drops what is pending in `region`, and calls `letGo` when no thread discards in it any more. */
   close(region: MemoryRegion, letGo: () => void): void {
     const index = this.#accounts.findIndex(account => account.region === region);
     if (index < 0) {
@@ -260,7 +260,7 @@ export class PageAccounts {
 
   #letGo(): void {
     const leaving = this.#leaving;
-    // First, for whoever is let go of may come back here.
+    // First, for `letGo` may come back here.
     this.#leaving = [];
     for (const member of leaving) {
       const { pending, reports, unitPages, keptUnits } = member.account;
@@ -281,7 +281,7 @@ export class PageAccounts {
   }
 
   /**
-   * Whether no discard is under way any more that somebody has to be told of: those on pages that were taken back, and
+   * Whether no discard is under way any more whose end is waited for: those on pages that were taken back, and
    * those in regions that went. Always so where this thread discards.
    */
   get quiet(): boolean {
@@ -304,7 +304,7 @@ export class PageAccounts {
     if (pending.inFlight(0, pending.units)) this.#inFlight.push({ pending, generation });
   };
 
-  /** Has all that is pending discarded without patience, while somebody waits for it. */
+  /** Has all that is pending discarded without patience, while its end is waited for. */
   set haste(haste: boolean) {
     for (const pending of this.#hasty) pending.haste = false;
     this.#hasty = haste ? this.#marked.map(({ pending }) => pending) : [];

@@ -29,7 +29,7 @@ export class BlockBitmap implements BlockWords {
   /** Words and blocks that were gone through, all calls together; it only rises. */
   work = 0;
   #total = 0;
-  /** Somebody reads the words alone: full and empty blocks have them, too. */
+  /** Other threads read the words alone: full and empty blocks have them, too. */
   #exposed = false;
 
   /** Opens what another thread made, for reading; or makes an empty one. */

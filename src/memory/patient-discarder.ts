@@ -57,7 +57,7 @@ export class PatientDiscarder {
 
   #mayWait(): boolean {
     const { outstanding } = this.pending;
-    // Also after a claim: whoever keeps up with the guest has no reason to wait.
+    // Also after a claim: a discarder that keeps up with the guest has no reason to wait.
     const grown = outstanding > this.#seen;
     this.#seen = outstanding;
     if (this.#hastyClaims > 0) {

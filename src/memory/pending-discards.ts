@@ -13,14 +13,14 @@
  *   had published its run before that, so looking at the run now finds it (or finds it withdrawn, and the
  *   discard is over). It looks also where the bit was not set, for a unit may have been marked again while it was being
  *   discarded.
- * - One run is in flight at a time. So whoever has found one in flight, having read the generation before, knows that it is
+ * - One run is in flight at a time. A thread that has found one in flight, having read the generation before, knows that it is
  *   over as soon as the generation is another: what is in flight then was published later, and takes no bit that was
  *   cleared before. The guest may not touch the unit until then.
- * - Nobody has to sleep for that. A retracter that wants to be told sets its bit in the word of watchers and looks once
+ * - No thread has to sleep for that. A retracter that wants to be told sets its bit in the word of watchers and looks once
  *   more; a claimer looks at that word after it has bumped the generation. One of the two sees the other.
  * - Claimers exclude each other by the lock word. A set is closed first and its lock looked at then, a claimer locks first
- *   and looks whether the set is closed then; so a closed set whose lock is free has nobody who discards through the region's
- *   descriptor, and nobody will.
+ *   and looks whether the set is closed then; so no thread discards through the region's descriptor, now or later, when a
+ *   closed set's lock is free.
  * - Holding keeps what is marked from being taken: a claimer publishes a run first and looks whether the set is held then, a
  *   holder holds first and looks what is in flight then.
  */
@@ -46,7 +46,7 @@ const HELD = 12;
 /** An even number: 64-bit floats follow. */
 const HEADER_WORDS = 14;
 
-/** What somebody wants to be told of, in the word of watchers: the end of the run in flight, … */
+/** What the marking thread wants to be told of, in the word of watchers: the end of the run in flight, … */
 const WATCHES_RUN = 1;
 /** … that the set has become (nearly) empty, … */
 const WATCHES_DRAIN = 2;
@@ -74,7 +74,7 @@ export const CLAIM_BYTES_MAX = 16 * 2 ** 20;
 export const CLAIM_MS_MAX = 5;
 
 /**
- * How long one run should take at most: whoever retracts a unit of it waits for its end. Longer runs are cut, in halves, as
+ * How long one run should take at most: a guest that takes a unit of it back waits for its end. Longer runs are cut, in halves, as
  * long as they take longer; nothing is cut below {@link CUT_BYTES_MIN}, for a call that is slow whatever its length should
  * not be made more often.
  */
@@ -200,7 +200,7 @@ export class PendingDiscards {
     return true;
   }
 
-  /** Whether whoever discards leaves sparse units alone for a while, in the hope of neighbours. */
+  /** Whether the discarding thread leaves sparse units alone for a while, in the hope of neighbours. */
   get waiting(): boolean {
     return Atomics.load(this.#header, WAITING) !== 0;
   }
@@ -209,7 +209,7 @@ export class PendingDiscards {
     Atomics.store(this.#header, WAITING, Number(waiting));
   }
 
-  /** Whether somebody waits until nothing is outstanding: then no unit is left to wait for neighbours. */
+  /** Whether the end of all discards is waited for: then no unit is left to wait for neighbours. */
   get haste(): boolean {
     return Atomics.load(this.#header, HASTE) !== 0;
   }
@@ -371,7 +371,7 @@ export class PendingDiscards {
     Atomics.store(this.#header, HELD, Number(held));
   }
 
-  /** Forgets what is marked and waits for a discard under way; afterwards nobody claims any more. */
+  /** Forgets what is marked and waits for a discard under way; afterwards no thread claims any more. */
   close(): void {
     if (this.closeNow()) return;
     this.#lock();
@@ -396,7 +396,7 @@ export class PendingDiscards {
    * region, and discards its maximal runs, for {@link CLAIM_MS_MAX} or little more. May be called from any thread.
    */
   discardSome(discard: DiscardUnits, claim: ClaimOf = 'any'): DiscardResult {
-    // A guest has sets of terabytes that nothing is in, and whoever marks something wakes a claimer after that.
+    // A guest has sets of terabytes that nothing is in, and a thread that marks something wakes a claimer after that.
     if (this.outstanding === 0) {
       this.#tellOfDrain();
       return NOTHING_DISCARDED;
@@ -414,7 +414,7 @@ export class PendingDiscards {
   }
 
   /**
-   * Takes the next run alone, for whoever discards it in a while: until {@link OpenRun.end} it is in flight, and nobody
+   * Takes the next run alone, for a caller that discards it in a while: until {@link OpenRun.end} it is in flight, and no thread
    * else claims. Undefined when there is none.
    */
   beginRun(): OpenRun | undefined {
@@ -614,7 +614,7 @@ export class PendingDiscards {
     return failure;
   }
 
-  /** Ends a run: its units are discarded (or given up), and whoever waits for them goes on. */
+  /** Ends a run: its units are discarded (or given up), and threads that wait for them go on. */
   #withdraw(): void {
     Atomics.store(this.#header, IN_FLIGHT_UNITS, 0);
     Atomics.store(this.#header, IN_FLIGHT_END, 0);

@@ -142,7 +142,7 @@ export class BackendRings {
 
   /**
    * Stops all rings. They wait to be described anew, addresses and kick: a memory table that comes before that
-   * must not start them where they were, in memory that by now is somebody else's.
+   * must not start them where they were, in memory that by now has another use.
    */
   abandonAll(): void {
     for (const vring of this.#vrings) {

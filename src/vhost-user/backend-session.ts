@@ -109,7 +109,7 @@ export class BackendSession {
       payload = this.#dispatch(name, message.payload, fds);
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      // Its number is in the error's message, and not here: whoever limits a log does it by this name.
+      // Its number is in the error's message, and not here: logs are limited by this name.
       this.#host.refused(error, { request: name ?? 'unknown request' });
       failed = true;
       payload = name === undefined ? undefined : failureReply(name, message.payload);

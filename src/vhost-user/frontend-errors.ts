@@ -18,13 +18,13 @@ export class VhostUserTimeoutError extends AerostatError {
   constructor(description: string, request: string, waitedMs: number) {
     super(
       'AEROSTAT_VHOST_USER_TIMEOUT',
-      `${description} did not answer ${request} within ${waitedMs} ms; it may be stopped, or serve somebody else`,
+      `${description} did not answer ${request} within ${waitedMs} ms; it may be stopped, or serve another front-end`,
     );
     this.request = request;
   }
 }
 
-/** The connection to the back-end is gone, whoever closed it. */
+/** The connection to the back-end is gone, whichever side closed it. */
 export class VhostUserDisconnectedError extends AerostatError {
   constructor(description: string, why: string, options?: ErrorOptions) {
     super('AEROSTAT_VHOST_USER_DISCONNECTED', `${description} cannot be reached: ${why}`, options);

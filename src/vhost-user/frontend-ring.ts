@@ -41,7 +41,7 @@ export class FrontendRing {
     ];
   }
 
-  /** Where a ring begins that nobody used yet. */
+  /** Where a ring begins that was not used yet. */
   get firstBase(): number {
     const { features } = this.config;
     return stateToVringBase(features, initialState(features));

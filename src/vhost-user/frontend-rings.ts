@@ -51,7 +51,7 @@ export class FrontendRings {
       const base = bases.get(ring.index) ?? ring.base ?? ring.baseFromMemory(this.#memory);
       if (base === undefined) {
         throw new VhostUserUnsupportedError(
-          `nobody knows where packed ring ${ring.index} stopped; pass its base to reconnect`,
+          `it is not known where packed ring ${ring.index} stopped; pass its base to reconnect`,
         );
       }
       await this.#start(link, ring, base);

@@ -91,7 +91,7 @@ export class VhostUserFrontend implements VirtioTransport {
   /**
    * Connects, negotiates the protocol and hands over the memory. Takes ownership of a socket, also when it
    * throws.
-   * @throws SystemError ENOENT or ECONNREFUSED when nobody listens; VhostUserDisconnectedError,
+   * @throws SystemError ENOENT or ECONNREFUSED when no process listens; VhostUserDisconnectedError,
    *   VhostUserTimeoutError or VhostUserRefusedError when the back-end goes away, stays silent or refuses
    */
   static async connect(target: string | UnixSocket, options: FrontendOptions): Promise<VhostUserFrontend> {
@@ -225,7 +225,7 @@ export class VhostUserFrontend implements VirtioTransport {
       if (this.#link === link) this.#dropLink(error as Error);
       throw error;
     }
-    // While nobody was there kicks, interrupts and news of the configuration went nowhere.
+    // While there was no back-end, kicks, interrupts and news of the configuration went nowhere.
     for (const index of this.#rings.indices) {
       this.kick(index);
       this.#interrupted(index);

@@ -48,7 +48,7 @@ export class MessageStream {
     return watch;
   }
 
-  /** Nothing is read, and nobody is noticed to have left, until {@link resume}: the last message stays as it is. */
+  /** Nothing is read, and a peer that leaves is not noticed, until {@link resume}: the last message stays as it is. */
   pause(): void {
     if (this.#paused || !this.#open) return;
     this.#paused = true;

@@ -1,6 +1,6 @@
 /**
  * The front-end's requests and their answers. Answers come in the order of the requests, so several may be
- * under way. One that never comes ends the conversation: nobody could tell a late answer from the next one.
+ * under way. One that never comes ends the conversation: a late answer could not be told from the next one.
  */
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Timer } from '../sys/poll.ts';

@@ -47,7 +47,7 @@ export function isAnotherRing(vring: Vring, memory: GuestMemory, features: bigin
     const ring = openRing(vring, memory, features);
     return ring !== undefined && !left.isAt(ring.config, ringBaseOf(ring.queue, features));
   } catch (error) {
-    // It makes no sense, and was a ring before.
+    // Its indices are nonsense now, and it was a ring before.
     if (isRefusal(error)) return true;
     throw error;
   }
@@ -56,7 +56,7 @@ export function isAnotherRing(vring: Vring, memory: GuestMemory, features: bigin
 /**
  * Where a ring starts. Base 0 of a packed ring says, by the letter, that both wrap counters have flipped once.
  * Front-ends that do not know packed rings send it for a fresh one. The two can be told apart: after a lap
- * the device has marked descriptor 0 as used, and in a fresh ring nobody has.
+ * the device has marked descriptor 0 as used, and in a fresh ring it has not.
  */
 function startingState(memory: GuestMemory, config: QueueConfig, base: number): QueueState {
   const state = stateFromVringBase(memory, config, base);

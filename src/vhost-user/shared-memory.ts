@@ -9,7 +9,7 @@ import { reserveHugePages } from '../sys/mapping.ts';
 
 /**
  * What lies between a guest address and the front-end's own address for it. Anything would do; half of what a
- * process can address keeps the two kinds apart, so that nobody takes one for the other and is right by chance.
+ * process can address keeps the two kinds apart, so that code that takes one for the other is not right by chance.
  */
 export const USER_ADDRESS_OFFSET = 2 ** 46;
 

@@ -1,7 +1,7 @@
 /** The descriptors of one message while it is served. */
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 
-/** Descriptors that nobody took yet; closing it closes those. */
+/** Descriptors that were not taken yet; closing it closes those. */
 export class UnclaimedFds {
   readonly #fds: OwnedFd[];
   /** How many the message brought. */

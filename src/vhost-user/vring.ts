@@ -127,7 +127,7 @@ export class Vring {
 }
 
 /**
- * A kick is an eventfd, as every front-end's is: it can be read without waiting for whoever shares it, which is not true
+ * A kick is an eventfd, as every front-end's is: it can be read without waiting for the processes that share it, which is not true
  * of a pipe.
  */
 function acceptKick(fd: OwnedFd): OwnedFd {

@@ -201,7 +201,7 @@ export class DescriptorChain extends SegmentList implements PoppedBuffer {
     return this.addReadable(address, length) || this.fail('order');
   }
 
-  /** For the queues: marks the buffer as nonsense, without segments, so that nobody acts on half of a list. */
+  /** For the queues: marks the buffer as nonsense, without segments, so that no device acts on half of a list. */
   fail(fault: ChainFault): false {
     this.clear();
     this.fault = fault;

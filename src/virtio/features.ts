@@ -49,7 +49,7 @@ const NAMES: FeatureNames = new Map([
 
 /**
  * Names of the bits in `features`, lowest first. A bit is looked up in the tables of the device type and transport
- * that are given, then among the ones above; one that nobody names is called `bit-N`.
+ * that are given, then among the ones above; one without a name there is called `bit-N`.
  */
 export function featureNames(features: bigint, ...tables: readonly FeatureNames[]): string[] {
   const names: string[] = [];

@@ -76,7 +76,7 @@ export interface QueueLayout {
 export const usedEventOffset = (size: number): number => RING_HEADER.size + AVAIL_ELEMENT.size * size;
 export const availEventOffset = (size: number): number => RING_HEADER.size + USED_ELEMENT.size * size;
 
-/** Sizes and alignments of a queue of `size` entries (2.7, 2.8.10.1), for whoever places one or checks its place. */
+/** Sizes and alignments of a queue of `size` entries (2.7, 2.8.10.1), for drivers that place one and devices that check its place. */
 export function layoutOf({ size, features }: { size: number; features: bigint }): QueueLayout {
   if (hasFeature(features, RING_PACKED)) {
     return {
@@ -85,7 +85,7 @@ export function layoutOf({ size, features }: { size: number; features: bigint })
       deviceArea: { alignment: 4, size: EVENT_SUPPRESSION.size },
     };
   }
-  // Without event indices nobody touches their fields, and there are front-ends that do not count them.
+  // Without event indices neither side touches their fields, and there are front-ends that do not count them.
   const event = hasFeature(features, RING_EVENT_IDX) ? RING_EVENT.size : 0;
   return {
     descriptorArea: { alignment: 16, size: DESCRIPTOR.size * size },

@@ -69,7 +69,7 @@ export class PackedDeviceQueue implements DeviceQueue {
 
   /**
    * Goes on from `state` when given one; then the first publish asks for an interrupt unless the driver wants none,
-   * because nobody knows whether the last one arrived.
+   * because it is not known whether the last one arrived.
    * @throws VirtqueueError when size or alignment are wrong
    */
   constructor(config: QueueConfig, state?: QueueState) {

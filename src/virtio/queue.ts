@@ -8,7 +8,7 @@ import { BUFFER_BYTES_MAX, type DescriptorChain, type PoppedBuffer, type Segment
 import { hasFeature, RING_PACKED } from './features.ts';
 import { layoutOf } from './layout.ts';
 
-/** A ring that makes no sense, or a configuration or state that can be no ring. The queue is to be stopped. */
+/** A ring whose indices are nonsense, or a configuration or state that can be no ring. The queue is to be stopped. */
 export class VirtqueueError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_VIRTQUEUE', `virtqueue refused: ${message}`);
