@@ -115,10 +115,13 @@ describe('errors', () => {
   });
 });
 
+/** Has a line for each change, however long it is. */
+const CHANGELOG = 'CHANGELOG.md';
+
 test(`lines of documents have ${DOCUMENT_LINE_MAX} characters at most, but for tables, code and links`, () => {
   const documents = ['.', 'docs', 'packaging', 'bench', 'fuzz'].flatMap(folder =>
     readdirSync(join(root, folder), { recursive: folder !== '.', encoding: 'utf8' })
-      .filter(path => path.endsWith('.md'))
+      .filter(path => path.endsWith('.md') && path !== CHANGELOG)
       .map(path => join(folder, path)),
   );
   const long = documents.filter(path =>
