@@ -110,9 +110,9 @@ const SILENCE_READ_BYTES = 64;
 
 const scratch = new Arena(Math.max(SHORT_WRITE_BYTES_MAX, SILENCE_READ_BYTES));
 
-/** A non-blocking eventfd with count 0. */
-export function createEventFd(): OwnedFd {
-  return new OwnedFd(check('eventfd', libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)));
+/** An eventfd with count 0, non-blocking unless a peer is to be shown one that is not. */
+export function createEventFd({ blocking = false } = {}): OwnedFd {
+  return new OwnedFd(check('eventfd', libc.eventfd(0, (blocking ? 0 : EFD_NONBLOCK) | EFD_CLOEXEC)));
 }
 
 /** A non-blocking pipe. */

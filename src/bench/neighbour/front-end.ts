@@ -194,19 +194,22 @@ export class HandFrontEnd {
     return hand;
   }
 
-  /** Turns the loop until it is met; false when it took longer than that. */
-  turnUntil(met: () => boolean, limitMs: number): boolean {
+  /** Turns the loop until it is met, which is looked at when something came; false when it took longer than that. */
+  turnUntil(met: () => boolean, limitMs: number, lookMs = Number.POSITIVE_INFINITY): boolean {
     for (const deadline = monotonicMs() + limitMs; !met(); ) {
       const left = deadline - monotonicMs();
       if (left <= 0) return false;
-      this.reactor.turn(left);
+      this.reactor.turn(Math.min(left, lookMs));
     }
     return true;
   }
 
-  /** @throws LostDaemonError when it is never met */
-  waitUntil(met: () => boolean): void {
-    if (!this.turnUntil(met, this.#stallMs)) throw new LostDaemonError('the daemon stands still');
+  /**
+   * The same; `lookMs` where nothing may come of it.
+   * @throws LostDaemonError when it is never met
+   */
+  waitUntil(met: () => boolean, lookMs?: number): void {
+    if (!this.turnUntil(met, this.#stallMs, lookMs)) throw new LostDaemonError('the daemon stands still');
   }
 
   /**

@@ -4,8 +4,9 @@
  * clocked, and then played again and again; a round may end in LostDaemonError (a daemon may hang up), and `prepare` in UnplayableError.
  */
 import type { ProfileName } from '../../balloon/profiles.ts';
+import { blockingDoorbell } from './inputs/descriptors.ts';
 import { pauseWithSinglePages, singlePagesInAndOut } from './inputs/discards.ts';
-import { busyFile, emptyPool, shrinkingFile } from './inputs/files.ts';
+import { busyFile, emptyPool, lockedFile, shrinkingFile } from './inputs/files.ts';
 import { alternatingBits, alternatingLists, hugeRange, reportsOfUsedMemory } from './inputs/lists.ts';
 import { callers, mapsOfSparseMemory, regionsComeAndGo } from './inputs/messages.ts';
 import { fullRing, longChains } from './inputs/rings.ts';
@@ -73,6 +74,11 @@ export const HOSTILE_INPUTS: readonly HostileInput[] = [
     prepare: busyFile,
   },
   {
+    name: 'locked-file',
+    about: 'memory that is given and taken back while its file is locked',
+    prepare: lockedFile,
+  },
+  {
     name: 'shrinking-file',
     about: 'memory whose file shrinks while it is handed over',
     prepare: shrinkingFile,
@@ -81,5 +87,10 @@ export const HOSTILE_INPUTS: readonly HostileInput[] = [
     name: 'empty-pool',
     about: 'memory of huge pages that the host does not have',
     prepare: emptyPool,
+  },
+  {
+    name: 'blocking-doorbell',
+    about: 'a doorbell that is full, and waits when it is rung',
+    prepare: blockingDoorbell,
   },
 ];

@@ -23,8 +23,10 @@ Inputs:
   regions            500 regions that come and go
   callers            front-ends that connect and hang up
   busy-file          memory whose file is being written, under its lock
+  locked-file        memory that is given and taken back while its file is locked
   shrinking-file     memory whose file shrinks while it is handed over
   empty-pool         memory of huge pages that the host does not have
+  blocking-doorbell  a doorbell that is full, and waits when it is rung
 
 Times are of the neighbour, from its kick until its buffer is back; API times are of its status.`;
 

@@ -1,22 +1,26 @@
 /** Inputs of `bench neighbour` that are about the files behind guest memory: what they are, and what else is done to them. */
+import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
+import type { FileBacking } from '../../../memory/backing.ts';
 import { PAGE_SIZE } from '../../../memory/page.ts';
 import type { OwnedFd } from '../../../sys/fd.ts';
 import { createMemfd } from '../../../sys/file.ts';
+import { GATHER_MS } from '../../../threads/discard-link.ts';
 import { U64, VRING_STATE } from '../../../vhost-user/protocol.ts';
 import { HandFrontEnd, HandRing, type Region, regionMessage } from '../front-end.ts';
 import { type HostilePlay, UnplayableError } from '../play.ts';
 import type { HostileData } from '../protocol.ts';
-import { GIB, HOME, MIB } from './rings.ts';
+import { inflateAndDeflate } from './lists.ts';
+import { GIB, HOME, LIST_AT, MIB } from './rings.ts';
 
 const HUGE_PAGE = 2 * MIB;
 
 /** Writes into a file without end, so much at a time, and holds its lock as long as each takes. */
 const WRITER = `
   const { writeSync } = require('node:fs');
-  const { workerData: { file, bytes } } = require('node:worker_threads');
+  const { workerData: { file, at, bytes } } = require('node:worker_threads');
   const block = Buffer.alloc(bytes, 1);
-  for (;;) writeSync(file, block, 0, bytes, 0);
+  for (;;) writeSync(file, block, 0, bytes, at);
 `;
 
 /** Makes a file smaller and larger again, until it is sealed. */
@@ -63,14 +67,40 @@ function handOverFile({ socketPath }: HostileData, file: OwnedFd, region: Region
   }
 }
 
+/** Writes into the file again and again, as long as this process lives. */
+function keepBusy(file: OwnedFd, at: number, bytes: number): void {
+  new Worker(WRITER, { eval: true, workerData: { file: file.number, at, bytes } }).unref();
+}
+
+export function lockedFile({ socketPath }: HostileData): HostilePlay {
+  const pages = 256;
+  const size = 256 * MIB;
+  const frontEnd = new HandFrontEnd(socketPath);
+  frontEnd.negotiate();
+  frontEnd.handOver([HOME, { guestAddress: GIB, size }]);
+  for (let page = 0; page < pages; page++) {
+    frontEnd.memory.setU32(LIST_AT + page * 4, GIB / PAGE_SIZE + page);
+  }
+  const rings = inflateAndDeflate(frontEnd, pages * 4);
+  const { fd } = frontEnd.memory.regions[1].backing as FileBacking;
+  keepBusy(fd, HOME.size, size);
+  return async () => {
+    for (const ring of rings) {
+      ring.offer(0);
+      frontEnd.waitWorkedOff(ring);
+      // The punch begins, and waits for the lock.
+      await delay(GATHER_MS);
+    }
+  };
+}
+
 export function busyFile({ socketPath }: HostileData): HostilePlay {
   const region = { guestAddress: GIB, size: 256 * MIB };
   const frontEnd = new HandFrontEnd(socketPath);
   frontEnd.negotiate();
   frontEnd.handOver([HOME]);
   const file = createMemfd({ name: 'aerostat-busy', size: region.size });
-  const worker = new Worker(WRITER, { eval: true, workerData: { file: file.number, bytes: region.size } });
-  worker.unref();
+  keepBusy(file, 0, region.size);
   return () => {
     frontEnd.accepts('ADD_MEM_REG', regionMessage(region, 0), [file]);
     frontEnd.accepts('REM_MEM_REG', regionMessage(region, 0));
