@@ -1,7 +1,7 @@
 /** Inputs of `bench neighbour` that are about the files behind guest memory: what they are, and what else is done to them. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import type { FileBacking } from '../../../memory/backing.ts';
+import type { FileBacking } from '../../../memory/file-backing.ts';
 import { PAGE_SIZE } from '../../../memory/page.ts';
 import type { OwnedFd } from '../../../sys/fd.ts';
 import { createMemfd } from '../../../sys/file.ts';
