@@ -19,6 +19,8 @@ const NEED_MOVE_PART = 0.25;
 const HURRIED_MOVE_BYTES_MIN = 4 * MIB;
 /** Of a guest's memory, at a time, where nobody waits. */
 const STEP_SHARE = 0.05;
+/** A host with less than this of its reserve is short. Guests that use all they may leave the reserve, give or take. */
+const SHORT_SHARE = 0.75;
 /** After a move, the other direction rests for so long; a need does not. */
 const REST_MS = 30_000;
 /** What was promised because the host had it free may not be taken yet; after this time it is. */
@@ -80,7 +82,7 @@ export function move(
   grantFree(guests, memories, atMs, Math.max(0, given - Math.max(0, promised)));
   host.hurry =
     host.waitingBytes > HURRIED_MOVE_BYTES_MIN ||
-    host.availableBytes < host.reserveBytes + host.reservedBytes;
+    host.availableBytes < SHORT_SHARE * host.reserveBytes + host.reservedBytes;
   for (let at = 0; at < guests.length; at++) shrink(guests[at], memories[at], host, atMs);
 }
 

@@ -37,7 +37,7 @@ describe('bad input', () => {
     host.guests[0].statistics = { availableBytes: 3 * GIB };
     host.run(200);
     expect(host.keep('a')).toBeGreaterThanOrEqual(before);
-    expect(host.last.guests[0].statisticsAgeMs).toBeGreaterThan(100_000);
+    expect(host.last.guests[0].statisticsAgeMs).toBeGreaterThan(90_000);
   });
 
   test('a sample of nonsense leaves the guest alone, and it counts with all of its memory', () => {
