@@ -365,6 +365,10 @@ const declarations = {
     meaning: 'A peer is installed and cannot run on this machine.',
     remedy: 'The message says why, and which command installs one that can.',
   },
+  AEROSTAT_DRIVER_MODULE: {
+    meaning: 'The balloon driver of the repository cannot be built for a kernel, or was not.',
+    remedy: 'The message says what is missing, and which command brings it.',
+  },
   AEROSTAT_NOT_DEBIAN: {
     meaning: "This machine does not install from Debian's archive, from which peers come.",
     remedy: 'Use the embedded guest, which needs no peer.',

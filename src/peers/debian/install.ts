@@ -4,7 +4,7 @@
  * leaves what it downloaded for the next.
  */
 import { execFile } from 'node:child_process';
-import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -283,10 +283,47 @@ async function finishKernel(root: string): Promise<string> {
   return kernel.version;
 }
 
+/** Of Linux's sources, what a module of its own is built from: everything else would be a gigabyte more. */
+const KERNEL_SOURCES = [
+  'Makefile',
+  'Kbuild',
+  'COPYING',
+  'arch/um',
+  'arch/x86',
+  'include',
+  'init',
+  'kernel',
+  'scripts',
+  'security/selinux/include',
+  'tools/include',
+  'usr',
+];
+
+/** Unpacks what is needed of the archive of sources, to usr/src/linux. */
+async function finishSources(root: string, _place: string, signal: AbortSignal): Promise<string> {
+  const directory = join(root, 'usr/src');
+  const archive = entriesOf(directory).find(name => /^linux-source-.*\.tar\.xz$/.test(name));
+  if (archive === undefined) throw new PeerInstallError('its package holds no sources');
+  const top = archive.replace(/\.tar\.xz$/, '');
+  const wanted = [`${top}/*Kconfig*`, ...KERNEL_SOURCES.map(path => `${top}/${path}`)];
+  try {
+    const words = ['-C', directory, '-xJf', join(directory, archive), '--wildcards', ...wanted];
+    await execute('tar', words, { signal });
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new PeerInstallError(`cannot unpack ${archive}: ${lastLine(cause)}`, { cause });
+  }
+  renameSync(join(directory, top), join(directory, 'linux'));
+  const makefile = readFileSync(join(directory, 'linux/Makefile'), 'utf8');
+  const part = (name: string) => new RegExp(`^${name} = (\\d+)$`, 'm').exec(makefile)?.[1] ?? '0';
+  return ['VERSION', 'PATCHLEVEL', 'SUBLEVEL'].map(part).join('.');
+}
+
 /** What remains to be done in a root that becomes `place`; resolves with the peer's version. */
 const FINISH: Readonly<Record<PeerName, Finish>> = {
   uml: finishUml,
   qemu: finishQemu,
   'linux-6.12': finishKernel,
   'linux-7.3': finishKernel,
+  'uml-source': finishSources,
 };

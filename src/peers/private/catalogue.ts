@@ -4,7 +4,7 @@
  * where they lie is roots.ts.
  */
 
-export const PEER_NAMES = ['uml', 'qemu', 'linux-6.12', 'linux-7.3'] as const;
+export const PEER_NAMES = ['uml', 'qemu', 'linux-6.12', 'linux-7.3', 'uml-source'] as const;
 export type PeerName = (typeof PEER_NAMES)[number];
 
 export interface PeerRecipe {
@@ -54,5 +54,14 @@ export const RECIPES: Readonly<Record<PeerName, PeerRecipe>> = {
     assumed: KERNEL_TOOLS,
     discarded: DOCUMENTATION,
     version: '7.3',
+  },
+  'uml-source': {
+    title: "Linux 7.2's sources, from which the driver in linux/ is built",
+    suites: ['sid'],
+    packages: ['linux-source-7.2'],
+    // What unpacks them is this machine's own.
+    assumed: ['binutils', 'xz-utils'],
+    discarded: [...DOCUMENTATION, 'usr/src/linux-source-7.2.tar.xz', 'usr/src/linux-patch-7.2-rt.patch.xz'],
+    version: '7.2',
   },
 };

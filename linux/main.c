@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A balloon's device: which generation of the ABI it speaks, what of it was
+ * negotiated, its queues, and its life. What the queues are for is elsewhere.
+ */
+#include <linux/module.h>
+#include <linux/oom.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+#include <linux/virtio_config.h>
+#include <uapi/linux/virtio_ring.h>
+
+#include "balloon.h"
+
+#define DEVICES_MAX	16
+
+static char *generation[DEVICES_MAX] = { "virtio" };
+static int generation_count = 1;
+module_param_array(generation, charp, &generation_count, 0444);
+MODULE_PARM_DESC(generation,
+		 "ABI of each device, the last of all others: virtio, page-bitmap, page-order, page-range, page-chunks, sg, hinting");
+
+unsigned long cost[COSTS];
+module_param_array(cost, ulong, NULL, 0644);
+MODULE_PARM_DESC(cost, "microseconds that allocating, listing and waiting took; bytes of lists; buffers");
+
+#define COMMON		(BIT(VIRTIO_BALLOON_F_MUST_TELL_HOST) | \
+			 BIT(VIRTIO_BALLOON_F_STATS_VQ) | \
+			 BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
+#define PROPOSED	(COMMON | BIT(BALLOON_F_PAGE_LIST) | \
+			 BIT(BALLOON_F_FREE_PAGES))
+/* Without PAGE_POISON: what free pages hold is told to nobody. */
+#define STANDARD	(COMMON | BIT(VIRTIO_BALLOON_F_FREE_PAGE_HINT) | \
+			 BIT(BALLOON_F_REPORTING))
+#define HINTING		(COMMON | BIT(BALLOON_F_REPORTING))
+
+static const struct generation generations[] = {
+	{ "virtio", STANDARD, NULL, FREE_HELD },
+	{ "page-bitmap", PROPOSED, &page_bitmap, FREE_REQUESTS },
+	{ "page-order", PROPOSED, &page_order, FREE_REQUESTS },
+	{ "page-range", PROPOSED, &page_range, FREE_REQUESTS },
+	{ "page-chunks", PROPOSED, &page_chunks, FREE_REQUESTS },
+	{ "sg", PROPOSED, &sg_runs, FREE_NAMED },
+	{ "hinting", HINTING, NULL, FREE_HINTING },
+};
+
+static const struct generation *generation_of(struct virtio_device *vdev)
+{
+	int at = min_t(int, vdev->index, generation_count - 1);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(generations); i++)
+		if (!strcmp(generation[at], generations[i].name))
+			return &generations[i];
+	dev_err(&vdev->dev, "no generation is called %s\n", generation[at]);
+	return NULL;
+}
+
+static void queue_unless_stopping(struct balloon *b, struct work_struct *work)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&b->stop_lock, flags);
+	if (!b->stopping)
+		queue_work(system_freezable_wq, work);
+	spin_unlock_irqrestore(&b->stop_lock, flags);
+}
+
+static void stats_returned(struct virtqueue *vq)
+{
+	struct balloon *b = vq->vdev->priv;
+
+	queue_unless_stopping(b, &b->stats_work);
+}
+
+static void request_returned(struct virtqueue *vq)
+{
+	struct balloon *b = vq->vdev->priv;
+
+	balloon_acked(vq);
+	queue_unless_stopping(b, &b->request_work);
+}
+
+static void balloon_changed(struct virtio_device *vdev)
+{
+	struct balloon *b = vdev->priv;
+
+	queue_unless_stopping(b, &b->size_work);
+	if (b->hint_vq)
+		queue_unless_stopping(b, &b->hint_work);
+}
+
+/* Queues are numbered densely, in the order of their features' bits. */
+static int find_queues(struct balloon *b)
+{
+	enum free_pages free = b->generation->free_pages;
+	struct {
+		bool has;
+		struct virtqueue **place;
+		vq_callback_t *callback;
+		const char *name;
+	} all[] = {
+		{ true, &b->inflate_vq, balloon_acked, "inflate" },
+		{ true, &b->deflate_vq, balloon_acked, "deflate" },
+		{ balloon_has(b, VIRTIO_BALLOON_F_STATS_VQ), &b->stats_vq,
+		  stats_returned, "stats" },
+		{ (free == FREE_HELD &&
+		   balloon_has(b, VIRTIO_BALLOON_F_FREE_PAGE_HINT)) ||
+		  (free == FREE_NAMED && balloon_has(b, BALLOON_F_FREE_PAGES)),
+		  &b->hint_vq, balloon_acked, "hint" },
+		{ free == FREE_REQUESTS && balloon_has(b, BALLOON_F_FREE_PAGES),
+		  &b->request_vq, request_returned, "request" },
+		{ balloon_has(b, BALLOON_F_REPORTING), &b->report_vq,
+		  balloon_acked, "reporting" },
+	};
+	struct virtqueue *vqs[ARRAY_SIZE(all)];
+	vq_callback_t *callbacks[ARRAY_SIZE(all)];
+	const char *names[ARRAY_SIZE(all)];
+	unsigned int i, n = 0;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(all); i++) {
+		if (!all[i].has)
+			continue;
+		all[n] = all[i];
+		callbacks[n] = all[n].callback;
+		names[n] = all[n].name;
+		n++;
+	}
+	err = compat_find_vqs(b->vdev, n, vqs, callbacks, names);
+	for (i = 0; i < n && !err; i++)
+		*all[i].place = vqs[i];
+	return err;
+}
+
+static int make_lists(struct balloon *b)
+{
+	int err;
+
+	b->format = &pfn_array;
+	if (b->generation->format && balloon_has(b, BALLOON_F_PAGE_LIST))
+		b->format = b->generation->format;
+	err = runs_init(&b->moved) ?: runs_init(&b->unused) ?:
+	      list_init(&b->list, b->format, b->inflate_vq);
+	if (!err && b->request_vq)
+		err = list_init(&b->answer_list, b->generation->format,
+				b->request_vq);
+	if (!err && b->report_vq)
+		err = list_init(&b->report_list, &address_or_order,
+				b->report_vq);
+	return err;
+}
+
+/* After the device was reset, or could not be started. */
+static void balloon_free(struct balloon *b)
+{
+	b->vdev->config->del_vqs(b->vdev);
+	list_free(&b->report_list);
+	list_free(&b->answer_list);
+	list_free(&b->list);
+	vfree(b->unused.runs);
+	vfree(b->moved.runs);
+	kfree(b);
+}
+
+static struct balloon *balloon_create(struct virtio_device *vdev)
+{
+	struct balloon *b = kzalloc(sizeof(*b), GFP_KERNEL);
+
+	if (!b)
+		return NULL;
+	vdev->priv = b;
+	b->vdev = vdev;
+	b->generation = generation_of(vdev);
+	mutex_init(&b->lock);
+	spin_lock_init(&b->stop_lock);
+	spin_lock_init(&b->held_lock);
+	init_waitqueue_head(&b->acked);
+	INIT_LIST_HEAD(&b->blocks);
+	INIT_LIST_HEAD(&b->held);
+	INIT_WORK(&b->size_work, balloon_size_work);
+	INIT_WORK(&b->stats_work, stats_work);
+	INIT_WORK(&b->hint_work, hint_work);
+	INIT_WORK(&b->request_work, request_work);
+	return b;
+}
+
+static int balloon_probe(struct virtio_device *vdev)
+{
+	struct balloon *b = balloon_create(vdev);
+	int err;
+
+	if (!b)
+		return -ENOMEM;
+	err = find_queues(b);
+	if (err) {
+		kfree(b);
+		return err;
+	}
+	err = make_lists(b);
+	if (!err && balloon_has(b, VIRTIO_BALLOON_F_DEFLATE_ON_OOM)) {
+		b->oom.notifier_call = balloon_oom;
+		err = register_oom_notifier(&b->oom);
+	}
+	if (err) {
+		balloon_free(b);
+		return err;
+	}
+	virtio_device_ready(vdev);
+	if (b->stats_vq)
+		stats_post(b);
+	if (b->request_vq)
+		request_post(b);
+	if (b->report_vq)
+		report_start(b);
+	balloon_changed(vdev);
+	dev_info(&vdev->dev, "speaks %s, lists are %s\n", b->generation->name,
+		 b->format->name);
+	return 0;
+}
+
+static void balloon_remove(struct virtio_device *vdev)
+{
+	struct balloon *b = vdev->priv;
+
+	report_stop(b);
+	if (b->oom.notifier_call)
+		unregister_oom_notifier(&b->oom);
+	spin_lock_irq(&b->stop_lock);
+	b->stopping = true;
+	spin_unlock_irq(&b->stop_lock);
+	cancel_work_sync(&b->size_work);
+	cancel_work_sync(&b->stats_work);
+	cancel_work_sync(&b->hint_work);
+	cancel_work_sync(&b->request_work);
+	balloon_empty(b);
+	hint_release(b);
+	virtio_reset_device(vdev);
+	balloon_free(b);
+}
+
+static unsigned int features[] = { 0, 1, 2, 3, 4, 5 };
+
+static int balloon_validate(struct virtio_device *vdev)
+{
+	const struct generation *own = generation_of(vdev);
+	unsigned int i;
+
+	if (!own)
+		return -EINVAL;
+	/* Bits mean something else in other generations. */
+	for (i = 0; i < ARRAY_SIZE(features); i++)
+		if (!(own->features & BIT(features[i])))
+			__virtio_clear_bit(vdev, features[i]);
+	/* The device would change what free pages hold. */
+	if (want_init_on_free() || page_poisoning_enabled_static())
+		__virtio_clear_bit(vdev, BALLOON_F_REPORTING);
+	/* A table of descriptors would have to be allocated for each list. */
+	__virtio_clear_bit(vdev, VIRTIO_RING_F_INDIRECT_DESC);
+	/* Page frames are guest physical addresses. */
+	__virtio_clear_bit(vdev, VIRTIO_F_ACCESS_PLATFORM);
+	return 0;
+}
+
+static const struct virtio_device_id id_table[] = {
+	{ VIRTIO_ID_BALLOON, VIRTIO_DEV_ANY_ID },
+	{ 0 },
+};
+
+static struct virtio_driver balloon_driver = {
+	.driver.name = KBUILD_MODNAME,
+	.id_table = id_table,
+	.feature_table = features,
+	.feature_table_size = ARRAY_SIZE(features),
+	.validate = balloon_validate,
+	.probe = balloon_probe,
+	.remove = balloon_remove,
+	.config_changed = balloon_changed,
+};
+module_virtio_driver(balloon_driver);
+
+MODULE_DEVICE_TABLE(virtio, id_table);
+MODULE_DESCRIPTION("Virtio balloon that speaks every ABI proposed from 2016 to 2019");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,228 @@
+/**
+ * The proposed ABIs in a real Linux kernel: the driver of linux/ on our device, every generation and both kinds of ring,
+ * to the page, with everything that the guest holds unharmed. One guest has a device for each generation.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { PROFILE_NAMES, type ProfileName, profile } from '../../../src/balloon/profiles.ts';
+import type { DeviceGuestStatus } from '../../../src/control/contract.ts';
+import { checksummedFiles, eatMemory, verifyFiles } from '../../../src/peers/linux/workloads.ts';
+import { driverModule, driverModuleComplaint } from '../../../src/peers/uml/driver-module.ts';
+import { UmlGuest } from '../../../src/peers/uml/guest.ts';
+import { findUmlKernels } from '../../../src/peers/uml/kernel.ts';
+
+// Its threads run from what is compiled.
+const { startDaemon }: typeof import('../../../src/daemon/daemon.ts') = await import(
+  new URL('../../../dist/daemon/daemon.js', import.meta.url).href
+);
+
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 400_000 });
+
+const MIB = 2 ** 20;
+const PAGE = 4096;
+const MEMORY_BYTES = 768 * MIB;
+const KEPT_BYTES = 64 * MIB;
+/** No multiple of any block's size. */
+const BALLOON_BYTES = 300 * MIB + 3 * PAGE;
+const ODD_BYTES = 777 * PAGE;
+/** What a guest's kernel does on the side while it is looked at. */
+const SLACK_BYTES = 16 * MIB;
+const PATIENCE_MS = 60_000;
+
+/** The kernel reports free pages to one device: to the first in its list that asks for it. */
+const ORDERS: Readonly<Record<string, { without: readonly string[]; names: readonly ProfileName[] }>> = {
+  packed: { without: [], names: PROFILE_NAMES },
+  split: { without: ['ring-packed'], names: PROFILE_NAMES.toReversed() },
+};
+
+const kernel = findUmlKernels().find(
+  found => found.fault === undefined && driverModuleComplaint(found) === undefined,
+);
+
+function suite(rings: string): void {
+  const { without, names } = ORDERS[rings];
+  const reporting = names.find(name => name === 'virtio' || name === 'hinting')!;
+  let directory: string;
+  let daemon: Awaited<ReturnType<typeof startDaemon>>;
+  let guest: UmlGuest;
+  const log: string[] = [];
+
+  beforeAll(async () => {
+    const balloonModule = await driverModule(kernel!);
+    directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+    const socketOf = (name: string) => join(directory, `${name}.sock`);
+    daemon = await startDaemon({
+      guests: names.map(name => ({
+        name,
+        socketPath: socketOf(name),
+        targetBytes: 0,
+        profile: name,
+        discard: 'auto',
+        without,
+        pollIntervalMs: 0,
+      })),
+      log: ({ level, message }) => {
+        if (level === 'warn' || level === 'error') log.push(message);
+      },
+    });
+    guest = await UmlGuest.boot({
+      memoryBytes: MEMORY_BYTES,
+      sockets: names.map(socketOf),
+      moduleParameters: [`generation=${names.join(',')}`],
+      kernel: { ...kernel!, balloonModule },
+    });
+    await checksummedFiles(guest, KEPT_BYTES);
+  });
+
+  afterAll(async () => {
+    await guest?.shutdown();
+    await daemon?.close();
+    if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
+  });
+
+  const of = (name: string) => daemon.control.guest(name);
+
+  async function until(name: string, met: (guest: DeviceGuestStatus) => boolean): Promise<DeviceGuestStatus> {
+    const deadline = performance.now() + PATIENCE_MS;
+    for (;;) {
+      const status = await of(name);
+      if (met(status)) return status;
+      if (performance.now() > deadline) throw new Error(`never came to it: ${JSON.stringify(status)}`);
+      await delay(5);
+    }
+  }
+
+  async function reach(name: string, targetBytes: number): Promise<DeviceGuestStatus> {
+    await daemon.control.change(name, { targetBytes, force: true });
+    return until(name, status => status.actualBytes === targetBytes && status.pendingBytes === 0);
+  }
+
+  async function freeBytes(): Promise<number> {
+    await guest.check('echo 3 >/proc/sys/vm/drop_caches');
+    return (await guest.meminfo()).MemFree;
+  }
+
+  describe.each(names)('%s', name => {
+    const abi = profile(name);
+
+    test('inflates and deflates to the page, and harms nothing', async () => {
+      const idle = await freeBytes();
+      const before = await of(name);
+      expect(before.features).toEqual(
+        expect.arrayContaining([`${abi.formatFeature === 0n ? 'stats-vq' : abi.features[3].name}`]),
+      );
+      expect(before.features.includes('ring-packed')).toBe(rings === 'packed');
+      const inflated = await reach(name, BALLOON_BYTES);
+      expect(inflated.balloonedBytes).toBe(BALLOON_BYTES);
+      expect(inflated.counters.pages - before.counters.pages).toBe(BALLOON_BYTES / PAGE);
+      expect(inflated.discardedBytes - before.discardedBytes).toBe(BALLOON_BYTES);
+      expect(Math.abs((await freeBytes()) - (idle - BALLOON_BYTES))).toBeLessThan(SLACK_BYTES);
+      // Runs of 4 MiB, or 256 pages: what the formats are about.
+      const lists = inflated.counters.inflateBuffers - before.counters.inflateBuffers;
+      if (abi.formatFeature === 0n) expect(lists).toBe(Math.ceil(BALLOON_BYTES / PAGE / 256));
+      else if (name !== 'sg') expect(lists).toBeLessThan(10);
+      await verifyFiles(guest);
+      expect((await reach(name, ODD_BYTES)).balloonedBytes).toBe(ODD_BYTES);
+      expect((await reach(name, 0)).balloonedBytes).toBe(0);
+      expect(Math.abs((await freeBytes()) - idle)).toBeLessThan(SLACK_BYTES);
+      const { counters } = await of(name);
+      expect(counters.badBuffers + counters.badPages).toBe(0);
+    });
+
+    test('sends statistics that match its /proc/meminfo', async () => {
+      const { statistics } = await daemon.control.statistics(name, { freshMs: 0, timeoutMs: 20_000 });
+      const { MemTotal, MemFree } = await guest.meminfo();
+      expect(statistics.totalBytes).toBe(MemTotal);
+      expect(Math.abs(statistics.freeBytes! - MemFree)).toBeLessThan(SLACK_BYTES);
+    });
+
+    if (abi.freePages.kind === 'request') {
+      test('names its unused pages, drops its cache, and shrinks, when it is asked to', async () => {
+        const free = await freeBytes();
+        const unused = await daemon.control.request(name, { request: 'unused-pages', timeoutMs: 20_000 });
+        // Pages that the processor keeps for itself are free and on no list.
+        expect(unused.unusedBytes).toBeGreaterThan(free - SLACK_BYTES);
+        expect(unused.unusedBytes).toBeLessThan(free + SLACK_BYTES);
+        const { Cached } = await guest.meminfo();
+        const dropped = await daemon.control.request(name, { request: 'drop-cache', timeoutMs: 20_000 });
+        expect(dropped).toMatchObject({ unusedBytes: 0, lists: 1 });
+        expect((await guest.meminfo()).Cached).toBeLessThanOrEqual(Cached);
+        const shrunk = await daemon.control.request(name, { request: 'shrink', timeoutMs: 20_000 });
+        expect(shrunk.unusedBytes).toBeGreaterThan(free - SLACK_BYTES);
+        await verifyFiles(guest);
+      });
+    }
+
+    if (abi.freePages.kind === 'session') {
+      test('hints what it does not use', async () => {
+        const free = await freeBytes();
+        await daemon.control.hint(name, { action: 'start' });
+        const { hint } = await until(name, status => status.hint.state === 'stopped');
+        expect(hint.hintedBytes).toBeGreaterThan(free / 2);
+        expect(hint.hintedBytes).toBeLessThanOrEqual(free + SLACK_BYTES);
+        await daemon.control.hint(name, { action: 'done' });
+        if (abi.freePages.kind === 'session' && abi.freePages.hasDone) {
+          await expect.poll(freeBytes, { timeout: PATIENCE_MS }).toBeGreaterThan(free - SLACK_BYTES);
+        }
+        await verifyFiles(guest);
+      });
+    }
+
+    if (name === reporting) {
+      test('reports what it frees', async () => {
+        const { reportedBytes } = await of(name);
+        expect((await eatMemory(guest, 200 * MIB)).exitCode).toBe(0);
+        await until(name, status => status.reportedBytes - reportedBytes > 150 * MIB);
+        await verifyFiles(guest);
+      });
+    }
+
+    // Rings make no difference to it.
+    if (rings === 'split') return;
+    test('gives pages back to a guest in need', async () => {
+      const { MemFree } = await guest.meminfo();
+      const before = await reach(name, Math.floor((MemFree * 0.75) / MIB) * MIB);
+      expect((await eatMemory(guest, Math.floor((MemFree * 0.5) / MIB) * MIB)).exitCode).toBe(0);
+      await until(name, ({ counters }) => counters.deflatedPages > before.counters.deflatedPages);
+      await reach(name, 0);
+      await verifyFiles(guest);
+    });
+  });
+
+  test('gives every page back when it is unloaded, and starts anew when it is loaded again', async () => {
+    const idle = await freeBytes();
+    for (const name of names) await reach(name, 32 * MIB + PAGE);
+    await guest.unloadBalloonDriver();
+    expect(Math.abs((await freeBytes()) - idle)).toBeLessThan(SLACK_BYTES);
+    for (const name of names) expect((await of(name)).balloonedBytes ?? 0).toBe(0);
+    // It goes to the targets at once.
+    await guest.loadBalloonDriver(names.length, [`generation=${names.join(',')}`]);
+    for (const name of names) await until(name, ({ balloonedBytes }) => balloonedBytes === 32 * MIB + PAGE);
+    await verifyFiles(guest);
+    for (const name of names) await reach(name, 0);
+  });
+
+  test('left nothing to complain of, here or in the guest', async () => {
+    for (const name of names) expect((await of(name)).lastError).toBeNull();
+    expect(log).toEqual([]);
+    const told = await guest.kernelLog();
+    expect(told).not.toMatch(/BUG|WARNING|Call Trace|Oops/);
+  });
+}
+
+for (const rings of Object.keys(ORDERS)) {
+  const title = `the proposed ABIs in a real kernel, ${rings} rings`;
+  const [newest] = findUmlKernels();
+  if (kernel !== undefined) describe(`${title} (Linux ${kernel.version})`, () => suite(rings));
+  else {
+    const why =
+      newest === undefined
+        ? 'no User Mode Linux is here'
+        : (driverModuleComplaint(newest)?.message ?? newest.fault);
+    console.warn(`Skipped: ${title}. ${why}`);
+    describe.skip(`${title} (skipped: ${why})`, () => test('runs', () => {}));
+  }
+}
