@@ -237,18 +237,17 @@ describePages('a page on a bad day', ({ prepare, open }) => {
     await page.waitForSelector('.guests');
   });
 
-  test.each(['#/guest/%', '#/guest/100%25%', '#token=%'])(
-    'the address is broken, %s: all guests are shown',
-    async fragment => {
-      const { watched, address } = await prepare(new FakeControl(guestStatus('vm1')));
-      const { page } = watched;
-      await page.goto(address.href);
-      await page.waitForSelector('.guests');
+  test('the address is broken, in whatever way: all guests are shown', async () => {
+    const { watched, address } = await prepare(new FakeControl(guestStatus('vm1')));
+    const { page } = watched;
+    await page.goto(address.href);
+    await page.waitForSelector('.guests');
+    for (const fragment of ['#/guest/%', '#/guest/100%25%', '#token=%']) {
       await page.goto('about:blank');
       await page.goto(`${address.origin}/${fragment}`);
       await page.waitForSelector('[data-guest="vm1"]');
-    },
-  );
+    }
+  });
 
   test('the stream of events fell silent: another is opened', async () => {
     const control = new FakeControl(guestStatus('vm1'));
