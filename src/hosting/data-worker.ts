@@ -78,11 +78,11 @@ const answers: Answers = {
     return null;
   },
   followFreePages: ({ name, followed }) => {
-    find(name).freePages.follow(followed);
+    find(name).hints.freePages.follow(followed);
     return null;
   },
   freePages: ({ name, step }) => {
-    find(name).freePages.take(step);
+    find(name).hints.freePages.take(step);
     return null;
   },
   decodeMs: ({ name }) => find(name).device.counters.decodeMs,

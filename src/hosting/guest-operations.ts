@@ -22,8 +22,8 @@ const handlers: Handlers = {
   },
   statistics: (guest, { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS }) =>
     guest.statistics(freshMs ?? null, timeoutMs),
-  hintStatus: guest => guest.hintStatus(),
-  hint: (guest, { action, limitMs = HINT_LIMIT_MS }) => guest.hint(action, limitMs),
+  hintStatus: guest => guest.hints.status,
+  hint: (guest, { action, limitMs = HINT_LIMIT_MS }) => guest.hints.order(action, limitMs),
   request: (guest, { request, timeoutMs = REQUEST_TIMEOUT_MS }) => guest.request(request, timeoutMs),
 };
 

@@ -82,7 +82,7 @@ test('a ring that is always full and always kicked has one turn at a time', () =
   };
   const turns = 20;
   for (let turn = 0; turn < turns; turn++) {
-    host.serveQueue(0);
+    host.rings.serve(0);
     loop.reactor.turn(0);
   }
   // The first kick, and what goes on.
@@ -94,7 +94,7 @@ test('a ring that is always full and always kicked has one turn at a time', () =
   loop.reactor.turn(0);
   loop.reactor.turn(0);
   expect(served).toBe(turns + 2);
-  host.serveQueue(0);
+  host.rings.serve(0);
   expect(served).toBe(turns + 3);
 });
 
@@ -395,19 +395,19 @@ describe('a hint session', () => {
     const clock = clockAhead();
     const guest = await HandGuest.connect(socket, { loop });
     try {
-      const { commandId } = host.hint('start', 60_000);
+      const { commandId } = host.hints.order('start', 60_000);
       const id = new Uint8Array(new Uint32Array([commandId ?? 0]).buffer);
       await guest.queue('hint').exchange({ out: id });
       await guest.queue('hint').exchange({ in: [[FIRST_PAGE * 4096, MIB]] });
-      expect(host.hintStatus()).toMatchObject({ state: 'running', heldBytes: MIB });
-      host.hint('stop', 60_000);
-      expect(host.hintStatus()).toMatchObject({ state: 'stopped', heldBytes: MIB });
-      expect(host.hintStatus().endsInMs).toBeLessThanOrEqual(60_000);
+      expect(host.hints.status).toMatchObject({ state: 'running', heldBytes: MIB });
+      host.hints.order('stop', 60_000);
+      expect(host.hints.status).toMatchObject({ state: 'stopped', heldBytes: MIB });
+      expect(host.hints.status.endsInMs).toBeLessThanOrEqual(60_000);
       clock.pass(61_000);
-      await loop.turnUntil(() => host.hintStatus().state === 'done');
-      expect(host.hintStatus()).toMatchObject({ heldBytes: 0, endsInMs: null });
+      await loop.turnUntil(() => host.hints.status.state === 'done');
+      expect(host.hints.status).toMatchObject({ heldBytes: 0, endsInMs: null });
       expect((await guest.readConfig()).freePageHintCommandId).toBe(1);
-      expect(lines.at(-1)).toMatch(/was ended, for nobody had ended it/);
+      expect(lines.at(-1)).toMatch(/was ended by the daemon/);
     } finally {
       guest.close();
     }
@@ -417,11 +417,11 @@ describe('a hint session', () => {
     const clock = clockAhead();
     const guest = await HandGuest.connect(socket, { loop });
     try {
-      host.hint('start', 1000);
+      host.hints.order('start', 1000);
       const id = host.device.hints.begin();
       clock.pass(2000);
       for (let turn = 0; turn < 5; turn++) loop.reactor.turn(0);
-      expect(host.hintStatus()).toMatchObject({ commandId: id, state: 'requested', endsInMs: null });
+      expect(host.hints.status).toMatchObject({ commandId: id, state: 'requested', endsInMs: null });
     } finally {
       guest.close();
     }

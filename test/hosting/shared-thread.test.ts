@@ -139,7 +139,7 @@ describe('a guest that waits for each of its buffers has half of the thread besi
         costly();
         return true;
       };
-      host.serveQueue(0);
+      host.rings.serve(0);
     });
     expect(used).toBeLessThan(0.5);
   });

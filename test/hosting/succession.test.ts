@@ -84,10 +84,10 @@ test('no hint id of the host before counts after a restart', async () => {
   const former: number[] = [];
   await hosted(async (host, guest) => {
     for (let session = 0; session < SESSIONS; session++) {
-      const { commandId } = host.hint('start', 60_000);
+      const { commandId } = host.hints.order('start', 60_000);
       await guest.queue('hint').exchange(idBuffer(commandId));
       await guest.queue('hint').exchange(block(FIRST_PAGE));
-      expect(host.hintStatus()).toMatchObject({ state: 'running', hintedBytes: BLOCK_BYTES });
+      expect(host.hints.status).toMatchObject({ state: 'running', hintedBytes: BLOCK_BYTES });
       former.push(commandId ?? 0);
     }
   });
@@ -101,16 +101,16 @@ test('no hint id of the host before counts after a restart', async () => {
       await hint.exchange(idBuffer(HINT_STOP));
     };
     for (const id of former) await sendUnder(id);
-    expect(host.hintStatus()).toMatchObject({ state: 'idle', hintedBytes: 0, ranges: 0 });
+    expect(host.hints.status).toMatchObject({ state: 'idle', hintedBytes: 0, ranges: 0 });
     for (let session = 0; session < SESSIONS; session++) {
-      const { commandId } = host.hint('start', 60_000);
+      const { commandId } = host.hints.order('start', 60_000);
       // That one of a thousand million ids is met by chance would be bad luck.
       expect(former).not.toContain(commandId);
       for (const id of former) await sendUnder(id);
-      expect(host.hintStatus()).toMatchObject({ state: 'requested', hintedBytes: 0, ranges: 0 });
+      expect(host.hints.status).toMatchObject({ state: 'requested', hintedBytes: 0, ranges: 0 });
       await hint.exchange(idBuffer(commandId));
       await hint.exchange(block(FIRST_PAGE));
-      expect(host.hintStatus()).toMatchObject({ state: 'running', hintedBytes: BLOCK_BYTES });
+      expect(host.hints.status).toMatchObject({ state: 'running', hintedBytes: BLOCK_BYTES });
     }
     expect(host.device.hints.stalePages).toBe((SESSIONS + 1) * SESSIONS * 64);
   });
