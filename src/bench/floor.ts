@@ -6,7 +6,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { createMemfd, punchHole } from '../sys/file.ts';
 import { MAPPING_BYTES_MAX, Mapping } from '../sys/mapping.ts';
 import { monotonicMs } from '../sys/poll.ts';
-import { type PageOrder, shuffle } from './deck.ts';
+import { type PageOrder, shuffle } from './page-order.ts';
 
 /**
  * Milliseconds that one punch of `bytes` takes, of a memfd whose every page was written through a mapping that
@@ -23,9 +23,9 @@ export function barePunchMs(bytes: number, written: PageOrder = 'ordered'): numb
       mappings.push(mapping);
       memory.push(new Int32Array(mapping.buffer));
     }
-    const deck = Uint32Array.from({ length: bytes / PAGE_SIZE }, (_, page) => page);
-    if (written === 'shuffled') shuffle(deck);
-    for (const page of deck) {
+    const pages = Uint32Array.from({ length: bytes / PAGE_SIZE }, (_, page) => page);
+    if (written === 'shuffled') shuffle(pages);
+    for (const page of pages) {
       const offset = page * PAGE_SIZE;
       memory[Math.floor(offset / MAPPING_BYTES_MAX)][(offset % MAPPING_BYTES_MAX) / 4] = page + 1;
     }

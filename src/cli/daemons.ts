@@ -5,7 +5,7 @@
 
 import { existsSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { type CombinedControl, combinedControl, type GuestHome } from '../control/combined-control.ts';
+import { type CombinedControl, combinedControl, type GuestRoute } from '../control/combined-control.ts';
 import type { Control } from '../control/operations.ts';
 import { defaultSocket, isUnsaid, systemSockets } from '../server/address.ts';
 import type { CliContext } from './context.ts';
@@ -19,13 +19,13 @@ export function foundSockets({ env }: CliContext, { api }: ApiChoice): readonly 
 /** The guests of the daemons at `sockets`, each as its daemon calls it; of two with one name, with its socket's directory. */
 export async function guestsOf(context: CliContext, sockets: readonly string[]): Promise<CombinedControl> {
   const daemons = sockets.map(api => ({ place: basename(dirname(api)), control: connect(context, { api }) }));
-  const lists = await Promise.all(daemons.map(daemon => homesAt(daemon)));
-  const homes = lists.flat();
-  const isTaken = (name: string) => homes.filter(home => home.nameThere === name).length > 1;
+  const lists = await Promise.all(daemons.map(daemon => routesAt(daemon)));
+  const routes = lists.flat();
+  const isTaken = (name: string) => routes.filter(route => route.remoteName === name).length > 1;
   return combinedControl(
-    homes.map(({ place, ...home }) => ({
-      ...home,
-      name: isTaken(home.nameThere) ? `${place}/${home.nameThere}` : home.nameThere,
+    routes.map(({ place, ...route }) => ({
+      ...route,
+      name: isTaken(route.remoteName) ? `${place}/${route.remoteName}` : route.remoteName,
     })),
   );
 }
@@ -37,10 +37,10 @@ interface Daemon {
 }
 
 /** One that does not answer has a guest of its unit's name, as far as can be known; it is listed with the reason. */
-async function homesAt({ place, control }: Daemon): Promise<readonly (GuestHome & { place: string })[]> {
+async function routesAt({ place, control }: Daemon): Promise<readonly (GuestRoute & { place: string })[]> {
   const names = await control.guests().then(
     guests => guests.map(({ name }) => name),
     () => [place],
   );
-  return names.map(name => ({ place, name, control, nameThere: name }));
+  return names.map(name => ({ place, name, control, remoteName: name }));
 }

@@ -2,7 +2,7 @@
 import { basename } from 'node:path';
 import { DEFAULT_PROFILE, type Profile, profile } from '../balloon/profiles.ts';
 import type { DiscardMode } from '../control/contract.ts';
-import { removableFeature } from '../hosting/offer.ts';
+import { removableFeature } from '../hosting/offered-features.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../server/address.ts';
 import { UsageError } from './usage.ts';

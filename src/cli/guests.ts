@@ -113,19 +113,19 @@ export async function openNamed(
   ]);
   const qemus: InstanceType<typeof QemuControl>[] = [];
   const daemons = new Map<string, GuestControl>();
-  const homes = readGuestsFile(path).map(guest => {
+  const routes = readGuestsFile(path).map(guest => {
     if ('qmp' in guest) {
       const control = new QemuControl([{ name: guest.name, qmpPath: guest.qmp }]);
       qemus.push(control);
-      return { name: guest.name, control, nameThere: guest.name };
+      return { name: guest.name, control, remoteName: guest.name };
     }
     const host = JSON.stringify([guest.api, guest.tokenFile]);
     const control = daemons.get(host) ?? connect(context, guest);
     daemons.set(host, control);
-    return { name: guest.name, control, nameThere: guest.guest ?? guest.name, address: guest.api };
+    return { name: guest.name, control, remoteName: guest.guest ?? guest.name, address: guest.api };
   });
   return {
-    control: combinedControl(homes),
+    control: combinedControl(routes),
     close: () => {
       for (const qemu of qemus) qemu.close();
     },

@@ -13,13 +13,13 @@ import {
   handlersOf,
 } from './operations.ts';
 
-export interface GuestHome {
+export interface GuestRoute {
   /** What the guest is called here. */
   readonly name: string;
   /** The control of its host; guests of one host share it. */
   readonly control: GuestControl;
   /** What that control calls it. */
-  readonly nameThere: string;
+  readonly remoteName: string;
   /** Where that control's daemon is, for people; absent where it is no daemon. */
   readonly address?: string;
 }
@@ -27,27 +27,27 @@ export interface GuestHome {
 /** Guests of several hosts. */
 export interface CombinedControl extends GuestControl {
   /** In the order in which they were named. */
-  readonly homes: readonly GuestHome[];
+  readonly routes: readonly GuestRoute[];
   /** Why nothing is known of some guests, as of the last time that `guests` was asked. */
   failures(): ReadonlyMap<string, AerostatError>;
 }
 
 /** Names are unique. The controls stay the caller's. */
-export function combinedControl(guests: readonly GuestHome[]): CombinedControl {
-  const homes = new Map(guests.map(home => [home.name, home]));
+export function combinedControl(guests: readonly GuestRoute[]): CombinedControl {
+  const routes = new Map(guests.map(route => [route.name, route]));
   const hosts = groupedBy(guests, ({ control }) => control);
   let failures: ReadonlyMap<string, AerostatError> = new Map();
-  const homeOf = (name: string): GuestHome => {
-    const home = homes.get(name);
-    if (home === undefined) throw new UnknownGuestError(name, [...homes.keys()]);
-    return home;
+  const routeOf = (name: string): GuestRoute => {
+    const route = routes.get(name);
+    if (route === undefined) throw new UnknownGuestError(name, [...routes.keys()]);
+    return route;
   };
   return {
-    homes: guests,
+    routes: guests,
     failures: () => failures,
     ...handlersOf<GuestOperation, GuestStatus>(GUEST_OPERATIONS, operation => async (name, args) => {
-      const { control, nameThere } = homeOf(name);
-      const answer = await askGuest(control, operation, nameThere, args);
+      const { control, remoteName } = routeOf(name);
+      const answer = await askGuest(control, operation, remoteName, args);
       return operation === 'guest' || operation === 'change' ? { ...(answer as GuestStatus), name } : answer;
     }),
     guests: async () => {
@@ -65,7 +65,7 @@ export function combinedControl(guests: readonly GuestHome[]): CombinedControl {
     },
     subscribe: listener => {
       const leave = [...hosts].map(([control, there]) => {
-        const names = groupedBy(there, ({ nameThere }) => nameThere);
+        const names = groupedBy(there, ({ remoteName }) => remoteName);
         return control.subscribe(event => {
           for (const { name } of names.get(event.guest) ?? []) listener({ ...event, guest: name });
         });
@@ -80,7 +80,7 @@ export function combinedControl(guests: readonly GuestHome[]): CombinedControl {
 /** Guests whose host cannot be reached, or does not know them, are listed with the reason, which goes into `failed`. */
 async function statusesOf(
   control: GuestControl,
-  there: readonly GuestHome[],
+  there: readonly GuestRoute[],
   failed: Map<string, AerostatError>,
 ): Promise<GuestStatus[]> {
   const unreached = (name: string, error: unknown): GuestStatus => {
@@ -89,12 +89,12 @@ async function statusesOf(
     return statusOf(name, { lastError: error.message });
   };
   try {
-    if (there.length === 1) return [{ ...(await control.guest(there[0].nameThere)), name: there[0].name }];
+    if (there.length === 1) return [{ ...(await control.guest(there[0].remoteName)), name: there[0].name }];
     const byName = new Map((await control.guests()).map(status => [status.name, status]));
-    return there.map(({ name, nameThere }) => {
-      const status = byName.get(nameThere);
+    return there.map(({ name, remoteName }) => {
+      const status = byName.get(remoteName);
       if (status !== undefined) return { ...status, name };
-      return unreached(name, new UnknownGuestError(nameThere, [...byName.keys()]));
+      return unreached(name, new UnknownGuestError(remoteName, [...byName.keys()]));
     });
   } catch (error) {
     return there.map(({ name }) => unreached(name, error));
@@ -104,19 +104,19 @@ async function statusesOf(
 /** Of the guests that can be reached and have one. */
 async function samplesOf(
   control: GuestControl,
-  there: readonly GuestHome[],
+  there: readonly GuestRoute[],
 ): Promise<Readonly<Record<string, StatisticsSample>>> {
   const [first] = there;
   const asked =
     there.length === 1
-      ? control.statistics(first.nameThere).then(sample => ({ [first.nameThere]: sample }))
+      ? control.statistics(first.remoteName).then(sample => ({ [first.remoteName]: sample }))
       : control.samples();
   const samples = await asked.catch((error: unknown): Readonly<Record<string, StatisticsSample>> => {
     if (!(error instanceof AerostatError)) throw error;
     return {};
   });
   return Object.fromEntries(
-    there.flatMap(({ name, nameThere }) => (nameThere in samples ? [[name, samples[nameThere]]] : [])),
+    there.flatMap(({ name, remoteName }) => (remoteName in samples ? [[name, samples[remoteName]]] : [])),
   );
 }
 

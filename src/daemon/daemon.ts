@@ -8,7 +8,7 @@ import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import { openGuestSocket } from '../hosting/guest-socket.ts';
 import { GuestThreads, type GuestThreadsOptions } from '../hosting/guest-threads.ts';
-import { offer } from '../hosting/offer.ts';
+import { offeredFeatures } from '../hosting/offered-features.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { AerostatError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
@@ -98,7 +98,7 @@ function checkOptions(names: readonly string[], guests: readonly GuestOptions[])
     if (seen.has(name)) throw optionError(`two guests are called ${name}; give them different --name`);
     seen.add(name);
   }
-  for (const { profile, without } of guests) offer(profile, without);
+  for (const { profile, without } of guests) offeredFeatures(profile, without);
 }
 
 const optionError = (message: string): AerostatError => new AerostatError('AEROSTAT_OPTIONS', message);

@@ -13,7 +13,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { VmOptions } from '../vm/options.ts';
 import { keepTargets } from './keeper.ts';
-import { Traveller } from './traveller.ts';
+import { MigratingGuest } from './migrating-guest.ts';
 
 const MIB = 2 ** 20;
 
@@ -82,7 +82,7 @@ export class LivingGuests {
   /** Of all of them, wherever they are. */
   readonly control: Control;
   readonly #guests: readonly GuestProcess[];
-  readonly #traveller: Traveller;
+  readonly #traveller: MigratingGuest;
   readonly #ending = new AbortController();
   readonly #lives: readonly Promise<void>[];
 
@@ -90,13 +90,13 @@ export class LivingGuests {
     daemon: Control,
     version: string,
     guests: readonly GuestProcess[],
-    traveller: Traveller,
+    traveller: MigratingGuest,
   ) {
     this.#guests = guests;
     this.#traveller = traveller;
-    const homes = DEVICE_NAMES.map(name => ({ name, control: daemon, nameThere: name }));
+    const routes = DEVICE_NAMES.map(name => ({ name, control: daemon, remoteName: name }));
     this.control = {
-      ...hostedControl(combinedControl([...homes, traveller.home]), version),
+      ...hostedControl(combinedControl([...routes, traveller.route]), version),
       daemon: () => daemon.daemon(),
     };
     this.#lives = [
@@ -115,7 +115,7 @@ export class LivingGuests {
     const booting = ROLES.map(({ name, memoryBytes, seed }) =>
       start({ socketPath: join(directory, name), memoryBytes, seed }),
     );
-    const [traveller, ...booted] = await Promise.allSettled([Traveller.start(TRAVELLER), ...booting]);
+    const [traveller, ...booted] = await Promise.allSettled([MigratingGuest.start(TRAVELLER), ...booting]);
     const guests = booted.flatMap(one => (one.status === 'fulfilled' ? [one.value] : []));
     const failed = [traveller, ...booted].find(one => one.status === 'rejected');
     if (traveller.status === 'fulfilled' && failed === undefined) {

@@ -2,7 +2,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { GuestEvent } from '../control/contract.ts';
 import type { ThreadOperation } from '../control/operations.ts';
-import { AskedThread, type ThreadAnswer } from '../threads/asked-thread.ts';
+import { type ThreadAnswer, WorkerClient } from '../threads/worker-client.ts';
 import { workerUrl } from '../threads/worker-url.ts';
 import type { LogRecord } from './options.ts';
 import type { DataThreadRequests, FromDataThread, RequestName } from './worker-protocol.ts';
@@ -14,10 +14,10 @@ export interface DataThreadListener {
 }
 
 export class DataThread {
-  readonly #thread: AskedThread<DataThreadRequests, Exclude<FromDataThread, ThreadAnswer>>;
+  readonly #thread: WorkerClient<DataThreadRequests, Exclude<FromDataThread, ThreadAnswer>>;
 
   constructor(discardControl: SharedArrayBuffer, discardPort: MessagePort, listener: DataThreadListener) {
-    this.#thread = new AskedThread({
+    this.#thread = new WorkerClient({
       program: workerUrl('./data-worker', import.meta.url),
       data: { discardControl, discardPort },
       transfer: [discardPort],

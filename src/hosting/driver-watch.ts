@@ -8,8 +8,8 @@ import type { DeviceObserver } from '../device/device-observer.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { StopReason } from '../virtio/device.ts';
 import type { FrontEndChecks } from './front-end-checks.ts';
+import type { GuestEvents } from './guest-events.ts';
 import type { GuestLife } from './guest-life.ts';
-import type { GuestNews } from './guest-news.ts';
 import type { GuestRequests } from './guest-requests.ts';
 import type { RemovedMemory } from './removed-memory.ts';
 import type { StatisticsPoll } from './statistics-poll.ts';
@@ -20,7 +20,7 @@ export interface DriverParts {
   readonly name: string;
   readonly device: BalloonDevice;
   readonly life: GuestLife;
-  readonly news: GuestNews;
+  readonly events: GuestEvents;
   readonly target: TargetSteering;
   readonly removed: RemovedMemory;
   readonly checks: FrontEndChecks;
@@ -45,13 +45,13 @@ export class DriverWatch implements DeviceObserver {
   }
 
   regionAdded({ backing, size }: MemoryRegion): void {
-    const { target, removed, news, memoryArrived } = this.#parts();
+    const { target, removed, events, memoryArrived } = this.#parts();
     target.memoryChanged();
     removed.changed();
     memoryArrived();
     if (backing.file?.sealed !== false) return;
     const message = 'guest memory can be shrunk by its front-end, which would end this daemon';
-    news.log('debug', message, { sizeBytes: size });
+    events.log('debug', message, { sizeBytes: size });
   }
 
   regionRemoved(): void {
@@ -62,17 +62,17 @@ export class DriverWatch implements DeviceObserver {
 
   queueStarted(role: string, known: boolean): void {
     if (role !== 'inflate') return;
-    const { device, life, news, target, statistics } = this.#parts();
+    const { device, life, events, target, statistics } = this.#parts();
     const { partial } = device.accounts;
     life.started();
     this.#stateChanged();
     if (partial) {
-      news.problem(
+      events.problem(
         'account',
         'the driver ran before this connection: what its balloon held then is not known until it starts anew',
       );
     }
-    news.changed('ready', () => ({}));
+    events.changed('ready', () => ({}));
     target.begin(known ? 'known' : partial ? 'found' : 'fresh');
     statistics.start();
   }
@@ -100,11 +100,11 @@ export class DriverWatch implements DeviceObserver {
   }
 
   reset(): void {
-    const { requests, life, target, news } = this.#parts();
+    const { requests, life, target, events } = this.#parts();
     requests.stop();
     life.ended();
     target.awaitDriver();
-    news.changed('reset', () => ({}));
+    events.changed('reset', () => ({}));
   }
 
   #stopped(reason: StopReason): void {
@@ -117,7 +117,7 @@ export class DriverWatch implements DeviceObserver {
   /** A front-end may disable and enable its rings as often as it likes. */
   #stateChanged(): void {
     const parts = this.#parts();
-    parts.news.changed('state', () => ({ state: parts.state() }));
+    parts.events.changed('state', () => ({ state: parts.state() }));
     const obstacle = obstacleOf(parts.state());
     if (obstacle !== undefined) {
       parts.statistics.dismiss(`${parts.name} sends no statistics: ${obstacle}`);

@@ -8,7 +8,7 @@ import { shrinkSeal } from '../sys/file.ts';
 import type { Reactor, Timer } from '../sys/poll.ts';
 import type { DiscardLane } from '../threads/discard-link.ts';
 import type { BackendSession } from '../vhost-user/backend-session.ts';
-import type { GuestNews } from './guest-news.ts';
+import type { GuestEvents } from './guest-events.ts';
 import { KnownConfiguration } from './known-configuration.ts';
 
 /** A front-end that sets up rings before there is a driver has done it so long after it came. */
@@ -25,16 +25,16 @@ interface CheckedGuest {
 export class FrontEndChecks {
   readonly #guest: CheckedGuest;
   readonly #reactor: Pick<Reactor, 'schedule'>;
-  readonly #news: GuestNews;
+  readonly #events: GuestEvents;
   readonly #known = new KnownConfiguration();
   #ringsLook: Timer | undefined;
   /** Files that were sealed, or could not be: they are not asked for again. */
   #sealed = false;
 
-  constructor(guest: CheckedGuest, reactor: Pick<Reactor, 'schedule'>, news: GuestNews) {
+  constructor(guest: CheckedGuest, reactor: Pick<Reactor, 'schedule'>, events: GuestEvents) {
     this.#guest = guest;
     this.#reactor = reactor;
-    this.#news = news;
+    this.#events = events;
   }
 
   /** Another front-end, or another device of the one that is there. */
@@ -44,7 +44,7 @@ export class FrontEndChecks {
     this.#ringsLook?.cancel();
     this.#ringsLook = this.#reactor.schedule(RINGS_SET_UP_MS_MAX, () => {
       const complaint = this.#known.complaintOfRings(session()?.ringsSetUp ?? 0, ringsNeeded);
-      if (complaint !== undefined) this.#news.problem('rings', complaint);
+      if (complaint !== undefined) this.#events.problem('rings', complaint);
     });
   }
 
@@ -67,7 +67,7 @@ export class FrontEndChecks {
       targetPages: device.targetPages,
       hintBuffers: device.hints.counters.hintBuffers,
     });
-    if (complaint !== undefined) this.#news.problem('configuration', complaint);
+    if (complaint !== undefined) this.#events.problem('configuration', complaint);
   }
 
   /** Whether files of memory can be mapped now. False: a discarding thread seals them first, and then there is news. */

@@ -9,7 +9,7 @@ import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';
 import { PageSet } from '../memory/page-set.ts';
 import type { Reactor } from '../sys/poll.ts';
 import { FreePages } from './free-pages.ts';
-import type { GuestNews } from './guest-news.ts';
+import type { GuestEvents } from './guest-events.ts';
 import { HintLimit } from './hint-limit.ts';
 
 const NOT_TAKEN = 'its driver did not take the feature';
@@ -29,15 +29,17 @@ export class GuestHints {
   /** Where those pages go while the guest moves elsewhere. */
   readonly freePages: FreePages;
   readonly #guest: HintedGuest;
-  readonly #news: GuestNews;
+  readonly #events: GuestEvents;
   readonly #limit: HintLimit;
 
-  constructor(guest: HintedGuest, reactor: Reactor, news: GuestNews) {
+  constructor(guest: HintedGuest, reactor: Reactor, events: GuestEvents) {
     this.#guest = guest;
-    this.#news = news;
+    this.#events = events;
     this.freePages = new FreePages(guest.device, guest.memory);
     this.#limit = new HintLimit(reactor, limitMs => {
-      news.log('info', 'a hint session was ended by the daemon: it was still open at its limit', { limitMs });
+      events.log('info', 'a hint session was ended by the daemon: it was still open at its limit', {
+        limitMs,
+      });
     });
   }
 
@@ -88,13 +90,13 @@ export class GuestHints {
   changed(): void {
     const { state, heldBytes } = this.status;
     if (state === 'stopped') this.freePages.finished('session');
-    this.#news.tell('hint', { state, heldBytes });
+    this.#events.emit('hint', { state, heldBytes });
   }
 
   /** The guest has answered a request, or will not. */
   answered(): void {
     this.freePages.finished('request');
     const answered = this.#guest.device().requests.progress?.done === true;
-    this.#news.tell('hint', { state: answered ? 'answered' : 'unanswered' });
+    this.#events.emit('hint', { state: answered ? 'answered' : 'unanswered' });
   }
 }

@@ -25,20 +25,20 @@ import { processClock } from '../sys/monotonic.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
+import { Acceptor } from './acceptor.ts';
 import { ArrivingDevice } from './arriving-device.ts';
-import { ConnectionNews } from './connection-news.ts';
+import { ConnectionEvents } from './connection-events.ts';
 import { type DriverParts, DriverWatch } from './driver-watch.ts';
 import type { BalloonedRegion } from './free-pages.ts';
-import { FrontDoor } from './front-door.ts';
 import { FrontEndChecks } from './front-end-checks.ts';
 import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
+import { type EventOutlet, GuestEvents } from './guest-events.ts';
 import { GuestHints } from './guest-hints.ts';
 import { GuestLife } from './guest-life.ts';
 import { GuestLoop } from './guest-loop.ts';
-import { GuestNews, type NewsOutlet } from './guest-news.ts';
 import { GuestRequests } from './guest-requests.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
-import { offer } from './offer.ts';
+import { offeredFeatures } from './offered-features.ts';
 import type { GuestOptions } from './options.ts';
 import { RemovedMemory } from './removed-memory.ts';
 import { RingTurns } from './ring-turns.ts';
@@ -53,7 +53,7 @@ const FIRST_HINT_IDS = 2 ** 30;
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
 
-export interface GuestHostWorld extends NewsOutlet {
+export interface GuestHostWorld extends EventOutlet {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
   /** Of all guests of the thread. */
@@ -67,13 +67,13 @@ export class GuestHost {
   readonly #world: GuestHostWorld;
   readonly #loop: GuestLoop;
   readonly #options: GuestOptions;
-  readonly #news: GuestNews;
+  readonly #events: GuestEvents;
   readonly #target: TargetSteering;
   readonly #removed: RemovedMemory;
-  readonly #connections: ConnectionNews;
+  readonly #connections: ConnectionEvents;
   readonly #life = new GuestLife();
   /** Absent only while the rest of the guest is put together. */
-  #door: FrontDoor | undefined;
+  #acceptor: Acceptor | undefined;
   readonly #statistics: StatisticsPoll;
   readonly #requests: GuestRequests;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
@@ -90,14 +90,14 @@ export class GuestHost {
     this.#world = world;
     const turns = world.turns.join();
     this.#loop = new GuestLoop(world.reactor, turns);
-    this.#news = new GuestNews(options.name, world, world.reactor);
+    this.#events = new GuestEvents(options.name, world, world.reactor);
     this.#lane = world.discards.openLane();
-    this.#connections = new ConnectionNews(this.#news, world.reactor);
+    this.#connections = new ConnectionEvents(this.#events, world.reactor);
     const obstacle = () => obstacleOf(this.state);
-    const memory = () => this.#door?.session?.memory;
+    const memory = () => this.#acceptor?.session?.memory;
     const hinted = { name: this.name, device: () => this.device, memory, obstacle };
-    this.hints = new GuestHints(hinted, world.reactor, this.#news);
-    const offered = offer(options.profile, options.without);
+    this.hints = new GuestHints(hinted, world.reactor, this.#events);
+    const offered = offeredFeatures(options.profile, options.without);
     this.device = new BalloonDevice({
       profile: offered.profile,
       features: offered.balloon | offered.rings,
@@ -114,15 +114,15 @@ export class GuestHost {
     this.#arriving = new ArrivingDevice(device);
     this.rings = new RingTurns(device, turns, this.#loop, {
       served: () => this.#checks.served(),
-      failed: error => this.#door?.drop(error),
+      failed: error => this.#acceptor?.drop(error),
     });
     const checked = {
       device,
       lane: this.#lane,
       ringsNeeded: queueRoles(offered.profile, offered.balloon).length,
-      session: () => this.#door?.session,
+      session: () => this.#acceptor?.session,
     };
-    this.#checks = new FrontEndChecks(checked, world.reactor, this.#news);
+    this.#checks = new FrontEndChecks(checked, world.reactor, this.#events);
     const steered = {
       name,
       device,
@@ -130,9 +130,9 @@ export class GuestHost {
       sample: () => this.sample(),
       bootGraceMs: options.bootGraceMs ?? 0,
     };
-    this.#target = new TargetSteering(steered, world.reactor, this.#news);
+    this.#target = new TargetSteering(steered, world.reactor, this.#events);
     const removedBytes = () => device.accounts.removedPages * PAGE_SIZE;
-    this.#removed = new RemovedMemory(removedBytes, this.#news, world.reactor);
+    this.#removed = new RemovedMemory(removedBytes, this.#events, world.reactor);
     this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, {
       intervalMs: options.pollIntervalMs,
       obstacle,
@@ -141,7 +141,7 @@ export class GuestHost {
       unusedPages: this.hints.unusedPages,
       obstacle,
     });
-    this.#door = new FrontDoor(socket, this.device, this.#loop, {
+    this.#acceptor = new Acceptor(socket, this.device, this.#loop, {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
       refused: (error, context) => this.#refused(error, context),
@@ -162,7 +162,7 @@ export class GuestHost {
     this.#checks.end();
     this.#statistics.stop();
     this.#requests.stop();
-    this.#news.drop();
+    this.#events.drop();
     this.#target.forget();
     this.#removed.gone();
     this.hints.forget();
@@ -172,8 +172,9 @@ export class GuestHost {
 
   #notifyConfig(): void {
     // A driver reads the configuration when it starts; later changes need the front-end's channel.
-    if ((this.#door?.configChanged() ?? true) || (this.#door?.session?.ringsRunning ?? 0) === 0) return;
-    this.#news.problem(
+    if ((this.#acceptor?.configChanged() ?? true) || (this.#acceptor?.session?.ringsRunning ?? 0) === 0)
+      return;
+    this.#events.problem(
       'no-channel',
       'the front-end offers no channel for configuration changes; the guest sees new targets when its driver starts',
     );
@@ -191,7 +192,7 @@ export class GuestHost {
 
   readonly #progress = (): void => {
     this.device.reportFailures();
-    this.#door?.progress();
+    this.#acceptor?.progress();
     if (this.#whenSettled.length > 0 && this.device.settle()) {
       for (const then of this.#whenSettled.splice(0)) then();
     }
@@ -211,7 +212,7 @@ export class GuestHost {
       device,
       state: () => this.state,
       life: this.#life,
-      news: this.#news,
+      events: this.#events,
       target: this.#target,
       removed: this.#removed,
       checks: this.#checks,
@@ -230,9 +231,9 @@ export class GuestHost {
       reportsOpened: account => this.#lane.add(account.region, account.openReports()),
       pendingMarked: () => this.#lane.wake(),
       discardSoon: () => this.#lane.hurry(),
-      badInput: reason => this.#news.problem('bad-input', reason),
+      badInput: reason => this.#events.problem('bad-input', reason),
       discardFailed: error =>
-        this.#news.problem('discard', `memory could not be given back: ${error.message}`),
+        this.#events.problem('discard', `memory could not be given back: ${error.message}`),
       actualChanged: pages => this.#actualChanged(pages),
       statisticsArrived: () => this.#statisticsArrived(),
       hintChanged: () => this.hints.changed(),
@@ -245,10 +246,10 @@ export class GuestHost {
 
   /** What the guest says of its balloon is shown, not trusted: it may even be impossible. */
   #actualChanged(pages: number): void {
-    const memoryPages = (this.#door?.session?.memory.size ?? 0) / PAGE_SIZE;
+    const memoryPages = (this.#acceptor?.session?.memory.size ?? 0) / PAGE_SIZE;
     if (pages > memoryPages) {
       this.#conversation.badRequests++;
-      this.#news.problem(
+      this.#events.problem(
         'actual',
         `the guest says that its balloon holds ${pages} pages; its memory has ${memoryPages}`,
       );
@@ -259,14 +260,14 @@ export class GuestHost {
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {
     this.#conversation.badRequests++;
     const subject = request === undefined ? `ring ${ringIndex} refused` : 'request refused';
-    this.#news.problem(request ?? 'ring', `${subject}: ${error.message}`);
+    this.#events.problem(request ?? 'ring', `${subject}: ${error.message}`);
   }
 
   #fault(error: Error): void {
     // A message that cannot be followed is refused with all that might have come after it.
     if (error instanceof VhostUserError) this.#conversation.badRequests++;
     const ours = !(error instanceof AerostatError) || error instanceof InvariantError;
-    this.#news.problem('connection', error.message, ours ? 'error' : 'warn');
+    this.#events.problem('connection', error.message, ours ? 'error' : 'warn');
   }
 
   // Steering ----------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ export class GuestHost {
   #statisticsArrived(): void {
     this.#statistics.arrived();
     if (this.device.statistics.answered) this.#target.answered();
-    this.#news.changed('statistics', () => ({ freeBytes: this.sample().statistics.freeBytes }));
+    this.#events.changed('statistics', () => ({ freeBytes: this.sample().statistics.freeBytes }));
   }
 
   /** See {@link GuestRequests.ask}. */
@@ -307,13 +308,13 @@ export class GuestHost {
   }
 
   get connected(): boolean {
-    return this.#door?.connected ?? false;
+    return this.#acceptor?.connected ?? false;
   }
 
   get state(): GuestState {
     return this.#life.state({
       connected: this.connected,
-      pid: this.#door?.peerPid,
+      pid: this.#acceptor?.peerPid,
       askedMs: this.device.statistics.askedMs,
       kicks: this.device.kicks,
     });
@@ -321,7 +322,7 @@ export class GuestHost {
 
   status(): DeviceGuestStatus {
     const { device } = this;
-    const figures = deviceStatus(device, this.#door?.session?.memory);
+    const figures = deviceStatus(device, this.#acceptor?.session?.memory);
     if (figures.pendingBytes === 0) this.#target.drained(device.inflation.discards.lastMs);
     const counters = guestCounters(device, this.#conversation);
     // In this order: whoever reads that discards failed finds the reason beside it.
@@ -338,7 +339,7 @@ export class GuestHost {
       progress: this.#target.progress,
       stuck: this.#target.stuck,
       hint: this.hints.status,
-      lastError: this.#news.lastProblem,
+      lastError: this.#events.lastProblem,
     };
   }
 
@@ -365,7 +366,7 @@ export class GuestHost {
    */
   load(saved: Uint8Array): Promise<void> {
     const loaded = this.#arriving.expect(saved);
-    if ((this.#door?.session?.memory.regions.length ?? 0) > 0) this.#loadNow();
+    if ((this.#acceptor?.session?.memory.regions.length ?? 0) > 0) this.#loadNow();
     return loaded;
   }
 
@@ -386,7 +387,7 @@ export class GuestHost {
         resolve();
       });
     });
-    this.#door?.close();
+    this.#acceptor?.close();
     this.#lane.close();
     this.#loop.close();
   }

@@ -4,23 +4,27 @@
  */
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 import { formatSize } from '../sys/size.ts';
-import type { GuestNews } from './guest-news.ts';
+import type { GuestEvents } from './guest-events.ts';
 import { LogLimiter } from './log-limiter.ts';
 
 const SETTLES_MS = 50;
 
 export class RemovedMemory {
   readonly #removedBytes: () => number;
-  readonly #news: Pick<GuestNews, 'log'>;
+  readonly #events: Pick<GuestEvents, 'log'>;
   readonly #reactor: Pick<Reactor, 'schedule'>;
   readonly #limiter = new LogLimiter(monotonicMs);
   #timer: Timer | undefined;
   #toldBytes = 0;
 
   /** `removedBytes`: what the balloon held in memory that is gone now. */
-  constructor(removedBytes: () => number, news: Pick<GuestNews, 'log'>, reactor: Pick<Reactor, 'schedule'>) {
+  constructor(
+    removedBytes: () => number,
+    events: Pick<GuestEvents, 'log'>,
+    reactor: Pick<Reactor, 'schedule'>,
+  ) {
     this.#removedBytes = removedBytes;
-    this.#news = news;
+    this.#events = events;
     this.#reactor = reactor;
   }
 
@@ -46,7 +50,7 @@ export class RemovedMemory {
       removedBytes === 0
         ? 'all of it is back, and counts again'
         : `${formatSize(removedBytes)} of its balloon lie in memory that was removed, and count no more until that memory comes back`;
-    this.#news.log(
+    this.#events.log(
       'info',
       `memory of the guest was ${removedBytes > before ? 'removed' : 'added'}: ${rest}`,
       {

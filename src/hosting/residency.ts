@@ -6,7 +6,7 @@
 import { PAGE_SIZE } from '../memory/page.ts';
 import { PageBitmap, popcount } from '../memory/page-bitmap.ts';
 import type { Descriptor } from '../sys/fd.ts';
-import { HeldPages } from '../sys/mapping.ts';
+import { ResidentPages } from '../sys/mapping.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
 /** Pages of a block, looked at in one go: 16 MiB, about 0.1 ms. */
@@ -127,7 +127,7 @@ export class Residency {
   look(block: number, { fd, fileOffset }: ResidencyFile): void {
     const first = block * BLOCK_PAGES;
     const count = Math.min(BLOCK_PAGES, this.pageCount - first);
-    held ??= new HeldPages(BLOCK_PAGES);
+    held ??= new ResidentPages(BLOCK_PAGES);
     held.ask(fd.number, fileOffset + first * PAGE_SIZE, count * PAGE_SIZE);
     held.bytes.fill(0, count);
     const words = this.#pages.words.subarray(first / 32, Math.ceil((first + count) / 32));
@@ -141,7 +141,7 @@ const blockOf = (page: number): number => Math.floor(page / BLOCK_PAGES);
 const blockAfter = (page: number): number => Math.ceil(page / BLOCK_PAGES);
 
 /** Made when somebody looks for the first time. */
-let held: HeldPages | undefined;
+let held: ResidentPages | undefined;
 
 /**
  * The lowest bit of each byte, 32 of them to a word, the first in its lowest bit. Returns how many are set. Where none is,

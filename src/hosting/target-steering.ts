@@ -11,8 +11,8 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 import { formatSize } from '../sys/size.ts';
 import { BootGrace } from './boot-grace.ts';
-import type { GuestNews } from './guest-news.ts';
-import { TargetClock } from './target-clock.ts';
+import type { GuestEvents } from './guest-events.ts';
+import { TargetTimer } from './target-timer.ts';
 import { TargetWatch } from './target-watch.ts';
 
 export interface SteeredGuest {
@@ -34,8 +34,8 @@ const MEMORY_SETTLES_MS = 50;
 export class TargetSteering {
   readonly #guest: SteeredGuest;
   readonly #reactor: Pick<Reactor, 'schedule'>;
-  readonly #news: Pick<GuestNews, 'tell' | 'changed' | 'hurry' | 'problem'>;
-  readonly #clock = new TargetClock((actual, target) => this.#isThere(actual, target));
+  readonly #events: Pick<GuestEvents, 'emit' | 'changed' | 'hurry' | 'problem'>;
+  readonly #clock = new TargetTimer((actual, target) => this.#isThere(actual, target));
   readonly #watch = new TargetWatch((actual, target) => this.#isThere(actual, target));
   readonly #grace: BootGrace;
   #timer: Timer | undefined;
@@ -49,11 +49,11 @@ export class TargetSteering {
   constructor(
     guest: SteeredGuest,
     reactor: Pick<Reactor, 'schedule'>,
-    news: Pick<GuestNews, 'tell' | 'changed' | 'hurry' | 'problem'>,
+    events: Pick<GuestEvents, 'emit' | 'changed' | 'hurry' | 'problem'>,
   ) {
     this.#guest = guest;
     this.#reactor = reactor;
-    this.#news = news;
+    this.#events = events;
     this.#grace = new BootGrace(guest.bootGraceMs, reactor, () => {
       if (this.#following) this.#aim();
       this.#follow();
@@ -136,7 +136,7 @@ export class TargetSteering {
     this.#clock.set(pages, this.#known(device.actualPages));
     if (this.#following) this.#watchOut();
     this.#toldStuck = false;
-    this.#news.tell('target', { targetBytes: pages * PAGE_SIZE });
+    this.#events.emit('target', { targetBytes: pages * PAGE_SIZE });
     this.#follow();
   }
 
@@ -210,16 +210,16 @@ export class TargetSteering {
 
   /** The guest says that its balloon holds `pages`. */
   actual(pages: number): void {
-    this.#news.changed('actual', () => ({ actualBytes: this.#guest.device.actualPages * PAGE_SIZE }));
+    this.#events.changed('actual', () => ({ actualBytes: this.#guest.device.actualPages * PAGE_SIZE }));
     this.#watch.actual(pages, monotonicMs());
     this.#follow();
     // Linux writes it after every 256 pages. Who watches wants to know of the way now and then, of the end at once.
     if (!this.#clock.actual(pages)) return;
-    this.#news.hurry('actual');
+    this.#events.hurry('actual');
     const reachedMs = this.#clock.progress?.reachedMs ?? null;
     const targetBytes = this.#guest.device.targetPages * PAGE_SIZE;
     // A guest that resets its device reaches the same target again, as often as it likes.
-    this.#news.changed('target-reached', () => ({ targetBytes, reachedMs }));
+    this.#events.changed('target-reached', () => ({ targetBytes, reachedMs }));
   }
 
   /**
@@ -238,7 +238,7 @@ export class TargetSteering {
     device.targetLimitPages = Math.min(this.#watch.limit, held, graced);
     if (!tooLarge) return;
     const [target, memory] = [device.targetPages * PAGE_SIZE, memoryPages * PAGE_SIZE].map(formatSize);
-    this.#news.problem(
+    this.#events.problem(
       'target',
       `the target of ${target} is not followed: the guest has ${memory} of memory`,
     );
@@ -304,7 +304,7 @@ export class TargetSteering {
     if (stuck === null || this.#toldStuck) return;
     this.#toldStuck = true;
     const { targetPages, shownTargetPages, actualPages } = this.#guest.device;
-    this.#news.changed('stuck', () => ({
+    this.#events.changed('stuck', () => ({
       targetBytes: targetPages * PAGE_SIZE,
       shownBytes: shownTargetPages * PAGE_SIZE,
       actualBytes: actualPages * PAGE_SIZE,

@@ -5,7 +5,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { DeviceGuestStatus, GuestEvent, StatisticsSample } from '../control/contract.ts';
 import type { AnswerOf, ArgsOf, ThreadOperation } from '../control/operations.ts';
-import type { ThreadAnswer } from '../threads/asked-thread.ts';
+import type { ThreadAnswer } from '../threads/worker-client.ts';
 import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
 import type { MapSources } from './map-sources.ts';
 import type { GuestOptions, LogRecord } from './options.ts';

@@ -158,7 +158,7 @@ export class MigrationSource {
   async recall(): Promise<void> {
     assert(this.#handedOver, 'a guest that was not handed over');
     this.#handedOver = false;
-    await this.#takeBack('it was called back');
+    await this.#rollBack('it was called back');
   }
 
   get #atEase(): boolean {
@@ -311,7 +311,7 @@ export class MigrationSource {
     }
     const { signal } = this.#cancelling;
     const failure: Error = signal.aborted ? signal.reason : error;
-    await this.#takeBack(failure instanceof MigrationCancelled ? failure.reason : failure.message);
+    await this.#rollBack(failure instanceof MigrationCancelled ? failure.reason : failure.message);
     this.#enter('failed');
     if (failure instanceof MigrationCancelled || failure instanceof MigrationError) throw failure;
     throw new MigrationError(`the migration failed, and the guest runs on here: ${failure.message}`, {
@@ -320,7 +320,7 @@ export class MigrationSource {
   }
 
   /** The guest goes on, with all its time and its pages. */
-  async #takeBack(reason: string): Promise<void> {
+  async #rollBack(reason: string): Promise<void> {
     const { machine, hints } = this.#options;
     this.#links.interrupt();
     try {

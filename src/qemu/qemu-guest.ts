@@ -18,7 +18,7 @@ import { checkOneTarget } from '../control/errors.ts';
 import { obstacleOf } from '../control/guest-state.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
-import { TargetClock } from '../hosting/target-clock.ts';
+import { TargetTimer } from '../hosting/target-timer.ts';
 import { TargetWatch } from '../hosting/target-watch.ts';
 import type { QmpConnectionError } from '../peers/qemu/errors.ts';
 import { QmpMonitor, type QmpMonitorOptions } from '../peers/qemu/monitor.ts';
@@ -67,7 +67,7 @@ export class QemuHostedGuest {
   readonly name: string;
   readonly monitor: QmpMonitor;
   readonly #emit: (event: GuestEvent) => void;
-  readonly #clock = new TargetClock(isNear);
+  readonly #clock = new TargetTimer(isNear);
   readonly #processMemory = new ProcessMemory();
   /** Only whether it gets on: what QEMU's driver is shown is QEMU's. */
   readonly #watch = new TargetWatch(isNear);

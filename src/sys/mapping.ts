@@ -122,7 +122,7 @@ export class Arena {
  * as it takes to the next hole, and under the file's lock, which punching a hole needs as well, this ends where it is
  * told to and locks nothing.
  */
-export class HeldPages {
+export class ResidentPages {
   /** A byte a page of the last {@link ask}; its lowest bit says whether the page is in memory (mincore(2)). */
   readonly bytes: Uint8Array;
   readonly #arena: Arena;

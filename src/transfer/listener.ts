@@ -36,7 +36,7 @@ export interface ListenerOptions {
 export class TransferListener {
   readonly #options: ListenerOptions;
   readonly #server: Server;
-  readonly #visitors = new Set<Visitor>();
+  readonly #pending = new Set<PendingConnection>();
 
   private constructor(options: ListenerOptions) {
     this.#options = options;
@@ -71,30 +71,30 @@ export class TransferListener {
 
   /** Connections that are open. */
   get connections(): number {
-    return this.#visitors.size;
+    return this.#pending.size;
   }
 
   /** Nobody can connect any more, and the connections that there are end. */
   async close(): Promise<void> {
     const closed = new Promise(resolve => this.#server.close(resolve));
-    for (const visitor of this.#visitors) visitor.destroy();
+    for (const pending of this.#pending) pending.destroy();
     await closed;
   }
 
   #visited(socket: Socket): void {
     const { silenceMsMax, strangersMax = STRANGERS_MAX, tls } = this.#options;
-    const strangers = [...this.#visitors].filter(visitor => visitor.stranger);
+    const strangers = [...this.#pending].filter(pending => pending.stranger);
     if (strangers.length >= strangersMax) strangers[0].destroy();
     watchSilence(socket, silenceMsMax);
     const carried = tls === undefined ? attach(detach(socket)) : socket;
-    const visitor = new Visitor(carried, this.#options);
-    this.#visitors.add(visitor);
-    carried.once('close', () => this.#visitors.delete(visitor));
+    const pending = new PendingConnection(carried, this.#options);
+    this.#pending.add(pending);
+    carried.once('close', () => this.#pending.delete(pending));
   }
 }
 
 /** One connection, known or not. */
-class Visitor implements Inlet {
+class PendingConnection implements Inlet {
   /** Has not said what it wants, or was sent away. */
   stranger = true;
   readonly #socket: Socket;

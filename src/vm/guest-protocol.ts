@@ -1,10 +1,10 @@
-/** What the main thread and a guest's thread say to each other; see threads/asked-thread.ts. */
+/** What the main thread and a guest's thread say to each other; see threads/worker-client.ts. */
 
 import type { CommandAnswers } from '../embedded/answers.ts';
 import type { CommandName, GuestCommand } from '../embedded/commands.ts';
 import type { EmbeddedGuestOptions, GuestEventName, SavedGuest } from '../embedded/options.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
-import type { ThreadAnswer } from '../threads/asked-thread.ts';
+import type { ThreadAnswer } from '../threads/worker-client.ts';
 
 /** What a guest's thread starts with. It owns the descriptor. */
 export interface GuestThreadData {
@@ -56,9 +56,9 @@ export interface GuestThreadRequests {
   close: { args: null; result: null };
 }
 
-export type GuestNews =
+export type GuestThreadEvent =
   | { readonly kind: 'event'; readonly event: GuestEventName; readonly message: string }
   /** The guest has ended by itself: a page lost its content, or our own code is wrong. */
   | { readonly kind: 'ended'; readonly code: string; readonly message: string };
 
-export type FromGuestThread = ThreadAnswer | GuestNews;
+export type FromGuestThread = ThreadAnswer | GuestThreadEvent;

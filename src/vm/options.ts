@@ -76,7 +76,7 @@ export function bootOf({ seed, coverage, poison }: VmOptions): BootOptions {
 }
 
 /** What the guest's thread takes of it. */
-export function guestOptions({ profile, rings, pagesPerSecondMax, tuning }: VmConfig) {
+export function guestThreadOptions({ profile, rings, pagesPerSecondMax, tuning }: VmConfig) {
   const limited = pagesPerSecondMax === null ? {} : { pagesPerSecondMax };
   return { profile, rings, driver: tuning, ...limited };
 }

@@ -5,12 +5,12 @@
  */
 import { GuestThreads } from '../hosting/guest-threads.ts';
 import type { LogRecord } from '../hosting/options.ts';
-import { AskedThread } from '../threads/asked-thread.ts';
+import { WorkerClient } from '../threads/worker-client.ts';
 import { workerUrl } from '../threads/worker-url.ts';
-import type { GuestNews, GuestThreadRequests } from './guest-protocol.ts';
+import type { GuestThreadEvent, GuestThreadRequests } from './guest-protocol.ts';
 
 export interface VmThreadsListener {
-  news(news: GuestNews): void;
+  news(news: GuestThreadEvent): void;
   /** A thread died. */
   failed(error: Error): void;
 }
@@ -18,7 +18,7 @@ export interface VmThreadsListener {
 export class VmThreads {
   /** Host the machine's device. */
   readonly hosting: GuestThreads;
-  readonly guest: AskedThread<GuestThreadRequests, GuestNews>;
+  readonly guest: WorkerClient<GuestThreadRequests, GuestThreadEvent>;
   /** The machine that has the threads. */
   listener: VmThreadsListener | undefined;
   /** Drops what the device logs, while the machine is only there to warm the threads up. */
@@ -31,7 +31,7 @@ export class VmThreads {
         if (!this.muted) log(record);
       },
     });
-    this.guest = new AskedThread({
+    this.guest = new WorkerClient({
       program: guestProgram,
       data: {},
       news: news => this.listener?.news(news),

@@ -28,7 +28,7 @@ import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.
 import { checkSize } from '../embedded/embedded-guest.ts';
 import type { SavedGuest } from '../embedded/options.ts';
 import type { DeviceMigration } from '../hosting/device-migration.ts';
-import { offer } from '../hosting/offer.ts';
+import { offeredFeatures } from '../hosting/offered-features.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
@@ -39,13 +39,13 @@ import { UnixSocket } from '../sys/socket.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { decodeConfig, encodeConfig, type VmConfig } from './config.ts';
 import { VmError, VmStateError } from './errors.ts';
-import type { GuestNews } from './guest-protocol.ts';
+import type { GuestThreadEvent } from './guest-protocol.ts';
 import {
   type BootOptions,
   bootOf,
   configOf,
   DEFAULT_NAME,
-  guestOptions,
+  guestThreadOptions,
   type VmOptions,
   type VmParts,
   type VmWorld,
@@ -178,7 +178,7 @@ export class Vm implements SourceMachine {
   async #begin({ config, boot, targetBytes, saved }: Beginning): Promise<void> {
     this.#config = config;
     // Refused before there is anything to be closed again.
-    offer(config.profile, config.without);
+    offeredFeatures(config.profile, config.without);
     const { hosting, guest } = this.#threads;
     const [device, socket] = UnixSocket.pair();
     const { profile, discard, without } = config;
@@ -187,7 +187,7 @@ export class Vm implements SourceMachine {
     await this.#mapped;
     const begun = guest.ask('begin', {
       socketFd: socket.fd.release(),
-      options: { ...boot, ...guestOptions(config) },
+      options: { ...boot, ...guestThreadOptions(config) },
       keepsLog: config.dirtyLog !== 'kernel',
       saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
     });
@@ -324,7 +324,7 @@ export class Vm implements SourceMachine {
     this.#resolve();
   }
 
-  #hear(news: GuestNews, log: VmWorld['log']): void {
+  #hear(news: GuestThreadEvent, log: VmWorld['log']): void {
     if (news.kind === 'ended') this.#fail(new AerostatError(news.code as ErrorCode, news.message));
     else log?.({ level: 'info', message: news.message, guest: this.name });
   }

@@ -28,8 +28,8 @@ describe('guests of several hosts', () => {
     const many = host(...names);
     const other = host('db');
     const combined = combinedControl([
-      ...names.map(name => ({ name: `a-${name}`, control: many.counted, nameThere: name })),
-      { name: 'b-db', control: other.counted, nameThere: 'db' },
+      ...names.map(name => ({ name: `a-${name}`, control: many.counted, remoteName: name })),
+      { name: 'b-db', control: other.counted, remoteName: 'db' },
     ]);
     expect((await combined.guests()).map(({ name }) => name)).toEqual([
       ...names.map(name => `a-${name}`),
@@ -54,10 +54,10 @@ describe('guests of several hosts', () => {
     const gone = host('vm1', 'vm2');
     gone.control.failure = new UnreachableError('no daemon listens there');
     const combined = combinedControl([
-      { name: 'gone1', control: gone.counted, nameThere: 'vm1' },
-      { name: 'here1', control: here.counted, nameThere: 'vm1' },
-      { name: 'gone2', control: gone.counted, nameThere: 'vm2' },
-      { name: 'here2', control: here.counted, nameThere: 'nobody' },
+      { name: 'gone1', control: gone.counted, remoteName: 'vm1' },
+      { name: 'here1', control: here.counted, remoteName: 'vm1' },
+      { name: 'gone2', control: gone.counted, remoteName: 'vm2' },
+      { name: 'here2', control: here.counted, remoteName: 'nobody' },
     ]);
     const guests = await combined.guests();
     expect(guests.map(({ name, lastError }) => [name, lastError])).toEqual([
@@ -71,7 +71,7 @@ describe('guests of several hosts', () => {
 
   test('may be one guest under two names, and both hear of it', () => {
     const { control } = host('vm1');
-    const combined = combinedControl(['left', 'right'].map(name => ({ name, control, nameThere: 'vm1' })));
+    const combined = combinedControl(['left', 'right'].map(name => ({ name, control, remoteName: 'vm1' })));
     const seen: GuestEvent[] = [];
     combined.subscribe(event => seen.push(event));
     control.emit({ type: 'target', guest: 'vm1' });

@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import { createMemfd, fileStatus, punchHole } from '../../src/sys/file.ts';
-import { Arena, HeldPages, MAPPING_BYTES_MAX, Mapping } from '../../src/sys/mapping.ts';
+import { Arena, MAPPING_BYTES_MAX, Mapping, ResidentPages } from '../../src/sys/mapping.ts';
 
 const PAGE = 4096;
 
@@ -86,7 +86,7 @@ test('the pages of a file that are in memory are known without touching any', ()
   const mapping = Mapping.shared(fd.number, 0, 8 * PAGE);
   const bytes = new Uint8Array(mapping.buffer);
   for (const page of [1, 2, 7]) bytes[page * PAGE] = 1;
-  const held = new HeldPages(8);
+  const held = new ResidentPages(8);
   const ask = (first: number, count: number) => {
     held.ask(fd.number, first * PAGE, count * PAGE);
     return [...held.bytes.subarray(0, count)].map(byte => byte & 1);

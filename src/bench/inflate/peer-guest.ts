@@ -20,7 +20,7 @@ import { VhostUserFrontend } from '../../vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../../vhost-user/shared-memory.ts';
 import type { VirtioTransport } from '../../virtio/transport.ts';
 import { cpuMsOf } from '../cpu-time.ts';
-import { type PageOrder, shuffle } from '../deck.ts';
+import { type PageOrder, shuffle } from '../page-order.ts';
 import { tellBench, whenLetGo } from '../peer-side.ts';
 import type { FromPeerGuest, PeerGuestData } from './peer-protocol.ts';
 
@@ -29,29 +29,29 @@ const LOOK_MS = 2;
 /** A device that makes no progress for this long never will. */
 const STALL_MS = 120_000;
 
-/** A kernel that hands out the pages of a deck to whoever inflates a balloon. */
+/** A kernel that hands out the pages in a chosen order to the driver that inflates a balloon. */
 class DealingKernel extends GuestKernel {
-  #deck = new Uint32Array(0);
+  #pfns = new Uint32Array(0);
   #dealt = 0;
 
   /** Takes so many pages out of the allocator and puts them in order; returns them. */
-  prepareDeck(pages: number, order: PageOrder): Uint32Array {
-    const deck = new Uint32Array(pages);
+  preparePages(pages: number, order: PageOrder): Uint32Array {
+    const pfns = new Uint32Array(pages);
     for (let index = 0; index < pages; index++) {
       const pfn = super.allocate(0, GFP_BALLOON);
       if (pfn === NIL)
         throw new AerostatError('AEROSTAT_BENCH', 'the guest has less memory than its balloon');
-      deck[index] = pfn;
+      pfns[index] = pfn;
     }
-    deck.sort();
-    if (order === 'shuffled') shuffle(deck);
-    this.#deck = deck;
-    return deck;
+    pfns.sort();
+    if (order === 'shuffled') shuffle(pfns);
+    this.#pfns = pfns;
+    return pfns;
   }
 
   override allocate(order: number, flags: number): number {
-    if (flags === GFP_BALLOON && order === 0 && this.#dealt < this.#deck.length) {
-      return this.#deck[this.#dealt++];
+    if (flags === GFP_BALLOON && order === 0 && this.#dealt < this.#pfns.length) {
+      return this.#pfns[this.#dealt++];
     }
     return super.allocate(order, flags);
   }
@@ -117,8 +117,8 @@ const nodeScheduler: Scheduler = {
 async function run(data: PeerGuestData, side: Side): Promise<never> {
   const { memory, transport, scheduler } = side;
   const kernel = new DealingKernel({ memory });
-  const deck = kernel.prepareDeck(data.balloonBytes / PAGE_SIZE, data.order);
-  for (const pfn of deck) memory.setU32(gpaOf(pfn), 1);
+  const pfns = kernel.preparePages(data.balloonBytes / PAGE_SIZE, data.order);
+  for (const pfn of pfns) memory.setU32(gpaOf(pfn), 1);
   const driver = new BalloonDriver({
     kernel,
     transport,

@@ -1,6 +1,6 @@
 /** What a bench beside QEMU and the process of its guest say to each other. */
 import type { DriverTuning } from '../../driver/options.ts';
-import type { PageOrder } from '../deck.ts';
+import type { PageOrder } from '../page-order.ts';
 
 export interface PeerGuestData {
   /** Where our device listens; null for a QEMU, which this process starts. */

@@ -1,7 +1,7 @@
 /** `aerostat exporter`: the figures of many daemons at one address, for Prometheus. It steers nothing. */
 import { existsSync } from 'node:fs';
 import { Command } from 'commander';
-import { combinedControl, type GuestHome } from '../../control/combined-control.ts';
+import { combinedControl, type GuestRoute } from '../../control/combined-control.ts';
 import { hostedControl } from '../../control/hosted-control.ts';
 import type { Control } from '../../control/operations.ts';
 import { defaultSocket, formatAddress, parseAddress, systemSockets } from '../../server/address.ts';
@@ -88,7 +88,7 @@ interface Found {
 async function findDaemons(context: CliContext, { api, config }: ExporterChoice): Promise<Found> {
   if (config !== undefined) {
     const { control, close } = await openNamed(context, config);
-    const measured = [...byDaemon(control.homes)].map(([daemon, homes]) => ofHomes(daemon, homes));
+    const measured = [...byDaemon(control.routes)].map(([daemon, routes]) => ofRoutes(daemon, routes));
     return { daemons: () => measured, close };
   }
   const known = new Map<string, MeasuredDaemon>();
@@ -106,19 +106,19 @@ async function findDaemons(context: CliContext, { api, config }: ExporterChoice)
   return { daemons: () => addresses().map(measuredAt), close: () => {} };
 }
 
-function byDaemon(homes: readonly GuestHome[]): ReadonlyMap<string, readonly GuestHome[]> {
-  const found = new Map<string, GuestHome[]>();
-  for (const home of homes) {
-    const daemon = home.address ?? 'qmp';
-    found.set(daemon, [...(found.get(daemon) ?? []), home]);
+function byDaemon(routes: readonly GuestRoute[]): ReadonlyMap<string, readonly GuestRoute[]> {
+  const found = new Map<string, GuestRoute[]>();
+  for (const route of routes) {
+    const daemon = route.address ?? 'qmp';
+    found.set(daemon, [...(found.get(daemon) ?? []), route]);
   }
   return found;
 }
 
 /** The guests that a file names, under the names that it gives them; what it does not name is not shown. */
-function ofHomes(daemon: string, homes: readonly GuestHome[]): MeasuredDaemon {
-  const guests = hostedControl(combinedControl(homes), readVersion());
-  const [{ control, address }] = homes;
+function ofRoutes(daemon: string, routes: readonly GuestRoute[]): MeasuredDaemon {
+  const guests = hostedControl(combinedControl(routes), readVersion());
+  const [{ control, address }] = routes;
   // What has an address is a daemon.
   const asked = address === undefined ? {} : { daemon: () => (control as Control).daemon() };
   return { labels: { daemon }, control: { ...guests, ...asked } };

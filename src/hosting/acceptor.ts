@@ -19,7 +19,7 @@ const ACCEPT_PAUSE_MS = 1000;
 /** A descriptor that a former front-end sent and that is not closed after so long waits for that front-end. */
 const CLOSING_MS_MAX = 1000;
 
-export interface FrontDoorListener {
+export interface AcceptorListener {
   opened(): void;
   /** The front-end is gone; `error` when it broke the protocol, or we broke. */
   closed(error: Error | undefined): void;
@@ -31,10 +31,10 @@ export interface FrontDoorListener {
   prepareMemory: NonNullable<BackendConnectionOptions['prepareMemory']>;
 }
 
-export class FrontDoor {
+export class Acceptor {
   readonly #device: VirtioDevice;
   readonly #reactor: Pick<Reactor, 'watch' | 'schedule'>;
-  readonly #listener: FrontDoorListener;
+  readonly #listener: AcceptorListener;
   readonly #socket: UnixListener | undefined;
   /** Where its front-ends' descriptors are closed. */
   readonly #shed = new Shed();
@@ -47,7 +47,7 @@ export class FrontDoor {
     socket: GuestSocket,
     device: VirtioDevice,
     reactor: Pick<Reactor, 'watch' | 'schedule'>,
-    listener: FrontDoorListener,
+    listener: AcceptorListener,
   ) {
     this.#device = device;
     this.#reactor = reactor;

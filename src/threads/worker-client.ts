@@ -19,7 +19,7 @@ interface ThreadOptions<News> {
   readonly program: URL;
   /**
    * What it starts with, beside an eventfd `wakeFd` that it owns and the number `bellFd` of the same one, which is open as
-   * long as {@link AskedThread.release} was not called: for threads that ring it.
+   * long as {@link WorkerClient.release} was not called: for threads that ring it.
    */
   readonly data: object;
   readonly transfer?: readonly Transferable[];
@@ -42,7 +42,7 @@ interface Pending {
   readonly reject: (error: Error) => void;
 }
 
-export class AskedThread<Table extends Requests<Extract<keyof Table, string>>, News extends object> {
+export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, News extends object> {
   readonly #wake: OwnedFd = createEventFd();
   readonly #worker: Worker;
   readonly #options: ThreadOptions<News>;

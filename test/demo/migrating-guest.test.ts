@@ -4,19 +4,19 @@ import { afterEach, beforeAll, expect, test } from 'vitest';
 import { combinedControl } from '../../src/control/combined-control.ts';
 import type { GuestEvent } from '../../src/control/contract.ts';
 import type { GuestControl } from '../../src/control/operations.ts';
-import type { Traveller as TravellerType } from '../../src/demo/traveller.ts';
+import type { MigratingGuest as TravellerType } from '../../src/demo/migrating-guest.ts';
 import { build, program } from '../cli/built.ts';
 
 const MIB = 2 ** 20;
 const POLL = { timeout: 20_000, interval: 20 } as const;
 
-let Traveller: typeof TravellerType;
+let MigratingGuest: typeof TravellerType;
 let traveller: TravellerType | undefined;
 
 beforeAll(async () => {
   build();
   // Its threads run what was compiled.
-  ({ Traveller } = await import(new URL('../dist/demo/traveller.js', pathToFileURL(program)).href));
+  ({ MigratingGuest } = await import(new URL('../dist/demo/traveller.js', pathToFileURL(program)).href));
 });
 
 afterEach(async () => {
@@ -25,13 +25,13 @@ afterEach(async () => {
 });
 
 async function start(): Promise<{ guest: TravellerType; control: GuestControl; events: GuestEvent[] }> {
-  traveller = await Traveller.start({
+  traveller = await MigratingGuest.start({
     name: 'traveller',
     memoryBytes: 96 * MIB,
     workloads: [{ kind: 'build' }],
     pagesPerSecondMax: 2000,
   });
-  const control = combinedControl([traveller.home]);
+  const control = combinedControl([traveller.route]);
   const events: GuestEvent[] = [];
   control.subscribe(event => events.push(event));
   return { guest: traveller, control, events };

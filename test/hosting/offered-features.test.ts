@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { FREE_PAGE_HINT, MUST_TELL_HOST, PAGE_REPORTING, STATS_VQ } from '../../src/balloon/features.ts';
 import { PROFILE_NAMES, profile } from '../../src/balloon/profiles.ts';
-import { offer, removableFeature } from '../../src/hosting/offer.ts';
+import { offeredFeatures, removableFeature } from '../../src/hosting/offered-features.ts';
 import {
   IN_ORDER,
   RING_EVENT_IDX,
@@ -11,7 +11,7 @@ import {
 } from '../../src/virtio/features.ts';
 
 test.each(PROFILE_NAMES)('%s is offered whole unless something is left out', name => {
-  const { profile: abi, balloon, rings } = offer(name, []);
+  const { profile: abi, balloon, rings } = offeredFeatures(name, []);
   expect(abi.name).toBe(name);
   expect(balloon).toBe(abi.featureMask);
   // A queue on which the device keeps a buffer cannot return all in order.
@@ -20,22 +20,27 @@ test.each(PROFILE_NAMES)('%s is offered whole unless something is left out', nam
 });
 
 test('features are left out by their names, by those of their queues, and rings by theirs', () => {
-  const { balloon, rings } = offer('virtio', ['reporting', 'free-page-hint', 'stats', 'ring-packed']);
+  const { balloon, rings } = offeredFeatures('virtio', [
+    'reporting',
+    'free-page-hint',
+    'stats',
+    'ring-packed',
+  ]);
   const all = profile('virtio').featureMask;
   expect(balloon).toBe(all & ~(PAGE_REPORTING | FREE_PAGE_HINT | STATS_VQ));
   expect(rings & RING_PACKED).toBe(0n);
   expect(rings & RING_EVENT_IDX).toBe(RING_EVENT_IDX);
-  expect(offer('virtio', ['must-tell-host', 'must-tell-host']).balloon).toBe(all & ~MUST_TELL_HOST);
+  expect(offeredFeatures('virtio', ['must-tell-host', 'must-tell-host']).balloon).toBe(all & ~MUST_TELL_HOST);
 });
 
 test('VERSION_1 stays, whatever is left out: there is no older device', () => {
-  expect(() => offer('virtio', ['version-1'])).toThrow(/no feature version-1/);
+  expect(() => offeredFeatures('virtio', ['version-1'])).toThrow(/no feature version-1/);
 });
 
 test('a name that means nothing in the profile is refused with all that mean something', () => {
-  expect(() => offer('hinting', ['reporting'])).toThrow(
+  expect(() => offeredFeatures('hinting', ['reporting'])).toThrow(
     /profile hinting has no feature reporting.*ring-packed/,
   );
-  expect(() => offer('warp', [])).toThrow(/no balloon ABI is called warp/);
+  expect(() => offeredFeatures('warp', [])).toThrow(/no balloon ABI is called warp/);
   expect(removableFeature(profile('virtio'), 'hint')).toBe(FREE_PAGE_HINT);
 });

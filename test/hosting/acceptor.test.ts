@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { FrontDoor } from '../../src/hosting/front-door.ts';
+import { Acceptor } from '../../src/hosting/acceptor.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { Shed } from '../../src/sys/shed.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
@@ -43,12 +43,12 @@ const device: VirtioDevice = {
   reset() {},
 };
 
-/** A door whose pauses the test ends, and what it said. */
+/** A acceptor whose pauses the test ends, and what it said. */
 function openDoor(path: string) {
   const said: string[] = [];
   const pauses: (() => void)[] = [];
   const { fd } = UnixListener.bind(path);
-  const door = new FrontDoor(
+  const acceptor = new Acceptor(
     { fd: fd.release(), listening: true },
     device,
     {
@@ -67,12 +67,12 @@ function openDoor(path: string) {
       prepareMemory: () => true,
     },
   );
-  return { door, said, pauses };
+  return { acceptor, said, pauses };
 }
 
 test('no front-end is let in while descriptors of a former one are not closed; the next look lets it in', async () => {
   const path = join(directory, 'guest.sock');
-  const { door, said, pauses } = openDoor(path);
+  const { acceptor, said, pauses } = openDoor(path);
   const oldest = vi.spyOn(Shed.prototype, 'oldestMs', 'get').mockReturnValue(1001);
   const frontEnd = UnixSocket.connect(path);
   await loop.settle();
@@ -82,15 +82,15 @@ test('no front-end is let in while descriptors of a former one are not closed; t
   pauses[0]();
   await loop.settle();
   expect(said).toHaveLength(2);
-  expect(door.connected).toBe(false);
+  expect(acceptor.connected).toBe(false);
   // Closings that are under way for a moment are no reason.
   oldest.mockReturnValue(999);
   pauses[1]();
   await loop.settle();
   expect(said[2]).toBe('opened');
-  expect(door.connected).toBe(true);
+  expect(acceptor.connected).toBe(true);
   frontEnd.close();
   await loop.settle();
   expect(said[3]).toBe('closed');
-  door.close();
+  acceptor.close();
 });

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { TargetClock } from '../../src/hosting/target-clock.ts';
+import { TargetTimer } from '../../src/hosting/target-timer.ts';
 import { monotonicMs } from '../../src/sys/poll.ts';
 
 /** The clock of the process stands still unless a test moves it. */
@@ -17,11 +17,11 @@ beforeEach(() => {
 afterEach(() => vi.restoreAllMocks());
 
 test('nothing is known before there was a target', () => {
-  expect(new TargetClock((actual, target) => actual === target).progress).toBeNull();
+  expect(new TargetTimer((actual, target) => actual === target).progress).toBeNull();
 });
 
 test('times run from the change to the guest, and from there to the host', () => {
-  const clock = new TargetClock((actual, target) => actual === target);
+  const clock = new TargetTimer((actual, target) => actual === target);
   clock.set(1000, 0);
   expect(clock.progress).toEqual({ reachedMs: null, drainedMs: null });
   nowMs += 30;
@@ -36,7 +36,7 @@ test('times run from the change to the guest, and from there to the host', () =>
 });
 
 test('the host was done when the guest was, where its last discard came before', () => {
-  const clock = new TargetClock((actual, target) => actual === target);
+  const clock = new TargetTimer((actual, target) => actual === target);
   clock.set(1000, 0);
   nowMs += 50;
   clock.actual(1000);
@@ -45,7 +45,7 @@ test('the host was done when the guest was, where its last discard came before',
 });
 
 test('what comes after the target was reached changes nothing', () => {
-  const clock = new TargetClock((actual, target) => actual === target);
+  const clock = new TargetTimer((actual, target) => actual === target);
   clock.set(1000, 0);
   nowMs += 50;
   clock.actual(1000);
@@ -58,13 +58,13 @@ test('what comes after the target was reached changes nothing', () => {
 });
 
 test('a target at which the guest is already is reached at once', () => {
-  const clock = new TargetClock((actual, target) => actual === target);
+  const clock = new TargetTimer((actual, target) => actual === target);
   clock.set(1000, 1000);
   expect(clock.progress).toEqual({ reachedMs: 0, drainedMs: null });
 });
 
 test('a new target starts anew, and a guest that is gone leaves nothing to tell', () => {
-  const clock = new TargetClock((actual, target) => actual === target);
+  const clock = new TargetTimer((actual, target) => actual === target);
   clock.set(1000, 1000);
   clock.drained(nowMs);
   nowMs += 10;

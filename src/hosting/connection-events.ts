@@ -3,15 +3,15 @@
  * is started again; a front-end that connects and hangs up without end is told of once an interval, with how often.
  */
 import type { Reactor, Timer } from '../sys/poll.ts';
-import type { GuestNews } from './guest-news.ts';
+import type { GuestEvents } from './guest-events.ts';
 
 /** One interval's news are told when it is over. */
 const INTERVAL_MS = 10_000;
 /** Connections of one interval that are told one by one. */
 const SINGLY_MAX = 5;
 
-export class ConnectionNews {
-  readonly #news: GuestNews;
+export class ConnectionEvents {
+  readonly #events: GuestEvents;
   readonly #reactor: Pick<Reactor, 'schedule'>;
   /** Runs while an interval does. */
   #interval: Timer | undefined;
@@ -22,8 +22,8 @@ export class ConnectionNews {
   #connected = false;
   #told = false;
 
-  constructor(news: GuestNews, reactor: Pick<Reactor, 'schedule'>) {
-    this.#news = news;
+  constructor(events: GuestEvents, reactor: Pick<Reactor, 'schedule'>) {
+    this.#events = events;
     this.#reactor = reactor;
   }
 
@@ -53,7 +53,7 @@ export class ConnectionNews {
     this.#count = 0;
     if (untold > 0) {
       const times = untold === 1 ? 'once' : `${untold} times`;
-      this.#news.log(
+      this.#events.log(
         'info',
         `front-ends connected and disconnected ${times} more in ${INTERVAL_MS / 1000} s`,
       );
@@ -70,7 +70,7 @@ export class ConnectionNews {
   #tell(): void {
     const what = this.#connected ? 'connected' : 'disconnected';
     this.#told = this.#connected;
-    this.#news.tell(what);
-    this.#news.log('info', `front-end ${what}`);
+    this.#events.emit(what);
+    this.#events.log('info', `front-end ${what}`);
   }
 }

@@ -39,7 +39,7 @@ export function removableFeature(abi: Profile, name: string): bigint {
 }
 
 /** @throws AerostatError AEROSTAT_PROFILE or AEROSTAT_FEATURE for unknown names */
-export function offer(profileName: string, without: readonly string[]): Offer {
+export function offeredFeatures(profileName: string, without: readonly string[]): Offer {
   const abi = profile(profileName);
   const left = without.reduce((mask, name) => mask | removableFeature(abi, name), 0n);
   return {

@@ -12,44 +12,44 @@ import type { LogLevel } from './options.ts';
 /** Between two events of something that changes all the time; a page that shows it redraws no more often. */
 const EVENT_MS = 50;
 
-export type NewsDetail = Readonly<Record<string, string | number | boolean | null>>;
+export type EventDetail = Readonly<Record<string, string | number | boolean | null>>;
 
 /** Where news go. */
-export interface NewsOutlet {
-  emit(guest: string, type: GuestEventType, detail: NewsDetail): void;
-  log(guest: string, level: LogLevel, message: string, detail?: NewsDetail): void;
+export interface EventOutlet {
+  emit(guest: string, type: GuestEventType, detail: EventDetail): void;
+  log(guest: string, level: LogLevel, message: string, detail?: EventDetail): void;
 }
 
 /** An event that was told a moment ago. */
 interface Paced {
   readonly timer: Timer;
   /** What is to be told when the moment is over, if it changed meanwhile. */
-  next: (() => NewsDetail) | undefined;
+  next: (() => EventDetail) | undefined;
 }
 
-export class GuestNews {
+export class GuestEvents {
   readonly #guest: string;
-  readonly #outlet: NewsOutlet;
+  readonly #outlet: EventOutlet;
   readonly #reactor: Pick<Reactor, 'schedule'>;
   readonly #limiter = new LogLimiter(monotonicMs);
   readonly #paced = new Map<GuestEventType, Paced>();
   /** The newest problem, logged or not. */
   lastProblem: string | null = null;
 
-  constructor(guest: string, outlet: NewsOutlet, reactor: Pick<Reactor, 'schedule'>) {
+  constructor(guest: string, outlet: EventOutlet, reactor: Pick<Reactor, 'schedule'>) {
     this.#guest = guest;
     this.#outlet = outlet;
     this.#reactor = reactor;
   }
 
-  tell(type: GuestEventType, detail: NewsDetail = {}): void {
+  emit(type: GuestEventType, detail: EventDetail = {}): void {
     this.#outlet.emit(this.#guest, type, detail);
   }
 
   /** Something changed that may change without end: told at once, and from then on its newest state now and then. */
-  changed(type: GuestEventType, detail: () => NewsDetail): void {
+  changed(type: GuestEventType, detail: () => EventDetail): void {
     const paced = this.#paced.get(type);
-    if (paced === undefined) this.#tellAndPause(type, detail);
+    if (paced === undefined) this.#emitAndPause(type, detail);
     else paced.next = detail;
   }
 
@@ -58,7 +58,7 @@ export class GuestNews {
     const paced = this.#paced.get(type);
     if (paced?.next === undefined) return;
     paced.timer.cancel();
-    this.#tellAndPause(type, paced.next);
+    this.#emitAndPause(type, paced.next);
   }
 
   /** What is not told yet is of no interest any more. What comes next has its pace all the same. */
@@ -72,20 +72,20 @@ export class GuestNews {
     const suppressed = this.#limiter.admit(kind);
     if (suppressed === undefined) return;
     this.log(level, message, suppressed === 0 ? undefined : { suppressed });
-    this.tell('error', { message });
+    this.emit('error', { message });
   }
 
-  log(level: LogLevel, message: string, detail?: NewsDetail): void {
+  log(level: LogLevel, message: string, detail?: EventDetail): void {
     this.#outlet.log(this.#guest, level, message, detail);
   }
 
-  #tellAndPause(type: GuestEventType, detail: () => NewsDetail): void {
+  #emitAndPause(type: GuestEventType, detail: () => EventDetail): void {
     const timer = this.#reactor.schedule(EVENT_MS, () => {
       this.#paced.delete(type);
-      if (paced.next !== undefined) this.#tellAndPause(type, paced.next);
+      if (paced.next !== undefined) this.#emitAndPause(type, paced.next);
     });
     const paced: Paced = { timer, next: undefined };
     this.#paced.set(type, paced);
-    this.tell(type, detail());
+    this.emit(type, detail());
   }
 }

@@ -1,7 +1,7 @@
 /** How often it is told that front-ends come and go. */
 import { expect, test } from 'vitest';
-import { ConnectionNews } from '../../src/hosting/connection-news.ts';
-import { GuestNews } from '../../src/hosting/guest-news.ts';
+import { ConnectionEvents } from '../../src/hosting/connection-events.ts';
+import { GuestEvents } from '../../src/hosting/guest-events.ts';
 
 function world() {
   const events: string[] = [];
@@ -17,7 +17,7 @@ function world() {
     emit: (_: string, type: string) => void events.push(type),
     log: (_: string, _level: string, message: string) => void lines.push(message),
   };
-  const news = new ConnectionNews(new GuestNews('g', outlet, reactor), reactor);
+  const news = new ConnectionEvents(new GuestEvents('g', outlet, reactor), reactor);
   /** The interval is over. */
   const pass = () => {
     for (const act of timers.splice(0)) act();

@@ -3,7 +3,7 @@
  * is a machine, and a place waits for it wherever it is not. Clients reach it under one name, here or there.
  */
 
-import type { GuestHome } from '../control/combined-control.ts';
+import type { GuestRoute } from '../control/combined-control.ts';
 import type { GuestEvent, GuestStatus } from '../control/contract.ts';
 import type { MigrationAnswer, MigrationStatus } from '../control/migrations.ts';
 import {
@@ -36,7 +36,7 @@ interface Place {
   readonly listener: TransferListener;
 }
 
-export class Traveller {
+export class MigratingGuest {
   readonly name: string;
   readonly #listeners = new Set<(event: GuestEvent) => void>();
   readonly #ending = new AbortController();
@@ -55,14 +55,14 @@ export class Traveller {
     this.#vm = vm;
     this.#place = place;
     this.#control = this.#take(vm);
-    this.home = { name: vm.name, nameThere: vm.name, control: this.#everywhere() };
+    this.route = { name: vm.name, remoteName: vm.name, control: this.#everywhere() };
     this.#hosted = this.#host();
   }
 
-  static async start(options: VmOptions & { readonly name: string }): Promise<Traveller> {
+  static async start(options: VmOptions & { readonly name: string }): Promise<MigratingGuest> {
     const place = await openPlace(options, 0);
     try {
-      return new Traveller(await Vm.start(options), place);
+      return new MigratingGuest(await Vm.start(options), place);
     } catch (error) {
       await closePlace(place);
       throw error;
@@ -70,7 +70,7 @@ export class Traveller {
   }
 
   /** For a control of several guests, which finds it wherever it is. */
-  readonly home: GuestHome;
+  readonly route: GuestRoute;
 
   /** Where it can go: the place that waits for it, as `tcp:HOST:PORT`. */
   get destination(): string {

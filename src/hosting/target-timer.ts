@@ -6,7 +6,7 @@
 import type { TargetProgress } from '../control/contract.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
-export class TargetClock {
+export class TargetTimer {
   readonly #isThere: (actual: number, target: number) => boolean;
   #target = 0;
   #startedMs: number | null = null;
