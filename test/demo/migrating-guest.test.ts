@@ -16,7 +16,9 @@ let traveller: TravellerType | undefined;
 beforeAll(async () => {
   build();
   // Its threads run what was compiled.
-  ({ MigratingGuest } = await import(new URL('../dist/demo/migrating-guest.js', pathToFileURL(program)).href));
+  ({ MigratingGuest } = await import(
+    new URL('../dist/demo/migrating-guest.js', pathToFileURL(program)).href
+  ));
 });
 
 afterEach(async () => {
