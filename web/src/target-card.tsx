@@ -27,7 +27,7 @@ function stepOf(memory: number): number {
   return Math.max(PAGE, step);
 }
 
-/** What somebody has set the slider to and not yet sent, and how it is sent. */
+/** A target that is set on the slider and not yet sent, and how it is sent. */
 function useDraft(guest: GuestView) {
   const { status } = guest;
   // A hypervisor does not tell a target that another client set; then the balloon is to stay as it is.
