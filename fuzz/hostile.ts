@@ -75,6 +75,7 @@ const FILE_OFFSETS = [0, 0, 0, PAGE_SIZE, 512, 2 ** 39] as const;
  */
 const DISCARDED_BYTES_MAX = 8 * MIB;
 const TABLE_REGIONS_MAX = 8;
+const BITMAP_PAGES_MAX = 2 ** 24;
 /** A turn's share of work each; a device that is not done after so many is not going to be. */
 const TURNS_MAX = 20_000;
 /** Turns of the loop in which a step's consequences are over. */
@@ -265,12 +266,10 @@ class FrontEnd {
     this.#list.clear();
     try {
       const format = listFormat(device.profile, this.#features);
-      format.encode(
-        rangesOf(step, FIRST_PFN, END_PFN),
-        new EncodeCursor(),
-        this.#list,
-        longestOf(format, 128),
-      );
+      const ranges = rangesOf(step, FIRST_PFN, END_PFN);
+      // Here a driver writes bit after bit, which is what would take long.
+      if (format.name === 'page-bitmap' && ranges.pages > BITMAP_PAGES_MAX) return;
+      format.encode(ranges, new EncodeCursor(), this.#list, longestOf(format, 128));
     } catch (error) {
       // A page that the format cannot name.
       if (!(error instanceof PageListError)) throw error;
