@@ -17,7 +17,7 @@ import { gpaOf, PAGE_SIZE } from '../src/memory/page.ts';
 import { PageRanges } from '../src/memory/page-ranges.ts';
 import { assert } from '../src/sys/error.ts';
 import { processClock } from '../src/sys/monotonic.ts';
-import { SegmentList } from '../src/virtio/chain.ts';
+import { BUFFER_BYTES_MAX, SegmentList } from '../src/virtio/chain.ts';
 import { createDeviceQueue, createDriverQueue } from '../src/virtio/create.ts';
 import { RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } from '../src/virtio/features.ts';
 
@@ -167,6 +167,7 @@ export function target(bytes: Uint8Array): void {
     cutList(segments, list, LIST_AT, 1 + (step.getUint8(7) >>> 1));
     // Segments that span regions, for the look-ups alone: such a buffer is refused.
     if ((step.getUint8(7) & 1) !== 0) segments.addWritable(gpaOf(FIRST_PFN), PAGE_SIZE);
+    if (segments.readableBytes + segments.writableBytes > BUFFER_BYTES_MAX) continue;
     if (!queues[index].addBuffer(memory, segments, 0)) continue;
     queues[index].publish(memory);
     let turns = 0;

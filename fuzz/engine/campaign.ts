@@ -14,6 +14,9 @@ export type Target = (bytes: Uint8Array) => void;
  */
 export const INPUT_MS_MAX = 1000;
 
+/** How often an input that took too long is tried again. */
+const SLOW_AGAIN = 2;
+
 /** Inputs that mutations start from, besides the corpus. Mutations of mutations get further away from it. */
 const POOL_MAX = 256;
 /** One input in so many joins them. Which of them lead anywhere is unknown without measuring coverage. */
@@ -70,12 +73,19 @@ export function runCampaign(options: CampaignOptions): CampaignResult {
     const reason = failureOf(target, input);
     const ended = now();
     executions++;
-    slowestMs = Math.max(slowestMs, ended - started);
+    let tookMs = ended - started;
+    // The machine may have been busy with something else: what is slow again is slow.
+    for (let again = 0; again < SLOW_AGAIN && reason === undefined && tookMs > INPUT_MS_MAX; again++) {
+      const from = now();
+      failureOf(target, input);
+      tookMs = Math.min(tookMs, now() - from);
+    }
+    slowestMs = Math.max(slowestMs, tookMs);
     if (reason !== undefined) {
       return { executions, slowestMs, finding: { input: shrink(target, input, reason), reason } };
     }
-    if (ended - started > INPUT_MS_MAX) {
-      return { executions, slowestMs, finding: { input, reason: new SlowInputError(ended - started) } };
+    if (tookMs > INPUT_MS_MAX) {
+      return { executions, slowestMs, finding: { input, reason: new SlowInputError(tookMs) } };
     }
     if (ended > end) return { executions, slowestMs, finding: undefined };
     if (input.length > INPUT_BYTES_MAX || random.below(JOIN_ODDS) > 0) continue;

@@ -75,6 +75,23 @@ describe('a campaign', () => {
     expect(slowestMs).toBe(1001);
   });
 
+  it('takes an input that was slow but once for a machine that was busy', () => {
+    let nowMs = 0;
+    let slow = true;
+    const { finding, slowestMs } = runCampaign({
+      target() {
+        nowMs += slow ? 5000 : 1;
+        slow = false;
+      },
+      corpus: [new Uint8Array(16)],
+      random: new Random(1),
+      timeMs: 10_000,
+      now: () => nowMs,
+    });
+    expect(finding).toBeUndefined();
+    expect(slowestMs).toBe(1);
+  });
+
   it('does without a corpus, and with targets that write into their input', () => {
     const corpus = [bytesOf('kept')];
     const options = { random: new Random(1), timeMs: 200, now: steadyClock() };
