@@ -9,9 +9,9 @@ const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
 /** For each of the faults but the slow one: 200 fault points. */
 const SEEDS = Array.from({ length: 40 }, (_, index) => SEED + index);
 /** Seconds of a guest's life go by in each of these. */
-const HANG_SEEDS = SEEDS.slice(0, 24);
+const HANG_SEEDS = SEEDS.slice(0, 8);
 /** Races are run under the rules, and again with the switch that breaks one. */
-const RACE_SEEDS = Array.from({ length: 100 }, (_, index) => SEED + index);
+const RACE_SEEDS = Array.from({ length: 60 }, (_, index) => SEED + index);
 
 const HONEST = { ignoreIds: false, lies: false };
 
@@ -25,6 +25,20 @@ async function runAll(fault: SimFault, seeds = SEEDS, lies = false) {
     }
   }
   return results;
+}
+
+/** The first seed whose guest loses data when hints count whatever session they are of. */
+async function losingSeed(): Promise<number | undefined> {
+  for (const seed of RACE_SEEDS) {
+    try {
+      const { runsAt } = await runMigration({ seed, fault: 'none', ignoreIds: true });
+      expect(runsAt).toBe('destination');
+    } catch (error) {
+      if (!isLoss(error)) throw error;
+      return seed;
+    }
+  }
+  return undefined;
 }
 
 describe(`simulated migrations (seeds from ${SEED})`, () => {
@@ -43,17 +57,7 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
   });
 
   test('are caught losing data when hints count whatever session they are of', async () => {
-    let losses = 0;
-    for (const seed of RACE_SEEDS) {
-      try {
-        const { runsAt } = await runMigration({ seed, fault: 'none', ignoreIds: true });
-        expect(runsAt).toBe('destination');
-      } catch (error) {
-        if (!isLoss(error)) throw error;
-        losses++;
-      }
-    }
-    expect(losses).toBeGreaterThan(0);
+    expect(await losingSeed()).toBeDefined();
   });
 
   test('of guests that lie about their free pages come to an end, and cost these guests alone their data', async () => {
@@ -106,7 +110,8 @@ test('many in a row are summed up, and a failure says how to see it again', asyn
   expect(good).toMatchObject({ migrations: 7, failures: [] });
   expect(Object.keys(good.ends)).toEqual(SIM_FAULTS);
   expect(lines.at(-1)).toMatch(/nothing was lost, and no guest ran twice/);
-  const wrong = { ...HONEST, seed: SEED, seeds: 200, fault: 'none', ignoreIds: true } as const;
+  const seed = (await losingSeed()) ?? SEED;
+  const wrong = { ...HONEST, seed, seeds: 3, fault: 'none', ignoreIds: true } as const;
   const bad = await reportMigrations(wrong, () => {});
   expect(bad.failures[0]).toMatchObject({ loss: true });
   expect(bad.failures[0].command).toBe(

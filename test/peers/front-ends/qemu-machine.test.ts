@@ -18,10 +18,10 @@ vi.setConfig({ testTimeout: 400_000, hookTimeout: 400_000 });
 
 const MIB = 2 ** 20;
 const KERNEL = 'linux-6.12';
-const GUEST_BYTES = 512 * MIB;
-const PLUGGED_BYTES = 256 * MIB;
+const GUEST_BYTES = 384 * MIB;
+const PLUGGED_BYTES = 128 * MIB;
 /** As much as this guest gives away without being in need. */
-const FULL_BYTES = 256 * MIB;
+const FULL_BYTES = 160 * MIB;
 const PROGRAM = fileURLToPath(new URL('../../../bin/aerostat', import.meta.url));
 
 describePeer(
