@@ -223,7 +223,6 @@ export const LONG_FILES: Exceptions = [
       'src/device/page-accounts.ts',
       'src/memory/pending-discards.ts',
       'src/sim/hint-model.ts',
-      'src/sim/policy/traces.ts',
       'src/sim/sim-history.ts',
       'src/sim/sim-machine.ts',
     ],

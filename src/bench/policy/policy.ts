@@ -124,7 +124,7 @@ function ratiosOf(runs: readonly Run[], contenders: readonly Contender[]): Recor
   const recalls = feasible.flatMap(({ outcome }) => outcome.recallS);
   if (recalls.length > 0) ratios['recall.p99ToInterval'] = quantile(recalls, 0.99) / interval;
   ratios.kills = feasible.reduce((sum, { outcome }) => sum + outcome.kills, 0);
-  ratios['host.underReserveLongestS'] = Math.max(...feasible.map(({ outcome }) => outcome.underReserveS));
+  ratios['host.underReserveMostS'] = Math.max(...feasible.map(({ outcome }) => outcome.underReserveS));
   ratios.floorViolations = mine.reduce((sum, { outcome }) => sum + outcome.violations, 0);
   const efficiencies = mine.flatMap(({ trace, outcome }) => {
     const best = oracleOn(runs, trace);
