@@ -6,7 +6,7 @@
 import { PageList } from '../balloon/page-list.ts';
 import type { PageListFormat } from '../balloon/page-list-format.ts';
 import type { PageSink } from '../memory/page.ts';
-import type { PageAccounts, UsePart } from './page-accounts.ts';
+import type { AddressedAccounts, UsePart } from './addressed-accounts.ts';
 
 export class ListWalk {
   readonly list = new PageList();
@@ -25,10 +25,10 @@ export class ListWalk {
   }
 
   /**
-   * Begins the list; its runs go to `sink`, which passes them on to `PageAccounts.forEachPart`.
+   * Begins the list; its runs go to `sink`, which passes them on to `AddressedAccounts.forEachPart`.
    * @throws PageListError
    */
-  begin(format: PageListFormat, sink: PageSink, accounts: PageAccounts): void {
+  begin(format: PageListFormat, sink: PageSink, accounts: AddressedAccounts): void {
     this.list.at = 0;
     format.check(this.list);
     this.pagesLeft = accounts.memoryPages;
@@ -38,7 +38,7 @@ export class ListWalk {
   }
 
   /** Goes on until the list is done, which is true, or the turn is over. */
-  goOn(accounts: PageAccounts): boolean {
+  goOn(accounts: AddressedAccounts): boolean {
     const format = this.#format;
     const sink = this.#sink;
     if (format === undefined || sink === undefined) return true;

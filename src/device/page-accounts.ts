@@ -1,63 +1,24 @@
 /**
- * The accounts of all regions of one guest, addressed by page frame number, and the totals of regions that are
- * gone. Also the bound of what one list may cost: eight bytes can name all of memory, so a list of a megabyte could
- * name it a hundred thousand times.
+ * The accounts of all regions of one guest: what of them is pending, what other threads have under way in them, and the
+ * totals of regions that are gone. How lists name their pages is `addressed-accounts.ts`'s.
  */
 import type { MemoryRegion } from '../memory/guest-memory.ts';
-import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import type { PendingDiscards } from '../memory/pending-discards.ts';
-import { DurationHistogram } from '../sys/durations.ts';
-import type { DeviceCounters } from './counters.ts';
+import type { DurationHistogram } from '../sys/durations.ts';
+import { AddressedAccounts } from './addressed-accounts.ts';
 import { DepartedAccounts } from './departed-accounts.ts';
-import type { ListWalk } from './list-walk.ts';
+import { DiscardSum, type DiscardTotals } from './discard-totals.ts';
 import { PageAccount } from './page-account.ts';
-import { TurnBudget } from './turn.ts';
 
-/** What became of memory that was given back to the host. */
-export interface DiscardTotals {
-  bytes: number;
-  /** Calls that gave memory back. */
-  punches: number;
-  failures: number;
-  /** Time that the calls took together. */
-  ms: number;
-  /** When the last one ended, on the clock of the process; 0 when there was none. */
-  lastMs: number;
-}
-
-export const noDiscards = (): DiscardTotals => ({ bytes: 0, punches: 0, failures: 0, ms: 0, lastMs: 0 });
-
-/** What is done with a part of a run, which lies in one region. */
-export type UsePart = (account: PageAccount, page: number, count: number) => void;
-
-/** Pages that a run costs like, however short it is: as many as have their bits in one word. */
-const RUN_WORK = 32;
-/** Pages that a word costs like which is gone through in one of the two bitmaps: all 32 in both are a page each. */
-const WORD_WORK = 16;
-/** Words that the shortest run touches; they are in RUN_WORK. */
-const RUN_WORDS = 3;
-/** A turn may end after so many pages of a run: 1 GiB. */
-const PART_PAGES = 2 ** 18;
-
-export class PageAccounts {
-  /** What naming pages costs, and whether the turn is over. */
-  readonly budget = new TurnBudget();
-  /** The list whose runs are passed on; undefined for runs that are the host's own. */
-  walk: ListWalk | undefined;
-  readonly #counters: DeviceCounters;
-  /** In rising order of page frames. */
-  readonly #accounts: PageAccount[] = [];
+export class PageAccounts extends AddressedAccounts {
   /** Accounts in which something may be pending: of hundreds of regions nearly all have nothing. */
   #marked: PageAccount[] = [];
   /** Of regions that may come back. */
   readonly #departed = new DepartedAccounts();
   /** Discards of regions that are gone. */
-  readonly #past = noDiscards();
-  readonly #pastDiscardTimes = new DurationHistogram();
-  readonly #pastReports = noDiscards();
-  readonly #pastReportTimes = new DurationHistogram();
+  readonly #past = new DiscardSum();
+  readonly #pastReports = new DiscardSum();
   #pastKeptPages = 0;
-  #last: PageAccount | undefined;
   #held = false;
   /** A list was taken to its end since the accounts were empty. Until then all that is in them is of one that was begun. */
   settled = false;
@@ -73,23 +34,7 @@ export class PageAccounts {
   #hasty: PendingDiscards[] = [];
   /** The account began with a driver that had a balloon already: what that holds is not known. */
   partial = false;
-  #memoryPages = 0;
   #failure: Error | undefined;
-  /** Pages of all lists together that were in no region, or more than their list may name. */
-  pagesOutside = 0;
-
-  constructor(counters: DeviceCounters) {
-    this.#counters = counters;
-  }
-
-  /** Pages in all regions. */
-  get memoryPages(): number {
-    return this.#memoryPages;
-  }
-
-  get all(): readonly PageAccount[] {
-    return this.#accounts;
-  }
 
   /** While held, nothing that is pending is discarded, by any thread; what was under way is over when all is {@link quiet}. */
   get held(): boolean {
@@ -98,7 +43,7 @@ export class PageAccounts {
 
   set held(held: boolean) {
     this.#held = held;
-    for (const { pending } of this.#accounts) {
+    for (const { pending } of this.all) {
       pending.held = held;
       if (!held) continue;
       if (!this.#elsewhere) pending.waitWhileInFlight(0, pending.units);
@@ -107,12 +52,12 @@ export class PageAccounts {
   }
 
   get balloonedPages(): number {
-    return this.#accounts.reduce((total, account) => total + account.balloonedPages, 0);
+    return this.all.reduce((total, account) => total + account.balloonedPages, 0);
   }
 
   /** Ballooned pages that wait for the rest of their huge pages. */
   get incompletePages(): number {
-    return this.#accounts.reduce((total, account) => total + account.incompletePages, 0);
+    return this.all.reduce((total, account) => total + account.incompletePages, 0);
   }
 
   /** Pages that were in the balloon in memory that has been removed since. */
@@ -157,31 +102,30 @@ export class PageAccounts {
 
   /** Pages that kept their memory because they were taken back while they were pending. */
   get keptPages(): number {
-    return this.#accounts.reduce(
+    return this.all.reduce(
       (total, { keptUnits, unitPages }) => total + keptUnits * unitPages,
       this.#pastKeptPages,
     );
   }
 
   get discards(): DiscardTotals {
-    const totals = { ...this.#past };
-    for (const { pending, unitPages } of this.#accounts) addTotals(totals, pending, unitPages);
-    return totals;
+    const sum = this.#past.copy();
+    for (const { pending, unitPages } of this.all) sum.add(pending, unitPages);
+    return sum.totals;
   }
 
   /** What other threads discarded of the reported pages. */
   get reportDiscards(): DiscardTotals {
-    const totals = { ...this.#pastReports };
+    const sum = this.#pastReports.copy();
     for (const { reports, unitPages } of this.#withReports) {
-      if (reports !== undefined) addTotals(totals, reports, unitPages);
+      if (reports !== undefined) sum.add(reports, unitPages);
     }
-    return totals;
+    return sum.totals;
   }
 
   /** How long that took, one by one; a copy. */
   get reportTimes(): DurationHistogram {
-    const times = new DurationHistogram();
-    times.add(this.#pastReportTimes);
+    const { times } = this.#pastReports.copy();
     for (const { reports } of this.#withReports) if (reports !== undefined) times.add(reports.discardTimes);
     return times;
   }
@@ -203,7 +147,7 @@ export class PageAccounts {
 
   /** The error of a discard that failed in another thread, as the kernel's number; 0 when none did. */
   get lastErrno(): number {
-    for (const account of this.#accounts) {
+    for (const account of this.all) {
       for (const set of setsOf(account)) if (set.lastErrno !== 0) return set.lastErrno;
     }
     return 0;
@@ -211,17 +155,15 @@ export class PageAccounts {
 
   /** How long discards took, one by one; a copy. */
   get discardTimes(): DurationHistogram {
-    const times = new DurationHistogram();
-    times.add(this.#pastDiscardTimes);
-    for (const { pending } of this.#accounts) times.add(pending.discardTimes);
+    const { times } = this.#past.copy();
+    for (const { pending } of this.all) times.add(pending.discardTimes);
     return times;
   }
 
   open(region: MemoryRegion): PageAccount {
     const account = new PageAccount(region);
     if (this.#held) account.pending.held = true;
-    this.#accounts.splice(this.#indexFrom(region.firstPfn), 0, account);
-    this.#memoryPages += region.pageCount;
+    this.insert(account);
     this.#departed.restore(account);
     if (account.pendingPages > 0) this.noteMarked(account);
     return account;
@@ -238,20 +180,17 @@ export class PageAccounts {
 
   /** Drops what is pending in `region`, and calls `letGo` when no thread discards in it any more. */
   close(region: MemoryRegion, letGo: () => void): void {
-    const index = this.#accounts.findIndex(account => account.region === region);
-    if (index < 0) {
+    const account = this.remove(region);
+    if (account === undefined) {
       letGo();
       return;
     }
-    const [account] = this.#accounts.splice(index, 1);
-    this.#memoryPages -= region.pageCount;
     const hadPending = account.pending.outstanding > 0;
     for (const set of setsOf(account)) {
       if (this.#elsewhere) set.closeNow();
       else set.close();
     }
     this.#departed.add(account, hadPending);
-    this.#last = undefined;
     this.#marked = this.#marked.filter(other => other !== account);
     this.#withReports = this.#withReports.filter(other => other !== account);
     this.#leaving.push({ account, letGo });
@@ -269,11 +208,11 @@ export class PageAccounts {
         this.#leaving.push(member);
         continue;
       }
-      addTotals(this.#past, pending, unitPages);
-      this.#pastDiscardTimes.add(pending.discardTimes);
+      this.#past.add(pending, unitPages);
+      this.#past.times.add(pending.discardTimes);
       if (reports !== undefined) {
-        addTotals(this.#pastReports, reports, unitPages);
-        this.#pastReportTimes.add(reports.discardTimes);
+        this.#pastReports.add(reports, unitPages);
+        this.#pastReports.times.add(reports.discardTimes);
       }
       this.#pastKeptPages += keptUnits * unitPages;
       member.letGo();
@@ -317,118 +256,6 @@ export class PageAccounts {
     for (const { reports } of this.#withReports) reports?.watchDrain();
   }
 
-  /**
-   * Calls `use` for each part of a run that lies in a region, with the region's own page numbers. Pages that lie in
-   * none, and those of a list that has named as many as there are, are counted and left alone. What a turn has no time
-   * for is left to the next ({@link ListWalk}).
-   */
-  forEachPart(pfn: number, count: number, use: UsePart): void {
-    this.budget.spent += RUN_WORK;
-    // Nearly every run lies within the region of the one before it.
-    const last = this.#last;
-    if (last !== undefined && count <= PART_PAGES && pfn >= last.firstPfn) {
-      const page = pfn - last.firstPfn;
-      const mayName = this.walk === undefined || count <= this.walk.pagesLeft;
-      if (page + count <= last.pageCount && mayName) {
-        this.#name(count);
-        this.useNamed(last, page, count, use);
-        return;
-      }
-    }
-    this.goOnWithRun(pfn, count, use);
-  }
-
-  /**
-   * The short way for a run of one page, as scattered pages are: it is named, and the account returned in which it is, if
-   * that is the one of the run before. Where it is not, nothing is done, and {@link forEachPart} is to be called. What the
-   * caller does with the page goes through no more words than the shortest run does, or is done by {@link useNamed}.
-   */
-  nameOne(pfn: number): PageAccount | undefined {
-    const last = this.#last;
-    if (last === undefined) return undefined;
-    const page = pfn - last.firstPfn;
-    if (page < 0 || page >= last.pageCount) return undefined;
-    const { walk } = this;
-    if (walk !== undefined) {
-      if (walk.pagesLeft < 1) return undefined;
-      walk.pagesLeft--;
-    }
-    this.budget.spent += RUN_WORK;
-    return last;
-  }
-
-  /** The same for what is left of a run. */
-  goOnWithRun(pfn: number, count: number, use: UsePart): void {
-    const end = pfn + count;
-    let outside = 0;
-    let at = pfn;
-    for (let index = this.#indexFrom(pfn); at < end; ) {
-      const account = this.#accounts[index];
-      const first = account === undefined ? end : Math.min(end, account.region.firstPfn);
-      if (at < first) {
-        outside += first - at;
-        at = first;
-        continue;
-      }
-      const accountEnd = first + account.region.pageCount;
-      const wanted = Math.min(end, accountEnd, at + PART_PAGES) - at;
-      const named = this.#name(wanted);
-      if (named > 0) {
-        this.#last = account;
-        this.useNamed(account, at - first, named, use);
-        at += named;
-      }
-      if (named < wanted) {
-        outside += end - at;
-        break;
-      }
-      if (at === accountEnd) index++;
-      if (at < end && this.budget.over && this.walk !== undefined) {
-        this.walk.keepRest(at, end - at, use);
-        break;
-      }
-    }
-    this.pagesOutside += outside;
-    this.#counters.badPages += outside;
-  }
-
-  /** How many of so many pages the list may still name; they are named then. */
-  #name(count: number): number {
-    const { walk } = this;
-    if (walk === undefined) return count;
-    const named = Math.min(count, walk.pagesLeft);
-    walk.pagesLeft -= named;
-    return named;
-  }
-
-  /** Calls `use` for pages that are named already, and counts what it costs. */
-  useNamed(account: PageAccount, page: number, count: number, use: UsePart): void {
-    const before = account.work + RUN_WORDS;
-    use(account, page, count);
-    const words = account.work - before;
-    if (words > 0) this.budget.spent += words * WORD_WORK;
-  }
-
-  /** Index of the first account that ends after page frame `pfn`. */
-  #indexFrom(pfn: number): number {
-    let low = 0;
-    let high = this.#accounts.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const { firstPfn, pageCount } = this.#accounts[middle].region;
-      if (firstPfn + pageCount > pfn) high = middle;
-      else low = middle + 1;
-    }
-    return low;
-  }
-
-  /** A sink that passes on what of each run is guest memory. */
-  within(sink: PageSink): PageSink {
-    const pass = ({ region }: PageAccount, page: number, count: number): void =>
-      sink.add(region.firstPfn + page, count);
-    return { add: (pfn, count) => this.forEachPart(pfn, count, pass) };
-  }
-
   /** Discards all that is pending, in this thread. */
   drain(): void {
     for (const account of this.#marked) this.noteFailure(account.drain());
@@ -460,17 +287,9 @@ export class PageAccounts {
   forget(): void {
     this.settled = false;
     this.#departed.clear();
-    for (const account of this.#accounts) account.forget(this.noteInFlight);
+    for (const account of this.all) account.forget(this.noteInFlight);
   }
 }
 
 const setsOf = ({ pending, reports }: PageAccount): PendingDiscards[] =>
   reports === undefined ? [pending] : [pending, reports];
-
-function addTotals(totals: DiscardTotals, set: PendingDiscards, unitPages: number): void {
-  totals.bytes += set.discardedUnits * unitPages * PAGE_SIZE;
-  totals.punches += set.discards;
-  totals.failures += set.failures;
-  totals.ms += set.discardMs;
-  totals.lastMs = Math.max(totals.lastMs, set.lastDiscardMs);
-}

@@ -5,8 +5,9 @@
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
+import { noDiscards } from './discard-totals.ts';
 import type { PageAccount } from './page-account.ts';
-import { noDiscards, type PageAccounts } from './page-accounts.ts';
+import type { PageAccounts } from './page-accounts.ts';
 import type { PartWorld } from './part.ts';
 
 /** 2 MiB, a huge page: a guest whose first runs happen to be longer is not taken for one that has no smaller pages. */

@@ -5,8 +5,9 @@
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import { AerostatError } from '../sys/error.ts';
+import { type DiscardTotals, noDiscards } from './discard-totals.ts';
 import type { PageAccount } from './page-account.ts';
-import { type DiscardTotals, noDiscards, type PageAccounts } from './page-accounts.ts';
+import type { PageAccounts } from './page-accounts.ts';
 import type { DevicePart, PartWorld } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
