@@ -19,7 +19,7 @@ const ACCEPT_PAUSE_MS = 1000;
 /** A descriptor that a former front-end sent and that is not closed after so long waits for that front-end. */
 const CLOSING_MS_MAX = 1000;
 
-export interface AcceptorListener {
+interface AcceptorListener {
   opened(): void;
   /** The front-end is gone; `error` when it broke the protocol, or we broke. */
   closed(error: Error | undefined): void;

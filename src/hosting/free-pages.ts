@@ -16,7 +16,7 @@ import { Ram } from '../migration/ram.ts';
  * How the guest names them: in sessions of hints, in answers to requests, or in reports, which come unasked (the queues
  * `reporting` and `hinting`). Reports are followed beside the other two as well.
  */
-export const FREE_PAGE_WAYS = ['session', 'request', 'reports'] as const;
+const FREE_PAGE_WAYS = ['session', 'request', 'reports'] as const;
 export type FreePageWay = (typeof FREE_PAGE_WAYS)[number];
 
 export type FreePageStep = 'start' | 'stop' | 'done';

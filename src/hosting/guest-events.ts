@@ -12,7 +12,7 @@ import type { LogLevel } from './options.ts';
 /** Between two events of something that changes all the time; a page that shows it redraws no more often. */
 const EVENT_MS = 50;
 
-export type EventDetail = Readonly<Record<string, string | number | boolean | null>>;
+type EventDetail = Readonly<Record<string, string | number | boolean | null>>;
 
 /** Where news go. */
 export interface EventOutlet {

@@ -7,9 +7,9 @@ import type { GuestState } from '../control/guest-state.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
 /** A guest that has not answered for so long, and done nothing else, hangs. A busy one takes a second at most. */
-export const SILENT_MS = 5000;
+const SILENT_MS = 5000;
 
-export interface LifeSigns {
+interface LifeSigns {
   readonly connected: boolean;
   /** The process at the other end of the socket; undefined where that is not known. */
   readonly pid: number | undefined;

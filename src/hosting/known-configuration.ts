@@ -8,7 +8,7 @@ import { CONFIG_BYTES_HINT } from '../balloon/config-space.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 
 /** What the device knows of its guest at the moment. */
-export interface GuestNow {
+interface GuestNow {
   readonly memoryBytes: number;
   readonly balloonedPages: number;
   readonly targetPages: number;

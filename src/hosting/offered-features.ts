@@ -3,7 +3,7 @@ import { type Profile, profile } from '../balloon/profiles.ts';
 import { AerostatError } from '../sys/error.ts';
 import { featureNames, IN_ORDER, RING_FEATURES, VERSION_1 } from '../virtio/features.ts';
 
-export interface Offer {
+interface Offer {
   readonly profile: Profile;
   /** Balloon features. */
   readonly balloon: bigint;

@@ -71,14 +71,14 @@ const SUMMARY_AT = TIMES_AT + DurationHistogram.words * 8;
 export const CLAIM_BYTES_MAX = 16 * 2 ** 20;
 
 /** A claim ends with the run that is under way after so long; what is left of its stretch is claimed later. */
-export const CLAIM_MS_MAX = 5;
+const CLAIM_MS_MAX = 5;
 
 /**
  * How long one run should take at most: a guest that takes a unit of it back waits for its end. Longer runs are cut, in halves, as
  * long as they take longer; nothing is cut below {@link CUT_BYTES_MIN}, for a call that is slow whatever its length should
  * not be made more often.
  */
-export const RUN_MS_MAX = 5;
+const RUN_MS_MAX = 5;
 const CUT_BYTES_MIN = 256 * 2 ** 10;
 
 /** A drain is reported no more often than this before it is over. */
@@ -97,7 +97,7 @@ const UNITS_MAX = 2 ** 30;
 export type DiscardUnits = (start: number, count: number) => void;
 
 /** What a claim may take: the next stretch that has anything, or only one whose pending units lie close together. */
-export type ClaimOf = 'any' | 'dense';
+type ClaimOf = 'any' | 'dense';
 
 export interface DiscardResult {
   /** Something was claimed, so there may be more. */

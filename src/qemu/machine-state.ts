@@ -21,7 +21,7 @@ export function stateOf({ running, balloon, virtio }: QemuMachine): GuestState |
   return virtio === null ? null : 'running';
 }
 
-export const NO_BALLOON = 'its QEMU has no balloon device; start it with -device virtio-balloon-pci';
+const NO_BALLOON = 'its QEMU has no balloon device; start it with -device virtio-balloon-pci';
 
 /** Why the balloon of a QEMU that answers cannot work; undefined where it can. */
 export function troubleOf({ balloon, virtio }: QemuMachine): string | undefined {

@@ -2,7 +2,7 @@
  * Tries every order in which a small machine under migration can do its steps, and looks for one that loses data. It
  * searches breadth first, so what it finds is a shortest trace. What is run is {@link ./hint-model.ts}.
  */
-import { HintModel, STATE_WORDS } from './hint-model.ts';
+import { HINT_STATE_WORDS, HintModel } from './hint-model.ts';
 import type { HintModelOptions, HintRules } from './hint-options.ts';
 import { StateTable } from './state-table.ts';
 
@@ -28,9 +28,9 @@ export interface HintExploration extends HintModelOptions {
 /** Explores all states that can be reached, or up to the first that has lost data. */
 export function exploreHints(options: HintModelOptions): HintExploration {
   const model = new HintModel(options);
-  const table = new StateTable(STATE_WORDS);
+  const table = new StateTable(HINT_STATE_WORDS);
   for (const first of model.firstStates()) table.add(first, -1, 0);
-  const state = new Int32Array(STATE_WORDS);
+  const state = new Int32Array(HINT_STATE_WORDS);
   const steps: number[] = [];
   let transitions = 0;
   let reusedBeforeProcessed = 0;
@@ -62,7 +62,7 @@ export function exploreHints(options: HintModelOptions): HintExploration {
 
 function traceOf(model: HintModel, table: StateTable, index: number, page: number): HintLoss {
   const { first, steps } = table.pathTo(index);
-  const state = new Int32Array(STATE_WORDS);
+  const state = new Int32Array(HINT_STATE_WORDS);
   table.read(first, state);
   model.load(state);
   const trace = steps.map(step => {

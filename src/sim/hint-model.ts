@@ -16,7 +16,7 @@ import { HINT_ROUNDS_MAX, type HintModelOptions, PAGES_MAX, RING_SLOTS_MAX } fro
 import { kindOf, PAGES_PER_KIND, pageOf, stepOf } from './hint-steps.ts';
 
 /** Words of a saved state. */
-export const STATE_WORDS = 4;
+export const HINT_STATE_WORDS = 4;
 
 /** What the guest's allocator says about a page. */
 const FREE = 0;
@@ -88,7 +88,7 @@ export class HintModel {
       this.#log.words[0] = 0;
       this.#dirty.words[0] = 0;
       this.#dirty.markAll();
-      const state = new Int32Array(STATE_WORDS);
+      const state = new Int32Array(HINT_STATE_WORDS);
       this.rename();
       this.save(state);
       yield state;

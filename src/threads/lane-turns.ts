@@ -13,7 +13,7 @@ export const REGION_MS = 1;
 /** A guest has so long before the next has its turn, and a claim more: it may have hundreds of regions. */
 export const LANE_MS = 5;
 
-export interface LaneRegion {
+interface LaneRegion {
   readonly pending: Pick<PendingDiscards, 'haste' | 'outstanding'>;
   readonly unitBytes: number;
 }

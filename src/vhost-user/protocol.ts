@@ -152,7 +152,7 @@ export const VRING_FD_INDEX_MASK = 0xffn;
 export const VRING_FD_NONE = 0x100n;
 
 /** How many descriptors a request brings: none, exactly one, at most one, or one a region. */
-export type DescriptorPolicy = 'none' | 'one' | 'optional' | 'regions';
+type DescriptorPolicy = 'none' | 'one' | 'optional' | 'regions';
 
 export interface Shape {
   /** Payload bytes, exactly; or the least, for messages with a list. */

@@ -18,7 +18,7 @@ import { isRefusal } from './protocol.ts';
 import type { Vring } from './vring.ts';
 
 /** A ring that can be served, and where it lies in guest memory. */
-export interface OpenRing {
+interface OpenRing {
   readonly config: QueueConfig;
   readonly queue: DeviceQueue;
 }
@@ -66,8 +66,7 @@ function startingState(memory: GuestMemory, config: QueueConfig, base: number): 
 }
 
 /** The base from which another queue goes on where `queue` stopped. */
-export const ringBaseOf = (queue: DeviceQueue, features: bigint): number =>
-  stateToVringBase(features, queue.save());
+const ringBaseOf = (queue: DeviceQueue, features: bigint): number => stateToVringBase(features, queue.save());
 
 function locate(vring: Vring, memory: GuestMemory, features: bigint): QueueConfig | undefined {
   const { addresses, size } = vring;

@@ -16,7 +16,7 @@ const VERSION = 1;
 /** Longer than any pause that a driver makes. */
 const DELAY_MS_MAX = 86_400_000;
 
-export const DIRTY_LOGS = ['auto', 'software', 'kernel'] as const;
+const DIRTY_LOGS = ['auto', 'software', 'kernel'] as const;
 export type DirtyLogKind = (typeof DIRTY_LOGS)[number];
 
 const positive = z.number().int().min(1);

@@ -14,7 +14,7 @@ import type { DirtyLog, SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { Ram } from '../migration/ram.ts';
 import { assert } from '../sys/error.ts';
 
-export interface GuestLogOptions {
+interface GuestLogOptions {
   readonly ram: Ram;
   /** What was written by those who say so themselves. */
   readonly software: SoftwareDirtyLog;

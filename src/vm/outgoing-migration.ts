@@ -10,7 +10,7 @@ import { type ChannelName, MachineChannel, waysOf } from './free-page-channel.ts
 import { GuestLog } from './guest-log.ts';
 import type { Vm } from './vm.ts';
 
-export interface OutgoingMigrationOptions {
+interface OutgoingMigrationOptions {
   /** The best that the guest's ABI has unless said otherwise. */
   readonly channel?: ChannelName;
   /** A test switch: hints count whatever session they are of, and the guest loses data. */

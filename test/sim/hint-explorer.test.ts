@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { exploreHints, UNSAFE_MACHINE, UNSAFE_RULES } from '../../src/sim/hint-explorer.ts';
-import { HintModel, STATE_WORDS } from '../../src/sim/hint-model.ts';
+import { HINT_STATE_WORDS, HintModel } from '../../src/sim/hint-model.ts';
 import { reportHints } from '../../src/sim/hint-report.ts';
 import { kindOf } from '../../src/sim/hint-steps.ts';
 import { StateTable } from '../../src/sim/state-table.ts';
@@ -54,8 +54,8 @@ describe('the model', () => {
   }
 
   test('saves all that it is, and its words are in range', () => {
-    const saved = new Int32Array(STATE_WORDS);
-    const again = new Int32Array(STATE_WORDS);
+    const saved = new Int32Array(HINT_STATE_WORDS);
+    const again = new Int32Array(HINT_STATE_WORDS);
     const seen = new Set<string>();
     for (let seed = 0; seed < 50; seed++) {
       walk(seed, (model, step) => {
@@ -71,8 +71,8 @@ describe('the model', () => {
   });
 
   test('stays the same machine when its pages change their order', () => {
-    const before = new Int32Array(STATE_WORDS);
-    const after = new Int32Array(STATE_WORDS);
+    const before = new Int32Array(HINT_STATE_WORDS);
+    const after = new Int32Array(HINT_STATE_WORDS);
     for (let seed = 0; seed < 50; seed++) {
       walk(seed, model => {
         const count = () => {

@@ -3,14 +3,14 @@
 import { type Sum, sumKnown } from '../../src/control/memory-use.ts';
 import type { HostStatus } from './api.ts';
 import { duration, percent, size } from './format.ts';
-import type { View } from './live.ts';
+import type { PageView } from './live.ts';
 import { OVERVIEW_LINK } from './route.ts';
 import { useStore } from './store.ts';
 import { chooseTheme, THEMES, theme } from './theme.ts';
 
 const CONNECTION_WORDS = { connecting: 'connecting', live: 'live', lost: 'lost', locked: 'locked' } as const;
 
-export function Header({ view }: { view: View }) {
+export function Header({ view }: { view: PageView }) {
   const { daemon, connection } = view;
   return (
     <header class="top">
@@ -30,14 +30,14 @@ export function Header({ view }: { view: View }) {
   );
 }
 
-function daemonTitle({ daemon }: View): string {
+function daemonTitle({ daemon }: PageView): string {
   if (daemon === undefined) return '';
   const cpu = (daemon.cpuUserMs + daemon.cpuSystemMs) / daemon.uptimeMs;
   return `daemon ${daemon.pid}, up ${duration(daemon.uptimeMs)}, ${size(daemon.residentBytes)} resident, ${percent(cpu)} of a core since it started`;
 }
 
 /** Of guests that have memory: what waits for its front-end holds none. */
-const residentOf = ({ guests }: View): Sum =>
+const residentOf = ({ guests }: PageView): Sum =>
   sumKnown(guests.filter(({ use }) => use !== undefined).map(({ status }) => status.residentBytes));
 
 /** Above this share of time spent waiting for memory, programs suffer. */

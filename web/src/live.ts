@@ -40,7 +40,7 @@ export interface GuestView {
   readonly migration: MigrationAnswer | undefined;
 }
 
-export interface View {
+export interface PageView {
   readonly connection: Connection;
   /** Why there is no connection. */
   readonly trouble: string;
@@ -69,7 +69,7 @@ interface Kept {
 }
 
 class Live {
-  readonly view = new Store<View>({
+  readonly view = new Store<PageView>({
     connection: 'connecting',
     trouble: '',
     seenAtMs: null,

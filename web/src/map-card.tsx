@@ -13,7 +13,7 @@ import { type GuestView, isMigrating } from './live.ts';
 import { draw } from './map-drawing.ts';
 import {
   columnsFor,
-  divide,
+  divideCell,
   type MapPart,
   PARTS,
   type Picture,
@@ -308,7 +308,7 @@ function describeCell(picture: Picture, cell: number): string {
   const from = map.fromBytes + cell * map.cellBytes;
   const bytes = Math.min(map.cellBytes, map.fromBytes + map.bytes - from);
   const parts = { ballooned: 0, pending: 0, hinted: 0, dirty: 0, resident: 0, reported: 0, empty: 0 };
-  divide(picture, cell, parts);
+  divideCell(picture, cell, parts);
   const words = PARTS.filter(part => parts[part] > 0).map(part =>
     parts[part] === 255
       ? PART_WORDS[part]

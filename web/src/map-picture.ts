@@ -30,7 +30,7 @@ export function pictureOf(map: MemoryMap): Picture {
  * Divides a cell among the parts, into `into`, in 255ths. What is known of pages overlaps (a ballooned page that is
  * pending is resident too), so the more telling comes first and the others have what is left.
  */
-export function divide({ layers }: Picture, cell: number, into: Record<MapPart, number>): void {
+export function divideCell({ layers }: Picture, cell: number, into: Record<MapPart, number>): void {
   const share = (layer: MapLayer): number => layers[layer]?.[cell] ?? 0;
   into.pending = Math.min(share('pending'), share('ballooned'));
   into.ballooned = share('ballooned') - into.pending;
@@ -50,7 +50,7 @@ export function paint(picture: Picture, colours: Colours, image: Uint8ClampedArr
   const parts = { ballooned: 0, pending: 0, hinted: 0, dirty: 0, resident: 0, reported: 0, empty: 0 };
   image.fill(0);
   for (let cell = 0; cell < picture.cells; cell++) {
-    divide(picture, cell, parts);
+    divideCell(picture, cell, parts);
     let red = 0;
     let green = 0;
     let blue = 0;

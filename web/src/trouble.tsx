@@ -2,9 +2,9 @@
 import { useState } from 'preact/hooks';
 import { api, RefusalError, setToken } from './api.ts';
 import { clock } from './format.ts';
-import { live, type View } from './live.ts';
+import { live, type PageView } from './live.ts';
 
-export function Trouble({ view }: { view: View }) {
+export function Trouble({ view }: { view: PageView }) {
   const { connection, trouble, seenAtMs } = view;
   const gone = departureWords(view);
   return (
@@ -22,7 +22,7 @@ export function Trouble({ view }: { view: View }) {
 }
 
 /** A machine's daemon ends when the machine has left, which is no trouble; empty where that is not the reason. */
-function departureWords({ guests }: View): string {
+function departureWords({ guests }: PageView): string {
   const homes = guests.map(({ status, migration }) =>
     migration?.migration?.report ? `${status.name} runs at ${migration.migration.to} now` : '',
   );

@@ -23,7 +23,7 @@ export function fileOf({ memory }: Ram): Descriptor {
 }
 
 /** Writes to every page; no two are the same, and none is empty. */
-export function fill(ram: Ram, pages: number = ram.slots): void {
+export function fillMemory(ram: Ram, pages: number = ram.slots): void {
   const chunk = new Uint32Array((CHUNK_PAGES * PAGE_SIZE) / 4).map(
     (_, i) => Math.imul(i + 1, 2_654_435_761) | 1,
   );

@@ -20,7 +20,7 @@ import { systemClock } from '../../transfer/clock.ts';
 import { TransferConnector } from '../../transfer/connector.ts';
 import { PeerProcess } from '../peer-process.ts';
 import { type BenchRow, type Measured, spreadOf } from '../report.ts';
-import { createRam, digestOf, fileOf, fill } from './loopback-memory.ts';
+import { createRam, digestOf, fileOf, fillMemory } from './loopback-memory.ts';
 import {
   type CopyKind,
   type FromLoopbackPeer,
@@ -83,7 +83,7 @@ export async function measureLoopback(options: LoopbackOptions): Promise<Measure
   try {
     const ram = createRam(bytes);
     try {
-      fill(ram);
+      fillMemory(ram);
       const digest = digestOf(ram);
       for (const count of connections) {
         const copies: Record<CopyKind, Copy[]> = { plain: [], migration: [] };
@@ -132,7 +132,7 @@ export async function moveOverLoopback(
   const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url), { signal });
   const ram = createRam(bytes);
   try {
-    fill(ram);
+    fillMemory(ram);
     return await moveOnce(peer, ram, connections, digestOf(ram), signal);
   } finally {
     ram.memory.close();

@@ -53,7 +53,7 @@ export interface MigrateBenchOptions extends GuestMoveOptions {
   readonly progress: (done: number, total: number, what: string) => void;
 }
 
-export interface Sample {
+export interface MigrationSample {
   readonly summary: MigrationSummary;
   /** In use when the migration began, by the guest's own books. */
   readonly usedBytes: number;
@@ -83,7 +83,7 @@ const nameOf = (load: Load): string =>
 /** @throws AerostatError when a migration fails, or a guest finds at its destination that it lost something */
 export async function benchMigrate(options: MigrateBenchOptions): Promise<Measured> {
   const { channels, runs, signal, progress, load } = options;
-  const samples = new Map<BenchChannel, Sample[]>(channels.map(channel => [channel, []]));
+  const samples = new Map<BenchChannel, MigrationSample[]>(channels.map(channel => [channel, []]));
   let done = 0;
   for (let run = 0; run < runs; run++) {
     for (const channel of channels) {
@@ -112,7 +112,7 @@ const reports = (channel: BenchChannel): boolean =>
   channel !== 'none' && FREE_PAGE_CHANNELS[channel].way === 'reports';
 
 /** One migration of one guest. */
-export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions): Promise<Sample> {
+export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions): Promise<MigrationSample> {
   const { memoryBytes, bytesPerSecond, connections, downtimeMsMax, load, signal } = options;
   const peer = new PeerProcess<ToPlace, FromPlace>(workerUrl('./place', import.meta.url), { signal });
   const vm = await bootGuest(channel, options);
@@ -242,8 +242,12 @@ class WorkDuring {
   }
 }
 
-function rowOf(channel: BenchChannel, options: MigrateBenchOptions, samples: readonly Sample[]): BenchRow {
-  const figure = (of: (sample: Sample) => number): Spread => spreadOf(samples.map(of));
+function rowOf(
+  channel: BenchChannel,
+  options: MigrateBenchOptions,
+  samples: readonly MigrationSample[],
+): BenchRow {
+  const figure = (of: (sample: MigrationSample) => number): Spread => spreadOf(samples.map(of));
   const usedBytes = figure(sample => sample.usedBytes);
   const floorMs = (usedBytes.median / options.bytesPerSecond) * 1e3;
   const elapsedMs = figure(({ summary }) => summary.totalMs);

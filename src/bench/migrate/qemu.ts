@@ -20,7 +20,7 @@ import { QtestMachine, type QtestMachineOptions } from '../../peers/qemu/qtest-m
 import { AerostatError } from '../../sys/error.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { cpuMsOf } from '../cpu-time.ts';
-import { digestOf, fill } from './loopback-memory.ts';
+import { digestOf, fillMemory } from './loopback-memory.ts';
 
 export interface QemuMoveOptions {
   readonly memoryBytes: number;
@@ -55,7 +55,7 @@ const SLICE_PAGES = 2048;
 export function moveQemuMemory(options: QemuMoveOptions): Promise<QemuMove> {
   return withQemus(options, {}, async (source, destination) => {
     const ram = new Ram(source.memory);
-    fill(ram);
+    fillMemory(ram);
     const moved = await move(source, destination, options);
     checkSame(digestOf(ram) === digestOf(new Ram(destination.memory)));
     return moved;

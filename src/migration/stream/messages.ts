@@ -10,9 +10,9 @@ import type { SectionWriter } from './section-writer.ts';
 
 /** The first bytes of every connection after the section's header. */
 const MAGIC = 'AEROSTAT';
-export const STREAM_VERSION = 1;
+const STREAM_VERSION = 1;
 /** Identifies one migration among all, so that no connection of another one is taken for part of it. */
-export const MIGRATION_ID_BYTES = 16;
+const MIGRATION_ID_BYTES = 16;
 /** Regions of a guest: vhost-user and KVM hand memory over in far fewer. */
 export const REGIONS_MAX = 512;
 /** Names of states and texts of reasons. */
@@ -22,7 +22,7 @@ const TEXT_BYTES_MAX = 1024;
 export const FEATURE_ZSTD = 1;
 
 /** What a connection is for: to migrate, or to ask what became of a migration whose end was not heard. */
-export type Purpose = 'migrate' | 'inquire';
+type Purpose = 'migrate' | 'inquire';
 const PURPOSES: readonly Purpose[] = ['migrate', 'inquire'];
 
 export interface Hello {
@@ -42,7 +42,7 @@ export interface RegionShape {
   readonly pageSize: number;
 }
 
-export interface StateChunk {
+interface StateChunk {
   readonly name: string;
   readonly last: boolean;
   /** Valid until the next section is read. */

@@ -76,9 +76,9 @@ export const setBalloon = (qmp: QmpExecutor, bytes: number) => tell(qmp, 'balloo
 
 const propertyList = z.array(z.object({ name: z.string(), type: z.string() }));
 
-export const qomList = (qmp: QmpExecutor, path: string) => ask(qmp, propertyList, 'qom-list', { path });
+const qomList = (qmp: QmpExecutor, path: string) => ask(qmp, propertyList, 'qom-list', { path });
 
-export const qomSet = (qmp: QmpExecutor, path: string, property: string, value: unknown) =>
+const qomSet = (qmp: QmpExecutor, path: string, property: string, value: unknown) =>
   tell(qmp, 'qom-set', { path, property, value });
 
 /** Where devices of `-device` lie: those with an id, and those without. */
@@ -171,7 +171,7 @@ export async function queryVirtioStatus(
 
 // Migration
 
-export type MigrationCapability =
+type MigrationCapability =
   | 'multifd'
   | 'events'
   | 'xbzrle'
@@ -187,7 +187,7 @@ export const setMigrationCapabilities = (
     capabilities: Object.entries(capabilities).map(([capability, state]) => ({ capability, state })),
   });
 
-export interface MigrationParameters {
+interface MigrationParameters {
   /** Bytes a second. */
   readonly 'max-bandwidth'?: number;
   /** Milliseconds. */
@@ -245,16 +245,16 @@ const eventData = {
   RESUME: z.object({}),
 } as const;
 
-export type QemuEventName = keyof typeof eventData;
-export type QemuEventData<N extends QemuEventName> = z.infer<(typeof eventData)[N]>;
+type QemuEventName = keyof typeof eventData;
+type QemuEventData<N extends QemuEventName> = z.infer<(typeof eventData)[N]>;
 
 /** The data of `event` if it is called `name` and has the shape that this name promises, else undefined. */
-export function eventOf<N extends QemuEventName>(event: QmpEvent, name: N): QemuEventData<N> | undefined {
+function eventOf<N extends QemuEventName>(event: QmpEvent, name: N): QemuEventData<N> | undefined {
   if (event.name !== name) return undefined;
   return eventData[name].safeParse(event.data).data as QemuEventData<N> | undefined;
 }
 
-export interface EventSource {
+interface EventSource {
   onEvent(listener: (event: QmpEvent) => void): () => void;
 }
 
