@@ -296,14 +296,14 @@ export interface GuestEvent {
 
 export type HintAction = 'start' | 'stop' | 'done';
 
-/** A hint session that nobody ends is ended after so long, unless its start said otherwise. */
+/** A hint session that its caller does not end is ended after so long, unless its start said otherwise. */
 export const HINT_LIMIT_MS = 60_000;
 /** An hour: a guest is not to be without its free memory for longer. */
 export const HINT_LIMIT_MS_MAX = 3_600_000;
 
 export interface HintOrder {
   readonly action: HintAction;
-  /** Of a session that starts: when it is ended if nobody ends it before. */
+  /** Of a session that starts: when the daemon ends it if its caller has not. */
   readonly limitMs?: number;
 }
 

@@ -4,7 +4,7 @@ import { formatSize } from '../sys/size.ts';
 import type { GuestChanges } from './contract.ts';
 import type { Doubt } from './judgement.ts';
 
-/** Raised for a guest name that nobody answers to. */
+/** Raised for a guest name that no guest has. */
 export class UnknownGuestError extends AerostatError {
   constructor(name: string, known: readonly string[]) {
     const list = known.length === 0 ? 'there is none' : `known: ${known.join(', ')}`;
@@ -29,7 +29,7 @@ export class UnconfirmedError extends AerostatError {
   }
 }
 
-/** Raised for the order of a migration that makes no sense, whatever state the guest is in. */
+/** Raised for an order of a migration that is malformed, whatever state the guest is in. */
 export class MigrationOrderError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_MIGRATION_ORDER', message);

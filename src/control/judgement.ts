@@ -1,6 +1,6 @@
 /**
  * What is to be thought of a guest and its target: whether it is there, whether it is on its way, whether it is in need,
- * and what speaks against taking more. Whoever waits, shows, times or decides asks here, so that all of them say the
+ * and what speaks against taking more. Commands, pages, timers and policies ask here, so that all of them say the
  * same. Pure, and needs nothing of Node: the page in the browser judges with it as well.
  */
 import type { GuestStatus, HintStatus, StatisticsSample } from './contract.ts';
@@ -181,7 +181,7 @@ type Stuck = Pick<GuestStatus, 'stuck' | 'actualBytes' | 'targetBytes' | 'shownT
 /** Whether the guest can give no more, for now. */
 export const isStuck = ({ stuck }: Pick<GuestStatus, 'stuck'>): boolean => stuck !== null;
 
-/** How it is stuck, in words, with sizes and durations as whoever shows them writes them; empty where it is not. */
+/** How it is stuck, in words, with sizes and durations as the caller writes them; empty where it is not. */
 export function stuckWords(
   { stuck, actualBytes, targetBytes, shownTargetBytes }: Stuck,
   size: (bytes: number) => string,

@@ -40,9 +40,9 @@ export interface MemoryMap {
   readonly totals: Readonly<Record<MapLayer, number | null>>;
   /** The layers, encoded; null where it is not known. */
   readonly layers: Readonly<Record<MapLayer, string | null>>;
-  /** What nobody has looked at yet: the resident layer is empty there, whatever the host holds. */
+  /** What was not looked at yet: the resident layer is empty there, whatever the host holds. */
   readonly unseenBytes: number;
-  /** Age of the oldest part of the resident layer, which takes its time; null when nobody has looked everywhere. */
+  /** Age of the oldest part of the resident layer, which takes its time; null when a part was never looked at. */
   readonly residentAgeMs: number | null;
 }
 

@@ -81,7 +81,7 @@ export function sumKnown(values: readonly (number | null | undefined)[]): Sum {
 export class MemoryUseTracker {
   #own: GuestOwn | undefined;
   #ballooned: number | null = null;
-  /** When the guest took the newest sample, on the clock of whoever looks; null if it never did. */
+  /** When the guest took the newest sample, on the clock of the viewer; null if it never did. */
   sampledAtMs: number | null = null;
   sample: StatisticsSample | undefined;
 
@@ -102,7 +102,7 @@ export class MemoryUseTracker {
     if (this.sampledAtMs !== null && takenMs - this.sampledAtMs < SAME_SAMPLE_MS && this.#own !== undefined)
       return;
     this.sampledAtMs = takenMs;
-    // Where nobody noted what the balloon held then, its size and the statistics add up only while it stands still.
+    // Where it was not noted what the balloon held then, its size and the statistics add up only while it stands still.
     const still = this.#ballooned === null || this.#ballooned === ballooned;
     const then = sample.balloonedBytes ?? (still || this.#own === undefined ? ballooned : null);
     const { freeBytes, cacheBytes } = sample.statistics;

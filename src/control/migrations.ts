@@ -46,7 +46,7 @@ export interface MigrationStatus {
   readonly error: { readonly code: string; readonly message: string } | null;
 }
 
-/** All there is to say of a guest that somebody may want to move. */
+/** All there is to say of a guest that may be moved. */
 export interface MigrationAnswer {
   /** Under way, or the last one; null when there was none. */
   readonly migration: MigrationStatus | null;

@@ -26,7 +26,7 @@ export const PAGES_WORD = 0;
 export const FINISHED_WORD = 1;
 export const PROGRESS_WORDS = 2;
 
-/** Shared memory of whoever follows; the bitmaps are by slot (migration/ram.ts). */
+/** Shared memory of the migration that follows; the bitmaps are by slot (migration/ram.ts). */
 export interface FollowedPages {
   readonly way: FreePageWay;
   readonly dirty: Int32Array;
@@ -66,7 +66,7 @@ export class FreePages implements PageSink {
   }
 
   /**
-   * Pages go into these bitmaps from the next start on; null: nobody wants to know any more.
+   * Pages go into these bitmaps from the next start on; null: they are not followed any more.
    * @throws GuestStateError when the guest cannot name pages in this way, or counts on what free pages hold
    */
   follow(followed: FollowedPages | null): void {
@@ -91,7 +91,7 @@ export class FreePages implements PageSink {
     this.#following = { way, hinted, progress, ignoreIds };
   }
 
-  /** Somebody wants to know of them. */
+  /** A migration follows them. */
   get followed(): boolean {
     return this.#following !== undefined;
   }
@@ -108,7 +108,7 @@ export class FreePages implements PageSink {
 
   take(step: FreePageStep): void {
     const following = this.#following;
-    if (following === undefined) throw new GuestStateError('nobody follows the free pages of this guest');
+    if (following === undefined) throw new GuestStateError('the free pages of this guest are not followed');
     const device = this.#device();
     if (step === 'start') {
       following.progress.fill(0);

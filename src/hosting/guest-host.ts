@@ -185,7 +185,7 @@ export class GuestHost {
     this.#loop.step(this.#progress);
   }
 
-  /** Does what somebody else asks of the guest; what it costs counts as the guest's. */
+  /** Does what the main thread asks of the guest; what it costs counts as the guest's. */
   charge<T>(run: () => T): T {
     return this.#loop.charge(run);
   }
@@ -325,7 +325,7 @@ export class GuestHost {
     const figures = deviceStatus(device, this.#acceptor?.session?.memory);
     if (figures.pendingBytes === 0) this.#target.drained(device.inflation.discards.lastMs);
     const counters = guestCounters(device, this.#conversation);
-    // In this order: whoever reads that discards failed finds the reason beside it.
+    // In this order: a reader that sees failed discards finds the reason beside them.
     device.reportFailures();
     return {
       name: this.name,

@@ -6,7 +6,7 @@ import type { OwnedFd } from '../sys/fd.ts';
 import { type Reactor, type Readiness, type Timer, type Watch, WatchGroup } from '../sys/poll.ts';
 import type { GuestTurns } from './thread-turns.ts';
 
-/** {@link GuestLoop} is within a step already, or has nobody to share the thread with. */
+/** {@link GuestLoop} is within a step already, or has the thread alone. */
 const UNCLOCKED = -1;
 
 export class GuestLoop {
@@ -64,7 +64,7 @@ export class GuestLoop {
     this.#reactor.schedule(0, () => this.step(step));
   }
 
-  /** Does now what somebody else asks of the guest; the time counts as the guest's. */
+  /** Does now what the main thread asks of the guest; the time counts as the guest's. */
   charge<T>(run: () => T): T {
     if (this.#clocked || this.#turns.alone) return run();
     const fromMs = performance.now();

@@ -16,7 +16,7 @@ export function openGuestSocket({ socketPath, fd }: GuestOptions): GuestSocket {
     try {
       return { listening: isListening(inherited), fd: inherited.release() };
     } catch (error) {
-      // Not closed: what is no socket was not meant for us, and may be somebody's in this very process.
+      // Not closed: what is no socket was not meant for us, and may belong to another part of this very process.
       if (inherited.open) inherited.release();
       if (!(error instanceof SystemError)) throw error;
       throw new AerostatError(
@@ -45,7 +45,7 @@ function pathError(path: string, { errnoName }: SystemError): AerostatError {
   return new AerostatError('AEROSTAT_SOCKET_PATH', `no socket can be made at ${path}: ${why}`);
 }
 
-/** Removes a socket that nobody serves any more, and refuses one that somebody does. */
+/** Removes a socket that no process serves any more, and refuses one that a process serves. */
 function replaceStale(path: string): void {
   const status = lstatSync(path, { throwIfNoEntry: false });
   if (status === undefined) return;
@@ -64,7 +64,7 @@ function replaceStale(path: string): void {
       return;
     }
     if (error.errnoName === 'ENOENT') return;
-    // A backlog that is full (EAGAIN) means that somebody lives there; anything else is better not removed.
+    // A backlog that is full (EAGAIN) means that a process listens there; anything else is better not removed.
     if (error.errnoName !== 'EAGAIN') throw pathError(path, error);
   }
   throw new AerostatError(

@@ -1,5 +1,5 @@
 /**
- * The end of a hint session that nobody ends: a guest keeps what it named out of use until it hears DONE, and a session
+ * The end of a hint session that its caller does not end: a guest keeps what it named out of use until it hears DONE, and a session
  * that is forgotten would keep it for ever. Sessions of a migration are the migration's own to end.
  */
 import type { HintChannel } from '../device/hint-channel.ts';

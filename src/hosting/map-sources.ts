@@ -1,6 +1,6 @@
 /**
  * What a data-plane thread hands out for a map of a guest's memory: the bitmaps themselves, which are shared memory,
- * and a descriptor of each region's file. The thread counts nothing and waits for nothing, so a map that somebody
+ * and a descriptor of each region's file. The thread counts nothing and waits for nothing, so a map that a client
  * looks at costs the guest no more than this message.
  */
 import type { PageAccount } from '../device/page-account.ts';
@@ -20,7 +20,7 @@ export interface RegionSource {
   readonly reported: BlockWords;
   readonly pending: SharedArrayBuffer;
   /**
-   * Its file, opened for whoever gets this message, who closes it; null where the file does not tell what of it
+   * Its file, opened for the receiver of this message, which closes it; null where the file does not tell what of it
    * the host holds.
    */
   readonly file: { readonly fd: number; readonly fileOffset: number } | null;

@@ -25,7 +25,7 @@ import { Residency } from './residency.ts';
 
 /** Time for looking at memory that was seen before: a percent of a core for a page that asks once a second. */
 const LOOK_MS_MAX = 12;
-/** Time for memory that nobody has seen yet: enough for some 25 GiB, and then the map says that it is not whole. */
+/** Time for memory that was not looked at yet: enough for some 25 GiB, and then the map says that it is not whole. */
 const FIRST_LOOK_MS_MAX = 200;
 /** While memory is on its way to the host, the processors are its: looking has this share of its time. */
 const BUSY_SHARE = 1 / 6;
@@ -267,7 +267,7 @@ function counter(
     case 'pending':
       return inUnits(pendingOf(region), unitPages, new BlockBitmap(regionPages, region.ballooned));
     case 'dirty':
-      // Whoever moves the guest knows, and adds it.
+      // The migration knows, and adds it.
       return null;
     case 'hinted':
       return (start, count) => countInChunks(hinted, guestAddress / PAGE_SIZE + start, count);
@@ -277,7 +277,7 @@ function counter(
 const pendingOf = ({ pending, bytes, unitPages }: RegionSource): PendingDiscards =>
   new PendingDiscards(pending, bytes / PAGE_SIZE / unitPages, unitPages * PAGE_SIZE);
 
-/** Pages that were reported and that nobody has seen in use since. */
+/** Pages that were reported and were not seen in use since. */
 function reportedAndUnused({ bytes, ...region }: RegionSource, residency: Residency | undefined): CountIn {
   const reported = new BlockBitmap(bytes / PAGE_SIZE, region.reported);
   const ballooned = new BlockBitmap(bytes / PAGE_SIZE, region.ballooned);

@@ -12,7 +12,7 @@ import { monotonicMs } from '../sys/poll.ts';
 /** Pages of a block, looked at in one go: 16 MiB, about 0.1 ms. */
 const BLOCK_PAGES = 4096;
 
-/** Blocks that are counted together: 16 GiB. Memory of terabytes that hardly anybody has looked at yet is passed over by these. */
+/** Blocks that are counted together: 16 GiB. Memory of terabytes of which little was looked at is passed over by these. */
 const GROUP_BLOCKS = 1024;
 /** When a block was looked at that never was. Nothing is written for it, so that untouched memory stays so. */
 const NEVER_MS = 0;
@@ -78,7 +78,7 @@ export class Residency {
     return oldest;
   }
 
-  /** How many of these pages lie in blocks that nobody has looked at. */
+  /** How many of these pages lie in blocks that were not looked at. */
   unseenIn(start: number, count: number): number {
     const end = start + count;
     let unseen = 0;
@@ -92,7 +92,7 @@ export class Residency {
     return unseen;
   }
 
-  /** The first of the blocks of these pages, from `from` on, that nobody has looked at; undefined when there is none. */
+  /** The first of the blocks of these pages, from `from` on, that were not looked at; undefined when there is none. */
   nextUnseen(from: number, start: number, count: number): number | undefined {
     const end = blockAfter(start + count);
     for (let block = Math.max(from, blockOf(start)); block < end; block = this.#lastAlike(block)) {
@@ -140,7 +140,7 @@ export class Residency {
 const blockOf = (page: number): number => Math.floor(page / BLOCK_PAGES);
 const blockAfter = (page: number): number => Math.ceil(page / BLOCK_PAGES);
 
-/** Made when somebody looks for the first time. */
+/** Made at the first look. */
 let held: ResidentPages | undefined;
 
 /**

@@ -1,5 +1,5 @@
 /**
- * Asks a guest for its statistics, at an interval or because somebody waits for fresh ones, and hands a sample to
+ * Asks a guest for its statistics, at an interval or because a caller waits for fresh ones, and hands a sample to
  * everybody who waits for it.
  */
 

@@ -186,7 +186,7 @@ export class TargetSteering {
     return this.#guest.device.actualKnown ? actualPages : Number.NaN;
   }
 
-  /** Nobody follows it, for now. */
+  /** No driver follows it, for now. */
   rest(): void {
     this.#following = false;
     this.#watch.rest();

@@ -48,7 +48,7 @@ export class TargetWatch {
 
   /**
    * The balloon is to hold `target` pages and holds `actual`, NaN where that is not known yet; a driver is there to follow.
-   * Of a balloon that nobody knows nothing is found before its guest has said what it holds.
+   * Of a balloon of unknown size nothing is found before its guest has said what it holds.
    */
   aim(target: number, actual: number, nowMs: number): void {
     this.#following = true;

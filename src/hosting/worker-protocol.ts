@@ -40,7 +40,7 @@ export interface DataThreadRequests extends OperationRequests {
   closeGuest: { args: { name: string }; result: null };
   guests: { args: null; result: readonly DeviceGuestStatus[] };
   samples: { args: null; result: Readonly<Record<string, StatisticsSample>> };
-  /** Whoever asks closes the descriptors in the answer. */
+  /** The asker closes the descriptors in the answer. */
   mapSources: { args: { name: string }; result: MapSources };
   /** The bitmap of ballooned pages of each region, which is shared memory. */
   balloon: { args: { name: string }; result: readonly BalloonedRegion[] };

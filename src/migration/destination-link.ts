@@ -1,5 +1,5 @@
 /**
- * One connection at the destination: takes its bytes apart, puts pages into memory, and tells the rest to whoever
+ * One connection at the destination: takes its bytes apart, puts pages into memory, and tells the rest to the one that
  * coordinates ({@link ./destination.ts}), which may be another thread.
  */
 import type { ByteChannel } from './byte-channel.ts';

@@ -93,7 +93,7 @@ export class MigrationDestination {
     };
   }
 
-  /** Somebody here does not want the guest any more. */
+  /** The destination's operator gives the guest up. */
   cancel(reason: string): boolean {
     if (this.#phase === 'running' || this.#go) return false;
     this.#fail(new MigrationCancelled(reason));
@@ -110,7 +110,8 @@ export class MigrationDestination {
       return;
     }
     const { hello } = connection;
-    if (hello?.purpose !== 'migrate') throw new StreamError('order', `${message.kind} from nobody`);
+    if (hello?.purpose !== 'migrate')
+      throw new StreamError('order', `${message.kind} from an unknown sender`);
     if (message.kind === 'end') {
       connection.ended = true;
       this.#completeMaybe();
@@ -172,7 +173,7 @@ export class MigrationDestination {
     if (this.#ram !== undefined) this.#receiveOn(connection);
   }
 
-  /** The source lost us after it had let the guest go; or somebody asks who has no business here. */
+  /** The source lost us after it had handed the guest over; or a stranger asks. */
   #inquired(connection: Connection, { id }: Hello): void {
     const refused = refusalOf(new MigrationError('no such guest is here'));
     const answer = () =>
@@ -181,7 +182,7 @@ export class MigrationDestination {
       // Whatever runs here: its guest is elsewhere, or nowhere.
       this.#replyAndClose(connection, refused);
     } else if (this.#phase === 'ready') {
-      // Whoever asks has let it go: this is the `go` that was lost.
+      // The asker has handed it over: this is the `go` that was lost.
       this.#run();
       this.#busy.then(answer);
     } else {

@@ -1,5 +1,5 @@
 /**
- * The write log: which pages were written since somebody last asked. A log only ever gains pages by writes and only
+ * The write log: which pages were written since the last sync. A log only ever gains pages by writes and only
  * loses them by {@link DirtyLog.take}; a hint, a discard or a send never touches it. That is one of the rules that
  * make it safe to skip pages (docs/hint-safety.md).
  *
@@ -41,7 +41,7 @@ export class SoftwareDirtyLog implements DirtyLog, PageSink {
     for (let word = start >>> 5; word * 32 < end; word++) {
       // A locked instruction even where the bit is set already. To look first would be cheaper and wrong: processors
       // may do a load before an earlier store is visible, so the bit seen could be one that is being taken, by
-      // somebody who then reads the page without that store.
+      // a reader that then reads the page without that store.
       Atomics.or(this.words, word, maskOf(word, start, end));
     }
   }

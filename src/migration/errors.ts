@@ -1,4 +1,4 @@
-/** How a migration fails. Streams that make no sense have an error of their own, StreamError. */
+/** How a migration fails. Damaged streams have an error of their own, StreamError. */
 import { AerostatError } from '../sys/error.ts';
 
 /** The migration ended without success, and the guest runs on at the source. */
@@ -8,7 +8,7 @@ export class MigrationError extends AerostatError {
   }
 }
 
-/** Somebody asked for the migration's end; the guest runs on at the source. */
+/** An operator asked for the migration's end; the guest runs on at the source. */
 export class MigrationCancelled extends AerostatError {
   readonly reason: string;
 
@@ -19,7 +19,7 @@ export class MigrationCancelled extends AerostatError {
 }
 
 /**
- * The guest was handed over, and nobody knows whether it runs at the destination. It stays stopped here, since two of
+ * The guest was handed over, and it is not known whether it runs at the destination. It stays stopped here, since two of
  * it would be worse than none.
  */
 export class MigrationUnknown extends AerostatError {

@@ -1,6 +1,6 @@
 /**
  * What both sides of a migration must be able to do for it to be done, as bits of `hello` and `welcome`. Who asks for
- * compression gets it, or an error that says which side cannot: nobody wonders afterwards why it was slow.
+ * compression gets it, or an error that says which side cannot: the operator need not wonder why it was slow.
  */
 import { MigrationError } from './errors.ts';
 import { type Compression, zstd } from './stream/compression.ts';

@@ -28,7 +28,7 @@ export interface SourceMachine {
 export interface DestinationMachine {
   /** Makes memory of this shape, all zeros. @throws AerostatError when this host has no room for it */
   createMemory(regions: readonly RegionShape[]): Promise<void>;
-  /** Everything has arrived. @throws AerostatError when the states make no sense */
+  /** Everything has arrived. @throws AerostatError when the states are damaged */
   load(states: readonly SavedState[]): Promise<void>;
   /** From now on the guest is here. */
   run(): Promise<void>;

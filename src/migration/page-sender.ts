@@ -21,7 +21,7 @@ interface Share {
 
 interface SenderOptions {
   readonly ram: Ram;
-  /** Pages still to send; shared with the other connections and with whoever skips. */
+  /** Pages still to send; shared with the other connections and with the channel of free pages. */
   readonly dirty: DirtyBitmap;
   /** Pages of which the destination has other contents than zeros; shared with the other connections. */
   readonly sent: DirtyBitmap;
@@ -47,7 +47,7 @@ const DATA_AT = 4;
  * and read, checked and written on the other, finds its bytes in the processor's second cache each time.
  */
 const FILL_PAGES = 64;
-/** Pages looked at before somebody else has a turn: zeros that need not be sent fill no section. */
+/** Pages looked at before other work has a turn: zeros that need not be sent fill no section. */
 const LOOK_PAGES_MAX = 2 ** 14;
 const NOTHING_YET = new Uint8Array();
 

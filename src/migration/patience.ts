@@ -9,7 +9,7 @@ import type { DestinationAnswer, Link } from './source-link.ts';
 
 /** While the guest runs, a network may take its time to come back. */
 const STUCK_MS_MAX = 60_000;
-/** While it stands still, or somebody waits for the end of a migration that has failed. A section is 1 MiB at most. */
+/** While it stands still, or a caller waits for the end of a migration that has failed. A section is 1 MiB at most. */
 const STUCK_STOPPED_MS_MAX = 10_000;
 const LOOK_MS = 500;
 
@@ -31,11 +31,11 @@ interface WatchOptions {
   readonly clock: Clock;
   /** They may become more. */
   readonly links: readonly Link[];
-  /** The guest runs, and nobody waits. */
+  /** The guest runs, and no caller waits. */
   readonly atEase: () => boolean;
 }
 
-/** Breaks the connections of a destination that takes nothing for too long, so that whoever writes hears of it. */
+/** Breaks the connections of a destination that takes nothing for too long, so that the writer hears of it. */
 export class StallWatch {
   readonly #options: WatchOptions;
   readonly #over = new AbortController();

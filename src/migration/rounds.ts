@@ -1,6 +1,6 @@
 /**
  * The order of a round: the whole of what the migration owes to hints. The source follows these tables, and so does
- * the explorer that proves them safe (src/sim/hint-explorer.ts); nobody writes the order down a second time.
+ * the explorer that proves them safe (src/sim/hint-explorer.ts); the order is written down once.
  */
 
 export type RoundStep =

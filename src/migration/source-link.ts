@@ -53,7 +53,7 @@ export interface Link {
   progress(): LinkProgress;
   /** The next answer of the destination. @throws MigrationError when it refuses or is gone */
   answer(): Promise<DestinationAnswer>;
-  /** Rejects when the connection is gone or makes no sense. */
+  /** Rejects when the connection is gone or breaks the protocol. */
   readonly broken: Promise<never>;
   /** Since when the destination has not taken what was written; undefined while nothing waits for it. */
   readonly waitingSinceMs: number | undefined;
@@ -183,7 +183,7 @@ export class SourceLink implements Link {
     this.#bytes += section.length;
     this.#waitingSinceMs = this.#clock.nowMs();
     this.#writing = this.#channel.write(section);
-    // Whoever writes next hears of a failure; until then it is not unhandled.
+    // The next write reports a failure; until then it is not unhandled.
     this.#writing.then(this.#taken, this.#taken);
   }
 

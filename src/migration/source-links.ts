@@ -30,7 +30,7 @@ interface SourceLinksOptions {
   readonly connections: number;
   readonly compress?: boolean;
   readonly clock: Clock;
-  /** Nobody waits for an answer any more. */
+  /** No answer is waited for any more. */
   readonly cancelled: AbortSignal;
 }
 
@@ -77,7 +77,7 @@ export class SourceLinks {
   async onAll(act: (link: Link, index: number) => Promise<void>): Promise<void> {
     const acts = this.#links.map((link, index) =>
       act(link, index).catch((error: Error) => {
-        // One is lost, so the others need not go on; but all of them have to be at rest before anybody goes on.
+        // One is lost, so the others need not go on; but all of them have to be at rest before the source goes on.
         this.interrupt();
         throw error;
       }),

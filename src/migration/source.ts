@@ -97,7 +97,7 @@ export class MigrationSource {
   #stateBytes = 0;
   #stoppedMs: number | undefined;
   #runningMs = 0;
-  /** From here on nobody can call it off: the destination is about to be told. */
+  /** From here on it cannot be called off: the destination is about to be told. */
   #handingOver = false;
   #handedOver = false;
   readonly #cancelling = new AbortController();
@@ -123,7 +123,7 @@ export class MigrationSource {
   /**
    * Moves the guest.
    * @throws MigrationCancelled, MigrationError when the guest runs on here
-   * @throws MigrationUnknown when it does not run here and nobody knows whether it does there; see {@link askAgain} and {@link recall}
+   * @throws MigrationUnknown when it does not run here and it is not known whether it does there; see {@link askAgain} and {@link recall}
    */
   async run(): Promise<MigrationSummary> {
     const { clock } = this.#options;
@@ -306,7 +306,7 @@ export class MigrationSource {
         this.#links.close();
         throw new MigrationUnknown({ cause: error });
       }
-      // Nobody is there to run it: it is ours again.
+      // The destination does not run it: it is ours again.
       this.#handedOver = false;
     }
     const { signal } = this.#cancelling;

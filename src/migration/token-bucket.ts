@@ -22,7 +22,7 @@ export class TokenBucket {
     this.#bytes = this.#bytesPerMs * BURST_MS;
   }
 
-  /** Somebody begins to send. Time in which there was nothing to send is not made up for. */
+  /** A sender begins to send. Time in which there was nothing to send is not made up for. */
   begin(nowMs: number): void {
     if (this.#unlimited) return;
     this.#pass(nowMs, BURST_MS);

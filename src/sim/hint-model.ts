@@ -20,7 +20,7 @@ export const HINT_STATE_WORDS = 4;
 
 /** What the guest's allocator says about a page. */
 const FREE = 0;
-/** Allocated, and nothing written to it yet: its contents are nobody's. */
+/** Allocated, and nothing written to it yet: its contents are of no value. */
 const BLANK = 1;
 /** Allocated and written: losing this is losing data. */
 const LIVE = 2;

@@ -73,7 +73,7 @@ interface SimResult {
 const AFTERLIFE_MS = 20;
 const INQUIRY_TRIES = 20;
 const INQUIRY_PAUSE_MS = 500;
-/** Some outages are longer than the destination waits: the source learns then that nobody runs the guest. */
+/** Some outages are longer than the destination waits: the source learns then that no host runs the guest. */
 const OUTAGE_MS_MAX = 2000;
 /** Some last longer than a source waits whose guest stands still. */
 const HANG_MS_MAX = 30_000;
@@ -171,7 +171,7 @@ class Simulation {
     const arriving = this.destination.outcome.catch(error => {
       destinationError = error;
     });
-    // A host that died waits for nothing; whoever lives comes to an end. A destination that never heard of the guest
+    // A host that died waits for nothing; the living side comes to an end. A destination that never heard of the guest
     // goes on listening.
     await clock.run(Promise.race([leaving, this.#until(() => this.sourceDead)]));
     await clock.run(clock.sleep(AFTERLIFE_MS));
@@ -332,7 +332,7 @@ class Simulation {
       case 'none':
         return;
       case 'cancel':
-        this.source.cancel('somebody thought better of it');
+        this.source.cancel('the operator thought better of it');
         return;
       case 'cut':
         this.wires[this.random.below(this.wires.length)]?.cut();

@@ -6,7 +6,7 @@ import { SystemError } from '../sys/error.ts';
 
 const ENOMEM = 12;
 
-/** The host's process died in the middle of something. Not an error that anybody handles. */
+/** The host's process died in the middle of something. No code handles this error. */
 export class HostDeath extends Error {}
 
 export class SimBacking extends HeapBacking {

@@ -335,7 +335,7 @@ export class SimMachine {
     try {
       this.#demandAway(pfn, count, true, 'is discarded');
     } catch (error) {
-      // Whoever discards takes an error for a failure of the host's.
+      // The discarding code takes an error for a failure of the host's.
       this.complain((error as Error).message);
     }
   }

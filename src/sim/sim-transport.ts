@@ -47,7 +47,7 @@ class LostError extends AerostatError {
 
 export class SimTransport implements VirtioTransport {
   readonly description = 'a simulated device';
-  /** Never settles: whoever uses it reconnects. */
+  /** Never settles: its user reconnects. */
   readonly ended = new Promise<Error>(() => {});
   connected = false;
   readonly #host: SimHostSide;
@@ -123,13 +123,13 @@ export class SimTransport implements VirtioTransport {
     }
   }
 
-  /** The device hears the kick of ring `index`; of a kick that nobody gave, too. */
+  /** The device hears the kick of ring `index`; of a false kick, too. */
   serve(index: number): void {
     this.#kicked.delete(index);
     if (this.connected && this.#host.device.serveQueue(index)) this.#kicked.add(index);
   }
 
-  /** The driver hears an interrupt; of one that nobody gave, too. */
+  /** The driver hears an interrupt; of a false one, too. */
   interrupt(queue: InterruptedQueue): void {
     if (queue === null) this.#interrupted.clear();
     else this.#interrupted.delete(queue);
@@ -236,7 +236,7 @@ export class SimTransport implements VirtioTransport {
 
   /** A back-end is looked for, and gets what the last one knew of the front-end. */
   async reconnect(_target: string, bases: ReadonlyMap<number, number>): Promise<void> {
-    if (!this.#host.start()) throw new LostError('nobody listens');
+    if (!this.#host.start()) throw new LostError('no back-end listens');
     this.connected = true;
     this.#backend = SimBackend.begin(this.#host.device, this.#memory, this.#world);
     await this.#send('connect', () => {});
@@ -326,7 +326,7 @@ export class SimTransport implements VirtioTransport {
   }
 
   #send<T>(name: string, act: () => T): Promise<T> {
-    if (!this.connected) return Promise.reject(new LostError(`${name} reaches nobody`));
+    if (!this.connected) return Promise.reject(new LostError(`${name} reaches no back-end`));
     return new Promise((resolve, reject) => {
       this.#messages.push({ name, act, resolve: resolve as (value: unknown) => void, reject });
     });

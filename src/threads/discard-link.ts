@@ -125,7 +125,7 @@ export class DiscardLink {
       Atomics.notify(this.#wake, WAKE_WORD);
   }
 
-  /** The same, and somebody waits for it. */
+  /** The same, and a guest or its host waits for it. */
   hurry(): void {
     for (const now of [ASLEEP, WORK]) {
       if (Atomics.compareExchange(this.#wake, WAKE_WORD, now, HURRY) !== now) continue;

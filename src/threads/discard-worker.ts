@@ -81,7 +81,7 @@ function openRegion(name: string, message: RegionMessage): void {
   const { shared, units, unitBytes, fd, fileOffset } = message;
   const lane = lanes.get(name);
   if (lane === undefined) return;
-  // The region's owner keeps the descriptor open until it has closed the set and nobody is in it.
+  // The region's owner keeps the descriptor open until it has closed the set and no thread is in it.
   const discard: DiscardUnits = (start, count) => {
     punchHole({ number: fd }, fileOffset + start * unitBytes, count * unitBytes);
   };

@@ -37,7 +37,7 @@ export class LaneTurns<Region extends LaneRegion> {
 
   /**
    * Whether what the guest has given since it had nothing pending is left for {@link GATHER_MS}, so that runs grow: a thread
-   * that is kept busy by other guests would take each buffer as soon as it comes. Nobody waits for it, and it is no more
+   * that is kept busy by other guests would take each buffer as soon as it comes. No guest waits for it, and it is no more
    * than a claim.
    */
   get gathers(): boolean {

@@ -26,7 +26,7 @@ interface ThreadOptions<News> {
   /** What it tells by itself. */
   readonly news: (message: News) => void;
   readonly died: (error: Error) => void;
-  /** Why nobody answers any more. */
+  /** Why the thread does not answer any more. */
   readonly ended: string;
 }
 

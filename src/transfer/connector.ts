@@ -24,7 +24,7 @@ import { TcpChannel } from './tcp-channel.ts';
 /** How long a source that let its guest go tries to hear of it. A destination waits as long for the question. */
 const INQUIRY_MS_MAX = 100_000;
 const INQUIRY_PAUSE_MS = 500;
-/** Within this time somebody who accepted a connection answers the question. */
+/** Within this time a peer that accepted a connection answers the question. */
 const INQUIRY_ANSWER_MS_MAX = 10_000;
 
 interface ConnectorOptions extends ConnectOptions {

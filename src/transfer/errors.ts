@@ -9,7 +9,7 @@ export class TransferError extends AerostatError {
   }
 }
 
-/** Nobody listens there: the other host is up, and says so. */
+/** No process listens there: the other host is up, and says so. */
 export class ConnectionRefused extends TransferError {}
 
 const codeOf = (error: Error): string => (error as Error & { code?: string }).code ?? '';
@@ -37,7 +37,7 @@ export function connectError(address: TransferAddress, error: Error): Error {
   switch (codeOf(error)) {
     case 'ECONNREFUSED':
       return new ConnectionRefused(
-        `nobody listens at ${to}; start \`aerostat receive --listen\` there first`,
+        `no process listens at ${to}; start \`aerostat receive --listen\` there first`,
         {
           cause: error,
         },
@@ -65,7 +65,7 @@ export function listenError(address: TransferAddress, error: Error): Error {
   const at = formatTransferAddress(address);
   const why =
     {
-      EADDRINUSE: 'somebody else listens there; choose another port',
+      EADDRINUSE: 'another process listens there; choose another port',
       EADDRNOTAVAIL: 'this host has no such address',
       EACCES: 'ports below 1024 need privileges',
     }[codeOf(error)] ?? error.message;

@@ -6,7 +6,7 @@
  *     await listener.close();
  *
  * Strangers are held to a small number and a short time. A destination listens for as long as it has the guest or may
- * get it, since a source takes a refused connection for the word that nobody has it.
+ * get it, since a source takes a refused connection for the word that no host has it.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { DestinationLink, type DestinationMessage, type Inlet } from '../migration/destination-link.ts';
@@ -16,7 +16,7 @@ import { attach, detach, watchSilence } from './tcp.ts';
 import { TcpChannel } from './tcp-channel.ts';
 import { checkTlsIdentity, type TlsIdentity, tlsServer } from './tls.ts';
 
-/** Connections of which nobody knows what they want. One more, and the oldest of them has to go. */
+/** Connections of which it is not known what they want. One more, and the oldest of them has to go. */
 export const STRANGERS_MAX = 16;
 /** Within this time a connection says what it wants. */
 const GREETING_MS_MAX = 10_000;
@@ -74,7 +74,7 @@ export class TransferListener {
     return this.#pending.size;
   }
 
-  /** Nobody can connect any more, and the connections that there are end. */
+  /** No peer can connect any more, and the connections that there are end. */
   async close(): Promise<void> {
     const closed = new Promise(resolve => this.#server.close(resolve));
     for (const pending of this.#pending) pending.destroy();

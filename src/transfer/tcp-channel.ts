@@ -4,7 +4,7 @@
  *     const channel = new TcpChannel(await connectTcp({ address }));
  *     const link = new SourceLink({ channel, … });
  *
- * Whoever wants to think before more arrives says {@link TcpChannel.hold}. Where the connection comes from and who may
+ * {@link TcpChannel.hold} pauses reading (back-pressure). Where the connection comes from and who may
  * have one is not here.
  */
 import type { Socket } from 'node:net';
@@ -14,7 +14,7 @@ import { lostError, TransferError } from './errors.ts';
 /** Whether a socket was made with {@link readingInto}, and where its bytes go. */
 const reads = new WeakMap<Socket, DirectReads>();
 
-/** Bytes read while nobody wants any; a small buffer, so that a stranger costs little. */
+/** Bytes read while there is no taker; a small buffer, so that a stranger costs little. */
 const UNWANTED_BYTES = 2 ** 14;
 /**
  * A closed connection reads on for so long: to close it with bytes unread would be a reset, which may overtake the last
@@ -36,7 +36,7 @@ class DirectReads {
   }
 }
 
-/** A socket made by `make` with these options reads into the memory of whoever takes its bytes. */
+/** A socket made by `make` with these options reads into the memory of the taker of its bytes. */
 export function readingInto(
   make: (onread: {
     buffer: () => Uint8Array;

@@ -29,7 +29,7 @@ export interface ConnectOptions {
   readonly silenceMsMax?: number;
 }
 
-/** @throws TransferError ConnectionRefused when the host says that nobody listens */
+/** @throws TransferError ConnectionRefused when the host says that no process listens */
 export async function connectTcp({ address, at, tls, silenceMsMax }: ConnectOptions): Promise<Socket> {
   const { host, port } = address;
   const to = { host: at ?? host, port };

@@ -1,5 +1,5 @@
 /**
- * TLS with certificates on both sides: each has one of the same CA, and talks to nobody who has none. Who may migrate
+ * TLS with certificates on both sides: each has one of the same CA, and talks to no peer without one. Who may migrate
  * is then who the CA gave a certificate; the destination's must name the host that the source was told.
  */
 import { readFileSync } from 'node:fs';
@@ -45,7 +45,7 @@ export const tlsClient = (socket: Socket, identity: TlsIdentity, host: string): 
   tls.connect({ ...common(identity), socket, host, ...(isIP(host) === 0 ? { servername: host } : {}) });
 
 /**
- * Our side of a connection that somebody made to us. A server of Node's judges it, since only a server refuses a
+ * Our side of a connection that a peer made to us. A server of Node's judges it, since only a server refuses a
  * certificate of another CA; a socket alone would take it.
  */
 export function tlsServer(socket: Socket, identity: TlsIdentity): Promise<tls.TLSSocket> {

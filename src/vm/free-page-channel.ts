@@ -94,7 +94,7 @@ export class MachineChannel implements FreePageChannel {
     await this.#device.follow(this.#guest, this.#followed);
   }
 
-  /** Nobody hears of free pages any more. */
+  /** Free pages are not followed any more. */
   async close(): Promise<void> {
     await this.#device.follow(this.#guest, null);
   }
@@ -111,7 +111,7 @@ export class MachineChannel implements FreePageChannel {
     return this.#device.freePages(this.#guest, 'done');
   }
 
-  /** Reports come when the guest likes: nobody waits for more of them. */
+  /** Reports come when the guest likes: the migration waits for no more of them. */
   get finished(): boolean {
     return this.#followed.way === 'reports' || Atomics.load(this.#progress, FINISHED_WORD) !== 0;
   }

@@ -1,6 +1,6 @@
 /**
  * The write log of a machine: what the guest's code and its driver wrote, as they or the kernel log it, and the pages
- * that the device writes. Ballooned pages are taken out at each sync, for nobody needs what they hold.
+ * that the device writes. Ballooned pages are taken out at each sync, for what they hold is of no value.
  *
  * Why that is safe is docs/hint-safety.md's argument: a page is looked up in the device's account after the sync that
  * moved it. If it is ballooned then, what it held is of no value; if it was deflated and written before, the account

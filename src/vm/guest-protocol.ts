@@ -27,7 +27,7 @@ export interface GuestBeginning {
   /** The connection to the device; the thread's. */
   readonly socketFd: number;
   readonly options: Omit<EmbeddedGuestOptions, 'socketPath' | 'onEvent' | 'memoryBytes'>;
-  /** Nobody else keeps a log. */
+  /** The guest keeps the log, not the kernel. */
   readonly keepsLog: boolean;
   /** A guest that goes on, rather than one that boots. */
   readonly saved: SavedGuest | null;

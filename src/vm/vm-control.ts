@@ -10,14 +10,14 @@ export interface VmControl extends Control<DeviceGuestStatus> {
   readonly departed: Promise<void>;
 }
 
-/** `tls` is what the machine shows to whoever it goes to. */
+/** `tls` is what the machine shows to its destination. */
 export function vmControl(vm: Vm, tls?: TlsIdentity): VmControl {
   const listeners = new Set<(event: GuestEvent) => void>();
   const emit = (event: GuestEvent) => {
     for (const listener of listeners) listener(event);
   };
   const migrations = new VmMigrations(vm, tls, emit);
-  /** A guest that was let go is nobody's here, though its device still knows it. */
+  /** A guest that was handed over is not connected here, though its device still knows it. */
   const seen = (status: DeviceGuestStatus) =>
     vm.state === 'gone' ? { ...status, connected: false } : status;
   return {

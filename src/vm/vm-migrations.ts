@@ -52,7 +52,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   readonly #emit: (event: GuestEvent) => void;
   #depart: () => void = () => {};
   #underway: Underway | undefined;
-  /** Under way, and nobody knows where the guest is. */
+  /** Under way, and it is not known where the guest runs. */
   #lost: { readonly recall: AbortController; readonly over: Promise<void> } | undefined;
   #starting = false;
   #status: MigrationStatus | null = null;
@@ -172,7 +172,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
         const recall = new AbortController();
         const over = this.#search(source, failed, recall.signal);
         this.#lost = { recall, over };
-        // Whoever called it back hears of it; one that is switched off meanwhile concerns nobody.
+        // The caller that cancelled hears of it; of a machine that is switched off meanwhile nothing is said.
         await over.catch(() => {});
         this.#lost = undefined;
       }

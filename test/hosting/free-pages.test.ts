@@ -99,6 +99,6 @@ describe('the free pages of a guest that moves', () => {
     await expect(followed('virtio', 'request')).rejects.toThrow(/its driver did not take the feature/);
     const { free } = await followed('virtio', 'session');
     free.follow(null);
-    expect(() => free.take('start')).toThrow(/nobody follows/);
+    expect(() => free.take('start')).toThrow(/are not followed/);
   });
 });

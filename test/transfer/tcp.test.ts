@@ -189,7 +189,7 @@ describe('a connection', () => {
     const port = await listening(server);
     await new Promise(resolve => server.close(resolve));
     await expect(connectTcp({ address: { host: '127.0.0.1', port } })).rejects.toThrow(
-      /nobody listens at 127/,
+      /no process listens at 127/,
     );
     await expect(connectTcp({ address: { host: 'no-such-host.invalid', port } })).rejects.toThrow(
       /no-such-host/,
@@ -242,7 +242,7 @@ describe('a listener', () => {
 
   test('says why it cannot listen', async () => {
     const { listener } = await open();
-    await expect(open({ address: listener.address })).rejects.toThrow(/somebody else listens there/);
+    await expect(open({ address: listener.address })).rejects.toThrow(/another process listens there/);
     await expect(open({ address: { host: '203.0.113.1', port: 0 } })).rejects.toThrow(/no such address/);
   });
 

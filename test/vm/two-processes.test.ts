@@ -164,7 +164,7 @@ test('a machine that is too large, or that nobody awaits, stays', async () => {
   const refused = await move(source, { to });
   expect(refused.error?.message).toMatch(/takes 64 MiB at most/);
   const unheard = await move(source, { to: 'tcp:127.0.0.1:1' });
-  expect(unheard.error?.message).toMatch(/nobody listens.*aerostat receive/);
+  expect(unheard.error?.message).toMatch(/no process listens.*aerostat receive/);
   await source.tell({ do: 'verify' });
   await expect(source.control.migrate('vm', { to, channel: 'chunks' })).rejects.toThrow(
     /no free page channel/,

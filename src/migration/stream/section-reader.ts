@@ -1,6 +1,6 @@
 /**
  * Takes a stream apart into sections. It has room for one section and asks for no byte more than the section needs, so
- * whoever moves bytes can write them here directly. Nothing of a section is given out before its checksum fits.
+ * a mover of bytes can write them here directly. Nothing of a section is given out before its checksum fits.
  */
 import { assert } from '../../sys/error.ts';
 import { readU64 } from '../../sys/struct.ts';
@@ -18,7 +18,7 @@ import {
   verifySection,
 } from './section.ts';
 
-/** Takes the payload of one section, which it may not keep. @throws StreamError when the payload makes no sense */
+/** Takes the payload of one section, which it may not keep. @throws StreamError when the payload is malformed */
 type TakeSection = (name: SectionName, payload: Uint8Array) => void;
 
 export class SectionReader {
@@ -47,7 +47,7 @@ export class SectionReader {
     return this.#length === 0;
   }
 
-  /** `count` bytes are now in {@link space}. @throws StreamError when they make no sense */
+  /** `count` bytes are now in {@link space}. @throws StreamError when they are malformed */
   filled(count: number): void {
     this.#length += count;
     assert(this.#length <= this.#needed, 'more bytes than there was space');
@@ -60,7 +60,7 @@ export class SectionReader {
     this.#finish(this.#header);
   }
 
-  /** Takes bytes from wherever they are. @throws StreamError when they make no sense */
+  /** Takes bytes from wherever they are. @throws StreamError when they are malformed */
   push(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
       const { space } = this;

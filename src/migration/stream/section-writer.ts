@@ -75,7 +75,7 @@ export class SectionWriter {
     if (this.compression === undefined || length < COMPRESS_BYTES_MIN) return undefined;
     this.#spare ??= new Draft();
     const { payload, view } = this.#spare;
-    // No room for what would not be shorter: whoever compresses gives up as soon as it is full.
+    // No room for what would not be shorter: the compressor gives up as soon as it is full.
     const room = payload.subarray(LENGTH_BYTES, length - 1);
     const compressed = this.compression.compress(this.#draft.payload.subarray(0, length), room);
     if (compressed === undefined) return undefined;

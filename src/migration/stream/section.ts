@@ -85,7 +85,7 @@ export class StreamError extends AerostatError {
   readonly fault: StreamFault;
 
   constructor(fault: StreamFault, message: string) {
-    super('AEROSTAT_MIGRATION_STREAM', `the migration stream makes no sense (${fault}): ${message}`);
+    super('AEROSTAT_MIGRATION_STREAM', `the migration stream is damaged (${fault}): ${message}`);
     this.fault = fault;
   }
 }
