@@ -45,8 +45,9 @@ test('an honest guest is clocked beside hostile ones, and both are gone afterwar
 
 test('a list that takes long is waited for as long as the daemon answers, by a hostile guest', async () => {
   const daemon = await PageDaemon.start({ guests: ['g'], words: ['--profile', 'page-chunks'] });
+  const frontEnd = new HandFrontEnd(daemon.socketOf('g'));
   // Far less than working off 512 GiB takes.
-  const frontEnd = new HandFrontEnd(daemon.socketOf('g'), 5);
+  const limitMs = 5;
   try {
     frontEnd.negotiate(MUST_TELL_HOST | PAGE_LIST);
     frontEnd.handOver([HOME, { guestAddress: 2 ** 39, size: 2 ** 39 }]);
@@ -55,8 +56,8 @@ test('a list that takes long is waited for as long as the daemon answers, by a h
     }
     const [inflate, deflate] = inflateAndDeflate(frontEnd, 24);
     inflate.offer(0);
-    expect(() => frontEnd.waitReturned(inflate)).toThrow('the daemon stands still');
-    frontEnd.waitWorkedOff(inflate);
+    expect(() => frontEnd.waitReturned(inflate, limitMs)).toThrow('the daemon stands still');
+    frontEnd.waitWorkedOff(inflate, limitMs);
     expect((await daemon.control.guest('g')).balloonedBytes).toBe(2 ** 39);
     deflate.offer(0);
     frontEnd.waitWorkedOff(deflate);

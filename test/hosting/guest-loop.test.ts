@@ -1,22 +1,26 @@
 /** The thread's loop as several guests see it, with descriptors that are always ready and steps that take their time. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { GuestLoop } from '../../src/hosting/guest-loop.ts';
 import { SPAN_MS, ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { createEventFd, openDescriptorCount, ring, silence } from '../../src/sys/fd.ts';
 import { Reactor } from '../../src/sys/poll.ts';
+import { simulatedClock } from '../support/simulated-clock.ts';
 
 let openBefore: number;
+let clock: ReturnType<typeof simulatedClock>;
 let reactor: Reactor;
 let turns: ThreadTurns;
 const owned: { close(): void }[] = [];
 
 beforeEach(() => {
   openBefore = openDescriptorCount();
+  clock = simulatedClock();
   reactor = new Reactor();
   turns = new ThreadTurns();
 });
 
 afterEach(() => {
+  vi.restoreAllMocks();
   for (const closable of owned.splice(0)) closable.close();
   reactor.close();
   expect(openDescriptorCount()).toBe(openBefore);
@@ -36,14 +40,18 @@ function readyBell() {
   return fd;
 }
 
-const burn = (ms: number): void => {
-  for (const endMs = performance.now() + ms; performance.now() < endMs; );
-};
+const burn = (ms: number): void => clock.pass(ms);
+
+/** What a turn of the loop itself takes. */
+const TURN_MS = 0.01;
 
 function turnFor(ms: number): number {
-  const startedMs = performance.now();
-  while (performance.now() - startedMs < ms) reactor.turn(1);
-  return performance.now() - startedMs;
+  const startedMs = clock.nowMs;
+  while (clock.nowMs - startedMs < ms) {
+    reactor.turn(0);
+    clock.pass(TURN_MS);
+  }
+  return clock.nowMs - startedMs;
 }
 
 /** Does `costly` without end beside a guest that comes as often as it is served; returns the share of the time that it took. */
@@ -53,9 +61,8 @@ function shareOf(begin: (guest: GuestLoop, costly: () => void) => void): number 
   let served = 0;
   waits.watch(readyBell(), () => served++);
   begin(greedy, () => {
-    const fromMs = performance.now();
     burn(1);
-    usedMs += performance.now() - fromMs;
+    usedMs += 1;
   });
   const tookMs = turnFor(200);
   expect(served).toBeGreaterThan(0);
@@ -119,7 +126,7 @@ test('what others ask of a guest is done at once, and counts as its own', () => 
   asked.step(() => done++);
   expect(done).toBe(0);
   expect(asked.charge(() => 43)).toBe(43);
-  while (asked.resting) reactor.turn();
+  while (asked.resting) turnFor(TURN_MS);
   expect(done).toBe(1);
 });
 
@@ -133,7 +140,7 @@ test('a step that throws is clocked, and the guest is served on', () => {
     }),
   ).toThrow('a bug of ours');
   expect(one.resting).toBe(true);
-  while (one.resting) reactor.turn();
+  while (one.resting) turnFor(TURN_MS);
   let done = 0;
   one.step(() => done++);
   expect(done).toBe(1);

@@ -1,6 +1,6 @@
 /** Two guests of one thread, one of which would have all of it: whatever it does, the other has its part. */
 import { MessageChannel } from 'node:worker_threads';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { GuestHost, type GuestHostWorld } from '../../src/hosting/guest-host.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
@@ -9,6 +9,7 @@ import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { FLAG_VERSION, FRONTEND_REQUEST, HEADER } from '../../src/vhost-user/protocol.ts';
 import { HandGuest } from '../daemon/hand-guest.ts';
 import { TestLoop } from '../support/loop.ts';
+import { simulatedClock } from '../support/simulated-clock.ts';
 import { payloads } from '../vhost-user/conversation.ts';
 
 let openBefore: number;
@@ -61,9 +62,9 @@ async function open(name: string): Promise<{ host: GuestHost; guest: HandGuest; 
   return { host, guest, socket: theirs };
 }
 
-const burn = (ms: number): void => {
-  for (const endMs = performance.now() + ms; performance.now() < endMs; );
-};
+/** What a step of the greedy guest takes, and a turn of the loop itself. */
+const COST_MS = 0.3;
+const TURN_MS = 0.01;
 
 describe('a guest that waits for each of its buffers has half of the thread beside one', () => {
   /** The share of the time that the greedy one takes when `begin` has set it on. */
@@ -78,16 +79,20 @@ describe('a guest that waits for each of its buffers has half of the thread besi
     };
     guest.frontend.kick(0);
     await loop.settle();
+    const clock = simulatedClock();
+    const startedMs = clock.nowMs;
     let usedMs = 0;
     begin(greedy, () => {
-      const fromMs = performance.now();
-      burn(0.3);
-      usedMs += performance.now() - fromMs;
+      clock.pass(COST_MS);
+      usedMs += COST_MS;
     });
-    const startedMs = performance.now();
     const before = served;
-    while (performance.now() - startedMs < 200) loop.reactor.turn(1);
-    const tookMs = performance.now() - startedMs;
+    while (clock.nowMs - startedMs < 100) {
+      loop.reactor.turn(0);
+      clock.pass(TURN_MS);
+    }
+    const tookMs = clock.nowMs - startedMs;
+    vi.restoreAllMocks();
     expect(usedMs).toBeGreaterThan(0);
     expect(served - before).toBeGreaterThan(10);
     return usedMs / tookMs;

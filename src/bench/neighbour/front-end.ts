@@ -119,10 +119,8 @@ export class HandFrontEnd {
   readonly reactor: Reactor;
   readonly #connection: Connection;
   readonly #rings: HandRing[] = [];
-  readonly #stallMs: number;
 
-  constructor(socketPath: string, stallMs = STALL_MS) {
-    this.#stallMs = stallMs;
+  constructor(socketPath: string) {
     // First what can fail.
     const socket = UnixSocket.connect(socketPath);
     this.reactor = new Reactor();
@@ -209,23 +207,24 @@ export class HandFrontEnd {
    * @throws LostDaemonError when it is never met
    */
   waitUntil(met: () => boolean, lookMs?: number): void {
-    if (!this.turnUntil(met, this.#stallMs, lookMs)) throw new LostDaemonError('the daemon stands still');
+    if (!this.turnUntil(met, STALL_MS, lookMs)) throw new LostDaemonError('the daemon stands still');
   }
 
   /**
    * Waits until all that was offered is back.
    * @throws LostDaemonError when that takes too long for a guest that asks for little
    */
-  waitReturned(hand: HandRing): void {
-    this.waitUntil(() => this.#returned(hand));
+  waitReturned(hand: HandRing, limitMs = STALL_MS): void {
+    if (!this.turnUntil(() => this.#returned(hand), limitMs))
+      throw new LostDaemonError('the daemon stands still');
   }
 
   /**
-   * The same for as long as the daemon answers: what a hostile guest asks for may take long.
+   * The same for as long as the daemon answers, which it is asked to in between: what a hostile guest wants may take long.
    * @throws LostDaemonError when it does not
    */
-  waitWorkedOff(hand: HandRing): void {
-    while (!this.turnUntil(() => this.#returned(hand), this.#stallMs)) this.ask('GET_QUEUE_NUM');
+  waitWorkedOff(hand: HandRing, askMs = STALL_MS): void {
+    while (!this.turnUntil(() => this.#returned(hand), askMs)) this.ask('GET_QUEUE_NUM');
   }
 
   #returned(hand: HandRing): boolean {
