@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { PROFILE_NAMES, type ProfileName, profile } from '../../../src/balloon/profiles.ts';
-import type { DeviceGuestStatus } from '../../../src/control/contract.ts';
+import type { DeviceGuestStatus, GuestRequest } from '../../../src/control/contract.ts';
 import { checksummedFiles, eatMemory, verifyFiles } from '../../../src/peers/linux/workloads.ts';
 import { driverModule, driverModuleComplaint } from '../../../src/peers/uml/driver-module.ts';
 import { UmlGuest } from '../../../src/peers/uml/guest.ts';
@@ -100,10 +100,22 @@ function suite(rings: string): void {
     return until(name, status => status.actualBytes === targetBytes && status.pendingBytes === 0);
   }
 
+  const POLL = { timeout: PATIENCE_MS } as const;
+  const memFree = async () => (await guest.meminfo()).MemFree;
+
+  /** What is free; for moments less is, since blocks that the kernel reports (up to 32 of 4 MiB) are on no list meanwhile. */
   async function freeBytes(): Promise<number> {
     await guest.check('echo 3 >/proc/sys/vm/drop_caches');
-    return (await guest.meminfo()).MemFree;
+    const looks = [await memFree()];
+    while (looks.length < 3) {
+      await delay(30);
+      looks.push(await memFree());
+    }
+    return Math.max(...looks);
   }
+
+  const freeComesTo = (bytes: number) =>
+    expect.poll(async () => Math.abs((await memFree()) - bytes), POLL).toBeLessThan(SLACK_BYTES);
 
   describe.each(names)('%s', name => {
     const abi = profile(name);
@@ -119,7 +131,7 @@ function suite(rings: string): void {
       expect(inflated.balloonedBytes).toBe(BALLOON_BYTES);
       expect(inflated.counters.pages - before.counters.pages).toBe(BALLOON_BYTES / PAGE);
       expect(inflated.discardedBytes - before.discardedBytes).toBe(BALLOON_BYTES);
-      expect(Math.abs((await freeBytes()) - (idle - BALLOON_BYTES))).toBeLessThan(SLACK_BYTES);
+      await freeComesTo(idle - BALLOON_BYTES);
       // Runs of 4 MiB, or 256 pages: what the formats are about.
       const lists = inflated.counters.inflateBuffers - before.counters.inflateBuffers;
       if (abi.formatFeature === 0n) expect(lists).toBe(Math.ceil(BALLOON_BYTES / PAGE / 256));
@@ -127,31 +139,35 @@ function suite(rings: string): void {
       await verifyFiles(guest);
       expect((await reach(name, ODD_BYTES)).balloonedBytes).toBe(ODD_BYTES);
       expect((await reach(name, 0)).balloonedBytes).toBe(0);
-      expect(Math.abs((await freeBytes()) - idle)).toBeLessThan(SLACK_BYTES);
+      await freeComesTo(idle);
       const { counters } = await of(name);
       expect(counters.badBuffers + counters.badPages).toBe(0);
     });
 
     test('sends statistics that match its /proc/meminfo', async () => {
-      const { statistics } = await daemon.control.statistics(name, { freshMs: 0, timeoutMs: 20_000 });
-      const { MemTotal, MemFree } = await guest.meminfo();
-      expect(statistics.totalBytes).toBe(MemTotal);
-      expect(Math.abs(statistics.freeBytes! - MemFree)).toBeLessThan(SLACK_BYTES);
+      await expect
+        .poll(async () => {
+          const { statistics } = await daemon.control.statistics(name, { freshMs: 0, timeoutMs: 20_000 });
+          const { MemTotal, MemFree } = await guest.meminfo();
+          return statistics.totalBytes === MemTotal && Math.abs((statistics.freeBytes ?? 0) - MemFree);
+        }, POLL)
+        .toSatisfy(difference => difference !== false && difference < SLACK_BYTES);
     });
 
     if (abi.freePages.kind === 'request') {
       test('names its unused pages, drops its cache, and shrinks, when it is asked to', async () => {
         const free = await freeBytes();
-        const unused = await daemon.control.request(name, { request: 'unused-pages', timeoutMs: 20_000 });
+        const ask = (request: GuestRequest) => daemon.control.request(name, { request, timeoutMs: 20_000 });
         // Pages that the processor keeps for itself are free and on no list.
-        expect(unused.unusedBytes).toBeGreaterThan(free - SLACK_BYTES);
-        expect(unused.unusedBytes).toBeLessThan(free + SLACK_BYTES);
+        const named = (request: GuestRequest) =>
+          expect
+            .poll(async () => Math.abs((await ask(request)).unusedBytes - free), POLL)
+            .toBeLessThan(SLACK_BYTES);
+        await named('unused-pages');
         const { Cached } = await guest.meminfo();
-        const dropped = await daemon.control.request(name, { request: 'drop-cache', timeoutMs: 20_000 });
-        expect(dropped).toMatchObject({ unusedBytes: 0, lists: 1 });
+        expect(await ask('drop-cache')).toMatchObject({ unusedBytes: 0, lists: 1 });
         expect((await guest.meminfo()).Cached).toBeLessThanOrEqual(Cached);
-        const shrunk = await daemon.control.request(name, { request: 'shrink', timeoutMs: 20_000 });
-        expect(shrunk.unusedBytes).toBeGreaterThan(free - SLACK_BYTES);
+        await named('shrink');
         await verifyFiles(guest);
       });
     }
@@ -165,7 +181,7 @@ function suite(rings: string): void {
         expect(hint.hintedBytes).toBeLessThanOrEqual(free + SLACK_BYTES);
         await daemon.control.hint(name, { action: 'done' });
         if (abi.freePages.kind === 'session' && abi.freePages.hasDone) {
-          await expect.poll(freeBytes, { timeout: PATIENCE_MS }).toBeGreaterThan(free - SLACK_BYTES);
+          await expect.poll(memFree, POLL).toBeGreaterThan(free - SLACK_BYTES);
         }
         await verifyFiles(guest);
       });
@@ -196,7 +212,7 @@ function suite(rings: string): void {
     const idle = await freeBytes();
     for (const name of names) await reach(name, 32 * MIB + PAGE);
     await guest.unloadBalloonDriver();
-    expect(Math.abs((await freeBytes()) - idle)).toBeLessThan(SLACK_BYTES);
+    await freeComesTo(idle);
     for (const name of names) expect((await of(name)).balloonedBytes ?? 0).toBe(0);
     // It goes to the targets at once.
     await guest.loadBalloonDriver(names.length, [`generation=${names.join(',')}`]);
