@@ -9,7 +9,7 @@ const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
 /** For each of the faults but the slow one: 200 fault points. */
 const SEEDS = Array.from({ length: 40 }, (_, index) => SEED + index);
 /** Seconds of a guest's life go by in each of these. */
-const HANG_SEEDS = SEEDS.slice(0, 8);
+const HANG_SEEDS = SEEDS.slice(0, 12);
 /** Races are run under the rules, and again with the switch that breaks one. */
 const RACE_SEEDS = Array.from({ length: 60 }, (_, index) => SEED + index);
 
