@@ -155,6 +155,7 @@ export function target(bytes: Uint8Array): void {
     const step = new DataView(bytes.buffer, bytes.byteOffset + at, STEP_BYTES);
     const index = step.getUint8(0) & 1;
     const ranges = rangesOf(step, FIRST_PFN, endPfn);
+    if (takesLongToWrite(format, ranges)) continue;
     list.clear();
     try {
       format.encode(ranges, new EncodeCursor(), list, longestOf(format, 512));
@@ -189,6 +190,10 @@ export const longestOf = (format: PageListFormat, extentsMax: number): EncodeLim
   bytesMax: format.name === 'page-bitmap' ? format.limits.bytesMax : LIST_BYTES_MAX - 64,
   extentsMax,
 });
+
+/** A driver writes a bitmap bit after bit: what takes long here would be its work, not the device's. */
+export const takesLongToWrite = (format: PageListFormat, ranges: PageRanges): boolean =>
+  format.name === 'page-bitmap' && ranges.pages > 2 ** 24;
 
 /** Runs of equal length and distance, up and down, within the table and a little beyond. */
 export function rangesOf(step: DataView, firstPfn: number, endPfn: number): PageRanges {

@@ -40,7 +40,7 @@ import { createDriverQueue } from '../src/virtio/create.ts';
 import { RING_FEATURES, RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } from '../src/virtio/features.ts';
 import type { DriverQueue, QueueConfig } from '../src/virtio/queue.ts';
 import { Peer } from './descriptors.ts';
-import { checkAccounts, cutList, longestOf, rangesOf } from './device.ts';
+import { checkAccounts, cutList, longestOf, rangesOf, takesLongToWrite } from './device.ts';
 
 const HEADER_BYTES = 2;
 const STEP_BYTES = 8;
@@ -75,7 +75,6 @@ const FILE_OFFSETS = [0, 0, 0, PAGE_SIZE, 512, 2 ** 39] as const;
  */
 const DISCARDED_BYTES_MAX = 8 * MIB;
 const TABLE_REGIONS_MAX = 8;
-const BITMAP_PAGES_MAX = 2 ** 24;
 /** A turn's share of work each; a device that is not done after so many is not going to be. */
 const TURNS_MAX = 20_000;
 /** Turns of the loop in which a step's consequences are over. */
@@ -267,8 +266,7 @@ class FrontEnd {
     try {
       const format = listFormat(device.profile, this.#features);
       const ranges = rangesOf(step, FIRST_PFN, END_PFN);
-      // Here a driver writes bit after bit, which is what would take long.
-      if (format.name === 'page-bitmap' && ranges.pages > BITMAP_PAGES_MAX) return;
+      if (takesLongToWrite(format, ranges)) return;
       format.encode(ranges, new EncodeCursor(), this.#list, longestOf(format, 128));
     } catch (error) {
       // A page that the format cannot name.
