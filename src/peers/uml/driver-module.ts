@@ -120,7 +120,7 @@ class ModuleBuild {
     await this.#prepare(config);
     rmSync(this.#work, { recursive: true, force: true });
     for (const path of sourceFiles()) cpSync(join(SOURCES, path), join(this.#work, path));
-    // The kernel tells nobody what it exports; a module that wants more than that is refused when it is loaded.
+    // The kernel does not say what it exports; a module that wants more than that is refused when it is loaded.
     await this.#make([`M=${this.#work}`, 'KBUILD_MODPOST_WARN=1', 'modules']);
     return join(this.#work, MODULE);
   }
