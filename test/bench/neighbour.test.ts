@@ -38,6 +38,7 @@ test('an honest guest is clocked beside hostile ones, and both are gone afterwar
     'neighbour.idleWorstMs',
     'neighbour.apiWorstMs',
     'neighbour.throughputShare',
+    'neighbour.shareBesideWork',
   ]);
   expect(report.notes).toEqual([]);
   expect(page).toContain('<svg');

@@ -103,7 +103,7 @@ describe('on a Unix socket', () => {
       const chunked = { 'Transfer-Encoding': 'chunked', 'Content-Type': 'application/json' };
       const [nothing, sense] = method === 'DELETE' ? [409, 409] : [400, 200];
       expect(await send({}, '')).toBe(nothing);
-      expect(await send(chunked, method === 'PATCH' ? '{"discard":"none"}' : '{"action":"start"}')).toBe(
+      expect(await send(chunked, method === 'PATCH' ? '{"discard":"after-ack"}' : '{"action":"start"}')).toBe(
         sense,
       );
       expect(await send(chunked, ' '.repeat(10_000))).toBe(413);

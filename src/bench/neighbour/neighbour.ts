@@ -1,7 +1,9 @@
 /**
  * What the worst known guests cost their neighbour: an honest guest and a hostile one on one data-plane thread of a
  * daemon in a process of its own. The honest one clocks each of its buffers, and the API is asked for its status all the
- * while; first beside a guest that rests, then beside the same guest while it plays.
+ * while; first beside a guest that rests, then beside the same guest while it plays, and last beside it while it takes as
+ * much of the processors for itself as it did to play. The last tells what the daemon makes of a hostile guest apart from
+ * what the machine's processors do, where the two guests' processes and the daemon have to share them.
  */
 
 import { availableParallelism } from 'node:os';
@@ -41,6 +43,7 @@ export interface NeighbourBenchOptions {
 interface Sample {
   readonly idle: Service;
   readonly beside: Service;
+  readonly working: Service;
   readonly apiIdleMs: number;
   readonly apiBesideMs: number;
   readonly rounds: number;
@@ -119,9 +122,14 @@ async function measureInput(
     const beside = await watch(honest, daemon.control, seconds);
     hostile.send('rest');
     const { rounds, refused } = await hostile.hear('rested');
+    hostile.send('work');
+    const working = await watch(honest, daemon.control, seconds);
+    hostile.send('rest');
+    await hostile.hear('rested');
     return {
       idle: idle.service,
       beside: beside.service,
+      working: working.service,
       apiIdleMs: idle.apiWorstMs,
       apiBesideMs: beside.apiWorstMs,
       rounds,
@@ -174,9 +182,11 @@ function figuresOf(samples: ReadonlyMap<HostileInput, readonly Sample[]>): Measu
   let worstIdleMs = 0;
   let apiWorstMs = 0;
   let leastShare = Number.POSITIVE_INFINITY;
+  let leastFairShare = Number.POSITIVE_INFINITY;
   for (const [input, taken] of samples) {
     const shares = taken.map(({ idle, beside }) => rateOf(beside) / rateOf(idle));
     const share = spreadOf(shares);
+    const fairShare = spreadOf(taken.map(({ working, beside }) => rateOf(beside) / rateOf(working)));
     // Of several runs the median: one hiccup of the machine is none of the guest's.
     const of = (figure: (sample: Sample) => number) => round(spreadOf(taken.map(figure)).median);
     worstMs = Math.max(
@@ -192,6 +202,7 @@ function figuresOf(samples: ReadonlyMap<HostileInput, readonly Sample[]>): Measu
       of(({ apiBesideMs }) => apiBesideMs),
     );
     leastShare = Math.min(leastShare, share.median);
+    leastFairShare = Math.min(leastFairShare, fairShare.median);
     rows.push({
       case: input.name,
       scenario: SCENARIO,
@@ -205,6 +216,7 @@ function figuresOf(samples: ReadonlyMap<HostileInput, readonly Sample[]>): Measu
       p99Ms: of(({ beside }) => beside.p99Ms),
       idleWorstMs: of(({ idle }) => idle.worstMs),
       throughputShare: round(share.median),
+      shareBesideWork: round(fairShare.median),
       apiIdleWorstMs: of(({ apiIdleMs }) => apiIdleMs),
       apiWorstMs: of(({ apiBesideMs }) => apiBesideMs),
       rounds: of(({ rounds }) => rounds),
@@ -216,6 +228,7 @@ function figuresOf(samples: ReadonlyMap<HostileInput, readonly Sample[]>): Measu
     'neighbour.idleWorstMs': worstIdleMs,
     'neighbour.apiWorstMs': apiWorstMs,
     'neighbour.throughputShare': leastShare,
+    'neighbour.shareBesideWork': leastFairShare,
   };
   return { rows, ratios: rows.length === 0 ? {} : ratios };
 }

@@ -35,8 +35,8 @@ export interface HostileData {
   readonly token: string;
 }
 
-/** `play` until `rest`. */
-export type ToHostile = 'play' | 'rest';
+/** `play` until `rest`; `work` until `rest`: as much processor time as playing took, but nothing of the daemon's. */
+export type ToHostile = 'play' | 'work' | 'rest';
 
 export type FromHostile =
   | { readonly kind: 'ready' }

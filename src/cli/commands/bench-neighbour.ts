@@ -28,7 +28,9 @@ Inputs:
   empty-pool         memory of huge pages that the host does not have
   blocking-doorbell  a doorbell that is full, and waits when it is rung
 
-Times are of the neighbour, from its kick until its buffer is back; API times are of its status.`;
+Times are of the neighbour, from its kick until its buffer is back; API times are of its status. THROUGHPUT SHARE is of
+what the neighbour does beside a guest that rests. SHARE BESIDE WORK is of what it does beside one that takes the same
+processor time for itself: where guests and daemon share a few processors, that part is not the daemon's doing.`;
 
 interface NeighbourChoice extends BenchChoice {
   readonly inputs?: readonly string[];
@@ -43,7 +45,7 @@ export function neighbourBenchCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--seconds <number>',
-        'how long the honest guest is watched beside each, while it rests and while it plays',
+        'how long the honest guest is watched beside each, while it rests, plays and works for itself',
       )
         .argParser(wholeNumber)
         .default(5),

@@ -127,17 +127,19 @@ export function linuxGuestTests(frontEnd: FrontEnd, extent: Extent = 'whole'): v
   test('gives freed memory back by reporting, without any balloon', async () => {
     const world = await lease();
     const guest = world.guest();
-    const { reportedBytes } = await world.control.guest('g');
     await useMemory(guest, usedBytes);
+    const used = await world.control.guest('g');
     await freeMemory(guest);
+    // A guest that is kept from test to test may also report now what an earlier test freed.
     const reported = await world.untilGuest(
       'g',
-      status => status.reportedBytes - reportedBytes > usedBytes * 0.85,
+      ({ reportedBytes, residentBytes }) =>
+        reportedBytes - used.reportedBytes > usedBytes * 0.85 &&
+        used.residentBytes! - residentBytes! > usedBytes * 0.85 - SLACK_BYTES,
     );
     expect(reported.balloonedBytes).toBe(0);
     await checksummedFiles(guest, keptBytes);
     await verifyFiles(guest);
-    expect((await world.control.guest('g')).residentBytes).toBeLessThan(keptBytes + 272 * MIB);
   });
 
   test('unloads its driver, which takes every page back, and loads it again', async () => {
