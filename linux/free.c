@@ -60,7 +60,7 @@ static u32 hint_shown(struct balloon *b)
 	return id;
 }
 
-/* Nobody waits for hints: a device may leave them until the next session. */
+/* Nothing waits for hints: a device may leave them until the next session. */
 static void hint_drain(struct balloon *b)
 {
 	unsigned int len;
@@ -180,7 +180,7 @@ void hint_work(struct work_struct *work)
 		queue_work(system_freezable_wq, &b->hint_work);
 }
 
-/* Blocks that nobody can use until the device returned them. */
+/* Blocks that the kernel cannot use until the device returned them. */
 static int report(struct page_reporting_dev_info *info, struct scatterlist *sg,
 		  unsigned int nents)
 {

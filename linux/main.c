@@ -29,7 +29,7 @@ MODULE_PARM_DESC(cost, "microseconds that allocating, listing and waiting took; 
 			 BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
 #define PROPOSED	(COMMON | BIT(BALLOON_F_PAGE_LIST) | \
 			 BIT(BALLOON_F_FREE_PAGES))
-/* Without PAGE_POISON: what free pages hold is told to nobody. */
+/* Without PAGE_POISON: what free pages hold is not told to the device. */
 #define STANDARD	(COMMON | BIT(VIRTIO_BALLOON_F_FREE_PAGE_HINT) | \
 			 BIT(BALLOON_F_REPORTING))
 #define HINTING		(COMMON | BIT(BALLOON_F_REPORTING))

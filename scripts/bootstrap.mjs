@@ -39,7 +39,7 @@ export const endedBy = signal => 128 + (constants.signals[signal] ?? 0);
 
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'];
 
-/** As {@link run}, for a program that may take long: whoever asks this process to end ends the program. */
+/** As {@link run}, for a program that may take long: a signal that ends this process ends the program. */
 export function follow(command, args) {
   const child = spawn(command, args, { cwd: root, stdio: 'inherit' });
   const handOn = signal => child.kill(signal);
@@ -122,7 +122,7 @@ export function build({ force = false } = {}) {
   );
   if (!force && built >= inputs) return;
   console.error('aerostat: compiling');
-  // Into a folder beside it that then takes its place: whoever runs from `dist/` meanwhile never sees half of
+  // Into a folder beside it that then takes its place: a program that runs from `dist/` meanwhile never sees half of
   // a build, and what has no source any more is gone.
   // It has to lie as deep as `dist/`, for source maps name the sources by the way from there.
   const dist = join(root, 'dist');

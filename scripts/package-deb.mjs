@@ -96,7 +96,7 @@ function output(command, args, options = {}) {
 function runtimePackages() {
   const found = new Set();
   const visit = (name, from, optional) => {
-    // As Node looks for it: next to whoever asks, then further up.
+    // As Node looks for it: next to the importing file, then further up.
     for (let place = from; ; place = place.slice(0, Math.max(0, place.lastIndexOf('/node_modules/')))) {
       const path = place === '' ? `node_modules/${name}` : `${place}/node_modules/${name}`;
       if (lock[path] !== undefined && existsSync(join(root, path))) {

@@ -51,7 +51,7 @@ const vitest = spawn(bin('vitest'), args, {
   stdio: ['ignore', 'inherit', 'inherit'],
   env: { ...process.env, TMPDIR: scratch },
 });
-// Ctrl-C reaches both of us; whoever asks only us means the tests as well.
+// Ctrl-C reaches both processes; a signal to this one alone is passed on.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => vitest.kill(signal));
 const [status] = await once(vitest, 'exit');
 
@@ -84,7 +84,7 @@ function clearAway() {
       process.kill(Number(pid), 'SIGKILL');
       return [`${words.join(' ').slice(0, 120).trim()} (process ${pid})`];
     } catch {
-      return []; // No process, one that is gone, or somebody else's.
+      return []; // No process, one that is gone, or another user's.
     }
   });
   const files = readdirSync(scratch).filter(name => name !== 'results.json');

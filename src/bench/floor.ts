@@ -1,5 +1,5 @@
 /**
- * What the kernel can do at all: the time of giving memory back with nobody in between. Benchmarks divide by
+ * What the kernel can do at all: the time of giving memory back with nothing in between. Benchmarks divide by
  * it.
  */
 import { PAGE_SIZE } from '../memory/page.ts';

@@ -7,7 +7,7 @@ type Size = (bytes: number) => string;
 export function explainGuest(guest: GuestDecision, host: HostDecision, size: Size): string {
   const { name, held, mode } = guest;
   if (held === 'unknown')
-    return `${name} is left alone: its sample makes no sense. It counts with ${size(guest.committedBytes)}.`;
+    return `${name} is left alone: its sample is not plausible. It counts with ${size(guest.committedBytes)}.`;
   if (mode === 'hold')
     return `${name} is on hold: a person set its target. It keeps ${size(guest.currentBytes)}.`;
   if (mode === 'off')

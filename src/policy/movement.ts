@@ -17,7 +17,7 @@ const MOVE_SHARE_MIN = 0.01;
 /** A need is worth a smaller one, and where another guest waits a still smaller one is. */
 const NEED_MOVE_PART = 0.25;
 const HURRIED_MOVE_BYTES_MIN = 4 * MIB;
-/** Of a guest's memory, at a time, where nobody waits. */
+/** Of a guest's memory, at a time, where no other guest waits. */
 const STEP_SHARE = 0.05;
 /** A host with less than this of its reserve is short. Guests that use all they may leave the reserve, give or take. */
 const SHORT_SHARE = 0.75;

@@ -24,7 +24,7 @@ const LEARNED_FACTOR = 1.1;
 const LEARNED_HALF_MS = 6 * 3_600_000;
 const STALLS_A_SECOND = 20;
 const MAJOR_FACTOR = 3;
-/** Fewer major faults a second than this harm nobody. */
+/** Fewer major faults a second than this are harmless. */
 const MAJOR_A_SECOND_MIN = 100;
 /** After the first harm nothing is taken for so long, after each further one twice as long. */
 const BACK_OFF_MS = 30_000;

@@ -16,7 +16,7 @@ export interface GuestStatistics {
   readonly minorFaults: number | null;
   readonly oomKills: number | null;
   readonly allocationStalls: number | null;
-  /** What the balloon held when the guest said so; null where nobody noted it. */
+  /** What the balloon held when the guest said so; null where it was not noted. */
   readonly balloonedBytes: number | null;
 }
 
@@ -53,7 +53,7 @@ export interface HostSample {
   readonly totalBytes: number;
   /** What programs of the host can still get: clean page cache counts as available. */
   readonly availableBytes: number;
-  /** What nobody uses, not even as a cache. Ports of other policies look at it; ours does not. */
+  /** What is unused, not even as a cache. Ports of other policies look at it; ours does not. */
   readonly freeBytes: number;
   /** Kept for guests that are about to start. */
   readonly reservedBytes: number;
@@ -99,7 +99,7 @@ type Bound = 'room' | 'surplus' | 'shares' | 'floor' | 'fixed';
  * Why the target is not what the allocation would have. `step`: less is taken at a time. `small`: too small a change.
  * `blocked`: it moved the other way a moment ago. `harm`: it suffered after a shrink. `stale`: its statistics are old
  * or missing. `boot`: it has just started. `waiting`: another guest has not given the memory yet. `stuck`: its balloon
- * does not grow. `unknown`: its sample makes no sense.
+ * does not grow. `unknown`: its sample is not plausible.
  */
 export type Held =
   | 'no'

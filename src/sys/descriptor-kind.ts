@@ -19,7 +19,7 @@ type DescriptorKind =
   | 'eventfd'
   | 'pipe'
   | 'unix-socket'
-  /** A regular file of shmem (memfd, tmpfs) or hugetlbfs: the kernel answers for it, nobody else. */
+  /** A regular file of shmem (memfd, tmpfs) or hugetlbfs: the kernel alone answers for it. */
   | 'memory'
   /** Anything with a path: a file, directory, device or named pipe of whatever file system. */
   | 'path'

@@ -60,12 +60,12 @@ const declarations = {
     exit: 'usage',
   },
   AEROSTAT_API_ADDRESS: {
-    meaning: 'The address of the API makes no sense.',
+    meaning: 'The address of the API is malformed.',
     remedy: 'Give a path of a Unix socket, or HOST:PORT.',
     exit: 'usage',
   },
   AEROSTAT_CONFIG: {
-    meaning: 'The configuration file cannot be read or makes no sense.',
+    meaning: 'The configuration file cannot be read or is malformed.',
     remedy: SEE_MESSAGE,
     exit: 'usage',
   },
@@ -137,7 +137,7 @@ const declarations = {
 
   // The HTTP API
   AEROSTAT_BAD_REQUEST: {
-    meaning: 'The request makes no sense.',
+    meaning: 'The request is malformed.',
     remedy: '`errors` of the answer names each field.',
     status: 400,
   },
@@ -267,11 +267,11 @@ const declarations = {
     remedy: 'The calling code is at fault.',
   },
   AEROSTAT_PAGE_LIST: {
-    meaning: 'A list of pages makes no sense in its format.',
+    meaning: 'A list of pages is malformed.',
     remedy: 'The buffer was returned unused; the driver is at fault.',
   },
   AEROSTAT_STATISTICS: {
-    meaning: 'A buffer of statistics makes no sense.',
+    meaning: 'A buffer of statistics is malformed.',
     remedy: 'The buffer was ignored; the driver is at fault.',
   },
   AEROSTAT_HINT_IDS: {
@@ -337,13 +337,13 @@ const declarations = {
     remedy: RETRY_MIGRATION,
   },
   AEROSTAT_MIGRATION_ORDER: {
-    meaning: 'The order of a migration makes no sense, whatever state the guest is in.',
+    meaning: 'The order of a migration is malformed, whatever state the guest is in.',
     remedy: 'The message says what there is to choose from.',
     exit: 'usage',
     status: 400,
   },
   AEROSTAT_TRANSFER_ADDRESS: {
-    meaning: 'The address of a destination makes no sense.',
+    meaning: 'The address of a destination is malformed.',
     remedy: 'Write it as tcp:HOST:PORT.',
     status: 400,
   },

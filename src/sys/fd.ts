@@ -38,7 +38,7 @@ export class OwnedFd implements Descriptor {
   /** Where it is closed, if not by the thread that says so: closing what a stranger sent can take long. */
   #shed: Shed | undefined;
 
-  /** Takes ownership of `fd`, which nobody else may close. With a `shed` it is closed there. */
+  /** Takes ownership of `fd`, which nothing else may close. With a `shed` it is closed there. */
   constructor(fd: number, shed?: Shed) {
     this.#number = fd;
     this.#shed = shed;
@@ -77,7 +77,7 @@ export class OwnedFd implements Descriptor {
     return fd;
   }
 
-  /** It turned out to be of a kind that is closed at once, whoever shares it: no shed is needed. */
+  /** It turned out to be of a kind that is closed at once, whatever shares it: no shed is needed. */
   closesAtOnce(): void {
     this.#shed = undefined;
   }

@@ -9,8 +9,8 @@ import { koffi } from './koffi.ts';
 const NAME = 'libzstd.so.1';
 
 /**
- * RFC 8878, 3.1.1. The library may know older formats as well, and frames to pass over; whoever sends those wants to reach
- * code that nobody needs.
+ * RFC 8878, 3.1.1. The library may know older formats as well, and frames to pass over; a peer that sends those wants to reach
+ * code that is not needed.
  */
 const FRAME_MAGIC = 0xfd2fb528;
 const MAGIC_BYTES = 4;

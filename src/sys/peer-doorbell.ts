@@ -143,7 +143,7 @@ const SLOT_BYTES = AIOCB.size + PEER_MESSAGE_BYTES_MAX;
 
 /**
  * Writes to a pipe by the C library's threads, which make those of one descriptor in their order. There are two at most:
- * while the earlier one is under way the later one has not begun, so whoever is to be woken will be, and a third is
+ * while the earlier one is under way the later one has not begun, so the thread that is to be woken will be, and a third is
  * spared. With one alone, its peer could have read it, and slept again, before we learn that it is over.
  */
 class PipeWrites {

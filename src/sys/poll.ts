@@ -115,7 +115,7 @@ class WatchTable {
   }
 
   #write(slot: number, fd: number, events: number): void {
-    // In this turn the slot has seen nothing: whoever had it before may have.
+    // In this turn the slot has seen nothing: the watch that had it before may have.
     POLLFD.write(this.arena.view, slot * POLLFD.size, { fd: fd >>> 0, events, revents: 0 });
   }
 }

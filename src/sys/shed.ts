@@ -1,10 +1,10 @@
 /**
- * Closes descriptors on native threads that nobody waits for. Closing can take as long as a stranger likes: a file of a
+ * Closes descriptors on native threads that no other thread waits for. Closing can take as long as a foreign process likes: a file of a
  * FUSE file system asks its owner, the last descriptor of a memory file frees gigabytes, a TCP socket lingers, a pipe
  * waits for its mutex. A thread of the C library whose whole program is `close` costs some tens of microseconds.
  *
  * A descriptor's number is free again at once; what may last is the thread. {@link Shed.unfinished} says how many do,
- * for whoever has to bound them.
+ * for the code that has to bound them.
  */
 import { libc, optionalFunction, symbolAddress } from './libc.ts';
 import { Arena } from './mapping.ts';

@@ -132,7 +132,7 @@ export class UnixSocket {
     return [new UnixSocket(new OwnedFd(numbers[0])), new UnixSocket(new OwnedFd(numbers[1]))];
   }
 
-  /** @throws SystemError ENOENT when nothing is there, ECONNREFUSED when nobody listens */
+  /** @throws SystemError ENOENT when nothing is there, ECONNREFUSED when no process listens */
   static connect(path: string): UnixSocket {
     const fd = createSocket();
     try {

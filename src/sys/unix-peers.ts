@@ -1,6 +1,6 @@
 /**
  * Who is at the other end of a Unix socket: of one of ours, by its credentials; and which processes are connected to a
- * socket that somebody else listens at, by the kernel's own list (sock_diag(7)). What may not be seen is not found.
+ * socket that another process listens at, by the kernel's own list (sock_diag(7)). What may not be seen is not found.
  */
 import { readdir, readFile, readlink, stat } from 'node:fs/promises';
 import type { Socket } from 'node:net';

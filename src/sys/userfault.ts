@@ -1,7 +1,7 @@
 /**
  * Which pages of a mapping were written, as the processor's page tables know it: userfaultfd's asynchronous write
  * protection (ioctl_userfaultfd(2), Linux 6.7) and the PAGEMAP_SCAN ioctl (Documentation/admin-guide/mm/pagemap.rst).
- * It sees every writer that goes through the mapping, whoever runs it: a thread of ours, or the kernel on its behalf.
+ * It sees every writer that goes through the mapping, whether a thread of ours runs it or the kernel on its behalf.
  * It does not see other mappings of the same file.
  */
 import { closeSync, openSync } from 'node:fs';

@@ -54,7 +54,7 @@ describe('bad input', () => {
       expect(decided[0]).toMatchObject({ held: 'unknown', targetBytes: -1, committedBytes: 4 * GIB });
       expect(Number.isFinite(budget.budgetBytes)).toBe(true);
       expect(decided.slice(1).every(({ targetBytes }) => Number.isFinite(targetBytes))).toBe(true);
-      expect(explainGuest(decided[0], budget, size)).toMatch('its sample makes no sense');
+      expect(explainGuest(decided[0], budget, size)).toMatch('its sample is not plausible');
     }
   });
 

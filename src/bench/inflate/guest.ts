@@ -66,7 +66,7 @@ function ballooned({ driver }: EmbeddedGuest): PageSet {
   return pages;
 }
 
-/** Punches `pages` run by run with nobody in between, after their memory was brought into the scenario's state. */
+/** Punches `pages` run by run with nothing in between, after their memory was brought into the scenario's state. */
 function floorMs({ memory }: EmbeddedGuest, pages: PageSet): { ms: number; runs: number } {
   if (data.scenario !== 'idle') pages.forEachRun((pfn, count) => touch(memory, pfn, count));
   const [{ backing, firstPfn }] = memory.regions;

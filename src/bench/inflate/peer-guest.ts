@@ -167,7 +167,7 @@ const tell = (message: FromPeerGuest): void => tellBench(message);
 
 const data = JSON.parse(process.argv[2]) as PeerGuestData;
 // The bench lets go of its guest when it is done with it, or ends itself. Ctrl-C reaches both of them, and is the bench's
-// to answer: a QEMU has files that somebody must clear away.
+// to answer: a QEMU has files that must be cleared away.
 whenLetGo(() => process.exit());
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 let side: Side | undefined;

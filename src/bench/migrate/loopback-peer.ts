@@ -1,6 +1,6 @@
 /**
  * The process where memory arrives in `bench migrate`'s loopback measurement: by a migration, or by a plain copy as
- * anybody would write it with Node's sockets and files.
+ * one writes it with Node's sockets and files.
  */
 import { writeSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';

@@ -1,7 +1,7 @@
 /**
  * What free pages are worth to a migration: the embedded guest moves from one process to another over TCP at the speed
  * of a network, with each way of naming free pages and with none. Each migration is of a guest of its own, which has used
- * all of its memory and freed most of it: the host backs it, and nobody needs it.
+ * all of its memory and freed most of it: the host backs it, and it is not needed.
  *
  * The floor is the time that the bytes in use take at that speed.
  */

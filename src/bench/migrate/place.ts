@@ -36,7 +36,7 @@ async function open(memoryBytes: number): Promise<void> {
 }
 
 async function look(): Promise<void> {
-  if (place === undefined) throw new InvariantError('nobody is here');
+  if (place === undefined) throw new InvariantError('no machine is here');
   const { vm } = place;
   const { checkedBytes } = await vm.command({ do: 'verify' });
   const [{ backing }] = vm.ram.memory.regions;

@@ -89,7 +89,7 @@ class ClientView implements WatchedPage {
     while (await this.#pause(this.#moving ? MAP_MOVING_MS : MAP_MS, this.#turned));
   }
 
-  /** Whether anybody still looks after so long, or when the bell rings. */
+  /** Whether a viewer is still there after so long, or when the bell rings. */
   async #pause(ms: number, bell: Bell): Promise<boolean> {
     const signal = AbortSignal.any([this.#ending.signal, bell.signal]);
     await delay(ms, undefined, { signal }).catch(() => {});

@@ -1,6 +1,6 @@
 /**
- * Whether the data plane notices that somebody looks: a guest gives memory away that the host backs, with nobody
- * looking, and with the guest's own page open and metrics scraped, in turn.
+ * Whether the data plane notices a viewer: a guest gives memory away that the host backs, with no viewer, and with the
+ * guest's own page open and metrics scraped, in turn.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type BenchRow, type Measured, spreadOf } from '../report.ts';
@@ -26,7 +26,7 @@ interface Sample {
 
 const GUEST = 'guest';
 const SCRAPE_MS = 1000;
-/** Until the page has found its pace, and whoever left is gone. */
+/** Until the page has found its pace, and the viewer that left is gone. */
 const SETTLE_MS = 1500;
 
 export async function measureInflateWithPage(options: PageInflateOptions): Promise<Measured> {
@@ -40,7 +40,7 @@ export async function measureInflateWithPage(options: PageInflateOptions): Promi
     signal,
   });
   try {
-    // What runs for the first time is slower than ever after, whoever looks.
+    // What runs for the first time is slower than ever after, with every viewer.
     for (const one of cases.slice(0, 2)) await inflate(world, one, options);
     for (let run = 0; run < runs; run++) {
       // Every run begins with another case, so that none always follows the same one.

@@ -1,6 +1,6 @@
 /**
  * What looking costs: the page on many guests, the map of a large one, and an inflation that is watched. Its parts are
- * fleet.ts's, map.ts's and inflate.ts's; this puts them together, with whoever is there to look.
+ * fleet.ts's, map.ts's and inflate.ts's; this puts them together, with the viewer that is there.
  */
 import type { ChartPlan } from '../html.ts';
 import type { Measured } from '../report.ts';

@@ -1,4 +1,4 @@
-/** What `bench page` wants of whoever looks at the page: a real browser, or a client that asks for the same. */
+/** What `bench page` wants of a viewer of the page: a real browser, or a client that asks for the same. */
 
 export interface Place {
   readonly origin: string;
@@ -35,7 +35,7 @@ export interface Watched {
 export interface WatchedPage {
   /** What happened in so many milliseconds. */
   watch(ms: number, signal: AbortSignal): Promise<Watched>;
-  /** Nobody looks any more. */
+  /** The viewer has left. */
   leave(): Promise<void>;
 }
 

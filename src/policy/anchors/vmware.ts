@@ -50,7 +50,7 @@ export const vmware: Policy<Averages> = {
       return Math.max(now, ...next);
     });
     const free = host.availableBytes - host.reservedBytes - minFree(host.totalBytes);
-    // Where each price is the same, nobody is the next one to be asked.
+    // Where all prices are equal, no guest is asked before another.
     const keeps = divide(
       sum(views.map(({ actual }) => actual)) + free,
       views.map(({ min, max, memory: all, shares, actual }, at) => ({

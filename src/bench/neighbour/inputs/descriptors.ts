@@ -1,4 +1,4 @@
-/** Inputs of `bench neighbour` that are descriptors which make whoever uses them wait. */
+/** Inputs of `bench neighbour` that are descriptors which make the process that uses them wait. */
 import { writeSync } from 'node:fs';
 import { createEventFd } from '../../../sys/fd.ts';
 import { U64 } from '../../../vhost-user/protocol.ts';
@@ -7,7 +7,7 @@ import type { HostilePlay } from '../play.ts';
 import type { HostileData } from '../protocol.ts';
 import { HOME, MIB } from './rings.ts';
 
-/** A buffer that nobody is told of is looked for as often. */
+/** A buffer that is not announced is looked for as often. */
 const LOOK_MS = 1;
 /** What an eventfd can hold: to add anything waits. */
 const FULL = 2n ** 64n - 2n;
