@@ -261,7 +261,7 @@ function fairParts(
   return at(more === less ? to : from + ((to - from) * (amount - less)) / (more - less));
 }
 
-test('P6: where there is too little, parts are within a twentieth of the max-min fair ones; equal guests are equal', () => {
+test('P6: where there is too little, parts are within a twentieth, or 64 MiB, of the max-min fair ones; equal guests are equal', () => {
   fc.assert(
     fc.property(fleets, ({ guests }) => {
       const greedy = { guests: guests.map(guest => ({ ...guest, used: 0.9 })), part: 0.6 };
@@ -273,8 +273,9 @@ test('P6: where there is too little, parts are within a twentieth of the max-min
         shares,
       }));
       const fair = fairParts(bounds, Math.max(budget.budgetBytes, budget.floorsBytes));
+      // Moves of less than 64 MiB are not made, which of a small guest's part is more than a twentieth.
       for (const [at, { keepBytes }] of decided.entries())
-        expect(Math.abs(keepBytes - fair[at])).toBeLessThan(0.05 * fair[at]);
+        expect(Math.abs(keepBytes - fair[at])).toBeLessThan(Math.max(0.05 * fair[at], 64 * MIB));
     }),
     { numRuns: 40 },
   );
