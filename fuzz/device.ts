@@ -68,7 +68,8 @@ class SparseBacking extends WindowedBacking {
 }
 
 const nothing = (): void => {};
-const HOST: DeviceHost = {
+/** A host that ignores what its device reports. */
+export const IDLE_HOST: DeviceHost = {
   configChanged: nothing,
   accountOpened: nothing,
   pendingMarked: nothing,
@@ -114,7 +115,7 @@ export function target(bytes: Uint8Array): void {
   const device = new BalloonDevice({
     profile: abi,
     features: balloon,
-    host: HOST,
+    host: IDLE_HOST,
     clock: processClock,
     unusedPages: { add: nothing },
   });

@@ -9,7 +9,6 @@ import { PageList, PageListError } from '../src/balloon/page-list.ts';
 import { EncodeCursor } from '../src/balloon/page-list-format.ts';
 import { listFormat, PROFILE_NAMES, type Profile, profile } from '../src/balloon/profiles.ts';
 import { BalloonDevice } from '../src/device/balloon-device.ts';
-import type { DeviceHost } from '../src/device/device-host.ts';
 import { FileBacking } from '../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../src/memory/page.ts';
@@ -40,7 +39,7 @@ import { createDriverQueue } from '../src/virtio/create.ts';
 import { RING_FEATURES, RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } from '../src/virtio/features.ts';
 import type { DriverQueue, QueueConfig } from '../src/virtio/queue.ts';
 import { Peer } from './descriptors.ts';
-import { checkAccounts, cutList, longestOf, rangesOf, takesLongToWrite } from './device.ts';
+import { checkAccounts, cutList, IDLE_HOST, longestOf, rangesOf, takesLongToWrite } from './device.ts';
 
 const HEADER_BYTES = 2;
 const STEP_BYTES = 8;
@@ -82,19 +81,6 @@ const SETTLING_TURNS = 6;
 
 const MODES = ['auto', 'before-ack', 'none'] as const;
 
-const nothing = (): void => {};
-const HOST: DeviceHost = {
-  configChanged: nothing,
-  accountOpened: nothing,
-  pendingMarked: nothing,
-  badInput: nothing,
-  discardFailed: nothing,
-  actualChanged: nothing,
-  statisticsArrived: nothing,
-  hintChanged: nothing,
-  requestAnswered: nothing,
-};
-
 /** One of two rings in the home region, as its driver has it. */
 interface Ring {
   readonly config: QueueConfig;
@@ -120,9 +106,9 @@ class FrontEnd {
     this.#device = new BalloonDevice({
       profile: abi,
       features: features | VERSION_1 | RING_FEATURES,
-      host: { ...HOST, configChanged: () => void this.#connection?.configChanged() },
+      host: { ...IDLE_HOST, configChanged: () => void this.#connection?.configChanged() },
       clock: processClock,
-      unusedPages: { add: nothing },
+      unusedPages: { add: () => {} },
     });
     this.#device.inflation.mode = mode;
     this.#features = VERSION_1 | RING_INDIRECT_DESC | rings | features;

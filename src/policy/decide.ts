@@ -20,8 +20,8 @@ import type {
   Sample,
   Settings,
 } from './types.ts';
+import { PAGE_BYTES } from './units.ts';
 
-const PAGE = 4096;
 const STATISTICS_PERIOD_MS = 1000;
 
 /**
@@ -173,10 +173,10 @@ function conclude(decision: GuestDecision, guest: GuestSample): void {
   const { memoryBytes, maxBytes } = decision;
   const keep = Math.max(decision.keepBytes, Math.min(decision.floorBytes, maxBytes));
   // A maximum below the memory holds from the beginning; it is no shrink that could wait.
-  const target = Math.floor(Math.max(0, memoryBytes - Math.min(keep, maxBytes)) / PAGE) * PAGE;
+  const target = Math.floor(Math.max(0, memoryBytes - Math.min(keep, maxBytes)) / PAGE_BYTES) * PAGE_BYTES;
   if (decision.stuck && target >= guest.actualBytes) {
     decision.held = 'stuck';
-    decision.targetBytes = Math.floor(guest.actualBytes / PAGE) * PAGE;
+    decision.targetBytes = Math.floor(guest.actualBytes / PAGE_BYTES) * PAGE_BYTES;
   } else {
     decision.targetBytes = target;
   }

@@ -7,9 +7,7 @@ import { fill } from './allocation.ts';
 import { isBackingOff } from './need.ts';
 import { NEVER } from './records.ts';
 import type { GuestDecision, GuestMemory, Held, HostDecision } from './types.ts';
-
-const MIB = 2 ** 20;
-const PAGE = 4096;
+import { MIB, PAGE_BYTES } from './units.ts';
 
 /** A smaller move is not worth it. */
 const MOVE_BYTES_MIN = 64 * MIB;
@@ -114,7 +112,7 @@ function grow(
       if (!guest.ours || guest.requestBytes === 0) continue;
       guest.keepBytes += guest.partBytes;
       given += guest.partBytes;
-      if (guest.partBytes < guest.requestBytes - PAGE) guest.held = 'waiting';
+      if (guest.partBytes < guest.requestBytes - PAGE_BYTES) guest.held = 'waiting';
     }
     // What comes out of the reserve is missing there, too.
     if (forNeed) host.waitingBytes = Math.max(0, asked - Math.min(forNeeds, forRest));

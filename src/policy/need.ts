@@ -7,8 +7,7 @@
 import { noteFaults, peakOf, type Rates } from './reading.ts';
 import { NEVER } from './records.ts';
 import type { GuestDecision, GuestMemory, GuestSample } from './types.ts';
-
-const MIB = 2 ** 20;
+import { MIB } from './units.ts';
 
 /** Above what is used: a fifth, and as much as lets a kernel breathe. */
 const HEADROOM = 1.2;

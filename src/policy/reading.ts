@@ -5,8 +5,7 @@
  */
 import { NEVER } from './records.ts';
 import type { GuestDecision, GuestMemory, GuestSample, GuestStatistics } from './types.ts';
-
-const MIB = 2 ** 20;
+import { MIB } from './units.ts';
 
 /** After a boot nothing is taken for so long: a system that starts uses more than it will. */
 const BOOT_GRACE_MS = 60_000;

@@ -1,8 +1,6 @@
 /** What settings mean where they say nothing or contradict themselves: floors, maximums, shares, the host's reserve. */
 import type { GuestDecision, GuestSettings, HostSample, Settings } from './types.ts';
-
-const MIB = 2 ** 20;
-const GIB = 2 ** 30;
+import { GIB, MIB } from './units.ts';
 
 const SHARES_DEFAULT = 1000;
 const MIN_SHARE = 0.25;

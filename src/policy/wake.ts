@@ -3,8 +3,8 @@
  * come, or the host is short. It looks at a new sample beside the last decision, and decides nothing itself.
  */
 import type { Decision, GuestDecision, GuestSample, Sample } from './types.ts';
+import { MIB } from './units.ts';
 
-const MIB = 2 ** 20;
 /** Memory that has come in is worth a decision from here on. */
 const GIVEN_BYTES_MIN = 16 * MIB;
 const RISE_BYTES_MIN = 64 * MIB;

@@ -6,17 +6,11 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { dominates } from '../../src/bench/policy/figures.ts';
 import { OURS } from '../../src/policy/anchors/ours.ts';
 import { reportingOnly } from '../../src/policy/anchors/plain.ts';
+import { GIB, MIB } from '../../src/policy/units.ts';
 import { Guests } from '../../src/sim/policy/guests.ts';
 import { CONTENDERS, type Contender } from '../../src/sim/policy/policies.ts';
 import { type Outcome, PolicyRun, runPolicy, WARM_UP_S } from '../../src/sim/policy/run.ts';
-import {
-  characterOf,
-  type Demand,
-  GIB,
-  type GuestSpec,
-  MIB,
-  watermarkOf,
-} from '../../src/sim/policy/trace.ts';
+import { characterOf, type Demand, type GuestSpec, watermarkOf } from '../../src/sim/policy/trace.ts';
 import { makeTrace, TRACE_NAMES } from '../../src/sim/policy/traces.ts';
 
 const SEED = 1;

@@ -8,8 +8,8 @@ export const TWO_MEANINGS: Exceptions = [
     because:
       'Right in both rooms, of which the later one came while names were being gone through; to be told apart.',
     what: [
-      'MIB: src/bench/neighbour/inputs/rings.ts, src/policy/anchors/anchor.ts, src/sim/policy/trace.ts',
-      'GIB: src/bench/neighbour/inputs/rings.ts, src/policy/anchors/anchor.ts, src/sim/policy/trace.ts',
+      'MIB: src/bench/neighbour/inputs/rings.ts, src/policy/units.ts',
+      'GIB: src/bench/neighbour/inputs/rings.ts, src/policy/units.ts',
       'Wish: src/cli/target-words.ts, src/policy/anchors/plain.ts',
       'GuestStatistics: src/control/contract.ts, src/policy/types.ts',
       'GuestMemory: src/memory/guest-memory.ts, src/policy/types.ts',

@@ -1,6 +1,7 @@
 /** Outcomes of policies as rows of figures, sums over traces, and which policy surpasses which. */
+
+import { GIB } from '../../policy/units.ts';
 import { type Outcome, WARM_UP_S } from '../../sim/policy/run.ts';
-import { GIB } from '../../sim/policy/trace.ts';
 import type { BenchRow } from '../report.ts';
 import type { Run } from './policy.ts';
 

@@ -7,9 +7,7 @@ import { fill, type Part } from '../allocation.ts';
 import { newDecision, sizeRecords } from '../records.ts';
 import { applySettings, reserveOf, settingsOf } from '../settings.ts';
 import type { GuestSample, Sample, Settings } from '../types.ts';
-
-export const MIB = 2 ** 20;
-export const GIB = 2 ** 30;
+import { PAGE_BYTES } from '../units.ts';
 
 interface Answer<Memory> {
   /** What each balloon is to hold, in the order of the samples; -1: as it is. */
@@ -78,13 +76,11 @@ export const viewsOf = ({ guests }: Sample, settings: Settings): View[] =>
 export const clamp = (value: number, low: number, high: number): number =>
   Math.max(low, Math.min(high, value));
 
-const PAGE = 4096;
-
 /** What balloons hold so that guests keep `keeps`; null: as it is. */
 export const targetsOf = (views: readonly View[], keeps: readonly (number | null)[]): number[] =>
   views.map(({ memory }, at) => {
     const keep = keeps[at];
-    return keep === null ? -1 : Math.floor(clamp(memory - keep, 0, memory) / PAGE) * PAGE;
+    return keep === null ? -1 : Math.floor(clamp(memory - keep, 0, memory) / PAGE_BYTES) * PAGE_BYTES;
   });
 
 export const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);

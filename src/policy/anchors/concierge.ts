@@ -4,7 +4,8 @@
  * is learned downwards. Each guest is looked at by itself, as if it were the only one.
  */
 import { reserveOf } from '../settings.ts';
-import { clamp, MIB, type Policy, viewsOf } from './anchor.ts';
+import { MIB } from '../units.ts';
+import { clamp, type Policy, viewsOf } from './anchor.ts';
 
 const CRITICAL_GUEST_BYTES = 400 * MIB;
 const OVERSHOOT_BYTES_MAX = 10 * MIB;

@@ -2,7 +2,9 @@
  * A controller as people write them for themselves: proportional and integral, on the share of memory that a guest has
  * free, towards a fifth. It has a dead band of 128 MiB and a least size of a third, and asks nothing of the host.
  */
-import { clamp, MIB, type Policy, targetsOf, viewsOf } from './anchor.ts';
+
+import { MIB } from '../units.ts';
+import { clamp, type Policy, targetsOf, viewsOf } from './anchor.ts';
 
 const FREE_WANTED = 0.2;
 const PROPORTIONAL = 0.5;

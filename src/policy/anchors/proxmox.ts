@@ -3,7 +3,9 @@
  * by shares above each guest's minimum, first among guests with little free memory (to grow) or much (to shrink), then
  * among all, 100 MiB a guest and cycle at most.
  */
-import { clamp, MIB, type Policy, targetsOf, type View, viewsOf } from './anchor.ts';
+
+import { MIB } from '../units.ts';
+import { clamp, type Policy, targetsOf, type View, viewsOf } from './anchor.ts';
 
 const TARGET = 0.8;
 const GOAL_BYTES_MIN = 10 * MIB;

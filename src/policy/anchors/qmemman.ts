@@ -4,7 +4,8 @@
  * Small transfers are not made.
  */
 import { reserveOf } from '../settings.ts';
-import { MIB, type Policy, sum, targetsOf, type View, viewsOf } from './anchor.ts';
+import { MIB } from '../units.ts';
+import { type Policy, sum, targetsOf, type View, viewsOf } from './anchor.ts';
 
 const CACHE_FACTOR = 1.3;
 const PREFERRED_BYTES_MIN = 200 * MIB;

@@ -4,7 +4,8 @@
  * memory is free. One that makes no progress for five seconds is left out.
  */
 import { reserveOf } from '../settings.ts';
-import { clamp, MIB, type Policy, sum, targetsOf, viewsOf } from './anchor.ts';
+import { MIB } from '../units.ts';
+import { clamp, type Policy, sum, targetsOf, viewsOf } from './anchor.ts';
 
 const STUCK_MS = 5000;
 const INACCURACY_BYTES = 2 * MIB;

@@ -3,7 +3,9 @@
  * 75 %). Activity is averaged fast when it rises and slowly when it falls. The balloon takes 65 % of a guest at most, and
  * only while the host has less free than it wants. ESX samples active pages; here the guest's statistics say it.
  */
-import { divide, GIB, type Policy, sum, targetsOf, viewsOf } from './anchor.ts';
+
+import { GIB } from '../units.ts';
+import { divide, type Policy, sum, targetsOf, viewsOf } from './anchor.ts';
 
 const TAX = 0.75;
 const BALLOON_MAX = 0.65;

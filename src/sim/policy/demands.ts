@@ -1,7 +1,7 @@
 /** What programs want over time, as functions that a trace puts together: rests, bursts, saw-teeth, leaks, files. */
 import type { Random } from '../../guest/random.ts';
+import { GIB, MIB } from '../../policy/units.ts';
 import type { Demand, GuestSpec } from './trace.ts';
-import { GIB, MIB } from './trace.ts';
 
 /** A page from NVMe, in seconds. */
 export const NVME_S = 100e-6;

@@ -3,8 +3,10 @@
  * out-of-memory kills that follow when there is too little. Constants say what they stand for; docs/policy.md says where
  * they are from. The host's side and the policy's are elsewhere.
  */
+
+import { GIB, MIB, PAGE_BYTES } from '../../policy/units.ts';
 import type { Demand, EventKind, GuestSpec } from './trace.ts';
-import { GIB, MIB, watermarkOf } from './trace.ts';
+import { watermarkOf } from './trace.ts';
 
 /** Bytes a second. */
 const RECLAIM_RATE = 0.3 * GIB;
@@ -19,7 +21,6 @@ const OOM_DEFLATE_RATE = GIB;
 const KSWAPD_RATE = 0.25 * GIB;
 /** Direct reclaim, which programs wait for. */
 const DIRECT_RECLAIM_RATE = 2 * GIB;
-const PAGE = 4096;
 /** Pages of programs' memory that are touched a second, of those that are in swap. */
 const TOUCHES = 5000;
 /** A program that gets no memory for so long is killed. */
@@ -229,13 +230,13 @@ export class Guests {
     this.programs[at] = programs;
     const direct = evicted - KSWAPD_RATE * stepS;
     if (direct > 0) {
-      this.allocationStalls[at] += direct / (32 * PAGE);
+      this.allocationStalls[at] += direct / (32 * PAGE_BYTES);
       stall += direct / DIRECT_RECLAIM_RATE / stepS;
     }
     if (swapped > 0) {
       const touched = TOUCHES * (swapped / Math.max(1, wanted));
-      this.swapIns[at] += touched * stepS * PAGE;
-      this.swapOuts[at] += touched * stepS * PAGE;
+      this.swapIns[at] += touched * stepS * PAGE_BYTES;
+      this.swapOuts[at] += touched * stepS * PAGE_BYTES;
       this.majorFaults[at] += touched * stepS;
       stall += touched * pageSeconds;
     }
@@ -263,7 +264,7 @@ export class Guests {
     }
     const room = Math.max(0, this.usable(at) - this.programs[at]);
     const most = Math.min(cacheBytes, room);
-    const read = Math.min(READ_RATE, Math.max(READ_RATE_MIN, accesses * PAGE)) * stepS;
+    const read = Math.min(READ_RATE, Math.max(READ_RATE_MIN, accesses * PAGE_BYTES)) * stepS;
     this.cache[at] = Math.min(most, this.cache[at] + read);
     const missed = accesses * (1 - this.cache[at] / cacheBytes);
     this.refaults[at] += missed * stepS;

@@ -1,7 +1,8 @@
 /** Traces that are known to break one policy or another. */
+
+import { GIB, MIB } from '../../policy/units.ts';
 import { asks, breathing, sawTooth } from './demands.ts';
 import { burstOf, COUNT, fleet, type Maker, traceOf, withBursts } from './plan.ts';
-import { GIB, MIB } from './trace.ts';
 
 export const HARD_TRACES: Readonly<Record<string, Maker>> = {
   'host-cache': random =>

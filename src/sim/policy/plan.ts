@@ -3,9 +3,9 @@
  * with so much memory that they are overcommitted as wanted. The traces themselves are in traces.ts and hard-traces.ts.
  */
 import type { Random } from '../../guest/random.ts';
+import { GIB, MIB } from '../../policy/units.ts';
 import { asks, breathing, NVME_S, type Rest, resting, rising } from './demands.ts';
 import type { Burst, GuestSpec, Trace, TraceEvent } from './trace.ts';
-import { GIB, MIB } from './trace.ts';
 
 export const COUNT = 8;
 export const MEMORY = 4 * GIB;

@@ -12,8 +12,9 @@ import type {
   HostSample,
   Sample,
 } from '../../policy/types.ts';
+import { GIB, MIB } from '../../policy/units.ts';
 import { Guests } from './guests.ts';
-import { GIB, MIB, type Trace, watermarkOf } from './trace.ts';
+import { type Trace, watermarkOf } from './trace.ts';
 
 const STEP_S = 0.25;
 const STATISTICS_S = 1;

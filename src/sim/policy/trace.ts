@@ -6,9 +6,6 @@
 import { kernelFloor, reserveOf } from '../../policy/settings.ts';
 import type { Settings } from '../../policy/types.ts';
 
-export const MIB = 2 ** 20;
-export const GIB = 2 ** 30;
-
 /** What a guest's programs and files want at one moment. */
 export interface Demand {
   /** Memory of programs and of the kernel. */

@@ -3,10 +3,11 @@
  * one. Each is made from a seed, and lasts as long as it takes to see what a policy makes of it.
  */
 import { Random } from '../../guest/random.ts';
+import { GIB, MIB } from '../../policy/units.ts';
 import { asks, leaking, rising, sawTooth } from './demands.ts';
 import { HARD_TRACES } from './hard-traces.ts';
 import { burstOf, COUNT, fleet, type Maker, MEMORY, traceOf, withBursts } from './plan.ts';
-import { GIB, MIB, type Trace, watermarkOf } from './trace.ts';
+import { type Trace, watermarkOf } from './trace.ts';
 
 const TRACES: Readonly<Record<string, Maker>> = {
   roomy: random =>
