@@ -1,14 +1,13 @@
 /** A driver that has just started does not see its target before its grace is over: one guest in the test's own thread. */
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { GuestHost } from '../../src/hosting/guest-host.ts';
+import type { GuestHost } from '../../src/hosting/guest-host.ts';
 import { STUCK_MS } from '../../src/hosting/target-watch.ts';
-import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
-import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { HandGuest } from '../daemon/hand-guest.ts';
 import { clockAhead } from '../support/clock-ahead.ts';
+import { hostGuest } from '../support/host-guest.ts';
 import { TestLoop } from '../support/loop.ts';
 
 const MIB = 2 ** 20;
@@ -30,29 +29,9 @@ beforeEach(async () => {
   discards = new MessageChannel();
   const [ours, theirs] = UnixSocket.pair();
   socket = theirs;
-  host = new GuestHost(
-    {
-      name: 'g',
-      fd: ours.fd.number,
-      targetBytes: WISH,
-      profile: 'virtio',
-      discard: 'none',
-      without: [],
-      pollIntervalMs: 0,
-      bootGraceMs: GRACE_MS,
-    },
-    { fd: ours.fd.release(), listening: false },
-    {
-      reactor: loop.reactor,
-      turns: new ThreadTurns(),
-      discards: new DiscardLink(
-        new SharedArrayBuffer(CONTROL_WORDS * 4),
-        discards.port1,
-        loop.reactor.wakeFd.number,
-      ),
-      emit: () => {},
-      log: () => {},
-    },
+  host = hostGuest(
+    { loop, socket: ours, discards: discards.port1 },
+    { targetBytes: WISH, bootGraceMs: GRACE_MS },
   );
   expect(host.status()).toMatchObject({ targetBytes: WISH, shownTargetBytes: 0 });
   guest = await HandGuest.connect(socket, { loop });

@@ -7,17 +7,16 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { STATS_VQ } from '../../src/balloon/features.ts';
 import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import type { GuestEventType } from '../../src/control/contract.ts';
-import { GuestHost } from '../../src/hosting/guest-host.ts';
+import type { GuestHost } from '../../src/hosting/guest-host.ts';
 import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-watch.ts';
-import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { closeAll, createEventFd, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
-import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { U64 } from '../../src/vhost-user/protocol.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { FIRST_PAGE, HandGuest, PFNS_PER_BUFFER, pfnList } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { clockAhead } from '../support/clock-ahead.ts';
+import { hostGuest } from '../support/host-guest.ts';
 import { TestLoop } from '../support/loop.ts';
 
 let openBefore: number;
@@ -38,25 +37,10 @@ beforeEach(() => {
   lines.length = 0;
   const [ours, theirs] = UnixSocket.pair();
   socket = theirs;
-  host = new GuestHost(
+  host = hostGuest(
+    { loop, socket: ours, discards: discards.port1 },
+    {},
     {
-      name: 'g',
-      fd: ours.fd.number,
-      targetBytes: 0,
-      profile: 'virtio',
-      discard: 'none',
-      without: [],
-      pollIntervalMs: 0,
-    },
-    { fd: ours.fd.release(), listening: false },
-    {
-      reactor: loop.reactor,
-      turns: new ThreadTurns(),
-      discards: new DiscardLink(
-        new SharedArrayBuffer(CONTROL_WORDS * 4),
-        discards.port1,
-        loop.reactor.wakeFd.number,
-      ),
       emit: (_, type, detail) => {
         told.push(type);
         details.set(type, detail);

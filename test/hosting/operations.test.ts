@@ -5,13 +5,12 @@
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { encodeStatistics, STATISTIC_BYTES } from '../../src/balloon/statistics.ts';
-import { GuestHost } from '../../src/hosting/guest-host.ts';
+import type { GuestHost } from '../../src/hosting/guest-host.ts';
 import { answerOperation } from '../../src/hosting/guest-operations.ts';
-import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
-import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { HandGuest } from '../daemon/hand-guest.ts';
+import { hostGuest } from '../support/host-guest.ts';
 import { TestLoop } from '../support/loop.ts';
 
 const MIB = 2 ** 20;
@@ -30,28 +29,10 @@ beforeEach(() => {
   lines.length = 0;
   const [ours, theirs] = UnixSocket.pair();
   socket = theirs;
-  host = new GuestHost(
-    {
-      name: 'g',
-      fd: ours.fd.number,
-      targetBytes: 0,
-      profile: 'virtio',
-      discard: 'auto',
-      without: [],
-      pollIntervalMs: 0,
-    },
-    { fd: ours.fd.release(), listening: false },
-    {
-      reactor: loop.reactor,
-      turns: new ThreadTurns(),
-      discards: new DiscardLink(
-        new SharedArrayBuffer(CONTROL_WORDS * 4),
-        discards.port1,
-        loop.reactor.wakeFd.number,
-      ),
-      emit: () => {},
-      log: (_, _level, message) => lines.push(message),
-    },
+  host = hostGuest(
+    { loop, socket: ours, discards: discards.port1 },
+    { discard: 'auto' },
+    { log: (_, _level, message) => lines.push(message) },
   );
 });
 

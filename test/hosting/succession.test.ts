@@ -5,13 +5,12 @@
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { HINT_STOP } from '../../src/balloon/hint-session.ts';
-import { GuestHost } from '../../src/hosting/guest-host.ts';
-import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
+import type { GuestHost } from '../../src/hosting/guest-host.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
-import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { MEM_SLOTS_MAX } from '../../src/vhost-user/protocol.ts';
 import { FIRST_PAGE, HandGuest, PFNS_PER_BUFFER, type RegionPlace } from '../daemon/hand-guest.ts';
+import { hostGuest } from '../support/host-guest.ts';
 import { TestLoop } from '../support/loop.ts';
 
 const PAGE = 4096;
@@ -38,29 +37,7 @@ async function hosted(
 ): Promise<void> {
   const discards = new MessageChannel();
   const [ours, theirs] = UnixSocket.pair();
-  const host = new GuestHost(
-    {
-      name: 'g',
-      fd: ours.fd.number,
-      targetBytes: 0,
-      profile: 'virtio',
-      discard: 'none',
-      without: [],
-      pollIntervalMs: 0,
-    },
-    { fd: ours.fd.release(), listening: false },
-    {
-      reactor: loop.reactor,
-      turns: new ThreadTurns(),
-      discards: new DiscardLink(
-        new SharedArrayBuffer(CONTROL_WORDS * 4),
-        discards.port1,
-        loop.reactor.wakeFd.number,
-      ),
-      emit: () => {},
-      log: () => {},
-    },
-  );
+  const host = hostGuest({ loop, socket: ours, discards: discards.port1 });
   try {
     const guest = await HandGuest.connect(theirs, { loop, ...(regions === undefined ? {} : { regions }) });
     try {
