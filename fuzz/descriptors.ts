@@ -108,12 +108,18 @@ function socket(how: 'open' | 'full' | 'closed'): Hostile {
 
 let directory: string | undefined;
 
-/** Files of every kind that file systems have, in a directory that goes with this thread. */
+/** Removes the files that descriptors were opened from; the next ones are made anew. */
+export function removeFiles(): void {
+  if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
+  directory = undefined;
+}
+
+/** Files of every kind that file systems have, in a directory that goes with this thread, or by {@link removeFiles}. */
 function files(): string {
   if (directory !== undefined) return directory;
   const made = mkdtempSync(join(tmpdir(), 'aerostat-fuzz-'));
   directory = made;
-  process.once('exit', () => rmSync(made, { recursive: true, force: true }));
+  process.once('exit', removeFiles);
   writeFileSync(join(made, 'file'), bytes);
   mkdirSync(join(made, 'directory'));
   const mkfifo = optionalFunction('int mkfifo(const char *path, uint32_t mode)');

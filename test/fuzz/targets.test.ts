@@ -2,7 +2,8 @@
 import { randomInt } from 'node:crypto';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
+import { removeFiles } from '../../fuzz/descriptors.ts';
 import { runCampaign } from '../../fuzz/engine/campaign.ts';
 import { readCorpus } from '../../fuzz/engine/corpus.ts';
 import { TARGETS } from '../../fuzz/engine/targets.ts';
@@ -13,6 +14,9 @@ const CORPUS = join('fuzz', 'corpus');
 const TIME_MS = 2000;
 
 const names = [...TARGETS.keys()];
+
+// A test worker is ended without the event that removes them elsewhere.
+afterAll(removeFiles);
 
 describe('the corpus', () => {
   it('has inputs for every target, and for no others', () => {
