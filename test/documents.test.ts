@@ -44,6 +44,14 @@ test('every relative link in the documents leads to a file, and to a title in it
   expect(broken).toEqual([]);
 });
 
+test('decisions are numbered from 1 on, each number once, as their titles say', () => {
+  const files = readdirSync(join(root, 'docs/decisions')).sort();
+  const expected = files.map((_, at) => String(at + 1).padStart(4, '0'));
+  expect(files.map(file => file.slice(0, 4))).toEqual(expected);
+  const titles = files.map(file => readFileSync(join(root, 'docs/decisions', file), 'utf8').split(' ', 2)[1]);
+  expect(titles).toEqual(expected.map(number => `${Number(number)}.`));
+});
+
 test('every file that the architecture names is there', () => {
   const text = readFileSync(join(root, 'docs/architecture.md'), 'utf8');
   const named = [...text.matchAll(/`((?:[a-z-]+\/)+[a-z-]+\.tsx?)`/g)].map(([, path]) => path);
