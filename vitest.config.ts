@@ -7,6 +7,7 @@ export default defineConfig({
     pool: 'forks',
     // Tests of real peers hold gigabytes and a core each; two at a time is what a small machine bears.
     maxWorkers: 2,
+    setupFiles: ['test/support/property-seed.ts'],
     sequence: { sequencer: LongestFirst },
     // Only what hangs takes so long, on however busy a machine.
     testTimeout: 120_000,

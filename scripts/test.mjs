@@ -1,6 +1,7 @@
 // The test command: builds what is missing, runs every suite with coverage, says what was skipped and why,
 // checks the coverage of the rooms that promise one, clears away what tests left, and ends with the plain line that
-// tools read.
+// tools read. Of a whole run, a few failed files of real programs are run once more, alone; what passes only then is
+// named with the reason of its first failure.
 //
 //   npm test                      everything
 //   npm test -- test/virtio       only what is named; coverage is not judged then
@@ -10,6 +11,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { bin, bootstrap, root } from './bootstrap.mjs';
+import { onlyAtSecondAttempt, worthASecondAttempt } from './second-attempt.mjs';
 
 /** Lines of each of these rooms that tests must reach, in percent. */
 const COVERAGE_PROMISED = {
@@ -37,43 +39,66 @@ bootstrap();
 // All that tests start and write has this directory in its environment or its path. The name is short, for sockets lie
 // deep below it, and their paths are bounded.
 const scratch = mkdtempSync(join(tmpdir(), 'aerostat-'));
-const resultsFile = join(scratch, 'results.json');
 const reporters = ['default', 'json', join(root, 'scripts/skipped-reporter.mjs')];
-const args = [
-  'run',
-  ...reporters.map(name => `--reporter=${name}`),
-  `--outputFile.json=${resultsFile}`,
-  ...named,
-];
-if (whole) args.push('--coverage');
-const vitest = spawn(bin('vitest'), args, {
-  cwd: root,
-  stdio: ['ignore', 'inherit', 'inherit'],
-  env: { ...process.env, TMPDIR: scratch },
-});
-// Ctrl-C reaches both processes; a signal to this one alone is passed on.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => vitest.kill(signal));
-const [status] = await once(vitest, 'exit');
+/** The run of vitest that goes on, if one does. */
+let vitest;
+// Ctrl-C reaches both processes; a signal to this one alone is passed on, and no further run begins.
+let interrupted = false;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => {
+    interrupted = true;
+    vitest?.kill(signal);
+  });
+}
 
-let failed = status === 0 ? 0 : 1;
-let passed = 0;
-let skipped = 0;
-if (existsSync(resultsFile)) {
+const first = await run(whole ? ['--coverage'] : named);
+let { passed, failed } = first;
+const again = whole && !interrupted ? worthASecondAttempt(first.suites) : [];
+if (again.length > 0) {
+  console.log(`\nFailed beside other tests, and run once more, alone: ${again.join(', ')}`);
+  const second = await run(again);
+  const only = onlyAtSecondAttempt(first.suites, second.suites);
+  for (const line of only.lines) console.log(line);
+  passed += only.passed;
+  failed = second.failed;
+}
+if (whole) tellDurations(first.suites);
+clearAway();
+if (whole) failed += judgeCoverage();
+
+console.log(`${passed} passed, ${failed} failed, ${first.skipped} skipped`);
+process.exit(failed === 0 ? 0 : 1);
+
+/** Runs vitest with `words`: what it said of each file, and how many tests passed, failed and were skipped. */
+async function run(words) {
+  const resultsFile = join(scratch, 'results.json');
+  rmSync(resultsFile, { force: true });
+  const args = [
+    'run',
+    ...reporters.map(name => `--reporter=${name}`),
+    `--outputFile.json=${resultsFile}`,
+    ...words,
+  ];
+  vitest = spawn(bin('vitest'), args, {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: { ...process.env, TMPDIR: scratch },
+  });
+  const [status] = await once(vitest, 'exit');
+  const least = status === 0 ? 0 : 1;
+  if (!existsSync(resultsFile)) return { suites: [], passed: 0, failed: least, skipped: 0 };
   const results = JSON.parse(readFileSync(resultsFile, 'utf8'));
-  passed = results.numPassedTests;
-  skipped = results.numPendingTests + (results.numTodoTests ?? 0);
   // A suite that broke before its tests ran counts as well, or it would pass for one without tests.
   const broken = results.testResults.filter(
     suite => suite.status === 'failed' && suite.assertionResults.every(test => test.status !== 'failed'),
   ).length;
-  failed = Math.max(failed, results.numFailedTests + broken);
-  if (whole) tellDurations(results.testResults);
+  return {
+    suites: results.testResults.map(suite => ({ ...suite, name: relative(root, suite.name) })),
+    passed: results.numPassedTests,
+    failed: Math.max(least, results.numFailedTests + broken),
+    skipped: results.numPendingTests + (results.numTodoTests ?? 0),
+  };
 }
-clearAway();
-if (whole) failed += judgeCoverage();
-
-console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
-process.exit(failed === 0 && status === 0 ? 0 : 1);
 
 /** Ends what tests started and did not end, and removes what they wrote and did not remove; says what it was. */
 function clearAway() {
@@ -95,7 +120,7 @@ function clearAway() {
 /** Says what took longest, and writes the list by which test/support/longest-first.ts orders files. */
 function tellDurations(suites) {
   const seconds = suites
-    .map(({ name, startTime, endTime }) => [relative(root, name), Math.round((endTime - startTime) / 1000)])
+    .map(({ name, startTime, endTime }) => [name, Math.round((endTime - startTime) / 1000)])
     .filter(([, taken]) => taken >= LISTED_SECONDS_MIN)
     .sort(([a, taken], [b, other]) => other - taken || a.localeCompare(b));
   const list = join(root, 'coverage', 'durations.json');

@@ -1,5 +1,4 @@
 /** Every fuzz target over its corpus, and a little further: what `npm run fuzz` does for longer. */
-import { randomInt } from 'node:crypto';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -33,7 +32,7 @@ describe('the corpus', () => {
 });
 
 describe('arbitrary bytes break no promise of', () => {
-  const seed = randomInt(2 ** 31);
+  const seed = Number(process.env.AEROSTAT_SEED ?? 20_260_701);
 
   it.each([...TARGETS])('%s', (name, target) => {
     const corpus = readCorpus(name);
