@@ -65,8 +65,8 @@ export async function withApiOf(
     tokens: readTokens(choice.tokenFile, env),
     allowRemote: choice.apiRemote ?? false,
     version,
-    onOrder: ({ guest, kind, caller, detail }) =>
-      log({ level: 'info', guest, message: `${kind} ordered by ${caller}`, detail }),
+    onOrder: ({ kind, caller, ...of }) =>
+      log({ level: 'info', message: `${kind} ordered by ${caller}`, ...of }),
     onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
   });
   try {

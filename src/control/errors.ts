@@ -43,6 +43,16 @@ export class GuestStateError extends AerostatError {
   }
 }
 
+/** Raised for what only a memory policy can do, where there is none. */
+export class PolicyOffError extends AerostatError {
+  constructor() {
+    super(
+      'AEROSTAT_POLICY_OFF',
+      'no memory policy runs here; start one with "aerostat policy run", or say where it is with --api',
+    );
+  }
+}
+
 /** @throws GuestStateError for a target that is said in two ways at once */
 export function checkOneTarget({ targetBytes, memoryBytes }: GuestChanges): void {
   if (targetBytes === undefined || memoryBytes === undefined) return;

@@ -4,6 +4,7 @@
  */
 import type { DaemonStatus, GuestStatus } from './contract.ts';
 import { readHost } from './host.ts';
+import { noHostPolicy } from './no-policy.ts';
 import {
   askGuest,
   type Control,
@@ -22,6 +23,7 @@ export function hostedControl(guests: GuestControl, version: string): Control {
     guests: () => guests.guests(),
     samples: () => guests.samples(),
     subscribe: listener => guests.subscribe(listener),
+    ...noHostPolicy,
     daemon: async () => statusOfThisProcess(version),
     host: () => readHost(),
   };

@@ -20,6 +20,15 @@ import type {
 } from './contract.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from './migrations.ts';
+import type {
+  GuestPolicy,
+  GuestPolicyChanges,
+  PolicyChanges,
+  PolicyHistory,
+  PolicyStatus,
+  Reservation,
+  ReservationOrder,
+} from './policy.ts';
 
 /** How an operation is asked for over HTTP. */
 export interface HttpForm {
@@ -43,7 +52,7 @@ interface Declaration<Scope extends 'host' | 'guest', By extends 'thread' | 'mai
   readonly types?: { args: Args; answer: Answer };
 }
 
-const ofHost = <Answer>(http: HttpForm): Declaration<'host', 'main', void, Answer> => ({
+const ofHost = <Args, Answer>(http: HttpForm): Declaration<'host', 'main', Args, Answer> => ({
   scope: 'host',
   answeredBy: 'main',
   http,
@@ -60,10 +69,10 @@ const ofThread = <Args, Answer>(http: HttpForm): Declaration<'guest', 'thread', 
 });
 
 export const OPERATIONS = {
-  daemon: ofHost<DaemonStatus>({ method: 'get', path: '/daemon' }),
-  host: ofHost<HostStatus>({ method: 'get', path: '/host' }),
+  daemon: ofHost<void, DaemonStatus>({ method: 'get', path: '/daemon' }),
+  host: ofHost<void, HostStatus>({ method: 'get', path: '/host' }),
   /** Every guest, connected or not. */
-  guests: ofHost<readonly GuestStatus[]>({ method: 'get', path: '/guests', field: 'guests' }),
+  guests: ofHost<void, readonly GuestStatus[]>({ method: 'get', path: '/guests', field: 'guests' }),
   guest: ofThread<void, GuestStatus>({ method: 'get', path: '' }),
   /**
    * Changes all that is named, and answers how the guest is then.
@@ -81,7 +90,7 @@ export const OPERATIONS = {
     query: { freshMs: 'fresh_ms', timeoutMs: 'timeout_ms' },
   }),
   /** The newest statistics of every guest by name, without asking any. */
-  samples: ofHost<Readonly<Record<string, StatisticsSample>>>({
+  samples: ofHost<void, Readonly<Record<string, StatisticsSample>>>({
     method: 'get',
     path: '/statistics',
     field: 'samples',
@@ -120,6 +129,33 @@ export const OPERATIONS = {
    * @throws GuestStateError when there is none to give up
    */
   cancelMigration: ofGuest<void, MigrationAnswer>({ method: 'delete', path: '/migration' }),
+  /** The memory policy with all that it decided last; its state is `off` where there is none. */
+  policy: ofHost<void, PolicyStatus>({ method: 'get', path: '/policy' }),
+  /** @throws PolicyOffError when there is no policy; so do all that follow */
+  changePolicy: ofHost<PolicyChanges, PolicyStatus>({ method: 'patch', path: '/policy' }),
+  /**
+   * Reads the settings' file anew.
+   * @throws AerostatError when it is refused; the settings before it stay in force
+   */
+  reloadPolicy: ofHost<void, PolicyStatus>({ method: 'post', path: '/policy/reload' }),
+  /**
+   * Keeps memory for a guest that is about to start; does not wait for it, but says what is missing.
+   * @throws GuestStateError when the host can never have so much
+   */
+  reserve: ofHost<ReservationOrder, Reservation>({ method: 'post', path: '/policy/reservations' }),
+  /** @throws GuestStateError when there is none for this name */
+  releaseReservation: ofHost<{ readonly name: string }, PolicyStatus>({
+    method: 'delete',
+    path: '/policy/reservations',
+    query: { name: 'name' },
+  }),
+  /** What the policy decided about the guest, and why. */
+  guestPolicy: ofGuest<void, GuestPolicy>({ method: 'get', path: '/policy' }),
+  /** @throws AerostatError when the settings contradict each other; then nothing is changed */
+  changeGuestPolicy: ofGuest<GuestPolicyChanges, GuestPolicy>({ method: 'patch', path: '/policy' }),
+  /** Ends the hold of a guest whose target a person set. */
+  resumePolicy: ofGuest<void, GuestPolicy>({ method: 'post', path: '/policy/resume' }),
+  policyHistory: ofGuest<void, PolicyHistory>({ method: 'get', path: '/policy/history' }),
 } as const;
 
 type Operations = typeof OPERATIONS;
@@ -134,6 +170,14 @@ export type GuestOperation = NamesOf<{ readonly scope: 'guest' }>;
 /** Operations that the data-plane thread of the guest answers. */
 export type ThreadOperation = NamesOf<{ readonly answeredBy: 'thread' }>;
 export type MigrationOperation = 'migration' | 'migrate' | 'cancelMigration';
+/** What is asked of a memory policy, and where. */
+export type HostPolicyOperation =
+  | 'policy'
+  | 'changePolicy'
+  | 'reloadPolicy'
+  | 'reserve'
+  | 'releaseReservation';
+export type GuestPolicyOperation = 'guestPolicy' | 'changeGuestPolicy' | 'resumePolicy' | 'policyHistory';
 
 /** What an operation takes beside the name of its guest; void for nothing. */
 export type ArgsOf<Name extends OperationName> = NonNullable<Operations[Name]['types']>['args'];
@@ -153,6 +197,14 @@ export type GuestHandlers<Names extends GuestOperation = GuestOperation, Status 
   [Name in Names]: (name: string, ...rest: Rest<ArgsOf<Name>>) => Promise<AnswerOf<Name, Status>>;
 };
 
+/** The handlers of some operations of hosts. */
+export type HostHandlers<Names extends HostOperation, Status = GuestStatus> = {
+  [Name in Names]: (...rest: Rest<ArgsOf<Name>>) => Promise<AnswerOf<Name, Status>>;
+};
+
+/** A memory policy as it is steered. */
+export type PolicyControl = HostHandlers<HostPolicyOperation> & GuestHandlers<GuestPolicyOperation>;
+
 /** Guests, whichever host they are on. */
 export interface GuestControl<Status extends GuestStatus = GuestStatus>
   extends GuestHandlers<GuestOperation, Status> {
@@ -163,15 +215,18 @@ export interface GuestControl<Status extends GuestStatus = GuestStatus>
 }
 
 /** A daemon, its host and its guests. */
-export interface Control<Status extends GuestStatus = GuestStatus> extends GuestControl<Status> {
-  daemon(): Promise<DaemonStatus>;
-  host(): Promise<HostStatus>;
-}
+export interface Control<Status extends GuestStatus = GuestStatus>
+  extends GuestControl<Status>,
+    HostHandlers<Exclude<HostOperation, 'guests' | 'samples'>, Status> {}
 
 export const OPERATION_NAMES = Object.keys(OPERATIONS) as OperationName[];
 
 export const GUEST_OPERATIONS = OPERATION_NAMES.filter(
   (name): name is GuestOperation => OPERATIONS[name].scope === 'guest',
+);
+
+export const HOST_OPERATIONS = OPERATION_NAMES.filter(
+  (name): name is HostOperation => OPERATIONS[name].scope === 'host',
 );
 
 export const THREAD_OPERATIONS = GUEST_OPERATIONS.filter(
@@ -180,6 +235,7 @@ export const THREAD_OPERATIONS = GUEST_OPERATIONS.filter(
 
 /** Any handler, where the compiler does not know of which operation. */
 type AnyHandler = (name: string, args?: object) => Promise<unknown>;
+type AnyHostHandler = (args?: object) => Promise<unknown>;
 
 /** Asks `control` for any operation of a guest. */
 export const askGuest = (
@@ -196,7 +252,8 @@ export function ask(
   guest: string,
   args?: object,
 ): Promise<unknown> {
-  if (OPERATIONS[operation].scope === 'host') return control[operation as HostOperation]();
+  if (OPERATIONS[operation].scope === 'host')
+    return (control[operation as HostOperation] as AnyHostHandler)(args);
   return askGuest(control, operation as GuestOperation, guest, args);
 }
 
@@ -207,6 +264,14 @@ export function handlersOf<Names extends GuestOperation, Status = GuestStatus>(
 ): GuestHandlers<Names, Status> {
   // The table says which handler takes what; that each does is what `make` promises.
   return Object.fromEntries(names.map(name => [name, make(name)])) as unknown as GuestHandlers<Names, Status>;
+}
+
+/** The same of a host. */
+export function hostHandlersOf<Names extends HostOperation, Status = GuestStatus>(
+  names: readonly Names[],
+  make: (operation: Names) => AnyHostHandler,
+): HostHandlers<Names, Status> {
+  return Object.fromEntries(names.map(name => [name, make(name)])) as unknown as HostHandlers<Names, Status>;
 }
 
 /** Path of an operation, with the name of its guest. */

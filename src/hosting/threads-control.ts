@@ -2,6 +2,7 @@
 import type { DaemonStatus, DeviceGuestStatus } from '../control/contract.ts';
 import { readHost } from '../control/host.ts';
 import { noMigrations } from '../control/no-migrations.ts';
+import { noPolicy } from '../control/no-policy.ts';
 import { type Control, handlersOf, THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
@@ -16,6 +17,7 @@ export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus
       operation => async (name, args) => threads.threadOf(name).askGuest(operation, name, args),
     ),
     ...noMigrations(name => void threads.threadOf(name)),
+    ...noPolicy(name => void threads.threadOf(name)),
     daemon: () => status(threads.all),
     host: () => readHost(),
     guests: async () => {

@@ -67,7 +67,8 @@ export interface Sample {
 }
 
 /** `auto`: the policy sets its target. `hold`: a person set it, it stays. `off`: none of the policy's business. */
-type Mode = 'auto' | 'hold' | 'off';
+export const MODES = ['auto', 'hold', 'off'] as const;
+type Mode = (typeof MODES)[number];
 
 export interface GuestSettings {
   /** What the guest keeps whatever happens; by default the larger of a kernel's floor and a quarter of its memory. */
@@ -93,7 +94,8 @@ export interface Settings {
  * part of what is left. `shares`: the guests need more than there is, it has its part by shares. `floor`: its part by
  * shares is below its floor. `fixed`: not the policy's to choose.
  */
-type Bound = 'room' | 'surplus' | 'shares' | 'floor' | 'fixed';
+export const BOUNDS = ['room', 'surplus', 'shares', 'floor', 'fixed'] as const;
+type Bound = (typeof BOUNDS)[number];
 
 /**
  * Why the target is not what the allocation would have. `step`: less is taken at a time. `small`: too small a change.
@@ -101,19 +103,21 @@ type Bound = 'room' | 'surplus' | 'shares' | 'floor' | 'fixed';
  * or missing. `boot`: it has just started. `waiting`: another guest has not given the memory yet. `stuck`: its balloon
  * does not grow. `unknown`: its sample is not plausible.
  */
-export type Held =
-  | 'no'
-  | 'step'
-  | 'small'
-  | 'blocked'
-  | 'harm'
-  | 'stale'
-  | 'boot'
-  | 'waiting'
-  | 'stuck'
-  | 'hold'
-  | 'off'
-  | 'unknown';
+export const HELDS = [
+  'no',
+  'step',
+  'small',
+  'blocked',
+  'harm',
+  'stale',
+  'boot',
+  'waiting',
+  'stuck',
+  'hold',
+  'off',
+  'unknown',
+] as const;
+export type Held = (typeof HELDS)[number];
 
 /** The answer for one guest with all that led to it. A size of -1 is not known. */
 export interface GuestDecision {

@@ -11,6 +11,7 @@ import {
   UnknownGuestError,
 } from '../control/contract.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
+import { noGuestPolicy } from '../control/no-policy.ts';
 import type { GuestControl } from '../control/operations.ts';
 import { migrateAway, queryLastMigration } from '../peers/qemu/migration.ts';
 import { cancelMigration } from '../peers/qemu/qmp-commands.ts';
@@ -109,6 +110,13 @@ export class QemuControl implements GuestControl {
   cancelMigration(name: string): Promise<MigrationAnswer> {
     return this.#migrations.cancelMigration(name);
   }
+
+  /** A policy that steers these guests runs in front of this control, not in it. */
+  readonly #noPolicy = noGuestPolicy(name => void this.#find(name));
+  readonly guestPolicy = this.#noPolicy.guestPolicy;
+  readonly changeGuestPolicy = this.#noPolicy.changeGuestPolicy;
+  readonly resumePolicy = this.#noPolicy.resumePolicy;
+  readonly policyHistory = this.#noPolicy.policyHistory;
 
   subscribe(listener: (event: GuestEvent) => void): () => void {
     this.#listeners.add(listener);

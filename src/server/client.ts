@@ -12,13 +12,14 @@ import {
 } from 'node:http';
 import type { GuestEvent, GuestStatus } from '../control/contract.ts';
 import {
-  type AnswerOf,
   answerIn,
   type Control,
   GUEST_OPERATIONS,
   type GuestOperation,
+  HOST_OPERATIONS,
   type HostOperation,
   handlersOf,
+  hostHandlersOf,
   type OperationName,
   requestOf,
 } from '../control/operations.ts';
@@ -74,17 +75,15 @@ export function remoteControl<Status extends GuestStatus = GuestStatus>(
   options: ClientOptions = {},
 ): Control<Status> {
   const daemon = new RemoteDaemon(address, options);
-  const askHost = async <Name extends HostOperation>(operation: Name) =>
-    (await daemon.ask(operation, '', undefined)) as AnswerOf<Name, Status>;
   return {
     ...handlersOf<GuestOperation, Status>(
       GUEST_OPERATIONS,
       operation => (name, args) => daemon.ask(operation, name, args),
     ),
-    daemon: () => askHost('daemon'),
-    host: () => askHost('host'),
-    guests: () => askHost('guests'),
-    samples: () => askHost('samples'),
+    ...hostHandlersOf<HostOperation, Status>(
+      HOST_OPERATIONS,
+      operation => args => daemon.ask(operation, '', args),
+    ),
     subscribe: listener => daemon.subscribe(listener),
   };
 }

@@ -4,8 +4,9 @@ import type { MiddlewareHandler } from 'hono';
 import { peerOf } from '../sys/unix-peers.ts';
 
 export interface Order {
-  readonly guest: string;
-  /** `target`, `hint`, `request` or `migration`; what is changed of a guest itself is a `change`. */
+  /** Left out where it is about the host. */
+  readonly guest?: string;
+  /** `target`, `hint`, `request`, `migration` or `policy`; what is changed of a guest itself is a `change`. */
   readonly kind: string;
   /** The client, as far as the connection tells. */
   readonly caller: string;
@@ -14,7 +15,8 @@ export interface Order {
 }
 
 const READING = new Set(['GET', 'HEAD', 'OPTIONS']);
-const GUEST_PATH = /^\/v1\/guests\/([^/]+)(?:\/([a-z]+)s?)?$/;
+const GUEST_PATH = /^\/v1\/guests\/([^/]+)(?:\/([a-z]+)s?(?:\/[a-z]+)?)?$/;
+const POLICY_PATH = /^\/v1\/(policy)(?:\/[a-z]+)?$/;
 /** Enough to know a program by. */
 const AGENT_LENGTH_MAX = 40;
 
@@ -24,13 +26,14 @@ export function tellOrders(told: (order: Order) => void): MiddlewareHandler {
     await next();
     const { method, path } = context.req;
     const match = GUEST_PATH.exec(path);
-    if (READING.has(method) || match === null || context.res.status !== 200) return;
+    const kind = match === null ? POLICY_PATH.exec(path)?.[1] : (match[2] ?? 'change');
+    if (READING.has(method) || kind === undefined || context.res.status !== 200) return;
     const incoming = (context.env as { incoming?: IncomingMessage } | undefined)?.incoming;
     // Every route with a body has checked it; a cancellation has none.
     const body = method === 'DELETE' ? { cancel: true } : await context.req.json().catch(() => ({}));
     told({
-      guest: decodeURIComponent(match[1]),
-      kind: match[2] ?? 'change',
+      ...(match === null ? {} : { guest: decodeURIComponent(match[1]) }),
+      kind,
       caller: callerOf(incoming),
       detail: body,
     });

@@ -22,6 +22,16 @@ import {
   StatisticsSampleSchema,
 } from './schemas/answers.ts';
 import {
+  GuestPolicyPatchSchema,
+  GuestPolicySchema,
+  PolicyHistorySchema,
+  PolicyPatchSchema,
+  PolicyStatusSchema,
+  ReservationOrderSchema,
+  ReservationQuerySchema,
+  ReservationSchema,
+} from './schemas/policy.ts';
+import {
   EventsQuerySchema,
   GuestParamsSchema,
   GuestPatchSchema,
@@ -59,9 +69,8 @@ const refusals = {
 };
 const { 401: _, ...withoutToken } = refusals;
 const ofGuest = { ...refusals, 404: refusal('No guest has this name.') };
-const toGuest = {
-  ...ofGuest,
-  409: refusal('The guest cannot do this now, or did not answer in time.'),
+const conflict = {
+  409: refusal('The guest or the policy cannot do this now, or did not answer in time.'),
 };
 const tooLarge = { 413: refusal('The body is too large.') };
 const withBody = { ...tooLarge, 415: refusal('The body is not JSON.') };
@@ -162,6 +171,56 @@ export const OPERATION_DOCUMENTS: Readonly<Record<OperationName, OperationDocume
     summary: 'Give a migration up; the guest goes on where it is',
     answer: [MigrationAnswerSchema, 'How it is now.'],
   },
+  policy: {
+    operationId: 'getPolicy',
+    summary: 'The memory policy, and all that it decided last',
+    answer: [PolicyStatusSchema, 'How it is; its state is off where there is none.'],
+    always: true,
+  },
+  changePolicy: {
+    operationId: 'patchPolicy',
+    summary: 'Turn dry run on or off',
+    args: PolicyPatchSchema,
+    answer: [PolicyStatusSchema, 'How the policy is now.'],
+  },
+  reloadPolicy: {
+    operationId: 'postPolicyReload',
+    summary: 'Read the file of the policy’s settings anew',
+    answer: [PolicyStatusSchema, 'How the policy is now.'],
+  },
+  reserve: {
+    operationId: 'postReservation',
+    summary: 'Keep memory for a guest that is about to start',
+    args: ReservationOrderSchema,
+    answer: [ReservationSchema, 'How much of it is free. Ask again until it is ready.'],
+  },
+  releaseReservation: {
+    operationId: 'deleteReservation',
+    summary: 'Give a reservation up',
+    args: ReservationQuerySchema,
+    answer: [PolicyStatusSchema, 'How the policy is now.'],
+  },
+  guestPolicy: {
+    operationId: 'getGuestPolicy',
+    summary: 'What the policy decided about the guest, and why',
+    answer: [GuestPolicySchema, 'The newest decision with its reasons.'],
+  },
+  changeGuestPolicy: {
+    operationId: 'patchGuestPolicy',
+    summary: 'Set the guest’s minimum, maximum, shares or mode',
+    args: GuestPolicyPatchSchema,
+    answer: [GuestPolicySchema, 'How it is now.'],
+  },
+  resumePolicy: {
+    operationId: 'postPolicyResume',
+    summary: 'Let the policy steer a guest again whose target a person set',
+    answer: [GuestPolicySchema, 'How it is now.'],
+  },
+  policyHistory: {
+    operationId: 'getPolicyHistory',
+    summary: 'The newest decisions about the guest',
+    answer: [PolicyHistorySchema, 'Oldest first.'],
+  },
 };
 
 /** The route of an operation, made of its declaration and its document. */
@@ -169,6 +228,7 @@ export function routeOf(operation: OperationName) {
   const { scope, http }: { readonly scope: string; readonly http: HttpForm } = OPERATIONS[operation];
   const { operationId, summary, args, answer, always, besides } = OPERATION_DOCUMENTS[operation];
   const ofOne = scope === 'guest';
+  const hasState = always === undefined && (ofOne || http.method !== 'get');
   const request = {
     ...(ofOne ? { params: GuestParamsSchema } : {}),
     ...(args === undefined ? {} : http.query === undefined ? { body: body(args) } : { query: args }),
@@ -178,13 +238,13 @@ export function routeOf(operation: OperationName) {
     path: `/v1${ofOne ? '/guests/{name}' : ''}${http.path}`,
     operationId,
     summary,
-    ...(ofOne ? { request: request as { params: typeof GuestParamsSchema } } : {}),
+    request: request as { params: typeof GuestParamsSchema },
     responses: {
       200: json(...answer),
       ...besides,
-      ...(ofOne ? (always ? ofGuest : toGuest) : refusals),
-      ...(http.method === 'patch' || http.method === 'post' ? withBody : {}),
-      ...(http.method === 'delete' ? tooLarge : {}),
+      ...(ofOne ? ofGuest : refusals),
+      ...(hasState ? conflict : {}),
+      ...(http.method === 'get' ? {} : args === undefined || http.query !== undefined ? tooLarge : withBody),
     },
   });
 }

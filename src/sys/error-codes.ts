@@ -119,6 +119,12 @@ const declarations = {
     exit: 'guestState',
     status: 409,
   },
+  AEROSTAT_POLICY_OFF: {
+    meaning: 'No memory policy looks after the guests there.',
+    remedy: 'Start one with `aerostat policy run`, or name the address of its API with --api.',
+    exit: 'guestState',
+    status: 409,
+  },
   AEROSTAT_OPTIONS: { meaning: 'The options of the daemon contradict each other.', remedy: SEE_MESSAGE },
   AEROSTAT_FEATURE: {
     meaning: 'No feature of the profile has this name.',

@@ -25,6 +25,8 @@ import {
   type GuestOperation,
   handlersOf,
 } from '../../src/control/operations.ts';
+import type { PolicyChanges, ReservationOrder } from '../../src/control/policy.ts';
+import { FakePolicy } from './fake-policy.ts';
 
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
@@ -185,7 +187,13 @@ type Answers = {
 };
 
 /** Looking at a guest steers nothing. */
-const UNRECORDED: readonly GuestOperation[] = ['guest', 'hintStatus', 'migration'];
+const UNRECORDED: readonly GuestOperation[] = [
+  'guest',
+  'hintStatus',
+  'migration',
+  'guestPolicy',
+  'policyHistory',
+];
 
 /** The operations of guests as methods, each of which ends in {@link answer}. */
 const Operations = class {
@@ -226,6 +234,8 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
   };
   hostStatus: HostStatus = HOST;
   memoryMap: MemoryMap = MAP;
+  /** Off, unless a test gives it a status. */
+  readonly memoryPolicy = new FakePolicy();
   /** What a guest does with a new target; at once at it unless a test says otherwise. */
   follow = (guest: DeviceGuestStatus): DeviceGuestStatus => ({
     ...guest,
@@ -270,6 +280,25 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
     await this.#gate();
     return this.hostStatus;
   }
+
+  /** The policy's operations of the host; those of guests are among {@link #answers}. */
+  readonly #ofPolicy = async <Answer>(
+    call: [name: string, ...rest: unknown[]] | null,
+    answer: () => Answer,
+  ) => {
+    await this.#gate();
+    const answered = answer();
+    if (call !== null) this.calls.push(call);
+    return answered;
+  };
+  readonly policy = () => this.#ofPolicy(null, () => this.memoryPolicy.status);
+  readonly changePolicy = (changes: PolicyChanges = {}) =>
+    this.#ofPolicy(['changePolicy', changes], () => this.memoryPolicy.change(changes));
+  readonly reloadPolicy = () => this.#ofPolicy(['reloadPolicy'], () => this.memoryPolicy.running);
+  readonly reserve = (order: ReservationOrder) =>
+    this.#ofPolicy(['reserve', order], () => this.memoryPolicy.reserve(order));
+  readonly releaseReservation = ({ name }: { readonly name: string }) =>
+    this.#ofPolicy(['releaseReservation', { name }], () => this.memoryPolicy.release(name));
 
   async samples(): Promise<Record<string, StatisticsSample>> {
     await this.#gate();
@@ -337,6 +366,10 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
       if (!this.moving.delete(name)) throw new GuestStateError(`${name} is not being moved`);
       return this.#migrationOf(name);
     },
+    guestPolicy: ({ name }) => this.memoryPolicy.guest(name),
+    changeGuestPolicy: ({ name }, changes) => this.memoryPolicy.changeGuest(name, changes),
+    resumePolicy: ({ name }) => this.memoryPolicy.alter(name, { heldSinceMs: null, mode: 'auto' }),
+    policyHistory: ({ name }) => this.memoryPolicy.history(name),
   };
 
   #migrationOf(name: string): MigrationAnswer {

@@ -5,6 +5,7 @@
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { GuestStateError } from '../../src/control/contract.ts';
+import { POLICY_OFF } from '../../src/control/policy.ts';
 import {
   QmpAnswerError,
   QmpConnectionError,
@@ -46,6 +47,10 @@ const change =
   ({ control }) =>
     control.alter(name, overrides);
 const migrating: Given = ({ control }) => control.migrate('vm1', { to: 'tcp:host2:4444' });
+
+const withoutPolicy: Given = ({ control }) => {
+  control.memoryPolicy.status = POLICY_OFF;
+};
 
 const SECRET = 'secret is undefined';
 
@@ -117,6 +122,30 @@ const CASES: Readonly<Record<string, Calls>> = {
     409: { body: { to: 'tcp:host2:4444' }, given: migrating },
   },
   deleteMigration: { 200: { given: migrating }, 409: {} },
+  getPolicy: { 200: {} },
+  patchPolicy: {
+    200: { body: { dryRun: true } },
+    400: { body: {} },
+    409: { body: { dryRun: true }, given: withoutPolicy },
+  },
+  postPolicyReload: { 200: {}, 409: { given: withoutPolicy } },
+  postReservation: {
+    200: { body: { name: 'vm9', bytes: GIB } },
+    400: { body: { name: 'vm9' } },
+    409: { body: { name: 'vm9', bytes: GIB }, given: withoutPolicy },
+  },
+  deleteReservation: {
+    200: { path: '/v1/policy/reservations?name=vm9' },
+    409: { path: '/v1/policy/reservations?name=vm8' },
+  },
+  getGuestPolicy: { 200: {}, 409: { given: withoutPolicy } },
+  patchGuestPolicy: {
+    200: { body: { minBytes: GIB, maxBytes: null, shares: 2000, mode: 'auto' } },
+    400: { body: { shares: 0 } },
+    409: { body: { mode: 'off' }, given: withoutPolicy },
+  },
+  postPolicyResume: { 200: {}, 409: { given: withoutPolicy } },
+  getPolicyHistory: { 200: {}, 409: { given: withoutPolicy } },
   getEvents: {
     200: { enough: text => text.endsWith('\n\n') },
     400: { path: '/v1/events?types=weather' },

@@ -4,6 +4,7 @@ import { parseAddress } from '../../src/server/address.ts';
 import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, guestStatus } from './fake-control.ts';
+import { policyStatus } from './fake-policy.ts';
 
 const TOKEN = '0123456789abcdef0123456789abcdef';
 
@@ -37,6 +38,7 @@ export class Served {
 
   static async open(options: Partial<ServeOptions> = {}): Promise<Served> {
     const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'));
+    control.memoryPolicy.status = policyStatus(['vm1', 'vm2']);
     const server = await serveApi(control, {
       version: '0.1.0',
       address: parseAddress('127.0.0.1:0'),

@@ -15,7 +15,7 @@ import { CONNECTIONS_MAX, DOWNTIME_MS_MAX, ROUNDS_MAX } from '../../migration/li
 import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror, omissible } from './values.ts';
 
 /** Longest name that a guest may have, so that it fits a URL, a label and a column. */
-const GUEST_NAME_LENGTH_MAX = 64;
+export const GUEST_NAME_LENGTH_MAX = 64;
 
 export const GuestPatchSchema = z
   .strictObject({
