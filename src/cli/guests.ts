@@ -17,27 +17,44 @@ import { UsageError } from './usage.ts';
 
 export interface GuestsChoice extends ApiChoice {
   readonly qmp?: readonly string[];
+  readonly qmpDir?: string;
+  readonly qmpNames?: 'file' | 'vm';
   readonly config?: string;
   readonly json?: boolean;
 }
 
-/** `--api`, `--qmp`, `--config` and `--json`: what every command has that looks after guests. */
+/** `--api`, `--qmp`, `--qmp-dir`, `--config` and `--json`: what every command has that looks after guests. */
 export function withGuestOptions(command: Command): Command {
   const monitor = "a guest of QEMU's instead: the socket of its monitor, [NAME=]PATH; once for each guest";
   return withJson(command)
     .addOption(new Option('--qmp <socket>', monitor).argParser(each).conflicts(['api', 'config']))
     .addOption(
+      new Option(
+        '--qmp-dir <directory>',
+        "all guests of QEMU's whose monitors are in there (NAME.qmp, NAME/qemu.monitor), as they come and go",
+      ).conflicts(['api', 'config', 'qmp']),
+    )
+    .addOption(
+      new Option('--qmp-names <source>', 'call these guests after their sockets, or as their QEMUs do')
+        .choices(['file', 'vm'])
+        .conflicts(['api', 'config', 'qmp']),
+    )
+    .addOption(
       new Option('--config <file>', 'guests of both kinds, named in a JSON file').conflicts(['api', 'qmp']),
     );
 }
 
-/** Runs `body` with the guests that the options and the environment point to; closes their connections afterwards. */
+/**
+ * Runs `body` with the guests that the options and the environment point to; closes their connections afterwards.
+ * `served`: clients of an API will steer them, not the user of this command alone.
+ */
 export async function withGuests(
   context: CliContext,
   choice: GuestsChoice,
   body: (control: Control, failures: Failures) => Promise<void>,
+  { served = false } = {},
 ): Promise<void> {
-  const { control, close, failures = () => new Map() } = await open(context, choice);
+  const { control, close, failures = () => new Map() } = await open(context, choice, served);
   try {
     // From here on the control heeds interrupts itself.
     context.interrupt.throwIfAborted();
@@ -72,18 +89,29 @@ interface Opened {
   readonly failures?: Failures;
 }
 
-const opened = (control: CombinedControl, close: () => void): Opened => ({
+const opened = (control: GuestControl & Pick<CombinedControl, 'failures'>, close: () => void): Opened => ({
   control: hostedControl(control, readVersion()),
   close,
   failures: control.failures,
 });
 
-async function open(context: CliContext, choice: GuestsChoice): Promise<Opened> {
+async function open(context: CliContext, choice: GuestsChoice, served: boolean): Promise<Opened> {
   if (choice.config !== undefined) {
     const { control, close } = await openNamed(context, choice.config);
     return opened(control, close);
   }
-  if (choice.qmp !== undefined) return openMonitors(choice.qmp);
+  if (choice.qmpNames !== undefined && choice.qmpDir === undefined) {
+    throw new UsageError('--qmp-names is about the guests of --qmp-dir; give it too');
+  }
+  // The user of this machine may send a guest where a client of the API may not.
+  const options = { anyDestination: !served };
+  if (choice.qmp !== undefined) return openMonitors(choice.qmp, options);
+  if (choice.qmpDir !== undefined) {
+    const { MonitorDirectory } = await import('../qemu/monitor-directory.ts');
+    const qemus = new MonitorDirectory(choice.qmpDir, { ...options, namedByQemu: choice.qmpNames === 'vm' });
+    await qemus.named();
+    return opened(qemus, () => qemus.close());
+  }
   const found = foundSockets(context, choice);
   if (found.length === 1) return { control: connect(context, { api: found[0] }), close: () => {} };
   if (found.length > 1) return opened(await guestsOf(context, found), () => {});
@@ -91,13 +119,15 @@ async function open(context: CliContext, choice: GuestsChoice): Promise<Opened> 
 }
 
 /** With --qmp an unreachable guest is an error, not a row. */
-async function openMonitors(words: readonly string[]): Promise<Opened> {
+async function openMonitors(
+  words: readonly string[],
+  options: { readonly anyDestination: boolean },
+): Promise<Opened> {
   // Loaded only when it is needed: most commands never see a QEMU.
   const { QemuControl } = await import('../qemu/qemu-control.ts');
   const guests = words.map(parseMonitor);
   checkNames(guests.map(({ name }) => name));
-  // The user of this machine may send a guest where a client of the API may not.
-  const qemus = new QemuControl(guests, { anyDestination: true });
+  const qemus = new QemuControl(guests, options);
   return { control: hostedControl(qemus, readVersion()), close: () => qemus.close() };
 }
 

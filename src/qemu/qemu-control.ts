@@ -21,26 +21,39 @@ import { QemuMigrations } from './qemu-migrations.ts';
 export type { QemuGuestOptions } from './qemu-guest.ts';
 
 export class QemuControl implements GuestControl {
-  readonly #guests: ReadonlyMap<string, QemuHostedGuest>;
+  readonly #guests = new Map<string, QemuHostedGuest>();
   readonly #listeners = new Set<(event: GuestEvent) => void>();
   readonly #migrations: QemuMigrations;
 
   /** Begins to connect to every guest's monitor, and goes on trying. `anyDestination`: see {@link QemuMigrations}. */
   constructor(guests: readonly QemuGuestOptions[], { anyDestination = false } = {}) {
-    const emit = (event: GuestEvent) => {
-      for (const listener of this.#listeners) listener(event);
-    };
-    this.#guests = new Map(guests.map(options => [options.name, new QemuHostedGuest(options, emit)]));
+    for (const options of guests) this.add(options);
     this.#migrations = new QemuMigrations(
       {
         expect: name => void this.#find(name),
         moveAway: async (name, options) => migrateAway(this.#find(name).monitor, options),
         lastMove: async name => queryLastMigration(this.#find(name).monitor),
         cancelMove: async name => cancelMigration(this.#find(name).monitor),
-        emit,
+        emit: event => this.#emit(event),
       },
       anyDestination,
     );
+  }
+
+  /** Names of the guests, in the order in which they came. */
+  protected get names(): readonly string[] {
+    return [...this.#guests.keys()];
+  }
+
+  /** The name is not taken. */
+  protected add(options: QemuGuestOptions): void {
+    this.#guests.set(options.name, new QemuHostedGuest(options, event => this.#emit(event)));
+  }
+
+  /** Lets go of the guest's monitor; the guest goes on. */
+  protected remove(name: string): void {
+    this.#guests.get(name)?.close();
+    this.#guests.delete(name);
   }
 
   /** @throws QmpConnectionError when one of them cannot be reached; a {@link CombinedControl} lists it instead */
@@ -127,6 +140,10 @@ export class QemuControl implements GuestControl {
   close(): void {
     for (const guest of this.#guests.values()) guest.close();
     this.#listeners.clear();
+  }
+
+  #emit(event: GuestEvent): void {
+    for (const listener of this.#listeners) listener(event);
   }
 
   #find(name: string): QemuHostedGuest {

@@ -69,6 +69,12 @@ const declarations = {
     remedy: SEE_MESSAGE,
     exit: 'usage',
   },
+  AEROSTAT_MONITOR_DIRECTORY: {
+    meaning: 'The directory that should hold the monitors of QEMUs is not there or cannot be read.',
+    remedy:
+      'Name the directory of the sockets, as /var/run/qemu-server of Proxmox, and run as a user who may read it.',
+    exit: 'usage',
+  },
   AEROSTAT_INTERRUPTED: {
     meaning: 'A signal ended the command.',
     remedy: 'Nothing; the command has put its things in order.',

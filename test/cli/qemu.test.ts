@@ -454,3 +454,58 @@ describe('a file that names guests of both kinds', () => {
     expect((await aerostat(`status --api /a ${qmp}`)).code).toBe(EXIT.usage);
   });
 });
+
+describe('guests of a directory of monitors', () => {
+  let other: FakeMonitor;
+
+  beforeEach(async () => {
+    const path = join(directory, '100.qmp');
+    other = await FakeMonitor.start({ path, respond: (request, from) => qemu.answer(request, from) });
+  });
+
+  afterEach(() => other.close());
+
+  test('are under the same commands, and those that are silent fail alone', async () => {
+    expect((await json(`status --qmp-dir ${directory}`)).guests[0]).toMatchObject({
+      name: '100',
+      connected: true,
+    });
+    await aerostat(`set 100 --balloon 128M --qmp-dir ${directory}`);
+    expect(qemu.left).toBe(GIB - 128 * MIB);
+    const dead = await FakeMonitor.start({ path: join(directory, '101.qmp'), greeting: null });
+    try {
+      const { code, out } = await aerostat(`status --qmp-dir ${directory}`);
+      expect(code).toBe(EXIT.unreachable);
+      expect(out).toMatch(/^100 {4}running .*\n101 {4}unreachable /m);
+    } finally {
+      await dead.close();
+    }
+  });
+
+  test('are refused beside other guests, and where there is no directory', async () => {
+    expect((await aerostat(`status --qmp-dir ${directory} ${qmp}`)).code).toBe(EXIT.usage);
+    expect((await aerostat(`status --qmp-names vm`)).code).toBe(EXIT.usage);
+    const { code, err } = await aerostat(`status --qmp-dir ${directory}/nothing`);
+    expect(code).toBe(EXIT.usage);
+    expect(err).toMatch(/there is no such directory/);
+  });
+});
+
+test('a client of a dashboard sends no guest where only the user of the machine may', async () => {
+  const session = start(['dashboard', '--no-open', '--qmp', `web=${monitor.path}`], { env: {} });
+  await expect.poll(() => session.stdout.text).toMatch(/#token=\S+\n/);
+  const page = new URL(session.stdout.text.trim());
+  const answer = await fetch(new URL('/v1/guests/web/migration', page), {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${page.hash.slice('#token='.length)}`,
+      'content-type': 'application/json',
+      connection: 'close',
+    },
+    body: JSON.stringify({ to: 'exec:touch /tmp/harm' }),
+  });
+  expect(answer.status).toBe(400);
+  expect(monitor.commands).not.toContain('migrate');
+  session.interrupt();
+  await session.ended;
+});

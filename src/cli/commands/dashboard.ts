@@ -25,13 +25,15 @@ Examples:
   aerostat dashboard --demo            of three guests to play with
   aerostat dashboard --qmp /run/qemu/web.qmp
                                        of a guest of QEMU's; what QEMU does not tell is a dash
+  aerostat dashboard --qmp-dir /var/run/qemu-server
+                                       of all guests of a Proxmox host, as they come and go
   aerostat dashboard --api ./api.sock --port 8080 --no-open
   aerostat dashboard --config guests.json --port 8080 --token-file token
                                        at the same address and under the same token every time
 
 It listens on 127.0.0.1 and prints an address that holds its token: anyone who has the address can steer the guests.
-The token is a new one each time, unless the dashboard serves the guests itself (--config, --qmp, --demo) and
---token-file or AEROSTAT_TOKEN gives one. Ctrl-C ends it.`;
+The token is a new one each time, unless the dashboard serves the guests itself (--config, --qmp, --qmp-dir,
+--demo) and --token-file or AEROSTAT_TOKEN gives one. Ctrl-C ends it.`;
 
 interface DashboardChoice extends GuestsChoice {
   readonly demo?: boolean;
@@ -60,13 +62,13 @@ function portOf(text: string): number {
 async function runDashboard(context: CliContext, choice: DashboardChoice): Promise<void> {
   if (choice.demo) return demonstrate(context, choice);
   const found = foundSockets(context, choice);
-  if (choice.qmp !== undefined || choice.config !== undefined || found.length > 0) {
-    return withGuests(context, choice, control =>
-      show(context, choice, control, {
-        subject: subjectOf(choice, found),
-        tokens: readTokens(choice.tokenFile, context.env),
-      }),
-    );
+  const { qmp, qmpDir, config } = choice;
+  if (qmp !== undefined || qmpDir !== undefined || config !== undefined || found.length > 0) {
+    const shown = {
+      subject: subjectOf(choice, found),
+      tokens: readTokens(choice.tokenFile, context.env),
+    };
+    return withGuests(context, choice, control => show(context, choice, control, shown), { served: true });
   }
   const control = connect(context, choice, { pastEvents: true });
   const named = choice.api !== undefined || context.env.AEROSTAT_API !== undefined;
@@ -75,7 +77,8 @@ async function runDashboard(context: CliContext, choice: DashboardChoice): Promi
   await show(context, choice, control, { subject, tokens: [] });
 }
 
-function subjectOf({ qmp, config }: DashboardChoice, found: readonly string[]): string {
+function subjectOf({ qmp, qmpDir, config }: DashboardChoice, found: readonly string[]): string {
+  if (qmpDir !== undefined) return `the QEMUs with monitors in ${qmpDir}`;
   if (config !== undefined) return `the guests of ${config}`;
   return qmp !== undefined ? "guests of QEMU's" : `the daemons at ${found.join(', ')}`;
 }

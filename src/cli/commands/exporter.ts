@@ -18,6 +18,7 @@ Examples:
   aerostat exporter --token-file tokens
                                      of the daemons that systemd's units run, and of the user's own
   aerostat exporter --token-file tokens --api /run/a/api.sock --api /run/b/api.sock
+  aerostat exporter --token-file tokens --qmp-dir /var/run/qemu-server
   aerostat exporter --token-file tokens --config guests.json --listen 10.0.0.5:9774 --listen-remote
 
 Make the file of tokens, with one that may only read:
@@ -33,6 +34,7 @@ interface ExporterChoice extends LogChoice {
   readonly listenRemote?: boolean;
   readonly tokenFile?: string;
   readonly api?: readonly string[];
+  readonly qmpDir?: string;
   readonly config?: string;
 }
 
@@ -43,6 +45,7 @@ export function exporterCommand(context: CliContext): Command {
     .option('--listen-remote', 'let --listen be an address that other machines can reach')
     .option('--token-file <path>', 'file with the tokens that may scrape; one that reads only is enough')
     .option('--api <address>', 'a daemon, instead of those that are found; once for each', each)
+    .option('--qmp-dir <directory>', "the guests of QEMU's whose monitors are in there, as they come and go")
     .option('--config <file>', 'the daemons and monitors of the guests that a JSON file names')
     .addHelpText('after', EXAMPLES)
     .action((choice: ExporterChoice) => runExporter(context, choice));
@@ -85,11 +88,17 @@ interface Found {
   readonly close: () => void;
 }
 
-async function findDaemons(context: CliContext, { api, config }: ExporterChoice): Promise<Found> {
+async function findDaemons(context: CliContext, { api, qmpDir, config }: ExporterChoice): Promise<Found> {
   if (config !== undefined) {
     const { control, close } = await openNamed(context, config);
     const measured = [...byDaemon(control.routes)].map(([daemon, routes]) => ofRoutes(daemon, routes));
     return { daemons: () => measured, close };
+  }
+  if (qmpDir !== undefined) {
+    const { MonitorDirectory } = await import('../../qemu/monitor-directory.ts');
+    const qemus = new MonitorDirectory(qmpDir);
+    const measured = [{ labels: { daemon: qmpDir }, control: hostedControl(qemus, readVersion()) }];
+    return { daemons: () => measured, close: () => qemus.close() };
   }
   const known = new Map<string, MeasuredDaemon>();
   const measuredAt = (address: string): MeasuredDaemon => {

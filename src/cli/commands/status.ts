@@ -28,6 +28,7 @@ Examples:
   aerostat status --sort resident --columns guest,resident,state --no-header
                                what a script or a person wants of it, the largest first
   aerostat status --qmp /run/qemu/web.qmp
+  aerostat status --qmp-dir /var/run/qemu-server
                                a guest of QEMU's; - is what QEMU does not tell
   aerostat status --config guests.json
                                guests of both kinds and of several hosts

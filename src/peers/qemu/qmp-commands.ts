@@ -30,6 +30,12 @@ const runState = z.object({ status: z.string(), running: z.boolean() });
 /** `status` is QEMU's RunState: running, paused, inmigrate, postmigrate, prelaunch, shutdown, … */
 export const queryStatus = (qmp: QmpExecutor) => ask(qmp, runState, 'query-status');
 
+const guestName = z.object({ name: z.string().optional() });
+
+/** What QEMU was told to call its guest (`-name`); undefined where it was told nothing. */
+export const queryName = async (qmp: QmpExecutor): Promise<string | undefined> =>
+  (await ask(qmp, guestName, 'query-name')).name;
+
 export const cont = (qmp: QmpExecutor) => tell(qmp, 'cont');
 export const stop = (qmp: QmpExecutor) => tell(qmp, 'stop');
 /**

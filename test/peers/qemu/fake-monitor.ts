@@ -18,6 +18,8 @@ const GREETING = {
 };
 
 export interface FakeMonitorOptions {
+  /** Where it listens; in a directory of its own unless given. */
+  readonly path?: string;
   /** The first line; null for none at all. */
   readonly greeting?: string | null;
   /** Bytes in each piece that is sent. Default: all at once. */
@@ -38,7 +40,7 @@ export class FakeMonitor {
 
   private constructor(options: FakeMonitorOptions) {
     this.#directory = mkdtempSync(join(tmpdir(), 'aerostat-fake-qmp-'));
-    this.path = join(this.#directory, 'qmp');
+    this.path = options.path ?? join(this.#directory, 'qmp');
     this.#options = options;
     this.respond = options.respond ?? ((request, monitor) => monitor.answer(request, {}));
     this.#server = createServer(socket => this.#serve(socket));
