@@ -7,6 +7,7 @@ import { completionCommand, manualCommand } from './commands/completion.ts';
 import { dashboardCommand } from './commands/dashboard.ts';
 import { demoCommand } from './commands/demo.ts';
 import { deviceCommand, printCapabilities } from './commands/device.ts';
+import { doctorCommand } from './commands/doctor.ts';
 import { exporterCommand } from './commands/exporter.ts';
 import { guestCommand } from './commands/guest.ts';
 import { helpCommand } from './commands/help.ts';
@@ -83,6 +84,7 @@ function program(context: CliContext): Command {
     migrateCommand,
     topCommand,
     dashboardCommand,
+    doctorCommand,
     exporterCommand,
     runCommand,
     guestCommand,

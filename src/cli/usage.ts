@@ -15,6 +15,8 @@ export const EXIT_MEANINGS: readonly (readonly [code: string, meaning: string])[
   [String(EXIT.notReached), 'the target was not reached in time'],
   [String(EXIT.unknownGuest), 'no guest has this name'],
   [String(EXIT.guestState), 'the guest cannot do this now, or did not answer'],
+  [String(EXIT.foundCost), 'doctor found something that costs memory'],
+  [String(EXIT.foundDanger), 'doctor found something dangerous'],
   [
     String(EXIT.interrupted),
     `interrupted (${EXIT.terminated} by SIGTERM, ${EXIT.hungUp} when its terminal was closed)`,

@@ -13,6 +13,8 @@ export const EXIT = {
   notReached: 4,
   unknownGuest: 5,
   guestState: 6,
+  foundCost: 7,
+  foundDanger: 8,
   hungUp: 129,
   interrupted: 130,
   terminated: 143,
@@ -68,6 +70,16 @@ const declarations = {
     meaning: 'The configuration file cannot be read or is malformed.',
     remedy: SEE_MESSAGE,
     exit: 'usage',
+  },
+  AEROSTAT_FOUND_DANGER: {
+    meaning: 'The command `doctor` found something dangerous.',
+    remedy: 'Each finding says what to do; `--fail-on` says what counts.',
+    exit: 'foundDanger',
+  },
+  AEROSTAT_FOUND_COST: {
+    meaning: 'The command `doctor` found something that costs memory, or that was asked for by `--fail-on`.',
+    remedy: 'Each finding says what to do; `--fail-on` says what counts.',
+    exit: 'foundCost',
   },
   AEROSTAT_MONITOR_DIRECTORY: {
     meaning: 'The directory that should hold the monitors of QEMUs is not there or cannot be read.',

@@ -881,3 +881,24 @@ describe('help', () => {
     },
   );
 });
+
+describe('aerostat doctor', () => {
+  test('says what it found with what to do, and ends with a code by weight', async () => {
+    const { code, out, err } = await aerostat('doctor vm1');
+    expect(code).toBe(EXIT.foundDanger);
+    expect(out).toMatch(/^danger {2}vm1\n {4}Its balloon holds 1G and gives nothing back in need/);
+    expect(out).toMatch(/-> Switch deflate-on-oom on/);
+    expect(err).toMatch(/found 1 danger, 1 cost; each has a line that says what to do/);
+  });
+
+  test('prints what programs need, and fails only for what it is told to', async () => {
+    control.guests = async () => [guestStatus('vm1', { features: ['stats-vq', 'deflate-on-oom'] })];
+    const { code, out } = await aerostat('doctor --json --fail-on danger');
+    expect(code).toBe(EXIT.ok);
+    expect(JSON.parse(out)).toMatchObject({
+      guests: ['vm1'],
+      findings: [{ weight: 'cost', guest: 'vm1', id: 'no-reporting' }],
+    });
+    expect((await aerostat('doctor')).code).toBe(EXIT.foundCost);
+  });
+});
