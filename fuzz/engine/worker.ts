@@ -8,6 +8,7 @@ import { runCampaign, SlowInputError } from './campaign.ts';
 import { readCorpus } from './corpus.ts';
 import { TARGETS } from './targets.ts';
 import { type CampaignOrder, type CampaignReport, type FuzzThreadData, ShownInput } from './thread.ts';
+import { threadCpuMs } from './thread-time.ts';
 
 const shown = new ShownInput((workerData as FuzzThreadData).shown);
 
@@ -24,6 +25,7 @@ parentPort?.on('message', ({ name, seed, timeMs }: CampaignOrder) => {
     random: new Random(seed).split(name),
     timeMs,
     watch: input => shown.show(input),
+    spentMs: threadCpuMs,
   });
   const report: CampaignReport = {
     executions,

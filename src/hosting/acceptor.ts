@@ -5,7 +5,7 @@
 
 import { AerostatError, InvariantError, SystemError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
-import type { Reactor, Watch } from '../sys/poll.ts';
+import { monotonicMs, type Reactor, type Timer, type Watch } from '../sys/poll.ts';
 import { Shed } from '../sys/shed.ts';
 import { UnixListener, UnixSocket } from '../sys/socket.ts';
 import { peerOfFd } from '../sys/unix-peers.ts';
@@ -13,6 +13,7 @@ import { BackendConnection, type BackendConnectionOptions } from '../vhost-user/
 import type { BackendSession } from '../vhost-user/backend-session.ts';
 import type { SessionHost } from '../vhost-user/session-host.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { ConnectionPace } from './connection-pace.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
 const ACCEPT_PAUSE_MS = 1000;
@@ -38,7 +39,10 @@ export class Acceptor {
   readonly #socket: UnixListener | undefined;
   /** Where its front-ends' descriptors are closed. */
   readonly #shed = new Shed();
+  readonly #pace = new ConnectionPace();
   #watch: Watch | undefined;
+  /** Ends a time in which no front-end is let in. */
+  #pause: Timer | undefined;
   #connection: BackendConnection | undefined;
   #peer: { readonly socket: UnixSocket; pid: number | undefined } | undefined;
 
@@ -102,6 +106,7 @@ export class Acceptor {
   /** Idempotent. */
   close(): void {
     this.#watch?.stop();
+    this.#pause?.cancel();
     this.#socket?.close();
     const connection = this.#connection;
     if (connection === undefined) return;
@@ -139,7 +144,12 @@ export class Acceptor {
     this.#watch?.stop();
     this.#watch = undefined;
     this.#listener.refused(error, { request: 'connection' });
-    this.#reactor.schedule(ACCEPT_PAUSE_MS, () => this.#wait());
+    this.#waitAfter(ACCEPT_PAUSE_MS);
+  }
+
+  #waitAfter(pauseMs: number): void {
+    if (pauseMs === 0) this.#wait();
+    else this.#pause = this.#reactor.schedule(pauseMs, () => this.#wait());
   }
 
   #serve(socket: UnixSocket): void {
@@ -147,6 +157,7 @@ export class Acceptor {
     this.#watch?.stop();
     this.#watch = undefined;
     if (this.#connection !== undefined) throw new InvariantError('two front-ends for one guest');
+    this.#pace.began(monotonicMs());
     this.#peer = { socket, pid: undefined };
     this.#connection = new BackendConnection(socket, this.#device, {
       reactor: this.#reactor,
@@ -164,6 +175,6 @@ export class Acceptor {
 
   #closed(error: Error | undefined): void {
     this.#listener.closed(error);
-    this.#wait();
+    this.#waitAfter(this.#pace.ended(monotonicMs()));
   }
 }

@@ -13,7 +13,7 @@ beforeAll(async () => {
 
 afterAll(() => daemon.stop());
 
-const TIMES = 300;
+const TIMES = 80;
 
 test('connecting and hanging up without end is not logged without end', async () => {
   const lines = () => daemon.log.split('\n').filter(line => line.includes('front-end')).length;

@@ -92,6 +92,24 @@ describe('a campaign', () => {
     expect(slowestMs).toBe(1);
   });
 
+  it('goes by the time that an input was at work, however long the machine kept it waiting', () => {
+    let nowMs = 0;
+    let spentMs = 0;
+    const { finding, slowestMs } = runCampaign({
+      target() {
+        nowMs += 5000;
+        spentMs += 2;
+      },
+      corpus: [new Uint8Array(16)],
+      random: new Random(1),
+      timeMs: 100_000,
+      now: () => nowMs,
+      spentMs: () => spentMs,
+    });
+    expect(finding).toBeUndefined();
+    expect(slowestMs).toBe(2);
+  });
+
   it('does without a corpus, and with targets that write into their input', () => {
     const corpus = [bytesOf('kept')];
     const options = { random: new Random(1), timeMs: 200, now: steadyClock() };

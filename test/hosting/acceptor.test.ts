@@ -9,6 +9,7 @@ import { Shed } from '../../src/sys/shed.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
 import type { VirtioDevice } from '../../src/virtio/device.ts';
 import { TestLoop } from '../support/loop.ts';
+import { simulatedClock } from '../support/simulated-clock.ts';
 
 let directory: string;
 let loop: TestLoop;
@@ -93,4 +94,34 @@ test('no front-end is let in while descriptors of a former one are not closed; t
   await loop.settle();
   expect(said[3]).toBe('closed');
   acceptor.close();
+});
+
+test('a front-end that connects and hangs up without end has the thread for a while, and then waits', async () => {
+  // Nothing of it takes a moment.
+  simulatedClock();
+  const path = join(directory, 'guest.sock');
+  const { acceptor, said, pauses } = openDoor(path);
+  for (let times = 0; times < 20; times++) {
+    UnixSocket.connect(path).close();
+    await loop.settle();
+  }
+  // It is in the backlog, and costs nothing there.
+  const before = said.length;
+  expect(before).toBeLessThan(20);
+  expect(acceptor.connected).toBe(false);
+  expect(pauses).toHaveLength(1);
+  await loop.settle();
+  expect(said).toHaveLength(before);
+  pauses[0]();
+  await loop.settle();
+  expect(said.slice(before)).toEqual(['opened', 'closed']);
+  // A guest that comes now has its turn behind them.
+  const frontEnd = UnixSocket.connect(path);
+  for (let turn = 0; !acceptor.connected && turn < 40; turn++) {
+    pauses.at(-1)?.();
+    await loop.settle();
+  }
+  expect(acceptor.connected).toBe(true);
+  acceptor.close();
+  frontEnd.close();
 });
