@@ -73,9 +73,12 @@ function setParts(guests: Parts, end: 'low' | 'high' | 'level', level: number): 
   }
 }
 
-/** Weight of a guest in what is left over: its shares without the tax on what it does not use. */
-function taxedWeight({ shares, needBytes, maxBytes }: GuestDecision): number {
-  const idle = maxBytes > 0 ? clamp(1 - needBytes / maxBytes, 0, 1) : 0;
+/**
+ * Weight of a guest in what is left over: its shares without the tax on what it does not use. What a burst may come to
+ * is no use yet: with it, the first guests of a storm would get the room of those that follow.
+ */
+function taxedWeight({ shares, steadyBytes, maxBytes }: GuestDecision): number {
+  const idle = maxBytes > 0 ? clamp(1 - steadyBytes / maxBytes, 0, 1) : 0;
   return shares * (1 - IDLE_TAX * idle);
 }
 

@@ -126,9 +126,9 @@ function raise(guest: GuestSample, decision: GuestDecision): void {
     // It keeps what it has whatever is decided. For those who plan, that is a floor.
     decision.floorBytes = Math.max(decision.floorBytes, has);
   }
-  if (decision.booting) decision.needBytes = Math.max(decision.needBytes, has);
-  else if (!decision.fresh)
-    decision.needBytes = Math.max(decision.needBytes, Math.min(maxBytes, currentBytes));
+  const kept = decision.booting ? has : decision.fresh ? 0 : Math.min(maxBytes, currentBytes);
+  decision.steadyBytes = Math.max(decision.steadyBytes, kept);
+  decision.needBytes = Math.max(decision.needBytes, kept);
   decision.nowBytes = Math.max(decision.nowBytes, decision.floorBytes);
   decision.needBytes = Math.max(decision.needBytes, decision.nowBytes);
 }
@@ -152,6 +152,7 @@ function clear(decision: GuestDecision, name: string): void {
   decision.usedBytes = -1;
   decision.nowBytes = 0;
   decision.needBytes = 0;
+  decision.steadyBytes = 0;
   decision.learnedBytes = 0;
   decision.committedBytes = 0;
   decision.statisticsAgeMs = -1;

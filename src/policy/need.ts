@@ -12,8 +12,8 @@ import { MIB } from './units.ts';
 /** Above what is used: a fifth, and as much as lets a kernel breathe. */
 const HEADROOM = 1.2;
 const HEADROOM_BYTES_MIN = 96 * MIB;
-/** How far a burst is thought ahead: until the decision after the next is in force. */
-const HORIZON_MS = 5000;
+/** How far a burst is thought ahead: until what the decision after the next asks of others has come. */
+const HORIZON_MS = 6000;
 /** A guest in distress needs so much more than it has. */
 const DISTRESS_FACTOR = 1.3;
 /** Harm within this time after a shrink is the shrink's. */
@@ -90,7 +90,8 @@ export function reckonNeed(
   decision.nowBytes = between(now);
   decision.learnedBytes = learnedAt(memory, atMs);
   const peak = peakOf(memory, used, atMs);
-  decision.needBytes = between(Math.max(decision.nowBytes, withHeadroom(peak), decision.learnedBytes));
+  decision.steadyBytes = between(Math.max(withHeadroom(peak), decision.learnedBytes));
+  decision.needBytes = Math.max(decision.nowBytes, decision.steadyBytes);
   if (!fresh) {
     // Nothing that is not known lowers a need.
     decision.nowBytes = between(Math.max(decision.nowBytes, Math.min(memory.needBytes, currentBytes)));

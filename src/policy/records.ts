@@ -60,6 +60,7 @@ const newGuestDecision = (): GuestDecision => ({
   usedBytes: -1,
   nowBytes: 0,
   needBytes: 0,
+  steadyBytes: 0,
   learnedBytes: 0,
   committedBytes: 0,
   statisticsAgeMs: -1,

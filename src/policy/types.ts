@@ -140,6 +140,8 @@ export interface GuestDecision {
   nowBytes: number;
   /** What it should have: its use of the last minute with head-room, and what was learned. */
   needBytes: number;
+  /** Its need without what a burst may come to: the weight of what is left over goes by it. */
+  steadyBytes: number;
   learnedBytes: number;
   /** What it can hold at the host whatever is decided now: it has not given the rest yet. */
   committedBytes: number;

@@ -69,12 +69,12 @@ describe('harm', () => {
 });
 
 describe('a need', () => {
-  test('counts a burst ahead for five seconds, and a slow rise not', () => {
+  test('counts a burst ahead for six seconds, and a slow rise not', () => {
     const host = new TestHost(9 * GIB, three());
     host.run(200);
     host.guests[0].usedBytes += 0.5 * GIB;
-    // 0.25 GiB/s: 1.5 GiB and 1.25 GiB more, and a fifth.
-    expect(host.step().guests[0].nowBytes / GIB).toBeCloseTo(1.2 * 2.75, 2);
+    // 0.25 GiB/s: 1.5 GiB and 1.5 GiB more, and a fifth.
+    expect(host.step().guests[0].nowBytes / GIB).toBeCloseTo(1.2 * 3, 2);
     host.guests[1].usedBytes += 0.1 * GIB;
     expect(host.step().guests[1].nowBytes / GIB).toBeCloseTo(1.2 * 1.1, 2);
   });

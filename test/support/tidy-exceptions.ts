@@ -128,6 +128,7 @@ export const SEEN_BY_TESTS: Exceptions = [
   {
     because: 'Functions that a test calls by themselves, for what cannot be had from outside.',
     what: [
+      'src/sim/policy/fairness.ts belowFair',
       'src/migration/stream/compression.ts zstdOfNode',
       'src/migration/stream/compression.ts zstdOfHost',
       'src/sys/fd.ts writeShort',

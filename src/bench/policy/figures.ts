@@ -47,6 +47,8 @@ function figuresOf(outcomes: readonly Outcome[], guests: number) {
     unneededGiBh: sumOf(outcomes, outcome => outcome.unneededGiBh),
     movedGiB: sumOf(outcomes, outcome => outcome.movedBytes) / GIB,
     fairness: mean(outcome => outcome.fairness),
+    belowFairMeanPercent: 100 * mean(outcome => outcome.belowFairMean),
+    belowFairMostPercent: 100 * Math.max(...outcomes.map(({ belowFairMost }) => belowFairMost)),
     reservationS: outcomes.reduce<number | null>((found, { reservationS }) => reservationS ?? found, null),
     violations: sumOf(outcomes, outcome => outcome.violations),
     decideUsPerGuest: decisions === 0 ? 0 : (decideMs * 1000) / decisions / guests,

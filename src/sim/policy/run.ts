@@ -13,6 +13,7 @@ import type {
   Sample,
 } from '../../policy/types.ts';
 import { GIB, MIB } from '../../policy/units.ts';
+import { FairParts } from './fairness.ts';
 import { Guests } from './guests.ts';
 import { type Trace, watermarkOf } from './trace.ts';
 
@@ -52,6 +53,9 @@ export interface Outcome {
   readonly unneededGiBh: number;
   /** Jain's index of how far guests' programs got what they wanted, averaged. */
   readonly fairness: number;
+  /** By how much the guest that was furthest below its fair part of the budget was, averaged over time, and the most. */
+  readonly belowFairMean: number;
+  readonly belowFairMost: number;
   readonly reservationS: number | null;
   readonly violations: number;
   readonly decisions: number;
@@ -91,6 +95,7 @@ export class PolicyRun<Memory> {
   #unneeded = 0;
   #fairness = 0;
   #fairnessCount = 0;
+  readonly #fairParts: FairParts;
   #reversals = 0;
   #violations = 0;
   #decisions = 0;
@@ -124,6 +129,7 @@ export class PolicyRun<Memory> {
     }));
     this.#sample = { atMs: START_MS, host: this.#host, guests: this.#samples };
     this.#floors = new Float64Array(count);
+    this.#fairParts = new FairParts(trace, this.guests);
     this.#direction = new Int8Array(count);
     this.#turnedAt = new Float64Array(count);
   }
@@ -312,6 +318,7 @@ export class PolicyRun<Memory> {
     this.#unneeded += Math.max(0, balloons - needed) * part;
     this.#fairness += squares > 0 ? (sum * sum) / (guests.count * squares) : 1;
     this.#fairnessCount++;
+    if (Number.isInteger(atS)) this.#fairParts.count(Math.max(0, budget), at => this.#floorOf(at));
     this.#followBursts(atS);
   }
 
@@ -359,6 +366,8 @@ export class PolicyRun<Memory> {
       neededGiBh: this.#needed,
       unneededGiBh: this.#unneeded,
       fairness: this.#fairness / Math.max(1, this.#fairnessCount),
+      belowFairMean: this.#fairParts.mean,
+      belowFairMost: this.#fairParts.most,
       reservationS: this.#reservationS,
       violations: this.#violations,
       decisions: this.#decisions,
