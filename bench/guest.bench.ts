@@ -4,15 +4,16 @@
  * the least that any allocator does. Memory is a memfd that is never touched but by the rows that say so.
  * Prints tables.
  */
+
 import { type BenchRow, type Measured, spreadOf } from '../src/bench/report.ts';
 import { age, fragmentation } from '../src/guest/fragmentation.ts';
 import { GFP_HINT, GFP_MOVABLE } from '../src/guest/gfp.ts';
 import { Guest } from '../src/guest/guest.ts';
 import { GuestKernel } from '../src/guest/kernel.ts';
-import { NIL, ORDER_MAX } from '../src/guest/page-state.ts';
 import { Random } from '../src/guest/random.ts';
 import { FileBacking } from '../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
+import { NIL, ORDER_MAX } from '../src/memory/page-blocks.ts';
 import { createMemfd } from '../src/sys/file.ts';
 import { NO_PEER, runAsProgram } from './micro.ts';
 

@@ -1,6 +1,6 @@
 /**
  * The guest's balloon driver: negotiates, sets its queues up, and gives every page back when it leaves. It drives any
- * device through a {@link VirtioTransport} and takes pages from the guest kernel that it is given; time is its
+ * device through a {@link VirtioTransport} and takes pages from any kernel that is a {@link KernelMemory}; time is its
  * scheduler's. It has no sockets and no threads, and it never blocks: whatever happens (an interrupt, a change of the
  * configuration, a timer, a guest short of memory) ends in a turn of work.
  *
@@ -10,12 +10,12 @@
  *     await driver.remove();       // every page is the guest's again
  */
 import type { Profile } from '../balloon/profiles.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
+import type { KernelMemory } from '../memory/kernel-memory.ts';
 import { assert } from '../sys/error.ts';
 import { hasFeature } from '../virtio/features.ts';
 import type { InterruptedQueue, VirtioTransport } from '../virtio/transport.ts';
 import { Balloon } from './balloon.ts';
-import type { BalloonOptions } from './balloon-options.ts';
+import type { BalloonDriverOptions, BalloonOptions } from './balloon-options.ts';
 import { DriverCounters } from './counters.ts';
 import { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
@@ -24,18 +24,10 @@ import { clearFormerDriver } from './former-driver.ts';
 import { agree, agreeAgain, giveUp, goLive, writePoison } from './handshake.ts';
 import { poisonFeature } from './negotiation.ts';
 import { checkTuning, DEFAULT_TUNING, type DriverTuning } from './options.ts';
+import { featuresWithin } from './queue-parts.ts';
 import { findRings, type PlannedRing, plannedRings, setUpRing } from './ring-setup.ts';
 import { encodeDriver, readDriver } from './saved-driver.ts';
-import type { Scheduler } from './scheduler.ts';
 import { Waiters } from './waiters.ts';
-
-export interface BalloonDriverOptions extends Partial<DriverTuning> {
-  readonly kernel: GuestKernel;
-  /** Stays the caller's to close. */
-  readonly transport: VirtioTransport;
-  readonly scheduler: Scheduler;
-  readonly profile: Profile;
-}
 
 /**
  * `new`: not probed yet. `probing`. `loaded`: saved elsewhere, about to go on here. `running`. `removing`: pages are on
@@ -146,7 +138,7 @@ export class BalloonDriver {
   async #start(memory: DriverMemory): Promise<void> {
     const { transport, kernel } = this.#options;
     const features = await agree(transport, this.profile, {
-      features: this.#tuning.features,
+      features: this.#tuning.features & featuresWithin(kernel, this.profile),
       ringFeatures: this.#tuning.ringFeatures,
       contentsMatter: kernel.poison !== undefined,
     });

@@ -1,13 +1,23 @@
-/** What a running balloon is made of: what probing found, and what the guest wants. */
+/** What a driver is made with; and what a running balloon is made of: what probing found, and what the guest wants. */
 import type { HintResponderState } from '../balloon/hint-session.ts';
 import type { Profile } from '../balloon/profiles.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
+import type { KernelMemory } from '../memory/kernel-memory.ts';
+import type { VirtioTransport } from '../virtio/transport.ts';
 import type { DriverMemory } from './driver-memory.ts';
 import type { DriverRing, RingWorld } from './driver-ring.ts';
 import type { DriverTuning } from './options.ts';
+import type { Scheduler } from './scheduler.ts';
+
+export interface BalloonDriverOptions extends Partial<DriverTuning> {
+  readonly kernel: KernelMemory;
+  /** Stays the caller's to close. */
+  readonly transport: VirtioTransport;
+  readonly scheduler: Scheduler;
+  readonly profile: Profile;
+}
 
 export interface BalloonOptions {
-  readonly kernel: GuestKernel;
+  readonly kernel: KernelMemory;
   readonly profile: Profile;
   readonly tuning: DriverTuning;
   readonly world: RingWorld;

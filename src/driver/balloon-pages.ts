@@ -10,11 +10,10 @@
  * When the host is lost and another takes its place, ballooned pages are `recalled`: the new host knows nothing of them,
  * and is told again of as many as it wants.
  */
-import type { GuestKernel } from '../guest/kernel.ts';
-import type { PageOwner } from '../guest/owners.ts';
-import { LinkedPages } from '../guest/page-list.ts';
-import { NIL, ORDERS } from '../guest/page-state.ts';
-import { PAGE_SIZE } from '../memory/page.ts';
+
+import type { KernelMemory, PageOwner, SavedPages } from '../memory/kernel-memory.ts';
+import { LinkedPages } from '../memory/linked-pages.ts';
+import { NIL, ORDERS } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
 import type { Batch } from './batch.ts';
 import { DriverStateError } from './errors.ts';
@@ -44,7 +43,7 @@ export class BalloonPages implements PageOwner {
   /** Pages may move: both queues run. */
   movable = false;
 
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelMemory;
   readonly #flags: Uint8Array;
   readonly #index: Uint32Array;
   readonly #owner: number;
@@ -63,7 +62,7 @@ export class BalloonPages implements PageOwner {
   readonly #unmanaged: boolean;
 
   /** `movesAlong`: the host that a saved guest comes to knows of its balloon, for it got the last one's account. */
-  constructor(kernel: GuestKernel, deflatesOnOom: boolean, movesAlong = false) {
+  constructor(kernel: KernelMemory, deflatesOnOom: boolean, movesAlong = false) {
     this.#kernel = kernel;
     this.#flags = kernel.pages.flags;
     this.#index = kernel.pages.index;
@@ -71,11 +70,13 @@ export class BalloonPages implements PageOwner {
     this.#recalled = Array.from({ length: ORDERS }, () => new LinkedPages(kernel.pages));
     this.#arrivals = new LinkedPages(kernel.pages);
     this.#departures = new LinkedPages(kernel.pages);
-    const saved = kernel.allocator.owners.names.includes(this.name);
+    const { saved } = kernel;
+    const hadBalloon = saved?.awaits(this.name) === true;
     this.#owner = kernel.addOwner(this);
     this.#unmanaged = !deflatesOnOom;
-    if (movesAlong) this.#keepBallooned();
-    else if (saved) this.#adopt();
+    if (saved === undefined) assert(!movesAlong, 'a driver goes on in a guest that cannot have been saved');
+    else if (movesAlong) this.#keepBallooned(saved);
+    else if (hadBalloon) this.#adopt(saved);
   }
 
   /** Pages that can be taken out of the balloon now. */
@@ -318,17 +319,15 @@ export class BalloonPages implements PageOwner {
   }
 
   /** A guest that was saved goes on here: what was in the balloon, wherever it stood, is recalled. */
-  #adopt(): void {
-    const { allocator } = this.#kernel;
-    allocator.forEachOwned(this.#owner, (pfn, order) => this.#keepRecalled(pfn, order));
+  #adopt(saved: SavedPages): void {
+    saved.forEachOwned(this.#owner, (pfn, order) => this.#keepRecalled(pfn, order));
     // The balloon of the former host counts no more, and only a balloon takes pages out of this figure.
-    this.#kernel.adjustManaged(allocator.managedPages - this.#kernel.meminfo().totalBytes / PAGE_SIZE);
+    this.#kernel.adjustManaged(saved.unmanagedPages);
   }
 
   /** A guest that was saved when nothing was on its way goes on at a host that has the last one's account. */
-  #keepBallooned(): void {
-    const { allocator } = this.#kernel;
-    allocator.forEachOwned(this.#owner, (pfn, order) => {
+  #keepBallooned(saved: SavedPages): void {
+    saved.forEachOwned(this.#owner, (pfn, order) => {
       if (this.#flags[pfn] === RECALLED) {
         this.#keepRecalled(pfn, order);
       } else if (this.#flags[pfn] === BALLOONED) {
@@ -338,7 +337,7 @@ export class BalloonPages implements PageOwner {
         throw new DriverStateError(`frame ${pfn} of its balloon is on its way`);
       }
     });
-    const missing = allocator.managedPages - this.#kernel.meminfo().totalBytes / PAGE_SIZE;
+    const missing = saved.unmanagedPages;
     if (missing !== (this.#unmanaged ? this.actual : 0)) {
       throw new DriverStateError(`its balloon has ${this.actual} pages, and its guest lacks ${missing}`);
     }

@@ -5,10 +5,10 @@
  * A driver that was saved and goes on elsewhere finds its memory where it was: it asks for the same stretches in the
  * same order, and gets those that were recorded.
  */
-import { GFP_NORETRY, GFP_NOWARN, GFP_UNMOVABLE } from '../guest/gfp.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
-import { NIL, ORDER_MAX } from '../guest/page-state.ts';
+
+import { FIXED_PAGES, type KernelMemory } from '../memory/kernel-memory.ts';
 import { gpaOf, PAGE_SIZE, pfnOf } from '../memory/page.ts';
+import { NIL, ORDER_MAX } from '../memory/page-blocks.ts';
 import { DriverProbeError, DriverStateError } from './errors.ts';
 import { MEMORY_OWNER } from './former-driver.ts';
 
@@ -28,7 +28,7 @@ export type Allotment = Stretch | null;
 export class DriverMemory {
   /** All that was asked for since the driver began. */
   readonly allotments: Allotment[] = [];
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelMemory;
   /** Without a way to move pages: they stay where the device was told that they are. */
   readonly #owner: number;
   readonly #blocks: { pfn: number; order: number }[] = [];
@@ -40,7 +40,7 @@ export class DriverMemory {
   readonly #former: readonly Allotment[] | undefined;
 
   /** Memory that goes on being the driver's in a guest that was restored, as it was recorded in `former`. */
-  constructor(kernel: GuestKernel, former?: readonly Allotment[]) {
+  constructor(kernel: KernelMemory, former?: readonly Allotment[]) {
     this.#kernel = kernel;
     this.#owner = kernel.addOwner({ name: MEMORY_OWNER, contents: 'kept' });
     this.#former = former;
@@ -85,15 +85,10 @@ export class DriverMemory {
     return { address, size };
   }
 
-  /** The block that page frame `pfn` is part of, if it is the driver's. A search through all of memory takes longer. */
+  /** The block that page frame `pfn` is part of, if it is the driver's. */
   #ownedBlockAt(pfn: number): { pfn: number; order: number } | undefined {
-    const { allocator, pages } = this.#kernel;
-    for (let order = 0; order <= ORDER_MAX; order++) {
-      const head = pfn - (pfn % (1 << order));
-      if (!allocator.isAllocated(head) || allocator.orderOf(head) !== order) continue;
-      return pages.owner[head] === this.#owner ? { pfn: head, order } : undefined;
-    }
-    return undefined;
+    const order = this.#kernel.saved?.ownedOrderAt(pfn, this.#owner) ?? NIL;
+    return order === NIL ? undefined : { pfn: pfn - (pfn % (1 << order)), order };
   }
 
   #allocate(size: number): Stretch | undefined {
@@ -135,13 +130,10 @@ export class DriverMemory {
 
   #block(order: number, size: number): Stretch | undefined {
     if (order > ORDER_MAX) return undefined;
-    // A page is insisted on; for larger blocks there are smaller ones to fall back to.
-    const flags = GFP_UNMOVABLE | GFP_NOWARN | (order === 0 ? 0 : GFP_NORETRY);
-    const pfn = this.#kernel.allocate(order, flags);
+    const pfn = this.#kernel.allocateFor(FIXED_PAGES, order);
     if (pfn === NIL) return undefined;
     this.#kernel.own(pfn, this.#owner);
     this.#blocks.push({ pfn, order });
-    this.#kernel.access.fill(pfn, 1 << order, 0);
     return { address: gpaOf(pfn), size };
   }
 }

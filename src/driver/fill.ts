@@ -3,9 +3,9 @@
  * allocator has for the target. It asks for large blocks first where the lists can name them briefly, and for smaller
  * ones when there are none.
  */
-import { GFP_BALLOON } from '../guest/gfp.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
-import { NIL } from '../guest/page-state.ts';
+
+import { type KernelMemory, SPARE_PAGES } from '../memory/kernel-memory.ts';
+import { NIL } from '../memory/page-blocks.ts';
 import type { BalloonPages } from './balloon-pages.ts';
 import type { Batch } from './batch.ts';
 import type { DriverCounters } from './counters.ts';
@@ -13,7 +13,7 @@ import type { PageSource } from './page-channel.ts';
 import type { Scheduler } from './scheduler.ts';
 
 interface FillOptions {
-  readonly kernel: GuestKernel;
+  readonly kernel: KernelMemory;
   readonly pages: BalloonPages;
   readonly scheduler: Scheduler;
   readonly counters: DriverCounters;
@@ -57,7 +57,7 @@ export class Fill implements PageSource {
     let order = orderMax;
     while (missing > 0 && !batch.full) {
       while (1 << order > missing) order--;
-      const pfn = kernel.allocate(order, GFP_BALLOON);
+      const pfn = kernel.allocateFor(SPARE_PAGES, order);
       if (pfn === NIL) {
         if (order === 0) return false;
         order--;

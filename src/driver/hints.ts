@@ -3,18 +3,17 @@
  * host, and kept until it needs them named no longer, or until the guest is short of memory. What has to be sent when
  * is {@link HintResponder}'s to say (balloon/hint-session.ts).
  */
+
 import {
   HINT_COMMAND_BYTES,
   HINT_STOP,
   HintResponder,
   type HintResponderState,
 } from '../balloon/hint-session.ts';
-import { GFP_HINT } from '../guest/gfp.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
-import { LinkedPages } from '../guest/page-list.ts';
-import { NIL, ORDER_MAX, PAGES_PER_BLOCK_MAX } from '../guest/page-state.ts';
-import type { Shrinker } from '../guest/reclaim.ts';
+import { FREE_BLOCK, type KernelMemory, type Shrinker } from '../memory/kernel-memory.ts';
+import { LinkedPages } from '../memory/linked-pages.ts';
 import { gpaOf, PAGE_SIZE } from '../memory/page.ts';
+import { NIL, ORDER_MAX, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
 import type { DriverMemory, Stretch } from './driver-memory.ts';
 import type { DriverRing } from './driver-ring.ts';
 import { DriverProbeError } from './errors.ts';
@@ -30,7 +29,7 @@ const BLOCK = COMMANDS_MAX;
 export class HintsPart implements QueuePart, Shrinker {
   readonly name = HINTS_OWNER;
   readonly #ring: DriverRing;
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelMemory;
   readonly #responder: HintResponder;
   /** Blocks that are kept out of the allocator, all of the largest order. */
   readonly #held: LinkedPages;
@@ -46,7 +45,7 @@ export class HintsPart implements QueuePart, Shrinker {
   constructor(
     ring: DriverRing,
     memory: DriverMemory,
-    kernel: GuestKernel,
+    kernel: KernelMemory,
     hasDone: boolean,
     former?: HintResponderState,
   ) {
@@ -194,7 +193,7 @@ export class HintsPart implements QueuePart, Shrinker {
 
   #hint(): boolean {
     if (!this.#leavesSlot) return false;
-    const pfn = this.#kernel.allocate(ORDER_MAX, GFP_HINT);
+    const pfn = this.#kernel.allocateFor(FREE_BLOCK, ORDER_MAX);
     if (pfn === NIL) {
       this.#responder.exhaust();
       return true;

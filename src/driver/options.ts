@@ -1,7 +1,8 @@
 /** How a driver can be set up: what may be tuned, within which bounds, and what Linux does where nothing is said. */
+
 import type { EncodeLimits, PageListFormat } from '../balloon/page-list-format.ts';
-import { ORDER_MAX } from '../guest/page-state.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
+import { ORDER_MAX } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
 import { RING_EVENT_IDX, RING_INDIRECT_DESC } from '../virtio/features.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';

@@ -1,5 +1,7 @@
 /** What serves the queues beside inflate and deflate: a queue is a line here. */
 import type { QueueRole } from '../balloon/features.ts';
+import type { Profile } from '../balloon/profiles.ts';
+import type { KernelMemory } from '../memory/kernel-memory.ts';
 import type { BalloonOptions } from './balloon-options.ts';
 import type { DriverRing } from './driver-ring.ts';
 import { HintsPart } from './hints.ts';
@@ -17,11 +19,12 @@ const hints: MakePart = (ring, { memory, kernel, profile: { freePages }, former 
     : undefined;
 
 const requests: MakePart = (ring, { memory, kernel, profile: { freePages }, tuning }) => {
-  if (freePages.kind !== 'request') return undefined;
+  const { unused } = kernel;
+  if (freePages.kind !== 'request' || unused === undefined) return undefined;
   const { format, protocol } = freePages;
   const limits = listLimits(format, kernel.pages.length);
   return new RequestsPart(ring, memory, {
-    kernel,
+    unused,
     format,
     protocol,
     limits,
@@ -29,9 +32,10 @@ const requests: MakePart = (ring, { memory, kernel, profile: { freePages }, tuni
   });
 };
 
-const reporting: MakePart = (ring, { memory, kernel, profile: { freePages }, tuning }) =>
+const reporting: MakePart = (ring, { memory, kernel: { reports }, profile: { freePages }, tuning }) =>
+  reports &&
   new ReportingPart(ring, memory, {
-    allocator: kernel.allocator,
+    free: reports,
     format: freePages.format,
     delayMs: tuning.reportingDelayMs,
     blocksMax: tuning.reportingBlocks,
@@ -44,6 +48,20 @@ const PARTS: Readonly<Record<Exclude<QueueRole, 'inflate' | 'deflate'>, MakePart
   request: requests,
   reporting,
   hinting: reporting,
+};
+
+/**
+ * The features of which a kernel can do what the host asks for with them: not every one can set free blocks aside, or
+ * list what is free.
+ */
+export const featuresWithin = (
+  { reports, unused }: KernelMemory,
+  { features, featureMask }: Profile,
+): bigint => {
+  const lacks = (role: QueueRole | null) =>
+    (reports === undefined && (role === 'reporting' || role === 'hinting')) ||
+    (unused === undefined && role === 'request');
+  return features.reduce((mask, { queue, mask: own }) => (lacks(queue) ? mask & ~own : mask), featureMask);
 };
 
 /** By the number of the queue. @throws DriverProbeError when the guest has no memory for their buffers */

@@ -3,10 +3,11 @@
  * the allocator, named in one buffer, and put back when it returns, marked as reported so that they are not reported
  * twice. It happens a while after memory became free, because much of what is freed is used again at once.
  */
+
 import { PageList } from '../balloon/page-list.ts';
 import { EncodeCursor, type EncodeLimits, type PageListFormat } from '../balloon/page-list-format.ts';
-import type { PageAllocator } from '../guest/allocator.ts';
-import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../guest/page-state.ts';
+import type { FreeBlockReports } from '../memory/kernel-memory.ts';
+import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
 import { PageRanges } from '../memory/page-ranges.ts';
 import { assert } from '../sys/error.ts';
 import type { Timer } from '../sys/poll.ts';
@@ -23,7 +24,7 @@ interface Report {
 }
 
 interface ReportingOptions {
-  readonly allocator: PageAllocator;
+  readonly free: FreeBlockReports;
   readonly format: PageListFormat;
   readonly delayMs: number;
   /** Blocks that are out of the allocator at most. */
@@ -69,7 +70,7 @@ export class ReportingPart implements QueuePart {
   }
 
   start(): void {
-    this.#options.allocator.onLargeFree = () => this.#wake();
+    this.#options.free.onLargeFree = () => this.#wake();
     this.#wake();
   }
 
@@ -107,20 +108,20 @@ export class ReportingPart implements QueuePart {
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();
-    this.#options.allocator.onLargeFree = undefined;
+    this.#options.free.onLargeFree = undefined;
   }
 
   abandon(): void {
-    const { allocator } = this.#options;
+    const { free } = this.#options;
     this.stop();
     for (const { blocks } of this.#reports) {
       blocks.forEach((pfn, order) => {
-        allocator.putBack(pfn, order, false);
+        free.putBack(pfn, order, false);
       });
       blocks.clear();
     }
     // The next host knows nothing of what this one was told.
-    allocator.forgetReports();
+    free.forgetReports();
   }
 
   #wake(): void {
@@ -167,10 +168,10 @@ export class ReportingPart implements QueuePart {
 
   /** Largest first: every block of 4 MiB, then every one of 2 MiB. */
   #isolate(blocks: Batch): void {
-    const { allocator } = this.#options;
+    const { free } = this.#options;
     for (let order = ORDER_MAX; order >= PAGEBLOCK_ORDER; order--) {
       while (!blocks.full && this.#leavesEnough(order)) {
-        const pfn = allocator.isolateUnreported(order);
+        const pfn = free.isolateUnreported(order);
         if (pfn === NIL) break;
         blocks.add(pfn, order);
       }
@@ -184,7 +185,7 @@ export class ReportingPart implements QueuePart {
   #leavesEnough(order: number): boolean {
     const pages = 1 << order;
     const out = this.#reports.reduce((sum, { blocks }) => sum + blocks.pages, 0);
-    return this.#options.allocator.freePages - pages >= out + pages;
+    return this.#options.free.freePages - pages >= out + pages;
   }
 
   /** D28: only now may the guest use these pages again. */
@@ -192,7 +193,7 @@ export class ReportingPart implements QueuePart {
     const { blocks } = this.#reports[index];
     this.#ring.world.counters.reportedPages += blocks.pages;
     blocks.forEach((pfn, order) => {
-      this.#options.allocator.putBack(pfn, order, true);
+      this.#options.free.putBack(pfn, order, true);
     });
     blocks.clear();
     this.#vacant.push(index);

@@ -11,7 +11,7 @@ import {
   type RequestProtocol,
   SHRINK,
 } from '../balloon/request-messages.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
+import type { UnusedPages } from '../memory/kernel-memory.ts';
 import { PFN_LIMIT } from '../memory/page.ts';
 import { PageRanges } from '../memory/page-ranges.ts';
 import { PageSet } from '../memory/page-set.ts';
@@ -34,7 +34,7 @@ interface Answering {
 }
 
 interface RequestsOptions {
-  readonly kernel: GuestKernel;
+  readonly unused: UnusedPages;
   readonly format: PageListFormat;
   readonly protocol: RequestProtocol;
   /** How large one list may be. */
@@ -136,7 +136,7 @@ export class RequestsPart implements QueuePart {
   }
 
   #take(request: Request): void {
-    const { kernel } = this.#options;
+    const { unused } = this.#options;
     const { counters } = this.#ring.world;
     const ranges = new PageRanges();
     switch (request.command) {
@@ -144,10 +144,10 @@ export class RequestsPart implements QueuePart {
         this.#listUnused(ranges);
         break;
       case DROP_CACHE:
-        kernel.dropCaches();
+        unused.dropCaches();
         break;
       case SHRINK:
-        kernel.shrinkAll();
+        unused.shrinkAll();
         this.#listUnused(ranges);
         break;
       default:
@@ -161,10 +161,10 @@ export class RequestsPart implements QueuePart {
 
   /** A snapshot of the free blocks, joined to maximal runs in rising order: the fewest entries in every format. */
   #listUnused(ranges: PageRanges): void {
-    const { kernel, orderMin } = this.#options;
-    const unused = new PageSet(PFN_LIMIT);
-    kernel.allocator.listFree(unused, orderMin);
-    unused.forEachRun((pfn, count) => ranges.add(pfn, count));
+    const { unused, orderMin } = this.#options;
+    const free = new PageSet(PFN_LIMIT);
+    unused.listFree(free, orderMin);
+    free.forEachRun((pfn, count) => ranges.add(pfn, count));
   }
 
   #sendAnswer(answering: Answering): void {

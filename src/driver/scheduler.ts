@@ -2,7 +2,6 @@
  * How the driver lets time pass: a clock, and a way of being called later. A thread's reactor is one, a simulation
  * has one that stands still until it is told to go on.
  */
-import { ManualClock } from '../guest/clock.ts';
 import type { Timer } from '../sys/poll.ts';
 
 export interface Scheduler {
@@ -23,17 +22,13 @@ interface Appointment {
   readonly run: () => void;
 }
 
-/** Time that passes only when told to, on a clock that a guest kernel can share. */
+/** Time that passes only when told to. A guest kernel can have it for its clock. */
 export class ManualScheduler implements Scheduler {
-  readonly clock: ManualClock;
   readonly #appointments: Appointment[] = [];
-
-  constructor(clock = new ManualClock()) {
-    this.clock = clock;
-  }
+  #now = 0;
 
   now(): number {
-    return this.clock.now();
+    return this.#now;
   }
 
   schedule(delayMs: number, run: () => void): Timer {
@@ -64,10 +59,10 @@ export class ManualScheduler implements Scheduler {
     const end = this.now() + ms;
     this.runDue();
     for (let next = this.#earliest(); next !== undefined && next.dueMs <= end; next = this.#earliest()) {
-      this.clock.advance(next.dueMs - this.now());
+      this.#now = Math.max(this.#now, next.dueMs);
       this.runDue();
     }
-    this.clock.advance(end - this.now());
+    this.#now = Math.max(this.#now, end);
   }
 
   #earliest(): Appointment | undefined {

@@ -8,39 +8,38 @@ import {
   STATISTIC_NAMES,
   type Statistics,
 } from '../balloon/statistics.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
+import type { KernelMemory } from '../memory/kernel-memory.ts';
 import type { DriverMemory, Stretch } from './driver-memory.ts';
 import type { DriverRing } from './driver-ring.ts';
 import { DriverProbeError } from './errors.ts';
 import type { QueuePart } from './queue-part.ts';
 
 /** D14: always the same tags, and all that there are: those that this guest cannot have (swap, hugetlbfs) are 0. */
-function statisticsOf(kernel: GuestKernel): Statistics {
-  const { totalBytes, freeBytes, availableBytes, cacheBytes } = kernel.meminfo();
-  const events = kernel.vmstat();
+function statisticsOf(kernel: KernelMemory): Statistics {
+  const figures = kernel.statistics();
   return {
     swapInBytes: 0,
     swapOutBytes: 0,
-    majorFaults: events.majorFaults,
-    minorFaults: events.minorFaults,
-    freeBytes,
-    totalBytes,
-    availableBytes,
-    cacheBytes,
+    majorFaults: figures.majorFaults,
+    minorFaults: figures.minorFaults,
+    freeBytes: figures.freeBytes,
+    totalBytes: figures.totalBytes,
+    availableBytes: figures.availableBytes,
+    cacheBytes: figures.cacheBytes,
     hugetlbAllocations: 0,
     hugetlbFailures: 0,
-    oomKills: events.oomKills,
-    allocationStalls: events.allocStalls,
-    asyncScannedPages: events.asyncScans,
-    directScannedPages: events.directScans,
-    asyncReclaimedPages: events.asyncReclaims,
-    directReclaimedPages: events.directReclaims,
+    oomKills: figures.oomKills,
+    allocationStalls: figures.allocStalls,
+    asyncScannedPages: figures.asyncScans,
+    directScannedPages: figures.directScans,
+    asyncReclaimedPages: figures.asyncReclaims,
+    directReclaimedPages: figures.directReclaims,
   };
 }
 
 export class StatisticsPart implements QueuePart {
   readonly #ring: DriverRing;
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelMemory;
   readonly #place: Stretch;
   readonly #bytes = new Uint8Array(STATISTIC_NAMES.length * STATISTIC_BYTES);
   readonly #view = new DataView(this.#bytes.buffer);
@@ -50,7 +49,7 @@ export class StatisticsPart implements QueuePart {
   #stopped = false;
 
   /** @throws DriverProbeError when the guest has no memory for the buffer */
-  constructor(ring: DriverRing, memory: DriverMemory, kernel: GuestKernel) {
+  constructor(ring: DriverRing, memory: DriverMemory, kernel: KernelMemory) {
     const place = memory.allocate(this.#bytes.length);
     if (place === undefined) throw new DriverProbeError('the guest has no memory for its statistics');
     this.#ring = ring;

@@ -3,10 +3,13 @@
  * and what a balloon driver needs besides: splitting, isolating free blocks while they are reported, and
  * walking the free lists. It never waits and never reclaims; kernel.ts does that around it.
  */
-import type { PageSink } from '../memory/page.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { PageOwner } from '../memory/kernel-memory.ts';
+import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { NIL, ORDER_MAX, PAGEBLOCK_ORDER, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
 import { assert, InvariantError } from '../sys/error.ts';
 import { GFP_DMA32, GFP_MEMALLOC, GFP_TYPE_MASK } from './gfp.ts';
-import { type PageOwner, PageOwners } from './owners.ts';
+import { PageOwners } from './owners.ts';
 import {
   KIND_ALLOCATED,
   KIND_FREE,
@@ -14,11 +17,7 @@ import {
   KIND_MASK,
   MIGRATE_TYPES,
   type MigrateType,
-  NIL,
   ORDER_MASK,
-  ORDER_MAX,
-  PAGEBLOCK_ORDER,
-  PAGES_PER_BLOCK_MAX,
   PageState,
   PFN_MAX,
   REPORTED,
@@ -39,7 +38,7 @@ export interface PageSupply {
 }
 
 /** A run of page frames. */
-export interface Span {
+interface Span {
   readonly start: number;
   readonly end: number;
 }
@@ -63,6 +62,25 @@ export function forEachPart(start: number, end: number, visit: (start: number, e
     visit(from, to);
     from = to;
   }
+}
+
+/** Where the kernel itself lies: at the bottom, as large as a small Linux, but never much of a small guest. */
+const RESERVED_PAGES_MAX = 4096;
+
+/** The frames of all regions, touching ones joined, without those that the kernel keeps for itself. */
+export function spansOf(memory: GuestMemory, reservedPages?: number): readonly Span[] {
+  const spans: { start: number; end: number }[] = [];
+  for (const region of memory.regions) {
+    const end = region.firstPfn + region.pageCount;
+    const last = spans.at(-1);
+    if (last?.end === region.firstPfn) last.end = end;
+    else spans.push({ start: region.firstPfn, end });
+  }
+  const pages = memory.size / PAGE_SIZE;
+  const reserved = reservedPages ?? Math.min(RESERVED_PAGES_MAX, Math.floor(pages / 64));
+  assert(spans.length > 0 && spans[0].end - spans[0].start > reserved, 'no memory beside the kernel');
+  spans[0].start += reserved;
+  return spans;
 }
 
 /** Freed twice, never allocated, or freed with another order than it was allocated with. */

@@ -3,6 +3,7 @@
  * mobility with which Linux keeps unmovable pages from scattering over memory. No watermarks, no per-cpu
  * lists, no waiting: zone.ts and allocator.ts stand on top.
  */
+import { NIL, ORDER_MAX, PAGEBLOCK_ORDER, PAGES_PER_PAGEBLOCK } from '../memory/page-blocks.ts';
 import { FreeLists } from './free-lists.ts';
 import {
   KIND_ALLOCATED,
@@ -14,11 +15,7 @@ import {
   MIGRATE_TYPES,
   MIGRATE_UNMOVABLE,
   type MigrateType,
-  NIL,
   ORDER_MASK,
-  ORDER_MAX,
-  PAGEBLOCK_ORDER,
-  PAGES_PER_PAGEBLOCK,
   type PageState,
   REPORTED,
 } from './page-state.ts';

@@ -2,17 +2,10 @@
  * Compaction: moves single movable pages from the bottom of a zone into free pages at its top, so that what
  * they leave merges into large blocks. The owner of each page is asked; the balloon is an owner like any.
  */
+import { NIL, PAGEBLOCK_ORDER, PAGES_PER_PAGEBLOCK } from '../memory/page-blocks.ts';
 import type { PageAllocator, PageSupply } from './allocator.ts';
 import type { PageAccess } from './page-access.ts';
-import {
-  KIND_FREE,
-  KIND_MASK,
-  MIGRATE_MOVABLE,
-  NIL,
-  ORDER_MASK,
-  PAGEBLOCK_ORDER,
-  PAGES_PER_PAGEBLOCK,
-} from './page-state.ts';
+import { KIND_FREE, KIND_MASK, MIGRATE_MOVABLE, ORDER_MASK } from './page-state.ts';
 import type { VmEvents } from './vm-events.ts';
 import type { Zone } from './zone.ts';
 

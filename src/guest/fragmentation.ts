@@ -4,12 +4,13 @@
  * The measure: the fraction of free pages that lie in no free block of 2 MiB or more (order 9). 0 is a fresh
  * guest, 1 one in which no huge page could be had. Pages on the per-cpu lists count as broken off.
  */
+
 import { PageBitmap } from '../memory/page-bitmap.ts';
+import { NIL, ORDERS, PAGEBLOCK_ORDER, PAGES_PER_PAGEBLOCK } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
 import type { PageAllocator } from './allocator.ts';
 import { GFP_MEMALLOC, GFP_MOVABLE, GFP_NORECLAIM, GFP_NOWARN } from './gfp.ts';
 import type { GuestKernel } from './kernel.ts';
-import { NIL, ORDERS, PAGEBLOCK_ORDER, PAGES_PER_PAGEBLOCK } from './page-state.ts';
 import type { Process } from './process.ts';
 import type { Random } from './random.ts';
 

@@ -6,14 +6,12 @@
  * storage, and a block can be found on its list without a search. Reported blocks stand at the tail of theirs:
  * they are used last, and the first unreported one is found in O(1).
  */
+import { NIL, ORDERS, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
 import {
   KIND_FREE,
   MIGRATE_TYPES,
   type MigrateType,
-  NIL,
   ORDER_MASK,
-  ORDERS,
-  PAGEBLOCK_ORDER,
   type PageState,
   REPORTED,
 } from './page-state.ts';

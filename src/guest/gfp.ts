@@ -1,6 +1,7 @@
 /**
  * What an allocation asks for, as a sum of these. The names are Linux's; the two low bits are the migrate type.
  */
+import { type AllocationPurpose, FIXED_PAGES, FREE_BLOCK, SPARE_PAGES } from '../memory/kernel-memory.ts';
 import { MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE } from './page-state.ts';
 
 export const GFP_UNMOVABLE = MIGRATE_UNMOVABLE;
@@ -24,3 +25,16 @@ export const GFP_TYPE_MASK = 0x03;
 export const GFP_BALLOON = GFP_MOVABLE | GFP_NORETRY | GFP_NOWARN;
 /** A free page hint: only what is free anyway. */
 export const GFP_HINT = GFP_MOVABLE | GFP_NORECLAIM | GFP_NOWARN;
+
+/** How a driver's allocation is made that says what it is for. */
+export function gfpOf(purpose: AllocationPurpose, order: number): number {
+  switch (purpose) {
+    case SPARE_PAGES:
+      return GFP_BALLOON;
+    case FREE_BLOCK:
+      return GFP_HINT;
+    case FIXED_PAGES:
+      // A page is insisted on; for larger blocks there are smaller ones to fall back to.
+      return GFP_UNMOVABLE | GFP_NOWARN | GFP_ZERO | (order === 0 ? 0 : GFP_NORETRY);
+  }
+}

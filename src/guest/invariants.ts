@@ -3,6 +3,7 @@
  * place, buddies have merged, lists and counters agree with the page state. For tests, simulations and the
  * loading of saved guests; it costs a walk over all pages.
  */
+import { NIL, ORDER_MAX, ORDERS, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
 import { assert, InvariantError } from '../sys/error.ts';
 import type { PageAllocator } from './allocator.ts';
 import {
@@ -13,11 +14,7 @@ import {
   KIND_PER_CPU,
   MIGRATE_TYPES,
   type MigrateType,
-  NIL,
   ORDER_MASK,
-  ORDER_MAX,
-  ORDERS,
-  PAGEBLOCK_ORDER,
   REPORTED,
 } from './page-state.ts';
 import type { Zone } from './zone.ts';

@@ -6,37 +6,42 @@
  *     kernel.own(pfn, kernel.addOwner({ name, contents: 'none', migrate: (from, to) => … }), index);
  *     kernel.free(pfn, 0);
  *
- * For a balloon driver:
- * - `allocate(order, GFP_BALLOON)` inflates; `allocate(ORDER_MAX, GFP_HINT)` takes blocks to hint. `split` makes
- *   single pages of a block. `new PageList(kernel.pages)` keeps them without heap.
- * - `addOwner` names who is asked when compaction wants to move a page; `own` marks the pages.
- * - `addOomNotifier` and `addShrinker` say who gives memory back before a process dies.
- * - `allocator.isolateUnreported(order)` and `putBack` are free page reporting, `allocator.onLargeFree` wakes it;
- *   `allocator.listFree(sink, orderMin)` answers a request for unused pages; `dropCaches` and `shrinkAll` are
- *   the requests that were wished for.
- * - `meminfo` and `vmstat` are what its statistics are made of; `adjustManaged` takes ballooned pages out of the
- *   total, as Linux does without DEFLATE_ON_OOM.
+ * A driver sees it as a `KernelMemory` (memory/kernel-memory.ts): pages for the balloon and for hints, owners whom
+ * compaction asks, notifiers and shrinkers that give memory back, free page reporting, statistics.
  *
  * Nothing here waits. Where Linux would sleep, an allocation fails or the embedder calls {@link runBackground}.
  */
+
 import type { GuestMemory } from '../memory/guest-memory.ts';
+import type {
+  AllocationPurpose,
+  FreeBlockReports,
+  KernelMemory,
+  MemoryStatistics,
+  OomNotifier,
+  PageOwner,
+  SavedPages,
+  Shrinker,
+  UnusedPages,
+} from '../memory/kernel-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { NIL, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
-import { PageAllocator, type PageSupply, type Span } from './allocator.ts';
+import { PageAllocator, type PageSupply, spansOf } from './allocator.ts';
 import { type GuestClock, ManualClock } from './clock.ts';
 import { Compaction } from './compaction.ts';
 import type { Coverage } from './contents.ts';
-import { GFP_MEMALLOC, GFP_NORECLAIM, GFP_NORETRY, GFP_NOWARN, GFP_ZERO } from './gfp.ts';
+import { GFP_MEMALLOC, GFP_NORECLAIM, GFP_NORETRY, GFP_NOWARN, GFP_ZERO, gfpOf } from './gfp.ts';
 import { type Census, checkAllocator } from './invariants.ts';
+import { SavedOwners, unusedPagesOf } from './kernel-parts.ts';
 import { type MemInfo, meminfoOf } from './meminfo.ts';
-import { type OomNotifier, OutOfMemory } from './oom.ts';
-import type { PageOwner } from './owners.ts';
+import { OutOfMemory } from './oom.ts';
 import { PageAccess } from './page-access.ts';
 import { PageCache } from './page-cache.ts';
-import { NIL, PAGES_PER_BLOCK_MAX, type PageState } from './page-state.ts';
+import type { PageState } from './page-state.ts';
 import type { Process, ProcessOptions } from './process.ts';
 import { Processes } from './processes.ts';
-import { Reclaim, type Shrinker } from './reclaim.ts';
+import { Reclaim } from './reclaim.ts';
 import { loadAllocator, saveAllocator } from './saved-allocator.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import { Slab } from './slab.ts';
@@ -51,8 +56,6 @@ const RECLAIM_ROUNDS_MAX = 16;
 const COSTLY_ORDER = 3;
 /** Files, and processes, may together be so many times as large as memory in a guest that is restored. */
 const EXTENT_PER_PAGE_MAX = 16;
-/** Where the kernel itself lies: at the bottom, as large as a small Linux, but never much of a small guest. */
-const RESERVED_PAGES_MAX = 4096;
 
 export interface GuestKernelOptions {
   readonly memory: GuestMemory;
@@ -80,7 +83,7 @@ export interface GuestKernelOptions {
 /** What a resumed guest needs anew; the rest is in what was saved. */
 export type GuestResumeOptions = Pick<GuestKernelOptions, 'memory' | 'clock' | 'writeLog' | 'warn' | 'pages'>;
 
-export class GuestKernel implements PageSupply {
+export class GuestKernel implements PageSupply, KernelMemory {
   readonly memory: GuestMemory;
   readonly access: PageAccess;
   readonly allocator: PageAllocator;
@@ -95,6 +98,9 @@ export class GuestKernel implements PageSupply {
   readonly clock: GuestClock;
   readonly coverage: Coverage;
   readonly poison: number | undefined;
+  readonly reports: FreeBlockReports;
+  readonly unused: UnusedPages;
+  readonly saved: SavedPages;
   readonly #warn: (message: string) => void;
   #totalPages: number;
   #writebackAt: number;
@@ -116,6 +122,9 @@ export class GuestKernel implements PageSupply {
       ...(options.pages === undefined ? {} : { pages: options.pages }),
     });
     this.pages = this.allocator.pages;
+    this.reports = this.allocator;
+    this.unused = unusedPagesOf(this.allocator, this);
+    this.saved = new SavedOwners(this.allocator, () => this.#totalPages);
     this.#totalPages = this.allocator.managedPages;
     const { allocator, pages, access, events } = this;
     this.cache = new PageCache(this, pages, access, events, coverage);
@@ -152,6 +161,10 @@ export class GuestKernel implements PageSupply {
     if (this.poison !== undefined) this.#checkPoison(pfn, order, this.poison);
     if ((flags & GFP_ZERO) !== 0) this.access.fill(pfn, 1 << order, 0);
     return pfn;
+  }
+
+  allocateFor(purpose: AllocationPurpose, order: number): number {
+    return this.allocate(order, gfpOf(purpose, order));
   }
 
   #allocateSlowly(order: number, flags: number): number {
@@ -299,6 +312,10 @@ export class GuestKernel implements PageSupply {
     return { ...this.events, pagesAllocated: this.allocator.allocated, pagesFreed: this.allocator.freed };
   }
 
+  statistics(): MemoryStatistics {
+    return { ...this.meminfo(), ...this.events };
+  }
+
   // Saving and resuming.
 
   /** Writes all that {@link restore} needs to go on over the same memory contents. */
@@ -363,20 +380,4 @@ export class GuestKernel implements PageSupply {
   checkInvariants(): Census {
     return checkAllocator(this.allocator);
   }
-}
-
-/** The frames of all regions, touching ones joined, without those that the kernel keeps for itself. */
-function spansOf(memory: GuestMemory, reservedPages?: number): readonly Span[] {
-  const spans: { start: number; end: number }[] = [];
-  for (const region of memory.regions) {
-    const end = region.firstPfn + region.pageCount;
-    const last = spans.at(-1);
-    if (last?.end === region.firstPfn) last.end = end;
-    else spans.push({ start: region.firstPfn, end });
-  }
-  const pages = memory.size / PAGE_SIZE;
-  const reserved = reservedPages ?? Math.min(RESERVED_PAGES_MAX, Math.floor(pages / 64));
-  assert(spans.length > 0 && spans[0].end - spans[0].start > reserved, 'no memory beside the kernel');
-  spans[0].start += reserved;
-  return spans;
 }

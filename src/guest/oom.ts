@@ -2,17 +2,8 @@
  * The end of memory: first a chain of those who can give some back (the balloon), then the process that holds
  * most is ended.
  */
+import type { OomNotifier } from '../memory/kernel-memory.ts';
 import type { VmEvents } from './vm-events.ts';
-
-/** Holds memory that a process may have before it is killed for the lack of it, as the balloon does. */
-export interface OomNotifier {
-  readonly name: string;
-  /**
-   * Gives memory back; returns how many pages it freed, or asked back and will free as soon as the host
-   * acknowledges. While that is not 0 no process is killed.
-   */
-  release(): number;
-}
 
 /** A process whose memory the killer may take. */
 export interface Victim {

@@ -1,19 +1,6 @@
 /** Who owns allocated pages: whom compaction asks, and who gets which pages back in a guest that was restored. */
+import type { PageOwner } from '../memory/kernel-memory.ts';
 import { assert } from '../sys/error.ts';
-
-/** The owner of pages that can be moved. It sees its pages by page frame number. */
-export interface PageOwner {
-  readonly name: string;
-  /**
-   * Offers `to`, a fresh allocated page, in place of `from`. Returns whether the owner took it: then `to` is
-   * its page (owner, flags and index are already copied, not the links) and `from` is still allocated, for
-   * the owner to free: at once, or when it may (a balloon waits for the host to acknowledge the deflate).
-   * Absent: the pages never move.
-   */
-  migrate?(from: number, to: number): boolean;
-  /** Whether the bytes of a page matter and are copied before `migrate`; a balloon's do not. */
-  readonly contents: 'kept' | 'none';
-}
 
 /** Owner ids are 16 bits wide. */
 const OWNERS_MAX = 2 ** 16;
@@ -58,6 +45,11 @@ export class PageOwners {
 
   get(id: number): PageOwner | undefined {
     return this.#owners[id];
+  }
+
+  /** An owner by this name was saved, and has not come back. */
+  awaits(name: string): boolean {
+    return this.#owners.some(owner => owner instanceof AbsentOwner && owner.name === name);
   }
 
   /** Names by id; empty where there is no owner. */

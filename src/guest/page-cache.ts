@@ -3,14 +3,15 @@
  * There is no disk: what a file's page holds follows from how often it was written, so "reading" it makes its
  * bytes anew and a page that comes back different is recognised.
  */
+import type { PageOwner } from '../memory/kernel-memory.ts';
+import { LinkedPages } from '../memory/linked-pages.ts';
+import { NIL } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
 import type { PageSupply } from './allocator.ts';
 import { type Coverage, checkContents, stamp } from './contents.ts';
 import { GFP_MOVABLE } from './gfp.ts';
-import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
-import { LinkedPages } from './page-list.ts';
-import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
+import { KIND_ALLOCATED, type PageState } from './page-state.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { VmEvents } from './vm-events.ts';
 

@@ -6,14 +6,7 @@
  * The two links belong to the page's holder: the free lists while it is free, its owner while it is
  * allocated (the LRU, the balloon's list of pages). So do `flags`, which a free clears, and `index`.
  */
-
-/** Largest order of the buddy allocator: 2^10 pages, 4 MiB. */
-export const ORDER_MAX = 10;
-export const ORDERS = ORDER_MAX + 1;
-export const PAGES_PER_BLOCK_MAX = 1 << ORDER_MAX;
-/** The unit in which memory has a migrate type: a huge page. */
-export const PAGEBLOCK_ORDER = 9;
-export const PAGES_PER_PAGEBLOCK = 1 << PAGEBLOCK_ORDER;
+import { PAGEBLOCK_ORDER, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
 
 export const MIGRATE_UNMOVABLE = 0;
 export const MIGRATE_MOVABLE = 1;
@@ -35,9 +28,6 @@ export const KIND_PER_CPU = 0x30;
 export const KIND_ISOLATED = 0x40;
 /** The host was told that this free block is free and has not been used since. */
 export const REPORTED = 0x80;
-
-/** End of a list. */
-export const NIL = -1;
 
 /** Links are 32-bit; 8 TiB of guest physical addresses is far beyond what one process simulates. */
 export const PFN_MAX = 2 ** 31 - PAGES_PER_BLOCK_MAX;

@@ -2,14 +2,15 @@
  * A process: anonymous memory, faulted in page by page, written and checked through guest memory. Its pages
  * move when compaction asks; its page tables, one page for each 2 MiB in use, do not.
  */
+import type { PageOwner } from '../memory/kernel-memory.ts';
+import { NIL } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
 import type { PageSupply } from './allocator.ts';
 import { type Coverage, checkContents, stamp } from './contents.ts';
 import { GFP_MOVABLE, GFP_UNMOVABLE } from './gfp.ts';
 import type { Victim } from './oom.ts';
-import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
-import { NIL, type PageState } from './page-state.ts';
+import type { PageState } from './page-state.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { VmEvents } from './vm-events.ts';
 

@@ -1,8 +1,9 @@
 /** The guest's processes by id, and how they are saved and come back with their pages. */
+import { NIL } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
 import { forEachPart, type PageAllocator } from './allocator.ts';
 import type { Coverage } from './contents.ts';
-import { KIND_ALLOCATED, KIND_MASK, NIL, ORDER_MASK } from './page-state.ts';
+import { KIND_ALLOCATED, KIND_MASK, ORDER_MASK } from './page-state.ts';
 import { PID_MAX, Process, type ProcessOptions, type ProcessServices } from './process.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 

@@ -2,18 +2,10 @@
  * Reclaim: squeezing the page cache and calling the registered shrinkers, harder from priority to priority, in
  * the background (kswapd) or by an allocation that found no memory.
  */
+import type { Shrinker } from '../memory/kernel-memory.ts';
 import type { PageAllocator } from './allocator.ts';
 import type { PageCache } from './page-cache.ts';
 import type { VmEvents } from './vm-events.ts';
-
-/** A cache that can be made smaller: Linux's shrinker. Counts are pages here. */
-export interface Shrinker {
-  readonly name: string;
-  /** Pages that it could free. */
-  count(): number;
-  /** Frees up to `count` pages; returns how many it freed. May free, must not allocate with reclaim. */
-  scan(count: number): number;
-}
 
 /** Linux's DEF_PRIORITY: the first round looks at a 4096th of the lists, the last at all of them. */
 const PRIORITY_START = 12;

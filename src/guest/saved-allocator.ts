@@ -5,7 +5,9 @@
  *
  * Allocated pages are saved as runs: neighbours of one order, owner and flags whose index counts up.
  */
+
 import { PageBitmap } from '../memory/page-bitmap.ts';
+import { ORDER_MAX, ORDERS } from '../memory/page-blocks.ts';
 import type { PageAllocator } from './allocator.ts';
 import {
   KIND_ALLOCATED,
@@ -15,8 +17,6 @@ import {
   MIGRATE_TYPES,
   type MigrateType,
   ORDER_MASK,
-  ORDER_MAX,
-  ORDERS,
 } from './page-state.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { Zone } from './zone.ts';

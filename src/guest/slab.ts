@@ -2,14 +2,14 @@
  * Objects that the kernel keeps because they might be wanted again (dentries, inodes): reclaimable pages that
  * no page cache owns and that cannot move, given back by a shrinker.
  */
+import type { PageOwner, Shrinker } from '../memory/kernel-memory.ts';
+import { LinkedPages } from '../memory/linked-pages.ts';
+import { NIL } from '../memory/page-blocks.ts';
 import type { PageSupply } from './allocator.ts';
 import { type Coverage, checkContents, stamp } from './contents.ts';
 import { GFP_RECLAIMABLE } from './gfp.ts';
-import type { PageOwner } from './owners.ts';
 import type { PageAccess } from './page-access.ts';
-import { LinkedPages } from './page-list.ts';
-import { KIND_ALLOCATED, NIL, type PageState } from './page-state.ts';
-import type { Shrinker } from './reclaim.ts';
+import { KIND_ALLOCATED, type PageState } from './page-state.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 
 /** What slab pages are stamped with: a process id that no process gets. */

@@ -4,14 +4,13 @@
  * decides which order of page frame numbers a balloon sees: rising while fresh blocks are split, falling
  * while recently freed pages are reused.
  */
+import { NIL, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
 import { Buddy } from './buddy.ts';
 import {
   KIND_ALLOCATED,
   KIND_PER_CPU,
   MIGRATE_TYPES,
   type MigrateType,
-  NIL,
-  PAGEBLOCK_ORDER,
   type PageState,
 } from './page-state.ts';
 

@@ -133,7 +133,7 @@ export class SimMachine {
     );
     this.guest = Guest.boot({
       memory: this.memory,
-      clock: this.scheduler.clock,
+      clock: this.scheduler,
       seed: random.u32(),
       writeLog: { add: (pfn, count) => this.#touched(pfn, count) },
       warn: () => {},
@@ -406,15 +406,15 @@ export class SimMachine {
 
   #newDevice(): BalloonDevice {
     const { offered, profile: name } = this.plan;
-    const { clock } = this.scheduler;
+    const { scheduler } = this;
     const device = new BalloonDevice({
       profile: profile(name),
       features: offered,
       unusedPages: this.hintWitness,
       clock: {
-        nowMs: () => clock.now(),
+        nowMs: () => scheduler.now(),
         write: (into, at) => {
-          into[at] = clock.now();
+          into[at] = scheduler.now();
         },
       },
       host: {

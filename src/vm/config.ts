@@ -2,13 +2,14 @@
  * What a machine is, and stays wherever it moves: the state `machine` of a migration. Sizes are not in it, for they are
  * the memory's; what the guest and the device hold is in states of their own.
  */
+
 import { z } from 'zod';
 import { PROFILE_NAMES } from '../balloon/profiles.ts';
 import { BENCH_DISCARD_MODES } from '../device/inflation.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import { PFNS_PER_BUFFER_MAX, PFNS_PER_BUFFER_MIN, REPORTING_BLOCKS_MAX } from '../driver/options.ts';
 import { RING_KINDS } from '../embedded/options.ts';
-import { ORDER_MAX } from '../guest/page-state.ts';
+import { ORDER_MAX } from '../memory/page-blocks.ts';
 import { QUEUE_SIZE_MAX } from '../virtio/queue.ts';
 import { VmStateError } from './errors.ts';
 

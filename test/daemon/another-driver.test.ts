@@ -3,50 +3,24 @@
  * RESET_OWNER), negotiates the same features and describes the rings from their beginning. Cloud Hypervisor and
  * StratoVirt reset a guest like that. A pause looks nearly the same and is none.
  */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { RING_EVENT_IDX, RING_PACKED } from '../../src/virtio/features.ts';
-import { build } from '../cli/built.ts';
-import { DaemonProcess } from '../support/daemon.ts';
 import { freeHugePages, HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
-import { TestLoop } from '../support/loop.ts';
 import { FIRST_PAGE as P } from './hand-guest.ts';
-import { SpokenGuest, type SpokenGuestOptions } from './spoken-guest.ts';
+import { OneDaemon } from './one-daemon.ts';
+import type { SpokenGuest, SpokenGuestOptions } from './spoken-guest.ts';
 
 const H = HUGE_PAGE_SIZE / PAGE_SIZE;
 const GIVEN = 1000;
 
-let loop: TestLoop;
-let daemon: DaemonProcess;
-let guests: SpokenGuest[];
-let openBefore: number;
+const one = new OneDaemon();
 let seen = { resets: 0, refused: 0 };
-
-beforeAll(async () => {
-  build();
-  daemon = await DaemonProcess.start(['a']);
-});
-
-afterAll(() => daemon.stop());
-
-beforeEach(() => {
-  openBefore = openDescriptorCount();
-  loop = new TestLoop();
-  guests = [];
-});
-
-afterEach(async () => {
-  for (const guest of guests) guest.close();
-  await daemon.untilGuest('a', ({ connected }) => !connected);
-  loop.close();
-  expect(openDescriptorCount()).toBe(openBefore);
-});
 
 /** What was counted since the last look. */
 async function counted(): Promise<{ readonly resets: number; readonly refused: number }> {
-  const { resets, badPages, badBuffers, badRequests, brokenRings } = (await daemon.control.guest('a'))
+  const { resets, badPages, badBuffers, badRequests, brokenRings } = (await one.daemon.control.guest('a'))
     .counters;
   const refused = badPages + badBuffers + badRequests + brokenRings;
   const since = { resets: resets - seen.resets, refused: refused - seen.refused };
@@ -55,13 +29,12 @@ async function counted(): Promise<{ readonly resets: number; readonly refused: n
 }
 
 async function start(options: Partial<SpokenGuestOptions> = {}): Promise<SpokenGuest> {
-  const guest = await SpokenGuest.start(daemon.socketOf('a'), { loop, ...options });
-  guests.push(guest);
+  const guest = await one.start(options);
   await counted();
   return guest;
 }
 
-const untilDiscarded = () => daemon.untilGuest('a', ({ pendingBytes }) => pendingBytes === 0);
+const untilDiscarded = () => one.daemon.untilGuest('a', ({ pendingBytes }) => pendingBytes === 0);
 
 /** How front-ends end a driver without a word of it. */
 const ENDS: readonly [string, (guest: SpokenGuest) => Promise<unknown>][] = [
@@ -97,11 +70,11 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
       await guest.inflate(P, GIVEN);
       await guest.writeActual(GIVEN);
       await guest.postStatistics();
-      await daemon.control.hint('a', { action: 'start' });
+      await one.daemon.control.hint('a', { action: 'start' });
       await end(guest);
       await guest.sayFeatures();
       await guest.startDriver();
-      const fresh = await daemon.control.guest('a');
+      const fresh = await one.daemon.control.guest('a');
       expect(fresh).toMatchObject({ balloonedBytes: 0, actualBytes: 0, pendingBytes: 0 });
       expect(fresh.hint.state).toBe('idle');
       await guest.inflate(P + 5000, 10);
@@ -118,7 +91,7 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
     await guest.startDriver();
     await guest.inflate(P, 10);
     await guest.postStatistics();
-    const fresh = daemon.control.statistics('a', { freshMs: 0, timeoutMs: 10_000 });
+    const fresh = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: 10_000 });
     await guest.queue('stats').returned(1);
     await guest.postStatistics();
     expect((await fresh).ageMs).not.toBeNull();
@@ -141,7 +114,7 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
     expect(status).toMatchObject({ balloonedBytes: 600 * PAGE_SIZE, actualBytes: GIVEN * PAGE_SIZE });
     expect(await counted()).toEqual({ resets: 0, refused: 0 });
     // The buffer that the device kept is still there to be asked with.
-    const fresh = daemon.control.statistics('a', { freshMs: 0, timeoutMs: 10_000 });
+    const fresh = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: 10_000 });
     await guest.queue('stats').returned(1);
     await guest.postStatistics();
     expect((await fresh).ageMs).not.toBeNull();
@@ -169,7 +142,7 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
     await guest.sayFeatures();
     await guest.startDriver({ at: (P + 6000) * PAGE_SIZE, base: index => bases[index] });
     // A ring that begins in the middle may have had pages before: that is not known, and not the last driver's.
-    expect([0, null]).toContain((await daemon.control.guest('a')).balloonedBytes);
+    expect([0, null]).toContain((await one.daemon.control.guest('a')).balloonedBytes);
     expect((await counted()).resets).toBe(1);
   });
 });
@@ -177,19 +150,19 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
 describe('what a new driver may use', () => {
   test('is not discarded from the moment that the rings are disabled', async () => {
     // With a discard before each acknowledgement nothing would ever be pending.
-    await daemon.control.change('a', { discard: 'after-ack' });
+    await one.daemon.control.change('a', { discard: 'after-ack' });
     const guest = await start();
     guest.touch(P, GIVEN);
     // Disabled in the same breath, before anything can be discarded: all of it waits.
     await guest.inflate(P, GIVEN);
     await guest.disableAll();
-    const discarded = (await daemon.control.guest('a')).discardedBytes;
+    const discarded = (await one.daemon.control.guest('a')).discardedBytes;
     guest.touch(P, GIVEN, 0x11);
     await guest.sayFeatures();
     await guest.startDriver();
     await guest.inflate(P + 5000, 1);
     await untilDiscarded();
-    const status = await daemon.control.guest('a');
+    const status = await one.daemon.control.guest('a');
     expect(status.discardedBytes - discarded).toBeLessThanOrEqual(PAGE_SIZE);
     for (let page = P; page < P + GIVEN; page++) expect(guest.contentOf(page)).toBe(0x11);
   });
@@ -207,8 +180,8 @@ describe('what a new driver may use', () => {
       await goOn(guest);
       await untilDiscarded();
       expect(resident - guest.residentBytes).toBe(GIVEN * PAGE_SIZE);
-      guests.pop()?.close();
-      await daemon.untilGuest('a', ({ connected }) => !connected);
+      one.guests.pop()?.close();
+      await one.daemon.untilGuest('a', ({ connected }) => !connected);
     }
   });
 });
@@ -218,7 +191,7 @@ afterAll(() => pool.release());
 
 describe.skipIf(pool.missing !== undefined)('on huge pages of the host', () => {
   const memory = async () => {
-    await loop.turnUntil(() => freeHugePages() >= 16);
+    await one.loop.turnUntil(() => freeHugePages() >= 16);
     return createSharedMemory({
       regions: [{ guestAddress: 0, size: 16 * HUGE_PAGE_SIZE }],
       hugePageSize: HUGE_PAGE_SIZE,
@@ -229,7 +202,7 @@ describe.skipIf(pool.missing !== undefined)('on huge pages of the host', () => {
     'a new driver after %s loses no page of a huge page that the last one gave in part',
     async (_, end) => {
       const guest = await start({ memory: await memory() });
-      const { discardedBytes } = await daemon.control.guest('a');
+      const { discardedBytes } = await one.daemon.control.guest('a');
       await guest.inflate(P, H - 12);
       await end(guest);
       await guest.sayFeatures();
@@ -239,7 +212,7 @@ describe.skipIf(pool.missing !== undefined)('on huge pages of the host', () => {
       await guest.inflate(P + H - 12, 12);
       await untilDiscarded();
       for (const page of [P, P + 100, P + H - 13]) expect(guest.contentOf(page)).toBe(0x42);
-      expect(await daemon.control.guest('a')).toMatchObject({
+      expect(await one.daemon.control.guest('a')).toMatchObject({
         balloonedBytes: 12 * PAGE_SIZE,
         discardedBytes,
       });
@@ -249,9 +222,9 @@ describe.skipIf(pool.missing !== undefined)('on huge pages of the host', () => {
   test('a guest that was paused completes its huge page', async () => {
     const guest = await start({ memory: await memory() });
     guest.touch(P, H);
-    const { discardedBytes } = await daemon.control.guest('a');
+    const { discardedBytes } = await one.daemon.control.guest('a');
     await guest.inflate(P, H - 12);
-    expect(await daemon.control.guest('a')).toMatchObject({
+    expect(await one.daemon.control.guest('a')).toMatchObject({
       balloonedBytes: (H - 12) * PAGE_SIZE,
       incompleteBytes: (H - 12) * PAGE_SIZE,
       pendingBytes: 0,

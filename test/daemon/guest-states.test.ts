@@ -2,46 +2,20 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { openDescriptorCount } from '../../src/sys/fd.ts';
-import { build, program } from '../cli/built.ts';
-import { DaemonProcess } from '../support/daemon.ts';
-import { TestLoop } from '../support/loop.ts';
+import { program } from '../cli/built.ts';
 import { FIRST_PAGE as P } from './hand-guest.ts';
-import { SpokenGuest } from './spoken-guest.ts';
+import { OneDaemon } from './one-daemon.ts';
+import type { SpokenGuest } from './spoken-guest.ts';
 
 /** Far longer than any of these answers may take: who waits for all of it does not say it at once. */
 const LONG_MS = 20_000;
 
-let loop: TestLoop;
-let daemon: DaemonProcess;
-let guests: SpokenGuest[];
-let openBefore: number;
-
-beforeAll(async () => {
-  build();
-  daemon = await DaemonProcess.start(['a']);
-});
-
-afterAll(() => daemon.stop());
-
-beforeEach(() => {
-  openBefore = openDescriptorCount();
-  loop = new TestLoop();
-  guests = [];
-});
-
-afterEach(async () => {
-  for (const guest of guests) guest.close();
-  await daemon.untilGuest('a', ({ connected }) => !connected);
-  loop.close();
-  expect(openDescriptorCount()).toBe(openBefore);
-});
+const one = new OneDaemon();
 
 async function connect(): Promise<SpokenGuest> {
-  const guest = await SpokenGuest.connect(daemon.socketOf('a'), { loop });
-  guests.push(guest);
+  const guest = await one.connect();
   await guest.heard();
   return guest;
 }
@@ -52,12 +26,12 @@ async function start(): Promise<SpokenGuest> {
   return guest;
 }
 
-const stateOf = async () => (await daemon.control.guest('a')).state;
+const stateOf = async () => (await one.daemon.control.guest('a')).state;
 
 function aerostat(...words: readonly string[]) {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    [program, ...words, '--api', join(daemon.directory, 'api.sock')],
+    [program, ...words, '--api', join(one.daemon.directory, 'api.sock')],
     { encoding: 'utf8', timeout: 60_000 },
   );
   return { code: status, stdout, stderr };
@@ -72,9 +46,9 @@ const timed = async (act: () => unknown): Promise<number> => {
 /** All of these say `why`, and none waits for the guest. */
 async function expectSaid(why: RegExp): Promise<void> {
   const fresh = { freshMs: 0, timeoutMs: LONG_MS };
-  const took = await timed(() => expect(daemon.control.statistics('a', fresh)).rejects.toThrow(why));
+  const took = await timed(() => expect(one.daemon.control.statistics('a', fresh)).rejects.toThrow(why));
   expect(took).toBeLessThan(LONG_MS / 2);
-  await expect(daemon.control.hint('a', { action: 'start' })).rejects.toThrow(why);
+  await expect(one.daemon.control.hint('a', { action: 'start' })).rejects.toThrow(why);
 }
 
 test('a socket that nobody is connected to waits', async () => {
@@ -109,24 +83,24 @@ describe('a guest that is paused', () => {
     expect(said.code).toBe(4);
     expect(said.stderr).toMatch(/it is paused/);
     expect(said.stderr).not.toMatch(/no more memory/);
-    await daemon.control.change('a', { targetBytes: 0 });
+    await one.daemon.control.change('a', { targetBytes: 0 });
   });
 
   test('is told of as an event, and so is that it goes on', async () => {
     const guest = await start();
     const states: unknown[] = [];
     let heard = false;
-    const leave = daemon.control.subscribe(({ type, detail }) => {
+    const leave = one.daemon.control.subscribe(({ type, detail }) => {
       heard = true;
       if (type === 'state') states.push(detail.state);
     });
     // The stream of events opens some time.
-    await daemon.until(
-      async () => (await daemon.control.change('a', { targetBytes: 0 })) !== undefined && heard,
+    await one.daemon.until(
+      async () => (await one.daemon.control.change('a', { targetBytes: 0 })) !== undefined && heard,
       () => 'no event came',
     );
     const until = (state: string) =>
-      daemon.until(
+      one.daemon.until(
         () => states.at(-1) === state,
         () => `never ${state}: ${states.join()}`,
       );
@@ -140,7 +114,7 @@ describe('a guest that is paused', () => {
   test('disappoints who waits for its statistics already', async () => {
     const guest = await start();
     await guest.postStatistics();
-    const asked = daemon.control.statistics('a', { freshMs: 0, timeoutMs: LONG_MS });
+    const asked = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: LONG_MS });
     asked.catch(() => {});
     await guest.queue('stats').returned(1);
     const took = await timed(async () => {
@@ -161,7 +135,7 @@ test('a statistics ring whose first buffer the front-end skipped has a driver th
       guest.queue('stats').driver.publish(guest.memory);
     },
   });
-  const fresh = daemon.control.statistics('a', { freshMs: 0, timeoutMs: 100 });
+  const fresh = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: 100 });
   await expect(fresh).rejects.toThrow(/has given no statistics buffer/);
 });
 
@@ -177,21 +151,21 @@ describe('a guest whose front-end is stopped', () => {
   test('is silent, says so at once, and runs again when that goes on', async () => {
     child = spawn(
       process.execPath,
-      [program, 'guest', '--connect', daemon.socketOf('a'), '--memory', '64M'],
+      [program, 'guest', '--connect', one.daemon.socketOf('a'), '--memory', '64M'],
       {
         stdio: ['pipe', 'ignore', 'ignore'],
       },
     );
-    await daemon.untilGuest('a', ({ state }) => state === 'running');
+    await one.daemon.untilGuest('a', ({ state }) => state === 'running');
     child.kill('SIGSTOP');
-    await daemon.untilGuest('a', ({ state }) => state === 'silent');
+    await one.daemon.untilGuest('a', ({ state }) => state === 'silent');
     await expectSaid(/it does not answer: its front-end is stopped/);
     expect(aerostat('status').stdout).toMatch(/a +silent/);
     child.kill('SIGCONT');
-    await daemon.untilGuest('a', ({ state }) => state === 'running');
+    await one.daemon.untilGuest('a', ({ state }) => state === 'running');
     // It may have been stopped before its driver had started all of its rings.
     const age = () =>
-      daemon.control.statistics('a', { freshMs: 0, timeoutMs: LONG_MS }).then(({ ageMs }) => ageMs);
+      one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: LONG_MS }).then(({ ageMs }) => ageMs);
     await expect.poll(() => age().catch(() => null)).not.toBeNull();
   });
 });
@@ -203,22 +177,22 @@ describe('a daemon that finds a guest with a full balloon', () => {
     await guest.inflate(P, 1000);
     await guest.writeActual(1000);
     const bases = await guest.stopRings();
-    await guest.reconnect(daemon.socketOf('a'));
+    await guest.reconnect(one.daemon.socketOf('a'));
     await guest.describeRings(index => bases[index]);
     return guest;
   }
 
   test('says of neither side’s balloon that it is 0, and calls no page bad that comes back', async () => {
     const guest = await found();
-    const before = await daemon.control.guest('a');
+    const before = await one.daemon.control.guest('a');
     expect(before).toMatchObject({ state: 'running', actualBytes: null, balloonedBytes: null });
     expect(before.progress?.reachedMs ?? null).toBeNull();
     await guest.deflate(P, 400);
-    const after = await daemon.control.guest('a');
+    const after = await one.daemon.control.guest('a');
     expect(after.counters.badPages).toBe(before.counters.badPages);
     expect(after.counters.unknownPages - before.counters.unknownPages).toBe(400);
     await guest.writeActual(600);
-    expect(await daemon.control.guest('a')).toMatchObject({
+    expect(await one.daemon.control.guest('a')).toMatchObject({
       actualBytes: 600 * PAGE_SIZE,
       balloonedBytes: null,
     });
@@ -228,10 +202,10 @@ describe('a daemon that finds a guest with a full balloon', () => {
     const guest = await found();
     await guest.stopRings();
     await guest.startDriver();
-    expect(await daemon.control.guest('a')).toMatchObject({ actualBytes: 0, balloonedBytes: 0 });
+    expect(await one.daemon.control.guest('a')).toMatchObject({ actualBytes: 0, balloonedBytes: 0 });
   });
 
   test('says at its start that targets are not kept', () => {
-    expect(daemon.log).toContain('targets and accounts of an earlier run are not kept');
+    expect(one.daemon.log).toContain('targets and accounts of an earlier run are not kept');
   });
 });

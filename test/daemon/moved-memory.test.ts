@@ -2,53 +2,29 @@
  * Memory that a front-end hands over anew while its guest runs: at another address of its own, as one region where
  * there were two, or the other way round. The account goes with the file and the guest address.
  */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import type { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { openDescriptorCount } from '../../src/sys/fd.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
-import { build } from '../cli/built.ts';
-import { DaemonProcess } from '../support/daemon.ts';
 import { freeHugePages, HUGE_PAGE_SIZE, reserveHugePages } from '../support/huge-pages.ts';
-import { TestLoop } from '../support/loop.ts';
 import { payloads, type RegionFields, regionFields } from '../vhost-user/conversation.ts';
 import { FIRST_PAGE as P } from './hand-guest.ts';
+import { OneDaemon } from './one-daemon.ts';
 import { regionMessage } from './raw-front-end.ts';
-import { SpokenGuest } from './spoken-guest.ts';
+import type { SpokenGuest } from './spoken-guest.ts';
 
 const MIB = 2 ** 20;
 const HALF = 32 * MIB;
 /** The first page of the upper half. */
 const UPPER = HALF / PAGE_SIZE;
 
-let loop: TestLoop;
-let daemon: DaemonProcess;
+const one = new OneDaemon();
 let guest: SpokenGuest;
-let openBefore: number;
 let badPagesBefore: number;
-
-beforeAll(async () => {
-  build();
-  daemon = await DaemonProcess.start(['a']);
-});
-
-afterAll(() => daemon.stop());
-
-beforeEach(() => {
-  openBefore = openDescriptorCount();
-  loop = new TestLoop();
-});
-
-afterEach(async () => {
-  guest.close();
-  await daemon.untilGuest('a', ({ connected }) => !connected);
-  loop.close();
-  expect(openDescriptorCount()).toBe(openBefore);
-});
 
 /** A guest with 10 pages of its lower half in the balloon, and 1000 that lie on both sides of the middle. */
 async function start(hugePageSize?: number): Promise<void> {
-  if (hugePageSize !== undefined) await loop.turnUntil(() => freeHugePages() >= 32);
+  if (hugePageSize !== undefined) await one.loop.turnUntil(() => freeHugePages() >= 32);
   const memory = createSharedMemory({
     regions: [
       { guestAddress: 0, size: HALF },
@@ -56,10 +32,10 @@ async function start(hugePageSize?: number): Promise<void> {
     ],
     ...(hugePageSize === undefined ? {} : { hugePageSize }),
   });
-  guest = await SpokenGuest.start(daemon.socketOf('a'), { loop, memory });
+  guest = await one.start({ memory });
   await guest.inflate(P, 10);
   await guest.inflate(UPPER - 500, 1000);
-  badPagesBefore = (await daemon.control.guest('a')).counters.badPages;
+  badPagesBefore = (await one.daemon.control.guest('a')).counters.badPages;
 }
 
 const lower = () => regionFields(guest.memory.regions[0]);
@@ -131,9 +107,9 @@ describe.each([
     async (_, handOver) => {
       await start(hugePageSize);
       await handOver();
-      expect((await daemon.control.guest('a')).balloonedBytes).toBe(1010 * PAGE_SIZE);
+      expect((await one.daemon.control.guest('a')).balloonedBytes).toBe(1010 * PAGE_SIZE);
       await guest.deflate(UPPER - 500, 1000);
-      const { balloonedBytes, counters } = await daemon.control.guest('a');
+      const { balloonedBytes, counters } = await one.daemon.control.guest('a');
       expect(balloonedBytes).toBe(10 * PAGE_SIZE);
       expect(counters.badPages).toBe(badPagesBefore);
     },
@@ -147,7 +123,7 @@ test('memory of another file has no account', async () => {
   const [region] = other.regions;
   const { fd } = region.backing as FileBacking;
   expect(await guest.frontEnd.accepts('ADD_MEM_REG', regionMessage(regionFields(region)), [fd])).toBe(true);
-  expect((await daemon.control.guest('a')).balloonedBytes).toBe(510 * PAGE_SIZE);
+  expect((await one.daemon.control.guest('a')).balloonedBytes).toBe(510 * PAGE_SIZE);
   other.close();
 });
 
@@ -156,7 +132,7 @@ test('what a guest takes back while its memory is away is not in its balloon whe
   await remove(upper());
   await guest.deflate(UPPER, 1);
   await add(upper());
-  expect((await daemon.control.guest('a')).balloonedBytes).toBe(510 * PAGE_SIZE);
+  expect((await one.daemon.control.guest('a')).balloonedBytes).toBe(510 * PAGE_SIZE);
 });
 
 test('a new driver has nothing of the last one’s in memory that comes back', async () => {
@@ -165,5 +141,5 @@ test('a new driver has nothing of the last one’s in memory that comes back', a
   await guest.disableAll();
   await guest.startDriver();
   await add(upper());
-  expect((await daemon.control.guest('a')).balloonedBytes).toBe(0);
+  expect((await one.daemon.control.guest('a')).balloonedBytes).toBe(0);
 });

@@ -1,5 +1,4 @@
 /** When inflated pages go back to the host, what keeps them from it, and what the device knows of it all. */
-import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
 import { PENDING_BYTES_MAX } from '../../src/device/inflation.ts';
@@ -21,6 +20,7 @@ import {
   pfns,
   withoutMustTellHost,
 } from '../support/device-rig.ts';
+import { startDiscarder } from '../support/discarder-thread.ts';
 
 const P = FIRST_PAGE;
 const EPERM = 1;
@@ -225,19 +225,8 @@ describe('a discard under way in another thread', () => {
     const rig = openRig({ memory: 'shmem', memoryBytes: 64 * 2 ** 20 });
     rig.touch(P, 8, 0x11);
     rig.inflate([P, 8]);
-    const { pending, region } = rig.host.accounts[0];
-    const control = new SharedArrayBuffer(12);
-    const words = new Int32Array(control);
-    const worker = new Worker(new URL('../support/slow-discarder.mjs', import.meta.url), {
-      workerData: {
-        shared: pending.shared,
-        units: pending.units,
-        unitBytes: PAGE_SIZE,
-        fd: (region.backing as FileBacking).fd.number,
-        control,
-      },
-    });
-    const ended = new Promise(resolve => worker.once('exit', resolve));
+    const script = new URL('../support/slow-discarder.mjs', import.meta.url);
+    const { words, ended } = startDiscarder(script, rig.host.accounts[0]);
     // Asynchronously: a worker needs its parent's loop to start.
     while (Atomics.load(words, 0) === 0) await new Promise(resolve => setTimeout(resolve, 1));
     expect(rig.pendingPages).toBe(8);

@@ -1,11 +1,9 @@
 /** Deflations while a thread discards whose every punch takes 5 ms: they wait for a punch, and not for all that are pending. */
-import { Worker } from 'node:worker_threads';
 import { beforeAll, expect, test } from 'vitest';
-import type { FileBacking } from '../../src/memory/file-backing.ts';
-import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { build } from '../cli/built.ts';
 import { FIRST_PAGE, openRig } from '../support/device-rig.ts';
+import { startDiscarder } from '../support/discarder-thread.ts';
 
 const PAGES = 2000;
 const DEFLATIONS = 60;
@@ -24,25 +22,16 @@ async function inFlightOf(pending: PendingDiscards, page: (index: number) => num
 
 test('a deflation waits for the punch of its pages, though thousands are pending beside them', async () => {
   const rig = openRig({ memory: 'shmem', memoryBytes: 32 * 2 ** 20, discardsElsewhere: true });
-  const [{ pending, region }] = rig.device.accounts.all;
+  const [account] = rig.device.accounts.all;
+  const { pending } = account;
   const page = (index: number) => FIRST_PAGE + 2 * index;
   for (let index = 0; index < PAGES; index++) rig.touch(page(index), 1, 0x5a);
   for (let first = 0; first < PAGES; first += 250) {
     rig.inflate(...Array.from({ length: 250 }, (_, index) => [page(first + index), 1] as const));
     rig.forgetLists();
   }
-  const control = new SharedArrayBuffer(12);
-  const words = new Int32Array(control);
-  const worker = new Worker(new URL('./slow-discarder.mjs', import.meta.url), {
-    workerData: {
-      shared: pending.shared,
-      units: pending.units,
-      unitBytes: PAGE_SIZE,
-      fd: (region.backing as FileBacking).fd.number,
-      control,
-    },
-  });
-  const exited = new Promise(resolve => worker.once('exit', resolve));
+  const script = new URL('./slow-discarder.mjs', import.meta.url);
+  const { words, ended } = startDiscarder(script, account);
   const deflate = rig.queue('deflate');
   const punches: number[] = [];
   let kept = 0;
@@ -66,7 +55,7 @@ test('a deflation waits for the punch of its pages, though thousands are pending
   } finally {
     Atomics.store(words, 0, 1);
     Atomics.notify(words, 0);
-    await exited;
+    await ended;
   }
   expect(kept).toBeGreaterThan(0);
   expect(Math.max(...punches)).toBeLessThan(PUNCHES_MAX);

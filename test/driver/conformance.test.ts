@@ -2,6 +2,7 @@
  * The driver's clauses of VIRTIO 1.4, section 5.5 (Traditional Memory Balloon Device), each by a device that looks at
  * what it gets. docs/conformance.md is made from the titles, whose numbers comments in the sources cite.
  */
+
 import { describe, expect, it } from 'vitest';
 import {
   DEFLATE_ON_OOM,
@@ -19,8 +20,8 @@ import type { DriverTuning } from '../../src/driver/options.ts';
 import { ManualScheduler } from '../../src/driver/scheduler.ts';
 import { GFP_MOVABLE } from '../../src/guest/gfp.ts';
 import { GuestKernel, type GuestKernelOptions } from '../../src/guest/kernel.ts';
-import { NIL } from '../../src/guest/page-state.ts';
 import { PAGE_SIZE, pfnOf } from '../../src/memory/page.ts';
+import { NIL } from '../../src/memory/page-blocks.ts';
 import { heapMemory } from '../guest/guest.ts';
 import { promisesSettled } from '../support/promises.ts';
 import { ScriptedDevice, type SeenBuffer, wordsOf } from './scripted-device.ts';
@@ -42,7 +43,7 @@ interface BenchOptions {
 async function bench({ offered, kernel: guest, tuning }: BenchOptions = {}): Promise<Bench> {
   const scheduler = new ManualScheduler();
   const memory = heapMemory(32);
-  const kernel = new GuestKernel({ memory, clock: scheduler.clock, ...guest });
+  const kernel = new GuestKernel({ memory, clock: scheduler, ...guest });
   const device = new ScriptedDevice(profile('virtio'), memory, offered);
   const driver = new BalloonDriver({
     kernel,

@@ -1,9 +1,10 @@
 /** The three ways of telling the host which pages are free, beyond what every profile's test shows. */
+
 import { describe, expect, it } from 'vitest';
 import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import { DROP_CACHE, GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
 import { GFP_MOVABLE } from '../../src/guest/gfp.ts';
-import { NIL, PAGEBLOCK_ORDER } from '../../src/guest/page-state.ts';
+import { NIL, PAGEBLOCK_ORDER } from '../../src/memory/page-blocks.ts';
 import { PageSet } from '../../src/memory/page-set.ts';
 import { MIB_PAGES, World } from './world.ts';
 

@@ -37,7 +37,7 @@ function save({ kernel, driver, device }: World): Saved {
 /** The same memory at another host: a kernel, a driver and a device that know nothing but what was saved. */
 async function arrive(from: World, name: ProfileName, saved: Saved, options: WorldOptions = {}) {
   const { memory, scheduler } = from;
-  const kernel = GuestKernel.restore({ memory, clock: scheduler.clock }, new StateReader(saved.guest));
+  const kernel = GuestKernel.restore({ memory, clock: scheduler }, new StateReader(saved.guest));
   const transport = new LoopbackTransport({ profile: profile(name), memory, ...options.device });
   const driver = new BalloonDriver({
     kernel,

@@ -6,8 +6,8 @@ import { DriverProbeError, DriverStoppedError } from '../../src/driver/errors.ts
 import { ManualScheduler } from '../../src/driver/scheduler.ts';
 import { GFP_UNMOVABLE } from '../../src/guest/gfp.ts';
 import { GuestKernel } from '../../src/guest/kernel.ts';
-import { NIL } from '../../src/guest/page-state.ts';
 import { StateReader, StateWriter } from '../../src/guest/saved-state.ts';
+import { NIL } from '../../src/memory/page-blocks.ts';
 import { DEVICE_STATUS } from '../../src/virtio/transport.ts';
 import { heapMemory } from '../guest/guest.ts';
 import { LoopbackTransport } from '../support/loopback-transport.ts';
@@ -85,7 +85,7 @@ describe('a device that makes no sense', () => {
   it('is not used any more, and its pages are kept until the driver is removed', async () => {
     const scheduler = new ManualScheduler();
     const memory = heapMemory(16);
-    const kernel = new GuestKernel({ memory, clock: scheduler.clock });
+    const kernel = new GuestKernel({ memory, clock: scheduler });
     const before = kernel.allocator.freePages + kernel.allocator.perCpuPages;
     const device = new ScriptedDevice(profile('virtio'), memory);
     const driver = new BalloonDriver({ kernel, transport: device, scheduler, profile: profile('virtio') });
@@ -351,7 +351,7 @@ describe.each(PROFILE_NAMES)('profile %s, in a guest that was saved and goes on 
     const scheduler = new ManualScheduler();
     // The memory moved with the guest; here it simply stayed where it was.
     const { memory } = world;
-    const kernel = GuestKernel.restore({ memory, clock: scheduler.clock }, new StateReader(saved.bytes()));
+    const kernel = GuestKernel.restore({ memory, clock: scheduler }, new StateReader(saved.bytes()));
     const transport = new LoopbackTransport({ profile: profile(profileName), memory });
     const driver = new BalloonDriver({
       ...tuning,

@@ -1,14 +1,17 @@
 /** A guest, its driver and the device behind it, in one process, for the tests of this room. */
+
 import { expect } from 'vitest';
 import { type ProfileName, profile } from '../../src/balloon/profiles.ts';
-import { BalloonDriver, type BalloonDriverOptions } from '../../src/driver/balloon-driver.ts';
+import { BalloonDriver } from '../../src/driver/balloon-driver.ts';
+import type { BalloonDriverOptions } from '../../src/driver/balloon-options.ts';
 import { ManualScheduler } from '../../src/driver/scheduler.ts';
 import { GFP_MEMALLOC, GFP_NORECLAIM, GFP_NOWARN, GFP_UNMOVABLE } from '../../src/guest/gfp.ts';
 import { GuestKernel, type GuestKernelOptions } from '../../src/guest/kernel.ts';
-import { KIND_ALLOCATED, KIND_MASK, NIL } from '../../src/guest/page-state.ts';
+import { KIND_ALLOCATED, KIND_MASK } from '../../src/guest/page-state.ts';
 import type { Process } from '../../src/guest/process.ts';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
+import { NIL } from '../../src/memory/page-blocks.ts';
 import { RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from '../../src/virtio/features.ts';
 import { type LoopbackOptions, LoopbackTransport } from '../support/loopback-transport.ts';
 import { promisesSettled } from '../support/promises.ts';
@@ -46,7 +49,7 @@ export class World {
     const size = sizeMiB * 2 ** 20;
     const region = new MemoryRegion({ guestAddress: 0, size, userAddress: 0 }, new HeapBacking(size));
     this.memory = new GuestMemory([region]);
-    this.kernel = new GuestKernel({ memory: this.memory, clock: this.scheduler.clock, ...kernel });
+    this.kernel = new GuestKernel({ memory: this.memory, clock: this.scheduler, ...kernel });
     this.bootPages = this.freePages;
     this.transport = new LoopbackTransport({ profile: profile(name), memory: this.memory, ...device });
     this.driver = new BalloonDriver({

@@ -2,9 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { PageAllocator } from '../../src/guest/allocator.ts';
 import { GFP_DMA32, GFP_HINT, GFP_MEMALLOC, GFP_MOVABLE, GFP_RECLAIMABLE } from '../../src/guest/gfp.ts';
 import { checkAllocator } from '../../src/guest/invariants.ts';
-import type { PageOwner } from '../../src/guest/owners.ts';
-import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../../src/guest/page-state.ts';
 import { Random } from '../../src/guest/random.ts';
+import type { PageOwner } from '../../src/memory/kernel-memory.ts';
+import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../../src/memory/page-blocks.ts';
 import { PageRanges } from '../../src/memory/page-ranges.ts';
 
 const MIB = 256;

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { GFP_BALLOON, GFP_MOVABLE, GFP_NORETRY, GFP_NOWARN } from '../../src/guest/gfp.ts';
 import type { GuestKernel } from '../../src/guest/kernel.ts';
-import { LinkedPages } from '../../src/guest/page-list.ts';
-import { NIL } from '../../src/guest/page-state.ts';
 import type { Process } from '../../src/guest/process.ts';
+import { LinkedPages } from '../../src/memory/linked-pages.ts';
+import { NIL } from '../../src/memory/page-blocks.ts';
 import { bootGuest } from './guest.ts';
 
 /** A guest whose memory is a comb: every eighth page of a process is left. */

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { age, fragmentation } from '../../src/guest/fragmentation.ts';
 import { GFP_MOVABLE } from '../../src/guest/gfp.ts';
-import { NIL } from '../../src/guest/page-state.ts';
 import { Random } from '../../src/guest/random.ts';
+import { NIL } from '../../src/memory/page-blocks.ts';
 import { bootGuest, SEED } from './guest.ts';
 
 describe('fragmentation', () => {

@@ -10,10 +10,10 @@ import {
   GFP_ZERO,
 } from '../../src/guest/gfp.ts';
 import type { GuestKernel } from '../../src/guest/kernel.ts';
-import { LinkedPages } from '../../src/guest/page-list.ts';
-import { NIL } from '../../src/guest/page-state.ts';
+import { LinkedPages } from '../../src/memory/linked-pages.ts';
 import { gpaOf } from '../../src/memory/page.ts';
 import { PageBitmap } from '../../src/memory/page-bitmap.ts';
+import { NIL } from '../../src/memory/page-blocks.ts';
 import { bootGuest, heapMemory } from './guest.ts';
 
 const fillCache = (kernel: GuestKernel, pages: number) => {

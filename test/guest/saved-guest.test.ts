@@ -3,11 +3,11 @@ import { describe, expect, it } from 'vitest';
 import { GFP_BALLOON } from '../../src/guest/gfp.ts';
 import { Guest } from '../../src/guest/guest.ts';
 import { checkAllocator } from '../../src/guest/invariants.ts';
-import { LinkedPages } from '../../src/guest/page-list.ts';
-import { NIL } from '../../src/guest/page-state.ts';
 import { Random } from '../../src/guest/random.ts';
 import { StateReader, StateWriter } from '../../src/guest/saved-state.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { LinkedPages } from '../../src/memory/linked-pages.ts';
+import { NIL } from '../../src/memory/page-blocks.ts';
 import { AerostatError } from '../../src/sys/error.ts';
 import { heapMemory, MIB_BYTES, SEED } from './guest.ts';
 

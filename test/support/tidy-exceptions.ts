@@ -159,7 +159,6 @@ export const SEEN_BY_TESTS: Exceptions = [
       'src/bench/peer-process.ts PeerProcessOptions',
       'src/bench/policy/figures.ts dominates',
       'src/bench/scatter-chart.ts frontOf',
-      'src/driver/balloon-driver.ts BalloonDriverOptions',
       'src/migration/destination-link.ts Reply',
       'src/server/event-parser.ts ParsedEvent',
       'src/sys/error-codes.ts ErrorDeclaration',

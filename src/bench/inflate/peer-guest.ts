@@ -3,15 +3,16 @@
  * that hands out its pages in the order that is measured, and our driver, on a device that is in another process: QEMU's
  * or ours. What it says is what the bench clocks; times are of the clock that all processes of a host share.
  */
+
 import { profile } from '../../balloon/profiles.ts';
 import { BalloonDriver } from '../../driver/balloon-driver.ts';
 import { type Scheduler, schedulerOf } from '../../driver/scheduler.ts';
 import { GFP_BALLOON } from '../../guest/gfp.ts';
 import { GuestKernel } from '../../guest/kernel.ts';
-import { NIL } from '../../guest/page-state.ts';
 import type { FileBacking } from '../../memory/file-backing.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { gpaOf, PAGE_SIZE } from '../../memory/page.ts';
+import { NIL } from '../../memory/page-blocks.ts';
 import { QtestMachine, q35Layout } from '../../peers/qemu/qtest-machine.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { fileStatus } from '../../sys/file.ts';

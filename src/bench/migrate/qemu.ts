@@ -3,16 +3,17 @@
  * for it, neither with a processor that does anything. What a guest would do is done here: memory is written through the
  * file that we share with QEMU, and our driver, which reaches the balloon over qtest, names free pages when QEMU asks.
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { profile } from '../../balloon/profiles.ts';
 import { BalloonDriver } from '../../driver/balloon-driver.ts';
 import type { Scheduler } from '../../driver/scheduler.ts';
 import { USER_NAME, Use } from '../../embedded/tasks.ts';
 import { Guest } from '../../guest/guest.ts';
-import { NIL } from '../../guest/page-state.ts';
 import type { Process } from '../../guest/process.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
 import { gpaOf, PAGE_SIZE } from '../../memory/page.ts';
+import { NIL } from '../../memory/page-blocks.ts';
 import { Ram } from '../../migration/ram.ts';
 import { awaitGuest, migrateAway, type QemuMigrationSummary } from '../../peers/qemu/migration.ts';
 import { onQemuEvent } from '../../peers/qemu/qmp-commands.ts';

@@ -2,6 +2,7 @@
  * The same driver on QEMU's balloon device and on ours, through all that a balloon does and over every kind of ring.
  * Where a guest can see the two differ is device-differences.test.ts's.
  */
+
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   DEFLATE_ON_OOM,
@@ -15,8 +16,8 @@ import { BalloonDriver } from '../../../src/driver/balloon-driver.ts';
 import type { DriverTuning } from '../../../src/driver/options.ts';
 import type { Scheduler } from '../../../src/driver/scheduler.ts';
 import { GuestKernel } from '../../../src/guest/kernel.ts';
-import { PAGEBLOCK_ORDER } from '../../../src/guest/page-state.ts';
 import { gpaOf, PAGE_SIZE } from '../../../src/memory/page.ts';
+import { PAGEBLOCK_ORDER } from '../../../src/memory/page-blocks.ts';
 import { PageSet } from '../../../src/memory/page-set.ts';
 import { migrateAway } from '../../../src/peers/qemu/migration.ts';
 import { cont } from '../../../src/peers/qemu/qmp-commands.ts';

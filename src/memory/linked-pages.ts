@@ -1,9 +1,15 @@
 /**
- * A list of pages, linked through the page state's own arrays: what an owner keeps its allocated pages on (the
- * LRU, the balloon) without a byte of heap per page. A page is on one list at most, and the list's owner is
- * the page's owner.
+ * A list of pages, linked through two arrays that a guest's kernel has for all its pages: what an owner keeps its
+ * allocated pages on (the LRU, the balloon) without a byte of heap per page. A page is on one list at most, and the
+ * list's owner is the page's owner.
  */
-import { NIL, type PageState } from './page-state.ts';
+import { NIL } from './page-blocks.ts';
+
+/** By page frame number. */
+export interface PageLinks {
+  readonly next: Int32Array;
+  readonly previous: Int32Array;
+}
 
 export class LinkedPages {
   /** First page, or NIL. */
@@ -14,7 +20,7 @@ export class LinkedPages {
   readonly #next: Int32Array;
   readonly #previous: Int32Array;
 
-  constructor(pages: PageState) {
+  constructor(pages: PageLinks) {
     this.#next = pages.next;
     this.#previous = pages.previous;
   }
