@@ -3,7 +3,7 @@
  * ends that the peer keeps and what it may do to them afterwards. All files are this process's own. What is done with
  * them is hostile.ts's.
  */
-import { mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { constants, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { closeAll, createEventFd, createPipe, OwnedFd } from '../src/sys/fd.ts';
@@ -30,6 +30,12 @@ const O_DIRECTORY = 0o200000;
 const O_NOFOLLOW = 0o400000;
 const O_PATH = 0o10000000;
 const EFD_SEMAPHORE = 1;
+/** The system calls that mount have these numbers on every architecture. */
+const SYS_FSCONFIG = 431;
+const SYS_FSMOUNT = 432;
+const FSOPEN_CLOEXEC = 1;
+const FSMOUNT_CLOEXEC = 1;
+const FSCONFIG_CMD_CREATE = 6;
 const PAGE = 4096;
 const MIB = 2 ** 20;
 /** What an eventfd holds at most; then a write that may wait does. */
@@ -142,6 +148,27 @@ function called(declaration: string, ...words: number[]): () => Hostile {
   };
 }
 
+/** A file of a ramfs that is mounted, and not at any path: no mount that this process sees names its kind. */
+function detachedFile(): Hostile {
+  const fsopen = optionalFunction('int fsopen(const char *type, uint32_t flags)') as
+    | ((type: string, flags: number) => number)
+    | undefined;
+  const context = fsopen?.('ramfs', FSOPEN_CLOEXEC) ?? -1;
+  // Without the right to mount.
+  if (context === -1) return alone(createEventFd());
+  libc.syscall5(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
+  const mount = new OwnedFd(Number(libc.syscall5(SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, 0, 0, 0)));
+  libc.close(context);
+  try {
+    const path = `/proc/self/fd/${mount.number}/file`;
+    const fd = new OwnedFd(openSync(path, O_RDWR | constants.O_CREAT | O_CLOEXEC));
+    libc.ftruncate(fd.number, MIB);
+    return alone(fd);
+  } finally {
+    mount.close();
+  }
+}
+
 /** By name, so that a finding can be read. */
 export const KINDS: Readonly<Record<string, () => Hostile>> = {
   eventfd: () => alone(createEventFd()),
@@ -187,9 +214,22 @@ export const KINDS: Readonly<Record<string, () => Hostile>> = {
   'path of a socket': opened('socket', O_PATH | O_NOFOLLOW),
   fifo: opened('fifo', O_RDWR | O_NONBLOCK),
   nothing: () => alone(new OwnedFd(openSync('/dev/null', 'r+'))),
+  // In place of files of FUSE, which are told apart from local ones in the same way, and are asked nothing.
+  'file of a file system that is not local': () => alone(new OwnedFd(openSync('/proc/self/comm', 'r+'))),
+  'file of a file system that is mounted nowhere here': detachedFile,
 };
 
+/** Kinds that are no memory, whatever their files are. */
+const STRANGERS: readonly string[] = [
+  'file of a file system that is not local',
+  'file of a file system that is mounted nowhere here',
+];
+
 const MAKERS = Object.values(KINDS);
+const NAMES = Object.keys(KINDS);
+
+/** Whether kind `number` is one that may not be taken for memory, whatever its file says of itself. */
+export const isStranger = (number: number): boolean => STRANGERS.includes(NAMES[number % NAMES.length]);
 
 /** What one input has handed over, to be meddled with, and closed at its end. */
 export class Peer {

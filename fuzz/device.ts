@@ -220,6 +220,10 @@ export function cutList(segments: SegmentList, list: PageList, listAt: number, p
   }
 }
 
+/** What the map of the API would show has as many cells. */
+const MAP_CELLS = 64;
+
+/** Accounts add up: as the device counts, and as the map of the API does, cell by cell. */
 export function checkAccounts({ accounts }: BalloonDevice): void {
   let pages = 0;
   for (const { ballooned } of accounts.all) {
@@ -228,6 +232,12 @@ export function checkAccounts({ accounts }: BalloonDevice): void {
       'a count of blocks is not that of pages',
     );
     pages += ballooned.total;
+    const cellPages = Math.ceil((ballooned.length * accounts.all.length) / MAP_CELLS);
+    let inCells = 0;
+    for (let page = 0; page < ballooned.length; page += cellPages) {
+      inCells += ballooned.countIn(page, Math.min(cellPages, ballooned.length - page));
+    }
+    assert(inCells === ballooned.total, 'the cells of a map do not add up');
   }
   assert(pages === accounts.balloonedPages && pages <= accounts.memoryPages, `${pages} pages are ballooned`);
   assert(accounts.pendingPages <= pages, 'more is pending than ballooned');

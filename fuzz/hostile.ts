@@ -2,7 +2,12 @@
  * A front-end that lies about everything at once: doorbells, channels and memory of every wrong kind (descriptors.ts),
  * memory tables of many, tiny, huge, adjacent and sparse regions, and long lists on rings that run among them. The whole
  * device serves it over a real socket. The first bytes choose ABI and ring, and six bytes a step what the front-end does.
- * A descriptor that is left open, an error of ours, a loop that spins, or an account that does not add up is a finding.
+ * A descriptor that is left open, an error of ours, a loop that spins, a file that may make us wait and is taken for memory,
+ * or an account that does not add up is a finding.
+ *
+ * Not here: a file that its front-end keeps locked (it takes a second thread, and is found by who waits:
+ * test/daemon/locked-file.test.ts), and files of a real FUSE (whose server may hang with this process:
+ * test/vhost-user/silent-files.test.ts, in a mount namespace of its own).
  */
 import { MUST_TELL_HOST } from '../src/balloon/features.ts';
 import { PageList, PageListError } from '../src/balloon/page-list.ts';
@@ -38,7 +43,7 @@ import { BUFFER_BYTES_MAX, SegmentList } from '../src/virtio/chain.ts';
 import { createDriverQueue } from '../src/virtio/create.ts';
 import { RING_FEATURES, RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } from '../src/virtio/features.ts';
 import type { DriverQueue, QueueConfig } from '../src/virtio/queue.ts';
-import { Peer } from './descriptors.ts';
+import { isStranger, Peer } from './descriptors.ts';
 import { checkAccounts, cutList, IDLE_HOST, longestOf, rangesOf, takesLongToWrite } from './device.ts';
 
 const HEADER_BYTES = 2;
@@ -158,7 +163,7 @@ class FrontEnd {
       () => this.#say('SET_VRING_CALL', doorbell, [this.#peer.hand(kind)]),
       () => this.#say('SET_VRING_ERR', doorbell, [this.#peer.hand(kind)]),
       () => this.#channel(kind, a),
-      () => this.#say('ADD_MEM_REG', regionMessage(this.#region(a, b)), [this.#peer.hand(kind)]),
+      () => this.#addRegion(kind, this.#region(a, b)),
       () => this.#say('REM_MEM_REG', regionMessage(this.#region(a, b))),
       () => this.#table(kind, a, b),
       () => this.#describe(index, (kind & 1) === 0 ? 0 : FIRST_PFN * PAGE_SIZE),
@@ -191,6 +196,13 @@ class FrontEnd {
   #meddle(which: number, how: number): void {
     this.#peer.meddle(which, how);
     this.#settle();
+  }
+
+  #addRegion(kind: number, region: RegionFields): void {
+    const { regions } = this.#connection.session.memory;
+    const before = regions.length;
+    this.#say('ADD_MEM_REG', regionMessage(region), [this.#peer.hand(kind)]);
+    assert(!isStranger(kind) || regions.length <= before, 'a file that may make us wait is taken for memory');
   }
 
   /** A whole table: home, unless it is left out, and regions of any kind beside each other. */

@@ -3,6 +3,7 @@ import { targets as balloon } from '../balloon.ts';
 import { targets as device } from '../device.ts';
 import { targets as hostile } from '../hostile.ts';
 import { targets as migration } from '../migration.ts';
+import { targets as news } from '../news.ts';
 import { targets as vhostUser } from '../vhost-user.ts';
 import { targets as virtio } from '../virtio.ts';
 import type { Target } from './campaign.ts';
@@ -25,6 +26,7 @@ const histories = {
   ...hostile,
   ...vhostUser,
   ...migration,
+  ...news,
   'hint-session': hintSession,
 };
 
