@@ -6,10 +6,10 @@
 import { AerostatError } from '../sys/error.ts';
 import { type GuestStatus, type StatisticsSample, statusOf, UnknownGuestError } from './contract.ts';
 import {
-  askGuest,
   GUEST_OPERATIONS,
   type GuestControl,
   type GuestOperation,
+  handlerOf,
   handlersOf,
 } from './operations.ts';
 
@@ -47,7 +47,7 @@ export function combinedControl(guests: readonly GuestRoute[]): CombinedControl 
     failures: () => failures,
     ...handlersOf<GuestOperation, GuestStatus>(GUEST_OPERATIONS, operation => async (name, args) => {
       const { control, remoteName } = routeOf(name);
-      const answer = await askGuest(control, operation, remoteName, args);
+      const answer = await handlerOf(control, operation)(remoteName, args);
       return operation === 'guest' || operation === 'change' ? { ...(answer as GuestStatus), name } : answer;
     }),
     guests: async () => {

@@ -6,20 +6,17 @@ import type { DaemonStatus, GuestStatus } from './contract.ts';
 import { readHost } from './host.ts';
 import { noHostPolicy } from './no-policy.ts';
 import {
-  askGuest,
   type Control,
   GUEST_OPERATIONS,
   type GuestControl,
   type GuestOperation,
+  handlerOf,
   handlersOf,
 } from './operations.ts';
 
 export function hostedControl(guests: GuestControl, version: string): Control {
   return {
-    ...handlersOf<GuestOperation, GuestStatus>(
-      GUEST_OPERATIONS,
-      operation => (name, args) => askGuest(guests, operation, name, args),
-    ),
+    ...handlersOf<GuestOperation, GuestStatus>(GUEST_OPERATIONS, operation => handlerOf(guests, operation)),
     guests: () => guests.guests(),
     samples: () => guests.samples(),
     subscribe: listener => guests.subscribe(listener),

@@ -237,24 +237,13 @@ export const THREAD_OPERATIONS = GUEST_OPERATIONS.filter(
 type AnyHandler = (name: string, args?: object) => Promise<unknown>;
 type AnyHostHandler = (args?: object) => Promise<unknown>;
 
-/** Asks `control` for any operation of a guest. */
-export const askGuest = (
-  control: GuestControl,
-  operation: GuestOperation,
-  guest: string,
-  args?: object,
-): Promise<unknown> => (control[operation] as AnyHandler)(guest, args);
-
-/** Asks `control` for any operation; those of a host leave the guest's name out. */
-export function ask(
-  control: Control,
-  operation: OperationName,
-  guest: string,
-  args?: object,
-): Promise<unknown> {
-  if (OPERATIONS[operation].scope === 'host')
-    return (control[operation as HostOperation] as AnyHostHandler)(args);
-  return askGuest(control, operation as GuestOperation, guest, args);
+/** What answers any operation of `control`; those of a host pass over the guest's name. */
+export function handlerOf(control: Control, operation: OperationName): AnyHandler;
+export function handlerOf(control: GuestControl, operation: GuestOperation): AnyHandler;
+export function handlerOf(control: GuestControl, operation: OperationName): AnyHandler {
+  const handler = (control as Control)[operation].bind(control);
+  if (OPERATIONS[operation].scope === 'guest') return handler as AnyHandler;
+  return (_, args) => (handler as AnyHostHandler)(args);
 }
 
 /** One handler for many operations: `make` is called once for each name. */

@@ -7,10 +7,10 @@ import type { GuestRoute } from '../control/combined-control.ts';
 import type { GuestEvent, GuestStatus } from '../control/contract.ts';
 import type { MigrationAnswer, MigrationStatus } from '../control/migrations.ts';
 import {
-  askGuest,
   GUEST_OPERATIONS,
   type GuestControl,
   type GuestOperation,
+  handlerOf,
   handlersOf,
 } from '../control/operations.ts';
 import { MigrationDestination } from '../migration/destination.ts';
@@ -98,7 +98,7 @@ export class MigratingGuest {
     return {
       ...handlersOf<GuestOperation, GuestStatus>(
         GUEST_OPERATIONS,
-        operation => (name, args) => askGuest(this.#control, operation, name, args),
+        operation => (name, args) => handlerOf(this.#control, operation)(name, args),
       ),
       migration: name => this.#migration(name),
       guests: () => this.#control.guests(),

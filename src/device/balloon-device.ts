@@ -142,9 +142,8 @@ export class BalloonDevice implements VirtioDevice {
 
   /** Sets the target, as far as its field can say it, and tells the driver. */
   set targetPages(pages: number) {
-    const before = this.shownTargetPages;
-    this.#world.config.targetPages = pages;
-    if (this.shownTargetPages !== before) this.#world.host.configChanged();
+    const { config, host } = this.#world;
+    if (config.aim(pages, config.targetLimitPages)) host.configChanged();
   }
 
   /** What the driver sees of the target. */
@@ -154,9 +153,8 @@ export class BalloonDevice implements VirtioDevice {
 
   /** The driver is shown no more than this of any target; Infinity for all of it. */
   set targetLimitPages(pages: number) {
-    const before = this.shownTargetPages;
-    this.#world.config.targetLimitPages = pages;
-    if (this.shownTargetPages !== before) this.#world.host.configChanged();
+    const { config, host } = this.#world;
+    if (config.aim(config.targetPages, pages)) host.configChanged();
   }
 
   /** What the guest says that its balloon holds, in 4 KiB pages; reported, never trusted. */
@@ -317,6 +315,10 @@ export class BalloonDevice implements VirtioDevice {
       const { targetPages, actualPages, poisonValue } = this.#world.config;
       return { targetPages, actualPages, poisonValue };
     },
-    fields => Object.assign(this.#world.config, fields, { actualKnown: true }),
+    ({ targetPages, ...driver }) => {
+      const { config } = this.#world;
+      config.aim(targetPages, config.targetLimitPages);
+      Object.assign(config, driver, { actualKnown: true });
+    },
   );
 }

@@ -30,25 +30,23 @@ export class DeviceConfig {
     return this.#targetPages;
   }
 
-  /** Rounded and bounded to what the field can say. */
-  set targetPages(pages: number) {
-    this.#targetPages = bounded(pages);
-    this.#showTarget();
+  /** The driver is shown no more than this of any target. */
+  get targetLimitPages(): number {
+    return this.#targetLimitPages;
   }
 
-  /** The driver is shown no more than this. */
-  set targetLimitPages(pages: number) {
-    this.#targetLimitPages = bounded(pages);
-    this.#showTarget();
+  /** Both are rounded and bounded to what the field can say. Whether the driver sees another target than before. */
+  aim(targetPages: number, limitPages: number): boolean {
+    const before = this.shownTargetPages;
+    this.#targetPages = bounded(targetPages);
+    this.#targetLimitPages = bounded(limitPages);
+    this.#view.setUint32(numPages, Math.min(this.#targetPages, this.#targetLimitPages), true);
+    return this.shownTargetPages !== before;
   }
 
   /** What the driver sees of the target. */
   get shownTargetPages(): number {
     return this.#view.getUint32(numPages, true);
-  }
-
-  #showTarget(): void {
-    this.#view.setUint32(numPages, Math.min(this.#targetPages, this.#targetLimitPages), true);
   }
 
   /** In 4 KiB pages, as the driver wrote it. */

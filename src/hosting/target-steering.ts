@@ -94,18 +94,25 @@ export class TargetSteering {
     if (doubt !== undefined) throw new UnconfirmedError(name, targetBytes, doubt, sample.ageMs);
   }
 
-  set(targetBytes: number): void {
-    this.#wishedMemoryBytes = null;
+  /** `wishedMemoryBytes` is what the guest is to keep, where the target is given like that. */
+  set(targetBytes: number, wishedMemoryBytes: number | null = null): void {
+    this.#wishedMemoryBytes = wishedMemoryBytes;
     this.#memoryTimer?.cancel();
     this.#memoryTimer = undefined;
-    this.#set(targetBytes);
+    const { device } = this.#guest;
+    device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
+    // What the device could take of it: its field has 32 bits.
+    const pages = device.targetPages;
+    this.#clock.set(pages, this.#known(device.actualPages));
+    if (this.#following) this.#watchOut();
+    this.#toldStuck = false;
+    this.#events.emit('target', { targetBytes: pages * PAGE_SIZE });
+    this.#follow();
   }
 
   /** The guest is to keep so much of the memory that it has, and will have; of one that has none yet nothing is wanted. */
   keep(memoryBytes: number): void {
-    const memory = this.#guest.memoryBytes();
-    this.set(Math.max(0, memory - memoryBytes));
-    this.#wishedMemoryBytes = memoryBytes;
+    this.set(Math.max(0, this.#guest.memoryBytes() - memoryBytes), memoryBytes);
   }
 
   get wishedMemoryBytes(): number | null {
@@ -125,19 +132,8 @@ export class TargetSteering {
     // What a guest that is gone leaves is no memory that it could keep.
     if (this.#wishedMemoryBytes === null || memory === 0) return;
     const targetBytes = Math.max(0, memory - this.#wishedMemoryBytes);
-    if (Math.floor(targetBytes / PAGE_SIZE) !== this.#guest.device.targetPages) this.#set(targetBytes);
-  }
-
-  #set(targetBytes: number): void {
-    const { device } = this.#guest;
-    device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
-    // What the device could take of it: its field has 32 bits.
-    const pages = device.targetPages;
-    this.#clock.set(pages, this.#known(device.actualPages));
-    if (this.#following) this.#watchOut();
-    this.#toldStuck = false;
-    this.#events.emit('target', { targetBytes: pages * PAGE_SIZE });
-    this.#follow();
+    if (Math.floor(targetBytes / PAGE_SIZE) !== this.#guest.device.targetPages)
+      this.keep(this.#wishedMemoryBytes);
   }
 
   /** A driver is there, which follows the target from now on, or from the end of its grace. */

@@ -11,10 +11,10 @@ import { timeout } from 'hono/timeout';
 import { GUEST_TIMEOUT_MS_MAX } from '../control/contract.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import {
-  ask,
   type Control,
   documentOf,
   type HttpForm,
+  handlerOf,
   OPERATION_NAMES,
   OPERATIONS,
   type OperationName,
@@ -82,7 +82,8 @@ export function createApi(control: Control, options: ApiOptions): Api {
   for (const operation of OPERATION_NAMES) {
     const handler: Handler = async context => {
       const { name = '' } = context.req.param();
-      const answer = documentOf(operation, await ask(control, operation, name, argsOf(operation, context)));
+      const asked = handlerOf(control, operation)(name, argsOf(operation, context));
+      const answer = documentOf(operation, await asked);
       return operation === 'map' ? mapAnswer(context, answer as MemoryMap) : context.json(answer, 200);
     };
     // The schemas validate requests and answers; the compiler holds them to the contract's types.

@@ -76,13 +76,9 @@ export function remoteControl<Status extends GuestStatus = GuestStatus>(
 ): Control<Status> {
   const daemon = new RemoteDaemon(address, options);
   return {
-    ...handlersOf<GuestOperation, Status>(
-      GUEST_OPERATIONS,
-      operation => (name, args) => daemon.ask(operation, name, args),
-    ),
-    ...hostHandlersOf<HostOperation, Status>(
-      HOST_OPERATIONS,
-      operation => args => daemon.ask(operation, '', args),
+    ...handlersOf<GuestOperation, Status>(GUEST_OPERATIONS, operation => daemon.ask.bind(daemon, operation)),
+    ...hostHandlersOf<HostOperation, Status>(HOST_OPERATIONS, operation =>
+      daemon.ask.bind(daemon, operation, ''),
     ),
     subscribe: listener => daemon.subscribe(listener),
   };

@@ -86,7 +86,11 @@ export function setCommand(context: CliContext): Command {
       checkChoice(names, choice, wish);
       await withGuests(context, choice, async control => {
         const guests = names.length === 0 ? [await guestName(control, undefined)] : names;
-        await setGuests(context, control, guests, choice, wish);
+        const withBar = guests.length === 1;
+        const outcomes = guests.map(name =>
+          setGuest(context, control, name, choice, wish, withBar).catch(failed(name)),
+        );
+        printOutcomes(context, choice, await Promise.all(outcomes));
       });
     });
   return withGuestOptions(command);
@@ -124,17 +128,9 @@ interface Outcome {
   readonly error: AerostatError | null;
 }
 
-async function setGuests(
-  context: CliContext,
-  control: GuestControl,
-  names: readonly string[],
-  choice: SetChoice,
-  wish: Wish | undefined,
-): Promise<void> {
-  const alone = names.length === 1;
-  const outcomes = await Promise.all(
-    names.map(name => setGuest(context, control, name, choice, wish, alone).catch(failed(name))),
-  );
+/** @throws AerostatError when a guest was not set as asked */
+function printOutcomes(context: CliContext, choice: SetChoice, outcomes: readonly Outcome[]): void {
+  const alone = outcomes.length === 1;
   const { stdout, stderr } = context;
   if (choice.json) {
     if (!alone) printJson(stdout, { guests: outcomes.map(describeJson) });
@@ -148,7 +144,7 @@ async function setGuests(
   }
   if (failures.length === 0) return;
   if (alone) throw failures[0];
-  throw severalFailed(failures, names.length);
+  throw severalFailed(failures, outcomes.length);
 }
 
 /** Ends the command with the code of what failed, where all failed alike. */
