@@ -56,7 +56,7 @@ export class Inflation implements DevicePart {
   readonly counters = {
     inflateBuffers: 0,
     deflateBuffers: 0,
-    /** Milliseconds spent on turning lists into the account's pages; counted only where decoding is {@link timed}. */
+    /** Milliseconds spent on turning lists into the account's pages; counted only once decoding is timed. */
     decodeMs: 0,
     pages: 0,
     deflatedPages: 0,
@@ -74,8 +74,7 @@ export class Inflation implements DevicePart {
   #draining = false;
   #mode: DiscardMode = 'auto';
   #mustTellHost = false;
-  /** Whether decoding is timed, for benchmarks: reading the clock allocates, and nothing else here does. */
-  timed = false;
+  goOn: DevicePart['goOn'] = undefined;
   /** Pages that were pending when a batch was acknowledged last. */
   #pendingPages = 0;
   readonly #moves: PageMoves;
@@ -208,13 +207,19 @@ export class Inflation implements DevicePart {
     return true;
   }
 
-  goOn({ walk }: RunningQueue): boolean {
+  walked(): void {
+    this.#accounts.settled = true;
+  }
+
+  /** From now on decoding is timed, for benchmarks: reading the clock allocates, and nothing else here does. */
+  timeDecoding(): void {
     const { clock } = this.#world;
-    const startedMs = this.timed ? clock.nowMs() : 0;
-    const done = walk.goOn(this.#accounts);
-    if (this.timed) this.counters.decodeMs += clock.nowMs() - startedMs;
-    if (done) this.#accounts.settled = true;
-    return done;
+    this.goOn = ({ walk }) => {
+      const startedMs = clock.nowMs();
+      const done = walk.goOn(this.#accounts);
+      this.counters.decodeMs += clock.nowMs() - startedMs;
+      return done;
+    };
   }
 
   /**

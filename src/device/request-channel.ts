@@ -171,14 +171,7 @@ export class RequestChannel implements DevicePart {
     },
   };
 
-  goOn({ walk }: RunningQueue): boolean {
-    if (!walk.goOn(this.#world.accounts)) return false;
-    this.#answered();
-    return true;
-  }
-
-  /** The list that was begun last is done. */
-  #answered(): void {
+  walked(): void {
     const answer = this.#answer;
     this.#answer = undefined;
     // A request that was cancelled or made anew meanwhile was not answered by it.

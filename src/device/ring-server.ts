@@ -91,7 +91,11 @@ export class RingServer {
     queue.suppressKicks(memory);
     for (; taken < queue.size && !accounts.budget.over; taken++) {
       if (!walk.active && !this.#takeBuffer()) break;
-      if (walk.active && !this.#goOn()) break;
+      if (!walk.active) continue;
+      const done = part.goOn === undefined ? walk.goOn(accounts) : part.goOn(ring);
+      if (!done) break;
+      part.walked?.(ring);
+      ring.giveBack(ring.chain, 0);
     }
     ring.batchBuffers = taken;
     const outside = accounts.pagesOutside - outsideBefore;
@@ -160,13 +164,5 @@ export class RingServer {
     this.#host.badInput(`a buffer on the ${ring.role} queue was refused: ${reason}`);
     this.part.refuse?.(ring);
     ring.giveBack(ring.chain, 0);
-  }
-
-  /** Goes on with the list that was begun; false when it needs another turn. */
-  #goOn(): boolean {
-    const { ring } = this;
-    const done = this.part.goOn === undefined ? ring.walk.goOn(this.#accounts) : this.part.goOn(ring);
-    if (done) ring.giveBack(ring.chain, 0);
-    return done;
   }
 }

@@ -24,12 +24,12 @@ interface AcceptorListener {
   opened(): void;
   /** The front-end is gone; `error` when it broke the protocol, or we broke. */
   closed(error: Error | undefined): void;
-  refused: SessionHost['refused'];
+  readonly refused: SessionHost['refused'];
   /** See {@link SessionHost.taken}. */
-  taken(): void;
+  readonly taken: () => void;
   /** The driver kicked ring `index`. */
-  kicked(index: number): void;
-  prepareMemory: NonNullable<BackendConnectionOptions['prepareMemory']>;
+  readonly kicked: (index: number) => void;
+  readonly prepareMemory: NonNullable<BackendConnectionOptions['prepareMemory']>;
 }
 
 export class Acceptor {
@@ -159,12 +159,13 @@ export class Acceptor {
     if (this.#connection !== undefined) throw new InvariantError('two front-ends for one guest');
     this.#pace.began(monotonicMs());
     this.#peer = { socket, pid: undefined };
+    const { refused, taken, kicked, prepareMemory } = this.#listener;
     this.#connection = new BackendConnection(socket, this.#device, {
       reactor: this.#reactor,
-      refused: (error, context) => this.#listener.refused(error, context),
-      taken: () => this.#listener.taken(),
-      kicked: index => this.#listener.kicked(index),
-      prepareMemory: files => this.#listener.prepareMemory(files),
+      refused,
+      taken,
+      kicked,
+      prepareMemory,
       ended: error => {
         this.#connection = undefined;
         this.#closed(error);

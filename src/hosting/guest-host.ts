@@ -7,13 +7,7 @@
 import { randomInt } from 'node:crypto';
 import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import { queueRoles } from '../balloon/profiles.ts';
-import type {
-  DeviceGuestStatus,
-  GuestChanges,
-  GuestRequest,
-  RequestAnswer,
-  StatisticsSample,
-} from '../control/contract.ts';
+import type { DeviceGuestStatus, GuestRequest, RequestAnswer } from '../control/contract.ts';
 import { GuestStateError } from '../control/contract.ts';
 import { type GuestState, obstacleOf } from '../control/guest-state.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
@@ -64,21 +58,22 @@ export class GuestHost {
   readonly name: string;
   readonly device: BalloonDevice;
   readonly hints: GuestHints;
+  readonly target: TargetSteering;
+  readonly statistics: StatisticsPoll;
+  /** Its part of the thread's time. */
+  readonly loop: GuestLoop;
+  readonly rings: RingTurns;
   readonly #world: GuestHostWorld;
-  readonly #loop: GuestLoop;
   readonly #options: GuestOptions;
   readonly #events: GuestEvents;
-  readonly #target: TargetSteering;
   readonly #removed: RemovedMemory;
   readonly #connections: ConnectionEvents;
   readonly #life = new GuestLife();
   /** Absent only while the rest of the guest is put together. */
   #acceptor: Acceptor | undefined;
-  readonly #statistics: StatisticsPoll;
   readonly #requests: GuestRequests;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
   readonly #checks: FrontEndChecks;
-  readonly rings: RingTurns;
   readonly #arriving: ArrivingDevice;
   readonly #lane: DiscardLane;
   /** Called when nothing is under way any more, each once. */
@@ -89,7 +84,7 @@ export class GuestHost {
     this.#options = options;
     this.#world = world;
     const turns = world.turns.join();
-    this.#loop = new GuestLoop(world.reactor, turns);
+    this.loop = new GuestLoop(world.reactor, turns);
     this.#events = new GuestEvents(options.name, world, world.reactor);
     this.#lane = world.discards.openLane();
     this.#connections = new ConnectionEvents(this.#events, world.reactor);
@@ -107,12 +102,12 @@ export class GuestHost {
       unusedPages: this.hints,
     });
     this.device.inflation.mode = options.discard;
-    this.device.inflation.timed = options.timed ?? false;
+    if (options.timed === true) this.device.inflation.timeDecoding();
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
     this.device.hints.beginAt(randomInt(HINT_ID_MIN, HINT_ID_MIN + FIRST_HINT_IDS));
     const { name, device } = this;
     this.#arriving = new ArrivingDevice(device);
-    this.rings = new RingTurns(device, turns, this.#loop, {
+    this.rings = new RingTurns(device, turns, this.loop, {
       served: () => this.#checks.served(),
       failed: error => this.#acceptor?.drop(error),
     });
@@ -127,13 +122,13 @@ export class GuestHost {
       name,
       device,
       memoryBytes: () => memory()?.size ?? 0,
-      sample: () => this.sample(),
+      sample: () => this.statistics.sample,
       bootGraceMs: options.bootGraceMs ?? 0,
     };
-    this.#target = new TargetSteering(steered, world.reactor, this.#events);
+    this.target = new TargetSteering(steered, world.reactor, this.#events);
     const removedBytes = () => device.accounts.removedPages * PAGE_SIZE;
     this.#removed = new RemovedMemory(removedBytes, this.#events, world.reactor);
-    this.#statistics = new StatisticsPoll(this.name, this.device, world.reactor, {
+    this.statistics = new StatisticsPoll(this.name, this.device, world.reactor, {
       intervalMs: options.pollIntervalMs,
       obstacle,
     });
@@ -141,12 +136,12 @@ export class GuestHost {
       unusedPages: this.hints.unusedPages,
       obstacle,
     });
-    this.#acceptor = new Acceptor(socket, this.device, this.#loop, {
+    this.#acceptor = new Acceptor(socket, this.device, this.loop, {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
       refused: (error, context) => this.#refused(error, context),
       taken: () => this.#checks.begin(),
-      kicked: index => this.rings.serve(index),
+      kicked: this.rings.serve,
       prepareMemory: files => this.#checks.prepareMemory(files),
     });
   }
@@ -160,10 +155,10 @@ export class GuestHost {
   #disconnected(error: Error | undefined): void {
     this.#arriving.fail(new GuestStateError('the front-end went before it had handed over the memory'));
     this.#checks.end();
-    this.#statistics.stop();
+    this.statistics.stop();
     this.#requests.stop();
     this.#events.drop();
-    this.#target.forget();
+    this.target.forget();
     this.#removed.gone();
     this.hints.forget();
     if (error !== undefined) this.#fault(error);
@@ -182,12 +177,7 @@ export class GuestHost {
 
   /** A thread that discards has news. */
   progress(): void {
-    this.#loop.step(this.#progress);
-  }
-
-  /** Does what the main thread asks of the guest; what it costs counts as the guest's. */
-  charge<T>(run: () => T): T {
-    return this.#loop.charge(run);
+    this.loop.step(this.#progress);
   }
 
   readonly #progress = (): void => {
@@ -213,10 +203,10 @@ export class GuestHost {
       state: () => this.state,
       life: this.#life,
       events: this.#events,
-      target: this.#target,
+      target: this.target,
       removed: this.#removed,
       checks: this.#checks,
-      statistics: this.#statistics,
+      statistics: this.statistics,
       requests: this.#requests,
       memoryArrived: () => this.#loadNow(),
     };
@@ -254,7 +244,7 @@ export class GuestHost {
         `the guest says that its balloon holds ${pages} pages; its memory has ${memoryPages}`,
       );
     }
-    this.#target.actual(pages);
+    this.target.actual(pages);
   }
 
   #refused(error: Error, { request, ringIndex }: { request?: string; ringIndex?: number }): void {
@@ -272,31 +262,10 @@ export class GuestHost {
 
   // Steering ----------------------------------------------------------------------------------------------
 
-  /** All of it, or nothing. @throws GuestStateError, UnconfirmedError */
-  change(changes: GuestChanges): void {
-    this.#target.check(changes);
-    const { targetBytes, memoryBytes, discard, pollIntervalMs } = changes;
-    // The target last, so that the change that it starts goes by the new way of discarding.
-    if (discard !== undefined) this.device.inflation.mode = discard;
-    if (pollIntervalMs !== undefined) this.#statistics.intervalMs = pollIntervalMs;
-    if (targetBytes !== undefined) this.#target.set(targetBytes);
-    if (memoryBytes !== undefined) this.#target.keep(memoryBytes);
-  }
-
-  /** See {@link StatisticsPoll.fresh}. */
-  statistics(freshMs: number | null, timeoutMs: number): Promise<StatisticsSample> {
-    return this.#statistics.fresh(freshMs, timeoutMs);
-  }
-
-  /** The newest statistics. */
-  sample(): StatisticsSample {
-    return this.#statistics.sample;
-  }
-
   #statisticsArrived(): void {
-    this.#statistics.arrived();
-    if (this.device.statistics.answered) this.#target.answered();
-    this.#events.changed('statistics', () => ({ freeBytes: this.sample().statistics.freeBytes }));
+    this.statistics.arrived();
+    if (this.device.statistics.answered) this.target.answered();
+    this.#events.changed('statistics', () => ({ freeBytes: this.statistics.sample.statistics.freeBytes }));
   }
 
   /** See {@link GuestRequests.ask}. */
@@ -323,7 +292,7 @@ export class GuestHost {
   status(): DeviceGuestStatus {
     const { device } = this;
     const figures = deviceStatus(device, this.#acceptor?.session?.memory);
-    if (figures.pendingBytes === 0) this.#target.drained(device.inflation.discards.lastMs);
+    if (figures.pendingBytes === 0) this.target.drained(device.inflation.discards.lastMs);
     const counters = guestCounters(device, this.#conversation);
     // In this order: a reader that sees failed discards finds the reason beside them.
     device.reportFailures();
@@ -333,11 +302,11 @@ export class GuestHost {
       connected: this.connected,
       state: this.state,
       ...figures,
-      wishedMemoryBytes: this.#target.wishedMemoryBytes,
+      wishedMemoryBytes: this.target.wishedMemoryBytes,
       actualBytes: this.connected ? figures.actualBytes : null,
       counters,
-      progress: this.#target.progress,
-      stuck: this.#target.stuck,
+      progress: this.target.progress,
+      stuck: this.target.stuck,
       hint: this.hints.status,
       lastError: this.#events.lastProblem,
     };
@@ -357,7 +326,7 @@ export class GuestHost {
 
   /** The device, whose rings have stopped. */
   save(): Uint8Array {
-    return saveDevice(this.device, this.#target.wishedMemoryBytes);
+    return saveDevice(this.device, this.target.wishedMemoryBytes);
   }
 
   /**
@@ -372,7 +341,7 @@ export class GuestHost {
 
   #loadNow(): void {
     this.#arriving.load((wishedMemoryBytes, settled) => {
-      this.#target.resumed(wishedMemoryBytes);
+      this.target.resumed(wishedMemoryBytes);
       this.#afterSettling(settled);
     });
   }
@@ -389,6 +358,6 @@ export class GuestHost {
     });
     this.#acceptor?.close();
     this.#lane.close();
-    this.#loop.close();
+    this.loop.close();
   }
 }

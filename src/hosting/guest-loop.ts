@@ -64,15 +64,9 @@ export class GuestLoop {
     this.#reactor.schedule(0, () => this.step(step));
   }
 
-  /** Does now what the main thread asks of the guest; the time counts as the guest's. */
-  charge<T>(run: () => T): T {
-    if (this.#clocked || this.#turns.alone) return run();
-    const fromMs = performance.now();
-    try {
-      return run();
-    } finally {
-      this.#restFor(this.#turns.cost(fromMs, performance.now()));
-    }
+  /** What was done for the guest since `fromMs`, because the main thread asked for it, counts as the guest's. */
+  charge(fromMs: number): void {
+    if (!this.#turns.alone) this.#restFor(this.#turns.cost(fromMs, performance.now()));
   }
 
   /** The guest is gone, and what it was to do. */

@@ -14,24 +14,23 @@ type Handlers = {
   [Name in ThreadOperation]: (guest: GuestHost, args: ArgsOf<Name>) => Answer<Name> | Promise<Answer<Name>>;
 };
 
-const handlers: Handlers = {
+export const guestOperations: Handlers = {
   guest: guest => guest.status(),
+  /** All of it, or nothing. */
   change: (guest, changes) => {
-    guest.change(changes);
+    const { target, device, statistics } = guest;
+    target.check(changes);
+    const { targetBytes, memoryBytes, discard, pollIntervalMs } = changes;
+    // The target last, so that the change that it starts goes by the new way of discarding.
+    if (discard !== undefined) device.inflation.mode = discard;
+    if (pollIntervalMs !== undefined) statistics.intervalMs = pollIntervalMs;
+    if (targetBytes !== undefined) target.set(targetBytes);
+    if (memoryBytes !== undefined) target.keep(memoryBytes);
     return guest.status();
   },
   statistics: (guest, { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS }) =>
-    guest.statistics(freshMs ?? null, timeoutMs),
+    guest.statistics.fresh(freshMs ?? null, timeoutMs),
   hintStatus: guest => guest.hints.status,
   hint: (guest, { action, limitMs = HINT_LIMIT_MS }) => guest.hints.order(action, limitMs),
   request: (guest, { request, timeoutMs = REQUEST_TIMEOUT_MS }) => guest.request(request, timeoutMs),
 };
-
-/** Answers any of them. */
-export function answerOperation(
-  operation: ThreadOperation,
-  guest: GuestHost,
-  args: object | undefined,
-): unknown {
-  return (handlers[operation] as (guest: GuestHost, args: object) => unknown)(guest, args ?? {});
-}

@@ -8,7 +8,7 @@ import { UnknownGuestError } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
 import { DiscardPool } from '../threads/discard-pool.ts';
-import { DataThread } from './data-thread.ts';
+import { type DataThread, startDataThread } from './data-thread.ts';
 import { type DeviceMigration, deviceMigration } from './device-migration.ts';
 import { MapSurvey } from './map-survey.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
@@ -55,16 +55,15 @@ export class GuestThreads {
     const first = this.#discarding.start(ports => {
       ports.forEach((port, index) => {
         // A thread that ends meanwhile needs no further discarding thread.
-        this.#threads[index].addDiscardPort(port).catch(() => port.close());
+        this.#threads[index].ask('addDiscardPort', { port }, [port]).catch(() => port.close());
       });
     });
-    this.#threads = first.map(
-      port =>
-        new DataThread(this.#discarding.control, port, {
-          event: event => this.#emit(event),
-          log,
-          died: error => this.#threadDied('data-plane', error),
-        }),
+    this.#threads = first.map(port =>
+      startDataThread(this.#discarding.control, port, {
+        event: event => this.#emit(event),
+        log,
+        died: error => this.#threadDied('data-plane', error),
+      }),
     );
     this.control = threadsControl(this);
   }

@@ -29,7 +29,7 @@ export class RingTurns {
   }
 
   /** Gives ring `index` a turn, and more after the others' while it needs them. */
-  serve(index: number): void {
+  readonly serve = (index: number): void => {
     // A kick for a ring that goes on anyway is ignored: with a turn for each kick, the ring would have all turns.
     if (this.#busy.has(index)) return;
     try {
@@ -45,5 +45,5 @@ export class RingTurns {
       this.#busy.delete(index);
       this.serve(index);
     });
-  }
+  };
 }

@@ -14,7 +14,8 @@ export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus
   return {
     ...handlersOf<ThreadOperation, DeviceGuestStatus>(
       THREAD_OPERATIONS,
-      operation => async (name, args) => threads.threadOf(name).askGuest(operation, name, args),
+      // The table of operations says which arguments belong to which.
+      operation => async (name, args) => threads.threadOf(name).ask(operation, { name, args: args as never }),
     ),
     ...noMigrations(name => void threads.threadOf(name)),
     ...noPolicy(name => void threads.threadOf(name)),

@@ -7,8 +7,10 @@ import { type Transferable, Worker } from 'node:worker_threads';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { createEventFd, type OwnedFd, ring } from '../sys/fd.ts';
 
-/** The requests of a thread by name: what they take and what they give. */
-type Requests<Names extends string> = Record<Names, { args: unknown; result: unknown }>;
+/** The requests of a thread by name: what they take and what they give. One that is asked to close ends. */
+type Requests<Names extends string> = Record<Names, { args: unknown; result: unknown }> & {
+  close: { args: null; result: null };
+};
 
 export type ThreadAnswer =
   | { readonly kind: 'answer'; readonly id: number; readonly result: unknown }
@@ -89,15 +91,15 @@ export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, 
     });
   }
 
-  /** Resolves when the thread is gone: `bye` asks it to end. */
-  async close(bye: () => Promise<unknown>): Promise<void> {
-    await this.end(bye);
+  /** Asks the thread to end; resolves when it is gone. */
+  async close(): Promise<void> {
+    await this.end();
     this.release();
   }
 
   /** The same, and threads that ring it may do so until {@link release}. */
-  async end(bye: () => Promise<unknown>): Promise<void> {
-    if (!this.#ended) await bye().catch(() => null);
+  async end(): Promise<void> {
+    if (!this.#ended) await this.ask('close', null).catch(() => null);
     await this.#exited;
     stops.delete(this.#stop);
     if (stops.size === 0) process.removeListener('exit', stopAll);

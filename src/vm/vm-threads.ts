@@ -59,7 +59,7 @@ export class VmThreads {
   }
 
   async close(): Promise<void> {
-    await this.guest.close(() => this.guest.ask('close', null));
+    await this.guest.close();
     await this.hosting.close();
   }
 }

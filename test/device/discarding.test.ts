@@ -400,7 +400,7 @@ test('the time that lists take to decode is counted where it is asked for', () =
   const rig = openRig();
   rig.inflate([P, 4]);
   expect(rig.device.counters.decodeMs).toBe(0);
-  rig.device.inflation.timed = true;
+  rig.device.inflation.timeDecoding();
   rig.inflate([P + 4, 4]);
   rig.deflate([P, 8]);
   expect(rig.device.counters.decodeMs).toBeGreaterThan(0);

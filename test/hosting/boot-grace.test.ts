@@ -2,6 +2,7 @@
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { GuestHost } from '../../src/hosting/guest-host.ts';
+import { guestOperations } from '../../src/hosting/guest-operations.ts';
 import { STUCK_MS } from '../../src/hosting/target-watch.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
@@ -9,6 +10,8 @@ import { HandGuest } from '../daemon/hand-guest.ts';
 import { clockAhead } from '../support/clock-ahead.ts';
 import { hostGuest } from '../support/host-guest.ts';
 import { TestLoop } from '../support/loop.ts';
+
+const { change } = guestOperations;
 
 const MIB = 2 ** 20;
 const GRACE_MS = 60_000;
@@ -59,7 +62,7 @@ test('a driver that has just started sees its target when the grace is over, and
 });
 
 test('a target that is set during the grace waits for its end, and the guest is not stuck meanwhile', async () => {
-  host.change({ targetBytes: 6 * MIB });
+  change(host, { targetBytes: 6 * MIB });
   expect(await shownToDriver()).toBe(0);
   clock.pass(STUCK_MS + 1000);
   loop.reactor.turn(0);
@@ -73,7 +76,7 @@ test('a target that is set during the grace waits for its end, and the guest is 
 test('what the balloon holds during the grace is not asked back', async () => {
   await guest.writeActual(256);
   expect(await shownToDriver()).toBe(MIB);
-  host.change({ targetBytes: MIB / 2 });
+  change(host, { targetBytes: MIB / 2 });
   expect(await shownToDriver()).toBe(MIB / 2);
 });
 
@@ -83,7 +86,7 @@ test('the first statistics that the driver is asked for end the grace; the buffe
   stats.kick();
   await loop.turnUntil(() => host.status().counters.statsBuffers === 1);
   expect(await shownToDriver()).toBe(0);
-  const fresh = host.statistics(0, GRACE_MS);
+  const fresh = host.statistics.fresh(0, GRACE_MS);
   await stats.exchange({ out: new Uint8Array(10) });
   await loop.turnUntil(() => host.status().shownTargetBytes === WISH);
   await fresh;

@@ -8,6 +8,7 @@ import { STATS_VQ } from '../../src/balloon/features.ts';
 import { HINT_ID_MIN } from '../../src/balloon/hint-session.ts';
 import type { GuestEventType } from '../../src/control/contract.ts';
 import type { GuestHost } from '../../src/hosting/guest-host.ts';
+import { guestOperations } from '../../src/hosting/guest-operations.ts';
 import { RETRY_MS_MIN, STUCK_MS, SWINGS_MAX } from '../../src/hosting/target-watch.ts';
 import { closeAll, createEventFd, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
@@ -18,6 +19,8 @@ import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { clockAhead } from '../support/clock-ahead.ts';
 import { hostGuest } from '../support/host-guest.ts';
 import { TestLoop } from '../support/loop.ts';
+
+const { change } = guestOperations;
 
 let openBefore: number;
 let loop: TestLoop;
@@ -161,7 +164,7 @@ test('an actual that goes to and fro around the target is told of now and then',
   const startMs = performance.now();
   const guest = await HandGuest.connect(socket, { loop });
   try {
-    host.change({ targetBytes: MIB });
+    change(host, { targetBytes: MIB });
     await guest.writeActual(256);
     // At once, when it is there for the first time, and that it is.
     expect(told.slice(-2)).toEqual(['actual', 'target-reached']);
@@ -177,7 +180,7 @@ test('an actual that goes to and fro around the target is told of now and then',
 test('a guest with pages of 64 KiB reaches a target that is no multiple of them', async () => {
   const guest = await HandGuest.connect(socket, { loop });
   try {
-    host.change({ targetBytes: MIB + 4096 });
+    change(host, { targetBytes: MIB + 4096 });
     await guest.writeActual(256);
     expect(told.slice(-2)).toEqual(['actual', 'target-reached']);
     expect(host.status()).toMatchObject({
@@ -214,28 +217,28 @@ describe('a target', () => {
   test('above the memory of the guest is refused, and nothing else changes with it', () => {
     const before = host.status().discard;
     const changes = { targetBytes: memoryBytes() + 4096, discard: 'per-page', force: true } as const;
-    expect(() => host.change(changes)).toThrow(/its balloon cannot hold/);
+    expect(() => change(host, changes)).toThrow(/its balloon cannot hold/);
     expect(host.status()).toMatchObject({ targetBytes: 0, discard: before });
   });
 
   test('above what the guest can spare is refused unless it is forced', async () => {
     // Nothing is known of a guest that sent no statistics; but all of it is too much for any.
-    expect(() => host.change({ targetBytes: memoryBytes() })).toThrow(/next to nothing .* --force/);
+    expect(() => change(host, { targetBytes: memoryBytes() })).toThrow(/next to nothing .* --force/);
     const stats = guest.queue('stats');
     stats.add({ out: available(4 * MIB) });
     stats.kick();
     await loop.turnUntil(() => host.status().counters.statsBuffers === 1);
-    host.change({ targetBytes: 2 * MIB });
-    expect(() => host.change({ targetBytes: 5 * MIB, discard: 'per-page' })).toThrow(/can spare .* --force/);
+    change(host, { targetBytes: 2 * MIB });
+    expect(() => change(host, { targetBytes: 5 * MIB, discard: 'per-page' })).toThrow(/can spare .* --force/);
     expect(host.status()).toMatchObject({ targetBytes: 2 * MIB, discard: 'none' });
-    host.change({ targetBytes: 5 * MIB, force: true });
+    change(host, { targetBytes: 5 * MIB, force: true });
     expect(host.status()).toMatchObject({ targetBytes: 5 * MIB, shownTargetBytes: 5 * MIB });
   });
 
   test('that the guest cannot hold is lowered for its driver, and tried again later', async () => {
     const clock = clockAhead();
     const wished = 8 * MIB;
-    host.change({ targetBytes: wished });
+    change(host, { targetBytes: wished });
     const low = 1024;
     await guest.writeActual(low);
     for (let turn = 0; turn < SWINGS_MAX; turn++) {
@@ -254,7 +257,7 @@ describe('a target', () => {
 
   test('to which the guest comes no nearer is stuck, and told to be once', async () => {
     const clock = clockAhead();
-    host.change({ targetBytes: 8 * MIB });
+    change(host, { targetBytes: 8 * MIB });
     await guest.writeActual(1024);
     expect(host.status().stuck).toBeNull();
     clock.pass(STUCK_MS + 1000);
@@ -281,7 +284,7 @@ function moreMemory(guestAddress: number, size: number) {
 test('a target that says what the guest keeps follows memory that is added and removed', async () => {
   const before = 16 * MIB;
   // Before the guest is there as well.
-  host.change({ memoryBytes: 48 * MIB });
+  change(host, { memoryBytes: 48 * MIB });
   expect(host.status()).toMatchObject({ targetBytes: 0, wishedMemoryBytes: 48 * MIB });
   const guest = await HandGuest.connect(socket, { loop });
   try {
@@ -301,10 +304,10 @@ test('a target that says what the guest keeps follows memory that is added and r
       balloonedBytes: 0,
       removedBytes: MIB,
     });
-    expect(() => host.change({ memoryBytes: 65 * MIB })).toThrow(/has 64M of memory and cannot keep 65M/);
-    expect(() => host.change({ memoryBytes: 32 * MIB, targetBytes: 0 })).toThrow(/name one/);
+    expect(() => change(host, { memoryBytes: 65 * MIB })).toThrow(/has 64M of memory and cannot keep 65M/);
+    expect(() => change(host, { memoryBytes: 32 * MIB, targetBytes: 0 })).toThrow(/name one/);
     // A target of the balloon's stays where it is.
-    host.change({ targetBytes: 4 * MIB });
+    change(host, { targetBytes: 4 * MIB });
     await loop.until(guest.frontend.addRegion(moreMemory(2 ** 30, 32 * MIB)));
     await loop.turnUntil(() => host.status().memoryBytes === 96 * MIB);
     expect(host.status()).toMatchObject({ targetBytes: 4 * MIB, wishedMemoryBytes: null });
@@ -314,7 +317,7 @@ test('a target that says what the guest keeps follows memory that is added and r
 });
 
 test('a target from before the guest that is above its memory takes nothing from it, and says so', async () => {
-  host.change({ targetBytes: 2 ** 40 });
+  change(host, { targetBytes: 2 ** 40 });
   const guest = await HandGuest.connect(socket, { loop });
   try {
     expect(host.status()).toMatchObject({ targetBytes: 2 ** 40, shownTargetBytes: 0 });
@@ -337,7 +340,7 @@ test('status names the features that the driver took, and not all that are offer
 });
 
 test('a target is told as what the device could take of it', async () => {
-  host.change({ targetBytes: 2 ** 45 });
+  change(host, { targetBytes: 2 ** 45 });
   expect(details.get('target')).toEqual({ targetBytes: host.status().targetBytes });
 });
 
@@ -351,7 +354,7 @@ test('a sample says what the balloon held then, and lists show how large the pie
     stats.kick();
     await loop.turnUntil(() => host.status().counters.statsBuffers === 1);
     await guest.inflate(FIRST_PAGE + 64, 16);
-    expect(host.sample()).toMatchObject({ balloonedBytes: 64 * 4096 });
+    expect(host.statistics.sample).toMatchObject({ balloonedBytes: 64 * 4096 });
     expect(host.status()).toMatchObject({ balloonedBytes: 80 * 4096, granularityBytes: 16 * 4096 });
   } finally {
     guest.close();

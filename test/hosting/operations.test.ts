@@ -6,7 +6,7 @@ import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { encodeStatistics, STATISTIC_BYTES } from '../../src/balloon/statistics.ts';
 import type { GuestHost } from '../../src/hosting/guest-host.ts';
-import { answerOperation } from '../../src/hosting/guest-operations.ts';
+import { guestOperations } from '../../src/hosting/guest-operations.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { HandGuest } from '../daemon/hand-guest.ts';
@@ -52,20 +52,20 @@ function sample(freeBytes: number): Uint8Array {
 }
 
 test('a change is answered with the state that it leads to', () => {
-  const before = answerOperation('guest', host, undefined);
+  const before = guestOperations.guest(host);
   expect(before).toMatchObject({ name: 'g', memoryBytes: null, targetBytes: 0, discard: 'auto' });
-  const after = answerOperation('change', host, {
+  const after = guestOperations.change(host, {
     targetBytes: 64 * MIB,
     discard: 'before-ack',
     pollIntervalMs: 2000,
   });
   expect(after).toMatchObject({ targetBytes: 64 * MIB, discard: 'before-ack' });
-  expect(answerOperation('guest', host, {})).toMatchObject({ targetBytes: 64 * MIB });
+  expect(guestOperations.guest(host)).toMatchObject({ targetBytes: 64 * MIB });
 });
 
 test('statistics are the newest sample, or one that the guest is asked for', async () => {
-  expect(await answerOperation('statistics', host, {})).toMatchObject({ ageMs: null });
-  expect(() => answerOperation('statistics', host, { freshMs: 0 })).toThrow(
+  expect(await guestOperations.statistics(host, {})).toMatchObject({ ageMs: null });
+  expect(() => guestOperations.statistics(host, { freshMs: 0 })).toThrow(
     'g sends no statistics: its balloon driver has not started yet',
   );
   const guest = await HandGuest.connect(socket, { loop });
@@ -74,13 +74,13 @@ test('statistics are the newest sample, or one that the guest is asked for', asy
     queue.add({ out: sample(5 * MIB) });
     queue.kick();
     await loop.turnUntil(() => host.device.statistics.given);
-    const fresh = answerOperation('statistics', host, { freshMs: 0, timeoutMs: 20_000 }) as Promise<unknown>;
+    const fresh = guestOperations.statistics(host, { freshMs: 0, timeoutMs: 20_000 }) as Promise<unknown>;
     await queue.returned(1);
     queue.add({ out: sample(6 * MIB) });
     queue.kick();
     expect(await loop.until(fresh)).toMatchObject({ statistics: { freeBytes: 6 * MIB } });
     // It has the buffer again, and says nothing more.
-    const late = answerOperation('statistics', host, { freshMs: 0, timeoutMs: 20 }) as Promise<unknown>;
+    const late = guestOperations.statistics(host, { freshMs: 0, timeoutMs: 20 }) as Promise<unknown>;
     await expect(loop.until(late)).rejects.toThrow('g did not send statistics within 20 ms');
   } finally {
     guest.close();
@@ -93,9 +93,9 @@ test('statistics are asked for at the interval that was set, until it is 0', asy
     const queue = guest.queue('stats');
     queue.add({ out: sample(MIB) });
     queue.kick();
-    answerOperation('change', host, { pollIntervalMs: 1 });
+    guestOperations.change(host, { pollIntervalMs: 1 });
     await queue.returned(1);
-    answerOperation('change', host, { pollIntervalMs: 0 });
+    guestOperations.change(host, { pollIntervalMs: 0 });
     queue.add({ out: sample(2 * MIB) });
     queue.kick();
     await loop.turnUntil(() => host.device.statistics.sample.freeBytes === 2 * MIB);
@@ -112,16 +112,16 @@ test('a guest that leaves is not waited for', async () => {
   queue.add({ out: sample(MIB) });
   queue.kick();
   await loop.turnUntil(() => host.device.statistics.given);
-  const waiting = answerOperation('statistics', host, { freshMs: 0, timeoutMs: 20_000 }) as Promise<unknown>;
+  const waiting = guestOperations.statistics(host, { freshMs: 0, timeoutMs: 20_000 }) as Promise<unknown>;
   guest.close();
   await expect(loop.until(waiting)).rejects.toThrow(/^g sends no statistics: /);
 });
 
 test('hints and requests say why a guest cannot have them', () => {
-  expect(answerOperation('hintStatus', host, {})).toMatchObject({
+  expect(guestOperations.hintStatus(host)).toMatchObject({
     state: 'unsupported',
     commandId: null,
   });
-  expect(() => answerOperation('hint', host, { action: 'start' })).toThrow(/^g /);
-  expect(() => answerOperation('request', host, { request: 'unused-pages' })).toThrow(/virtio/);
+  expect(() => guestOperations.hint(host, { action: 'start' })).toThrow(/^g /);
+  expect(() => guestOperations.request(host, { request: 'unused-pages' })).toThrow(/virtio/);
 });
