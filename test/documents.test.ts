@@ -2,13 +2,14 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { GUEST_STATES, STATE_WORDS } from '../src/control/guest-state.ts';
 import { createApi } from '../src/server/api.ts';
 import { run } from './cli/terminal.ts';
 import { FakeControl } from './server/fake-control.ts';
 import { conformanceClauses, conformanceDocument } from './support/conformance-document.ts';
 import { errorsDocument } from './support/errors-document.ts';
+import { exists, walksOf } from './support/walks.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
@@ -58,6 +59,38 @@ test('every file that the architecture names is there', () => {
   expect(named.length).toBeGreaterThan(40);
   const there = (path: string) => existsSync(join(root, 'src', path)) || existsSync(join(root, path));
   expect(named.filter(path => !there(path))).toEqual([]);
+});
+
+describe('the walks of the architecture', () => {
+  // The most functions that each of their tables may have, and the most files.
+  test.each([
+    { title: 'The path of one target change', limits: [[12, 10]] },
+    {
+      title: 'The path of one inflation',
+      limits: [
+        [15, 12],
+        [10, 5],
+      ],
+    },
+    {
+      title: 'The path of one migration',
+      limits: [
+        [12, 7],
+        [9, 7],
+      ],
+    },
+    { title: 'The path of one figure on the page', limits: [[14, 8]] },
+  ])('$title: has functions that are there, and no more than it needs', ({ title, limits }) => {
+    const walks = walksOf(title);
+    expect(walks.length).toBe(limits.length);
+    for (const [index, walk] of walks.entries()) {
+      expect(walk.filter(step => !exists(step))).toEqual([]);
+      const [functionsMax, filesMax] = limits[index];
+      expect(walk.length).toBeGreaterThan(5);
+      expect(walk.length).toBeLessThanOrEqual(functionsMax);
+      expect(new Set(walk.map(({ file }) => file)).size).toBeLessThanOrEqual(filesMax);
+    }
+  });
 });
 
 test("the README's table has every command", async () => {

@@ -238,10 +238,11 @@ type AnyHandler = (name: string, args?: object) => Promise<unknown>;
 type AnyHostHandler = (args?: object) => Promise<unknown>;
 
 /** What answers any operation of `control`; those of a host pass over the guest's name. */
-export function handlerOf(control: Control, operation: OperationName): AnyHandler;
-export function handlerOf(control: GuestControl, operation: GuestOperation): AnyHandler;
-export function handlerOf(control: GuestControl, operation: OperationName): AnyHandler {
-  const handler = (control as Control)[operation].bind(control);
+export function handlerOf<Asked extends GuestControl>(
+  control: Asked,
+  operation: OperationName & keyof Asked,
+): AnyHandler {
+  const handler = (control[operation] as AnyHandler | AnyHostHandler).bind(control);
   if (OPERATIONS[operation].scope === 'guest') return handler as AnyHandler;
   return (_, args) => (handler as AnyHostHandler)(args);
 }

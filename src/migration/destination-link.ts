@@ -70,7 +70,7 @@ export class DestinationLink implements Inlet {
   constructor(channel: ByteChannel, tell: (message: DestinationMessage) => void) {
     this.#channel = channel;
     this.#tell = tell;
-    this.#reader = new SectionReader((name, payload) => this.#take(name, payload));
+    this.#reader = new SectionReader(this.#take.bind(this));
     const link = this;
     channel.listen({
       data: bytes => this.#guard(() => this.#reader.push(bytes)),

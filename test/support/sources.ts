@@ -32,6 +32,10 @@ export interface ImportedName {
 
 export interface SourceFunction {
   readonly name: string;
+  /** With the names of all that holds it: `RemoteDaemon.#exchange`. */
+  readonly path: string;
+  /** The first one, from 1. */
+  readonly line: number;
   readonly lines: number;
 }
 
@@ -76,8 +80,12 @@ function parse(path: string): Source {
     readExport(node, fileOf, exports, imports);
   }
   const linesOf = (node: Node) => lineAt(lineStarts, node.end - 1) - lineAt(lineStarts, node.start) + 1;
-  visit(program as unknown as Node, (node, name) => {
-    if (isFunction(node)) functions.push({ name, lines: linesOf(node) });
+  visit(program as unknown as Node, (node, names) => {
+    const name = names.at(-1)?.replace('#', '') ?? '';
+    if (isFunction(node)) {
+      const line = lineAt(lineStarts, node.start) + 1;
+      functions.push({ name, path: names.join('.'), line, lines: linesOf(node) });
+    }
     const from = node.type === 'ImportExpression' ? fileOf(node.source) : undefined;
     if (from !== undefined) imports.push({ from, name: '*' });
   });
@@ -123,13 +131,19 @@ const isFunction = ({ type, body }: Node): boolean =>
   (type === 'FunctionDeclaration' || type === 'FunctionExpression' || type === 'ArrowFunctionExpression') &&
   body !== null;
 
-/** Every node below, with the name that was last given on the way to it: a function's is that of what holds it. */
-function visit(node: Node, see: (node: Node, name: string) => void, name = ''): void {
-  const own = nameOf(node.id ?? node.key ?? {}) || name;
-  see(node, own);
+/** Every node below, with the names that were given on the way to it: a function's last one is that of what holds it. */
+function visit(
+  node: Node,
+  see: (node: Node, names: readonly string[]) => void,
+  names: readonly string[] = [],
+): void {
+  const named = (node.id ?? node.key ?? {}) as Node;
+  const own = nameOf(named) && `${named.type === 'PrivateIdentifier' ? '#' : ''}${nameOf(named)}`;
+  const all = own === '' ? names : [...names, own];
+  see(node, all);
   for (const value of Object.values(node)) {
     for (const child of Array.isArray(value) ? value : [value]) {
-      if (typeof child === 'object' && child !== null && 'type' in child) visit(child as Node, see, own);
+      if (typeof child === 'object' && child !== null && 'type' in child) visit(child as Node, see, all);
     }
   }
 }
