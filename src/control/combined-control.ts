@@ -9,6 +9,7 @@ import {
   GUEST_OPERATIONS,
   type GuestControl,
   type GuestOperation,
+  type GuestSource,
   handlerOf,
   handlersOf,
 } from './operations.ts';
@@ -17,7 +18,7 @@ export interface GuestRoute {
   /** What the guest is called here. */
   readonly name: string;
   /** The control of its host; guests of one host share it. */
-  readonly control: GuestControl;
+  readonly control: GuestSource;
   /** What that control calls it. */
   readonly remoteName: string;
   /** Where that control's daemon is, for people; absent where it is no daemon. */
@@ -79,7 +80,7 @@ export function combinedControl(guests: readonly GuestRoute[]): CombinedControl 
 
 /** Guests whose host cannot be reached, or does not know them, are listed with the reason, which goes into `failed`. */
 async function statusesOf(
-  control: GuestControl,
+  control: GuestSource,
   there: readonly GuestRoute[],
   failed: Map<string, AerostatError>,
 ): Promise<GuestStatus[]> {
@@ -103,7 +104,7 @@ async function statusesOf(
 
 /** Of the guests that can be reached and have one. */
 async function samplesOf(
-  control: GuestControl,
+  control: GuestSource,
   there: readonly GuestRoute[],
 ): Promise<Readonly<Record<string, StatisticsSample>>> {
   const [first] = there;

@@ -8,13 +8,13 @@ import { noHostPolicy } from './no-policy.ts';
 import {
   type Control,
   GUEST_OPERATIONS,
-  type GuestControl,
   type GuestOperation,
+  type GuestSource,
   handlerOf,
   handlersOf,
 } from './operations.ts';
 
-export function hostedControl(guests: GuestControl, version: string): Control {
+export function hostedControl(guests: GuestSource, version: string): Control {
   return {
     ...handlersOf<GuestOperation, GuestStatus>(GUEST_OPERATIONS, operation => handlerOf(guests, operation)),
     guests: () => guests.guests(),

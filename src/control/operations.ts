@@ -18,6 +18,7 @@ import type {
   RequestAnswer,
   StatisticsSample,
 } from './contract.ts';
+import { GuestStateError } from './errors.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from './migrations.ts';
 import type {
@@ -214,6 +215,10 @@ export interface GuestControl<Status extends GuestStatus = GuestStatus>
   subscribe(listener: (event: GuestEvent) => void): () => void;
 }
 
+/** Guests of a hypervisor that can do less than ours: {@link handlerOf} refuses what it leaves out. */
+export type GuestSource = Partial<GuestHandlers> &
+  Pick<GuestControl, 'guest' | 'change' | 'statistics' | 'guests' | 'samples' | 'subscribe'>;
+
 /** A daemon, its host and its guests. */
 export interface Control<Status extends GuestStatus = GuestStatus>
   extends GuestControl<Status>,
@@ -238,13 +243,20 @@ type AnyHandler = (name: string, args?: object) => Promise<unknown>;
 type AnyHostHandler = (args?: object) => Promise<unknown>;
 
 /** What answers any operation of `control`; those of a host pass over the guest's name. */
-export function handlerOf<Asked extends GuestControl>(
+export function handlerOf<Asked extends GuestSource>(
   control: Asked,
   operation: OperationName & keyof Asked,
 ): AnyHandler {
-  const handler = (control[operation] as AnyHandler | AnyHostHandler).bind(control);
+  const handler = (control[operation] as AnyHandler | AnyHostHandler | undefined)?.bind(control);
+  if (handler === undefined) return name => refuse(control, operation, name);
   if (OPERATIONS[operation].scope === 'guest') return handler as AnyHandler;
   return (_, args) => (handler as AnyHostHandler)(args);
+}
+
+/** @throws UnknownGuestError, GuestStateError */
+async function refuse(control: GuestSource, operation: OperationName, guest: string): Promise<never> {
+  const { name } = await control.guest(guest);
+  throw new GuestStateError(`the hypervisor of ${name} has no means for this (${operation})`);
 }
 
 /** One handler for many operations: `make` is called once for each name. */

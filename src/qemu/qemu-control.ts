@@ -12,7 +12,7 @@ import {
 } from '../control/contract.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
 import { noGuestPolicy } from '../control/no-policy.ts';
-import type { GuestControl } from '../control/operations.ts';
+import type { GuestSource } from '../control/operations.ts';
 import { migrateAway, queryLastMigration } from '../peers/qemu/migration.ts';
 import { cancelMigration } from '../peers/qemu/qmp-commands.ts';
 import { type QemuGuestOptions, QemuHostedGuest } from './qemu-guest.ts';
@@ -20,7 +20,7 @@ import { QemuMigrations } from './qemu-migrations.ts';
 
 export type { QemuGuestOptions } from './qemu-guest.ts';
 
-export class QemuControl implements GuestControl {
+export class QemuControl implements GuestSource {
   readonly #guests = new Map<string, QemuHostedGuest>();
   readonly #listeners = new Set<(event: GuestEvent) => void>();
   readonly #migrations: QemuMigrations;
