@@ -6,7 +6,7 @@ import { type Command, Option } from 'commander';
 import type { CombinedControl } from '../control/combined-control.ts';
 import type { GuestStatus } from '../control/contract.ts';
 import { hostedControl } from '../control/hosted-control.ts';
-import type { Control, GuestControl } from '../control/operations.ts';
+import type { Control, GuestControl, GuestSource } from '../control/operations.ts';
 import type { AerostatError } from '../sys/error.ts';
 import { readVersion } from '../sys/version.ts';
 import type { CliContext } from './context.ts';
@@ -89,7 +89,7 @@ interface Opened {
   readonly failures?: Failures;
 }
 
-const opened = (control: GuestControl & Pick<CombinedControl, 'failures'>, close: () => void): Opened => ({
+const opened = (control: GuestSource & Pick<CombinedControl, 'failures'>, close: () => void): Opened => ({
   control: hostedControl(control, readVersion()),
   close,
   failures: control.failures,

@@ -4,7 +4,7 @@
  * take turns in one run; each is in a process of its own, and the driver in another.
  */
 import type { DiscardMode } from '../../control/contract.ts';
-import type { GuestControl } from '../../control/operations.ts';
+import type { GuestSource } from '../../control/operations.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import { defaultQemu } from '../../peers/qemu/programs.ts';
 import { QemuControl } from '../../qemu/qemu-control.ts';
@@ -137,7 +137,7 @@ const dataOf = (
   socketPath: string | null,
 ): PeerGuestData => ({ socketPath, memoryBytes, balloonBytes, order, tuning: TUNING });
 
-async function inflateAndDeflate(guest: PeerGuest, control: GuestControl, balloonBytes: number) {
+async function inflateAndDeflate(guest: PeerGuest, control: GuestSource, balloonBytes: number) {
   const startedMs = monotonicMs();
   await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
   const { settledMs, backMs, kicks, buffers, deviceCpuMs } = await guest.hear('inflated');
