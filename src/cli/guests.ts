@@ -18,6 +18,7 @@ import { UsageError } from './usage.ts';
 export interface GuestsChoice extends ApiChoice {
   readonly qmp?: readonly string[];
   readonly qmpDir?: string;
+  readonly libvirt?: string;
   readonly qmpNames?: 'file' | 'vm';
   readonly config?: string;
   readonly json?: boolean;
@@ -38,6 +39,12 @@ export function withGuestOptions(command: Command): Command {
       new Option('--qmp-names <source>', 'call these guests after their sockets, or as their QEMUs do')
         .choices(['file', 'vm'])
         .conflicts(['api', 'config', 'qmp']),
+    )
+    .addOption(
+      new Option(
+        '--libvirt <uri>',
+        'the domains of a libvirt, as they come and go: qemu:///system, qemu:///session, qemu+ssh://HOST/system',
+      ).conflicts(['api', 'config', 'qmp', 'qmpDir']),
     )
     .addOption(
       new Option('--config <file>', 'guests of both kinds, named in a JSON file').conflicts(['api', 'qmp']),
@@ -112,6 +119,7 @@ async function open(context: CliContext, choice: GuestsChoice, served: boolean):
     await qemus.named();
     return opened(qemus, () => qemus.close());
   }
+  if (choice.libvirt !== undefined) return openLibvirt(choice.libvirt);
   const found = foundSockets(context, choice);
   if (found.length === 1) return { control: connect(context, { api: found[0] }), close: () => {} };
   if (found.length > 1) return opened(await guestsOf(context, found), () => {});
@@ -129,6 +137,22 @@ async function openMonitors(
   checkNames(guests.map(({ name }) => name));
   const qemus = new QemuControl(guests, options);
   return { control: hostedControl(qemus, readVersion()), close: () => qemus.close() };
+}
+
+async function openLibvirt(uri: string): Promise<Opened> {
+  const [{ LibvirtConnection }, { LibvirtControl }, { LIBVIRT_COMMAND_LINE }] = await Promise.all([
+    import('../libvirt/connection.ts'),
+    import('../libvirt/libvirt-control.ts'),
+    import('./processes.ts'),
+  ]);
+  const domains = new LibvirtControl(new LibvirtConnection({ uri, commandLine: LIBVIRT_COMMAND_LINE }));
+  try {
+    await domains.reached();
+  } catch (error) {
+    domains.close();
+    throw error;
+  }
+  return opened(domains, () => domains.close());
 }
 
 /** The guests that a file names, with one control for each host: a daemon by its address, a QEMU by its monitor. */

@@ -9,6 +9,12 @@ import { bound } from '../peers/lifeline.ts';
 /** The program, as people start it. */
 export const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
 
+/** Starts the process that talks to libvirt; its argument is the URI. It is the compiled one also where this file is not. */
+export const LIBVIRT_COMMAND_LINE: readonly [string, string] = [
+  process.execPath,
+  fileURLToPath(new URL('../../dist/libvirt/child.js', import.meta.url)),
+];
+
 export interface GuestProcessOptions {
   /** Where the device's back-end listens. */
   readonly socketPath: string;

@@ -235,7 +235,10 @@ function memoryFindings(guest: GuestStatus): readonly Found[] {
 
 function needFindings(guest: GuestStatus, sample: StatisticsSample | undefined): readonly Found[] {
   const found: Found[] = [];
-  const asked = guest.features?.includes('stats-vq') === true && guest.state === 'running';
+  const asked =
+    guest.connected &&
+    guest.features?.includes('stats-vq') === true &&
+    (guest.state === 'running' || guest.state === null);
   if (asked && (sample === undefined || sample.ageMs === null || sample.ageMs > OLD_SAMPLE_MS)) {
     found.push({
       weight: 'note',

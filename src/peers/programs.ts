@@ -21,6 +21,8 @@ const DEBIAN_PACKAGE = {
   'dpkg-deb': 'dpkg',
   fish: 'fish',
   openssl: 'openssl',
+  libvirtd: 'libvirt-daemon-driver-qemu',
+  virsh: 'libvirt-clients',
 } as const;
 
 type PeerProgram = keyof typeof DEBIAN_PACKAGE;

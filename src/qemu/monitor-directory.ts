@@ -1,6 +1,6 @@
 /**
  * Guests of the QEMUs whose monitors lie in one directory: each appears with its socket and vanishes with it. Proxmox has
- * `100.qmp`, Incus `web/qemu.monitor`, a plain folder either. What one guest answers is qemu-guest.ts's.
+ * `100.qmp`, Incus `web/qemu.monitor`, a plain folder either. What one guest answers is hypervisor-guest.ts's.
  *
  * A list of the guests waits for none of them beyond a bound: a monitor that another program holds, or whose QEMU is
  * stopped, costs its own row.
@@ -12,6 +12,7 @@ import { QmpTimeoutError } from '../peers/qemu/errors.ts';
 import { connectQmp } from '../peers/qemu/qmp.ts';
 import { queryName } from '../peers/qemu/qmp-commands.ts';
 import { AerostatError } from '../sys/error.ts';
+import { cleanedName, NAME_LENGTH_MAX } from './names.ts';
 import { QemuControl } from './qemu-control.ts';
 
 /** How often the directory is read: a guest that boots takes longer. */
@@ -23,7 +24,6 @@ const PATIENCE_MS = 2000;
 /** Other sockets in such directories (guest agents, displays, consoles, vhost-user) are never touched. */
 const MONITOR_FILE = /^(.+?)(?:\.qmp|\.monitor)(?:\.sock)?$/;
 const MONITOR_IN_FOLDER = ['qemu.monitor', 'qmp.sock', 'monitor.sock', 'qmp'];
-const NAME_LENGTH_MAX = 64;
 /** What a name keeps where a number is put behind it. */
 const NUMBERED_MAX = NAME_LENGTH_MAX - 5;
 
@@ -168,7 +168,7 @@ export class MonitorDirectory extends QemuControl {
 
   #admit(path: string, wished: string): void {
     const taken = this.names;
-    const choices = [wished, nameOfMonitor(path), cleaned(basename(path))];
+    const choices = [wished, nameOfMonitor(path), cleanedName(basename(path))];
     const numbered = Array.from(
       { length: taken.length + 1 },
       (_, at) => `${wished.slice(0, NUMBERED_MAX)}-${at + 2}`,
@@ -201,15 +201,9 @@ function isSocket(path: string): boolean {
 /** `100` for `/var/run/qemu-server/100.qmp`, `web` for `/run/incus/web/qemu.monitor`. */
 function nameOfMonitor(path: string): string {
   const file = basename(path);
-  return cleaned(
+  return cleanedName(
     MONITOR_IN_FOLDER.includes(file) ? basename(dirname(path)) : file.replace(MONITOR_FILE, '$1'),
   );
-}
-
-/** As a guest's name may be: letters, digits, dots and dashes. */
-function cleaned(name: string): string {
-  const plain = name.replaceAll(/[^A-Za-z0-9._-]/g, '-').slice(0, NAME_LENGTH_MAX);
-  return /^[A-Za-z0-9]/.test(plain) ? plain : `vm${plain}`.slice(0, NAME_LENGTH_MAX);
 }
 
 /** What QEMU was told to call its guest; undefined where it says none or cannot be asked. */
@@ -218,7 +212,7 @@ async function askName(path: string): Promise<string | undefined> {
     const connection = await connectQmp(path);
     try {
       const name = await queryName(connection);
-      return name === undefined ? undefined : cleaned(name);
+      return name === undefined ? undefined : cleanedName(name);
     } finally {
       connection.close();
     }

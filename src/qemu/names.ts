@@ -1,4 +1,4 @@
-/** What QEMU calls statistics and features, and what we call them. */
+/** What hypervisors call guests, statistics and features, and what we call them. */
 import { noStatistics, type StatisticName, type Statistics } from '../balloon/statistics.ts';
 import type { QemuGuestStats } from '../peers/qemu/qmp-commands.ts';
 
@@ -34,6 +34,15 @@ export function featureName(name: string): string {
   if (known !== undefined) return known;
   const bare = name.replace(/^VIRTIO_(?:BALLOON_F_|F_)?/, '').replace(/^RING_F_/, 'RING_');
   return bare.toLowerCase().replaceAll('_', '-');
+}
+
+/** A guest's name has so many letters at most. */
+export const NAME_LENGTH_MAX = 64;
+
+/** What a hypervisor or a file calls a guest, as a guest's name may be here: letters, digits, dots and dashes. */
+export function cleanedName(name: string): string {
+  const plain = name.replaceAll(/[^A-Za-z0-9._-]/g, '-').slice(0, NAME_LENGTH_MAX);
+  return /^[A-Za-z0-9]/.test(plain) ? plain : `vm${plain}`.slice(0, NAME_LENGTH_MAX);
 }
 
 export function statisticsOf({ values }: QemuGuestStats): Statistics {

@@ -81,6 +81,25 @@ const declarations = {
     remedy: 'Each finding says what to do; `--fail-on` says what counts.',
     exit: 'foundCost',
   },
+  AEROSTAT_LIBVIRT: {
+    meaning: 'A libvirt refused what was asked, or its daemon cannot be reached.',
+    remedy: 'See that libvirtd runs, and that the user may use the URI: `virsh -c URI list` says the same.',
+    exit: 'unreachable',
+  },
+  AEROSTAT_LIBVIRT_TIMEOUT: {
+    meaning: 'The daemon of libvirt did not answer in time.',
+    remedy: 'See whether libvirtd is stopped or overloaded; it is asked again after a while.',
+    exit: 'unreachable',
+  },
+  AEROSTAT_LIBVIRT_ENDED: {
+    meaning: 'The process that talks to libvirt ended.',
+    remedy: 'It is started again after a while; a reason that repeats is worth a report.',
+    exit: 'unreachable',
+  },
+  AEROSTAT_LIBVIRT_MISSING: {
+    meaning: 'The library of libvirt is not on this machine.',
+    remedy: 'Install it: libvirt0 of Debian, libvirt-libs of Fedora.',
+  },
   AEROSTAT_MONITOR_DIRECTORY: {
     meaning: 'The directory that should hold the monitors of QEMUs is not there or cannot be read.',
     remedy:

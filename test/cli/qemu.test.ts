@@ -124,7 +124,7 @@ describe('a guest of QEMU under the same commands', () => {
   test.each([
     ['hint web start', /only while it migrates/],
     ['hint web status', /tells nothing of free page hints/],
-    ['set web --discard before-ack', /QEMU decides itself/],
+    ['set web --discard before-ack', /hypervisor of web decides itself/],
     ['set web --balloon 1G', /cannot hold/],
   ])('is refused what QEMU does not do: %s', async (words, why) => {
     const { code, err } = await aerostat(`${words} ${qmp}`);

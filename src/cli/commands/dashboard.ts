@@ -33,7 +33,7 @@ Examples:
 
 It listens on 127.0.0.1 and prints an address that holds its token: anyone who has the address can steer the guests.
 The token is a new one each time, unless the dashboard serves the guests itself (--config, --qmp, --qmp-dir,
---demo) and --token-file or AEROSTAT_TOKEN gives one. Ctrl-C ends it.`;
+--libvirt, --demo) and --token-file or AEROSTAT_TOKEN gives one. Ctrl-C ends it.`;
 
 interface DashboardChoice extends GuestsChoice {
   readonly demo?: boolean;
@@ -62,8 +62,8 @@ function portOf(text: string): number {
 async function runDashboard(context: CliContext, choice: DashboardChoice): Promise<void> {
   if (choice.demo) return demonstrate(context, choice);
   const found = foundSockets(context, choice);
-  const { qmp, qmpDir, config } = choice;
-  if (qmp !== undefined || qmpDir !== undefined || config !== undefined || found.length > 0) {
+  const { qmp, qmpDir, libvirt, config } = choice;
+  if ([qmp, qmpDir, libvirt, config].some(source => source !== undefined) || found.length > 0) {
     const shown = {
       subject: subjectOf(choice, found),
       tokens: readTokens(choice.tokenFile, context.env),
@@ -77,7 +77,8 @@ async function runDashboard(context: CliContext, choice: DashboardChoice): Promi
   await show(context, choice, control, { subject, tokens: [] });
 }
 
-function subjectOf({ qmp, qmpDir, config }: DashboardChoice, found: readonly string[]): string {
+function subjectOf({ qmp, qmpDir, libvirt, config }: DashboardChoice, found: readonly string[]): string {
+  if (libvirt !== undefined) return `the domains of ${libvirt}`;
   if (qmpDir !== undefined) return `the QEMUs with monitors in ${qmpDir}`;
   if (config !== undefined) return `the guests of ${config}`;
   return qmp !== undefined ? "guests of QEMU's" : `the daemons at ${found.join(', ')}`;

@@ -1,6 +1,7 @@
 /**
- * One guest of QEMU's, asked and steered by its monitor (QMP). QEMU tells less than our device does: what it does not tell
- * is null, never guessed, and what it cannot do is refused with words. Several under one contract are qemu-control.ts's.
+ * One guest whose hypervisor has a balloon device of its own, under the contract of ours: targets, progress, statistics
+ * and their age. A hypervisor tells less than our device does: what it does not tell is null, never guessed, and what it
+ * cannot do is refused with words. How a hypervisor is asked is guest-machine.ts's.
  */
 import {
   type GuestChanges,
@@ -20,58 +21,34 @@ import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
 import { TargetTimer } from '../hosting/target-timer.ts';
 import { TargetWatch } from '../hosting/target-watch.ts';
-import type { QmpConnectionError } from '../peers/qemu/errors.ts';
-import { QmpMonitor, type QmpMonitorOptions } from '../peers/qemu/monitor.ts';
-import {
-  findBalloon,
-  guestStatsInterval,
-  onQemuEvent,
-  type QemuGuestStats,
-  queryBalloon,
-  queryGuestStats,
-  queryMemoryBackends,
-  queryMemorySize,
-  queryStatus,
-  queryVirtioStatus,
-  setBalloon,
-  setGuestStatsInterval,
-} from '../peers/qemu/qmp-commands.ts';
+import type { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { formatSize } from '../sys/size.ts';
-import { type QemuMachine, stateOf, troubleOf } from './machine-state.ts';
-import { featureName, statisticsOf } from './names.ts';
-import { ProcessMemory } from './process-memory.ts';
-
-export interface QemuGuestOptions extends QmpMonitorOptions {
-  readonly name: string;
-  /** Path of the monitor's Unix socket (`-qmp unix:PATH,server=on,wait=off`). */
-  readonly qmpPath: string;
-}
+import type { GuestMachine, MachineStatistics } from './guest-machine.ts';
 
 const STATISTICS_POLL_MS = 50;
-/** QEMU asks for statistics every so many whole seconds. */
+/** Hypervisors ask for statistics every so many whole seconds. */
 const INTERVAL_UNIT_MS = 1000;
 
 const delay = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 
 /** A sample that was met at `atMs`, on the clock of this process. */
 interface Seen {
-  /** By QEMU's clock; null for none yet. */
+  /** By the hypervisor's clock; null for none yet. */
   readonly updatedMs: number | null;
   readonly changed: boolean;
   readonly atMs: number;
   readonly balloonedBytes: number | null;
 }
 
-export class QemuHostedGuest {
+export class HypervisorGuest {
   readonly name: string;
-  readonly monitor: QmpMonitor;
+  readonly #machine: GuestMachine;
   readonly #emit: (event: GuestEvent) => void;
   readonly #clock = new TargetTimer(isNear);
-  readonly #processMemory = new ProcessMemory();
-  /** Only whether it gets on: what QEMU's driver is shown is QEMU's. */
+  /** Only whether it gets on: what the driver is shown is its hypervisor's. */
   readonly #watch = new TargetWatch(isNear);
-  /** What we asked for last. QEMU does not tell its target, so that of others is not known. */
+  /** What we asked for last. Hypervisors do not tell their target, so that of others is not known. */
   #targetBytes: number | null = null;
   #memoryBytes: number | null = null;
   #lastError: string | null = null;
@@ -80,64 +57,60 @@ export class QemuHostedGuest {
   /** The newest sample that was met; `changed` when another was met before it, so that it is known when it came. */
   #seen: Seen | undefined;
   /** New statistics that are on their way, for all who want some. */
-  #asking: Promise<QemuGuestStats> | undefined;
+  #asking: Promise<MachineStatistics> | undefined;
 
-  constructor({ name, qmpPath, ...options }: QemuGuestOptions, emit: (event: GuestEvent) => void) {
+  constructor(name: string, machine: GuestMachine, emit: (event: GuestEvent) => void) {
     this.name = name;
     this.#emit = emit;
-    this.monitor = new QmpMonitor(qmpPath, options);
-    this.monitor.onConnection(lost => this.#connectionChanged(lost));
-    onQemuEvent(this.monitor, 'BALLOON_CHANGE', ({ actual }) => this.#balloonChanged(actual));
-    onQemuEvent(this.monitor, 'RESET', () => this.#tell('reset', {}));
-    onQemuEvent(this.monitor, 'STOP', () => this.#tellState());
-    onQemuEvent(this.monitor, 'RESUME', () => this.#tellState());
-  }
-
-  async status(): Promise<GuestStatus> {
-    const { monitor } = this;
-    const [memoryBytes, left, machine, backends] = await Promise.all([
-      queryMemorySize(monitor),
-      queryBalloon(monitor),
-      this.#machine(),
-      queryMemoryBackends(monitor),
-    ]);
-    const { balloon, virtio } = machine;
-    const residentBytes = await this.#processMemory.residentBytes(monitor.pid, backends);
-    this.#memoryBytes = memoryBytes;
-    const actualBytes = left === null ? null : memoryBytes - left;
-    if (actualBytes !== null) this.#noteActual(actualBytes);
-    return this.#describe({
-      connected: balloon !== undefined,
-      state: stateOf(machine),
-      residentBytes,
-      profile: balloon === undefined ? null : 'virtio',
-      features: virtio === null ? null : virtio.features.map(featureName),
-      memoryBytes,
-      targetBytes: this.#targetBytes,
-      actualBytes,
-      // QEMU gives a page back before it acknowledges it.
-      pendingBytes: balloon === undefined ? null : 0,
-      progress: this.#clock.progress,
-      stuck: this.#stuck,
-      lastError: troubleOf(machine) ?? this.#lastError,
+    this.#machine = machine;
+    machine.listen({
+      connection: lost => this.#connectionChanged(lost),
+      balloon: leftBytes => this.#balloonChanged(leftBytes),
+      reset: () => this.#tell('reset', {}),
+      state: () => this.#tellState(),
     });
   }
 
-  /** Interval first: should QEMU then refuse the target, the interval is put back. */
+  async status(): Promise<GuestStatus> {
+    const { memoryBytes, leftBytes, hasBalloon, state, features, residentBytes, trouble } =
+      await this.#machine.look();
+    this.#memoryBytes = memoryBytes;
+    const actualBytes = leftBytes === null ? null : memoryBytes - leftBytes;
+    if (actualBytes !== null) this.#noteActual(actualBytes);
+    return statusOf(this.name, {
+      socketPath: this.#machine.path,
+      connected: hasBalloon,
+      state,
+      residentBytes,
+      profile: hasBalloon ? 'virtio' : null,
+      features,
+      memoryBytes,
+      targetBytes: this.#targetBytes,
+      actualBytes,
+      // A page is given back before it is acknowledged.
+      pendingBytes: hasBalloon ? 0 : null,
+      progress: this.#clock.progress,
+      stuck: this.#stuck,
+      lastError: trouble ?? this.#lastError,
+    });
+  }
+
+  /** Interval first: should the hypervisor then refuse the target, the interval is put back. */
   async change(changes: GuestChanges): Promise<GuestStatus> {
     checkOneTarget(changes);
     const { discard, pollIntervalMs, force = false } = changes;
     if (discard !== undefined) {
-      throw new GuestStateError(`QEMU decides itself when the memory of ${this.name} goes back`);
+      throw new GuestStateError(`the hypervisor of ${this.name} decides itself when its memory goes back`);
     }
-    const balloon = await this.#balloon();
-    const memoryBytes = await queryMemorySize(this.monitor);
+    const machine = this.#machine;
+    await machine.expectBalloon();
+    const { memoryBytes } = await machine.memory();
     if (changes.memoryBytes !== undefined && changes.memoryBytes > memoryBytes) {
       throw new GuestStateError(
         `${this.name} has ${formatSize(memoryBytes)} of memory and cannot keep ${formatSize(changes.memoryBytes)}`,
       );
     }
-    // QEMU keeps what is left, not what was wished for: it is reckoned once.
+    // A hypervisor keeps what is left, not what was wished for: it is reckoned once.
     const targetBytes =
       changes.memoryBytes === undefined ? changes.targetBytes : memoryBytes - changes.memoryBytes;
     if (targetBytes !== undefined && !(targetBytes >= 0 && targetBytes < memoryBytes)) {
@@ -145,36 +118,34 @@ export class QemuHostedGuest {
         `${this.name} has ${formatSize(memoryBytes)} of memory; its balloon cannot hold ${formatSize(targetBytes)}`,
       );
     }
-    if (targetBytes !== undefined && !force) await this.#checkSpare(balloon, targetBytes, memoryBytes);
-    const before = pollIntervalMs === undefined ? 0 : await guestStatsInterval(this.monitor, balloon);
+    if (targetBytes !== undefined && !force) await this.#checkSpare(targetBytes, memoryBytes);
+    const before = pollIntervalMs === undefined ? 0 : await machine.interval();
     if (pollIntervalMs !== undefined) {
-      await setGuestStatsInterval(this.monitor, balloon, Math.ceil(pollIntervalMs / INTERVAL_UNIT_MS));
+      await machine.setInterval(Math.ceil(pollIntervalMs / INTERVAL_UNIT_MS));
     }
     try {
       if (targetBytes !== undefined) await this.#setTarget(targetBytes, memoryBytes);
     } catch (error) {
-      if (pollIntervalMs !== undefined && this.monitor.connected) {
-        await setGuestStatsInterval(this.monitor, balloon, before);
-      }
+      if (pollIntervalMs !== undefined && machine.connected) await machine.setInterval(before);
       throw error;
     }
     return this.status();
   }
 
   /** @throws UnconfirmedError above what the guest says that it can spare */
-  async #checkSpare(balloon: string, targetBytes: number, memory: number): Promise<void> {
-    const sample = await this.#sampleOf(await queryGuestStats(this.monitor, balloon));
+  async #checkSpare(targetBytes: number, memory: number): Promise<void> {
+    const sample = await this.#sampleOf(await this.#machine.statistics());
     const held = { actualBytes: await this.#queryActual(), balloonedBytes: null };
     const doubt = needsForce(held, { memory, ...spareOf(sample) }, targetBytes);
     if (doubt !== undefined) throw new UnconfirmedError(this.name, targetBytes, doubt, sample.ageMs);
   }
 
   async #setTarget(targetBytes: number, memoryBytes: number): Promise<void> {
-    const left = await queryBalloon(this.monitor);
-    await setBalloon(this.monitor, memoryBytes - targetBytes);
+    const { leftBytes } = await this.#machine.memory();
+    await this.#machine.setLeft(memoryBytes - targetBytes);
     this.#memoryBytes = memoryBytes;
     this.#targetBytes = targetBytes;
-    const actualBytes = left === null ? Number.NaN : memoryBytes - left;
+    const actualBytes = leftBytes === null ? Number.NaN : memoryBytes - leftBytes;
     this.#clock.set(targetBytes, actualBytes);
     this.#watch.aim(targetBytes, actualBytes, monotonicMs());
     this.#tell('target', { targetBytes });
@@ -182,34 +153,30 @@ export class QemuHostedGuest {
 
   async statistics(options: { freshMs?: number; timeoutMs?: number } = {}): Promise<StatisticsSample> {
     const { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS } = options;
-    const balloon = await this.#balloon();
-    const stats = await queryGuestStats(this.monitor, balloon);
+    const stats = await this.#machine.statistics();
     const sample = await this.#sampleOf(stats);
     const dated = this.#seen?.changed === true && sample.ageMs !== null;
     if (freshMs === undefined || (dated && (sample.ageMs ?? 0) <= freshMs)) return sample;
-    const machine = await this.#machine();
-    const obstacle = obstacleOf(stateOf(machine));
+    const { state, features } = await this.#machine.look();
+    const obstacle = obstacleOf(state);
     if (obstacle !== undefined) {
       throw new GuestStateError(`${this.name} gives no statistics now: ${obstacle}`);
     }
-    const { virtio } = machine;
-    if (virtio !== null && !virtio.features.includes('VIRTIO_BALLOON_F_STATS_VQ')) {
+    if (features !== null && !features.includes('stats-vq')) {
       throw new GuestStateError(`${this.name} gives no statistics: its driver did not take that feature`);
     }
-    // One at a time: another would take the interval of the first for QEMU's own, and leave it behind.
-    this.#asking ??= this.#ask(balloon, stats.updatedMs, timeoutMs).finally(() => {
+    // One at a time: another would take the interval of the first for the hypervisor's own, and leave it behind.
+    this.#asking ??= this.#ask(stats.updatedMs, timeoutMs).finally(() => {
       this.#asking = undefined;
     });
     return this.#sampleOf(await this.#asking);
   }
 
   /**
-   * QEMU dates samples by the clock of its host, which may be an hour off or be set: the age counts, on a clock of ours,
+   * Hypervisors date samples by the clock of its host, which may be an hour off or be set: the age counts, on a clock of ours,
    * from when a sample was seen to be another. Only of the first that is met the date is all that there is.
    */
-  async #sampleOf(stats: QemuGuestStats): Promise<StatisticsSample> {
-    const { updatedMs } = stats;
-    const statistics = statisticsOf(stats);
+  async #sampleOf({ updatedMs, statistics }: MachineStatistics): Promise<StatisticsSample> {
     if (updatedMs === null) {
       this.#seen = { updatedMs, changed: false, atMs: monotonicMs(), balloonedBytes: null };
       return { statistics, ageMs: null, balloonedBytes: null };
@@ -229,28 +196,25 @@ export class QemuHostedGuest {
   }
 
   async #queryActual(): Promise<number | null> {
-    const [memoryBytes, left] = await Promise.all([
-      queryMemorySize(this.monitor),
-      queryBalloon(this.monitor),
-    ]);
-    return left === null ? null : memoryBytes - left;
+    const { memoryBytes, leftBytes } = await this.#machine.memory();
+    return leftBytes === null ? null : memoryBytes - leftBytes;
   }
 
   close(): void {
-    this.monitor.close();
+    this.#machine.close();
   }
 
-  /** Makes QEMU ask the guest now, which it does when its interval goes from none to one. */
-  async #ask(balloon: string, before: number | null, timeoutMs: number): Promise<QemuGuestStats> {
-    const { monitor } = this;
+  /** Makes the hypervisor ask the guest now, which it does when its interval goes from none to one. */
+  async #ask(before: number | null, timeoutMs: number): Promise<MachineStatistics> {
+    const machine = this.#machine;
     const deadline = monotonicMs() + timeoutMs;
-    const interval = await guestStatsInterval(monitor, balloon);
-    await setGuestStatsInterval(monitor, balloon, 0);
-    await setGuestStatsInterval(monitor, balloon, Math.max(1, interval));
+    const interval = await machine.interval();
+    await machine.setInterval(0);
+    await machine.setInterval(Math.max(1, interval));
     try {
       for (;;) {
-        const stats = await queryGuestStats(monitor, balloon);
-        // QEMU dates samples in whole seconds; one of the same second is told apart by the next.
+        const stats = await machine.statistics();
+        // Samples are dated in whole seconds; one of the same second is told apart by the next.
         if (stats.updatedMs !== before) return stats;
         if (monotonicMs() >= deadline) {
           throw new GuestStateError(
@@ -260,27 +224,13 @@ export class QemuHostedGuest {
         await delay(STATISTICS_POLL_MS);
       }
     } finally {
-      if (interval === 0 && monitor.connected) await setGuestStatsInterval(monitor, balloon, 0);
+      if (interval === 0 && machine.connected) await machine.setInterval(0);
     }
   }
 
-  async #machine(): Promise<QemuMachine> {
-    const { monitor } = this;
-    const [{ running }, balloon] = await Promise.all([queryStatus(monitor), findBalloon(monitor)]);
-    const virtio = balloon === undefined ? null : await queryVirtioStatus(monitor, balloon);
-    return { running, balloon, virtio };
-  }
-
-  /** The balloon device's path in QEMU. @throws GuestStateError when there is none */
-  async #balloon(): Promise<string> {
-    const path = await findBalloon(this.monitor);
-    if (path !== undefined) return path;
-    throw new GuestStateError(`${this.name} has no balloon; start its QEMU with -device virtio-balloon-pci`);
-  }
-
-  #connectionChanged(lost: QmpConnectionError | null): void {
+  #connectionChanged(lost: AerostatError | null): void {
     this.#lastError = lost?.message ?? null;
-    // Another QEMU may be the next to listen there.
+    // Another guest may be the next there.
     this.#targetBytes = null;
     this.#memoryBytes = null;
     this.#actualBytes = null;
@@ -296,8 +246,8 @@ export class QemuHostedGuest {
       this.#tell('actual', { actualBytes: this.#memoryBytes - left });
       return;
     }
-    queryMemorySize(this.monitor).then(
-      memoryBytes => {
+    this.#machine.memory().then(
+      ({ memoryBytes }) => {
         this.#memoryBytes = memoryBytes;
         this.#balloonChanged(left);
       },
@@ -316,11 +266,11 @@ export class QemuHostedGuest {
     this.#tell('target-reached', { targetBytes: this.#targetBytes, reachedMs: after.reachedMs });
   }
 
-  /** QEMU says that its machine was stopped or goes on; what that makes of the guest is asked for. */
+  /** The hypervisor says that its machine was stopped or goes on; what that makes of the guest is asked for. */
   #tellState(): void {
-    this.#machine().then(
-      machine => this.#tell('state', { state: stateOf(machine) }),
-      () => {}, // The monitor was lost meanwhile, which is told elsewhere.
+    this.#machine.state().then(
+      state => this.#tell('state', { state }),
+      () => {}, // The hypervisor was lost meanwhile, which is told elsewhere.
     );
   }
 
@@ -334,9 +284,5 @@ export class QemuHostedGuest {
     if (sinceMs === null) return null;
     const forMs = nowMs - sinceMs;
     return { sinceMs: Date.now() - forMs, forMs, swings: this.#watch.swings, retryInMs: null };
-  }
-
-  #describe(known: Partial<GuestStatus>): GuestStatus {
-    return statusOf(this.name, { socketPath: this.monitor.path, ...known });
   }
 }

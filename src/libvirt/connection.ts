@@ -1,0 +1,133 @@
+/**
+ * A libvirtd, asked through a process of its own (child.ts). A question has a deadline: a process that misses it is killed,
+ * and the next question starts another, no sooner than a back-off after the last failure.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { bound } from '../peers/lifeline.ts';
+import { AerostatError, type ErrorCode } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
+import type { LibvirtAnswers, LibvirtQuestion, NumberedAnswer } from './questions.ts';
+
+/** libvirtd answers in milliseconds; one that starts a domain may take a second. */
+const DEADLINE_MS = 5000;
+const BACKOFF_MS_MIN = 500;
+const BACKOFF_MS_MAX = 30_000;
+
+/** libvirtd did not answer in time. */
+export class LibvirtTimeoutError extends AerostatError {
+  constructor(uri: string, deadlineMs: number) {
+    super(
+      'AEROSTAT_LIBVIRT_TIMEOUT',
+      `libvirt at ${uri} has not answered within ${deadlineMs / 1000} s; is libvirtd stopped or overloaded?`,
+    );
+  }
+}
+
+/** The process that talks to libvirt ended by itself. */
+class LibvirtEndedError extends AerostatError {
+  constructor(uri: string, how: string) {
+    super('AEROSTAT_LIBVIRT_ENDED', `the process that talks to libvirt at ${uri} ended (${how})`);
+  }
+}
+
+export interface LibvirtConnectionOptions {
+  readonly uri: string;
+  /** Starts child.ts, without its argument: the rooms do not know where the program is. */
+  readonly commandLine: readonly [string, ...string[]];
+  readonly deadlineMs?: number;
+}
+
+interface Pending {
+  readonly resolve: (answer: never) => void;
+  readonly reject: (error: AerostatError) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class LibvirtConnection {
+  readonly uri: string;
+  readonly #options: LibvirtConnectionOptions;
+  readonly #pending = new Map<number, Pending>();
+  #child: ChildProcess | undefined;
+  #nextId = 1;
+  #failure:
+    | { readonly error: AerostatError; readonly retryAtMs: number; readonly backoffMs: number }
+    | undefined;
+  #closed = false;
+
+  constructor(options: LibvirtConnectionOptions) {
+    this.uri = options.uri;
+    this.#options = options;
+  }
+
+  /**
+   * @throws LibvirtTimeoutError, and AerostatError with libvirt's own words. Until the back-off after a process that was lost
+   * is over, what was wrong with that one.
+   */
+  ask<Name extends LibvirtQuestion['ask']>(
+    question: Extract<LibvirtQuestion, { ask: Name }>,
+  ): Promise<LibvirtAnswers[Name]> {
+    const failure = this.#failure;
+    if (this.#child === undefined && failure !== undefined && monotonicMs() < failure.retryAtMs) {
+      return Promise.reject(failure.error);
+    }
+    const child = this.#child ?? this.#start();
+    const id = this.#nextId++;
+    const deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => this.#lose(child, new LibvirtTimeoutError(this.uri, deadlineMs)),
+        deadlineMs,
+      );
+      this.#pending.set(id, { resolve, reject, timer });
+      child.send({ id, question });
+    });
+  }
+
+  /** Ends the process, whatever it waits for. Idempotent. */
+  close(): void {
+    this.#closed = true;
+    if (this.#child !== undefined) this.#lose(this.#child, new LibvirtEndedError(this.uri, 'closed'));
+  }
+
+  #start(): ChildProcess {
+    const [program, ...args] = this.#options.commandLine;
+    const [guard, words] = bound(program, [...args, this.uri]);
+    const child = spawn(guard, words, {
+      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+      serialization: 'advanced',
+    });
+    this.#child = child;
+    child.on('message', (message: NumberedAnswer) => this.#receive(message));
+    child.on('error', error => this.#lose(child, new LibvirtEndedError(this.uri, error.message)));
+    child.on('exit', (code, signal) =>
+      this.#lose(child, new LibvirtEndedError(this.uri, signal ?? `exit code ${code}`)),
+    );
+    return child;
+  }
+
+  #receive(message: NumberedAnswer): void {
+    const pending = this.#pending.get(message.id);
+    if (pending === undefined) return;
+    this.#pending.delete(message.id);
+    clearTimeout(pending.timer);
+    // It answers, if only that libvirt refused.
+    this.#failure = undefined;
+    if ('code' in message) pending.reject(new AerostatError(message.code as ErrorCode, message.message));
+    else pending.resolve(message.answer as never);
+  }
+
+  #lose(child: ChildProcess, error: AerostatError): void {
+    if (this.#child !== child) return;
+    this.#child = undefined;
+    child.kill('SIGKILL');
+    if (!this.#closed) {
+      const backoffMs = Math.min(BACKOFF_MS_MAX, 2 * (this.#failure?.backoffMs ?? BACKOFF_MS_MIN / 2));
+      this.#failure = { error, backoffMs, retryAtMs: monotonicMs() + backoffMs };
+    }
+    for (const { reject, timer } of this.#pending.values()) {
+      clearTimeout(timer);
+      reject(error);
+    }
+    this.#pending.clear();
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * The domains of a real libvirtd: one runs Linux with a whole balloon, one has a bare balloon, one has none. libvirtd is
+ * killed and started again in the middle.
+ */
+import { copyFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { EXIT } from '../../../src/cli/usage.ts';
+import type { GuestStatus } from '../../../src/control/contract.ts';
+import { packInitramfs } from '../../../src/peers/linux/initramfs.ts';
+import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
+import { findCloudKernel, moduleName, readModule } from '../../../src/peers/qemu/cloud-kernel.ts';
+import { build } from '../../cli/built.ts';
+import { run, start } from '../../cli/terminal.ts';
+import { describePeer } from '../../support/peers.ts';
+import { Libvirtd } from './libvirtd.ts';
+
+// A machine under TCG boots, beside whatever else runs.
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 });
+
+const MIB = 2 ** 20;
+const NAMES = ['linux', 'bare', 'none'] as const;
+
+async function missing(): Promise<MissingPeerError | undefined> {
+  const programs = missingPrograms('libvirtd', 'virsh', 'qemu-system-x86_64', 'busybox');
+  if (programs !== undefined) return programs;
+  try {
+    await findCloudKernel();
+    return undefined;
+  } catch (error) {
+    if (error instanceof MissingPeerError) return error;
+    throw error;
+  }
+}
+
+function domain(name: string, balloon: string, boot = ''): string {
+  return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
+    <os><type arch='x86_64' machine='q35'>hvm</type>${boot}</os>
+    <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>${balloon}</devices></domain>`;
+}
+
+/** Linux with its balloon's driver loaded, and nothing to do. */
+async function linux(directory: string): Promise<string> {
+  const kernel = await findCloudKernel();
+  const files = [...kernel.transportModules, kernel.balloonModule];
+  const modules = new Map(files.map(file => [`/lib/modules/${moduleName(file)}.ko`, readModule(file)]));
+  const load = [...modules.keys()].map(path => `insmod ${path}`).join('\n');
+  const init = `#!/bin/sh\nexport PATH=/bin\nmount -t proc proc /proc\n${load}\nwhile :; do sleep 1000; done\n`;
+  const image = join(directory, 'vmlinuz');
+  const initrd = join(directory, 'initrd');
+  copyFileSync(kernel.image, image);
+  copyFileSync(packInitramfs('libvirt', { init, modules }), initrd);
+  return `<kernel>${image}</kernel><initrd>${initrd}</initrd><cmdline>rdinit=/init quiet panic=-1</cmdline>`;
+}
+
+describePeer('domains of libvirt', await missing(), () => {
+  const libvirtd = new Libvirtd();
+  const aerostat = (words: string) => run([...words.split(' '), '--libvirt', libvirtd.uri], { env: {} });
+  const guests = async () => JSON.parse((await aerostat('status --json')).out).guests;
+
+  beforeAll(async () => {
+    build();
+    await libvirtd.start();
+    const whole =
+      "<memballoon model='virtio' autodeflate='on' freePageReporting='on'><stats period='1'/></memballoon>";
+    libvirtd.create(domain('linux', whole, await linux(libvirtd.directory)));
+    libvirtd.create(domain('bare', "<memballoon model='virtio'/>"));
+    libvirtd.create(domain('none', "<memballoon model='none'/>"));
+  });
+
+  afterAll(() => libvirtd.end());
+
+  test('are seen, statistics and all, and take targets that the guest follows', async () => {
+    expect((await guests()).map(({ name }: { name: string }) => name).toSorted()).toEqual(
+      [...NAMES].toSorted(),
+    );
+    // Its driver is at work when its first statistics have come.
+    const stats = async () => JSON.parse((await aerostat('stats linux --json')).out).statistics.totalBytes;
+    await expect.poll(stats, { timeout: 120_000, interval: 500 }).toBeGreaterThan(128 * MIB);
+    const { code, out } = await aerostat('set linux --balloon 64M --wait --timeout 60s');
+    expect(out).toMatch(/^linux: balloon 64M reached in /);
+    expect(code).toBe(EXIT.ok);
+    expect(libvirtd.virsh('dommemstat', 'linux')).toMatch(/^actual 196608$/m);
+    expect((await aerostat('stats linux --fresh')).code).toBe(EXIT.ok);
+    expect((await aerostat('set none --balloon 64M')).err).toMatch(
+      /none has no balloon.*memballoon model='virtio'/,
+    );
+  });
+
+  test('are examined by doctor, which finds what their definitions lack', async () => {
+    const { out } = await aerostat('doctor --json --fail-on danger');
+    const found = JSON.parse(out).findings.map(
+      ({ guest, id }: { guest: string; id: string }) => `${guest} ${id}`,
+    );
+    expect(found).toEqual(
+      expect.arrayContaining(['bare no-reporting', 'bare old-statistics', 'none no-balloon']),
+    );
+    expect(found.filter((finding: string) => finding.startsWith('linux'))).toEqual([]);
+  });
+
+  test('are watched while libvirtd is killed and started again, and keep their balloons', async () => {
+    const session = start(['watch', '--json', '--interval', '200ms', '--libvirt', libvirtd.uri], { env: {} });
+    const isConnected = () => {
+      const line = session.stdout.text.trimEnd().split('\n').at(-1) ?? '';
+      return line === ''
+        ? undefined
+        : JSON.parse(line).guests.every(
+            (guest: GuestStatus) => guest.lastError === null || guest.name === 'none',
+          );
+    };
+    await expect.poll(isConnected, { timeout: 30_000 }).toBe(true);
+    await libvirtd.kill();
+    await expect.poll(isConnected, { timeout: 30_000 }).toBe(false);
+    expect((await aerostat('status')).code).toBe(EXIT.unreachable);
+    await libvirtd.start();
+    await expect.poll(isConnected, { timeout: 60_000 }).toBe(true);
+    session.interrupt();
+    await session.ended;
+    expect((await guests()).find(({ name }: { name: string }) => name === 'linux').actualBytes).toBe(
+      64 * MIB,
+    );
+  });
+
+  test('cost a deadline while libvirtd is stopped, and the command ends', async () => {
+    process.kill(libvirtd.pid, 'SIGSTOP');
+    try {
+      const { code, err } = await aerostat('status');
+      expect(code).toBe(EXIT.unreachable);
+      expect(err).toMatch(/has not answered within 5 s; is libvirtd stopped/);
+    } finally {
+      process.kill(libvirtd.pid, 'SIGCONT');
+    }
+  });
+});

@@ -1,0 +1,126 @@
+/**
+ * A libvirtd of a test's own: with its own configuration, sockets and domains below one directory, and without the rights of
+ * the host. It is no system service, and nothing of it is left when it was ended.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { bound } from '../../../src/peers/lifeline.ts';
+
+const PATIENCE_MS = 60_000;
+
+/** libvirtd serves the whole host when root starts it; in a user namespace in which it is another user, its user alone. */
+const UNPRIVILEGED = ['unshare', '--user', '--map-user=65534', '--map-group=65534'];
+
+export class Libvirtd {
+  readonly directory = mkdtempSync(join(tmpdir(), 'lv-'));
+  readonly #env: NodeJS.ProcessEnv;
+  #child: ChildProcess | undefined;
+
+  constructor() {
+    const folder = (name: string): string => {
+      const path = join(this.directory, name);
+      mkdirSync(path, { recursive: true });
+      return path;
+    };
+    this.#env = {
+      PATH: process.env.PATH,
+      HOME: folder('home'),
+      XDG_RUNTIME_DIR: folder('run'),
+      XDG_CONFIG_HOME: folder('config'),
+      XDG_CACHE_HOME: folder('cache'),
+      XDG_DATA_HOME: folder('data'),
+    };
+    const settings = [
+      'stdio_handler = "file"',
+      'security_driver = "none"',
+      'cgroup_controllers = []',
+      'remember_owner = 0',
+    ];
+    writeFileSync(join(folder('config/libvirt'), 'qemu.conf'), `${settings.join('\n')}\n`);
+    writeFileSync(join(this.directory, 'libvirtd.conf'), 'auth_unix_ro = "none"\nauth_unix_rw = "none"\n');
+  }
+
+  get uri(): string {
+    return `qemu:///session?socket=${this.#socket}`;
+  }
+
+  get pid(): number {
+    return this.#child?.pid as number;
+  }
+
+  async start(): Promise<void> {
+    rmSync(this.#socket, { force: true });
+    const words = [
+      'libvirtd',
+      '-f',
+      join(this.directory, 'libvirtd.conf'),
+      '-p',
+      join(this.directory, 'pid'),
+    ];
+    const command = process.getuid?.() === 0 ? [...UNPRIVILEGED, ...words] : words;
+    const [program, args] = bound(command[0], command.slice(1));
+    this.#child = spawn(program, args, { env: this.#env, stdio: 'ignore' });
+    const deadline = Date.now() + PATIENCE_MS;
+    while (!existsSync(this.#socket)) {
+      if (Date.now() > deadline || this.#child.exitCode !== null)
+        throw new Error('libvirtd does not come up');
+      await delay(20);
+    }
+  }
+
+  /** Its domains run on. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  }
+
+  /** Starts a domain that is gone when it ends. */
+  create(xml: string): void {
+    const file = join(this.directory, 'domain.xml');
+    writeFileSync(file, xml);
+    this.virsh('create', file);
+  }
+
+  virsh(...words: string[]): string {
+    return execFileSync('virsh', ['-c', this.uri, ...words], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+  }
+
+  /** Ends it and its domains, whatever state they are in. */
+  async end(): Promise<void> {
+    await this.kill();
+    const running = join(this.directory, 'run/libvirt/qemu/run');
+    const files = existsSync(running) ? readdirSync(running).filter(name => name.endsWith('.pid')) : [];
+    for (const file of files) {
+      const pid = Number(readFileSync(join(running, file), 'latin1'));
+      try {
+        if (readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(this.directory))
+          process.kill(pid, 'SIGKILL');
+      } catch {
+        // It has ended.
+      }
+    }
+    rmSync(this.directory, { recursive: true, force: true, maxRetries: 10 });
+  }
+
+  get #socket(): string {
+    return join(this.directory, 'run/libvirt/libvirt-sock');
+  }
+}
