@@ -10,10 +10,9 @@
  *     await driver.remove();       // every page is the guest's again
  */
 import type { Profile } from '../balloon/profiles.ts';
-import type { KernelMemory } from '../memory/kernel-memory.ts';
 import { assert } from '../sys/error.ts';
 import { hasFeature } from '../virtio/features.ts';
-import type { InterruptedQueue, VirtioTransport } from '../virtio/transport.ts';
+import type { InterruptedQueue } from '../virtio/transport.ts';
 import { Balloon } from './balloon.ts';
 import type { BalloonDriverOptions, BalloonOptions } from './balloon-options.ts';
 import { DriverCounters } from './counters.ts';
