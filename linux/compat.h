@@ -7,15 +7,17 @@
 
 #include <linux/mmzone.h>
 #include <linux/version.h>
+#include <linux/virtio_balloon.h>
 #include <linux/virtio_config.h>
 
-/* MAX_ORDER was one more until 6.4, and has another name since 6.8. */
+/* MAX_ORDER was one more, before it had another name. */
 #ifndef MAX_PAGE_ORDER
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
 #define MAX_PAGE_ORDER (MAX_ORDER - 1)
-#else
-#define MAX_PAGE_ORDER MAX_ORDER
 #endif
+
+/* Since 6.12; a device takes tags that it does not know. */
+#ifndef VIRTIO_BALLOON_S_OOM_KILL
+#define VIRTIO_BALLOON_S_OOM_KILL 10
 #endif
 
 /* 0 meant the default until it became an order like any other. */
@@ -23,7 +25,7 @@
 #define PAGE_REPORTING_ORDER_UNSPECIFIED 0
 #endif
 
-/* Finds @n queues; numbers are dense, since each has a name. */
+/* Finds @n queues, which all have a name. */
 static inline int compat_find_vqs(struct virtio_device *vdev, unsigned int n,
 				  struct virtqueue **vqs,
 				  vq_callback_t **callbacks,
@@ -36,13 +38,11 @@ static inline int compat_find_vqs(struct virtio_device *vdev, unsigned int n,
 	struct virtqueue_info info[8] = {};
 	unsigned int i;
 
-	if (n > ARRAY_SIZE(info))
-		return -EINVAL;
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n && i < ARRAY_SIZE(info); i++) {
 		info[i].callback = callbacks[i];
 		info[i].name = names[i];
 	}
-	return virtio_find_vqs(vdev, n, vqs, info, NULL);
+	return virtio_find_vqs(vdev, i, vqs, info, NULL);
 #endif
 }
 

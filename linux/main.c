@@ -6,15 +6,11 @@
 #include <linux/module.h>
 #include <linux/oom.h>
 #include <linux/slab.h>
-#include <linux/vmalloc.h>
-#include <linux/virtio_config.h>
 #include <uapi/linux/virtio_ring.h>
 
 #include "balloon.h"
 
-#define DEVICES_MAX	16
-
-static char *generation[DEVICES_MAX] = { "virtio" };
+static char *generation[16] = { "virtio" };
 static int generation_count = 1;
 module_param_array(generation, charp, &generation_count, 0444);
 MODULE_PARM_DESC(generation,
@@ -22,26 +18,22 @@ MODULE_PARM_DESC(generation,
 
 unsigned long cost[COSTS];
 module_param_array(cost, ulong, NULL, 0644);
-MODULE_PARM_DESC(cost, "microseconds that allocating, listing and waiting took; bytes of lists; buffers");
+MODULE_PARM_DESC(cost, "microseconds that allocating, listing, waiting and configuration took; bytes of lists; buffers");
 
-#define COMMON		(BIT(VIRTIO_BALLOON_F_MUST_TELL_HOST) | \
-			 BIT(VIRTIO_BALLOON_F_STATS_VQ) | \
-			 BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
-#define PROPOSED	(COMMON | BIT(BALLOON_F_PAGE_LIST) | \
-			 BIT(BALLOON_F_FREE_PAGES))
+/* Bits 0 to 2 are the same in all: MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM. */
+#define PROPOSED	GENMASK(4, 0)
 /* Without PAGE_POISON: what free pages hold is not told to the device. */
-#define STANDARD	(COMMON | BIT(VIRTIO_BALLOON_F_FREE_PAGE_HINT) | \
-			 BIT(BALLOON_F_REPORTING))
-#define HINTING		(COMMON | BIT(BALLOON_F_REPORTING))
+#define STANDARD	(GENMASK(3, 0) | BIT(BALLOON_F_REPORTING))
+#define HINTING		(GENMASK(2, 0) | BIT(BALLOON_F_REPORTING))
 
 static const struct generation generations[] = {
-	{ "virtio", STANDARD, NULL, FREE_HELD },
-	{ "page-bitmap", PROPOSED, &page_bitmap, FREE_REQUESTS },
-	{ "page-order", PROPOSED, &page_order, FREE_REQUESTS },
-	{ "page-range", PROPOSED, &page_range, FREE_REQUESTS },
-	{ "page-chunks", PROPOSED, &page_chunks, FREE_REQUESTS },
-	{ "sg", PROPOSED, &sg_runs, FREE_NAMED },
-	{ "hinting", HINTING, NULL, FREE_HINTING },
+	{ "virtio", STANDARD, &pfn_array, FREE_HELD, VIRTIO_BALLOON_F_FREE_PAGE_HINT },
+	{ "page-bitmap", PROPOSED, &page_bitmap, FREE_REQUESTS, BALLOON_F_FREE_PAGES },
+	{ "page-order", PROPOSED, &page_order, FREE_REQUESTS, BALLOON_F_FREE_PAGES },
+	{ "page-range", PROPOSED, &page_range, FREE_REQUESTS, BALLOON_F_FREE_PAGES },
+	{ "page-chunks", PROPOSED, &page_chunks, FREE_REQUESTS, BALLOON_F_FREE_PAGES },
+	{ "sg", PROPOSED, &sg_runs, FREE_NAMED, BALLOON_F_FREE_PAGES },
+	{ "hinting", HINTING, &pfn_array, FREE_HINTING, BALLOON_F_REPORTING },
 };
 
 static const struct generation *generation_of(struct virtio_device *vdev)
@@ -86,68 +78,60 @@ static void balloon_changed(struct virtio_device *vdev)
 	struct balloon *b = vdev->priv;
 
 	queue_unless_stopping(b, &b->size_work);
-	if (b->hint_vq)
+	if (b->vqs[HINT])
 		queue_unless_stopping(b, &b->hint_work);
 }
 
-/* Queues are numbered densely, in the order of their features' bits. */
+/* Queues that were not negotiated have no number. */
 static int find_queues(struct balloon *b)
 {
-	enum free_pages free = b->generation->free_pages;
-	struct {
-		bool has;
-		struct virtqueue **place;
-		vq_callback_t *callback;
-		const char *name;
-	} all[] = {
-		{ true, &b->inflate_vq, balloon_acked, "inflate" },
-		{ true, &b->deflate_vq, balloon_acked, "deflate" },
-		{ balloon_has(b, VIRTIO_BALLOON_F_STATS_VQ), &b->stats_vq,
-		  stats_returned, "stats" },
-		{ (free == FREE_HELD &&
-		   balloon_has(b, VIRTIO_BALLOON_F_FREE_PAGE_HINT)) ||
-		  (free == FREE_NAMED && balloon_has(b, BALLOON_F_FREE_PAGES)),
-		  &b->hint_vq, balloon_acked, "hint" },
-		{ free == FREE_REQUESTS && balloon_has(b, BALLOON_F_FREE_PAGES),
-		  &b->request_vq, request_returned, "request" },
-		{ balloon_has(b, BALLOON_F_REPORTING), &b->report_vq,
-		  balloon_acked, "reporting" },
+	enum free_pages kind = b->generation->free_pages;
+	bool free = balloon_has(b, b->generation->free_pages_bit);
+	vq_callback_t *callbacks[] = {
+		balloon_acked, balloon_acked, stats_returned,
+		balloon_acked, request_returned, balloon_acked,
 	};
-	struct virtqueue *vqs[ARRAY_SIZE(all)];
-	vq_callback_t *callbacks[ARRAY_SIZE(all)];
-	const char *names[ARRAY_SIZE(all)];
+	const char *names[QUEUES] = { "inflate", "deflate" };
+	struct virtqueue *vqs[QUEUES];
+	const char *dense[QUEUES];
 	unsigned int i, n = 0;
 	int err;
 
-	for (i = 0; i < ARRAY_SIZE(all); i++) {
-		if (!all[i].has)
+	if (balloon_has(b, VIRTIO_BALLOON_F_STATS_VQ))
+		names[STATS] = "stats";
+	if (free && kind == FREE_REQUESTS)
+		names[REQUEST] = "request";
+	else if (free && kind != FREE_HINTING)
+		names[HINT] = "hint";
+	if (balloon_has(b, BALLOON_F_REPORTING))
+		names[REPORT] = "reporting";
+	for (i = 0; i < QUEUES; i++) {
+		if (!names[i])
 			continue;
-		all[n] = all[i];
-		callbacks[n] = all[n].callback;
-		names[n] = all[n].name;
-		n++;
+		callbacks[n] = callbacks[i];
+		dense[n++] = names[i];
 	}
-	err = compat_find_vqs(b->vdev, n, vqs, callbacks, names);
-	for (i = 0; i < n && !err; i++)
-		*all[i].place = vqs[i];
+	err = compat_find_vqs(b->vdev, n, vqs, callbacks, dense);
+	for (i = QUEUES; i-- && !err;)
+		if (names[i])
+			b->vqs[i] = vqs[--n];
 	return err;
 }
 
 static int make_lists(struct balloon *b)
 {
+	const struct list_format *own = b->generation->format;
+	bool has_own = balloon_has(b, BALLOON_F_PAGE_LIST);
 	int err;
 
-	b->format = &pfn_array;
-	if (b->generation->format && balloon_has(b, BALLOON_F_PAGE_LIST))
-		b->format = b->generation->format;
-	err = runs_init(&b->moved) ?: runs_init(&b->unused) ?:
-	      list_init(&b->list, b->format, b->inflate_vq);
-	if (!err && b->request_vq)
-		err = list_init(&b->answer_list, b->generation->format,
-				b->request_vq);
-	if (!err && b->report_vq)
+	err = list_init(&b->list, has_own ? own : &pfn_array, b->vqs[INFLATE]);
+	if (!err && b->vqs[REQUEST])
+		err = list_init(&b->unused, own, b->vqs[REQUEST]);
+	if (!err && b->vqs[HINT])
+		err = list_init(&b->unused, &sg_runs, b->vqs[HINT]);
+	if (!err && b->vqs[REPORT])
 		err = list_init(&b->report_list, &address_or_order,
-				b->report_vq);
+				b->vqs[REPORT]);
 	return err;
 }
 
@@ -156,19 +140,13 @@ static void balloon_free(struct balloon *b)
 {
 	b->vdev->config->del_vqs(b->vdev);
 	list_free(&b->report_list);
-	list_free(&b->answer_list);
+	list_free(&b->unused);
 	list_free(&b->list);
-	vfree(b->unused.runs);
-	vfree(b->moved.runs);
 	kfree(b);
 }
 
-static struct balloon *balloon_create(struct virtio_device *vdev)
+static void balloon_init(struct balloon *b, struct virtio_device *vdev)
 {
-	struct balloon *b = kzalloc(sizeof(*b), GFP_KERNEL);
-
-	if (!b)
-		return NULL;
 	vdev->priv = b;
 	b->vdev = vdev;
 	b->generation = generation_of(vdev);
@@ -182,40 +160,33 @@ static struct balloon *balloon_create(struct virtio_device *vdev)
 	INIT_WORK(&b->stats_work, stats_work);
 	INIT_WORK(&b->hint_work, hint_work);
 	INIT_WORK(&b->request_work, request_work);
-	return b;
+	b->oom.notifier_call = balloon_oom;
 }
 
 static int balloon_probe(struct virtio_device *vdev)
 {
-	struct balloon *b = balloon_create(vdev);
+	struct balloon *b = kzalloc(sizeof(*b), GFP_KERNEL);
 	int err;
 
 	if (!b)
 		return -ENOMEM;
-	err = find_queues(b);
-	if (err) {
-		kfree(b);
-		return err;
-	}
-	err = make_lists(b);
-	if (!err && balloon_has(b, VIRTIO_BALLOON_F_DEFLATE_ON_OOM)) {
-		b->oom.notifier_call = balloon_oom;
-		err = register_oom_notifier(&b->oom);
-	}
+	balloon_init(b, vdev);
+	err = find_queues(b) ?: make_lists(b);
 	if (err) {
 		balloon_free(b);
 		return err;
 	}
 	virtio_device_ready(vdev);
-	if (b->stats_vq)
+	if (balloon_has(b, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
+		register_oom_notifier(&b->oom);
+	if (b->vqs[STATS])
 		stats_post(b);
-	if (b->request_vq)
+	if (b->vqs[REQUEST])
 		request_post(b);
-	if (b->report_vq)
+	if (b->vqs[REPORT])
 		report_start(b);
 	balloon_changed(vdev);
-	dev_info(&vdev->dev, "speaks %s, lists are %s\n", b->generation->name,
-		 b->format->name);
+	dev_info(&vdev->dev, "speaks %s\n", b->generation->name);
 	return 0;
 }
 
@@ -224,7 +195,7 @@ static void balloon_remove(struct virtio_device *vdev)
 	struct balloon *b = vdev->priv;
 
 	report_stop(b);
-	if (b->oom.notifier_call)
+	if (balloon_has(b, VIRTIO_BALLOON_F_DEFLATE_ON_OOM))
 		unregister_oom_notifier(&b->oom);
 	spin_lock_irq(&b->stop_lock);
 	b->stopping = true;

@@ -4,7 +4,6 @@
  * joined, written into lists of the negotiated format, and waited for. Which
  * runs, and what becomes of them, is not known here.
  */
-#include <linux/ktime.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/vmalloc.h>
@@ -15,59 +14,61 @@
 int list_init(struct page_list *list, const struct list_format *format,
 	      struct virtqueue *vq)
 {
-	unsigned int i, bitmaps = 0;
+	/* Each bitmap is a descriptor, and so is the header. */
+	unsigned int max = min_t(unsigned int, BITMAPS_MAX,
+				 virtqueue_get_vring_size(vq) - 1);
 
 	list->format = format;
-	list->header = kzalloc(HEADER_BYTES, GFP_KERNEL);
+	list->runs = vmalloc_array(RUNS_MAX, sizeof(struct run));
 	list->data = kzalloc(LIST_BYTES, GFP_KERNEL);
-	if (!list->header || !list->data)
+	if (!list->runs || !list->data)
 		return -ENOMEM;
-	/* Each is a descriptor, and so is the header. */
-	if (format->has_bitmaps)
-		bitmaps = min_t(unsigned int, BITMAPS_MAX,
-				virtqueue_get_vring_size(vq) - 1);
-	for (i = 0; i < bitmaps; i++) {
-		list->bitmaps[i] = kzalloc(BITMAP_BYTES, GFP_KERNEL);
+	if (format != &page_bitmap)
+		return 0;
+	for (; list->bitmap_count < max; list->bitmap_count++) {
+		void *bitmap = kzalloc(BITMAP_BYTES, GFP_KERNEL);
+
 		/* Fewer only make its window smaller. */
-		if (!list->bitmaps[i])
+		if (!bitmap)
 			break;
-		list->bitmap_count++;
+		list->bitmaps[list->bitmap_count] = bitmap;
 	}
-	return format->has_bitmaps && !list->bitmap_count ? -ENOMEM : 0;
+	return list->bitmap_count ? 0 : -ENOMEM;
 }
 
 void list_free(struct page_list *list)
 {
-	unsigned int i;
-
-	for (i = 0; i < list->bitmap_count; i++)
-		kfree(list->bitmaps[i]);
+	while (list->bitmap_count)
+		kfree(list->bitmaps[--list->bitmap_count]);
 	kfree(list->data);
-	kfree(list->header);
+	vfree(list->runs);
 }
 
-void list_begin(struct page_list *list)
+static void list_begin(struct page_list *list)
 {
-	list->used = 0;
+	list->used = list->format->header_bytes;
 	list->open = NULL;
-	if (list->format->begin)
-		list->format->begin(list);
+	list->start = 0;
+	list->end = 0;
 }
 
-int runs_init(struct run_set *set)
+/* Of formats without a header. */
+unsigned int list_finish(struct page_list *list)
 {
-	set->runs = vmalloc_array(RUNS_MAX, sizeof(struct run));
-	return set->runs ? 0 : -ENOMEM;
+	sg_init_one(list->sg, list->data, list->used);
+	return 1;
 }
 
 /* False when there is no room for another. */
-bool runs_add(struct run_set *set, u64 pfn, u64 frames)
+bool runs_add(struct page_list *list, struct page *page, unsigned int order)
 {
-	if (set->count == RUNS_MAX)
+	struct run *run = &list->runs[list->run_count];
+
+	if (list->run_count == RUNS_MAX)
 		return false;
-	set->runs[set->count].pfn = pfn;
-	set->runs[set->count].frames = frames;
-	set->count++;
+	run->pfn = page_to_pfn(page);
+	run->frames = 1ULL << order;
+	list->run_count++;
 	return true;
 }
 
@@ -79,22 +80,30 @@ static int run_compare(const void *a, const void *b)
 }
 
 /* Sorts the runs and joins those that touch. */
-void runs_join(struct run_set *set)
+void runs_join(struct page_list *list)
 {
-	unsigned int i, last = 0;
+	struct run *last = list->runs, *run;
 
-	if (set->count < 2)
+	if (!list->run_count)
 		return;
-	sort(set->runs, set->count, sizeof(struct run), run_compare, NULL);
-	for (i = 1; i < set->count; i++) {
-		struct run *before = &set->runs[last];
-
-		if (before->pfn + before->frames == set->runs[i].pfn)
-			before->frames += set->runs[i].frames;
+	sort(list->runs, list->run_count, sizeof(*run), run_compare, NULL);
+	for (run = last + 1; run < list->runs + list->run_count; run++) {
+		if (last->pfn + last->frames == run->pfn &&
+		    last->frames + run->frames <= RUN_FRAMES_MAX)
+			last->frames += run->frames;
 		else
-			set->runs[++last] = set->runs[i];
+			*++last = *run;
 	}
-	set->count = last + 1;
+	list->run_count = last + 1 - list->runs;
+}
+
+/* The run is the buffer: sg, and hints. */
+int run_add_inbuf(struct virtqueue *vq, struct run *run)
+{
+	struct scatterlist sg;
+
+	sg_init_one(&sg, __va(PFN_PHYS(run->pfn)), PFN_PHYS(run->frames));
+	return virtqueue_add_inbuf(vq, &sg, 1, vq, GFP_KERNEL);
 }
 
 void balloon_acked(struct virtqueue *vq)
@@ -104,73 +113,80 @@ void balloon_acked(struct virtqueue *vq)
 	wake_up_all(&b->acked);
 }
 
-/* Waits for the one buffer that is in @vq. */
-void balloon_wait(struct balloon *b, struct virtqueue *vq)
+/* Waits for all buffers that are in @vq: @out of them. */
+void balloon_wait(struct balloon *b, struct virtqueue *vq, unsigned int out)
 {
 	unsigned int len;
 
 	virtqueue_kick(vq);
-	wait_event(b->acked,
-		   virtqueue_get_buf(vq, &len) || virtqueue_is_broken(vq));
+	while (out--)
+		wait_event(b->acked, virtqueue_get_buf(vq, &len) ||
+			   virtqueue_is_broken(vq));
+}
+
+/* Leaves a buffer with the device. There is a place for each that is posted. */
+void buffer_post(struct virtqueue *vq, void *data, unsigned int bytes,
+		 bool device_writes)
+{
+	struct scatterlist sg;
+	int err;
+
+	sg_init_one(&sg, data, bytes);
+	err = device_writes ? virtqueue_add_inbuf(vq, &sg, 1, data, GFP_KERNEL)
+			    : virtqueue_add_outbuf(vq, &sg, 1, data, GFP_KERNEL);
+	if (err)
+		dev_warn(&vq->vdev->dev, "no room on queue %s\n", vq->name);
+	virtqueue_kick(vq);
 }
 
 static void list_send(struct balloon *b, struct virtqueue *vq,
-		      struct page_list *list, const struct answer *answer)
+		      struct page_list *list)
 {
-	unsigned int i, elements = list->format->finish(list, answer);
-	ktime_t before;
+	unsigned int i, elements = list->format->finish(list);
+	ktime_t before = ktime_get();
 
 	for (i = 0; i < elements; i++)
-		cost[LIST_BYTES_SENT] += list->sg[i].length;
+		cost[LISTED_BYTES] += list->sg[i].length;
+	cost[BUFFERS]++;
 	/* The queue is empty and has room for the longest list. */
-	if (!virtqueue_add_outbuf(vq, list->sg, elements, list, GFP_KERNEL)) {
-		cost[BUFFERS]++;
-		before = ktime_get();
-		balloon_wait(b, vq);
-		cost[WAIT_US] += ktime_us_delta(ktime_get(), before);
-	}
+	if (!virtqueue_add_outbuf(vq, list->sg, elements, list, GFP_KERNEL))
+		balloon_wait(b, vq, 1);
+	cost_add(WAIT_US, before);
 	list_begin(list);
 }
 
 /*
- * Tells the device of all runs of @set, which is empty then. With an answer, a
- * last list says that it is done, be it one without pages.
+ * Tells the device of all runs of @list, which has none then. Where they answer
+ * something, a last list says that it is done, be it one without pages.
  */
 void balloon_tell(struct balloon *b, struct virtqueue *vq,
-		  struct page_list *list, struct run_set *set,
-		  struct answer *answer)
+		  struct page_list *list)
 {
-	static const struct answer none;
 	ktime_t began = ktime_get();
 	unsigned long waited = cost[WAIT_US];
 	bool filled = false;
-	unsigned int i;
+	struct run *run;
 
-	runs_join(set);
+	runs_join(list);
+	if (list->format == &sg_runs)
+		return sg_tell(b, vq, list);
 	list_begin(list);
-	for (i = 0; i < set->count; i++) {
-		struct run rest = set->runs[i];
+	for (run = list->runs; run < list->runs + list->run_count; run++) {
+		while (run->frames) {
+			u64 taken = list->format->add(list, run->pfn,
+						      run->frames);
 
-		while (rest.frames) {
-			u64 taken = list->format->add(list, rest.pfn,
-						      rest.frames);
-
-			if (!taken) {
-				list_send(b, vq, list,
-					  answer ? answer : &none);
-				filled = false;
-				continue;
-			}
-			filled = true;
-			rest.pfn += taken;
-			rest.frames -= taken;
+			filled = taken;
+			if (!filled)
+				list_send(b, vq, list);
+			run->pfn += taken;
+			run->frames -= taken;
 		}
 	}
-	set->count = 0;
-	if (answer)
-		answer->done = true;
-	if (filled || answer)
-		list_send(b, vq, list, answer ? answer : &none);
+	list->run_count = 0;
+	list->answer.done = list->answer.asked;
+	if (filled || list->answer.asked)
+		list_send(b, vq, list);
 	cost[LIST_US] += ktime_us_delta(ktime_get(), began) -
 			 (cost[WAIT_US] - waited);
 }

@@ -2,10 +2,8 @@
 /*
  * The request queue (v3 to v10): one buffer is with the device, which fills in
  * what it wants and returns it; the answers are page lists on the same queue,
- * and then the buffer goes back. The buffer comes back unanswered where the
- * command is not known.
+ * none where the command is not known, and then the buffer goes back.
  */
-#include <linux/err.h>
 #include <linux/fs.h>
 
 #include "balloon.h"
@@ -17,12 +15,7 @@
 
 void request_post(struct balloon *b)
 {
-	struct scatterlist sg;
-
-	sg_init_one(&sg, b->request, REQUEST_BYTES);
-	if (virtqueue_add_inbuf(b->request_vq, &sg, 1, b->request, GFP_KERNEL))
-		dev_warn(&b->vdev->dev, "no room for a request\n");
-	virtqueue_kick(b->request_vq);
+	buffer_post(b->vqs[REQUEST], b->request, REQUEST_BYTES, true);
 }
 
 /* "1" is the page cache, "2" what the shrinkers find. */
@@ -31,39 +24,36 @@ static void write_drop_caches(struct balloon *b, const char *what)
 	struct file *file = filp_open("/proc/sys/vm/drop_caches", O_WRONLY, 0);
 	loff_t pos = 0;
 
-	if (IS_ERR(file)) {
-		dev_warn(&b->vdev->dev, "caches cannot be dropped: %pe\n", file);
-		return;
-	}
-	if (kernel_write(file, what, 1, &pos) != 1)
+	if (IS_ERR(file) || kernel_write(file, what, 1, &pos) != 1)
 		dev_warn(&b->vdev->dev, "caches were not dropped\n");
-	filp_close(file, NULL);
+	if (!IS_ERR(file))
+		filp_close(file, NULL);
 }
 
 static void request_answer(struct balloon *b)
 {
-	struct answer answer = {
+	struct page_list *list = &b->unused;
+
+	list->run_count = 0;
+	list->answer = (struct answer) {
 		.asked = true,
 		.command = le16_to_cpup((__le16 *)b->request),
 		.id = le64_to_cpup((__le64 *)(b->request + 8)),
 	};
-
-	b->unused.count = 0;
-	switch (answer.command) {
-	case GET_UNUSED_PAGES:
-		free_snapshot(&b->unused);
-		break;
+	switch (list->answer.command) {
 	case DROP_CACHE:
 		write_drop_caches(b, "1");
 		break;
 	case SHRINK:
 		write_drop_caches(b, "2");
-		free_snapshot(&b->unused);
+		fallthrough;
+	case GET_UNUSED_PAGES:
+		free_snapshot(list);
 		break;
 	default:
 		return;
 	}
-	balloon_tell(b, b->request_vq, &b->answer_list, &b->unused, &answer);
+	balloon_tell(b, b->vqs[REQUEST], list);
 }
 
 void request_work(struct work_struct *work)
@@ -72,7 +62,7 @@ void request_work(struct work_struct *work)
 	unsigned int len;
 
 	/* An answer that came back interrupts, too, and was waited for. */
-	if (!virtqueue_get_buf(b->request_vq, &len))
+	if (!virtqueue_get_buf(b->vqs[REQUEST], &len))
 		return;
 	if (len == REQUEST_BYTES)
 		request_answer(b);

@@ -3,59 +3,38 @@
  * Statistics: a sample is with the device, and a new one goes there whenever it
  * gives the last one back (VIRTIO 1.4, 5.5.6.3).
  */
-#include <linux/mm.h>
+#include <linux/pfn.h>
 #include <linux/swap.h>
 #include <linux/vmstat.h>
 
 #include "balloon.h"
 
-static void stat_add(struct balloon *b, unsigned int *count, u16 tag, u64 value)
+static void stat_set(struct balloon *b, struct virtio_balloon_stat *stat,
+		     u16 tag, u64 value)
 {
-	b->stats[*count].tag = cpu_to_virtio16(b->vdev, tag);
-	b->stats[*count].val = cpu_to_virtio64(b->vdev, value);
-	(*count)++;
-}
-
-static u64 bytes_of(u64 pages)
-{
-	return pages << PAGE_SHIFT;
-}
-
-static void stat_events(struct balloon *b, unsigned int *count)
-{
-#ifdef CONFIG_VM_EVENT_COUNTERS
-	unsigned long events[NR_VM_EVENT_ITEMS];
-
-	all_vm_events(events);
-	stat_add(b, count, VIRTIO_BALLOON_S_SWAP_IN, bytes_of(events[PSWPIN]));
-	stat_add(b, count, VIRTIO_BALLOON_S_SWAP_OUT,
-		 bytes_of(events[PSWPOUT]));
-	stat_add(b, count, VIRTIO_BALLOON_S_MAJFLT, events[PGMAJFAULT]);
-	stat_add(b, count, VIRTIO_BALLOON_S_MINFLT, events[PGFAULT]);
-#ifdef VIRTIO_BALLOON_S_OOM_KILL
-	stat_add(b, count, VIRTIO_BALLOON_S_OOM_KILL, events[OOM_KILL]);
-#endif
-#endif
+	stat->tag = cpu_to_virtio16(b->vdev, tag);
+	stat->val = cpu_to_virtio64(b->vdev, value);
 }
 
 void stats_post(struct balloon *b)
 {
-	struct scatterlist sg;
+	struct virtio_balloon_stat *s = b->stats;
+	unsigned long events[NR_VM_EVENT_ITEMS] = {};
+	u64 caches = global_node_page_state(NR_FILE_PAGES);
 	struct sysinfo info;
-	unsigned int count = 0;
 
 	si_meminfo(&info);
-	stat_events(b, &count);
-	stat_add(b, &count, VIRTIO_BALLOON_S_MEMFREE, bytes_of(info.freeram));
-	stat_add(b, &count, VIRTIO_BALLOON_S_MEMTOT, bytes_of(info.totalram));
-	stat_add(b, &count, VIRTIO_BALLOON_S_AVAIL,
-		 bytes_of(si_mem_available()));
-	stat_add(b, &count, VIRTIO_BALLOON_S_CACHES,
-		 bytes_of(global_node_page_state(NR_FILE_PAGES)));
-	sg_init_one(&sg, b->stats, count * sizeof(b->stats[0]));
-	if (virtqueue_add_outbuf(b->stats_vq, &sg, 1, b, GFP_KERNEL))
-		dev_warn(&b->vdev->dev, "no room for statistics\n");
-	virtqueue_kick(b->stats_vq);
+	all_vm_events(events);
+	stat_set(b, s++, VIRTIO_BALLOON_S_SWAP_IN, PFN_PHYS(events[PSWPIN]));
+	stat_set(b, s++, VIRTIO_BALLOON_S_SWAP_OUT, PFN_PHYS(events[PSWPOUT]));
+	stat_set(b, s++, VIRTIO_BALLOON_S_MAJFLT, events[PGMAJFAULT]);
+	stat_set(b, s++, VIRTIO_BALLOON_S_MINFLT, events[PGFAULT]);
+	stat_set(b, s++, VIRTIO_BALLOON_S_OOM_KILL, events[OOM_KILL]);
+	stat_set(b, s++, VIRTIO_BALLOON_S_MEMFREE, PFN_PHYS(info.freeram));
+	stat_set(b, s++, VIRTIO_BALLOON_S_MEMTOT, PFN_PHYS(info.totalram));
+	stat_set(b, s++, VIRTIO_BALLOON_S_AVAIL, PFN_PHYS(si_mem_available()));
+	stat_set(b, s++, VIRTIO_BALLOON_S_CACHES, PFN_PHYS(caches));
+	buffer_post(b->vqs[STATS], b->stats, (void *)s - (void *)b->stats, false);
 }
 
 void stats_work(struct work_struct *work)
@@ -63,6 +42,6 @@ void stats_work(struct work_struct *work)
 	struct balloon *b = container_of(work, struct balloon, stats_work);
 	unsigned int len;
 
-	if (virtqueue_get_buf(b->stats_vq, &len))
+	if (virtqueue_get_buf(b->vqs[STATS], &len))
 		stats_post(b);
 }

@@ -4,9 +4,6 @@
  * buffers of 32 KiB. Unlike v3's own driver it sends the last piece of a bitmap
  * also where that is not full.
  */
-#include <linux/bitops.h>
-#include <linux/string.h>
-
 #include "balloon.h"
 
 struct bitmap_header {
@@ -21,27 +18,16 @@ struct bitmap_header {
 
 #define BITS_PER_PIECE	(BITMAP_BYTES * 8)
 
-/* Bytes of the window, in whole words. */
-static u64 bitmap_bytes(struct page_list *list)
+static unsigned int pieces_of(struct page_list *list)
 {
-	return round_up(list->end - list->start, 64) / 8;
-}
-
-/* The bits of the list before are cleared when the device has read them. */
-static void page_bitmap_begin(struct page_list *list)
-{
-	unsigned int i;
-
-	for (i = 0; i < DIV_ROUND_UP(bitmap_bytes(list), BITMAP_BYTES); i++)
-		memset(list->bitmaps[i], 0, BITMAP_BYTES);
-	list->start = 0;
-	list->end = 0;
+	return DIV_ROUND_UP(list->end - list->start, BITS_PER_PIECE);
 }
 
 static u64 page_bitmap_add(struct page_list *list, u64 pfn, u64 frames)
 {
 	u64 capacity = (u64)list->bitmap_count * BITS_PER_PIECE;
 	u64 i, fit;
+	unsigned int piece;
 
 	if (!list->end) {
 		list->start = pfn;
@@ -50,25 +36,29 @@ static u64 page_bitmap_add(struct page_list *list, u64 pfn, u64 frames)
 	/* Zeros for a whole piece cost more than another list. */
 	if (pfn - list->end > BITS_PER_PIECE || pfn - list->start >= capacity)
 		return 0;
+	piece = pieces_of(list);
 	fit = min(frames, list->start + capacity - pfn);
-	for (i = pfn - list->start; i < pfn - list->start + fit; i++)
+	list->end = pfn + fit;
+	/* They have the bits of the list before. */
+	for (; piece < pieces_of(list); piece++)
+		memset(list->bitmaps[piece], 0, BITMAP_BYTES);
+	for (i = pfn - list->start; i < list->end - list->start; i++)
 		__set_bit_le(i % BITS_PER_PIECE,
 			     list->bitmaps[i / BITS_PER_PIECE]);
-	list->end = pfn + fit;
 	return fit;
 }
 
-static unsigned int page_bitmap_finish(struct page_list *list,
-				       const struct answer *answer)
+static unsigned int page_bitmap_finish(struct page_list *list)
 {
-	struct bitmap_header *header = list->header;
-	u64 bytes = bitmap_bytes(list);
-	unsigned int i, pieces = DIV_ROUND_UP(bytes, BITMAP_BYTES);
+	struct bitmap_header *header = list->data;
+	/* In whole words. */
+	u64 bytes = round_up(list->end - list->start, 64) / 8;
+	unsigned int i, pieces = pieces_of(list);
 
-	header->command = cpu_to_le16(answer->command);
-	header->page_shift = cpu_to_le16(VIRTIO_BALLOON_PFN_SHIFT);
-	header->flag = cpu_to_le16(answer->done);
-	header->id = cpu_to_le64(answer->id);
+	header->command = cpu_to_le16(list->answer.command);
+	header->page_shift = cpu_to_le16(PAGE_SHIFT);
+	header->flag = cpu_to_le16(list->answer.done);
+	header->id = cpu_to_le64(list->answer.id);
 	header->start_pfn = cpu_to_le64(list->start);
 	header->bytes = cpu_to_le64(bytes);
 	sg_init_table(list->sg, pieces + 1);
@@ -81,10 +71,6 @@ static unsigned int page_bitmap_finish(struct page_list *list,
 }
 
 const struct list_format page_bitmap = {
-	.name = "page-bitmap",
-	.names_runs = true,
-	.has_bitmaps = true,
-	.begin = page_bitmap_begin,
 	.add = page_bitmap_add,
 	.finish = page_bitmap_finish,
 };

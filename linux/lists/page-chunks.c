@@ -17,33 +17,27 @@ struct page_chunk {
 	__le64 size;
 } __packed;
 
-static void page_chunks_begin(struct page_list *list)
-{
-	list->used = sizeof(struct misc_message);
-}
-
 static u64 page_chunks_add(struct page_list *list, u64 pfn, u64 frames)
 {
 	struct page_chunk *chunk = list->data + list->used;
 
 	if (list->used + sizeof(*chunk) > LIST_BYTES)
 		return 0;
-	chunk->base = cpu_to_le64(pfn << VIRTIO_BALLOON_PFN_SHIFT);
-	chunk->size = cpu_to_le64(frames << VIRTIO_BALLOON_PFN_SHIFT);
+	chunk->base = cpu_to_le64(pfn << PAGE_SHIFT);
+	chunk->size = cpu_to_le64(frames << PAGE_SHIFT);
 	list->used += sizeof(*chunk);
 	return frames;
 }
 
-static unsigned int page_chunks_finish(struct page_list *list,
-				       const struct answer *answer)
+static unsigned int page_chunks_finish(struct page_list *list)
 {
 	struct misc_message *message = list->data;
 	/* Inflate and deflate lists begin with the count. */
-	unsigned int skip = answer->asked ? 0 : offsetof(struct misc_message,
-							 chunk_count);
+	unsigned int skip = list->answer.asked ?
+			    0 : offsetof(struct misc_message, chunk_count);
 
-	message->command = cpu_to_le32(answer->command);
-	message->flags = cpu_to_le32(answer->done);
+	message->command = cpu_to_le32(list->answer.command);
+	message->flags = cpu_to_le32(list->answer.done);
 	message->chunk_count = cpu_to_le64((list->used - sizeof(*message)) /
 					   sizeof(struct page_chunk));
 	sg_init_one(list->sg, list->data + skip, list->used - skip);
@@ -51,9 +45,7 @@ static unsigned int page_chunks_finish(struct page_list *list,
 }
 
 const struct list_format page_chunks = {
-	.name = "page-chunks",
-	.names_runs = true,
-	.begin = page_chunks_begin,
+	.header_bytes = sizeof(struct misc_message),
 	.add = page_chunks_add,
 	.finish = page_chunks_finish,
 };

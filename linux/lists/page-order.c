@@ -4,71 +4,71 @@
  * each aligned block, 52 bits of page frame, 6 of page shift and 6 that say how
  * many bytes of bitmap follow. Runs below 64 pages share bitmaps of 64 pages.
  */
-#include <linux/log2.h>
-
 #include "balloon.h"
 
-#define SHIFT_AT		52
-#define BITMAP_BYTES_AT		58
+/* Before the entries of page-order and page-range. */
+struct response_header {
+	u8 command;
+	u8 flag;
+	__le16 id;
+	__le32 bytes;
+} __packed;
+
 #define BITMAP_FRAMES		64
 
-static void set_open(struct page_list *list, u64 pfn, u64 frames)
+static __le64 head_of(u64 pfn, unsigned int order, unsigned int bitmap_bytes)
 {
-	u64 bits = GENMASK_ULL(frames - 1, 0) << (pfn - list->open_pfn);
+	u64 shift = PAGE_SHIFT + order;
 
-	*list->open |= cpu_to_le64(bits);
+	return cpu_to_le64(pfn | shift << 52 | (u64)bitmap_bytes << 58);
 }
 
 static u64 page_order_add(struct page_list *list, u64 pfn, u64 frames)
 {
 	__le64 *entry = list->data + list->used;
-	unsigned int order;
+	bool fits = list->open && pfn + frames <= list->open_pfn + BITMAP_FRAMES;
 
-	if (list->open && pfn + frames <= list->open_pfn + BITMAP_FRAMES) {
-		set_open(list, pfn, frames);
-		return frames;
-	}
-	if (list->used + 16 > LIST_BYTES)
+	if (!fits && list->used + 2 * sizeof(*entry) > LIST_BYTES)
 		return 0;
-	if (frames < BITMAP_FRAMES) {
-		entry[0] = cpu_to_le64(pfn |
-			(u64)VIRTIO_BALLOON_PFN_SHIFT << SHIFT_AT |
-			8ULL << BITMAP_BYTES_AT);
+	if (!fits && frames >= BITMAP_FRAMES) {
+		unsigned int order = block_order(pfn, frames);
+
+		entry[0] = head_of(pfn, order, 0);
+		list->used += sizeof(*entry);
+		return 1ULL << order;
+	}
+	if (!fits) {
+		entry[0] = head_of(pfn, 0, sizeof(*entry));
 		entry[1] = 0;
 		list->open = &entry[1];
 		list->open_pfn = pfn;
-		list->used += 16;
-		set_open(list, pfn, frames);
-		return frames;
+		list->used += 2 * sizeof(*entry);
 	}
-	order = min_t(unsigned int, ilog2(frames), pfn ? __ffs64(pfn) : 30);
-	entry[0] = cpu_to_le64(pfn |
-		(u64)(VIRTIO_BALLOON_PFN_SHIFT + order) << SHIFT_AT);
-	list->used += 8;
-	return 1ULL << order;
+	*list->open |= cpu_to_le64(GENMASK_ULL(frames - 1, 0) <<
+				   (pfn - list->open_pfn));
+	return frames;
 }
 
-/* For all formats with a response header. */
-unsigned int finish_response(struct page_list *list,
-			     const struct answer *answer)
+/* For both formats with a response header, which has a buffer of its own. */
+unsigned int finish_response(struct page_list *list)
 {
-	struct response_header *header = list->header;
-	unsigned int elements = list->used ? 2 : 1;
+	struct response_header *header = list->data;
+	unsigned int bytes = list->used - sizeof(*header);
+	unsigned int elements = bytes ? 2 : 1;
 
-	header->command = answer->command;
-	header->flag = answer->done;
-	header->id = cpu_to_le16(answer->id);
-	header->bytes = cpu_to_le32(list->used);
+	header->command = list->answer.command;
+	header->flag = list->answer.done;
+	header->id = cpu_to_le16(list->answer.id);
+	header->bytes = cpu_to_le32(bytes);
 	sg_init_table(list->sg, elements);
 	sg_set_buf(&list->sg[0], header, sizeof(*header));
-	if (list->used)
-		sg_set_buf(&list->sg[1], list->data, list->used);
+	if (bytes)
+		sg_set_buf(&list->sg[1], header + 1, bytes);
 	return elements;
 }
 
 const struct list_format page_order = {
-	.name = "page-order",
-	.names_runs = true,
+	.header_bytes = sizeof(struct response_header),
 	.add = page_order_add,
 	.finish = finish_response,
 };

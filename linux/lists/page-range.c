@@ -26,8 +26,7 @@ static u64 page_range_add(struct page_list *list, u64 pfn, u64 frames)
 }
 
 const struct list_format page_range = {
-	.name = "page-range",
-	.names_runs = true,
+	.header_bytes = 8,
 	.add = page_range_add,
 	.finish = finish_response,
 };

@@ -9,24 +9,16 @@
 
 static u64 pfn_array_add(struct page_list *list, u64 pfn, u64 frames)
 {
-	__le32 *pfns = list->data;
-	u64 i, fit = min_t(u64, frames, PFNS_MAX - list->used / 4);
+	__le32 *pfns = list->data + list->used;
+	u64 i, fit = min_t(u64, frames, PFNS_MAX - list->used / sizeof(*pfns));
 
 	for (i = 0; i < fit; i++)
-		pfns[list->used / 4 + i] = cpu_to_le32(pfn + i);
-	list->used += fit * 4;
+		pfns[i] = cpu_to_le32(pfn + i);
+	list->used += fit * sizeof(*pfns);
 	return fit;
 }
 
-static unsigned int pfn_array_finish(struct page_list *list,
-				     const struct answer *answer)
-{
-	sg_init_one(list->sg, list->data, list->used);
-	return 1;
-}
-
 const struct list_format pfn_array = {
-	.name = "pfn-array",
 	.add = pfn_array_add,
-	.finish = pfn_array_finish,
+	.finish = list_finish,
 };

@@ -3,13 +3,13 @@
  * only acknowledges, after the acknowledgement, before it, and one punch a page. Tells what discarding costs
  * the guest, and when the host has its memory.
  */
-import type { DeviceGuestStatus, DiscardMode, GuestEvent } from '../control/contract.ts';
+import type { DeviceGuestStatus, DiscardMode } from '../control/contract.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { freeMemory, useMemory } from '../peers/linux/workloads.ts';
 import { UmlGuest } from '../peers/uml/guest.ts';
-import { AerostatError } from '../sys/error.ts';
 import { BENCH_GUEST, BenchDaemon } from './bench-daemon.ts';
 import { barePunchMs } from './floor.ts';
+import { progressOf, reachTarget } from './reach.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from './report.ts';
 
 export interface LinuxBenchOptions {
@@ -48,9 +48,6 @@ interface Sample {
   readonly runs: number;
   readonly punches: number;
 }
-
-/** A guest that makes no progress for this long never will. */
-const STALL_MS = 120_000;
 
 export async function benchLinux(options: LinuxBenchOptions): Promise<Measured> {
   const daemon = await BenchDaemon.start({
@@ -134,43 +131,8 @@ class LinuxBench {
     };
   }
 
-  async #reach(targetBytes: number): Promise<DeviceGuestStatus> {
-    const { control } = this.#daemon;
-    const reached = this.#waitForActual(targetBytes);
-    await control.change(BENCH_GUEST, { targetBytes, force: true });
-    await reached;
-    for (;;) {
-      const status = await control.guest(BENCH_GUEST);
-      if (status.progress?.drainedMs !== null) return status;
-      await new Promise(resolve => setTimeout(resolve, 5));
-    }
-  }
-
-  #waitForActual(targetBytes: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      let timer: NodeJS.Timeout;
-      const end = (error?: Error) => {
-        clearTimeout(timer);
-        unsubscribe();
-        this.#options.signal.removeEventListener('abort', aborted);
-        if (error === undefined) resolve();
-        else reject(error);
-      };
-      const stalled = () =>
-        end(new AerostatError('AEROSTAT_BENCH', `the guest made no progress for ${STALL_MS / 1000} s`));
-      const aborted = () => end(this.#options.signal.reason as Error);
-      const rearm = () => {
-        clearTimeout(timer);
-        timer = setTimeout(stalled, STALL_MS);
-      };
-      const unsubscribe = this.#daemon.control.subscribe((event: GuestEvent) => {
-        if (event.type !== 'actual') return;
-        rearm();
-        if (event.detail.actualBytes === targetBytes) end();
-      });
-      this.#options.signal.addEventListener('abort', aborted);
-      rearm();
-    });
+  #reach(targetBytes: number): Promise<DeviceGuestStatus> {
+    return reachTarget(this.#daemon.control, targetBytes, this.#options.signal);
   }
 
   #of(scenario: Scenario, mode: DiscardMode, figure: keyof Sample): Spread {
@@ -226,11 +188,3 @@ class LinuxBench {
 }
 
 const keyOf = (scenario: Scenario, mode: DiscardMode): string => `${scenario}/${mode}`;
-
-function progressOf({ progress }: DeviceGuestStatus): { reachedMs: number; drainedMs: number } {
-  const { reachedMs, drainedMs } = progress ?? {};
-  if (typeof reachedMs !== 'number' || typeof drainedMs !== 'number') {
-    throw new AerostatError('AEROSTAT_BENCH', 'the guest left while it was measured');
-  }
-  return { reachedMs, drainedMs };
-}

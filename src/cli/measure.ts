@@ -18,11 +18,12 @@ export interface BenchChoice {
 
 /** The options as they were given, so that a report says what made it. */
 export function spoken(command: Command): string[] {
-  return command.options.flatMap(({ attributeName, long }) => {
+  return command.options.flatMap(({ attributeName, long, negate }) => {
     const name = attributeName.call(command.options.find(option => option.long === long));
     if (command.getOptionValueSource(name) !== 'cli' || name === 'json' || name === 'report') return [];
     const value = command.getOptionValue(name) as unknown;
-    if (typeof value === 'boolean') return [long ?? ''];
+    // --touched and --no-touched are two options of one name.
+    if (typeof value === 'boolean') return value === negate ? [] : [long ?? ''];
     const text = name === 'memory' || name === 'balloon' ? formatSize(value as number) : String(value);
     return [`${long} ${text}`];
   });

@@ -7,7 +7,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
-import type { DeviceGuestStatus, DiscardMode } from '../../control/contract.ts';
+import type { DiscardMode } from '../../control/contract.ts';
 import type { DriverCounters } from '../../driver/counters.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
@@ -15,6 +15,7 @@ import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import type { ChartPlan } from '../html.ts';
+import { drained, progressOf } from '../reach.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { FromInflateGuest, InflateGuestData, Scenario } from './guest.ts';
 
@@ -179,24 +180,6 @@ const guestTimes = (counters: Readonly<DriverCounters>) => ({
   buffers: counters.inflateBuffers,
   listBytes: counters.listBytes,
 });
-
-function progressOf({ progress }: DeviceGuestStatus): { reachedMs: number; drainedMs: number } {
-  const { reachedMs, drainedMs } = progress ?? {};
-  if (typeof reachedMs === 'number' && typeof drainedMs === 'number') return { reachedMs, drainedMs };
-  throw new AerostatError('AEROSTAT_BENCH', 'the guest left while it was measured');
-}
-
-async function drained(
-  look: () => Promise<DeviceGuestStatus>,
-  signal: AbortSignal,
-): Promise<DeviceGuestStatus> {
-  for (const deadline = Date.now() + STALL_MS; ; ) {
-    const status = await look();
-    if (typeof status.progress?.drainedMs === 'number') return status;
-    if (Date.now() > deadline) throw new AerostatError('AEROSTAT_BENCH', 'the host does not get its memory');
-    await delay(5, undefined, { signal });
-  }
-}
 
 type Said<Kind extends FromInflateGuest['kind']> = Extract<FromInflateGuest, { kind: Kind }>;
 

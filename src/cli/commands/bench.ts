@@ -27,7 +27,10 @@ Ratios come from medians of one run; absolute times say as much about the machin
 const LINUX_EXAMPLES = `
 Examples:
   aerostat bench linux
-  aerostat bench linux --memory 2G --balloon 1G --touched --json result.json`;
+  aerostat bench linux --memory 2G --balloon 1G --touched --json result.json
+  aerostat bench linux --profiles all --report report.html
+  aerostat bench linux --profiles all --memory 2G --balloon 1792M
+  aerostat bench linux --profiles virtio,page-chunks --runs 1 --no-touched`;
 
 const INFLATE_EXAMPLES = `
 Examples:
@@ -41,6 +44,8 @@ interface LinuxChoice extends BenchChoice {
   readonly memory: number;
   readonly balloon: number;
   readonly touched?: boolean;
+  readonly profiles?: readonly string[];
+  readonly embedded: boolean;
 }
 
 export function benchCommand(context: CliContext): Command {
@@ -185,35 +190,65 @@ function parseScenario(text: string): Scenario {
 
 function linuxCommand(context: CliContext): Command {
   const command = new Command('linux')
-    .description('inflate a real Linux guest in each way of giving its memory back, in turn')
+    .description('inflate a real Linux guest in each way of giving its memory back, or by each ABI, in turn')
     .addOption(sizeOption('--memory <size>', 'memory of the guest').default(8 * 2 ** 30, '8G'))
     .addOption(sizeOption('--balloon <size>', 'what is inflated').default(7 * 2 ** 30, '7G'))
-    .option('--touched', 'also when the guest used all of that memory and freed it')
+    .option('--touched', 'also when the guest used all of that memory and freed it (--profiles: the default)')
+    .option('--no-touched', 'only of an idle guest')
+    .option('--profiles <list>', "by each of these ABIs and the kernel's own driver: all, or names", list)
+    .option('--no-embedded', 'with --profiles: leave the embedded guest out')
+    .option('--report <file>', 'write an HTML report, and with --profiles its charts as SVG beside it')
     .addHelpText('after', LINUX_EXAMPLES)
-    .action(async (choice: LinuxChoice) => {
-      const { memory, balloon, touched = false, runs } = choice;
-      checkBalloon(choice);
-      const words = [
-        `aerostat bench linux --memory ${formatSize(memory)} --balloon ${formatSize(balloon)}`,
-        ...(touched ? ['--touched'] : []),
-        `--runs ${runs}`,
-      ];
-      const { bestGuest, requireLinux } = await import('../../demo/guest-choice.ts');
-      requireLinux();
-      printLine(context.stderr, bestGuest().why);
-      await measure(context, choice, words.join(' '), async progress => {
-        const { benchLinux } = await import('../../bench/linux.ts');
-        return benchLinux({
-          memoryBytes: memory,
-          balloonBytes: balloon,
-          touched,
-          rounds: runs,
-          signal: context.interrupt,
-          progress,
-        });
-      });
-    });
+    .action((choice: LinuxChoice, self: Command) => benchLinuxGuest(context, choice, self));
   return withBench(command, 3);
+}
+
+async function benchLinuxGuest(context: CliContext, choice: LinuxChoice, self: Command): Promise<void> {
+  const { memory, balloon, runs } = choice;
+  checkBalloon(choice);
+  if (choice.profiles !== undefined) return benchLinuxByProfile(context, choice, self);
+  if (!choice.embedded) throw new UsageError('--no-embedded belongs to --profiles');
+  const touched = choice.touched ?? false;
+  const words = [
+    `aerostat bench linux --memory ${formatSize(memory)} --balloon ${formatSize(balloon)}`,
+    ...(touched ? ['--touched'] : []),
+    `--runs ${runs}`,
+  ];
+  const { bestGuest, requireLinux } = await import('../../demo/guest-choice.ts');
+  requireLinux();
+  printLine(context.stderr, bestGuest().why);
+  const { benchLinux } = await import('../../bench/linux.ts');
+  const options = { memoryBytes: memory, balloonBytes: balloon, touched, rounds: runs };
+  await measure(context, choice, words.join(' '), progress =>
+    benchLinux({ ...options, signal: context.interrupt, progress }),
+  );
+}
+
+async function benchLinuxByProfile(context: CliContext, choice: LinuxChoice, self: Command): Promise<void> {
+  const { benchLinuxProfiles, LINUX_PROFILES, LINUX_PROFILES_CHARTS } = await import(
+    '../../bench/linux-profiles.ts'
+  );
+  const isAll = choice.profiles?.length === 1 && choice.profiles[0] === 'all';
+  const profiles = (isAll ? undefined : pick('profile', choice.profiles, LINUX_PROFILES)) ?? LINUX_PROFILES;
+  const { requireLinux } = await import('../../demo/guest-choice.ts');
+  requireLinux();
+  await measure(
+    context,
+    choice,
+    ['aerostat bench linux', ...spoken(self)].join(' '),
+    progress =>
+      benchLinuxProfiles({
+        memoryBytes: choice.memory,
+        balloonBytes: choice.balloon,
+        profiles,
+        touched: choice.touched ?? true,
+        embedded: choice.embedded,
+        runs: choice.runs,
+        signal: context.interrupt,
+        progress,
+      }),
+    LINUX_PROFILES_CHARTS,
+  );
 }
 
 function withBench(command: Command, runs: number): Command {
