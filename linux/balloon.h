@@ -121,7 +121,6 @@ struct balloon {
 	bool stopping;
 	spinlock_t stop_lock;	/* for stopping */
 
-	/* What is in the balloon. */
 	struct mutex lock;	/* for what is in the balloon, and its list */
 	struct list_head blocks;
 	u64 frames;

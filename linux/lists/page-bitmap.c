@@ -51,7 +51,6 @@ static u64 page_bitmap_add(struct page_list *list, u64 pfn, u64 frames)
 static unsigned int page_bitmap_finish(struct page_list *list)
 {
 	struct bitmap_header *header = list->data;
-	/* In whole words. */
 	u64 bytes = round_up(list->end - list->start, 64) / 8;
 	unsigned int i, pieces = pieces_of(list);
 

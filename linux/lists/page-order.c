@@ -2,7 +2,8 @@
 /*
  * Page orders (v5, November 2016): after the response header a 64-bit head for
  * each aligned block, 52 bits of page frame, 6 of page shift and 6 that say how
- * many bytes of bitmap follow. Runs below 64 pages share bitmaps of 64 pages.
+ * many bytes of bitmap follow. Runs below 64 pages share bitmaps of 64 pages,
+ * but in answers, where v5's own driver has none.
  */
 #include "balloon.h"
 
@@ -30,7 +31,7 @@ static u64 page_order_add(struct page_list *list, u64 pfn, u64 frames)
 
 	if (!fits && list->used + 2 * sizeof(*entry) > LIST_BYTES)
 		return 0;
-	if (!fits && frames >= BITMAP_FRAMES) {
+	if (frames >= BITMAP_FRAMES || list->answer.asked) {
 		unsigned int order = block_order(pfn, frames);
 
 		entry[0] = head_of(pfn, order, 0);

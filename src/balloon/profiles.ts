@@ -18,7 +18,7 @@ import {
 import { addressOrOrder } from './formats/address-or-order.ts';
 import { pageBitmap } from './formats/page-bitmap.ts';
 import { pageChunks } from './formats/page-chunks.ts';
-import { pageOrder } from './formats/page-order.ts';
+import { pageHeads, pageOrder } from './formats/page-order.ts';
 import { pageRange } from './formats/page-range.ts';
 import { pfnArray } from './formats/pfn-array.ts';
 import { extents, sg } from './formats/sg.ts';
@@ -72,7 +72,7 @@ const requests = (format: PageListFormat, protocol: RequestProtocol): FreePageCh
 const TABLE = {
   virtio: { origin: 'VIRTIO 1.2 to 1.4, Linux 5.7', features: STANDARD_FEATURES, format: pfnArray, freePages: session(true), configBytes: CONFIG_BYTES_POISON },
   'page-bitmap': { origin: 'Liang Li v3, 10/2016', features: proposedFeatures('page-bitmap', 'misc-vq', 'request'), format: pageBitmap, freePages: requests(pageBitmap, bitmapRequests) },
-  'page-order': { origin: 'Liang Li v5, 11/2016', features: proposedFeatures('page-bitmap', 'host-req-vq', 'request'), format: pageOrder, freePages: requests(pageOrder, responseRequests) },
+  'page-order': { origin: 'Liang Li v5, 11/2016', features: proposedFeatures('page-bitmap', 'host-req-vq', 'request'), format: pageOrder, freePages: requests(pageHeads, responseRequests) },
   'page-range': { origin: 'Liang Li v6, 12/2016', features: proposedFeatures('page-range', 'host-req-vq', 'request'), format: pageRange, freePages: requests(pageRange, responseRequests) },
   'page-chunks': { origin: 'Wei Wang v10, 5/2017', features: proposedFeatures('page-chunks', 'misc-vq', 'request'), format: pageChunks, freePages: requests(pageChunks, miscRequests) },
   sg: { origin: 'Wei Wang v18 to v21, 11/2017 to 1/2018', features: proposedFeatures('sg', 'free-page-vq', 'hint'), format: sg, freePages: session(false), configBytes: CONFIG_BYTES_HINT },

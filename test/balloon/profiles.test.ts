@@ -38,7 +38,7 @@ describe('the table of profiles', () => {
   test.each([
     ['virtio', 0b111111n, ['free-page-hint', 'page-poison', 'page-reporting'], 16, 'session', 'extents'],
     ['page-bitmap', 0b11111n, ['page-bitmap', 'misc-vq'], 8, 'request', 'page-bitmap'],
-    ['page-order', 0b11111n, ['page-bitmap', 'host-req-vq'], 8, 'request', 'page-order'],
+    ['page-order', 0b11111n, ['page-bitmap', 'host-req-vq'], 8, 'request', 'page-heads'],
     ['page-range', 0b11111n, ['page-range', 'host-req-vq'], 8, 'request', 'page-range'],
     ['page-chunks', 0b11111n, ['page-chunks', 'misc-vq'], 8, 'request', 'page-chunks'],
     ['sg', 0b11111n, ['sg', 'free-page-vq'], 12, 'session', 'extents'],

@@ -75,17 +75,21 @@ describe.each(NAMES)('a guest that speaks %s', name => {
     await expect(asked).resolves.toMatchObject(expected);
   });
 
-  test('has answered too when its buffer does not come back in time, and has not without its last list', async () => {
+  test('has answered too when its buffer does not come back in time', async () => {
     const { requests, answer, collect } = guestOf(name);
     const asked = requests.ask('unused-pages', 1);
     collect();
     answer([[FIRST_PAGE, 4]], true);
     await expect(loop.until(asked)).resolves.toMatchObject({ unusedBytes: 4 * PAGE_SIZE, lists: 1 });
-    const cut = guestOf(name);
-    const lost = cut.requests.ask('unused-pages', 30_000);
-    cut.collect();
-    cut.answer([[FIRST_PAGE, 4]], false);
-    cut.post();
-    await expect(lost).rejects.toThrow('ended its answer to unused-pages without a last list');
+  });
+
+  test("is answered when the buffer comes back after lists of which none says that it is the last, as v5's driver has it", async () => {
+    const { requests, answer, collect, post } = guestOf(name);
+    const asked = requests.ask('unused-pages', 30_000);
+    collect();
+    answer([[FIRST_PAGE, 4]], false);
+    answer([[FIRST_PAGE + 8, 4]], false);
+    post();
+    await expect(loop.until(asked)).resolves.toMatchObject({ unusedBytes: 8 * PAGE_SIZE, lists: 2 });
   });
 });

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { addressOrOrder } from '../../../src/balloon/formats/address-or-order.ts';
 import { pageBitmap } from '../../../src/balloon/formats/page-bitmap.ts';
 import { pageChunks } from '../../../src/balloon/formats/page-chunks.ts';
-import { pageOrder } from '../../../src/balloon/formats/page-order.ts';
+import { pageHeads, pageOrder } from '../../../src/balloon/formats/page-order.ts';
 import { pageRange } from '../../../src/balloon/formats/page-range.ts';
 import { pfnArray } from '../../../src/balloon/formats/pfn-array.ts';
 import { extents, sg } from '../../../src/balloon/formats/sg.ts';
@@ -18,6 +18,7 @@ const FORMATS: readonly PageListFormat[] = [
   pageBitmap,
   pageChunks,
   pageOrder,
+  pageHeads,
   pageRange,
   pfnArray,
   sg,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { pageOrder } from '../../../src/balloon/formats/page-order.ts';
+import { pageHeads, pageOrder } from '../../../src/balloon/formats/page-order.ts';
 import { concat, faultOf, hex, listOf, listsOf, runsOf, words64 } from '../lists.ts';
 
 const response = (...entries: readonly bigint[]) =>
@@ -118,5 +118,26 @@ describe('a list of page orders', () => {
     const list = response(head(0n, 12n));
     list.addExtent(0, 4096);
     expect(faultOf(pageOrder, list)).toBe('direction');
+  });
+});
+
+describe('an answer in page orders', () => {
+  test('has no bitmaps, however close its pages lie', () => {
+    const [bytes] = listsOf(pageHeads, [
+      [0x100, 1],
+      [0x102, 1],
+      [0x13f, 1],
+    ]);
+    expect(bytes.length).toBe(8 + 3 * 8);
+    expect(faultOf(pageHeads, listOf(bytes))).toBeUndefined();
+  });
+
+  test("is refused where a head announces a bitmap: v5's driver leaves those bits as they were, and its next head would be one", () => {
+    // An inflation's list lay in the buffer: its first head had a bitmap of 8 bytes.
+    const spoilt = response(head(0x400n, 22n, 8n), head(0x800n, 22n));
+    // What was taken for unused before this was refused: the next head's bits, as blocks of 4 MiB.
+    expect(runsOf(pageOrder, response(head(0x400n, 22n, 8n), head(0x800n, 22n))).length).toBeGreaterThan(1);
+    expect(faultOf(pageHeads, spoilt)).toBe('bitmap-length');
+    expect(() => runsOf(pageHeads, spoilt)).toThrow(/the posted driver \(v5, 11\/2016\) is known/);
   });
 });

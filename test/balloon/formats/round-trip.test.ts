@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { addressOrOrder } from '../../../src/balloon/formats/address-or-order.ts';
 import { pageBitmap } from '../../../src/balloon/formats/page-bitmap.ts';
 import { pageChunks } from '../../../src/balloon/formats/page-chunks.ts';
-import { pageOrder } from '../../../src/balloon/formats/page-order.ts';
+import { pageHeads, pageOrder } from '../../../src/balloon/formats/page-order.ts';
 import { pageRange } from '../../../src/balloon/formats/page-range.ts';
 import { pfnArray } from '../../../src/balloon/formats/pfn-array.ts';
 import { extents, sg } from '../../../src/balloon/formats/sg.ts';
@@ -23,6 +23,7 @@ const SMALLEST: readonly (readonly [PageListFormat, EncodeLimits])[] = [
   [pfnArray, { bytesMax: 4, extentsMax: 0 }],
   [pageBitmap, { bytesMax: 40, extentsMax: 0 }],
   [pageOrder, { bytesMax: 24, extentsMax: 0 }],
+  [pageHeads, { bytesMax: 24, extentsMax: 0 }],
   [pageRange, { bytesMax: 24, extentsMax: 0 }],
   [pageChunks, { bytesMax: 24, extentsMax: 0 }],
   [sg, { bytesMax: 0, extentsMax: 1 }],
