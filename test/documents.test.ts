@@ -45,6 +45,28 @@ test('every relative link in the documents leads to a file, and to a title in it
   expect(broken).toEqual([]);
 });
 
+test('the index of the documents names each of them', () => {
+  const index = readFileSync(join(root, 'docs/README.md'), 'utf8');
+  const files = readdirSync(join(root, 'docs')).filter(name => name.endsWith('.md') && name !== 'README.md');
+  expect(files.filter(name => !index.includes(`(${name})`))).toEqual([]);
+});
+
+test('messages of the page for trouble are those that are printed', () => {
+  const source = ['src', 'scripts']
+    .flatMap(folder =>
+      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map(path =>
+        join(root, folder, path),
+      ),
+    )
+    .filter(path => /\.(ts|mjs)$/.test(path))
+    .map(path => readFileSync(path, 'utf8'))
+    .join('\n');
+  const page = readFileSync(join(root, 'docs/troubleshooting.md'), 'utf8');
+  const messages = [...page.matchAll(/^\| `([^`]+)`/gm)].map(([, message]) => message);
+  expect(messages.length).toBeGreaterThan(20);
+  expect(messages.filter(message => !source.includes(message))).toEqual([]);
+});
+
 test('decisions are numbered from 1 on, each number once, as their titles say', () => {
   const files = readdirSync(join(root, 'docs/decisions')).sort();
   const expected = files.map((_, at) => String(at + 1).padStart(4, '0'));
