@@ -1,6 +1,6 @@
 /**
- * Fuzz targets of the migration room: arbitrary bytes as the other side of a migration would have sent them. They throw
- * only if a promise is broken: an error that is not the typed one, pages that are taken before there is memory or go
+ * Fuzz targets of the rooms for migrations and snapshots: arbitrary bytes as the other side of a migration would have sent
+ * them, and as a file would hold them. They throw only if a promise is broken: an error that is not the typed one, pages that are taken before there is memory or go
  * where there is none, anything that counts after the end.
  */
 
@@ -22,6 +22,15 @@ import {
   sealSection,
 } from '../src/migration/stream/section.ts';
 import { SectionReader } from '../src/migration/stream/section-reader.ts';
+import {
+  decodeHeader,
+  encodeHeader,
+  HeaderRefused,
+  SNAPSHOT_HEADER_BYTES,
+  type SnapshotHeader,
+  sealHeader,
+} from '../src/snapshot/header.ts';
+import { refusalInFile } from '../src/snapshot/restore.ts';
 import { assert } from '../src/sys/error.ts';
 
 const PAGES = 16;
@@ -57,12 +66,23 @@ class Destination {
   #hasMemory = false;
   #ended = false;
   #closed = false;
+  #refused = false;
 
-  constructor() {
-    this.#link = new DestinationLink(this.channel, message => this.#take(message));
+  /** `header`: it is a file of that snapshot. */
+  constructor(header?: SnapshotHeader) {
+    this.#link = new DestinationLink(this.channel, message => {
+      const refusal = header === undefined || this.#refused ? undefined : refusalInFile(message, header);
+      if (refusal === undefined) this.#take(message);
+      else if (refusal instanceof StreamError || refusal instanceof HeaderRefused) this.#refused = true;
+      else throw refusal;
+      if (header !== undefined && message.kind === 'hello' && refusal === undefined) {
+        assert(message.hello.connections === 1 && message.hello.purpose === 'migrate', 'no file says that');
+      }
+    });
   }
 
   #take(message: DestinationMessage): void {
+    if (this.#refused) return;
     assert(!this.#closed, `${message.kind} after the connection was closed`);
     if (message.kind === 'closed') {
       this.#closed = true;
@@ -173,10 +193,42 @@ function answers(bytes: Uint8Array): void {
   }
 }
 
+const HEADER_AT = 12;
+
+/**
+ * A snapshot's file: as it stands, and with a right beginning and a right checksum of its header, so that the fields are what
+ * is not. After the header come sections.
+ */
+function snapshotFile(bytes: Uint8Array): void {
+  const plain = new Uint8Array(SNAPSHOT_HEADER_BYTES);
+  plain.set(bytes.subarray(0, SNAPSHOT_HEADER_BYTES));
+  headerOf(plain.subarray(0, Math.min(bytes.length, SNAPSHOT_HEADER_BYTES)));
+  plain.set(encodeHeader({ name: 'a', createdMs: 0, id: new Uint8Array(16) }).subarray(0, HEADER_AT));
+  sealHeader(plain);
+  const header = headerOf(plain);
+  if (header === undefined) return;
+  assert(/^[A-Za-z0-9._-]{1,64}$/.test(header.name), `a guest called ${header.name}`);
+  assert(!Number.isNaN(new Date(header.createdMs).getTime()), 'a time that cannot be');
+  const again = decodeHeader(encodeHeader(header));
+  assert(JSON.stringify(again) === JSON.stringify(header), 'a header that is another one when it is written');
+  const stream = sections(bytes.subarray(SNAPSHOT_HEADER_BYTES));
+  feed(new Destination(header).channel.taker, stream, SECTION_BYTES_MAX);
+}
+
+function headerOf(bytes: Uint8Array): SnapshotHeader | undefined {
+  try {
+    return decodeHeader(bytes);
+  } catch (error) {
+    if (error instanceof HeaderRefused) return undefined;
+    throw error;
+  }
+}
+
 export const targets: Record<string, (bytes: Uint8Array) => void> = {
   'migration-stream': stream,
   'migration-sections': bytes => {
     feed(new Destination().channel.taker, sections(bytes), SECTION_BYTES_MAX);
   },
   'migration-answers': answers,
+  'snapshot-file': snapshotFile,
 };

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { isatty } from 'node:tty';
 import { type Command, Option } from 'commander';
 import { type GuestCommand, parseCommand } from '../embedded/commands.ts';
+import { resolveAddress } from '../server/address.ts';
 import { AerostatError } from '../sys/error.ts';
 import { readVersion } from '../sys/version.ts';
 import type { TlsIdentity } from '../transfer/tls.ts';
@@ -56,7 +57,9 @@ export async function serveMachine(
   { vm, tls, log }: { vm: Vm; tls: TlsIdentity | undefined; log: Log },
 ): Promise<void> {
   const { vmControl } = await import('../vm/vm-control.ts');
-  const control = vmControl(vm, tls);
+  // Its socket is for this user alone, who may write any of their files; an address of TCP is for others as well.
+  const writesFiles = resolveAddress(choice.api, context.env).kind === 'unix';
+  const control = vmControl(vm, { tls, writesFiles });
   let editor: LineEditor | undefined;
   const say = sayTo(context, choice.json === true, () => editor);
   try {

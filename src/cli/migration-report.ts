@@ -51,13 +51,21 @@ export function adviceOf(
   );
 }
 
-export function describeReport(name: string, to: string, report: MigrationReport): string {
+export const describeReport = (name: string, to: string, report: MigrationReport): string =>
+  to.startsWith('file:')
+    ? describeSnapshot(name, to.slice('file:'.length), report)
+    : described(`${name}: moved to ${to} in ${formatDuration(report.totalMs)}`, 'transferred', report);
+
+export const describeSnapshot = (name: string, file: string, report: MigrationReport): string =>
+  described(`${name}: written to ${file} in ${formatDuration(report.totalMs)}`, 'written', report);
+
+function described(title: string, bytesName: string, report: MigrationReport): string {
   const pages = (number: number | null) => (number === null ? [] : [count(number)]);
   const fields: [string, string[]][] = [
     ['downtime', report.downtimeMs === null ? [] : [formatDuration(report.downtimeMs)]],
     ['rounds', [count(report.rounds)]],
-    ['transferred', [formatSize(report.bytes)]],
-    ['pages sent', pages(report.pages)],
+    [bytesName, [formatSize(report.bytes)]],
+    [`pages ${bytesName === 'written' ? 'written' : 'sent'}`, pages(report.pages)],
     ['zero pages', pages(report.zeroPages)],
     ['sent again', pages(report.resentPages)],
     ['skipped as free', pages(report.freePages)],
@@ -68,5 +76,5 @@ export function describeReport(name: string, to: string, report: MigrationReport
   const told = fields.flatMap(([name, [value]]): [string, string][] =>
     value === undefined ? [] : [[name, value]],
   );
-  return [`${name}: moved to ${to} in ${formatDuration(report.totalMs)}`, ...renderFields(told)].join('\n');
+  return [title, ...renderFields(told)].join('\n');
 }

@@ -1,10 +1,12 @@
 /** Options that several commands share, and how their words become values. */
 import { getMaxListeners, setMaxListeners } from 'node:events';
+import { totalmem } from 'node:os';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Control } from '../control/operations.ts';
 import { GUEST_BYTES_MIN } from '../embedded/options.ts';
 import { BOOT_GRACE_MS_MAX, LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
 import { REGION_BYTES_MAX } from '../memory/guest-memory.ts';
+import { DOWNTIME_MS_DEFAULT, DOWNTIME_MS_MAX } from '../migration/limits.ts';
 import { resolveAddress } from '../server/address.ts';
 import { type ClientOptions, remoteControl } from '../server/client.ts';
 import { readToken } from '../server/token.ts';
@@ -112,7 +114,21 @@ export const guestMemoryOption = (description = 'memory of the guest') =>
     }),
   );
 
-/** A longer duration than `maxMs` is refused here, in the words that were typed. */
+/** The largest machine that a command lets in. */
+export const memoryMaxOption = () =>
+  sizeOption('--memory-max <size>', 'the largest machine to take').default(
+    Math.floor(totalmem() / 2 ** 20) * 2 ** 20,
+    "this host's memory",
+  );
+
+/** How long a guest may stand still while it is moved or written. */
+export const downtimeOption = () =>
+  durationOption(
+    '--downtime-limit <duration>',
+    `how long the guest may stand still (default: ${DOWNTIME_MS_DEFAULT}ms)`,
+    DOWNTIME_MS_MAX,
+  );
+
 /** How long a driver that has just started is left alone. */
 export const bootGraceOption = () =>
   durationOption(
@@ -121,6 +137,7 @@ export const bootGraceOption = () =>
     BOOT_GRACE_MS_MAX,
   ).default(0, '0');
 
+/** A longer duration than `maxMs` is refused here, in the words that were typed. */
 export const durationOption = (flags: string, description: string, maxMs = DURATION_MS_MAX) =>
   new Option(flags, description).argParser(
     value(text => {

@@ -15,9 +15,12 @@ import { hintCommand } from './commands/hint.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { peersCommand } from './commands/peers.ts';
 import { receiveCommand } from './commands/receive.ts';
+import { reclaimCommand } from './commands/reclaim.ts';
 import { requestCommand } from './commands/request.ts';
+import { restoreCommand } from './commands/restore.ts';
 import { runCommand } from './commands/run.ts';
 import { setCommand } from './commands/set.ts';
+import { snapshotCommand } from './commands/snapshot.ts';
 import { statsCommand } from './commands/stats.ts';
 import { statusCommand } from './commands/status.ts';
 import { topCommand } from './commands/top.ts';
@@ -78,10 +81,13 @@ function program(context: CliContext): Command {
     statsCommand,
     hintCommand,
     requestCommand,
+    reclaimCommand,
     watchCommand,
     vmCommand,
     receiveCommand,
     migrateCommand,
+    snapshotCommand,
+    restoreCommand,
     topCommand,
     dashboardCommand,
     doctorCommand,

@@ -40,7 +40,7 @@ export interface MigrationStatus {
   /** Null when another client of the guest's hypervisor began it, and did not say. */
   readonly to: string | null;
   readonly state: MigrationState;
-  /** Once the guest is at its destination. */
+  /** Once the guest is at its destination, or all of the snapshot under its name. */
   readonly report: MigrationReport | null;
   /** Why it is not, once that is known; `code` is stable. */
   readonly error: { readonly code: string; readonly message: string } | null;
@@ -55,7 +55,10 @@ export interface MigrationAnswer {
 }
 
 export interface MigrationOrder {
-  /** Where the destination waits: `tcp:HOST:PORT`. */
+  /**
+   * Where the destination waits: `tcp:HOST:PORT`. `file:/PATH` writes a machine of ours into a file, a snapshot, and it
+   * runs on.
+   */
   readonly to: string;
   readonly connections?: number;
   readonly bandwidthBytesPerSecond?: number;

@@ -73,6 +73,11 @@ export class QemuMigrations implements GuestHandlers<MigrationOperation> {
     if (obstacle !== null) throw new GuestStateError(obstacle);
     if (this.#underWay(name) !== undefined) throw new GuestStateError(`${name} is moving already`);
     const { to, bandwidthBytesPerSecond, downtimeMsMax, connections } = order;
+    if (to.startsWith('file:')) {
+      throw new MigrationOrderError(
+        `${name} is QEMU's, which would stop it; take its snapshots with QEMU (snapshot-save, or virsh save)`,
+      );
+    }
     if (!this.#anyDestination && !REMOTE_DESTINATION.test(to)) {
       throw new MigrationOrderError(`${to} is no destination; write tcp:HOST:PORT`);
     }

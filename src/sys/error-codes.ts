@@ -375,6 +375,18 @@ const declarations = {
     remedy:
       'The source asks on; `aerostat migrate VM --cancel` calls the guest back once you know that it does not run there.',
   },
+  AEROSTAT_SNAPSHOT: {
+    meaning: 'A snapshot could not be written.',
+    remedy: 'The guest runs on; mend the cause that the message names and take it again.',
+  },
+  AEROSTAT_SNAPSHOT_CANCELLED: {
+    meaning: 'A snapshot was called off.',
+    remedy: 'The guest runs on, and nothing of the snapshot is left.',
+  },
+  AEROSTAT_SNAPSHOT_FILE: {
+    meaning: 'A file is no snapshot, or not one that can be restored.',
+    remedy: 'Restore another copy of it, or take a new snapshot; the message says what is wrong with it.',
+  },
   AEROSTAT_TRANSFER: {
     meaning: 'A connection to the other host could not be made, or broke.',
     remedy: RETRY_MIGRATION,

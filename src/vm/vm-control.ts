@@ -1,7 +1,7 @@
 /** A machine's control: that of its device, and its migrations. */
 import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
-import type { TlsIdentity } from '../transfer/tls.ts';
+import type { MigrationPlace } from './migration-route.ts';
 import type { Vm } from './vm.ts';
 import { VmMigrations } from './vm-migrations.ts';
 
@@ -10,13 +10,12 @@ export interface VmControl extends Control<DeviceGuestStatus> {
   readonly departed: Promise<void>;
 }
 
-/** `tls` is what the machine shows to its destination. */
-export function vmControl(vm: Vm, tls?: TlsIdentity): VmControl {
+export function vmControl(vm: Vm, place: MigrationPlace = {}): VmControl {
   const listeners = new Set<(event: GuestEvent) => void>();
   const emit = (event: GuestEvent) => {
     for (const listener of listeners) listener(event);
   };
-  const migrations = new VmMigrations(vm, tls, emit);
+  const migrations = new VmMigrations(vm, place, emit);
   /** A guest that was handed over is not connected here, though its device still knows it. */
   const seen = (status: DeviceGuestStatus) =>
     vm.state === 'gone' ? { ...status, connected: false } : status;

@@ -1,8 +1,7 @@
 /**
- * The migrations of one machine over TCP, for its control: begun, watched, given up. A machine that has left is of no
- * use any more, which {@link VmMigrations.left} tells.
+ * The migrations of one machine, for its control: begun, watched, given up. A machine that has left is of no use any more,
+ * which {@link VmMigrations.departed} tells; one that was written into a file runs on.
  */
-import { randomBytes } from 'node:crypto';
 import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
 import { MigrationOrderError } from '../control/errors.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
@@ -24,14 +23,13 @@ import {
   ROUNDS_DEFAULT,
 } from '../migration/limits.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
+import { SnapshotCancelled } from '../snapshot/errors.ts';
 import { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
-import { parseTransferAddress } from '../transfer/address.ts';
 import { systemClock } from '../transfer/clock.ts';
-import { TransferConnector } from '../transfer/connector.ts';
-import type { TlsIdentity } from '../transfer/tls.ts';
 import { withDirty } from './dirty-layer.ts';
 import { CHANNEL_NAMES, type ChannelName } from './free-page-channel.ts';
+import { type MigrationPlace, type MigrationRoute, migrationRouteOf } from './migration-route.ts';
 import { OutgoingMigration } from './outgoing-migration.ts';
 import type { Vm } from './vm.ts';
 
@@ -41,6 +39,7 @@ const SEARCH_PAUSE_MS = 5000;
 interface Underway {
   readonly source: MigrationSource;
   readonly outgoing: OutgoingMigration;
+  readonly route: MigrationRoute;
   readonly startedMs: number;
 }
 
@@ -48,7 +47,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   /** Resolves when the guest runs elsewhere. */
   readonly departed: Promise<void>;
   readonly #vm: Vm;
-  readonly #tls: TlsIdentity | undefined;
+  readonly #place: MigrationPlace;
   readonly #emit: (event: GuestEvent) => void;
   #depart: () => void = () => {};
   #underway: Underway | undefined;
@@ -57,9 +56,9 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   #starting = false;
   #status: MigrationStatus | null = null;
 
-  constructor(vm: Vm, tls: TlsIdentity | undefined, emit: (event: GuestEvent) => void) {
+  constructor(vm: Vm, place: MigrationPlace, emit: (event: GuestEvent) => void) {
     this.#vm = vm;
-    this.#tls = tls;
+    this.#place = place;
     this.#emit = emit;
     this.departed = new Promise(resolve => {
       this.#depart = resolve;
@@ -71,12 +70,16 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     if (this.#underway !== undefined || this.#starting)
       throw new GuestStateError(`${name} is moving already`);
     if (this.#vm.state !== 'running') throw new GuestStateError(goneFrom(name));
-    const address = parseTransferAddress(order.to);
     const channel = channelOf(order.channel);
     this.#starting = true;
+    let route: MigrationRoute | undefined;
     try {
+      route = await migrationRouteOf(this.#vm, order, this.#place);
       const outgoing = await OutgoingMigration.of(this.#vm, { channel });
-      return this.#begin(outgoing, address, order);
+      return this.#begin(outgoing, route, order);
+    } catch (error) {
+      route?.close();
+      throw error;
     } finally {
       this.#starting = false;
     }
@@ -108,7 +111,8 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       await over;
       if (this.#vm.state === 'running') return this.migration(name);
     }
-    if (this.#underway?.source.cancel('it was called back') !== true) {
+    const { source, route } = this.#underway ?? {};
+    if (source?.cancel('it was called back') !== true && route?.cancel() !== true) {
       throw new GuestStateError(
         this.#underway === undefined ? `${name} is not being moved` : `${name} was handed over already`,
       );
@@ -116,25 +120,11 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     return this.migration(name);
   }
 
-  #begin(
-    outgoing: OutgoingMigration,
-    address: ReturnType<typeof parseTransferAddress>,
-    order: MigrationOrder,
-  ): MigrationStatus {
-    const { ram, dirty, sent } = outgoing;
-    const { bandwidthBytesPerSecond, connections = CONNECTIONS_DEFAULT, compress = false } = order;
-    const connector = new TransferConnector({
-      address,
-      ram,
-      dirty,
-      sent,
-      ...(this.#tls === undefined ? {} : { tls: this.#tls }),
-      ...(bandwidthBytesPerSecond === undefined ? {} : { bytesPerSecond: bandwidthBytesPerSecond }),
-    });
+  #begin(outgoing: OutgoingMigration, route: MigrationRoute, order: MigrationOrder): MigrationStatus {
+    const { connections = CONNECTIONS_DEFAULT, compress = false } = order;
     const source = new MigrationSource({
       ...outgoing.source,
-      id: randomBytes(16),
-      connector,
+      ...route.source(outgoing),
       connections,
       compress,
       convergence: new Convergence({
@@ -145,24 +135,27 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       clock: systemClock,
       observer: progress => this.#progressed(order.to, progress),
     });
-    this.#underway = { source, outgoing, startedMs: monotonicMs() };
+    this.#underway = { source, outgoing, route, startedMs: monotonicMs() };
     const status = this.#become({ to: order.to, state: this.#stateOf(undefined), report: null, error: null });
-    void this.#follow(source, outgoing);
+    void this.#follow(this.#underway);
     return status;
   }
 
-  async #follow(source: MigrationSource, outgoing: OutgoingMigration): Promise<void> {
+  async #follow({ source, outgoing, route }: Underway): Promise<void> {
     const status = this.#status as MigrationStatus;
     try {
       const summary = await source.run();
-      const report = reportOf(summary, outgoing.balloonedPages);
+      const { downtimeMs = summary.downtimeMs, leaves } = route;
+      const report = reportOf({ ...summary, downtimeMs }, outgoing.balloonedPages);
       this.#become({ ...(this.#status ?? status), report });
-      this.#depart();
-    } catch (error) {
+      if (leaves) this.#depart();
+    } catch (thrown) {
+      const error = route.failure(thrown as Error);
       const { code, message } =
         error instanceof AerostatError ? error : { code: 'AEROSTAT_INTERNAL', message: String(error) };
       const { state } = this.#status ?? status;
-      const word = error instanceof MigrationCancelled ? 'cancelled' : 'failed';
+      const cancelled = error instanceof MigrationCancelled || error instanceof SnapshotCancelled;
+      const word = cancelled ? 'cancelled' : 'failed';
       const failed = this.#become({
         ...status,
         state: { ...state, status: word },
@@ -178,6 +171,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       }
     } finally {
       this.#underway = undefined;
+      route.close();
       await outgoing.close();
     }
   }

@@ -34,3 +34,5 @@ export const { VmThreads } = await from<typeof import('../../src/vm/vm-threads.t
 export const { createSharedMemory } = await from<typeof import('../../src/vhost-user/shared-memory.ts')>(
   'vhost-user/shared-memory.js',
 );
+export const { OpenSnapshot, restoreSnapshot } =
+  await from<typeof import('../../src/snapshot/restore.ts')>('snapshot/restore.js');

@@ -70,6 +70,13 @@ export class MachineProcess {
     return { machine, address: address ?? '' };
   }
 
+  /** The machine of a snapshot, running. */
+  static async restored(...words: string[]): Promise<MachineProcess> {
+    const machine = new MachineProcess(['restore', ...words]);
+    await machine.event('ready');
+    return machine;
+  }
+
   get pid(): number {
     return this.#child.pid ?? 0;
   }

@@ -59,10 +59,11 @@ function wordsOf({ type, detail }: GuestEvent): string {
 }
 
 function migrationWords({ to, status, round, message }: GuestEvent['detail']): string {
+  const file = typeof to === 'string' && to.startsWith('file:') ? to.slice('file:'.length) : undefined;
   switch (status) {
     case 'connecting':
     case 'setup':
-      return `moves to ${to}`;
+      return file === undefined ? `moves to ${to}` : `is written to ${file}`;
     case 'copying':
     case 'active':
       return round === 0 || round === null ? 'its memory is sent' : `round ${round}`;
@@ -70,9 +71,9 @@ function migrationWords({ to, status, round, message }: GuestEvent['detail']): s
     case 'device':
       return 'stands still for the last pages';
     case 'handing-over':
-      return 'is handed over';
+      return file === undefined ? 'is handed over' : 'runs on, and the file is finished';
     case 'done':
-      return `runs at ${to}`;
+      return file === undefined ? `runs at ${to}` : `was written to ${file}`;
     default:
       return String(message ?? `migration: ${status}`);
   }

@@ -134,6 +134,9 @@ function Outcome({ answer: { migration } }: { answer: MigrationAnswer }) {
   );
 }
 
+/** A snapshot is no place where it could run. */
+const hostIn = (to: string | null): string => (to === null || to.startsWith('file:') ? '' : to);
+
 interface OrderFormProps {
   readonly guest: GuestView;
   readonly answer: MigrationAnswer;
@@ -145,7 +148,8 @@ const destinationsOf = (name: string, events: readonly GuestEvent[]): readonly s
   ...new Set(
     events
       .filter(({ guest, type }) => guest === name && type === 'migration')
-      .map(({ detail }) => String(detail.to)),
+      .map(({ detail }) => String(detail.to))
+      .filter(to => hostIn(to) !== ''),
   ),
 ];
 
@@ -178,7 +182,7 @@ function OrderForm({ guest: { status }, answer: { migration, obstacle }, onOrder
     place => migration?.report == null || place !== migration.to,
   );
   // Where it is already it need not be sent; where it did not get to, it may be sent again.
-  const [to, setTo] = useState(migration?.report === null ? (migration.to ?? '') : '');
+  const [to, setTo] = useState(hostIn(migration?.report === null ? migration.to : null));
   const [rate, setRate] = useState('');
   const [question, setQuestion] = useState<Question | undefined>();
   const bandwidth = rate.trim() === '' ? undefined : typedSize(rate);

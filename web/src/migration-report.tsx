@@ -17,7 +17,7 @@ export function MigrationReportList({ to, report }: { to: string; report: Migrat
   return (
     <div class="outcome" role="status">
       <p class="now">
-        Runs at <b>{to}</b>
+        {to.startsWith('file:') ? 'Written to' : 'Runs at'} <b>{to.replace(/^file:/, '')}</b>
       </p>
       <p class="note">
         There in {duration(report.totalMs)}; it stood still for <b>{duration(report.downtimeMs)}</b>.

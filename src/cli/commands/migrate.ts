@@ -1,21 +1,24 @@
 /** `aerostat migrate`: moves a running guest: an Aerostat machine, or QEMU's, which QEMU moves while the command watches. */
 import { Command, Option } from 'commander';
-import type { MigrationOrder, MigrationState, MigrationStatus } from '../../control/migrations.ts';
+import type {
+  MigrationOrder,
+  MigrationReport,
+  MigrationState,
+  MigrationStatus,
+} from '../../control/migrations.ts';
 import type { GuestControl } from '../../control/operations.ts';
 import {
   CONNECTIONS_DEFAULT,
   CONNECTIONS_MAX,
   DOWNTIME_MS_DEFAULT,
-  DOWNTIME_MS_MAX,
   ROUNDS_DEFAULT,
   ROUNDS_MAX,
 } from '../../migration/limits.ts';
 import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
-import { formatDuration, parseDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
 import { adviceOf, describeReport, describeState } from '../migration-report.ts';
-import { value } from '../options.ts';
+import { downtimeOption, value } from '../options.ts';
 import { type MigrationBar, migrationBar } from '../progress.ts';
 import { parseRate } from '../rate.ts';
 import { UsageError } from '../usage.ts';
@@ -57,12 +60,7 @@ export function migrateCommand(context: CliContext): Command {
     .addOption(
       new Option('--bandwidth <rate>', 'no faster than this, for example 10gbit').argParser(value(parseRate)),
     )
-    .addOption(
-      new Option(
-        '--downtime-limit <duration>',
-        `how long the guest may stand still (default: ${DOWNTIME_MS_DEFAULT}ms)`,
-      ).argParser(value(parseDowntime)),
-    )
+    .addOption(downtimeOption())
     .addOption(
       new Option('--connections <number>', 'connections to send over')
         .argParser(value(parseConnections))
@@ -109,14 +107,6 @@ function parseConnections(text: string): number {
   throw new UsageError(`${text} is not a number of connections; there may be 1 to ${CONNECTIONS_MAX}`);
 }
 
-function parseDowntime(text: string): number {
-  const downtimeMs = parseDuration(text);
-  if (downtimeMs <= DOWNTIME_MS_MAX) return downtimeMs;
-  throw new UsageError(
-    `${text} is too long to stand still; there may be up to ${formatDuration(DOWNTIME_MS_MAX)}`,
-  );
-}
-
 function parseCount(text: string): number {
   const rounds = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (rounds >= 1 && rounds <= ROUNDS_MAX) return rounds;
@@ -155,24 +145,44 @@ async function move(
   control: GuestControl,
   { name, to }: Move,
 ): Promise<void> {
-  const { stdout, interrupt } = context;
+  const { stdout } = context;
   const bar = await migrationBar(context, name);
   try {
-    await control.migrate(name, orderOf(choice, to));
-    const status = await followed(context, control, name, follower(name, choice, bar)).catch(async error => {
-      // Heard before this ends, and also when the order was on its way at the interrupt.
-      if (interrupt.aborted) await control.cancelMigration(name).catch(() => {});
-      throw error;
-    });
+    const order = orderOf(choice, to);
+    const report = await followMove(context, control, name, { order, update: follower(name, choice, bar) });
     bar.stop();
-    const { report, error } = status;
-    if (error !== null) throw new AerostatError(error.code as ErrorCode, error.message);
-    if (report === null) throw new AerostatError('AEROSTAT_MIGRATION_LOST', LOST);
     if (choice.json) printJson(stdout, { guest: name, to, summary: report });
     else printLine(stdout, describeReport(name, to, report));
   } finally {
     bar.stop();
   }
+}
+
+interface Followed {
+  readonly order: MigrationOrder;
+  readonly update: (state: MigrationState) => void;
+}
+
+/**
+ * Orders a migration and watches it to its end; an interrupt calls it off.
+ * @throws AerostatError with the code with which it failed
+ */
+export async function followMove(
+  context: CliContext,
+  control: GuestControl,
+  name: string,
+  { order, update }: Followed,
+): Promise<MigrationReport> {
+  await control.migrate(name, order);
+  const status = await followed(context, control, name, update).catch(async error => {
+    // Heard before this ends, and also when the order was on its way at the interrupt.
+    if (context.interrupt.aborted) await control.cancelMigration(name).catch(() => {});
+    throw error;
+  });
+  const { report, error } = status;
+  if (error !== null) throw new AerostatError(error.code as ErrorCode, error.message);
+  if (report === null) throw new AerostatError('AEROSTAT_MIGRATION_LOST', LOST);
+  return report;
 }
 
 function showStatus(

@@ -1,12 +1,11 @@
 /** `aerostat receive`: a place for a machine that comes from elsewhere, and its host once it is there. */
-import { totalmem } from 'node:os';
 import { Command, Option } from 'commander';
 import type { TransferAddress } from '../../transfer/address.ts';
 import { parseTransferAddress } from '../../transfer/address.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { checkNames } from '../guest-options.ts';
 import { type MachineChoice, serveMachine, tlsOf, withTls } from '../machine.ts';
-import { sizeOption, value, withApi, withLog } from '../options.ts';
+import { memoryMaxOption, value, withApi, withLog } from '../options.ts';
 import { openLog } from '../serve.ts';
 import { styleOf } from '../style.ts';
 import { InterruptedError } from '../usage.ts';
@@ -35,12 +34,7 @@ export function receiveCommand(context: CliContext): Command {
         .makeOptionMandatory(),
     )
     .option('--name <name>', 'what it is called here', 'vm')
-    .addOption(
-      sizeOption('--memory-max <size>', 'the largest machine to take').default(
-        Math.floor(totalmem() / 2 ** 20) * 2 ** 20,
-        "this host's memory",
-      ),
-    )
+    .addOption(memoryMaxOption())
     .option('--json', "print JSON: a line for each of the console's answers and events")
     .addHelpText('after', EXAMPLES)
     .action((choice: ReceiveChoice) => receive(context, choice));

@@ -83,10 +83,13 @@ type StreamFault =
 /** The other side sent what it must not send. */
 export class StreamError extends AerostatError {
   readonly fault: StreamFault;
+  /** What is wrong, without what it is wrong of. */
+  readonly detail: string;
 
-  constructor(fault: StreamFault, message: string) {
-    super('AEROSTAT_MIGRATION_STREAM', `the migration stream is damaged (${fault}): ${message}`);
+  constructor(fault: StreamFault, detail: string) {
+    super('AEROSTAT_MIGRATION_STREAM', `the migration stream is damaged (${fault}): ${detail}`);
     this.fault = fault;
+    this.detail = detail;
   }
 }
 
