@@ -43,7 +43,11 @@ export class FileBacking extends WindowedBacking implements MemoryFile {
     fd: OwnedFd,
     fileOffset: number,
     size: number,
-    options: { readonly adviseHugePages?: boolean } = {},
+    options: {
+      readonly adviseHugePages?: boolean;
+      /** It may end within a page, as what is no guest memory does. */
+      readonly partialPage?: boolean;
+    } = {},
   ) {
     super();
     try {
@@ -52,7 +56,8 @@ export class FileBacking extends WindowedBacking implements MemoryFile {
       const status = fileStatus(fd);
       const system = fileSystem(fd);
       const unit = system.kind === 'hugetlbfs' ? system.blockSize : PAGE_SIZE;
-      const fault = faultOf(status, isReadWrite(fd), unit, fileOffset, size);
+      const sizeUnit = options.partialPage === true ? 1 : unit;
+      const fault = faultOf(status, isReadWrite(fd), { unit, sizeUnit }, fileOffset, size);
       if (fault !== undefined) throw regionFileError(fault);
       this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
       this.discardUnit = unit;
@@ -174,17 +179,17 @@ function faultOfKind(fd: OwnedFd): string | undefined {
 function faultOf(
   status: { regular: boolean; size: number },
   readWrite: boolean,
-  unit: number,
+  { unit, sizeUnit }: { readonly unit: number; readonly sizeUnit: number },
   fileOffset: number,
   size: number,
 ): string | undefined {
   if (!status.regular) return 'its descriptor is not a regular file';
   // Used entries are written and pages are punched; better refused here than when a guest first kicks.
   if (!readWrite) return 'its descriptor is not open for both reading and writing';
-  if (size <= 0 || size % PAGE_SIZE !== 0)
+  if (size <= 0 || (sizeUnit !== 1 && size % PAGE_SIZE !== 0))
     return `its size ${size} is not a positive multiple of ${PAGE_SIZE}`;
   if (fileOffset % unit !== 0) return `its file offset ${fileOffset} is not a multiple of ${unit}`;
-  if (size % unit !== 0) return `its size ${size} is not a multiple of its file's page size ${unit}`;
+  if (size % sizeUnit !== 0) return `its size ${size} is not a multiple of its file's page size ${unit}`;
   return faultOfSize(status.size, fileOffset, size);
 }
 

@@ -121,7 +121,15 @@ const overlapError = (region: MemoryRegion, other: MemoryRegion): AerostatError 
 
 const NO_WINDOW = new Window(new ArrayBuffer(0), 0, 0);
 
+/** Hears of every byte that this program writes into guest memory, after it was written. */
+export interface WriteLog {
+  /** `length` bytes at `gpa`, all of them guest memory. */
+  written(gpa: number, length: number): void;
+}
+
 export class GuestMemory {
+  /** While a front-end wants to know what is written here, as it does while it moves its guest. */
+  log: WriteLog | undefined;
   /** In rising order of guest address; none overlaps another. */
   readonly #regions: MemoryRegion[] = [];
   /** The same in rising order of user address. */
@@ -266,12 +274,14 @@ export class GuestMemory {
     const region = this.#aligned(gpa, 2);
     const offset = gpa - region.guestAddress;
     region.windowAt(offset).u16[withinWindow(offset) >>> 1] = value;
+    if (this.log !== undefined) this.log.written(gpa, 2);
   }
 
   setU32(gpa: number, value: number): void {
     const region = this.#aligned(gpa, 4);
     const offset = gpa - region.guestAddress;
     region.windowAt(offset).u32[withinWindow(offset) >>> 2] = value;
+    if (this.log !== undefined) this.log.written(gpa, 4);
   }
 
   setU64(gpa: number, value: number): void {
@@ -281,6 +291,7 @@ export class GuestMemory {
     const index = withinWindow(offset) >>> 2;
     u32[index] = value % 2 ** 32;
     u32[index + 1] = Math.floor(value / 2 ** 32);
+    if (this.log !== undefined) this.log.written(gpa, 8);
   }
 
   /** Reads 16 bits before anything that the program reads after it (acquire; in fact a full fence). */
@@ -295,6 +306,7 @@ export class GuestMemory {
     const region = this.#aligned(gpa, 2);
     const offset = gpa - region.guestAddress;
     Atomics.store(region.windowAt(offset).u16, withinWindow(offset) >>> 1, value);
+    if (this.log !== undefined) this.log.written(gpa, 2);
   }
 
   /** Copies guest memory into `into` from index `at`. The range may span regions. */
@@ -328,6 +340,7 @@ export class GuestMemory {
       copyBytes(from, at + done, this.#window.u8, this.#offset, count);
       done += count;
     }
+    if (this.log !== undefined) this.log.written(gpa, length);
   }
 
   /** Sets `length` bytes to `value`. The range may span regions. */
@@ -338,6 +351,7 @@ export class GuestMemory {
       this.#window.u8.fill(value, this.#offset, this.#offset + count);
       done += count;
     }
+    if (this.log !== undefined) this.log.written(gpa, length);
   }
 
   /** Points {@link #window} and {@link #offset} at `gpa`; returns how many of `length` bytes lie there together. */

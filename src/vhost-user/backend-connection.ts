@@ -71,6 +71,7 @@ const CLOSINGS_MAX = 1024;
 const BRINGS_MEMORY: ReadonlySet<FrontendRequest | undefined> = new Set<FrontendRequest>([
   'SET_MEM_TABLE',
   'ADD_MEM_REG',
+  'SET_LOG_BASE',
 ]);
 
 export class BackendConnection {

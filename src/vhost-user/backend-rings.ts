@@ -18,6 +18,7 @@ import {
   VRING_ADDRESSES,
   VRING_FD_INDEX_MASK,
   VRING_FD_NONE,
+  VRING_FLAG_LOG,
   VRING_STATE,
 } from './protocol.ts';
 import { isAnotherRing, openRing } from './ring.ts';
@@ -57,6 +58,11 @@ export class BackendRings {
     return this.#vrings.filter(vring => vring.call !== undefined).length;
   }
 
+  /** The front-end has a ring's writes logged. */
+  get logged(): boolean {
+    return this.#vrings.some(vring => vring.logged);
+  }
+
   get running(): number {
     return this.#vrings.filter(vring => vring.running).length;
   }
@@ -77,8 +83,9 @@ export class BackendRings {
   }
 
   setAddresses(body: DataView): void {
-    const { index, descriptorTable, availRing, usedRing } = VRING_ADDRESSES.read(body);
+    const { index, flags, descriptorTable, availRing, usedRing } = VRING_ADDRESSES.read(body);
     const vring = this.#vring(index);
+    vring.logged = (flags & VRING_FLAG_LOG) !== 0;
     const now = vring.addresses;
     const unchanged =
       now?.descriptorTable === descriptorTable && now.availRing === availRing && now.usedRing === usedRing;

@@ -10,12 +10,14 @@ import { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { BackendLog } from './backend-log.ts';
 import { BackendMemory, type OpenSavedRegion } from './backend-memory.ts';
 import { BackendRings } from './backend-rings.ts';
 import type { Message } from './connection.ts';
 import {
   CONFIG_BYTES_MAX,
   CONFIG_HEADER,
+  F_LOG_ALL,
   F_PROTOCOL_FEATURES,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
@@ -27,8 +29,8 @@ import {
   requestName,
   U64,
   VhostUserError,
-  VRING_STATE,
 } from './protocol.ts';
+import { refusalReply } from './refusals.ts';
 import {
   decodeSession,
   encodeSession,
@@ -44,12 +46,16 @@ import { UnclaimedFds } from './unclaimed-fds.ts';
 /** What this back-end can do beyond the base protocol. */
 export const BACKEND_PROTOCOL_FEATURES =
   PROTOCOL_FEATURE.MQ |
+  PROTOCOL_FEATURE.LOG_SHMFD |
   PROTOCOL_FEATURE.REPLY_ACK |
   PROTOCOL_FEATURE.BACKEND_REQ |
   PROTOCOL_FEATURE.CONFIG |
   PROTOCOL_FEATURE.RESET_DEVICE |
   PROTOCOL_FEATURE.CONFIGURE_MEM_SLOTS |
   PROTOCOL_FEATURE.STATUS;
+
+/** Feature bits that are the transport's, beside the device's. */
+const TRANSPORT_FEATURES = F_PROTOCOL_FEATURES | F_LOG_ALL;
 
 /** Bytes of a reply's payload; undefined: the request has no reply of its own. */
 type Reply = Uint8Array | undefined;
@@ -67,6 +73,7 @@ export class BackendSession {
   readonly #host: SessionHost;
   readonly #rings: BackendRings;
   readonly #table: BackendMemory;
+  readonly #log = new BackendLog(this.memory);
   #protocolFeatures = 0n;
   #status = 0;
   /** A front-end took the device over. */
@@ -112,7 +119,7 @@ export class BackendSession {
       // Its number is in the error's message, and not here: logs are limited by this name.
       this.#host.refused(error, { request: name ?? 'unknown request' });
       failed = true;
-      payload = name === undefined ? undefined : failureReply(name, message.payload);
+      payload = name === undefined ? undefined : refusalReply(name, message.payload);
     } finally {
       fds.close();
     }
@@ -131,6 +138,7 @@ export class BackendSession {
     this.#closed = true;
     this.#rings.close();
     this.#device.reset();
+    this.#log.clear();
     this.#table.close();
     this.#host.backendChannel(undefined);
   }
@@ -218,7 +226,7 @@ export class BackendSession {
   #dispatch(name: FrontendRequest, body: DataView, fds: UnclaimedFds): Reply {
     switch (name) {
       case 'GET_FEATURES':
-        return U64.encode({ value: this.#device.features | F_PROTOCOL_FEATURES });
+        return U64.encode({ value: this.#device.features | TRANSPORT_FEATURES });
       case 'SET_FEATURES':
         this.#setFeatures(U64.read(body).value);
         break;
@@ -245,11 +253,18 @@ export class BackendSession {
       case 'REM_MEM_REG':
         this.#table.remove(body);
         break;
+      case 'SET_LOG_BASE':
+        this.#log.setBase(body, fds);
+        return U64.encode({ value: 0n });
+      case 'SET_LOG_FD':
+        this.#log.setDoorbell(fds);
+        break;
       case 'SET_VRING_NUM':
         this.#rings.setSize(body);
         break;
       case 'SET_VRING_ADDR':
         this.#rings.setAddresses(body);
+        this.#log.ringsLogged(this.#rings.logged);
         break;
       case 'SET_VRING_BASE':
         this.#rings.setBase(body);
@@ -301,17 +316,21 @@ export class BackendSession {
     if (!former) return;
     if (this.#rings.features !== undefined || this.memory.regions.length > 0) this.#reset();
     this.#rings.releaseAll();
+    this.#log.clear();
     this.#table.clear();
     this.#host.taken?.();
   }
 
-  #setFeatures(features: bigint): void {
-    const offered = this.#device.features | F_PROTOCOL_FEATURES;
-    if ((features & ~offered) !== 0n) {
+  #setFeatures(taken: bigint): void {
+    const unknown = taken & ~(this.#device.features | TRANSPORT_FEATURES);
+    if (unknown !== 0n) {
       throw new VhostUserError(
-        `the driver took feature bits 0x${(features & ~offered).toString(16)}, which were not offered`,
+        `the driver took feature bits 0x${unknown.toString(16)}, which were not offered`,
       );
     }
+    const features = taken & ~F_LOG_ALL;
+    // A front-end begins or ends the move of its guest, whose driver negotiates nothing.
+    if (this.#log.switched(taken) && features === this.#rings.features) return;
     // A driver negotiates once. Negotiating again while rings run is how a front-end that announces no reset
     // (User Mode Linux) shows that another driver begins. The same features with all rings stopped in order are a
     // guest that was paused and goes on (QEMU), or another driver after all (Cloud Hypervisor): the rings will tell.
@@ -375,18 +394,5 @@ export class BackendSession {
     const bytes = new Uint8Array(body.buffer.slice(start, start + size) as ArrayBuffer);
     if (this.ringsRunning === 0) this.#rings.writtenAtRest.note(offset, bytes);
     this.#device.writeConfig(offset, bytes);
-  }
-}
-
-/** Refused requests that have a reply of their own are answered with the protocol's way to say "no". */
-function failureReply(name: FrontendRequest, body: DataView): Reply {
-  switch (name) {
-    // "On failure the back-end replies with a configuration of size 0."
-    case 'GET_CONFIG':
-      return CONFIG_HEADER.encode({ offset: 0, size: 0, flags: 0 });
-    case 'GET_VRING_BASE':
-      return VRING_STATE.encode({ index: body.byteLength >= 4 ? body.getUint32(0, true) : 0, num: 0 });
-    default:
-      return undefined;
   }
 }

@@ -132,6 +132,10 @@ export const VRING_ADDRESSES = struct('vring addresses', 40, {
   availRing: ['u64', 24],
   log: ['u64', 32],
 });
+/** SET_VRING_ADDR: what the back-end writes into the ring is to be logged. */
+export const VRING_FLAG_LOG = 1;
+/** SET_LOG_BASE: where in its file the log lies. */
+export const LOG_AREA = struct('log area', 16, { size: ['u64', 0], offset: ['u64', 8] });
 export const MEM_TABLE_HEADER = struct('memory table header', 8, { regions: ['u32', 0] });
 export const MEM_REGION = struct('memory region', 32, {
   guestAddress: ['u64', 0],
@@ -178,6 +182,8 @@ export const REQUEST_SHAPES: Readonly<Partial<Record<FrontendRequest, RequestSha
   SET_OWNER: plain(0),
   RESET_OWNER: plain(0),
   SET_MEM_TABLE: { descriptors: 'regions', size: MEM_TABLE_HEADER.size, exact: false },
+  SET_LOG_BASE: withDescriptor(LOG_AREA.size, 'one'),
+  SET_LOG_FD: withDescriptor(0, 'one'),
   SET_VRING_NUM: plain(VRING_STATE.size),
   SET_VRING_ADDR: plain(VRING_ADDRESSES.size),
   SET_VRING_BASE: plain(VRING_STATE.size),
@@ -206,6 +212,7 @@ export const REPLY_SHAPES = {
   GET_FEATURES: { size: U64.size, exact: true },
   GET_PROTOCOL_FEATURES: { size: U64.size, exact: true },
   GET_QUEUE_NUM: { size: U64.size, exact: true },
+  SET_LOG_BASE: { size: U64.size, exact: true },
   GET_VRING_BASE: { size: VRING_STATE.size, exact: true },
   GET_CONFIG: { size: CONFIG_HEADER.size, exact: false },
   GET_MAX_MEM_SLOTS: { size: U64.size, exact: true },

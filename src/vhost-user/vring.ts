@@ -26,6 +26,8 @@ export class Vring {
   /** What SET_VRING_BASE said: where the device takes up the ring. */
   base = 0;
   enabled = false;
+  /** The front-end has what is written into the ring logged. */
+  logged = false;
   /** Present since the front-end set it: it wants the ring to run. */
   kick: OwnedFd | undefined;
   call: PeerDoorbell | undefined;
@@ -141,7 +143,7 @@ function acceptKick(fd: OwnedFd): OwnedFd {
 }
 
 /** Files and devices are no doorbells: ringing one would write into it, be it guest memory. */
-function acceptDoorbell(fd: OwnedFd): PeerDoorbell {
+export function acceptDoorbell(fd: OwnedFd): PeerDoorbell {
   const bell = PeerDoorbell.of(fd);
   if (bell !== undefined) return bell;
   const kind = descriptorKind(fd);

@@ -60,8 +60,8 @@ const BREACHES: readonly Breach[] = [
   },
   {
     title: 'a request that this device does not have',
-    commit: refused('SET_LOG_BASE', new Uint8Array(16)),
-    log: /SET_LOG_BASE is not supported/,
+    commit: refused('GET_INFLIGHT_FD', new Uint8Array(24)),
+    log: /GET_INFLIGHT_FD is not supported/,
   },
   {
     title: 'a request that is too short',

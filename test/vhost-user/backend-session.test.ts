@@ -4,6 +4,7 @@ import { closeAll, createEventFd, type OwnedFd } from '../../src/sys/fd.ts';
 import { BACKEND_PROTOCOL_FEATURES } from '../../src/vhost-user/backend-session.ts';
 import {
   CONFIG_HEADER,
+  F_LOG_ALL,
   F_PROTOCOL_FEATURES,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
@@ -20,9 +21,9 @@ import { CONFIG_BYTES, RingDevice } from './ring-device.ts';
 const converse = conversations();
 
 describe('features', () => {
-  it('offers the device’s features and the protocol’s own bit', () => {
+  it('offers the device’s features and the protocol’s own bits', () => {
     const talk = converse();
-    expect(talk.ask('GET_FEATURES')).toBe(talk.device.features | F_PROTOCOL_FEATURES);
+    expect(talk.ask('GET_FEATURES')).toBe(talk.device.features | F_PROTOCOL_FEATURES | F_LOG_ALL);
   });
 
   it('tells the device what the driver took, without the protocol’s own bit', () => {
