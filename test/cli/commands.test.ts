@@ -678,7 +678,10 @@ describe('aerostat migrate', () => {
     const { code, err } = await aerostat(
       `migrate vm1 tcp:h:1 ${words.replace(/\d+/, most => String(Number(most) + 1))}`,
     );
-    expect({ code, err }).toEqual({ code: EXIT.usage, err: expect.stringMatching(/up to|1 to|the longest is/) });
+    expect({ code, err }).toEqual({
+      code: EXIT.usage,
+      err: expect.stringMatching(/up to|1 to|the longest is/),
+    });
   });
 
   test('says how far it is, and calls a machine back', async () => {
