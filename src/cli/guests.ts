@@ -4,7 +4,7 @@
  */
 import { type Command, Option } from 'commander';
 import type { CombinedControl } from '../control/combined-control.ts';
-import type { GuestStatus } from '../control/contract.ts';
+import { type GuestStatus, UnknownGuestError } from '../control/contract.ts';
 import { hostedControl } from '../control/hosted-control.ts';
 import type { Control, GuestControl, GuestSource } from '../control/operations.ts';
 import type { AerostatError } from '../sys/error.ts';
@@ -80,11 +80,40 @@ export async function guestName(guests: GuestControl, name: string | undefined):
   throw new UsageError(`which guest? Name it: ${choices}`);
 }
 
-/** All guests, or only the one that is named. */
-export const lookAt = async (
+/** All guests, or those that are named or fit a pattern: `*` is any letters, `?` is one. @throws UnknownGuestError */
+export async function lookAt(
   guests: GuestControl,
-  name: string | undefined,
-): Promise<readonly GuestStatus[]> => (name === undefined ? guests.guests() : [await guests.guest(name)]);
+  words: readonly string[],
+): Promise<readonly GuestStatus[]> {
+  if (words.length === 0) return guests.guests();
+  if (words.length === 1 && !isPattern(words[0])) return [await guests.guest(words[0])];
+  const all = await guests.guests();
+  const known = all.map(({ name }) => name);
+  const chosen = new Set(words.flatMap(word => fitting(word, known)));
+  return all.filter(({ name }) => chosen.has(name));
+}
+
+/** The names that are meant, each once, in the order of the words; patterns are resolved. @throws UnknownGuestError */
+export async function guestNames(guests: GuestControl, words: readonly string[]): Promise<readonly string[]> {
+  if (words.length === 0) return [await guestName(guests, undefined)];
+  if (!words.some(isPattern)) return words;
+  const known = (await guests.guests()).map(({ name }) => name);
+  return [...new Set(words.flatMap(word => fitting(word, known)))];
+}
+
+export const isPattern = (word: string): boolean => /[*?]/.test(word);
+
+/** @throws UnknownGuestError */
+function fitting(word: string, known: readonly string[]): readonly string[] {
+  const parts = word.split(/([*?])/).map(part => {
+    if (part === '*') return '.*';
+    return part === '?' ? '.' : part.replaceAll(/[\\^$.|+()[\]{}]/g, '\\$&');
+  });
+  const pattern = new RegExp(`^${parts.join('')}$`);
+  const names = known.filter(name => pattern.test(name));
+  if (names.length === 0) throw new UnknownGuestError(word, known);
+  return names;
+}
 
 /** Why nothing is known of some guests, as of the last time that all were asked for. */
 type Failures = () => ReadonlyMap<string, AerostatError>;

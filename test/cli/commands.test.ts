@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
-import { UnconfirmedError } from '../../src/control/errors.ts';
+import { GuestStateError, UnconfirmedError, UnknownGuestError } from '../../src/control/errors.ts';
 import type { MigrationReport, MigrationStatus } from '../../src/control/migrations.ts';
 import { CONNECTIONS_MAX, DOWNTIME_MS_MAX, ROUNDS_MAX } from '../../src/migration/limits.ts';
 import { parseAddress } from '../../src/server/address.ts';
@@ -903,5 +903,59 @@ describe('aerostat doctor', () => {
       findings: [{ weight: 'cost', guest: 'vm1', id: 'no-reporting' }],
     });
     expect((await aerostat('doctor')).code).toBe(EXIT.foundCost);
+  });
+});
+
+describe('patterns of names', () => {
+  beforeEach(() => {
+    control.guests = async () => [
+      guestStatus('web-1'),
+      guestStatus('web-2'),
+      guestStatus('db', { memoryBytes: 256 * MIB }),
+    ];
+    control.guest = async name =>
+      (await control.guests()).find(guest => guest.name === name) ??
+      Promise.reject(new UnknownGuestError(name, []));
+    control.change = async (name, changes = {}) => {
+      const guest = await control.guest(name);
+      if ((changes.targetBytes ?? 0) > (guest.memoryBytes ?? 0))
+        throw new GuestStateError(`${name} cannot hold that`);
+      control.calls.push(['change', name, changes]);
+      return guest;
+    };
+  });
+
+  test('choose guests to look at, and to set', async () => {
+    const names = async (words: string) =>
+      JSON.parse((await aerostat(`${words} --json`)).out).guests.map((guest: { name: string }) => guest.name);
+    expect(await names('status web-*')).toEqual(['web-1', 'web-2']);
+    expect(await names('status w?b-2 db')).toEqual(['web-2', 'db']);
+    expect((await aerostat('status x*')).code).toBe(EXIT.unknownGuest);
+    expect((await aerostat('status web.1 x')).code).toBe(EXIT.unknownGuest);
+    await aerostat('set web-* --balloon 1G');
+    expect(control.calls.map(([, name]) => name)).toEqual(['web-1', 'web-2']);
+  });
+
+  test('set all guests or none', async () => {
+    const { code, err } = await aerostat('set * --balloon 1G --all-or-none');
+    expect(code).not.toBe(EXIT.ok);
+    expect(err).toMatch(/db has 256M of memory; its balloon cannot hold 1G/);
+    expect(err).toMatch(/web-1: left as it was, for another guest could not be set/);
+    expect(control.calls).toEqual([]);
+    expect((await aerostat('set web-* --balloon 1G --all-or-none')).code).toBe(EXIT.ok);
+    expect(control.calls).toHaveLength(2);
+  });
+
+  test('give targets back where a guest refuses that was expected to do as it is told', async () => {
+    const change = control.change;
+    control.change = async (name, changes) => {
+      if (name === 'web-2') throw new GuestStateError('web-2 has just left');
+      return change(name, changes);
+    };
+    expect((await aerostat('set web-* --balloon 1G --all-or-none')).code).not.toBe(EXIT.ok);
+    expect(control.calls).toEqual([
+      ['change', 'web-1', { targetBytes: GIB }],
+      ['change', 'web-1', { targetBytes: 0, force: true }],
+    ]);
   });
 });

@@ -24,17 +24,17 @@ interface DoctorChoice extends GuestsChoice {
 export function doctorCommand(context: CliContext): Command {
   const command = new Command('doctor')
     .description('say what costs memory or is dangerous, and what to do about it')
-    .argument('[guest]', 'all of them where none is named')
+    .argument('[guest...]', 'all of them where none is named; a pattern such as web-* is a name too')
     .addOption(
       new Option('--fail-on <weight>', 'the least that ends the command with an exit code of its own')
         .choices(WEIGHTS)
         .default('cost'),
     )
     .addHelpText('after', EXAMPLES)
-    .action((name: string | undefined, choice: DoctorChoice) =>
+    .action((words: readonly string[], choice: DoctorChoice) =>
       withGuests(context, choice, async (control, failuresOf) => {
         const [guests, host, samples] = await Promise.all([
-          lookAt(control, name),
+          lookAt(control, words),
           control.host(),
           control.samples(),
         ]);

@@ -15,7 +15,7 @@ import type { GuestControl } from '../../control/operations.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
-import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
+import { type GuestsChoice, guestNames, withGuestOptions, withGuests } from '../guests.ts';
 import { durationOption } from '../options.ts';
 import { targetBar } from '../progress.ts';
 import { formatSize } from '../size.ts';
@@ -28,6 +28,8 @@ Examples:
   aerostat set vm1 --balloon 2G             take 2 GiB from the guest
   aerostat set vm1 --memory 1.5G --wait     leave it 1.5 GiB; return when it is so
   aerostat set vm1 vm2 --balloon +512M      take 512 MiB more from each (-512M gives them back)
+  aerostat set 'web-*' --balloon 1G --all-or-none
+                                            of all whose names fit; where one cannot, none does
   aerostat set vm1 --memory 50% --dry-run   what it would be; nothing changes
   aerostat set vm1 --balloon 0              give everything back
   aerostat set vm1 --poll-interval 5s       ask for statistics every 5 seconds
@@ -43,6 +45,7 @@ interface SetChoice extends GuestsChoice {
   readonly pollInterval?: number;
   readonly force?: boolean;
   readonly dryRun?: boolean;
+  readonly allOrNone?: boolean;
   readonly wait?: boolean;
   readonly timeout: number;
 }
@@ -50,7 +53,7 @@ interface SetChoice extends GuestsChoice {
 export function setCommand(context: CliContext): Command {
   const command = new Command('set')
     .description('set how much memory guests give away')
-    .argument('[guest...]', 'may be left out where there is only one')
+    .argument('[guest...]', 'names and patterns such as web-*; may be left out where there is only one')
     .addOption(
       targetOption(
         '--balloon <size>',
@@ -74,6 +77,13 @@ export function setCommand(context: CliContext): Command {
     )
     .option('--force', 'also where the guest says that it cannot spare so much')
     .addOption(new Option('--dry-run', 'say what would be set, and change nothing').conflicts('wait'))
+    .addOption(
+      new Option('--all-or-none', 'where one guest cannot be set, leave all as they are').conflicts([
+        'wait',
+        'discard',
+        'pollInterval',
+      ]),
+    )
     .option('--wait', 'return when the target is reached and nothing is pending')
     .addOption(
       durationOption('--timeout <duration>', 'longest wait; implies --wait')
@@ -85,12 +95,14 @@ export function setCommand(context: CliContext): Command {
       const wish = wishOf(choice);
       checkChoice(names, choice, wish);
       await withGuests(context, choice, async control => {
-        const guests = names.length === 0 ? [await guestName(control, undefined)] : names;
+        const guests = await guestNames(control, names);
         const withBar = guests.length === 1;
-        const outcomes = guests.map(name =>
-          setGuest(context, control, name, choice, wish, withBar).catch(failed(name)),
-        );
-        printOutcomes(context, choice, await Promise.all(outcomes));
+        const set = (name: string, how: SetChoice) =>
+          setGuest(context, control, name, how, wish, withBar).catch(failed(name));
+        const outcomes = choice.allOrNone
+          ? setAllOrNone(control, guests, choice, set)
+          : Promise.all(guests.map(name => set(name, choice)));
+        printOutcomes(context, choice, await outcomes);
       });
     });
   return withGuestOptions(command);
@@ -184,6 +196,35 @@ async function setGuest(
   const waited = await waitWithBar(context, control, guest, targetBytes, choice.timeout, withBar);
   const error = waited.reached ? null : notReached(waited, targetBytes);
   return { ...outcome, guest: waited.guest, waited, error };
+}
+
+/** No guest is asked where one of them would refuse; where one refuses all the same, the others get their targets back. */
+async function setAllOrNone(
+  control: GuestControl,
+  names: readonly string[],
+  choice: SetChoice,
+  set: (name: string, choice: SetChoice) => Promise<Outcome>,
+): Promise<readonly Outcome[]> {
+  const rehearsed = await Promise.all(names.map(name => set(name, { ...choice, dryRun: true })));
+  if (choice.dryRun === true) return rehearsed;
+  if (rehearsed.some(({ error }) => error !== null)) return rehearsed.map(leftAlone);
+  const outcomes = await Promise.all(names.map(name => set(name, choice)));
+  if (outcomes.every(({ error }) => error === null)) return outcomes;
+  return Promise.all(
+    outcomes.map(async (outcome, at) => {
+      const { beforeBytes } = rehearsed[at];
+      if (outcome.error !== null || beforeBytes === null) return outcome;
+      await control.change(outcome.name, { targetBytes: beforeBytes, force: true });
+      return leftAlone(outcome);
+    }),
+  );
+}
+
+/** A guest that could have been set, and was not because another could not. */
+function leftAlone(outcome: Outcome): Outcome {
+  if (outcome.error !== null) return outcome;
+  const message = 'left as it was, for another guest could not be set (--all-or-none)';
+  return { ...outcome, error: new AerostatError('AEROSTAT_SEVERAL', message) };
 }
 
 function targetFor(wish: Wish, guest: GuestStatus | null): number {

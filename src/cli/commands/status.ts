@@ -15,7 +15,7 @@ import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
-import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
+import { type GuestsChoice, isPattern, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { formatSize } from '../size.ts';
 import { type Style, styleOf } from '../style.ts';
 import { type Column, renderFields, renderTable } from '../table.ts';
@@ -27,6 +27,7 @@ Examples:
   aerostat status --json       {"guests": [...]}, sizes in bytes
   aerostat status --sort resident --columns guest,resident,state --no-header
                                what a script or a person wants of it, the largest first
+  aerostat status 'web-*' db             some of them, in a table
   aerostat status --qmp /run/qemu/web.qmp
   aerostat status --qmp-dir /var/run/qemu-server
                                a guest of QEMU's; - is what QEMU does not tell
@@ -46,7 +47,7 @@ with 3 when one of the guests cannot be asked.`;
 export function statusCommand(context: CliContext): Command {
   const command = new Command('status')
     .description('show guests, their memory and their balloons')
-    .argument('[guest]', 'only this guest')
+    .argument('[guest...]', 'only these; a pattern such as web-* is one too')
     .addOption(
       new Option('--sort <column>', 'sort by it: sizes from the largest on').choices(Object.keys(COLUMNS)),
     )
@@ -58,9 +59,10 @@ export function statusCommand(context: CliContext): Command {
     )
     .option('--no-header', 'without the line of titles')
     .addHelpText('after', EXAMPLES)
-    .action((name: string | undefined, choice: StatusChoice) =>
+    .action((words: readonly string[], choice: StatusChoice) =>
       withGuests(context, choice, async (control, failuresOf) => {
-        const guests = sorted(await lookAt(control, name), choice.sort);
+        const guests = sorted(await lookAt(control, words), choice.sort);
+        const name = words.length === 1 && !isPattern(words[0]) ? words[0] : undefined;
         const failures = failuresOf();
         showGuests(context, choice, { guests, name, failures });
         // A script must not take a table with gaps for a whole one.

@@ -5,7 +5,7 @@ import { balloonOf } from '../../control/memory-use.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { renderChart, type Series } from '../chart.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
-import { type GuestsChoice, lookAt, withGuestOptions, withGuests } from '../guests.ts';
+import { type GuestsChoice, isPattern, lookAt, withGuestOptions, withGuests } from '../guests.ts';
 import { durationOption } from '../options.ts';
 import { Screen } from '../screen.ts';
 import { type Glyphs, glyphsOf, isScreen, isUnicode, type Style, styleOf } from '../style.ts';
@@ -37,14 +37,16 @@ type Show = (guests: readonly GuestStatus[]) => void;
 export function watchCommand(context: CliContext): Command {
   const command = new Command('watch')
     .description('show guests as they change')
-    .argument('[guest]', 'only this guest')
+    .argument('[guest...]', 'only these; a pattern such as web-* is one too')
     .addOption(durationOption('--interval <duration>', 'how often to look').default(1000, '1s'))
     .addHelpText('after', EXAMPLES)
-    .action(async (name: string | undefined, choice: WatchChoice) => {
+    .action(async (words: readonly string[], choice: WatchChoice) => {
       if (choice.interval < INTERVAL_MS_MIN) {
         throw new UsageError(`the shortest interval is ${INTERVAL_MS_MIN}ms`);
       }
-      await withGuests(context, choice, control => watch(context, () => lookAt(control, name), name, choice));
+      await withGuests(context, choice, control =>
+        watch(context, () => lookAt(control, words), words, choice),
+      );
     });
   return withGuestOptions(command);
 }
@@ -52,11 +54,14 @@ export function watchCommand(context: CliContext): Command {
 async function watch(
   context: CliContext,
   look: () => Promise<readonly GuestStatus[]>,
-  name: string | undefined,
+  words: readonly string[],
   { json, interval }: WatchChoice,
 ): Promise<void> {
   const { stdout, env, interrupt } = context;
-  if (isScreen(stdout, env) && !json) return watchScreen(context, look, name, interval);
+  if (isScreen(stdout, env) && !json) {
+    const alone = words.length === 1 && !isPattern(words[0]);
+    return watchScreen(context, look, alone, interval);
+  }
   const columns = [...statusColumns(styleOf(stdout, env)), errorColumn];
   const show: Show = json
     ? guests => printJson(stdout, { timeMs: Date.now(), guests })
@@ -71,7 +76,8 @@ async function watch(
 async function watchScreen(
   context: CliContext,
   look: () => Promise<readonly GuestStatus[]>,
-  name: string | undefined,
+  /** One guest, of which a chart can be drawn. */
+  alone: boolean,
   intervalMs: number,
 ): Promise<void> {
   const { stdout, env, interrupt } = context;
@@ -82,7 +88,7 @@ async function watchScreen(
   const screen = new Screen(stdout);
   try {
     for (;;) {
-      if (name !== undefined) history.push(guests[0]);
+      if (alone) history.push(guests[0]);
       if (history.length > HISTORY_MAX) history.shift();
       lines = frame(guests, history, screen, looks);
       screen.draw(lines);
