@@ -153,6 +153,17 @@ describe('after the acknowledgement', () => {
     expect(rig.device.inflation.discards.bytes).toBeGreaterThan(0);
   });
 
+  test('of a single list that is longer than the limit, as much as the limit allows is acknowledged first, and no more is waited for', () => {
+    const limit = PENDING_BYTES_MAX / PAGE_SIZE;
+    const surplus = 50_000;
+    const rig = openRig({ profile: 'page-chunks', memory: 'shmem', memoryBytes: 2 * PENDING_BYTES_MAX });
+    rig.inflate([P, limit + surplus]);
+    expect(rig.pendingPages).toBeLessThanOrEqual(limit);
+    // What was over the limit, and at most one claim more.
+    expect(rig.pendingPages).toBeGreaterThan(limit - CLAIM_BYTES_MAX / PAGE_SIZE);
+    expect(rig.device.inflation.discards.bytes).toBe((limit + surplus - rig.pendingPages) * PAGE_SIZE);
+  });
+
   test('what waits for neighbours may be more, and when it has waited long enough a batch adds nothing to it', () => {
     const limit = PENDING_BYTES_MAX / PAGE_SIZE;
     const rig = openRig({ profile: 'page-chunks', memory: 'shmem', memoryBytes: 2 * PENDING_BYTES_MAX });

@@ -1,10 +1,11 @@
 /**
- * `docs/conformance.md` as the titles of the two conformance tests say it; documents.test.ts holds the file to it. The
+ * `docs/conformance.md` as the titles of the two conformance tests say it, and proposal-rules.ts; documents.test.ts holds the file to it. The
  * sections are those of VIRTIO 1.4 that a clause stands in.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { proposalSection } from './proposal-rules.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -86,5 +87,6 @@ missing belongs to a permission, to the legacy interface, or to a demand that an
 
 This page is made from the titles of the tests by \`npx vitest run test/documents.test.ts -u\`.
 
-${SIDES.map(table).join('\n')}`;
+${SIDES.map(table).join('\n')}
+${proposalSection()}`;
 }
