@@ -5,15 +5,17 @@
 import type { GuestStatus, HostStatus, StatisticsSample } from '../control/contract.ts';
 import { availableShare, doubtOf } from '../control/judgement.ts';
 import { balloonOf, MemoryUseTracker, sumKnown } from '../control/memory-use.ts';
+import type { PolicyStatus } from '../control/policy.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { Key } from './keys.ts';
 import { formatSize, parsePages, SizeError } from './size.ts';
 import { type Glyphs, glyphsOf, type Style } from './style.ts';
-import { renderTable, wrap } from './table.ts';
+import { type Column, renderTable, wrap } from './table.ts';
 import {
   barColumn,
   helpLines,
   hostLine,
+  POLICY_COLUMNS,
   RISING,
   type Row,
   type SortKey,
@@ -39,6 +41,8 @@ export interface Seen {
   readonly guests: readonly GuestStatus[];
   readonly samples: Readonly<Record<string, StatisticsSample>>;
   readonly host: HostStatus;
+  /** Null where no memory policy runs, or where it cannot be asked. */
+  readonly policy: PolicyStatus | null;
   readonly atMs: number;
 }
 
@@ -53,6 +57,7 @@ export class TopScreen {
   readonly #trackers = new Map<string, MemoryUseTracker>();
   #rows: readonly Row[] = [];
   #host: HostStatus | undefined;
+  #policy: PolicyStatus | null = null;
   #order: SortKey = 'name';
   #selected: string | undefined;
   #prompt: Prompt | undefined;
@@ -90,14 +95,20 @@ export class TopScreen {
     this.#message = message;
   }
 
-  see({ guests, samples, host, atMs }: Seen): void {
+  see({ guests, samples, host, policy, atMs }: Seen): void {
     this.trouble = '';
     this.#host = host;
+    this.#policy = policy;
     this.#rows = guests.map(guest => {
       const tracker = this.#trackers.get(guest.name) ?? new MemoryUseTracker();
       this.#trackers.set(guest.name, tracker);
       const use = tracker.see(guest, samples[guest.name], atMs);
-      return { guest, use, available: guest.connected ? availableShare(guest, tracker.sample) : null };
+      return {
+        guest,
+        use,
+        available: guest.connected ? availableShare(guest, tracker.sample) : null,
+        policy: policy?.guests.find(({ name }) => name === guest.name) ?? null,
+      };
     });
     this.#sort();
   }
@@ -196,11 +207,8 @@ export class TopScreen {
     const head = [this.#summary(), ...host, ''].map(line => line.slice(0, columns));
     const foot = ['', ...this.#foot(style, columns)];
     if (this.#helpShown) return [...head, ...helpLines(style, this.#glyphs, columns), ...foot];
-    const columnsBefore = topColumns(style, this.#sortMark());
-    const [titles] = renderTable(
-      columnsBefore,
-      this.#rows.map(({ guest, use, available }) => ({ guest, use, available })),
-    );
+    const columnsBefore = this.#columns(style);
+    const [titles] = renderTable(columnsBefore, this.#rows);
     const barWidth = Math.min(BAR_WIDTH_MAX, columns - titles.length - 2);
     const table = renderTable(
       barWidth < BAR_WIDTH_MIN ? columnsBefore : [...columnsBefore, barColumn(style, this.#glyphs, barWidth)],
@@ -212,7 +220,12 @@ export class TopScreen {
 
   /** The table alone, for output that is no terminal. */
   table(style: Style): string[] {
-    return [this.#summary(), '', ...renderTable(topColumns(style, this.#sortMark()), this.#rows)];
+    return [this.#summary(), '', ...renderTable(this.#columns(style), this.#rows)];
+  }
+
+  #columns(style: Style): readonly Column<Row>[] {
+    const columns = topColumns(style, this.#sortMark());
+    return this.#policy === null ? columns : [...columns, ...POLICY_COLUMNS];
   }
 
   #sortMark(): SortMark {
@@ -257,7 +270,10 @@ export class TopScreen {
     const { arrows } = this.#glyphs;
     const help = `${arrows} select   t target   sort by n name  m memory  b balloon  r resident  a available   ? help   q quit`;
     const short = `${arrows} select  t target  n m b r a sort  ? help  q quit`;
-    return [style.dim((help.length > columns ? short : help).slice(0, columns))];
+    const keys = style.dim((help.length > columns ? short : help).slice(0, columns));
+    const sentence = this.#rows.find(({ guest }) => guest.name === this.#selected)?.policy?.decision
+      ?.sentence;
+    return sentence === undefined ? [keys] : [...wrap(sentence, columns), keys];
   }
 
   /** The lines around the selected one that fit. */

@@ -12,6 +12,7 @@ import {
   NEED_SHARE,
 } from '../control/judgement.ts';
 import { balloonOf, type MemoryUse } from '../control/memory-use.ts';
+import type { GuestPolicy, GuestPolicyDecision } from '../control/policy.ts';
 import { formatSize } from './size.ts';
 import type { Glyphs, Style } from './style.ts';
 import { type Column, renderBar, renderFields, wrap } from './table.ts';
@@ -37,6 +38,8 @@ export interface Row {
   readonly use: MemoryUse | undefined;
   /** Share of its memory that it has available, by its own word; null where it did not say. */
   readonly available: Available | null;
+  /** How a memory policy sees it; null where none looks after it. */
+  readonly policy: GuestPolicy | null;
 }
 
 /** Sorted the other way round than the rest. */
@@ -134,6 +137,44 @@ export const topColumns = (style: Style, { order, mark, atLeast }: SortMark): re
     },
   ];
 };
+
+/** Why the target is not what the guest is to keep in the end; where it is, the rule that bound that is told instead. */
+const HELD_WORDS: Readonly<Record<Exclude<GuestPolicyDecision['held'], 'no'>, string>> = {
+  step: 'step by step',
+  small: 'nearly there',
+  blocked: 'rests',
+  harm: 'was harmed',
+  stale: 'old statistics',
+  boot: 'has booted',
+  waiting: 'waits for others',
+  stuck: 'stuck',
+  hold: 'on hold',
+  off: 'not steered',
+  unknown: 'no sense',
+};
+
+const BOUND_WORDS: Readonly<Record<GuestPolicyDecision['bound'], string>> = {
+  room: 'room for all',
+  surplus: 'need and surplus',
+  shares: 'by shares',
+  floor: 'its floor',
+  fixed: 'not steered',
+};
+
+function whyText({ policy }: Row): string {
+  if (policy === null) return '-';
+  if (policy.error !== null) return 'cannot be asked';
+  if (policy.mode !== 'auto') return HELD_WORDS[policy.mode];
+  if (policy.decision === null) return 'not decided';
+  const { held, bound } = policy.decision;
+  return held === 'no' ? BOUND_WORDS[bound] : HELD_WORDS[held];
+}
+
+/** Where a memory policy looks after the guests: what each needs, and why it has what it has. */
+export const POLICY_COLUMNS: readonly Column<Row>[] = [
+  { title: 'NEED', align: 'right', text: ({ policy }) => sizeText(policy?.decision?.needBytes ?? null) },
+  { title: 'WHY', text: whyText },
+];
 
 const barTitle = ({ full, dense, medium, light }: Glyphs) =>
   `used${full} cache${dense} free held${medium} balloon${light}`;

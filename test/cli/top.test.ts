@@ -7,6 +7,7 @@ import { TopScreen } from '../../src/cli/top-screen.ts';
 import type { SortKey } from '../../src/cli/top-table.ts';
 import type { DeviceGuestStatus } from '../../src/control/contract.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
+import { policyStatus } from '../server/fake-policy.ts';
 import { Captured, run } from './terminal.ts';
 
 const plain = styleOf(new Captured() as never, {});
@@ -31,6 +32,7 @@ async function screen(guests: readonly DeviceGuestStatus[] = GUESTS) {
     guests,
     samples: { ...samples, vm1: needy },
     host: await control.host(),
+    policy: null,
     atMs: 1000,
   });
   const type = (...keys: Key[]) => {
@@ -71,11 +73,34 @@ describe('the rows', () => {
     const control = new FakeControl(guestStatus('vm1', { balloonedBytes: 2 * GIB, actualBytes: 2 * GIB }));
     const [guests, samples, host] = await Promise.all([control.guests(), control.samples(), control.host()]);
     const before = { ...samples.vm1, balloonedBytes: 0 };
-    top.see({ guests, samples: { vm1: before }, host, atMs: 2000 });
+    top.see({ guests, samples: { vm1: before }, host, policy: null, atMs: 2000 });
     // 3.5 of 4 GiB were available before 2 GiB were taken.
     expect(top.frame(plain, SIZE).find(line => line.includes('vm1 '))).toMatch(/ ≥38% /);
-    top.see({ guests, samples, host, atMs: 9000 });
+    top.see({ guests, samples, host, policy: null, atMs: 9000 });
     expect(top.frame(plain, SIZE).find(line => line.includes('vm1 '))).toMatch(/ 88% /);
+  });
+
+  test('show what a memory policy reckons and why, where there is one, and the sentence of the selected guest', async () => {
+    const { top } = await screen();
+    const titles = () => top.frame(plain, SIZE).find(line => line.includes('GUEST')) ?? '';
+    expect(titles()).not.toMatch(/NEED|WHY/);
+    const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'), guestStatus('vm3'));
+    control.memoryPolicy.status = policyStatus(['vm1', 'vm2']);
+    control.memoryPolicy.alter('vm2', { mode: 'hold' });
+    const [guests, samples, host] = await Promise.all([control.guests(), control.samples(), control.host()]);
+    top.see({ guests, samples, host, policy: await control.policy(), atMs: 2000 });
+    expect(titles()).toMatch(/ NEED +WHY/);
+    const frame = top.frame(plain, SIZE);
+    const line = (name: string) =>
+      frame.find(one => /^[ ›]/.test(one) && one.slice(1).startsWith(`${name} `));
+    expect(line('vm1')).toMatch(/ 1\.75G +step by step/);
+    expect(line('vm2')).toMatch(/ 1\.75G +on hold/);
+    expect(line('vm3')).toMatch(/ - +-/);
+    expect(top.selected).toBe('vm1');
+    expect(frame.join(' ')).toMatch(/vm1 keeps 2\.5G of 4G: it uses 1\.5G and needs 1\.75G/);
+    control.memoryPolicy.alter('vm1', { error: 'the daemon does not answer' });
+    top.see({ guests, samples, host, policy: await control.policy(), atMs: 3000 });
+    expect(top.frame(plain, SIZE).join(' ')).toMatch(/vm1 .* cannot be asked/);
   });
 
   test('stand below a mark on the column that they are sorted by', async () => {
@@ -252,6 +277,7 @@ describe('below the table', () => {
       guests: GUESTS,
       samples: await control.samples(),
       host: await control.host(),
+      policy: null,
       atMs: 1000,
     });
     const frames = [top.frame(plain, { columns: 160, rows: 24 })];

@@ -21,6 +21,9 @@ Keys:
   ?           say what keys and bars mean
   q           end
 
+Where a memory policy looks after the guests, NEED is what it reckons that a guest needs, and WHY says what bound its target;
+the whole sentence is below the table, of the selected guest.
+
 Without a terminal it prints one table and ends, with --json everything that it knows.`;
 
 /** Faster is more than a terminal shows and more than a daemon should be asked. */
@@ -105,8 +108,14 @@ async function runTop(context: CliContext, control: Control, choice: TopChoice):
 }
 
 async function look(control: Control, top: TopScreen): Promise<Seen> {
-  const [guests, samples, host] = await Promise.all([control.guests(), control.samples(), control.host()]);
-  const seen = { atMs: Date.now(), host, guests, samples };
+  const [guests, samples, host, policy] = await Promise.all([
+    control.guests(),
+    control.samples(),
+    control.host(),
+    // A daemon of an older version has none; all else is worth showing.
+    control.policy().catch(() => null),
+  ]);
+  const seen = { atMs: Date.now(), host, guests, samples, policy: policy?.state === 'off' ? null : policy };
   top.see(seen);
   return seen;
 }
