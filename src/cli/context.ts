@@ -21,6 +21,8 @@ export interface CliContext {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link InterruptedError} as its reason. */
   readonly interrupt: AbortSignal;
+  /** From now on SIGHUP calls `listener` and ends nothing: for commands that read their settings anew. */
+  readonly onHangUp?: (listener: () => void) => void;
   readonly startDaemon: StartDaemon;
   /** How the person runs this program; `aerostat` unless said otherwise. */
   readonly invocation?: string;

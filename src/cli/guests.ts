@@ -215,7 +215,8 @@ export async function openNamed(
   };
 }
 
-function parseMonitor(text: string): { name: string; qmpPath: string } {
+/** `[NAME=]PATH` of a monitor. */
+export function parseMonitor(text: string): { name: string; qmpPath: string } {
   const match = /^([^=/]+)=(.+)$/.exec(text);
   return match === null ? { name: nameOfSocket(text), qmpPath: text } : { name: match[1], qmpPath: match[2] };
 }

@@ -25,8 +25,15 @@ function end(code: ExitCode): never {
   process.exit(code);
 }
 
+/** What SIGHUP does where a command has taken it. */
+let hangUp: (() => void) | undefined;
+
 for (const signal of Object.keys(EXIT_BY_SIGNAL) as StopSignal[]) {
   process.on(signal, () => {
+    if (signal === 'SIGHUP' && hangUp !== undefined) {
+      hangUp();
+      return;
+    }
     if (stop.signal.aborted) {
       // A second signal ends the process at once, whatever is still under way.
       if (performance.now() - stoppedAtMs < SAME_SIGNAL_MS_MAX) return;
@@ -59,6 +66,9 @@ const code = await runCli(process.argv.slice(2), {
   stderr: process.stderr as Output,
   env: process.env,
   interrupt: stop.signal,
+  onHangUp: listener => {
+    hangUp = listener;
+  },
   invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),
   startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
 });

@@ -14,6 +14,7 @@ import { helpCommand } from './commands/help.ts';
 import { hintCommand } from './commands/hint.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { peersCommand } from './commands/peers.ts';
+import { policyCommand } from './commands/policy.ts';
 import { receiveCommand } from './commands/receive.ts';
 import { reclaimCommand } from './commands/reclaim.ts';
 import { requestCommand } from './commands/request.ts';
@@ -94,6 +95,7 @@ function program(context: CliContext): Command {
     exporterCommand,
     runCommand,
     guestCommand,
+    policyCommand,
     benchCommand,
     demoCommand,
     peersCommand,

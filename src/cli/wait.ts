@@ -15,7 +15,7 @@ const SILENT_MS = 200;
 /** The command ends when the guest stands still for so long. */
 const STILL_MS = 500;
 
-class NotReachedError extends AerostatError {
+export class NotReachedError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_NOT_REACHED', message);
   }

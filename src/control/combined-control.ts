@@ -64,6 +64,15 @@ export function combinedControl(guests: readonly GuestRoute[]): CombinedControl 
       const known = await Promise.all([...hosts].map(([control, there]) => samplesOf(control, there)));
       return Object.assign({}, ...known);
     },
+    renewLeases: async args => {
+      const answers = await Promise.allSettled([...hosts.keys()].map(control => control.renewLeases(args)));
+      return {
+        renewed: answers.reduce(
+          (sum, answer) => sum + (answer.status === 'fulfilled' ? answer.value.renewed : 0),
+          0,
+        ),
+      };
+    },
     subscribe: listener => {
       const leave = [...hosts].map(([control, there]) => {
         const names = groupedBy(there, ({ remoteName }) => remoteName);

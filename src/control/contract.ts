@@ -6,6 +6,7 @@
 import type { DiscardMode } from '../device/inflation.ts';
 import type { Durations } from '../sys/durations.ts';
 import type { GuestState } from './guest-state.ts';
+import type { SilenceRule } from './policy.ts';
 
 export { BENCH_DISCARD_MODES, DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
@@ -89,6 +90,16 @@ export interface TargetProgress {
   readonly drainedMs: number | null;
 }
 
+/** Whose a target is. */
+export interface TargetOwner {
+  /** `start`: the daemon's, since it started. `person`: of an order without a lease. `policy`: of one with a lease. */
+  readonly by: 'start' | 'person' | 'policy';
+  /** Until when a policy's lease lasts; wall clock, milliseconds since the epoch. Null for the others. */
+  readonly untilMs: number | null;
+  /** The lease has run out: the policy is silent. */
+  readonly lapsed: boolean;
+}
+
 /** A balloon that gets no nearer to its target: it holds `actualBytes` of `targetBytes`. */
 export interface StuckStatus {
   /** Wall clock, milliseconds since the epoch. */
@@ -118,6 +129,8 @@ export interface GuestStatus {
   readonly targetBytes: number | null;
   /** What the guest is to keep, where the target was given like that: then it follows memory that is added or removed. */
   readonly wishedMemoryBytes: number | null;
+  /** Whose the target is. */
+  readonly targetOwner: TargetOwner | null;
   /** What the driver is shown of that: less while the guest cannot hold it, and during its boot grace. */
   readonly shownTargetBytes: number | null;
   /** What the guest says its balloon holds; reported, never trusted. */
@@ -168,6 +181,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   memoryPlace: null,
   targetBytes: null,
   wishedMemoryBytes: null,
+  targetOwner: null,
   shownTargetBytes: null,
   actualBytes: null,
   balloonedBytes: null,
@@ -284,6 +298,7 @@ export type GuestEventType =
   | 'statistics'
   | 'hint'
   | 'migration'
+  | 'policy'
   | 'error';
 
 export interface GuestEvent {
@@ -334,6 +349,15 @@ export const STATISTICS_TIMEOUT_MS = 5000;
 /** Dropping a large page cache takes a guest a while. */
 export const REQUEST_TIMEOUT_MS = 10_000;
 
+/** What a policy orders is its own for so long, unless it renews it. */
+export interface LeaseOrder {
+  readonly forMs: number;
+  /** What becomes of the target when it is not renewed: it stays, or all memory is the guest's again. */
+  readonly onSilence: SilenceRule;
+}
+/** An hour. */
+export const LEASE_MS_MAX = 3_600_000;
+
 /** What is to change of a guest. It is one step: all of it is done, or nothing. */
 export interface GuestChanges {
   /** What the balloon should hold, in whole pages; kept for later when the guest is not connected. */
@@ -343,6 +367,8 @@ export interface GuestChanges {
   readonly discard?: DiscardMode;
   /** Interval at which statistics are asked for; 0 turns polling off. */
   readonly pollIntervalMs?: number;
+  /** Of a target that a policy orders. Without it, a person did. */
+  readonly lease?: LeaseOrder;
   /** Sets the target also where the guest says that it cannot spare so much. */
   readonly force?: boolean;
 }

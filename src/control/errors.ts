@@ -53,8 +53,11 @@ export class PolicyOffError extends AerostatError {
   }
 }
 
-/** @throws GuestStateError for a target that is said in two ways at once */
-export function checkOneTarget({ targetBytes, memoryBytes }: GuestChanges): void {
+/** @throws GuestStateError for a target that is said in two ways at once, and for a lease of none */
+export function checkOneTarget({ targetBytes, memoryBytes, lease }: GuestChanges): void {
+  if (lease !== undefined && targetBytes === undefined && memoryBytes === undefined) {
+    throw new GuestStateError('a lease is of a target; name the target with it');
+  }
   if (targetBytes === undefined || memoryBytes === undefined) return;
   throw new GuestStateError('targetBytes and memoryBytes are two ways to say the same; name one');
 }

@@ -19,6 +19,7 @@ export function hostedControl(guests: GuestSource, version: string): Control {
     ...handlersOf<GuestOperation, GuestStatus>(GUEST_OPERATIONS, operation => handlerOf(guests, operation)),
     guests: () => guests.guests(),
     samples: () => guests.samples(),
+    renewLeases: args => guests.renewLeases(args),
     subscribe: listener => guests.subscribe(listener),
     ...noHostPolicy,
     daemon: async () => statusOfThisProcess(version),

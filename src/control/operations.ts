@@ -24,6 +24,7 @@ import type { MigrationAnswer, MigrationOrder, MigrationStatus } from './migrati
 import type {
   GuestPolicy,
   GuestPolicyChanges,
+  LeaseRenewal,
   PolicyChanges,
   PolicyHistory,
   PolicyStatus,
@@ -130,6 +131,8 @@ export const OPERATIONS = {
    * @throws GuestStateError when there is none to give up
    */
   cancelMigration: ofGuest<void, MigrationAnswer>({ method: 'delete', path: '/migration' }),
+  /** Of all targets that are a policy's: their leases last for so long from now on. */
+  renewLeases: ofHost<{ readonly forMs: number }, LeaseRenewal>({ method: 'post', path: '/leases' }),
   /** The memory policy with all that it decided last; its state is `off` where there is none. */
   policy: ofHost<void, PolicyStatus>({ method: 'get', path: '/policy' }),
   /** @throws PolicyOffError when there is no policy; so do all that follow */
@@ -206,23 +209,25 @@ export type HostHandlers<Names extends HostOperation, Status = GuestStatus> = {
 /** A memory policy as it is steered. */
 export type PolicyControl = HostHandlers<HostPolicyOperation> & GuestHandlers<GuestPolicyOperation>;
 
+/** What is asked of a host about all of its guests. */
+type AllGuestsOperation = 'guests' | 'samples' | 'renewLeases';
+
 /** Guests, whichever host they are on. */
 export interface GuestControl<Status extends GuestStatus = GuestStatus>
-  extends GuestHandlers<GuestOperation, Status> {
-  guests(): Promise<AnswerOf<'guests', Status>>;
-  samples(): Promise<AnswerOf<'samples'>>;
+  extends GuestHandlers<GuestOperation, Status>,
+    HostHandlers<AllGuestsOperation, Status> {
   /** Calls `listener` for every event until the returned function is called. */
   subscribe(listener: (event: GuestEvent) => void): () => void;
 }
 
 /** Guests of a hypervisor that can do less than ours: {@link handlerOf} refuses what it leaves out. */
 export type GuestSource = Partial<GuestHandlers> &
-  Pick<GuestControl, 'guest' | 'change' | 'statistics' | 'guests' | 'samples' | 'subscribe'>;
+  Pick<GuestControl, 'guest' | 'change' | 'statistics' | 'guests' | 'samples' | 'renewLeases' | 'subscribe'>;
 
 /** A daemon, its host and its guests. */
 export interface Control<Status extends GuestStatus = GuestStatus>
   extends GuestControl<Status>,
-    HostHandlers<Exclude<HostOperation, 'guests' | 'samples'>, Status> {}
+    HostHandlers<Exclude<HostOperation, AllGuestsOperation>, Status> {}
 
 export const OPERATION_NAMES = Object.keys(OPERATIONS) as OperationName[];
 

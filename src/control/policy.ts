@@ -16,11 +16,11 @@ type PolicyMode = (typeof MODES)[number];
  * `silent`: it has decided nothing for two of its periods, though it should have.
  */
 export const POLICY_STATES = ['off', 'dry-run', 'running', 'silent'] as const;
-type PolicyState = (typeof POLICY_STATES)[number];
+export type PolicyState = (typeof POLICY_STATES)[number];
 
 /** What becomes of a guest's target when the policy that set it is silent: it stays, or all memory is the guest's again. */
 export const SILENCE_RULES = ['keep', 'release'] as const;
-type SilenceRule = (typeof SILENCE_RULES)[number];
+export type SilenceRule = (typeof SILENCE_RULES)[number];
 
 /** The host's memory, divided. Budget, reserve, others and reservations add up to the total. */
 export interface PolicyBudget {
@@ -204,4 +204,9 @@ export interface ReservationOrder {
 /** The newest decisions about a guest, oldest first: those that changed something, and others now and then. */
 export interface PolicyHistory {
   readonly decisions: readonly GuestPolicyDecision[];
+}
+
+export interface LeaseRenewal {
+  /** Targets whose leases were renewed. */
+  readonly renewed: number;
 }

@@ -103,6 +103,7 @@ export class MigratingGuest {
       migration: name => this.#migration(name),
       guests: () => this.#control.guests(),
       samples: () => this.#control.samples(),
+      renewLeases: args => this.#control.renewLeases(args),
       subscribe: listener => {
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);

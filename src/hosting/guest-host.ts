@@ -36,7 +36,7 @@ import { offeredFeatures } from './offered-features.ts';
 import type { GuestOptions } from './options.ts';
 import { RemovedMemory } from './removed-memory.ts';
 import { RingTurns } from './ring-turns.ts';
-import { StatisticsPoll } from './statistics-poll.ts';
+import { StatisticsPoll, tellSample } from './statistics-poll.ts';
 import { TargetSteering } from './target-steering.ts';
 import type { ThreadTurns } from './thread-turns.ts';
 import type { GuestSocket } from './worker-protocol.ts';
@@ -265,7 +265,7 @@ export class GuestHost {
   #statisticsArrived(): void {
     this.statistics.arrived();
     if (this.device.statistics.answered) this.target.answered();
-    this.#events.changed('statistics', () => ({ freeBytes: this.statistics.sample.statistics.freeBytes }));
+    this.#events.changed('statistics', () => tellSample(this.statistics.sample));
   }
 
   /** See {@link GuestRequests.ask}. */
@@ -303,6 +303,7 @@ export class GuestHost {
       state: this.state,
       ...figures,
       wishedMemoryBytes: this.target.wishedMemoryBytes,
+      targetOwner: this.target.lease.owner,
       actualBytes: this.connected ? figures.actualBytes : null,
       counters,
       progress: this.target.progress,
@@ -357,6 +358,7 @@ export class GuestHost {
       });
     });
     this.#acceptor?.close();
+    this.target.lease.close();
     this.#lane.close();
     this.loop.close();
   }

@@ -20,12 +20,12 @@ export const guestOperations: Handlers = {
   change: (guest, changes) => {
     const { target, device, statistics } = guest;
     target.check(changes);
-    const { targetBytes, memoryBytes, discard, pollIntervalMs } = changes;
+    const { targetBytes, memoryBytes, discard, pollIntervalMs, lease } = changes;
     // The target last, so that the change that it starts goes by the new way of discarding.
     if (discard !== undefined) device.inflation.mode = discard;
     if (pollIntervalMs !== undefined) statistics.intervalMs = pollIntervalMs;
-    if (targetBytes !== undefined) target.set(targetBytes);
-    if (memoryBytes !== undefined) target.keep(memoryBytes);
+    if (targetBytes !== undefined) target.order(targetBytes, lease);
+    if (memoryBytes !== undefined) target.keep(memoryBytes, lease);
     return guest.status();
   },
   statistics: (guest, { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS }) =>

@@ -14,6 +14,13 @@ interface Waiter {
   readonly timer: Timer;
 }
 
+/** What an event tells of a sample: enough to see a guest that is running out of memory. */
+export const tellSample = ({ statistics, balloonedBytes }: StatisticsSample) => ({
+  freeBytes: statistics.freeBytes,
+  availableBytes: statistics.availableBytes,
+  balloonedBytes,
+});
+
 export class StatisticsPoll {
   readonly #name: string;
   readonly #device: BalloonDevice;

@@ -2,16 +2,24 @@
  * The target of one guest: what its host wishes, what its driver is shown of that, how long the driver takes, and whether
  * it gets there. What may be wished for is judged here as well, before anything changes. Knows no sockets.
  */
-import type { GuestChanges, StatisticsSample, StuckStatus, TargetProgress } from '../control/contract.ts';
+import type {
+  GuestChanges,
+  LeaseOrder,
+  StatisticsSample,
+  StuckStatus,
+  TargetProgress,
+} from '../control/contract.ts';
 import { checkOneTarget, GuestStateError, UnconfirmedError } from '../control/errors.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
+import type { SilenceRule } from '../control/policy.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 import { formatSize } from '../sys/size.ts';
 import { BootGrace } from './boot-grace.ts';
 import type { GuestEvents } from './guest-events.ts';
+import { TargetLease } from './target-lease.ts';
 import { TargetTimer } from './target-timer.ts';
 import { TargetWatch } from './target-watch.ts';
 
@@ -45,6 +53,7 @@ export class TargetSteering {
   /** What the guest is to keep, where its target was given like that. */
   #wishedMemoryBytes: number | null = null;
   #memoryTimer: Timer | undefined;
+  readonly lease: TargetLease;
 
   constructor(
     guest: SteeredGuest,
@@ -54,6 +63,7 @@ export class TargetSteering {
     this.#guest = guest;
     this.#reactor = reactor;
     this.#events = events;
+    this.lease = new TargetLease(reactor, onSilence => this.#ranOut(onSilence));
     this.#grace = new BootGrace(guest.bootGraceMs, reactor, () => {
       if (this.#following) this.#aim();
       this.#follow();
@@ -94,8 +104,13 @@ export class TargetSteering {
     if (doubt !== undefined) throw new UnconfirmedError(name, targetBytes, doubt, sample.ageMs);
   }
 
-  /** `wishedMemoryBytes` is what the guest is to keep, where the target is given like that. */
-  set(targetBytes: number, wishedMemoryBytes: number | null = null): void {
+  /** `wishedMemoryBytes` is what the guest is to keep, where the target is given like that; see {@link TargetLease.ordered}. */
+  order(targetBytes: number, lease?: LeaseOrder, wishedMemoryBytes: number | null = null): void {
+    this.lease.ordered(lease);
+    this.#set(targetBytes, wishedMemoryBytes);
+  }
+
+  #set(targetBytes: number, wishedMemoryBytes: number | null): void {
     this.#wishedMemoryBytes = wishedMemoryBytes;
     this.#memoryTimer?.cancel();
     this.#memoryTimer = undefined;
@@ -111,8 +126,15 @@ export class TargetSteering {
   }
 
   /** The guest is to keep so much of the memory that it has, and will have; of one that has none yet nothing is wanted. */
-  keep(memoryBytes: number): void {
-    this.set(Math.max(0, this.#guest.memoryBytes() - memoryBytes), memoryBytes);
+  keep(memoryBytes: number, lease?: LeaseOrder): void {
+    this.order(Math.max(0, this.#guest.memoryBytes() - memoryBytes), lease, memoryBytes);
+  }
+
+  /** The policy whose target it is says nothing any more. */
+  #ranOut(onSilence: SilenceRule): void {
+    const released = onSilence === 'release';
+    if (released) this.#set(0, null);
+    this.#events.changed('policy', () => ({ silent: true, released }));
   }
 
   get wishedMemoryBytes(): number | null {
@@ -201,6 +223,7 @@ export class TargetSteering {
   resumed(wishedMemoryBytes: number | null): void {
     this.#grace.end();
     this.#wishedMemoryBytes = wishedMemoryBytes;
+    this.lease.forget();
     this.#clock.set(this.#guest.device.targetPages, this.#known(this.#guest.device.actualPages));
   }
 

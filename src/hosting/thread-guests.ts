@@ -113,6 +113,8 @@ export class ThreadGuests {
         return null;
       },
       guests: () => [...guests.values()].map(guest => guest.status()),
+      renewLeases: ({ forMs }) =>
+        [...guests.values()].filter(({ target }) => target.lease.renew(forMs)).length,
       samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.statistics.sample])),
       mapSources: (_, guest) => guest.mapSources(),
       balloon: (_, guest) => guest.balloon(),

@@ -31,6 +31,10 @@ export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus
       const samples = await Promise.all(threads.all.map(thread => thread.ask('samples', null)));
       return Object.assign({}, ...samples);
     },
+    renewLeases: async args => {
+      const counts = await Promise.all(threads.all.map(thread => thread.ask('renewLeases', args)));
+      return { renewed: counts.reduce((sum, count) => sum + count, 0) };
+    },
     map: async (name, options = {}) => {
       const sources = await threads.threadOf(name).ask('mapSources', { name });
       return threads.surveyOf(name).draw(name, sources, options);

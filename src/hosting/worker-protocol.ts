@@ -40,6 +40,7 @@ export interface DataThreadRequests extends OperationRequests {
   closeGuest: { args: { name: string }; result: null };
   guests: { args: null; result: readonly DeviceGuestStatus[] };
   samples: { args: null; result: Readonly<Record<string, StatisticsSample>> };
+  renewLeases: { args: { forMs: number }; result: number };
   /** The asker closes the descriptors in the answer. */
   mapSources: { args: { name: string }; result: MapSources };
   /** The bitmap of ballooned pages of each region, which is shared memory. */

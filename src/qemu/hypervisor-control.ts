@@ -81,6 +81,10 @@ export abstract class HypervisorControl implements GuestSource {
     return known;
   }
 
+  async renewLeases({ forMs }: { readonly forMs: number }): Promise<{ readonly renewed: number }> {
+    return { renewed: [...this.#guests.values()].filter(({ lease }) => lease.renew(forMs)).length };
+  }
+
   async map(name: string): Promise<never> {
     throw new GuestStateError(
       `the hypervisor of ${this.#find(name).name} does not tell what is where in its memory`,

@@ -19,6 +19,8 @@ import { checkOneTarget } from '../control/errors.ts';
 import { obstacleOf } from '../control/guest-state.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
+import type { SilenceRule } from '../control/policy.ts';
+import { TargetLease } from '../hosting/target-lease.ts';
 import { TargetTimer } from '../hosting/target-timer.ts';
 import { TargetWatch } from '../hosting/target-watch.ts';
 import type { AerostatError } from '../sys/error.ts';
@@ -29,6 +31,14 @@ import type { GuestMachine, MachineStatistics } from './guest-machine.ts';
 const STATISTICS_POLL_MS = 50;
 /** Hypervisors ask for statistics every so many whole seconds. */
 const INTERVAL_UNIT_MS = 1000;
+
+/** Timers that keep no process alive. */
+const timers = {
+  schedule(ms: number, run: () => void) {
+    const timer = setTimeout(run, ms).unref();
+    return { cancel: () => clearTimeout(timer) };
+  },
+};
 
 const delay = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 
@@ -50,6 +60,8 @@ export class HypervisorGuest {
   readonly #watch = new TargetWatch(isNear);
   /** What we asked for last. Hypervisors do not tell their target, so that of others is not known. */
   #targetBytes: number | null = null;
+  /** Only orders that came this way are known: QEMU does not tell of those of others. */
+  readonly lease = new TargetLease(timers, onSilence => this.#ranOut(onSilence));
   #memoryBytes: number | null = null;
   #lastError: string | null = null;
   /** What the guest's balloon held when it was looked at last. */
@@ -86,6 +98,7 @@ export class HypervisorGuest {
       features,
       memoryBytes,
       targetBytes: this.#targetBytes,
+      targetOwner: this.#targetBytes === null ? null : this.lease.owner,
       actualBytes,
       // A page is given back before it is acknowledged.
       pendingBytes: hasBalloon ? 0 : null,
@@ -98,7 +111,7 @@ export class HypervisorGuest {
   /** Interval first: should the hypervisor then refuse the target, the interval is put back. */
   async change(changes: GuestChanges): Promise<GuestStatus> {
     checkOneTarget(changes);
-    const { discard, pollIntervalMs, force = false } = changes;
+    const { discard, pollIntervalMs, lease, force = false } = changes;
     if (discard !== undefined) {
       throw new GuestStateError(`the hypervisor of ${this.name} decides itself when its memory goes back`);
     }
@@ -124,7 +137,10 @@ export class HypervisorGuest {
       await machine.setInterval(Math.ceil(pollIntervalMs / INTERVAL_UNIT_MS));
     }
     try {
-      if (targetBytes !== undefined) await this.#setTarget(targetBytes, memoryBytes);
+      if (targetBytes !== undefined) {
+        await this.#setTarget(targetBytes, memoryBytes);
+        this.lease.ordered(lease);
+      }
     } catch (error) {
       if (pollIntervalMs !== undefined && machine.connected) await machine.setInterval(before);
       throw error;
@@ -149,6 +165,13 @@ export class HypervisorGuest {
     this.#clock.set(targetBytes, actualBytes);
     this.#watch.aim(targetBytes, actualBytes, monotonicMs());
     this.#tell('target', { targetBytes });
+  }
+
+  #ranOut(onSilence: SilenceRule): void {
+    const released = onSilence === 'release' && this.#memoryBytes !== null;
+    // A monitor that was lost meanwhile is told of elsewhere.
+    if (released) this.#setTarget(0, this.#memoryBytes ?? 0).catch(() => {});
+    this.#tell('policy', { silent: true, released });
   }
 
   async statistics(options: { freshMs?: number; timeoutMs?: number } = {}): Promise<StatisticsSample> {
@@ -201,6 +224,7 @@ export class HypervisorGuest {
   }
 
   close(): void {
+    this.lease.close();
     this.#machine.close();
   }
 
@@ -232,6 +256,7 @@ export class HypervisorGuest {
     this.#lastError = lost?.message ?? null;
     // Another guest may be the next there.
     this.#targetBytes = null;
+    this.lease.forget();
     this.#memoryBytes = null;
     this.#actualBytes = null;
     this.#seen = undefined;

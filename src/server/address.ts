@@ -64,6 +64,9 @@ export function runtimeDirectory(env: Environment): string {
   return existsSync(session) ? join(session, 'aerostat') : join(tmpdir(), `aerostat-${uid}`);
 }
 
+/** Where a policy that runs by itself has its API, unless it is told another place. */
+export const policySocket = (env: Environment): string => join(runtimeDirectory(env), 'policy.sock');
+
 /** Where the daemons of systemd's units are: a directory for each, with its socket in it. */
 const SYSTEM_DIRECTORY = '/run/aerostat';
 

@@ -27,5 +27,6 @@ export const TOLD_EVENTS: readonly GuestEventType[] = [
   'stuck',
   'hint',
   'migration',
+  'policy',
   'error',
 ];

@@ -24,6 +24,8 @@ import {
 import {
   GuestPolicyPatchSchema,
   GuestPolicySchema,
+  LeaseRenewalOrderSchema,
+  LeaseRenewalSchema,
   PolicyHistorySchema,
   PolicyPatchSchema,
   PolicyStatusSchema,
@@ -170,6 +172,13 @@ export const OPERATION_DOCUMENTS: Readonly<Record<OperationName, OperationDocume
     operationId: 'deleteMigration',
     summary: 'Give a migration up; the guest goes on where it is',
     answer: [MigrationAnswerSchema, 'How it is now.'],
+  },
+  renewLeases: {
+    operationId: 'postLeases',
+    summary: 'Renew the leases of all targets that are a policy’s',
+    args: LeaseRenewalOrderSchema,
+    answer: [LeaseRenewalSchema, 'How many there are.'],
+    always: true,
   },
   policy: {
     operationId: 'getPolicy',

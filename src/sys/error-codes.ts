@@ -162,6 +162,17 @@ const declarations = {
     exit: 'guestState',
     status: 409,
   },
+  AEROSTAT_POLICY_SETTINGS: {
+    meaning: 'The settings of a memory policy are malformed, or contradict each other.',
+    remedy: 'Nothing was changed; the message says what is wrong, of a file with its line and column.',
+    exit: 'usage',
+    status: 409,
+  },
+  AEROSTAT_RECORDING: {
+    meaning: 'The file holds no samples that a policy could be replayed over.',
+    remedy: 'Record some with `aerostat policy record`, or ask Prometheus for a range of our metrics.',
+    exit: 'usage',
+  },
   AEROSTAT_OPTIONS: { meaning: 'The options of the daemon contradict each other.', remedy: SEE_MESSAGE },
   AEROSTAT_FEATURE: {
     meaning: 'No feature of the profile has this name.',

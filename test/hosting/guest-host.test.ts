@@ -422,3 +422,29 @@ test('the first hint session of a daemon has an id that the one before it did no
   expect(first).not.toBe(HINT_ID_MIN);
   expect(host.device.hints.begin()).toBe(first + 1);
 });
+
+test('a silent policy’s target stays or is released as its order says, and is told of', async () => {
+  const clock = clockAhead();
+  try {
+    for (const [onSilence, left] of [
+      ['keep', 8 * MIB],
+      ['release', 0],
+    ] as const) {
+      told.length = 0;
+      guestOperations.change(host, { targetBytes: 8 * MIB, lease: { forMs: 60_000, onSilence } });
+      expect(host.status().targetOwner).toMatchObject({ by: 'policy', lapsed: false });
+      clock.pass(61_000);
+      await loop.turnUntil(() => told.includes('policy'));
+      expect(host.status()).toMatchObject({ targetBytes: left, targetOwner: { by: 'policy', lapsed: true } });
+      expect(details.get('policy')).toEqual({ silent: true, released: onSilence === 'release' });
+      clock.pass(1000);
+      loop.reactor.turn(0);
+    }
+  } finally {
+    vi.restoreAllMocks();
+  }
+});
+
+test('a lease is of a target', () => {
+  expect(() => guestOperations.change(host, { lease: { forMs: 1, onSilence: 'keep' } })).toThrow('name the target');
+});

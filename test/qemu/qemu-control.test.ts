@@ -49,6 +49,7 @@ describe('a guest of QEMU under our control', () => {
       granularityBytes: null,
       shownTargetBytes: null,
       wishedMemoryBytes: null,
+      targetOwner: null,
       removedBytes: null,
       stuck: null,
       lastError: null,

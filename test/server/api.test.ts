@@ -386,6 +386,7 @@ describe('the document', () => {
       '/v1/guests/{name}/hint',
       '/v1/guests/{name}/request',
       '/v1/guests/{name}/migration',
+      '/v1/leases',
       '/v1/policy',
       '/v1/policy/reload',
       '/v1/policy/reservations',

@@ -122,6 +122,7 @@ const CASES: Readonly<Record<string, Calls>> = {
     409: { body: { to: 'tcp:host2:4444' }, given: migrating },
   },
   deleteMigration: { 200: { given: migrating }, 409: {} },
+  postLeases: { 200: { body: { forMs: 4000 } }, 400: { body: {} } },
   getPolicy: { 200: {} },
   patchPolicy: {
     200: { body: { dryRun: true } },

@@ -145,8 +145,6 @@ export const SEEN_BY_TESTS: Exceptions = [
       'src/policy/anchors/senpai.ts adjustment',
       'src/policy/anchors/vmware.ts minFree',
       'src/policy/anchors/vmware.ts price',
-      'src/policy/explain.ts explainGuest',
-      'src/policy/explain.ts explainHost',
       'src/sim/policy/run.ts PolicyRun',
       'src/vm/vm-threads.ts VmThreadsListener',
       'src/vm/vm.ts VmState',

@@ -19,6 +19,7 @@ import {
   type RequestAnswer,
   type StatisticsSample,
   type StuckStatus,
+  type TargetOwner,
   type TargetProgress,
 } from '../../control/contract.ts';
 import type { MapRegion, MemoryMap } from '../../control/memory-map.ts';
@@ -128,6 +129,22 @@ const TargetProgressSchema = mirror<TargetProgress>()(
     .openapi('TargetProgress'),
 );
 
+const TargetOwnerSchema = mirror<TargetOwner>()(
+  z
+    .object({
+      by: z.enum(['start', 'person', 'policy']).openapi({
+        description:
+          '`start`: the daemon’s, since it started. `person`: of an order. `policy`: of an order with a lease.',
+      }),
+      untilMs: z
+        .number()
+        .nullable()
+        .openapi({ description: 'Until when the lease lasts, in milliseconds since the epoch.' }),
+      lapsed: z.boolean().openapi({ description: 'The lease has run out: the policy is silent.' }),
+    })
+    .openapi('TargetOwner', { description: 'Whose the target is.' }),
+);
+
 const StuckStatusSchema = mirror<StuckStatus>()(
   z
     .object({
@@ -161,6 +178,7 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
         description:
           'What the guest is to keep, where its target was given like that (memoryBytes): the target follows memory that is added or removed.',
       }),
+      targetOwner: orNull(TargetOwnerSchema),
       shownTargetBytes: unknownable.openapi({
         description:
           'What the driver is shown of the target: less while the guest cannot hold it, and during its boot grace.',

@@ -1,10 +1,12 @@
 /** What the HTTP API is asked of a memory policy and answers, as zod schemas; see control/policy.ts for what fields mean. */
 import { z } from '@hono/zod-openapi';
+import { LEASE_MS_MAX } from '../../control/contract.ts';
 import {
   type GuestPolicy,
   type GuestPolicyChanges,
   type GuestPolicyDecision,
   type GuestPolicySettings,
+  type LeaseRenewal,
   POLICY_BOUNDS,
   POLICY_HELDS,
   POLICY_MODES,
@@ -215,3 +217,13 @@ export const ReservationOrderSchema = mirror<ReservationOrder>()(
 export const ReservationQuerySchema = z.object({
   name: guestName.openapi({ description: 'For whom the reservation is that is given up.' }),
 });
+
+export const LeaseRenewalOrderSchema = mirror<{ readonly forMs: number }>()(
+  z.strictObject({ forMs: count.min(1).max(LEASE_MS_MAX) }).openapi('LeaseRenewalOrder'),
+);
+
+export const LeaseRenewalSchema = mirror<LeaseRenewal>()(
+  z
+    .object({ renewed: count.openapi({ description: 'Targets whose leases were renewed.' }) })
+    .openapi('LeaseRenewal'),
+);

@@ -5,11 +5,13 @@ import {
   GUEST_TIMEOUT_MS_MAX,
   HINT_LIMIT_MS,
   HINT_LIMIT_MS_MAX,
+  LEASE_MS_MAX,
   POLL_INTERVAL_MS_MAX,
   TARGET_BYTES_MAX,
 } from '../../control/contract.ts';
 import { MAP_CELLS_MAX } from '../../control/memory-map.ts';
 import type { MigrationOrder } from '../../control/migrations.ts';
+import { SILENCE_RULES } from '../../control/policy.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { CONNECTIONS_MAX, DOWNTIME_MS_MAX, ROUNDS_MAX } from '../../migration/limits.ts';
 import { count, DiscardModeSchema, GUEST_EVENT_TYPES, mirror, omissible } from './values.ts';
@@ -36,6 +38,17 @@ export const GuestPatchSchema = z
           'What the guest is to keep, instead of targetBytes (both are refused): the target follows memory that is added or removed. A guest of QEMU’s has its target reckoned once.',
         example: 2 ** 30,
       }),
+    ),
+    lease: omissible(
+      z
+        .strictObject({
+          forMs: count.min(1).max(LEASE_MS_MAX),
+          onSilence: z.enum(SILENCE_RULES),
+        })
+        .openapi({
+          description:
+            'The target is a policy’s, for so long. When it is not renewed (POST /v1/leases), it stays (keep), or the guest gets all its memory back (release). Without a lease, a person set it.',
+        }),
     ),
     force: omissible(
       z.boolean().openapi({

@@ -59,5 +59,6 @@ export const GUEST_EVENT_TYPES = [
   'statistics',
   'hint',
   'migration',
+  'policy',
   'error',
 ] as const;

@@ -1,0 +1,111 @@
+/**
+ * Guests of one host control, as they were seen last. Each source is asked by itself: one that is slow, stopped or gone
+ * costs its own guests their fresh figures, and nobody else's. What follows from the figures is the runner's.
+ */
+import type { GuestRoute } from '../control/combined-control.ts';
+import type { GuestStatus, StatisticsSample } from '../control/contract.ts';
+import type { GuestSource } from '../control/operations.ts';
+import { AerostatError } from '../sys/error.ts';
+
+/** Guests that share a control; without `names`, all that it has, as it calls them. */
+export interface SteeredSource {
+  readonly control: GuestSource;
+  /** What its guests are called here, by what they are called there. */
+  readonly names?: ReadonlyMap<string, string>;
+}
+
+/** One source for each control of `routes`. */
+export function sourcesOf(routes: readonly GuestRoute[]): SteeredSource[] {
+  const sources = new Map<GuestSource, Map<string, string>>();
+  for (const { name, control, remoteName } of routes) {
+    const names = sources.get(control) ?? new Map<string, string>();
+    sources.set(control, names.set(remoteName, name));
+  }
+  return [...sources].map(([control, names]) => ({ control, names }));
+}
+
+/** One guest as it was seen last. */
+export interface SeenGuest {
+  /** What it is called here. */
+  readonly name: string;
+  readonly remoteName: string;
+  readonly watch: SourceWatch;
+  status: GuestStatus;
+  sample: StatisticsSample | undefined;
+  /** Another number after each start of its driver. */
+  epoch: number;
+}
+
+export class SourceWatch {
+  readonly source: SteeredSource;
+  /** By the name here. */
+  readonly guests = new Map<string, SeenGuest>();
+  /** Why it could not be asked the last time; null where it could. */
+  error: string | null = null;
+  #looking: Promise<void> | undefined;
+
+  constructor(source: SteeredSource) {
+    this.source = source;
+  }
+
+  /** It was asked, and has not answered yet. */
+  get isLate(): boolean {
+    return this.#looking !== undefined;
+  }
+
+  /** Asks for all of its guests, unless that is under way. It may take as long as it likes. */
+  look(): Promise<void> {
+    this.#looking ??= this.#look().finally(() => {
+      this.#looking = undefined;
+    });
+    return this.#looking;
+  }
+
+  async #look(): Promise<void> {
+    const { control } = this.source;
+    try {
+      const [statuses, samples] = await Promise.all([control.guests(), control.samples()]);
+      this.error = null;
+      const there = new Set<string>();
+      for (const status of statuses) {
+        const name = this.nameOf(status.name);
+        if (name === undefined) continue;
+        there.add(name);
+        this.note(name, status, samples[status.name]);
+      }
+      for (const name of this.guests.keys()) if (!there.has(name)) this.guests.delete(name);
+    } catch (error) {
+      if (!(error instanceof AerostatError)) throw error;
+      this.error = error.message;
+    }
+  }
+
+  /** What a guest of this source is called here; undefined for one that is not meant. */
+  nameOf(remoteName: string): string | undefined {
+    const { names } = this.source;
+    return names === undefined ? remoteName : names.get(remoteName);
+  }
+
+  note(name: string, status: GuestStatus, sample: StatisticsSample | undefined): void {
+    const seen = this.guests.get(name) ?? {
+      name,
+      remoteName: status.name,
+      watch: this,
+      status,
+      sample,
+      epoch: 1,
+    };
+    seen.status = status;
+    seen.sample = sample ?? seen.sample;
+    const { counters } = status;
+    // Both only ever rise, so that their sum is another one after each start.
+    if (counters !== null) seen.epoch = 1 + counters.resets + counters.connections;
+    this.guests.set(name, seen);
+  }
+
+  /** Its driver starts anew, by a host that has no counters. */
+  restarted(name: string): void {
+    const seen = this.guests.get(name);
+    if (seen?.status.counters === null) seen.epoch++;
+  }
+}
