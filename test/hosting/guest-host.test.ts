@@ -446,5 +446,7 @@ test('a silent policy’s target stays or is released as its order says, and is 
 });
 
 test('a lease is of a target', () => {
-  expect(() => guestOperations.change(host, { lease: { forMs: 1, onSilence: 'keep' } })).toThrow('name the target');
+  expect(() => guestOperations.change(host, { lease: { forMs: 1, onSilence: 'keep' } })).toThrow(
+    'name the target',
+  );
 });
