@@ -57,6 +57,30 @@ describe('the rooms', () => {
     expect(wrong).toEqual([]);
   });
 
+  test('leave Node out of what the page loads: a browser has nothing of it', () => {
+    const web = join(root, 'web/src');
+    const pending = readdirSync(web)
+      .filter(name => /\.tsx?$/.test(name))
+      .map(name => join(web, name));
+    const seen = new Set<string>();
+    const ofNode: string[] = [];
+    for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
+      if (seen.has(path)) continue;
+      seen.add(path);
+      // What is imported or shown again as a value; types are gone when the page is built.
+      const statements = readFileSync(path, 'utf8').matchAll(
+        /^(?:import|export) (?!type\b)[^;]*?from\s*'([^']+)'/gm,
+      );
+      for (const [statement, from] of statements) {
+        if (/^\w+ \{(?:\s*type [^,}]+,?)+\s*\}/.test(statement)) continue;
+        if (from.startsWith('node:')) ofNode.push(`${relative(root, path)} imports ${from}`);
+        else if (/^\..*\.tsx?$/.test(from)) pending.push(resolve(dirname(path), from));
+      }
+    }
+    expect(seen.size).toBeGreaterThan(30);
+    expect(ofNode).toEqual([]);
+  });
+
   test('leave native calls to sys/', () => {
     const native = files.filter(file => /from 'koffi'/.test(readFileSync(file, 'utf8')));
     expect([...new Set(native.map(roomOf))]).toEqual(['sys']);

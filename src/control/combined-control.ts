@@ -5,12 +5,12 @@
  */
 import { AerostatError } from '../sys/error.ts';
 import { type GuestStatus, type StatisticsSample, statusOf, UnknownGuestError } from './contract.ts';
+import { handlerOf } from './handlers.ts';
 import {
   GUEST_OPERATIONS,
   type GuestControl,
   type GuestOperation,
   type GuestSource,
-  handlerOf,
   handlersOf,
 } from './operations.ts';
 

@@ -3,6 +3,7 @@
  * said of this process and of this machine.
  */
 import type { DaemonStatus, GuestStatus } from './contract.ts';
+import { handlerOf } from './handlers.ts';
 import { readHost } from './host.ts';
 import { noHostPolicy } from './no-policy.ts';
 import {
@@ -10,7 +11,6 @@ import {
   GUEST_OPERATIONS,
   type GuestOperation,
   type GuestSource,
-  handlerOf,
   handlersOf,
 } from './operations.ts';
 

@@ -18,7 +18,6 @@ import type {
   RequestAnswer,
   StatisticsSample,
 } from './contract.ts';
-import { GuestStateError } from './errors.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from './migrations.ts';
 import type {
@@ -220,7 +219,7 @@ export interface GuestControl<Status extends GuestStatus = GuestStatus>
   subscribe(listener: (event: GuestEvent) => void): () => void;
 }
 
-/** Guests of a hypervisor that can do less than ours: {@link handlerOf} refuses what it leaves out. */
+/** Guests of a hypervisor that can do less than ours: `handlerOf` (handlers.ts) refuses what it leaves out. */
 export type GuestSource = Partial<GuestHandlers> &
   Pick<GuestControl, 'guest' | 'change' | 'statistics' | 'guests' | 'samples' | 'renewLeases' | 'subscribe'>;
 
@@ -244,25 +243,8 @@ export const THREAD_OPERATIONS = GUEST_OPERATIONS.filter(
 );
 
 /** Any handler, where the compiler does not know of which operation. */
-type AnyHandler = (name: string, args?: object) => Promise<unknown>;
-type AnyHostHandler = (args?: object) => Promise<unknown>;
-
-/** What answers any operation of `control`; those of a host pass over the guest's name. */
-export function handlerOf<Asked extends GuestSource>(
-  control: Asked,
-  operation: OperationName & keyof Asked,
-): AnyHandler {
-  const handler = (control[operation] as AnyHandler | AnyHostHandler | undefined)?.bind(control);
-  if (handler === undefined) return name => refuse(control, operation, name);
-  if (OPERATIONS[operation].scope === 'guest') return handler as AnyHandler;
-  return (_, args) => (handler as AnyHostHandler)(args);
-}
-
-/** @throws UnknownGuestError, GuestStateError */
-async function refuse(control: GuestSource, operation: OperationName, guest: string): Promise<never> {
-  const { name } = await control.guest(guest);
-  throw new GuestStateError(`the hypervisor of ${name} has no means for this (${operation})`);
-}
+export type AnyHandler = (name: string, args?: object) => Promise<unknown>;
+export type AnyHostHandler = (args?: object) => Promise<unknown>;
 
 /** One handler for many operations: `make` is called once for each name. */
 export function handlersOf<Names extends GuestOperation, Status = GuestStatus>(

@@ -5,12 +5,12 @@
 
 import type { GuestRoute } from '../control/combined-control.ts';
 import type { GuestEvent, GuestStatus } from '../control/contract.ts';
+import { handlerOf } from '../control/handlers.ts';
 import type { MigrationAnswer, MigrationStatus } from '../control/migrations.ts';
 import {
   GUEST_OPERATIONS,
   type GuestControl,
   type GuestOperation,
-  handlerOf,
   handlersOf,
 } from '../control/operations.ts';
 import { MigrationDestination } from '../migration/destination.ts';

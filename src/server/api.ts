@@ -9,12 +9,12 @@ import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
 import { GUEST_TIMEOUT_MS_MAX } from '../control/contract.ts';
+import { handlerOf } from '../control/handlers.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import {
   type Control,
   documentOf,
   type HttpForm,
-  handlerOf,
   OPERATION_NAMES,
   OPERATIONS,
   type OperationName,
