@@ -31,7 +31,8 @@ test('a client that asks for what the page asks for stands for it where no brows
     ['inflate 0.219 GiB', 'page (client), metrics'],
   ]);
   for (const { elapsedMs } of report.rows) expect(elapsedMs.min).toBeGreaterThan(0);
-  const [open, , , , change] = report.rows;
+  const [open, scraped, , , change] = report.rows;
+  expect(scraped.daemonPeakMiB).toBeGreaterThan(50);
   expect(open.updatesPerSecond).toBeGreaterThan(0);
   expect(open.framesPerSecond).toBeNull();
   expect((change.bytes as Spread).max).toBeLessThan(100_000);

@@ -105,6 +105,12 @@ export class PageDaemon {
     return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
   }
 
+  /** The most memory that it had at once. */
+  peakMiB(): number {
+    const status = readFileSync(`/proc/${this.#child.pid}/status`, 'utf8');
+    return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) / 1024;
+  }
+
   async close(): Promise<void> {
     process.removeListener('exit', this.#kill);
     if (!this.ended) {

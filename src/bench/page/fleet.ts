@@ -107,5 +107,7 @@ async function scrape({ daemon }: PageWorld, guests: number): Promise<BenchRow> 
     elapsedMs: spreadOf(elapsedMs),
     bytes,
     daemonCpuMs: (daemon.cpuMs() - cpuMs) / SCRAPES,
+    // Last of all, so that it is the peak of everything before, too.
+    daemonPeakMiB: daemon.peakMiB(),
   };
 }
