@@ -23,6 +23,7 @@ const COVERAGE_PROMISED = {
   'src/driver': 90,
   'src/migration': 90,
   'src/control': 90,
+  'src/threads': 90,
   'src/hosting': 90,
 };
 
