@@ -113,10 +113,7 @@ function encode(device: BalloonDevice, head: object): Uint8Array {
  * @throws DeviceStateError, having changed nothing
  */
 export function loadDevice(device: BalloonDevice, bytes: Uint8Array): number | null {
-  const { header, runs } = decode(bytes, headerOf(device));
-  if (header.profile !== device.profile.name) {
-    throw new DeviceStateError(`it spoke ${header.profile}, and this one speaks ${device.profile.name}`);
-  }
+  const { header, runs } = readSaved(device, bytes);
   let end = 0;
   for (let at = 0; at < runs.length; at += 2) {
     const [pfn, count] = runs.subarray(at, at + 2);
@@ -133,6 +130,21 @@ export function loadDevice(device: BalloonDevice, bytes: Uint8Array): number | n
   for (const fields of device.saved) fields.load(header);
   if (header.version === VERSION_HANDED_OVER) device.inflation.takeOver(runs, header);
   return header.version === VERSION ? null : header.wishedMemoryBytes;
+}
+
+/**
+ * Whether a device may become what was saved, as far as that can be told before the guest's memory is there.
+ * @throws DeviceStateError
+ */
+export function checkSavedDevice(device: BalloonDevice, bytes: Uint8Array): void {
+  readSaved(device, bytes);
+}
+
+function readSaved(device: BalloonDevice, bytes: Uint8Array) {
+  const saved = decode(bytes, headerOf(device));
+  const { profile } = saved.header;
+  if (profile === device.profile.name) return saved;
+  throw new DeviceStateError(`it spoke ${profile}, and this one speaks ${device.profile.name}`);
 }
 
 function decode(bytes: Uint8Array, shape: ReturnType<typeof headerOf>) {

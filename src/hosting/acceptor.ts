@@ -30,6 +30,8 @@ interface AcceptorListener {
   /** The driver kicked ring `index`. */
   readonly kicked: (index: number) => void;
   readonly prepareMemory: NonNullable<BackendConnectionOptions['prepareMemory']>;
+  /** See {@link SessionHost.deviceState}. */
+  readonly deviceState?: SessionHost['deviceState'];
 }
 
 export class Acceptor {
@@ -159,13 +161,14 @@ export class Acceptor {
     if (this.#connection !== undefined) throw new InvariantError('two front-ends for one guest');
     this.#pace.began(monotonicMs());
     this.#peer = { socket, pid: undefined };
-    const { refused, taken, kicked, prepareMemory } = this.#listener;
+    const { refused, taken, kicked, prepareMemory, deviceState } = this.#listener;
     this.#connection = new BackendConnection(socket, this.#device, {
       reactor: this.#reactor,
       refused,
       taken,
       kicked,
       prepareMemory,
+      deviceState,
       ended: error => {
         this.#connection = undefined;
         this.#closed(error);

@@ -3,12 +3,19 @@
  * which the front-end hands over, and is loaded before any ring starts.
  */
 import type { BalloonDevice } from '../device/balloon-device.ts';
-import { loadDevice } from '../device/saved-device.ts';
+import { checkSavedDevice, DeviceStateError, loadDevice } from '../device/saved-device.ts';
 
 interface Arrival {
   readonly saved: Uint8Array;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
+}
+
+/** @throws DeviceStateError when the device cannot become what was saved, as far as that is known before there is memory */
+export function checkFresh(device: BalloonDevice, saved: Uint8Array): void {
+  checkSavedDevice(device, saved);
+  if (device.accounts.balloonedPages > 0)
+    throw new DeviceStateError('this device has a balloon of its own already');
 }
 
 export class ArrivingDevice {

@@ -12,7 +12,7 @@ import { GuestStateError } from '../control/contract.ts';
 import { type GuestState, obstacleOf } from '../control/guest-state.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
-import { saveDevice } from '../device/saved-device.ts';
+import { loadDevice, saveDevice } from '../device/saved-device.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { processClock } from '../sys/monotonic.ts';
@@ -20,7 +20,7 @@ import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import { Acceptor } from './acceptor.ts';
-import { ArrivingDevice } from './arriving-device.ts';
+import { ArrivingDevice, checkFresh } from './arriving-device.ts';
 import { ConnectionEvents } from './connection-events.ts';
 import { type DriverParts, DriverWatch } from './driver-watch.ts';
 import type { BalloonedRegion } from './free-pages.ts';
@@ -143,6 +143,7 @@ export class GuestHost {
       taken: () => this.#checks.begin(),
       kicked: this.rings.serve,
       prepareMemory: files => this.#checks.prepareMemory(files),
+      deviceState: { save: () => this.save(), load: saved => this.#loadFromFrontEnd(saved) },
     });
   }
 
@@ -338,6 +339,17 @@ export class GuestHost {
     const loaded = this.#arriving.expect(saved);
     if ((this.#acceptor?.session?.memory.regions.length ?? 0) > 0) this.#loadNow();
     return loaded;
+  }
+
+  /** The front-end brings what another device knew of its guest, before or after the memory. @throws DeviceStateError */
+  #loadFromFrontEnd(saved: Uint8Array): void {
+    checkFresh(this.device, saved);
+    if ((this.#acceptor?.session?.memory.regions.length ?? 0) > 0) {
+      this.target.resumed(loadDevice(this.device, saved));
+      return;
+    }
+    this.#arriving.fail(new GuestStateError('another state came in its place'));
+    this.load(saved).catch(error => this.#events.problem('device-state', error.message));
   }
 
   #loadNow(): void {

@@ -6,6 +6,7 @@ import { InvariantError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { Reactor } from '../sys/poll.ts';
 import { BackendSession } from '../vhost-user/backend-session.ts';
+import type { SavableDevice } from '../vhost-user/device-state.ts';
 import {
   F_PROTOCOL_FEATURES,
   FLAG_NEED_REPLY,
@@ -41,10 +42,13 @@ export class BackendConversation {
   begunAnew = 0;
   /** The back-end's own channel, once the front-end has handed it over. */
   channel: OwnedFd | undefined;
+  /** Descriptors of the last reply, which are the test's to close. */
+  repliedFds: readonly OwnedFd[] = [];
 
-  constructor(device: VirtioDevice, reactor: Reactor) {
+  constructor(device: VirtioDevice, reactor: Reactor, deviceState?: SavableDevice) {
     this.session = new BackendSession(device, {
       reactor,
+      deviceState,
       refused: ({ message }, context) => this.refused.push({ message, ...context }),
       taken: () => {
         this.begunAnew++;
@@ -68,6 +72,7 @@ export class BackendConversation {
       payload: new DataView(payload.buffer, payload.byteOffset, payload.length),
       fds,
     });
+    this.repliedFds = reply?.fds ?? [];
     return reply === undefined ? undefined : new DataView(reply.payload.buffer, reply.payload.byteOffset);
   }
 

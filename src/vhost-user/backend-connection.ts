@@ -9,7 +9,7 @@ import type { Reactor } from '../sys/poll.ts';
 import type { Shed } from '../sys/shed.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import { BackendSession, type SessionReply } from './backend-session.ts';
+import { BackendSession } from './backend-session.ts';
 import type { Message } from './connection.ts';
 import { MessageStream } from './message-stream.ts';
 import {
@@ -20,7 +20,7 @@ import {
   requestName,
   VhostUserError,
 } from './protocol.ts';
-import type { SessionHost } from './session-host.ts';
+import type { SessionHost, SessionReply } from './session-host.ts';
 
 export interface BackendConnectionOptions {
   readonly reactor: Pick<Reactor, 'watch'>;
@@ -30,6 +30,8 @@ export interface BackendConnectionOptions {
   readonly taken?: SessionHost['taken'];
   /** See {@link SessionHost.kicked}. */
   readonly kicked?: SessionHost['kicked'];
+  /** See {@link SessionHost.deviceState}. */
+  readonly deviceState?: SessionHost['deviceState'];
   /**
    * Whether files that the front-end hands over as memory can be looked at now. False: something is done about them that
    * may take long, and {@link BackendConnection.progress} asks again. Absent where waiting is no harm.
@@ -64,6 +66,8 @@ const SETTLES: ReadonlySet<FrontendRequest> = new Set<FrontendRequest>([
   'SET_VRING_KICK',
   'RESET_DEVICE',
   'SET_STATUS',
+  'SET_DEVICE_STATE_FD',
+  'CHECK_DEVICE_STATE',
 ]);
 /** Closings of its descriptors that a front-end may have under way: a few messages full. More means that they do not end. */
 const CLOSINGS_MAX = 1024;
@@ -86,13 +90,14 @@ export class BackendConnection {
 
   /** Takes ownership of `socket`. */
   constructor(socket: UnixSocket, device: VirtioDevice, options: BackendConnectionOptions) {
-    const { reactor, refused = () => {}, taken, kicked } = options;
+    const { reactor, refused = () => {}, taken, kicked, deviceState } = options;
     const { prepareMemory = () => true, ended = () => {} } = options;
     this.session = new BackendSession(device, {
       reactor,
       refused,
       taken,
       kicked,
+      deviceState,
       backendChannel: fd => this.#setChannel(fd),
     });
     this.#device = device;
@@ -155,8 +160,8 @@ export class BackendConnection {
     return true;
   }
 
-  #reply({ request, flags, payload }: SessionReply): void {
-    this.#stream.send(request, flags, payload);
+  #reply({ request, flags, payload, fds }: SessionReply): void {
+    this.#stream.send(request, flags, payload, fds, true);
   }
 
   /**
@@ -178,6 +183,7 @@ export class BackendConnection {
 
   #end(): void {
     closeAll(this.#waiting?.message?.fds ?? []);
+    closeAll(this.#waiting?.reply?.fds ?? []);
     this.#waiting = undefined;
     this.session.close();
   }

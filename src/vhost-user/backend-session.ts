@@ -10,13 +10,13 @@ import { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { readConfigOf, readConfigWrite } from './backend-config.ts';
 import { BackendLog } from './backend-log.ts';
 import { BackendMemory, type OpenSavedRegion } from './backend-memory.ts';
 import { BackendRings } from './backend-rings.ts';
 import type { Message } from './connection.ts';
+import { DeviceStateTransfer } from './device-state.ts';
 import {
-  CONFIG_BYTES_MAX,
-  CONFIG_HEADER,
   F_LOG_ALL,
   F_PROTOCOL_FEATURES,
   FLAG_NEED_REPLY,
@@ -40,7 +40,7 @@ import {
   type SessionState,
   SessionStateError,
 } from './saved-session.ts';
-import type { SessionHost } from './session-host.ts';
+import type { SessionHost, SessionReply } from './session-host.ts';
 import { UnclaimedFds } from './unclaimed-fds.ts';
 
 /** What this back-end can do beyond the base protocol. */
@@ -60,12 +60,7 @@ const TRANSPORT_FEATURES = F_PROTOCOL_FEATURES | F_LOG_ALL;
 /** Bytes of a reply's payload; undefined: the request has no reply of its own. */
 type Reply = Uint8Array | undefined;
 
-/** A reply, to be sent. */
-export interface SessionReply {
-  readonly request: number;
-  readonly flags: number;
-  readonly payload: Uint8Array;
-}
+const number = (value: number): Uint8Array => U64.encode({ value: BigInt(value) });
 
 export class BackendSession {
   readonly memory = new GuestMemory();
@@ -79,8 +74,16 @@ export class BackendSession {
   /** A front-end took the device over. */
   #owned = false;
   #closed = false;
+  readonly #offered: bigint;
+  readonly #state: DeviceStateTransfer | undefined;
+  /** What goes with the reply under way. */
+  #replied: OwnedFd[] = [];
 
   constructor(device: VirtioDevice, host: SessionHost) {
+    const { deviceState } = host;
+    this.#state = deviceState && new DeviceStateTransfer(deviceState);
+    this.#offered =
+      BACKEND_PROTOCOL_FEATURES | (deviceState === undefined ? 0n : PROTOCOL_FEATURE.DEVICE_STATE);
     this.#device = device;
     this.#host = host;
     this.#rings = new BackendRings(device, this.memory, host);
@@ -125,11 +128,13 @@ export class BackendSession {
     }
     // Answering an answer could go on for ever.
     if (isReply) return undefined;
-    if (payload !== undefined) return { request: message.request, flags: FLAG_REPLY, payload };
+    if (payload !== undefined) {
+      return { request: message.request, flags: FLAG_REPLY, payload, fds: this.#replied.splice(0) };
+    }
     // Looked at only now: a front-end may ask for the answer to the very request that negotiates answers.
     const acknowledges = (this.#protocolFeatures & PROTOCOL_FEATURE.REPLY_ACK) !== 0n;
     if ((message.flags & FLAG_NEED_REPLY) === 0 || !acknowledges) return undefined;
-    return { request: message.request, flags: FLAG_REPLY, payload: U64.encode({ value: failed ? 1n : 0n }) };
+    return { request: message.request, flags: FLAG_REPLY, payload: number(failed ? 1 : 0), fds: [] };
   }
 
   /** The front-end is gone: all rings stop, all memory is let go, and the device starts over. Idempotent. */
@@ -139,6 +144,7 @@ export class BackendSession {
     this.#rings.close();
     this.#device.reset();
     this.#log.clear();
+    this.#state?.close();
     this.#table.close();
     this.#host.backendChannel(undefined);
   }
@@ -190,7 +196,7 @@ export class BackendSession {
       if (((state.features ?? 0n) & ~offered) !== 0n) {
         throw new SessionStateError('its driver took features that are not offered here');
       }
-      if ((state.protocolFeatures & ~BACKEND_PROTOCOL_FEATURES) !== 0n) {
+      if ((state.protocolFeatures & ~this.#offered) !== 0n) {
         throw new SessionStateError('its front-end took protocol features that are not offered here');
       }
       this.#loadParts(state, descriptors, open);
@@ -231,12 +237,12 @@ export class BackendSession {
         this.#setFeatures(U64.read(body).value);
         break;
       case 'GET_PROTOCOL_FEATURES':
-        return U64.encode({ value: BACKEND_PROTOCOL_FEATURES });
+        return U64.encode({ value: this.#offered });
       case 'SET_PROTOCOL_FEATURES':
         this.#setProtocolFeatures(U64.read(body).value);
         break;
       case 'GET_QUEUE_NUM':
-        return U64.encode({ value: BigInt(this.#rings.count) });
+        return number(this.#rings.count);
       case 'SET_OWNER':
         this.#begin();
         break;
@@ -246,7 +252,7 @@ export class BackendSession {
         this.#table.setTable(body, fds);
         break;
       case 'GET_MAX_MEM_SLOTS':
-        return U64.encode({ value: BigInt(MEM_SLOTS_MAX) });
+        return number(MEM_SLOTS_MAX);
       case 'ADD_MEM_REG':
         this.#table.add(body, fds);
         break;
@@ -255,7 +261,7 @@ export class BackendSession {
         break;
       case 'SET_LOG_BASE':
         this.#log.setBase(body, fds);
-        return U64.encode({ value: 0n });
+        return number(0);
       case 'SET_LOG_FD':
         this.#log.setDoorbell(fds);
         break;
@@ -287,7 +293,7 @@ export class BackendSession {
         this.#host.backendChannel(fds.take());
         break;
       case 'GET_CONFIG':
-        return this.#getConfig(body);
+        return readConfigOf(this.#device, body);
       case 'SET_CONFIG':
         this.#setConfig(body);
         break;
@@ -295,14 +301,28 @@ export class BackendSession {
         this.#reset();
         break;
       case 'GET_STATUS':
-        return U64.encode({ value: BigInt(this.#status) });
+        return number(this.#status);
       case 'SET_STATUS':
         this.#setStatus(U64.read(body).value);
         break;
+      case 'SET_DEVICE_STATE_FD':
+        this.#replied = [this.#stateAtRest().begin(body)];
+        return number(0);
+      case 'CHECK_DEVICE_STATE':
+        this.#stateAtRest().check();
+        return number(0);
       default:
         throw new VhostUserError(`${name} is not supported`);
     }
     return undefined;
+  }
+
+  /** The way of the device's state, which may be moved while no ring runs. */
+  #stateAtRest(): DeviceStateTransfer {
+    if (this.#state === undefined) throw new VhostUserError('the state of this device cannot be moved');
+    if (this.#rings.running > 0)
+      throw new VhostUserError('the state of a device whose rings run was to be moved');
+    return this.#state;
   }
 
   /**
@@ -345,7 +365,7 @@ export class BackendSession {
   }
 
   #setProtocolFeatures(features: bigint): void {
-    const unknown = features & ~BACKEND_PROTOCOL_FEATURES;
+    const unknown = features & ~this.#offered;
     if (unknown !== 0n) {
       throw new VhostUserError(`protocol feature bits 0x${unknown.toString(16)} were not offered`);
     }
@@ -369,29 +389,8 @@ export class BackendSession {
     this.#device.reset();
   }
 
-  // Configuration space -----------------------------------------------------------------------------------
-
-  #getConfig(body: DataView): Uint8Array {
-    const { offset, size, flags } = CONFIG_HEADER.read(body);
-    if (offset + size > CONFIG_BYTES_MAX) {
-      throw new VhostUserError(`GET_CONFIG of ${size} bytes at ${offset} reaches beyond ${CONFIG_BYTES_MAX}`);
-    }
-    const reply = new Uint8Array(CONFIG_HEADER.size + size);
-    CONFIG_HEADER.write(new DataView(reply.buffer), 0, { offset, size, flags });
-    this.#device.readConfig(offset, reply.subarray(CONFIG_HEADER.size));
-    return reply;
-  }
-
   #setConfig(body: DataView): void {
-    const { offset, size } = CONFIG_HEADER.read(body);
-    if (offset + size > CONFIG_BYTES_MAX || body.byteLength !== CONFIG_HEADER.size + size) {
-      throw new VhostUserError(
-        `SET_CONFIG of ${size} bytes at ${offset} with ${body.byteLength} bytes of payload`,
-      );
-    }
-    // A copy: the payload's buffer is used again for the next message.
-    const start = body.byteOffset + CONFIG_HEADER.size;
-    const bytes = new Uint8Array(body.buffer.slice(start, start + size) as ArrayBuffer);
+    const { offset, bytes } = readConfigWrite(body);
     if (this.ringsRunning === 0) this.#rings.writtenAtRest.note(offset, bytes);
     this.#device.writeConfig(offset, bytes);
   }

@@ -36,7 +36,7 @@ export class Connection {
   readonly #view = new DataView(this.#incoming.buffer);
   #filled = 0;
   #fds: OwnedFd[] = [];
-  #outgoing: { bytes: Uint8Array; fds: readonly OwnedFd[] }[] = [];
+  #outgoing: { bytes: Uint8Array; fds: readonly OwnedFd[]; readonly given: boolean }[] = [];
   #outgoingBytes = 0;
 
   /** Takes ownership of `socket`. */
@@ -108,8 +108,14 @@ export class Connection {
     return { kind: 'message', message: { request, flags, payload, fds } };
   }
 
-  /** Sends a message, or queues what the socket does not take now. `fds` stay the caller's until it is sent. */
-  send(request: number, flags: number, payload: Uint8Array, fds: readonly OwnedFd[] = []): void {
+  /** Sends a message, or queues what the socket does not take now. `fds` are closed when it is sent, if they are `given`. */
+  send(
+    request: number,
+    flags: number,
+    payload: Uint8Array,
+    fds: readonly OwnedFd[] = [],
+    given = false,
+  ): void {
     const bytes = new Uint8Array(HEADER.size + payload.length);
     HEADER.write(new DataView(bytes.buffer), 0, {
       request,
@@ -118,9 +124,10 @@ export class Connection {
     });
     bytes.set(payload, HEADER.size);
     if (this.#outgoingBytes + bytes.length > OUTGOING_BYTES_MAX) {
+      if (given) closeAll(fds);
       throw new VhostUserError('the peer does not read what it asked for', { fatal: true });
     }
-    this.#outgoing.push({ bytes, fds });
+    this.#outgoing.push({ bytes, fds, given });
     this.#outgoingBytes += bytes.length;
     this.flush();
   }
@@ -128,18 +135,20 @@ export class Connection {
   /** Sends what waits, as far as the socket takes it. */
   flush(): void {
     while (this.#outgoing.length > 0) {
-      const { bytes, fds } = this.#outgoing[0];
+      const { bytes, fds, given } = this.#outgoing[0];
       const sent = this.#socket.send(bytes, fds);
       if (sent === 0) return;
+      if (given) closeAll(fds);
       this.#outgoingBytes -= sent;
       if (sent === bytes.length) this.#outgoing.shift();
-      else this.#outgoing[0] = { bytes: bytes.subarray(sent), fds: [] };
+      else this.#outgoing[0] = { bytes: bytes.subarray(sent), fds: [], given: false };
     }
   }
 
   close(): void {
     closeAll(this.#fds);
     this.#fds = [];
+    for (const { fds, given } of this.#outgoing) if (given) closeAll(fds);
     this.#outgoing = [];
     this.#socket.close();
   }

@@ -67,9 +67,15 @@ export class MessageStream {
   }
 
   /** Sends, or keeps until the socket takes it; `fds` stay the caller's, who keeps them open until then. */
-  send(request: number, flags: number, payload: Uint8Array, fds: readonly OwnedFd[] = []): void {
+  send(
+    request: number,
+    flags: number,
+    payload: Uint8Array,
+    fds: readonly OwnedFd[] = [],
+    given = false,
+  ): void {
     this.#guard(() => {
-      this.#connection.send(request, flags, payload, fds);
+      this.#connection.send(request, flags, payload, fds, given);
       this.#watch.wantWrite = this.#connection.backlogged;
     });
   }

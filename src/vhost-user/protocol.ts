@@ -85,6 +85,8 @@ export const FRONTEND_REQUEST = {
   REM_MEM_REG: 38,
   SET_STATUS: 39,
   GET_STATUS: 40,
+  SET_DEVICE_STATE_FD: 42,
+  CHECK_DEVICE_STATE: 43,
 } as const;
 
 export type FrontendRequest = keyof typeof FRONTEND_REQUEST;
@@ -136,6 +138,13 @@ export const VRING_ADDRESSES = struct('vring addresses', 40, {
 export const VRING_FLAG_LOG = 1;
 /** SET_LOG_BASE: where in its file the log lies. */
 export const LOG_AREA = struct('log area', 16, { size: ['u64', 0], offset: ['u64', 8] });
+/** SET_DEVICE_STATE_FD: which way the state goes (0 saved, 1 loaded), and while what (0: the device is stopped). */
+export const DEVICE_STATE_TRANSFER = struct('device state transfer', 8, {
+  direction: ['u32', 0],
+  phase: ['u32', 4],
+});
+/** In an answer to it: no descriptor comes with the answer. */
+export const NO_DESCRIPTOR = 0x100n;
 export const MEM_TABLE_HEADER = struct('memory table header', 8, { regions: ['u32', 0] });
 export const MEM_REGION = struct('memory region', 32, {
   guestAddress: ['u64', 0],
@@ -205,6 +214,8 @@ export const REQUEST_SHAPES: Readonly<Partial<Record<FrontendRequest, RequestSha
   REM_MEM_REG: withDescriptor(SINGLE_REGION_PADDING + MEM_REGION.size, 'optional'),
   SET_STATUS: plain(U64.size),
   GET_STATUS: plain(0),
+  SET_DEVICE_STATE_FD: withDescriptor(DEVICE_STATE_TRANSFER.size, 'one'),
+  CHECK_DEVICE_STATE: plain(0),
 };
 
 /** Requests that have a reply of their own, and its shape; all others are at most acknowledged, with a u64. */
@@ -217,6 +228,8 @@ export const REPLY_SHAPES = {
   GET_CONFIG: { size: CONFIG_HEADER.size, exact: false },
   GET_MAX_MEM_SLOTS: { size: U64.size, exact: true },
   GET_STATUS: { size: U64.size, exact: true },
+  SET_DEVICE_STATE_FD: { size: U64.size, exact: true },
+  CHECK_DEVICE_STATE: { size: U64.size, exact: true },
 } as const satisfies Partial<Record<FrontendRequest, Shape>>;
 
 export type RequestWithReply = keyof typeof REPLY_SHAPES;

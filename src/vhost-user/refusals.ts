@@ -1,5 +1,5 @@
 /** What a back-end answers to a request that has a reply of its own and is refused: the protocol's way to say "no". */
-import { CONFIG_HEADER, type FrontendRequest, U64, VRING_STATE } from './protocol.ts';
+import { CONFIG_HEADER, type FrontendRequest, NO_DESCRIPTOR, U64, VRING_STATE } from './protocol.ts';
 
 /** The payload of the reply; undefined for a request that is at most acknowledged. */
 export function refusalReply(name: FrontendRequest, body: DataView): Uint8Array | undefined {
@@ -9,7 +9,10 @@ export function refusalReply(name: FrontendRequest, body: DataView): Uint8Array 
       return CONFIG_HEADER.encode({ offset: 0, size: 0, flags: 0 });
     // A front-end that was promised an answer waits for it.
     case 'SET_LOG_BASE':
+    case 'CHECK_DEVICE_STATE':
       return U64.encode({ value: 1n });
+    case 'SET_DEVICE_STATE_FD':
+      return U64.encode({ value: 1n | NO_DESCRIPTOR });
     case 'GET_VRING_BASE':
       return VRING_STATE.encode({ index: body.byteLength >= 4 ? body.getUint32(0, true) : 0, num: 0 });
     default:

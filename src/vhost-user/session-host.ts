@@ -1,6 +1,7 @@
-/** What a back-end's session needs of the world around it: a loop, and an ear for what the protocol brings. */
+/** What a back-end's session needs of the world around it, and what it gives: a loop, an ear for what the protocol brings, replies. */
 import type { OwnedFd } from '../sys/fd.ts';
 import type { Reactor } from '../sys/poll.ts';
+import type { SavableDevice } from './device-state.ts';
 
 export interface SessionHost {
   readonly reactor: Pick<Reactor, 'watch'>;
@@ -16,6 +17,17 @@ export interface SessionHost {
    * device serve the ring at once.
    */
   readonly kicked?: ((index: number) => void) | undefined;
+  /** The device can be saved and loaded through the front-end. Absent where it cannot. */
+  readonly deviceState?: SavableDevice | undefined;
   /** The front-end handed over (or withdrew) the channel for the back-end's own requests. */
   backendChannel(fd: OwnedFd | undefined): void;
+}
+
+/** A reply, to be sent. */
+export interface SessionReply {
+  readonly request: number;
+  readonly flags: number;
+  readonly payload: Uint8Array;
+  /** The receiver's of this object to close. */
+  readonly fds: readonly OwnedFd[];
 }

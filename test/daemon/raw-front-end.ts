@@ -95,13 +95,18 @@ export class RawFrontEnd {
     return this.reply();
   }
 
+  /** Descriptors that came with the last reply, which are the test's to close. */
+  replyFds: readonly OwnedFd[] = [];
+
   /** The next message from the daemon. */
   async reply(): Promise<DataView> {
     let payload: DataView | undefined;
     await this.loop.turnUntil(() => {
       const received = this.#connection.receive();
       if (received.kind === 'closed') throw new Error('the daemon ended the conversation');
-      if (received.kind === 'message') payload = received.message.payload;
+      if (received.kind !== 'message') return false;
+      payload = received.message.payload;
+      this.replyFds = received.message.fds;
       return payload !== undefined;
     });
     return payload!;

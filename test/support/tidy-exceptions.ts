@@ -118,12 +118,7 @@ export const SEEN_BY_TESTS: Exceptions = [
   },
   {
     because: 'Errors that tests expect by their class.',
-    what: [
-      'src/cli/rate.ts RateError',
-      'src/device/saved-device.ts DeviceStateError',
-      'src/server/token.ts TokenError',
-      'src/sys/libzstd.ts ZstdError',
-    ],
+    what: ['src/cli/rate.ts RateError', 'src/server/token.ts TokenError', 'src/sys/libzstd.ts ZstdError'],
   },
   {
     because: 'Functions that a test calls by themselves, for what cannot be had from outside.',

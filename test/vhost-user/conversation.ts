@@ -7,6 +7,7 @@ import type { FileBacking } from '../../src/memory/file-backing.ts';
 import type { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { closeAll, createEventFd, type OwnedFd, ring, silence } from '../../src/sys/fd.ts';
 import { BackendConversation } from '../../src/testing/conversation.ts';
+import type { SavableDevice } from '../../src/vhost-user/device-state.ts';
 import {
   CONFIG_HEADER,
   MEM_REGION,
@@ -156,9 +157,17 @@ export class Conversation extends BackendConversation {
   readonly memory: GuestMemory;
   readonly #rings: TestRing[] = [];
 
-  constructor({ device = new RingDevice(), regions = [{ guestAddress: 0, size: MIB }] } = {}) {
+  constructor({
+    device = new RingDevice(),
+    regions = [{ guestAddress: 0, size: MIB }],
+    deviceState,
+  }: {
+    readonly device?: RingDevice;
+    readonly regions?: readonly { readonly guestAddress: number; readonly size: number }[];
+    readonly deviceState?: SavableDevice;
+  } = {}) {
     const loop = new TestLoop();
-    super(device, loop.reactor);
+    super(device, loop.reactor, deviceState);
     this.loop = loop;
     this.device = device;
     this.memory = createSharedMemory({ regions });
