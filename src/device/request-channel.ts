@@ -65,6 +65,11 @@ export class RequestChannel implements DevicePart {
     return this.#progress;
   }
 
+  /** The guest has not posted its buffer for the command that is to be sent. */
+  get waiting(): boolean {
+    return this.#waiting !== undefined;
+  }
+
   start(ring: RunningQueue): void {
     this.#ring = ring;
   }

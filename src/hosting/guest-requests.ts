@@ -66,10 +66,15 @@ export class GuestRequests {
     this.#unusedPages.clear();
     return new Promise((resolve, reject) => {
       const timer = this.#reactor.schedule(timeoutMs, () => {
+        const { waiting } = device.requests;
         device.requests.cancel();
         // It said that this was all, and did not post its buffer again: the next request will find that.
         if (this.#progress?.done === true) return this.answered();
-        this.#end(`${this.#name} did not answer within ${timeoutMs} ms; it may be busy or stopped`);
+        this.#end(
+          waiting
+            ? `${this.#name} has not posted its buffer for requests within ${timeoutMs} ms; the posted drivers of v3 to v6 keep it after a request that they do not know, until they are loaded again`
+            : `${this.#name} did not answer within ${timeoutMs} ms; it may be busy or stopped`,
+        );
       });
       this.#asked = { request, startMs: monotonicMs(), timer, resolve, reject };
       device.requests.send(COMMAND[request]);

@@ -83,6 +83,15 @@ describe.each(NAMES)('a guest that speaks %s', name => {
     await expect(loop.until(asked)).resolves.toMatchObject({ unusedBytes: 4 * PAGE_SIZE, lists: 1 });
   });
 
+  test("is not called busy when its driver keeps the buffer, as v3's does after a request that it does not know", async () => {
+    const { requests, collect } = guestOf(name);
+    const unknown = requests.ask('drop-cache', 1);
+    collect();
+    await expect(loop.until(unknown)).rejects.toThrow('vm1 did not answer within 1 ms; it may be busy');
+    const next = requests.ask('unused-pages', 1);
+    await expect(loop.until(next)).rejects.toThrow('the posted drivers of v3 to v6 keep it after a request');
+  });
+
   test("is answered when the buffer comes back after lists of which none says that it is the last, as v5's driver has it", async () => {
     const { requests, answer, collect, post } = guestOf(name);
     const asked = requests.ask('unused-pages', 30_000);

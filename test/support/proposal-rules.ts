@@ -38,6 +38,7 @@ const RULES: readonly Rule[] = [
   { patch: 'v3 7/7', rule: 'the bitmap has as many bytes as pages divided by eight, which need not be whole words', file: formats('page-bitmap'), title: 'may have any number of bytes' },
   { patch: 'v3 7/7', rule: 'a request is 16 bytes, its id the parameter; a buffer of another length is none', file: REQUESTS, title: 'of v3 to v6 are 16 bytes' },
   { patch: 'v3 7/7', rule: 'the answer carries command, flag and id in the header of the bitmap', file: REQUESTS, title: 'of v3 carry command, flag and id' },
+  { patch: 'v3 7/7', rule: 'an unknown command is not answered, and the driver keeps the buffer', file: ASKING, title: 'is not called busy when its driver keeps the buffer' },
   { patch: 'v5 5/5', rule: 'a head has 52 bits of page frame, 6 of page shift, 6 of the length of the bitmap in bytes', file: formats('page-order'), title: 'is a header of 8 bytes and a 64-bit head a block' },
   { patch: 'v5 5/5', rule: 'bitmaps behind a head have 64 bits', file: formats('page-order'), title: 'has a bitmap of 64 pages behind a head' },
   { patch: 'v5 5/5', rule: 'heads of an answer have no bitmap; the driver leaves the bits of its length as they were', file: formats('page-order'), title: 'is refused where a head announces a bitmap' },
