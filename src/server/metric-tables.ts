@@ -27,7 +27,7 @@ interface Metric<Source> {
 
 export type Metrics<Source> = readonly Metric<Source>[];
 
-const one =
+export const one =
   <Source>(type: Metric<Source>['type']) =>
   (name: string, help: string, value: (source: Source) => number | null): Metric<Source> => ({
     name,
@@ -36,7 +36,7 @@ const one =
     values: source => [[{}, value(source)]],
   });
 
-const seconds = (ms: number | null | undefined): number | null => (ms == null ? null : ms / 1000);
+export const seconds = (ms: number | null | undefined): number | null => (ms == null ? null : ms / 1000);
 
 const gauge = one<GuestStatus>('gauge');
 const total = one<GuestStatus>('counter');

@@ -18,6 +18,7 @@ import {
 } from '../control/contract.ts';
 import type { MigrationStatus } from '../control/migrations.ts';
 import type { Control } from '../control/operations.ts';
+import type { PolicyStatus } from '../control/policy.ts';
 import {
   COUNTER_METRICS,
   DAEMON_METRICS,
@@ -30,6 +31,8 @@ import {
   STATISTICS_METRICS,
   UP_METRICS,
 } from './metric-tables.ts';
+
+import { GUEST_POLICY_METRICS, POLICY_METRICS, RUNNING_POLICY_METRICS } from './policy-metric-tables.ts';
 
 type Labels = Readonly<Record<string, string>>;
 
@@ -107,6 +110,8 @@ interface Figures {
   readonly guests: readonly Labelled<GuestStatus>[];
   readonly samples: readonly Labelled<Sampled>[];
   readonly migrations: readonly Labelled<MigrationStatus>[];
+  /** Of a daemon that is too old to have one, none. */
+  readonly policies: readonly Labelled<PolicyStatus>[];
 }
 
 async function figuresOf({ labels, control }: MeasuredDaemon): Promise<Figures> {
@@ -114,10 +119,11 @@ async function figuresOf({ labels, control }: MeasuredDaemon): Promise<Figures> 
     labels: { ...labels, guest: name },
     source,
   });
-  const [daemon, guests, samples] = await Promise.all([
+  const [daemon, guests, samples, policy] = await Promise.all([
     control.daemon(),
     control.guests(),
     control.samples(),
+    control.policy().catch(() => null),
   ]);
   const migrations = await Promise.all(
     guests.map(async ({ name }) => {
@@ -137,6 +143,7 @@ async function figuresOf({ labels, control }: MeasuredDaemon): Promise<Figures> 
       ofGuest(name, { ...statistics, ageMs }),
     ),
     migrations: migrations.flat(),
+    policies: policy === null ? [] : [{ labels, source: policy }],
   };
 }
 
@@ -146,6 +153,7 @@ const silent = ({ labels }: MeasuredDaemon): Figures => ({
   guests: [],
   samples: [],
   migrations: [],
+  policies: [],
 });
 
 interface MetricsText {
@@ -207,5 +215,22 @@ async function textOf(figures: readonly Figures[], hostStatus: HostStatus): Prom
     MIGRATION_METRICS,
     figures.flatMap(one => one.migrations),
   );
+  gatherPolicies(
+    registry,
+    figures.flatMap(one => one.policies),
+  );
   return { type: registry.contentType, text: await registry.metrics() };
+}
+
+function gatherPolicies(registry: Registry, policies: readonly Labelled<PolicyStatus>[]): void {
+  const running = policies.filter(({ source: { state } }) => state !== 'off');
+  gather(registry, POLICY_METRICS, policies);
+  gather(registry, RUNNING_POLICY_METRICS, running);
+  gather(
+    registry,
+    GUEST_POLICY_METRICS,
+    running.flatMap(({ labels, source: { guests } }) =>
+      guests.map(guest => ({ labels: { ...labels, guest: guest.name }, source: guest })),
+    ),
+  );
 }

@@ -115,6 +115,46 @@ const CASES: Readonly<
       'aerostat_host_memory_pressure_ratio{waiting="full",over="60s"}': '0.01x20',
     },
   },
+  AerostatPolicyOvercommitted: {
+    atMinutes: 5,
+    fires: { aerostat_policy_overcommitted_bytes: `${64 * MIB}x20` },
+    quiet: { aerostat_policy_overcommitted_bytes: `0 ${64 * MIB} 0 0 ${64 * MIB} 0 0` },
+  },
+  AerostatPolicyGuestStuck: {
+    atMinutes: 8,
+    fires: { [`aerostat_guest_policy_stuck{${GUEST}}`]: '1x20' },
+    quiet: { [`aerostat_guest_policy_stuck{${GUEST}}`]: '1x3 0 1x16' },
+  },
+  AerostatPolicySilent: {
+    atMinutes: 5,
+    fires: {
+      'aerostat_policy_state{state="silent"}': '0x2 1x17',
+      'aerostat_policy_state{state="running"}': '1x2 0x17',
+    },
+    // The program that says how it is does not notice.
+    firesToo: {
+      'aerostat_policy_state{state="running"}': '1x20',
+      aerostat_policy_decision_age_seconds: '1x2 4.5x17',
+      aerostat_policy_period_seconds: '2x20',
+    },
+    quiet: {
+      'aerostat_policy_state{state="silent"}': '0x20',
+      aerostat_policy_decision_age_seconds: '3.5x20',
+      aerostat_policy_period_seconds: '2x20',
+    },
+  },
+  AerostatPolicyHarm: {
+    atMinutes: 10,
+    fires: { [`aerostat_guest_policy_harms_total{${GUEST}}`]: '2x5 3x10' },
+    firesToo: {
+      [`aerostat_guest_policy_harms_total{${GUEST}}`]: '2x20',
+      [`aerostat_guest_policy_oom_kills_total{${GUEST}}`]: '0x5 1x10',
+    },
+    quiet: {
+      [`aerostat_guest_policy_harms_total{${GUEST}}`]: '2x20',
+      [`aerostat_guest_policy_oom_kills_total{${GUEST}}`]: '5x20',
+    },
+  },
   AerostatDaemonGone: {
     atMinutes: 12,
     // One of twenty dies. Before, there was one rule, absent(aerostat_build_info), and the other nineteen kept it silent.

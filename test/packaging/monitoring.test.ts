@@ -14,6 +14,7 @@ import { missingPrograms, requireProgram } from '../../src/peers/programs.ts';
 import { metricsOfAll, metricsText } from '../../src/server/metrics.ts';
 import { build } from '../cli/built.ts';
 import { FakeControl, guestStatus, MIB } from '../server/fake-control.ts';
+import { policyStatus } from '../server/fake-policy.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { describePeer } from '../support/peers.ts';
 
@@ -49,6 +50,9 @@ const FOR_OTHERS = [
   'aerostat_guest_incomplete_bytes',
   // A paused guest is no fault.
   'aerostat_guest_state',
+  // The log says more; a guest on hold is no fault.
+  'aerostat_policy_settings_refused',
+  'aerostat_guest_policy_steered',
   // Of the daemon.
   'aerostat_data_plane_gc_pause_seconds_max',
   'aerostat_uptime_seconds',
@@ -126,6 +130,19 @@ async function scrapeMigrations(): Promise<string> {
   return (await metricsText(control)).text;
 }
 
+/** What a daemon does not have whose guests no policy looks after. */
+async function scrapePolicy(): Promise<string> {
+  const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'));
+  control.memoryPolicy.status = policyStatus(['vm1', 'vm2']);
+  return (await metricsText(control)).text;
+}
+
+const linesAbout = (text: string, what: string): string =>
+  text
+    .split('\n')
+    .filter(line => line.includes(what))
+    .join('\n');
+
 const REPORT = {
   totalMs: 900,
   downtimeMs: null,
@@ -172,18 +189,16 @@ async function exportedSeries(): Promise<Series[]> {
 
 let daemonText: string;
 let migrationsText: string;
+let policyText: string;
 let series: Series[];
 
 beforeAll(async () => {
   build();
   daemonText = await scrapeDaemon();
   migrationsText = await scrapeMigrations();
+  policyText = await scrapePolicy();
   series = seriesOf(
-    daemonText +
-      migrationsText
-        .split('\n')
-        .filter(line => line.includes('migrat'))
-        .join('\n'),
+    [daemonText, linesAbout(migrationsText, 'migrat'), linesAbout(policyText, 'policy')].join('\n'),
   );
   series.push(...(await exportedSeries()));
 });
@@ -194,18 +209,17 @@ test('there are as many expressions as there are rules, panels and variables to 
   expect(queries).toHaveLength(2);
 });
 
-test('a real daemon has every metric but those of migrations, and none by another name', () => {
-  const source = read('../src/server/metric-tables.ts');
+test('a real daemon has every metric but those of migrations and policies, and none by another name', () => {
+  const source = read('../src/server/metric-tables.ts') + read('../src/server/policy-metric-tables.ts');
   const written = [...new Set([...source.matchAll(/'((?:aerostat|process)_\w+)'/g)].map(([, name]) => name))];
   const scraped = metricsOf(daemonText);
   expect(scraped.filter(name => !written.includes(name))).toEqual([]);
   const missing = written.filter(name => !scraped.includes(name));
   // A kernel without pressure stall information has nothing to say of it.
-  const untold = existsSync('/proc/pressure/memory') ? 'migrat' : /migrat|pressure/;
+  const untold = existsSync('/proc/pressure/memory') ? /migrat|policy/ : /migrat|policy|pressure/;
   expect(missing.filter(name => name.search(untold) < 0)).toEqual([]);
-  expect(
-    missing.filter(name => name.includes('migrat') && !metricsOf(migrationsText).includes(name)),
-  ).toEqual([]);
+  const elsewhere = [...metricsOf(migrationsText), ...metricsOf(policyText)];
+  expect(missing.filter(name => /migrat|policy/.test(name) && !elsewhere.includes(name))).toEqual([]);
 });
 
 test('every metric that a rule or the dashboard names is scraped', () => {
@@ -222,7 +236,8 @@ test('every metric is shown, or is for others', () => {
   const used = new Set(
     (expressions.join('\n').match(METRIC) ?? []).map(name => name.replace(/_(bucket|sum|count)$/, '')),
   );
-  const all = new Set([...metricsOf(daemonText), ...metricsOf(migrationsText)]);
+  const texts = [daemonText, migrationsText, policyText];
+  const all = new Set(texts.flatMap(metricsOf));
   expect([...all].filter(name => !used.has(name)).sort()).toEqual([...FOR_OTHERS].sort());
 });
 
@@ -283,7 +298,7 @@ describePeer('Prometheus', missingPrograms('promtool'), () => {
   }
 
   test('takes what a real daemon says, and its linter has nothing against it', () => {
-    for (const input of [daemonText, migrationsText]) {
+    for (const input of [daemonText, migrationsText, policyText]) {
       const { status, stdout, stderr } = spawnSync(requireProgram('promtool'), ['check', 'metrics'], {
         input,
         encoding: 'utf8',

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createApi } from '../../src/server/api.ts';
 import { FakeControl, GIB, guestStatus } from './fake-control.ts';
+import { policyStatus } from './fake-policy.ts';
 
 async function scrape(control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'))) {
   const { app } = createApi(control, { version: '0' });
@@ -91,6 +92,37 @@ describe('GET /metrics', () => {
     const after = (await scrape(control)).text;
     expect(valuesOf(after, 'aerostat_guest_migrating')).toEqual({ '{guest="vm1"}': 0 });
     expect(valuesOf(after, 'aerostat_guest_migration_failed')).toEqual({ '{guest="vm1"}': 1 });
+  });
+
+  test('tells of a memory policy what it divides, of each guest what it needs, and when it decided last', async () => {
+    const control = new FakeControl(guestStatus('vm1'), guestStatus('vm2'));
+    expect(valuesOf((await scrape(control)).text, 'aerostat_policy_state')).toMatchObject({
+      '{state="off"}': 1,
+      '{state="silent"}': 0,
+    });
+    expect((await scrape(control)).text).not.toMatch(/aerostat_policy_(decision|budget|over)/);
+    const running = policyStatus(['vm1', 'vm2']);
+    const { budget } = running;
+    if (budget === null) throw new Error('the fake has a budget');
+    control.memoryPolicy.status = running;
+    control.memoryPolicy.alter('vm2', { harms: 2, decision: null });
+    const { text } = await scrape(control);
+    const parts = valuesOf(text, 'aerostat_policy_budget_bytes');
+    expect(parts).toMatchObject({
+      '{part="reserve"}': budget.reserveBytes,
+      '{part="need"}': budget.needBytes - budget.floorsBytes,
+      '{part="surplus"}': budget.surplusBytes,
+    });
+    expect(Object.values(parts).reduce((sum, bytes) => sum + bytes, 0)).toBe(budget.totalBytes);
+    expect(valuesOf(text, 'aerostat_policy_overcommitted_bytes')).toEqual({ '': 0 });
+    expect(valuesOf(text, 'aerostat_policy_decision_age_seconds')).toEqual({ '': 0.7 });
+    expect(valuesOf(text, 'aerostat_policy_decisions_total')).toEqual({ '': 1234 });
+    expect(valuesOf(text, 'aerostat_guest_policy_need_bytes')).toEqual({ '{guest="vm1"}': 1.75 * GIB });
+    expect(valuesOf(text, 'aerostat_guest_policy_harms_total')).toMatchObject({ '{guest="vm2"}': 2 });
+    const needBytes = budget.budgetBytes + GIB;
+    control.memoryPolicy.status = { ...running, budget: { ...budget, needBytes, overcommitted: true } };
+    const over = valuesOf((await scrape(control)).text, 'aerostat_policy_overcommitted_bytes');
+    expect(over).toEqual({ '': GIB });
   });
 
   test('leaves out what is not known instead of calling it 0', async () => {
