@@ -36,7 +36,7 @@ export async function servePolicy(
     const runner = new PolicyRunner({
       sources: guests.sources,
       host: () => readHost(),
-      settings,
+      settings: { ...settings, dryRun: choice.dryRun ?? settings.dryRun },
       clock: machineClock,
       state: new StateFile(choice.stateDir ?? stateDirectory(env)),
       onEvent: event => {
@@ -46,7 +46,6 @@ export async function servePolicy(
       onError: error =>
         log({ level: 'error', message: 'the policy failed to decide', error: error as Error }),
     });
-    if (choice.dryRun) runner.dryRun = true;
     const source =
       choice.config === undefined || read === undefined ? undefined : { path: choice.config, read };
     const control = steeredControl(guests.control, runner, source);

@@ -206,7 +206,8 @@ export class PolicyRunner {
     }
     for (const [name, settings] of Object.entries(saved.settings))
       this.set.set(name, settings as GuestSettings);
-    this.#dryRun = saved.dryRun;
+    // Settings that ask for a dry run win over what was said to the policy before it.
+    this.#dryRun = this.settings.dryRun ? null : saved.dryRun;
     this.reservations.load(saved.reservations);
   }
 

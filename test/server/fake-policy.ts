@@ -96,6 +96,8 @@ export const policyStatus = (
 
 export class FakePolicy {
   status: PolicyStatus = POLICY_OFF;
+  /** Whether what is reserved is free. */
+  ready = true;
   /** The history of each guest; its newest decision where a test says nothing. */
   readonly decisions = new Map<string, readonly GuestPolicyDecision[]>();
 
@@ -112,7 +114,13 @@ export class FakePolicy {
 
   reserve({ name, bytes, forMs = RESERVATION_MS }: ReservationOrder): Reservation {
     const { reservations } = this.running;
-    const reservation = { name, bytes, ready: true, missingBytes: 0, endsInMs: forMs };
+    const reservation = {
+      name,
+      bytes,
+      ready: this.ready,
+      missingBytes: this.ready ? 0 : bytes,
+      endsInMs: forMs,
+    };
     const others = reservations.filter(one => one.name !== name);
     this.status = { ...this.status, reservations: [...others, reservation] };
     return reservation;

@@ -35,7 +35,7 @@ docs/policy.md says how it decides, how it compares with others, and when not to
 
 const WHERE = `
 Without --api, the policy that runs by itself is asked (policy.sock in the user's runtime directory, or AEROSTAT_POLICY_API),
-and where there is none the daemon, which may have one inside (aerostat device --policy).`;
+and where there is none the daemon.`;
 
 interface AskChoice extends ApiChoice {
   readonly json?: boolean;
@@ -201,17 +201,18 @@ function resumeCommand(context: CliContext): Command {
 }
 
 interface SetChoice extends AskChoice {
-  readonly min?: number | null;
-  readonly max?: number | null;
-  readonly shares?: number | null;
+  readonly min?: number | 'default';
+  readonly max?: number | 'default';
+  readonly shares?: number | 'default';
   readonly mode?: GuestPolicyChanges['mode'];
 }
 
 /** `default` takes a setting away again. */
 const orDefault =
   <Value>(parse: (text: string) => Value) =>
-  (text: string): Value | null =>
-    text === 'default' ? null : parse(text);
+  (text: string): Value | 'default' =>
+    text === 'default' ? text : parse(text);
+const orNull = (value: number | 'default'): number | null => (value === 'default' ? null : value);
 
 function setCommand(context: CliContext): Command {
   const size = orDefault(value(parsePages));
@@ -229,9 +230,9 @@ function setCommand(context: CliContext): Command {
     .action(async (name: string, choice: SetChoice) => {
       const { min, max, shares, mode } = choice;
       const changes: GuestPolicyChanges = {
-        ...(min === undefined ? {} : { minBytes: min }),
-        ...(max === undefined ? {} : { maxBytes: max }),
-        ...(shares === undefined ? {} : { shares }),
+        ...(min === undefined ? {} : { minBytes: orNull(min) }),
+        ...(max === undefined ? {} : { maxBytes: orNull(max) }),
+        ...(shares === undefined ? {} : { shares: orNull(shares) }),
         ...(mode === undefined ? {} : { mode }),
       };
       if (Object.keys(changes).length === 0) {
