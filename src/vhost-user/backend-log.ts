@@ -6,6 +6,7 @@
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import { F_LOG_ALL, LOG_AREA } from './protocol.ts';
+import { SessionStateError } from './saved-session.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { acceptDoorbell } from './vring.ts';
 import { DirtyPagesLog } from './write-log.ts';
@@ -19,6 +20,15 @@ export class BackendLog {
 
   constructor(memory: GuestMemory) {
     this.#memory = memory;
+  }
+
+  /**
+   * A saved session says nothing of a log: the one that goes on would write what its front-end does not hear of.
+   * @throws SessionStateError while a log is kept
+   */
+  mayBeSaved(): void {
+    if (this.#memory.log === undefined) return;
+    throw new SessionStateError('its front-end moves the guest, and has what is written logged');
   }
 
   /** SET_LOG_BASE: the log takes the place of the one before. */

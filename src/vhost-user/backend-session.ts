@@ -169,6 +169,7 @@ export class BackendSession {
    * may be resumed. `channel` is the one for requests of the back-end; it is duplicated by the caller.
    */
   save(channel: OwnedFd | undefined): SavedSession {
+    this.#log.mayBeSaved();
     const fds = new FdCollector();
     const state: SessionState = {
       features: this.#rings.features,

@@ -6,7 +6,7 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { OwnedFd } from '../../src/sys/fd.ts';
+import { closeAll, OwnedFd } from '../../src/sys/fd.ts';
 import { createMemfd, readAt, writeAt } from '../../src/sys/file.ts';
 import {
   F_LOG_ALL,
@@ -155,6 +155,19 @@ describe('while a front-end moves its guest', () => {
     memory.setU64(12 * PAGE_SIZE, 1);
     memory.atomicStoreU16(13 * PAGE_SIZE + 2, 1);
     expect(log.take()).toEqual([4, 5, 6, 9, 11, 12, 13]);
+    log.fd.close();
+  });
+
+  it('its session is not handed to another process, which would know of no log', () => {
+    const talk = converse();
+    talk.start();
+    const log = new TestLog();
+    log.offer(talk);
+    setLogging(talk, VERSION_1, true);
+    talk.session.suspend();
+    expect(() => talk.session.save(undefined)).toThrow('its front-end moves the guest');
+    setLogging(talk, VERSION_1, false);
+    closeAll(talk.session.save(undefined).fds);
     log.fd.close();
   });
 
