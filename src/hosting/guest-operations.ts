@@ -24,8 +24,9 @@ export const guestOperations: Handlers = {
     // The target last, so that the change that it starts goes by the new way of discarding.
     if (discard !== undefined) device.inflation.mode = discard;
     if (pollIntervalMs !== undefined) statistics.intervalMs = pollIntervalMs;
-    if (targetBytes !== undefined) target.order(targetBytes, lease);
-    if (memoryBytes !== undefined) target.keep(memoryBytes, lease);
+    if (targetBytes !== undefined || memoryBytes !== undefined) target.lease.ordered(lease);
+    if (targetBytes !== undefined) target.set(targetBytes);
+    if (memoryBytes !== undefined) target.keep(memoryBytes);
     return guest.status();
   },
   statistics: (guest, { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS }) =>

@@ -2,13 +2,7 @@
  * The target of one guest: what its host wishes, what its driver is shown of that, how long the driver takes, and whether
  * it gets there. What may be wished for is judged here as well, before anything changes. Knows no sockets.
  */
-import type {
-  GuestChanges,
-  LeaseOrder,
-  StatisticsSample,
-  StuckStatus,
-  TargetProgress,
-} from '../control/contract.ts';
+import type { GuestChanges, StatisticsSample, StuckStatus, TargetProgress } from '../control/contract.ts';
 import { checkOneTarget, GuestStateError, UnconfirmedError } from '../control/errors.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
@@ -104,13 +98,8 @@ export class TargetSteering {
     if (doubt !== undefined) throw new UnconfirmedError(name, targetBytes, doubt, sample.ageMs);
   }
 
-  /** `wishedMemoryBytes` is what the guest is to keep, where the target is given like that; see {@link TargetLease.ordered}. */
-  order(targetBytes: number, lease?: LeaseOrder, wishedMemoryBytes: number | null = null): void {
-    this.lease.ordered(lease);
-    this.#set(targetBytes, wishedMemoryBytes);
-  }
-
-  #set(targetBytes: number, wishedMemoryBytes: number | null): void {
+  /** `wishedMemoryBytes` is what the guest is to keep, where the target is given like that. The lease stays as it is. */
+  set(targetBytes: number, wishedMemoryBytes: number | null = null): void {
     this.#wishedMemoryBytes = wishedMemoryBytes;
     this.#memoryTimer?.cancel();
     this.#memoryTimer = undefined;
@@ -126,14 +115,14 @@ export class TargetSteering {
   }
 
   /** The guest is to keep so much of the memory that it has, and will have; of one that has none yet nothing is wanted. */
-  keep(memoryBytes: number, lease?: LeaseOrder): void {
-    this.order(Math.max(0, this.#guest.memoryBytes() - memoryBytes), lease, memoryBytes);
+  keep(memoryBytes: number): void {
+    this.set(Math.max(0, this.#guest.memoryBytes() - memoryBytes), memoryBytes);
   }
 
   /** The policy whose target it is says nothing any more. */
   #ranOut(onSilence: SilenceRule): void {
     const released = onSilence === 'release';
-    if (released) this.#set(0, null);
+    if (released) this.set(0);
     this.#events.changed('policy', () => ({ silent: true, released }));
   }
 

@@ -445,6 +445,21 @@ test('a silent policy’s target stays or is released as its order says, and is 
   }
 });
 
+test('a target that follows the guest’s memory stays the policy’s whose order it was', async () => {
+  change(host, { memoryBytes: 48 * MIB, lease: { forMs: 60_000, onSilence: 'keep' } });
+  const guest = await HandGuest.connect(socket, { loop });
+  try {
+    expect(host.status()).toMatchObject({ targetBytes: 16 * MIB, targetOwner: { by: 'policy' } });
+    await loop.until(guest.frontend.addRegion(moreMemory(2 ** 30, 32 * MIB)));
+    await loop.turnUntil(() => host.status().targetBytes === 48 * MIB);
+    expect(host.status().targetOwner).toMatchObject({ by: 'policy', lapsed: false });
+    change(host, { memoryBytes: 64 * MIB });
+    expect(host.status().targetOwner).toMatchObject({ by: 'person' });
+  } finally {
+    guest.close();
+  }
+});
+
 test('a lease is of a target', () => {
   expect(() => guestOperations.change(host, { lease: { forMs: 1, onSilence: 'keep' } })).toThrow(
     'name the target',
