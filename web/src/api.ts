@@ -9,6 +9,7 @@ import {
   type OperationName,
   requestOf,
 } from '../../src/control/operations.ts';
+import type { GuestPolicyChanges, PolicyChanges } from '../../src/control/policy.ts';
 import { BEFORE_ALL, EventParser, SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { TOLD_EVENTS } from '../../src/server/page-pace.ts';
 import { decode } from './route.ts';
@@ -33,6 +34,13 @@ export type {
   MigrationReport,
   MigrationState,
 } from '../../src/control/migrations.ts';
+export type {
+  GuestPolicy,
+  GuestPolicyChanges,
+  GuestPolicyDecision,
+  PolicyBudget,
+  PolicyStatus,
+} from '../../src/control/policy.ts';
 
 /** The daemon refused; the message is its own. */
 export class RefusalError extends Error {
@@ -148,6 +156,11 @@ export const api = {
     ask('request', name, { request, timeoutMs: REQUEST_MS_MAX }),
   migration: (name: string) => ask('migration', name, undefined),
   migrate: (name: string, order: MigrationOrder) => ask('migrate', name, order),
+  policy: () => ask('policy', '', undefined),
+  changePolicy: (changes: PolicyChanges) => ask('changePolicy', '', changes),
+  changeGuestPolicy: (name: string, changes: GuestPolicyChanges) => ask('changeGuestPolicy', name, changes),
+  resumePolicy: (name: string) => ask('resumePolicy', name, undefined),
+  policyHistory: (name: string) => ask('policyHistory', name, undefined),
   cancelMigration: (name: string) => ask('cancelMigration', name, undefined),
   /** Undefined when nothing changed since the map with `tag`. */
   async map(

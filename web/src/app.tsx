@@ -4,17 +4,19 @@ import { GuestPage } from './guest-page.tsx';
 import { Header } from './header.tsx';
 import { live } from './live.ts';
 import { Overview } from './overview.tsx';
+import { PolicyPage } from './policy-page.tsx';
 import { route } from './route.ts';
 import { useStore } from './store.ts';
 import { Locked, Trouble } from './trouble.tsx';
 
 export function App() {
   const view = useStore(live.view);
-  const { guest: name } = useStore(route);
+  const { guest: name, policy } = useStore(route);
   const guest = view.guests.find(({ status }) => status.name === name);
   useEffect(() => {
-    document.title = name === undefined ? 'Aerostat' : `${name} · Aerostat`;
-  }, [name]);
+    const place = policy ? 'Memory policy' : name;
+    document.title = place === undefined ? 'Aerostat' : `${place} · Aerostat`;
+  }, [name, policy]);
   if (view.connection === 'locked') return <Locked />;
   return (
     <>
@@ -23,6 +25,8 @@ export function App() {
       <main class={view.connection === 'lost' ? 'stale' : ''}>
         {view.seenAtMs === null ? (
           <p class="empty">{view.connection === 'lost' ? '' : 'Asking the daemon…'}</p>
+        ) : policy ? (
+          <PolicyPage />
         ) : name === undefined ? (
           <Overview guests={view.guests} />
         ) : (

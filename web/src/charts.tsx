@@ -108,7 +108,7 @@ function ChartFigure({ chart, guest }: { chart: Chart; guest: GuestView }) {
 
   useEffect(() => {
     const element = box.current as HTMLDivElement;
-    const options = optionsOf(chart, element.clientWidth);
+    const options = optionsOf(chart, element.clientWidth, TOGETHER);
     const hooks = { setCursor: [({ cursor }: uPlot) => setPointed(cursor.idx ?? null)] };
     const made = new uPlot({ ...options, hooks }, dataOf(chart, history), element);
     plot.current = made;
@@ -156,7 +156,17 @@ function dataOf({ lines }: Chart, history: History): uPlot.AlignedData {
   return [history.times(), ...lines.map(({ values }) => [...values(history)])];
 }
 
-function optionsOf({ unit, lines, height, top }: Chart, width: number): uPlot.Options {
+/** What a chart looks like, wherever its values are from. */
+export type Look = Pick<Chart, 'unit' | 'height' | 'top'> & {
+  readonly lines: readonly Omit<Line, 'values'>[];
+};
+
+/** Charts with the same `together` show the same moment. */
+export function optionsOf(
+  { unit, lines, height, top }: Look,
+  width: number,
+  together: string,
+): uPlot.Options {
   const axis = {
     stroke: colour('ink-3'),
     font: `11px ${getComputedStyle(document.body).fontFamily}`,
@@ -168,7 +178,7 @@ function optionsOf({ unit, lines, height, top }: Chart, width: number): uPlot.Op
     height,
     legend: { show: false },
     padding: [8, 4, 0, 0],
-    cursor: { sync: { key: TOGETHER }, drag: { x: false, y: false }, points: { size: 6 } },
+    cursor: { sync: { key: together }, drag: { x: false, y: false }, points: { size: 6 } },
     scales: {
       x: { time: true, range: (_, min, max) => [Math.min(min, max - WINDOW_SECONDS_MIN), max] },
       y: { range: (_, __, max) => [0, scaleTop(Math.max(top, max ?? 0))] },

@@ -9,6 +9,7 @@ import 'uplot/dist/uPlot.min.css';
 import './style/base.css';
 import './style/page.css';
 import './style/guest.css';
+import './style/policy.css';
 
 takeToken();
 // An address with another token, opened where the page is already, only changes the fragment.

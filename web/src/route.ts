@@ -1,9 +1,11 @@
-/** Where on the page one is: all guests, or one. Kept in the address's fragment. */
+/** Where on the page one is: all guests, one, or the memory policy. Kept in the address's fragment. */
 import { Store } from './store.ts';
 
 interface Route {
   /** The guest to show in depth; all at a glance when undefined. */
   readonly guest: string | undefined;
+  /** The memory policy of the host. */
+  readonly policy: boolean;
 }
 
 /** What a part of an address stands for; undefined where it was cut, or never was one. */
@@ -15,15 +17,18 @@ export function decode(part: string): string | undefined {
   }
 }
 
+export const OVERVIEW_LINK = '#/';
+export const POLICY_LINK = '#/policy';
+
 function read(): Route {
   const match = /^#\/guest\/([^/]+)$/.exec(location.hash);
-  return { guest: match === null ? undefined : decode(match[1]) };
+  const policy = location.hash === POLICY_LINK;
+  return { guest: match === null ? undefined : decode(match[1]), policy };
 }
 
 export const route = new Store<Route>(read());
 
 export const guestLink = (name: string): string => `#/guest/${encodeURIComponent(name)}`;
-export const OVERVIEW_LINK = '#/';
 
 export function startRoute(): void {
   window.addEventListener('hashchange', () => {
