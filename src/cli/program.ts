@@ -116,8 +116,8 @@ function tame(command: Command, context: CliContext, above = ''): void {
   command.exitOverride().configureOutput({
     writeOut: text => stdout.write(text),
     writeErr: text => stderr.write(text),
-    getOutHelpWidth: () => stdout.columns ?? 80,
-    getErrHelpWidth: () => stderr.columns ?? 80,
+    getOutHelpWidth: () => stdout.columns || 80,
+    getErrHelpWidth: () => stderr.columns || 80,
     outputError: (text, write) => write(text.replace(/^error: /, 'aerostat: ')),
   });
   for (const below of command.commands) tame(below, context, `${path} `);

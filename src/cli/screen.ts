@@ -11,6 +11,7 @@ const HOME = '\u001b[H';
 const CLEAR_LINE = '\u001b[K';
 const CLEAR_BELOW = '\u001b[J';
 
+/** Of a terminal that does not know its size: it says 0, as a serial line that was told none does. */
 const COLUMNS = 80;
 const ROWS = 24;
 
@@ -24,11 +25,11 @@ export class Screen {
   }
 
   get columns(): number {
-    return this.#output.columns ?? COLUMNS;
+    return this.#output.columns || COLUMNS;
   }
 
   get rows(): number {
-    return this.#output.rows ?? ROWS;
+    return this.#output.rows || ROWS;
   }
 
   /** Draws over the frame before, line by line, so that nothing flickers; what does not fit is cut off. */

@@ -158,7 +158,7 @@ function printStory(context: CliContext, steps: readonly DemoStep[], samples: re
     print(line);
   }
   print('');
-  const width = Math.min(CHART.widthMax, stdout.columns ?? CHART.widthMax);
+  const width = Math.min(CHART.widthMax, stdout.columns || CHART.widthMax);
   const shown = resample(samples, width - CHART_MARGIN);
   const series: readonly Series[] = [
     { label: 'host resident', colour: 'red', values: shown.map(sample => sample.residentBytes) },

@@ -51,7 +51,7 @@ const WIDTH_MAX = 100;
 
 function printFindings({ stdout, env }: CliContext, findings: readonly Finding[], guests: number): void {
   const style = styleOf(stdout, env);
-  const width = Math.min(stdout.columns ?? WIDTH_MAX, WIDTH_MAX);
+  const width = Math.min(stdout.columns || WIDTH_MAX, WIDTH_MAX);
   for (const { weight, guest, what, remedy } of findings) {
     printLine(stdout, `${paint(style, weight)}  ${style.bold(guest ?? 'host')}`);
     for (const text of [what, `-> ${remedy}`]) {

@@ -21,9 +21,9 @@ export interface TerminalSize {
 type TerminalInput = Readable & { isTTY?: boolean; setRawMode?: (raw: boolean) => unknown };
 type TerminalOutput = Writable & { isTTY?: boolean; rows?: number; columns?: number };
 
-/** Size of the terminal behind a stream; undefined when it is none. */
-export const terminalSize = ({ rows, columns }: TerminalOutput): TerminalSize | undefined =>
-  rows === undefined || columns === undefined ? undefined : { rows, columns };
+/** Size of the terminal behind a stream; undefined when it is none, or says 0, as a serial line that was told none does. */
+export const terminalSize = ({ rows = 0, columns = 0 }: TerminalOutput): TerminalSize | undefined =>
+  rows === 0 || columns === 0 ? undefined : { rows, columns };
 
 /**
  * Connects `stdin` and `stdout` to the guest's terminal until the returned function is called. Input flows
