@@ -25,7 +25,7 @@ import { abandonedPipes } from '../src/sys/peer-doorbell.ts';
 import { Reactor } from '../src/sys/poll.ts';
 import { UnixSocket } from '../src/sys/socket.ts';
 import { BackendConnection } from '../src/vhost-user/backend-connection.ts';
-import { BACKEND_PROTOCOL_FEATURES } from '../src/vhost-user/backend-session.ts';
+import { BACKEND_PROTOCOL_FEATURES } from '../src/vhost-user/backend-features.ts';
 import { Connection } from '../src/vhost-user/connection.ts';
 import {
   F_PROTOCOL_FEATURES,

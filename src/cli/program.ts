@@ -12,6 +12,7 @@ import { exporterCommand } from './commands/exporter.ts';
 import { guestCommand } from './commands/guest.ts';
 import { helpCommand } from './commands/help.ts';
 import { hintCommand } from './commands/hint.ts';
+import { keepCommand } from './commands/keep.ts';
 import { migrateCommand } from './commands/migrate.ts';
 import { peersCommand } from './commands/peers.ts';
 import { policyCommand } from './commands/policy.ts';
@@ -93,6 +94,7 @@ function program(context: CliContext): Command {
     dashboardCommand,
     doctorCommand,
     exporterCommand,
+    keepCommand,
     runCommand,
     guestCommand,
     policyCommand,

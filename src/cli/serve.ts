@@ -9,6 +9,7 @@ import type { ApiChoice, LogChoice } from './options.ts';
 
 export interface ServeChoice extends ApiChoice, LogChoice {
   readonly apiRemote?: boolean;
+  readonly keep?: string;
 }
 
 interface Served {
@@ -35,7 +36,7 @@ export async function withDaemon(
   resolveAddress(choice.api, env);
   readTokens(choice.tokenFile, env);
   const log = await openLog(context, choice);
-  const daemon = await context.startDaemon({ guests, log });
+  const daemon = await context.startDaemon({ guests, log, keep: choice.keep });
   try {
     const { control, version, failed } = daemon;
     await withApiOf(context, choice, { control, version, log }, served => {

@@ -13,6 +13,7 @@ import type { GuestOptions } from '../hosting/options.ts';
 import { AerostatError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { readVersion } from '../sys/version.ts';
+import { type Keeping, openKeeping } from './keeping.ts';
 import type { Daemon, DaemonOptions } from './options.ts';
 
 /**
@@ -28,8 +29,11 @@ class RunningDaemon implements Daemon {
   readonly #sockets = new Map<string, string>();
   #closing: Promise<void> | undefined;
 
-  constructor(options: GuestThreadsOptions) {
-    this.#threads = new GuestThreads(options);
+  readonly #keeping: Keeping | undefined;
+
+  constructor(options: GuestThreadsOptions, keeping: Keeping | undefined) {
+    this.#keeping = keeping;
+    this.#threads = new GuestThreads({ ...options, keeperFd: keeping?.number });
   }
 
   get control(): Control<DeviceGuestStatus> {
@@ -49,7 +53,7 @@ class RunningDaemon implements Daemon {
   async open(options: GuestOptions): Promise<void> {
     const { name, socketPath } = options;
     checkOptions([...this.#threads.names, name], [options]);
-    const socket = openGuestSocket(options);
+    const socket = { ...openGuestSocket(options), kept: this.#keeping?.give(name) ?? [] };
     if (socketPath !== undefined) this.#sockets.set(name, socketPath);
     try {
       await this.#threads.open(options, socket);
@@ -103,15 +107,23 @@ function checkOptions(names: readonly string[], guests: readonly GuestOptions[])
 
 const optionError = (message: string): AerostatError => new AerostatError('AEROSTAT_OPTIONS', message);
 
+/** Where a packed ring stands is in no memory that outlives the daemon. */
+const kept = (guest: GuestOptions): GuestOptions => ({
+  ...guest,
+  without: [...guest.without, 'ring-packed'],
+});
+
 /** Starts the daemon; resolves when every guest's socket listens. */
-export async function startDaemon({ guests, log }: DaemonOptions): Promise<Daemon> {
+export async function startDaemon({ guests, log, keep }: DaemonOptions): Promise<Daemon> {
   checkOptions(
     guests.map(({ name }) => name),
     guests,
   );
-  const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log });
+  const keeping = keep === undefined ? undefined : await openKeeping(keep, log);
+  const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
   try {
-    for (const guest of guests) await daemon.open(guest);
+    for (const guest of guests) await daemon.open(keeping === undefined ? guest : kept(guest));
+    keeping?.forgetRest();
     await daemon.ready;
     return daemon;
   } catch (error) {

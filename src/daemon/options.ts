@@ -9,6 +9,8 @@ import type { GuestOptions, LogRecord } from '../hosting/options.ts';
 export interface DaemonOptions {
   readonly guests: readonly GuestOptions[];
   readonly log: (record: LogRecord) => void;
+  /** The socket of a keeper, where guests outlive the daemon. */
+  readonly keep?: string | undefined;
 }
 
 export interface Daemon {

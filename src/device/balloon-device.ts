@@ -19,7 +19,8 @@ import { DeviceCounters } from './counters.ts';
 import { DeviceConfig } from './device-config.ts';
 import type { DeviceHost } from './device-host.ts';
 import type { DeviceObserver } from './device-observer.ts';
-import { PageAccounts } from './page-accounts.ts';
+import type { Tenure } from './inflation.ts';
+import { type AccountPlace, PageAccounts } from './page-accounts.ts';
 import { type DevicePart, type PartWorld, type SavedFields, savedFields, u32 } from './part.ts';
 import { createDeviceParts, type DeviceFigures, type DeviceParts, figuresOf } from './parts.ts';
 import { RingServer } from './ring-server.ts';
@@ -34,6 +35,16 @@ export interface BalloonDeviceOptions {
   readonly observer?: DeviceObserver;
   /** Takes the pages of its memory that the guest says it does not use; they are never discarded. */
   readonly unusedPages: PageSink;
+  /** Where its accounts are, if they are to outlive this process. */
+  readonly accountPlace?: AccountPlace | undefined;
+}
+
+/** What a driver has said to a device, and been told, beside its rings. */
+interface KeptConfig {
+  readonly actualPages: number;
+  readonly poisonValue: number;
+  /** The id of the last hint session, 0 where there was none. */
+  readonly hintId: number;
 }
 
 export class BalloonDevice implements VirtioDevice {
@@ -55,12 +66,20 @@ export class BalloonDevice implements VirtioDevice {
   /** Discards of other threads that had failed when that was reported last. */
   #failuresReported = 0;
 
-  constructor({ profile, features, host, clock, observer = {}, unusedPages }: BalloonDeviceOptions) {
+  constructor({
+    profile,
+    features,
+    host,
+    clock,
+    observer = {},
+    unusedPages,
+    accountPlace,
+  }: BalloonDeviceOptions) {
     this.profile = profile;
     this.features = features;
     this.#observer = observer;
     const counters = new DeviceCounters();
-    this.accounts = new PageAccounts(counters);
+    this.accounts = new PageAccounts(counters, accountPlace);
     if (host.discardSoon !== undefined) this.accounts.discardElsewhere();
     this.#world = {
       profile,
@@ -302,6 +321,16 @@ export class BalloonDevice implements VirtioDevice {
     this.#negotiated(0n);
     this.#world.counters.resets++;
     this.#observer.reset?.();
+  }
+
+  /**
+   * Goes on where a device ended without a word, whose accounts are in the same place: features and memory are known here,
+   * and no ring runs.
+   */
+  recover({ actualPages, poisonValue, hintId, ...tenure }: Tenure & KeptConfig): void {
+    Object.assign(this.#world.config, { actualPages, poisonValue });
+    if (hintId !== 0) this.hints.takeOver(hintId);
+    this.inflation.recover(tenure);
   }
 
   /** What is saved of it and its parts, but for the account of pages. */

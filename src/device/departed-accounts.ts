@@ -36,11 +36,15 @@ export class DepartedAccounts {
     return this.#departed.reduce((total, { balloonedPages }) => total + balloonedPages, 0);
   }
 
-  /** Remembers the account of a region that is about to go. `hadPending`: some of it had still its memory. */
-  add({ region, ballooned, balloonedPages }: PageAccount, hadPending: boolean): void {
+  /**
+   * Remembers the account of a region that is about to go. `hadPending`: some of it had still its memory; `copied`: so have
+   * the account's words, which others write then.
+   */
+  add({ region, ballooned: own, balloonedPages }: PageAccount, hadPending: boolean, copied: boolean): void {
     const place = placeOf(region);
     if (place === undefined || balloonedPages === 0) return;
     const { firstPfn, pageCount } = region;
+    const ballooned = copied ? own.copy() : own;
     this.#departed.unshift({ ...place, firstPfn, pageCount, ballooned, balloonedPages, hadPending });
     let pages = 0;
     this.#departed = this.#departed.slice(0, REMEMBERED_REGIONS_MAX).filter(departed => {

@@ -50,6 +50,12 @@ export class HintChannel implements DevicePart {
     this.#session = new HintSession({ hasDone: this.#hasDone }, { phase: 'done', id });
   }
 
+  /** The same after a device of this host, whose driver runs on and is told that the session is over. */
+  takeOver(id: number): void {
+    this.resumeAfter(id);
+    this.#showId();
+  }
+
   /** The guest has the queue running. */
   get running(): boolean {
     return this.#ring !== undefined;
@@ -162,8 +168,8 @@ export class HintChannel implements DevicePart {
     { hintId: z.union([z.literal(0), u32.min(HINT_ID_MIN)]) },
     () => ({ hintId: this.session.id ?? 0 }),
     ({ hintId }) => {
-      if (hintId !== 0) this.resumeAfter(hintId);
-      this.#showId();
+      if (hintId !== 0) this.takeOver(hintId);
+      else this.#showId();
     },
   );
 }

@@ -40,7 +40,7 @@ export type DiscardMode = (typeof BENCH_DISCARD_MODES)[number];
 export const PENDING_BYTES_MAX = 2 * 2 ** 30;
 
 /** How a device stands to the driver of its guest. */
-interface Tenure {
+export interface Tenure {
   /** The inflate ring ran since the driver began. */
   readonly begun: boolean;
   /** The driver's balloon was filled before, and with what is not known. */
@@ -253,6 +253,21 @@ export class Inflation implements DevicePart {
     for (let at = 0; at < runs.length; at += 2) {
       this.#accounts.forEachPart(runs[at], runs[at + 1], this.#moves.giveHeld);
     }
+  }
+
+  /**
+   * The same where the accounts are those of a process that ended without a word. A driver that need not tell may use pages
+   * again that it gave: of those nothing more is discarded, and what was not acknowledged comes once more.
+   */
+  recover({ begun, partial, settled, actualKnown }: Tenure): void {
+    this.#begun = begun;
+    this.#world.config.actualKnown = actualKnown;
+    this.#accounts.partial = partial;
+    this.#accounts.held = true;
+    this.#accounts.recover(settled && this.#mustTellHost);
+    if (settled) this.#accounts.settled = true;
+    // All that is in them is of a list of which the driver has not heard.
+    else this.#accounts.forget();
   }
 
   /** What a device of this host has to know of the driver when it takes the guest over. */

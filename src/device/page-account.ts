@@ -6,7 +6,7 @@
  * page is complete; it is never rounded outwards, for the rest of it may be in use.
  */
 
-import { BLOCK_PAGES, BlockBitmap } from '../memory/block-bitmap.ts';
+import { BLOCK_PAGES, BlockBitmap, type BlockWords } from '../memory/block-bitmap.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { PendingDiscards } from '../memory/pending-discards.ts';
@@ -33,16 +33,44 @@ export class PageAccount {
   listed = false;
   #pendingWork = 0;
 
-  constructor(region: MemoryRegion) {
+  /** `words`: where the account is to be, if it is to outlive this process. */
+  constructor(region: MemoryRegion, words?: BlockWords) {
     const unit = region.backing.discardUnit;
     this.region = region;
     this.firstPfn = region.firstPfn;
     this.pageCount = region.pageCount;
     this.unitPages = unit / PAGE_SIZE;
-    this.ballooned = new BlockBitmap(region.pageCount);
+    this.ballooned = new BlockBitmap(region.pageCount, words);
     this.reported = new BlockBitmap(region.pageCount);
     this.#filled = new Uint32Array(this.unitPages === 1 ? 0 : region.size / unit);
     this.pending = PendingDiscards.create(region.size / unit, unit);
+  }
+
+  /**
+   * Goes on with the account that another process left in its words, and marks as pending with `discard` what of it can be
+   * discarded: whether that process came to it is not known.
+   */
+  recover(discard: boolean): void {
+    const { ballooned, unitPages } = this;
+    ballooned.recount();
+    this.#filled.fill(0);
+    this.#wholeUnits = 0;
+    ballooned.forEachRun((start, count) => {
+      if (unitPages === 1) {
+        if (discard) this.pending.mark(start, count);
+        return;
+      }
+      for (let at = start; at < start + count; ) {
+        const unit = Math.floor(at / unitPages);
+        const part = Math.min(start + count, (unit + 1) * unitPages) - at;
+        this.#filled[unit] += part;
+        if (this.#filled[unit] === unitPages) {
+          this.#wholeUnits++;
+          if (discard) this.pending.mark(unit, 1);
+        }
+        at += part;
+      }
+    });
   }
 
   /** Pages that were given away and not taken back. */

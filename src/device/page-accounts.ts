@@ -2,13 +2,23 @@
  * The accounts of all regions of one guest: what of them is pending, what other threads have under way in them, and the
  * totals of regions that are gone. How lists name their pages is `addressed-accounts.ts`'s.
  */
+import type { BlockWords } from '../memory/block-bitmap.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { PendingDiscards } from '../memory/pending-discards.ts';
 import type { DurationHistogram } from '../sys/durations.ts';
 import { AddressedAccounts } from './addressed-accounts.ts';
+import type { DeviceCounters } from './counters.ts';
 import { DepartedAccounts } from './departed-accounts.ts';
 import { DiscardSum, type DiscardTotals } from './discard-totals.ts';
 import { PageAccount } from './page-account.ts';
+
+/** Where accounts are, if they are to outlive this process. */
+export interface AccountPlace {
+  /** Of the account of `region`. */
+  wordsOf(region: MemoryRegion): BlockWords;
+  /** How the device stands to its driver is another; it is to be known before the driver hears of it. */
+  tenureChanged(): void;
+}
 
 export class PageAccounts extends AddressedAccounts {
   /** Accounts in which something may be pending: of hundreds of regions nearly all have nothing. */
@@ -20,8 +30,7 @@ export class PageAccounts extends AddressedAccounts {
   readonly #pastReports = new DiscardSum();
   #pastKeptPages = 0;
   #held = false;
-  /** A list was taken to its end since the accounts were empty. Until then all that is in them is of one that was begun. */
-  settled = false;
+  #settled = false;
   /** Whether other threads discard, and nothing here may wait for them. */
   #elsewhere = false;
   /** Runs in flight on pages that the guest took back: it is told only when they are over. */
@@ -35,6 +44,23 @@ export class PageAccounts extends AddressedAccounts {
   /** The account began with a driver that had a balloon already: what that holds is not known. */
   partial = false;
   #failure: Error | undefined;
+  readonly #place: AccountPlace | undefined;
+
+  constructor(counters: DeviceCounters, place?: AccountPlace) {
+    super(counters);
+    this.#place = place;
+  }
+
+  /** A list was taken to its end since the accounts were empty. Until then all that is in them is of one that was begun. */
+  get settled(): boolean {
+    return this.#settled;
+  }
+
+  set settled(settled: boolean) {
+    if (this.#settled === settled) return;
+    this.#settled = settled;
+    this.#place?.tenureChanged();
+  }
 
   /** While held, nothing that is pending is discarded, by any thread; what was under way is over when all is {@link quiet}. */
   get held(): boolean {
@@ -161,7 +187,7 @@ export class PageAccounts extends AddressedAccounts {
   }
 
   open(region: MemoryRegion): PageAccount {
-    const account = new PageAccount(region);
+    const account = new PageAccount(region, this.#place?.wordsOf(region));
     if (this.#held) account.pending.held = true;
     this.insert(account);
     this.#departed.restore(account);
@@ -190,7 +216,7 @@ export class PageAccounts extends AddressedAccounts {
       if (this.#elsewhere) set.closeNow();
       else set.close();
     }
-    this.#departed.add(account, hadPending);
+    this.#departed.add(account, hadPending, this.#place !== undefined);
     this.#marked = this.#marked.filter(other => other !== account);
     this.#withReports = this.#withReports.filter(other => other !== account);
     this.#leaving.push({ account, letGo });
@@ -284,7 +310,16 @@ export class PageAccounts extends AddressedAccounts {
     return failure;
   }
 
+  /** Goes on with what another process left in the accounts' words, see {@link PageAccount.recover}. */
+  recover(discard: boolean): void {
+    for (const account of this.all) {
+      account.recover(discard);
+      if (account.pendingPages > 0) this.noteMarked(account);
+    }
+  }
+
   forget(): void {
+    // First: of an account that is half forgotten nothing counts.
     this.settled = false;
     this.#departed.clear();
     for (const account of this.all) account.forget(this.noteInFlight);

@@ -3,13 +3,18 @@
  * they say is the vhost-user room's business, what it means the device's.
  */
 
+import type { KeptGuest } from '../keeping/kept-guest.ts';
 import { AerostatError, InvariantError, SystemError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { monotonicMs, type Reactor, type Timer, type Watch } from '../sys/poll.ts';
 import { Shed } from '../sys/shed.ts';
 import { UnixListener, UnixSocket } from '../sys/socket.ts';
 import { peerOfFd } from '../sys/unix-peers.ts';
-import { BackendConnection, type BackendConnectionOptions } from '../vhost-user/backend-connection.ts';
+import {
+  BackendConnection,
+  type BackendConnectionOptions,
+  type KeptSession,
+} from '../vhost-user/backend-connection.ts';
 import type { BackendSession } from '../vhost-user/backend-session.ts';
 import type { SessionHost } from '../vhost-user/session-host.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
@@ -20,7 +25,7 @@ const ACCEPT_PAUSE_MS = 1000;
 /** A descriptor that a former front-end sent and that is not closed after so long waits for that front-end. */
 const CLOSING_MS_MAX = 1000;
 
-interface AcceptorListener {
+export interface AcceptorListener {
   opened(): void;
   /** The front-end is gone; `error` when it broke the protocol, or we broke. */
   closed(error: Error | undefined): void;
@@ -38,6 +43,7 @@ export class Acceptor {
   readonly #device: VirtioDevice;
   readonly #reactor: Pick<Reactor, 'watch' | 'schedule'>;
   readonly #listener: AcceptorListener;
+  readonly #kept: KeptGuest | undefined;
   readonly #socket: UnixListener | undefined;
   /** Where its front-ends' descriptors are closed. */
   readonly #shed = new Shed();
@@ -48,16 +54,18 @@ export class Acceptor {
   #connection: BackendConnection | undefined;
   #peer: { readonly socket: UnixSocket; pid: number | undefined } | undefined;
 
-  /** Takes ownership of the socket. */
+  /** Takes ownership of the socket. With `kept`, conversations are kept there for the next daemon. */
   constructor(
     socket: GuestSocket,
     device: VirtioDevice,
     reactor: Pick<Reactor, 'watch' | 'schedule'>,
     listener: AcceptorListener,
+    kept?: KeptGuest,
   ) {
     this.#device = device;
     this.#reactor = reactor;
     this.#listener = listener;
+    this.#kept = kept;
     const fd = new OwnedFd(socket.fd);
     if (socket.listening) {
       this.#socket = new UnixListener(fd);
@@ -105,6 +113,18 @@ export class Acceptor {
     }
   }
 
+  /** Goes on with a front-end that another daemon had; takes ownership of the socket. */
+  takeUp(socket: OwnedFd, session: KeptSession): void {
+    this.#serve(new UnixSocket(socket, this.#shed), session);
+  }
+
+  /** Serves nothing any more. A front-end that is kept is left to the next daemon. */
+  leave(): void {
+    this.#watch?.stop();
+    this.#socket?.close();
+    this.#connection?.leave();
+  }
+
   /** Idempotent. */
   close(): void {
     this.#watch?.stop();
@@ -114,6 +134,7 @@ export class Acceptor {
     if (connection === undefined) return;
     this.#connection = undefined;
     connection.close();
+    this.#kept?.end();
     this.#listener.closed(undefined);
   }
 
@@ -154,7 +175,7 @@ export class Acceptor {
     else this.#pause = this.#reactor.schedule(pauseMs, () => this.#wait());
   }
 
-  #serve(socket: UnixSocket): void {
+  #serve(socket: UnixSocket, session?: KeptSession): void {
     // One socket is one guest: others stay in the backlog until this front-end is gone, and do not wake us.
     this.#watch?.stop();
     this.#watch = undefined;
@@ -162,22 +183,36 @@ export class Acceptor {
     this.#pace.began(monotonicMs());
     this.#peer = { socket, pid: undefined };
     const { refused, taken, kicked, prepareMemory, deviceState } = this.#listener;
-    this.#connection = new BackendConnection(socket, this.#device, {
+    if (session === undefined) this.#kept?.begin(socket.fd);
+    const connection = new BackendConnection(socket, this.#device, {
       reactor: this.#reactor,
       refused,
       taken,
       kicked,
       prepareMemory,
       deviceState,
+      ...(this.#kept === undefined ? {} : { kept: this.#kept }),
       ended: error => {
         this.#connection = undefined;
         this.#closed(error);
       },
     });
+    this.#connection = connection;
     this.#listener.opened();
+    if (session === undefined) connection.begin();
+    else this.#goOn(connection, session);
+  }
+
+  #goOn(connection: BackendConnection, session: KeptSession): void {
+    try {
+      connection.takeUp(session);
+    } catch (error) {
+      this.drop(error as Error);
+    }
   }
 
   #closed(error: Error | undefined): void {
+    this.#kept?.end();
     this.#listener.closed(error);
     this.#waitAfter(this.#pace.ended(monotonicMs()));
   }

@@ -19,10 +19,12 @@ export const startDataThread = (
   discardControl: SharedArrayBuffer,
   discardPort: MessagePort,
   listener: DataThreadListener,
+  /** See {@link DataThreadData.keeperFd}. */
+  keeperFd?: number,
 ): DataThread =>
   new WorkerClient({
     program: workerUrl('./data-worker', import.meta.url),
-    data: { discardControl, discardPort },
+    data: { discardControl, discardPort, keeperFd },
     transfer: [discardPort],
     news: message => {
       if (message.kind === 'event') listener.event(message.event);

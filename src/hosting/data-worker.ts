@@ -4,6 +4,7 @@
  */
 import { PerformanceObserver } from 'node:perf_hooks';
 import { parentPort, workerData } from 'node:worker_threads';
+import { KeeperLink } from '../keeping/keeper-link.ts';
 import { InvariantError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { Reactor } from '../sys/poll.ts';
@@ -11,7 +12,7 @@ import { DiscardLink } from '../threads/discard-link.ts';
 import { ThreadGuests } from './thread-guests.ts';
 import type { DataThreadData } from './worker-protocol.ts';
 
-const { wakeFd, bellFd, discardControl, discardPort } = workerData as DataThreadData;
+const { wakeFd, bellFd, discardControl, discardPort, keeperFd } = workerData as DataThreadData;
 if (parentPort === null) throw new InvariantError('a data-plane thread without a main thread');
 const port = parentPort;
 
@@ -22,9 +23,14 @@ new PerformanceObserver(entries => {
 
 const reactor = new Reactor(new OwnedFd(wakeFd));
 const discards = new DiscardLink(discardControl, discardPort, bellFd);
+const keeperLost = (why: string): void => {
+  const message = `guests are not kept for the next daemon any more: ${why}`;
+  port.postMessage({ kind: 'log', record: { level: 'warn', message } });
+};
 const guests = new ThreadGuests({
   reactor,
   discards,
+  keeper: keeperFd === undefined ? undefined : KeeperLink.ofNumber(keeperFd, keeperLost),
   tell: message => port.postMessage(message),
   gcPauseMaxMs: () => gcPauseMaxMs,
 });

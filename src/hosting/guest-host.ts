@@ -13,13 +13,14 @@ import { type GuestState, obstacleOf } from '../control/guest-state.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
+import type { KeeperLink } from '../keeping/keeper-link.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { processClock } from '../sys/monotonic.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
-import { Acceptor } from './acceptor.ts';
+import { Acceptor, type AcceptorListener } from './acceptor.ts';
 import { ArrivingDevice, checkFresh } from './arriving-device.ts';
 import { ConnectionEvents } from './connection-events.ts';
 import { type DriverParts, DriverWatch } from './driver-watch.ts';
@@ -28,6 +29,7 @@ import { FrontEndChecks } from './front-end-checks.ts';
 import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
 import { type EventOutlet, GuestEvents } from './guest-events.ts';
 import { GuestHints } from './guest-hints.ts';
+import { GuestKeeping } from './guest-keeping.ts';
 import { GuestLife } from './guest-life.ts';
 import { GuestLoop } from './guest-loop.ts';
 import { GuestRequests } from './guest-requests.ts';
@@ -50,6 +52,8 @@ const CLOSING_MS_MAX = 5000;
 export interface GuestHostWorld extends EventOutlet {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
+  /** Keeps guests for the next daemon, where there is one that does. */
+  readonly keeper?: KeeperLink | undefined;
   /** Of all guests of the thread. */
   readonly turns: ThreadTurns;
 }
@@ -76,11 +80,14 @@ export class GuestHost {
   readonly #checks: FrontEndChecks;
   readonly #arriving: ArrivingDevice;
   readonly #lane: DiscardLane;
+  readonly keeping: GuestKeeping | undefined;
   /** Called when nothing is under way any more, each once. */
   #whenSettled: (() => void)[] = [];
 
-  constructor(options: GuestOptions, socket: GuestSocket, world: GuestHostWorld) {
-    this.name = options.name;
+  constructor(given: GuestOptions, socket: GuestSocket, world: GuestHostWorld) {
+    this.name = given.name;
+    this.keeping = GuestKeeping.of(given, socket, world);
+    const { guest: kept, options = given } = this.keeping ?? {};
     this.#options = options;
     this.#world = world;
     const turns = world.turns.join();
@@ -100,6 +107,7 @@ export class GuestHost {
       observer: new DriverWatch(() => this.#driverParts()),
       clock: processClock,
       unusedPages: this.hints,
+      accountPlace: kept,
     });
     this.device.inflation.mode = options.discard;
     if (options.timed === true) this.device.inflation.timeDecoding();
@@ -136,7 +144,13 @@ export class GuestHost {
       unusedPages: this.hints.unusedPages,
       obstacle,
     });
-    this.#acceptor = new Acceptor(socket, this.device, this.loop, {
+    const found = this.keeping?.start(this, socket.listening);
+    this.#acceptor = new Acceptor(socket, device, this.loop, this.#frontEnds(), kept);
+    if (found !== undefined) this.#acceptor.takeUp(found.socket, found.session);
+  }
+
+  #frontEnds(): AcceptorListener {
+    return {
       opened: () => this.#connected(),
       closed: error => this.#disconnected(error),
       refused: (error, context) => this.#refused(error, context),
@@ -144,7 +158,7 @@ export class GuestHost {
       kicked: this.rings.serve,
       prepareMemory: files => this.#checks.prepareMemory(files),
       deviceState: { save: () => this.save(), load: saved => this.#loadFromFrontEnd(saved) },
-    });
+    };
   }
 
   #connected(): void {
@@ -227,7 +241,10 @@ export class GuestHost {
         this.#events.problem('discard', `memory could not be given back: ${error.message}`),
       actualChanged: pages => this.#actualChanged(pages),
       statisticsArrived: () => this.#statisticsArrived(),
-      hintChanged: () => this.hints.changed(),
+      hintChanged: () => {
+        this.keeping?.guest.noteDevice();
+        this.hints.changed();
+      },
       requestAnswered: () => {
         this.#requests.answered();
         this.hints.answered();
@@ -359,8 +376,11 @@ export class GuestHost {
     });
   }
 
-  /** Gives back what is pending and lets go of everything. A file that keeps that from ending is given up after a while. */
-  async close(): Promise<void> {
+  /**
+   * Gives back what is pending and lets go of everything. A file that keeps that from ending is given up after a while. A
+   * guest that `stays` is left to the next daemon, if it is kept.
+   */
+  async close({ stays = false } = {}): Promise<void> {
     await new Promise<void>(resolve => {
       this.device.drain();
       const patience = this.#world.reactor.schedule(CLOSING_MS_MAX, resolve);
@@ -369,7 +389,10 @@ export class GuestHost {
         resolve();
       });
     });
-    this.#acceptor?.close();
+    const left = stays && this.keeping !== undefined;
+    if (left) this.#acceptor?.leave();
+    else this.#acceptor?.close();
+    if (!left) this.keeping?.close();
     this.target.lease.close();
     this.#lane.close();
     this.loop.close();

@@ -27,6 +27,7 @@ export const guestOperations: Handlers = {
     if (targetBytes !== undefined || memoryBytes !== undefined) target.lease.ordered(lease);
     if (targetBytes !== undefined) target.set(targetBytes);
     if (memoryBytes !== undefined) target.keep(memoryBytes);
+    guest.keeping?.guest.noteDevice();
     return guest.status();
   },
   statistics: (guest, { freshMs, timeoutMs = STATISTICS_TIMEOUT_MS }) =>

@@ -46,7 +46,7 @@ function pathError(path: string, { errnoName }: SystemError): AerostatError {
 }
 
 /** Removes a socket that no process serves any more, and refuses one that a process serves. */
-function replaceStale(path: string): void {
+export function replaceStale(path: string): void {
   const status = lstatSync(path, { throwIfNoEntry: false });
   if (status === undefined) return;
   if (!status.isSocket()) {

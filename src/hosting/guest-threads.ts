@@ -20,6 +20,8 @@ export interface GuestThreadsOptions {
   /** Data-plane threads; each costs some 10 MiB. */
   readonly threads: number;
   readonly log: (record: LogRecord) => void;
+  /** The socket of a keeper for the guests, which stays open as long as the process lives. */
+  readonly keeperFd?: number | undefined;
 }
 
 interface HostedGuest {
@@ -43,7 +45,7 @@ export class GuestThreads {
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
-  constructor({ threads, log }: GuestThreadsOptions) {
+  constructor({ threads, log, keeperFd }: GuestThreadsOptions) {
     this.#log = log;
     this.failed = new Promise(resolve => {
       this.#fail = resolve;
@@ -58,13 +60,12 @@ export class GuestThreads {
         this.#threads[index].ask('addDiscardPort', { port }, [port]).catch(() => port.close());
       });
     });
-    this.#threads = first.map(port =>
-      startDataThread(this.#discarding.control, port, {
-        event: event => this.#emit(event),
-        log,
-        died: error => this.#threadDied('data-plane', error),
-      }),
-    );
+    const listener = {
+      event: (event: GuestEvent) => this.#emit(event),
+      log,
+      died: (error: Error) => this.#threadDied('data-plane', error),
+    };
+    this.#threads = first.map(port => startDataThread(this.#discarding.control, port, listener, keeperFd));
     this.control = threadsControl(this);
   }
 

@@ -5,6 +5,7 @@
  */
 import { UnknownGuestError } from '../control/contract.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
+import type { KeeperLink } from '../keeping/keeper-link.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLink } from '../threads/discard-link.ts';
@@ -21,6 +22,8 @@ import type {
 interface ThreadPlace {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
+  /** Keeps guests for the next daemon, where there is one that does. */
+  readonly keeper?: KeeperLink | undefined;
   /** Takes what the main thread is told. */
   readonly tell: (message: FromDataThread) => void;
   /** The longest pause of this thread for garbage. */
@@ -51,12 +54,13 @@ export class ThreadGuests {
   readonly #answers: Answers;
 
   constructor(place: ThreadPlace) {
-    const { reactor, discards, tell } = place;
+    const { reactor, discards, keeper, tell } = place;
     this.#place = place;
     this.#world = {
       reactor,
       turns: new ThreadTurns(),
       discards,
+      keeper,
       emit: (guest, type, detail) =>
         tell({ kind: 'event', event: { guest, type, timeMs: Date.now(), detail } }),
       log: (guest, level, message, detail) =>
@@ -138,7 +142,7 @@ export class ThreadGuests {
         return null;
       },
       close: async () => {
-        await Promise.all([...guests.values()].map(guest => guest.close()));
+        await Promise.all([...guests.values()].map(guest => guest.close({ stays: true })));
         guests.clear();
         reactor.stop();
         return null;

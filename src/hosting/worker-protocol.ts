@@ -18,12 +18,16 @@ export interface DataThreadData {
   readonly bellFd: number;
   readonly discardControl: SharedArrayBuffer;
   readonly discardPort: MessagePort;
+  /** The socket of the keeper, which stays open as long as the process lives. */
+  readonly keeperFd?: number | undefined;
 }
 
 /** A guest's socket, opened by the main thread; the data-plane thread owns the descriptor. */
 export interface GuestSocket {
   readonly fd: number;
   readonly listening: boolean;
+  /** What a keeper had of the guest: descriptors, by the numbers that it keeps them under. */
+  readonly kept?: readonly (readonly [number: number, fd: number])[];
 }
 
 /** Operations of the control plane that the guest's thread answers. */

@@ -32,7 +32,10 @@ export class BlockBitmap implements BlockWords {
   /** Other threads read the words alone: full and empty blocks have them, too. */
   #exposed = false;
 
-  /** Opens what another thread made, for reading; or makes an empty one. */
+  /**
+   * Opens what another thread made, for reading, or memory in which the bitmap is to be, for its one writer: empty, or to be
+   * {@link recount}ed. Without `parts` it makes an empty one.
+   */
   constructor(length: number, parts?: BlockWords) {
     this.length = length;
     this.counts = parts?.counts ?? sharedWords(Math.ceil(length / BLOCK_PAGES));
@@ -164,6 +167,32 @@ export class BlockBitmap implements BlockWords {
       }
     }
     return this.words;
+  }
+
+  /**
+   * Counts anew what a process left that may have ended at any moment: between a word and its block's count, or between the
+   * filling of a block's words and the count from which on they are looked at.
+   */
+  recount(): void {
+    this.#total = 0;
+    for (let block = 0; block < this.counts.length; block++) {
+      const pages = this.#pagesIn(block);
+      if (this.counts[block] > 0 && this.counts[block] < pages) {
+        const first = block * BLOCK_WORDS;
+        let count = 0;
+        for (let word = first; word * 32 < block * BLOCK_PAGES + pages; word++)
+          count += popcount(this.words[word]);
+        this.counts[block] = count;
+      }
+      this.#total += this.counts[block];
+    }
+  }
+
+  /** The same pages in memory of its own. */
+  copy(): BlockBitmap {
+    const copy = new BlockBitmap(this.length);
+    this.forEachRun((start, count) => copy.set(start, count));
+    return copy;
   }
 
   #pagesIn(block: number): number {

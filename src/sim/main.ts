@@ -7,6 +7,7 @@ import { reportHints } from './hint-report.ts';
 import { reportHistories } from './history-report.ts';
 import { reportMigrations } from './migration-report.ts';
 import { SIM_FAULTS, type SimFault } from './migration-run.ts';
+import { reportRestarts } from './restart-history.ts';
 
 const between =
   (low: number, high: number) =>
@@ -109,11 +110,25 @@ function migrateCommand(): Command {
     });
 }
 
+function restartCommand(): Command {
+  return new Command('restart')
+    .description('let the daemon of a guest die at any boundary, and another go on')
+    .option('--seed <n>', 'the first history', between(0, Number.MAX_SAFE_INTEGER), 1)
+    .option('--seeds <n>', 'histories, one a seed', between(1, 1_000_000), 1)
+    .option('--json', 'print JSON')
+    .action(({ json = false, ...choice }: { seed: number; seeds: number; json?: boolean }) => {
+      const report = reportRestarts(choice, json ? () => {} : line => console.log(line));
+      if (json) console.log(JSON.stringify(report, null, 2));
+      process.exitCode = report.failures.length === 0 ? 0 : 1;
+    });
+}
+
 const program = new Command('sim')
   .description("simulations of Aerostat's machine")
   .showHelpAfterError()
   .addCommand(runCommand(), { isDefault: true })
   .addCommand(migrateCommand())
-  .addCommand(hintsCommand());
+  .addCommand(hintsCommand())
+  .addCommand(restartCommand());
 
 await program.parseAsync();

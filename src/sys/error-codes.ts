@@ -336,6 +336,14 @@ const declarations = {
     meaning: 'A saved vhost-user session cannot be restored.',
     remedy: 'Have the front-end connect anew.',
   },
+  AEROSTAT_KEPT_GUEST: {
+    meaning: 'A guest that was kept for the next daemon cannot go on in this one.',
+    remedy: 'Have its front-end connect anew; its memory was not touched.',
+  },
+  AEROSTAT_KEEPER: {
+    meaning: 'The keeper of descriptors serves another daemon, or has ended.',
+    remedy: 'End the other daemon, or start a keeper (aerostat keep).',
+  },
   AEROSTAT_DEVICE_STATE: { meaning: 'A saved device cannot be restored.', remedy: RETRY_MIGRATION },
 
   // The embedded guest and its driver

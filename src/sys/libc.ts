@@ -42,6 +42,7 @@ const signatures = {
   recvmsg: 'int64_t recvmsg(int fd, intptr_t message, int flags)',
   send: 'int64_t send(int fd, intptr_t buffer, uint64_t length, int flags)',
   sendmsg: 'int64_t sendmsg(int fd, intptr_t message, int flags)',
+  sendmmsg: 'int sendmmsg(int fd, intptr_t messages, uint32_t count, int flags)',
   setsockopt: 'int setsockopt(int fd, int level, int name, intptr_t value, uint32_t length)',
   socket: 'int socket(int domain, int type, int protocol)',
   socketpair: 'int socketpair(int domain, int type, int protocol, intptr_t fds)',

@@ -245,9 +245,9 @@ export class PeerDoorbell {
     return this.#open;
   }
 
-  /** The peer's descriptor once more, for another owner. */
-  duplicate(): OwnedFd {
-    return this.#fd.duplicate();
+  /** The peer's descriptor, for those who keep it or duplicate it. */
+  get fd(): OwnedFd {
+    return this.#fd;
   }
 
   /** Rings it. False when the peer is gone; a full doorbell counts as rung, for a wake-up waits there. */

@@ -17,6 +17,7 @@ const SOL_SOCKET = 1;
 const SO_ACCEPTCONN = 30;
 const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x08;
+const MSG_PEEK = 0x02;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const EINTR = 4;
@@ -99,6 +100,56 @@ function createSocket(): OwnedFd {
   return new OwnedFd(check('socket', libc.socket(AF_UNIX, type, 0)));
 }
 
+/** Of {@link UnixSocket.take}: a vector, and the message that has it. */
+const TAKING_MSGHDR_AT = 16;
+const TAKING = new Arena(TAKING_MSGHDR_AT + MSGHDR.size);
+MSGHDR.write(TAKING.view, TAKING_MSGHDR_AT, {
+  name: 0,
+  nameLength: 0,
+  iov: TAKING.address,
+  iovCount: 1,
+  control: arena.address + CONTROL_AT,
+  controlLength: CONTROL_BYTES,
+  flags: 0,
+});
+
+/** Memory with an address. */
+export interface AddressedBytes {
+  readonly address: number;
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+}
+
+const MARKED_AT = MSGHDR.size;
+const MARKED_IOVEC_AT = 64;
+/** Bytes of a marked send: mmsghdr and iovec. */
+export const MARKED_SEND_BYTES = MARKED_IOVEC_AT + IOVEC.size;
+
+/** Prepares, in `memory` at `at`, the sending of `length` bytes that are in the same memory at `from`. */
+export function prepareMarkedSend(
+  { address, view }: AddressedBytes,
+  at: number,
+  from: number,
+  length: number,
+): void {
+  IOVEC.write(view, at + MARKED_IOVEC_AT, { base: address + from, length });
+  const iov = address + at + MARKED_IOVEC_AT;
+  MSGHDR.write(view, at, {
+    name: 0,
+    nameLength: 0,
+    iov,
+    iovCount: 1,
+    control: 0,
+    controlLength: 0,
+    flags: 0,
+  });
+  view.setUint32(at + MARKED_AT, 0, true);
+}
+
+/** Whether it was sent, by whichever process. */
+export const wasSent = ({ view }: AddressedBytes, at: number): boolean =>
+  view.getUint32(at + MARKED_AT, true) !== 0;
+
 /** What one receive brought. */
 interface Received {
   /** Bytes written into the caller's buffer; 0 when the peer has closed its end. */
@@ -176,9 +227,55 @@ export class UnixSocket {
    * @throws AerostatError AEROSTAT_DESCRIPTORS_LOST when the kernel could not deliver all descriptors
    */
   receive(into: Uint8Array): Received | undefined {
+    return this.#receive(into, MSG_CMSG_CLOEXEC);
+  }
+
+  /**
+   * {@link receive}, but bytes and descriptors stay in the socket; those that it returns are duplicates. Where none ride on
+   * the bytes that are wanted, they may be those of what comes next: the kernel looks there, too.
+   */
+  peek(into: Uint8Array): Received | undefined {
+    return this.#receive(into, MSG_CMSG_CLOEXEC | MSG_PEEK);
+  }
+
+  /** How many of `length` bytes there are to be received: undefined for none yet, 0 when the peer is gone. */
+  peekLength(into: Uint8Array): number | undefined {
+    return this.#receive(into, MSG_PEEK, 0)?.length;
+  }
+
+  /**
+   * Receives bytes that were peeked at, and returns their descriptors. They go straight to `address`: whoever looks there
+   * later, whatever becomes of this process, finds them there or in the socket, and never in both.
+   */
+  take(address: number, length: number): OwnedFd[] {
+    const { view } = TAKING;
+    view.setBigUint64(0, BigInt(address), true);
+    view.setBigUint64(8, BigInt(length), true);
+    view.setUint32(TAKING_MSGHDR_AT + MSGHDR.offset.controlLength, CONTROL_BYTES, true);
+    const taken = libc.recvmsg(this.fd.number, TAKING.address + TAKING_MSGHDR_AT, MSG_CMSG_CLOEXEC);
+    const controlLength = view.getUint32(TAKING_MSGHDR_AT + MSGHDR.offset.controlLength, true);
+    const fds = taken > 0 ? takeDescriptors(controlLength, this.shed) : [];
+    if (taken === length) return fds;
+    closeAll(fds);
+    throw new SystemError('recvmsg', taken === -1 ? errno() : ECONNRESET);
+  }
+
+  /**
+   * Sends what {@link prepareMarkedSend} prepared; false when the socket is full. The kernel marks it as sent in the same call.
+   * @throws SystemError EPIPE or ECONNRESET when the peer is gone
+   */
+  sendMarked(address: number): boolean {
+    const sent = libc.sendmmsg(this.fd.number, address, 1, MSG_NOSIGNAL);
+    if (sent === 1) return true;
+    const error = errno();
+    if (error === EAGAIN || error === EINTR) return false;
+    throw new SystemError('sendmmsg', error);
+  }
+
+  #receive(into: Uint8Array, flagsIn: number, controlBytes = CONTROL_BYTES): Received | undefined {
     const length = Math.min(into.length, TRANSFER_BYTES_MAX);
-    prepare(length, CONTROL_BYTES);
-    const received = libc.recvmsg(this.fd.number, arena.address + MSGHDR_AT, MSG_CMSG_CLOEXEC);
+    prepare(length, controlBytes);
+    const received = libc.recvmsg(this.fd.number, arena.address + MSGHDR_AT, flagsIn);
     if (received === -1) {
       const error = errno();
       if (error === EAGAIN || error === EINTR) return undefined;
@@ -188,7 +285,7 @@ export class UnixSocket {
     const controlLength = arena.view.getUint32(MSGHDR_AT + MSGHDR.offset.controlLength, true);
     const flags = arena.view.getUint32(MSGHDR_AT + MSGHDR.offset.flags, true);
     const fds = controlLength === 0 ? NO_DESCRIPTORS : takeDescriptors(controlLength, this.shed);
-    if ((flags & MSG_CTRUNC) !== 0) {
+    if ((flags & MSG_CTRUNC) !== 0 && controlBytes > 0) {
       closeAll(fds);
       throw new AerostatError(
         'AEROSTAT_DESCRIPTORS_LOST',

@@ -9,9 +9,11 @@ import type { Reactor } from '../sys/poll.ts';
 import type { Shed } from '../sys/shed.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import type { OpenSavedRegion } from './backend-memory.ts';
 import { BackendSession } from './backend-session.ts';
-import type { Message } from './connection.ts';
-import { MessageStream } from './message-stream.ts';
+import { frame, type Message } from './connection.ts';
+import type { MessageJournal } from './message-journal.ts';
+import { MessageStream, type StreamListener } from './message-stream.ts';
 import {
   BACKEND_REQUEST,
   FLAG_VERSION,
@@ -20,7 +22,30 @@ import {
   requestName,
   VhostUserError,
 } from './protocol.ts';
+import type { SavedSession } from './saved-session.ts';
 import type { SessionHost, SessionReply } from './session-host.ts';
+
+/** The conversation as it is kept. */
+export interface KeptConversation {
+  readonly journal: MessageJournal;
+  /** What is to be recorded of a session, with the channel for requests of the back-end. */
+  record(session: BackendSession, channel: OwnedFd | undefined): Uint8Array;
+  /** Another message was served, which changed nothing of what is recorded; of what the device has it may have. */
+  noteDevice(): void;
+  /** What was recorded last counts: descriptors that are in it no more need not be kept. */
+  recorded(): void;
+}
+
+/** A conversation that another process kept, and that is taken up. */
+export interface KeptSession {
+  readonly saved: SavedSession;
+  /** Descriptors of the message that was not served. */
+  readonly fds: readonly OwnedFd[];
+  /** How a region is made of what was recorded of it, where it is no file. */
+  readonly open?: OpenSavedRegion;
+  /** Has the device go on: features and memory are known to it, and no ring runs yet. */
+  recover(): void;
+}
 
 export interface BackendConnectionOptions {
   readonly reactor: Pick<Reactor, 'watch'>;
@@ -37,6 +62,8 @@ export interface BackendConnectionOptions {
    * may take long, and {@link BackendConnection.progress} asks again. Absent where waiting is no harm.
    */
   readonly prepareMemory?: (files: readonly OwnedFd[]) => boolean;
+  /** Where the conversation is kept, for a process that takes it up when this one has ended. */
+  readonly kept?: KeptConversation;
   /** The front-end left, or broke the protocol beyond following; not called after `close`. */
   readonly ended?: (error: Error | undefined) => void;
 }
@@ -69,6 +96,16 @@ const SETTLES: ReadonlySet<FrontendRequest> = new Set<FrontendRequest>([
   'SET_DEVICE_STATE_FD',
   'CHECK_DEVICE_STATE',
 ]);
+/** Requests that leave the session as it is. */
+const ASKS: ReadonlySet<FrontendRequest | undefined> = new Set<FrontendRequest>([
+  'GET_FEATURES',
+  'GET_PROTOCOL_FEATURES',
+  'GET_QUEUE_NUM',
+  'GET_MAX_MEM_SLOTS',
+  'GET_CONFIG',
+  'GET_STATUS',
+]);
+
 /** Closings of its descriptors that a front-end may have under way: a few messages full. More means that they do not end. */
 const CLOSINGS_MAX = 1024;
 
@@ -85,33 +122,74 @@ export class BackendConnection {
   readonly #prepareMemory: (files: readonly OwnedFd[]) => boolean;
   readonly #shed: Shed;
   #channel: PeerDoorbell | undefined;
+  readonly #kept: KeptConversation | undefined;
   /** What the conversation goes on with when the device has settled: a message, a reply, or neither. */
   #waiting: { readonly message?: Message; readonly reply?: SessionReply } | undefined;
 
   /** Takes ownership of `socket`. */
   constructor(socket: UnixSocket, device: VirtioDevice, options: BackendConnectionOptions) {
     const { reactor, refused = () => {}, taken, kicked, deviceState } = options;
-    const { prepareMemory = () => true, ended = () => {} } = options;
+    const { prepareMemory = () => true, ended = () => {}, kept } = options;
     this.session = new BackendSession(device, {
       reactor,
       refused,
       taken,
       kicked,
-      deviceState,
+      // Its state would have to go on with a reply that is not sent yet.
+      deviceState: kept === undefined ? deviceState : undefined,
+      kept: kept !== undefined,
       backendChannel: fd => this.#setChannel(fd),
     });
     this.#device = device;
     this.#prepareMemory = prepareMemory;
     this.#shed = socket.shed;
-    this.#stream = new MessageStream(socket, reactor, {
+    const listener: StreamListener = {
       message: message => this.#serve(message),
       ended: error => {
         this.#end();
         ended(error);
       },
-    });
+    };
+    this.#kept = kept;
+    this.#stream = new MessageStream(socket, reactor, listener, kept?.journal);
     // What the last front-end left under way ends first.
     if (!this.#settled()) this.#wait({});
+  }
+
+  /** Records a conversation that has just begun. */
+  begin(): void {
+    this.#kept?.journal.begin();
+    this.#record(undefined, true);
+  }
+
+  /**
+   * Goes on where another process ended, whose conversation {@link BackendConnectionOptions.kept} has; takes ownership of the
+   * descriptors.
+   * @throws SessionStateError when it cannot go on here; the connection is to be closed then
+   */
+  takeUp({ saved, fds, recover, open }: KeptSession): void {
+    const journal = this.#kept?.journal;
+    try {
+      this.session.load(saved, open);
+    } catch (error) {
+      closeAll(fds);
+      throw error;
+    }
+    recover();
+    this.session.resume();
+    this.#stream.attempt(() => {
+      if (journal?.owesReply === true) this.#stream.sendJournaled();
+      const message = journal?.unserved;
+      if (message !== undefined) this.#serve({ ...message, fds });
+    });
+    // Whether it was told of what changed last is not known.
+    this.configChanged();
+  }
+
+  /** Serves nothing any more, and leaves all as it is for the process that takes the conversation up. */
+  leave(): void {
+    this.#stream.pause();
+    this.session.suspend();
   }
 
   /** Whether the conversation stands still until the device has settled. */
@@ -144,6 +222,9 @@ export class BackendConnection {
     const prepared = !BRINGS_MEMORY.has(name) || this.#prepareMemory(message.fds);
     if (!prepared || (settles && !this.#settled())) return this.#wait({ message });
     const reply = this.session.serve(message);
+    // The driver writes how much its balloon holds all the time; while rings run, that changes nothing of the session.
+    const asks = ASKS.has(name) || (name === 'SET_CONFIG' && this.session.ringsRunning > 0);
+    this.#record(reply, !asks || message.fds.length > 0);
     if (settles && !this.#settled()) return this.#wait(reply === undefined ? {} : { reply });
     if (reply === undefined) return false;
     this.#reply(reply);
@@ -161,7 +242,18 @@ export class BackendConnection {
   }
 
   #reply({ request, flags, payload, fds }: SessionReply): void {
-    this.#stream.send(request, flags, payload, fds, true);
+    if (this.#kept !== undefined) this.#stream.sendJournaled();
+    else this.#stream.send(request, flags, payload, fds, true);
+  }
+
+  /** From here on a message counts as served, and its reply is owed. */
+  #record(reply: SessionReply | undefined, changed: boolean): void {
+    const kept = this.#kept;
+    if (kept === undefined) return;
+    const record = changed ? kept.record(this.session, this.#channel?.fd) : undefined;
+    if (!changed) kept.noteDevice();
+    kept.journal.commit(record, reply && frame(reply.request, reply.flags, reply.payload));
+    if (changed) kept.recorded();
   }
 
   /**

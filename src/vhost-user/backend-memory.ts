@@ -16,7 +16,7 @@ import {
   SINGLE_REGION_PADDING,
   VhostUserError,
 } from './protocol.ts';
-import { type FdCollector, type SavedFds, type SavedRegion, SessionStateError } from './saved-session.ts';
+import { type FdList, type SavedFds, type SavedRegion, SessionStateError } from './saved-session.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 
 export class BackendMemory {
@@ -69,14 +69,14 @@ export class BackendMemory {
     this.#rings.startAll(paused);
   }
 
-  /** The table. Descriptors are duplicated. */
-  save(fds: FdCollector): SavedRegion[] {
+  /** The table. */
+  save(fds: FdList): SavedRegion[] {
     return this.#memory.regions.map(({ guestAddress, size, userAddress, backing }) => ({
       guestAddress,
       size,
       userAddress,
       fileOffset: backing.file?.fileOffset ?? 0,
-      file: fds.add(backing.file?.fd.duplicate()),
+      file: fds.note(backing.file?.fd),
     }));
   }
 

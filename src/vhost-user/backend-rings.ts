@@ -3,7 +3,6 @@
  * to run, and its doorbells while it does. What runs on a ring is the device's.
  */
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
-import { assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { silenceEventFd } from '../sys/peer-doorbell.ts';
 import type { Doorbell, StopReason, VirtioDevice } from '../virtio/device.ts';
@@ -23,7 +22,7 @@ import {
 } from './protocol.ts';
 import { isAnotherRing, openRing } from './ring.ts';
 import { RingPlace } from './ring-place.ts';
-import { type FdCollector, type SavedFds, type SavedRing, SessionStateError } from './saved-session.ts';
+import { type FdList, type SavedFds, type SavedRing, SessionStateError } from './saved-session.ts';
 import type { SessionHost } from './session-host.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { Vring } from './vring.ts';
@@ -219,11 +218,7 @@ export class BackendRings {
     for (const vring of this.#vrings) this.#suspend(vring);
   }
 
-  /** The rings, of which none runs. */
-  save(fds: FdCollector): SavedRing[] {
-    assert(this.running === 0, 'a ring that runs was to be saved');
-    return this.#vrings.map(vring => vring.save(fds));
-  }
+  readonly save = (fds: FdList): SavedRing[] => this.#vrings.map(vring => vring.save(fds));
 
   /**
    * Takes over rings that were saved, before anything was said of these. None starts before {@link startAll}.
@@ -235,6 +230,9 @@ export class BackendRings {
     }
     for (const [index, ring] of saved.entries()) this.#vrings[index].load(ring, fds);
   }
+
+  /** The memory is there in which loaded rings lie. @throws VirtqueueError, MemoryAccessError */
+  readonly findPlaces = (): void => this.#vrings.forEach(vring => void vring.findPlace(this.#memory));
 
   // Parts -------------------------------------------------------------------------------------------------
 
@@ -293,6 +291,9 @@ export class BackendRings {
     }
     vring.left = undefined;
     this.#device.startQueue(index, vring.queue, this.#memory, this.#doorbell(vring));
+    // Of a ring that was saved while it ran it is not known whether its driver was told of what was returned last.
+    if (vring.ran) vring.call?.ring();
+    vring.ran = false;
     this.#watchKick(vring, kick);
     // Kicks that were sent before we watched are lost; what they announced is not.
     this.#device.serveQueue(index);

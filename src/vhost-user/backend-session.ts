@@ -11,6 +11,7 @@ import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { readConfigOf, readConfigWrite } from './backend-config.ts';
+import { BACKEND_PROTOCOL_FEATURES, KEPT_PROTOCOL_FEATURES, TRANSPORT_FEATURES } from './backend-features.ts';
 import { BackendLog } from './backend-log.ts';
 import { BackendMemory, type OpenSavedRegion } from './backend-memory.ts';
 import { BackendRings } from './backend-rings.ts';
@@ -35,6 +36,7 @@ import {
   decodeSession,
   encodeSession,
   FdCollector,
+  type FdList,
   SavedFds,
   type SavedSession,
   type SessionState,
@@ -42,20 +44,6 @@ import {
 } from './saved-session.ts';
 import type { SessionHost, SessionReply } from './session-host.ts';
 import { UnclaimedFds } from './unclaimed-fds.ts';
-
-/** What this back-end can do beyond the base protocol. */
-export const BACKEND_PROTOCOL_FEATURES =
-  PROTOCOL_FEATURE.MQ |
-  PROTOCOL_FEATURE.LOG_SHMFD |
-  PROTOCOL_FEATURE.REPLY_ACK |
-  PROTOCOL_FEATURE.BACKEND_REQ |
-  PROTOCOL_FEATURE.CONFIG |
-  PROTOCOL_FEATURE.RESET_DEVICE |
-  PROTOCOL_FEATURE.CONFIGURE_MEM_SLOTS |
-  PROTOCOL_FEATURE.STATUS;
-
-/** Feature bits that are the transport's, beside the device's. */
-const TRANSPORT_FEATURES = F_PROTOCOL_FEATURES | F_LOG_ALL;
 
 /** Bytes of a reply's payload; undefined: the request has no reply of its own. */
 type Reply = Uint8Array | undefined;
@@ -69,6 +57,8 @@ export class BackendSession {
   readonly #rings: BackendRings;
   readonly #table: BackendMemory;
   readonly #log = new BackendLog(this.memory);
+  /** Feature bits that are the transport's, and are offered. */
+  readonly #transport: bigint;
   #protocolFeatures = 0n;
   #status = 0;
   /** A front-end took the device over. */
@@ -83,9 +73,11 @@ export class BackendSession {
     const { deviceState } = host;
     this.#state = deviceState && new DeviceStateTransfer(deviceState);
     this.#offered =
-      BACKEND_PROTOCOL_FEATURES | (deviceState === undefined ? 0n : PROTOCOL_FEATURE.DEVICE_STATE);
+      (host.kept === true ? KEPT_PROTOCOL_FEATURES : BACKEND_PROTOCOL_FEATURES) |
+      (deviceState === undefined ? 0n : PROTOCOL_FEATURE.DEVICE_STATE);
     this.#device = device;
     this.#host = host;
+    this.#transport = host.kept === true ? F_PROTOCOL_FEATURES : TRANSPORT_FEATURES;
     this.#rings = new BackendRings(device, this.memory, host);
     this.#table = new BackendMemory(this.memory, device, this.#rings);
   }
@@ -171,17 +163,26 @@ export class BackendSession {
   save(channel: OwnedFd | undefined): SavedSession {
     this.#log.mayBeSaved();
     const fds = new FdCollector();
-    const state: SessionState = {
+    const state = this.#snapshot(fds, fds.add(channel));
+    return { bytes: encodeSession(state, fds.fds.length), fds: fds.fds };
+  }
+
+  /** The same while rings run, for a session that goes on if this process ends at any moment. */
+  record(channel: OwnedFd | undefined, fds: FdList & { readonly count: number }): Uint8Array {
+    return encodeSession(this.#snapshot(fds, fds.note(channel)), fds.count);
+  }
+
+  #snapshot(fds: FdList, channel: number | undefined): SessionState {
+    return {
       features: this.#rings.features,
       protocolFeatures: this.#protocolFeatures,
       status: this.#status,
       owned: this.#owned,
-      channel: fds.add(channel),
+      channel,
       ...this.#rings.writtenAtRest.save(),
       regions: this.#table.save(fds),
       rings: this.#rings.save(fds),
     };
-    return { bytes: encodeSession(state, fds.fds.length), fds: fds.fds };
   }
 
   /**
@@ -215,6 +216,7 @@ export class BackendSession {
       const channel = fds.take(state.channel);
       if (channel !== undefined) this.#host.backendChannel(channel);
       this.#table.load(state.regions, fds, open);
+      this.#rings.findPlaces();
     } catch (error) {
       this.#rings.forgetAll();
       this.#rings.abandonAll();
@@ -233,7 +235,7 @@ export class BackendSession {
   #dispatch(name: FrontendRequest, body: DataView, fds: UnclaimedFds): Reply {
     switch (name) {
       case 'GET_FEATURES':
-        return U64.encode({ value: this.#device.features | TRANSPORT_FEATURES });
+        return U64.encode({ value: this.#device.features | this.#transport });
       case 'SET_FEATURES':
         this.#setFeatures(U64.read(body).value);
         break;
@@ -343,7 +345,7 @@ export class BackendSession {
   }
 
   #setFeatures(taken: bigint): void {
-    const unknown = taken & ~(this.#device.features | TRANSPORT_FEATURES);
+    const unknown = taken & ~(this.#device.features | this.#transport);
     if (unknown !== 0n) {
       throw new VhostUserError(
         `the driver took feature bits 0x${unknown.toString(16)}, which were not offered`,

@@ -5,7 +5,15 @@
  */
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import type { UnixSocket } from '../sys/socket.ts';
-import { FLAG_VERSION, FLAG_VERSION_MASK, HEADER, PAYLOAD_BYTES_MAX, VhostUserError } from './protocol.ts';
+import type { MessageJournal } from './message-journal.ts';
+import {
+  announcesFds,
+  FLAG_VERSION,
+  FLAG_VERSION_MASK,
+  HEADER,
+  PAYLOAD_BYTES_MAX,
+  VhostUserError,
+} from './protocol.ts';
 
 export interface Message {
   readonly request: number;
@@ -39,9 +47,12 @@ export class Connection {
   #outgoing: { bytes: Uint8Array; fds: readonly OwnedFd[]; readonly given: boolean }[] = [];
   #outgoingBytes = 0;
 
-  /** Takes ownership of `socket`. */
-  constructor(socket: UnixSocket) {
+  readonly #journal: MessageJournal | undefined;
+
+  /** Takes ownership of `socket`. With a `journal`, messages that come whole are taken over it. */
+  constructor(socket: UnixSocket, journal?: MessageJournal) {
     this.#socket = socket;
+    this.#journal = journal;
   }
 
   get fd(): OwnedFd {
@@ -58,6 +69,8 @@ export class Connection {
    * @throws VhostUserError (fatal) when the stream cannot be followed any more
    */
   receive(): ReceiveResult {
+    const journaled = this.#filled === 0 && this.#journal !== undefined && this.#takeWhole(this.#journal);
+    if (journaled) return journaled;
     for (;;) {
       const wanted = this.#wanted();
       if (this.#filled === wanted && this.#filled >= HEADER.size) return this.#take();
@@ -76,9 +89,36 @@ export class Connection {
     }
   }
 
+  /** False when the message comes in parts: then it is in no journal, and a process that takes up what is there has none of it. */
+  #takeWhole(journal: MessageJournal): ReceiveResult | false {
+    const seen = this.#socket.peekLength(this.#incoming.subarray(0, HEADER.size));
+    if (seen === undefined) return WAIT;
+    if (seen === 0) return CLOSED;
+    if (seen === HEADER.size) {
+      const wanted = this.#announced();
+      const there = this.#socket.peekLength(this.#incoming.subarray(0, wanted));
+      if (there === wanted) {
+        const { request, flags } = HEADER.read(this.#view);
+        const body = new DataView(this.#incoming.buffer, HEADER.size, wanted - HEADER.size);
+        const peeked = announcesFds(request, body)
+          ? (this.#socket.peek(this.#incoming.subarray(0, wanted))?.fds ?? [])
+          : [];
+        return {
+          kind: 'message',
+          message: { request, flags, ...journal.take(this.#socket, wanted, peeked) },
+        };
+      }
+    }
+    journal.lose();
+    return false;
+  }
+
   /** Bytes that the message under way has in all, as far as they are known. */
   #wanted(): number {
-    if (this.#filled < HEADER.size) return HEADER.size;
+    return this.#filled < HEADER.size ? HEADER.size : this.#announced();
+  }
+
+  #announced(): number {
     const { request, flags, size } = HEADER.read(this.#view);
     if ((flags & FLAG_VERSION_MASK) !== FLAG_VERSION) {
       throw new VhostUserError(
@@ -116,13 +156,7 @@ export class Connection {
     fds: readonly OwnedFd[] = [],
     given = false,
   ): void {
-    const bytes = new Uint8Array(HEADER.size + payload.length);
-    HEADER.write(new DataView(bytes.buffer), 0, {
-      request,
-      flags: flags | FLAG_VERSION,
-      size: payload.length,
-    });
-    bytes.set(payload, HEADER.size);
+    const bytes = frame(request, flags, payload);
     if (this.#outgoingBytes + bytes.length > OUTGOING_BYTES_MAX) {
       if (given) closeAll(fds);
       throw new VhostUserError('the peer does not read what it asked for', { fatal: true });
@@ -130,6 +164,13 @@ export class Connection {
     this.#outgoing.push({ bytes, fds, given });
     this.#outgoingBytes += bytes.length;
     this.flush();
+  }
+
+  /** Sends the reply that the journal has. @throws VhostUserError (fatal) when the peer has left no room for it */
+  sendJournaled(): void {
+    if (this.#journal?.sendReply(this.#socket) === false) {
+      throw new VhostUserError('the peer does not read what it asked for', { fatal: true });
+    }
   }
 
   /** Sends what waits, as far as the socket takes it. */
@@ -152,4 +193,16 @@ export class Connection {
     this.#outgoing = [];
     this.#socket.close();
   }
+}
+
+/** A message as it goes over the wire. */
+export function frame(request: number, flags: number, payload: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(HEADER.size + payload.length);
+  HEADER.write(new DataView(bytes.buffer), 0, {
+    request,
+    flags: flags | FLAG_VERSION,
+    size: payload.length,
+  });
+  bytes.set(payload, HEADER.size);
+  return bytes;
 }

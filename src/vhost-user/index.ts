@@ -11,7 +11,8 @@ export { UnixListener, UnixSocket } from '../sys/socket.ts';
 export type { Doorbell, StopReason, VirtioDevice } from '../virtio/device.ts';
 export { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
 export { BackendConnection, type BackendConnectionOptions } from './backend-connection.ts';
-export { BACKEND_PROTOCOL_FEATURES, BackendSession } from './backend-session.ts';
+export { BACKEND_PROTOCOL_FEATURES } from './backend-features.ts';
+export { BackendSession } from './backend-session.ts';
 export { Connection, type Message, type ReceiveResult } from './connection.ts';
 export {
   VhostUserDisconnectedError,

@@ -7,6 +7,7 @@ import type { OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import { Connection, type Message } from './connection.ts';
+import type { MessageJournal } from './message-journal.ts';
 
 export interface StreamListener {
   /**
@@ -29,9 +30,14 @@ export class MessageStream {
   #open = true;
   #paused = false;
 
-  /** Takes ownership of `socket`. */
-  constructor(socket: UnixSocket, reactor: Pick<Reactor, 'watch'>, listener: StreamListener) {
-    this.#connection = new Connection(socket);
+  /** Takes ownership of `socket`; see {@link Connection} for the journal. */
+  constructor(
+    socket: UnixSocket,
+    reactor: Pick<Reactor, 'watch'>,
+    listener: StreamListener,
+    journal?: MessageJournal,
+  ) {
+    this.#connection = new Connection(socket, journal);
     this.#listener = listener;
     this.#reactor = reactor;
     this.#watch = this.#newWatch();
@@ -78,6 +84,11 @@ export class MessageStream {
       this.#connection.send(request, flags, payload, fds, given);
       this.#watch.wantWrite = this.#connection.backlogged;
     });
+  }
+
+  /** Sends the reply that the journal has. */
+  sendJournaled(): void {
+    this.#guard(() => this.#connection.sendJournaled());
   }
 
   /** Idempotent. */

@@ -256,3 +256,12 @@ export function faultOfShape(
       return descriptors <= MEM_TABLE_REGIONS_MAX ? undefined : `brought ${descriptors} descriptors`;
   }
 }
+
+/** Whether a request says that descriptors come with it. */
+export function announcesFds(request: number, payload: DataView): boolean {
+  const name = requestName(request);
+  const policy = (name && REQUEST_SHAPES[name])?.descriptors ?? 'none';
+  const ofRing = name === 'SET_VRING_KICK' || name === 'SET_VRING_CALL' || name === 'SET_VRING_ERR';
+  if (!ofRing || payload.byteLength < U64.size) return policy !== 'none';
+  return (U64.read(payload).value & VRING_FD_NONE) === 0n;
+}

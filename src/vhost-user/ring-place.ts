@@ -4,8 +4,9 @@
  * features, SET_VRING_ENABLE 1); only the place tells them apart. What follows from the answer is not decided here.
  */
 
+import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
-import { stateToVringBase } from '../virtio/vring-base.ts';
+import { stateToVringBase, usedIndexOf } from '../virtio/vring-base.ts';
 
 export class RingPlace {
   readonly config: QueueConfig;
@@ -28,6 +29,12 @@ export class RingPlace {
       stateToVringBase(config.features, { nextAvail, nextUsed }),
       stateToVringBase(config.features, { nextAvail: nextUsed, nextUsed }),
     );
+  }
+
+  /** Where a split queue at `config` was when its process ended: behind the last buffer that it returned. */
+  static unreturned(config: QueueConfig, memory: GuestMemory): RingPlace {
+    const base = usedIndexOf(memory, config);
+    return new RingPlace(config, base, base);
   }
 
   /**

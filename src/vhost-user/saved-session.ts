@@ -47,8 +47,10 @@ export interface SavedRing {
   readonly base: number;
   readonly enabled: boolean;
   readonly addresses: VringAddresses | undefined;
-  /** Where the ring stopped, if it may go on from there. */
+  /** Where the ring stopped, if it may go on from there; where it lies, if it {@link runs}. */
   readonly place: SavedPlace | undefined;
+  /** It was served still: what it has not returned, its used ring says. */
+  readonly runs: boolean;
   readonly kick: FdIndex | undefined;
   readonly call: FdIndex | undefined;
   readonly error: FdIndex | undefined;
@@ -124,6 +126,7 @@ const RING = struct('saved ring', 96, {
 const ENABLED = 1;
 const HAS_ADDRESSES = 2;
 const HAS_PLACE = 4;
+const RUNS = 8;
 
 const CONFIG_AT = HEADER.size;
 const REGIONS_AT = CONFIG_AT + 2 * CONFIG_BYTES_MAX;
@@ -161,6 +164,7 @@ function writeRing(view: DataView, at: number, { addresses, place, ...ring }: Sa
   RING.write(view, at, {
     flags:
       (ring.enabled ? ENABLED : 0) |
+      (ring.runs ? RUNS : 0) |
       (addresses === undefined ? 0 : HAS_ADDRESSES) |
       (place === undefined ? 0 : HAS_PLACE),
     size: ring.size,
@@ -225,7 +229,8 @@ export function decodeSession(bytes: Uint8Array, fds: number): SessionState {
 
 function readRing(view: DataView, at: number, indices: FdIndices): SavedRing {
   const ring = RING.read(view, at);
-  demand((ring.flags & ~(ENABLED | HAS_ADDRESSES | HAS_PLACE)) === 0, 'its flags are unknown');
+  demand((ring.flags & ~(ENABLED | HAS_ADDRESSES | HAS_PLACE | RUNS)) === 0, 'its flags are unknown');
+  demand((ring.flags & RUNS) === 0 || (ring.flags & HAS_PLACE) !== 0, 'it has a ring that runs nowhere');
   demand(ring.size <= QUEUE_SIZE_MAX && ring.placeSize <= QUEUE_SIZE_MAX, 'it has a ring that is too large');
   const { descriptorTable, availRing, usedRing, descriptorArea, driverArea, deviceArea } = ring;
   const all = [descriptorTable, availRing, usedRing, descriptorArea, driverArea, deviceArea];
@@ -241,6 +246,7 @@ function readRing(view: DataView, at: number, indices: FdIndices): SavedRing {
     size: ring.size,
     base: ring.base,
     enabled: (ring.flags & ENABLED) !== 0,
+    runs: (ring.flags & RUNS) !== 0,
     addresses: (ring.flags & HAS_ADDRESSES) === 0 ? undefined : { descriptorTable, availRing, usedRing },
     place:
       (ring.flags & HAS_PLACE) === 0
@@ -276,9 +282,19 @@ function demand(condition: boolean, complaint: string): asserts condition {
   if (!condition) throw new SessionStateError(complaint);
 }
 
-/** Descriptors while a session is saved: duplicates are added, and each is named by its place. */
-export class FdCollector {
+/** Descriptors that a saved session needs; each is named by its place among them. */
+export interface FdList {
+  /** The descriptor stays the caller's. */
+  note(fd: OwnedFd | undefined): FdIndex | undefined;
+}
+
+/** Duplicates of them, for a session of another process. */
+export class FdCollector implements FdList {
   readonly fds: OwnedFd[] = [];
+
+  note(fd: OwnedFd | undefined): FdIndex | undefined {
+    return this.add(fd?.duplicate());
+  }
 
   /** Takes ownership. */
   add(fd: OwnedFd | undefined): FdIndex | undefined {

@@ -19,6 +19,8 @@ export interface SessionHost {
   readonly kicked?: ((index: number) => void) | undefined;
   /** The device can be saved and loaded through the front-end. Absent where it cannot. */
   readonly deviceState?: SavableDevice | undefined;
+  /** The front-end is kept for another process: nothing is offered that such a one could not go on with. */
+  readonly kept?: boolean;
   /** The front-end handed over (or withdrew) the channel for the back-end's own requests. */
   backendChannel(fd: OwnedFd | undefined): void;
 }

@@ -2,7 +2,7 @@
  * One ring as the front-end describes it, message by message, until it is complete enough to run. A ring
  * runs when it has addresses, a kick descriptor, and is enabled.
  */
-import type { RegionAddresses } from '../memory/guest-memory.ts';
+import type { GuestMemory, RegionAddresses } from '../memory/guest-memory.ts';
 import { descriptorKind } from '../sys/descriptor-kind.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { PeerDoorbell } from '../sys/peer-doorbell.ts';
@@ -10,7 +10,7 @@ import type { Watch } from '../sys/poll.ts';
 import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
 import { VhostUserError } from './protocol.ts';
 import { RingPlace } from './ring-place.ts';
-import type { FdCollector, SavedFds, SavedRing } from './saved-session.ts';
+import type { FdList, SavedFds, SavedRing } from './saved-session.ts';
 
 export interface VringAddresses {
   /** The front-end's own addresses. */
@@ -41,6 +41,8 @@ export class Vring {
   suspended = false;
   /** Where the ring stopped, while it may go on from there. */
   left: RingPlace | undefined;
+  /** It was saved while it ran, and where it stopped is not known yet. */
+  ran = false;
 
   constructor(index: number) {
     this.index = index;
@@ -92,33 +94,47 @@ export class Vring {
     this.error = error;
   }
 
-  /** The ring, which does not run. Descriptors are duplicated. */
-  save(fds: FdCollector): SavedRing {
-    const { size, enabled, addresses, left } = this;
+  /** The ring, which may run still. */
+  save(fds: FdList): SavedRing {
+    const { size, enabled, addresses, config } = this;
+    const left = this.left ?? (config && new RingPlace(config, 0, 0));
     return {
       size,
       // Buffers that the device keeps are not in what it saves: the next one takes them anew.
-      base: left?.unreturnedBase ?? this.base,
+      base: this.left?.unreturnedBase ?? this.base,
+      runs: this.running,
       enabled,
       addresses,
       place: left && { config: left.config, base: left.base, unreturnedBase: left.unreturnedBase },
-      kick: fds.add(this.kick?.duplicate()),
-      call: fds.add(this.call?.duplicate()),
-      error: fds.add(this.error?.duplicate()),
+      kick: fds.note(this.kick),
+      call: fds.note(this.call?.fd),
+      error: fds.note(this.error?.fd),
     };
   }
 
   /** Becomes the ring that was saved. @throws VhostUserError when a descriptor can be no doorbell */
-  load({ size, base, enabled, addresses, place, ...doorbells }: SavedRing, fds: SavedFds): void {
+  load({ size, base, enabled, addresses, place, runs, ...doorbells }: SavedRing, fds: SavedFds): void {
     this.size = size;
     this.base = base;
     this.enabled = enabled;
     this.addresses = addresses;
     this.left = place && new RingPlace(place.config, place.base, place.unreturnedBase);
+    this.ran = runs;
     const kick = fds.take(doorbells.kick);
     if (kick !== undefined) this.setKick(kick);
     this.setCall(fds.take(doorbells.call));
     this.setError(fds.take(doorbells.error));
+  }
+
+  /**
+   * A ring that was saved while it ran goes on behind the last buffer that its used ring has: what was taken after that is
+   * taken again.
+   * @throws VirtqueueError, MemoryAccessError when it lies in no memory
+   */
+  findPlace(memory: GuestMemory): void {
+    if (!this.ran || this.left === undefined) return;
+    this.left = RingPlace.unreturned(this.left.config, memory);
+    this.base = this.left.base;
   }
 
   close(): void {

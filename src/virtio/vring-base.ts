@@ -41,8 +41,18 @@ export function stateFromVringBase(memory: GuestMemory, config: QueueConfig, bas
     return state;
   }
   if (base > 0xffff) throw new VirtqueueError(`base ${base} is no 16-bit available index`);
-  return {
-    nextAvail: base,
-    nextUsed: memory.atomicLoadU16(config.deviceArea + RING_HEADER.offset.index),
-  };
+  return { nextAvail: base, nextUsed: usedIndexOf(memory, config) };
+}
+
+/**
+ * What a split ring says was used last. A packed one does not say it.
+ * @throws VirtqueueError for a packed ring, and when the queue lies outside guest memory
+ */
+export function usedIndexOf(memory: GuestMemory, config: QueueConfig): number {
+  if (hasFeature(config.features, RING_PACKED)) {
+    throw new VirtqueueError('its positions are in no packed ring, and were not kept');
+  }
+  checkConfig(config);
+  checkMemory(config, memory);
+  return memory.atomicLoadU16(config.deviceArea + RING_HEADER.offset.index);
 }

@@ -136,7 +136,6 @@ export const SEEN_BY_TESTS: Exceptions = [
       'src/hosting/residency.ts ResidencyFile',
       'src/hosting/target-steering.ts SteeredGuest',
       'src/hosting/target-steering.ts StartedDriver',
-      'src/memory/pending-discards.ts OpenRun',
       'src/policy/anchors/senpai.ts adjustment',
       'src/policy/anchors/vmware.ts minFree',
       'src/policy/anchors/vmware.ts price',

@@ -1,7 +1,7 @@
 /** What the back-end answers, request by request; memory and rings have suites of their own. */
 import { describe, expect, it } from 'vitest';
 import { closeAll, createEventFd, type OwnedFd } from '../../src/sys/fd.ts';
-import { BACKEND_PROTOCOL_FEATURES } from '../../src/vhost-user/backend-session.ts';
+import { BACKEND_PROTOCOL_FEATURES } from '../../src/vhost-user/backend-features.ts';
 import {
   CONFIG_HEADER,
   F_LOG_ALL,

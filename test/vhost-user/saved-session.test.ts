@@ -36,13 +36,16 @@ const region: fc.Arbitrary<Omit<SavedRegion, 'file'>> = fc.record({
   fileOffset: u64,
 });
 const config = fc.record({ size, features: bits, descriptorArea: u64, driverArea: u64, deviceArea: u64 });
-const ring: fc.Arbitrary<Omit<SavedRing, 'kick' | 'call' | 'error'>> = fc.record({
-  size,
-  base: u32,
-  enabled: fc.boolean(),
-  addresses: optional(fc.record({ descriptorTable: u64, availRing: u64, usedRing: u64 })),
-  place: optional(fc.record({ config, base: u32, unreturnedBase: u32 })),
-});
+const ring: fc.Arbitrary<Omit<SavedRing, 'kick' | 'call' | 'error'>> = fc
+  .record({
+    size,
+    base: u32,
+    enabled: fc.boolean(),
+    addresses: optional(fc.record({ descriptorTable: u64, availRing: u64, usedRing: u64 })),
+    place: optional(fc.record({ config, base: u32, unreturnedBase: u32 })),
+    runs: fc.boolean(),
+  })
+  .map(({ runs, ...rest }) => ({ ...rest, runs: runs && rest.place !== undefined }));
 
 /** Any state, whose descriptors are in any order, and how many there are. */
 const states = fc

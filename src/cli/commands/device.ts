@@ -25,8 +25,10 @@ Examples:
   aerostat device --socket-path vm1 --socket-path vm2 --target 1G
   aerostat device --socket-path vm1 --target 1G --boot-grace 60s
   aerostat device --socket-path vm1 --api 127.0.0.1:8080 --token-file token
+  aerostat device --socket-path vm1 --keep /run/user/1000/keeper.sock
 
-SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0.`;
+SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0. With --keep, guests are
+left to the next daemon, also when this one is killed (docs/operating.md).`;
 
 type DeviceChoice = ServedGuestsChoice & ServeChoice;
 
@@ -65,6 +67,7 @@ export function deviceCommand(context: CliContext): Command {
       ).default(10_000, '10s'),
     )
     .addOption(bootGraceOption())
+    .option('--keep <socket>', "an aerostat keep's, by which guests outlive this daemon")
     .option('--api-remote', 'let --api be an address that other machines can reach')
     .option('--print-capabilities', 'print what this program can do, as JSON, and end')
     .addHelpText('after', EXAMPLES)
@@ -77,18 +80,30 @@ export function deviceCommand(context: CliContext): Command {
  * is an option of the command line that may be relied on; the profiles are ours to tell.
  */
 export function printCapabilities(context: CliContext): void {
-  const features = ['api', 'boot-grace', 'discard', 'name', 'poll-interval', 'profile', 'target', 'without'];
+  const features = [
+    'api',
+    'boot-grace',
+    'discard',
+    'keep',
+    'name',
+    'poll-interval',
+    'profile',
+    'target',
+    'without',
+  ];
   printLine(context.stdout, JSON.stringify({ type: 'balloon', features, profiles: PROFILE_NAMES }, null, 2));
 }
 
 async function runDevice(context: CliContext, choice: DeviceChoice): Promise<void> {
   await withDaemon(context, choice, guestOptions(choice), async ({ log }) => {
     // An operator who restarts a daemon has to know that changed targets are lost.
-    log({
-      level: 'info',
-      message:
-        'targets and accounts of an earlier run are not kept: guests start with --target, and what the balloon of one that runs already holds is not known until its driver starts anew',
-    });
+    if (choice.keep === undefined) {
+      log({
+        level: 'info',
+        message:
+          'targets and accounts of an earlier run are not kept without --keep: guests start with --target, and what the balloon of one that runs already holds is not known until its driver starts anew',
+      });
+    }
     const signal = await interrupted(context.interrupt);
     log({ level: 'info', message: `ending for ${signal}` });
   });

@@ -1,0 +1,145 @@
+/**
+ * A hosted guest and what is kept of it for the next daemon: where its host begins, and what it tells. What is kept, and in
+ * which order it is written, is `keeping/`'s.
+ */
+import { profile } from '../balloon/profiles.ts';
+import type { BalloonDevice } from '../device/balloon-device.ts';
+import { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+import { MemoryGuestFile } from '../keeping/guest-file.ts';
+import type { KeeperLink } from '../keeping/keeper-link.ts';
+import { FILE_NUMBER, KeptGuest, KeptGuestError, SOCKET_NUMBER } from '../keeping/kept-guest.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { closeAll, OwnedFd } from '../sys/fd.ts';
+import type { KeptSession } from '../vhost-user/backend-connection.ts';
+import type { GuestHostWorld } from './guest-host.ts';
+import type { GuestOptions } from './options.ts';
+import type { TargetSteering } from './target-steering.ts';
+import type { GuestSocket } from './worker-protocol.ts';
+
+interface SteeredParts {
+  readonly device: BalloonDevice;
+  readonly target: TargetSteering;
+  readonly statistics: { readonly intervalMs: number };
+}
+
+/** A front-end that is there already, since another daemon had it. */
+interface FoundFrontEnd {
+  readonly socket: OwnedFd;
+  readonly session: KeptSession;
+}
+
+type Warn = (message: string) => void;
+
+export class GuestKeeping {
+  readonly guest: KeptGuest;
+  /** With the target, the mode and the interval that the guest has had. */
+  readonly options: GuestOptions;
+  readonly #wishedMemoryBytes: number | null;
+  readonly #fds: Map<number, OwnedFd>;
+  readonly #warn: Warn;
+  readonly #clear: () => void;
+
+  private constructor(options: GuestOptions, found: Map<number, OwnedFd>, keeper: KeeperLink, warn: Warn) {
+    const { name } = options;
+    this.#fds = found;
+    this.#warn = warn;
+    this.#clear = () => keeper.clear(name);
+    const file = found.get(FILE_NUMBER);
+    found.delete(FILE_NUMBER);
+    const opened = file && this.#open(new MemoryGuestFile(file), options, keeper);
+    if (opened === undefined) {
+      const empty = MemoryGuestFile.create(name);
+      this.guest = KeptGuest.create(empty, keeper.of(name), options.profile);
+      keeper.of(name).keep(FILE_NUMBER, empty.fd);
+      this.options = options;
+      this.#wishedMemoryBytes = null;
+      return;
+    }
+    this.guest = opened;
+    const { targetPages, mode, pollIntervalMs, wishedMemoryBytes } = opened.steering;
+    this.options = { ...options, targetBytes: targetPages * PAGE_SIZE, discard: mode, pollIntervalMs };
+    this.#wishedMemoryBytes = wishedMemoryBytes;
+  }
+
+  /** Undefined where the guest is not to be kept, or cannot be. Takes ownership of what was kept of it. */
+  static of(
+    options: GuestOptions,
+    { kept = [] }: GuestSocket,
+    { keeper, log }: GuestHostWorld,
+  ): GuestKeeping | undefined {
+    const warn = (message: string): void => log(options.name, 'warn', message);
+    const found = new Map(kept.map(([number, fd]) => [number, new OwnedFd(fd)]));
+    if (keeper === undefined) return undefined;
+    if (profile(options.profile).freePages.kind !== 'request') {
+      return new GuestKeeping(options, found, keeper, warn);
+    }
+    closeAll(found.values());
+    keeper.clear(options.name);
+    warn(
+      `the guest is not kept for the next daemon: with profile ${options.profile} it gives buffers that are returned in another order`,
+    );
+    return undefined;
+  }
+
+  #open(
+    file: MemoryGuestFile,
+    { name, profile: abi }: GuestOptions,
+    keeper: KeeperLink,
+  ): KeptGuest | undefined {
+    try {
+      return KeptGuest.open(file, keeper.of(name), abi);
+    } catch (error) {
+      if (!(error instanceof KeptGuestError)) throw error;
+      this.#refuse(error);
+      file.close();
+      return undefined;
+    }
+  }
+
+  /** Nothing of what was kept is used. */
+  #refuse(error: Error): void {
+    this.#warn(error.message);
+    closeAll(this.#fds.values());
+    this.#fds.clear();
+    this.#clear();
+  }
+
+  /**
+   * The guest is put together: it is kept from now on. Returns the front-end that it has already, unless another one is
+   * handed over instead of a socket that `listens`.
+   */
+  start(parts: SteeredParts, listens: boolean): FoundFrontEnd | undefined {
+    const { guest } = this;
+    guest.device = parts.device;
+    if (this.#wishedMemoryBytes !== null) parts.target.resumed(this.#wishedMemoryBytes);
+    guest.steered = () => steeringOf(parts);
+    const socket = this.#fds.get(SOCKET_NUMBER);
+    this.#fds.delete(SOCKET_NUMBER);
+    try {
+      const session = guest.takeUp(this.#fds);
+      if (listens && socket !== undefined && session !== undefined) return { socket, session };
+      for (const fd of session === undefined ? [] : [...session.saved.fds, ...session.fds]) fd.close();
+    } catch (error) {
+      if (!(error instanceof KeptGuestError)) throw error;
+      this.#warn(error.message);
+    }
+    socket?.close();
+    guest.end();
+    return undefined;
+  }
+
+  /** The guest is sent away. */
+  close(): void {
+    this.guest.close();
+    this.#clear();
+  }
+}
+
+const steeringOf = ({ device, target, statistics }: SteeredParts) => ({
+  targetPages: device.targetPages,
+  mode: (DISCARD_MODES as readonly string[]).includes(device.inflation.mode)
+    ? (device.inflation.mode as DiscardMode)
+    : ('auto' as const),
+  pollIntervalMs: statistics.intervalMs,
+  wishedMemoryBytes: target.wishedMemoryBytes,
+});

@@ -1,0 +1,129 @@
+/**
+ * A daemon's end of the socket to its keeper. Several threads may tell the keeper things over one socket: a record goes whole
+ * or not at all. A keeper that does not take it is given up with a warning, and guests are served on without.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { AerostatError, SystemError } from '../sys/error.ts';
+import { closeAll, OwnedFd } from '../sys/fd.ts';
+import { monotonicMs } from '../sys/monotonic.ts';
+import { UnixSocket } from '../sys/socket.ts';
+import {
+  decodeKeeperRecord,
+  encodeKeeperRecord,
+  KEEPER_OPERATION,
+  KEEPER_RECORD_BYTES,
+} from './keeper-protocol.ts';
+import type { DescriptorKeeper } from './kept-guest.ts';
+
+/** A daemon that was killed is gone when the kernel has ended all of its threads, one of which may give memory back. */
+const FORMER_MS_MAX = 10_000;
+
+/** What is kept of guests, by their names: descriptors by their numbers. */
+export type KeptDescriptors = ReadonlyMap<string, Map<number, OwnedFd>>;
+
+export class KeeperLink {
+  readonly #socket: UnixSocket;
+  readonly #lost: (why: string) => void;
+  #broken = false;
+
+  /** `lost` is called once, when the keeper is given up. Takes ownership of the socket. */
+  constructor(socket: UnixSocket, lost: (why: string) => void) {
+    this.#socket = socket;
+    this.#lost = lost;
+  }
+
+  /** For a thread of this process: the descriptor stays open as long as the process lives. */
+  static ofNumber(fd: number, lost: (why: string) => void): KeeperLink {
+    return new KeeperLink(new UnixSocket(new OwnedFd(fd)), lost);
+  }
+
+  /** The number of its descriptor, for {@link ofNumber}. */
+  get number(): number {
+    return this.#socket.fd.number;
+  }
+
+  /** What keeps the descriptors of a guest. */
+  of(guest: string): DescriptorKeeper {
+    return {
+      keep: (number, fd) => this.#tell(KEEPER_OPERATION.keep, guest, number, [fd]),
+      drop: number => this.#tell(KEEPER_OPERATION.drop, guest, number),
+    };
+  }
+
+  /** Nothing of the guest is to be kept any more. */
+  clear(guest: string): void {
+    this.#tell(KEEPER_OPERATION.clear, guest, 0);
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+
+  #tell(operation: number, guest: string, number: number, fds: readonly OwnedFd[] = []): void {
+    if (this.#broken) return;
+    try {
+      const sent = this.#socket.send(encodeKeeperRecord({ operation, guest, number }), fds);
+      if (sent === 0) this.#breaks('it does not take what it is told as fast as it comes');
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      this.#breaks(error.message);
+    }
+  }
+
+  #breaks(why: string): void {
+    this.#broken = true;
+    this.#lost(why);
+  }
+}
+
+/**
+ * Connects to the keeper at `path` and takes what it keeps; waits until the daemon before has ended.
+ * @throws SystemError when there is none; AerostatError AEROSTAT_KEEPER when another daemon does not end
+ */
+export async function connectToKeeper(
+  path: string,
+  lost: (why: string) => void,
+): Promise<{ readonly link: KeeperLink; readonly kept: KeptDescriptors }> {
+  const socket = UnixSocket.connect(path);
+  const kept = new Map<string, Map<number, OwnedFd>>();
+  try {
+    socket.send(encodeKeeperRecord({ operation: KEEPER_OPERATION.take, guest: '', number: 0 }));
+    const deadline = monotonicMs() + FORMER_MS_MAX;
+    while (!takeKept(socket, kept)) {
+      if (monotonicMs() > deadline) {
+        throw new AerostatError(
+          'AEROSTAT_KEEPER',
+          `the keeper at ${path} serves another daemon; end that one, or give this one a keeper of its own`,
+        );
+      }
+      await delay(2);
+    }
+    return { link: new KeeperLink(socket, lost), kept };
+  } catch (error) {
+    socket.close();
+    for (const fds of kept.values()) closeAll(fds.values());
+    throw error;
+  }
+}
+
+/** True when all is there. */
+function takeKept(socket: UnixSocket, kept: Map<string, Map<number, OwnedFd>>): boolean {
+  const bytes = new Uint8Array(KEEPER_RECORD_BYTES);
+  for (let received = socket.receive(bytes); received; received = socket.receive(bytes)) {
+    const [fd, ...extra] = received.fds;
+    closeAll(extra);
+    if (received.length !== KEEPER_RECORD_BYTES) {
+      fd?.close();
+      throw new AerostatError(
+        'AEROSTAT_KEEPER',
+        'the keeper has ended, or is none; start one with aerostat keep',
+      );
+    }
+    const { operation, guest, number } = decodeKeeperRecord(bytes);
+    if (operation === KEEPER_OPERATION.end) return true;
+    if (fd === undefined) continue;
+    const fds = kept.get(guest) ?? new Map<number, OwnedFd>();
+    kept.set(guest, fds.set(number, fd));
+  }
+  return false;
+}

@@ -1,0 +1,387 @@
+/**
+ * A back-end whose process dies at any boundary: before and after each thing that it shows to anything else. What outlives it
+ * is here: guest memory, the file in which the guest is kept, the socket of its front-end, and what the keeper keeps. The
+ * back-end is a daemon's own code, from the socket on; what its guest does is restart-history.ts's.
+ */
+import { profile } from '../balloon/profiles.ts';
+import { BalloonDevice } from '../device/balloon-device.ts';
+import type { DeviceHost } from '../device/device-host.ts';
+import type { GuestFile } from '../keeping/guest-file.ts';
+import { type DescriptorKeeper, KeptGuest } from '../keeping/kept-guest.ts';
+import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import type { OpenRun } from '../memory/pending-discards.ts';
+import { InvariantError } from '../sys/error.ts';
+import { closeAll, createEventFd, type OwnedFd } from '../sys/fd.ts';
+import { processClock } from '../sys/monotonic.ts';
+import { Shed } from '../sys/shed.ts';
+import { type AddressedBytes, UnixSocket } from '../sys/socket.ts';
+import { BackendConnection } from '../vhost-user/backend-connection.ts';
+import { HEADER } from '../vhost-user/protocol.ts';
+import type { DescriptorChain, PoppedBuffer } from '../virtio/chain.ts';
+import type { VirtioDevice } from '../virtio/device.ts';
+import type { DeviceQueue, QueueState } from '../virtio/queue.ts';
+import type { SimBacking } from './sim-backing.ts';
+
+const ABI = profile('virtio');
+const FILE_BYTES = 2 ** 18;
+
+/** Rings and lists lie below it, and all that a back-end writes into guest memory. */
+const WRITTEN_BYTES = 24 * 4096;
+
+/** The process is gone. There is one, for nothing is to be known of it but that. */
+class Death extends Error {}
+const DEATH = new Death();
+
+/** Writes to it are boundaries. */
+class FatalView extends DataView<ArrayBuffer> {
+  boundary: () => void = () => {};
+
+  override setUint32(at: number, value: number, littleEndian?: boolean): void {
+    this.boundary();
+    super.setUint32(at, value, littleEndian);
+  }
+}
+
+/** A message on its way to the back-end. */
+interface Sent {
+  readonly bytes: Uint8Array;
+  readonly fds: readonly OwnedFd[];
+}
+
+/** What outlives the back-end. */
+export class Survivors {
+  file = new Uint8Array(FILE_BYTES);
+  readonly keeper = new Map<number, OwnedFd>();
+  readonly backing: SimBacking;
+  readonly region: MemoryRegion;
+  /** Messages that were not received. */
+  toBackend: Sent[] = [];
+  /** Replies that were not read. */
+  toFrontend: Uint8Array[] = [];
+  /** Boundaries until the process dies. */
+  lives = Number.POSITIVE_INFINITY;
+  /** Where it died last. */
+  diedAt = '';
+  dead = false;
+  #guestMemory: Uint8Array | undefined;
+
+  constructor(backing: SimBacking, region: MemoryRegion) {
+    this.backing = backing;
+    this.region = region;
+  }
+
+  /** Something that is seen outside is about to happen, or has happened. */
+  boundary(what: string): void {
+    if (this.dead) throw DEATH;
+    if (--this.lives > 0) return;
+    this.dead = true;
+    this.diedAt = what;
+    // What the process does while it is unwound is none of its doings.
+    this.file = this.file.slice();
+    this.#guestMemory = this.backing.window().u8.slice(0, WRITTEN_BYTES);
+    throw DEATH;
+  }
+
+  /** All is as it was when the process died. */
+  bury(): void {
+    if (this.#guestMemory !== undefined) this.backing.window().u8.set(this.#guestMemory);
+    this.#guestMemory = undefined;
+    this.dead = false;
+    this.lives = Number.POSITIVE_INFINITY;
+  }
+
+  close(): void {
+    closeAll(this.keeper.values());
+    for (const { fds } of this.toBackend) closeAll(fds);
+  }
+}
+
+class HeapGuestFile implements GuestFile {
+  readonly #world: Survivors;
+  readonly size = FILE_BYTES;
+
+  constructor(world: Survivors) {
+    this.#world = world;
+  }
+
+  map(offset: number, length: number): AddressedBytes & { close(): void } {
+    const { buffer } = this.#world.file;
+    const view = new FatalView(buffer as ArrayBuffer, offset, length);
+    view.boundary = () => this.#world.boundary('a write of state');
+    return { address: offset, bytes: new Uint8Array(buffer, offset, length), view, close: () => {} };
+  }
+
+  grow(end: number): void {
+    if (end > FILE_BYTES) throw new InvariantError(`the file of a simulated guest grows to ${end}`);
+  }
+
+  punch(offset: number, length: number): void {
+    this.#world.boundary('a punch of the file');
+    this.#world.file.fill(0, offset, offset + length);
+  }
+
+  close(): void {}
+}
+
+/** The back-end's end of the front-end's socket. */
+class SimSocket extends UnixSocket {
+  readonly #world: Survivors;
+
+  constructor(world: Survivors) {
+    super(createEventFd(), new Shed());
+    this.#world = world;
+  }
+
+  override peekLength(into: Uint8Array): number | undefined {
+    const [first] = this.#world.toBackend;
+    if (first === undefined) return undefined;
+    into.set(first.bytes.subarray(0, into.length));
+    return Math.min(into.length, first.bytes.length);
+  }
+
+  override peek(into: Uint8Array): { readonly length: number; readonly fds: readonly OwnedFd[] } | undefined {
+    const length = this.peekLength(into);
+    const [first] = this.#world.toBackend;
+    return length === undefined ? undefined : { length, fds: first.fds.map(fd => fd.duplicate()) };
+  }
+
+  override take(address: number, length: number): OwnedFd[] {
+    this.#world.boundary('before a message is taken');
+    const sent = this.#world.toBackend.shift();
+    if (sent === undefined) throw new InvariantError('a message was taken that is not there');
+    this.#world.file.set(sent.bytes.subarray(0, length), address);
+    this.#world.boundary('after a message was taken');
+    return [...sent.fds];
+  }
+
+  override sendMarked(address: number): boolean {
+    this.#world.boundary('before a reply');
+    // struct mmsghdr as `prepareMarkedSend` writes it: its length behind the header, the vector behind that.
+    const { file } = this.#world;
+    const view = new DataView(file.buffer);
+    const from = Number(view.getBigUint64(address + 64, true));
+    const length = Number(view.getBigUint64(address + 72, true));
+    this.#world.toFrontend.push(file.slice(from, from + length));
+    view.setUint32(address + 56, length, true);
+    this.#world.boundary('after a reply');
+    return true;
+  }
+}
+
+/** A queue whose effects on guest memory are boundaries. */
+class FatalQueue implements DeviceQueue {
+  readonly #queue: DeviceQueue;
+  readonly #boundary: (what: string) => void;
+
+  constructor(queue: DeviceQueue, boundary: (what: string) => void) {
+    this.#queue = queue;
+    this.#boundary = boundary;
+  }
+  get size(): number {
+    return this.#queue.size;
+  }
+  get nextAvail(): number {
+    return this.#queue.nextAvail;
+  }
+  validate(memory: GuestMemory): void {
+    this.#queue.validate(memory);
+  }
+  pop(memory: GuestMemory, chain: DescriptorChain): boolean {
+    const popped = this.#queue.pop(memory, chain);
+    if (popped) this.#boundary('after a buffer was taken');
+    return popped;
+  }
+  undoPop(buffer: PoppedBuffer): void {
+    this.#queue.undoPop(buffer);
+  }
+  pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
+    this.#boundary('before a used entry');
+    this.#queue.pushUsed(memory, buffer, written);
+    this.#boundary('after a used entry');
+  }
+  publish(memory: GuestMemory): boolean {
+    this.#boundary('before a publish');
+    const interrupts = this.#queue.publish(memory);
+    this.#boundary('after a publish');
+    return interrupts;
+  }
+  suppressKicks(memory: GuestMemory): void {
+    this.#queue.suppressKicks(memory);
+  }
+  requestKicks(memory: GuestMemory): boolean {
+    return this.#queue.requestKicks(memory);
+  }
+  save(): QueueState {
+    return this.#queue.save();
+  }
+}
+
+export class MortalHost {
+  readonly device: BalloonDevice;
+  readonly connection: BackendConnection;
+  readonly #world: Survivors;
+  readonly #kept: KeptGuest;
+  /** What the process has open. */
+  readonly #fds = new Set<OwnedFd>();
+  #read: (() => void) | undefined;
+  #openRun: OpenRun | undefined;
+  /** The front-end was let go because of it. */
+  failure: Error | undefined;
+
+  private constructor(world: Survivors, features: bigint, fresh: boolean) {
+    this.#world = world;
+    const keeper = this.#keeper();
+    const file = new HeapGuestFile(world);
+    this.#kept = fresh ? KeptGuest.create(file, keeper, ABI.name) : KeptGuest.open(file, keeper, ABI.name);
+    this.device = new BalloonDevice({
+      profile: ABI,
+      features,
+      host: HOST,
+      clock: processClock,
+      unusedPages: { add: () => {} },
+      accountPlace: this.#kept,
+    });
+    this.#kept.device = this.device;
+    const socket = new SimSocket(world);
+    this.#fds.add(socket.fd);
+    const watch = (fd: OwnedFd, run: unknown) => {
+      if (fd === socket.fd) this.#read = () => (run as (ready: object) => void)({ readable: true });
+      return { stop: () => {}, wantWrite: false };
+    };
+    this.connection = new BackendConnection(socket, this.#behindSession(), {
+      reactor: { watch },
+      kept: this.#kept,
+      kicked: () => {},
+      refused: error => {
+        this.failure ??= error;
+      },
+      ended: error => {
+        this.failure = error ?? new Error('the conversation is over');
+      },
+    });
+  }
+
+  /** A back-end whose front-end has just connected. */
+  static begin(world: Survivors, features: bigint): MortalHost {
+    const host = new MortalHost(world, features, true);
+    host.connection.session.memory.add(world.region);
+    host.device.regionAdded(world.region);
+    host.connection.begin();
+    return host;
+  }
+
+  /** A back-end that takes the guest up. */
+  static takeUp(world: Survivors, features: bigint): MortalHost {
+    const host = new MortalHost(world, features, false);
+    const fds = new Map([...world.keeper].map(([number, fd]) => [number, host.#own(fd.duplicate())]));
+    const session = host.#kept.takeUp(fds);
+    if (session === undefined) throw new InvariantError('there was no conversation to take up');
+    host.connection.takeUp({ ...session, open: () => world.region });
+    return host;
+  }
+
+  #own(fd: OwnedFd): OwnedFd {
+    this.#fds.add(fd);
+    return fd;
+  }
+
+  #keeper(): DescriptorKeeper {
+    const { keeper } = this.#world;
+    return {
+      keep: (number, fd) => {
+        this.#world.boundary('before a descriptor is kept');
+        this.#own(fd);
+        keeper.get(number)?.close();
+        keeper.set(number, fd.duplicate());
+        this.#world.boundary('after a descriptor was kept');
+      },
+      drop: number => {
+        this.#world.boundary('before a descriptor is dropped');
+        keeper.get(number)?.close();
+        keeper.delete(number);
+      },
+    };
+  }
+
+  #behindSession(): VirtioDevice {
+    const { device } = this;
+    const boundary = (what: string): void => this.#world.boundary(what);
+    return {
+      features: device.features,
+      queueCount: device.queueCount,
+      setFeatures: features => device.setFeatures(features),
+      readConfig: (offset, into) => device.readConfig(offset, into),
+      writeConfig: (offset, bytes) => device.writeConfig(offset, bytes),
+      regionAdded: region => device.regionAdded(region),
+      // The session that dies lets go of a region that outlives it.
+      regionRemoved: () => {},
+      startQueue: (index, queue, memory, doorbell) =>
+        device.startQueue(index, new FatalQueue(queue, boundary), memory, doorbell),
+      suspendQueue: index => device.suspendQueue(index),
+      resumeQueue: index => device.resumeQueue(index),
+      stopQueue: (index, reason) => device.stopQueue(index, reason),
+      serveQueue: index => device.serveQueue(index),
+      settle: () => device.settle(),
+      reset: () => device.reset(),
+    };
+  }
+
+  /** Reads what the front-end has sent. */
+  read(): void {
+    this.#read?.();
+  }
+
+  serve(index: number): void {
+    while (this.device.serveQueue(index));
+  }
+
+  /** The discarding thread begins a run, or ends the one that it has begun. */
+  discard(): void {
+    const run = this.#openRun;
+    const [{ pending, discardUnits }] = this.device.accounts.all;
+    this.#openRun = undefined;
+    if (run === undefined) {
+      this.#openRun = pending.beginRun();
+      return;
+    }
+    run.end((start, count) => {
+      this.#world.boundary('before a discard');
+      discardUnits(start, count);
+      this.#world.boundary('after a discard');
+    });
+    this.connection.progress();
+    for (const index of this.device.resumable()) this.serve(index);
+  }
+
+  /** Whether nothing is pending. */
+  get idle(): boolean {
+    return this.#openRun === undefined && this.device.accounts.pendingPages === 0;
+  }
+
+  /** The process is gone, and with it its descriptors. */
+  leave(): void {
+    closeAll(this.#fds);
+  }
+}
+
+const HOST: DeviceHost = {
+  configChanged: () => {},
+  accountOpened: () => {},
+  reportsOpened: () => {},
+  pendingMarked: () => {},
+  discardSoon: () => {},
+  badInput: () => {},
+  discardFailed: () => {},
+  actualChanged: () => {},
+  statisticsArrived: () => {},
+  hintChanged: () => {},
+  requestAnswered: () => {},
+};
+
+/** Bytes of a message, and what goes with them. */
+export function send(world: Survivors, request: number, payload: Uint8Array, fds: readonly OwnedFd[]): void {
+  const bytes = new Uint8Array(HEADER.size + payload.length);
+  HEADER.write(new DataView(bytes.buffer), 0, { request, flags: 1, size: payload.length });
+  bytes.set(payload, HEADER.size);
+  world.toBackend.push({ bytes, fds });
+}

@@ -1,0 +1,211 @@
+/** A hosted guest whose host dies, over real sockets and a real keeper: another host goes on, and the front-end notices nothing. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { MessageChannel } from 'node:worker_threads';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { GuestHost } from '../../src/hosting/guest-host.ts';
+import type { GuestOptions } from '../../src/hosting/options.ts';
+import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
+import { GUEST } from '../../src/keeping/guest-file.ts';
+import { Keeper, listenForDaemons } from '../../src/keeping/keeper.ts';
+import { connectToKeeper, type KeeperLink } from '../../src/keeping/keeper-link.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { Mapping } from '../../src/sys/mapping.ts';
+import type { Reactor, Watch } from '../../src/sys/poll.ts';
+import { UnixSocket } from '../../src/sys/socket.ts';
+import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
+import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
+import { TestLoop } from '../support/loop.ts';
+
+const OPTIONS: GuestOptions = {
+  name: 'g',
+  fd: 0,
+  targetBytes: 0,
+  profile: 'virtio',
+  discard: 'auto',
+  without: ['ring-packed'],
+  pollIntervalMs: 0,
+};
+
+let loop: TestLoop;
+let directory: string;
+let keeper: Keeper;
+let warnings: string[];
+let links: KeeperLink[];
+let guests: HandGuest[];
+let listeners: number;
+
+const listener = (): number => listenForDaemons(join(directory, `listener${listeners++}.sock`)).fd.release();
+
+beforeEach(() => {
+  loop = new TestLoop();
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  [warnings, links, guests, listeners] = [[], [], [], 0];
+  const path = join(directory, 'keeper.sock');
+  keeper = new Keeper(listenForDaemons(path), loop.reactor, message => warnings.push(message));
+});
+
+afterEach(() => {
+  for (const guest of guests) guest.close();
+  for (const link of links) link.close();
+  keeper.close();
+  loop.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** A process that hosts guest `g`, and can be killed. */
+class Process {
+  readonly host: GuestHost;
+  readonly #link: KeeperLink;
+  readonly #watches: Watch[] = [];
+  readonly #discards = new MessageChannel();
+
+  private constructor(
+    link: KeeperLink,
+    socket: ConstructorParameters<typeof GuestHost>[1],
+    options: GuestOptions,
+  ) {
+    this.#link = link;
+    links.push(link);
+    const reactor = {
+      watch: (...args: Parameters<Reactor['watch']>) => {
+        const watch = loop.reactor.watch(...args);
+        this.#watches.push(watch);
+        return watch;
+      },
+      schedule: (...args: Parameters<Reactor['schedule']>) => loop.reactor.schedule(...args),
+    } as unknown as Reactor;
+    const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
+    this.host = new GuestHost(options, socket, {
+      reactor,
+      turns: new ThreadTurns(),
+      discards: new DiscardLink(control, this.#discards.port1, loop.reactor.wakeFd.number),
+      keeper: link,
+      emit: () => {},
+      log: (_, level, message) => {
+        if (level === 'warn') warnings.push(message);
+      },
+    });
+  }
+
+  /** `socket`: of a front-end that comes now. */
+  static async start(socket?: UnixSocket, options = OPTIONS): Promise<Process> {
+    const path = join(directory, 'keeper.sock');
+    const { link, kept: all } = await loop.until(connectToKeeper(path, why => warnings.push(why)));
+    const kept = [...(all.get('g') ?? [])].map(([number, fd]) => [number, fd.release()] as const);
+    const listening = socket === undefined;
+    return new Process(link, { fd: socket?.fd.release() ?? listener(), listening, kept }, options);
+  }
+
+  /** It does nothing any more, and the kernel closes its connection to the keeper. */
+  async kill(): Promise<void> {
+    for (const watch of this.#watches) watch.stop();
+    this.#link.close();
+    this.#discards.port1.close();
+    await loop.settle();
+  }
+}
+
+async function connected(): Promise<{ process: Process; guest: HandGuest }> {
+  const [ours, theirs] = UnixSocket.pair();
+  const process = await Process.start(ours);
+  const guest = await HandGuest.connect(theirs, { loop });
+  guests.push(guest);
+  return { process, guest };
+}
+
+describe('a host that dies', () => {
+  test('is followed by one that knows the balloon and how it is steered', async () => {
+    const { process, guest } = await connected();
+    await guest.inflate(FIRST_PAGE, 300);
+    await guest.writeActual(300);
+    process.host.target.set(777 * PAGE_SIZE);
+    process.host.keeping?.guest.noteDevice();
+    await process.kill();
+    const { host } = await Process.start();
+    expect(host.status()).toMatchObject({
+      connected: true,
+      balloonedBytes: 300 * PAGE_SIZE,
+      actualBytes: 300 * PAGE_SIZE,
+      targetBytes: 777 * PAGE_SIZE,
+    });
+    await guest.deflate(FIRST_PAGE + 100, 100);
+    await guest.inflate(FIRST_PAGE + 400, 10);
+    expect(host.device.accounts.balloonedPages).toBe(210);
+    expect(host.device.counters.badPages).toBe(0);
+    expect((await guest.readConfig()).numPages).toBe(777);
+    expect(guest.frontend.connected).toBe(true);
+    expect(warnings).toEqual([]);
+  });
+
+  test('has what came while there was none served by the next', async () => {
+    const { process, guest } = await connected();
+    await process.kill();
+    guest.queue('inflate').add({ out: new Uint8Array(new Uint32Array([FIRST_PAGE]).buffer) });
+    guest.queue('inflate').kick();
+    const config = guest.readConfig();
+    const { host } = await Process.start();
+    await config;
+    await guest.queue('inflate').returned(1);
+    expect(host.device.accounts.balloonedPages).toBe(1);
+  });
+
+  test('may die before the front-end has said all that it has to say', async () => {
+    const [ours, theirs] = UnixSocket.pair();
+    let process = await Process.start(ours);
+    const guest = HandGuest.connect(theirs, { loop });
+    for (let kills = 0; kills < 3; kills++) {
+      await process.kill();
+      process = await Process.start();
+    }
+    guests.push(await guest);
+    await guests[0].inflate(FIRST_PAGE, 5);
+    expect(process.host.device.accounts.balloonedPages).toBe(5);
+  });
+
+  test('leaves nothing with the keeper when the front-end goes, but for the guest', async () => {
+    const { guest } = await connected();
+    expect(keeper.size).toBeGreaterThan(5);
+    guest.close();
+    guests = [];
+    await loop.turnUntil(() => keeper.size === 1);
+  });
+});
+
+describe('a guest is not taken over', () => {
+  async function restarted(options = OPTIONS): Promise<GuestHost> {
+    const { host } = await Process.start(undefined, options);
+    await loop.settle();
+    return host;
+  }
+
+  test('that was kept by a daemon of another version, and its memory is not touched', async () => {
+    const { process, guest } = await connected();
+    guest.touch(FIRST_PAGE, 4, 0x5a);
+    await process.kill();
+    const path = join(directory, 'keeper.sock');
+    const { link, kept } = await loop.until(connectToKeeper(path, () => {}));
+    const file = Mapping.shared(kept.get('g')!.get(0)!.number, 0, PAGE_SIZE);
+    new DataView(file.buffer).setUint32(GUEST.offset.version, 2, true);
+    link.close();
+    for (const fd of kept.get('g')!.values()) fd.close();
+    await loop.settle();
+    expect((await restarted()).connected).toBe(false);
+    expect(warnings.join('\n')).toContain('its state has version 2, and this daemon reads version 1');
+    expect(guest.memory.u32(FIRST_PAGE * PAGE_SIZE)).toBe(0x5a5a5a5a);
+  });
+
+  test('that is offered another profile now', async () => {
+    const { process } = await connected();
+    await process.kill();
+    expect((await restarted({ ...OPTIONS, profile: 'sg' })).connected).toBe(false);
+    expect(warnings.join('\n')).toContain('it speaks profile virtio, and this daemon offers it sg');
+  });
+
+  test('whose buffers return in another order than they come', async () => {
+    const host = await restarted({ ...OPTIONS, profile: 'page-chunks' });
+    expect(host.keeping).toBeUndefined();
+    expect(warnings.join('\n')).toContain('the guest is not kept for the next daemon');
+  });
+});

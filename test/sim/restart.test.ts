@@ -1,0 +1,139 @@
+/** A daemon that dies at any boundary while its guest gives pages and takes them back, and another that goes on. */
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { PageAccounts } from '../../src/device/page-accounts.ts';
+import { KeptGuest } from '../../src/keeping/kept-guest.ts';
+import { reportRestarts } from '../../src/sim/restart-history.ts';
+import { MessageJournal } from '../../src/vhost-user/message-journal.ts';
+import { RingPlace } from '../../src/vhost-user/ring-place.ts';
+
+/** The seed of random tests: printed in their names, taken from the environment to repeat one. */
+const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_801);
+/** Histories; each has up to three deaths. */
+const SEEDS = Number(process.env.AEROSTAT_RESTARTS ?? 150);
+
+afterEach(() => vi.restoreAllMocks());
+
+describe(`histories in which the daemon dies, from seed ${SEED} on`, () => {
+  it('lose no page, no buffer and no message', () => {
+    const lines: string[] = [];
+    const { failures } = reportRestarts({ seed: SEED, seeds: SEEDS }, line => lines.push(line));
+    expect(failures, lines.join('\n')).toEqual([]);
+  });
+
+  it('have deaths at boundaries of every kind', () => {
+    const { boundaries } = reportRestarts({ seed: SEED, seeds: 30 }, () => {});
+    for (const where of [
+      'before a publish',
+      'after a publish',
+      'a write of state',
+      'after a message was taken',
+    ]) {
+      expect(boundaries).toHaveProperty([where]);
+    }
+  });
+});
+
+describe('a history finds', () => {
+  const failuresOf = (seeds: number): string => {
+    const { failures } = reportRestarts({ seed: 1, seeds, failuresMax: 1 }, () => {});
+    return failures.map(({ message }) => message).join('\n');
+  };
+
+  it('an account that is written after what the driver hears of it', () => {
+    // As it was when the last message was served.
+    const { recover } = PageAccounts.prototype;
+    const { record } = KeptGuest.prototype;
+    let pages: number[] = [];
+    vi.spyOn(KeptGuest.prototype, 'record').mockImplementation(function (this: KeptGuest, ...args) {
+      pages = [];
+      this.device?.accounts.all[0]?.ballooned.forEachRun((start, count) => {
+        for (let page = start; page < start + count; page++) pages.push(page);
+      });
+      return record.apply(this, args);
+    });
+    vi.spyOn(PageAccounts.prototype, 'recover').mockImplementation(function (this: PageAccounts, discard) {
+      recover.call(this, false);
+      const [account] = this.all;
+      account.ballooned.clearAll();
+      for (const page of pages) account.give(page, 1, discard);
+    });
+    expect(failuresOf(100)).toMatch(/the account is wrong|is discarded and is the guest's/);
+  });
+
+  it('a discard that was pending and is so again after its page was taken back', () => {
+    const { recover } = PageAccounts.prototype;
+    const { tenureChanged, noteDevice } = KeptGuest.prototype;
+    const once = new Set<number>();
+    const note = (kept: KeptGuest) =>
+      kept.device?.accounts.all[0]?.ballooned.forEachRun((start, count) => {
+        for (let page = start; page < start + count; page++) once.add(page);
+      });
+    vi.spyOn(KeptGuest.prototype, 'tenureChanged').mockImplementation(function (this: KeptGuest) {
+      note(this);
+      tenureChanged.call(this);
+    });
+    vi.spyOn(KeptGuest.prototype, 'noteDevice').mockImplementation(function (this: KeptGuest) {
+      note(this);
+      noteDevice.call(this);
+    });
+    vi.spyOn(PageAccounts.prototype, 'recover').mockImplementation(function (this: PageAccounts, discard) {
+      recover.call(this, discard);
+      for (const page of once) this.all[0].pending.mark(page, 1);
+      this.noteMarked(this.all[0]);
+    });
+    expect(failuresOf(100)).toContain("is discarded and is the guest's");
+  });
+
+  it('a discard of pages that their driver need not have told of', () => {
+    const { recover } = PageAccounts.prototype;
+    vi.spyOn(PageAccounts.prototype, 'recover').mockImplementation(function (this: PageAccounts) {
+      recover.call(this, true);
+    });
+    expect(failuresOf(300)).toContain("is discarded and is the guest's");
+  });
+
+  it('a ring that goes on behind buffers that were taken and not returned', () => {
+    vi.spyOn(RingPlace, 'unreturned').mockImplementation((config, memory) => {
+      const available = memory.u16(config.driverArea + 2);
+      return new RingPlace(config, available, available);
+    });
+    expect(failuresOf(60)).toMatch(/never come back|account is wrong/);
+  });
+
+  it('a message that was taken out of the socket and is served no more', () => {
+    vi.spyOn(MessageJournal.prototype, 'unserved', 'get').mockReturnValue(undefined);
+    expect(failuresOf(60)).not.toBe('');
+  });
+
+  it('a session that is recorded only when it begins', () => {
+    const { commit } = MessageJournal.prototype;
+    vi.spyOn(MessageJournal.prototype, 'commit').mockImplementation(function (
+      this: MessageJournal,
+      record,
+      reply,
+    ) {
+      commit.call(this, this.live ? undefined : record, reply);
+    });
+    expect(failuresOf(60)).not.toBe('');
+  });
+
+  it('a reply that is sent once more', () => {
+    const { commit } = MessageJournal.prototype;
+    let replied = false;
+    vi.spyOn(MessageJournal.prototype, 'commit').mockImplementation(function (
+      this: MessageJournal,
+      record,
+      reply,
+    ) {
+      commit.call(this, record, reply);
+      replied = reply !== undefined;
+    });
+    vi.spyOn(MessageJournal.prototype, 'owesReply', 'get').mockImplementation(() => replied);
+    expect(failuresOf(60)).toMatch(/that is not waited for|refused/);
+  });
+
+  it('a reply that is owed and never sent', () => {
+    vi.spyOn(MessageJournal.prototype, 'owesReply', 'get').mockReturnValue(false);
+    expect(failuresOf(100)).toContain('is never answered');
+  });
+});
