@@ -1,4 +1,5 @@
 /** Holds what is written about the project to what there is: links lead somewhere, and the README knows every command. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -81,6 +82,20 @@ test('every file that the architecture names is there', () => {
   expect(named.length).toBeGreaterThan(40);
   const there = (path: string) => existsSync(join(root, 'src', path)) || existsSync(join(root, path));
   expect(named.filter(path => !there(path))).toEqual([]);
+});
+
+test('every change that docs/extending.md shows applies to these sources; extending.test.ts makes them', () => {
+  const document = readFileSync(join(root, 'docs/extending.md'), 'utf8');
+  const diffs = [...document.matchAll(/```diff\n(.*?)```/gs)].map(([, diff]) => diff);
+  expect(diffs.length).toBe(3);
+  for (const diff of diffs) {
+    const { stderr } = spawnSync('git', ['apply', '--check', '-'], {
+      cwd: root,
+      input: diff,
+      encoding: 'utf8',
+    });
+    expect(stderr).toBe('');
+  }
 });
 
 describe('the walks of the architecture', () => {
