@@ -142,7 +142,7 @@ describePages('the page of the memory policy', ({ open }) => {
     await expect.poll(() => page.textContent('.switch-line .refused'), POLL).not.toBe('');
   });
 
-  test('it is silent, the host is overcommitted, guests suffer: all of it is said', async () => {
+  test('it is silent, the host is overcommitted, guests suffer: all of it is said, on a narrow screen too', async () => {
     const name = 'm'.repeat(64);
     const control = new FakeControl(guestStatus(name));
     const budget = policyStatus([name]).budget;
@@ -169,5 +169,9 @@ describePages('the page of the memory policy', ({ open }) => {
     const said = await page.textContent(`[data-policy-guest="${name}"]`);
     expect(said).toMatch(/on hold since .*stuck.*in distress.*harmed 2 times.*1 program killed/s);
     expect(await figureOf(page, name, 'uses')).toBe('–');
+    expect(
+      await page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth'),
+    ).toBe(0);
+    expect(await complaints(page)).toEqual([]);
   });
 });
