@@ -251,7 +251,7 @@ export class MortalHost {
     this.connection = new BackendConnection(socket, this.#behindSession(), {
       reactor: { watch },
       kept: this.#kept,
-      kicked: () => {},
+      kicked: index => this.serve(index),
       refused: error => {
         this.failure ??= error;
       },

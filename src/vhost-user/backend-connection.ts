@@ -22,6 +22,7 @@ import {
   requestName,
   VhostUserError,
 } from './protocol.ts';
+import { RecordedFirst } from './recorded-first.ts';
 import type { SavedSession } from './saved-session.ts';
 import type { SessionHost, SessionReply } from './session-host.ts';
 
@@ -123,6 +124,7 @@ export class BackendConnection {
   readonly #shed: Shed;
   #channel: PeerDoorbell | undefined;
   readonly #kept: KeptConversation | undefined;
+  readonly #started: RecordedFirst | undefined;
   /** What the conversation goes on with when the device has settled: a message, a reply, or neither. */
   #waiting: { readonly message?: Message; readonly reply?: SessionReply } | undefined;
 
@@ -130,7 +132,8 @@ export class BackendConnection {
   constructor(socket: UnixSocket, device: VirtioDevice, options: BackendConnectionOptions) {
     const { reactor, refused = () => {}, taken, kicked, deviceState } = options;
     const { prepareMemory = () => true, ended = () => {}, kept } = options;
-    this.session = new BackendSession(device, {
+    this.#started = kept && new RecordedFirst(device, kicked);
+    this.session = new BackendSession(this.#started?.device ?? device, {
       reactor,
       refused,
       taken,
@@ -177,6 +180,7 @@ export class BackendConnection {
     }
     recover();
     this.session.resume();
+    this.#started?.serve();
     this.#stream.attempt(() => {
       if (journal?.owesReply === true) this.#stream.sendJournaled();
       const message = journal?.unserved;
@@ -254,6 +258,7 @@ export class BackendConnection {
     if (!changed) kept.noteDevice();
     kept.journal.commit(record, reply && frame(reply.request, reply.flags, reply.payload));
     if (changed) kept.recorded();
+    this.#started?.serve();
   }
 
   /**

@@ -20,6 +20,10 @@ describe(`histories in which the daemon dies, from seed ${SEED} on`, () => {
     expect(failures, lines.join('\n')).toEqual([]);
   });
 
+  it.each([5266, 6434])('take no ring up twice whose start was not recorded: seed %i', seed => {
+    expect(reportRestarts({ seed, seeds: 1 }, () => {}).failures).toEqual([]);
+  });
+
   it('have deaths at boundaries of every kind', () => {
     const { boundaries } = reportRestarts({ seed: SEED, seeds: 30 }, () => {});
     for (const where of [
