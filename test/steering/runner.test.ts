@@ -317,6 +317,29 @@ describe('a policy', () => {
   });
 });
 
+test('a thousand guests at rest cost their daemon three questions a period, and no order', async () => {
+  const names = Array.from({ length: 1000 }, (_, at) => `vm${at}`);
+  const guests = new UsedGuests(Object.fromEntries(names.map(name => [name, GIB])));
+  const host = hosted(2000 * GIB, [guests]);
+  await host.pass(20_000);
+  const asked: string[] = [];
+  for (const question of ['guests', 'samples', 'renewLeases'] as const) {
+    const before = guests[question].bind(guests) as (args: never) => Promise<never>;
+    Object.assign(guests, {
+      [question]: (args: never) => {
+        asked.push(question);
+        return before(args);
+      },
+    });
+  }
+  const calls = guests.calls.length;
+  const decisions = host.runner.decisions;
+  await host.pass(6000);
+  expect(host.runner.decisions - decisions).toBe(3);
+  expect(asked.sort()).toEqual(['guests', 'renewLeases', 'samples'].flatMap(one => [one, one, one]));
+  expect(guests.calls.length).toBe(calls);
+});
+
 test('a state file that cannot be understood is set aside', async () => {
   const { writeFileSync, existsSync } = await import('node:fs');
   const state = new StateFile(directory);
