@@ -1,14 +1,19 @@
 /** A policy at work in this process, for as long as a command runs; loaded only then. */
 import { createWriteStream } from 'node:fs';
 import { readHost } from '../control/host.ts';
+import type { Control } from '../control/operations.ts';
 import { policySocket } from '../server/address.ts';
 import { machineClock } from '../steering/clock.ts';
-import { steeredControl } from '../steering/policy-control.ts';
+import type { SteeredSource } from '../steering/guest-source.ts';
+import { type SteeredControl, steeredControl } from '../steering/policy-control.ts';
 import { recordLine } from '../steering/recording.ts';
 import { PolicyRunner } from '../steering/runner.ts';
+import type { SteeringSettings } from '../steering/settings.ts';
 import { StateFile, stateDirectory } from '../steering/state-file.ts';
 import { readVersion } from '../sys/version.ts';
 import { type CliContext, interrupted, printLine } from './context.ts';
+import type { Log } from './log.ts';
+import { PolicyFileError, readPolicyFile } from './policy-file.ts';
 import { openSteered } from './policy-guests.ts';
 import { openLog, type ServeChoice, withApiOf } from './serve.ts';
 
@@ -22,6 +27,51 @@ export interface PolicyRunChoice extends ServeChoice, GuestWords {
   readonly stateDir?: string;
 }
 
+/** What is steered, and by what settings. */
+interface Steered {
+  readonly control: Control;
+  readonly sources: readonly SteeredSource[];
+  readonly settings: SteeringSettings;
+  /** The file of settings, and how it is read anew. */
+  readonly source?: { readonly path: string; readonly read: () => SteeringSettings };
+  readonly stateDirectory: string;
+}
+
+/** A policy that begins when it is told to, and the control that answers for it. SIGHUP reads its settings anew. */
+function steer(
+  context: CliContext,
+  log: Log,
+  steered: Steered,
+): { readonly control: SteeredControl; readonly runner: PolicyRunner } {
+  const { sources, settings, source } = steered;
+  const runner = new PolicyRunner({
+    sources,
+    host: () => readHost(),
+    settings,
+    clock: machineClock,
+    state: new StateFile(steered.stateDirectory),
+    onEvent: event => {
+      control.tell(event);
+      log({ level: 'info', guest: event.guest, message: 'policy', detail: event.detail });
+    },
+    onError: error => log({ level: 'error', message: 'the policy failed to decide', error: error as Error }),
+  });
+  const control = steeredControl(steered.control, runner, source);
+  context.onHangUp?.(() => {
+    control.reload();
+    control
+      .policy()
+      .then(({ settingsError }) =>
+        log(
+          settingsError === null
+            ? { level: 'info', message: 'settings were read anew' }
+            : { level: 'error', message: `settings were refused: ${settingsError}` },
+        ),
+      );
+  });
+  return { control, runner };
+}
+
 /** `aerostat policy run`. */
 export async function servePolicy(
   context: CliContext,
@@ -29,56 +79,62 @@ export async function servePolicy(
   choice: PolicyRunChoice,
 ): Promise<void> {
   const { env } = context;
-  const guests = await openSteered(context, { ...choice, daemons });
+  const { config, dryRun = false } = choice;
+  const {
+    control: guests,
+    sources,
+    settings,
+    read,
+    close,
+  } = await openSteered(context, {
+    ...choice,
+    daemons,
+  });
   const log = await openLog(context, choice);
-  const { read, settings } = guests;
+  const wished = (given: SteeringSettings) => ({ ...given, dryRun: dryRun || given.dryRun });
   try {
-    const runner = new PolicyRunner({
-      sources: guests.sources,
-      host: () => readHost(),
-      settings: { ...settings, dryRun: choice.dryRun ?? settings.dryRun },
-      clock: machineClock,
-      state: new StateFile(choice.stateDir ?? stateDirectory(env)),
-      onEvent: event => {
-        control.tell(event);
-        log({ level: 'info', guest: event.guest, message: 'policy', detail: event.detail });
-      },
-      onError: error =>
-        log({ level: 'error', message: 'the policy failed to decide', error: error as Error }),
+    const { control, runner } = steer(context, log, {
+      control: guests,
+      sources,
+      settings: wished(settings),
+      ...(config === undefined || read === undefined
+        ? {}
+        : { source: { path: config, read: () => wished(read()) } }),
+      stateDirectory: choice.stateDir ?? stateDirectory(env),
     });
-    const source =
-      choice.config === undefined || read === undefined ? undefined : { path: choice.config, read };
-    const control = steeredControl(guests.control, runner, source);
-    context.onHangUp?.(() => {
-      control.reload();
-      control
-        .policy()
-        .then(({ settingsError }) =>
-          log(
-            settingsError === null
-              ? { level: 'info', message: 'settings were read anew' }
-              : { level: 'error', message: `settings were refused: ${settingsError}` },
-          ),
-        );
+    const api = choice.api ?? env.AEROSTAT_POLICY_API ?? policySocket(env);
+    await withApiOf(context, { ...choice, api }, { control, version: readVersion(), log }, async () => {
+      runner.start();
+      try {
+        const signal = await interrupted(context.interrupt);
+        log({ level: 'info', message: `ending for ${signal}; targets stay, and their leases run out` });
+      } finally {
+        await runner.close();
+      }
     });
-    const served = { control, version: readVersion(), log };
-    await withApiOf(
-      context,
-      { ...choice, api: choice.api ?? env.AEROSTAT_POLICY_API ?? policySocket(env) },
-      served,
-      async () => {
-        runner.start();
-        try {
-          const signal = await interrupted(context.interrupt);
-          log({ level: 'info', message: `ending for ${signal}; targets stay, and their leases run out` });
-        } finally {
-          await runner.close();
-        }
-      },
-    );
   } finally {
-    guests.close();
+    close();
   }
+}
+
+/** The policy inside of a daemon (`--policy FILE`). @throws PolicyFileError before anything is opened */
+export function policyInside(context: CliContext, path: string) {
+  const read = () => {
+    const { settings, guests, daemons } = readPolicyFile(path);
+    if (guests.length === 0 && daemons.length === 0) return settings;
+    throw new PolicyFileError([
+      `${path}: a daemon steers its own guests; "aerostat policy run --config ${path}" steers those of others`,
+    ]);
+  };
+  const settings = read();
+  return (control: Control, log: Log) =>
+    steer(context, log, {
+      control,
+      sources: [{ control }],
+      settings,
+      source: { path, read },
+      stateDirectory: stateDirectory(context.env),
+    });
 }
 
 /** `aerostat policy record`. */

@@ -10,6 +10,8 @@ import type { ApiChoice, LogChoice } from './options.ts';
 export interface ServeChoice extends ApiChoice, LogChoice {
   readonly apiRemote?: boolean;
   readonly keep?: string;
+  /** The file of settings of a policy that steers the daemon's guests. */
+  readonly policy?: string;
 }
 
 interface Served {
@@ -35,14 +37,25 @@ export async function withDaemon(
   // What can be wrong with the words is found out before anything is opened.
   resolveAddress(choice.api, env);
   readTokens(choice.tokenFile, env);
+  const policy =
+    choice.policy === undefined
+      ? undefined
+      : (await import('./policy-runs.ts')).policyInside(context, choice.policy);
   const log = await openLog(context, choice);
   const daemon = await context.startDaemon({ guests, log, keep: choice.keep });
   try {
-    const { control, version, failed } = daemon;
-    await withApiOf(context, choice, { control, version, log }, served => {
+    const { version, failed } = daemon;
+    const steering = policy?.(daemon.control, log);
+    const control = steering?.control ?? daemon.control;
+    await withApiOf(context, choice, { control, version, log }, async served => {
       // A daemon that lost a thread must not look alive to the service manager that would restart it.
       const died = failed.then(error => Promise.reject(error));
-      return Promise.race([body(served), died]);
+      steering?.runner.start();
+      try {
+        await Promise.race([body(served), died]);
+      } finally {
+        await steering?.runner.close();
+      }
     });
   } finally {
     await daemon.close();

@@ -13,7 +13,7 @@ interface SettingsSource {
   readonly read: () => SteeringSettings;
 }
 
-interface SteeredControl extends Control {
+export interface SteeredControl extends Control {
   /** Reads the settings anew; what is wrong with them is in the status, and those before stay in force. */
   reload(): void;
   /** Where the runner's own events go. */

@@ -27,6 +27,8 @@ Examples:
   aerostat device --socket-path vm1 --api 127.0.0.1:8080 --token-file token
   aerostat device --socket-path vm1 --keep /run/user/1000/keeper.sock
 
+With --policy, "aerostat policy status" and its like ask this daemon, and SIGHUP reads the file anew.
+
 SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0. With --keep, guests are
 left to the next daemon, also when this one is killed (docs/operating.md).`;
 
@@ -68,6 +70,7 @@ export function deviceCommand(context: CliContext): Command {
     )
     .addOption(bootGraceOption())
     .option('--keep <socket>', "an aerostat keep's, by which guests outlive this daemon")
+    .option('--policy <file>', 'steer the memory of these guests, by the settings in this TOML file')
     .option('--api-remote', 'let --api be an address that other machines can reach')
     .option('--print-capabilities', 'print what this program can do, as JSON, and end')
     .addHelpText('after', EXAMPLES)

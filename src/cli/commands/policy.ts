@@ -35,7 +35,7 @@ docs/policy.md says how it decides, how it compares with others, and when not to
 
 const WHERE = `
 Without --api, the policy that runs by itself is asked (policy.sock in the user's runtime directory, or AEROSTAT_POLICY_API),
-and where there is none the daemon.`;
+and where there is none the daemon, which may have one inside (aerostat device --policy).`;
 
 interface AskChoice extends ApiChoice {
   readonly json?: boolean;
