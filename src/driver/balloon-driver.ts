@@ -1,6 +1,6 @@
 /**
  * The guest's balloon driver: negotiates, sets its queues up, and gives every page back when it leaves. It drives any
- * device through a {@link VirtioTransport} and takes pages from any kernel that is a {@link KernelMemory}; time is its
+ * device through a `VirtioTransport` and takes pages from any kernel that is a `KernelMemory`; time is its
  * scheduler's. It has no sockets and no threads, and it never blocks: whatever happens (an interrupt, a change of the
  * configuration, a timer, a guest short of memory) ends in a turn of work.
  *

@@ -14,6 +14,7 @@ export {
   Window,
   WindowedBacking,
 } from './backing.ts';
+export type { DiscardResult, DiscardUnits } from './discard-claims.ts';
 export { FileBacking } from './file-backing.ts';
 export {
   GuestMemory,
@@ -26,8 +27,4 @@ export { gpaOf, PAGE_SHIFT, PAGE_SIZE, type PageSink, pfnOf } from './page.ts';
 export { PageBitmap } from './page-bitmap.ts';
 export { PageRanges } from './page-ranges.ts';
 export { PageSet } from './page-set.ts';
-export {
-  type DiscardResult,
-  type DiscardUnits,
-  PendingDiscards,
-} from './pending-discards.ts';
+export { PendingDiscards } from './pending-discards.ts';

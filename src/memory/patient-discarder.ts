@@ -6,13 +6,11 @@
  * Nothing waits for long. It is over as soon as the guest pauses or slows down, when little is pending, and after
  * {@link PATIENCE_MS} in any case, for a whole round.
  */
+
 import { monotonicMs } from '../sys/poll.ts';
-import {
-  CLAIM_BYTES_MAX,
-  type DiscardResult,
-  type DiscardUnits,
-  type PendingDiscards,
-} from './pending-discards.ts';
+import type { DiscardResult, DiscardUnits } from './discard-claims.ts';
+import type { PendingDiscards } from './pending-discards.ts';
+import { CLAIM_BYTES_MAX } from './pending-state.ts';
 
 /** How long sparse units wait at most before a round takes all that there is. */
 export const PATIENCE_MS = 500;

@@ -13,6 +13,7 @@ import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from '../migration/rounds.ts';
 import { assert } from '../sys/error.ts';
 import { HINT_ROUNDS_MAX, type HintModelOptions, PAGES_MAX, RING_SLOTS_MAX } from './hint-options.ts';
+import { HintRing } from './hint-ring.ts';
 import { kindOf, PAGES_PER_KIND, pageOf, stepOf } from './hint-steps.ts';
 
 /** Words of a saved state. */
@@ -26,11 +27,6 @@ const BLANK = 1;
 const LIVE = 2;
 /** Hinted and kept out of the allocator. */
 const HELD = 3;
-
-/** Buffers in the ring: 0 none, 1 STOP, then pages, then command ids. */
-const BUFFER_STOP = 1;
-const BUFFER_PAGE = 2;
-const BUFFER_ID = BUFFER_PAGE + PAGES_MAX;
 
 const PHASES = ['idle', 'requested', 'running', 'stopped', 'done'] as const;
 
@@ -50,8 +46,7 @@ export class HintModel {
   #destination = 0;
   /** Half of a store is done: the page, or NO_PAGE. */
   #pending = NO_PAGE;
-  readonly #ring = new Uint8Array(RING_SLOTS_MAX);
-  #ringLength = 0;
+  readonly #ring = new HintRing();
   /** Index in {@link plan} of what the migration does next or is at. */
   #at = 0;
   /** What a trace calls each page; see {@link rename}. */
@@ -82,8 +77,7 @@ export class HintModel {
       this.#source = (1 << live) - 1;
       this.#destination = 0;
       this.#pending = NO_PAGE;
-      this.#ring.fill(0);
-      this.#ringLength = 0;
+      this.#ring.clear();
       this.#at = 0;
       this.#log.words[0] = 0;
       this.#dirty.words[0] = 0;
@@ -116,10 +110,9 @@ export class HintModel {
       (Number(holding) << 13) |
       (PHASES.indexOf(phase) << 14) |
       (shortId(id) << 17) |
-      (this.#ringLength << 21);
+      (this.#ring.length << 21);
     into[2] = this.#at;
-    into[3] = 0;
-    for (let slot = 0; slot < this.#ringLength; slot++) into[3] |= this.#ring[slot] << (slot * 4);
+    into[3] = this.#ring.save();
   }
 
   /**
@@ -138,7 +131,7 @@ export class HintModel {
     const bits = [this.#source, this.#destination, this.#log.words[0], this.#dirty.words[0]];
     for (const word of bits) key = (key << 1) | ((word >>> page) & 1);
     for (let slot = 0; slot < RING_SLOTS_MAX; slot++) {
-      key = (key << 1) | Number(this.#ring[slot] === BUFFER_PAGE + page);
+      key = (key << 1) | Number(this.#ring.hintsAt(slot, page));
     }
     return key;
   }
@@ -156,10 +149,7 @@ export class HintModel {
     this.#dirty.words[0] = swapBits(this.#dirty.words[0], page);
     if (this.#pending === page) this.#pending = page + 1;
     else if (this.#pending === page + 1) this.#pending = page;
-    for (let slot = 0; slot < this.#ringLength; slot++) {
-      if (this.#ring[slot] === BUFFER_PAGE + page) this.#ring[slot]++;
-      else if (this.#ring[slot] === BUFFER_PAGE + page + 1) this.#ring[slot]--;
-    }
+    this.#ring.swap(page);
   }
 
   load(from: Int32Array): void {
@@ -180,10 +170,8 @@ export class HintModel {
       phase: PHASES[(from[1] >>> 14) & 7],
       id: longId((from[1] >>> 17) & 15),
     });
-    this.#ringLength = (from[1] >>> 21) & 7;
     this.#at = from[2];
-    this.#ring.fill(0);
-    for (let slot = 0; slot < this.#ringLength; slot++) this.#ring[slot] = (from[3] >>> (slot * 4)) & 15;
+    this.#ring.load(from[3], (from[1] >>> 21) & 7);
   }
 
   /** The first page whose contents are lost for good; undefined when none is. */
@@ -203,11 +191,7 @@ export class HintModel {
 
   /** A page is in use again while the ring still holds its hint: the case that the rules are about. */
   get reusedBeforeProcessed(): boolean {
-    for (let slot = 0; slot < this.#ringLength; slot++) {
-      const page = this.#ring[slot] - BUFFER_PAGE;
-      if (page >= 0 && page < PAGES_MAX && this.#owners[page] === LIVE) return true;
-    }
-    return false;
+    return this.#ring.hintsAny(page => this.#owners[page] === LIVE);
   }
 
   get #handedOver(): boolean {
@@ -222,7 +206,7 @@ export class HintModel {
   forEachStep(visit: (step: number) => void): void {
     if (this.#handedOver) return;
     if (this.#guestRuns) this.#forEachGuestStep(visit);
-    if (this.#ringLength > 0) visit(stepOf('process'));
+    if (this.#ring.length > 0) visit(stepOf('process'));
     const at = this.plan[this.#at];
     if (at === 'send' || at === 'send-rest') {
       for (let page = 0; page < this.options.pages; page++) {
@@ -251,7 +235,7 @@ export class HintModel {
       if (owner === HELD) visit(stepOf('release', page));
     }
     if (this.#responder.state.wished !== this.#session.commandId) visit(stepOf('read-config'));
-    const room = this.options.ringSlots - this.#ringLength;
+    const room = this.options.ringSlots - this.#ring.length;
     switch (this.#responder.next()) {
       case 'begin':
         if (room > 1) visit(stepOf('begin'));
@@ -300,7 +284,7 @@ export class HintModel {
         return `guest: reads ${idName(this.#session.commandId)} in the configuration`;
       case 'begin': {
         const id = this.#responder.begin();
-        this.#push(BUFFER_ID + id - HINT_ID_MIN);
+        this.#ring.pushId(id);
         return `guest: queues its answer, ${idName(id)}`;
       }
       case 'hint':
@@ -310,11 +294,11 @@ export class HintModel {
         }
         this.#owners[page] = HELD;
         this.#responder.hold();
-        this.#push(BUFFER_PAGE + page);
+        this.#ring.pushPage(page);
         return `guest: queues the hint that page ${name} is free`;
       case 'end':
         this.#responder.end();
-        this.#push(BUFFER_STOP);
+        this.#ring.pushId(HINT_STOP);
         return 'guest: queues STOP';
       case 'process':
         return this.#process();
@@ -339,24 +323,13 @@ export class HintModel {
     return `guest: writes to page ${this.#names[page]}`;
   }
 
-  #push(buffer: number): void {
-    this.#ring[this.#ringLength++] = buffer;
-  }
-
   #process(): string {
-    const buffer = this.#ring[0];
-    this.#ring.copyWithin(0, 1);
-    this.#ring[--this.#ringLength] = 0;
-    if (buffer === BUFFER_STOP) {
-      this.#session.onIdBuffer(HINT_STOP);
-      return 'host: takes STOP from the queue';
-    }
-    if (buffer >= BUFFER_ID) {
-      const id = HINT_ID_MIN + buffer - BUFFER_ID;
-      this.#session.onIdBuffer(id);
-      return `host: takes the answer ${idName(id)} from the queue`;
-    }
-    return this.#hint(buffer - BUFFER_PAGE);
+    const buffer = this.#ring.take();
+    if ('page' in buffer) return this.#hint(buffer.page);
+    this.#session.onIdBuffer(buffer.id);
+    return buffer.id === HINT_STOP
+      ? 'host: takes STOP from the queue'
+      : `host: takes the answer ${idName(buffer.id)} from the queue`;
   }
 
   #hint(page: number): string {

@@ -9,9 +9,11 @@
  * leader stays with the guest that keeps it, and ends after that if there is another watcher. A guest has one of the threads at
  * a time.
  */
+
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import type { DiscardUnits } from '../memory/discard-claims.ts';
 import { PatientDiscarder } from '../memory/patient-discarder.ts';
-import { type DiscardUnits, PendingDiscards } from '../memory/pending-discards.ts';
+import { PendingDiscards } from '../memory/pending-discards.ts';
 import { OwnedFd, ring } from '../sys/fd.ts';
 import { punchHole, sealAgainstShrinking } from '../sys/file.ts';
 import { monotonicMs } from '../sys/monotonic.ts';

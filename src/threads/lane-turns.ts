@@ -2,7 +2,9 @@
  * How the guests that a discarding thread goes round share it: for how long one has its turn, and when it is left alone for
  * a moment so that what it gives gathers. Knows the sets of what is pending, and neither calls the kernel nor waits.
  */
-import { CLAIM_BYTES_MAX, type PendingDiscards } from '../memory/pending-discards.ts';
+
+import type { PendingDiscards } from '../memory/pending-discards.ts';
+import { CLAIM_BYTES_MAX } from '../memory/pending-state.ts';
 import { GATHER_MS } from './discard-link.ts';
 
 /**

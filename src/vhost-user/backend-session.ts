@@ -50,6 +50,10 @@ type Reply = Uint8Array | undefined;
 
 const number = (value: number): Uint8Array => U64.encode({ value: BigInt(value) });
 
+type Requests<Result> = {
+  readonly [Name in FrontendRequest]?: (session: BackendSession, body: DataView, fds: UnclaimedFds) => Result;
+};
+
 export class BackendSession {
   readonly memory = new GuestMemory();
   readonly #device: VirtioDevice;
@@ -233,90 +237,11 @@ export class BackendSession {
   }
 
   #dispatch(name: FrontendRequest, body: DataView, fds: UnclaimedFds): Reply {
-    switch (name) {
-      case 'GET_FEATURES':
-        return U64.encode({ value: this.#device.features | this.#transport });
-      case 'SET_FEATURES':
-        this.#setFeatures(U64.read(body).value);
-        break;
-      case 'GET_PROTOCOL_FEATURES':
-        return U64.encode({ value: this.#offered });
-      case 'SET_PROTOCOL_FEATURES':
-        this.#setProtocolFeatures(U64.read(body).value);
-        break;
-      case 'GET_QUEUE_NUM':
-        return number(this.#rings.count);
-      case 'SET_OWNER':
-        this.#begin();
-        break;
-      case 'RESET_OWNER': // Deprecated, and does nothing.
-        break;
-      case 'SET_MEM_TABLE':
-        this.#table.setTable(body, fds);
-        break;
-      case 'GET_MAX_MEM_SLOTS':
-        return number(MEM_SLOTS_MAX);
-      case 'ADD_MEM_REG':
-        this.#table.add(body, fds);
-        break;
-      case 'REM_MEM_REG':
-        this.#table.remove(body);
-        break;
-      case 'SET_LOG_BASE':
-        this.#log.setBase(body, fds);
-        return number(0);
-      case 'SET_LOG_FD':
-        this.#log.setDoorbell(fds);
-        break;
-      case 'SET_VRING_NUM':
-        this.#rings.setSize(body);
-        break;
-      case 'SET_VRING_ADDR':
-        this.#rings.setAddresses(body);
-        this.#log.ringsLogged(this.#rings.logged);
-        break;
-      case 'SET_VRING_BASE':
-        this.#rings.setBase(body);
-        break;
-      case 'GET_VRING_BASE':
-        return this.#rings.getBase(body);
-      case 'SET_VRING_ENABLE':
-        this.#rings.enable(body);
-        break;
-      case 'SET_VRING_KICK':
-        this.#rings.setKick(body, fds);
-        break;
-      case 'SET_VRING_CALL':
-        this.#rings.setCall(body, fds);
-        break;
-      case 'SET_VRING_ERR':
-        this.#rings.setError(body, fds);
-        break;
-      case 'SET_BACKEND_REQ_FD':
-        this.#host.backendChannel(fds.take());
-        break;
-      case 'GET_CONFIG':
-        return readConfigOf(this.#device, body);
-      case 'SET_CONFIG':
-        this.#setConfig(body);
-        break;
-      case 'RESET_DEVICE':
-        this.#reset();
-        break;
-      case 'GET_STATUS':
-        return number(this.#status);
-      case 'SET_STATUS':
-        this.#setStatus(U64.read(body).value);
-        break;
-      case 'SET_DEVICE_STATE_FD':
-        this.#replied = [this.#stateAtRest().begin(body)];
-        return number(0);
-      case 'CHECK_DEVICE_STATE':
-        this.#stateAtRest().check();
-        return number(0);
-      default:
-        throw new VhostUserError(`${name} is not supported`);
-    }
+    const answer = BackendSession.#ANSWERS[name];
+    if (answer !== undefined) return answer(this, body, fds);
+    const act = BackendSession.#ACTIONS[name];
+    if (act === undefined) throw new VhostUserError(`${name} is not supported`);
+    act(this, body, fds);
     return undefined;
   }
 
@@ -397,4 +322,56 @@ export class BackendSession {
     if (this.ringsRunning === 0) this.#rings.writtenAtRest.note(offset, bytes);
     this.#device.writeConfig(offset, bytes);
   }
+
+  // What each request does ---------------------------------------------------------------------------------
+
+  /** Those that have a reply of their own. */
+  static readonly #ANSWERS: Requests<Uint8Array> = {
+    GET_FEATURES: session => U64.encode({ value: session.#device.features | session.#transport }),
+    GET_PROTOCOL_FEATURES: session => U64.encode({ value: session.#offered }),
+    GET_QUEUE_NUM: session => number(session.#rings.count),
+    GET_MAX_MEM_SLOTS: () => number(MEM_SLOTS_MAX),
+    GET_VRING_BASE: (session, body) => session.#rings.getBase(body),
+    GET_CONFIG: (session, body) => readConfigOf(session.#device, body),
+    GET_STATUS: session => number(session.#status),
+    SET_LOG_BASE: (session, body, fds) => {
+      session.#log.setBase(body, fds);
+      return number(0);
+    },
+    SET_DEVICE_STATE_FD: (session, body) => {
+      session.#replied = [session.#stateAtRest().begin(body)];
+      return number(0);
+    },
+    CHECK_DEVICE_STATE: session => {
+      session.#stateAtRest().check();
+      return number(0);
+    },
+  };
+
+  /** Those that are acknowledged at most. */
+  static readonly #ACTIONS: Requests<void> = {
+    SET_FEATURES: (session, body) => session.#setFeatures(U64.read(body).value),
+    SET_PROTOCOL_FEATURES: (session, body) => session.#setProtocolFeatures(U64.read(body).value),
+    SET_OWNER: session => session.#begin(),
+    // Deprecated, and does nothing.
+    RESET_OWNER: () => {},
+    SET_MEM_TABLE: (session, body, fds) => session.#table.setTable(body, fds),
+    ADD_MEM_REG: (session, body, fds) => session.#table.add(body, fds),
+    REM_MEM_REG: (session, body) => session.#table.remove(body),
+    SET_VRING_NUM: (session, body) => session.#rings.setSize(body),
+    SET_LOG_FD: (session, _, fds) => session.#log.setDoorbell(fds),
+    SET_VRING_ADDR: (session, body) => {
+      session.#rings.setAddresses(body);
+      session.#log.ringsLogged(session.#rings.logged);
+    },
+    SET_VRING_BASE: (session, body) => session.#rings.setBase(body),
+    SET_VRING_ENABLE: (session, body) => session.#rings.enable(body),
+    SET_VRING_KICK: (session, body, fds) => session.#rings.setKick(body, fds),
+    SET_VRING_CALL: (session, body, fds) => session.#rings.setCall(body, fds),
+    SET_VRING_ERR: (session, body, fds) => session.#rings.setError(body, fds),
+    SET_BACKEND_REQ_FD: (session, _, fds) => session.#host.backendChannel(fds.take()),
+    SET_CONFIG: (session, body) => session.#setConfig(body),
+    RESET_DEVICE: session => session.#reset(),
+    SET_STATUS: (session, body) => session.#setStatus(U64.read(body).value),
+  };
 }

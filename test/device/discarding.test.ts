@@ -1,11 +1,12 @@
 /** When inflated pages go back to the host, what keeps them from it, and what the device knows of it all. */
+
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
 import { PENDING_BYTES_MAX } from '../../src/device/inflation.ts';
 import { type Backing, HeapBacking } from '../../src/memory/backing.ts';
 import { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { CLAIM_BYTES_MAX } from '../../src/memory/pending-discards.ts';
+import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import type { Durations } from '../../src/sys/durations.ts';
 import { SystemError } from '../../src/sys/error.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';

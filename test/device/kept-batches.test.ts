@@ -1,7 +1,8 @@
 /** A device beside threads that discard: what has to wait for them is kept, and nothing else waits. */
+
 import { expect, test } from 'vitest';
 import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
-import type { OpenRun } from '../../src/memory/pending-discards.ts';
+import type { OpenRun } from '../../src/memory/discard-claims.ts';
 import { type DeviceRig, openRig, FIRST_PAGE as P } from '../support/device-rig.ts';
 
 const open = (options: Parameters<typeof openRig>[0] = {}): DeviceRig =>

@@ -1,7 +1,10 @@
 /** When what is pending is discarded: at once where it lies close together, else when nothing is gained by waiting. */
+
 import { beforeEach, describe, expect, test } from 'vitest';
+import { DENSE_RUN_BYTES } from '../../src/memory/discard-claims.ts';
 import { PATIENCE_MS, PatientDiscarder } from '../../src/memory/patient-discarder.ts';
-import { CLAIM_BYTES_MAX, DENSE_RUN_BYTES, PendingDiscards } from '../../src/memory/pending-discards.ts';
+import { PendingDiscards } from '../../src/memory/pending-discards.ts';
+import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 
 const PAGE = 4096;
 const STRETCH = CLAIM_BYTES_MAX / PAGE;

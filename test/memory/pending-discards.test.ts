@@ -1,7 +1,9 @@
 /** The set of units that wait to be discarded, against a plain set, with calls in the middle of each other. */
+
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { CLAIM_BYTES_MAX, PendingDiscards } from '../../src/memory/pending-discards.ts';
+import { PendingDiscards } from '../../src/memory/pending-discards.ts';
+import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import { SystemError } from '../../src/sys/error.ts';
 
 const PAGE = 4096;

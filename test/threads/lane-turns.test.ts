@@ -1,6 +1,7 @@
 /** Guests that a discarding thread goes round: how long each has its turn, and when it is left to gather. The clock is simulated. */
+
 import { beforeEach, describe, expect, test } from 'vitest';
-import { CLAIM_BYTES_MAX } from '../../src/memory/pending-discards.ts';
+import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import { GATHER_MS } from '../../src/threads/discard-link.ts';
 import { LANE_MS, LaneTurns, REGION_MS } from '../../src/threads/lane-turns.ts';
 
