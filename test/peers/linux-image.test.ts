@@ -9,6 +9,7 @@
  * was written and is what it was at both syncs is missed; it matters only if it was skipped, which is why pages of zeros,
  * the only ones that come again, never are.
  */
+
 import {
   closeSync,
   openSync,
@@ -23,12 +24,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { expect, test, vi } from 'vitest';
 import { decodeShares, MAP_CELLS_MAX } from '../../src/control/memory-map.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { checksummedFiles, useMemory, verifyFiles } from '../../src/peers/linux/workloads.ts';
+import { useMemory } from '../../src/peers/linux/workloads.ts';
 import { UmlGuest } from '../../src/peers/uml/guest.ts';
 import type { OwnedFd } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { describeLinux } from '../support/peers.ts';
+import { checksummedFiles, verifyFiles } from './linux/checked-workloads.ts';
 
 const MIB = 2 ** 20;
 const GUEST_BYTES = 320 * MIB;

@@ -24,11 +24,6 @@ export const SEEN_BY_TESTS: Exceptions = [
     because:
       'Machines of real peers that tests start and drive; the product starts their programs in other ways.',
     what: [
-      'src/peers/linux/workloads.ts checksummedFiles',
-      'src/peers/linux/workloads.ts verifyFiles',
-      'src/peers/linux/workloads.ts dropCaches',
-      'src/peers/linux/workloads.ts eatMemory',
-      'src/peers/linux/workloads.ts eatUntilOom',
       'src/peers/qemu/cloud-kernel.ts KernelName',
       'src/peers/qemu/cloud-kernel.ts privateKernel',
       'src/peers/qemu/cloud-kernel.ts requirePrivateKernel',
@@ -38,9 +33,6 @@ export const SEEN_BY_TESTS: Exceptions = [
       'src/peers/qemu/programs.ts missingDefaultQemu',
       'src/peers/qemu/programs.ts missingQemu',
       'src/peers/qemu/programs.ts requireQemu',
-      'src/peers/qemu/vhost-user-guest.ts GenericDeviceOptions',
-      'src/peers/qemu/vhost-user-guest.ts VhostUserGuestOptions',
-      'src/peers/qemu/vhost-user-guest.ts VhostUserGuest',
       'src/peers/uml/kernel.ts missingForUml',
     ],
   },

@@ -10,10 +10,10 @@ import {
   requirePrivateKernel,
 } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { missingQemu, requireQemu } from '../../../src/peers/qemu/programs.ts';
-import { VhostUserGuest, type VhostUserGuestOptions } from '../../../src/peers/qemu/vhost-user-guest.ts';
 import { UmlGuest } from '../../../src/peers/uml/guest.ts';
 import type { UmlKernel } from '../../../src/peers/uml/kernel.ts';
 import type { AerostatError } from '../../../src/sys/error.ts';
+import { VhostUserGuest, type VhostUserGuestOptions } from '../qemu/vhost-user-guest.ts';
 
 export interface FrontEnd {
   readonly title: string;

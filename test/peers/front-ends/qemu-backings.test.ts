@@ -1,13 +1,15 @@
 /** Guests of QEMU whose memory is something else than small pages of a memfd: a file on a disk, and huge pages. */
+
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { cacheDirectory } from '../../../src/peers/cache.ts';
-import { checksummedFiles, freeMemory, useMemory, verifyFiles } from '../../../src/peers/linux/workloads.ts';
-import type { VhostUserGuest } from '../../../src/peers/qemu/vhost-user-guest.ts';
+import { freeMemory, useMemory } from '../../../src/peers/linux/workloads.ts';
 import { DaemonProcess } from '../../support/daemon.ts';
 import { HUGE_PAGE_SIZE, reserveHugePages } from '../../support/huge-pages.ts';
 import { describePeer } from '../../support/peers.ts';
+import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
+import type { VhostUserGuest } from '../qemu/vhost-user-guest.ts';
 import { bootGenericDevice, missingForGenericDevice } from './front-ends.ts';
 
 const MIB = 2 ** 20;

@@ -3,14 +3,15 @@
  * on, plugs its balloon and its memory in and out; and the device properties that QEMU takes. One guest serves all of it,
  * and so each test begins with an empty balloon.
  */
+
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { checksummedFiles, verifyFiles } from '../../../src/peers/linux/workloads.ts';
-import type { GenericDeviceOptions, VhostUserGuest } from '../../../src/peers/qemu/vhost-user-guest.ts';
 import { DaemonProcess } from '../../support/daemon.ts';
 import { describePeer } from '../../support/peers.ts';
+import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
+import type { GenericDeviceOptions, VhostUserGuest } from '../qemu/vhost-user-guest.ts';
 import { bootGenericDevice, missingForGenericDevice } from './front-ends.ts';
 
 // An emulated processor on a busy machine boots for a minute and longer.

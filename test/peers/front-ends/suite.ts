@@ -2,19 +2,14 @@
  * The main promise, on any front-end: an unmodified Linux kernel's own virtio_balloon driver on our device, memory
  * really back at the host, and nothing of the guest's harmed. The daemon is the real program in a process of its own.
  */
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, expect, test, vi } from 'vitest';
 import { PAGE_SIZE } from '../../../src/memory/page.ts';
 import type { LinuxGuest } from '../../../src/peers/linux/guest.ts';
-import {
-  checksummedFiles,
-  dropCaches,
-  eatMemory,
-  freeMemory,
-  useMemory,
-  verifyFiles,
-} from '../../../src/peers/linux/workloads.ts';
+import { freeMemory, useMemory } from '../../../src/peers/linux/workloads.ts';
 import { describePeer } from '../../support/peers.ts';
+import { checksummedFiles, dropCaches, eatMemory, verifyFiles } from '../linux/checked-workloads.ts';
 import type { FrontEnd } from './front-ends.ts';
 import { type Wanted, Worlds } from './worlds.ts';
 

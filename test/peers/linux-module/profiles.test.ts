@@ -2,6 +2,7 @@
  * The proposed ABIs in a real Linux kernel: the driver of linux/ on our device, every generation and both kinds of ring,
  * to the page, with everything that the guest holds unharmed. One guest has a device for each generation.
  */
+
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,10 +10,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { PROFILE_NAMES, type ProfileName, profile } from '../../../src/balloon/profiles.ts';
 import type { DeviceGuestStatus, GuestRequest } from '../../../src/control/contract.ts';
-import { checksummedFiles, eatMemory, verifyFiles } from '../../../src/peers/linux/workloads.ts';
 import { driverModule, driverModuleComplaint } from '../../../src/peers/uml/driver-module.ts';
 import { UmlGuest } from '../../../src/peers/uml/guest.ts';
 import { findUmlKernels } from '../../../src/peers/uml/kernel.ts';
+import { checksummedFiles, eatMemory, verifyFiles } from '../linux/checked-workloads.ts';
 
 // Its threads run from what is compiled.
 const { startDaemon }: typeof import('../../../src/daemon/daemon.ts') = await import(

@@ -1,15 +1,8 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import {
-  checksummedFiles,
-  dropCaches,
-  eatMemory,
-  eatUntilOom,
-  freeMemory,
-  useMemory,
-  verifyFiles,
-} from '../../../src/peers/linux/workloads.ts';
+import { freeMemory, useMemory } from '../../../src/peers/linux/workloads.ts';
 import { UmlGuest } from '../../../src/peers/uml/guest.ts';
 import { describeLinux } from '../../support/peers.ts';
+import { checksummedFiles, dropCaches, eatMemory, eatUntilOom, verifyFiles } from './checked-workloads.ts';
 
 const MIB = 2 ** 20;
 

@@ -3,7 +3,6 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { EXIT } from '../../../src/cli/usage.ts';
 import { type GuestEvent, GuestStateError } from '../../../src/control/contract.ts';
 import { GuestBootError, GuestEndedError } from '../../../src/peers/linux/errors.ts';
-import { checksummedFiles, verifyFiles } from '../../../src/peers/linux/workloads.ts';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
 import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
 import { findCloudKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
@@ -15,6 +14,7 @@ import { QemuControl } from '../../../src/qemu/qemu-control.ts';
 import { openDescriptorCount } from '../../../src/sys/fd.ts';
 import { run } from '../../cli/terminal.ts';
 import { describePeer } from '../../support/peers.ts';
+import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
 import { cleanUp, until } from './peer.ts';
 
 const MIB = 2 ** 20;
