@@ -25,8 +25,6 @@ import { extents, sg } from './formats/sg.ts';
 import type { PageListFormat } from './page-list-format.ts';
 import { bitmapRequests, miscRequests, type RequestProtocol, responseRequests } from './request-messages.ts';
 
-export type { QueueRole } from './features.ts';
-
 /** How the guest tells which pages it does not use, where its queue was negotiated. */
 type FreePageChannel =
   /** Sessions of hints on queue `hint`; `hasDone` where the host can end one with DONE (hint-session.ts). */

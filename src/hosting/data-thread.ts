@@ -6,7 +6,7 @@ import { workerUrl } from '../threads/worker-url.ts';
 import type { LogRecord } from './options.ts';
 import type { DataThreadRequests, FromDataThread } from './worker-protocol.ts';
 
-export interface DataThreadListener {
+interface DataThreadListener {
   event(event: GuestEvent): void;
   log(record: LogRecord): void;
   died(error: Error): void;

@@ -20,7 +20,7 @@ const NEVER_MS = 0;
 /** A block that was looked at no longer ago is not looked at again, however many ask. */
 const FRESH_MS = 200;
 
-export interface ResidencyFile {
+interface ResidencyFile {
   readonly fd: Descriptor;
   /** Where the region begins in the file, in bytes. */
   readonly fileOffset: number;

@@ -17,7 +17,7 @@ import { TargetLease } from './target-lease.ts';
 import { TargetTimer } from './target-timer.ts';
 import { TargetWatch } from './target-watch.ts';
 
-export interface SteeredGuest {
+interface SteeredGuest {
   readonly name: string;
   readonly device: BalloonDevice;
   /** Bytes of its memory; 0 while it has shown none. */
@@ -28,7 +28,7 @@ export interface SteeredGuest {
 }
 
 /** Whose ring started: a driver that begins, one that ran before this device did, one that is known already. */
-export type StartedDriver = 'fresh' | 'found' | 'known';
+type StartedDriver = 'fresh' | 'found' | 'known';
 
 /** Front-ends that cut memory anew take regions out and put them back one by one: a target follows what is left of that. */
 const MEMORY_SETTLES_MS = 50;

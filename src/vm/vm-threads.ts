@@ -9,7 +9,7 @@ import { WorkerClient } from '../threads/worker-client.ts';
 import { workerUrl } from '../threads/worker-url.ts';
 import type { GuestThreadEvent, GuestThreadRequests } from './guest-protocol.ts';
 
-export interface VmThreadsListener {
+interface VmThreadsListener {
   news(news: GuestThreadEvent): void;
   /** A thread died. */
   failed(error: Error): void;

@@ -77,7 +77,7 @@ const LOOKS: ReadonlySet<CommandName> = new Set<CommandName>([
  * `empty`: there is no guest yet. `paused`: the guest stands still. `gone`: it is about to run elsewhere. `ended`: by
  * itself, which {@link Vm.ended} explains.
  */
-export type VmState = 'empty' | 'running' | 'paused' | 'gone' | 'ended' | 'closed';
+type VmState = 'empty' | 'running' | 'paused' | 'gone' | 'ended' | 'closed';
 
 export class Vm implements SourceMachine {
   readonly name: string;

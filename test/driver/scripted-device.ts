@@ -2,8 +2,10 @@
  * A device that is the test itself: it sees every buffer as a device would, and does nothing by itself. For what a
  * driver has to do and to leave undone at each moment.
  */
+
 import { CONFIG } from '../../src/balloon/config-space.ts';
-import { type Profile, type QueueRole, queueRoles } from '../../src/balloon/profiles.ts';
+import type { QueueRole } from '../../src/balloon/features.ts';
+import { type Profile, queueRoles } from '../../src/balloon/profiles.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { DescriptorChain, type PoppedBuffer } from '../../src/virtio/chain.ts';
 import { createDeviceQueue } from '../../src/virtio/create.ts';

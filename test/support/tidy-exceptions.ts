@@ -124,22 +124,15 @@ export const SEEN_BY_TESTS: Exceptions = [
   {
     because: 'Rooms that are being cut anew; the list is to be gone through when they are.',
     what: [
-      'src/hosting/data-thread.ts DataThreadListener',
-      'src/hosting/residency.ts ResidencyFile',
-      'src/hosting/target-steering.ts SteeredGuest',
-      'src/hosting/target-steering.ts StartedDriver',
       'src/policy/anchors/senpai.ts adjustment',
       'src/policy/anchors/vmware.ts minFree',
       'src/policy/anchors/vmware.ts price',
       'src/sim/policy/run.ts PolicyRun',
-      'src/vm/vm-threads.ts VmThreadsListener',
-      'src/vm/vm.ts VmState',
     ],
   },
   {
     because: 'Types of what tests build and read.',
     what: [
-      'src/balloon/profiles.ts QueueRole',
       'src/bench/peer-process.ts PeerProcessOptions',
       'src/bench/policy/figures.ts dominates',
       'src/bench/scatter-chart.ts frontOf',

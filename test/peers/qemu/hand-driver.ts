@@ -2,7 +2,8 @@
  * A driver that does what a test says, buffer by buffer, over any transport: for looking at a device where a driver
  * that knows its business would not go.
  */
-import { profile, type QueueRole, queueRoles } from '../../../src/balloon/profiles.ts';
+import type { QueueRole } from '../../../src/balloon/features.ts';
+import { profile, queueRoles } from '../../../src/balloon/profiles.ts';
 import type { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { SegmentList } from '../../../src/virtio/chain.ts';
 import { createDriverQueue } from '../../../src/virtio/create.ts';
