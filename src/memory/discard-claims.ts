@@ -31,7 +31,7 @@ export const DENSE_RUN_BYTES = 64 * 2 ** 10;
 export type DiscardUnits = (start: number, count: number) => void;
 
 /** What a claim may take: the next stretch that has anything, or only one whose pending units lie close together. */
-export type ClaimOf = 'any' | 'dense';
+type ClaimOf = 'any' | 'dense';
 
 export interface DiscardResult {
   /** Something was claimed, so there may be more. */
@@ -42,7 +42,7 @@ export interface DiscardResult {
 }
 
 /** A run that was taken and is not discarded yet. */
-export interface OpenRun {
+interface OpenRun {
   /** Discards it; returns the failure, if that failed. */
   end(discard: DiscardUnits): Error | undefined;
 }

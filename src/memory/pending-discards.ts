@@ -29,13 +29,7 @@
  */
 import type { DurationHistogram } from '../sys/durations.ts';
 import { assert } from '../sys/error.ts';
-import {
-  type ClaimOf,
-  DiscardClaims,
-  type DiscardResult,
-  type DiscardUnits,
-  type OpenRun,
-} from './discard-claims.ts';
+import { DiscardClaims } from './discard-claims.ts';
 import { maskOf, popcount } from './page-bitmap.ts';
 import { PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
 
@@ -50,6 +44,10 @@ export class PendingDiscards {
   readonly #totals: Float64Array;
   readonly #words: Int32Array;
   readonly #claimShift: number;
+  // The claiming side, for any thread; bound, so that no function lies between.
+  readonly discardSome: DiscardClaims['discardSome'];
+  readonly beginRun: DiscardClaims['beginRun'];
+  readonly discardAll: DiscardClaims['discardAll'];
   /** Something was marked here since nothing was seen to be outstanding. */
   #marked = false;
 
@@ -58,7 +56,11 @@ export class PendingDiscards {
     const state = new PendingState(shared, units, unitBytes);
     this.units = units;
     this.#state = state;
-    this.#claims = new DiscardClaims(state, unitBytes);
+    const claims = new DiscardClaims(state, unitBytes);
+    this.#claims = claims;
+    this.discardSome = claims.discardSome.bind(claims);
+    this.beginRun = claims.beginRun.bind(claims);
+    this.discardAll = claims.discardAll.bind(claims);
     this.#header = state.header;
     this.#totals = state.totals;
     this.#words = state.words;
@@ -289,26 +291,5 @@ export class PendingDiscards {
     }
     Atomics.or(this.#header, WORD.watchers, WATCHES.lock);
     return Atomics.load(this.#header, WORD.lock) === 0;
-  }
-
-  /**
-   * Claims the next stretch with pending units, at most {@link CLAIM_BYTES_MAX} bytes of it, going round the
-   * region, and discards its maximal runs, for {@link CLAIM_MS_MAX} or little more. May be called from any thread.
-   */
-  discardSome(discard: DiscardUnits, claim: ClaimOf = 'any'): DiscardResult {
-    return this.#claims.discardSome(discard, claim);
-  }
-
-  /**
-   * Takes the next run alone, for a caller that discards it in a while: until {@link OpenRun.end} it is in flight, and no thread
-   * else claims. Undefined when there is none.
-   */
-  beginRun(): OpenRun | undefined {
-    return this.#claims.beginRun();
-  }
-
-  /** Discards until nothing is pending; returns the last failure, if any discard failed. */
-  discardAll(discard: DiscardUnits): Error | undefined {
-    return this.#claims.discardAll(discard);
   }
 }

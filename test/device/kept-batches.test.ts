@@ -2,11 +2,13 @@
 
 import { expect, test } from 'vitest';
 import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
-import type { OpenRun } from '../../src/memory/discard-claims.ts';
+import type { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { type DeviceRig, openRig, FIRST_PAGE as P } from '../support/device-rig.ts';
 
 const open = (options: Parameters<typeof openRig>[0] = {}): DeviceRig =>
   openRig({ memory: 'shmem', discardsElsewhere: true, ...options });
+
+type OpenRun = NonNullable<ReturnType<PendingDiscards['beginRun']>>;
 
 /** The next run, as another thread takes it; it is in flight until it is ended. */
 function begin(rig: DeviceRig): OpenRun {
