@@ -5,7 +5,7 @@
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { maskOf, PageBitmap, popcount } from './page-bitmap.ts';
-import { type PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
+import { noteStretch, type PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
 
 /** A claim ends with the run that is under way after so long; what is left of its stretch is claimed later. */
 const CLAIM_MS_MAX = 5;
@@ -105,7 +105,7 @@ export class DiscardClaims {
     const { start: first, end: last } = this.#state.bounds(stretch);
     const start = this.#state.next(first, last, 0);
     const stop = this.#state.next(start, last, -1);
-    if (this.#state.next(stop, last, 0) < last) this.#state.noteStretch(stretch);
+    if (this.#state.next(stop, last, 0) < last) noteStretch(this.#state.summary, stretch);
     this.#take(start, stop);
     return {
       end: discard => {
@@ -206,7 +206,7 @@ export class DiscardClaims {
       // At least one run, however late it is.
       if (this.#state.held || (at > first && this.#state.times.sinceMs - startedMs > this.claimMsMax)) {
         // The bits that are left are still there.
-        this.#state.noteStretch(stretch);
+        noteStretch(this.#state.summary, stretch);
         partial = true;
         break;
       }

@@ -31,7 +31,7 @@ import type { DurationHistogram } from '../sys/durations.ts';
 import { assert } from '../sys/error.ts';
 import { DiscardClaims } from './discard-claims.ts';
 import { maskOf, popcount } from './page-bitmap.ts';
-import { PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
+import { noteStretch, PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
 
 /** Units in one set at most: their numbers are 32-bit integers in the header. */
 const UNITS_MAX = 2 ** 30;
@@ -42,6 +42,7 @@ export class PendingDiscards {
   readonly #claims: DiscardClaims;
   readonly #header: Int32Array;
   readonly #totals: Float64Array;
+  readonly #summary: Int32Array;
   readonly #words: Int32Array;
   readonly #claimShift: number;
   // The claiming side, for any thread; bound, so that no function lies between.
@@ -63,6 +64,7 @@ export class PendingDiscards {
     this.discardAll = claims.discardAll.bind(claims);
     this.#header = state.header;
     this.#totals = state.totals;
+    this.#summary = state.summary;
     this.#words = state.words;
     this.#claimShift = state.claimShift;
   }
@@ -172,11 +174,11 @@ export class PendingDiscards {
     this.#marked = true;
     for (let word = start >>> 5; word * 32 < end; word++) {
       // A stretch is noted once, after all of its bits.
-      if (word >>> this.#claimShift !== stretch) this.#state.noteStretch(stretch++);
+      if (word >>> this.#claimShift !== stretch) noteStretch(this.#summary, stretch++);
       const mask = maskOf(word, start, end);
       marked += popcount(mask & ~Atomics.or(this.#words, word, mask));
     }
-    this.#state.noteStretch(stretch);
+    noteStretch(this.#summary, stretch);
     if (marked > 0) Atomics.add(this.#header, WORD.pendingUnits, marked);
     return marked;
   }
@@ -187,7 +189,7 @@ export class PendingDiscards {
     const bit = 1 << (unit & 31);
     this.#marked = true;
     const before = Atomics.or(this.#words, word, bit);
-    this.#state.noteStretch(word >>> this.#claimShift);
+    noteStretch(this.#summary, word >>> this.#claimShift);
     if ((before & bit) !== 0) return 0;
     Atomics.add(this.#header, WORD.pendingUnits, 1);
     return 1;

@@ -69,6 +69,12 @@ function layoutOf(units: number, unitBytes: number) {
   return { claimShift, claimWords, stretches, summaryWords, bitmapAt, bytes: bitmapAt + words * 4 };
 }
 
+/** Sets the stretch's bit in the summary, after the bits that it stands for. */
+export function noteStretch(summary: Int32Array, stretch: number): void {
+  const bit = 1 << (stretch & 31);
+  if ((Atomics.load(summary, stretch >>> 5) & bit) === 0) Atomics.or(summary, stretch >>> 5, bit);
+}
+
 export class PendingState {
   readonly shared: SharedArrayBuffer;
   readonly header: Int32Array;
@@ -116,14 +122,6 @@ export class PendingState {
 
   get held(): boolean {
     return Atomics.load(this.header, WORD.held) !== 0;
-  }
-
-  /** Sets the stretch's bit in the summary, after the bits that it stands for. */
-  noteStretch(stretch: number): void {
-    const bit = 1 << (stretch & 31);
-    if ((Atomics.load(this.summary, stretch >>> 5) & bit) === 0) {
-      Atomics.or(this.summary, stretch >>> 5, bit);
-    }
   }
 
   /** The units of a stretch, up to the end of its last word. */
