@@ -52,6 +52,8 @@ const NOTHING_DISCARDED: DiscardResult = { more: false, partial: false, failure:
 export class DiscardClaims {
   /** How long a claim may take, for {@link CLAIM_MS_MAX}. */
   claimMsMax = CLAIM_MS_MAX;
+  /** How long a run may take before those after it are cut, for {@link RUN_MS_MAX}. */
+  runMsMax = RUN_MS_MAX;
   readonly #state: PendingState;
   /** What was taken of a run, from the beginning of its first word. */
   readonly #claimed: PageBitmap;
@@ -294,9 +296,9 @@ export class DiscardClaims {
   #adjustCut(units: number): void {
     const cut = Atomics.load(this.#state.header, WORD.cutUnits);
     const ms = this.#state.times.tookMs;
-    if (ms > RUN_MS_MAX && units > this.#cutUnitsMin) {
+    if (ms > this.runMsMax && units > this.#cutUnitsMin) {
       Atomics.store(this.#state.header, WORD.cutUnits, Math.max(this.#cutUnitsMin, units >>> 1));
-    } else if (cut > 0 && units === cut && ms < RUN_MS_MAX / 4) {
+    } else if (cut > 0 && units === cut && ms < this.runMsMax / 4) {
       Atomics.store(this.#state.header, WORD.cutUnits, cut * 2);
     }
   }

@@ -96,6 +96,11 @@ export class PendingDiscards {
     this.#claims.claimMsMax = ms;
   }
 
+  /** How long one run of a claim may take before later ones are cut. */
+  set runMsMax(ms: number) {
+    this.#claims.runMsMax = ms;
+  }
+
   /** Called by a claimer when something happened that is watched for; see {@link watchRun}. */
   set onNews(listener: () => void) {
     this.#state.onNews = listener;

@@ -25,6 +25,7 @@ beforeEach(() => {
   set = PendingDiscards.create(UNITS, PAGE);
   // By the clock of the test no time passes.
   set.claimMsMax = Number.POSITIVE_INFINITY;
+  set.runMsMax = Number.POSITIVE_INFINITY;
   discarder = new PatientDiscarder(
     set,
     PAGE,
