@@ -13,16 +13,17 @@
  */
 
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import type {
-  AllocationPurpose,
-  FreeBlockReports,
-  KernelMemory,
-  MemoryStatistics,
-  OomNotifier,
-  PageOwner,
-  SavedPages,
-  Shrinker,
-  UnusedPages,
+import {
+  type AllocationPurpose,
+  type FreeBlockReports,
+  type KernelMemory,
+  type MemoryStatistics,
+  type OomNotifier,
+  type PageOwner,
+  type SavedPages,
+  type Shrinker,
+  SPARE_PAGES,
+  type UnusedPages,
 } from '../memory/kernel-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { NIL, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
@@ -31,7 +32,7 @@ import { PageAllocator, type PageSupply, spansOf } from './allocator.ts';
 import { type GuestClock, ManualClock } from './clock.ts';
 import { Compaction } from './compaction.ts';
 import type { Coverage } from './contents.ts';
-import { GFP_MEMALLOC, GFP_NORECLAIM, GFP_NORETRY, GFP_NOWARN, GFP_ZERO, gfpOf } from './gfp.ts';
+import { GFP_BALLOON, GFP_MEMALLOC, GFP_NORECLAIM, GFP_NORETRY, GFP_NOWARN, GFP_ZERO, gfpOf } from './gfp.ts';
 import { type Census, checkAllocator } from './invariants.ts';
 import { SavedOwners, unusedPagesOf } from './kernel-parts.ts';
 import { type MemInfo, meminfoOf } from './meminfo.ts';
@@ -164,7 +165,8 @@ export class GuestKernel implements PageSupply, KernelMemory {
   }
 
   allocateFor(purpose: AllocationPurpose, order: number): number {
-    return this.allocate(order, gfpOf(purpose, order));
+    // Asked for each page of an inflation.
+    return this.allocate(order, purpose === SPARE_PAGES ? GFP_BALLOON : gfpOf(purpose, order));
   }
 
   #allocateSlowly(order: number, flags: number): number {
