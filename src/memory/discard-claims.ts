@@ -42,7 +42,7 @@ export interface DiscardResult {
 }
 
 /** A run that was taken and is not discarded yet. */
-interface OpenRun {
+export interface OpenRun {
   /** Discards it; returns the failure, if that failed. */
   end(discard: DiscardUnits): Error | undefined;
 }

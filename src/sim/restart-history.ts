@@ -2,6 +2,7 @@
  * A guest that gives pages to a back-end and takes them back while that dies and is followed by another, compared with what
  * the guest knows itself: no page is discarded that it has, none of its buffers is lost, every message is answered once.
  */
+
 import { MUST_TELL_HOST } from '../balloon/features.ts';
 import { Random } from '../guest/random.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
@@ -23,7 +24,7 @@ import { IN_ORDER, RING_EVENT_IDX, VERSION_1 } from '../virtio/features.ts';
 import type { DriverQueue, QueueConfig } from '../virtio/queue.ts';
 import { MortalHost, Survivors, send } from './restart-host.ts';
 import { SimBacking } from './sim-backing.ts';
-import { ViolationError } from './sim-machine.ts';
+import { ViolationError } from './sim-checks.ts';
 
 const PAGES = 96;
 /** Rings and lists lie below it. */

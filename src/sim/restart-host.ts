@@ -3,13 +3,14 @@
  * is here: guest memory, the file in which the guest is kept, the socket of its front-end, and what the keeper keeps. The
  * back-end is a daemon's own code, from the socket on; what its guest does is restart-history.ts's.
  */
+
 import { profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import type { GuestFile } from '../keeping/guest-file.ts';
 import { type DescriptorKeeper, KeptGuest } from '../keeping/kept-guest.ts';
+import type { OpenRun } from '../memory/discard-claims.ts';
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
-import type { OpenRun } from '../memory/pending-discards.ts';
 import { InvariantError } from '../sys/error.ts';
 import { closeAll, createEventFd, type OwnedFd } from '../sys/fd.ts';
 import { processClock } from '../sys/monotonic.ts';
