@@ -36,6 +36,10 @@ const whole = named.length === 0;
 
 bootstrap();
 
+/** How many huge pages the host keeps. Tests raise it and put it back, unless they are killed. */
+const HUGE_PAGES = '/proc/sys/vm/nr_hugepages';
+const hugePagesBefore = hugePages();
+
 // All that tests start and write has this directory in its environment or its path. The name is short, for sockets lie
 // deep below it, and their paths are bounded.
 const scratch = mkdtempSync(join(tmpdir(), 'aerostat-'));
@@ -100,6 +104,14 @@ async function run(words) {
   };
 }
 
+function hugePages() {
+  try {
+    return readFileSync(HUGE_PAGES, 'latin1').trim();
+  } catch {
+    return undefined; // A kernel without them.
+  }
+}
+
 /** Ends what tests started and did not end, and removes what they wrote and did not remove; says what it was. */
 function clearAway() {
   const programs = readdirSync('/proc').flatMap(pid => {
@@ -112,6 +124,10 @@ function clearAway() {
       return []; // No process, one that is gone, or another user's.
     }
   });
+  if (hugePages() !== hugePagesBefore) {
+    console.log(`left behind by the tests, put back: ${hugePages()} huge pages, ${hugePagesBefore} before`);
+    writeFileSync(HUGE_PAGES, hugePagesBefore);
+  }
   const files = readdirSync(scratch).filter(name => name !== 'results.json');
   for (const left of [...programs, ...files]) console.log(`left behind by the tests, cleared away: ${left}`);
   rmSync(scratch, { recursive: true, force: true, maxRetries: 10 });
