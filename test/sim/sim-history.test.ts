@@ -3,6 +3,7 @@ import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';
 import { PageAccounts } from '../../src/device/page-accounts.ts';
 import { Reporting } from '../../src/device/reporting.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
+import { PendingState } from '../../src/memory/pending-state.ts';
 import { reportHistories } from '../../src/sim/history-report.ts';
 import { liveHistory } from '../../src/sim/sim-history.ts';
 import { RingPlace } from '../../src/vhost-user/ring-place.ts';
@@ -85,7 +86,7 @@ describe('a history', () => {
   });
 
   it('finds a host that goes on discarding while the rings are disabled', async () => {
-    vi.spyOn(PendingDiscards.prototype, 'held', 'get').mockReturnValue(false);
+    vi.spyOn(PendingState.prototype, 'held', 'get').mockReturnValue(false);
     const { failures } = await reportHistories({ seed: 20, seeds: 8, steps: STEPS }, () => {});
     expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
   });
