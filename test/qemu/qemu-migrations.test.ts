@@ -106,7 +106,7 @@ test('a guest is called back', async () => {
 
 test.each([
   [{ to: 'exec:rm -rf /' }, /no destination/],
-  [{ to: 'file:/etc/passwd' }, /no destination/],
+  [{ to: 'file:/etc/passwd' }, /take its snapshots with QEMU/],
   [{ to: TO, channel: 'hint' }, /takes no channel/],
   [{ to: TO, compress: true }, /takes no compress/],
 ])('QEMU is not told %j', async (order, why) => {
