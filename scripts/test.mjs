@@ -5,7 +5,7 @@
 //
 //   npm test                      everything
 //   npm test -- test/virtio       only what is named; coverage is not judged then
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -124,6 +124,13 @@ function clearAway() {
       return []; // No process, one that is gone, or another user's.
     }
   });
+  const mounts = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .map(line => line.split(' ')[1] ?? '');
+  for (const mount of mounts.filter(path => path.startsWith(scratch))) {
+    console.log(`left behind by the tests, unmounted: ${mount}`);
+    spawnSync('umount', ['--lazy', mount]);
+  }
   if (hugePages() !== hugePagesBefore) {
     console.log(`left behind by the tests, put back: ${hugePages()} huge pages, ${hugePagesBefore} before`);
     writeFileSync(HUGE_PAGES, hugePagesBefore);

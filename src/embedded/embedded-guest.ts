@@ -9,7 +9,6 @@
  *
  * The thread blocks in poll(2) while the guest has nothing to do; between turns Node's own loop is visited.
  */
-import { isMainThread } from 'node:worker_threads';
 import { DEFAULT_PROFILE, profile } from '../balloon/profiles.ts';
 import { BalloonDriver } from '../driver/balloon-driver.ts';
 import { DEFAULT_TUNING } from '../driver/options.ts';
@@ -29,9 +28,6 @@ import { DeviceConnection } from './connection.ts';
 import { type EmbeddedGuestOptions, GUEST_BYTES_MIN, type MachineParts, type SavedGuest } from './options.ts';
 import { Processor } from './processor.ts';
 import { USER_NAME } from './tasks.ts';
-
-/** How long a signal may go unheard: a person hardly notices, and neither does the processor. */
-const SIGNAL_MS_MAX = 250;
 
 export class EmbeddedGuest {
   readonly guest: Guest;
@@ -223,7 +219,6 @@ async function connect(options: EmbeddedGuestOptions, parts: MachineParts): Prom
   const reactor = new Reactor(parts.wake);
   // Not before the first question is asked: until there is something to wait for, waiting has no end.
   const running = new Promise(resolve => setImmediate(resolve)).then(() => reactor.run());
-  if (isMainThread) hearSignals(reactor);
   try {
     const reconnects = parts.socket === undefined;
     const transport = await VhostUserFrontend.connect(target, { reactor, memory, reconnects });
@@ -232,14 +227,6 @@ async function connect(options: EmbeddedGuestOptions, parts: MachineParts): Prom
     await switchOff({ reactor, running, memory });
     throw error;
   }
-}
-
-/**
- * Node hears of signals in its own loop. One that comes during poll(2) ends the wait; one that comes in the moment before
- * is heard only after it, which must not be when something happens at last.
- */
-function hearSignals(reactor: Reactor): void {
-  reactor.schedule(SIGNAL_MS_MAX, () => hearSignals(reactor));
 }
 
 async function switchOff({

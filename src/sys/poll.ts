@@ -3,6 +3,7 @@
  * idle loop costs nothing. Node's own event loop is visited between turns (see {@link Reactor.run}) so that
  * messages, finalizers and exit keep working.
  */
+import { isMainThread } from 'node:worker_threads';
 import { assert } from './error.ts';
 import { closedDescriptorCount, createEventFd, type OwnedFd, ring, silence } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
@@ -177,6 +178,9 @@ interface PendingTimer {
   readonly run: () => void;
 }
 
+/** How long a signal may go unheard on the main thread: a person hardly notices, and neither does the processor. */
+const SIGNAL_MS_MAX = 250;
+
 export class Reactor {
   readonly #table: WatchTable;
   readonly #timers = new Set<PendingTimer>();
@@ -259,6 +263,9 @@ export class Reactor {
    * loop has its turn, because promises, messages and finalizers need it; that costs under a microsecond. While no
    * descriptor is watched, no timer is set and no other thread can ring {@link wakeFd}, nothing could end a wait:
    * then the thread is left to Node until {@link watch}, {@link schedule} or {@link stop} is called.
+   *
+   * Node hears of signals in its own loop, on the main thread. A signal that comes during ppoll(2) ends the wait; one that
+   * comes in the moment before would be heard only after it, so there a wait has an end.
    */
   run(afterTurn: () => void = () => {}): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -268,7 +275,7 @@ export class Reactor {
           return;
         }
         try {
-          this.turn();
+          this.turn(isMainThread ? SIGNAL_MS_MAX : undefined);
           afterTurn();
         } catch (error) {
           reject(error);

@@ -19,48 +19,34 @@ const MIB = 2 ** 20;
 const MEMORY_BYTES = 64 * MIB;
 const GIVEN = 1000;
 
-/** A file on ramfs, whose files are memory and cannot have holes punched into them; undefined where nothing can be mounted. */
-const file = fileOnRamfs();
+const directory = mkdtempSync(join(tmpdir(), 'aerostat-ramfs-'));
+const mounted = spawnSync('mount', ['-t', 'ramfs', 'ramfs', directory]).status === 0;
 
 beforeAll(build);
 
 afterAll(() => {
+  if (mounted) spawnSync('umount', ['--lazy', directory]);
+  rmSync(directory, { recursive: true });
   expect(openDescriptorCount()).toBe(0);
 });
 
-/** The mount is detached at once, so that a run that is killed leaves none: the file lives as long as it is open. */
-function fileOnRamfs(): number | undefined {
-  const directory = mkdtempSync(join(tmpdir(), 'aerostat-ramfs-'));
-  try {
-    if (spawnSync('mount', ['-t', 'ramfs', 'ramfs', directory]).status !== 0) return undefined;
-    try {
-      return openSync(join(directory, 'memory'), 'w+');
-    } finally {
-      spawnSync('umount', ['--lazy', directory]);
-    }
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
-}
-
-function ramfsMemory(descriptor: number): GuestMemory {
-  ftruncateSync(descriptor, MEMORY_BYTES);
+/** On ramfs, whose files are memory and cannot have holes punched into them. */
+function ramfsMemory(): GuestMemory {
+  const file = new OwnedFd(openSync(join(directory, 'memory'), 'w+'));
+  ftruncateSync(file.number, MEMORY_BYTES);
   const region = { guestAddress: 0, userAddress: 2 ** 46, size: MEMORY_BYTES };
   const memory = new GuestMemory();
-  memory.add(new MemoryRegion(region, new FileBacking(new OwnedFd(descriptor), 0, MEMORY_BYTES)));
+  memory.add(new MemoryRegion(region, new FileBacking(file, 0, MEMORY_BYTES)));
   return memory;
 }
 
-test.skipIf(file === undefined)(
+test.skipIf(!mounted)(
   'discards on a file that cannot be punched are told of: by the status of the guest, and by set --wait, which fails',
   async () => {
     const loop = new TestLoop();
     const daemon = await DaemonProcess.start(['a']);
     try {
-      const guest = await SpokenGuest.start(daemon.socketOf('a'), {
-        loop,
-        memory: ramfsMemory(file as number),
-      });
+      const guest = await SpokenGuest.start(daemon.socketOf('a'), { loop, memory: ramfsMemory() });
       guest.touch(FIRST_PAGE, GIVEN);
       const api = join(daemon.directory, 'api.sock');
       const words = ['set', 'a', '--balloon', String(GIVEN * PAGE_SIZE), '--wait', '--force', '--api', api];
