@@ -143,7 +143,7 @@ export interface PolicyStatus {
   readonly state: PolicyState;
   readonly dryRun: boolean;
   readonly periodMs: number | null;
-  /** How long ago it decided last, by a clock that nobody sets; null before the first time. */
+  /** How long ago it decided last, by a clock that is never set; null before the first time. */
   readonly decidedAgoMs: number | null;
   /** Since it started. */
   readonly decisions: number;

@@ -1,6 +1,6 @@
 /**
  * How a migration's source writes into a file: one connection, whose answers the file's state gives. `go` means that the
- * guest runs on here, so the file is brought under its name then, while nobody waits for it.
+ * guest runs on here, so the file is brought under its name then, while the guest waits for nothing.
  */
 import type { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import type { Clock } from '../migration/machine.ts';

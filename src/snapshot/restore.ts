@@ -110,7 +110,7 @@ export async function restoreSnapshot(
     await destination.outcome.catch(() => {});
     throw signal?.aborted ? signal.reason : inWords(path, error as Error);
   }
-  // Its states are being read; the guest is nobody else's, so there is nothing to wait for after that.
+  // Its states are being read; no other process has the guest, so there is nothing to wait for after that.
   await channel.answered(() => destination.phase !== 'loading' && destination.phase !== 'receiving');
   if (destination.phase === 'ready') take({ kind: 'go' });
   await destination.outcome.catch(error => {

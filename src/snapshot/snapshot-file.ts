@@ -10,7 +10,7 @@ import type { ByteChannel } from '../migration/byte-channel.ts';
 import { SnapshotCancelled, SnapshotError, whyNot } from './errors.ts';
 import { beginsLikeSnapshot } from './header.ts';
 
-/** What a guest has in its memory is nobody else's. */
+/** What a guest has in its memory is for its user alone. */
 const MODE = 0o600;
 const MAGIC_BYTES = 8;
 

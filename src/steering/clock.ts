@@ -2,7 +2,7 @@
 import { monotonicMs } from '../sys/poll.ts';
 
 export interface SteeringClock {
-  /** Of a clock that nobody sets, and that all processes of this machine share. */
+  /** Of a clock that is never set, and that all processes of this machine share. */
   nowMs(): number;
   /** Milliseconds since the epoch, for people. */
   wallMs(): number;

@@ -1,6 +1,6 @@
 /**
  * Guests of one host control, as they were seen last. Each source is asked by itself: one that is slow, stopped or gone
- * costs its own guests their fresh figures, and nobody else's. What follows from the figures is the runner's.
+ * costs its own guests their fresh figures, and no other source's. What follows from the figures is the runner's.
  */
 import type { GuestRoute } from '../control/combined-control.ts';
 import type { GuestStatus, StatisticsSample } from '../control/contract.ts';

@@ -318,7 +318,7 @@ export class PolicyRunner {
   }
 
   #observe(seen: SeenGuest, wallMs: number): void {
-    // What is decided and not sent holds nobody back: somebody else steers.
+    // What is decided and not sent holds no guest back: another steers.
     if (this.dryRun) return;
     if (!this.ordersOf(seen.name).observe(seen, wallMs)) return;
     this.#tell(seen.name, { held: true, targetBytes: seen.status.targetBytes });

@@ -244,7 +244,7 @@ export class UnixSocket {
   }
 
   /**
-   * Receives bytes that were peeked at, and returns their descriptors. They go straight to `address`: whoever looks there
+   * Receives bytes that were peeked at, and returns their descriptors. They go straight to `address`: a reader that looks there
    * later, whatever becomes of this process, finds them there or in the socket, and never in both.
    */
   take(address: number, length: number): OwnedFd[] {

@@ -111,7 +111,7 @@ async function before(
     if (ranges !== undefined) await writeWhole(ranges, `${JSON.stringify(listOf(reclaimed), null, 1)}\n`);
     if (bitmap !== undefined) await writeWhole(bitmap, bitmapOf(reclaimed.regions, reclaimed.ranges));
   } catch (error) {
-    // Nobody could use it: the guest is not to do without its memory for that.
+    // The list is lost, so the guest is not to do without its memory for it.
     await restoreTarget(control, name, reclaimed.former).catch(() => {});
     throw error;
   }
