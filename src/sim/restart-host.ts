@@ -20,7 +20,8 @@ import { BackendConnection } from '../vhost-user/backend-connection.ts';
 import { HEADER } from '../vhost-user/protocol.ts';
 import type { DescriptorChain, PoppedBuffer } from '../virtio/chain.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
-import type { DeviceQueue, QueueState } from '../virtio/queue.ts';
+import { ForwardingQueue } from '../virtio/forwarding-queue.ts';
+import type { DeviceQueue } from '../virtio/queue.ts';
 import type { SimBacking } from './sim-backing.ts';
 
 const ABI = profile('virtio');
@@ -170,50 +171,28 @@ class SimSocket extends UnixSocket {
 }
 
 /** A queue whose effects on guest memory are boundaries. */
-class FatalQueue implements DeviceQueue {
-  readonly #queue: DeviceQueue;
+class FatalQueue extends ForwardingQueue {
   readonly #boundary: (what: string) => void;
 
   constructor(queue: DeviceQueue, boundary: (what: string) => void) {
-    this.#queue = queue;
+    super(queue);
     this.#boundary = boundary;
   }
-  get size(): number {
-    return this.#queue.size;
-  }
-  get nextAvail(): number {
-    return this.#queue.nextAvail;
-  }
-  validate(memory: GuestMemory): void {
-    this.#queue.validate(memory);
-  }
-  pop(memory: GuestMemory, chain: DescriptorChain): boolean {
-    const popped = this.#queue.pop(memory, chain);
+  override pop(memory: GuestMemory, chain: DescriptorChain): boolean {
+    const popped = super.pop(memory, chain);
     if (popped) this.#boundary('after a buffer was taken');
     return popped;
   }
-  undoPop(buffer: PoppedBuffer): void {
-    this.#queue.undoPop(buffer);
-  }
-  pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
+  override pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
     this.#boundary('before a used entry');
-    this.#queue.pushUsed(memory, buffer, written);
+    super.pushUsed(memory, buffer, written);
     this.#boundary('after a used entry');
   }
-  publish(memory: GuestMemory): boolean {
+  override publish(memory: GuestMemory): boolean {
     this.#boundary('before a publish');
-    const interrupts = this.#queue.publish(memory);
+    const interrupts = super.publish(memory);
     this.#boundary('after a publish');
     return interrupts;
-  }
-  suppressKicks(memory: GuestMemory): void {
-    this.#queue.suppressKicks(memory);
-  }
-  requestKicks(memory: GuestMemory): boolean {
-    return this.#queue.requestKicks(memory);
-  }
-  save(): QueueState {
-    return this.#queue.save();
   }
 }
 

@@ -5,11 +5,12 @@
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { InvariantError } from '../sys/error.ts';
-import { type DescriptorChain, type PoppedBuffer, SegmentList } from '../virtio/chain.ts';
+import { SegmentList } from '../virtio/chain.ts';
 import { createDeviceQueue, createDriverQueue } from '../virtio/create.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { ForwardingQueue } from '../virtio/forwarding-queue.ts';
 import { AVAIL_ELEMENT, DESCRIPTOR, RING_HEADER, USED_ELEMENT } from '../virtio/layout.ts';
-import type { DeviceQueue, DriverQueue, QueueConfig, QueueState } from '../virtio/queue.ts';
+import type { DriverQueue, QueueConfig } from '../virtio/queue.ts';
 
 /** A buffer as a guest makes it: bytes that the queue places, or addresses that the test chose. */
 export interface GuestBuffer {
@@ -44,43 +45,12 @@ export interface HandQueueOptions {
 }
 
 /** A device queue that lets a test look at the moment before used entries are shown to the driver. */
-class ObservedQueue implements DeviceQueue {
-  readonly #queue: DeviceQueue;
+class ObservedQueue extends ForwardingQueue {
   beforePublish: () => void = () => {};
 
-  constructor(queue: DeviceQueue) {
-    this.#queue = queue;
-  }
-  get size(): number {
-    return this.#queue.size;
-  }
-  get nextAvail(): number {
-    return this.#queue.nextAvail;
-  }
-  validate(memory: GuestMemory): void {
-    this.#queue.validate(memory);
-  }
-  pop(memory: GuestMemory, chain: DescriptorChain): boolean {
-    return this.#queue.pop(memory, chain);
-  }
-  undoPop(buffer: PoppedBuffer): void {
-    this.#queue.undoPop(buffer);
-  }
-  pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
-    this.#queue.pushUsed(memory, buffer, written);
-  }
-  publish(memory: GuestMemory): boolean {
+  override publish(memory: GuestMemory): boolean {
     this.beforePublish();
-    return this.#queue.publish(memory);
-  }
-  suppressKicks(memory: GuestMemory): void {
-    this.#queue.suppressKicks(memory);
-  }
-  requestKicks(memory: GuestMemory): boolean {
-    return this.#queue.requestKicks(memory);
-  }
-  save(): QueueState {
-    return this.#queue.save();
+    return super.publish(memory);
   }
 }
 
