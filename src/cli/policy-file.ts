@@ -86,6 +86,9 @@ const Guest = z.strictObject({
 const PolicyFileSchema = z
   .strictObject({
     period: period.optional().meta({ description: 'How often it decides; 2s if left out.' }),
+    memory: size
+      .optional()
+      .meta({ description: "What guests and reserve have together; all of the host's memory if left out." }),
     reserve: size
       .optional()
       .meta({ description: 'What the host keeps; the larger of 1G and a twentieth if left out.' }),
@@ -265,6 +268,7 @@ function asFile(path: string, text: PolicyText): PolicyFile {
       periodMs: text.period === undefined ? DEFAULT_SETTINGS.periodMs : parseDuration(text.period),
       dryRun: text['dry-run'] ?? DEFAULT_SETTINGS.dryRun,
       onSilence: text['on-silence'] ?? DEFAULT_SETTINGS.onSilence,
+      ...(text.memory === undefined ? {} : { memoryBytes: parsePages(text.memory) }),
       ...(text.reserve === undefined ? {} : { reserveBytes: parsePages(text.reserve) }),
       defaults: settingsOf(text.defaults ?? {}),
       guests: settings,

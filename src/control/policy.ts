@@ -101,7 +101,7 @@ export interface GuestPolicyDecision {
   readonly targetBytes: number | null;
   /** What its balloon held when this was decided. */
   readonly actualBytes: number | null;
-  /** By our own clock, since the statistics were seen to change. */
+  /** By our own clock, since the guest said them; what it said before is known by its date or by being the same. */
   readonly statisticsAgeMs: number | null;
   /** The rule that bound what it is to keep in the end. */
   readonly bound: PolicyBound;

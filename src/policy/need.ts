@@ -80,7 +80,7 @@ export function reckonNeed(
 ): void {
   const { floorBytes, maxBytes, memoryBytes, currentBytes, fresh } = decision;
   const between = (bytes: number): number => Math.max(floorBytes, Math.min(maxBytes, bytes));
-  const silent = !fresh && atMs - Math.max(memory.changedAtMs, memory.bootAtMs) > SILENCE_MS;
+  const silent = !fresh && atMs - Math.max(memory.saidAtMs, memory.bootAtMs) > SILENCE_MS;
   const used = silent || memory.usedBytes < 0 ? usedInSilence(guest, memory) : memory.usedBytes;
   decision.usedBytes = used;
   const ahead = fresh ? used + (memory.slopeBytes * HORIZON_MS) / 1000 : used;

@@ -41,7 +41,10 @@ export function isSane(guest: GuestSample): boolean {
   );
 }
 
-/** Changes whenever statistics do: page faults count up in every guest that lives. */
+/** A newer answer comes so many periods after the one before it, or later. What is nearer is the same one, less exactly dated. */
+const NEWER_PERIODS = 0.5;
+
+/** Changes whenever statistics do. A guest in which nothing happens says the same again: then only the age tells. */
 function fingerprintOf(statistics: GuestStatistics): number {
   const { availableBytes, freeBytes, cacheBytes, minorFaults, majorFaults, balloonedBytes } = statistics;
   return (
@@ -60,6 +63,7 @@ function forget(memory: GuestMemory, guest: GuestSample, atMs: number): void {
   memory.firstAtMs = NEVER;
   memory.fingerprint = -1;
   memory.changedAtMs = NEVER;
+  memory.saidAtMs = NEVER;
   memory.usedBytes = -1;
   memory.slopeBytes = 0;
   memory.peakBytes = -1;
@@ -98,11 +102,12 @@ export function readGuest(
   if (memory.epoch !== guest.epoch || memory.bootAtMs === NEVER) forget(memory, guest, atMs);
   memory.memoryBytes = guest.memoryBytes;
   const { statistics } = guest;
-  const isNew = statistics !== null && takeStatistics(guest, statistics, atMs, periodMs, memory, rates);
-  decision.statisticsAgeMs = memory.changedAtMs === NEVER ? -1 : atMs - memory.changedAtMs;
+  const everyMs = Math.max(periodMs, orNone(statistics?.periodMsMin));
+  const isNew = statistics !== null && takeStatistics(guest, statistics, atMs, everyMs, memory, rates);
+  decision.statisticsAgeMs = memory.saidAtMs === NEVER ? -1 : atMs - memory.saidAtMs;
   decision.fresh =
     decision.statisticsAgeMs >= 0 &&
-    decision.statisticsAgeMs <= FRESH_PERIODS * periodMs &&
+    decision.statisticsAgeMs <= FRESH_PERIODS * everyMs &&
     memory.usedBytes >= 0;
   const begun = memory.firstAtMs === NEVER ? memory.bootAtMs + BOOT_GRACE_MS : memory.firstAtMs;
   decision.booting = atMs - begun < BOOT_GRACE_MS;
@@ -119,7 +124,11 @@ function takeStatistics(
   rates: Rates,
 ): boolean {
   const fingerprint = fingerprintOf(statistics);
-  if (fingerprint === memory.fingerprint) return false;
+  const age = orNone(statistics.ageMs);
+  const saidAtMs = age < 0 ? atMs : atMs - age;
+  const isNewer =
+    age >= 0 && memory.saidAtMs !== NEVER && saidAtMs - memory.saidAtMs > NEWER_PERIODS * periodMs;
+  if (fingerprint === memory.fingerprint && !isNewer) return false;
   const available = orNone(statistics.availableBytes);
   if (available < 0) return false;
   memory.fingerprint = fingerprint;
@@ -127,6 +136,7 @@ function takeStatistics(
   const elapsedMs = memory.changedAtMs === NEVER ? 0 : Math.max(atMs - memory.changedAtMs, periodMs);
   const seconds = elapsedMs / 1000;
   memory.changedAtMs = atMs;
+  memory.saidAtMs = saidAtMs === NEVER ? NEVER - 1 : saidAtMs;
   if (memory.firstAtMs === NEVER) memory.firstAtMs = atMs;
 
   const ballooned = Math.min(guest.memoryBytes, orNone(statistics.balloonedBytes));

@@ -15,6 +15,7 @@ const newGuestMemory = (name: string): GuestMemory => ({
   firstAtMs: -1,
   fingerprint: -1,
   changedAtMs: -1,
+  saidAtMs: -1,
   usedBytes: -1,
   slopeBytes: 0,
   peakBytes: -1,
@@ -119,6 +120,7 @@ const TIMES = [
   'bootAtMs',
   'firstAtMs',
   'changedAtMs',
+  'saidAtMs',
   'windowAtMs',
   'learnedAtMs',
   'harmAtMs',
@@ -152,6 +154,7 @@ export function copyMemory(to: GuestMemory, from: Readonly<GuestMemory>, name: s
   to.firstAtMs = from.firstAtMs;
   to.fingerprint = from.fingerprint;
   to.changedAtMs = from.changedAtMs;
+  to.saidAtMs = from.saidAtMs;
   to.usedBytes = from.usedBytes;
   to.slopeBytes = from.slopeBytes;
   to.peakBytes = from.peakBytes;

@@ -18,6 +18,10 @@ export interface GuestStatistics {
   readonly allocationStalls: number | null;
   /** What the balloon held when the guest said so; null where it was not noted. */
   readonly balloonedBytes: number | null;
+  /** How long ago the guest said so, by our own clock. Absent: only a change of what it says tells that it spoke. */
+  readonly ageMs?: number | undefined;
+  /** It cannot be asked more often than this, whatever settings say. */
+  readonly periodMsMin?: number | undefined;
 }
 
 /**
@@ -202,7 +206,10 @@ export interface GuestMemory {
   firstAtMs: number;
   /** Of the statistics that were seen last, so that frozen ones are known as such. */
   fingerprint: number;
+  /** When statistics were taken last, by the time of the decision. */
   changedAtMs: number;
+  /** When the guest said them, as far as that is known: from here their age counts. */
+  saidAtMs: number;
   usedBytes: number;
   /** Bytes a second by which the use rose between the newest two statistics. */
   slopeBytes: number;

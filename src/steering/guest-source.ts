@@ -32,20 +32,24 @@ export interface SeenGuest {
   readonly watch: SourceWatch;
   status: GuestStatus;
   sample: StatisticsSample | undefined;
+  /** The clock's time from which the sample's age counts. */
+  sampledAtMs: number;
   /** Another number after each start of its driver. */
   epoch: number;
 }
 
 export class SourceWatch {
   readonly source: SteeredSource;
+  readonly #nowMs: () => number;
   /** By the name here. */
   readonly guests = new Map<string, SeenGuest>();
   /** Why it could not be asked the last time; null where it could. */
   error: string | null = null;
   #looking: Promise<void> | undefined;
 
-  constructor(source: SteeredSource) {
+  constructor(source: SteeredSource, nowMs: () => number) {
     this.source = source;
+    this.#nowMs = nowMs;
   }
 
   /** It was asked, and has not answered yet. */
@@ -63,6 +67,8 @@ export class SourceWatch {
 
   async #look(): Promise<void> {
     const { control } = this.source;
+    // An answer that is long on its way makes statistics older than they are, never younger.
+    const askedAtMs = this.#nowMs();
     try {
       const [statuses, samples] = await Promise.all([control.guests(), control.samples()]);
       this.error = null;
@@ -71,7 +77,7 @@ export class SourceWatch {
         const name = this.nameOf(status.name);
         if (name === undefined) continue;
         there.add(name);
-        this.note(name, status, samples[status.name]);
+        this.note(name, status, samples[status.name], askedAtMs);
       }
       for (const name of this.guests.keys()) if (!there.has(name)) this.guests.delete(name);
     } catch (error) {
@@ -86,17 +92,22 @@ export class SourceWatch {
     return names === undefined ? remoteName : names.get(remoteName);
   }
 
-  note(name: string, status: GuestStatus, sample: StatisticsSample | undefined): void {
+  /** `sample` absent: the one before stays, and grows older. */
+  note(name: string, status: GuestStatus, sample?: StatisticsSample, sampledAtMs = this.#nowMs()): void {
     const seen = this.guests.get(name) ?? {
       name,
       remoteName: status.name,
       watch: this,
       status,
       sample,
+      sampledAtMs,
       epoch: 1,
     };
     seen.status = status;
-    seen.sample = sample ?? seen.sample;
+    if (sample !== undefined) {
+      seen.sample = sample;
+      seen.sampledAtMs = sampledAtMs;
+    }
     const { counters } = status;
     // Both only ever rise, so that their sum is another one after each start.
     if (counters !== null) seen.epoch = 1 + counters.resets + counters.connections;

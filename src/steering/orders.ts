@@ -105,7 +105,7 @@ export class GuestOrders {
       .then(
         status => {
           this.error = null;
-          watch.note(name, status, undefined);
+          watch.note(name, status);
           done();
         },
         (error: unknown) => {

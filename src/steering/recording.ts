@@ -41,6 +41,8 @@ const GuestSampleSchema = z.object({
       oomKills: figure,
       allocationStalls: figure,
       balloonedBytes: figure,
+      ageMs: z.number().optional(),
+      periodMsMin: z.number().optional(),
     })
     .nullable(),
 });
@@ -115,6 +117,7 @@ const METRICS = {
   swapIn: 'aerostat_guest_swap_in_bytes_total',
   swapOut: 'aerostat_guest_swap_out_bytes_total',
   oomKills: 'aerostat_guest_oom_kills_total',
+  age: 'aerostat_guest_statistics_age_seconds',
   stalls: 'aerostat_guest_allocation_stalls_total',
   connections: 'aerostat_guest_connections_total',
   resets: 'aerostat_guest_resets_total',
@@ -187,6 +190,7 @@ function guestOf(name: string, figures: Figures): GuestSample[] {
               oomKills: known(figures.oomKills),
               allocationStalls: known(figures.stalls),
               balloonedBytes: actual,
+              ...(figures.age === undefined ? {} : { ageMs: 1000 * figures.age }),
             },
     },
   ];

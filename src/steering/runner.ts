@@ -7,21 +7,14 @@ import type { GuestEvent, HostStatus } from '../control/contract.ts';
 import type { Reservation, ReservationOrder } from '../control/policy.ts';
 import { decide } from '../policy/decide.ts';
 import { NEVER, newDecision } from '../policy/records.ts';
-import type {
-  Decision,
-  GuestDecision,
-  GuestSample,
-  GuestSettings,
-  Sample,
-  Settings,
-} from '../policy/types.ts';
+import type { Decision, GuestDecision, GuestSettings, Sample, Settings } from '../policy/types.ts';
 import { isUrgent } from '../policy/wake.ts';
 import type { SteeringClock } from './clock.ts';
-import { type SeenGuest, SourceWatch, type SteeredSource } from './guest-source.ts';
+import type { SeenGuest, SourceWatch, SteeredSource } from './guest-source.ts';
 import { DecisionHistory } from './history.ts';
+import { HostView } from './host-view.ts';
 import { GuestOrders } from './orders.ts';
 import { Reservations } from './reservations.ts';
-import { guestSample, hostSample } from './sampling.ts';
 import { type SteeringSettings, settingsInForce, statisticsPeriodMs } from './settings.ts';
 import { decisionOf } from './shown.ts';
 import type { SavedPolicy, StateFile } from './state-file.ts';
@@ -61,9 +54,7 @@ export class PolicyRunner {
   readonly clock: SteeringClock;
   #dryRun: boolean | null = null;
   readonly #options: RunnerOptions;
-  readonly #watches: readonly SourceWatch[];
-  /** The guests of the newest decision, in its order. */
-  #seen: SeenGuest[] = [];
+  readonly #view: HostView;
   readonly #places = new Map<string, number>();
   #last: Decision = newDecision();
   #spare: Decision = newDecision();
@@ -72,19 +63,18 @@ export class PolicyRunner {
   #wake: { cancel(): void } | undefined;
   #savedAtMs = Number.NEGATIVE_INFINITY;
   #closed = false;
-  #host: HostStatus | undefined;
 
   constructor(options: RunnerOptions) {
     this.#options = options;
     this.settings = options.settings;
     this.clock = options.clock;
-    this.#watches = options.sources.map(source => new SourceWatch(source));
+    this.#view = new HostView(options);
     const saved = options.state?.read();
     if (saved !== undefined) this.#load(saved);
   }
 
   start(): void {
-    for (const watch of this.#watches) {
+    for (const watch of this.#view.watches) {
       this.#leave.push(watch.source.control.subscribe(event => this.#happened(watch, event)));
     }
     void this.#turn();
@@ -127,20 +117,16 @@ export class PolicyRunner {
 
   /** Every guest that is known, also those that are not there. */
   find(name: string): SeenGuest | undefined {
-    for (const { guests } of this.#watches) {
-      const seen = guests.get(name);
-      if (seen !== undefined) return seen;
-    }
-    return undefined;
+    return this.#view.find(name);
   }
 
   get names(): string[] {
-    return this.#watches.flatMap(({ guests }) => [...guests.keys()]);
+    return this.#view.names;
   }
 
   /** Why guests of a source cannot be asked; null where they can. */
   sourceError(name: string): string | null {
-    return this.#watches.find(({ guests }) => guests.has(name))?.error ?? null;
+    return this.#view.errorOf(name);
   }
 
   /** Nothing was decided for two periods, though it should have been. */
@@ -156,7 +142,7 @@ export class PolicyRunner {
   }
 
   reserve(order: ReservationOrder): Reservation {
-    const total = this.#host?.totalBytes ?? this.#last.host.totalBytes;
+    const total = this.#view.divided?.totalBytes ?? this.#last.host.totalBytes;
     this.reservations.add(order, this.clock.nowMs(), total);
     this.hurry();
     this.save();
@@ -167,7 +153,7 @@ export class PolicyRunner {
 
   reservationList(): Reservation[] {
     const { reserveBytes } = this.#last.host;
-    const availableBytes = this.#host?.availableBytes ?? 0;
+    const availableBytes = this.#view.divided?.availableBytes ?? 0;
     return this.reservations.list(this.clock.nowMs(), availableBytes - reserveBytes);
   }
 
@@ -225,20 +211,8 @@ export class PolicyRunner {
     this.#timer = this.clock.schedule(leftMs, () => void this.#turn());
   }
 
-  /** Looks at everything; a source that is slow is not waited for. */
-  async #look(): Promise<void> {
-    // One that has not answered since the last time is not waited for at all.
-    const looks = this.#watches.map(async watch => {
-      if (watch.isLate) return;
-      await watch.look().catch((error: unknown) => this.#options.onError?.(error));
-    });
-    let late: { cancel(): void } | undefined;
-    const patience = new Promise<void>(resolve => {
-      late = this.clock.schedule(LOOK_SHARE * this.settings.periodMs, resolve);
-    });
-    const [host] = await Promise.all([this.#options.host(), Promise.race([Promise.all(looks), patience])]);
-    late?.cancel();
-    this.#host = host;
+  #look(): Promise<void> {
+    return this.#view.look(LOOK_SHARE * this.settings.periodMs);
   }
 
   #happened(watch: SourceWatch, { type, guest, detail }: GuestEvent): void {
@@ -276,21 +250,12 @@ export class PolicyRunner {
     }
   }
 
-  /** Undefined while the host does not say what it has. */
   #sample(): Sample | undefined {
-    const host = this.#host && hostSample(this.#host, this.reservations.bytes);
-    if (host === undefined) return undefined;
-    const guests: GuestSample[] = [];
-    this.#seen = [];
-    for (const watch of this.#watches) {
-      for (const seen of watch.guests.values()) {
-        const guest = guestSample(seen);
-        if (guest === undefined) continue;
-        guests.push(guest);
-        this.#seen.push(seen);
-      }
-    }
-    return { atMs: this.clock.nowMs(), host, guests };
+    const { memoryBytes } = this.settings;
+    return this.#view.sample({
+      reservedBytes: this.reservations.bytes,
+      ...(memoryBytes === undefined ? {} : { memoryBytes }),
+    });
   }
 
   get #inForce(): Settings {
@@ -304,13 +269,13 @@ export class PolicyRunner {
     this.reservations.settle(this.clock.nowMs(), name => this.find(name)?.status.connected === true);
     const sample = this.#sample();
     if (sample === undefined) return;
-    for (const seen of this.#seen) this.#observe(seen, wallMs);
+    for (const seen of this.#view.seen) this.#observe(seen, wallMs);
     this.#options.onSample?.(sample, wallMs);
     const before = this.#last;
     this.#last = decide(sample, this.#inForce, before.memory, this.#spare);
     this.#spare = before;
     this.#places.clear();
-    for (const [at, { name }] of this.#seen.entries()) this.#places.set(name, at);
+    for (const [at, { name }] of this.#view.seen.entries()) this.#places.set(name, at);
     this.decisions++;
     this.decidedAtMs = sample.atMs;
     this.#carryOut(sample, before, wallMs);
@@ -331,7 +296,7 @@ export class PolicyRunner {
     const nowMs = sample.atMs;
     const pollMs = statisticsPeriodMs(settings);
     let moved = false;
-    for (const [at, seen] of this.#seen.entries()) {
+    for (const [at, seen] of this.#view.seen.entries()) {
       const decision = this.#last.guests[at];
       const orders = this.ordersOf(seen.name);
       const { targetBytes } = decision;
@@ -359,7 +324,7 @@ export class PolicyRunner {
 
   /** The leases of all targets last for so long again. A source that does not answer lets them run out. */
   #renew(forMs: number, nowMs: number): void {
-    for (const { source } of this.#watches) source.control.renewLeases({ forMs }).catch(() => {});
+    for (const { source } of this.#view.watches) source.control.renewLeases({ forMs }).catch(() => {});
     for (const orders of this.orders.values()) orders.renewed(nowMs + forMs);
   }
 

@@ -13,6 +13,8 @@ export interface SteeringSettings {
   readonly periodMs: number;
   readonly dryRun: boolean;
   readonly onSilence: SilenceRule;
+  /** What the policy divides, if not all of the host's memory. */
+  readonly memoryBytes?: number;
   /** Absent for the default. */
   readonly reserveBytes?: number;
   /** Of guests about which nothing is said. */

@@ -60,8 +60,11 @@ export class TestClock implements SteeringClock {
 export class UsedGuests extends FakeControl {
   /** What programs of each guest use. */
   readonly used = new Map<string, number>();
-  /** Guests whose statistics stay as they were, with what they said last. */
-  readonly frozen = new Map<string, StatisticsSample>();
+  /** Guests that say nothing any more, with what they said last and when. */
+  readonly frozen = new Map<string, { readonly sample: StatisticsSample; readonly saidAtMs: number }>();
+  /** Guests in which nothing happens: they answer, and say the same again. */
+  readonly resting = new Set<string>();
+  nowMs: () => number = () => 0;
   /** Guests that do not give what they are told to. */
   readonly stuck = new Set<string>();
   /** What some guests claim to have available. */
@@ -98,7 +101,7 @@ export class UsedGuests extends FakeControl {
 
   #sampleOf({ name, memoryBytes, actualBytes }: DeviceGuestStatus): StatisticsSample {
     const frozen = this.frozen.get(name);
-    if (frozen !== undefined) return frozen;
+    if (frozen !== undefined) return { ...frozen.sample, ageMs: this.nowMs() - frozen.saidAtMs };
     const left = (memoryBytes ?? 0) - (actualBytes ?? 0);
     const availableBytes = this.claims.get(name) ?? Math.max(0, left - (this.used.get(name) ?? 0));
     return {
@@ -109,14 +112,14 @@ export class UsedGuests extends FakeControl {
         availableBytes,
         freeBytes: availableBytes,
         totalBytes: memoryBytes,
-        minorFaults: this.#tick,
+        minorFaults: this.resting.has(name) ? 0 : this.#tick,
       },
     };
   }
 
   freeze(name: string): void {
     const guest = this.known.get(name);
-    if (guest !== undefined) this.frozen.set(name, this.#sampleOf(guest));
+    if (guest !== undefined) this.frozen.set(name, { sample: this.#sampleOf(guest), saidAtMs: this.nowMs() });
   }
 
   targets(): Record<string, number> {
@@ -158,6 +161,7 @@ export class SteeredHost {
     this.totalBytes = totalBytes;
     this.controls = controls;
     this.clock = clock;
+    for (const control of controls) control.nowMs = () => clock.nowMs();
     this.#state = state;
     this.#settings = { ...DEFAULT_SETTINGS, reserveBytes: 0.5 * GIB, ...settings };
     this.runner = this.#run();

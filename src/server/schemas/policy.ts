@@ -111,7 +111,7 @@ const GuestPolicyDecisionSchema = mirror<GuestPolicyDecision>()(
       actualBytes: unknownable,
       statisticsAgeMs: milliseconds
         .nullable()
-        .openapi({ description: 'Since the statistics were seen to change, by the policy’s own clock.' }),
+        .openapi({ description: 'Since the guest said them, by the policy’s own clock.' }),
       bound: PolicyBoundSchema,
       held: PolicyHeldSchema,
       distress: z.boolean(),
