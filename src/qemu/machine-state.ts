@@ -9,7 +9,7 @@ export interface QemuMachine {
   readonly running: boolean;
   /** The balloon device's path; undefined where the machine has none. */
   readonly balloon: string | undefined;
-  /** Null where QEMU does not tell: before 7.2. */
+  /** Null where QEMU does not tell, before 7.2, and where it is not asked, from 11 on. */
   readonly virtio: QemuVirtioStatus | null;
 }
 

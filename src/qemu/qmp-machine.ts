@@ -14,6 +14,7 @@ import {
   queryVirtioStatus,
   setBalloon,
   setGuestStatsInterval,
+  tellsVirtioStatus,
 } from '../peers/qemu/qmp-commands.ts';
 import type {
   GuestMachine,
@@ -115,7 +116,8 @@ export class QmpMachine implements GuestMachine {
   async #machine(): Promise<QemuMachine> {
     const { monitor } = this;
     const [{ running }, balloon] = await Promise.all([queryStatus(monitor), findBalloon(monitor)]);
-    const virtio = balloon === undefined ? null : await queryVirtioStatus(monitor, balloon);
+    const isAsked = balloon !== undefined && tellsVirtioStatus(monitor.version);
+    const virtio = isAsked ? await queryVirtioStatus(monitor, balloon) : null;
     return { running, balloon, virtio };
   }
 

@@ -12,9 +12,13 @@ const GIB = 2 ** 30;
 describe('a guest of QEMU under our control', () => {
   const finally_ = cleanUp();
 
-  async function world() {
+  async function world({ major = 9 } = {}) {
     const qemu = new FakeQemu();
-    const monitor = await FakeMonitor.start({ respond: (request, from) => qemu.answer(request, from) });
+    const version = { qemu: { major, minor: 1, micro: 3 }, package: 'fake' };
+    const monitor = await FakeMonitor.start({
+      greeting: `${JSON.stringify({ QMP: { version, capabilities: ['oob'] } })}\r\n`,
+      respond: (request, from) => qemu.answer(request, from),
+    });
     finally_(() => monitor.close());
     const control = new QemuControl([{ name: 'vm', qmpPath: monitor.path, reconnectMs: 10 }]);
     finally_(() => control.close());
@@ -54,6 +58,12 @@ describe('a guest of QEMU under our control', () => {
       stuck: null,
       lastError: null,
     });
+  });
+
+  it('is not asked what ends QEMU 11.1.3', async () => {
+    const { control, monitor } = await world({ major: 11 });
+    expect(await control.guest('vm')).toMatchObject({ connected: true, state: null, features: null });
+    expect(monitor.commands).not.toContain('x-query-virtio-status');
   });
 
   it('does not know its features where QEMU cannot be asked', async () => {

@@ -10,7 +10,7 @@ import {
   type QmpConnection,
   type QmpExecutor,
 } from './qmp.ts';
-import type { QmpEvent } from './qmp-wire.ts';
+import type { QemuVersion, QmpEvent } from './qmp-wire.ts';
 
 const RECONNECT_MS = 1000;
 
@@ -41,6 +41,11 @@ export class QmpMonitor implements QmpExecutor {
 
   get connected(): boolean {
     return this.#connection?.open === true;
+  }
+
+  /** Of the QEMU at the other end, while it is connected. */
+  get version(): QemuVersion | undefined {
+    return this.#connection?.version;
   }
 
   /** The process at the other end, while it is connected. */

@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { QmpAnswerError, QmpError } from './errors.ts';
 import type { ExecuteOptions, QmpArguments, QmpExecutor } from './qmp.ts';
-import type { QmpEvent } from './qmp-wire.ts';
+import type { QemuVersion, QmpEvent } from './qmp-wire.ts';
 
 async function ask<T>(
   qmp: QmpExecutor,
@@ -149,6 +149,13 @@ export interface QemuVirtioStatus {
 
 /** QEMU writes `NAME: what it means`. */
 const nameOf = (described: string): string => described.split(':', 1)[0];
+
+/** In QEMU 11.1.3 `x-query-virtio-status` of a balloon fails an assertion, which ends QEMU and its guest. */
+const VIRTIO_STATUS_BEFORE_MAJOR = 11;
+
+/** Whether a QEMU of this version may be asked {@link queryVirtioStatus}, and lives. */
+export const tellsVirtioStatus = (version: QemuVersion | undefined): boolean =>
+  version !== undefined && version.major < VIRTIO_STATUS_BEFORE_MAJOR;
 
 /**
  * What a virtio device and its driver agreed on. The command is not stable: null where this QEMU lacks it
