@@ -7,7 +7,9 @@ import type { CombinedControl } from '../control/combined-control.ts';
 import { type GuestStatus, UnknownGuestError } from '../control/contract.ts';
 import { hostedControl } from '../control/hosted-control.ts';
 import type { Control, GuestControl, GuestSource } from '../control/operations.ts';
+import { policyDirectory } from '../server/address.ts';
 import type { AerostatError } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
 import type { CliContext } from './context.ts';
 import { foundSockets, guestsOf } from './daemons.ts';
@@ -65,10 +67,18 @@ export async function withGuests(
   try {
     // From here on the control heeds interrupts itself.
     context.interrupt.throwIfAborted();
-    await body(control, failures);
+    await body(await knowing(context, choice, control), failures);
   } finally {
     close();
   }
+}
+
+/** QEMU knows of no policy; what one left word of is known here. */
+async function knowing(context: CliContext, choice: GuestsChoice, control: Control): Promise<Control> {
+  const { qmp, qmpDir, config } = choice;
+  if (qmp === undefined && qmpDir === undefined && config === undefined) return control;
+  const { knowingLeases } = await import('../steering/left-leases.ts');
+  return knowingLeases(control, policyDirectory(context.env), monotonicMs);
 }
 
 /** The guest that is meant: the one that is named, or the only one. */

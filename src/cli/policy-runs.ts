@@ -1,10 +1,13 @@
 /** A policy at work in this process, for as long as a command runs; loaded only then. */
+import { spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { readHost } from '../control/host.ts';
 import type { Control } from '../control/operations.ts';
-import { policySocket } from '../server/address.ts';
+import { policyDirectory, policySocket } from '../server/address.ts';
 import { machineClock } from '../steering/clock.ts';
+import { guard } from '../steering/guard.ts';
 import type { SteeredSource } from '../steering/guest-source.ts';
+import { HeartbeatFile } from '../steering/heartbeat.ts';
 import { type SteeredControl, steeredControl } from '../steering/policy-control.ts';
 import { recordLine } from '../steering/recording.ts';
 import { PolicyRunner } from '../steering/runner.ts';
@@ -15,6 +18,7 @@ import { type CliContext, interrupted, printLine } from './context.ts';
 import type { Log } from './log.ts';
 import { PolicyFileError, readPolicyFile } from './policy-file.ts';
 import { openSteered } from './policy-guests.ts';
+import { PROGRAM } from './processes.ts';
 import { openLog, type ServeChoice, withApiOf } from './serve.ts';
 
 export interface GuestWords {
@@ -35,6 +39,7 @@ interface Steered {
   /** The file of settings, and how it is read anew. */
   readonly source?: { readonly path: string; readonly read: () => SteeringSettings };
   readonly stateDirectory: string;
+  readonly heartbeat?: HeartbeatFile;
 }
 
 /** A policy that begins when it is told to, and the control that answers for it. SIGHUP reads its settings anew. */
@@ -50,6 +55,7 @@ function steer(
     settings,
     clock: machineClock,
     state: new StateFile(steered.stateDirectory),
+    ...(steered.heartbeat === undefined ? {} : { heartbeat: steered.heartbeat }),
     onEvent: event => {
       control.tell(event);
       log({ level: 'info', guest: event.guest, message: 'policy', detail: event.detail });
@@ -91,6 +97,7 @@ export async function servePolicy(
     daemons,
   });
   const log = await openLog(context, choice);
+  const api = choice.api ?? env.AEROSTAT_POLICY_API ?? policySocket(env);
   const wished = (given: SteeringSettings) => ({ ...given, dryRun: dryRun || given.dryRun });
   try {
     const { control, runner } = steer(context, log, {
@@ -101,8 +108,8 @@ export async function servePolicy(
         ? {}
         : { source: { path: config, read: () => wished(read()) } }),
       stateDirectory: choice.stateDir ?? stateDirectory(env),
+      heartbeat: new HeartbeatFile({ directory: policyDirectory(env), api, onRelease: startGuard }),
     });
-    const api = choice.api ?? env.AEROSTAT_POLICY_API ?? policySocket(env);
     await withApiOf(context, { ...choice, api }, { control, version: readVersion(), log }, async () => {
       runner.start();
       try {
@@ -115,6 +122,28 @@ export async function servePolicy(
   } finally {
     close();
   }
+}
+
+/** In a process of its own, which outlives this one however it ends. */
+function startGuard(path: string): void {
+  spawn(process.execPath, [PROGRAM, 'policy', 'guard', path], { detached: true, stdio: 'ignore' }).unref();
+}
+
+/** `aerostat policy guard`: gives their memory back to QEMU's guests whose policy is silent. */
+export async function guardTargets(path: string): Promise<void> {
+  const { QemuControl } = await import('../qemu/qemu-control.ts');
+  await guard({
+    path,
+    clock: machineClock,
+    release: async ({ name, monitor }) => {
+      const qemu = new QemuControl([{ name, qmpPath: monitor }]);
+      try {
+        await qemu.change(name, { targetBytes: 0, force: true });
+      } finally {
+        qemu.close();
+      }
+    },
+  });
 }
 
 /** The policy inside of a daemon (`--policy FILE`). @throws PolicyFileError before anything is opened */

@@ -196,3 +196,11 @@ export function stuckWords(
     stuck.retryInMs === null ? ' and tried again now' : `; all of it again in ${duration(stuck.retryInMs)}`;
   return `${where}: ${shown}${again}`;
 }
+
+/** That a policy set the target, and whether it is silent; empty for a target of others. */
+export function policyWords({ targetOwner }: Pick<GuestStatus, 'targetOwner'>): string {
+  if (targetOwner?.by !== 'policy') return '';
+  if (!targetOwner.lapsed) return 'set by the memory policy';
+  const since = new Date(targetOwner.untilMs ?? 0).toLocaleTimeString('en-GB');
+  return `set by the memory policy, which is silent: its lease ended at ${since}`;
+}

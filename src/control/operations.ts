@@ -24,6 +24,7 @@ import type {
   GuestPolicy,
   GuestPolicyChanges,
   LeaseRenewal,
+  LeaseRenewalOrder,
   PolicyChanges,
   PolicyHistory,
   PolicyStatus,
@@ -131,7 +132,7 @@ export const OPERATIONS = {
    */
   cancelMigration: ofGuest<void, MigrationAnswer>({ method: 'delete', path: '/migration' }),
   /** Of all targets that are a policy's: their leases last for so long from now on. */
-  renewLeases: ofHost<{ readonly forMs: number }, LeaseRenewal>({ method: 'post', path: '/leases' }),
+  renewLeases: ofHost<LeaseRenewalOrder, LeaseRenewal>({ method: 'post', path: '/leases' }),
   /** The memory policy with all that it decided last; its state is `off` where there is none. */
   policy: ofHost<void, PolicyStatus>({ method: 'get', path: '/policy' }),
   /** @throws PolicyOffError when there is no policy; so do all that follow */

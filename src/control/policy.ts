@@ -206,6 +206,12 @@ export interface PolicyHistory {
   readonly decisions: readonly GuestPolicyDecision[];
 }
 
+export interface LeaseRenewalOrder {
+  readonly forMs: number;
+  /** What becomes of the targets when they are not renewed again; as they were ordered where nothing is said. */
+  readonly onSilence?: SilenceRule;
+}
+
 export interface LeaseRenewal {
   /** Targets whose leases were renewed. */
   readonly renewed: number;

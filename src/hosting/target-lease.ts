@@ -3,7 +3,7 @@
  * that renews no lease is silent: its target stays, or goes, as its order said, and those who watch are told.
  */
 import type { LeaseOrder, TargetOwner } from '../control/contract.ts';
-import type { SilenceRule } from '../control/policy.ts';
+import type { LeaseRenewalOrder, SilenceRule } from '../control/policy.ts';
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';
 
 export class TargetLease {
@@ -32,9 +32,10 @@ export class TargetLease {
   }
 
   /** Returns whether there is a lease to renew. One that has run out is renewed as well: its target stayed. */
-  renew(forMs: number): boolean {
+  renew({ forMs, onSilence = this.#onSilence }: LeaseRenewalOrder): boolean {
     if (this.#by !== 'policy') return false;
     this.#lapsed = false;
+    this.#onSilence = onSilence;
     this.#last(forMs);
     return true;
   }

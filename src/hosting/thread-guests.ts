@@ -117,8 +117,7 @@ export class ThreadGuests {
         return null;
       },
       guests: () => [...guests.values()].map(guest => guest.status()),
-      renewLeases: ({ forMs }) =>
-        [...guests.values()].filter(({ target }) => target.lease.renew(forMs)).length,
+      renewLeases: order => [...guests.values()].filter(({ target }) => target.lease.renew(order)).length,
       samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.statistics.sample])),
       mapSources: (_, guest) => guest.mapSources(),
       balloon: (_, guest) => guest.balloon(),

@@ -5,6 +5,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { DeviceGuestStatus, GuestEvent, StatisticsSample } from '../control/contract.ts';
 import type { AnswerOf, ArgsOf, ThreadOperation } from '../control/operations.ts';
+import type { LeaseRenewalOrder } from '../control/policy.ts';
 import type { ThreadAnswer } from '../threads/worker-client.ts';
 import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
 import type { MapSources } from './map-sources.ts';
@@ -44,7 +45,7 @@ export interface DataThreadRequests extends OperationRequests {
   closeGuest: { args: { name: string }; result: null };
   guests: { args: null; result: readonly DeviceGuestStatus[] };
   samples: { args: null; result: Readonly<Record<string, StatisticsSample>> };
-  renewLeases: { args: { forMs: number }; result: number };
+  renewLeases: { args: LeaseRenewalOrder; result: number };
   /** The asker closes the descriptors in the answer. */
   mapSources: { args: { name: string }; result: MapSources };
   /** The bitmap of ballooned pages of each region, which is shared memory. */

@@ -13,6 +13,7 @@ import {
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
 import { noGuestPolicy } from '../control/no-policy.ts';
 import type { GuestSource } from '../control/operations.ts';
+import type { LeaseRenewal, LeaseRenewalOrder } from '../control/policy.ts';
 import type { GuestMachine } from './guest-machine.ts';
 import { HypervisorGuest } from './hypervisor-guest.ts';
 
@@ -81,8 +82,8 @@ export abstract class HypervisorControl implements GuestSource {
     return known;
   }
 
-  async renewLeases({ forMs }: { readonly forMs: number }): Promise<{ readonly renewed: number }> {
-    return { renewed: [...this.#guests.values()].filter(({ lease }) => lease.renew(forMs)).length };
+  async renewLeases(order: LeaseRenewalOrder): Promise<LeaseRenewal> {
+    return { renewed: [...this.#guests.values()].filter(({ lease }) => lease.renew(order)).length };
   }
 
   async map(name: string): Promise<never> {

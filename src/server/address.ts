@@ -67,6 +67,9 @@ export function runtimeDirectory(env: Environment): string {
 /** Where a policy that runs by itself has its API, unless it is told another place. */
 export const policySocket = (env: Environment): string => join(runtimeDirectory(env), 'policy.sock');
 
+/** Where policies leave word that they live. */
+export const policyDirectory = (env: Environment): string => join(runtimeDirectory(env), 'policies');
+
 /** Where the daemons of systemd's units are: a directory for each, with its socket in it. */
 const SYSTEM_DIRECTORY = '/run/aerostat';
 

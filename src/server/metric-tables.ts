@@ -70,6 +70,11 @@ export const GUEST_METRICS: Metrics<GuestStatus> = [
     'What the driver is shown of the target: less while the guest cannot hold it, and during its boot grace.',
     g => g.shownTargetBytes,
   ),
+  gauge(
+    'aerostat_guest_target_lapsed',
+    'Whether the lease of the memory policy that set the target has run out, since the policy is silent.',
+    ({ targetOwner }) => (targetOwner === null ? null : Number(targetOwner.lapsed)),
+  ),
   gauge('aerostat_guest_stuck', 'Whether the balloon gets no nearer to its target.', g => Number(isStuck(g))),
   gauge('aerostat_guest_actual_bytes', 'What the guest says its balloon holds.', g => g.actualBytes),
   gauge('aerostat_guest_ballooned_bytes', 'Given away by the host’s own account.', g => g.balloonedBytes),

@@ -3,7 +3,7 @@
  * decided as leases. It waits for no guest. How it decides is the policy room's; what its settings are from, and how people
  * ask for it, is told elsewhere.
  */
-import type { GuestEvent, HostStatus } from '../control/contract.ts';
+import type { GuestEvent, HostStatus, LeaseOrder } from '../control/contract.ts';
 import type { Reservation, ReservationOrder } from '../control/policy.ts';
 import { decide } from '../policy/decide.ts';
 import { NEVER, newDecision } from '../policy/records.ts';
@@ -11,6 +11,7 @@ import type { Decision, GuestDecision, GuestSettings, Sample, Settings } from '.
 import { isUrgent } from '../policy/wake.ts';
 import type { SteeringClock } from './clock.ts';
 import type { SeenGuest, SourceWatch, SteeredSource } from './guest-source.ts';
+import { type HeartbeatFile, type HeldTarget, LEASE_PERIODS } from './heartbeat.ts';
 import { DecisionHistory } from './history.ts';
 import { HostView } from './host-view.ts';
 import { GuestOrders } from './orders.ts';
@@ -23,8 +24,6 @@ import type { SavedPolicy, StateFile } from './state-file.ts';
 const LOOK_SHARE = 0.25;
 /** Between a decision and the next one that something that happens sets off. */
 const WAKE_MS = 250;
-/** A lease lasts so many periods: a policy that is silent for longer is told of. */
-const LEASE_PERIODS = 2;
 const SAVE_MS = 10_000;
 
 interface RunnerOptions {
@@ -33,6 +32,8 @@ interface RunnerOptions {
   readonly settings: SteeringSettings;
   readonly clock: SteeringClock;
   readonly state?: StateFile;
+  /** Where others see that it lives. */
+  readonly heartbeat?: HeartbeatFile;
   /** Told of every sample that is decided on. */
   readonly onSample?: (sample: Sample, wallMs: number) => void;
   readonly onEvent?: (event: GuestEvent) => void;
@@ -83,9 +84,11 @@ export class PolicyRunner {
   /** Targets stay as they are, and their leases run out. Resolves when what is remembered is saved. */
   async close(): Promise<void> {
     this.abandon();
-    await this.#options.state?.settled();
+    const { state, heartbeat } = this.#options;
+    await state?.settled();
     this.save();
-    await this.#options.state?.settled();
+    await state?.settled();
+    await heartbeat?.close(this.settings.onSilence);
   }
 
   /** Ends it as a signal does that cannot be caught: nothing is saved any more. */
@@ -318,14 +321,27 @@ export class PolicyRunner {
         }),
       );
     }
-    if (!dryRun) this.#renew(lease.forMs, nowMs);
+    if (!dryRun) this.#renew(lease, nowMs);
     if (moved) this.save();
+    this.#beat(nowMs, wallMs);
+  }
+
+  #beat(atMs: number, wallMs: number): void {
+    const { decisions, dryRun, moves, orders } = this;
+    const { onSilence, periodMs } = this.settings;
+    const guests = this.#view.seen.flatMap(({ name, status }): HeldTarget[] => {
+      const leased = orders.get(name)?.leaseUntilMs ?? null;
+      if (leased === null || status.targetBytes === null) return [];
+      const monitor = status.counters === null ? status.socketPath : null;
+      return [{ name, monitor, targetBytes: status.targetBytes, released: false }];
+    });
+    this.#options.heartbeat?.beat({ atMs, wallMs, periodMs, onSilence, dryRun, decisions, moves, guests });
   }
 
   /** The leases of all targets last for so long again. A source that does not answer lets them run out. */
-  #renew(forMs: number, nowMs: number): void {
-    for (const { source } of this.#view.watches) source.control.renewLeases({ forMs }).catch(() => {});
-    for (const orders of this.orders.values()) orders.renewed(nowMs + forMs);
+  #renew(lease: LeaseOrder, nowMs: number): void {
+    for (const { source } of this.#view.watches) source.control.renewLeases(lease).catch(() => {});
+    for (const orders of this.orders.values()) orders.renewed(nowMs + lease.forMs);
   }
 
   /** Counts what a guest suffered. */

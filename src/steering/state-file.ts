@@ -3,13 +3,13 @@
  * persons hold, what was set over the API, and reservations. A file that cannot be understood is set aside, not trusted.
  */
 import { mkdirSync, readFileSync, renameSync } from 'node:fs';
-import { open, rename } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { z } from 'zod';
 import { POLICY_MODES } from '../control/policy.ts';
 import { UNSEEN } from '../policy/records.ts';
 import type { GuestMemory, PolicyMemory } from '../policy/types.ts';
+import { ReplacedFile } from './replaced-file.ts';
 
 const guestMemory = z.looseObject({ name: z.string() });
 const Settings = z.strictObject({
@@ -55,22 +55,24 @@ function whole(saved: Readonly<Record<string, unknown>>): GuestMemory {
 }
 
 export class StateFile {
-  readonly #path: string;
-  #writing: Promise<void> | undefined;
-  #next: (() => SavedPolicy) | undefined;
-  /** Why it could not be written the last time; null where it could. */
-  error: string | null = null;
+  readonly #file: ReplacedFile;
 
   constructor(directory: string) {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    this.#path = join(directory, 'policy-state.json');
+    this.#file = new ReplacedFile(join(directory, 'policy-state.json'), { durable: true });
+  }
+
+  /** Why it could not be written the last time; null where it could. */
+  get error(): string | null {
+    return this.#file.error;
   }
 
   /** Undefined where there is none, or none that makes sense: that one is kept beside it, for those who look into it. */
   read(): SavedPolicy | undefined {
+    const { path } = this.#file;
     let text: string;
     try {
-      text = readFileSync(this.#path, 'utf8');
+      text = readFileSync(path, 'utf8');
     } catch {
       return undefined;
     }
@@ -78,45 +80,17 @@ export class StateFile {
       const { memory, ...state } = SavedStateSchema.parse(JSON.parse(text));
       return { ...state, memory: { ...memory, guests: memory.guests.map(whole) } };
     } catch {
-      renameSync(this.#path, `${this.#path}.bad`);
+      renameSync(path, `${path}.bad`);
       return undefined;
     }
   }
 
-  /** Replaces the file; one replacement at a time, and of those that come meanwhile the last one follows. */
   write(state: () => SavedPolicy): void {
-    if (this.#writing === undefined) this.#writing = this.#writeAll(state);
-    else this.#next = state;
-  }
-
-  async #writeAll(first: () => SavedPolicy): Promise<void> {
-    try {
-      for (let state: (() => SavedPolicy) | undefined = first; state !== undefined; state = this.#next) {
-        this.#next = undefined;
-        await this.#replace(JSON.stringify(state()));
-      }
-      this.error = null;
-    } catch (error) {
-      this.error = `the state cannot be saved: ${(error as Error).message}`;
-    } finally {
-      this.#writing = undefined;
-    }
+    this.#file.write(() => JSON.stringify(state()));
   }
 
   /** Resolves when nothing is being written any more. */
-  async settled(): Promise<void> {
-    await this.#writing;
-  }
-
-  async #replace(text: string): Promise<void> {
-    const next = join(dirname(this.#path), `.policy-state.${process.pid}`);
-    const file = await open(next, 'w', 0o600);
-    try {
-      await file.writeFile(text);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(next, this.#path);
+  settled(): Promise<void> {
+    return this.#file.settled();
   }
 }

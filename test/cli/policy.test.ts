@@ -1,5 +1,5 @@
 /** `aerostat policy` against a fake daemon that has a policy: what people see of it, what is asked, and how it ends. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -38,6 +38,33 @@ describe('aerostat policy', () => {
     expect(out).toMatch(/^web +auto +4G +1\.5G +1\.75G +2\.5G +2G +surplus +step/m);
     const json = await run(['policy', 'status', '--json'], { env });
     expect(JSON.parse(json.out)).toEqual(control.memoryPolicy.status);
+  });
+
+  test('the policy that the environment names is asked, whatever daemon it names', async () => {
+    const both = { ...env, AEROSTAT_API: join(directory, 'daemon.sock') };
+    expect((await run(['policy', 'status'], { env: both })).out).toContain('running;');
+    const asked = await run(['policy', 'status', '--api', both.AEROSTAT_API], { env: both });
+    expect(asked.code).toBe(3);
+  });
+
+  test('status of one that was killed says that it is silent, and what became of its targets', async () => {
+    await server.close();
+    const policies = join(directory, 'aerostat', 'policies');
+    mkdirSync(policies, { recursive: true });
+    const guests = [
+      { name: 'web', monitor: '/run/web.qmp', targetBytes: 0, released: true },
+      { name: 'db', monitor: null, targetBytes: GIB, released: false },
+    ];
+    const beat = { version: 1, pid: 4_000_000, api: env.AEROSTAT_POLICY_API, atMs: 0, wallMs: 0, guests };
+    const rest = { periodMs: 2000, onSilence: 'release', dryRun: false, decisions: 7, moves: 3 };
+    writeFileSync(join(policies, 'policy-4000000.beat'), JSON.stringify({ ...beat, ...rest }));
+    const { code, out } = await run(['policy', 'status'], { env });
+    expect(code).toBe(0);
+    expect(out).toMatch(/^SILENT; decided .* ago, every 2s; 3 targets set\nprocess 4000000 answers no more/);
+    expect(out).toContain('web: all memory is its own again\ndb: was told to give 1G\n');
+    const json = JSON.parse((await run(['policy', 'status', '--json'], { env })).out);
+    expect(json).toMatchObject({ state: 'silent', decisions: 7, onSilence: 'release' });
+    server = await serveApi(control, { version: '0', address: parseAddress(env.AEROSTAT_POLICY_API) });
   });
 
   test('status of a host without one says so, and what else is asked is refused with 6', async () => {

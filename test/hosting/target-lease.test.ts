@@ -57,24 +57,31 @@ test('a target is the daemon’s at first, a policy’s under a lease, and a per
 test('a lease that is renewed goes on, and one that is not runs out once', () => {
   lease.ordered({ forMs: 4000, onSilence: 'keep' });
   clock.pass(3000);
-  expect(lease.renew(4000)).toBe(true);
+  expect(lease.renew({ forMs: 4000 })).toBe(true);
   pass(1000);
   expect(lease.owner.lapsed).toBe(false);
   pass(3000);
   expect(lease.owner).toMatchObject({ by: 'policy', lapsed: true });
   expect(ranOut).toEqual(['keep']);
   // A policy that is back goes on.
-  expect(lease.renew(4000)).toBe(true);
+  expect(lease.renew({ forMs: 4000 })).toBe(true);
   expect(lease.owner.lapsed).toBe(false);
   pass(5000);
   expect(ranOut).toEqual(['keep', 'keep']);
 });
 
+test('a renewal may say what becomes of the target from now on', () => {
+  lease.ordered({ forMs: 4000, onSilence: 'keep' });
+  expect(lease.renew({ forMs: 4000, onSilence: 'release' })).toBe(true);
+  pass(5000);
+  expect(ranOut).toEqual(['release']);
+});
+
 test('what a person or the daemon set has no lease to renew', () => {
-  expect(lease.renew(4000)).toBe(false);
+  expect(lease.renew({ forMs: 4000 })).toBe(false);
   lease.ordered({ forMs: 4000, onSilence: 'release' });
   lease.ordered(undefined);
-  expect(lease.renew(4000)).toBe(false);
+  expect(lease.renew({ forMs: 4000 })).toBe(false);
   expect(lease.owner.by).toBe('person');
 });
 

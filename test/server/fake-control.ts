@@ -23,7 +23,12 @@ import {
   type GuestOperation,
   handlersOf,
 } from '../../src/control/operations.ts';
-import type { PolicyChanges, ReservationOrder } from '../../src/control/policy.ts';
+import type {
+  LeaseRenewal,
+  LeaseRenewalOrder,
+  PolicyChanges,
+  ReservationOrder,
+} from '../../src/control/policy.ts';
 import { COUNTERS, DAEMON, HOST, MAP, MIGRATION, STATISTICS } from './fake-answers.ts';
 import { FakePolicy } from './fake-policy.ts';
 
@@ -194,7 +199,7 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
   readonly releaseReservation = ({ name }: { readonly name: string }) =>
     this.#ofPolicy(['releaseReservation', { name }], () => this.memoryPolicy.release(name));
 
-  async renewLeases({ forMs }: { readonly forMs: number }): Promise<{ readonly renewed: number }> {
+  async renewLeases({ forMs }: LeaseRenewalOrder): Promise<LeaseRenewal> {
     await this.#gate();
     let renewed = 0;
     for (const { name, targetOwner } of this.known.values()) {

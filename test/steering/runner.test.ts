@@ -102,13 +102,18 @@ describe('targets', () => {
       force: true,
       lease: { forMs: 4000, onSilence: 'release' },
     });
-    const renewed: number[] = [];
-    guests.renewLeases = async ({ forMs }) => {
-      renewed.push(forMs);
+    const renewed: unknown[] = [];
+    guests.renewLeases = async order => {
+      renewed.push(order);
       return { renewed: 3 };
     };
     await host.pass(6000);
-    expect(renewed).toEqual([4000, 4000, 4000]);
+    const order = { forMs: 4000, onSilence: 'release' };
+    expect(renewed).toEqual([order, order, order]);
+    // Before, targets in force kept the rule that they were ordered with.
+    host.runner.settings = { ...host.runner.settings, onSilence: 'keep' };
+    await host.pass(2000);
+    expect(renewed.at(-1)).toEqual({ forMs: 4000, onSilence: 'keep' });
     const control = steeredControl(guests, host.runner);
     const leaseUntilMs = (await control.guestPolicy('a')).leaseUntilMs ?? 0;
     expect(leaseUntilMs).toBeGreaterThan(host.clock.wallMs());

@@ -4,9 +4,16 @@ import { Command } from 'commander';
 import { combinedControl, type GuestRoute } from '../../control/combined-control.ts';
 import { hostedControl } from '../../control/hosted-control.ts';
 import type { Control } from '../../control/operations.ts';
-import { defaultSocket, formatAddress, parseAddress, systemSockets } from '../../server/address.ts';
+import {
+  defaultSocket,
+  formatAddress,
+  parseAddress,
+  policyDirectory,
+  systemSockets,
+} from '../../server/address.ts';
 import type { MeasuredDaemon } from '../../server/metrics.ts';
 import { readTokens } from '../../server/token.ts';
+import { monotonicMs } from '../../sys/poll.ts';
 import { readVersion } from '../../sys/version.ts';
 import { type CliContext, interrupted } from '../context.ts';
 import { openNamed } from '../guests.ts';
@@ -58,7 +65,10 @@ async function runExporter(context: CliContext, choice: ExporterChoice): Promise
   const tokens = readTokens(choice.tokenFile, choice.tokenFile === undefined ? env : {});
   const address = parseAddress(choice.listen);
   const log = await openLog(context, choice);
-  const { daemons, close } = await findDaemons(context, choice);
+  const found = await findDaemons(context, choice);
+  const { close } = found;
+  const policies = await policiesOf(context);
+  const daemons = () => [...found.daemons(), ...policies()];
   try {
     const { serveExporter } = await import('../../server/exporter.ts');
     const server = await serveExporter(daemons, {
@@ -70,8 +80,8 @@ async function runExporter(context: CliContext, choice: ExporterChoice): Promise
       onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
     });
     try {
-      const found = daemons().map(({ labels }) => labels.daemon);
-      const of = found.length === 0 ? 'no daemon so far' : found.join(', ');
+      const names = daemons().map(({ labels }) => labels.daemon);
+      const of = names.length === 0 ? 'no daemon so far' : names.join(', ');
       log({ level: 'info', message: `figures on ${formatAddress(server.address)}/metrics, of ${of}` });
       const signal = await interrupted(interrupt);
       log({ level: 'info', message: `ending for ${signal}` });
@@ -81,6 +91,26 @@ async function runExporter(context: CliContext, choice: ExporterChoice): Promise
   } finally {
     close();
   }
+}
+
+/** Policies that run by themselves; of one that was killed, what it left word of. */
+async function policiesOf(context: CliContext): Promise<() => readonly MeasuredDaemon[]> {
+  const [{ readHeartbeats }, { statusLeft }] = await Promise.all([
+    import('../../steering/heartbeat.ts'),
+    import('../../steering/left-leases.ts'),
+  ]);
+  const none = hostedControl(combinedControl([]), readVersion());
+  return () =>
+    readHeartbeats(policyDirectory(context.env)).map(heartbeat => ({
+      labels: { daemon: heartbeat.api },
+      control: {
+        ...none,
+        policy: () =>
+          connect(context, { api: heartbeat.api })
+            .policy()
+            .catch(() => statusLeft(heartbeat, monotonicMs())),
+      },
+    }));
 }
 
 interface Found {

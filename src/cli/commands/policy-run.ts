@@ -42,6 +42,17 @@ export function policyRunCommand(context: CliContext): Command {
   return withLog(withApi(command), 'info');
 }
 
+/** Not for people: a policy starts it. */
+export function policyGuardCommand(_context: CliContext): Command {
+  return new Command('guard')
+    .description('give their memory back to guests of QEMU whose policy is silent')
+    .argument('<file>', 'the heartbeat of the policy')
+    .action(async (file: string) => {
+      const { guardTargets } = await import('../policy-runs.ts');
+      await guardTargets(file);
+    });
+}
+
 export function policyRecordCommand(context: CliContext): Command {
   const command = new Command('record')
     .description('write what a policy would decide on to a file')

@@ -11,7 +11,9 @@ import {
   RESERVATION_MS_MAX,
   SHARES_MAX,
 } from '../../control/policy.ts';
-import { isUnsaid, policySocket } from '../../server/address.ts';
+import { isUnsaid, policyDirectory, policySocket } from '../../server/address.ts';
+import { UnreachableError } from '../../server/client.ts';
+import { monotonicMs } from '../../sys/poll.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { wholeNumber } from '../measure.ts';
@@ -21,7 +23,7 @@ import { renderFields, renderTable } from '../table.ts';
 import { UsageError } from '../usage.ts';
 import { NotReachedError } from '../wait.ts';
 import { policyReplayCommand } from './policy-replay.ts';
-import { policyRecordCommand, policyRunCommand } from './policy-run.ts';
+import { policyGuardCommand, policyRecordCommand, policyRunCommand } from './policy-run.ts';
 
 const EXAMPLES = `
 Examples:
@@ -61,18 +63,19 @@ export function policyCommand(context: CliContext): Command {
   ]) {
     command.addCommand(one(context));
   }
+  command.addCommand(policyGuardCommand(context), { hidden: true });
   return command;
 }
 
 /** The policy that is meant. */
 function policyOf(context: CliContext, choice: AskChoice): Control {
   const { env } = context;
-  const own = env.AEROSTAT_POLICY_API ?? policySocket(env);
-  const asked =
-    isUnsaid(choice.api, env) && (env.AEROSTAT_POLICY_API !== undefined || existsSync(own))
-      ? { ...choice, api: own }
-      : choice;
-  return connect(context, asked);
+  const named = env.AEROSTAT_POLICY_API;
+  const own = named ?? policySocket(env);
+  // What is said of the policy wins over what is said of daemons.
+  const isOwn =
+    choice.api === undefined && (named !== undefined || (isUnsaid(choice.api, env) && existsSync(own)));
+  return connect(context, isOwn ? { ...choice, api: own } : choice);
 }
 
 const asking = (command: Command, examples: string): Command =>
@@ -82,11 +85,39 @@ function statusCommand(context: CliContext): Command {
   const command = new Command('status')
     .description('how the policy is, the host’s memory, and what each guest needs and has')
     .action(async (choice: AskChoice) => {
-      const status = await policyOf(context, choice).policy();
+      const { status, left } = await statusOrLeft(context, choice);
       if (choice.json) printJson(context.stdout, status);
-      else for (const line of describeStatus(status)) printLine(context.stdout, line);
+      else for (const line of [...describeStatus(status), ...left]) printLine(context.stdout, line);
     });
   return asking(command, '  aerostat policy status\n  aerostat policy status --json');
+}
+
+/** Of a policy that was killed, what it left word of: its status, and lines about its targets. */
+async function statusOrLeft(
+  context: CliContext,
+  choice: AskChoice,
+): Promise<{ readonly status: PolicyStatus; readonly left: readonly string[] }> {
+  try {
+    return { status: await policyOf(context, choice).policy(), left: [] };
+  } catch (error) {
+    if (!(error instanceof UnreachableError)) throw error;
+    const [{ readHeartbeats, leaseEndMs }, { statusLeft }] = await Promise.all([
+      import('../../steering/heartbeat.ts'),
+      import('../../steering/left-leases.ts'),
+    ]);
+    const { env } = context;
+    const api = choice.api ?? env.AEROSTAT_POLICY_API ?? policySocket(env);
+    const heartbeat = readHeartbeats(policyDirectory(env)).find(one => one.api === api);
+    if (heartbeat === undefined) throw error;
+    const ended = new Date(leaseEndMs(heartbeat)).toLocaleTimeString('en-GB');
+    const left = heartbeat.guests.map(({ name, targetBytes, released }) =>
+      released
+        ? `${name}: all memory is its own again`
+        : `${name}: was told to give ${formatSize(targetBytes)}`,
+    );
+    const silence = `process ${heartbeat.pid} answers no more; the leases of its targets end or ended at ${ended} (${heartbeat.onSilence})`;
+    return { status: statusLeft(heartbeat, monotonicMs()), left: [silence, ...left] };
+  }
 }
 
 function describeStatus(status: PolicyStatus): string[] {
@@ -103,7 +134,7 @@ function describeStatus(status: PolicyStatus): string[] {
       ({ name, bytes, ready, missingBytes }) =>
         `${formatSize(bytes)} reserved for ${name}: ${ready ? 'free' : `${formatSize(missingBytes)} missing`}`,
     ),
-    ...(guests.length === 0 ? ['no guests'] : guestTable(guests)),
+    ...(guests.length > 0 ? guestTable(guests) : budget === null ? [] : ['no guests']),
   ];
 }
 

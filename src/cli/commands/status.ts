@@ -7,6 +7,7 @@ import {
   incompleteWords,
   isStuck,
   keptWords,
+  policyWords,
   removedWords,
   residentWords,
   stuckWords,
@@ -120,6 +121,9 @@ const COLUMNS = {
 
 type ColumnName = keyof typeof COLUMNS;
 
+/** Guests that a line names. */
+const NAMES_MAX = 8;
+
 /** Of every guest, on every list. */
 const LISTED = ['guest', 'state', 'memory', 'target', 'balloon', 'pending', 'resident'] as const;
 
@@ -161,7 +165,7 @@ interface Shown {
 }
 
 function showGuests(
-  { stdout, env }: CliContext,
+  { stdout, stderr, env }: CliContext,
   choice: StatusChoice,
   { guests, name, failures }: Shown,
 ): void {
@@ -173,6 +177,18 @@ function showGuests(
   const columns = (choice.columns ?? [...LISTED, 'error']).map(key => COLUMNS[key].column(style, failures));
   const lines = renderTable(columns, guests);
   printLine(stdout, (choice.header ? lines : lines.slice(1)).join('\n'));
+  // Beside the table, which a script may read.
+  const silence = silenceOf(guests);
+  if (silence !== '') printLine(stderr, style.yellow(silence));
+}
+
+/** That the policy which set some targets is silent; empty where none is. */
+function silenceOf(guests: readonly GuestStatus[]): string {
+  const lapsed = guests.filter(({ targetOwner }) => targetOwner?.lapsed === true).map(({ name }) => name);
+  if (lapsed.length === 0) return '';
+  const shown =
+    lapsed.length > NAMES_MAX ? `${lapsed.slice(0, NAMES_MAX).join(', ')} and others` : lapsed.join(', ');
+  return `The memory policy that set the targets of ${shown} is silent; "aerostat policy status" says more.`;
 }
 
 /** With the code of the first failure, which decides what the command exits with. */
@@ -231,7 +247,9 @@ const count = (number: number) => number.toLocaleString('en');
 function describeTarget(guest: GuestStatus): string {
   const target = describeProgress(guest);
   const kept = keptWords(guest, formatSize);
-  return kept === '' ? target : `${target}; ${kept}, and the target follows its memory`;
+  const owner = policyWords(guest);
+  const whose = owner === '' ? target : `${target}; ${owner}`;
+  return kept === '' ? whose : `${whose}; ${kept}, and the target follows its memory`;
 }
 
 function describeProgress(guest: GuestStatus): string {

@@ -7,6 +7,7 @@ import {
   type GuestPolicyDecision,
   type GuestPolicySettings,
   type LeaseRenewal,
+  type LeaseRenewalOrder,
   POLICY_BOUNDS,
   POLICY_HELDS,
   POLICY_MODES,
@@ -218,8 +219,18 @@ export const ReservationQuerySchema = z.object({
   name: guestName.openapi({ description: 'For whom the reservation is that is given up.' }),
 });
 
-export const LeaseRenewalOrderSchema = mirror<{ readonly forMs: number }>()(
-  z.strictObject({ forMs: count.min(1).max(LEASE_MS_MAX) }).openapi('LeaseRenewalOrder'),
+export const LeaseRenewalOrderSchema = mirror<LeaseRenewalOrder>()(
+  z
+    .strictObject({
+      forMs: count.min(1).max(LEASE_MS_MAX),
+      onSilence: omissible(
+        z.enum(SILENCE_RULES).openapi({
+          description:
+            'What becomes of the targets when they are not renewed again; as they were ordered where nothing is said.',
+        }),
+      ),
+    })
+    .openapi('LeaseRenewalOrder'),
 );
 
 export const LeaseRenewalSchema = mirror<LeaseRenewal>()(
