@@ -36,7 +36,7 @@ const KNOWN_BUG =
 
 const LIMITS: EncodeLimits = { bytesMax: RESPONSE_HEADER_BYTES + DATA_BYTES_MAX, extentsMax: 0 };
 
-const isSpoilt = (pfn: number, count: number): boolean => pfn % 2 === 1 && count >= SPOILT_PAGES;
+const isSpoilt = (pfn: number, count: number): boolean => count >= SPOILT_PAGES && pfn % 2 === 1;
 
 export const pageRange: PageListFormat = {
   name: 'page-range',
