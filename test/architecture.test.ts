@@ -86,6 +86,32 @@ describe('the rooms', () => {
     expect([...new Set(native.map(roomOf))]).toEqual(['sys']);
   });
 
+  test("leave packages to the command line, the API and the peers: what the library and a data-plane thread load has koffi's native calls alone", () => {
+    const bare = [
+      'sys',
+      'memory',
+      'virtio',
+      'balloon',
+      'device',
+      'driver',
+      'vhost-user',
+      'testing',
+      'threads',
+      'hosting',
+    ];
+    // Types are gone when it is compiled.
+    const packages = /^(?:import|export) (?!type\b)[^;]*?from '(?!node:|\.)([^']+)'/gm;
+    const wrong = files
+      .filter(path => bare.includes(roomOf(path)))
+      .flatMap(path =>
+        [...readFileSync(path, 'utf8').matchAll(packages)].map(
+          ([, name]) => `${relative(src, path)}: ${name}`,
+        ),
+      )
+      .filter(found => !(found.startsWith('sys/') && found.endsWith(': koffi')));
+    expect(wrong).toEqual([]);
+  });
+
   test('of protocols read no clock: time is an argument', () => {
     const protocols = ['virtio', 'balloon', 'device', 'driver', 'guest', 'migration'];
     const clock = /\b(monotonicMs|processClock|performance\.now|Date\.now|hrtime)\b/;

@@ -2,11 +2,11 @@
  * The queue of free page hint sessions: 4-byte command ids and blocks of pages that the guest does not use. The
  * rules of what counts are balloon/hint-session.ts's; here the pages that count go to `PartWorld.unusedPages`. They are never discarded: a hint does not promise that the guest stays away from a page.
  */
-import { z } from 'zod';
 import { HINT_COMMAND_BYTES, HINT_ID_MIN, type HintPhase, HintSession } from '../balloon/hint-session.ts';
 import { type PageList, PageListError } from '../balloon/page-list.ts';
 import type { PageSink } from '../memory/page.ts';
-import { type DevicePart, type PartWorld, savedFields, u32 } from './part.ts';
+import { either, integer, oneOf } from '../sys/shape.ts';
+import { type DevicePart, type PartWorld, savedFields } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
 export class HintChannel implements DevicePart {
@@ -165,7 +165,7 @@ export class HintChannel implements DevicePart {
 
   /** The id of the last session, 0 where there was none. */
   readonly saved = savedFields(
-    { hintId: z.union([z.literal(0), u32.min(HINT_ID_MIN)]) },
+    { hintId: either(oneOf([0]), integer(HINT_ID_MIN, 0xffff_ffff)) },
     () => ({ hintId: this.session.id ?? 0 }),
     ({ hintId }) => {
       if (hintId !== 0) this.takeOver(hintId);

@@ -3,11 +3,11 @@
  * that a ring starts, that takes the ring's buffers, and that is saved and forgotten with the device. Rings are served by
  * {@link RingServer}, which knows no part by name. A part has one ring or two, and none before `start`.
  */
-import { z } from 'zod';
 import type { QueueRole } from '../balloon/features.ts';
 import type { Profile } from '../balloon/profiles.ts';
 import type { PageSink } from '../memory/page.ts';
 import type { MonotonicClock } from '../sys/monotonic.ts';
+import type { Fields, ShapedFields } from '../sys/shape.ts';
 import type { StopReason } from '../virtio/device.ts';
 import type { DeviceCounters } from './counters.ts';
 import type { DeviceConfig } from './device-config.ts';
@@ -80,18 +80,16 @@ export interface DevicePart {
 /** Some fields of a saved device, by those who know what they mean. */
 export interface SavedFields {
   /** What each has to be. The fields come from a stranger. */
-  readonly shape: z.ZodRawShape;
+  readonly shape: Fields;
   save(): object;
   /** Goes on with fields that have this shape, before any ring runs. */
   load(fields: object): void;
 }
 
-export function savedFields<Shape extends z.ZodRawShape>(
-  shape: Shape,
-  save: () => z.infer<z.ZodObject<Shape>>,
-  load: (fields: z.infer<z.ZodObject<Shape>>) => void,
+export function savedFields<F extends Fields>(
+  shape: F,
+  save: () => ShapedFields<F>,
+  load: (fields: ShapedFields<F>) => void,
 ): SavedFields {
-  return { shape, save, load: fields => load(fields as z.infer<z.ZodObject<Shape>>) };
+  return { shape, save, load: fields => load(fields as ShapedFields<F>) };
 }
-
-export const u32 = z.number().int().min(0).max(0xffff_ffff);

@@ -5,8 +5,18 @@
  *
  * The bytes come from a stranger. They are read as a whole, and only then does anything change.
  */
-import { z } from 'zod';
 import { AerostatError } from '../sys/error.ts';
+import {
+  assertShaped,
+  count,
+  type Fields,
+  flag,
+  oneOf,
+  orNull,
+  record,
+  type ShapedFields,
+  text,
+} from '../sys/shape.ts';
 import type { BalloonDevice } from './balloon-device.ts';
 
 /** What hosts of before read as well. */
@@ -31,30 +41,36 @@ export class DeviceStateError extends AerostatError {
   }
 }
 
-const wish = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const START = { profile: text(/^.{0,64}$/) };
 
-const START = { profile: z.string().max(64) };
+/** What each version has beside the fields of the device and its parts. */
+const VERSIONS = {
+  [VERSION]: { version: oneOf([VERSION]), ...START },
+  [VERSION_WITH_WISH]: { version: oneOf([VERSION_WITH_WISH]), ...START, wishedMemoryBytes: count },
+  [VERSION_HANDED_OVER]: {
+    version: oneOf([VERSION_HANDED_OVER]),
+    ...START,
+    wishedMemoryBytes: orNull(count),
+    begun: flag,
+    partial: flag,
+    settled: flag,
+    actualKnown: flag,
+  },
+} as const;
 
-/** The header of `device`: its own fields, those of its parts, and what its guest is to keep. */
-function headerOf(device: BalloonDevice) {
-  const fields: typeof START = Object.assign({}, START, ...device.saved.map(({ shape }) => shape));
-  return z.discriminatedUnion('version', [
-    z.strictObject({ version: z.literal(VERSION), ...fields }),
-    z.strictObject({
-      version: z.literal(VERSION_WITH_WISH),
-      ...fields,
-      wishedMemoryBytes: wish,
-    }),
-    z.strictObject({
-      version: z.literal(VERSION_HANDED_OVER),
-      ...fields,
-      wishedMemoryBytes: wish.nullable(),
-      begun: z.boolean(),
-      partial: z.boolean(),
-      settled: z.boolean(),
-      actualKnown: z.boolean(),
-    }),
-  ]);
+/** The header of a device: its own fields, those of its parts, and what its guest is to keep. */
+type Header = { [V in keyof typeof VERSIONS]: ShapedFields<(typeof VERSIONS)[V]> }[keyof typeof VERSIONS];
+
+/** @throws DeviceStateError unless `header` is one of `device` */
+function assertHeader(device: BalloonDevice, header: unknown): asserts header is Header {
+  const { version } = Object(header) as { version?: unknown };
+  const own = Object.entries(VERSIONS).find(([number]) => Number(number) === version)?.[1];
+  if (own === undefined)
+    throw new DeviceStateError(`its version is none of ${Object.keys(VERSIONS).join(', ')}`);
+  const fields: Fields = Object.assign({}, own, ...device.saved.map(({ shape }) => shape));
+  assertShaped(record(fields), header, fault => {
+    throw new DeviceStateError(fault);
+  });
 }
 
 /**
@@ -140,32 +156,29 @@ export function checkSavedDevice(device: BalloonDevice, bytes: Uint8Array): void
   readSaved(device, bytes);
 }
 
-function readSaved(device: BalloonDevice, bytes: Uint8Array) {
-  const saved = decode(bytes, headerOf(device));
-  const { profile } = saved.header;
-  if (profile === device.profile.name) return saved;
-  throw new DeviceStateError(`it spoke ${profile}, and this one speaks ${device.profile.name}`);
+function readSaved(device: BalloonDevice, bytes: Uint8Array): { header: Header; runs: Uint32Array } {
+  const { header, runs } = decode(bytes);
+  assertHeader(device, header);
+  if (header.profile === device.profile.name) return { header, runs };
+  throw new DeviceStateError(`it spoke ${header.profile}, and this one speaks ${device.profile.name}`);
 }
 
-function decode(bytes: Uint8Array, shape: ReturnType<typeof headerOf>) {
+function decode(bytes: Uint8Array): { header: unknown; runs: Uint32Array } {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = bytes.length < LENGTH_BYTES ? HEADER_BYTES_MAX : view.getUint32(0, true);
   const start = LENGTH_BYTES + length;
   if (length > HEADER_BYTES_MAX || start > bytes.length || (bytes.length - start) % RUN_BYTES !== 0) {
     throw new DeviceStateError('it is cut short');
   }
-  let value: unknown;
+  let header: unknown;
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(LENGTH_BYTES, start)));
+    header = JSON.parse(
+      new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(LENGTH_BYTES, start)),
+    );
   } catch {
     throw new DeviceStateError('its header is not JSON');
   }
-  const result = shape.safeParse(value);
-  if (!result.success) {
-    const [{ path, message }] = result.error.issues;
-    throw new DeviceStateError(`${path.join('.')}: ${message}`);
-  }
   const runs = new Uint32Array((bytes.length - start) / 4);
   for (let index = 0; index < runs.length; index++) runs[index] = view.getUint32(start + index * 4, true);
-  return { header: result.data, runs };
+  return { header, runs };
 }

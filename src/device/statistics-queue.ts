@@ -2,22 +2,27 @@
  * The statistics queue (VIRTIO 1.4, 5.5.6.3): the guest posts a filled buffer, the device keeps it and returns
  * it when it wants a newer one.
  */
-import { z } from 'zod';
 import { PageListError } from '../balloon/page-list.ts';
 import {
   decodeStatistics,
   noStatistics,
   STATISTIC_NAMES,
   STATS_BYTES_MAX,
+  type StatisticName,
   type Statistics,
   StatisticsError,
 } from '../balloon/statistics.ts';
+import { count, orNull, record, type Shape } from '../sys/shape.ts';
 import type { PoppedBuffer } from '../virtio/chain.ts';
 import type { StopReason } from '../virtio/device.ts';
 import { type DevicePart, type PartWorld, savedFields } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
-const statistic = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable();
+/** A guest that was saved has all of them. */
+const STATISTICS = Object.fromEntries(STATISTIC_NAMES.map(name => [name, orNull(count)])) as Record<
+  StatisticName,
+  Shape<number | null>
+>;
 
 export class StatisticsQueue implements DevicePart {
   readonly roles = ['stats'] as const;
@@ -136,7 +141,7 @@ export class StatisticsQueue implements DevicePart {
   }
 
   readonly saved = savedFields(
-    { statistics: z.record(z.enum(STATISTIC_NAMES), statistic) },
+    { statistics: record(STATISTICS) },
     () => ({ statistics: this.sample }),
     ({ statistics }) => {
       this.sample = statistics;

@@ -4,8 +4,22 @@
  * more than its free list is left. They come from a stranger: every number has its bound here, and its user
  * checks whether it fits the guest.
  */
-import { z } from 'zod';
 import { PROFILE_NAMES, type Profile } from '../balloon/profiles.ts';
+import {
+  assertShaped,
+  count,
+  flag,
+  listOf,
+  oneOf,
+  orNull,
+  pairOf,
+  record,
+  type Shape,
+  type Shaped,
+  text,
+  u16,
+  u32,
+} from '../sys/shape.ts';
 import { type DriverQueueState, QUEUE_SIZE_MAX } from '../virtio/queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
 import type { Allotment } from './driver-memory.ts';
@@ -17,41 +31,28 @@ const RINGS_MAX = 16;
 /** A list and a table for each entry of the largest ring, both ways. */
 const ALLOTMENTS_MAX = 4 * QUEUE_SIZE_MAX;
 
-const u16 = z.number().int().min(0).max(0xffff);
-const u32 = z.number().int().min(0).max(0xffff_ffff);
-const bytes = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-
-/** Checked by hand: there is one for each entry of a ring, and a guest stands still meanwhile. */
-const links = z.custom<number[]>(
-  value =>
+/** Checked in one pass: there is one for each entry of a ring, and a guest stands still meanwhile. */
+const links: Shape<number[]> = {
+  fault: (value, at) =>
     Array.isArray(value) &&
     value.length <= QUEUE_SIZE_MAX &&
-    value.every(link => Number.isInteger(link) && link >= 0 && link <= 0xffff),
-);
+    value.every(link => Number.isInteger(link) && link >= 0 && link <= 0xffff)
+      ? null
+      : `${at}: numbers of descriptors are expected`,
+};
 
-const RING = z.strictObject({
-  nextAvail: u16,
-  nextUsed: u16,
-  links,
-  firstFree: u16,
-});
+const RING = record({ nextAvail: u16, nextUsed: u16, links, firstFree: u16 });
 
-const HINTS = z.strictObject({
-  wished: u32,
-  active: u32,
-  last: u32,
-  exhausted: z.boolean(),
-  holding: z.boolean(),
-});
+const HINTS = record({ wished: u32, active: u32, last: u32, exhausted: flag, holding: flag });
 
-const DRIVER = z.strictObject({
-  version: z.literal(VERSION),
-  profile: z.enum(PROFILE_NAMES),
-  features: z.string().regex(/^[0-9a-f]{1,16}$/),
-  rings: z.array(RING).max(RINGS_MAX),
+const DRIVER = record({
+  version: oneOf([VERSION]),
+  profile: oneOf(PROFILE_NAMES),
+  features: text(/^[0-9a-f]{1,16}$/),
+  rings: listOf(RING, RINGS_MAX),
   /** Pairs of address and size; null where the guest had no such stretch. */
-  allotments: z.array(z.tuple([bytes, bytes]).nullable()).max(ALLOTMENTS_MAX),
-  hints: HINTS.nullable(),
+  allotments: listOf(orNull(pairOf(count)), ALLOTMENTS_MAX),
+  hints: orNull(HINTS),
 });
 
 interface SavedDriver {
@@ -59,7 +60,7 @@ interface SavedDriver {
   readonly features: bigint;
   readonly rings: readonly DriverQueueState[];
   readonly allotments: readonly Allotment[];
-  readonly hints: z.output<typeof HINTS> | null;
+  readonly hints: Shaped<typeof HINTS> | null;
 }
 
 export function encodeDriver({ profile, features, rings, allotments, hints }: SavedDriver): Uint8Array {
@@ -103,12 +104,10 @@ export function decodeDriver(encoded: Uint8Array): SavedDriver {
   } catch {
     throw new DriverStateError('it is not JSON');
   }
-  const result = DRIVER.safeParse(value);
-  if (!result.success) {
-    const [{ path, message }] = result.error.issues;
-    throw new DriverStateError(`${path.join('.')}: ${message}`);
-  }
-  const { profile, features, rings, allotments, hints } = result.data;
+  assertShaped(DRIVER, value, fault => {
+    throw new DriverStateError(fault);
+  });
+  const { profile, features, rings, allotments, hints } = value;
   for (const { nextAvail, nextUsed, links, firstFree } of rings) {
     if (nextAvail !== nextUsed) throw new DriverStateError('a ring has buffers that the device had');
     if (firstFree >= links.length) throw new DriverStateError('a ring has no free descriptor');
