@@ -4,8 +4,9 @@
  */
 import { clearLine, createInterface, cursorTo, type Interface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import { COMMAND_NAMES, WORKLOAD_KINDS } from '../embedded/commands.ts';
+import { COMMAND_NAMES } from '../embedded/commands.ts';
 import type { ConsoleMessage } from '../embedded/console.ts';
+import { WORKLOAD_KINDS } from '../embedded/workload-kinds.ts';
 import { type CliContext, type Output, printJson, printLine } from './context.ts';
 import { describeAnswer } from './guest-words.ts';
 import { isScreen, styleOf } from './style.ts';

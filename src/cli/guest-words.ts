@@ -1,5 +1,6 @@
 /** The console of an embedded guest for people: words that stand for its commands, and answers as they read them. */
-import { COMMAND_NAMES, type CommandName, WORKLOAD_KINDS } from '../embedded/commands.ts';
+import { COMMAND_NAMES, type CommandName } from '../embedded/commands.ts';
+import { WORKLOAD_KINDS } from '../embedded/workload-kinds.ts';
 import { formatSize, parsePages } from './size.ts';
 import { renderFields } from './table.ts';
 import { UsageError } from './usage.ts';

@@ -2,32 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { readVersion } from '../sys/version.ts';
-import { benchCommand } from './commands/bench.ts';
-import { completionCommand, manualCommand } from './commands/completion.ts';
-import { dashboardCommand } from './commands/dashboard.ts';
-import { demoCommand } from './commands/demo.ts';
-import { deviceCommand, printCapabilities } from './commands/device.ts';
-import { doctorCommand } from './commands/doctor.ts';
-import { exporterCommand } from './commands/exporter.ts';
-import { guestCommand } from './commands/guest.ts';
-import { helpCommand } from './commands/help.ts';
-import { hintCommand } from './commands/hint.ts';
-import { keepCommand } from './commands/keep.ts';
-import { migrateCommand } from './commands/migrate.ts';
-import { peersCommand } from './commands/peers.ts';
-import { policyCommand } from './commands/policy.ts';
-import { receiveCommand } from './commands/receive.ts';
-import { reclaimCommand } from './commands/reclaim.ts';
-import { requestCommand } from './commands/request.ts';
-import { restoreCommand } from './commands/restore.ts';
-import { runCommand } from './commands/run.ts';
-import { setCommand } from './commands/set.ts';
-import { snapshotCommand } from './commands/snapshot.ts';
-import { statsCommand } from './commands/stats.ts';
-import { statusCommand } from './commands/status.ts';
-import { topCommand } from './commands/top.ts';
-import { vmCommand } from './commands/vm.ts';
-import { watchCommand } from './commands/watch.ts';
+import { HIDDEN_COMMAND, loadCommands } from './commands.ts';
 import { type CliContext, printLine } from './context.ts';
 import { styleOf } from './style.ts';
 import { EXIT, EXIT_MEANINGS, type ExitCode, exitCodeOf, InterruptedError } from './usage.ts';
@@ -46,12 +21,12 @@ export async function runCli(words: readonly string[], context: CliContext): Pro
   const args = asDevice(words);
   // Callers of --print-capabilities may add any other word, which is ignored.
   if (args[0] === 'device' && args.includes('--print-capabilities')) {
-    printCapabilities(context);
+    (await import('./commands/device.ts')).printCapabilities(context);
     return EXIT.ok;
   }
   const verbose = args.includes('--verbose') || Boolean(context.env.AEROSTAT_DEBUG);
   try {
-    await program(context).parseAsync(args, { from: 'user' });
+    await (await program(context, args)).parseAsync(args, { from: 'user' });
     return EXIT.ok;
   } catch (thrown) {
     const error = reasonOf(thrown);
@@ -70,42 +45,17 @@ function asDevice(words: readonly string[]): string[] {
   return bare ? ['device', ...words] : [...words];
 }
 
-function program(context: CliContext): Command {
+/** With the commands that `words` may call or ask about. */
+async function program(context: CliContext, words: readonly string[]): Promise<Command> {
   const root = new Command('aerostat')
     .description('Virtio memory ballooning: serve, see and steer the memory of guests.')
     .version(readVersion())
     .helpCommand(false)
     .addHelpText('after', HELP);
-  const commands = [
-    deviceCommand,
-    statusCommand,
-    setCommand,
-    statsCommand,
-    hintCommand,
-    requestCommand,
-    reclaimCommand,
-    watchCommand,
-    vmCommand,
-    receiveCommand,
-    migrateCommand,
-    snapshotCommand,
-    restoreCommand,
-    topCommand,
-    dashboardCommand,
-    doctorCommand,
-    exporterCommand,
-    keepCommand,
-    runCommand,
-    guestCommand,
-    policyCommand,
-    benchCommand,
-    demoCommand,
-    peersCommand,
-    completionCommand,
-    helpCommand,
-  ];
-  for (const command of commands) root.addCommand(command(context));
-  root.addCommand(manualCommand(context), { hidden: true });
+  for (const make of await loadCommands(words)) {
+    const command = make(context);
+    root.addCommand(command, { hidden: command.name() === HIDDEN_COMMAND });
+  }
   tame(root, context);
   return root;
 }

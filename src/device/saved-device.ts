@@ -8,11 +8,11 @@
 import { AerostatError } from '../sys/error.ts';
 import {
   assertShaped,
-  count,
   type Fields,
   flag,
+  naturalNumber,
+  nullable,
   oneOf,
-  orNull,
   record,
   type ShapedFields,
   text,
@@ -46,11 +46,11 @@ const START = { profile: text(/^.{0,64}$/) };
 /** What each version has beside the fields of the device and its parts. */
 const VERSIONS = {
   [VERSION]: { version: oneOf([VERSION]), ...START },
-  [VERSION_WITH_WISH]: { version: oneOf([VERSION_WITH_WISH]), ...START, wishedMemoryBytes: count },
+  [VERSION_WITH_WISH]: { version: oneOf([VERSION_WITH_WISH]), ...START, wishedMemoryBytes: naturalNumber },
   [VERSION_HANDED_OVER]: {
     version: oneOf([VERSION_HANDED_OVER]),
     ...START,
-    wishedMemoryBytes: orNull(count),
+    wishedMemoryBytes: nullable(naturalNumber),
     begun: flag,
     partial: flag,
     settled: flag,

@@ -12,16 +12,16 @@ import {
   type Statistics,
   StatisticsError,
 } from '../balloon/statistics.ts';
-import { count, orNull, record, type Shape } from '../sys/shape.ts';
+import { naturalNumber, nullable, record, type ValueShape } from '../sys/shape.ts';
 import type { PoppedBuffer } from '../virtio/chain.ts';
 import type { StopReason } from '../virtio/device.ts';
 import { type DevicePart, type PartWorld, savedFields } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
 
 /** A guest that was saved has all of them. */
-const STATISTICS = Object.fromEntries(STATISTIC_NAMES.map(name => [name, orNull(count)])) as Record<
+const STATISTICS = Object.fromEntries(STATISTIC_NAMES.map(name => [name, nullable(naturalNumber)])) as Record<
   StatisticName,
-  Shape<number | null>
+  ValueShape<number | null>
 >;
 
 export class StatisticsQueue implements DevicePart {

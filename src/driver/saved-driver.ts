@@ -7,18 +7,18 @@
 import { PROFILE_NAMES, type Profile } from '../balloon/profiles.ts';
 import {
   assertShaped,
-  count,
   flag,
   listOf,
+  naturalNumber,
+  nullable,
   oneOf,
-  orNull,
   pairOf,
   record,
-  type Shape,
-  type Shaped,
   text,
   u16,
   u32,
+  type ValueOf,
+  type ValueShape,
 } from '../sys/shape.ts';
 import { type DriverQueueState, QUEUE_SIZE_MAX } from '../virtio/queue.ts';
 import type { VirtioTransport } from '../virtio/transport.ts';
@@ -32,7 +32,7 @@ const RINGS_MAX = 16;
 const ALLOTMENTS_MAX = 4 * QUEUE_SIZE_MAX;
 
 /** Checked in one pass: there is one for each entry of a ring, and a guest stands still meanwhile. */
-const links: Shape<number[]> = {
+const links: ValueShape<number[]> = {
   fault: (value, at) =>
     Array.isArray(value) &&
     value.length <= QUEUE_SIZE_MAX &&
@@ -51,8 +51,8 @@ const DRIVER = record({
   features: text(/^[0-9a-f]{1,16}$/),
   rings: listOf(RING, RINGS_MAX),
   /** Pairs of address and size; null where the guest had no such stretch. */
-  allotments: listOf(orNull(pairOf(count)), ALLOTMENTS_MAX),
-  hints: orNull(HINTS),
+  allotments: listOf(nullable(pairOf(naturalNumber)), ALLOTMENTS_MAX),
+  hints: nullable(HINTS),
 });
 
 interface SavedDriver {
@@ -60,7 +60,7 @@ interface SavedDriver {
   readonly features: bigint;
   readonly rings: readonly DriverQueueState[];
   readonly allotments: readonly Allotment[];
-  readonly hints: Shaped<typeof HINTS> | null;
+  readonly hints: ValueOf<typeof HINTS> | null;
 }
 
 export function encodeDriver({ profile, features, rings, allotments, hints }: SavedDriver): Uint8Array {

@@ -5,11 +5,10 @@
  */
 import { z } from 'zod';
 import { AerostatError } from '../sys/error.ts';
+import { WORKLOAD_KINDS } from './workload-kinds.ts';
 
 const bytes = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const share = z.number().min(0).max(1);
-
-export const WORKLOAD_KINDS = ['build', 'churn', 'read', 'touch'] as const;
 
 const COMMANDS = [
   /** Writes to that much memory and keeps it. */

@@ -5,53 +5,53 @@
  */
 
 /** How the values of one kind are checked. */
-export interface Shape<T> {
+export interface ValueShape<T> {
   /** What is wrong with a value that came from the field `at`; null where it has this shape. */
   fault(value: unknown, at: string): string | null;
   /** For the compiler only: what a value is that has this shape. */
   readonly type?: T;
 }
 
-export type Shaped<S> = S extends Shape<infer T> ? T : never;
+export type ValueOf<S> = S extends ValueShape<infer T> ? T : never;
 
-export type Fields = Readonly<Record<string, Shape<unknown>>>;
+export type Fields = Readonly<Record<string, ValueShape<unknown>>>;
 
-export type ShapedFields<F extends Fields> = { [K in keyof F]: Shaped<F[K]> };
+export type ShapedFields<F extends Fields> = { [K in keyof F]: ValueOf<F[K]> };
 
-function shape<T>(expected: string, isOne: (value: unknown) => boolean): Shape<T> {
+function shape<T>(expected: string, isOne: (value: unknown) => boolean): ValueShape<T> {
   return { fault: (value, at) => (isOne(value) ? null : `${at}: ${expected} is expected`) };
 }
 
 /** Both bounds are possible. */
-export const integer = (min: number, max: number): Shape<number> =>
+export const integer = (min: number, max: number): ValueShape<number> =>
   shape(
     `a whole number from ${min} to ${max}`,
     value => Number.isInteger(value) && (value as number) >= min && (value as number) <= max,
   );
 
-export const u16: Shape<number> = integer(0, 0xffff);
-export const u32: Shape<number> = integer(0, 0xffff_ffff);
+export const u16: ValueShape<number> = integer(0, 0xffff);
+export const u32: ValueShape<number> = integer(0, 0xffff_ffff);
 /** Anything that is counted: bytes, pages. */
-export const count: Shape<number> = integer(0, Number.MAX_SAFE_INTEGER);
+export const naturalNumber: ValueShape<number> = integer(0, Number.MAX_SAFE_INTEGER);
 
-export const flag: Shape<boolean> = shape('true or false', value => typeof value === 'boolean');
+export const flag: ValueShape<boolean> = shape('true or false', value => typeof value === 'boolean');
 
-export const text = (pattern: RegExp): Shape<string> =>
+export const text = (pattern: RegExp): ValueShape<string> =>
   shape(`a text like ${pattern}`, value => typeof value === 'string' && pattern.test(value));
 
-export const oneOf = <const T extends string | number>(values: readonly T[]): Shape<T> =>
+export const oneOf = <const T extends string | number>(values: readonly T[]): ValueShape<T> =>
   shape(`one of ${values.join(', ')}`, value => values.includes(value as T));
 
-export const orNull = <T>(inner: Shape<T>): Shape<T | null> => ({
+export const nullable = <T>(inner: ValueShape<T>): ValueShape<T | null> => ({
   fault: (value, at) => (value === null ? null : inner.fault(value, at)),
 });
 
 /** What has one shape or the other; the fault is that of the second. */
-export const either = <A, B>(first: Shape<A>, second: Shape<B>): Shape<A | B> => ({
+export const either = <A, B>(first: ValueShape<A>, second: ValueShape<B>): ValueShape<A | B> => ({
   fault: (value, at) => first.fault(value, at) && second.fault(value, at),
 });
 
-export const listOf = <T>(inner: Shape<T>, lengthMax: number): Shape<T[]> => ({
+export const listOf = <T>(inner: ValueShape<T>, lengthMax: number): ValueShape<T[]> => ({
   fault(value, at) {
     if (!Array.isArray(value) || value.length > lengthMax)
       return `${at}: a list of at most ${lengthMax} is expected`;
@@ -59,15 +59,15 @@ export const listOf = <T>(inner: Shape<T>, lengthMax: number): Shape<T[]> => ({
   },
 });
 
-export const pairOf = <T>(inner: Shape<T>): Shape<[T, T]> => ({
+export const pairOf = <T>(inner: ValueShape<T>): ValueShape<[T, T]> => ({
   fault: (value, at) =>
     Array.isArray(value) && value.length !== 2
       ? `${at}: a pair is expected`
-      : (listOf(inner, 2) as Shape<unknown>).fault(value, at),
+      : (listOf(inner, 2) as ValueShape<unknown>).fault(value, at),
 });
 
 /** These fields and no others. */
-export const record = <F extends Fields>(fields: F): Shape<ShapedFields<F>> => ({
+export const record = <F extends Fields>(fields: F): ValueShape<ShapedFields<F>> => ({
   fault(value, at) {
     if (typeof value !== 'object' || value === null || Array.isArray(value))
       return `${at}: an object is expected`;
@@ -92,7 +92,7 @@ function firstFault<T>(
 
 /** Whether `value` has this shape; `refuse` throws what is wrong with it. */
 export function assertShaped<T>(
-  shape: Shape<T>,
+  shape: ValueShape<T>,
   value: unknown,
   refuse: (fault: string) => never,
 ): asserts value is T {

@@ -2,38 +2,38 @@
 import { describe, expect, test } from 'vitest';
 import {
   assertShaped,
-  count,
   either,
   flag,
   integer,
   listOf,
+  nullable,
   oneOf,
-  orNull,
   pairOf,
   record,
-  type Shape,
   text,
   u16,
   u32,
+  type ValueShape,
+  naturalNumber,
 } from '../../src/sys/shape.ts';
 
-const NUMBERS: Shape<unknown>[] = [u16, u32, count, integer(-1, 1)];
+const NUMBERS: ValueShape<unknown>[] = [u16, u32, naturalNumber, integer(-1, 1)];
 
-test.each<[string, Shape<unknown>, unknown[], unknown[]]>([
+test.each<[string, ValueShape<unknown>, unknown[], unknown[]]>([
   ['a number of 16 bits', u16, [0, 65_535], [-1, 65_536, 0.5, '1', null, undefined, Number.NaN]],
   ['a number of 32 bits', u32, [0, 2 ** 32 - 1], [2 ** 32, Number.POSITIVE_INFINITY]],
-  ['a count', count, [0, Number.MAX_SAFE_INTEGER], [-1, Number.MAX_SAFE_INTEGER + 1, 1n]],
+  ['a count', naturalNumber, [0, Number.MAX_SAFE_INTEGER], [-1, Number.MAX_SAFE_INTEGER + 1, 1n]],
   ['an integer within bounds', integer(-1, 1), [-1, 1], [-2, 2]],
   ['a flag', flag, [true, false], [0, 'true', null]],
   ['a text', text(/^[a-f]{1,2}$/), ['a', 'ff'], ['', 'fff', 'g', 1, ['a']]],
   ['one of some', oneOf(['a', 1]), ['a', 1], ['1', 2, undefined]],
-  ['something or null', orNull(flag), [null, true], [undefined, 0]],
+  ['something or null', nullable(flag), [null, true], [undefined, 0]],
   ['one shape or another', either(oneOf([0]), integer(2, 3)), [0, 2, 3], [1, 4, null]],
   ['a list', listOf(u16, 2), [[], [1], [1, 2]], [[1, 2, 3], [-1], {}, null, 'ab', [null]]],
   ['a pair', pairOf(u16), [[1, 2]], [[], [1], [1, 2, 3], [1, -1], null]],
   [
     'a record',
-    record({ a: u16, b: orNull(flag) }),
+    record({ a: u16, b: nullable(flag) }),
     [
       { a: 1, b: null },
       { b: true, a: 0 },

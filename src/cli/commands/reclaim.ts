@@ -2,11 +2,11 @@
 import { readFileSync } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
 import { Command } from 'commander';
-import { z } from 'zod';
 import { HINT_LIMIT_MS, HINT_LIMIT_MS_MAX } from '../../control/contract.ts';
 import { type FormerTarget, type Reclaimed, reclaim, restoreTarget } from '../../control/reclaim.ts';
 import { bitmapOf } from '../../control/unneeded-ranges.ts';
 import { monotonicMs } from '../../sys/monotonic.ts';
+import { naturalNumber, nullable, record } from '../../sys/shape.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
@@ -173,11 +173,7 @@ function describe(reclaimed: Reclaimed): string {
   return `${guest}: ${formatSize(ballooned + hinted)} of ${formatSize(memoryBytes)} need not be kept, in ${ranges.length.toLocaleString('en')} ranges (${formatSize(ballooned)} in the balloon${short}; ${named})`;
 }
 
-const bytesOrNull = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).nullable();
-const LIST = z.object({
-  version: z.literal(1),
-  balloon: z.object({ formerTargetBytes: bytesOrNull, formerMemoryBytes: bytesOrNull }),
-});
+const FORMER_TARGET = record({ targetBytes: nullable(naturalNumber), memoryBytes: nullable(naturalNumber) });
 
 function readFormer(path: string): FormerTarget {
   let value: unknown;
@@ -186,8 +182,10 @@ function readFormer(path: string): FormerTarget {
   } catch (error) {
     throw new UsageError(`${path} cannot be read: ${(error as Error).message}`);
   }
-  const list = LIST.safeParse(value);
-  if (!list.success) throw new UsageError(`${path} is no list of aerostat reclaim --before-snapshot`);
-  const { formerTargetBytes, formerMemoryBytes } = list.data.balloon;
-  return { targetBytes: formerTargetBytes, memoryBytes: formerMemoryBytes };
+  const { version, balloon } = Object(value);
+  const { formerTargetBytes: targetBytes, formerMemoryBytes: memoryBytes } = Object(balloon);
+  const former: FormerTarget = { targetBytes, memoryBytes };
+  if (version !== 1 || FORMER_TARGET.fault(former, '') !== null)
+    throw new UsageError(`${path} is no list of aerostat reclaim --before-snapshot`);
+  return former;
 }

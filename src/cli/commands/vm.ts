@@ -2,8 +2,8 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
-import { WORKLOAD_KINDS } from '../../embedded/commands.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
+import { WORKLOAD_KINDS } from '../../embedded/workload-kinds.ts';
 import type { WorkloadKind } from '../../guest/workloads/workload.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import type { CliContext } from '../context.ts';
