@@ -6,6 +6,7 @@ import {
   flag,
   integer,
   listOf,
+  naturalNumber,
   nullable,
   oneOf,
   pairOf,
@@ -14,7 +15,6 @@ import {
   u16,
   u32,
   type ValueShape,
-  naturalNumber,
 } from '../../src/sys/shape.ts';
 
 const NUMBERS: ValueShape<unknown>[] = [u16, u32, naturalNumber, integer(-1, 1)];
