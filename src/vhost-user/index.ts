@@ -42,5 +42,6 @@ export {
   requestName,
   VhostUserError,
 } from './protocol.ts';
+export { type DeviceServerOptions, serveDevice } from './serve-device.ts';
 export type { SessionHost } from './session-host.ts';
 export { createSharedMemory, type SharedMemoryOptions, USER_ADDRESS_OFFSET } from './shared-memory.ts';

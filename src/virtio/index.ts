@@ -3,6 +3,7 @@
  * packed, the device's side for devices, and the driver's side for drivers and for testing devices.
  */
 export { AerostatError, type ErrorCode, InvariantError, SystemError } from '../sys/error.ts';
+export { BufferDevice, type Turns } from './buffer-device.ts';
 export {
   BUFFER_BYTES_MAX,
   type ChainFault,
@@ -12,6 +13,7 @@ export {
 } from './chain.ts';
 export { createDeviceQueue, createDriverQueue } from './create.ts';
 export type { Doorbell, StopReason, VirtioDevice } from './device.ts';
+export { ExchangeQueue, type ExchangeQueueOptions } from './exchange-queue.ts';
 export {
   ACCESS_PLATFORM,
   ADMIN_VQ,

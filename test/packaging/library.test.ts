@@ -1,10 +1,12 @@
 /**
- * The package as a program finds it that depends on it: packed by npm, unpacked into an empty folder beside what it depends on,
- * and there the programs of docs/library.md are compiled under `strict`, and run.
+ * Both packages as a program finds them that depends on one: packed by npm, and the library unpacked into an empty folder
+ * beside koffi alone. There the programs of docs/library.md are compiled under `strict`, and run. Modules of the whole
+ * package are the same bytes.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -16,7 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { fullToken } from '../../src/server/token.ts';
@@ -42,9 +44,12 @@ const COMPILER_OPTIONS = {
   rootDir: '.',
 };
 
+/** What a program has that installed the library. */
 let folder: string;
-/** The package alone, beside nothing but zod: no koffi, and nothing of the command line's. */
+/** The same without koffi. */
 let bare: string;
+/** The whole package, beside nothing. */
+let whole: string;
 
 function run(program: string, words: readonly string[], cwd = folder) {
   const { status, stdout, stderr } = spawnSync(program, words, { encoding: 'utf8', cwd });
@@ -79,43 +84,52 @@ function withDependencies(names: readonly string[]): Set<string> {
   return found;
 }
 
+const descriptionIn = (path: string) => JSON.parse(readFileSync(join(path, 'package.json'), 'utf8'));
+
+/** Where the tarball was unpacked whose name a program printed last. */
+function unpacked({ status, output }: ReturnType<typeof run>): string {
+  expect(status, output).toBe(0);
+  const tarball = join(folder, output.trim().split('\n').at(-1) ?? '');
+  const { status: code, output: errors } = run('tar', ['--extract', '--file', tarball]);
+  expect(code, errors).toBe(0);
+  return join(folder, 'package');
+}
+
 beforeAll(() => {
   build();
   folder = mkdtempSync(join(tmpdir(), 'aerostat-library-'));
   const modules = join(folder, 'node_modules');
   mkdirSync(join(modules, '@types'), { recursive: true });
-  const packed = run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], root);
-  expect(packed.status, packed.output).toBe(0);
-  const tarball = packed.output.trim().split('\n').at(-1) ?? '';
+  whole = unpacked(run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], root));
+  renameSync(whole, join(folder, 'whole'));
+  whole = join(folder, 'whole');
+  const library = unpacked(
+    run(process.execPath, [join(root, 'scripts/package-library.mjs'), folder], folder),
+  );
+  renameSync(library, join(modules, 'aerostat'));
   bare = join(folder, 'bare');
-  mkdirSync(join(bare, 'node_modules'), { recursive: true });
-  symlinkSync(join(root, 'node_modules/zod'), join(bare, 'node_modules/zod'));
-  for (const place of [folder, join(bare, 'node_modules')]) {
-    const unpacked = run('tar', ['--extract', '--file', join(folder, tarball)], place);
-    expect(unpacked.status, unpacked.output).toBe(0);
-  }
-  renameSync(join(bare, 'node_modules/package'), join(bare, 'node_modules/aerostat'));
-  // Links, because an installation asks a registry; the packages are those that the lock file names.
-  for (const name of [...Object.keys(described.dependencies), '@types/node']) {
-    mkdirSync(dirname(join(modules, name)), { recursive: true });
+  cpSync(join(modules, 'aerostat'), join(bare, 'node_modules/aerostat'), { recursive: true });
+  // Links, because an installation asks a registry.
+  for (const name of [...Object.keys(descriptionIn(join(modules, 'aerostat')).dependencies), '@types/node']) {
     symlinkSync(join(root, 'node_modules', name), join(modules, name));
   }
-  renameSync(join(folder, 'package'), join(modules, 'aerostat'));
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ type: 'module' }));
-  writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: COMPILER_OPTIONS }));
+  writeFileSync(
+    join(folder, 'tsconfig.json'),
+    JSON.stringify({ compilerOptions: COMPILER_OPTIONS, include: ['*.ts'] }),
+  );
   for (const [name, code] of examples()) writeFileSync(join(folder, name), code);
 }, 120_000);
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-describe('the packed library', () => {
+describe('the whole package', () => {
   test('has every face that it names, with types, and no maps of sources that it does not have', () => {
-    const installed = join(folder, 'node_modules/aerostat');
     for (const target of Object.values<string>(described.exports)) {
-      expect([target, existsSync(join(installed, target))]).toEqual([target, true]);
-      expect(existsSync(join(installed, target.replace(/\.js$/, '.d.ts')))).toBe(true);
+      expect([target, existsSync(join(whole, target))]).toEqual([target, true]);
+      expect(existsSync(join(whole, target.replace(/\.js$/, '.d.ts')))).toBe(true);
     }
-    const files = readdirSync(installed, { recursive: true, encoding: 'utf8' });
+    const files = readdirSync(whole, { recursive: true, encoding: 'utf8' });
     expect(files.filter(path => path.endsWith('.map'))).toEqual([]);
     expect(files).toContain('dist/web/index.html');
   });
@@ -131,7 +145,42 @@ describe('the packed library', () => {
     // Of koffi's builds only the one for this machine is installed.
     const folders = names.map(name => join(root, 'node_modules', name)).filter(path => existsSync(path));
     const sum = folders.reduce((bytes, path) => bytes + bytesIn(path), 0);
-    expect(sum + bytesIn(join(folder, 'node_modules/aerostat'))).toBeLessThan(INSTALLED_BYTES_MAX);
+    expect(sum + bytesIn(whole)).toBeLessThan(INSTALLED_BYTES_MAX);
+  });
+});
+
+describe('the packed library', () => {
+  test('has the same modules, in the same bytes, and depends on koffi alone', () => {
+    const library = join(folder, 'node_modules/aerostat');
+    const { name, version, exports, dependencies } = descriptionIn(library);
+    expect({ name, version, exports }).toEqual({
+      name: described.name,
+      version: described.version,
+      exports: described.exports,
+    });
+    expect(dependencies).toEqual({ koffi: described.dependencies.koffi });
+    const code = readdirSync(library, { recursive: true, encoding: 'utf8' }).filter(path =>
+      /^dist.*\.(js|d\.ts)$/.test(path),
+    );
+    expect(code.length).toBeGreaterThan(200);
+    const differ = code.filter(
+      path => !readFileSync(join(whole, path)).equals(readFileSync(join(library, path))),
+    );
+    expect(differ).toEqual([]);
+    expect(code.filter(path => /^dist\/(cli|daemon|hosting|vm)\//.test(path))).toEqual([]);
+  });
+
+  test('has maps whose sources are there', () => {
+    const library = join(folder, 'node_modules/aerostat');
+    const maps = readdirSync(library, { recursive: true, encoding: 'utf8' }).filter(path =>
+      path.endsWith('.map'),
+    );
+    expect(maps).toContain('dist/virtio/index.d.ts.map');
+    const lost = maps.filter(map => {
+      const { sources } = JSON.parse(readFileSync(join(library, map), 'utf8'));
+      return !sources.every((source: string) => existsSync(resolve(library, map, '..', source)));
+    });
+    expect(lost).toEqual([]);
   });
 
   test('gives the same errors at every entry, and no name has two meanings', () => {
@@ -169,25 +218,20 @@ describe('the packed library', () => {
     });
   }, 60_000);
 
-  test("runs the document's balloon where neither koffi nor a package of the command line is installed", () => {
+  test("runs the document's balloon where koffi is not installed", () => {
     const program = join(bare, 'balloon.mjs');
     writeFileSync(program, readFileSync(join(folder, 'out/balloon.js')));
     expect(run(process.execPath, [program], bare)).toEqual({
       status: 0,
       output: '512 of 512 pages are in the balloon\n',
     });
-    const absent = Object.keys(described.dependencies).filter(name => name !== 'zod');
-    expect(absent.filter(name => existsSync(join(bare, 'node_modules', name)))).toEqual([]);
+    expect(readdirSync(join(bare, 'node_modules'))).toEqual(['aerostat']);
   });
 
-  test('has rings that load nothing but themselves', () => {
-    rmSync(join(bare, 'node_modules/zod'));
-    const code =
-      "import { createDeviceQueue } from 'aerostat/virtio'; console.log(typeof createDeviceQueue);";
-    expect(run(process.execPath, ['--input-type=module', '--eval', code], bare)).toEqual({
-      status: 0,
-      output: 'function\n',
-    });
+  test('shows a device and a driver in about forty lines each', () => {
+    for (const name of ['device.ts', 'driver.ts']) {
+      expect(examples().get(name)?.trim().split('\n').length).toBeLessThanOrEqual(40);
+    }
   });
 
   test("runs the document's device and driver, which understand each other", async () => {
