@@ -107,12 +107,6 @@ function checkOptions(names: readonly string[], guests: readonly GuestOptions[])
 
 const optionError = (message: string): AerostatError => new AerostatError('AEROSTAT_OPTIONS', message);
 
-/** Where a packed ring stands is in no memory that outlives the daemon. */
-const kept = (guest: GuestOptions): GuestOptions => ({
-  ...guest,
-  without: [...guest.without, 'ring-packed'],
-});
-
 /** Starts the daemon; resolves when every guest's socket listens. */
 export async function startDaemon({ guests, log, keep }: DaemonOptions): Promise<Daemon> {
   checkOptions(
@@ -122,7 +116,7 @@ export async function startDaemon({ guests, log, keep }: DaemonOptions): Promise
   const keeping = keep === undefined ? undefined : await openKeeping(keep, log);
   const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
   try {
-    for (const guest of guests) await daemon.open(keeping === undefined ? guest : kept(guest));
+    for (const guest of guests) await daemon.open(guest);
     keeping?.forgetRest();
     await daemon.ready;
     return daemon;

@@ -125,8 +125,28 @@ export class RequestChannel implements DevicePart {
       if (this.#waiting !== undefined) this.#send(ring, this.#waiting);
       return false;
     }
+    this.returnPosted(ring);
     this.#takeAnswer(ring, freePages.protocol);
     return true;
+  }
+
+  /** A buffer that is neither goes back after those that came before it, too. */
+  refuse(ring: RunningQueue): void {
+    this.returnPosted(ring);
+  }
+
+  /**
+   * Buffers return in the order in which they came, so that a device that takes the ring up at any moment finds all that were
+   * not returned in it. A driver that posts its buffer and answers afterwards gets it back empty, and posts it once more.
+   */
+  returnPosted(ring: RunningQueue): void {
+    for (const { buffer } of this.#posted) ring.giveBack(buffer, 0);
+    this.#posted.length = 0;
+  }
+
+  /** Ids begin at another one than those of a device that had the guest before: its answers may still be in the ring. */
+  beginAt(id: number): void {
+    this.#id = id;
   }
 
   #post(ring: RunningQueue, protocol: RequestProtocol): void {

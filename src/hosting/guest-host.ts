@@ -46,6 +46,9 @@ import type { GuestSocket } from './worker-protocol.ts';
 /** Hint sessions begin at one of so many ids: enough that a daemon that is started anew meets none of its predecessor's. */
 const FIRST_HINT_IDS = 2 ** 30;
 
+/** The same of requests, whose ids have 16 bits. */
+const FIRST_REQUEST_IDS = 2 ** 16;
+
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
 
@@ -113,6 +116,7 @@ export class GuestHost {
     if (options.timed === true) this.device.inflation.timeDecoding();
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
     this.device.hints.beginAt(randomInt(HINT_ID_MIN, HINT_ID_MIN + FIRST_HINT_IDS));
+    this.device.requests.beginAt(randomInt(FIRST_REQUEST_IDS));
     const { name, device } = this;
     this.#arriving = new ArrivingDevice(device);
     this.rings = new RingTurns(device, turns, this.loop, {

@@ -2,7 +2,6 @@
  * A hosted guest and what is kept of it for the next daemon: where its host begins, and what it tells. What is kept, and in
  * which order it is written, is `keeping/`'s.
  */
-import { profile } from '../balloon/profiles.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
 import { MemoryGuestFile } from '../keeping/guest-file.ts';
@@ -69,16 +68,7 @@ export class GuestKeeping {
   ): GuestKeeping | undefined {
     const warn = (message: string): void => log(options.name, 'warn', message);
     const found = new Map(kept.map(([number, fd]) => [number, new OwnedFd(fd)]));
-    if (keeper === undefined) return undefined;
-    if (profile(options.profile).freePages.kind !== 'request') {
-      return new GuestKeeping(options, found, keeper, warn);
-    }
-    closeAll(found.values());
-    keeper.clear(options.name);
-    warn(
-      `the guest is not kept for the next daemon: with profile ${options.profile} it gives buffers that are returned in another order`,
-    );
-    return undefined;
+    return keeper === undefined ? undefined : new GuestKeeping(options, found, keeper, warn);
   }
 
   #open(

@@ -5,6 +5,7 @@
  * | where | what |
  * |---|---|
  * | 0 | {@link GUEST}: how its device is to be steered, and how it stands to its driver |
+ * | {@link RING_LOGS_AT} | where its packed rings stand |
  * | {@link JOURNAL_AT} | the conversation with its front-end |
  * | {@link ACCOUNTS_AT} | the accounts of its balloon, region by region, where the session's record says |
  */
@@ -19,7 +20,9 @@ import { JOURNAL_BYTES } from '../vhost-user/message-journal.ts';
 /** "AEKG" in little endian. */
 export const GUEST_MAGIC = 0x474b_4541;
 /** A newer one reads older ones; of a newer one than its own a daemon touches nothing. */
-export const GUEST_VERSION = 1;
+export const GUEST_VERSION = 2;
+/** It differs in what the older one did not write: where packed rings stand, of which it offered none. */
+export const GUEST_VERSION_MIN = 1;
 
 export const GUEST = struct('kept guest', 256, {
   magic: ['u32', 0],
@@ -43,6 +46,10 @@ export const TENURE = { begun: 1, partial: 2, settled: 4, actualKnown: 8 } as co
 /** The profile's name, and its length before it. */
 export const PROFILE_AT = GUEST.size;
 export const PROFILE_BYTES_MAX = 64;
+
+/** One for each ring. */
+export const RING_LOGS_AT = 1024;
+export const RING_LOGS = 64;
 
 export const JOURNAL_AT = 4096;
 export const ACCOUNTS_AT = Math.ceil((JOURNAL_AT + JOURNAL_BYTES) / 65_536) * 65_536;

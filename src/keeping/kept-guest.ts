@@ -5,8 +5,8 @@
  *
  * - The account of the balloon is there and nowhere else, so it is always what it is. A deflation leaves it before its buffer
  *   is returned, and an inflation enters it before.
- * - Of a ring nothing is written: where it stands is in its used ring, and what was taken after that is taken again. That is
- *   so of split rings that return buffers in their order, which is why packed rings are not offered to a guest that is kept.
+ * - Of a split ring nothing is written: where it stands is in its used ring, and what was taken after that is taken again. A
+ *   packed ring has a log here (`virtio/ring-log.ts`). Both are right because all rings return buffers in their order.
  * - What is pending is not kept: all of the account is pending again, once the inflate ring starts.
  */
 
@@ -18,7 +18,7 @@ import { BLOCK_PAGES } from '../memory/block-bitmap.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { wordsFor } from '../memory/page-bitmap.ts';
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { AddressedBytes } from '../sys/socket.ts';
 import type { KeptConversation, KeptSession } from '../vhost-user/backend-connection.ts';
@@ -26,16 +26,20 @@ import type { BackendSession } from '../vhost-user/backend-session.ts';
 import { MessageJournal, RECORD_BYTES_MAX } from '../vhost-user/message-journal.ts';
 import { MEM_SLOTS_MAX } from '../vhost-user/protocol.ts';
 import type { FdList } from '../vhost-user/saved-session.ts';
+import { RING_LOG_BYTES, RingLog } from '../virtio/ring-log.ts';
 import {
   ACCOUNTS_AT,
   GUEST,
   GUEST_MAGIC,
   GUEST_VERSION,
+  GUEST_VERSION_MIN,
   type GuestFile,
   JOURNAL_AT,
   PROFILE_AT,
   PROFILE_BYTES_MAX,
   RECORD,
+  RING_LOGS,
+  RING_LOGS_AT,
   TENURE,
 } from './guest-file.ts';
 
@@ -129,9 +133,9 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     const { view, bytes } = kept.#memory;
     const { magic, version } = GUEST.read(view);
     if (magic !== GUEST_MAGIC) throw new KeptGuestError('its file is none of ours');
-    if (version !== GUEST_VERSION) {
+    if (version < GUEST_VERSION_MIN || version > GUEST_VERSION) {
       throw new KeptGuestError(
-        `its state has version ${version}, and this daemon reads version ${GUEST_VERSION}; its front-end has to connect again`,
+        `its state has version ${version}, and this daemon reads versions ${GUEST_VERSION_MIN} to ${GUEST_VERSION}; its front-end has to connect again`,
       );
     }
     const length = Math.min(view.getUint32(PROFILE_AT, true), PROFILE_BYTES_MAX);
@@ -139,6 +143,8 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     if (spoken !== profile) {
       throw new KeptGuestError(`it speaks profile ${spoken}, and this daemon offers it ${profile}`);
     }
+    // What is written from here on, the older daemon could not go on with.
+    view.setUint32(GUEST.offset.version, GUEST_VERSION, true);
     return kept;
   }
 
@@ -232,6 +238,11 @@ export class KeptGuest implements AccountPlace, KeptConversation {
   }
 
   // Conversations -----------------------------------------------------------------------------------------
+
+  ringLog(index: number): RingLog {
+    assert(index < RING_LOGS, `a log of ring ${index}`);
+    return new RingLog(this.#memory.view, RING_LOGS_AT + index * RING_LOG_BYTES);
+  }
 
   /** A front-end has come, whose socket is `fd`. */
   begin(fd: OwnedFd): void {

@@ -4,13 +4,14 @@
  * back-end is a daemon's own code, from the socket on; what its guest does is restart-history.ts's.
  */
 
-import { profile } from '../balloon/profiles.ts';
+import type { Profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import type { GuestFile } from '../keeping/guest-file.ts';
 import { type DescriptorKeeper, KeptGuest } from '../keeping/kept-guest.ts';
 import type { OpenRun } from '../memory/discard-claims.ts';
-import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { GuestMemory, type MemoryRegion } from '../memory/guest-memory.ts';
+import type { PageSink } from '../memory/page.ts';
 import { InvariantError } from '../sys/error.ts';
 import { closeAll, createEventFd, type OwnedFd } from '../sys/fd.ts';
 import { processClock } from '../sys/monotonic.ts';
@@ -24,24 +25,79 @@ import { ForwardingQueue } from '../virtio/forwarding-queue.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
 import type { SimBacking } from './sim-backing.ts';
 
-const ABI = profile('virtio');
 const FILE_BYTES = 2 ** 18;
 
 /** Rings and lists lie below it, and all that a back-end writes into guest memory. */
-const WRITTEN_BYTES = 24 * 4096;
+const WRITTEN_BYTES = 20 * 4096;
 
 /** The process is gone. There is one, for nothing is to be known of it but that. */
 class Death extends Error {}
 const DEATH = new Death();
 
+/** What is seen outside of the process, or what is kept of it. */
+export const BOUNDARIES = [
+  'a write of state',
+  'a write into a ring',
+  'a punch of the file',
+  'before a message is taken',
+  'after a message was taken',
+  'before a reply',
+  'after a reply',
+  'after a buffer was taken',
+  'before a used entry',
+  'after a used entry',
+  'before a publish',
+  'after a publish',
+  'before a discard',
+  'after a discard',
+  'before a descriptor is kept',
+  'after a descriptor was kept',
+  'before a descriptor is dropped',
+] as const;
+type Boundary = (typeof BOUNDARIES)[number];
+
 /** Writes to it are boundaries. */
 class FatalView extends DataView<ArrayBuffer> {
   boundary: () => void = () => {};
 
+  override setUint16(at: number, value: number, littleEndian?: boolean): void {
+    this.boundary();
+    super.setUint16(at, value, littleEndian);
+  }
   override setUint32(at: number, value: number, littleEndian?: boolean): void {
     this.boundary();
     super.setUint32(at, value, littleEndian);
   }
+}
+
+/** Guest memory; what the device writes into its rings are boundaries. */
+class FatalMemory extends GuestMemory {
+  readonly #boundary: (what: Boundary) => void;
+
+  constructor(region: MemoryRegion, boundary: (what: Boundary) => void) {
+    super([region]);
+    this.#boundary = boundary;
+  }
+  override setU16(gpa: number, value: number): void {
+    this.#boundary('a write into a ring');
+    super.setU16(gpa, value);
+  }
+  override setU32(gpa: number, value: number): void {
+    this.#boundary('a write into a ring');
+    super.setU32(gpa, value);
+  }
+  override atomicStoreU16(gpa: number, value: number): void {
+    this.#boundary('a write into a ring');
+    super.atomicStoreU16(gpa, value);
+  }
+}
+
+/** How a back-end is made, and where what its guest says of unused pages goes. */
+export interface HostPlan {
+  readonly abi: Profile;
+  readonly features: bigint;
+  /** Of the device that runs. */
+  readonly unusedPages: (device: () => BalloonDevice) => PageSink;
 }
 
 /** A message on its way to the back-end. */
@@ -60,8 +116,11 @@ export class Survivors {
   toBackend: Sent[] = [];
   /** Replies that were not read. */
   toFrontend: Uint8Array[] = [];
+  nextRequestId = 1000;
   /** Boundaries until the process dies. */
   lives = Number.POSITIVE_INFINITY;
+  /** Boundaries of this kind alone are counted, if it is said. */
+  deadly: Boundary | undefined;
   /** Where it died last. */
   diedAt = '';
   dead = false;
@@ -73,8 +132,9 @@ export class Survivors {
   }
 
   /** Something that is seen outside is about to happen, or has happened. */
-  boundary(what: string): void {
+  boundary(what: Boundary): void {
     if (this.dead) throw DEATH;
+    if (this.deadly !== undefined && this.deadly !== what) return;
     if (--this.lives > 0) return;
     this.dead = true;
     this.diedAt = what;
@@ -90,6 +150,7 @@ export class Survivors {
     this.#guestMemory = undefined;
     this.dead = false;
     this.lives = Number.POSITIVE_INFINITY;
+    this.deadly = undefined;
   }
 
   close(): void {
@@ -172,10 +233,12 @@ class SimSocket extends UnixSocket {
 
 /** A queue whose effects on guest memory are boundaries. */
 class FatalQueue extends ForwardingQueue {
-  readonly #boundary: (what: string) => void;
+  readonly #boundary: (what: Boundary) => void;
+  readonly #memory: GuestMemory;
 
-  constructor(queue: DeviceQueue, boundary: (what: string) => void) {
+  constructor(queue: DeviceQueue, memory: GuestMemory, boundary: (what: Boundary) => void) {
     super(queue);
+    this.#memory = memory;
     this.#boundary = boundary;
   }
   override pop(memory: GuestMemory, chain: DescriptorChain): boolean {
@@ -183,14 +246,14 @@ class FatalQueue extends ForwardingQueue {
     if (popped) this.#boundary('after a buffer was taken');
     return popped;
   }
-  override pushUsed(memory: GuestMemory, buffer: PoppedBuffer, written: number): void {
+  override pushUsed(_: GuestMemory, buffer: PoppedBuffer, written: number): void {
     this.#boundary('before a used entry');
-    super.pushUsed(memory, buffer, written);
+    super.pushUsed(this.#memory, buffer, written);
     this.#boundary('after a used entry');
   }
-  override publish(memory: GuestMemory): boolean {
+  override publish(): boolean {
     this.#boundary('before a publish');
-    const interrupts = super.publish(memory);
+    const interrupts = super.publish(this.#memory);
     this.#boundary('after a publish');
     return interrupts;
   }
@@ -201,24 +264,34 @@ export class MortalHost {
   readonly connection: BackendConnection;
   readonly #world: Survivors;
   readonly #kept: KeptGuest;
+  readonly #memory: GuestMemory;
   /** What the process has open. */
   readonly #fds = new Set<OwnedFd>();
   #read: (() => void) | undefined;
   #openRun: OpenRun | undefined;
+  /** What it has against its guest. */
+  blame: string | undefined;
   /** The front-end was let go because of it. */
   failure: Error | undefined;
 
-  private constructor(world: Survivors, features: bigint, fresh: boolean) {
+  private constructor(world: Survivors, { abi, features, unusedPages }: HostPlan, fresh: boolean) {
     this.#world = world;
+    this.#memory = new FatalMemory(world.region, what => world.boundary(what));
     const keeper = this.#keeper();
     const file = new HeapGuestFile(world);
-    this.#kept = fresh ? KeptGuest.create(file, keeper, ABI.name) : KeptGuest.open(file, keeper, ABI.name);
+    this.#kept = fresh ? KeptGuest.create(file, keeper, abi.name) : KeptGuest.open(file, keeper, abi.name);
     this.device = new BalloonDevice({
-      profile: ABI,
+      profile: abi,
       features,
-      host: HOST,
+      host: {
+        ...HOST,
+        hintChanged: () => this.#kept.noteDevice(),
+        badInput: reason => {
+          this.blame ??= reason;
+        },
+      },
       clock: processClock,
-      unusedPages: { add: () => {} },
+      unusedPages: unusedPages(() => this.device),
       accountPlace: this.#kept,
     });
     this.#kept.device = this.device;
@@ -242,8 +315,8 @@ export class MortalHost {
   }
 
   /** A back-end whose front-end has just connected. */
-  static begin(world: Survivors, features: bigint): MortalHost {
-    const host = new MortalHost(world, features, true);
+  static begin(world: Survivors, plan: HostPlan): MortalHost {
+    const host = new MortalHost(world, plan, true);
     host.connection.session.memory.add(world.region);
     host.device.regionAdded(world.region);
     host.connection.begin();
@@ -251,8 +324,10 @@ export class MortalHost {
   }
 
   /** A back-end that takes the guest up. */
-  static takeUp(world: Survivors, features: bigint): MortalHost {
-    const host = new MortalHost(world, features, false);
+  static takeUp(world: Survivors, plan: HostPlan): MortalHost {
+    const host = new MortalHost(world, plan, false);
+    // As a daemon does, whose ids begin anywhere.
+    host.device.requests.beginAt(world.nextRequestId++);
     const fds = new Map([...world.keeper].map(([number, fd]) => [number, host.#own(fd.duplicate())]));
     const session = host.#kept.takeUp(fds);
     if (session === undefined) throw new InvariantError('there was no conversation to take up');
@@ -285,7 +360,7 @@ export class MortalHost {
 
   #behindSession(): VirtioDevice {
     const { device } = this;
-    const boundary = (what: string): void => this.#world.boundary(what);
+    const boundary = (what: Boundary): void => this.#world.boundary(what);
     return {
       features: device.features,
       queueCount: device.queueCount,
@@ -296,7 +371,7 @@ export class MortalHost {
       // The session that dies lets go of a region that outlives it.
       regionRemoved: () => {},
       startQueue: (index, queue, memory, doorbell) =>
-        device.startQueue(index, new FatalQueue(queue, boundary), memory, doorbell),
+        device.startQueue(index, new FatalQueue(queue, this.#memory, boundary), memory, doorbell),
       suspendQueue: index => device.suspendQueue(index),
       resumeQueue: index => device.resumeQueue(index),
       stopQueue: (index, reason) => device.stopQueue(index, reason),
@@ -318,10 +393,10 @@ export class MortalHost {
   /** The discarding thread begins a run, or ends the one that it has begun. */
   discard(): void {
     const run = this.#openRun;
-    const [{ pending, discardUnits }] = this.device.accounts.all;
+    const [{ pending, reports, discardUnits }] = this.device.accounts.all;
     this.#openRun = undefined;
     if (run === undefined) {
-      this.#openRun = pending.beginRun();
+      this.#openRun = reports?.beginRun() ?? pending.beginRun();
       return;
     }
     run.end((start, count) => {
@@ -335,7 +410,8 @@ export class MortalHost {
 
   /** Whether nothing is pending. */
   get idle(): boolean {
-    return this.#openRun === undefined && this.device.accounts.pendingPages === 0;
+    const { pendingPages, reportedPending } = this.device.accounts;
+    return this.#openRun === undefined && pendingPages === 0 && reportedPending === 0;
   }
 
   /** The process is gone, and with it its descriptors. */

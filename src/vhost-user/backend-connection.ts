@@ -24,10 +24,10 @@ import {
 } from './protocol.ts';
 import { RecordedFirst } from './recorded-first.ts';
 import type { SavedSession } from './saved-session.ts';
-import type { SessionHost, SessionReply } from './session-host.ts';
+import type { KeptRings, SessionHost, SessionReply } from './session-host.ts';
 
 /** The conversation as it is kept. */
-export interface KeptConversation {
+export interface KeptConversation extends KeptRings {
   readonly journal: MessageJournal;
   /** What is to be recorded of a session, with the channel for requests of the back-end. */
   record(session: BackendSession, channel: OwnedFd | undefined): Uint8Array;
@@ -140,7 +140,7 @@ export class BackendConnection {
       kicked,
       // Its state would have to go on with a reply that is not sent yet.
       deviceState: kept === undefined ? deviceState : undefined,
-      kept: kept !== undefined,
+      kept,
       backendChannel: fd => this.#setChannel(fd),
     });
     this.#device = device;

@@ -34,13 +34,13 @@ export class BackendRings {
   readonly writtenAtRest = new ConfigWrites();
   readonly #device: VirtioDevice;
   readonly #memory: GuestMemory;
-  readonly #host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked'>;
+  readonly #host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked' | 'kept'>;
   readonly #vrings: readonly Vring[];
 
   constructor(
     device: VirtioDevice,
     memory: GuestMemory,
-    host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked'>,
+    host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked' | 'kept'>,
   ) {
     this.#device = device;
     this.#memory = memory;
@@ -232,7 +232,8 @@ export class BackendRings {
   }
 
   /** The memory is there in which loaded rings lie. @throws VirtqueueError, MemoryAccessError */
-  readonly findPlaces = (): void => this.#vrings.forEach(vring => void vring.findPlace(this.#memory));
+  readonly findPlaces = (): void =>
+    this.#vrings.forEach(vring => void vring.findPlace(this.#memory, this.#host.kept));
 
   // Parts -------------------------------------------------------------------------------------------------
 
@@ -279,7 +280,7 @@ export class BackendRings {
     const { index, kick } = vring;
     if (kick === undefined) return;
     try {
-      const ring = openRing(vring, this.#memory, features);
+      const ring = openRing(vring, this.#memory, features, this.#host.kept?.ringLog(vring.index));
       // Memory may still be on its way: rings start when the table that holds them has come.
       if (ring === undefined) return;
       vring.queue = ring.queue;

@@ -77,11 +77,11 @@ export class BackendSession {
     const { deviceState } = host;
     this.#state = deviceState && new DeviceStateTransfer(deviceState);
     this.#offered =
-      (host.kept === true ? KEPT_PROTOCOL_FEATURES : BACKEND_PROTOCOL_FEATURES) |
+      (host.kept !== undefined ? KEPT_PROTOCOL_FEATURES : BACKEND_PROTOCOL_FEATURES) |
       (deviceState === undefined ? 0n : PROTOCOL_FEATURE.DEVICE_STATE);
     this.#device = device;
     this.#host = host;
-    this.#transport = host.kept === true ? F_PROTOCOL_FEATURES : TRANSPORT_FEATURES;
+    this.#transport = host.kept !== undefined ? F_PROTOCOL_FEATURES : TRANSPORT_FEATURES;
     this.#rings = new BackendRings(device, this.memory, host);
     this.#table = new BackendMemory(this.memory, device, this.#rings);
   }

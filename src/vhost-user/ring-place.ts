@@ -5,7 +5,9 @@
  */
 
 import type { GuestMemory } from '../memory/guest-memory.ts';
+import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
+import type { RingLog } from '../virtio/ring-log.ts';
 import { stateToVringBase, usedIndexOf } from '../virtio/vring-base.ts';
 
 export class RingPlace {
@@ -31,9 +33,15 @@ export class RingPlace {
     );
   }
 
-  /** Where a split queue at `config` was when its process ended: behind the last buffer that it returned. */
-  static unreturned(config: QueueConfig, memory: GuestMemory): RingPlace {
-    const base = usedIndexOf(memory, config);
+  /**
+   * Where a queue at `config` was when its process ended: behind the last buffer that it returned. A split ring says it, and of
+   * a packed one its `log`.
+   * @throws VirtqueueError, MemoryAccessError
+   */
+  static unreturned(config: QueueConfig, memory: GuestMemory, log?: RingLog): RingPlace {
+    const packed = hasFeature(config.features, RING_PACKED);
+    const used = packed && log !== undefined ? log.recover(config, memory) : usedIndexOf(memory, config);
+    const base = stateToVringBase(config.features, { nextAvail: used, nextUsed: used });
     return new RingPlace(config, base, base);
   }
 

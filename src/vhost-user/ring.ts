@@ -13,6 +13,7 @@ import {
   type QueueConfig,
   type QueueState,
 } from '../virtio/queue.ts';
+import type { RingLog } from '../virtio/ring-log.ts';
 import { stateFromVringBase, stateToVringBase } from '../virtio/vring-base.ts';
 import { isRefusal } from './protocol.ts';
 import type { Vring } from './vring.ts';
@@ -24,14 +25,20 @@ interface OpenRing {
 }
 
 /**
- * Opens a ring where {@link Vring.base} says; undefined while the memory that holds it is not there.
+ * Opens a ring where {@link Vring.base} says; undefined while the memory that holds it is not there. Where it stands is in
+ * `log` from then on, if there is one.
  * @throws VirtqueueError when size, alignment or base are nonsense
  */
-export function openRing(vring: Vring, memory: GuestMemory, features: bigint): OpenRing | undefined {
+export function openRing(
+  vring: Vring,
+  memory: GuestMemory,
+  features: bigint,
+  log?: RingLog,
+): OpenRing | undefined {
   const config = locate(vring, memory, features);
   if (config === undefined) return undefined;
   checkConfig(config);
-  return { config, queue: createDeviceQueue(config, startingState(memory, config, vring.base)) };
+  return { config, queue: createDeviceQueue(config, startingState(memory, config, vring.base), log) };
 }
 
 /**

@@ -49,7 +49,7 @@ export interface SavedRing {
   readonly addresses: VringAddresses | undefined;
   /** Where the ring stopped, if it may go on from there; where it lies, if it {@link runs}. */
   readonly place: SavedPlace | undefined;
-  /** It was served still: what it has not returned, its used ring says. */
+  /** It was served still: what it has not returned, its used ring or its log says. */
   readonly runs: boolean;
   readonly kick: FdIndex | undefined;
   readonly call: FdIndex | undefined;

@@ -1,7 +1,17 @@
 /** What a back-end's session needs of the world around it, and what it gives: a loop, an ear for what the protocol brings, replies. */
 import type { OwnedFd } from '../sys/fd.ts';
 import type { Reactor } from '../sys/poll.ts';
+import type { RingLog } from '../virtio/ring-log.ts';
 import type { SavableDevice } from './device-state.ts';
+
+/** Where the rings of a front-end that is kept have what they do not say themselves. */
+export interface KeptRings {
+  /**
+   * There is one for each ring. It counts while the ring is recorded as one that runs, and such a ring begins anew only where
+   * it stands, or with a message after the one that stopped it.
+   */
+  ringLog(index: number): RingLog;
+}
 
 export interface SessionHost {
   readonly reactor: Pick<Reactor, 'watch'>;
@@ -20,7 +30,7 @@ export interface SessionHost {
   /** The device can be saved and loaded through the front-end. Absent where it cannot. */
   readonly deviceState?: SavableDevice | undefined;
   /** The front-end is kept for another process: nothing is offered that such a one could not go on with. */
-  readonly kept?: boolean;
+  readonly kept?: KeptRings | undefined;
   /** The front-end handed over (or withdrew) the channel for the back-end's own requests. */
   backendChannel(fd: OwnedFd | undefined): void;
 }

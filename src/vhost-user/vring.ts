@@ -11,6 +11,7 @@ import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
 import { VhostUserError } from './protocol.ts';
 import { RingPlace } from './ring-place.ts';
 import type { FdList, SavedFds, SavedRing } from './saved-session.ts';
+import type { KeptRings } from './session-host.ts';
 
 export interface VringAddresses {
   /** The front-end's own addresses. */
@@ -127,13 +128,13 @@ export class Vring {
   }
 
   /**
-   * A ring that was saved while it ran goes on behind the last buffer that its used ring has: what was taken after that is
-   * taken again.
+   * A ring that was saved while it ran goes on behind the last buffer that it returned: what was taken after that is taken
+   * again.
    * @throws VirtqueueError, MemoryAccessError when it lies in no memory
    */
-  findPlace(memory: GuestMemory): void {
+  findPlace(memory: GuestMemory, kept: KeptRings | undefined): void {
     if (!this.ran || this.left === undefined) return;
-    this.left = RingPlace.unreturned(this.left.config, memory);
+    this.left = RingPlace.unreturned(this.left.config, memory, kept?.ringLog(this.index));
     this.base = this.left.base;
   }
 

@@ -28,6 +28,7 @@ import {
   VirtqueueError,
   VirtqueueUsageError,
 } from './queue.ts';
+import type { RingLog } from './ring-log.ts';
 
 const { NEXT, WRITE, INDIRECT } = DESCRIPTOR_FLAG;
 const { address: ADDRESS, length: LENGTH, id: ID, flags: FLAGS } = PACKED_DESCRIPTOR.offset;
@@ -42,6 +43,7 @@ export class PackedDeviceQueue implements DeviceQueue {
   readonly #driverArea: number;
   readonly #deviceArea: number;
   readonly #table = new IndirectTable();
+  readonly #log: RingLog | undefined;
 
   #nextAvail: number;
   /** Position of the buffer that must be returned next (IN_ORDER). */
@@ -69,10 +71,10 @@ export class PackedDeviceQueue implements DeviceQueue {
 
   /**
    * Goes on from `state` when given one; then the first publish asks for an interrupt unless the driver wants none,
-   * because it is not known whether the last one arrived.
+   * because it is not known whether the last one arrived. Where it stands is in `log` from then on, if there is one.
    * @throws VirtqueueError when size or alignment are wrong
    */
-  constructor(config: QueueConfig, state?: QueueState) {
+  constructor(config: QueueConfig, state?: QueueState, log?: RingLog) {
     checkConfig(config);
     const { size, features } = config;
     if (!hasFeature(features, RING_PACKED)) throw new VirtqueueUsageError('a split queue as packed');
@@ -94,6 +96,8 @@ export class PackedDeviceQueue implements DeviceQueue {
     this.#nextUsed = nextUsed;
     this.#publishedUsed = nextUsed;
     this.#interruptOwed = state !== undefined;
+    this.#log = log;
+    log?.begin(nextUsed);
   }
 
   get nextAvail(): number {
@@ -154,8 +158,14 @@ export class PackedDeviceQueue implements DeviceQueue {
     const moved = this.#unpublished;
     if (moved === 0) return false;
     // In order, and the flags of each after all else of it: the driver may look at any time, and the device die.
+    const log = this.#log;
     for (let at = 0; at < this.#pushed; at++) {
-      const descriptor = descriptorAt(this.#ring, this.#positions[at]);
+      const position = this.#positions[at];
+      const descriptor = descriptorAt(this.#ring, position);
+      if (log !== undefined) {
+        const next = at + 1 < this.#pushed ? this.#positions[at + 1] : this.#nextUsed;
+        log.writing(memory, this.#ring, position, next);
+      }
       memory.setU16(descriptor + ID, this.#ids[at]);
       memory.setU32(descriptor + LENGTH, this.#lengths[at]);
       // Sequentially consistent, as the loads of the driver's wish that follow are.

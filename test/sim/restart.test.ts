@@ -1,10 +1,15 @@
 /** A daemon that dies at any boundary while its guest gives pages and takes them back, and another that goes on. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { BalloonDevice } from '../../src/device/balloon-device.ts';
 import { PageAccounts } from '../../src/device/page-accounts.ts';
+import { RequestChannel } from '../../src/device/request-channel.ts';
 import { KeptGuest } from '../../src/keeping/kept-guest.ts';
 import { reportRestarts } from '../../src/sim/restart-history.ts';
 import { MessageJournal } from '../../src/vhost-user/message-journal.ts';
 import { RingPlace } from '../../src/vhost-user/ring-place.ts';
+import { hasFeature, RING_PACKED } from '../../src/virtio/features.ts';
+import { WRAP } from '../../src/virtio/queue.ts';
+import { RingLog } from '../../src/virtio/ring-log.ts';
 
 /** The seed of random tests: printed in their names, taken from the environment to repeat one. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_801);
@@ -97,11 +102,74 @@ describe('a history finds', () => {
   });
 
   it('a ring that goes on behind buffers that were taken and not returned', () => {
-    vi.spyOn(RingPlace, 'unreturned').mockImplementation((config, memory) => {
+    const { unreturned } = RingPlace;
+    vi.spyOn(RingPlace, 'unreturned').mockImplementation((config, memory, log) => {
+      if (hasFeature(config.features, RING_PACKED)) return unreturned(config, memory, log);
       const available = memory.u16(config.driverArea + 2);
       return new RingPlace(config, available, available);
     });
     expect(failuresOf(60)).toMatch(/never come back|account is wrong/);
+  });
+
+  it('a packed ring whose log is written after what it is about', () => {
+    const { writing } = RingLog.prototype;
+    const late = new WeakMap<RingLog, Parameters<RingLog['writing']>>();
+    vi.spyOn(RingLog.prototype, 'writing').mockImplementation(function (this: RingLog, ...args) {
+      const before = late.get(this);
+      if (before !== undefined) writing.apply(this, before);
+      late.set(this, args);
+    });
+    expect(failuresOf(100)).not.toBe('');
+  });
+
+  it('a packed ring whose wrap counter is lost', () => {
+    const { recover } = RingLog.prototype;
+    vi.spyOn(RingLog.prototype, 'recover').mockImplementation(function (this: RingLog, ...args) {
+      return recover.apply(this, args) | WRAP;
+    });
+    expect(failuresOf(200)).not.toBe('');
+  });
+
+  it('a packed ring that goes on behind a descriptor that was not written', () => {
+    const { recover } = RingLog.prototype;
+    vi.spyOn(RingLog.prototype, 'recover').mockImplementation(function (this: RingLog, config, memory) {
+      const flags = vi.spyOn(memory, 'atomicLoadU16').mockReturnValueOnce(0);
+      try {
+        return recover.call(this, config, memory);
+      } finally {
+        flags.mockRestore();
+      }
+    });
+    expect(failuresOf(200)).not.toBe('');
+  });
+
+  it('a packed ring that goes on at a descriptor of which a half is written', () => {
+    const { recover } = RingLog.prototype;
+    vi.spyOn(RingLog.prototype, 'recover').mockImplementation(function (this: RingLog, config, memory) {
+      const undo = [
+        vi.spyOn(memory, 'setU32').mockReturnValue(),
+        vi.spyOn(memory, 'setU16').mockReturnValue(),
+      ];
+      try {
+        return recover.call(this, config, memory);
+      } finally {
+        for (const spy of undo) spy.mockRestore();
+      }
+    });
+    expect(failuresOf(400)).not.toBe('');
+  });
+
+  it('a buffer for requests that returns after answers that came behind it', () => {
+    vi.spyOn(RequestChannel.prototype, 'returnPosted').mockImplementation(() => {});
+    expect(failuresOf(300)).not.toBe('');
+  });
+
+  it('a session of hints whose id is not kept', () => {
+    const { recover } = BalloonDevice.prototype;
+    vi.spyOn(BalloonDevice.prototype, 'recover').mockImplementation(function (this: BalloonDevice, kept) {
+      recover.call(this, { ...kept, hintId: 0 });
+    });
+    expect(failuresOf(200)).not.toBe('');
   });
 
   it('a message that was taken out of the socket and is served no more', () => {
