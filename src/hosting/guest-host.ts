@@ -4,8 +4,6 @@
  * dropped and the next front-end is waited for.
  */
 
-import { randomInt } from 'node:crypto';
-import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import { queueRoles } from '../balloon/profiles.ts';
 import type { DeviceGuestStatus, GuestRequest, RequestAnswer } from '../control/contract.ts';
 import { GuestStateError } from '../control/contract.ts';
@@ -24,6 +22,7 @@ import { Acceptor, type AcceptorListener } from './acceptor.ts';
 import { ArrivingDevice, checkFresh } from './arriving-device.ts';
 import { ConnectionEvents } from './connection-events.ts';
 import { type DriverParts, DriverWatch } from './driver-watch.ts';
+import { beginIdsAnywhere } from './first-ids.ts';
 import type { BalloonedRegion } from './free-pages.ts';
 import { FrontEndChecks } from './front-end-checks.ts';
 import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
@@ -42,12 +41,6 @@ import { StatisticsPoll, tellSample } from './statistics-poll.ts';
 import { TargetSteering } from './target-steering.ts';
 import type { ThreadTurns } from './thread-turns.ts';
 import type { GuestSocket } from './worker-protocol.ts';
-
-/** Hint sessions begin at one of so many ids: enough that a daemon that is started anew meets none of its predecessor's. */
-const FIRST_HINT_IDS = 2 ** 30;
-
-/** The same of requests, whose ids have 16 bits. */
-const FIRST_REQUEST_IDS = 2 ** 16;
 
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
@@ -115,8 +108,7 @@ export class GuestHost {
     this.device.inflation.mode = options.discard;
     if (options.timed === true) this.device.inflation.timeDecoding();
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
-    this.device.hints.beginAt(randomInt(HINT_ID_MIN, HINT_ID_MIN + FIRST_HINT_IDS));
-    this.device.requests.beginAt(randomInt(FIRST_REQUEST_IDS));
+    beginIdsAnywhere(this.device);
     const { name, device } = this;
     this.#arriving = new ArrivingDevice(device);
     this.rings = new RingTurns(device, turns, this.loop, {

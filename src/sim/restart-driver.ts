@@ -23,7 +23,7 @@ import { ViolationError } from './sim-checks.ts';
 
 export const PAGES = 96;
 /** Rings and lists lie below it. */
-export const FIRST_PAGE = 20;
+const FIRST_PAGE = 20;
 /** Small ones are gone round more often; those of split rings are powers of two. */
 const QUEUE_SIZES = { split: [4, 8], packed: [3, 4, 5, 8] };
 /** Where the lists lie that are with the device: a place for each of so many buffers. */

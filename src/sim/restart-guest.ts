@@ -23,7 +23,8 @@ import { IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED, VERSION_1 } 
 import { initialState } from '../virtio/queue.ts';
 import { stateToVringBase } from '../virtio/vring-base.ts';
 import { PAGES, RestartDriver } from './restart-driver.ts';
-import { BOUNDARIES, type HostPlan, MortalHost, Survivors, send } from './restart-host.ts';
+import { type HostPlan, MortalHost } from './restart-host.ts';
+import { BOUNDARIES, Survivors, send } from './restart-survivors.ts';
 import { SimBacking } from './sim-backing.ts';
 import { ViolationError } from './sim-checks.ts';
 
@@ -36,12 +37,12 @@ const REPLIES: ReadonlySet<FrontendRequest> = new Set<FrontendRequest>([
 ]);
 
 /** What a history is about: every profile on either kind of ring comes in turn. */
-export interface RestartPlan {
+interface RestartPlan {
   readonly abi: Profile;
   readonly packed: boolean;
 }
 
-export const planOf = (seed: number): RestartPlan => ({
+const planOf = (seed: number): RestartPlan => ({
   abi: profile(PROFILE_NAMES[seed % PROFILE_NAMES.length]),
   packed: Math.floor(seed / PROFILE_NAMES.length) % 2 === 1,
 });

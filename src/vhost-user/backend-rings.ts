@@ -27,6 +27,8 @@ import type { SessionHost } from './session-host.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { Vring } from './vring.ts';
 
+type RingsHost = Pick<SessionHost, 'reactor' | 'refused' | 'kicked' | 'kept'>;
+
 export class BackendRings {
   /** What the driver took, once it did: it decides what kind of queue a ring is, so none runs before. */
   features: bigint | undefined;
@@ -34,14 +36,10 @@ export class BackendRings {
   readonly writtenAtRest = new ConfigWrites();
   readonly #device: VirtioDevice;
   readonly #memory: GuestMemory;
-  readonly #host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked' | 'kept'>;
+  readonly #host: RingsHost;
   readonly #vrings: readonly Vring[];
 
-  constructor(
-    device: VirtioDevice,
-    memory: GuestMemory,
-    host: Pick<SessionHost, 'reactor' | 'refused' | 'kicked' | 'kept'>,
-  ) {
+  constructor(device: VirtioDevice, memory: GuestMemory, host: RingsHost) {
     this.#device = device;
     this.#memory = memory;
     this.#host = host;
@@ -232,8 +230,9 @@ export class BackendRings {
   }
 
   /** The memory is there in which loaded rings lie. @throws VirtqueueError, MemoryAccessError */
-  readonly findPlaces = (): void =>
-    this.#vrings.forEach(vring => void vring.findPlace(this.#memory, this.#host.kept));
+  findPlaces(): void {
+    for (const vring of this.#vrings) vring.findPlace(this.#memory, this.#host.kept);
+  }
 
   // Parts -------------------------------------------------------------------------------------------------
 
