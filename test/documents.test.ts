@@ -8,6 +8,7 @@ import { GUEST_STATES, STATE_WORDS } from '../src/control/guest-state.ts';
 import { createApi } from '../src/server/api.ts';
 import { run } from './cli/terminal.ts';
 import { FakeControl } from './server/fake-control.ts';
+import { configurationDocument } from './support/configuration-document.ts';
 import { conformanceClauses, conformanceDocument } from './support/conformance-document.ts';
 import { errorsDocument } from './support/errors-document.ts';
 import { exists, walksOf } from './support/walks.ts';
@@ -155,6 +156,10 @@ test('the tables of guest states have every state, and every word that it is sho
 
 test('the page of error codes is what their declarations say', async () => {
   await expect(errorsDocument()).toMatchFileSnapshot('../docs/errors.md');
+});
+
+test('the page of the configuration is what its schema says', async () => {
+  await expect(configurationDocument()).toMatchFileSnapshot('../docs/configuration.md');
 });
 
 test("the API's document is what a daemon answers; `npx vitest run test/documents.test.ts -u` renews it", async () => {

@@ -11,10 +11,12 @@ import { policyDirectory } from '../server/address.ts';
 import type { AerostatError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
+import type { Configuration } from './configuration/read.ts';
 import type { CliContext } from './context.ts';
 import { foundSockets, guestsOf } from './daemons.ts';
 import { checkNames, nameOfSocket } from './guest-options.ts';
 import { type ApiChoice, connect, each, withJson } from './options.ts';
+import type { OpeningOptions } from './sources.ts';
 import { UsageError } from './usage.ts';
 
 export interface GuestsChoice extends ApiChoice {
@@ -49,7 +51,10 @@ export function withGuestOptions(command: Command): Command {
       ).conflicts(['api', 'config', 'qmp', 'qmpDir']),
     )
     .addOption(
-      new Option('--config <file>', 'guests of both kinds, named in a JSON file').conflicts(['api', 'qmp']),
+      new Option(
+        '--config <file>',
+        'the guests of this aerostat.toml, wherever they are (env: AEROSTAT_CONFIG)',
+      ).conflicts(['api', 'qmp']),
     );
 }
 
@@ -142,10 +147,8 @@ const opened = (control: GuestSource & Pick<CombinedControl, 'failures'>, close:
 });
 
 async function open(context: CliContext, choice: GuestsChoice, served: boolean): Promise<Opened> {
-  if (choice.config !== undefined) {
-    const { control, close } = await openNamed(context, choice.config);
-    return opened(control, close);
-  }
+  const configured = await configuredGuests(context, choice);
+  if (configured !== undefined) return openConfigured(context, configured, { anyDestination: !served });
   if (choice.qmpNames !== undefined && choice.qmpDir === undefined) {
     throw new UsageError('--qmp-names is about the guests of --qmp-dir; give it too');
   }
@@ -179,12 +182,7 @@ async function openMonitors(
 }
 
 async function openLibvirt(uri: string): Promise<Opened> {
-  const [{ LibvirtConnection }, { LibvirtControl }, { LIBVIRT_COMMAND_LINE }] = await Promise.all([
-    import('../libvirt/connection.ts'),
-    import('../libvirt/libvirt-control.ts'),
-    import('./processes.ts'),
-  ]);
-  const domains = new LibvirtControl(new LibvirtConnection({ uri, commandLine: LIBVIRT_COMMAND_LINE }));
+  const domains = await (await import('./sources.ts')).openLibvirt(uri);
   try {
     await domains.reached();
   } catch (error) {
@@ -194,35 +192,47 @@ async function openLibvirt(uri: string): Promise<Opened> {
   return opened(domains, () => domains.close());
 }
 
-/** The guests that a file names, with one control for each host: a daemon by its address, a QEMU by its monitor. */
-export async function openNamed(
+/** What of a command line says where guests are. */
+interface GuestWords {
+  readonly api?: unknown;
+  readonly qmp?: unknown;
+  readonly qmpDir?: unknown;
+  readonly libvirt?: unknown;
+  readonly config?: string | undefined;
+}
+
+/** The configuration that says where the guests are: one that is named, or found where no option says anything else. */
+export async function configuredGuests(
   context: CliContext,
-  path: string,
-): Promise<{ readonly control: CombinedControl; readonly close: () => void }> {
-  const [{ combinedControl }, { readGuestsFile }, { QemuControl }] = await Promise.all([
-    import('../control/combined-control.ts'),
-    import('./guests-file.ts'),
-    import('../qemu/qemu-control.ts'),
+  { api, qmp, qmpDir, libvirt, config }: GuestWords,
+): Promise<Configuration | undefined> {
+  const elsewhere = [api ?? context.env.AEROSTAT_API, qmp, qmpDir, libvirt].some(
+    source => source !== undefined,
+  );
+  if (elsewhere && config === undefined) return undefined;
+  const { configurationPath, readConfiguration } = await import('./configuration/read.ts');
+  const path = configurationPath(config, context.env);
+  if (path === undefined) return undefined;
+  const configuration = readConfiguration(path);
+  const { namesSources } = await import('./sources.ts');
+  if (namesSources(configuration)) return configuration;
+  if (config === undefined) return undefined;
+  throw new UsageError(
+    `${path} names no guests: give it [sources], or [guests.NAME] with a socket, qmp or api`,
+  );
+}
+
+async function openConfigured(
+  context: CliContext,
+  configuration: Configuration,
+  options: OpeningOptions,
+): Promise<Opened> {
+  const [{ mergedControl }, { mergedSource, openSources }] = await Promise.all([
+    import('../control/merged-control.ts'),
+    import('./sources.ts'),
   ]);
-  const qemus: InstanceType<typeof QemuControl>[] = [];
-  const daemons = new Map<string, GuestControl>();
-  const routes = readGuestsFile(path).map(guest => {
-    if ('qmp' in guest) {
-      const control = new QemuControl([{ name: guest.name, qmpPath: guest.qmp }]);
-      qemus.push(control);
-      return { name: guest.name, control, remoteName: guest.name };
-    }
-    const host = JSON.stringify([guest.api, guest.tokenFile]);
-    const control = daemons.get(host) ?? connect(context, guest);
-    daemons.set(host, control);
-    return { name: guest.name, control, remoteName: guest.guest ?? guest.name, address: guest.api };
-  });
-  return {
-    control: combinedControl(routes),
-    close: () => {
-      for (const qemu of qemus) qemu.close();
-    },
-  };
+  const { sources, close } = await openSources(context, configuration, options);
+  return opened(mergedControl(sources.map(mergedSource)), close);
 }
 
 /** `[NAME=]PATH` of a monitor. */

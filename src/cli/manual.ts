@@ -2,6 +2,7 @@
  * The manual pages, in the language of man(7): one of the program, one of each command, made from the commands themselves,
  * and one of the files that they read.
  */
+import { settings } from './configuration/settings.ts';
 import { everyCommand, type OutlineCommand, type OutlineOption } from './outline.ts';
 
 interface ManualFacts {
@@ -124,33 +125,26 @@ function filesPage({ version }: ManualFacts): string {
   return page([
     titleLine(FILES_PAGE, 5, version),
     '.SH NAME',
-    text(`${FILES_PAGE} - files that aerostat reads: of guests, of tokens, and of its systemd units`),
-    '.SH GUESTS (--config)',
     text(
-      'A JSON file that names guests wherever they are: of Aerostat daemons, and behind monitors of QEMU.',
+      `${FILES_PAGE} - files that aerostat reads: its configuration, tokens, and those of its systemd units`,
+    ),
+    '.SH CONFIGURATION (--config)',
+    text(
+      'A TOML file that says where guests are, how they are served, and what the policy may do with them. Where no option names one, it is aerostat/aerostat.toml in XDG_CONFIG_HOME (~/.config), or /etc/aerostat/aerostat.toml.',
     ),
     ...verbatim([
-      '{"guests": [',
-      '  {"name": "web", "qmp": "/run/qemu/web.qmp"},',
-      '  {"name": "db", "api": "/run/aerostat/guests/api.sock", "guest": "vm2"},',
-      '  {"name": "far", "api": "10.0.0.5:8080", "tokenFile": "far.token"}',
-      ']}',
+      '[sources]',
+      'qmp-dirs = ["/var/run/qemu-server"]',
+      '',
+      '[guests.web]',
+      'socket = "/run/vms/web.sock"',
+      'min = "512M"',
     ]),
-    ...definition(
-      'name',
-      'What the guest is called here: letters, digits, dots and dashes, 64 at most. Each has its own.',
-    ),
-    ...definition('qmp', "The socket of its QEMU's monitor. It makes the guest one of QEMU's."),
-    ...definition(
-      'api',
-      'The API of its daemon: a path, HOST:PORT or http://HOST:PORT. The guest is on our device then.',
-    ),
-    ...definition('guest', 'What that daemon calls it, where that is something else than name.'),
-    ...definition('tokenFile', 'The file that holds the token, where the API is reached over TCP.'),
+    ...settings()
+      .filter(({ isTable }) => !isTable)
+      .flatMap(({ key, description }) => definition(key, description)),
     '.PP',
-    text(
-      'A guest has qmp or api, and nothing that is not named here. Paths count from the directory of the file.',
-    ),
+    text('Paths count from the directory of the file. aerostat config check says whether a file is right.'),
     '.SH TOKENS (--token-file)',
     text('A line for each token: TOKEN [full|read-only] [NAME]. What follows a # is a comment.'),
     text('A token has 16 characters at least, and others may not read the file. A client sends the first.'),

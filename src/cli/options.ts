@@ -15,7 +15,7 @@ import type { CliContext } from './context.ts';
 import { DURATION_MS_MAX, DurationError, formatDuration, parseDuration } from './duration.ts';
 import { formatSize, parsePages, SizeError } from './size.ts';
 
-const LOG_FORMATS = ['human', 'journal', 'json'] as const;
+export const LOG_FORMATS = ['human', 'journal', 'json'] as const;
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
 export interface LogChoice {

@@ -1,16 +1,16 @@
 /** The guests that a policy steers: those that its file or its words name, or those of the daemons that run. */
-import { combinedControl, type GuestRoute } from '../control/combined-control.ts';
+import type { GuestRoute } from '../control/combined-control.ts';
 import { hostedControl } from '../control/hosted-control.ts';
+import { mergedControl } from '../control/merged-control.ts';
 import type { Control, GuestSource } from '../control/operations.ts';
 import { defaultSocket, systemSockets } from '../server/address.ts';
-import { type SteeredSource, sourcesOf } from '../steering/guest-source.ts';
+import type { SteeredSource } from '../steering/guest-source.ts';
 import { DEFAULT_SETTINGS, type SteeringSettings } from '../steering/settings.ts';
 import { readVersion } from '../sys/version.ts';
 import type { CliContext } from './context.ts';
 import { checkNames } from './guest-options.ts';
 import { parseMonitor } from './guests.ts';
-import type { NamedGuest } from './guests-file.ts';
-import { connect } from './options.ts';
+import { mergedSource, type OpenedSource, openDaemons, openNamed, openSources } from './sources.ts';
 
 interface SteeredChoice {
   /** The file of settings. */
@@ -25,48 +25,52 @@ interface SteeredGuests {
   readonly control: Control;
   readonly sources: readonly SteeredSource[];
   readonly settings: SteeringSettings;
-  /** Reads the file of settings anew; absent where there is none. */
-  readonly read?: () => SteeringSettings;
+  /** The file of settings, and how it is read anew; absent where there is none. */
+  readonly source?: { readonly path: string; readonly read: () => SteeringSettings };
   readonly close: () => void;
 }
 
-/** @throws PolicyFileError */
+/** @throws ConfigurationError */
 export async function openSteered(context: CliContext, choice: SteeredChoice): Promise<SteeredGuests> {
-  const [{ QemuControl }, file] = await Promise.all([
-    import('../qemu/qemu-control.ts'),
-    readFile(choice.config),
-  ]);
-  const qemus: InstanceType<typeof QemuControl>[] = [];
-  const hosts = new Map<string, GuestSource>();
+  const path = await configurationOf(context, choice);
+  const reader = path === undefined ? undefined : (await import('./configuration/read.ts')).readConfiguration;
+  const read = path === undefined ? undefined : () => (reader as NonNullable<typeof reader>)(path);
+  const file = read?.();
+  const closers: (() => void)[] = [];
   const monitors = (choice.qmp ?? []).map(parseMonitor).map(({ name, qmpPath }) => ({ name, qmp: qmpPath }));
-  const named: readonly NamedGuest[] = [...(file?.guests ?? []), ...monitors];
-  checkNames(named.map(({ name }) => name));
-  // A monitor each has a control of its own: one QEMU that does not answer is no other one's trouble.
-  const routes = named.map((guest): GuestRoute => {
-    if ('qmp' in guest) {
-      const control = new QemuControl([{ name: guest.name, qmpPath: guest.qmp }]);
-      qemus.push(control);
-      return { name: guest.name, control, remoteName: guest.name };
-    }
-    const host = JSON.stringify([guest.api, guest.tokenFile]);
-    const control = hosts.get(host) ?? connect(context, guest);
-    hosts.set(host, control);
-    return { name: guest.name, control, remoteName: guest.guest ?? guest.name };
-  });
-  const addresses = [...choice.daemons, ...(file?.daemons ?? [])];
-  const daemons = (addresses.length === 0 && named.length === 0 ? found(context) : addresses).map(api =>
-    connect(context, { api }),
-  );
-  const close = () => {
-    for (const qemu of qemus) qemu.close();
-  };
+  checkNames([...(file?.guests ?? []), ...monitors].map(({ name }) => name));
+  const ofFile = file === undefined ? undefined : await openSources(context, file);
+  if (ofFile !== undefined) closers.push(ofFile.close);
+  const named = [...(ofFile?.sources ?? []), ...(await openNamed(context, monitors, closers))];
+  const words = choice.daemons.length === 0 && named.length === 0 ? found(context) : choice.daemons;
+  const opened = [
+    ...named,
+    ...openDaemons(
+      context,
+      words.map(api => ({ api })),
+    ),
+  ];
   return {
-    control: await controlOf(routes, daemons),
-    sources: [...sourcesOf(routes), ...daemons.map(control => ({ control }))],
-    settings: file?.settings ?? DEFAULT_SETTINGS,
-    ...(choice.config === undefined ? {} : { read: await reader(choice.config) }),
-    close,
+    control: controlOf(opened),
+    sources: opened.map(({ control, routes }) =>
+      routes === undefined ? { control } : sourceOf(control, routes),
+    ),
+    settings: file?.policy ?? DEFAULT_SETTINGS,
+    ...(read === undefined || path === undefined ? {} : { source: { path, read: () => read().policy } }),
+    close: () => {
+      for (const close of closers) close();
+    },
   };
+}
+
+/** The file that is named, or that is found where no words name guests. */
+async function configurationOf(
+  { env }: CliContext,
+  { config, qmp = [], daemons }: SteeredChoice,
+): Promise<string | undefined> {
+  if (config === undefined && (qmp.length > 0 || daemons.length > 0 || env.AEROSTAT_API)) return undefined;
+  const { configurationPath } = await import('./configuration/read.ts');
+  return configurationPath(config, env);
 }
 
 /** The daemons that run: the user's own, or those of systemd's units. */
@@ -75,25 +79,14 @@ function found({ env }: CliContext): readonly string[] {
   return units.length > 0 ? units : [env.AEROSTAT_API ?? defaultSocket(env)];
 }
 
-async function readFile(path: string | undefined) {
-  if (path === undefined) return undefined;
-  const { readPolicyFile } = await import('./policy-file.ts');
-  return readPolicyFile(path);
-}
-
-async function reader(path: string): Promise<() => SteeringSettings> {
-  const { readPolicyFile } = await import('./policy-file.ts');
-  return () => readPolicyFile(path).settings;
-}
-
 /** One daemon is asked itself for what is not the policy's; of several, their guests as they are called now. */
-async function controlOf(routes: readonly GuestRoute[], daemons: readonly Control[]): Promise<Control> {
-  if (routes.length === 0 && daemons.length === 1) return daemons[0];
-  const lists = await Promise.all(
-    daemons.map(async control => {
-      const guests = await control.guests().catch(() => []);
-      return guests.map(({ name }): GuestRoute => ({ name, control, remoteName: name }));
-    }),
-  );
-  return hostedControl(combinedControl([...routes, ...lists.flat()]), readVersion());
+function controlOf(sources: readonly OpenedSource[]): Control {
+  const [{ daemon, routes }] = sources;
+  if (sources.length === 1 && daemon !== undefined && routes === undefined) return daemon;
+  return hostedControl(mergedControl(sources.map(mergedSource)), readVersion());
 }
+
+const sourceOf = (control: GuestSource, routes: readonly GuestRoute[]): SteeredSource => ({
+  control,
+  names: new Map(routes.map(({ name, remoteName }) => [remoteName, name])),
+});

@@ -14,9 +14,10 @@ import { PolicyRunner } from '../steering/runner.ts';
 import type { SteeringSettings } from '../steering/settings.ts';
 import { StateFile, stateDirectory } from '../steering/state-file.ts';
 import { readVersion } from '../sys/version.ts';
+import { readConfiguration } from './configuration/read.ts';
+import { ConfigurationError } from './configuration/toml.ts';
 import { type CliContext, interrupted, printLine } from './context.ts';
 import type { Log } from './log.ts';
-import { PolicyFileError, readPolicyFile } from './policy-file.ts';
 import { openSteered } from './policy-guests.ts';
 import { PROGRAM } from './processes.ts';
 import { openLog, type ServeChoice, withApiOf } from './serve.ts';
@@ -85,12 +86,12 @@ export async function servePolicy(
   choice: PolicyRunChoice,
 ): Promise<void> {
   const { env } = context;
-  const { config, dryRun = false } = choice;
+  const { dryRun = false } = choice;
   const {
     control: guests,
     sources,
     settings,
-    read,
+    source,
     close,
   } = await openSteered(context, {
     ...choice,
@@ -104,9 +105,7 @@ export async function servePolicy(
       control: guests,
       sources,
       settings: wished(settings),
-      ...(config === undefined || read === undefined
-        ? {}
-        : { source: { path: config, read: () => wished(read()) } }),
+      ...(source === undefined ? {} : { source: { path: source.path, read: () => wished(source.read()) } }),
       stateDirectory: choice.stateDir ?? stateDirectory(env),
       heartbeat: new HeartbeatFile({ directory: policyDirectory(env), api, onRelease: startGuard }),
     });
@@ -146,12 +145,16 @@ export async function guardTargets(path: string): Promise<void> {
   });
 }
 
-/** The policy inside of a daemon (`--policy FILE`). @throws PolicyFileError before anything is opened */
-export function policyInside(context: CliContext, path: string) {
+/**
+ * The policy inside of a daemon. Guests of others in the file are a mistake, unless it is the daemon's own configuration.
+ * @throws ConfigurationError before anything is opened
+ */
+export function policyInside(context: CliContext, path: string, isOwn = false) {
   const read = () => {
-    const { settings, guests, daemons } = readPolicyFile(path);
-    if (guests.length === 0 && daemons.length === 0) return settings;
-    throw new PolicyFileError([
+    const { policy, guests, daemons, qmpDirectories, libvirt } = readConfiguration(path);
+    if (isOwn || [guests, daemons, qmpDirectories, libvirt].every(({ length }) => length === 0))
+      return policy;
+    throw new ConfigurationError([
       `${path}: a daemon steers its own guests; "aerostat policy run --config ${path}" steers those of others`,
     ]);
   };

@@ -1,5 +1,6 @@
 /** A daemon and its API in this process, for as long as a command needs them. */
 import type { Control } from '../control/operations.ts';
+import type { Daemon } from '../daemon/options.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { type ApiAddress, formatAddress, resolveAddress } from '../server/address.ts';
 import { readTokens } from '../server/token.ts';
@@ -12,6 +13,8 @@ export interface ServeChoice extends ApiChoice, LogChoice {
   readonly keep?: string;
   /** The file of settings of a policy that steers the daemon's guests. */
   readonly policy?: string;
+  /** That file also names guests of others, which are no matter of this policy. */
+  readonly steersOwn?: boolean;
 }
 
 interface Served {
@@ -31,7 +34,7 @@ export async function withDaemon(
   context: CliContext,
   choice: ServeChoice,
   guests: readonly GuestOptions[],
-  body: (served: Served) => Promise<void>,
+  body: (served: Served & { readonly daemon: Daemon }) => Promise<void>,
 ): Promise<void> {
   const { env } = context;
   // What can be wrong with the words is found out before anything is opened.
@@ -40,7 +43,7 @@ export async function withDaemon(
   const policy =
     choice.policy === undefined
       ? undefined
-      : (await import('./policy-runs.ts')).policyInside(context, choice.policy);
+      : (await import('./policy-runs.ts')).policyInside(context, choice.policy, choice.steersOwn);
   const log = await openLog(context, choice);
   const daemon = await context.startDaemon({ guests, log, keep: choice.keep });
   try {
@@ -52,7 +55,7 @@ export async function withDaemon(
       const died = failed.then(error => Promise.reject(error));
       steering?.runner.start();
       try {
-        await Promise.race([body(served), died]);
+        await Promise.race([body({ ...served, daemon }), died]);
       } finally {
         await steering?.runner.close();
       }

@@ -2,7 +2,7 @@
 import type { GuestDecision, GuestSettings, HostSample, Settings } from './types.ts';
 import { GIB, MIB } from './units.ts';
 
-const SHARES_DEFAULT = 1000;
+export const SHARES_DEFAULT = 1000;
 const MIN_SHARE = 0.25;
 const RESERVE_SHARE = 0.05;
 const RESERVE_MIN_BYTES = GIB;

@@ -8,6 +8,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type GuestStatus, statusOf } from '../control/contract.ts';
+import { PatientQuestion } from '../control/patient-question.ts';
 import { QmpTimeoutError } from '../peers/qemu/errors.ts';
 import { connectQmp } from '../peers/qemu/qmp.ts';
 import { queryName } from '../peers/qemu/qmp-commands.ts';
@@ -41,41 +42,10 @@ export interface MonitorDirectoryOptions {
   readonly namedByQemu?: boolean;
   /** See {@link QemuControl}. */
   readonly anyDestination?: boolean;
+  /** A directory that is not there has no guests until it is. */
+  readonly mayBeMissing?: boolean;
   readonly scanMs?: number;
   readonly patienceMs?: number;
-}
-
-/** A question that is asked again and again, and waited for only so long. One that is still open is not asked twice. */
-class PatientQuestion {
-  readonly #ask: () => Promise<GuestStatus>;
-  #open: Promise<GuestStatus | AerostatError> | undefined;
-  #isLate = false;
-
-  constructor(ask: () => Promise<GuestStatus>) {
-    this.#ask = ask;
-  }
-
-  /** The answer, or why there is none. */
-  async within(patienceMs: number): Promise<GuestStatus | AerostatError> {
-    const late = new QmpTimeoutError('query-status', patienceMs);
-    if (this.#isLate) return late;
-    this.#open ??= this.#answer();
-    const first = await firstOf(this.#open, patienceMs, late);
-    this.#isLate = first === late;
-    return first;
-  }
-
-  async #answer(): Promise<GuestStatus | AerostatError> {
-    try {
-      return await this.#ask();
-    } catch (error) {
-      if (error instanceof AerostatError) return error;
-      throw error;
-    } finally {
-      this.#open = undefined;
-      this.#isLate = false;
-    }
-  }
 }
 
 export class MonitorDirectory extends QemuControl {
@@ -83,7 +53,7 @@ export class MonitorDirectory extends QemuControl {
   readonly #options: MonitorDirectoryOptions;
   /** Names of guests by the paths of their monitors; undefined while a QEMU is asked for its name. */
   readonly #names = new Map<string, string | undefined>();
-  readonly #questions = new Map<string, PatientQuestion>();
+  readonly #questions = new Map<string, PatientQuestion<GuestStatus>>();
   readonly #naming = new Set<Promise<void>>();
   #failures: ReadonlyMap<string, AerostatError> = new Map();
   readonly #timer: NodeJS.Timeout;
@@ -96,7 +66,7 @@ export class MonitorDirectory extends QemuControl {
     try {
       this.#follow(monitorsIn(directory));
     } catch (cause) {
-      throw new MonitorDirectoryError(directory, cause);
+      if (options.mayBeMissing !== true) throw new MonitorDirectoryError(directory, cause);
     }
     this.#timer = setInterval(() => this.#scan(), options.scanMs ?? SCAN_MS).unref();
   }
@@ -112,10 +82,12 @@ export class MonitorDirectory extends QemuControl {
   /** Never fails for one guest: what cannot be reached has a row with the reason. */
   override async guests(): Promise<readonly GuestStatus[]> {
     this.#scan();
+    const { patienceMs = PATIENCE_MS } = this.#options;
     const failed = new Map<string, AerostatError>();
     const rows = await Promise.all(
       this.names.map(async name => {
-        const answer = await this.#questions.get(name)?.within(this.#options.patienceMs ?? PATIENCE_MS);
+        const late = new QmpTimeoutError('query-status', patienceMs);
+        const answer = await this.#questions.get(name)?.within(patienceMs, late);
         if (answer === undefined) return [];
         if (!(answer instanceof AerostatError)) return [answer];
         failed.set(name, answer);
@@ -219,17 +191,5 @@ async function askName(path: string): Promise<string | undefined> {
   } catch (error) {
     if (!(error instanceof AerostatError)) throw error;
     return undefined;
-  }
-}
-
-async function firstOf<A, B>(answer: Promise<A>, patienceMs: number, otherwise: B): Promise<A | B> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<B>(resolve => {
-    timer = setTimeout(() => resolve(otherwise), patienceMs);
-  });
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -2,7 +2,6 @@
  * Guests of one host control, as they were seen last. Each source is asked by itself: one that is slow, stopped or gone
  * costs its own guests their fresh figures, and no other source's. What follows from the figures is the runner's.
  */
-import type { GuestRoute } from '../control/combined-control.ts';
 import type { GuestStatus, StatisticsSample } from '../control/contract.ts';
 import type { GuestSource } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
@@ -12,16 +11,6 @@ export interface SteeredSource {
   readonly control: GuestSource;
   /** What its guests are called here, by what they are called there. */
   readonly names?: ReadonlyMap<string, string>;
-}
-
-/** One source for each control of `routes`. */
-export function sourcesOf(routes: readonly GuestRoute[]): SteeredSource[] {
-  const sources = new Map<GuestSource, Map<string, string>>();
-  for (const { name, control, remoteName } of routes) {
-    const names = sources.get(control) ?? new Map<string, string>();
-    sources.set(control, names.set(remoteName, name));
-  }
-  return [...sources].map(([control, names]) => ({ control, names }));
 }
 
 /** One guest as it was seen last. */

@@ -67,9 +67,11 @@ const declarations = {
     exit: 'usage',
   },
   AEROSTAT_CONFIG: {
-    meaning: 'The configuration file cannot be read or is malformed.',
-    remedy: SEE_MESSAGE,
+    meaning: 'The configuration file cannot be read, is malformed, or contradicts itself.',
+    remedy:
+      'Nothing was changed; the message says what is wrong, with line and column. `aerostat config explain` says what may be set.',
     exit: 'usage',
+    status: 409,
   },
   AEROSTAT_FOUND_DANGER: {
     meaning: 'The command `doctor` found something dangerous.',
@@ -160,12 +162,6 @@ const declarations = {
     meaning: 'No memory policy looks after the guests there.',
     remedy: 'Start one with `aerostat policy run`, or name the address of its API with --api.',
     exit: 'guestState',
-    status: 409,
-  },
-  AEROSTAT_POLICY_SETTINGS: {
-    meaning: 'The settings of a memory policy are malformed, or contradict each other.',
-    remedy: 'Nothing was changed; the message says what is wrong, of a file with its line and column.',
-    exit: 'usage',
     status: 409,
   },
   AEROSTAT_RECORDING: {

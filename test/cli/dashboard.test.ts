@@ -17,6 +17,7 @@ import { fullToken } from '../../src/server/token.ts';
 import { FakeControl, guestStatus } from '../server/fake-control.ts';
 import { DaemonProcess } from '../support/daemon.ts';
 import { build, program } from './built.ts';
+import { guestsToml } from './guests-toml.ts';
 import { run, type Session, start } from './terminal.ts';
 
 let directory: string;
@@ -153,10 +154,10 @@ describe('the address', () => {
       address: parseAddress('127.0.0.1:0'),
       tokens: fullToken(TOKEN),
     });
-    config = join(directory, 'guests.json');
-    const guests = [{ name: 'vm1', api: formatAddress(server.address), tokenFile: 'token' }];
+    config = join(directory, 'aerostat.toml');
+    const guests = [{ name: 'vm1', api: formatAddress(server.address), 'token-file': 'token' }];
     writeFileSync(join(directory, 'token'), TOKEN, { mode: 0o600 });
-    writeFileSync(config, JSON.stringify({ guests }));
+    writeFileSync(config, guestsToml(guests));
   });
 
   afterEach(() => server.close());

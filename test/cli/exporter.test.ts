@@ -8,6 +8,7 @@ import { EXIT } from '../../src/cli/usage.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { FakeControl, guestStatus } from '../server/fake-control.ts';
+import { guestsToml } from './guests-toml.ts';
 import { run, type Session, start } from './terminal.ts';
 
 const TOKEN = '0123456789abcdef0123456789abcdef';
@@ -105,9 +106,9 @@ describe('an exporter', () => {
 
   test('has the guests of a file under the names that it gives them', async () => {
     await unit('vm1', 'vm1', 'vm2', 'vm3');
-    const config = join(directory, 'guests.json');
+    const config = join(directory, 'aerostat.toml');
     const guests = ['vm1', 'vm2'].map(guest => ({ name: `web-${guest}`, api: socketOf('vm1'), guest }));
-    writeFileSync(config, JSON.stringify({ guests }));
+    writeFileSync(config, guestsToml(guests));
     const { scrape } = await exporter('--config', config);
     const named = (await scrape()).filter(line => line.startsWith('aerostat_guest_connected'));
     expect(named.map(line => /guest="([^"]*)"/.exec(line)?.[1])).toEqual(['web-vm1', 'web-vm2']);

@@ -9,6 +9,7 @@ import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { type ApiServer, serveApi } from '../../src/server/listen.ts';
 import { FakeControl, guestStatus } from '../server/fake-control.ts';
+import { guestsToml } from './guests-toml.ts';
 import { run, start } from './terminal.ts';
 
 const NAMES = Array.from({ length: 70 }, (_, index) => `vm${index}`);
@@ -45,9 +46,9 @@ afterEach(async () => {
   rmSync(directory, { recursive: true });
 });
 
-function fileOf(guests: readonly object[]): string {
-  const path = join(directory, 'guests.json');
-  writeFileSync(path, JSON.stringify({ guests }));
+function fileOf(guests: Parameters<typeof guestsToml>[0]): string {
+  const path = join(directory, 'aerostat.toml');
+  writeFileSync(path, guestsToml(guests));
   return path;
 }
 

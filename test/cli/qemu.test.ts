@@ -11,6 +11,7 @@ import { serveApi } from '../../src/server/listen.ts';
 import { FakeMonitor } from '../peers/qemu/fake-monitor.ts';
 import { FakeQemu } from '../peers/qemu/fake-qemu.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
+import { guestsToml } from './guests-toml.ts';
 import { run, start, type Terminal } from './terminal.ts';
 
 let qemu: FakeQemu;
@@ -324,12 +325,12 @@ describe('a monitor that another program has', () => {
   });
 
   test('is unreachable in a list, with the reason, and the list fails', async () => {
-    const file = join(directory, 'guests.json');
+    const file = join(directory, 'aerostat.toml');
     const guests = [
       { name: 'web', qmp: path },
       { name: 'db', qmp: monitor.path },
     ];
-    writeFileSync(file, JSON.stringify({ guests }));
+    writeFileSync(file, guestsToml(guests));
     const { code, out, err } = await aerostat(`status --config ${file}`);
     expect(code).toBe(EXIT.unreachable);
     expect(out).toMatch(/^web {4}unreachable .*dashboard-holder/m);
@@ -370,12 +371,12 @@ describe('a file that names guests of both kinds', () => {
     const api = join(directory, 'api.sock');
     const server = await serveApi(control, { version: '0', address: parseAddress(api) });
     close = () => server.close();
-    file = join(directory, 'guests.json');
+    file = join(directory, 'aerostat.toml');
     const guests = [
       { name: 'web', qmp: monitor.path },
       { name: 'db', api: './api.sock', guest: 'vm2' },
     ];
-    writeFileSync(file, JSON.stringify({ guests }));
+    writeFileSync(file, guestsToml(guests));
   });
 
   afterEach(() => close());
@@ -427,15 +428,14 @@ describe('a file that names guests of both kinds', () => {
   });
 
   test.each([
-    ['{', /JSON/],
-    ['{"guests": []}', /guests/],
-    ['{"guests": [{"name": "web"}]}', /guests\[0\]\.api: .*\(a guest is {"name", "qmp"} or {"name", "api"}/],
-    ['{"guests": [{"name": "a", "qmp": "/q"}, {"name": "web", "qmp": 5}]}', /guests\[1\]\.qmp: /],
-    ['{"guests": [{"name": "web", "qpm": "/q"}]}', /guests\[0\]: Unrecognized key: "qpm"/],
-    ['{"guest": []}', /guests: /],
-    ['{"guests": [{"name": "w b", "qmp": "/q"}]}', /letters, digits/],
-    ['{"guests": [{"name": "a", "qmp": "/q"}, {"name": "a", "api": "/a"}]}', /two guests are called a/],
-  ])('is refused with the place when it says %s', async (text, why) => {
+    ['[guests', /aerostat\.toml:1:8: /],
+    ['', /names no guests: give it \[sources\]/],
+    ['[guests.web]', /names no guests: give it \[sources\]/],
+    ['[guests.web]\nqmp = 5', /aerostat\.toml:2:1: guests\.web\.qmp: /],
+    ['[guests.web]\nqpm = "/q"', /aerostat\.toml:2:1: guests\.web\.qpm: there is no such setting/],
+    ['[guests."w b"]\nqmp = "/q"', /aerostat\.toml:1:1: .*letters, digits/],
+    ['[guests.a]\nqmp = "/q"\n[guests.a]\napi = "/a"', /aerostat\.toml:3:/],
+  ])('is refused with the place when it says %j', async (text, why) => {
     writeFileSync(file, text);
     const { code, err } = await aerostat(`status --config ${file}`);
     expect(code).toBe(EXIT.usage);
@@ -446,7 +446,7 @@ describe('a file that names guests of both kinds', () => {
   test('is missed by its name when it is not there', async () => {
     const { code, err } = await aerostat(`status --config ${file}.gone`);
     expect(code).toBe(EXIT.usage);
-    expect(err).toMatch(/\.gone does not name guests: there is no such file/);
+    expect(err).toMatch(/\.gone: there is no such file/);
   });
 
   test('is not read beside --qmp or --api', async () => {

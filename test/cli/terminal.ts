@@ -49,6 +49,8 @@ export interface Session {
   readonly stderr: Captured;
   readonly ended: Promise<number>;
   interrupt(signal?: StopSignal): void;
+  /** SIGHUP, for a command that reads its settings anew. */
+  hangUp(): void;
 }
 
 export function start(
@@ -58,12 +60,14 @@ export function start(
   const stdout = new Captured(columns);
   const stderr = new Captured(columns);
   const stop = new AbortController();
+  const hungUp: (() => void)[] = [];
   const context: CliContext = {
     stdin: Readable.from([]),
     stdout: stdout as unknown as Output,
     stderr: stderr as unknown as Output,
     env,
     interrupt: stop.signal,
+    onHangUp: listener => void hungUp.push(listener),
     startDaemon: startDaemon ?? (() => Promise.reject(new Error('this test starts no daemon'))),
   };
   return {
@@ -72,6 +76,9 @@ export function start(
     stderr,
     ended: runCli(words, context),
     interrupt: (signal = 'SIGINT') => stop.abort(new InterruptedError(signal)),
+    hangUp: () => {
+      for (const listener of hungUp) listener();
+    },
   };
 }
 

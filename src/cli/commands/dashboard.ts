@@ -14,7 +14,7 @@ import { readVersion } from '../../sys/version.ts';
 import { type CliContext, interrupted, printJson, printLine } from '../context.ts';
 import { foundSockets } from '../daemons.ts';
 import { guestOptions } from '../guest-options.ts';
-import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
+import { configuredGuests, type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';
 import { connect } from '../options.ts';
 import { inScratch } from '../scratch.ts';
 import { styleOf } from '../style.ts';
@@ -28,7 +28,7 @@ Examples:
   aerostat dashboard --qmp-dir /var/run/qemu-server
                                        of all guests of a Proxmox host, as they come and go
   aerostat dashboard --api ./api.sock --port 8080 --no-open
-  aerostat dashboard --config guests.json --port 8080 --token-file token
+  aerostat dashboard --config aerostat.toml --port 8080 --token-file token
                                        at the same address and under the same token every time
 
 It listens on 127.0.0.1 and prints an address that holds its token: anyone who has the address can steer the guests.
@@ -62,10 +62,11 @@ function portOf(text: string): number {
 async function runDashboard(context: CliContext, choice: DashboardChoice): Promise<void> {
   if (choice.demo) return demonstrate(context, choice);
   const found = foundSockets(context, choice);
-  const { qmp, qmpDir, libvirt, config } = choice;
-  if ([qmp, qmpDir, libvirt, config].some(source => source !== undefined) || found.length > 0) {
+  const { qmp, qmpDir, libvirt } = choice;
+  const configured = await configuredGuests(context, choice);
+  if ([qmp, qmpDir, libvirt, configured].some(source => source !== undefined) || found.length > 0) {
     const shown = {
-      subject: subjectOf(choice, found),
+      subject: subjectOf({ ...choice, config: configured?.path }, found),
       tokens: readTokens(choice.tokenFile, context.env),
     };
     return withGuests(context, choice, control => show(context, choice, control, shown), { served: true });
@@ -77,7 +78,15 @@ async function runDashboard(context: CliContext, choice: DashboardChoice): Promi
   await show(context, choice, control, { subject, tokens: [] });
 }
 
-function subjectOf({ qmp, qmpDir, libvirt, config }: DashboardChoice, found: readonly string[]): string {
+function subjectOf(
+  {
+    qmp,
+    qmpDir,
+    libvirt,
+    config,
+  }: Pick<DashboardChoice, 'qmp' | 'qmpDir' | 'libvirt'> & { config: string | undefined },
+  found: readonly string[],
+): string {
   if (libvirt !== undefined) return `the domains of ${libvirt}`;
   if (qmpDir !== undefined) return `the QEMUs with monitors in ${qmpDir}`;
   if (config !== undefined) return `the guests of ${config}`;

@@ -18,6 +18,7 @@ import {
   withLog,
 } from '../options.ts';
 import { type ServeChoice, withDaemon } from '../serve.ts';
+import { UsageError } from '../usage.ts';
 
 const EXAMPLES = `
 Examples:
@@ -25,14 +26,16 @@ Examples:
   aerostat device --socket-path vm1 --socket-path vm2 --target 1G
   aerostat device --socket-path vm1 --target 1G --boot-grace 60s
   aerostat device --socket-path vm1 --api 127.0.0.1:8080 --token-file token
+  aerostat device --config aerostat.toml      its guests, API, log and policy; SIGHUP reads it anew
   aerostat device --socket-path vm1 --keep /run/user/1000/keeper.sock
 
-With --policy, "aerostat policy status" and its like ask this daemon, and SIGHUP reads the file anew.
+With --policy, "aerostat policy status" and its like ask this daemon, and SIGHUP reads the file anew. Without a socket, the
+guests of ~/.config/aerostat/aerostat.toml or /etc/aerostat/aerostat.toml are served.
 
 SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0. With --keep, guests are
 left to the next daemon, also when this one is killed (docs/operating.md).`;
 
-type DeviceChoice = ServedGuestsChoice & ServeChoice;
+type DeviceChoice = ServedGuestsChoice & ServeChoice & { readonly config?: string };
 
 export function deviceCommand(context: CliContext): Command {
   const descriptor = value(parseFd);
@@ -70,11 +73,15 @@ export function deviceCommand(context: CliContext): Command {
     )
     .addOption(bootGraceOption())
     .option('--keep <socket>', "an aerostat keep's, by which guests outlive this daemon")
-    .option('--policy <file>', 'steer the memory of these guests, by the settings in this TOML file')
+    .option(
+      '--config <file>',
+      'serve the guests of this aerostat.toml that have a socket (env: AEROSTAT_CONFIG)',
+    )
+    .option('--policy <file>', 'steer the memory of these guests, by the [policy] of this aerostat.toml')
     .option('--api-remote', 'let --api be an address that other machines can reach')
     .option('--print-capabilities', 'print what this program can do, as JSON, and end')
     .addHelpText('after', EXAMPLES)
-    .action((choice: DeviceChoice) => runDevice(context, choice));
+    .action((choice: DeviceChoice, command: Command) => runDevice(context, command, choice));
   return withLog(withApi(command), 'info');
 }
 
@@ -97,8 +104,13 @@ export function printCapabilities(context: CliContext): void {
   printLine(context.stdout, JSON.stringify({ type: 'balloon', features, profiles: PROFILE_NAMES }, null, 2));
 }
 
-async function runDevice(context: CliContext, choice: DeviceChoice): Promise<void> {
-  await withDaemon(context, choice, guestOptions(choice), async ({ log }) => {
+async function runDevice(context: CliContext, command: Command, typed: DeviceChoice): Promise<void> {
+  const configuration = await configurationOf(context, typed);
+  const { followConfiguration, withConfigured } = await import('../configuration/device.ts');
+  const choice = configuration === undefined ? typed : withConfigured(command, typed, configuration);
+  const guests = configuration?.served ?? guestOptions(choice);
+  await withDaemon(context, choice, guests, async ({ daemon, log }) => {
+    if (configuration !== undefined) followConfiguration(context, configuration, daemon, log);
     // An operator who restarts a daemon has to know that changed targets are lost.
     if (choice.keep === undefined) {
       log({
@@ -110,4 +122,18 @@ async function runDevice(context: CliContext, choice: DeviceChoice): Promise<voi
     const signal = await interrupted(context.interrupt);
     log({ level: 'info', message: `ending for ${signal}` });
   });
+}
+
+/** The file whose guests are served: one that is named, or that is found where no socket is named. */
+async function configurationOf(context: CliContext, { config, socketPath, fd, name }: DeviceChoice) {
+  const { configurationPath, readConfiguration } = await import('../configuration/read.ts');
+  const hasSockets = socketPath !== undefined || fd !== undefined;
+  if (config !== undefined && (hasSockets || name !== undefined)) {
+    throw new UsageError('guests are named by --config or by --socket-path, --fd and --name, not by both');
+  }
+  const path = hasSockets ? undefined : configurationPath(config, context.env);
+  if (path === undefined) return undefined;
+  const configuration = readConfiguration(path);
+  if (configuration.served.length > 0) return configuration;
+  throw new UsageError(`${path} has no guest to serve; give one a socket: [guests.NAME] socket = "PATH"`);
 }

@@ -1,9 +1,8 @@
 /** `aerostat exporter`: the figures of many daemons at one address, for Prometheus. It steers nothing. */
 import { existsSync } from 'node:fs';
 import { Command } from 'commander';
-import { combinedControl, type GuestRoute } from '../../control/combined-control.ts';
+import { combinedControl } from '../../control/combined-control.ts';
 import { hostedControl } from '../../control/hosted-control.ts';
-import type { Control } from '../../control/operations.ts';
 import {
   defaultSocket,
   formatAddress,
@@ -16,9 +15,10 @@ import { readTokens } from '../../server/token.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { readVersion } from '../../sys/version.ts';
 import { type CliContext, interrupted } from '../context.ts';
-import { openNamed } from '../guests.ts';
+import { configuredGuests } from '../guests.ts';
 import { connect, each, type LogChoice, withLog, withVerbose } from '../options.ts';
 import { openLog } from '../serve.ts';
+import { type OpenedSource, openSources } from '../sources.ts';
 
 const EXAMPLES = `
 Examples:
@@ -26,7 +26,7 @@ Examples:
                                      of the daemons that systemd's units run, and of the user's own
   aerostat exporter --token-file tokens --api /run/a/api.sock --api /run/b/api.sock
   aerostat exporter --token-file tokens --qmp-dir /var/run/qemu-server
-  aerostat exporter --token-file tokens --config guests.json --listen 10.0.0.5:9774 --listen-remote
+  aerostat exporter --token-file tokens --config aerostat.toml --listen 10.0.0.5:9774 --listen-remote
 
 Make the file of tokens, with one that may only read:
   (umask 077; echo "$(openssl rand -hex 32) read-only prometheus" > tokens)
@@ -53,7 +53,7 @@ export function exporterCommand(context: CliContext): Command {
     .option('--token-file <path>', 'file with the tokens that may scrape; one that reads only is enough')
     .option('--api <address>', 'a daemon, instead of those that are found; once for each', each)
     .option('--qmp-dir <directory>', "the guests of QEMU's whose monitors are in there, as they come and go")
-    .option('--config <file>', 'the daemons and monitors of the guests that a JSON file names')
+    .option('--config <file>', 'the sources of this aerostat.toml (env: AEROSTAT_CONFIG)')
     .addHelpText('after', EXAMPLES)
     .action((choice: ExporterChoice) => runExporter(context, choice));
   return withLog(withVerbose(command), 'info');
@@ -119,9 +119,10 @@ interface Found {
 }
 
 async function findDaemons(context: CliContext, { api, qmpDir, config }: ExporterChoice): Promise<Found> {
-  if (config !== undefined) {
-    const { control, close } = await openNamed(context, config);
-    const measured = [...byDaemon(control.routes)].map(([daemon, routes]) => ofRoutes(daemon, routes));
+  const configured = await configuredGuests(context, { api, qmpDir, config });
+  if (configured !== undefined) {
+    const { sources, close } = await openSources(context, configured);
+    const measured = sources.map(measuredSource);
     return { daemons: () => measured, close };
   }
   if (qmpDir !== undefined) {
@@ -145,20 +146,9 @@ async function findDaemons(context: CliContext, { api, qmpDir, config }: Exporte
   return { daemons: () => addresses().map(measuredAt), close: () => {} };
 }
 
-function byDaemon(routes: readonly GuestRoute[]): ReadonlyMap<string, readonly GuestRoute[]> {
-  const found = new Map<string, GuestRoute[]>();
-  for (const route of routes) {
-    const daemon = route.address ?? 'qmp';
-    found.set(daemon, [...(found.get(daemon) ?? []), route]);
-  }
-  return found;
-}
-
-/** The guests that a file names, under the names that it gives them; what it does not name is not shown. */
-function ofRoutes(daemon: string, routes: readonly GuestRoute[]): MeasuredDaemon {
-  const guests = hostedControl(combinedControl(routes), readVersion());
-  const [{ control, address }] = routes;
-  // What has an address is a daemon.
-  const asked = address === undefined ? {} : { daemon: () => (control as Control).daemon() };
-  return { labels: { daemon }, control: { ...guests, ...asked } };
+/** The guests that a file names one by one are shown under the names that it gives them, and no others of their hosts. */
+function measuredSource({ place, control, routes, daemon }: OpenedSource): MeasuredDaemon {
+  const guests = hostedControl(routes === undefined ? control : combinedControl(routes), readVersion());
+  const asked = daemon === undefined ? {} : { daemon: () => daemon.daemon() };
+  return { labels: { daemon: place }, control: { ...guests, ...asked } };
 }

@@ -29,8 +29,8 @@ Examples:
   aerostat migrate vm tcp:host2:4444 --bandwidth 10gbit --connections 4 --downtime-limit 50ms
   aerostat migrate vm --status
   aerostat migrate web tcp:host2:4444 --qmp web=/run/qemu/web.qmp
-  aerostat migrate web tcp:host2:4444 --config guests.json --bandwidth 10gbit
-  aerostat migrate web --status --config guests.json
+  aerostat migrate web tcp:host2:4444 --config aerostat.toml --bandwidth 10gbit
+  aerostat migrate web --status --config aerostat.toml
 
 The destination of an Aerostat machine is aerostat receive. That of a QEMU guest is a QEMU of the same machine that was
 started with -incoming tcp:HOST:4444. QEMU skips what the guest does not use if both have

@@ -15,7 +15,7 @@ export function policyReplayCommand(context: CliContext): Command {
   return new Command('replay')
     .description('what the policy would have done')
     .argument('<file>', 'from "aerostat policy record", or answers of Prometheus’ /api/v1/query_range')
-    .option('--config <file>', 'settings, in a TOML file')
+    .option('--config <file>', 'settings, of this aerostat.toml')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -23,7 +23,7 @@ export function policyReplayCommand(context: CliContext): Command {
 Examples:
   aerostat policy replay night.jsonl
   curl -s 'http://prometheus:9090/api/v1/query_range?query={__name__=~"aerostat_(guest|host)_.*"}&start=…&end=…&step=15' > night.json
-  aerostat policy replay night.json --config policy.toml
+  aerostat policy replay night.json --config aerostat.toml
 Guests are taken to use what they used. What they would have done with other memory is not known.`,
     )
     .action((file: string, choice: ReplayChoice) => runReplay(context, file, choice));
@@ -45,7 +45,7 @@ async function runReplay(
   const settings =
     config === undefined
       ? DEFAULT_SETTINGS
-      : (await import('../policy-file.ts')).readPolicyFile(config).settings;
+      : (await import('../configuration/read.ts')).readConfiguration(config).policy;
   const replayed = replay(readRecording(path, text), settings);
   if (json) {
     printJson(stdout, replayed);

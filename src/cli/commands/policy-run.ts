@@ -10,7 +10,7 @@ Examples:
   aerostat policy run --dry-run                decides and explains, and moves nothing
   aerostat policy run /run/a/api.sock /run/b/api.sock
   aerostat policy run --qmp /run/qemu/web.qmp --qmp db=/run/qemu/2.qmp
-  aerostat policy run --config policy.toml     with settings, and guests of all kinds
+  aerostat policy run --config aerostat.toml   with settings, and guests of all kinds
 
 Another terminal asks it: aerostat policy status, aerostat policy explain GUEST. SIGHUP reads the file of settings anew;
 one with errors is refused whole, with file:line:column, and the settings before it stay in force. Targets are leases: a
@@ -26,7 +26,7 @@ A line is a sample: host and guests at one moment. Nothing is decided, and nothi
 const withGuestWords = (command: Command): Command =>
   command
     .argument('[daemons...]', 'APIs of daemons, with all of their guests (default: those that run here)')
-    .option('--config <file>', 'settings and guests, in a TOML file')
+    .option('--config <file>', 'settings and guests of this aerostat.toml (env: AEROSTAT_CONFIG)')
     .addOption(new Option('--qmp <socket>', "a guest of QEMU's: [NAME=]PATH of its monitor").argParser(each));
 
 export function policyRunCommand(context: CliContext): Command {

@@ -32,7 +32,7 @@ Examples:
   aerostat status --qmp /run/qemu/web.qmp
   aerostat status --qmp-dir /var/run/qemu-server
                                a guest of QEMU's; - is what QEMU does not tell
-  aerostat status --config guests.json
+  aerostat status --config aerostat.toml
                                guests of both kinds and of several hosts
 
 RESIDENT is what the host holds for a guest. Where its memory is a file on disk (PLACE says disk: ext4, overlay and so

@@ -3,11 +3,10 @@
  * what the guests may have together. How guests come to what they have is not known here.
  */
 import { fill, type Part } from '../../policy/allocation.ts';
-import { settingsOf } from '../../policy/settings.ts';
+import { SHARES_DEFAULT, settingsOf } from '../../policy/settings.ts';
 import type { Guests } from './guests.ts';
 import { type Trace, watermarkOf } from './trace.ts';
 
-const SHARES_DEFAULT = 1000;
 
 interface FairPart extends Part {
   lowBytes: number;
