@@ -15,8 +15,8 @@ import {
 } from './operations.ts';
 import { PatientQuestion } from './patient-question.ts';
 
-/** A list of all guests is not held up by one source for longer. */
-const PATIENCE_MS = 2000;
+/** A list of all guests is not held up by one source for longer. Monitors say within half of it who holds them. */
+const PATIENCE_MS = 4000;
 
 export interface MergedSource {
   /** What it is called: in front of names that are not unique, and in its own row while it does not answer. */

@@ -140,7 +140,8 @@ describe('the pages of commands', () => {
       /\\-\\-balloon[\s\S]*\.SH EXAMPLES\n[\s\S]*aerostat set/,
     );
     const { out } = await run(['manual', 'files']);
-    for (const key of ['name', 'qmp', 'api', 'guest', 'tokenFile']) expect(out).toContain(`\n.B ${key}\n`);
+    for (const key of ['sources.libvirt', 'policy.reserve', 'guests.NAME.qmp', 'guests.NAME.min'])
+      expect(out).toContain(`\n.B ${key}\n`);
   });
 
   test('that do not exist are refused with those that do', async () => {

@@ -36,7 +36,7 @@ describe('guests of sources that come and go', () => {
     const late = host();
     const merged = mergedControl([{ label: 'late', control: late }]);
     expect(await merged.guests()).toEqual([]);
-    late.known.set("new", guestStatus("new"));
+    late.known.set('new', guestStatus('new'));
     expect((await merged.guest('new')).name).toBe('new');
   });
 

@@ -58,7 +58,7 @@ mode = "hold"
   says what a setting means.
 - \`aerostat status\`, \`top\`, \`watch\`, \`set\`, \`dashboard\`, \`doctor\` and \`exporter\` show the guests of all sources in one list.
   A guest is called as its source calls it. Guests with one name in several sources are called SOURCE/NAME. A source that does
-  not answer within two seconds costs its own guests, and has a row with the reason.
+  not answer within four seconds costs its own guests, and has a row with the reason.
 - \`aerostat device\` serves the guests that have a \`socket\`. \`SIGHUP\` reads the file anew: guests that are new are served, guests
   that are gone are served no more once their front-end has left, and no guest that runs loses its device. A file with an error
   changes nothing, and the log says why.

@@ -197,6 +197,10 @@ export const ConfigurationSchema = z
             description: 'How often the policy decides.',
             default: formatDuration(DEFAULT_SETTINGS.periodMs),
           }),
+        memory: size().optional().meta({
+          description:
+            "What guests and reserve have together; all of the host's memory where nothing is said.",
+        }),
         reserve: size().optional().meta({
           description:
             'What the host keeps; the larger of 1G and a twentieth of its memory where nothing is said.',
