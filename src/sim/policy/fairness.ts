@@ -7,7 +7,6 @@ import { SHARES_DEFAULT, settingsOf } from '../../policy/settings.ts';
 import type { Guests } from './guests.ts';
 import { type Trace, watermarkOf } from './trace.ts';
 
-
 interface FairPart extends Part {
   lowBytes: number;
   highBytes: number;
