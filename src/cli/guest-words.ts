@@ -6,19 +6,20 @@ import { renderFields } from './table.ts';
 import { UsageError } from './usage.ts';
 
 export const WORDS_HELP = `use SIZE          write to memory and keep it       free            free it again
-touch [SIZE]      write to free memory              cache SIZE      read a file of that size
+want SIZE         one program has so much of it     cache SIZE      read a file of that size
+touch [SIZE]      write to free memory              drop-caches     empty the page cache
 age DEGREE        break free memory up (0 to 1)     compact         join it again
 start KIND [SIZE] ${WORKLOAD_KINDS.join(', ')}         stop            end workloads
-verify            check every page's content        drop-caches     empty the page cache
-meminfo, status   how the guest is                  settle          wait for the balloon
-reset             reset the device                  remove, probe   take the driver out, and in
-exit              switch the guest off`;
+verify            check every page's content        settle          wait for the balloon
+meminfo, status   how the guest is                  reset           reset the device
+remove, probe     take the driver out, and in       exit            switch the guest off`;
 
 type Words = readonly string[];
 
 /** What the words after a command's name mean; commands that are not here take none. */
 const ARGUMENTS: Partial<Record<CommandName, (words: Words) => object>> = {
   use: ([size]) => ({ bytes: parsePages(needed(size, 'use SIZE')) }),
+  want: ([size]) => ({ bytes: parsePages(needed(size, 'want SIZE')) }),
   cache: ([size]) => ({ bytes: parsePages(needed(size, 'cache SIZE')) }),
   touch: ([size]) => (size === undefined ? {} : { bytes: parsePages(size) }),
   age: ([degree]) => ({ degree: shareOf(needed(degree, 'age DEGREE')) }),

@@ -10,6 +10,7 @@ import { USER_NAME, Use, WorkloadEnd } from './tasks.ts';
 export interface CommandAnswers {
   use: { readonly usedBytes: number };
   free: { readonly freedBytes: number };
+  want: { readonly heldBytes: number };
   touch: null;
   cache: null;
   start: null;
@@ -62,6 +63,15 @@ const DOINGS: Doings = {
     users.clear();
     kernel.allocator.drainPerCpu();
     return { freedBytes: (kernel.allocator.freePages - before) * PAGE_SIZE };
+  },
+  want: async ({ wants, processor }, { bytes, fileBytes, readBytes }) => {
+    const wanted = {
+      pages: pagesOf(bytes) ?? 0,
+      filePages: pagesOf(fileBytes) ?? 0,
+      readPages: pagesOf(readBytes) ?? 0,
+    };
+    await processor.run(wants.want(wanted));
+    return { heldBytes: wants.heldPages * PAGE_SIZE };
   },
   touch: async ({ guest, processor }, { bytes }) => {
     const workload = guest.start({ kind: 'touch', ...sized(pagesOf(bytes)) });

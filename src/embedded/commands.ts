@@ -15,6 +15,13 @@ const COMMANDS = [
   z.object({ do: z.literal('use'), bytes }),
   /** Frees what was used. */
   z.object({ do: z.literal('free') }),
+  /** One process has that much from now on; of a file, so much more is read, round and round. */
+  z.object({
+    do: z.literal('want'),
+    bytes,
+    fileBytes: bytes.optional(),
+    readBytes: bytes.optional(),
+  }),
   /** Writes to free memory and frees it again: the host backs it, the guest does not need it. */
   z.object({ do: z.literal('touch'), bytes: bytes.optional() }),
   /** Reads a file of that size through the page cache. */

@@ -28,6 +28,7 @@ import { DeviceConnection } from './connection.ts';
 import { type EmbeddedGuestOptions, GUEST_BYTES_MIN, type MachineParts, type SavedGuest } from './options.ts';
 import { Processor } from './processor.ts';
 import { USER_NAME } from './tasks.ts';
+import { Wants } from './wants.ts';
 
 export class EmbeddedGuest {
   readonly guest: Guest;
@@ -38,6 +39,7 @@ export class EmbeddedGuest {
   readonly reactor: Reactor;
   /** Processes that were told to use memory, and keep it. */
   readonly users = new Set<Process>();
+  readonly wants: Wants;
   readonly connection: DeviceConnection;
   /** Settles when the guest has ended; rejects when it ended because a page lost its content. */
   readonly ended: Promise<void>;
@@ -52,6 +54,7 @@ export class EmbeddedGuest {
     this.memory = machine.memory;
     this.transport = machine.transport;
     this.guest = guest;
+    this.wants = new Wants(guest.kernel);
     const { onEvent = () => {} } = options;
     const scheduler = schedulerOf(this.reactor, monotonicMs);
     this.driver = new BalloonDriver({

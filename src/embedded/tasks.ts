@@ -8,9 +8,9 @@ import type { Task } from './processor.ts';
 export const USER_NAME = 'use';
 
 /** The guest had not the memory that it was told to use. */
-class GuestMemoryError extends AerostatError {
-  constructor(message: string) {
-    super('AEROSTAT_GUEST_MEMORY', message);
+export class GuestMemoryError extends AerostatError {
+  constructor(process: string) {
+    super('AEROSTAT_GUEST_MEMORY', `${process} was killed: the guest is out of memory`);
   }
 }
 
@@ -35,7 +35,7 @@ export class Use implements Task {
     const from = this.#at;
     while (this.#at < end && this.#process.write(this.#at)) this.#at++;
     if (this.#process.state === 'killed') {
-      throw new GuestMemoryError(`${this.#process.name} was killed: the guest is out of memory`);
+      throw new GuestMemoryError(this.#process.name);
     }
     return this.#at - from;
   }

@@ -194,7 +194,7 @@ describe('bad input', () => {
 });
 
 describe('a stuck guest', () => {
-  test('counts with what it holds, is shown that, and is asked again with back-off; others converge', () => {
+  test('P10: counts with what it holds, is shown that, and is asked again with back-off; others converge', () => {
     const host = new TestHost(9 * GIB, three());
     host.guests[0].stuck = true;
     let asked = 0;

@@ -231,7 +231,7 @@ describe('the policy', () => {
     );
   });
 
-  test('writes into the records that it is given, and makes none while the guests stay the same', () => {
+  test('P13: writes into the records that it is given, and makes none while the guests stay the same', () => {
     const host = new TestHost(9 * GIB, [guestOf('a', 4 * GIB, GIB), guestOf('b', 4 * GIB, GIB)]);
     host.run(100);
     const into = newDecision();

@@ -2,8 +2,11 @@
  * Guests in virtual time behave as the model's rules say, and our policy keeps its promises on every trace: nobody is
  * killed where it could be avoided, the host keeps its reserve, what the host needs is reclaimed.
  */
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { dominates, quantile } from '../../src/bench/policy/figures.ts';
+// @ts-expect-error The scripts have no types.
+import * as document from '../../scripts/policy-doc.mjs';
+import { dominates, quantile, rowOf } from '../../src/bench/policy/figures.ts';
 import { OURS } from '../../src/policy/anchors/ours.ts';
 import { reportingOnly } from '../../src/policy/anchors/plain.ts';
 import { GIB, MIB } from '../../src/policy/units.ts';
@@ -221,6 +224,15 @@ describe('our policy in virtual time', () => {
       expect(reclaimedGiBh).toBeGreaterThanOrEqual(0.8 * neededGiBh);
       if (fits) expect(unneededGiBh + reclaimedGiBh).toBe(0);
     }
+  });
+
+  test('comes to the figures that docs/policy.md has of every trace', () => {
+    const text = readFileSync(new URL('../../docs/policy.md', import.meta.url), 'utf8');
+    const rows = traces.map(({ name, trace, ...character }) =>
+      rowOf({ trace, character, outcome: outcome(name) }, undefined),
+    );
+    // As a report has them, which is JSON.
+    expect(document.ours(JSON.parse(JSON.stringify(rows)))).toBe(document.partIn(text, 'ours'));
   });
 
   test('a seed repeats a run, and a trace is another with another seed', () => {

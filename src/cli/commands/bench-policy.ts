@@ -3,20 +3,26 @@ import { Command, Option } from 'commander';
 import type { CliContext } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
 import { list, withVerbose } from '../options.ts';
+import { guestCommandLine, PROGRAM } from '../processes.ts';
 
 const EXAMPLES = `
 Examples:
   aerostat bench policy
   aerostat bench policy --traces burst,database --policies aerostat,Proxmox
   aerostat bench policy --seed 7 --json policy.json --report policy.html
+  aerostat bench policy --real embedded --traces burst
 
 The same seed gives the same figures, but for what decisions cost. docs/policy.md has the tables of seed 1, and says what
-the model is and is not. The table has sums over traces; of up to three traces it has each. Reports have all.`;
+the model is and is not. The table has sums over traces; of up to three traces it has each. Reports have all.
+
+--real holds the model to reality: short traces are played on real guests under the policy as it runs, and in the model with
+what was measured of these guests before. That takes half a minute for each trace.`;
 
 interface PolicyChoice extends BenchChoice {
   readonly seed: number;
   readonly policies?: readonly string[];
   readonly traces?: readonly string[];
+  readonly real?: readonly string[];
 }
 
 export function policyBenchCommand(context: CliContext): Command {
@@ -25,6 +31,14 @@ export function policyBenchCommand(context: CliContext): Command {
     .addOption(new Option('--seed <number>', 'of the traces').argParser(wholeNumber).default(1))
     .option('--policies <list>', 'which of them (default: all)', list)
     .option('--traces <list>', 'what happens to host and guests (default: all)', list)
+    .addOption(
+      new Option(
+        '--real <kinds>',
+        'play traces on real guests, embedded ones, and compare the model with that',
+      )
+        .argParser(list)
+        .conflicts(['policies', 'report']),
+    )
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .option('--json <file>', 'write the result there as JSON too')
     .addHelpText('after', EXAMPLES)
@@ -33,6 +47,7 @@ export function policyBenchCommand(context: CliContext): Command {
 }
 
 async function run(context: CliContext, choice: PolicyChoice, self: Command): Promise<void> {
+  if (choice.real !== undefined) return real(context, choice, self);
   const { benchPolicy, POLICY_CHARTS, POLICY_NAMES, shownOf, TRACE_NAMES } = await import(
     '../../bench/policy/policy.ts'
   );
@@ -51,5 +66,23 @@ async function run(context: CliContext, choice: PolicyChoice, self: Command): Pr
     progress => benchPolicy({ ...options, progress }),
     POLICY_CHARTS,
     measured => shownOf(measured, traces.length),
+  );
+}
+
+async function real(context: CliContext, choice: PolicyChoice, self: Command): Promise<void> {
+  const { benchReality, REAL_KINDS, SHORT_TRACE_NAMES } = await import('../../bench/policy/real/real.ts');
+  const kinds = pick('kind of real guest', choice.real, REAL_KINDS) ?? REAL_KINDS;
+  const traces = pick('trace of real guests', choice.traces, SHORT_TRACE_NAMES);
+  const words = ['aerostat bench policy', ...spoken(self)].join(' ');
+  await measure(context, choice, words, progress =>
+    benchReality({
+      seed: choice.seed,
+      kinds,
+      ...(traces === undefined ? {} : { traces }),
+      daemon: given => [process.execPath, PROGRAM, 'device', ...given],
+      embedded: guestCommandLine,
+      signal: context.interrupt,
+      progress,
+    }),
   );
 }

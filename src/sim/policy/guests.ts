@@ -8,14 +8,37 @@ import { GIB, MIB, PAGE_BYTES } from '../../policy/units.ts';
 import type { Demand, EventKind, GuestSpec } from './trace.ts';
 import { watermarkOf } from './trace.ts';
 
+/** How fast guests are that no machine was measured for. Bytes are a second's, of one guest. */
+export interface Pace {
+  /** What the balloon takes of page cache. */
+  readonly reclaimBytes: number;
+  readonly deflateBytes: number;
+  /** By how much programs can grow. */
+  readonly allocateBytes: number;
+  /** What is reported as free, and how long after it was freed, in seconds. */
+  readonly reportBytes: number;
+  readonly reportS: number;
+  /** From a decision until the guest's balloon moves, in seconds. */
+  readonly orderS: number;
+  /** A program that gets no memory for so long is killed, in seconds. */
+  readonly oomS: number;
+}
+
+export const PACE: Pace = {
+  reclaimBytes: 0.3 * GIB,
+  deflateBytes: 4 * GIB,
+  allocateBytes: Number.POSITIVE_INFINITY,
+  reportBytes: 0.5 * GIB,
+  reportS: 0,
+  orderS: 0,
+  oomS: 1,
+};
+
 /** Bytes a second. */
-const RECLAIM_RATE = 0.3 * GIB;
 const SWAP_RATE = 0.1 * GIB;
-const DEFLATE_RATE = 4 * GIB;
 const READ_RATE = 0.5 * GIB;
 /** Reading ahead brings more than is asked for. */
-const READ_RATE_MIN = 32 * MIB;
-const REPORT_RATE = 0.5 * GIB;
+export const READ_RATE_MIN = 32 * MIB;
 const OOM_DEFLATE_RATE = GIB;
 /** What the kernel makes free in the background. */
 const KSWAPD_RATE = 0.25 * GIB;
@@ -23,11 +46,9 @@ const KSWAPD_RATE = 0.25 * GIB;
 const DIRECT_RECLAIM_RATE = 2 * GIB;
 /** Pages of programs' memory that are touched a second, of those that are in swap. */
 const TOUCHES = 5000;
-/** A program that gets no memory for so long is killed. */
-const OOM_S = 1;
 /** Until a killed program is back; until then it has half of its memory, and its users wait. */
-const DOWN_S = 30;
-const LEFT_AFTER_KILL = 0.5;
+export const DOWN_S = 30;
+export const LEFT_AFTER_KILL = 0.5;
 /** A guest that boots has no driver for so long. */
 const BOOT_S = 5;
 /** Of what is read, the part that is mapped and so counts as a major fault. */
@@ -72,9 +93,16 @@ export class Guests {
   readonly #downUntilS: Float64Array;
   /** The target at which the driver gave memory back in need: it waits for another one. */
   readonly #releasedAt: Float64Array;
+  /** The newest target, when the driver hears of it, and what it has heard. */
+  readonly #ordered: Float64Array;
+  readonly #dueS: Float64Array;
+  readonly #shown: Float64Array;
+  /** When what was freed is reported; infinity while there is nothing. */
+  readonly #reportAtS: Float64Array;
+  readonly #pace: Pace;
   readonly #demand: Demand = { programsBytes: 0, cacheBytes: 0, accesses: 0, committedBytes: 0 };
 
-  constructor(specs: readonly GuestSpec[]) {
+  constructor(specs: readonly GuestSpec[], pace: Pace = PACE) {
     const array = () => new Float64Array(specs.length);
     const flags = () => new Uint8Array(specs.length);
     this.specs = specs;
@@ -107,6 +135,11 @@ export class Guests {
     this.#shortS = array();
     this.#downUntilS = array();
     this.#releasedAt = array().fill(-1);
+    this.#ordered = array();
+    this.#dueS = array();
+    this.#shown = array();
+    this.#reportAtS = array().fill(Number.POSITIVE_INFINITY);
+    this.#pace = pace;
   }
 
   /** What programs and page cache can have. */
@@ -164,27 +197,40 @@ export class Guests {
     spec.demand(atS, this.#demand);
     const { cacheBytes, accesses, committedBytes } = this.#demand;
     const down = this.#downUntilS[at] > atS;
-    const wanted = this.#demand.programsBytes * (down ? LEFT_AFTER_KILL : 1);
-    this.wanted[at] = wanted;
+    this.wanted[at] = this.#demand.programsBytes * (down ? LEFT_AFTER_KILL : 1);
+    const reached = this.programs[at] + this.swapped[at] + this.#pace.allocateBytes * stepS;
+    const wanted = Math.min(this.wanted[at], reached);
     this.files[at] = cacheBytes;
-    this.committed[at] = Math.max(committedBytes, wanted);
+    this.committed[at] = Math.max(committedBytes, this.wanted[at]);
     let stall = down ? 1 : Math.min(1, HOST_SWAP_STALL * hostAway);
-    if (this.isUp(at, atS)) this.#moveBalloon(at, stepS);
+    if (this.isUp(at, atS)) this.#moveBalloon(at, atS, stepS);
     stall += this.#giveToPrograms(at, wanted, atS, stepS);
     stall += this.#readFiles(at, cacheBytes, accesses, stepS);
     this.stallS[at] += Math.min(1, stall) * stepS;
-    this.#hold(at, stepS);
+    this.#hold(at, atS, stepS);
   }
 
-  #moveBalloon(at: number, stepS: number): void {
+  /** The target that the driver knows of. */
+  #heard(at: number, atS: number): number {
+    const target = this.target[at];
+    if (this.#ordered[at] !== target) {
+      this.#ordered[at] = target;
+      this.#dueS[at] = atS + this.#pace.orderS;
+    }
+    if (atS >= this.#dueS[at]) this.#shown[at] = target;
+    return this.#shown[at];
+  }
+
+  #moveBalloon(at: number, atS: number, stepS: number): void {
     const before = this.balloon[at];
-    const missing = this.target[at] - before;
+    const target = this.#heard(at, atS);
+    const missing = target - before;
     this.given[at] = Math.min(before, this.memory[at]);
     if (missing < 0) {
-      this.balloon[at] = Math.max(this.target[at], before - DEFLATE_RATE * stepS);
+      this.balloon[at] = Math.max(target, before - this.#pace.deflateBytes * stepS);
       this.given[at] = this.balloon[at];
       this.#releasedAt[at] = -1;
-    } else if (missing > 0 && this.stuck[at] === 0 && this.#releasedAt[at] !== this.target[at]) {
+    } else if (missing > 0 && this.stuck[at] === 0 && this.#releasedAt[at] !== target) {
       this.#inflate(at, missing, stepS);
     }
     this.moved[at] += Math.abs(this.balloon[at] - before);
@@ -196,7 +242,7 @@ export class Guests {
     let left = Math.min(missing, inflateRate * stepS);
     const fromFree = Math.min(left, this.free(at));
     left -= fromFree;
-    const fromCache = Math.min(left, this.cache[at], RECLAIM_RATE * stepS);
+    const fromCache = Math.min(left, this.cache[at], this.#pace.reclaimBytes * stepS);
     this.cache[at] -= fromCache;
     left -= fromCache;
     const room = Math.max(0, swapBytes - this.swapped[at]);
@@ -250,7 +296,7 @@ export class Guests {
     }
     this.allocationStalls[at] += 100 * stepS;
     this.#shortS[at] += stepS;
-    if (this.#shortS[at] < OOM_S) return 1;
+    if (this.#shortS[at] < this.#pace.oomS) return 1;
     this.kills[at]++;
     this.#shortS[at] = 0;
     this.#downUntilS[at] = atS + DOWN_S;
@@ -273,10 +319,15 @@ export class Guests {
   }
 
   /** What was touched stays with the host until it is reported or ballooned. */
-  #hold(at: number, stepS: number): void {
+  #hold(at: number, atS: number, stepS: number): void {
     const used = this.programs[at] + this.cache[at];
     let held = Math.max(this.resident[at], used);
-    if (this.specs[at].reporting) held -= Math.min(held - used, REPORT_RATE * stepS);
+    if (this.specs[at].reporting) {
+      const { reportS, reportBytes } = this.#pace;
+      if (held <= used) this.#reportAtS[at] = Number.POSITIVE_INFINITY;
+      else this.#reportAtS[at] = Math.min(this.#reportAtS[at], atS + reportS);
+      if (atS >= this.#reportAtS[at]) held -= Math.min(held - used, reportBytes * stepS);
+    }
     this.resident[at] = Math.min(held, this.memory[at] - this.given[at]);
   }
 }

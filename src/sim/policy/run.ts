@@ -5,20 +5,20 @@
 import type { Policy } from '../../policy/anchors/anchor.ts';
 import { newDecision, sizeRecords } from '../../policy/records.ts';
 import { applySettings, reserveOf, settingsOf } from '../../policy/settings.ts';
-import type {
-  ForeignStatistics,
-  GuestSample,
-  GuestStatistics,
-  HostSample,
-  Sample,
-} from '../../policy/types.ts';
+import type { ForeignStatistics, GuestSample, HostSample, Sample } from '../../policy/types.ts';
 import { GIB, MIB } from '../../policy/units.ts';
 import { FairParts } from './fairness.ts';
-import { Guests } from './guests.ts';
-import { type Trace, watermarkOf } from './trace.ts';
+import { Guests, type Pace } from './guests.ts';
+import { Recalls } from './recalls.ts';
+import { statisticsSaid } from './statistics.ts';
+import type { Trace } from './trace.ts';
 
 const STEP_S = 0.25;
 const STATISTICS_S = 1;
+/** Between a decision and one that is made before its time. */
+const WAKE_S = 0.25;
+/** Guests answer one after the other. */
+const ANSWERS_APART_S = 0.25;
 /** What a policy needs to get hold of a host that runs already is not held against it. */
 export const WARM_UP_S = 240;
 const KILLED_S = 30;
@@ -68,6 +68,14 @@ export interface RunOptions {
   /** Milliseconds of a real clock, for what decisions cost; without it that is 0. */
   readonly now?: () => number;
   readonly onDecision?: (atS: number, targets: readonly number[], guests: Guests) => void;
+  /** How fast guests are; as docs/policy.md says unless given. */
+  readonly pace?: Pace;
+  /** A power of two, so that whole seconds are met exactly; a quarter unless given. */
+  readonly stepS?: number;
+  /** What is not counted at the beginning. */
+  readonly warmUpS?: number;
+  /** How much later than at whole seconds statistics come; less than a second. */
+  readonly phaseS?: number;
 }
 
 export class PolicyRun<Memory> {
@@ -81,6 +89,9 @@ export class PolicyRun<Memory> {
   readonly #sample: Mutable<Sample>;
   readonly #floors: Float64Array;
   readonly #reserve: number;
+  readonly #stepS: number;
+  readonly #warmUpS: number;
+  readonly #phaseSteps: number;
   #hostAway = 0;
   #startedBytes = 0;
   #reservedBytes = 0;
@@ -99,10 +110,11 @@ export class PolicyRun<Memory> {
   #reversals = 0;
   #violations = 0;
   #decisions = 0;
+  #decidedS = Number.NEGATIVE_INFINITY;
   #decideMs = 0;
   #lastMoveS = 0;
   readonly #settle: number[] = [];
-  readonly #recall: { readonly burst: Trace['bursts'][number]; startS: number; endS: number | null }[] = [];
+  readonly #recalls: Recalls;
   readonly #direction: Int8Array;
   readonly #turnedAt: Float64Array;
   #base: { kills: number; stall: Float64Array; refaults: number; swapIns: number; moved: number } | undefined;
@@ -112,7 +124,10 @@ export class PolicyRun<Memory> {
     this.#policy = policy;
     this.#options = options;
     this.#memory = policy.begin();
-    this.guests = new Guests(trace.guests);
+    this.guests = new Guests(trace.guests, options.pace);
+    this.#stepS = options.stepS ?? STEP_S;
+    this.#warmUpS = options.warmUpS ?? WARM_UP_S;
+    this.#phaseSteps = Math.round((options.phaseS ?? 0) / this.#stepS);
     const { count } = this.guests;
     this.#host = { totalBytes: trace.totalBytes, availableBytes: 0, freeBytes: 0, reservedBytes: 0 };
     this.#reserve = reserveOf(trace.settings, this.#host);
@@ -130,6 +145,7 @@ export class PolicyRun<Memory> {
     this.#sample = { atMs: START_MS, host: this.#host, guests: this.#samples };
     this.#floors = new Float64Array(count);
     this.#fairParts = new FairParts(trace, this.guests);
+    this.#recalls = new Recalls(trace);
     this.#direction = new Int8Array(count);
     this.#turnedAt = new Float64Array(count);
   }
@@ -137,27 +153,27 @@ export class PolicyRun<Memory> {
   run(): Outcome {
     const { seconds } = this.#trace;
     let next = 0;
-    for (let step = 0; step * STEP_S < seconds; step++) {
-      const atS = step * STEP_S;
-      if (atS === WARM_UP_S) this.#begin();
+    for (let step = 0; step * this.#stepS < seconds; step++) {
+      const atS = step * this.#stepS;
+      if (atS === this.#warmUpS) this.#begin();
       while (next < this.#trace.events.length && this.#trace.events[next].atS <= atS) {
         const { guest, kind } = this.#trace.events[next++];
         this.guests.happen(guest, kind, atS);
       }
       this.#advance(atS);
       this.#steer(atS, step);
-      if (atS >= WARM_UP_S) this.#count(atS);
+      if (atS >= this.#warmUpS) this.#count(atS);
     }
     return this.#outcome();
   }
 
   #advance(atS: number): void {
     const { guests } = this;
-    this.#clockMs += STEP_S * 1000;
+    this.#clockMs += this.#stepS * 1000;
     for (const { atS: at, byMs } of this.#trace.clockSteps ?? []) if (at === atS) this.#clockMs += byMs;
     let held = 0;
     for (let at = 0; at < guests.count; at++) {
-      guests.step(at, atS, STEP_S, this.#hostAway);
+      guests.step(at, atS, this.#stepS, this.#hostAway);
       held += guests.resident[at];
     }
     this.#hostNow(atS, held);
@@ -181,10 +197,10 @@ export class PolicyRun<Memory> {
       }
     }
     this.#host.reservedBytes = this.#reservedBytes;
-    if (atS < WARM_UP_S) return;
+    if (atS < this.#warmUpS) return;
     this.#hostFreeLeast = Math.min(this.#hostFreeLeast, available);
     this.#hostSwappedMost = Math.max(this.#hostSwappedMost, -available);
-    if (available < this.#reserve / 2) this.#underReserveS += STEP_S;
+    if (available < this.#reserve / 2) this.#underReserveS += this.#stepS;
   }
 
   #steer(atS: number, step: number): void {
@@ -194,15 +210,19 @@ export class PolicyRun<Memory> {
       this.#memory = this.#policy.begin();
       return;
     }
-    const periods = (step * STEP_S * 1000) / this.#policy.periodMs;
-    const due = Number.isInteger(periods);
-    if (due || this.#policy.wakes?.(this.#sample, this.#memory) === true) this.#decide(atS);
+    const periods = (step * this.#stepS * 1000) / this.#policy.periodMs;
+    const mayWake = atS - this.#decidedS >= WAKE_S;
+    if (Number.isInteger(periods) || (mayWake && this.#policy.wakes?.(this.#sample, this.#memory) === true)) {
+      this.#decidedS = atS;
+      this.#decide(atS);
+    }
   }
 
   #read(atS: number, step: number): void {
     const { guests } = this;
     this.#sample.atMs = this.#clockMs;
-    const every = STATISTICS_S / STEP_S;
+    const every = STATISTICS_S / this.#stepS;
+    const apart = Math.max(1, Math.round(ANSWERS_APART_S / this.#stepS));
     for (let at = 0; at < guests.count; at++) {
       const sample = this.#samples[at];
       sample.memoryBytes = guests.memory[at];
@@ -217,30 +237,14 @@ export class PolicyRun<Memory> {
       const foreign = sample.foreign as Mutable<ForeignStatistics>;
       foreign.committedBytes = guests.committed[at];
       foreign.stallMs = guests.stallS[at] * 1000;
-      // Guests answer one after the other.
-      if (step % every !== at % every || guests.frozen[at] === 1 || !guests.isUp(at, atS)) continue;
-      if (guests.specs[at].statistics) sample.statistics = this.#statisticsOf(at, step);
+      if (
+        step % every !== (at * apart + this.#phaseSteps) % every ||
+        guests.frozen[at] === 1 ||
+        !guests.isUp(at, atS)
+      )
+        continue;
+      if (guests.specs[at].statistics) sample.statistics = statisticsSaid(guests, at, step);
     }
-  }
-
-  #statisticsOf(at: number, step: number): GuestStatistics {
-    const { guests } = this;
-    const free = guests.free(at);
-    const balloon = guests.balloon[at];
-    const claim = guests.claims[at];
-    const available = claim === 1 ? 0 : claim === 2 ? guests.memory[at] - balloon : free + guests.cache[at];
-    return {
-      availableBytes: available,
-      freeBytes: claim === 0 ? free : available,
-      cacheBytes: guests.cache[at],
-      swapInBytes: guests.swapIns[at],
-      swapOutBytes: guests.swapOuts[at],
-      majorFaults: Math.floor(guests.majorFaults[at]),
-      minorFaults: step,
-      oomKills: guests.kills[at],
-      allocationStalls: Math.floor(guests.allocationStalls[at]),
-      balloonedBytes: balloon,
-    };
   }
 
   #decide(atS: number): void {
@@ -265,7 +269,7 @@ export class PolicyRun<Memory> {
     const direction = Math.sign(turned);
     if (direction === this.#direction[at]) this.#turnedAt[at] = bounded;
     else if (Math.abs(turned) > REVERSAL_BYTES) {
-      if (this.#direction[at] !== 0 && atS >= WARM_UP_S) this.#reversals++;
+      if (this.#direction[at] !== 0 && atS >= this.#warmUpS) this.#reversals++;
       this.#direction[at] = direction;
       this.#turnedAt[at] = bounded;
     }
@@ -312,7 +316,7 @@ export class PolicyRun<Memory> {
     const budget =
       totalBytes - this.#reserve - others(atS).usedBytes - this.#reservedBytes - this.#startedBytes;
     const needed = Math.max(0, all - budget);
-    const part = STEP_S / 3600 / GIB;
+    const part = this.#stepS / 3600 / GIB;
     this.#needed += needed * part;
     this.#reclaimed += Math.min(balloons, needed) * part;
     this.#unneeded += Math.max(0, balloons - needed) * part;
@@ -323,16 +327,15 @@ export class PolicyRun<Memory> {
   }
 
   #followBursts(atS: number): void {
-    const { guests } = this;
-    for (const burst of this.#trace.bursts) {
-      const { guest, toBytes } = burst;
-      if (atS === burst.untilS - 1) this.#settle.push(Math.max(0, this.#lastMoveS - burst.atS));
-      const enough =
-        guests.usable(guest) >= Math.min(toBytes, guests.memory[guest] - watermarkOf(guests.memory[guest]));
-      if (atS === burst.atS && !enough) this.#recall.push({ burst, startS: atS, endS: null });
-      const open = this.#recall.find(recall => recall.burst === burst && recall.endS === null);
-      if (open !== undefined && (enough || atS >= burst.untilS)) open.endS = atS;
+    const { memory, balloon } = this.guests;
+    for (const { untilS, atS: fromS } of this.#trace.bursts) {
+      if (atS === untilS - 1) this.#settle.push(Math.max(0, this.#lastMoveS - fromS));
     }
+    this.#recalls.follow(
+      atS,
+      at => memory[at] - balloon[at],
+      at => memory[at],
+    );
   }
 
   #outcome(): Outcome {
@@ -346,7 +349,7 @@ export class PolicyRun<Memory> {
       moved: 0,
     };
     const stalls = guests.stallS.map((value, at) => value - base.stall[at]);
-    const guestHours = (guests.count * (this.#trace.seconds - WARM_UP_S)) / 3600;
+    const guestHours = (guests.count * (this.#trace.seconds - this.#warmUpS)) / 3600;
     return {
       policy: this.#policy.name,
       trace: this.#trace.name,
@@ -358,7 +361,7 @@ export class PolicyRun<Memory> {
       underReserveS: this.#underReserveS,
       hostFreeLeast: this.#hostFreeLeast,
       hostSwappedMost: Math.max(0, this.#hostSwappedMost),
-      recallS: this.#recall.map(({ startS, endS, burst }) => (endS ?? burst.untilS) - startS),
+      recallS: this.#recalls.seconds,
       settleS: this.#settle,
       reversalsPerHour: this.#reversals / guestHours,
       movedBytes: total(guests.moved) - base.moved,
