@@ -8,6 +8,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -17,6 +18,7 @@ import {
 import { constants, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { isIn, wordsOf } from './node-versions.mjs';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
@@ -156,9 +158,11 @@ function buildPage({ force = false } = {}) {
 }
 
 export function bootstrap() {
-  const major = Number(process.versions.node.split('.')[0]);
-  if (major < 20) {
-    console.error(`aerostat: Node ${process.versions.node} is too old; install Node 20 or newer.`);
+  const { engines } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  if (!isIn(process.versions.node, engines.node)) {
+    console.error(
+      `aerostat: Node ${process.versions.node} does not run it; install Node ${wordsOf(engines.node)}.`,
+    );
     process.exit(1);
   }
   install();

@@ -18,6 +18,7 @@ import { dirname, join, relative } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { gzipSync } from 'node:zlib';
 import { bootstrap, endedBy, root, scratch } from './bootstrap.mjs';
+import { firstsOf, wordsOf } from './node-versions.mjs';
 
 const LIB = 'usr/lib/aerostat';
 
@@ -74,7 +75,9 @@ fi
 `,
 };
 
-const { version, description, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const { version, description, license, engines } = JSON.parse(
+  readFileSync(join(root, 'package.json'), 'utf8'),
+);
 const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
 
 /** Runs a program and returns what it prints; ends this process if it fails. */
@@ -190,7 +193,7 @@ Version: ${version}
 Architecture: ${architecture}
 Maintainer: Aerostat <aerostat@localhost>
 Installed-Size: ${kibibytes}
-Depends: nodejs (>= 20), libc6
+Depends: nodejs (>= ${firstsOf(engines.node)[0]}), libc6
 Recommends: systemd, libzstd1
 Suggests: prometheus, user-mode-linux, busybox-static, qemu-system-x86
 Section: admin
@@ -198,8 +201,8 @@ Priority: optional
 Description: virtio memory ballooning for hosts of virtual machines
  ${description}.
  .
- It needs Node.js 20 or newer, as the package nodejs. Debian 13 and later have
- it. Debian 12 has version 18: take a package of a newer one from those that
+ It needs Node.js ${wordsOf(engines.node)},
+ as the package nodejs. Debian 13 and later have it. Debian 12 has version 18: take a package of a newer one from those that
  https://nodejs.org/en/download names for it.
 `;
 }

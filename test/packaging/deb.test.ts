@@ -61,13 +61,13 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
   test('says what it is and what it needs', () => {
     const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
     expect(run('dpkg-deb', '--field', file, 'Package', 'Version', 'Depends')).toBe(
-      `Package: aerostat\nVersion: ${version}\nDepends: nodejs (>= 20), libc6\n`,
+      `Package: aerostat\nVersion: ${version}\nDepends: nodejs (>= 20.19), libc6\n`,
     );
   });
 
   test('says where to get the Node that it needs, on systems whose own is too old', () => {
     expect(run('dpkg-deb', '--field', file, 'Description')).toMatch(
-      /Node\.js 20 or newer.*Debian 12 has version 18.*https:\/\/nodejs\.org/s,
+      /Node\.js 20\.19, 22\.13 or 24 and newer.*Debian 12 has version 18.*https:\/\/nodejs\.org/s,
     );
   });
 
