@@ -3,16 +3,20 @@
  * into it is elsewhere; it is a connection of a migration on which nothing is answered.
  */
 import { randomBytes } from 'node:crypto';
-import { rmSync } from 'node:fs';
-import { type FileHandle, lstat, open, rename } from 'node:fs/promises';
+import { constants, rmSync } from 'node:fs';
+import { type FileHandle, lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { ByteChannel } from '../migration/byte-channel.ts';
+import { lockDescriptor } from '../sys/lock.ts';
 import { SnapshotCancelled, SnapshotError, whyNot } from './errors.ts';
 import { beginsLikeSnapshot } from './header.ts';
 
 /** What a guest has in its memory is for its user alone. */
 const MODE = 0o600;
 const MAGIC_BYTES = 8;
+/** A part that is new may be taken for one that is left, until it is locked; nobody is unlucky so often. */
+const PARTS_MAX = 5;
+const PART_ID_BYTES = 6;
 
 export class SnapshotFile implements ByteChannel {
   readonly path: string;
@@ -35,18 +39,13 @@ export class SnapshotFile implements ByteChannel {
   }
 
   /**
-   * Opens a file beside `path`, an absolute path.
+   * Opens a file beside `path`, an absolute path. What a writer that was killed has left there of that name is removed.
    * @throws SnapshotError when nothing can be written there, or something else than a snapshot would be replaced
    */
   static async create(path: string, header: Uint8Array): Promise<SnapshotFile> {
     await refuseOthers(path);
-    const part = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.part`);
-    let handle: FileHandle;
-    try {
-      handle = await open(part, 'wx', MODE);
-    } catch (error) {
-      throw new SnapshotError(whyNot(dirname(path), error), { cause: error });
-    }
+    await removeLeftParts(path);
+    const { part, handle } = await openPart(path);
     const file = new SnapshotFile(path, part, handle);
     try {
       await file.write(header);
@@ -151,6 +150,57 @@ export class SnapshotFile implements ByteChannel {
   #fail(error: Error): void {
     this.#failure ??= error;
     this.#tell(this.#failure);
+  }
+}
+
+/** A file beside `path` that is locked for as long as it is written, where its file system has locks. */
+async function openPart(path: string): Promise<{ part: string; handle: FileHandle }> {
+  for (let left = PARTS_MAX; ; ) {
+    const id = randomBytes(PART_ID_BYTES).toString('hex');
+    const part = join(dirname(path), `.${basename(path)}.${id}.part`);
+    try {
+      const handle = await open(part, 'wx', MODE);
+      const locked = await lockDescriptor(handle.fd);
+      left--;
+      // Another writer may have looked at it before it was locked, and removed it.
+      if (left === 0 || (locked && (await isThere(part)))) return { part, handle };
+      await rm(part, { force: true });
+      await handle.close();
+    } catch (error) {
+      throw new SnapshotError(whyNot(dirname(path), error), { cause: error });
+    }
+  }
+}
+
+const isThere = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    () => false,
+  );
+
+/**
+ * Removes the parts of snapshots of this name that no process writes: their lock is free. What cannot be opened or locked
+ * stays, as does what begins like something else.
+ */
+async function removeLeftParts(path: string): Promise<void> {
+  const [before, after] = [`.${basename(path)}.`, '.part'];
+  const length = before.length + 2 * PART_ID_BYTES + after.length;
+  // Why a directory cannot be read, the attempt to write in it says.
+  const names = await readdir(dirname(path)).catch(() => []);
+  for (const name of names) {
+    if (name.length !== length || !name.startsWith(before) || !name.endsWith(after)) continue;
+    await removeUnlessWritten(join(dirname(path), name)).catch(() => {});
+  }
+}
+
+async function removeUnlessWritten(part: string): Promise<void> {
+  const handle = await open(part, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    if (!(await handle.stat()).isFile() || !(await lockDescriptor(handle.fd))) return;
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(MAGIC_BYTES), 0, MAGIC_BYTES, 0);
+    if (bytesRead === 0 || beginsLikeSnapshot(buffer.subarray(0, bytesRead))) await rm(part, { force: true });
+  } finally {
+    await handle.close();
   }
 }
 

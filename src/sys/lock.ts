@@ -13,6 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { SystemError } from './error.ts';
+import { koffi } from './koffi.ts';
 import { errno, libc } from './libc.ts';
 
 const LOCK_EX = 2;
@@ -53,6 +54,20 @@ export function tryLock(path: string): FileLock | undefined {
     };
     return { release, remove };
   }
+}
+
+let flock: ReturnType<ReturnType<ReturnType<typeof koffi>['load']>['func']> | undefined;
+
+/**
+ * Locks an open file until it is closed, in a thread of the pool, for a file's server may take its time. False when another
+ * has it locked, and where files cannot be locked.
+ */
+export function lockDescriptor(fd: number): Promise<boolean> {
+  flock ??= koffi().load('libc.so.6').func('int flock(int fd, int operation)');
+  const { async: later } = flock;
+  return new Promise(resolve => {
+    later(fd, LOCK_EX | LOCK_NB, (error: unknown, result: number) => resolve(error === null && result === 0));
+  });
 }
 
 /** Process id of the lock's holder, for words; undefined when it cannot be told. */

@@ -94,6 +94,31 @@ describe('what was written', () => {
     expect(decodeHeader(readFileSync(path)).name).toBe('later');
   });
 
+  test('removes what a writer that was killed has left of that name, and nothing else', async () => {
+    const left = '.vm1.aero.0123456789ab.part';
+    const empty = '.vm1.aero.ba9876543210.part';
+    const notOurs = [
+      '.vm1.aero.00ff00ff00ff.part', // It begins like something else.
+      '.vm2.aero.0123456789ab.part',
+      '.vm1.aero.part',
+      'vm1.aero.0123456789ab.part',
+    ];
+    writeFileSync(join(directory, left), whole.subarray(0, whole.length / 2));
+    writeFileSync(join(directory, empty), '');
+    for (const name of notOurs) writeFileSync(join(directory, name), name.includes('00ff') ? 'diary' : whole);
+    const first = await written(path);
+    const [written1] = others().filter(name => !notOurs.includes(name));
+    expect(others().sort()).toEqual([...notOurs, written1].sort());
+    // Another writer is at work under that name: its part is its own.
+    const second = await written(path);
+    expect(others()).toContain(written1);
+    expect(others()).toHaveLength(notOurs.length + 2);
+    await second.finish();
+    await first.finish();
+    expect(others().sort()).toEqual(notOurs.toSorted());
+    for (const name of notOurs) rmSync(join(directory, name));
+  });
+
   test('replaces no other file, for a name may be mistyped', async () => {
     const other = join(directory, 'notes.txt');
     writeFileSync(other, 'dear diary');
