@@ -15,6 +15,8 @@ import { openWarmThreads } from './warm-up.ts';
 export interface IncomingVmOptions extends VmWorld {
   readonly adviseHugePages?: boolean;
   readonly hugePageSize?: number;
+  /** Threads to live in. Default: new ones, which are warmed up. */
+  readonly threads?: VmThreads;
 }
 
 export class IncomingVm implements DestinationMachine {
@@ -27,9 +29,9 @@ export class IncomingVm implements DestinationMachine {
     this.#options = options;
   }
 
-  /** Starts the threads and warms them up; takes half a second. */
+  /** Starts the threads and warms them up, unless it is given some; takes half a second. */
   static async open(options: IncomingVmOptions = {}): Promise<IncomingVm> {
-    return new IncomingVm(await openWarmThreads(options.log), options);
+    return new IncomingVm(options.threads ?? (await openWarmThreads(options.log)), options);
   }
 
   /** The memory, once it was made. */

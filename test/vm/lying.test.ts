@@ -14,7 +14,9 @@ afterEach(closeAll);
 
 /** The first seed, from the environment to repeat a failure; and how many, for a longer campaign. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
-const SEEDS = Array.from({ length: Number(process.env.AEROSTAT_LIES ?? 4) }, (_, index) => SEED + index);
+const SEEDS = Number(process.env.AEROSTAT_LIES ?? 2);
+/** On a host with much else to do it may take a few more until a lie was believed. */
+const SEEDS_MAX = Math.max(SEEDS, 12);
 
 /** Threads whose device is served by the thread that serves the device of `threads`. */
 async function beside(threads: VmThreadsType): Promise<VmThreadsType> {
@@ -93,9 +95,10 @@ async function moveLiar({ vm }: Liar): Promise<'lost' | 'whole' | 'stayed'> {
 
 describe(`a guest that lies about its free pages while it moves (seeds from ${SEED})`, () => {
   test.each<ProfileName>(['virtio', 'sg'])('harms itself alone, profile %s', async profile => {
-    const outcomes = [];
+    const outcomes: string[] = [];
     let nonsense = 0;
-    for (const seed of SEEDS) {
+    const seen = () => outcomes.includes('lost') && nonsense > 0;
+    for (let seed = SEED; seed < SEED + SEEDS || (!seen() && seed < SEED + SEEDS_MAX); seed++) {
       try {
         const liar = await startLiar(profile, seed);
         outcomes.push(await moveLiar(liar));

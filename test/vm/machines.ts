@@ -37,7 +37,7 @@ const balloonOf = async (vm: VmType): Promise<number | null> =>
 
 export async function inflate(vm: VmType, bytes: number): Promise<void> {
   await vm.control.change(vm.name, { targetBytes: bytes, force: true });
-  await vi.waitFor(async () => expect(await balloonOf(vm)).toBe(bytes), { timeout: 10_000, interval: 5 });
+  await vi.waitFor(async () => expect(await balloonOf(vm)).toBe(bytes), { timeout: 60_000, interval: 5 });
   await vm.command({ do: 'settle' });
 }
 
@@ -49,7 +49,7 @@ export async function expectAlive(vm: VmType, balloonBytes = BALLOON): Promise<v
     return pagesAllocated + minorFaults;
   };
   const before = await worked();
-  await expect.poll(worked, { timeout: 10_000 }).toBeGreaterThan(before);
+  await expect.poll(worked, { timeout: 60_000 }).toBeGreaterThan(before);
   const status = await vm.command({ do: 'status' });
   expect(status.driver).toBe('running');
   expect(status.actualBytes).toBe(balloonBytes);
@@ -72,7 +72,7 @@ export async function expectNothingHeld(vm: VmType): Promise<void> {
     const { memory, heldBytes: ballooned, ownBytes } = await vm.command({ do: 'status' });
     return memory.totalBytes - memory.freeBytes - ballooned - ownBytes;
   };
-  await expect.poll(heldBytes, { timeout: 10_000 }).toBeLessThan(40 * MIB);
+  await expect.poll(heldBytes, { timeout: 60_000 }).toBeLessThan(40 * MIB);
 }
 
 export const pause = (ms: number): Promise<void> => delay(ms);

@@ -32,16 +32,11 @@ async function move(options: Partial<VmOptions>, route: JourneyOptions) {
   return { vm, journey, compared };
 }
 
+/** Two of those that are asked, and none; digest.test.ts moves by all there are. */
 const CHANNELS: [ChannelName, ProfileName][] = [
   ['none', 'virtio'],
   ['hint', 'virtio'],
-  ['reporting', 'virtio'],
-  ['hint', 'sg'],
-  ['unused-bitmap', 'page-bitmap'],
   ['order', 'page-order'],
-  ['range', 'page-range'],
-  ['chunks', 'page-chunks'],
-  ['hinting', 'hinting'],
 ];
 
 const kernelLogs = ((): string | undefined => {
@@ -60,8 +55,7 @@ describe('a machine moves with everything that its guest uses', () => {
     // What was given away is not sent, and where the guest is asked neither is most of what is free.
     expect(summary?.unbackedPages).toBeGreaterThanOrEqual(BALLOON / PAGE_SIZE);
     if (channel === 'none') expect(summary?.freePages).toBe(0);
-    const asks = channel !== 'none' && channel !== 'reporting' && channel !== 'hinting';
-    if (asks) expect(summary?.freePages).toBeGreaterThan(PAGES_16_MIB);
+    else expect(summary?.freePages).toBeGreaterThan(PAGES_16_MIB);
   });
 
   test.runIf(zstd !== undefined)('compressed, in fewer bytes than its pages have', async () => {
@@ -116,7 +110,7 @@ describe('a machine moves with everything that its guest uses', () => {
   test('and its free memory is reported anew where it arrives', async () => {
     const { journey } = await move({}, { channel: 'reporting' });
     const reported = async () => (await journey.there.control.guest('there')).reportedBytes;
-    await expect.poll(reported, { timeout: 10_000 }).toBeGreaterThan(16 * MIB);
+    await expect.poll(reported, { timeout: 60_000 }).toBeGreaterThan(16 * MIB);
   });
 
   test('over the channel that its driver uses, when nobody chose one', async () => {
@@ -130,7 +124,7 @@ describe('a machine moves with everything that its guest uses', () => {
     const { process: before } = openDescriptors();
     await move({}, {});
     await closeAll();
-    await expect.poll(() => openDescriptors().process, { timeout: 10_000 }).toBe(before);
+    await expect.poll(() => openDescriptors().process, { timeout: 60_000 }).toBe(before);
   });
 
   test('but not over a channel that its ABI has not', async () => {

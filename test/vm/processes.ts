@@ -110,7 +110,7 @@ export class MachineProcess {
     process.removeListener('exit', this.#kill);
     if (!this.#over) {
       this.#child.stdin.end('{"do":"exit"}\n');
-      const timer = setTimeout(this.#kill, 5000);
+      const timer = setTimeout(this.#kill, 20_000);
       await this.ended;
       clearTimeout(timer);
     }

@@ -32,7 +32,7 @@ async function over(control: Pick<VmControl, 'migration'>): Promise<MigrationSta
     status = (await control.migration('vm')).migration;
     return status?.report != null || status?.error != null;
   };
-  await expect.poll(isOver, { timeout: 30_000, interval: 10 }).toBe(true);
+  await expect.poll(isOver, { timeout: 60_000, interval: 10 }).toBe(true);
   return status as unknown as MigrationStatus;
 }
 
@@ -111,10 +111,10 @@ describe('a machine as a process', () => {
 
     // Slow enough to be in the middle of it.
     const second = start(['snapshot', 'vm', file, ...api, '--bandwidth', '1M']);
-    await expect.poll(bytesOfParts, { timeout: 10_000 }).toBeGreaterThan(0);
+    await expect.poll(bytesOfParts, { timeout: 60_000 }).toBeGreaterThan(0);
     second.interrupt();
     expect(await second.ended).toBe(130);
-    await expect.poll(parts, { timeout: 10_000 }).toEqual([]);
+    await expect.poll(parts, { timeout: 60_000 }).toEqual([]);
     expect((await over(machine.control as VmControl)).error?.code).toBe('AEROSTAT_SNAPSHOT_CANCELLED');
     expect((await machine.tell({ do: 'verify' })).checkedBytes).toBeGreaterThan(8 * MIB);
 
@@ -126,7 +126,7 @@ describe('a machine as a process', () => {
     expect(wrong.stderr.text).toMatch(/the guest runs on: .*notes.txt is there, and is no snapshot/);
 
     start(['snapshot', file, ...api, '--bandwidth', '1M']).ended.catch(() => {});
-    await expect.poll(bytesOfParts, { timeout: 10_000 }).toBeGreaterThan(0);
+    await expect.poll(bytesOfParts, { timeout: 60_000 }).toBeGreaterThan(0);
     machine.signal('SIGKILL');
     await machine.ended;
     // Under its name is what was there before.
@@ -149,7 +149,7 @@ describe('a machine as a process', () => {
     await twin.control.migrate('vm', { to: `file:${file}`, bandwidthBytesPerSecond: 1e5 });
     const next = () =>
       parts().filter(name => !left.includes(name) && statSync(join(directory, name)).size > 0);
-    await expect.poll(next, { timeout: 10_000 }).toHaveLength(1);
+    await expect.poll(next, { timeout: 60_000 }).toHaveLength(1);
     expect(parts()).toEqual(next());
     twin.signal('SIGTERM');
     await twin.ended;
