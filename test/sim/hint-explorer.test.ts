@@ -12,7 +12,7 @@ describe('free page hints under the rules', () => {
     SMALL,
     { ...SMALL, hasDone: false },
     { ...SMALL, ringSlots: 4, rounds: 1 },
-    { ...SMALL, pages: 1, rounds: 6, ringSlots: 5 },
+    { ...SMALL, pages: 1, rounds: 4, ringSlots: 5 },
     { ...SMALL, pages: 3, rounds: 1 },
   ])('lose nothing, however pages are used again before their hint is processed: %o', machine => {
     const found = exploreHints({ ...machine, rules: 'safe' });

@@ -2,4 +2,4 @@
 import { genericDevice } from './front-ends.ts';
 import { linuxGuestSuite } from './suite.ts';
 
-linuxGuestSuite(genericDevice('linux-6.12', 'packed'), 'essential');
+linuxGuestSuite(genericDevice('linux-6.12', 'packed'), 'rings');

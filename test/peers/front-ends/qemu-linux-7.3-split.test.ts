@@ -2,4 +2,4 @@
 import { genericDevice } from './front-ends.ts';
 import { linuxGuestSuite } from './suite.ts';
 
-linuxGuestSuite(genericDevice('linux-7.3', 'split'), 'essential');
+linuxGuestSuite(genericDevice('linux-7.3', 'split'), 'rings');

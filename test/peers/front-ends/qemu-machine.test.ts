@@ -167,7 +167,7 @@ describePeer(
         await guest.untilBalloons(1);
         await daemon.reach('g', FULL_BYTES / 4);
         await holds(FULL_BYTES / 4);
-        const { ageMs } = await daemon.control.statistics('g', { freshMs: 0, timeoutMs: 10_000 });
+        const { ageMs } = await daemon.control.statistics('g', { freshMs: 0, timeoutMs: 30_000 });
         expect(ageMs).not.toBeNull();
         await daemon.control.hint('g', { action: 'start' });
         await daemon.untilGuest('g', ({ hint }) => hint.state === 'stopped');

@@ -24,10 +24,10 @@ vi.setConfig({ testTimeout: 120_000, hookTimeout: 400_000 });
 
 const MIB = 2 ** 20;
 const PAGE = 4096;
-const MEMORY_BYTES = 768 * MIB;
-const KEPT_BYTES = 64 * MIB;
+const MEMORY_BYTES = 512 * MIB;
+const KEPT_BYTES = 16 * MIB;
 /** No multiple of any block's size. */
-const BALLOON_BYTES = 300 * MIB + 3 * PAGE;
+const BALLOON_BYTES = 140 * MIB + 3 * PAGE;
 const ODD_BYTES = 777 * PAGE;
 /** What a guest's kernel does on the side while it is looked at. */
 const SLACK_BYTES = 16 * MIB;
@@ -119,15 +119,25 @@ function suite(rings: string): void {
   const POLL = { timeout: PATIENCE_MS } as const;
   const memFree = async () => (await guest.meminfo()).MemFree;
 
-  /** What is free; for moments less is, since blocks that the kernel reports (up to 32 of 4 MiB) are on no list meanwhile. */
+  let mostFree = 0;
+
+  /**
+   * What is free without a balloon. For moments less is, and on a busy host for seconds, since blocks that the kernel reports
+   * (up to 32 of 4 MiB) are on no list meanwhile: so it is as much as ever before.
+   */
   async function freeBytes(): Promise<number> {
     await guest.check('echo 3 >/proc/sys/vm/drop_caches');
-    const looks = [await memFree()];
-    while (looks.length < 3) {
+    for (let look = 0; look < 3; look++) {
+      mostFree = Math.max(mostFree, await memFree());
       await delay(30);
-      looks.push(await memFree());
     }
-    return Math.max(...looks);
+    let free = 0;
+    const missing = async () => {
+      free = await memFree();
+      return mostFree - free;
+    };
+    await expect.poll(missing, POLL).toBeLessThan(SLACK_BYTES);
+    return free;
   }
 
   const freeComesTo = (bytes: number) =>
@@ -182,7 +192,7 @@ function suite(rings: string): void {
         await named('unused-pages');
         const { Cached } = await guest.meminfo();
         expect(await ask('drop-cache')).toMatchObject({ unusedBytes: 0, lists: 1 });
-        expect((await guest.meminfo()).Cached).toBeLessThanOrEqual(Cached);
+        expect((await guest.meminfo()).Cached).toBeLessThanOrEqual(Cached + MIB);
         await named('shrink');
         await verifyFiles(guest);
       });

@@ -106,8 +106,10 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
     });
 
     it('tells its statistics, fresh ones when they are asked for', async () => {
-      const { statistics, ageMs } = await control.statistics('vm', { freshMs: 2000 });
-      expect(ageMs).toBeLessThan(5000);
+      const asked = performance.now();
+      const { statistics, ageMs } = await control.statistics('vm', { freshMs: 2000, timeoutMs: 30_000 });
+      // Of the guest's clock QEMU tells whole seconds.
+      expect(ageMs).toBeLessThan(2000 + performance.now() - asked + 1000);
       const { MemTotal } = await guest.meminfo();
       expect(statistics.totalBytes).toBe(MemTotal);
       expect(statistics.freeBytes).toBeGreaterThan(0);
@@ -139,15 +141,34 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
         actualBytes: 64 * MIB,
         residentBytes: expect.any(Number),
       });
-      const { statistics } = await aerostat('stats --fresh --timeout 10s');
+      const { statistics } = await aerostat('stats --fresh --timeout 30s');
       expect(statistics.totalBytes).toBe((await guest.meminfo()).MemTotal);
       await aerostat('set --balloon 0 --wait');
     });
   });
 
   describe('that moves', () => {
+    // One machine goes all the way: it is called back, moves, moves again, and is lost.
+    let guest: QemuGuest;
+    beforeAll(async () => {
+      guest = await QemuGuest.boot(SMALL);
+    });
+    afterAll(() => guest.kill());
+
+    it('stays where it is when nobody takes it, and when it is called back', async () => {
+      const { qemu } = guest;
+      const giveUp = new AbortController();
+      const slow = { bandwidthBytesPerSecond: MIB, signal: giveUp.signal };
+      const attempt = guest.migrate({
+        ...slow,
+        onProgress: ({ status }) => status === 'active' && giveUp.abort(),
+      });
+      await expect(attempt).rejects.toBeInstanceOf(QemuMigrationError);
+      expect(guest.qemu).toBe(qemu);
+      expect(await guest.check('echo alive')).toBe('alive\n');
+    });
+
     it('arrives with its memory, its commands and its balloon', async () => {
-      const guest = await boot();
       await checksummedFiles(guest, 32 * MIB);
       const left = guest.memoryBytes - 64 * MIB;
       await commands.setBalloon(guest.qmp, left);
@@ -168,11 +189,19 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
     });
 
     it('moves again, over several connections', async () => {
-      const guest = await boot();
       await guest.migrate({ connections: 2 });
       const summary = await guest.migrate({ connections: 3 });
       expect(summary.sentPages).toBeGreaterThan(0);
       expect(await guest.check('echo alive')).toBe('alive\n');
+    });
+
+    it('fails with words when its QEMU is killed on the way', async () => {
+      const attempt = guest.migrate({
+        bandwidthBytesPerSecond: MIB,
+        onProgress: ({ status }) => status === 'active' && void guest.kill(),
+      });
+      await expect(attempt).rejects.toBeInstanceOf(QmpConnectionError);
+      await expect(guest.run('true')).rejects.toBeInstanceOf(GuestEndedError);
     });
 
     it('transfers less when its balloon hints what is free', async () => {
@@ -189,30 +218,6 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
       }
       // Free blocks below the size that Linux hints are sent all the same.
       expect(moved[1]).toBeLessThan(moved[0] - 64 * MIB);
-    });
-
-    it('stays where it is when nobody takes it, and when it is called back', async () => {
-      const guest = await boot();
-      const { qemu } = guest;
-      const giveUp = new AbortController();
-      const slow = { bandwidthBytesPerSecond: MIB, signal: giveUp.signal };
-      const attempt = guest.migrate({
-        ...slow,
-        onProgress: ({ status }) => status === 'active' && giveUp.abort(),
-      });
-      await expect(attempt).rejects.toBeInstanceOf(QemuMigrationError);
-      expect(guest.qemu).toBe(qemu);
-      expect(await guest.check('echo alive')).toBe('alive\n');
-    });
-
-    it('fails with words when its QEMU is killed on the way', async () => {
-      const guest = await boot();
-      const attempt = guest.migrate({
-        bandwidthBytesPerSecond: MIB,
-        onProgress: ({ status }) => status === 'active' && void guest.kill(),
-      });
-      await expect(attempt).rejects.toBeInstanceOf(QmpConnectionError);
-      await expect(guest.run('true')).rejects.toBeInstanceOf(GuestEndedError);
     });
   });
 
