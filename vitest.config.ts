@@ -12,7 +12,7 @@ export default defineConfig({
     // Only what hangs takes so long, on however busy a machine.
     testTimeout: 120_000,
     hookTimeout: 120_000,
-    expect: { poll: { timeout: 20_000 } },
+    expect: { poll: { timeout: 60_000 } },
     coverage: {
       provider: 'v8',
       reportOnFailure: true,

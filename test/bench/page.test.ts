@@ -61,10 +61,10 @@ test.skipIf(findProgram('chromium') === undefined)(
     expect(report.ratios['page.framesToBlank']).toBeGreaterThan(0);
 
     const bench = place.start(`page ${SMALL} --parts map`);
-    await vi.waitUntil(() => place.programs.some(name => name.startsWith('chrom')), { timeout: 20_000 });
+    await vi.waitUntil(() => place.programs.some(name => name.startsWith('chrom')), { timeout: 60_000 });
     const ended = once(bench, 'exit');
     process.kill(-(bench.pid as number), 'SIGINT');
     expect(await ended).toEqual([EXIT.interrupted, null]);
-    await vi.waitUntil(() => place.remains.length === 0, { timeout: 20_000 });
+    await vi.waitUntil(() => place.remains.length === 0, { timeout: 60_000 });
   },
 );

@@ -102,14 +102,14 @@ test('shows three guests that live, and leaves nothing', async () => {
     .poll(
       async () => (await guestsAt(address)).every(({ residentBytes }) => (residentBytes ?? 0) > 8 * 2 ** 20),
       {
-        timeout: 20_000,
+        timeout: 60_000,
       },
     )
     .toBe(true);
   // Before, no balloon held anything until somebody asked for it.
   await expect
     .poll(async () => (await guestsAt(address)).every(({ actualBytes }) => (actualBytes ?? 0) > 0), {
-      timeout: 20_000,
+      timeout: 60_000,
     })
     .toBe(true);
   expect(await end()).toBe(0);
@@ -123,7 +123,7 @@ test('shows the daemon that runs', async () => {
     const address = await dashboard('--api', join(daemon.directory, 'api.sock'));
     expect(await guestsAt(address)).toMatchObject([{ name: 'vm1', connected: false }]);
     await expect
-      .poll(() => pastEventAt(address), { timeout: 20_000 })
+      .poll(() => pastEventAt(address), { timeout: 60_000 })
       .toMatchObject({ guest: 'vm1', type: 'target' });
     expect(await end()).toBe(0);
   } finally {

@@ -43,7 +43,7 @@ async function kill(child: ChildProcess): Promise<void> {
 const environment = () => ({ PATH: process.env.PATH, XDG_RUNTIME_DIR: directory });
 
 const aerostat = (...words: string[]) =>
-  spawnSync(program, words, { env: environment(), encoding: 'utf8', timeout: 20_000 });
+  spawnSync(program, words, { env: environment(), encoding: 'utf8', timeout: 60_000 });
 
 /** How many sockets the kernel has at a path: the one that listens, and the far end of every connection to it. */
 const socketsAt = (path: string) =>
@@ -65,7 +65,7 @@ async function startDevice(...words: string[]) {
   const died = ended.then(code => {
     throw new Error(`it ended with ${code}: ${log}`);
   });
-  await Promise.race([died, expect.poll(() => log, { timeout: 20_000 }).toContain('API on')]);
+  await Promise.race([died, expect.poll(() => log, { timeout: 60_000 }).toContain('API on')]);
   died.catch(() => {});
   return { child, socket, ended };
 }
@@ -138,7 +138,7 @@ describe('a command', () => {
     const ended = new Promise(resolve => {
       waiting.once('exit', code => resolve(code));
     });
-    await expect.poll(() => socketsAt(socket), { timeout: 20_000 }).toBeGreaterThan(sockets);
+    await expect.poll(() => socketsAt(socket), { timeout: 60_000 }).toBeGreaterThan(sockets);
     const askedAt = performance.now();
     waiting.kill('SIGINT');
     expect(await ended).toBe(EXIT.interrupted);
@@ -198,13 +198,13 @@ describe('a command', () => {
       });
       children.push(terminal);
       const said = () => (existsSync(log) ? readFileSync(log, 'utf8') : '');
-      await expect.poll(said, { timeout: 30_000 }).toContain('up and idle');
+      await expect.poll(said, { timeout: 60_000 }).toContain('up and idle');
       terminal.kill('SIGKILL');
       const state = () => {
         const path = `/proc/${readFileSync(pid, 'utf8').trim()}/stat`;
         return existsSync(path) ? readFileSync(path, 'utf8').replace(/^.*\) (.).*\n/s, '$1') : 'gone';
       };
-      await expect.poll(state, { timeout: 30_000 }).toMatch(/gone|Z/);
+      await expect.poll(state, { timeout: 60_000 }).toMatch(/gone|Z/);
       expect(said()).not.toMatch(/Assertion|aerostat:/);
       expect(readdirSync(directory).filter(name => name.startsWith('aerostat-demo-'))).toEqual([]);
     },
@@ -235,7 +235,7 @@ describe('a command', () => {
     const { status, stderr, stdout } = spawnSync('sh', ['-c', watch], {
       env: environment(),
       encoding: 'utf8',
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect({ status, stderr }).toEqual({ status: EXIT.ok, stderr: '' });
     expect(JSON.parse(stdout)).toHaveProperty('guests');
@@ -245,7 +245,7 @@ describe('a command', () => {
     const { status, stderr } = spawnSync('sh', ['-c', `${program} --help > /dev/full`], {
       env: environment(),
       encoding: 'utf8',
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(status).toBe(EXIT.failed);
     expect(stderr).toMatch(/^aerostat: .*cannot be written: .*ENOSPC/);
@@ -255,7 +255,7 @@ describe('a command', () => {
   test('that has nobody to complain to ends with the code all the same', () => {
     const { status } = spawnSync('sh', ['-c', `${program} status 2> /dev/full`], {
       env: environment(),
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(status).toBe(EXIT.unreachable);
   });

@@ -88,7 +88,7 @@ describe('aerostat run', () => {
     expect(status).toBe(EXIT.ok);
     expect(JSON.parse(stdout)).toMatchObject({ guest: { actualBytes: 32 * MIB, pendingBytes: 0 } });
     child.stdin?.write('status\n');
-    await expect.poll(() => output, { timeout: 5000 }).toMatch(/actual +32M/);
+    await expect.poll(() => output, { timeout: 60_000 }).toMatch(/actual +32M/);
     const end = ended();
     child.stdin?.write('exit\n');
     expect(await end).toBe(EXIT.ok);
@@ -98,7 +98,7 @@ describe('aerostat run', () => {
   test('speaks any ABI, and JSON', async () => {
     await run('--profile', 'page-range', '--rings', 'packed', '--json');
     child.stdin?.write('{"id":1,"do":"status"}\n');
-    await expect.poll(() => output, { timeout: 5000 }).toContain('"profile":"page-range"');
+    await expect.poll(() => output, { timeout: 60_000 }).toContain('"profile":"page-range"');
     expect(output).toContain('ring-packed');
     const end = ended();
     child.stdin?.end();

@@ -72,7 +72,7 @@ describePeer('aerostat run --guest linux', missingForUml(), () => {
       guest: { actualBytes: 64 * 2 ** 20, pendingBytes: 0 },
     });
     child.stdin?.write('grep balloon_inflate /proc/vmstat\n');
-    await expect.poll(() => output, { timeout: 5000 }).toMatch(/balloon_inflate 16384\r?\n/);
+    await expect.poll(() => output, { timeout: 60_000 }).toMatch(/balloon_inflate 16384\r?\n/);
     const end = ended();
     child.stdin?.write('exit\n');
     expect(await end).toBe(EXIT.ok);

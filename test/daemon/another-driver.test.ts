@@ -91,7 +91,7 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
     await guest.startDriver();
     await guest.inflate(P, 10);
     await guest.postStatistics();
-    const fresh = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: 10_000 });
+    const fresh = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: 30_000 });
     await guest.queue('stats').returned(1);
     await guest.postStatistics();
     expect((await fresh).ageMs).not.toBeNull();
@@ -114,7 +114,7 @@ describe.each(RINGS)('on %s', (_, ringFeatures) => {
     expect(status).toMatchObject({ balloonedBytes: 600 * PAGE_SIZE, actualBytes: GIVEN * PAGE_SIZE });
     expect(await counted()).toEqual({ resets: 0, refused: 0 });
     // The buffer that the device kept is still there to be asked with.
-    const fresh = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: 10_000 });
+    const fresh = one.daemon.control.statistics('a', { freshMs: 0, timeoutMs: 30_000 });
     await guest.queue('stats').returned(1);
     await guest.postStatistics();
     expect((await fresh).ageMs).not.toBeNull();

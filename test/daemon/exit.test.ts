@@ -32,7 +32,7 @@ test('a process that exits with a daemon inside ends, although its threads wait 
   );
   const { status, signal, stderr } = spawnSync(process.execPath, [program], {
     encoding: 'utf8',
-    timeout: 20_000,
+    timeout: 60_000,
     killSignal: 'SIGKILL',
   });
   expect({ status, signal, stderr }).toEqual({ status: 7, signal: null, stderr: '' });

@@ -63,7 +63,7 @@ function refusal(...words: readonly string[]): { code: number | null; message: s
   const api = join(directory, 'refused.sock');
   const { status, stderr } = spawnSync(process.execPath, [program, 'device', '--api', api, ...words], {
     encoding: 'utf8',
-    timeout: 20_000,
+    timeout: 60_000,
   });
   return { code: status, message: stderr };
 }

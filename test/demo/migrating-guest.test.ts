@@ -8,7 +8,7 @@ import type { MigratingGuest as TravellerType } from '../../src/demo/migrating-g
 import { build, program } from '../cli/built.ts';
 
 const MIB = 2 ** 20;
-const POLL = { timeout: 20_000, interval: 20 } as const;
+const POLL = { timeout: 60_000, interval: 20 } as const;
 
 let MigratingGuest: typeof TravellerType;
 let traveller: TravellerType | undefined;

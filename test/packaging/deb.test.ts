@@ -134,7 +134,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
       const control = remoteControl(parseAddress(api));
       await expect
         .poll(async () => (await control.guests().catch(() => [])).map(({ name }) => name), {
-          timeout: 20_000,
+          timeout: 60_000,
         })
         .toEqual(['vm1']);
       expect(await pageAt(api)).toMatch(/^200<!doctype html>/i);
@@ -249,7 +249,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
           const control = remoteControl(parseAddress(at('api.sock')));
           await expect
             .poll(async () => (await control.guests().catch(() => [])).map(({ name }) => name), {
-              timeout: 20_000,
+              timeout: 60_000,
               message: log,
             })
             .toEqual(['vm1']);
@@ -269,7 +269,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
           await guest.tell({ do: 'touch' });
           await control.change('vm1', { targetBytes: 16 * MIB });
           await expect
-            .poll(async () => control.guest('vm1'), { timeout: 20_000, message: log })
+            .poll(async () => control.guest('vm1'), { timeout: 60_000, message: log })
             .toMatchObject({ actualBytes: 16 * MIB, pendingBytes: 0 });
           expect((await control.guest('vm1')).discardedBytes).toBeGreaterThan(0);
           await guest.close();

@@ -98,7 +98,7 @@ async function scrapeDaemon(): Promise<string> {
     await daemon.reach('vm1', 8 * MIB);
     // The same target, given as what the guest is to keep.
     await daemon.control.change('vm1', { memoryBytes: 56 * MIB });
-    await daemon.control.statistics('vm1', { freshMs: 0, timeoutMs: 10_000 });
+    await daemon.control.statistics('vm1', { freshMs: 0, timeoutMs: 30_000 });
     const text = await get(join(daemon.directory, 'api.sock'));
     await guest.close();
     return text;

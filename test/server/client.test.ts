@@ -139,7 +139,7 @@ describe('a daemon seen through its API', () => {
     await server.close();
     server = await serve();
     control.emit({ detail: { n: 2 } });
-    await expect.poll(() => seen, { timeout: 5000 }).toEqual([1, 2]);
+    await expect.poll(() => seen, { timeout: 60_000 }).toEqual([1, 2]);
     unsubscribe();
   });
 
@@ -176,7 +176,7 @@ describe('a daemon seen through its API', () => {
     const seen: unknown[] = [];
     const patient = remoteControl({ kind: 'tcp', host: '127.0.0.1', port }, { silenceMsMax: 50 });
     const unsubscribe = patient.subscribe(event => seen.push(event.detail.n));
-    await expect.poll(() => seen[0], { timeout: 5000 }).toBe(2);
+    await expect.poll(() => seen[0], { timeout: 60_000 }).toBe(2);
     unsubscribe();
     silent.closeAllConnections();
     await new Promise(resolve => silent.close(resolve));

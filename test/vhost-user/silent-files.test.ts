@@ -17,7 +17,7 @@ afterEach(async () => {
   silent?.file.close();
   await silent?.end();
   // What waited for the file system is let go by its end.
-  await expect.poll(closingsUnderWay, { timeout: 5000 }).toBe(0);
+  await expect.poll(closingsUnderWay, { timeout: 60_000 }).toBe(0);
 });
 
 describe('a file of a file system that does not answer', () => {

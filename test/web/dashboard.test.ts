@@ -11,7 +11,7 @@ import { takePictures } from './pictures.ts';
 import { MIB, PageWorld, TOKEN } from './world.ts';
 
 /** Guests move, pages are drawn: far above what it takes. */
-const POLL = { timeout: 20_000 } as const;
+const POLL = { timeout: 60_000 } as const;
 
 describePeer('the dashboard', missingPrograms('chromium'), () => {
   let world: PageWorld;

@@ -11,7 +11,7 @@ import { describePeer } from '../support/peers.ts';
 import { launch, openPage } from './browser.ts';
 import { MIB, PageWorld } from './world.ts';
 
-const POLL = { timeout: 20_000 } as const;
+const POLL = { timeout: 60_000 } as const;
 
 describePeer('the dashboard of a Linux guest', missingForUml() ?? missingPrograms('chromium'), () => {
   let world: PageWorld;

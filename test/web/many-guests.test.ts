@@ -6,7 +6,7 @@ import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 import { complaints } from './axe.ts';
 import { describePages } from './pages.ts';
 
-const POLL = { timeout: 20_000 } as const;
+const POLL = { timeout: 60_000 } as const;
 const GUESTS = 100;
 
 describePages('a page', ({ open }) => {

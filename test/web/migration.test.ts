@@ -8,7 +8,7 @@ import { complaints } from './axe.ts';
 import { describePages } from './pages.ts';
 import { MIB } from './world.ts';
 
-const POLL = { timeout: 20_000 } as const;
+const POLL = { timeout: 60_000 } as const;
 /** Where nobody listens: the port is reserved. */
 const NOWHERE = '127.0.0.1:1';
 
@@ -29,7 +29,7 @@ describePages('the page of a machine', ({ keep, open }) => {
   }
 
   const button = (page: Page, name: string) => page.getByRole('button', { name, exact: true });
-  const text = (page: Page, selector: string) => page.locator(selector).textContent({ timeout: 1000 });
+  const text = (page: Page, selector: string) => page.locator(selector).textContent({ timeout: 10_000 });
   const fact = (page: Page, name: string) => text(page, `[data-migration="${name}"]`);
 
   /** Says where to, and no faster than what can be watched. */

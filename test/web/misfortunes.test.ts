@@ -10,7 +10,7 @@ import { complaints } from './axe.ts';
 import { describePages } from './pages.ts';
 import { TOKEN } from './world.ts';
 
-const POLL = { timeout: 20_000 } as const;
+const POLL = { timeout: 60_000 } as const;
 
 describePages('a page on a bad day', ({ prepare, open }) => {
   const resident = (page: Page) => page.textContent('[data-figure="resident"]');

@@ -7,7 +7,7 @@ import { guestPolicy, policyDecision, policyStatus } from '../server/fake-policy
 import { complaints } from './axe.ts';
 import { describePages } from './pages.ts';
 
-const POLL = { timeout: 20_000 } as const;
+const POLL = { timeout: 60_000 } as const;
 const NOW_MS = 1_700_000_000_000;
 
 /** A policy over two guests, of which the first was moved every ten seconds. */

@@ -108,9 +108,9 @@ describePeer('domains of libvirt', await missing(), () => {
             (guest: GuestStatus) => guest.lastError === null || guest.name === 'none',
           );
     };
-    await expect.poll(isConnected, { timeout: 30_000 }).toBe(true);
+    await expect.poll(isConnected, { timeout: 60_000 }).toBe(true);
     await libvirtd.kill();
-    await expect.poll(isConnected, { timeout: 30_000 }).toBe(false);
+    await expect.poll(isConnected, { timeout: 60_000 }).toBe(false);
     expect((await aerostat('status')).code).toBe(EXIT.unreachable);
     await libvirtd.start();
     await expect.poll(isConnected, { timeout: 60_000 }).toBe(true);

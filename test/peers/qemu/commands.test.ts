@@ -43,7 +43,7 @@ describeWithQemu('a real QEMU under the commands', () => {
       const { qemu } = await machine();
       const session = start([...words.split(' '), '--qmp', qemu.qmpPath]);
       if (sign === undefined) await new Promise(resolve => setTimeout(resolve, 200));
-      else await expect.poll(() => session.stdout.text, { timeout: 20_000 }).toMatch(sign);
+      else await expect.poll(() => session.stdout.text, { timeout: 60_000 }).toMatch(sign);
       await qemu.kill();
       // A guest that answers nothing may be given up in the moment before the kill; both are said in words.
       expect([EXIT.unreachable, EXIT.guestState]).toContain(await session.ended);

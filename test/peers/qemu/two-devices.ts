@@ -129,7 +129,7 @@ const operated = (control: Operator) => ({
     await control.change(GUEST, { targetBytes: pages * PAGE_SIZE });
   },
   actualPages: async () => ((await control.guest(GUEST)).actualBytes ?? Number.NaN) / PAGE_SIZE,
-  statistics: async () => (await control.statistics(GUEST, { freshMs: 0, timeoutMs: 10_000 })).statistics,
+  statistics: async () => (await control.statistics(GUEST, { freshMs: 0, timeoutMs: 30_000 })).statistics,
 });
 
 /** A reactor that is turned between the turns of Node's own loop, so that a test can wait for both. */

@@ -18,7 +18,7 @@ const SMALL = { memoryBytes: 128 * MIB };
 /** What a group has beside the program's own processes. */
 const GUARD = 1;
 /** A command in a guest takes a second and more where the host has much else to do. */
-const POLL = { timeout: 20_000 } as const;
+const POLL = { timeout: 60_000 } as const;
 
 describeLinux('a Linux guest', kernel => {
   let scratch: string;
