@@ -77,6 +77,9 @@ const AT_HOME_MS = 25_000;
 /** Names of the guests that need a socket of the daemon, which is called as they are. */
 export const DEVICE_NAMES: readonly string[] = ROLES.map(({ name }) => name);
 export const LIVING_GUEST_NAMES: readonly string[] = [...DEVICE_NAMES, TRAVELLER.name];
+/** All of their memory together. */
+export const LIVING_GUEST_BYTES: number =
+  ROLES.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0) + TRAVELLER.memoryBytes;
 
 export class LivingGuests {
   /** Of all of them, wherever they are. */
@@ -91,6 +94,7 @@ export class LivingGuests {
     version: string,
     guests: readonly GuestProcess[],
     traveller: MigratingGuest,
+    isKept: boolean,
   ) {
     this.#guests = guests;
     this.#traveller = traveller;
@@ -102,15 +106,19 @@ export class LivingGuests {
     this.#lives = [
       ...guests.map((guest, at) => this.#live(guest, ROLES[at])),
       this.#travel(),
-      keepTargets(this.control, this.#ending.signal),
+      ...(isKept ? [keepTargets(this.control, this.#ending.signal)] : []),
     ];
   }
 
-  /** Boots the guests, two of them on the daemon's sockets in `directory`. `start` starts the process of a guest. */
+  /**
+   * Boots the guests, two of them on the daemon's sockets in `directory`. `start` starts the process of a guest. `kept`: their
+   * targets are moved from here; else a policy moves them.
+   */
   static async boot(
     directory: string,
     daemon: { readonly control: Control; readonly version: string },
     start: StartGuest,
+    { kept = true } = {},
   ): Promise<LivingGuests> {
     const booting = ROLES.map(({ name, memoryBytes, seed }) =>
       start({ socketPath: join(directory, name), memoryBytes, seed }),
@@ -119,7 +127,7 @@ export class LivingGuests {
     const guests = booted.flatMap(one => (one.status === 'fulfilled' ? [one.value] : []));
     const failed = [traveller, ...booted].find(one => one.status === 'rejected');
     if (traveller.status === 'fulfilled' && failed === undefined) {
-      return new LivingGuests(daemon.control, daemon.version, guests, traveller.value);
+      return new LivingGuests(daemon.control, daemon.version, guests, traveller.value, kept);
     }
     await Promise.all(guests.map(guest => guest.close()));
     if (traveller.status === 'fulfilled') await traveller.value.close();

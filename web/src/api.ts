@@ -75,13 +75,17 @@ export function setToken(text: string): boolean {
 }
 
 /**
- * The token comes in the fragment of the address, which no browser sends anywhere, and leaves the address bar at once.
- * Returns whether there was one.
+ * The token comes in the fragment of the address, which no browser sends anywhere, and leaves the address bar at once; what
+ * page was meant stays. Returns whether there was one.
  */
 export function takeToken(): boolean {
-  const match = /^#token=([^&]+)/.exec(location.hash);
+  const match = /^#token=([^&]+)(?:&page=(\/[\w/]*))?/.exec(location.hash);
   if (match === null) return false;
-  history.replaceState(null, '', location.pathname);
+  history.replaceState(
+    null,
+    '',
+    match[2] === undefined ? location.pathname : `${location.pathname}#${match[2]}`,
+  );
   return setToken(decode(match[1]) ?? '');
 }
 

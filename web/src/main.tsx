@@ -3,7 +3,7 @@ import { render } from 'preact';
 import { takeToken } from './api.ts';
 import { App } from './app.tsx';
 import { live } from './live.ts';
-import { route, startRoute } from './route.ts';
+import { readRoute, route, startRoute } from './route.ts';
 import { startTheme } from './theme.ts';
 import 'uplot/dist/uPlot.min.css';
 import './style/base.css';
@@ -11,10 +11,12 @@ import './style/page.css';
 import './style/guest.css';
 import './style/policy.css';
 
-takeToken();
+if (takeToken()) readRoute();
 // An address with another token, opened where the page is already, only changes the fragment.
 window.addEventListener('hashchange', () => {
-  if (takeToken()) live.refresh();
+  if (!takeToken()) return;
+  readRoute();
+  live.refresh();
 });
 startTheme();
 startRoute();

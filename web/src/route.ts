@@ -28,11 +28,14 @@ function read(): Route {
 
 export const route = new Store<Route>(read());
 
+/** The address was changed without a word from the browser. */
+export const readRoute = (): void => route.set(read());
+
 export const guestLink = (name: string): string => `#/guest/${encodeURIComponent(name)}`;
 
 export function startRoute(): void {
   window.addEventListener('hashchange', () => {
-    route.set(read());
+    readRoute();
     window.scrollTo(0, 0);
   });
 }

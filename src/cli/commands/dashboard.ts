@@ -23,6 +23,7 @@ const EXAMPLES = `
 Examples:
   aerostat dashboard                   of the daemon that runs; of three guests to play with if none does
   aerostat dashboard --demo            of three guests to play with
+  aerostat dashboard --policy          of the same three under a memory policy, on a host that is too small for them
   aerostat dashboard --qmp /run/qemu/web.qmp
                                        of a guest of QEMU's; what QEMU does not tell is a dash
   aerostat dashboard --qmp-dir /var/run/qemu-server
@@ -37,6 +38,7 @@ The token is a new one each time, unless the dashboard serves the guests itself 
 
 interface DashboardChoice extends GuestsChoice {
   readonly demo?: boolean;
+  readonly policy?: boolean;
   readonly port: number;
   readonly open: boolean;
 }
@@ -47,6 +49,7 @@ export function dashboardCommand(context: CliContext): Command {
   const command = new Command('dashboard')
     .description('open the page that shows and steers guests')
     .option('--demo', 'with three embedded guests, whether a daemon runs or not')
+    .option('--policy', 'with the same guests under a memory policy: its page shows what it decides, and why')
     .option('--port <number>', 'port on 127.0.0.1; any when 0', portOf, 0)
     .option('--no-open', 'only print the address')
     .addHelpText('after', EXAMPLES)
@@ -60,7 +63,7 @@ function portOf(text: string): number {
 }
 
 async function runDashboard(context: CliContext, choice: DashboardChoice): Promise<void> {
-  if (choice.demo) return demonstrate(context, choice);
+  if (choice.demo || choice.policy) return demonstrate(context, choice);
   const found = foundSockets(context, choice);
   const { qmp, qmpDir, libvirt } = choice;
   const configured = await configuredGuests(context, choice);
@@ -108,10 +111,8 @@ async function isThere(control: Control, named: boolean): Promise<boolean> {
 }
 
 async function demonstrate(context: CliContext, choice: DashboardChoice): Promise<void> {
-  const [{ DEVICE_NAMES, LIVING_GUEST_NAMES, LivingGuests }, { startGuestProcess }] = await Promise.all([
-    import('../../demo/living-guests.ts'),
-    import('../processes.ts'),
-  ]);
+  const [{ DEVICE_NAMES, LIVING_GUEST_BYTES, LIVING_GUEST_NAMES, LivingGuests }, { startGuestProcess }] =
+    await Promise.all([import('../../demo/living-guests.ts'), import('../processes.ts')]);
   await inScratch('dashboard', async directory => {
     const daemon = await context.startDaemon({
       guests: guestOptions({
@@ -124,17 +125,29 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
       log: () => {},
     });
     try {
-      const guests = await LivingGuests.boot(directory, daemon, startGuestProcess).catch(error => {
-        // A terminal interrupts the guests as well, of which one that was booting does not come up.
-        context.interrupt.throwIfAborted();
-        throw error;
-      });
+      const steered = choice.policy === true;
+      const guests = await LivingGuests.boot(directory, daemon, startGuestProcess, { kept: !steered }).catch(
+        error => {
+          // A terminal interrupts the guests as well, of which one that was booting does not come up.
+          context.interrupt.throwIfAborted();
+          throw error;
+        },
+      );
       try {
         context.interrupt.throwIfAborted();
-        await show(context, choice, guests.control, {
-          subject: `three guests that live (${LIVING_GUEST_NAMES.join(', ')})`,
+        const shown = {
+          subject: `three guests that live (${LIVING_GUEST_NAMES.join(', ')})${steered ? ' under a memory policy' : ''}`,
           tokens: readTokens(choice.tokenFile, context.env),
-        });
+          ...(steered ? { page: '/policy' } : {}),
+        };
+        if (steered) {
+          const { withDemoPolicy } = await import('../policy-demo.ts');
+          await withDemoPolicy(guests.control, LIVING_GUEST_BYTES, control =>
+            show(context, choice, control, shown),
+          );
+        } else {
+          await show(context, choice, guests.control, shown);
+        }
       } finally {
         await guests.close();
       }
@@ -145,6 +158,8 @@ async function demonstrate(context: CliContext, choice: DashboardChoice): Promis
 }
 
 interface Shown {
+  /** Where the page opens, if not at all guests. */
+  readonly page?: string;
   /** What the page shows, in the middle of a sentence. */
   readonly subject: string;
   /** Under which it is served; a new one when there are none. */
@@ -155,7 +170,7 @@ async function show(
   context: CliContext,
   { port, open, json }: DashboardChoice,
   control: Control,
-  { subject, tokens: given }: Shown,
+  { subject, tokens: given, page }: Shown,
 ): Promise<void> {
   const { serveApi } = await import('../../server/listen.ts');
   const tokens = given.length > 0 ? given : fullToken(randomBytes(24).toString('base64url'));
@@ -166,7 +181,7 @@ async function show(
     version: readVersion(),
   });
   try {
-    const address = `${formatAddress(server.address)}/#token=${encodeURIComponent(tokens[0].secret)}`;
+    const address = `${formatAddress(server.address)}/#token=${encodeURIComponent(tokens[0].secret)}${page === undefined ? '' : `&page=${page}`}`;
     const { stdout, stderr, env } = context;
     printLine(stderr, `The page of ${subject}. Open this in a browser; Ctrl-C ends it.`);
     if (json) printJson(stdout, { url: address });

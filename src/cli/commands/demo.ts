@@ -1,6 +1,6 @@
 /** `aerostat demo`: shows in under a minute what a balloon does, on a real kernel where one can be started. */
 import { join } from 'node:path';
-import { Command, Option } from 'commander';
+import { Argument, Command, Option } from 'commander';
 import { GUEST_KINDS, type GuestKind } from '../../demo/guest-kinds.ts';
 import type { DemoGuest, DemoSample, DemoStep } from '../../demo/story.ts';
 import { renderChart, type Series } from '../chart.ts';
@@ -18,6 +18,7 @@ Examples:
   aerostat demo
   aerostat demo --memory 2G --json
   aerostat demo --guest embedded
+  aerostat demo policy                  three guests, a host that is too small for them, and a memory policy
 
 The guest is a Linux kernel as a process (User Mode Linux) with its own balloon driver; it needs no KVM ("aerostat peers"
 shows whether one can run here). Else it is our embedded guest with our driver. The device and the memory are real with both.`;
@@ -28,6 +29,7 @@ interface DemoChoice {
   readonly json?: boolean;
 }
 
+const STORIES = ['balloon', 'policy'] as const;
 const GUEST = 'demo';
 const GIB = 2 ** 30;
 const CHART = { widthMax: 100, height: 12 };
@@ -35,8 +37,16 @@ const CHART = { widthMax: 100, height: 12 };
 export function demoCommand(context: CliContext): Command {
   const command = new Command('demo')
     .description('see a guest give memory to the host and take it back')
+    .addArgument(
+      new Argument('[story]', 'of one balloon, or of a memory policy over three guests')
+        .choices(STORIES)
+        .default('balloon'),
+    )
     .addOption(
-      sizeOption('--memory <size>', 'memory of the guest, or as much as fits').default(4 * GIB, '4G'),
+      sizeOption('--memory <size>', 'memory of the guest of the balloon, or as much as fits').default(
+        4 * GIB,
+        '4G',
+      ),
     )
     .addOption(
       new Option(
@@ -46,7 +56,11 @@ export function demoCommand(context: CliContext): Command {
     )
     .option('--json', 'print JSON')
     .addHelpText('after', EXAMPLES)
-    .action((choice: DemoChoice) => runDemo(context, choice));
+    .action(async (story: (typeof STORIES)[number], choice: DemoChoice) => {
+      if (story === 'balloon') return runDemo(context, choice);
+      const { runPolicyDemo } = await import('../policy-demo.ts');
+      await runPolicyDemo(context, choice);
+    });
   return withVerbose(command);
 }
 
