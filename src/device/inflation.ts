@@ -329,7 +329,9 @@ export class Inflation implements DevicePart {
       if (late) this.acknowledgeTimes.count(this.#world.clock.nowMs() - batchSinceMs, batchBuffers);
       else this.acknowledgeTimes.end(batchBuffers);
     }
-    if (!late && this.#takeMarked()) this.#world.host.pendingMarked();
+    const marked = this.#takeMarked();
+    if ((!late && marked) || this.#moves.split) this.#world.host.pendingMarked();
+    this.#moves.split = false;
   }
 
   /** Pages of the pieces that the guest gives, see {@link PageMoves.granularityPages}. */

@@ -31,7 +31,8 @@ export class PageAccount {
   #wholeUnits = 0;
   /** Whether the account is on the list of those that have something pending (`PageAccounts`). */
   listed = false;
-  #pendingWork = 0;
+  /** Units of several pages that were gone through. */
+  #unitWork = 0;
 
   /** `words`: where the account is to be, if it is to outlive this process. */
   constructor(region: MemoryRegion, words?: BlockWords) {
@@ -85,7 +86,7 @@ export class PageAccount {
 
   /** Words of bitmaps that were gone through so far: what giving and taking cost beside the call. */
   get work(): number {
-    return this.ballooned.work + this.reported.work + this.#pendingWork;
+    return this.ballooned.work + this.reported.work + this.pending.work + this.#unitWork;
   }
 
   /** Pages that are pending. */
@@ -97,10 +98,7 @@ export class PageAccount {
   give(page: number, count: number, discard: boolean): void {
     if (this.unitPages === 1) {
       this.ballooned.set(page, count);
-      if (discard) {
-        this.pending.mark(page, count);
-        this.#pendingWork += wordsOf(page, count);
-      }
+      if (discard) this.pending.mark(page, count);
       return;
     }
     const end = page + count;
@@ -108,7 +106,7 @@ export class PageAccount {
       const unit = Math.floor(at / this.unitPages);
       const part = Math.min(end, (unit + 1) * this.unitPages) - at;
       const given = this.ballooned.set(at, part);
-      this.#pendingWork++;
+      this.#unitWork++;
       this.#filled[unit] += given;
       if (this.#filled[unit] === this.unitPages) {
         if (given > 0) this.#wholeUnits++;
@@ -122,7 +120,6 @@ export class PageAccount {
   giveOne(page: number): boolean {
     if (this.unitPages !== 1 || this.ballooned.changeOne(page, true) < 0) return false;
     this.pending.markOne(page);
-    this.#pendingWork++;
     return true;
   }
 
@@ -167,7 +164,6 @@ export class PageAccount {
     const taken = this.ballooned.changeOne(page, false);
     if (taken < 0 || idle) return taken;
     this.keptUnits += pending.retract(page, 1);
-    this.#pendingWork++;
     if (inFlight === undefined) pending.waitWhileInFlight(page, 1);
     else if (pending.inFlight(page, 1)) inFlight(pending);
     return taken;
@@ -217,10 +213,7 @@ export class PageAccount {
       const part = Math.min(end, (block + 1) * BLOCK_PAGES) - at;
       const empty = this.ballooned.emptyBlock(block);
       taken += this.ballooned.clear(at, part);
-      if (!empty) {
-        this.keptUnits += this.pending.retract(at, part);
-        this.#pendingWork += wordsOf(at, part);
-      }
+      if (!empty) this.keptUnits += this.pending.retract(at, part);
       at += part;
     }
     return taken;
@@ -228,7 +221,7 @@ export class PageAccount {
 
   #takeHuge(page: number, count: number, first: number, units: number): number {
     this.keptUnits += this.pending.retract(first, units);
-    this.#pendingWork += 2 * units;
+    this.#unitWork += units;
     let taken = 0;
     const end = page + count;
     for (let at = page; at < end; ) {
@@ -243,5 +236,3 @@ export class PageAccount {
     return taken;
   }
 }
-
-const wordsOf = (start: number, count: number): number => ((start + count - 1) >>> 5) - (start >>> 5) + 1;

@@ -30,6 +30,8 @@ export class PageMoves {
   discardsSingly = false;
   /** Something was marked as pending since this was set to false. */
   marked = false;
+  /** Pages were taken out of the middle of much that is pending, of which discarding threads may have missed the rest. */
+  split = false;
   /** What was discarded page by page. */
   readonly singly = noDiscards();
   readonly singlyTimes: DurationHistogram;
@@ -88,6 +90,7 @@ export class PageMoves {
     if (account === undefined) return false;
     const page = pfn - account.firstPfn;
     const taken = account.takeOne(page, this.#accounts.noteInFlight);
+    this.split ||= account.pending.takeRest();
     if (taken < 0) {
       this.#accounts.useNamed(account, page, 1, this.#take);
     } else {
@@ -113,6 +116,7 @@ export class PageMoves {
 
   readonly #take = (account: PageAccount, page: number, count: number): void => {
     const taken = account.take(page, count, this.#accounts.noteInFlight);
+    this.split ||= account.pending.takeRest();
     this.#counters.deflatedPages += taken;
     // Taking back what was never given changes nothing, but no driver does it. It may have been given to another device.
     if (this.#accounts.partial) this.#counters.unknownPages += count - taken;

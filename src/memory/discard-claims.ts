@@ -5,7 +5,15 @@
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { maskOf, PageBitmap, popcount } from './page-bitmap.ts';
-import { noteStretch, type PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
+import {
+  CLAIM_BYTES_MAX,
+  noteStretch,
+  type PendingState,
+  TOTAL,
+  WAIT_SLICE_MS,
+  WATCHES,
+  WORD,
+} from './pending-state.ts';
 
 /** A claim ends with the run that is under way after so long; what is left of its stretch is claimed later. */
 const CLAIM_MS_MAX = 5;
@@ -17,6 +25,17 @@ const CLAIM_MS_MAX = 5;
  */
 const RUN_MS_MAX = 5;
 const CUT_BYTES_MIN = 256 * 2 ** 10;
+
+/**
+ * What was marked as a whole is discarded several stretches at a time where that takes next to nothing, as it does where there
+ * is no memory: twice as many after each run that took at most {@link QUICK_RUN_MS}. So many, should there be memory all of
+ * a sudden, take some tens of milliseconds at most.
+ */
+const QUICK_RUN_MS = 0.2;
+const REACH_MAX = 8;
+
+/** What one run has at most. */
+export const RUN_BYTES_MAX = REACH_MAX * CLAIM_BYTES_MAX;
 
 /** A drain is reported no more often than this before it is over. */
 const DRAIN_NEWS_MS = 2;
@@ -62,6 +81,8 @@ export class DiscardClaims {
   /** The stretch to look at next. */
   #cursor = 0;
   #lastNewsMs = 0;
+  /** How many whole stretches the next run may have. */
+  #reach = 1;
 
   constructor(state: PendingState, unitBytes: number) {
     this.#state = state;
@@ -85,7 +106,9 @@ export class DiscardClaims {
       if (this.#state.closed || this.#state.held) return NOTHING_DISCARDED;
       const stretch = this.#nextStretch(claim);
       if (stretch < 0) return NOTHING_DISCARDED;
-      return this.#discardStretch(stretch, discard);
+      return this.#state.isWhole(stretch)
+        ? this.#discardWhole(stretch, discard)
+        : this.#discardStretch(stretch, discard);
     } finally {
       this.#unlock();
       this.#tellOfDrain();
@@ -104,16 +127,12 @@ export class DiscardClaims {
       this.#tellOfDrain();
       return undefined;
     }
-    const { start: first, end: last } = this.#state.bounds(stretch);
-    const start = this.#state.next(first, last, 0);
-    const stop = this.#state.next(start, last, -1);
-    if (this.#state.next(stop, last, 0) < last) noteStretch(this.#state.summary, stretch);
-    this.#take(start, stop);
+    const { start, count } = this.#takeFirst(stretch);
     return {
       end: discard => {
         try {
           this.#state.times.begin();
-          return this.#discardRun(discard, start, stop - start);
+          return this.#discardRun(discard, start, count);
         } finally {
           this.#state.totals[TOTAL.lastDiscardMs] = this.#state.times.sinceMs;
           this.#withdraw();
@@ -122,6 +141,19 @@ export class DiscardClaims {
         }
       },
     };
+  }
+
+  #takeFirst(stretch: number): { readonly start: number; readonly count: number } {
+    const { stretchUnits } = this.#state;
+    if (this.#state.isWhole(stretch)) {
+      return { start: stretch * stretchUnits, count: this.#takeWhole(stretch, 1) * stretchUnits };
+    }
+    const { start: first, end: last } = this.#state.bounds(stretch);
+    const start = this.#state.next(first, last, 0);
+    const stop = this.#state.next(start, last, -1);
+    if (this.#state.next(stop, last, 0) < last) noteStretch(this.#state.summary, stretch);
+    this.#take(start, stop);
+    return { start, count: stop - start };
   }
 
   /** Discards until nothing is pending; returns the last failure, if any discard failed. */
@@ -172,6 +204,7 @@ export class DiscardClaims {
       if (claim === 'dense' && !this.#isDense(stretch)) continue;
       // First the summary, then the bits: who marks after we looked at its word notes the stretch again.
       Atomics.and(this.#state.summary, stretch >>> 5, ~bit);
+      if (this.#state.isWhole(stretch)) return stretch;
       const { start, end } = this.#state.bounds(stretch);
       if (this.#state.next(start, end, 0) < end) return stretch;
     }
@@ -180,6 +213,7 @@ export class DiscardClaims {
 
   /** Of what is pending now; it may be more a moment later. */
   #isDense(stretch: number): boolean {
+    if (this.#state.isWhole(stretch)) return true;
     const first = stretch * this.#state.claimWords;
     const last = Math.min(first + this.#state.claimWords, this.#state.words.length);
     let units = 0;
@@ -232,6 +266,58 @@ export class DiscardClaims {
     totals[TOTAL.lastDiscardMs] = this.#state.times.sinceMs;
     totals[TOTAL.discardMs] += totals[TOTAL.lastDiscardMs] - startedMs;
     return { more: true, partial, failure };
+  }
+
+  /** Discards the stretch, which is marked as a whole, and those behind it that are, in one run. */
+  #discardWhole(stretch: number, discard: DiscardUnits): DiscardResult {
+    const { stretchUnits, totals, times } = this.#state;
+    const startedMs = monotonicMs();
+    times.begin();
+    const most = Math.min(this.#reach, this.#state.stretches - stretch);
+    let stretches = 1;
+    while (stretches < most && this.#state.isWhole(stretch + stretches)) stretches++;
+    let failure: Error | undefined;
+    let taken = 0;
+    try {
+      taken = this.#takeWhole(stretch, stretches);
+      if (taken > 0) failure = this.#discardRun(discard, stretch * stretchUnits, taken * stretchUnits);
+    } finally {
+      this.#withdraw();
+    }
+    this.#cursor = stretch + Math.max(1, taken);
+    if (taken > 0) this.#adjustReach(taken);
+    totals[TOTAL.lastDiscardMs] = times.sinceMs;
+    totals[TOTAL.discardMs] += totals[TOTAL.lastDiscardMs] - startedMs;
+    return { more: true, partial: false, failure };
+  }
+
+  /**
+   * Publishes so many stretches, which were seen to be whole, and takes them up to the first of which something was
+   * retracted meanwhile; returns how many that are.
+   */
+  #takeWhole(stretch: number, stretches: number): number {
+    const { header, summary, stretchUnits } = this.#state;
+    Atomics.store(header, WORD.inFlightStart, stretch * stretchUnits);
+    Atomics.store(header, WORD.inFlightEnd, (stretch + stretches) * stretchUnits);
+    let taken = 0;
+    for (; taken < stretches && !this.#state.held; taken++) {
+      const at = stretch + taken;
+      // First the summary, then the bit, as in #nextStretch.
+      Atomics.and(summary, at >>> 5, ~(1 << (at & 31)));
+      if (!this.#state.takeWhole(at)) break;
+    }
+    // Of what was not taken there may be a rest.
+    if (taken < stretches) noteStretch(summary, stretch + taken);
+    Atomics.store(header, WORD.inFlightUnits, taken * stretchUnits);
+    Atomics.sub(header, WORD.pendingUnits, taken * stretchUnits);
+    return taken;
+  }
+
+  #adjustReach(taken: number): void {
+    const ms = this.#state.times.tookMs;
+    if (taken === 1) this.#adjustCut(this.#state.stretchUnits);
+    if (ms > QUICK_RUN_MS) this.#reach = 1;
+    else if (taken === this.#reach) this.#reach = Math.min(REACH_MAX, this.#reach * 2);
   }
 
   /** Publishes [start, stop) and takes what of it is pending; returns how many units that is. */

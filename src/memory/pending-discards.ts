@@ -6,7 +6,8 @@
  * The layout of that memory is pending-state.ts's, the claiming side discard-claims.ts's; here are the marking side, and
  * the whole.
  *
- * One bit stands for one discard unit of the region's backing (a 4 KiB page, or a whole huge page).
+ * One bit stands for one discard unit of the region's backing (a 4 KiB page, or a whole huge page), or for a stretch of them
+ * that was marked as a whole (whole-stretches.ts). What is said of bits here is true of both.
  *
  * The protocol that makes "retracted units keep their memory" true without a lock on the marking side:
  * - A claimer goes through a stretch run by run. It publishes the run that it is about to take, takes the run's bits with
@@ -32,6 +33,7 @@ import { assert } from '../sys/error.ts';
 import { DiscardClaims } from './discard-claims.ts';
 import { maskOf, popcount } from './page-bitmap.ts';
 import { noteStretch, PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
+import { WholeStretches } from './whole-stretches.ts';
 
 /** Units in one set at most: their numbers are 32-bit integers in the header. */
 const UNITS_MAX = 2 ** 30;
@@ -45,15 +47,18 @@ export class PendingDiscards {
   readonly #summary: Int32Array;
   readonly #words: Int32Array;
   readonly #claimShift: number;
+  readonly #whole: WholeStretches;
   // The claiming side, for any thread; bound, so that no function lies between.
   readonly discardSome: DiscardClaims['discardSome'];
   readonly beginRun: DiscardClaims['beginRun'];
   readonly discardAll: DiscardClaims['discardAll'];
   /** Something was marked here since nothing was seen to be outstanding. */
   #marked = false;
+  /** Words and stretches that {@link mark} and {@link retract} went through; it only rises. */
+  work = 0;
 
-  /** Opens the set in `shared`, as {@link PendingDiscards.create} made it. */
-  constructor(shared: SharedArrayBuffer, units: number, unitBytes: number) {
+  /** Opens the set in `shared`, as {@link PendingDiscards.create} made it; `fresh` when nothing was marked in it yet. */
+  constructor(shared: SharedArrayBuffer, units: number, unitBytes: number, fresh = false) {
     const state = new PendingState(shared, units, unitBytes);
     this.units = units;
     this.#state = state;
@@ -67,13 +72,14 @@ export class PendingDiscards {
     this.#summary = state.summary;
     this.#words = state.words;
     this.#claimShift = state.claimShift;
+    this.#whole = new WholeStretches(state, fresh);
   }
 
   /** A set of `units` units of `unitBytes` bytes, none pending. */
   static create(units: number, unitBytes: number): PendingDiscards {
     assert(Number.isInteger(units) && units > 0 && units <= UNITS_MAX, `a set of ${units} discard units`);
     const shared = new SharedArrayBuffer(PendingState.bytes(units, unitBytes));
-    return new PendingDiscards(shared, units, unitBytes);
+    return new PendingDiscards(shared, units, unitBytes, true);
   }
 
   /** What another thread needs to open the same set. */
@@ -173,18 +179,32 @@ export class PendingDiscards {
   /** Marks `count` units from `start`; returns how many were not marked before. */
   mark(start: number, count: number): number {
     if (count === 1) return this.markOne(start);
+    const { stretchUnits } = this.#state;
     const end = start + count;
     let marked = 0;
-    let stretch = (start >>> 5) >>> this.#claimShift;
     this.#marked = true;
-    for (let word = start >>> 5; word * 32 < end; word++) {
-      // A stretch is noted once, after all of its bits.
-      if (word >>> this.#claimShift !== stretch) noteStretch(this.#summary, stretch++);
-      const mask = maskOf(word, start, end);
-      marked += popcount(mask & ~Atomics.or(this.#words, word, mask));
+    if (count >= stretchUnits) this.#whole.look();
+    for (let at = start; at < end; ) {
+      const stretch = (at >>> 5) >>> this.#claimShift;
+      const to = Math.min(end, (stretch + 1) * stretchUnits);
+      marked += this.#markIn(stretch, at, to);
+      at = to;
     }
-    noteStretch(this.#summary, stretch);
     if (marked > 0) Atomics.add(this.#header, WORD.pendingUnits, marked);
+    return marked;
+  }
+
+  #markIn(stretch: number, start: number, end: number): number {
+    this.work++;
+    if (this.#whole.has(stretch)) return 0;
+    let marked = end - start;
+    if (marked < this.#state.stretchUnits || !this.#whole.mark(stretch)) {
+      this.#whole.noteWords(stretch);
+      this.work += (end - start) >>> 5;
+      marked = this.#state.setBits(start, end);
+    }
+    // Noted once, after all of its bits.
+    noteStretch(this.#summary, stretch);
     return marked;
   }
 
@@ -192,9 +212,13 @@ export class PendingDiscards {
   markOne(unit: number): 0 | 1 {
     const word = unit >>> 5;
     const bit = 1 << (unit & 31);
+    const stretch = word >>> this.#claimShift;
     this.#marked = true;
+    this.work++;
+    if (this.#whole.has(stretch)) return 0;
+    this.#whole.noteWords(stretch);
     const before = Atomics.or(this.#words, word, bit);
-    noteStretch(this.#summary, word >>> this.#claimShift);
+    noteStretch(this.#summary, stretch);
     if ((before & bit) !== 0) return 0;
     Atomics.add(this.#header, WORD.pendingUnits, 1);
     return 1;
@@ -205,17 +229,40 @@ export class PendingDiscards {
    * Any of them may be in flight still: the caller asks {@link inFlight}, or waits, before it lets the guest use them.
    */
   retract(start: number, count: number): number {
+    const { stretchUnits } = this.#state;
     const end = start + count;
     let retracted = 0;
-    for (let word = start >>> 5; word * 32 < end; word++) {
-      const mask = maskOf(word, start, end);
-      // Most pages that are taken back were discarded long ago: looking costs less than taking the cache line, and
-      // memory that was never marked stays untouched. A zero seen here is as good as one that AND would return.
-      if ((Atomics.load(this.#words, word) & mask) === 0) continue;
-      retracted += popcount(mask & Atomics.and(this.#words, word, ~mask));
+    for (let at = start; at < end; ) {
+      const stretch = (at >>> 5) >>> this.#claimShift;
+      const to = Math.min(end, (stretch + 1) * stretchUnits);
+      if (this.#whole.has(stretch)) retracted += this.#whole.take(stretch, at, to);
+      else if (this.#whole.hasWords(stretch)) retracted += this.#clearBits(at, to);
+      this.work++;
+      at = to;
     }
     if (retracted > 0) Atomics.sub(this.#header, WORD.pendingUnits, retracted);
     return retracted;
+  }
+
+  #clearBits(start: number, end: number): number {
+    let cleared = 0;
+    this.work += (end - start) >>> 5;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      const mask = maskOf(word, start, end);
+      // Most pages that are taken back were discarded long ago: looking costs less than taking the cache line. A zero seen
+      // here is as good as one that AND would return.
+      if ((Atomics.load(this.#words, word) & mask) === 0) continue;
+      cleared += popcount(mask & Atomics.and(this.#words, word, ~mask));
+    }
+    return cleared;
+  }
+
+  /**
+   * Whether units were taken out of a stretch that was marked as a whole, so that claimers may have missed the rest of it and
+   * are to be woken; asked once.
+   */
+  takeRest(): boolean {
+    return this.#whole.takeRest();
   }
 
   /**
@@ -228,10 +275,15 @@ export class PendingDiscards {
 
   /** How many of the `count` units from `start` are marked, those of a claim in flight left out. */
   countIn(start: number, count: number): number {
+    const { stretchUnits } = this.#state;
     const end = start + count;
     let total = 0;
-    for (let word = start >>> 5; word * 32 < end; word++) {
-      total += popcount(maskOf(word, start, end) & Atomics.load(this.#words, word));
+    for (let at = start; at < end; ) {
+      const stretch = (at >>> 5) >>> this.#claimShift;
+      const to = Math.min(end, (stretch + 1) * stretchUnits);
+      if (this.#state.isWhole(stretch)) total += to - at;
+      else total += this.#state.countBits(at, to);
+      at = to;
     }
     return total;
   }

@@ -1,10 +1,11 @@
 /**
- * A set of pending discards as it lies in shared memory: a header, totals, a summary of stretches, and one bit a unit. Both
+ * A set of pending discards as it lies in shared memory: a header, totals, a summary of stretches, the stretches that are
+ * marked as a whole, and one bit a unit for the others. Both
  * sides work on it, the thread that marks (pending-discards.ts, which states the protocol) and those that claim
  * (discard-claims.ts). Here is only what both do.
  */
 import { DurationHistogram } from '../sys/durations.ts';
-import { wordsFor } from './page-bitmap.ts';
+import { maskOf, popcount, wordsFor } from './page-bitmap.ts';
 
 /** Words of the header. */
 export const WORD = {
@@ -65,8 +66,9 @@ function layoutOf(units: number, unitBytes: number) {
   const words = wordsFor(units);
   const stretches = Math.ceil(words / claimWords);
   const summaryWords = wordsFor(stretches);
-  const bitmapAt = SUMMARY_AT + summaryWords * 4;
-  return { claimShift, claimWords, stretches, summaryWords, bitmapAt, bytes: bitmapAt + words * 4 };
+  const wholeAt = SUMMARY_AT + summaryWords * 4;
+  const bitmapAt = wholeAt + summaryWords * 4;
+  return { claimShift, claimWords, stretches, summaryWords, wholeAt, bitmapAt, bytes: bitmapAt + words * 4 };
 }
 
 /** Sets the stretch's bit in the summary, after the bits that it stands for. */
@@ -83,7 +85,11 @@ export class PendingState {
   readonly times: DurationHistogram;
   /** One bit a stretch that a claim covers: whether it may hold pending units. */
   readonly summary: Int32Array;
+  /** One bit a stretch: all of its units are pending, and its words are empty (whole-stretches.ts). */
+  readonly whole: Int32Array;
   readonly words: Int32Array;
+  /** Units of a stretch. */
+  readonly stretchUnits: number;
   /** Words of a stretch, and as the number of bits to shift by. */
   readonly claimWords: number;
   readonly claimShift: number;
@@ -101,7 +107,9 @@ export class PendingState {
     this.claimShift = layout.claimShift;
     this.stretches = layout.stretches;
     this.summary = new Int32Array(shared, SUMMARY_AT, layout.summaryWords);
+    this.whole = new Int32Array(shared, layout.wholeAt, layout.summaryWords);
     this.words = new Int32Array(shared, layout.bitmapAt);
+    this.stretchUnits = layout.claimWords * 32;
   }
 
   /** Bytes of shared memory that a set of `units` units takes. */
@@ -122,6 +130,41 @@ export class PendingState {
 
   get held(): boolean {
     return Atomics.load(this.header, WORD.held) !== 0;
+  }
+
+  /** Whether a run has less than a stretch, because discards take long. */
+  get cuts(): boolean {
+    const units = Atomics.load(this.header, WORD.cutUnits);
+    return units > 0 && units < this.stretchUnits;
+  }
+
+  isWhole(stretch: number): boolean {
+    return (Atomics.load(this.whole, stretch >>> 5) & (1 << (stretch & 31))) !== 0;
+  }
+
+  /** Clears the bit of a stretch that is marked as a whole; only one thread gets true. */
+  takeWhole(stretch: number): boolean {
+    const bit = 1 << (stretch & 31);
+    return (Atomics.and(this.whole, stretch >>> 5, ~bit) & bit) !== 0;
+  }
+
+  /** Sets the bits of units [start, end); returns how many were clear, and leaves the summary alone. */
+  setBits(start: number, end: number): number {
+    let set = 0;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      const mask = maskOf(word, start, end);
+      set += popcount(mask & ~Atomics.or(this.words, word, mask));
+    }
+    return set;
+  }
+
+  /** How many bits of units [start, end) are set. */
+  countBits(start: number, end: number): number {
+    let set = 0;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      set += popcount(maskOf(word, start, end) & Atomics.load(this.words, word));
+    }
+    return set;
   }
 
   /** The units of a stretch, up to the end of its last word. */

@@ -93,6 +93,31 @@ describe('one range of 12 TiB of sparse memory', () => {
     for (const work of turns) expect(work).toBeLessThan(2 * WORK_PER_TURN);
   });
 
+  test('is pending by stretches, which give the bitmaps no memory', () => {
+    const { accounts } = openAccounts(SPARSE);
+    const residentBefore = process.memoryUsage.rss();
+    const pages = 12 * TIB_PAGES;
+    const turns = turnsOf(
+      accounts,
+      walkOver(accounts, (account, page, count) => account.give(page, count, true)),
+    );
+    expect(accounts.all.reduce((total, account) => total + account.pendingPages, 0)).toBe(pages);
+    const work = turns.reduce((total, turn) => total + turn, 0);
+    expect(work).toBeLessThan((pages / BLOCK_PAGES) * 300);
+    let taken = 0;
+    turnsOf(
+      accounts,
+      walkOver(accounts, (account, page, count) => {
+        taken += account.take(page, count);
+      }),
+    );
+    expect(taken).toBe(pages);
+    expect(accounts.all.map(({ pendingPages, keptUnits }) => [pendingPages, keptUnits])).toEqual(
+      SPARSE.map(([, count]) => [0, count]),
+    );
+    expect(process.memoryUsage.rss() - residentBefore).toBeLessThan(64 * 2 ** 20);
+  });
+
   test('is taken back by blocks, and what was never given costs no words', () => {
     const { accounts } = openAccounts(SPARSE);
     const residentBefore = process.memoryUsage.rss();

@@ -4,9 +4,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
 import { PENDING_BYTES_MAX } from '../../src/device/inflation.ts';
 import { type Backing, HeapBacking } from '../../src/memory/backing.ts';
+import { RUN_BYTES_MAX } from '../../src/memory/discard-claims.ts';
 import { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import type { Durations } from '../../src/sys/durations.ts';
 import { SystemError } from '../../src/sys/error.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
@@ -154,14 +154,29 @@ describe('after the acknowledgement', () => {
     expect(rig.device.inflation.discards.bytes).toBeGreaterThan(0);
   });
 
+  test('what is left of much that was given, when some is taken back out of it, is discarded without more being given', () => {
+    const MIB_PAGES = 2 ** 20 / PAGE_SIZE;
+    const rig = openRig({ profile: 'page-chunks', memory: 'shmem', memoryBytes: 128 * 2 ** 20 });
+    rig.inflate([32 * MIB_PAGES, 64 * MIB_PAGES]);
+    const { pendingMarks } = rig.host;
+    rig.deflate([40 * MIB_PAGES, 1]);
+    // A thread that looked in the middle of that found nothing, and sleeps.
+    expect(rig.host.pendingMarks).toBe(pendingMarks + 1);
+    rig.deflate([16 * MIB_PAGES, 1]);
+    expect(rig.host.pendingMarks).toBe(pendingMarks + 1);
+    while (rig.discardSome());
+    expect(rig.pendingPages).toBe(0);
+    expect(rig.device.inflation.discards.bytes).toBe((64 * MIB_PAGES - 1) * PAGE_SIZE);
+  });
+
   test('of a single list that is longer than the limit, as much as the limit allows is acknowledged first, and no more is waited for', () => {
     const limit = PENDING_BYTES_MAX / PAGE_SIZE;
     const surplus = 50_000;
     const rig = openRig({ profile: 'page-chunks', memory: 'shmem', memoryBytes: 2 * PENDING_BYTES_MAX });
     rig.inflate([P, limit + surplus]);
     expect(rig.pendingPages).toBeLessThanOrEqual(limit);
-    // What was over the limit, and at most one claim more.
-    expect(rig.pendingPages).toBeGreaterThan(limit - CLAIM_BYTES_MAX / PAGE_SIZE);
+    // What was over the limit, and at most one run more.
+    expect(rig.pendingPages).toBeGreaterThan(limit - RUN_BYTES_MAX / PAGE_SIZE);
     expect(rig.device.inflation.discards.bytes).toBe((limit + surplus - rig.pendingPages) * PAGE_SIZE);
   });
 
@@ -175,8 +190,8 @@ describe('after the acknowledgement', () => {
     pending.waiting = false;
     rig.inflate([P + limit + 50_000, 10_000]);
     expect(rig.pendingPages).toBeLessThanOrEqual(limit + 50_000);
-    // As much as the batch brought, and at most one claim more: the guest does not wait for what others left.
-    expect(rig.pendingPages).toBeGreaterThan(limit + 50_000 - CLAIM_BYTES_MAX / PAGE_SIZE);
+    // As much as the batch brought, and at most one run more: the guest does not wait for what others left.
+    expect(rig.pendingPages).toBeGreaterThan(limit + 50_000 - RUN_BYTES_MAX / PAGE_SIZE);
   });
 
   test('says how long each buffer was here, and each discard took, whoever made it', () => {

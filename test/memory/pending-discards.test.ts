@@ -2,6 +2,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { RUN_BYTES_MAX } from '../../src/memory/discard-claims.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import { SystemError } from '../../src/sys/error.ts';
@@ -82,7 +83,14 @@ class Pair {
     let stretch: number | undefined;
     const { more, failure } = this.set.discardSome((start, count) => {
       stretch ??= Math.floor(start / this.claimUnits);
-      expect(Math.floor((start + count - 1) / this.claimUnits)).toBe(stretch);
+      // All of it lies in one stretch, but for stretches that were marked as a whole: then it is one run of those.
+      if (count > this.claimUnits) {
+        expect([start % this.claimUnits, count % this.claimUnits]).toEqual([0, 0]);
+        expect(start / this.claimUnits).toBe(stretch);
+        expect(count / this.claimUnits).toBeLessThanOrEqual(RUN_BYTES_MAX / CLAIM_BYTES_MAX);
+      } else {
+        expect(Math.floor((start + count - 1) / this.claimUnits)).toBe(stretch);
+      }
       // Maximal, unless runs are cut because they take long.
       const end = start + count;
       if (this.set.units === 10_000 && count < 64 && end % this.claimUnits !== 0)
@@ -374,6 +382,60 @@ describe('a set', () => {
     expect(
       time(PendingDiscards.create(2 ** 30, PAGE)) / time(PendingDiscards.create(2 ** 18, PAGE)),
     ).toBeLessThan(20);
+  });
+
+  test('takes terabytes in steps of 16 MiB, and not word by word', () => {
+    const units = 2 ** 30;
+    const set = PendingDiscards.create(units, PAGE);
+    const stretches = (units * PAGE) / CLAIM_BYTES_MAX;
+    expect(set.mark(0, units)).toBe(units);
+    expect(set.mark(0, units)).toBe(0);
+    // What is taken back out of the middle leaves the rest.
+    expect(set.retract(units / 2 - 1, 2)).toBe(2);
+    expect(set.takeRest()).toBe(true);
+    expect(set.takeRest()).toBe(false);
+    expect(set.countIn(0, units)).toBe(units - 2);
+    let discarded = 0;
+    set.discardAll((_, count) => {
+      discarded += count;
+    });
+    expect([discarded, set.outstanding]).toEqual([units - 2, 0]);
+    expect(set.retract(0, units)).toBe(0);
+    // Words would be 2 ** 25 each time.
+    expect(set.work).toBeLessThan(4 * stretches);
+    expect(set.discards).toBeLessThan(stretches / 4);
+  });
+
+  test('has long runs only where they take next to nothing', () => {
+    const set = PendingDiscards.create(2 ** 18, PAGE);
+    const stretch = CLAIM_BYTES_MAX / PAGE;
+    const lengths = (ms: number): number[] => {
+      const found: number[] = [];
+      set.mark(0, 2 ** 18);
+      set.discardAll((_, count) => {
+        found.push(count / stretch);
+        const untilMs = performance.now() + ms;
+        while (performance.now() < untilMs);
+      });
+      return found;
+    };
+    expect(Math.max(...lengths(0))).toBeGreaterThan(1);
+    // The first may be long still.
+    expect(Math.max(...lengths(1).slice(1))).toBe(1);
+  });
+
+  test('whose discards take so long that they are cut is marked unit by unit', () => {
+    const set = PendingDiscards.create(3 * 4096, PAGE);
+    const slowly = (): void => {
+      const untilMs = performance.now() + 7;
+      while (performance.now() < untilMs);
+    };
+    set.mark(0, 3 * 4096);
+    set.discardAll(slowly);
+    const lengths: number[] = [];
+    set.mark(0, 3 * 4096);
+    set.discardAll((_, count) => void lengths.push(count));
+    expect(lengths[0]).toBeLessThan(4096);
   });
 
   test('from which all was taken back tells whoever watches for its end', () => {
