@@ -21,7 +21,9 @@ export const BUSY_WORD = 2;
 export const PROGRESS_WORD = 3;
 /** Threads that watch the leader, or will when it works. */
 export const WATCHERS_WORD = 4;
-export const CONTROL_WORDS = 5;
+/** The kernel's number of the thread that leads. */
+export const LEADER_THREAD_WORD = 5;
+export const CONTROL_WORDS = 6;
 
 /** Values of {@link WAKE_WORD}: the leader sleeps or is about to; there is work; it ends; there is work that cannot wait. */
 export const ASLEEP = 0;
@@ -47,6 +49,9 @@ export const SEALING_DONE = 2;
  * pages, enough for runs of megabytes; a host that waits for memory does not notice them.
  */
 export const GATHER_MS = 10;
+
+/** Threads that have nothing to discard are woken when so many guests and regions wait to be heard of. */
+const UNHEARD_MAX = 64;
 
 export interface DiscardThreadData {
   /** {@link CONTROL_WORDS}. */
@@ -88,6 +93,7 @@ export class DiscardLink {
   readonly #wakeFd: number;
   readonly #lanes = new Set<DiscardLane>();
   #nextLane = 1;
+  #posted = 0;
 
   /** `wakeFd` rings the data-plane thread; {@link addThread} brings further discarding threads. */
   constructor(control: SharedArrayBuffer, port: MessagePort, wakeFd: number) {
@@ -109,7 +115,8 @@ export class DiscardLink {
       post: message => {
         for (const port of this.#ports) port.postMessage(message);
         // There may be nothing to discard yet, but what waits at a port is kept in memory, and so are regions that have gone.
-        this.wake();
+        this.#posted++;
+        if (this.#posted % UNHEARD_MAX === 0) this.wake();
       },
       wake: () => this.wake(),
       hurry: () => this.hurry(),
@@ -139,6 +146,9 @@ export class DiscardLink {
   }
 }
 
+/** Fewer regions are not worth a look at which of them have gone. */
+const REGIONS_MIN = 16;
+
 interface LaneWorld {
   post(message: LinkMessage): void;
   wake(): void;
@@ -154,6 +164,7 @@ export class DiscardLane {
   readonly #world: LaneWorld;
   readonly #wakeFd: number;
   #regions: { readonly pending: PendingDiscards; readonly message: RegionMessage }[] = [];
+  #regionsMax = REGIONS_MIN;
 
   constructor(number: number, wakeFd: number, world: LaneWorld) {
     this.#number = number;
@@ -164,8 +175,14 @@ export class DiscardLane {
 
   /** What a discarding thread has to know that comes now. */
   messages(): LinkMessage[] {
-    this.#regions = this.#regions.filter(({ pending }) => !pending.closed);
+    this.#dropClosed();
     return [this.#laneMessage(), ...this.#regions.map(({ message }) => message)];
+  }
+
+  #dropClosed(): void {
+    this.#regions = this.#regions.filter(({ pending }) => !pending.closed);
+    // Twice as many before all are looked at again: a guest may have hundreds, each of which would look at all.
+    this.#regionsMax = 2 * this.#regions.length + REGIONS_MIN;
   }
 
   #laneMessage(): LaneMessage {
@@ -186,9 +203,10 @@ export class DiscardLane {
       fd: file.fd.number,
       fileOffset: file.fileOffset,
     };
-    this.#regions = this.#regions.filter(member => !member.pending.closed);
     this.#regions.push({ pending, message });
+    if (this.#regions.length > this.#regionsMax) this.#dropClosed();
     this.#world.post(message);
+    if (pending.outstanding > 0) this.#world.wake();
   }
 
   wake(): void {

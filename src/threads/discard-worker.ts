@@ -5,8 +5,8 @@
  * a guest that gives away much cannot keep the others waiting for more than a claim.
  *
  * A call on a guest's file can take long: the front-end may hold the file's lock, or a disk be slow. So another thread
- * watches the leader while it works. When the leader gets nothing done for a while, the watcher leads; the former
- * leader stays with the guest that keeps it, and ends after that if there is another watcher. A guest has one of the threads at
+ * watches the leader while it works. When the leader gets nothing done for a while, though it had a processor or did not want
+ * one, the watcher leads; the former leader stays with the guest that keeps it, and ends after that if there is another watcher. A guest has one of the threads at
  * a time.
  */
 
@@ -17,6 +17,7 @@ import { PendingDiscards } from '../memory/pending-discards.ts';
 import { OwnedFd, ring } from '../sys/fd.ts';
 import { punchHole, sealAgainstShrinking } from '../sys/file.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
+import { ownThreadId, type ThreadTimes, timesOfThread } from '../sys/thread-times.ts';
 import {
   ASLEEP,
   BUSY_WORD,
@@ -30,6 +31,7 @@ import {
   LANE_LOCK,
   LANE_SEALING,
   type LaneMessage,
+  LEADER_THREAD_WORD,
   LEADER_WORD,
   type LinkMessage,
   PROGRESS_WORD,
@@ -45,6 +47,11 @@ import { LaneTurns } from './lane-turns.ts';
 
 /** A leader that gets nothing done for so long is left to the guest that keeps it. */
 const STUCK_MS = 20;
+/**
+ * A leader that had less of a processor in the second half of that, and wants one, waits for it as other threads of a busy host
+ * do: another thread would wait as long, and starting one takes more than that.
+ */
+const STARVED_MS = 1;
 
 interface DrainedRegion {
   readonly discarder: PatientDiscarder;
@@ -69,6 +76,7 @@ const stopped = (): boolean => Atomics.load(words, WAKE_WORD) === STOPPED;
 /** Something was left to gather when the lanes were gone round last. */
 let gathering = false;
 const leads = (): boolean => Atomics.load(words, LEADER_WORD) === number;
+const threadId = ownThreadId();
 
 function openLane(name: string, { control: shared, wakeFd }: LaneMessage): void {
   // Not closed here: it is the main thread's, which closes it when all discarding threads have ended.
@@ -182,6 +190,7 @@ const anyWaiting = (): boolean =>
 
 /** From sleep to sleep. */
 function lead(): void {
+  Atomics.store(words, LEADER_THREAD_WORD, threadId);
   // Asleep until a marker sets the word; whatever it marked before that is seen below. Where something was left
   // to gather or to wait, there is work as it is.
   if (gathering || anyWaiting()) Atomics.compareExchange(words, WAKE_WORD, ASLEEP, WORK);
@@ -214,6 +223,17 @@ function wantWatcher(): void {
   tell({ wanted: 'watcher' });
 }
 
+/** Waits for half of the time after which a leader is stuck; whether this one got something done, or has nothing to do. */
+function moves(progress: number): boolean {
+  Atomics.wait(words, PROGRESS_WORD, progress, STUCK_MS / 2);
+  return Atomics.load(words, BUSY_WORD) !== 1 || Atomics.load(words, PROGRESS_WORD) !== progress;
+}
+
+const timesOfLeader = (): ThreadTimes | undefined => timesOfThread(Atomics.load(words, LEADER_THREAD_WORD));
+
+const starved = (before: ThreadTimes | undefined, after: ThreadTimes | undefined): boolean =>
+  before !== undefined && after?.runnable === true && after.ranMs - before.ranMs < STARVED_MS;
+
 /** Returns when this thread leads, or ends: there is another one that watches, or all end. */
 function watch(): 'retires' | 'goes on' {
   asked = false;
@@ -227,9 +247,9 @@ function watch(): 'retires' | 'goes on' {
     }
     const leader = Atomics.load(words, LEADER_WORD);
     const progress = Atomics.load(words, PROGRESS_WORD);
-    Atomics.wait(words, PROGRESS_WORD, progress, STUCK_MS);
-    const stuck = Atomics.load(words, BUSY_WORD) === 1 && Atomics.load(words, PROGRESS_WORD) === progress;
-    if (!stuck || stopped()) continue;
+    if (moves(progress)) continue;
+    const before = timesOfLeader();
+    if (moves(progress) || starved(before, timesOfLeader()) || stopped()) continue;
     if (Atomics.compareExchange(words, LEADER_WORD, leader, number) === leader) break;
   }
   Atomics.sub(words, WATCHERS_WORD, 1);

@@ -22,7 +22,15 @@ import {
 } from '../../src/threads/discard-link.ts';
 
 const { thread } = vi.hoisted(() => ({
-  thread: { data: undefined as unknown, told: [] as object[], closed: false, punched: () => {} },
+  thread: {
+    data: undefined as unknown,
+    told: [] as object[],
+    closed: false,
+    punched: () => {},
+    /** What the kernel says of the leader, one answer after the other; the last for good. */
+    leader: [] as ({ runnable: boolean; ranMs: number } | undefined)[],
+    asked: 0,
+  },
 }));
 
 vi.mock('node:worker_threads', async original => ({
@@ -49,6 +57,11 @@ vi.mock('../../src/sys/file.ts', async original => {
   };
 });
 
+vi.mock('../../src/sys/thread-times.ts', async original => ({
+  ...(await original<typeof import('../../src/sys/thread-times.ts')>()),
+  timesOfThread: () => thread.leader[Math.min(thread.asked++, thread.leader.length - 1)],
+}));
+
 const MIB = 2 ** 20;
 
 let openBefore: number;
@@ -66,6 +79,8 @@ beforeEach(() => {
   bell = createEventFd();
   thread.told.length = 0;
   thread.closed = false;
+  thread.leader = [undefined];
+  thread.asked = 0;
   thread.punched = () => stopDiscarding(control);
 });
 
@@ -115,6 +130,32 @@ test('a thread that watches a leader that gets nothing done leads instead, and a
   ).toBe(0);
   expect([words[LEADER_WORD], words[WATCHERS_WORD]]).toEqual([2, 0]);
   expect(thread.told).toEqual([{ wanted: 'watcher' }]);
+});
+
+test('a leader that waits for a processor is left the lead, until it gets nothing done with one', async () => {
+  const waiting = { runnable: true, ranMs: 7 };
+  const asleep = { runnable: false, ranMs: 7 };
+  // Looked at twice each time: three times it waits, then a file keeps it.
+  thread.leader = [waiting, waiting, waiting, waiting, waiting, waiting, waiting, asleep];
+  await runBesideGuest(2, () => {
+    words[BUSY_WORD] = 1;
+    words[WAKE_WORD] = WORK;
+  });
+  expect(thread.asked).toBe(8);
+  expect(words[LEADER_WORD]).toBe(2);
+});
+
+test('a leader that works without getting anything done is stuck', async () => {
+  thread.leader = [
+    { runnable: true, ranMs: 7 },
+    { runnable: true, ranMs: 15 },
+  ];
+  await runBesideGuest(2, () => {
+    words[BUSY_WORD] = 1;
+    words[WAKE_WORD] = WORK;
+  });
+  expect(thread.asked).toBe(2);
+  expect(words[LEADER_WORD]).toBe(2);
 });
 
 test('a thread that watches beside another one retires', async () => {

@@ -55,6 +55,35 @@ function startThread() {
   };
 }
 
+test('regions that come and go wake nothing that sleeps, but do not pile up unheard', async () => {
+  const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
+  const words = new Int32Array(control);
+  const { port1, port2 } = new MessageChannel();
+  const bell = createEventFd();
+  const link = new DiscardLink(control, port1, bell.number);
+  const lane = link.openLane();
+  const account = openAccount(MIB);
+  const { region, pending } = account;
+  try {
+    let wakes = 0;
+    const posted = 10 * 64;
+    for (let index = 0; index < posted; index++) {
+      lane.add(region, pending);
+      if (Atomics.exchange(words, WAKE_WORD, ASLEEP) !== ASLEEP) wakes++;
+    }
+    expect(wakes).toBe(10);
+    // One that comes with something pending is seen to at once.
+    pending.mark(0, 1);
+    lane.add(region, pending);
+    expect(Atomics.load(words, WAKE_WORD)).not.toBe(ASLEEP);
+  } finally {
+    closeAccount(account);
+    link.close();
+    port2.close();
+    bell.close();
+  }
+});
+
 test('a guest that comes while another gives it no rest has its memory discarded, too', async () => {
   const thread = startThread();
   const lane = thread.link.openLane();
