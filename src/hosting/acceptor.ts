@@ -39,9 +39,15 @@ export interface AcceptorListener {
   readonly deviceState?: SessionHost['deviceState'];
 }
 
+/** `messages`: where descriptors are watched that bring messages and connections, if that is to be told apart. */
+export type AcceptorLoop = Pick<Reactor, 'watch' | 'schedule'> & {
+  readonly messages?: Pick<Reactor, 'watch'>;
+};
+
 export class Acceptor {
   readonly #device: VirtioDevice;
-  readonly #reactor: Pick<Reactor, 'watch' | 'schedule'>;
+  readonly #reactor: AcceptorLoop;
+  readonly #messages: Pick<Reactor, 'watch'>;
   readonly #listener: AcceptorListener;
   readonly #kept: KeptGuest | undefined;
   readonly #socket: UnixListener | undefined;
@@ -58,12 +64,13 @@ export class Acceptor {
   constructor(
     socket: GuestSocket,
     device: VirtioDevice,
-    reactor: Pick<Reactor, 'watch' | 'schedule'>,
+    reactor: AcceptorLoop,
     listener: AcceptorListener,
     kept?: KeptGuest,
   ) {
     this.#device = device;
     this.#reactor = reactor;
+    this.#messages = reactor.messages ?? reactor;
     this.#listener = listener;
     this.#kept = kept;
     const fd = new OwnedFd(socket.fd);
@@ -140,7 +147,7 @@ export class Acceptor {
 
   #wait(): void {
     if (this.#socket?.fd.open !== true || this.#connection !== undefined) return;
-    this.#watch = this.#reactor.watch(this.#socket.fd, () => this.#accept());
+    this.#watch = this.#messages.watch(this.#socket.fd, () => this.#accept());
   }
 
   #accept(): void {
@@ -186,6 +193,7 @@ export class Acceptor {
     if (session === undefined) this.#kept?.begin(socket.fd);
     const connection = new BackendConnection(socket, this.#device, {
       reactor: this.#reactor,
+      messages: this.#messages,
       refused,
       taken,
       kicked,

@@ -4,7 +4,7 @@
  */
 import type { OwnedFd } from '../sys/fd.ts';
 import { type Reactor, type Readiness, type Timer, type Watch, WatchGroup } from '../sys/poll.ts';
-import type { GuestTurns } from './thread-turns.ts';
+import { type GuestTurns, MESSAGE_WEIGHT } from './thread-turns.ts';
 
 /** {@link GuestLoop} is within a step already, or has the thread alone. */
 const UNCLOCKED = -1;
@@ -29,12 +29,21 @@ export class GuestLoop {
 
   /** As {@link Reactor.watch}, but for the time in which the guest rests. */
   watch(fd: OwnedFd, onReady: (readiness: Readiness) => void): Watch {
+    return this.#watch(fd, onReady, 1);
+  }
+
+  /** The same for descriptors that bring messages and connections. */
+  readonly messages: Pick<Reactor, 'watch'> = {
+    watch: (fd, onReady) => this.#watch(fd, onReady, MESSAGE_WEIGHT),
+  };
+
+  #watch(fd: OwnedFd, onReady: (readiness: Readiness) => void, weight: number): Watch {
     const clocked = (readiness: Readiness): void => {
       const fromMs = this.#begin();
       try {
         onReady(readiness);
       } finally {
-        this.#end(fromMs);
+        this.#end(fromMs, weight);
       }
     };
     return this.#reactor.watch(fd, clocked, this.#group);
@@ -85,10 +94,10 @@ export class GuestLoop {
     return performance.now();
   }
 
-  #end(fromMs: number): void {
+  #end(fromMs: number, weight = 1): void {
     if (fromMs === UNCLOCKED) return;
     this.#clocked = false;
-    this.#restFor(this.#turns.served(fromMs, performance.now()));
+    this.#restFor(this.#turns.served(fromMs, performance.now(), weight));
   }
 
   #restFor(ms: number): void {

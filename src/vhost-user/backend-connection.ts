@@ -50,6 +50,8 @@ export interface KeptSession {
 
 export interface BackendConnectionOptions {
   readonly reactor: Pick<Reactor, 'watch'>;
+  /** Where messages are watched for, if not there. */
+  readonly messages?: Pick<Reactor, 'watch'>;
   /** See {@link SessionHost.refused}. */
   readonly refused?: SessionHost['refused'];
   /** See {@link SessionHost.taken}. */
@@ -130,7 +132,7 @@ export class BackendConnection {
 
   /** Takes ownership of `socket`. */
   constructor(socket: UnixSocket, device: VirtioDevice, options: BackendConnectionOptions) {
-    const { reactor, refused = () => {}, taken, kicked, deviceState } = options;
+    const { reactor, messages = reactor, refused = () => {}, taken, kicked, deviceState } = options;
     const { prepareMemory = () => true, ended = () => {}, kept } = options;
     this.#started = kept && new RecordedFirst(device, kicked);
     this.session = new BackendSession(this.#started?.device ?? device, {
@@ -154,7 +156,7 @@ export class BackendConnection {
       },
     };
     this.#kept = kept;
-    this.#stream = new MessageStream(socket, reactor, listener, kept?.journal);
+    this.#stream = new MessageStream(socket, messages, listener, kept?.journal);
     // What the last front-end left under way ends first.
     if (!this.#settled()) this.#wait({});
   }

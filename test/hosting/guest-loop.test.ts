@@ -75,6 +75,11 @@ describe('a guest that would have all of the thread leaves half of it to one tha
     expect(shareOf((guest, costly) => guest.watch(readyBell(), costly))).toBeLessThan(0.5);
   });
 
+  test('and more than that by messages, which set off work elsewhere', () => {
+    // A fifth, where what it asks for by its rings may have two.
+    expect(shareOf((guest, costly) => guest.messages.watch(readyBell(), costly))).toBeLessThan(0.25);
+  });
+
   test('by several descriptors', () => {
     const share = shareOf((guest, costly) => {
       for (let bell = 0; bell < 5; bell++) guest.watch(readyBell(), costly);
