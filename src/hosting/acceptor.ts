@@ -40,7 +40,7 @@ export interface AcceptorListener {
 }
 
 /** `messages`: where descriptors are watched that bring messages and connections, if that is to be told apart. */
-export type AcceptorLoop = Pick<Reactor, 'watch' | 'schedule'> & {
+type AcceptorLoop = Pick<Reactor, 'watch' | 'schedule'> & {
   readonly messages?: Pick<Reactor, 'watch'>;
 };
 

@@ -5,15 +5,7 @@
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { maskOf, PageBitmap, popcount } from './page-bitmap.ts';
-import {
-  CLAIM_BYTES_MAX,
-  noteStretch,
-  type PendingState,
-  TOTAL,
-  WAIT_SLICE_MS,
-  WATCHES,
-  WORD,
-} from './pending-state.ts';
+import { noteStretch, type PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
 
 /** A claim ends with the run that is under way after so long; what is left of its stretch is claimed later. */
 const CLAIM_MS_MAX = 5;
@@ -33,9 +25,6 @@ const CUT_BYTES_MIN = 256 * 2 ** 10;
  */
 const QUICK_RUN_MS = 0.2;
 const REACH_MAX = 8;
-
-/** What one run has at most. */
-export const RUN_BYTES_MAX = REACH_MAX * CLAIM_BYTES_MAX;
 
 /** A drain is reported no more often than this before it is over. */
 const DRAIN_NEWS_MS = 2;

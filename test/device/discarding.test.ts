@@ -4,9 +4,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
 import { PENDING_BYTES_MAX } from '../../src/device/inflation.ts';
 import { type Backing, HeapBacking } from '../../src/memory/backing.ts';
-import { RUN_BYTES_MAX } from '../../src/memory/discard-claims.ts';
 import { FileBacking } from '../../src/memory/file-backing.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import type { Durations } from '../../src/sys/durations.ts';
 import { SystemError } from '../../src/sys/error.ts';
 import { openDescriptorCount } from '../../src/sys/fd.ts';
@@ -23,6 +23,8 @@ import {
 } from '../support/device-rig.ts';
 import { startDiscarder } from '../support/discarder-thread.ts';
 
+/** What was given as a whole is discarded by so many stretches at a time. */
+const RUN_BYTES_MAX = 8 * CLAIM_BYTES_MAX;
 const P = FIRST_PAGE;
 const EPERM = 1;
 
