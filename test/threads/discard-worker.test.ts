@@ -114,18 +114,3 @@ test('a guest that comes while another gives it no rest has its memory discarded
     await thread.stop();
   }
 });
-
-test('a region that comes wakes the thread, so that those that went are let go of', () => {
-  const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
-  const { port1, port2 } = new MessageChannel();
-  const account = openAccount(MIB);
-  const bell = createEventFd();
-  const lane = new DiscardLink(control, port1, bell.number).openLane();
-  Atomics.store(new Int32Array(control), WAKE_WORD, ASLEEP);
-  lane.add(account.region, account.pending);
-  expect(new Int32Array(control)[WAKE_WORD]).toBe(1);
-  closeAccount(account);
-  bell.close();
-  port1.close();
-  port2.close();
-});
