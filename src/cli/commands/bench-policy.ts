@@ -10,6 +10,7 @@ Examples:
   aerostat bench policy
   aerostat bench policy --traces burst,database --policies aerostat,Proxmox
   aerostat bench policy --seed 7 --json policy.json --report policy.html
+  aerostat bench policy --real embedded,linux
   aerostat bench policy --real embedded --traces burst
 
 The same seed gives the same figures, but for what decisions cost. docs/policy.md has the tables of seed 1, and says what
@@ -34,7 +35,7 @@ export function policyBenchCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--real <kinds>',
-        'play traces on real guests, embedded ones, and compare the model with that',
+        'play traces on real guests, embedded or linux, and compare the model with that',
       )
         .argParser(list)
         .conflicts(['policies', 'report']),
@@ -72,6 +73,10 @@ async function run(context: CliContext, choice: PolicyChoice, self: Command): Pr
 async function real(context: CliContext, choice: PolicyChoice, self: Command): Promise<void> {
   const { benchReality, REAL_KINDS, SHORT_TRACE_NAMES } = await import('../../bench/policy/real/real.ts');
   const kinds = pick('kind of real guest', choice.real, REAL_KINDS) ?? REAL_KINDS;
+  if (kinds.includes('linux')) {
+    const { requireLinux } = await import('../../demo/guest-choice.ts');
+    requireLinux();
+  }
   const traces = pick('trace of real guests', choice.traces, SHORT_TRACE_NAMES);
   const words = ['aerostat bench policy', ...spoken(self)].join(' ');
   await measure(context, choice, words, progress =>

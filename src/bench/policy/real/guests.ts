@@ -7,7 +7,7 @@ import { bound } from '../../../peers/lifeline.ts';
 import { AerostatError } from '../../../sys/error.ts';
 
 /** What a guest's programs are to have, in its own bytes. */
-interface GuestWish {
+export interface GuestWish {
   readonly programsBytes: number;
   /** Size of the files, and how much of them is read on. */
   readonly filesBytes: number;

@@ -3,6 +3,7 @@
  * both say of recalls, kills and reclaimed memory, side by side. How guests play is play.ts's.
  */
 
+import { dirname } from 'node:path';
 import { ours } from '../../../policy/anchors/ours.ts';
 import type { PolicyMemory } from '../../../policy/types.ts';
 import { MIB } from '../../../policy/units.ts';
@@ -15,21 +16,25 @@ import { quantile } from '../figures.ts';
 import { type Calibrated, Calibration } from './calibrate.ts';
 import { EmbeddedPlayer, type EmbeddedStart } from './guests.ts';
 import { type DaemonStart, RealHost } from './host.ts';
+import { LinuxPlayer } from './linux-guest.ts';
 import { type Beginning, Play, type Played } from './play.ts';
 import type { Scale } from './scale.ts';
 
 export { SHORT_TRACE_NAMES } from '../../../sim/policy/short-traces.ts';
 
-export const REAL_KINDS = ['embedded'] as const;
+export const REAL_KINDS = ['embedded', 'linux'] as const;
 type RealKind = (typeof REAL_KINDS)[number];
 
 /** What each kind plays unless something else is asked for. */
 const REAL_TRACES: Readonly<Record<RealKind, readonly string[]>> = {
   embedded: ['burst', 'deep-burst', 'boot-storm', 'saw-tooth', 'host-burst'],
+  linux: ['burst', 'boot-storm', 'host-burst'],
 };
 
 const SCALES: Readonly<Record<RealKind, Scale>> = {
   embedded: { size: 16, speed: 4 },
+  // A kernel alone uses more than a sixteenth of what the trace's programs do.
+  linux: { size: 8, speed: 4 },
 };
 
 const MODEL_STEP_S = 1 / 16;
@@ -81,14 +86,21 @@ export async function benchReality(options: RealOptions): Promise<Measured> {
   return { rows: compared.flatMap(rowsOf), ratios: ratiosOf(compared), notes };
 }
 
-function startHost(kind: RealKind, { guests }: Trace, { daemon, embedded }: RealOptions): Promise<RealHost> {
+function startHost(
+  kind: RealKind,
+  { guests }: Trace,
+  { daemon, embedded, signal }: RealOptions,
+): Promise<RealHost> {
   const { size, speed } = SCALES[kind];
   const memoryBytes = guests[0].memoryBytes / size;
   return RealHost.start({
     daemon,
     names: guests.map(({ name }) => name),
     pollMs: Math.round(STATISTICS_MS / speed),
-    boot: (name, socketPath) => EmbeddedPlayer.start(name, embedded({ socketPath, memoryBytes })),
+    boot: (name, socketPath) =>
+      kind === 'linux'
+        ? LinuxPlayer.boot(name, socketPath, { memoryBytes, directory: dirname(socketPath), signal })
+        : EmbeddedPlayer.start(name, embedded({ socketPath, memoryBytes })),
   });
 }
 
