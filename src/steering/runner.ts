@@ -222,7 +222,10 @@ export class PolicyRunner {
     const name = watch.nameOf(guest);
     if (name === undefined || this.#closed) return;
     if (type === 'reset' || type === 'connected' || type === 'ready') watch.restarted(name);
-    if (type === 'statistics' ? this.#matters(name, detail) : WAKING.has(type)) this.#wakeIn(WAKE_MS, false);
+    // Memory that another guest waits for comes bit by bit, long before a balloon has reached its target.
+    const comes = type === 'actual' && this.#last.host.waitingBytes > 0;
+    const wakes = comes || (type === 'statistics' ? this.#matters(name, detail) : WAKING.has(type));
+    if (wakes) this.#wakeIn(WAKE_MS, false);
   }
 
   /** Statistics come from every guest all the time; only of one that runs out of memory they are worth a look. */

@@ -76,6 +76,22 @@ describe('memory', () => {
     expect(guests.keeps('a')).toBeGreaterThan((guests.used.get('a') ?? 0) + 64 * MIB);
   });
 
+  test('that another guest waits for is handed on as it comes, before a balloon has reached its target', async () => {
+    const guests = new UsedGuests(THREE);
+    const host = hosted(4 * GIB, [guests]);
+    await host.pass(SETTLED_MS + 100);
+    guests.used.set('a', guests.keeps('a') - 16 * MIB);
+    const statistics = { availableBytes: 16 * MIB, freeBytes: 0, balloonedBytes: 0 };
+    guests.emit({ guest: 'a', type: 'statistics', detail: statistics });
+    await host.pass(300);
+    const { decisions, last } = host.runner;
+    expect(last.host.waitingBytes).toBeGreaterThan(0);
+    guests.emit({ guest: 'b', type: 'actual', detail: {} });
+    await host.pass(400);
+    expect(host.runner.decisions).toBeGreaterThan(decisions);
+    expect(host.runner.last.host.waitingBytes).toBeLessThan(MIB);
+  });
+
   test('of minimums above what the host has is left with the guests, and said', async () => {
     const guests = new UsedGuests(THREE);
     const host = hosted(2 * GIB, [guests], { defaults: { minBytes: 1.5 * GIB } });
