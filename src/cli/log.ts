@@ -4,6 +4,7 @@
  */
 import { pino } from 'pino';
 import type { LogLevel, LogRecord } from '../hosting/options.ts';
+import { defined } from '../sys/defined.ts';
 import type { Output } from './context.ts';
 import type { LogFormat } from './options.ts';
 import { type Paint, type Style, styleOf } from './style.ts';
@@ -32,7 +33,7 @@ export function createLog({ output, env, format, level }: LogOptions): Log {
     stream,
   );
   return ({ level, message, guest, detail, error }) =>
-    logger[level]({ ...(guest === undefined ? {} : { guest }), ...detail, error }, message);
+    logger[level]({ ...defined({ guest }), ...detail, error }, message);
 }
 
 function lineWriter(output: Output, env: LogOptions['env'], format: LogFormat): (json: string) => void {

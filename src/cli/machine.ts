@@ -6,7 +6,7 @@ import { isatty } from 'node:tty';
 import { type Command, Option } from 'commander';
 import { type GuestCommand, parseCommand } from '../embedded/commands.ts';
 import { resolveAddress } from '../server/address.ts';
-import { AerostatError } from '../sys/error.ts';
+import { wireError } from '../sys/error.ts';
 import { readVersion } from '../sys/version.ts';
 import type { TlsIdentity } from '../transfer/tls.ts';
 import type { Vm } from '../vm/vm.ts';
@@ -126,7 +126,6 @@ async function obey(vm: Vm, text: string, say: Say): Promise<void> {
       id = value.id;
     say({ id, answer: await vm.command(parseCommand(value) as Exclude<GuestCommand, { do: 'exit' }>) });
   } catch (error) {
-    const code = error instanceof AerostatError ? error.code : 'AEROSTAT_GUEST_COMMAND';
-    say({ id, error: { code, message: error instanceof Error ? error.message : String(error) } });
+    say({ id, error: wireError(error, 'AEROSTAT_GUEST_COMMAND') });
   }
 }

@@ -13,6 +13,7 @@ import { recordLine } from '../steering/recording.ts';
 import { PolicyRunner } from '../steering/runner.ts';
 import type { SteeringSettings } from '../steering/settings.ts';
 import { StateFile, stateDirectory } from '../steering/state-file.ts';
+import { defined } from '../sys/defined.ts';
 import { readVersion } from '../sys/version.ts';
 import { readConfiguration } from './configuration/read.ts';
 import { ConfigurationError } from './configuration/toml.ts';
@@ -56,7 +57,7 @@ function steer(
     settings,
     clock: machineClock,
     state: new StateFile(steered.stateDirectory),
-    ...(steered.heartbeat === undefined ? {} : { heartbeat: steered.heartbeat }),
+    ...defined({ heartbeat: steered.heartbeat }),
     onEvent: event => {
       control.tell(event);
       log({ level: 'info', guest: event.guest, message: 'policy', detail: event.detail });

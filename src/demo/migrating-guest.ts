@@ -14,6 +14,7 @@ import {
   handlersOf,
 } from '../control/operations.ts';
 import { MigrationDestination } from '../migration/destination.ts';
+import { Listeners } from '../sys/listeners.ts';
 import { formatTransferAddress } from '../transfer/address.ts';
 import { systemClock } from '../transfer/clock.ts';
 import { TransferListener } from '../transfer/listener.ts';
@@ -38,7 +39,7 @@ interface Place {
 
 export class MigratingGuest {
   readonly name: string;
-  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  readonly #listeners = new Listeners<[event: GuestEvent]>();
   readonly #ending = new AbortController();
   #vm: Vm;
   #control: VmControl;
@@ -105,8 +106,7 @@ export class MigratingGuest {
       samples: () => this.#control.samples(),
       renewLeases: args => this.#control.renewLeases(args),
       subscribe: listener => {
-        this.#listeners.add(listener);
-        return () => this.#listeners.delete(listener);
+        return this.#listeners.add(listener);
       },
     };
   }
@@ -122,7 +122,7 @@ export class MigratingGuest {
     // What becomes of a machine that was left behind is no news of the guest.
     this.#unsubscribe();
     this.#unsubscribe = control.subscribe(event => {
-      for (const listener of this.#listeners) listener(event);
+      this.#listeners.emit(event);
     });
     control.change(this.name, { pollIntervalMs: POLL_MS }).catch(() => {});
     return control;

@@ -1,6 +1,7 @@
 /** What an embedded guest does at each command, and what it says then. */
 import type { MemInfo } from '../guest/meminfo.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
+import { defined } from '../sys/defined.ts';
 import type { CommandName, CommandOf, GuestCommand } from './commands.ts';
 import type { EmbeddedGuest } from './embedded-guest.ts';
 import { type EmbeddedStatus, embeddedStatusOf } from './status.ts';
@@ -94,9 +95,7 @@ const DOINGS: Doings = {
   age: ({ guest }, { degree, touch, pinned, holders }) => {
     const aged = guest.age({
       degree,
-      ...(touch === undefined ? {} : { touch }),
-      ...(pinned === undefined ? {} : { pinnedShare: pinned }),
-      ...(holders === undefined ? {} : { holdersPerBlock: holders }),
+      ...defined({ touch, pinnedShare: pinned, holdersPerBlock: holders }),
     });
     return { before: aged.before.degree, after: aged.after.degree };
   },

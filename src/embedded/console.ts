@@ -8,7 +8,7 @@
  *     ← {"id":2,"error":{"code":"AEROSTAT_GUEST_COMMAND","message":"…"}}
  *     ← {"event":"disconnected","message":"…"}
  */
-import { AerostatError } from '../sys/error.ts';
+import { wireError } from '../sys/error.ts';
 import { execute } from './answers.ts';
 import { CommandError, parseCommand } from './commands.ts';
 import type { EmbeddedGuest } from './embedded-guest.ts';
@@ -28,8 +28,7 @@ export async function answerLine(machine: EmbeddedGuest, line: string): Promise<
     id = idOf(value);
     return { id, answer: await execute(machine, parseCommand(value)) };
   } catch (error) {
-    const code = error instanceof AerostatError ? error.code : 'AEROSTAT_INTERNAL';
-    return { id, error: { code, message: error instanceof Error ? error.message : String(error) } };
+    return { id, error: wireError(error) };
   }
 }
 

@@ -19,6 +19,7 @@ import type { Process } from '../guest/process.ts';
 import type { Workload, WorkloadKind } from '../guest/workloads/workload.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
+import { defined } from '../sys/defined.ts';
 import { AerostatError, assert } from '../sys/error.ts';
 import { monotonicMs, Reactor } from '../sys/poll.ts';
 import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
@@ -97,8 +98,7 @@ export class EmbeddedGuest {
         Guest.boot({
           ...surroundings,
           seed,
-          ...(coverage === undefined ? {} : { coverage }),
-          ...(poison === undefined ? {} : { poison }),
+          ...defined({ coverage, poison }),
         }),
       begin: ({ driver }) => driver.probe(),
     });
@@ -254,7 +254,7 @@ function createMemory({
   return createSharedMemory({
     regions: [{ guestAddress: 0, size: memoryBytes }],
     adviseHugePages,
-    ...(hugePageSize === undefined ? {} : { hugePageSize }),
+    ...defined({ hugePageSize }),
   });
 }
 
@@ -267,8 +267,7 @@ function surroundingsOf(
   return {
     memory,
     clock: { now: monotonicMs },
-    ...(writeLog === undefined ? {} : { writeLog }),
-    ...(pages === undefined ? {} : { pages }),
+    ...defined({ writeLog, pages }),
     warn: once(message => onEvent('log', message)),
   };
 }

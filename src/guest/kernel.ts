@@ -27,6 +27,7 @@ import {
 } from '../memory/kernel-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { NIL, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
+import { defined } from '../sys/defined.ts';
 import { assert } from '../sys/error.ts';
 import { PageAllocator, type PageSupply, spansOf } from './allocator.ts';
 import { type GuestClock, ManualClock } from './clock.ts';
@@ -120,7 +121,7 @@ export class GuestKernel implements PageSupply, KernelMemory {
     this.allocator = new PageAllocator({
       spans: spansOf(memory, options.reservedPages),
       dma32End: options.dma32End ?? FOUR_GIB_PAGES,
-      ...(options.pages === undefined ? {} : { pages: options.pages }),
+      ...defined({ pages: options.pages }),
     });
     this.pages = this.allocator.pages;
     this.reports = this.allocator;

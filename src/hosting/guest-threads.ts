@@ -7,6 +7,7 @@ import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import { UnknownGuestError } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import { AerostatError } from '../sys/error.ts';
+import { Listeners } from '../sys/listeners.ts';
 import { DiscardPool } from '../threads/discard-pool.ts';
 import { type DataThread, startDataThread } from './data-thread.ts';
 import { type DeviceMigration, deviceMigration } from './device-migration.ts';
@@ -41,7 +42,7 @@ export class GuestThreads {
   readonly #discarding: DiscardPool;
   /** In the order in which they came. */
   readonly #guests = new Map<string, HostedGuest>();
-  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  readonly #listeners = new Listeners<[event: GuestEvent]>();
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
@@ -138,8 +139,7 @@ export class GuestThreads {
 
   /** Calls `listener` for every event until the returned function is called. */
   subscribe(listener: (event: GuestEvent) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#listeners.add(listener);
   }
 
   /** Drains what is pending, closes the guests' sockets and ends the threads; safe to call twice. */
@@ -159,7 +159,7 @@ export class GuestThreads {
     const guest = this.#guests.get(event.guest);
     // What was seen of a guest's memory went with it.
     if (event.type === 'disconnected' && guest !== undefined) guest.survey = new MapSurvey();
-    for (const listener of this.#listeners) listener(event);
+    this.#listeners.emit(event);
   }
 
   #threadDied(which: string, error: Error): void {

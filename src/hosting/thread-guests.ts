@@ -6,7 +6,8 @@
 import { UnknownGuestError } from '../control/contract.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
 import type { KeeperLink } from '../keeping/keeper-link.ts';
-import { AerostatError } from '../sys/error.ts';
+import { defined } from '../sys/defined.ts';
+import { wireError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLink } from '../threads/discard-link.ts';
 import { GuestHost, type GuestHostWorld } from './guest-host.ts';
@@ -64,7 +65,7 @@ export class ThreadGuests {
       emit: (guest, type, detail) =>
         tell({ kind: 'event', event: { guest, type, timeMs: Date.now(), detail } }),
       log: (guest, level, message, detail) =>
-        tell({ kind: 'log', record: { level, message, guest, ...(detail === undefined ? {} : { detail }) } }),
+        tell({ kind: 'log', record: { level, message, guest, ...defined({ detail }) } }),
     };
     this.#answers = this.#makeAnswers();
   }
@@ -86,9 +87,7 @@ export class ThreadGuests {
       }
       tell({ kind: 'answer', id, result: await answer });
     } catch (error) {
-      const code = error instanceof AerostatError ? error.code : 'AEROSTAT_INTERNAL';
-      const message = error instanceof Error ? error.message : String(error);
-      tell({ kind: 'failure', id, code, message });
+      tell({ kind: 'failure', id, ...wireError(error) });
     }
   };
 

@@ -2,7 +2,7 @@
  * The side where the guest arrives. It believes nothing: what does not fit ends the migration, and the guest is not run
  * before everything has come, its states could be read, and the source has said `go`.
  */
-import { AerostatError } from '../sys/error.ts';
+import { wireError } from '../sys/error.ts';
 import type { DestinationMessage, Inlet } from './destination-link.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { MigrationCancelled, MigrationError } from './errors.ts';
@@ -363,6 +363,5 @@ export class MigrationDestination {
 const inMib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
 function refusalOf(error: Error): { kind: 'refused'; code: string; message: string } {
-  const code = error instanceof AerostatError ? error.code : 'AEROSTAT_MIGRATION_FAILED';
-  return { kind: 'refused', code, message: error.message };
+  return { kind: 'refused', ...wireError(error, 'AEROSTAT_MIGRATION_FAILED') };
 }

@@ -14,12 +14,13 @@ import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../contro
 import { noGuestPolicy } from '../control/no-policy.ts';
 import type { GuestSource } from '../control/operations.ts';
 import type { LeaseRenewal, LeaseRenewalOrder } from '../control/policy.ts';
+import { Listeners } from '../sys/listeners.ts';
 import type { GuestMachine } from './guest-machine.ts';
 import { HypervisorGuest } from './hypervisor-guest.ts';
 
 export abstract class HypervisorControl implements GuestSource {
   readonly #guests = new Map<string, HypervisorGuest>();
-  readonly #listeners = new Set<(event: GuestEvent) => void>();
+  readonly #listeners = new Listeners<[event: GuestEvent]>();
 
   /** Names of the guests, in the order in which they came. */
   protected get names(): readonly string[] {
@@ -38,7 +39,7 @@ export abstract class HypervisorControl implements GuestSource {
   }
 
   protected emit(event: GuestEvent): void {
-    for (const listener of this.#listeners) listener(event);
+    this.#listeners.emit(event);
   }
 
   /** @throws UnknownGuestError */
@@ -120,8 +121,7 @@ export abstract class HypervisorControl implements GuestSource {
   readonly policyHistory = this.#noPolicy.policyHistory;
 
   subscribe(listener: (event: GuestEvent) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#listeners.add(listener);
   }
 
   /** Lets go of all hypervisors; the guests go on. Idempotent. */

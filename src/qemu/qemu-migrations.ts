@@ -19,7 +19,8 @@ import type {
   QemuMigrationRecord,
   QemuMigrationSummary,
 } from '../peers/qemu/migration.ts';
-import { AerostatError } from '../sys/error.ts';
+import { defined } from '../sys/defined.ts';
+import { wireError } from '../sys/error.ts';
 
 /** What migrations need of the guests behind monitors. */
 interface QemuMover {
@@ -90,9 +91,7 @@ export class QemuMigrations implements GuestHandlers<MigrationOperation> {
       signal: move.cancel.signal,
       onProgress: progress =>
         this.#become(name, move, { ...move.status, state: qemuMigrationState(progress) }),
-      ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
-      ...(downtimeMsMax === undefined ? {} : { downtimeMsMax }),
-      ...(connections === undefined ? {} : { connections }),
+      ...defined({ bandwidthBytesPerSecond, downtimeMsMax, connections }),
     });
     return move.status;
   }
@@ -123,13 +122,11 @@ export class QemuMigrations implements GuestHandlers<MigrationOperation> {
       const summary = await this.#mover.moveAway(name, options);
       this.#become(name, move, { ...move.status, report: qemuMigrationReport(summary) });
     } catch (error) {
-      const { code, message } =
-        error instanceof AerostatError ? error : { code: 'AEROSTAT_INTERNAL', message: String(error) };
       const status = move.cancel.signal.aborted ? 'cancelled' : 'failed';
       this.#become(name, move, {
         ...move.status,
         state: { ...move.status.state, status },
-        error: { code, message },
+        error: wireError(error),
       });
     }
   }

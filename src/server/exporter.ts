@@ -4,6 +4,7 @@
  */
 import { Hono } from 'hono';
 import { readHost } from '../control/host.ts';
+import { defined } from '../sys/defined.ts';
 import { HEALTH_PATH } from './access.ts';
 import { type ApiServer, type Application, admit, type ListenOptions, listenAt } from './listen.ts';
 import { type Manners, teachManners } from './manners.ts';
@@ -32,8 +33,7 @@ export async function serveExporter(
   const { onError } = options;
   return listenAt(
     createExporter(daemons, {
-      ...(access === undefined ? {} : { access }),
-      ...(onError === undefined ? {} : { onError }),
+      ...defined({ access, onError }),
     }),
     options,
   );

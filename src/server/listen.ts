@@ -9,6 +9,7 @@ import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { createAdaptorServer } from '@hono/node-server';
 import type { Control } from '../control/operations.ts';
+import { defined } from '../sys/defined.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { AccessRules } from './access.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
@@ -62,7 +63,7 @@ export interface ApiServer {
  */
 export async function serveApi(control: Control, options: ServeOptions): Promise<ApiServer> {
   const access = await admit(options);
-  return listenAt(createApi(control, { ...options, ...(access === undefined ? {} : { access }) }), options);
+  return listenAt(createApi(control, { ...options, ...defined({ access }) }), options);
 }
 
 /**

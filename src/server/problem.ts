@@ -7,6 +7,7 @@ import { STATUS_CODES } from 'node:http';
 import type { Context } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import { defined } from '../sys/defined.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { ERRORS, isErrorCode } from '../sys/error-codes.ts';
 import type { Problem } from './schemas/answers.ts';
@@ -67,7 +68,7 @@ function problem(code: ErrorCode, detail: string, errors?: Problem['errors']): P
     status,
     detail,
     code,
-    ...(errors === undefined ? {} : { errors }),
+    ...defined({ errors }),
   };
 }
 

@@ -15,6 +15,7 @@ import type { GuestKernel } from '../guest/kernel.ts';
 import type { Random } from '../guest/random.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
+import { defined } from '../sys/defined.ts';
 import { HintWitness } from './hint-witness.ts';
 import { SimBacking } from './sim-backing.ts';
 import { holds, MachineChecks } from './sim-checks.ts';
@@ -73,7 +74,7 @@ export class SimMachine {
       seed: random.u32(),
       writeLog: { add: (pfn, count) => this.#touched(pfn, count) },
       warn: () => {},
-      ...(plan.poison === undefined ? {} : { poison: plan.poison }),
+      ...defined({ poison: plan.poison }),
       ...(plan.twoZones ? { dma32End: 4 * MIB_PAGES } : {}),
     });
     this.bootPages = this.freePages;

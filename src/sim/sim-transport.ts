@@ -8,6 +8,7 @@ import { loadDevice, saveForSuccessor } from '../device/saved-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
 import { closeAll } from '../sys/fd.ts';
+import { Listeners } from '../sys/listeners.ts';
 import { initialState, type QueueConfig } from '../virtio/queue.ts';
 import { DEVICE_STATUS, type InterruptedQueue, type VirtioTransport } from '../virtio/transport.ts';
 import { stateToVringBase } from '../virtio/vring-base.ts';
@@ -57,9 +58,9 @@ export class SimTransport implements VirtioTransport {
   readonly #kicked = new Set<number>();
   readonly #neglected = new Set<number>();
   readonly #interrupted = new Set<number>();
-  readonly #interruptListeners = new Set<(queue: InterruptedQueue) => void>();
-  readonly #configListeners = new Set<() => void>();
-  readonly #disconnectListeners = new Set<(reason: Error) => void>();
+  readonly #interruptListeners = new Listeners<[queue: InterruptedQueue]>();
+  readonly #configListeners = new Listeners<[]>();
+  readonly #disconnectListeners = new Listeners<[reason: Error]>();
   #notices = 0;
   /** Until the next ring starts, the front-end announces no reset of the driver's. */
   silent = false;
@@ -133,13 +134,13 @@ export class SimTransport implements VirtioTransport {
   interrupt(queue: InterruptedQueue): void {
     if (queue === null) this.#interrupted.clear();
     else this.#interrupted.delete(queue);
-    for (const listener of this.#interruptListeners) listener(queue);
+    this.#interruptListeners.emit(queue);
   }
 
   /** The driver hears that the configuration changed, be it true or not. */
   notice(): void {
     this.#notices = Math.max(0, this.#notices - 1);
-    for (const listener of this.#configListeners) listener();
+    this.#configListeners.emit();
   }
 
   /** The device changed its configuration. */
@@ -157,7 +158,7 @@ export class SimTransport implements VirtioTransport {
     this.#notices = 0;
     const error = new LostError(why);
     for (const { reject } of this.#messages.splice(0)) reject(error);
-    for (const listener of this.#disconnectListeners) listener(error);
+    this.#disconnectListeners.emit(error);
   }
 
   // What the driver does ---------------------------------------------------------------------------------
@@ -220,18 +221,15 @@ export class SimTransport implements VirtioTransport {
   }
 
   onInterrupt(listener: (queue: InterruptedQueue) => void): () => void {
-    this.#interruptListeners.add(listener);
-    return () => this.#interruptListeners.delete(listener);
+    return this.#interruptListeners.add(listener);
   }
 
   onConfigChange(listener: () => void): () => void {
-    this.#configListeners.add(listener);
-    return () => this.#configListeners.delete(listener);
+    return this.#configListeners.add(listener);
   }
 
   onDisconnect(listener: (reason: Error) => void): () => void {
-    this.#disconnectListeners.add(listener);
-    return () => this.#disconnectListeners.delete(listener);
+    return this.#disconnectListeners.add(listener);
   }
 
   /** A back-end is looked for, and gets what the last one knew of the front-end. */
@@ -251,7 +249,7 @@ export class SimTransport implements VirtioTransport {
       this.kick(index);
       this.interrupt(index);
     }
-    for (const listener of this.#configListeners) listener();
+    this.#configListeners.emit();
   }
 
   get #world(): ConstructorParameters<typeof SimBackend>[2] {

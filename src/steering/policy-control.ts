@@ -2,6 +2,7 @@
 import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
 import type { Control, PolicyControl } from '../control/operations.ts';
 import type { GuestPolicy, PolicyState, PolicyStatus } from '../control/policy.ts';
+import { Listeners } from '../sys/listeners.ts';
 import type { PolicyRunner } from './runner.ts';
 import { changed, checkGuestSettings, type SteeringSettings, settingsShown } from './settings.ts';
 import { budgetShown, decisionOf } from './shown.ts';
@@ -25,21 +26,21 @@ export function steeredControl(
   runner: PolicyRunner,
   source?: SettingsSource,
 ): SteeredControl {
-  const listeners = new Set<(event: GuestEvent) => void>();
+  const listeners = new Listeners<[event: GuestEvent]>();
   const steering = new Steering(runner, source);
   return {
     ...control,
     ...steering.operations(),
     reload: () => steering.reload(),
     tell: event => {
-      for (const listener of listeners) listener(event);
+      listeners.emit(event);
     },
     subscribe: listener => {
-      listeners.add(listener);
+      const forget = listeners.add(listener);
       const leave = control.subscribe(listener);
       return () => {
         leave();
-        listeners.delete(listener);
+        forget();
       };
     },
   };

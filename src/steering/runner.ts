@@ -9,6 +9,7 @@ import { decide } from '../policy/decide.ts';
 import { NEVER, newDecision } from '../policy/records.ts';
 import type { Decision, GuestDecision, GuestSettings, Sample, Settings } from '../policy/types.ts';
 import { isUrgent } from '../policy/wake.ts';
+import { defined } from '../sys/defined.ts';
 import type { SteeringClock } from './clock.ts';
 import type { SeenGuest, SourceWatch, SteeredSource } from './guest-source.ts';
 import { type HeartbeatFile, type HeldTarget, LEASE_PERIODS } from './heartbeat.ts';
@@ -260,7 +261,7 @@ export class PolicyRunner {
     const { memoryBytes } = this.settings;
     return this.#view.sample({
       reservedBytes: this.reservations.bytes,
-      ...(memoryBytes === undefined ? {} : { memoryBytes }),
+      ...defined({ memoryBytes }),
     });
   }
 

@@ -2,6 +2,7 @@
 import { GuestStateError } from '../control/contract.ts';
 import type { GuestPolicyChanges, GuestPolicySettings, SilenceRule } from '../control/policy.ts';
 import type { GuestSettings, Settings } from '../policy/types.ts';
+import { defined } from '../sys/defined.ts';
 import { formatSize } from '../sys/size.ts';
 
 export const PERIOD_MS = 2000;
@@ -49,7 +50,7 @@ export function settingsInForce(
   return {
     guests,
     statisticsPeriodMs: statisticsPeriodMs(file),
-    ...(file.reserveBytes === undefined ? {} : { reserveBytes: file.reserveBytes }),
+    ...defined({ reserveBytes: file.reserveBytes }),
   };
 }
 

@@ -18,6 +18,17 @@ export class AerostatError extends Error {
   }
 }
 
+/** An error as it goes to another thread, process or host; `code` is that of errors which are none of ours. */
+export function wireError(
+  error: unknown,
+  code: ErrorCode = 'AEROSTAT_INTERNAL',
+): { readonly code: ErrorCode; readonly message: string } {
+  return {
+    code: error instanceof AerostatError ? error.code : code,
+    message: error instanceof Error ? error.message : String(error),
+  };
+}
+
 const ERRNO_NAMES = new Map<number, string>(
   Object.entries(constants.errno).map(([name, value]) => [value, name]),
 );

@@ -7,6 +7,7 @@
  * go on is kept here ({@link VhostUserFrontend.reconnect}).
  */
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { Listeners } from '../sys/listeners.ts';
 import type { Reactor } from '../sys/poll.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import type { QueueConfig } from '../virtio/queue.ts';
@@ -61,10 +62,10 @@ export class VhostUserFrontend implements VirtioTransport {
   readonly memory: GuestMemory;
   readonly #options: FrontendOptions;
   readonly #rings: FrontendRings;
-  readonly #interruptListeners = new Set<(queue: InterruptedQueue) => void>();
-  readonly #configListeners = new Set<() => void>();
-  readonly #disconnectListeners = new Set<(reason: Error) => void>();
-  readonly #ringFailureListeners = new Set<(queue: number) => void>();
+  readonly #interruptListeners = new Listeners<[queue: InterruptedQueue]>();
+  readonly #configListeners = new Listeners<[]>();
+  readonly #disconnectListeners = new Listeners<[reason: Error]>();
+  readonly #ringFailureListeners = new Listeners<[queue: number]>();
   #link: FrontendLink | undefined;
   #features: bigint | undefined;
   #status = 0;
@@ -80,7 +81,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.#rings = new FrontendRings(options.memory, options.reactor, {
       interrupted: index => this.#interrupted(index),
       failed: index => {
-        for (const listener of this.#ringFailureListeners) listener(index);
+        this.#ringFailureListeners.emit(index);
       },
     });
     this.ended = new Promise(resolve => {
@@ -180,14 +181,12 @@ export class VhostUserFrontend implements VirtioTransport {
   }
 
   onInterrupt(listener: (queue: InterruptedQueue) => void): () => void {
-    this.#interruptListeners.add(listener);
-    return () => this.#interruptListeners.delete(listener);
+    return this.#interruptListeners.add(listener);
   }
 
   /** Calls `listener` when the device gave ring `queue` up, until the returned function is called. */
   onRingFailure(listener: (queue: number) => void): () => void {
-    this.#ringFailureListeners.add(listener);
-    return () => this.#ringFailureListeners.delete(listener);
+    return this.#ringFailureListeners.add(listener);
   }
 
   /** Stops all rings and keeps where they stopped, for {@link resume} or {@link reconnect}. */
@@ -235,8 +234,7 @@ export class VhostUserFrontend implements VirtioTransport {
 
   /** Calls `listener` when the back-end is lost, until the returned function is called. */
   onDisconnect(listener: (reason: Error) => void): () => void {
-    this.#disconnectListeners.add(listener);
-    return () => this.#disconnectListeners.delete(listener);
+    return this.#disconnectListeners.add(listener);
   }
 
   close(): void {
@@ -292,8 +290,7 @@ export class VhostUserFrontend implements VirtioTransport {
   }
 
   onConfigChange(listener: () => void): () => void {
-    this.#configListeners.add(listener);
-    return () => this.#configListeners.delete(listener);
+    return this.#configListeners.add(listener);
   }
 
   // Parts -------------------------------------------------------------------------------------------------
@@ -363,18 +360,18 @@ export class VhostUserFrontend implements VirtioTransport {
   }
 
   #interrupted(index: number): void {
-    for (const listener of this.#interruptListeners) listener(index);
+    this.#interruptListeners.emit(index);
   }
 
   #configChanged(): void {
-    for (const listener of this.#configListeners) listener();
+    this.#configListeners.emit();
   }
 
   #lost(link: FrontendLink, reason: Error): void {
     if (this.#link !== link) return;
     this.#link = undefined;
     link.close(reason);
-    for (const listener of this.#disconnectListeners) listener(reason);
+    this.#disconnectListeners.emit(reason);
     if (this.#options.reconnects !== true) this.#end(reason);
   }
 

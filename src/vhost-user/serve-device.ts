@@ -1,4 +1,6 @@
 /** A socket at which a program serves devices: each front-end that connects has one of its own. */
+
+import { defined } from '../sys/defined.ts';
 import type { Reactor } from '../sys/poll.ts';
 import { UnixListener } from '../sys/socket.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
@@ -25,7 +27,7 @@ export function serveDevice(path: string, { reactor, device, refused }: DeviceSe
       if (socket === undefined) return;
       const connection: BackendConnection = new BackendConnection(socket, device(), {
         reactor,
-        ...(refused === undefined ? {} : { refused }),
+        ...defined({ refused }),
         ended: () => connections.delete(connection),
       });
       connections.add(connection);

@@ -4,6 +4,7 @@
  */
 import { FileBacking } from '../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { defined } from '../sys/defined.ts';
 import { createMemfd } from '../sys/file.ts';
 import { reserveHugePages } from '../sys/mapping.ts';
 
@@ -32,7 +33,7 @@ export function createSharedMemory({
   name = 'aerostat-guest',
 }: SharedMemoryOptions): GuestMemory {
   const size = regions.reduce((total, region) => total + region.size, 0);
-  const file = createMemfd({ name, size, ...(hugePageSize === undefined ? {} : { hugePageSize }) });
+  const file = createMemfd({ name, size, ...defined({ hugePageSize }) });
   const memory = new GuestMemory();
   try {
     if (hugePageSize !== undefined) reserveHugePages(file.number, size);

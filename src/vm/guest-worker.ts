@@ -14,7 +14,8 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import { LoggedMemory } from '../migration/logged-memory.ts';
-import { AerostatError, assert, InvariantError } from '../sys/error.ts';
+import { defined } from '../sys/defined.ts';
+import { assert, InvariantError, wireError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { USER_ADDRESS_OFFSET } from '../vhost-user/shared-memory.ts';
@@ -77,12 +78,12 @@ async function begin({ options, keepsLog, saved, socketFd }: GuestBeginning): Pr
     socket: new UnixSocket(new OwnedFd(socketFd)),
     wake: wake.duplicate(),
     pages,
-    ...(log === undefined ? {} : { writeLog: log }),
+    ...defined({ writeLog: log }),
   };
   const begun = await (saved === null
     ? EmbeddedGuest.start(all, parts)
     : EmbeddedGuest.load(all, parts, saved));
-  begun.ended.catch(error => tell({ kind: 'ended', ...wordsOf(error) }));
+  begun.ended.catch(error => tell({ kind: 'ended', ...wireError(error) }));
   return begun;
 }
 
@@ -164,16 +165,11 @@ function mappingsOf({ regions }: GuestMemory): MappedSlots[] {
   return mapped;
 }
 
-const wordsOf = (error: unknown): { code: string; message: string } => ({
-  code: error instanceof AerostatError ? error.code : 'AEROSTAT_INTERNAL',
-  message: error instanceof Error ? error.message : String(error),
-});
-
 port.on('message', async ({ id, name, args }: { id: number; name: keyof Answers; args: never }) => {
   try {
     tell({ kind: 'answer', id, result: await answers[name](args) });
   } catch (error) {
-    tell({ kind: 'failure', id, ...wordsOf(error) });
+    tell({ kind: 'failure', id, ...wireError(error) });
   }
   if (name !== 'close') return;
   wake.close();

@@ -5,6 +5,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import type { DestinationMachine, SavedState } from '../migration/machine.ts';
 import type { Ram } from '../migration/ram.ts';
 import type { RegionShape } from '../migration/stream/messages.ts';
+import { defined } from '../sys/defined.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { VmError, VmStateError } from './errors.ts';
 import type { VmWorld } from './options.ts';
@@ -55,7 +56,7 @@ export class IncomingVm implements DestinationMachine {
     const memory = createSharedMemory({
       regions: [{ guestAddress: 0, size: region.size }],
       adviseHugePages,
-      ...(hugePageSize === undefined ? {} : { hugePageSize }),
+      ...defined({ hugePageSize }),
     });
     this.#vm = Vm.on(this.#threads, { ...this.#options, memory, adviseHugePages });
   }

@@ -12,6 +12,7 @@ import { SnapshotCancelled, SnapshotError } from '../snapshot/errors.ts';
 import { FileConnector } from '../snapshot/file-connector.ts';
 import { encodeHeader } from '../snapshot/header.ts';
 import { SnapshotFile } from '../snapshot/snapshot-file.ts';
+import { defined } from '../sys/defined.ts';
 import { parseTransferAddress } from '../transfer/address.ts';
 import { systemClock } from '../transfer/clock.ts';
 import { TransferConnector } from '../transfer/connector.ts';
@@ -69,7 +70,7 @@ export async function migrationRouteOf(
       machine: vm,
       connector: new TransferConnector({
         ...{ address, ram, dirty, sent, ...limited },
-        ...(tls === undefined ? {} : { tls }),
+        ...defined({ tls }),
       }),
     }),
     leaves: true,

@@ -6,6 +6,7 @@ import type { EmbeddedGuestOptions, RingKind } from '../embedded/options.ts';
 import type { WorkloadKind } from '../guest/workloads/workload.ts';
 import type { LogRecord } from '../hosting/options.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
+import { defined } from '../sys/defined.ts';
 import type { DirtyLogKind, VmConfig } from './config.ts';
 import type { VmThreads } from './vm-threads.ts';
 
@@ -69,9 +70,7 @@ export function configOf(options: VmOptions): VmConfig {
 /** What only a guest that boots takes. */
 export function bootOf({ seed, coverage, poison }: VmOptions): BootOptions {
   return {
-    ...(seed === undefined ? {} : { seed }),
-    ...(coverage === undefined ? {} : { coverage }),
-    ...(poison === undefined ? {} : { poison }),
+    ...defined({ seed, coverage, poison }),
   };
 }
 

@@ -1,6 +1,7 @@
 /** A machine's control: that of its device, and its migrations. */
 import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
+import { Listeners } from '../sys/listeners.ts';
 import type { MigrationPlace } from './migration-route.ts';
 import type { Vm } from './vm.ts';
 import { VmMigrations } from './vm-migrations.ts';
@@ -11,9 +12,9 @@ export interface VmControl extends Control<DeviceGuestStatus> {
 }
 
 export function vmControl(vm: Vm, place: MigrationPlace = {}): VmControl {
-  const listeners = new Set<(event: GuestEvent) => void>();
+  const listeners = new Listeners<[event: GuestEvent]>();
   const emit = (event: GuestEvent) => {
-    for (const listener of listeners) listener(event);
+    listeners.emit(event);
   };
   const migrations = new VmMigrations(vm, place, emit);
   /** A guest that was handed over is not connected here, though its device still knows it. */
@@ -36,10 +37,10 @@ export function vmControl(vm: Vm, place: MigrationPlace = {}): VmControl {
     map: async (name, options) => migrations.mapped(await vm.control.map(name, options)),
     subscribe: listener => {
       const leave = vm.control.subscribe(listener);
-      listeners.add(listener);
+      const forget = listeners.add(listener);
       return () => {
         leave();
-        listeners.delete(listener);
+        forget();
       };
     },
   };

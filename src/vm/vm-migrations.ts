@@ -24,7 +24,7 @@ import {
 } from '../migration/limits.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
 import { SnapshotCancelled } from '../snapshot/errors.ts';
-import { AerostatError } from '../sys/error.ts';
+import { wireError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { systemClock } from '../transfer/clock.ts';
 import { withDirty } from './dirty-layer.ts';
@@ -151,15 +151,13 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       if (leaves) this.#depart();
     } catch (thrown) {
       const error = route.failure(thrown as Error);
-      const { code, message } =
-        error instanceof AerostatError ? error : { code: 'AEROSTAT_INTERNAL', message: String(error) };
       const { state } = this.#status ?? status;
       const cancelled = error instanceof MigrationCancelled || error instanceof SnapshotCancelled;
       const word = cancelled ? 'cancelled' : 'failed';
       const failed = this.#become({
         ...status,
         state: { ...state, status: word },
-        error: { code, message },
+        error: wireError(error),
       });
       if (error instanceof MigrationUnknown) {
         const recall = new AbortController();

@@ -34,6 +34,7 @@ import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import type { SavedState, SourceMachine } from '../migration/machine.ts';
 import { Ram } from '../migration/ram.ts';
+import { defined } from '../sys/defined.ts';
 import { AerostatError, assert, type ErrorCode } from '../sys/error.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
@@ -128,7 +129,7 @@ export class Vm implements SourceMachine {
     const memory = createSharedMemory({
       regions: [{ guestAddress: 0, size: memoryBytes }],
       adviseHugePages,
-      ...(hugePageSize === undefined ? {} : { hugePageSize }),
+      ...defined({ hugePageSize }),
     });
     let vm: Vm;
     try {
@@ -142,7 +143,7 @@ export class Vm implements SourceMachine {
       await vm.#begin({ config: configOf(options), boot: bootOf(options), targetBytes, saved: undefined });
       vm.#become('running');
       for (const { kind, bytes } of workloads) {
-        await vm.command({ do: 'start', workload: kind, ...(bytes === undefined ? {} : { bytes }) });
+        await vm.command({ do: 'start', workload: kind, ...defined({ bytes }) });
       }
       return vm;
     } catch (error) {

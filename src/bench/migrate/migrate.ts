@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { Convergence } from '../../migration/convergence.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../../migration/source.ts';
+import { defined } from '../../sys/defined.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { systemClock } from '../../transfer/clock.ts';
@@ -164,7 +165,7 @@ async function bootGuest(channel: BenchChannel, { memoryBytes, load }: GuestMove
     profile: channel === 'none' ? 'virtio' : FREE_PAGE_CHANNELS[channel].profiles[0],
     // What one channel would have spared must not be to another one's credit.
     without: channel === 'none' || channel === 'hint' ? ['page-reporting'] : [],
-    ...(rate === undefined ? {} : { pagesPerSecondMax: rate }),
+    ...defined({ pagesPerSecondMax: rate }),
   });
 }
 

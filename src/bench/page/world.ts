@@ -1,6 +1,7 @@
 /** A daemon and its guests, each in a process of its own, for as long as a part of `bench page` needs them. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
+import { defined } from '../../sys/defined.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { PeerProcess } from '../peer-process.ts';
@@ -46,7 +47,7 @@ export class PageWorld {
 
   place(guest?: string): Place {
     const { origin, token } = this.daemon;
-    return { origin, token, ...(guest === undefined ? {} : { guest }) };
+    return { origin, token, ...defined({ guest }) };
   }
 
   /** Resolves when the guests have done it. */

@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import type { Scenario } from '../../bench/inflate/inflate.ts';
 import { BENCH_DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
+import { defined } from '../../sys/defined.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
 import { list, sizeOption, withVerbose } from '../options.ts';
@@ -151,9 +152,7 @@ async function inflate(context: CliContext, choice: InflateChoice, self: Command
         naive: choice.naive,
         tuning: {
           ahead,
-          ...(pfnsPerBuffer === undefined ? {} : { pfnsPerBuffer }),
-          ...(depth === undefined ? {} : { depth }),
-          ...(sort === undefined ? {} : { sort }),
+          ...defined({ pfnsPerBuffer, depth, sort }),
         },
         signal: context.interrupt,
         progress,

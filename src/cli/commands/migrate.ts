@@ -14,6 +14,7 @@ import {
   ROUNDS_DEFAULT,
   ROUNDS_MAX,
 } from '../../migration/limits.ts';
+import { defined } from '../../sys/defined.ts';
 import { AerostatError, type ErrorCode } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
@@ -236,12 +237,14 @@ function orderOf(choice: MigrateChoice, to: string): MigrationOrder {
   return {
     to,
     connections,
-    ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
-    ...(downtimeLimit === undefined ? {} : { downtimeMsMax: downtimeLimit }),
-    ...(maxRounds === undefined ? {} : { roundsMax: maxRounds }),
-    ...(autoConverge === undefined ? {} : { autoConverge }),
-    ...(channel === undefined ? {} : { channel }),
-    ...(compress === undefined ? {} : { compress }),
+    ...defined({
+      bandwidthBytesPerSecond: bandwidth,
+      downtimeMsMax: downtimeLimit,
+      roundsMax: maxRounds,
+      autoConverge,
+      channel,
+      compress,
+    }),
   };
 }
 

@@ -13,6 +13,7 @@ import {
 } from '../../control/policy.ts';
 import { isUnsaid, policyDirectory, policySocket } from '../../server/address.ts';
 import { UnreachableError } from '../../server/client.ts';
+import { defined } from '../../sys/defined.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
 import { formatDuration } from '../duration.ts';
@@ -264,7 +265,7 @@ function setCommand(context: CliContext): Command {
         ...(min === undefined ? {} : { minBytes: orNull(min) }),
         ...(max === undefined ? {} : { maxBytes: orNull(max) }),
         ...(shares === undefined ? {} : { shares: orNull(shares) }),
-        ...(mode === undefined ? {} : { mode }),
+        ...defined({ mode }),
       };
       if (Object.keys(changes).length === 0) {
         throw new UsageError('name what is to be set: --min, --max, --shares or --mode');

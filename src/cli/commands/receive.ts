@@ -1,5 +1,6 @@
 /** `aerostat receive`: a place for a machine that comes from elsewhere, and its host once it is there. */
 import { Command, Option } from 'commander';
+import { defined } from '../../sys/defined.ts';
 import type { TransferAddress } from '../../transfer/address.ts';
 import { parseTransferAddress } from '../../transfer/address.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
@@ -70,7 +71,7 @@ async function receive(context: CliContext, choice: ReceiveChoice): Promise<void
     const listener = await TransferListener.open({
       address: choice.listen,
       accept: inlet => destination.accept(inlet),
-      ...(tls === undefined ? {} : { tls }),
+      ...defined({ tls }),
     });
     try {
       announce(context, choice, formatTransferAddress(listener.address));

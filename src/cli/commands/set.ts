@@ -12,6 +12,7 @@ import { UnconfirmedError } from '../../control/errors.ts';
 import { incompleteWords, needsForce } from '../../control/judgement.ts';
 import { spareOf } from '../../control/memory-use.ts';
 import type { GuestControl } from '../../control/operations.ts';
+import { defined } from '../../sys/defined.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
@@ -262,8 +263,7 @@ const changesOf = (
   ...(targetBytes === null || memoryBytes !== null ? {} : { targetBytes }),
   ...(memoryBytes === null ? {} : { memoryBytes }),
   ...(force === true ? { force } : {}),
-  ...(discard === undefined ? {} : { discard }),
-  ...(pollInterval === undefined ? {} : { pollIntervalMs: pollInterval }),
+  ...defined({ discard, pollIntervalMs: pollInterval }),
 });
 
 async function waitWithBar(

@@ -1,6 +1,7 @@
 /** `aerostat snapshot`: writes a running machine of `aerostat vm` into a file; it runs on. */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import { defined } from '../../sys/defined.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';
 import { describeSnapshot } from '../migration-report.ts';
@@ -52,9 +53,7 @@ export function snapshotCommand(context: CliContext): Command {
           const report = await followMove(context, control, name, {
             order: {
               to: `file:${path}`,
-              ...(compress === undefined ? {} : { compress }),
-              ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
-              ...(downtimeLimit === undefined ? {} : { downtimeMsMax: downtimeLimit }),
+              ...defined({ compress, bandwidthBytesPerSecond: bandwidth, downtimeMsMax: downtimeLimit }),
             },
             update: bar.update,
           });

@@ -6,6 +6,7 @@ import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import { WORKLOAD_KINDS } from '../../embedded/workload-kinds.ts';
 import type { WorkloadKind } from '../../guest/workloads/workload.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
+import { defined } from '../../sys/defined.ts';
 import type { CliContext } from '../context.ts';
 import { checkNames } from '../guest-options.ts';
 import { type MachineChoice, serveMachine, tlsOf, withTls } from '../machine.ts';
@@ -97,7 +98,7 @@ async function runVm(context: CliContext, choice: VmChoice): Promise<void> {
     dirtyLog: choice.dirtyLog,
     workloads,
     log,
-    ...(choice.without === undefined ? {} : { without: choice.without }),
+    ...defined({ without: choice.without }),
     ...(choice.rate === undefined ? {} : { pagesPerSecondMax: choice.rate / PAGE_SIZE }),
   });
   await serveMachine(context, choice, { vm, tls, log });

@@ -3,6 +3,7 @@
  * move to another QEMU while it runs, so what it is and which process it lives in are two things.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { defined } from '../../sys/defined.ts';
 import { bootedInTime } from '../linux/boot.ts';
 import { GuestBootError } from '../linux/errors.ts';
 import type { PeerCommand } from '../private/roots.ts';
@@ -81,7 +82,7 @@ const machineOf = (
   args: readonly string[],
 ): QemuOptions => ({
   ...{ machine: 'q35', memoryBytes, sharedMemory, args },
-  ...(qemu === undefined ? {} : { qemu }),
+  ...defined({ qemu }),
 });
 
 export class QemuGuest extends QemuLinuxGuest {

@@ -3,6 +3,7 @@
  * summed up. The destination is a QEMU that waits for it; who starts it is not known here.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { defined } from '../../sys/defined.ts';
 import { QemuMigrationError } from './errors.ts';
 import type { QmpExecutor } from './qmp.ts';
 import {
@@ -97,7 +98,7 @@ export async function migrateAway(
   await agreeOnConnections(qmp, connections);
   await setMigrationParameters(qmp, {
     'max-bandwidth': options.bandwidthBytesPerSecond ?? BANDWIDTH_UNLIMITED,
-    ...(downtimeMsMax === undefined ? {} : { 'downtime-limit': downtimeMsMax }),
+    ...defined({ 'downtime-limit': downtimeMsMax }),
   });
   await migrate(qmp, uri);
   let cancelled = false;

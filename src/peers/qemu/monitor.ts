@@ -2,6 +2,8 @@
  * A QEMU monitor that is reached again whenever it was lost: what a program that lives longer than a QEMU
  * holds on to. Commands never wait for a QEMU that is not there: they try once, at once, and fail.
  */
+
+import { Listeners } from '../../sys/listeners.ts';
 import { QmpConnectionError } from './errors.ts';
 import {
   connectQmp,
@@ -25,8 +27,8 @@ type ConnectionListener = (lost: QmpConnectionError | null) => void;
 export class QmpMonitor implements QmpExecutor {
   readonly path: string;
   readonly #reconnectMs: number;
-  readonly #eventListeners = new Set<(event: QmpEvent) => void>();
-  readonly #connectionListeners = new Set<ConnectionListener>();
+  readonly #eventListeners = new Listeners<[event: QmpEvent]>();
+  readonly #connectionListeners = new Listeners<Parameters<ConnectionListener>>();
   #connection: QmpConnection | undefined;
   #attempt: Promise<QmpConnection> | undefined;
   #retry: NodeJS.Timeout | undefined;
@@ -60,13 +62,11 @@ export class QmpMonitor implements QmpExecutor {
 
   /** Calls `listener` for every event of every connection, until the returned function is called. */
   onEvent(listener: (event: QmpEvent) => void): () => void {
-    this.#eventListeners.add(listener);
-    return () => this.#eventListeners.delete(listener);
+    return this.#eventListeners.add(listener);
   }
 
   onConnection(listener: ConnectionListener): () => void {
-    this.#connectionListeners.add(listener);
-    return () => this.#connectionListeners.delete(listener);
+    return this.#connectionListeners.add(listener);
   }
 
   /** Lets go of the monitor for good. Idempotent. */
@@ -103,11 +103,11 @@ export class QmpMonitor implements QmpExecutor {
     }
     this.#connection = connection;
     connection.onEvent(event => {
-      for (const listener of this.#eventListeners) listener(event);
+      this.#eventListeners.emit(event);
     });
-    for (const listener of this.#connectionListeners) listener(null);
+    this.#connectionListeners.emit(null);
     void connection.ended.then(reason => {
-      for (const listener of this.#connectionListeners) listener(reason);
+      this.#connectionListeners.emit(reason);
       this.#retryLater();
     });
     return connection;

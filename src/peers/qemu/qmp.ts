@@ -6,6 +6,7 @@
  */
 import { createConnection, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { Listeners } from '../../sys/listeners.ts';
 import { holdersOf, type PeerCredentials, peerOf } from '../../sys/unix-peers.ts';
 import { QmpConnectionError, QmpError, QmpTimeoutError } from './errors.ts';
 import { LineSplitter, LineTooLongError } from './lines.ts';
@@ -103,7 +104,7 @@ export class QmpConnection implements QmpExecutor {
   /** Commands that timed out and whose answers are still to come. */
   readonly #abandoned = new Set<number>();
   readonly #waiting: { readonly id: number; readonly line: string }[] = [];
-  readonly #listeners = new Set<(event: QmpEvent) => void>();
+  readonly #listeners = new Listeners<[event: QmpEvent]>();
   #inBandCount = 0;
   #nextId = 1;
   #failure: QmpConnectionError | undefined;
@@ -210,8 +211,7 @@ export class QmpConnection implements QmpExecutor {
 
   /** Calls `listener` for every event until the returned function is called. */
   onEvent(listener: (event: QmpEvent) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#listeners.add(listener);
   }
 
   /** Ends the connection; what is outstanding is rejected. QEMU goes on. Idempotent. */
@@ -256,7 +256,7 @@ export class QmpConnection implements QmpExecutor {
     if (message === undefined || message.kind === 'greeting') {
       this.#fail(new QmpConnectionError('the QEMU monitor broke the protocol: it sent no QMP message'));
     } else if (message.kind === 'event') {
-      for (const listener of this.#listeners) listener(message.event);
+      this.#listeners.emit(message.event);
     } else if (message.id === undefined && message.kind === 'error') {
       // Every command of ours carries an id; an answer without one is to a line that QEMU could not read.
       this.#fail(new QmpConnectionError(`the QEMU monitor lost the thread: ${message.description}`));

@@ -5,6 +5,7 @@
  * Which device is driven is not known here.
  */
 import type { Duplex } from 'node:stream';
+import { Listeners } from '../../sys/listeners.ts';
 import { QtestError } from './errors.ts';
 import { LineSplitter, LineTooLongError } from './lines.ts';
 
@@ -31,7 +32,7 @@ export class Qtest {
   readonly ended: Promise<QtestError>;
   readonly #stream: Duplex;
   readonly #pending: (PendingCommand | undefined)[] = [];
-  readonly #listeners = new Set<(change: InterruptLine) => void>();
+  readonly #listeners = new Listeners<[change: InterruptLine]>();
   #markEnded!: (reason: QtestError) => void;
   #failure: QtestError | undefined;
 
@@ -154,8 +155,7 @@ export class Qtest {
   }
 
   onInterruptLine(listener: (change: InterruptLine) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#listeners.add(listener);
   }
 
   /** Idempotent. */
@@ -175,7 +175,7 @@ export class Qtest {
     const interrupt = /^IRQ (raise|lower) (\d{1,9})$/.exec(line);
     if (interrupt !== null) {
       const change = { raised: interrupt[1] === 'raise', line: Number(interrupt[2]) };
-      for (const listener of this.#listeners) listener(change);
+      this.#listeners.emit(change);
     } else if (this.#pending.length === 0) {
       this.#fail(new QtestError(`QEMU broke the qtest protocol: an answer to nothing, ${line.slice(0, 80)}`));
     } else {

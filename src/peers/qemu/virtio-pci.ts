@@ -3,6 +3,8 @@
  * qtest, its interrupt by the INTx line. Where the registers are, the device's capabilities say. What kind
  * of device it is, the driver knows.
  */
+
+import { Listeners } from '../../sys/listeners.ts';
 import { struct } from '../../sys/struct.ts';
 import type { QueueConfig } from '../../virtio/queue.ts';
 import type { InterruptedQueue, VirtioTransport } from '../../virtio/transport.ts';
@@ -153,8 +155,8 @@ export class VirtioPciTransport implements VirtioTransport {
   readonly #registers: Registers;
   /** Where to write for a kick, by queue; known once a queue is configured. */
   readonly #doorbells = new Map<number, number>();
-  readonly #interruptListeners = new Set<(queue: InterruptedQueue) => void>();
-  readonly #configListeners = new Set<() => void>();
+  readonly #interruptListeners = new Listeners<[queue: InterruptedQueue]>();
+  readonly #configListeners = new Listeners<[]>();
   readonly #stopListening: () => void;
   #readingIsr = false;
   #interruptMissed = false;
@@ -285,13 +287,11 @@ export class VirtioPciTransport implements VirtioTransport {
   }
 
   onInterrupt(listener: (queue: InterruptedQueue) => void): () => void {
-    this.#interruptListeners.add(listener);
-    return () => this.#interruptListeners.delete(listener);
+    return this.#interruptListeners.add(listener);
   }
 
   onConfigChange(listener: () => void): () => void {
-    this.#configListeners.add(listener);
-    return () => this.#configListeners.delete(listener);
+    return this.#configListeners.add(listener);
   }
 
   close(): void {
@@ -313,8 +313,8 @@ export class VirtioPciTransport implements VirtioTransport {
       while (this.#interruptMissed) {
         this.#interruptMissed = false;
         const isr = await this.#qtest.readb(this.#registers.isr);
-        if ((isr & ISR_CONFIG) !== 0) for (const listener of this.#configListeners) listener();
-        if ((isr & ISR_QUEUE) !== 0) for (const listener of this.#interruptListeners) listener(null);
+        if ((isr & ISR_CONFIG) !== 0) this.#configListeners.emit();
+        if ((isr & ISR_QUEUE) !== 0) this.#interruptListeners.emit(null);
       }
     } catch {
       // The connection ended, which `ended` tells.
