@@ -7,35 +7,48 @@ import type { Control } from '../control/operations.ts';
 import { openGuestSocket } from '../hosting/guest-socket.ts';
 import { GuestThreads } from '../hosting/guest-threads.ts';
 import type { GuestOptions } from '../hosting/options.ts';
+import { UnixSocket } from '../sys/socket.ts';
 
 /** The guest's name. */
 export const BENCH_GUEST = 'bench';
 
-type BenchDaemonOptions = Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed'>;
+interface BenchDaemonOptions extends Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed'> {
+  /** The guest is kept for another daemon, by a keeper that does not listen: what counts is what keeping costs the daemon. */
+  readonly kept?: boolean;
+}
 
 export class BenchDaemon {
   readonly socketPath: string;
   readonly #directory: string;
   readonly #threads: GuestThreads;
+  readonly #keeper: readonly UnixSocket[];
 
-  private constructor(directory: string, socketPath: string, threads: GuestThreads) {
+  private constructor(
+    directory: string,
+    socketPath: string,
+    threads: GuestThreads,
+    keeper: readonly UnixSocket[],
+  ) {
     this.#directory = directory;
     this.socketPath = socketPath;
     this.#threads = threads;
+    this.#keeper = keeper;
   }
 
-  static async start(options: BenchDaemonOptions): Promise<BenchDaemon> {
+  static async start({ kept = false, ...options }: BenchDaemonOptions): Promise<BenchDaemon> {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
     const socketPath = join(directory, 'balloon.sock');
-    const threads = new GuestThreads({ threads: 1, log: () => {} });
+    const keeper = kept ? UnixSocket.pair() : [];
+    const threads = new GuestThreads({ threads: 1, log: () => {}, keeperFd: keeper[0]?.fd.number });
     try {
       const guest = { name: BENCH_GUEST, socketPath, targetBytes: 0, pollIntervalMs: 0, ...options };
       const socket = openGuestSocket(guest);
       await threads.open(guest, socket);
       await threads.ready;
-      return new BenchDaemon(directory, socketPath, threads);
+      return new BenchDaemon(directory, socketPath, threads, keeper);
     } catch (error) {
       await threads.close();
+      for (const end of keeper) end.close();
       rmSync(directory, { recursive: true, force: true });
       throw error;
     }
@@ -52,6 +65,7 @@ export class BenchDaemon {
 
   async close(): Promise<void> {
     await this.#threads.close();
+    for (const end of this.#keeper) end.close();
     rmSync(this.#directory, { recursive: true, force: true });
   }
 }

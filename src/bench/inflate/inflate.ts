@@ -33,6 +33,8 @@ export interface InflateBenchOptions {
   readonly discard?: DiscardMode;
   /** Whether the naive device is measured too. */
   readonly naive?: boolean;
+  /** Whether each profile is measured with its guest kept for another daemon, too. */
+  readonly kept?: boolean;
   readonly signal: AbortSignal;
   readonly progress: (done: number, total: number, what: string) => void;
 }
@@ -46,6 +48,8 @@ export interface InflateCase {
   readonly rings: RingKind;
   readonly discard: DiscardMode;
   readonly tuning: Partial<DriverTuning>;
+  /** The guest is kept for another daemon. */
+  readonly kept?: boolean;
 }
 
 /** One inflation and the deflation after it. */
@@ -75,8 +79,8 @@ const STALL_MS = 120_000;
 const END_MS_MAX = 2000;
 
 export function inflateCases(options: InflateBenchOptions): InflateCase[] {
-  const { profiles, rings, discard = 'auto', naive = true, tuning = {} } = options;
-  const cases = rings.flatMap(ring =>
+  const { profiles, rings, discard = 'auto', naive = true, kept = false, tuning = {} } = options;
+  const plain = rings.flatMap(ring =>
     profiles.map(
       (profile): InflateCase => ({
         name: rings.length > 1 || ring !== 'split' ? `${profile} (${ring})` : profile,
@@ -87,9 +91,14 @@ export function inflateCases(options: InflateBenchOptions): InflateCase[] {
       }),
     ),
   );
+  const cases = plain.flatMap(one =>
+    kept ? [one, { ...one, name: keptName(one.name), kept: true }] : [one],
+  );
   if (!naive) return cases;
   return [...cases, { name: 'naive', profile: 'virtio', rings: 'split', discard: 'per-page', tuning: {} }];
 }
+
+const keptName = (name: string): string => `${name}, kept`;
 
 export async function benchInflate(options: InflateBenchOptions): Promise<Measured> {
   const { scenarios, runs, signal, progress } = options;
@@ -129,6 +138,7 @@ export async function measureInflation(
     // What the guest frees must still be the host's business when the balloon comes.
     without: one.profile === 'virtio' ? ['page-reporting'] : one.profile === 'hinting' ? ['hinting'] : [],
     timed: true,
+    kept: one.kept === true,
   });
   const data: InflateGuestData = {
     socketPath: daemon.socketPath,
@@ -294,6 +304,11 @@ function ratiosOf(
     for (const { name } of cases) {
       const figure = of(name);
       if (figure !== undefined) ratios[`${name}.${scenario}.toFloor`] = toFloor(figure);
+      const kept = of(keptName(name));
+      if (figure !== undefined && kept !== undefined) {
+        ratios[`${name}.${scenario}.withStateToWithout`] =
+          kept('elapsedMs').median / figure('elapsedMs').median;
+      }
     }
     const [naive, virtio] = [of('naive'), of('virtio')];
     if (naive !== undefined && virtio !== undefined) {

@@ -74,6 +74,7 @@ interface InflateChoice extends BenchChoice {
   readonly sort?: boolean;
   readonly ahead: boolean;
   readonly naive: boolean;
+  readonly kept?: boolean;
   readonly peer?: 'qemu';
 }
 
@@ -106,6 +107,7 @@ function inflateCommand(context: CliContext): Command {
     .option('--sort', 'sort pages before they are listed, in every ABI')
     .option('--no-ahead', 'list the next pages only once the host has returned the last, as Linux does')
     .option('--no-naive', 'leave out the device that punches page by page')
+    .option('--kept', 'each case also with its guest kept for another daemon, and what that costs')
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .addOption(
       new Option('--peer <peer>', "our device and QEMU's instead, in turn, under the same driver")
@@ -120,6 +122,7 @@ function inflateCommand(context: CliContext): Command {
           'sort',
           'ahead',
           'naive',
+          'kept',
         ]),
     )
     .addHelpText('after', INFLATE_EXAMPLES)
@@ -150,6 +153,7 @@ async function inflate(context: CliContext, choice: InflateChoice, self: Command
         runs: choice.runs,
         discard: choice.discard,
         naive: choice.naive,
+        kept: choice.kept === true,
         tuning: {
           ahead,
           ...defined({ pfnsPerBuffer, depth, sort }),

@@ -16,7 +16,9 @@ const MIB = 2 ** 20;
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
 const ASKED = process.env.AEROSTAT_KILLS;
 /** Of each guest. */
-const KILLS = Number(ASKED ?? 3);
+const KILLS = Number(ASKED ?? 2);
+/** Of random content, under checksums. */
+const KEPT_BYTES = 16 * MIB;
 /** Checksums are looked at after so many. */
 const CHECK_EVERY = 25;
 
@@ -45,7 +47,8 @@ async function survives(frontEnd: FrontEnd, words: readonly string[]): Promise<v
   const kept = await KeptDaemon.start(['g'], words);
   const guest = await frontEnd.boot(kept.daemon.socketOf('g'));
   try {
-    await checksummedFiles(guest, frontEnd.keptBytes / 2);
+    const booted = (await guest.kernelLog()).length;
+    await checksummedFiles(guest, KEPT_BYTES);
     for (let kills = 0; kills < KILLS; ) {
       let running = true;
       const life = live(kept, guest, new Random(random.below(2 ** 31)), () => running);
@@ -65,7 +68,8 @@ async function survives(frontEnd: FrontEnd, words: readonly string[]): Promise<v
       expect(balloonedBytes).toBe(target);
     }
     await verifyFiles(guest);
-    expect(await guest.kernelLog()).not.toMatch(/BUG|Oops|segfault|Bad page|virtio.*(error|broken)/i);
+    const log = (await guest.kernelLog()).slice(booted);
+    expect(log).not.toMatch(/BUG|Oops|segfault|Bad page|virtio.*(error|broken)/);
     if (ASKED !== undefined) {
       console.info(
         `${frontEnd.title}: ${KILLS} kills, no daemon for ${Math.round(kept.downMsMax)} ms at most`,
@@ -80,12 +84,16 @@ async function survives(frontEnd: FrontEnd, words: readonly string[]): Promise<v
 const PATIENCE_MS = 3_600_000;
 
 describeLinux('a daemon that is killed under a Linux guest: User Mode Linux', kernel => {
-  test.each([
-    ['split', ['--without', 'ring-packed']],
-    ['packed', []],
-  ] as const)(
-    'goes on with %s rings (failed before: packed rings were not offered)',
-    (_, words) => survives(userModeLinux(kernel), words),
+  test(
+    'goes on with packed rings (failed before: they were not offered)',
+    () => survives(userModeLinux(kernel), []),
+    PATIENCE_MS,
+  );
+
+  // Every run has them under guests that are moved by hand (test/daemon/restart.test.ts).
+  test.skipIf(ASKED === undefined)(
+    'goes on with split rings',
+    () => survives(userModeLinux(kernel), ['--without', 'ring-packed']),
     PATIENCE_MS,
   );
 });
