@@ -169,6 +169,11 @@ const declarations = {
     remedy: 'Record some with `aerostat policy record`, or ask Prometheus for a range of our metrics.',
     exit: 'usage',
   },
+  AEROSTAT_TRACE: {
+    meaning: 'The file is no trace that policies could be compared on.',
+    remedy: 'docs/policy.md says what a trace is; or record one with `aerostat policy record`.',
+    exit: 'usage',
+  },
   AEROSTAT_OPTIONS: { meaning: 'The options of the daemon contradict each other.', remedy: SEE_MESSAGE },
   AEROSTAT_FEATURE: {
     meaning: 'No feature of the profile has this name.',

@@ -10,6 +10,7 @@ import { makeTrace, TRACE_NAMES } from '../../sim/policy/traces.ts';
 import type { ChartPlan } from '../html.ts';
 import type { BenchRow, Measured } from '../report.ts';
 import { type Group, groupRow, paretoOf, quantile, rowOf } from './figures.ts';
+import { readTraceFile } from './trace-file.ts';
 
 export const POLICY_NAMES: readonly string[] = CONTENDERS.map(({ name }) => name);
 export { TRACE_NAMES } from '../../sim/policy/traces.ts';
@@ -20,6 +21,8 @@ export interface PolicyBenchOptions {
   readonly seed: number;
   readonly policies: readonly string[];
   readonly traces: readonly string[];
+  /** Files with traces, in place of these. */
+  readonly files?: readonly string[];
   readonly signal: AbortSignal;
   readonly progress: (done: number, total: number, what: string) => void;
 }
@@ -68,13 +71,15 @@ export const POLICY_CHARTS: readonly ChartPlan[] = [
 export async function benchPolicy(options: PolicyBenchOptions): Promise<Measured> {
   const { seed, signal, progress } = options;
   const contenders = CONTENDERS.filter(({ name }) => options.policies.includes(name));
-  const total = options.traces.length * contenders.length;
+  const { files } = options;
+  const names = TRACE_NAMES.filter(one => options.traces.includes(one));
+  const traces = files?.map(readTraceFile) ?? names.map(name => makeTrace(name, seed));
+  const total = traces.length * contenders.length;
   const runs: Run[] = [];
-  for (const name of TRACE_NAMES.filter(one => options.traces.includes(one))) {
-    const trace = makeTrace(name, seed);
+  for (const trace of traces) {
     const character = characterOf(trace);
     for (const contender of contenders) {
-      progress(runs.length, total, `${contender.name} on ${name}`);
+      progress(runs.length, total, `${contender.name} on ${trace.name}`);
       // A run is some hundred milliseconds; between two of them one can stop it.
       await new Promise(resolve => setImmediate(resolve));
       signal.throwIfAborted();

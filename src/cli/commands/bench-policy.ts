@@ -2,7 +2,7 @@
 import { Command, Option } from 'commander';
 import type { CliContext } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
-import { list, withVerbose } from '../options.ts';
+import { each, list, withVerbose } from '../options.ts';
 import { guestCommandLine, PROGRAM } from '../processes.ts';
 
 const EXAMPLES = `
@@ -11,6 +11,7 @@ Examples:
   aerostat bench policy --traces burst,database --policies aerostat,Proxmox
   aerostat bench policy --seed 7 --json policy.json --report policy.html
   aerostat bench policy --real embedded,linux
+  aerostat bench policy --trace night.jsonl
   aerostat bench policy --real embedded --traces burst
 
 The same seed gives the same figures, but for what decisions cost. docs/policy.md has the tables of seed 1, and says what
@@ -23,6 +24,7 @@ interface PolicyChoice extends BenchChoice {
   readonly seed: number;
   readonly policies?: readonly string[];
   readonly traces?: readonly string[];
+  readonly trace?: readonly string[];
   readonly real?: readonly string[];
 }
 
@@ -33,12 +35,17 @@ export function policyBenchCommand(context: CliContext): Command {
     .option('--policies <list>', 'which of them (default: all)', list)
     .option('--traces <list>', 'what happens to host and guests (default: all)', list)
     .addOption(
+      new Option('--trace <file>', 'what happens is in this file; may be given several times')
+        .argParser(each)
+        .conflicts(['traces', 'real']),
+    )
+    .addOption(
       new Option(
         '--real <kinds>',
         'play traces on real guests, embedded or linux, and compare the model with that',
       )
         .argParser(list)
-        .conflicts(['policies', 'report']),
+        .conflicts(['policies', 'report', 'trace']),
     )
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .option('--json <file>', 'write the result there as JSON too')
@@ -57,6 +64,7 @@ async function run(context: CliContext, choice: PolicyChoice, self: Command): Pr
     seed: choice.seed,
     policies: pick('policy', choice.policies, POLICY_NAMES) ?? POLICY_NAMES,
     traces,
+    ...(choice.trace === undefined ? {} : { files: choice.trace }),
     signal: context.interrupt,
   };
   const words = ['aerostat bench policy', ...spoken(self)].join(' ');
@@ -66,7 +74,7 @@ async function run(context: CliContext, choice: PolicyChoice, self: Command): Pr
     words,
     progress => benchPolicy({ ...options, progress }),
     POLICY_CHARTS,
-    measured => shownOf(measured, traces.length),
+    measured => shownOf(measured, choice.trace?.length ?? traces.length),
   );
 }
 
