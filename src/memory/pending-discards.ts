@@ -215,7 +215,7 @@ export class PendingDiscards {
     const stretch = word >>> this.#claimShift;
     this.#marked = true;
     this.work++;
-    if (this.#whole.has(stretch)) return 0;
+    if (this.#whole.any && this.#whole.has(stretch)) return 0;
     this.#whole.noteWords(stretch);
     const before = Atomics.or(this.#words, word, bit);
     noteStretch(this.#summary, stretch);
@@ -229,6 +229,7 @@ export class PendingDiscards {
    * Any of them may be in flight still: the caller asks {@link inFlight}, or waits, before it lets the guest use them.
    */
   retract(start: number, count: number): number {
+    if (count === 1 && !this.#whole.any) return this.#retractOne(start);
     const { stretchUnits } = this.#state;
     const end = start + count;
     let retracted = 0;
@@ -242,6 +243,16 @@ export class PendingDiscards {
     }
     if (retracted > 0) Atomics.sub(this.#header, WORD.pendingUnits, retracted);
     return retracted;
+  }
+
+  #retractOne(unit: number): 0 | 1 {
+    const word = unit >>> 5;
+    const bit = 1 << (unit & 31);
+    this.work++;
+    if ((Atomics.load(this.#words, word) & bit) === 0) return 0;
+    if ((Atomics.and(this.#words, word, ~bit) & bit) === 0) return 0;
+    Atomics.sub(this.#header, WORD.pendingUnits, 1);
+    return 1;
   }
 
   #clearBits(start: number, end: number): number {

@@ -17,7 +17,7 @@ export class WholeStretches {
   readonly #written: Int32Array;
   #period: number;
   /** Some stretch has its bit, or had it in this period. */
-  #any = false;
+  any = false;
   /** Words that were written for the rest of a stretch: claimers may have found neither bit nor words, and sleep. */
   #rest = false;
 
@@ -26,14 +26,14 @@ export class WholeStretches {
     this.#state = state;
     this.#written = new Int32Array(state.stretches);
     this.#period = fresh ? 1 : 0;
-    this.#any = !fresh;
+    this.any = !fresh;
   }
 
   /** To be called before much is marked: what is empty has no words any more. */
   look(): void {
     if (this.#state.outstanding > 0) return;
     this.#period++;
-    this.#any = false;
+    this.any = false;
   }
 
   /** Whether words of the stretch may have bits set. */
@@ -47,7 +47,7 @@ export class WholeStretches {
 
   /** Whether all of the stretch is marked by its bit. */
   has(stretch: number): boolean {
-    return this.#any && this.#state.isWhole(stretch);
+    return this.any && this.#state.isWhole(stretch);
   }
 
   /**
@@ -56,7 +56,7 @@ export class WholeStretches {
    */
   mark(stretch: number): boolean {
     if (this.hasWords(stretch) || this.#state.cuts) return false;
-    this.#any = true;
+    this.any = true;
     Atomics.or(this.#state.whole, stretch >>> 5, 1 << (stretch & 31));
     return true;
   }
