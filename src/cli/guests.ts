@@ -80,8 +80,7 @@ export async function withGuests(
 
 /** QEMU knows of no policy; what one left word of is known here. */
 async function knowing(context: CliContext, choice: GuestsChoice, control: Control): Promise<Control> {
-  const { qmp, qmpDir, config } = choice;
-  if (qmp === undefined && qmpDir === undefined && config === undefined) return control;
+  if (choice.api !== undefined || choice.libvirt !== undefined) return control;
   const { knowingLeases } = await import('../steering/left-leases.ts');
   return knowingLeases(control, policyDirectory(context.env), monotonicMs);
 }
