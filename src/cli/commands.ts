@@ -27,6 +27,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandMaker>>> = {
   doctor: async () => (await import('./commands/doctor.ts')).doctorCommand,
   exporter: async () => (await import('./commands/exporter.ts')).exporterCommand,
   keep: async () => (await import('./commands/keep.ts')).keepCommand,
+  upgrade: async () => (await import('./commands/upgrade.ts')).upgradeCommand,
   run: async () => (await import('./commands/run.ts')).runCommand,
   guest: async () => (await import('./commands/guest.ts')).guestCommand,
   policy: async () => (await import('./commands/policy.ts')).policyCommand,

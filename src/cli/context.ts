@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { StartDaemon } from '../daemon/options.ts';
+import type { Program } from '../daemon/successor.ts';
 import { InterruptedError, type StopSignal } from './usage.ts';
 
 export type Output = Writable & {
@@ -23,6 +24,10 @@ export interface CliContext {
   readonly interrupt: AbortSignal;
   /** From now on SIGHUP calls `listener` and ends nothing: for commands that read their settings anew. */
   readonly onHangUp?: (listener: () => void) => void;
+  /** From now on SIGUSR2 calls `listener`. */
+  readonly onUpgrade?: (listener: () => void) => void;
+  /** How this very program is started anew, where it can be. */
+  readonly program?: Program;
   readonly startDaemon: StartDaemon;
   /** How the person runs this program; `aerostat` unless said otherwise. */
   readonly invocation?: string;

@@ -69,6 +69,8 @@ const code = await runCli(process.argv.slice(2), {
   onHangUp: listener => {
     hangUp = listener;
   },
+  onUpgrade: listener => void process.on('SIGUSR2', listener),
+  program: { file: process.execPath, words: [...process.execArgv, ...process.argv.slice(1)] },
   invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),
   startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
 });

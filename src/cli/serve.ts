@@ -1,12 +1,19 @@
 /** A daemon and its API in this process, for as long as a command needs them. */
+import { UPGRADE_TIMEOUT_MS } from '../control/contract.ts';
+import { noUpgrade } from '../control/no-upgrade.ts';
 import type { Control } from '../control/operations.ts';
 import type { Daemon } from '../daemon/options.ts';
+import type { Predecessor } from '../daemon/predecessor.ts';
+import type { Upgrades } from '../daemon/upgrade.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { type ApiAddress, formatAddress, resolveAddress } from '../server/address.ts';
+import type { ApiServer } from '../server/listen.ts';
 import { readTokens } from '../server/token.ts';
+import type { OwnedFd } from '../sys/fd.ts';
 import type { CliContext } from './context.ts';
 import type { Log } from './log.ts';
 import type { ApiChoice, LogChoice } from './options.ts';
+import type { policyInside } from './policy-runs.ts';
 
 export interface ServeChoice extends ApiChoice, LogChoice {
   readonly apiRemote?: boolean;
@@ -21,6 +28,7 @@ interface Served {
   readonly control: Control;
   readonly address: ApiAddress;
   readonly log: Log;
+  readonly api: ApiServer;
 }
 
 export async function openLog({ env, stderr }: CliContext, choice: LogChoice): Promise<Log> {
@@ -29,7 +37,10 @@ export async function openLog({ env, stderr }: CliContext, choice: LogChoice): P
   return createLog({ output: stderr, env, format, level: choice.logLevel });
 }
 
-/** Runs `body` on a daemon that serves `guests`; closes both the daemon and its API afterwards, also when `body` throws. */
+/**
+ * Runs `body` on a daemon that serves `guests`; closes both the daemon and its API afterwards, also when `body` throws, or
+ * when another process has taken the daemon's place.
+ */
 export async function withDaemon(
   context: CliContext,
   choice: ServeChoice,
@@ -45,35 +56,98 @@ export async function withDaemon(
       ? undefined
       : (await import('./policy-runs.ts')).policyInside(context, choice.policy, choice.steersOwn);
   const log = await openLog(context, choice);
-  const daemon = await context.startDaemon({ guests, log, keep: choice.keep });
+  const predecessor = await predecessorOf(env);
   try {
-    const { version, failed } = daemon;
-    const steering = policy?.(daemon.control, log);
-    const control = steering?.control ?? daemon.control;
-    await withApiOf(context, choice, { control, version, log }, async served => {
-      // A daemon that lost a thread must not look alive to the service manager that would restart it.
-      const died = failed.then(error => Promise.reject(error));
-      steering?.runner.start();
-      try {
-        await Promise.race([body({ ...served, daemon }), died]);
-      } finally {
-        await steering?.runner.close();
-      }
-    });
-  } finally {
-    await daemon.close();
+    const daemon = await context.startDaemon({ guests, log, keep: choice.keep, predecessor });
+    try {
+      await serveDaemon(context, choice, { daemon, policy, predecessor, log }, body);
+    } catch (error) {
+      // Before anything is undone that is the predecessor's.
+      await predecessor?.failed(messageOf(error));
+      throw error;
+    } finally {
+      await daemon.close();
+    }
+  } catch (error) {
+    await predecessor?.failed(messageOf(error));
+    throw error;
   }
+}
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+/** The daemon whose place this process is to take, if one started it. What is needed once it has is loaded before. */
+async function predecessorOf(env: CliContext['env']): Promise<Predecessor | undefined> {
+  if (env.AEROSTAT_HAND_OVER === undefined) return undefined;
+  const [{ Predecessor }] = await Promise.all([
+    import('../daemon/predecessor.ts'),
+    import('../server/listen.ts'),
+  ]);
+  return Predecessor.of(env);
+}
+
+interface RunningParts {
+  readonly daemon: Daemon;
+  readonly policy: ReturnType<typeof policyInside> | undefined;
+  readonly predecessor: Predecessor | undefined;
+  readonly log: Log;
+}
+
+async function serveDaemon(
+  context: CliContext,
+  choice: ServeChoice,
+  { daemon, policy, predecessor, log }: RunningParts,
+  body: (served: Served & { readonly daemon: Daemon }) => Promise<void>,
+): Promise<void> {
+  const { version, failed } = daemon;
+  const steering = policy?.(daemon.control, log);
+  const { program } = context;
+  let upgrades: Upgrades | undefined;
+  const control: Control = {
+    ...(steering?.control ?? daemon.control),
+    upgrade: ({ timeoutMs = UPGRADE_TIMEOUT_MS } = {}) => upgrades?.run(timeoutMs) ?? noUpgrade.upgrade(),
+  };
+  await withApiOf(context, choice, { control, version, log, inherited: predecessor?.api }, async served => {
+    try {
+      await predecessor?.serving();
+    } catch (error) {
+      await predecessor?.failed(messageOf(error));
+      throw error;
+    }
+    if (program !== undefined) {
+      const { Upgrades } = await import('../daemon/upgrade.ts');
+      upgrades = new Upgrades({ daemon, entrance: served.api, program, log });
+      // It says itself what went wrong.
+      context.onUpgrade?.(() => void upgrades?.run(UPGRADE_TIMEOUT_MS).catch(() => {}));
+    }
+    // A daemon that lost a thread must not look alive to the service manager that would restart it.
+    const died = failed.then(error => Promise.reject(error));
+    steering?.runner.start();
+    try {
+      await Promise.race([
+        body({ ...served, daemon }),
+        died,
+        ...(upgrades === undefined ? [] : [upgrades.done]),
+      ]);
+      await upgrades?.settled();
+    } finally {
+      await steering?.runner.close();
+    }
+    if (upgrades?.isDone === true) await served.api.leave();
+  });
 }
 
 interface Serving extends Pick<Served, 'control' | 'log'> {
   readonly version: string;
+  /** A socket that listens where the API is to be. */
+  readonly inherited?: OwnedFd | undefined;
 }
 
 /** Runs `body` with the API of `control` at the address that the options ask for. */
 export async function withApiOf(
   { env }: CliContext,
   choice: ServeChoice,
-  { control, version, log }: Serving,
+  { control, version, log, inherited }: Serving,
   body: (served: Served) => Promise<void>,
 ): Promise<void> {
   const { serveApi } = await import('../server/listen.ts');
@@ -82,6 +156,7 @@ export async function withApiOf(
     tokens: readTokens(choice.tokenFile, env),
     allowRemote: choice.apiRemote ?? false,
     version,
+    inherited,
     onOrder: ({ kind, caller, ...of }) =>
       log({ level: 'info', message: `${kind} ordered by ${caller}`, ...of }),
     onError: (error, request) => log({ level: 'error', message: `${request} failed`, error }),
@@ -89,7 +164,7 @@ export async function withApiOf(
   try {
     const { address } = api;
     log({ level: 'info', message: `API on ${formatAddress(address)}` });
-    await body({ control, address, log });
+    await body({ control, address, log, api });
   } finally {
     await api.close();
   }

@@ -264,6 +264,19 @@ export interface DaemonStatus {
   readonly gcPauseMaxMs: number;
 }
 
+/** How long a new process may take until it serves, unless the order says another time. */
+export const UPGRADE_TIMEOUT_MS = 20_000;
+
+/** A process that serves in place of the one that was asked, which ends. */
+export interface UpgradeAnswer {
+  readonly pid: number;
+  readonly version: string;
+  /** That were handed over. */
+  readonly guests: number;
+  /** From when the first of them stood still until all were served. */
+  readonly handOverMs: number;
+}
+
 /** Share of time in which programs waited for memory (pressure stall information). */
 export interface HostPressure {
   /** Some program waited, over the last 10 and 60 seconds. */

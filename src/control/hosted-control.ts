@@ -6,6 +6,7 @@ import type { DaemonStatus, GuestStatus } from './contract.ts';
 import { handlerOf } from './handlers.ts';
 import { readHost } from './host.ts';
 import { noHostPolicy } from './no-policy.ts';
+import { noUpgrade } from './no-upgrade.ts';
 import {
   type Control,
   GUEST_OPERATIONS,
@@ -22,6 +23,7 @@ export function hostedControl(guests: GuestSource, version: string): Control {
     renewLeases: args => guests.renewLeases(args),
     subscribe: listener => guests.subscribe(listener),
     ...noHostPolicy,
+    ...noUpgrade,
     daemon: async () => statusOfThisProcess(version),
     host: () => readHost(),
   };

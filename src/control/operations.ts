@@ -17,6 +17,7 @@ import type {
   HostStatus,
   RequestAnswer,
   StatisticsSample,
+  UpgradeAnswer,
 } from './contract.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from './migrations.ts';
@@ -73,6 +74,15 @@ const ofThread = <Args, Answer>(http: HttpForm): Declaration<'guest', 'thread', 
 export const OPERATIONS = {
   daemon: ofHost<void, DaemonStatus>({ method: 'get', path: '/daemon' }),
   host: ofHost<void, HostStatus>({ method: 'get', path: '/host' }),
+  /**
+   * Has the program as it is installed now take the daemon's place. Until it serves, the daemon does.
+   * @throws AerostatError AEROSTAT_HAND_OVER when the daemon serves on
+   */
+  upgrade: ofHost<{ readonly timeoutMs?: number }, UpgradeAnswer>({
+    method: 'post',
+    path: '/upgrade',
+    patient: true,
+  }),
   /** Every guest, connected or not. */
   guests: ofHost<void, readonly GuestStatus[]>({ method: 'get', path: '/guests', field: 'guests' }),
   guest: ofThread<void, GuestStatus>({ method: 'get', path: '' }),

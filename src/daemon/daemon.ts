@@ -10,11 +10,14 @@ import { openGuestSocket } from '../hosting/guest-socket.ts';
 import { GuestThreads, type GuestThreadsOptions } from '../hosting/guest-threads.ts';
 import { offeredFeatures } from '../hosting/offered-features.ts';
 import type { GuestOptions } from '../hosting/options.ts';
+import { handOverError } from '../keeping/hand-over.ts';
 import { AerostatError } from '../sys/error.ts';
-import { OwnedFd } from '../sys/fd.ts';
+import { closeAll, OwnedFd } from '../sys/fd.ts';
 import { readVersion } from '../sys/version.ts';
-import { type Keeping, openKeeping } from './keeping.ts';
+import { inheritKeeping, type Keeping, type KeptNumbers, openKeeping } from './keeping.ts';
 import type { Daemon, DaemonOptions } from './options.ts';
+import type { HandedGuest, Predecessor } from './predecessor.ts';
+import type { Successor } from './successor.ts';
 
 /**
  * More data-plane threads than cores gain nothing, and each costs some 10 MiB; a core is left to the guests.
@@ -22,14 +25,24 @@ import type { Daemon, DaemonOptions } from './options.ts';
 const dataThreadCount = (guests: number): number =>
   Math.max(1, Math.min(guests, Math.ceil(availableParallelism() / 2)));
 
+/** A guest that is served, as this thread knows it. */
+interface ServedGuest {
+  readonly options: GuestOptions;
+  /** Where its front-ends come, in place of the descriptor that its thread has; undefined for one that is connected already. */
+  readonly listener: OwnedFd | undefined;
+  /** The socket's name, which goes with the guest. */
+  readonly path: string | undefined;
+}
+
+/** What a guest was left with: descriptors by their numbers. */
+type OwnedKept = readonly (readonly [number: number, fd: OwnedFd])[];
+
 class RunningDaemon implements Daemon {
   readonly version: string = readVersion();
   readonly #threads: GuestThreads;
-  /** Where guests' front-ends come, by the guest's name. */
-  readonly #sockets = new Map<string, string>();
-  #closing: Promise<void> | undefined;
-
+  readonly #guests = new Map<string, ServedGuest>();
   readonly #keeping: Keeping | undefined;
+  #closing: Promise<void> | undefined;
 
   constructor(options: GuestThreadsOptions, keeping: Keeping | undefined) {
     this.#keeping = keeping;
@@ -50,27 +63,109 @@ class RunningDaemon implements Daemon {
   }
 
   /** All or nothing: when it throws, the name and the path are free again. */
-  async open(options: GuestOptions): Promise<void> {
-    const { name, socketPath } = options;
-    checkOptions([...this.#threads.names, name], [options]);
-    const socket = { ...openGuestSocket(options), kept: this.#keeping?.give(name) ?? [] };
-    if (socketPath !== undefined) this.#sockets.set(name, socketPath);
+  async open(given: GuestOptions): Promise<void> {
+    const { name, socketPath } = given;
+    checkOptions([...this.#threads.names, name], [given]);
+    const socket = openGuestSocket(given);
+    const owned = new OwnedFd(socket.fd);
+    const listener = socket.listening ? owned.duplicate() : undefined;
+    owned.release();
+    this.#guests.set(name, { options: given, listener, path: socketPath });
     try {
-      await this.#threads.open(options, socket);
+      await this.#threads.open(given, { ...socket, kept: this.#keeping?.give(name) ?? [] });
     } catch (error) {
+      this.#forget(name);
       // What was inherited is its giver's.
-      if (socketPath !== undefined) {
-        this.#unlink(name);
-        new OwnedFd(socket.fd).close();
-      }
+      if (socketPath !== undefined) new OwnedFd(socket.fd).close();
       throw error;
     }
+  }
+
+  /** Goes on with a guest of the daemon before. @throws what the guest's thread throws; the guest is as it was then */
+  async takeOver(given: GuestOptions, { listener: fd, kept: numbers }: HandedGuest): Promise<void> {
+    const listener = new OwnedFd(fd);
+    await this.#reopen(given, listener, numbers, true);
+    this.#guests.set(given.name, { options: given, listener, path: given.socketPath });
+  }
+
+  /** `listener` stays the caller's. */
+  async #reopen(
+    options: GuestOptions,
+    listener: OwnedFd,
+    kept: KeptNumbers,
+    handedOver: boolean,
+  ): Promise<void> {
+    const fd = listener.duplicate().release();
+    await this.#threads.open(options, { fd, listening: true, kept, handedOver });
+  }
+
+  get keeper(): OwnedFd {
+    return this.#kept().descriptor;
+  }
+
+  #kept(): Keeping {
+    if (this.#keeping === undefined) {
+      throw handOverError(
+        'guests of this daemon are not kept, so that no other one can go on with them; start it with --keep',
+      );
+    }
+    return this.#keeping;
+  }
+
+  get toHandOver(): readonly string[] {
+    this.#kept();
+    for (const [name, { listener }] of this.#guests) {
+      if (listener === undefined) {
+        throw handOverError(`${name} came as a connection (--fd), which cannot be handed over`);
+      }
+    }
+    return [...this.#guests.keys()];
+  }
+
+  async handOver(successor: Successor): Promise<void> {
+    const left = new Map<string, OwnedKept>();
+    try {
+      // One by one: no guest waits for another.
+      for (const name of this.toHandOver) {
+        const kept = await this.#threads.leave(name);
+        const owned = kept.map(([number, fd]) => [number, new OwnedFd(fd)] as const);
+        left.set(name, owned);
+        await successor.giveGuest(name, this.#guests.get(name)!.listener!, owned);
+      }
+      await successor.finish();
+    } catch (error) {
+      await successor.kill();
+      await this.#takeBack(left);
+      throw error;
+    } finally {
+      for (const kept of left.values()) closeAll(kept.map(([, fd]) => fd));
+    }
+    // Their sockets are the other one's.
+    for (const { listener } of this.#guests.values()) listener?.close();
+    this.#guests.clear();
+  }
+
+  /** Goes on with guests that were left to a process that is gone: it may have served them for a while. */
+  async #takeBack(left: ReadonlyMap<string, OwnedKept>): Promise<void> {
+    if (left.size === 0) return;
+    const keeping = this.#keeping!;
+    // A keeper that is gone has nothing; what was left is here still.
+    const kept = await keeping.takeBack().then(
+      () => (name: string) => keeping.give(name),
+      () => (name: string) =>
+        left.get(name)!.map(([number, fd]) => [number, fd.duplicate().release()] as const),
+    );
+    for (const name of left.keys()) {
+      const { options, listener } = this.#guests.get(name)!;
+      await this.#reopen(options, listener!, kept(name), false);
+    }
+    keeping.dropRest();
   }
 
   async dismiss(name: string): Promise<void> {
     await this.#threads.dismiss(name);
     // Now, and not when the daemon ends: by then another process may listen there.
-    this.#unlink(name);
+    this.#forget(name);
   }
 
   close(): Promise<void> {
@@ -80,15 +175,17 @@ class RunningDaemon implements Daemon {
 
   async #close(): Promise<void> {
     await this.#threads.close();
-    for (const name of [...this.#sockets.keys()]) this.#unlink(name);
+    for (const name of [...this.#guests.keys()]) this.#forget(name);
   }
 
-  #unlink(name: string): void {
-    const path = this.#sockets.get(name);
-    if (path === undefined) return;
-    this.#sockets.delete(name);
+  #forget(name: string): void {
+    const guest = this.#guests.get(name);
+    if (guest === undefined) return;
+    this.#guests.delete(name);
+    guest.listener?.close();
+    if (guest.path === undefined) return;
     try {
-      unlinkSync(path);
+      unlinkSync(guest.path);
     } catch {
       // Another process removed it; all that matters is that it is gone.
     }
@@ -108,11 +205,13 @@ function checkOptions(names: readonly string[], guests: readonly GuestOptions[])
 const optionError = (message: string): AerostatError => new AerostatError('AEROSTAT_OPTIONS', message);
 
 /** Starts the daemon; resolves when every guest's socket listens. */
-export async function startDaemon({ guests, log, keep }: DaemonOptions): Promise<Daemon> {
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const { guests, log, keep, predecessor } = options;
   checkOptions(
     guests.map(({ name }) => name),
     guests,
   );
+  if (predecessor !== undefined) return replace(predecessor, options);
   const keeping = keep === undefined ? undefined : await openKeeping(keep, log);
   const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
   try {
@@ -124,4 +223,22 @@ export async function startDaemon({ guests, log, keep }: DaemonOptions): Promise
     await daemon.close();
     throw error;
   }
+}
+
+/** Takes the place of a daemon that serves still. What fails here is undone by its end: that daemon takes its guests back. */
+async function replace(predecessor: Predecessor, { guests, log }: DaemonOptions): Promise<Daemon> {
+  const keeping = inheritKeeping(await predecessor.begin(), log);
+  const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
+  // All threads have loaded what they need when they answer: rings stand still only while they change hands.
+  await Promise.all([daemon.ready, daemon.control.guests()]);
+  await predecessor.ready(
+    readVersion(),
+    guests.map(({ name }) => name),
+  );
+  await predecessor.takeGuests(async handed => {
+    const options = guests.find(({ name }) => name === handed.name);
+    if (options === undefined) throw handOverError(`${handed.name} is no guest of this daemon`);
+    await daemon.takeOver(options, handed);
+  });
+  return daemon;
 }

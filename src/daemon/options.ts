@@ -5,12 +5,17 @@
 import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import type { GuestOptions, LogRecord } from '../hosting/options.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import type { Predecessor } from './predecessor.ts';
+import type { Successor } from './successor.ts';
 
 export interface DaemonOptions {
   readonly guests: readonly GuestOptions[];
   readonly log: (record: LogRecord) => void;
   /** The socket of a keeper, where guests outlive the daemon. */
   readonly keep?: string | undefined;
+  /** The daemon whose place this one takes. */
+  readonly predecessor?: Predecessor | undefined;
 }
 
 export interface Daemon {
@@ -21,6 +26,12 @@ export interface Daemon {
   readonly version: string;
   /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
   readonly failed: Promise<Error>;
+  /** Hands all guests over to a process that serves them then. When it rejects, they are served here, and that process is gone. */
+  handOver(successor: Successor): Promise<void>;
+  /** Names of its guests. @throws AerostatError AEROSTAT_HAND_OVER when they cannot be handed over */
+  readonly toHandOver: readonly string[];
+  /** The connection to its keeper. @throws AerostatError AEROSTAT_HAND_OVER when there is none */
+  readonly keeper: OwnedFd;
   /** Drains what is pending, stops the rings and closes the sockets; safe to call twice. */
   close(): Promise<void>;
 }

@@ -51,6 +51,7 @@ export class Acceptor {
   readonly #listener: AcceptorListener;
   readonly #kept: KeptGuest | undefined;
   readonly #socket: UnixListener | undefined;
+  readonly #handedOver: boolean;
   /** Where its front-ends' descriptors are closed. */
   readonly #shed = new Shed();
   readonly #pace = new ConnectionPace();
@@ -73,6 +74,7 @@ export class Acceptor {
     this.#messages = reactor.messages ?? reactor;
     this.#listener = listener;
     this.#kept = kept;
+    this.#handedOver = socket.handedOver ?? false;
     const fd = new OwnedFd(socket.fd);
     if (socket.listening) {
       this.#socket = new UnixListener(fd);
@@ -120,7 +122,10 @@ export class Acceptor {
     }
   }
 
-  /** Goes on with a front-end that another daemon had; takes ownership of the socket. */
+  /**
+   * Goes on with a front-end that another daemon had; takes ownership of the socket. A front-end that cannot go on is let go;
+   * where it was handed over, this throws, and it is the other daemon's still.
+   */
   takeUp(socket: OwnedFd, session: KeptSession): void {
     this.#serve(new UnixSocket(socket, this.#shed), session);
   }
@@ -128,8 +133,27 @@ export class Acceptor {
   /** Serves nothing any more. A front-end that is kept is left to the next daemon. */
   leave(): void {
     this.#watch?.stop();
-    this.#socket?.close();
+    this.#watch = undefined;
+    this.#pause?.cancel();
     this.#connection?.leave();
+  }
+
+  /** It was left, no process has taken it, and all goes on here. */
+  stay(): void {
+    this.#connection?.stay();
+    this.#wait();
+  }
+
+  /** What was left is another process's. */
+  abandon(): void {
+    this.#socket?.close();
+    this.#connection?.abandon();
+    this.#connection = undefined;
+  }
+
+  /** The socket of the front-end that is there. */
+  get frontEnd(): OwnedFd | undefined {
+    return this.#connection === undefined ? undefined : this.#peer?.socket.fd;
   }
 
   /** Idempotent. */
@@ -215,6 +239,10 @@ export class Acceptor {
     try {
       connection.takeUp(session);
     } catch (error) {
+      if (this.#handedOver) {
+        this.abandon();
+        throw error;
+      }
       this.drop(error as Error);
     }
   }

@@ -42,6 +42,8 @@ import { TargetSteering } from './target-steering.ts';
 import type { ThreadTurns } from './thread-turns.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
+/** Discards that a driver waits for end within so long, or the guest is not handed over. */
+const LEAVING_MS_MAX = 2000;
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
 
@@ -369,6 +371,53 @@ export class GuestHost {
     this.#arriving.load((wishedMemoryBytes, settled) => {
       this.target.resumed(wishedMemoryBytes);
       this.#afterSettling(settled);
+    });
+  }
+
+  /**
+   * Leaves the guest to another process: its rings stand still, and nothing is under way on its memory. Returns what is kept
+   * of it: duplicates of descriptors, by their numbers. To be followed by {@link abandon}, once that process has them.
+   * Rejects when the guest cannot be left; then it goes on here.
+   */
+  async leave(): Promise<(readonly [number: number, fd: number])[]> {
+    if (this.connected && this.keeping === undefined) {
+      throw new GuestStateError(
+        `${this.name} cannot be handed over, for it is not kept; end the daemon and start it anew`,
+      );
+    }
+    const stuck = () =>
+      new GuestStateError(`memory of ${this.name} is being given back, and that does not end`);
+    // What the driver waits for comes first, while the rings run.
+    if (!(await this.#settlesWithin(LEAVING_MS_MAX))) throw stuck();
+    this.#acceptor?.leave();
+    if (!(await this.#settlesWithin(LEAVING_MS_MAX))) {
+      this.#acceptor?.stay();
+      throw stuck();
+    }
+    const kept = this.keeping?.leave(this.#acceptor?.frontEnd) ?? [];
+    this.statistics.stop();
+    this.#requests.stop();
+    this.target.forget();
+    this.hints.forget();
+    return kept;
+  }
+
+  /** It was left, and another process has it. */
+  abandon(): void {
+    this.#acceptor?.abandon();
+    this.keeping?.guest.abandon();
+    this.target.lease.close();
+    this.#lane.close();
+    this.loop.close();
+  }
+
+  #settlesWithin(ms: number): Promise<boolean> {
+    return new Promise(resolve => {
+      const patience = this.#world.reactor.schedule(ms, () => resolve(false));
+      this.#afterSettling(() => {
+        patience.cancel();
+        resolve(true);
+      });
     });
   }
 

@@ -37,10 +37,19 @@ export class GuestKeeping {
   readonly #fds: Map<number, OwnedFd>;
   readonly #warn: Warn;
   readonly #clear: () => void;
+  /** What cannot go on here is to be thrown, and nothing of it changed. */
+  readonly #strict: boolean;
 
-  private constructor(options: GuestOptions, found: Map<number, OwnedFd>, keeper: KeeperLink, warn: Warn) {
+  private constructor(
+    options: GuestOptions,
+    { handedOver = false }: GuestSocket,
+    found: Map<number, OwnedFd>,
+    keeper: KeeperLink,
+    warn: Warn,
+  ) {
     const { name } = options;
     this.#fds = found;
+    this.#strict = handedOver;
     this.#warn = warn;
     this.#clear = () => keeper.clear(name);
     const file = found.get(FILE_NUMBER);
@@ -63,12 +72,12 @@ export class GuestKeeping {
   /** Undefined where the guest is not to be kept, or cannot be. Takes ownership of what was kept of it. */
   static of(
     options: GuestOptions,
-    { kept = [] }: GuestSocket,
+    socket: GuestSocket,
     { keeper, log }: GuestHostWorld,
   ): GuestKeeping | undefined {
     const warn = (message: string): void => log(options.name, 'warn', message);
-    const found = new Map(kept.map(([number, fd]) => [number, new OwnedFd(fd)]));
-    return keeper === undefined ? undefined : new GuestKeeping(options, found, keeper, warn);
+    const found = new Map((socket.kept ?? []).map(([number, fd]) => [number, new OwnedFd(fd)]));
+    return keeper === undefined ? undefined : new GuestKeeping(options, socket, found, keeper, warn);
   }
 
   #open(
@@ -79,7 +88,7 @@ export class GuestKeeping {
     try {
       return KeptGuest.open(file, keeper.of(name), abi);
     } catch (error) {
-      if (!(error instanceof KeptGuestError)) throw error;
+      if (!(error instanceof KeptGuestError) || this.#strict) throw error;
       this.#refuse(error);
       file.close();
       return undefined;
@@ -110,12 +119,19 @@ export class GuestKeeping {
       if (listens && socket !== undefined && session !== undefined) return { socket, session };
       for (const fd of session === undefined ? [] : [...session.saved.fds, ...session.fds]) fd.close();
     } catch (error) {
-      if (!(error instanceof KeptGuestError)) throw error;
+      if (!(error instanceof KeptGuestError) || this.#strict) throw error;
       this.#warn(error.message);
     }
     socket?.close();
     guest.end();
     return undefined;
+  }
+
+  /** Leaves the guest to another process; `frontEnd` is the socket of its front-end. Returns duplicates, by their numbers. */
+  leave(frontEnd: OwnedFd | undefined): (readonly [number: number, fd: number])[] {
+    this.guest.leave();
+    const socket = frontEnd === undefined ? [] : [[SOCKET_NUMBER, frontEnd] as const];
+    return [...this.guest.descriptors, ...socket].map(([number, fd]) => [number, fd.duplicate().release()]);
   }
 
   /** The guest is sent away. */

@@ -42,6 +42,8 @@ export class GuestThreads {
   readonly #discarding: DiscardPool;
   /** In the order in which they came. */
   readonly #guests = new Map<string, HostedGuest>();
+  /** Threads of guests that were left to another process. */
+  readonly #former = new Map<string, DataThread>();
   readonly #listeners = new Listeners<[event: GuestEvent]>();
   #closing: Promise<void> | undefined;
 
@@ -115,7 +117,8 @@ export class GuestThreads {
       );
     }
     const loads = [...this.#guests.values()].map(guest => guest.thread);
-    const thread = leastLoaded(this.#threads, loads);
+    // One that was left goes back to the thread that has what is left of it.
+    const thread = this.#former.get(name) ?? leastLoaded(this.#threads, loads);
     this.#guests.set(name, { thread, survey: new MapSurvey() });
     try {
       await thread.ask('openGuest', { options, socket });
@@ -130,6 +133,18 @@ export class GuestThreads {
     if (!this.#guests.has(name)) return;
     await this.threadOf(name).ask('closeGuest', { name });
     this.#guests.delete(name);
+  }
+
+  /**
+   * Leaves a guest to another process. Returns what is kept of it: descriptors, which are the caller's, by their numbers.
+   * When it rejects the guest goes on here.
+   */
+  async leave(name: string): Promise<(readonly [number: number, fd: number])[]> {
+    const { thread } = this.#guest(name);
+    const kept = await thread.ask('leaveGuest', { name });
+    this.#guests.delete(name);
+    this.#former.set(name, thread);
+    return kept;
   }
 
   /** For benchmarks: milliseconds that decoding lists took, of a guest whose options have it timed. */

@@ -50,6 +50,8 @@ const isOperation = (name: RequestName): name is ThreadOperation =>
 
 export class ThreadGuests {
   readonly #guests = new Map<string, GuestHost>();
+  /** Guests that were left to another process, which may fail to go on with them. */
+  readonly #left = new Map<string, GuestHost>();
   readonly #place: ThreadPlace;
   readonly #world: GuestHostWorld;
   readonly #answers: Answers;
@@ -107,8 +109,16 @@ export class ThreadGuests {
     const { reactor, discards, gcPauseMaxMs } = this.#place;
     return {
       openGuest: ({ options, socket }) => {
+        this.#left.get(options.name)?.abandon();
+        this.#left.delete(options.name);
         guests.set(options.name, new GuestHost(options, socket, this.#world));
         return null;
+      },
+      leaveGuest: async (_, guest) => {
+        const kept = await guest.leave();
+        guests.delete(guest.name);
+        this.#left.set(guest.name, guest);
+        return kept;
       },
       closeGuest: async (_, guest) => {
         await guest.close();

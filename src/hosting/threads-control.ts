@@ -3,6 +3,7 @@ import type { DaemonStatus, DeviceGuestStatus } from '../control/contract.ts';
 import { readHost } from '../control/host.ts';
 import { noMigrations } from '../control/no-migrations.ts';
 import { noPolicy } from '../control/no-policy.ts';
+import { noUpgrade } from '../control/no-upgrade.ts';
 import { type Control, handlersOf, THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
@@ -19,6 +20,7 @@ export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus
     ),
     ...noMigrations(name => void threads.threadOf(name)),
     ...noPolicy(name => void threads.threadOf(name)),
+    ...noUpgrade,
     daemon: () => status(threads.all),
     host: () => readHost(),
     guests: async () => {

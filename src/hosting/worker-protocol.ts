@@ -29,6 +29,8 @@ export interface GuestSocket {
   readonly listening: boolean;
   /** What a keeper had of the guest: descriptors, by the numbers that it keeps them under. */
   readonly kept?: readonly (readonly [number: number, fd: number])[];
+  /** A living daemon hands it over, and takes it back if it cannot go on here: nothing of it is changed then. */
+  readonly handedOver?: boolean;
 }
 
 /** Operations of the control plane that the guest's thread answers. */
@@ -43,6 +45,8 @@ type OperationRequests = {
 export interface DataThreadRequests extends OperationRequests {
   openGuest: { args: { options: GuestOptions; socket: GuestSocket }; result: null };
   closeGuest: { args: { name: string }; result: null };
+  /** Leaves it to another process; the asker closes the descriptors in the answer. */
+  leaveGuest: { args: { name: string }; result: (readonly [number: number, fd: number])[] };
   guests: { args: null; result: readonly DeviceGuestStatus[] };
   samples: { args: null; result: Readonly<Record<string, StatisticsSample>> };
   renewLeases: { args: LeaseRenewalOrder; result: number };

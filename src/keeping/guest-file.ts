@@ -71,6 +71,8 @@ export interface GuestFile {
   punch(offset: number, length: number): void;
   /** As far as it is there. */
   readonly size: number;
+  /** By which another process has it, where one can. */
+  readonly fd?: OwnedFd;
   close(): void;
 }
 

@@ -55,6 +55,16 @@ export class KeeperLink {
     this.#tell(KEEPER_OPERATION.clear, guest, 0);
   }
 
+  /** Takes what the keeper has, from a daemon that goes on with what it left to another one. @throws AerostatError, SystemError */
+  take(): Promise<KeptDescriptors> {
+    return takeAll(this.#socket);
+  }
+
+  /** The same connection, for another process. */
+  get descriptor(): OwnedFd {
+    return this.#socket.fd;
+  }
+
   close(): void {
     this.#socket.close();
   }
@@ -85,6 +95,16 @@ export async function connectToKeeper(
   lost: (why: string) => void,
 ): Promise<{ readonly link: KeeperLink; readonly kept: KeptDescriptors }> {
   const socket = UnixSocket.connect(path);
+  try {
+    const kept = await takeAll(socket);
+    return { link: new KeeperLink(socket, lost), kept };
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
+}
+
+async function takeAll(socket: UnixSocket): Promise<KeptDescriptors> {
   const kept = new Map<string, Map<number, OwnedFd>>();
   try {
     socket.send(encodeKeeperRecord({ operation: KEEPER_OPERATION.take, guest: '', number: 0 }));
@@ -93,14 +113,13 @@ export async function connectToKeeper(
       if (monotonicMs() > deadline) {
         throw new AerostatError(
           'AEROSTAT_KEEPER',
-          `the keeper at ${path} serves another daemon; end that one, or give this one a keeper of its own`,
+          'the keeper serves another daemon; end that one, or give this one a keeper of its own',
         );
       }
       await delay(2);
     }
-    return { link: new KeeperLink(socket, lost), kept };
+    return kept;
   } catch (error) {
-    socket.close();
     for (const fds of kept.values()) closeAll(fds.values());
     throw error;
   }

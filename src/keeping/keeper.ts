@@ -3,10 +3,10 @@
  * and does nothing else. One daemon is served at a time. The next one waits in the backlog until the kernel has closed the
  * connection of the former, which it does when the last thread of that process has ended.
  */
-import type { OwnedFd } from '../sys/fd.ts';
+import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import { Shed } from '../sys/shed.ts';
-import { UnixListener, type UnixSocket } from '../sys/socket.ts';
+import type { UnixListener, UnixSocket } from '../sys/socket.ts';
 import { peerOfFd } from '../sys/unix-peers.ts';
 import {
   decodeKeeperRecord,
@@ -19,16 +19,13 @@ import {
 /** Descriptors that are kept at most: some dozens for each of a hundred guests. */
 const ENTRIES_MAX = 8192;
 
-interface Entry {
-  readonly guest: string;
-  readonly number: number;
-  readonly fd: OwnedFd;
-}
+type Entry = Pick<KeeperRecord, 'guest' | 'number'> & { readonly fd: OwnedFd };
 
 export class Keeper {
   readonly #listener: UnixListener;
   readonly #reactor: Reactor;
   readonly #warn: (message: string) => void;
+  readonly #entriesMax: number;
   readonly #entries = new Map<string, Entry>();
   readonly #record = new Uint8Array(KEEPER_RECORD_BYTES);
   /** What daemons sent is closed on threads of its own: closing it can take long. */
@@ -40,7 +37,13 @@ export class Keeper {
   #endOwed = false;
 
   /** Takes ownership of the listener. */
-  constructor(listener: UnixListener, reactor: Reactor, warn: (message: string) => void) {
+  constructor(
+    listener: UnixListener,
+    reactor: Reactor,
+    warn: (message: string) => void,
+    entriesMax = ENTRIES_MAX,
+  ) {
+    this.#entriesMax = entriesMax;
     this.#listener = listener;
     this.#reactor = reactor;
     this.#warn = warn;
@@ -89,7 +92,7 @@ export class Keeper {
     try {
       for (let received = daemon.receive(this.#record); received; received = daemon.receive(this.#record)) {
         if (received.length !== KEEPER_RECORD_BYTES) {
-          for (const fd of received.fds) fd.close();
+          closeAll(received.fds);
           this.#leave();
           return;
         }
@@ -107,11 +110,11 @@ export class Keeper {
     const key = `${guest} ${number}`;
     if (operation === KEEPER_OPERATION.keep && fd !== undefined) {
       this.#drop(key);
-      if (this.#entries.size < ENTRIES_MAX) {
+      if (this.#entries.size < this.#entriesMax) {
         this.#entries.set(key, { guest, number, fd });
         return;
       }
-      this.#warn(`${guest} is not kept whole: the table is full with ${ENTRIES_MAX} descriptors`);
+      this.#warn(`${guest} is not kept whole: the table is full with ${this.#entriesMax} descriptors`);
     } else if (operation === KEEPER_OPERATION.drop) {
       this.#drop(key);
     } else if (operation === KEEPER_OPERATION.clear) {
@@ -120,7 +123,7 @@ export class Keeper {
       this.#giving = [...this.#entries.values()];
       this.#endOwed = true;
     }
-    for (const extra of fds) extra.close();
+    closeAll(fds);
   }
 
   #drop(key: string): void {
@@ -129,6 +132,8 @@ export class Keeper {
   }
 
   #give(daemon: UnixSocket): void {
+    // Threads of the daemon may have dropped some since it asked.
+    this.#giving = this.#giving.filter(({ fd }) => fd.open);
     while (this.#giving.length > 0) {
       const { guest, number, fd } = this.#giving[0];
       const record = encodeKeeperRecord({ operation: KEEPER_OPERATION.kept, guest, number });
@@ -140,15 +145,5 @@ export class Keeper {
       if (daemon.send(end) > 0) this.#endOwed = false;
     }
     if (this.#watch !== undefined) this.#watch.wantWrite = this.#endOwed;
-  }
-}
-
-/** A listener at `path` that this user's processes alone can reach. @throws SystemError */
-export function listenForDaemons(path: string): UnixListener {
-  const umask = process.umask(0o177);
-  try {
-    return UnixListener.bind(path);
-  } finally {
-    process.umask(umask);
   }
 }

@@ -2,7 +2,7 @@
  * Puts the API where it can be reached: on a Unix socket that only its owner can open, or on a TCP port that
  * asks for a token. What may go wrong with addresses, files and tokens is said here.
  */
-import { lstatSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
+import { lstatSync, mkdirSync, rmSync, statSync, unlinkSync } from 'node:fs';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { type AddressInfo, connect, isIP, Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -10,7 +10,9 @@ import type { Duplex } from 'node:stream';
 import { createAdaptorServer } from '@hono/node-server';
 import type { Control } from '../control/operations.ts';
 import { defined } from '../sys/defined.ts';
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, InvariantError, SystemError } from '../sys/error.ts';
+import { OwnedFd } from '../sys/fd.ts';
+import { UnixListener } from '../sys/socket.ts';
 import type { AccessRules } from './access.ts';
 import { type ApiAddress, formatAddress } from './address.ts';
 import { type ApiOptions, createApi } from './api.ts';
@@ -29,6 +31,8 @@ export interface Patience {
 const PATIENCE: Patience = { headersMs: 5000, requestMs: 10_000, checkMs: 5000 };
 /** How long a client that was answered before its body had ended may go on sending: enough to read why it is cut off. */
 const LINGER_MS = 100;
+/** How long what was asked of a server may still take, whose address is another process's. */
+const LEAVING_MS_MAX = 1000;
 const HEADER_BYTES_MAX = 8192;
 const CONNECTIONS_MAX = 256;
 
@@ -45,6 +49,8 @@ export interface ListenOptions {
   /** The option that allows it. Default: --api-remote. */
   readonly allowedBy?: string;
   readonly patience?: Patience;
+  /** A socket that listens at the address already, by another process; the server's from now on. */
+  readonly inherited?: OwnedFd | undefined;
   /** Told of failures that are ours. */
   readonly onError?: (error: Error, request: string) => void;
 }
@@ -54,6 +60,13 @@ export interface ServeOptions extends ListenOptions, Omit<ApiOptions, 'access'> 
 export interface ApiServer {
   /** Where it listens; with the port that was chosen where 0 was asked for. */
   readonly address: ApiAddress;
+  /** The socket that listens, for another process. */
+  readonly listening: OwnedFd;
+  /** Takes no connection until {@link resume}: they wait, and requests of those that are there are answered. */
+  suspend(): void;
+  resume(): Promise<void>;
+  /** Another process answers at the address: ends when all that was asked is answered, or soon. */
+  leave(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -71,9 +84,9 @@ export async function serveApi(control: Control, options: ServeOptions): Promise
  * @throws ListenError, TokenError
  */
 export async function admit(options: ListenOptions): Promise<AccessRules | undefined> {
-  const { address, tokens = [] } = options;
+  const { address, tokens = [], inherited } = options;
   if (address.kind === 'unix') {
-    await prepareSocketPath(address.path);
+    if (inherited === undefined) await prepareSocketPath(address.path);
     return undefined;
   }
   checkRemote(address.host, options);
@@ -89,7 +102,7 @@ export interface Application {
 
 /** @throws ListenError */
 export async function listenAt(api: Application, options: ListenOptions): Promise<ApiServer> {
-  const { address, patience = PATIENCE, chosenBy = '--api' } = options;
+  const { address, patience = PATIENCE } = options;
   const server = createAdaptorServer({
     fetch: api.app.fetch,
     serverOptions: {
@@ -102,22 +115,39 @@ export async function listenAt(api: Application, options: ListenOptions): Promis
   server.maxConnections = CONNECTIONS_MAX;
   server.on('request', cutOffAfterAnswer);
   server.on('clientError', refuseMalformed);
+  let listening: OwnedFd;
   try {
-    await bind(server, address, chosenBy);
+    listening = await bind(server, options);
   } catch (error) {
     api.close();
     throw error;
   }
   // A connection that cannot be accepted, for want of descriptors say, is no reason to end.
   server.on('error', error => options.onError?.(error, 'a connection'));
+  const end = (patienceMs: number): Promise<void> => {
+    listening.close();
+    return new Promise(resolve => {
+      api.close();
+      const impatience = setTimeout(() => server.closeAllConnections(), patienceMs);
+      server.close(() => {
+        clearTimeout(impatience);
+        resolve();
+      });
+      server.closeIdleConnections();
+      if (patienceMs === 0) server.closeAllConnections();
+    });
+  };
   return {
     address: boundAddress(server, address),
-    close: () =>
-      new Promise(resolve => {
-        api.close();
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
+    listening,
+    suspend: () => void server.close(),
+    resume: () => listen(server, { fd: listening.duplicate().release() }, options),
+    leave: () => end(LEAVING_MS_MAX),
+    close: () => {
+      // Before the socket is closed: a path that is there is one where the daemon answers. After leave() it is another's.
+      if (address.kind === 'unix' && listening.open) rmSync(address.path, { force: true });
+      return end(0);
+    },
   };
 }
 
@@ -172,32 +202,76 @@ function refuseMalformed(error: NodeJS.ErrnoException, stream: Duplex): void {
   setTimeout(() => socket.destroy(), LINGER_MS).unref();
 }
 
-function bind(server: Server, address: ApiAddress, chosenBy: string): Promise<void> {
+/** Has the server listen; returns a duplicate of the socket, which is the caller's. @throws ListenError */
+async function bind(server: Server, options: ListenOptions): Promise<OwnedFd> {
+  const { address, inherited } = options;
+  if (address.kind === 'tcp' && inherited === undefined) {
+    await listen(server, { host: address.host, port: address.port }, options);
+    return duplicate(descriptorOf(server));
+  }
+  const socket = inherited ?? bindPath(options);
+  // Node removes the path of a socket that it bound itself when it closes it, also when another process listens there.
+  await listen(server, { fd: socket.duplicate().release() }, options);
+  return socket;
+}
+
+/** Of a descriptor that stays Node's. */
+function duplicate(number: number): OwnedFd {
+  const nodes = new OwnedFd(number);
+  try {
+    return nodes.duplicate();
+  } finally {
+    nodes.release();
+  }
+}
+
+/** Node tells the number of a listening socket only so. */
+const descriptorOf = (server: Server): number =>
+  (server as Server & { readonly _handle: { readonly fd: number } })._handle.fd;
+
+function bindPath({ address, chosenBy }: ListenOptions): OwnedFd {
+  if (address.kind !== 'unix') throw new InvariantError('a path of an address that has none');
+  // This mask gives it mode 0600 from its first moment; a chmod afterwards would leave a gap.
+  const mask = process.umask(0o177);
+  try {
+    return UnixListener.bind(address.path).fd;
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    throw cannotListen(address, error.errnoName, error.message, chosenBy);
+  } finally {
+    process.umask(mask);
+  }
+}
+
+function listen(
+  server: Server,
+  where: { readonly fd: number } | { readonly host: string; readonly port: number },
+  { address, chosenBy }: ListenOptions,
+): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const used = error.code === 'EADDRINUSE';
-      const why = used ? 'another program listens there already' : error.message;
-      reject(
-        new ListenError(
-          used ? 'AEROSTAT_API_IN_USE' : 'AEROSTAT_API_LISTEN',
-          `cannot serve the API on ${formatAddress(address)}: ${why}; choose another with ${chosenBy}`,
-        ),
-      );
+    const failed = (error: NodeJS.ErrnoException) =>
+      reject(cannotListen(address, error.code, error.message, chosenBy));
+    server.once('error', failed);
+    server.once('listening', () => {
+      server.off('error', failed);
+      resolve();
     });
-    server.once('listening', resolve);
-    if (address.kind === 'tcp') {
-      server.listen({ host: address.host, port: address.port });
-      return;
-    }
-    // Node binds a Unix socket before listen() returns, so this mask gives it mode 0600 from its first moment
-    // and does not last; a chmod afterwards would leave a gap.
-    const mask = process.umask(0o177);
-    try {
-      server.listen(address.path);
-    } finally {
-      process.umask(mask);
-    }
+    server.listen(where);
   });
+}
+
+function cannotListen(
+  address: ApiAddress,
+  code: string | undefined,
+  message: string,
+  chosenBy = '--api',
+): ListenError {
+  const used = code === 'EADDRINUSE';
+  const why = used ? 'another program listens there already' : message;
+  return new ListenError(
+    used ? 'AEROSTAT_API_IN_USE' : 'AEROSTAT_API_LISTEN',
+    `cannot serve the API on ${formatAddress(address)}: ${why}; choose another with ${chosenBy}`,
+  );
 }
 
 function boundAddress(server: Server, asked: ApiAddress): ApiAddress {

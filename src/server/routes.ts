@@ -20,6 +20,7 @@ import {
   RequestAnswerSchema,
   SampleListSchema,
   StatisticsSampleSchema,
+  UpgradeAnswerSchema,
 } from './schemas/answers.ts';
 import {
   GuestPolicyPatchSchema,
@@ -42,6 +43,7 @@ import {
   MapQuerySchema,
   MigrationOrderSchema,
   StatisticsQuerySchema,
+  UpgradeOrderSchema,
 } from './schemas/requests.ts';
 
 const json = <Schema extends z.ZodType>(schema: Schema, description: string) => ({
@@ -103,6 +105,12 @@ export const OPERATION_DOCUMENTS: Readonly<Record<OperationName, OperationDocume
     operationId: 'getHost',
     summary: 'The host’s memory',
     answer: [HostStatusSchema, 'How the host is.'],
+  },
+  upgrade: {
+    operationId: 'postUpgrade',
+    summary: 'Have the program that is installed now take the daemon’s place',
+    args: UpgradeOrderSchema,
+    answer: [UpgradeAnswerSchema, 'Another process serves; the one that answers ends.'],
   },
   guests: {
     operationId: 'listGuests',

@@ -345,6 +345,11 @@ const declarations = {
     meaning: 'The keeper of descriptors serves another daemon, or has ended.',
     remedy: 'End the other daemon, or start a keeper (aerostat keep).',
   },
+  AEROSTAT_HAND_OVER: {
+    status: 409,
+    meaning: 'The guests were not handed over to a new daemon; the one that had them serves on.',
+    remedy: 'See the message and the log; mend what kept the new one from serving, and ask again.',
+  },
   AEROSTAT_DEVICE_STATE: { meaning: 'A saved device cannot be restored.', remedy: RETRY_MIGRATION },
 
   // The embedded guest and its driver

@@ -127,6 +127,8 @@ export class BackendConnection {
   #channel: PeerDoorbell | undefined;
   readonly #kept: KeptConversation | undefined;
   readonly #started: RecordedFirst | undefined;
+  /** Another process takes it up. */
+  #left = false;
   /** What the conversation goes on with when the device has settled: a message, a reply, or neither. */
   #waiting: { readonly message?: Message; readonly reply?: SessionReply } | undefined;
 
@@ -194,8 +196,24 @@ export class BackendConnection {
 
   /** Serves nothing any more, and leaves all as it is for the process that takes the conversation up. */
   leave(): void {
+    this.#left = true;
     this.#stream.pause();
     this.session.suspend();
+  }
+
+  /** It was left, no process has taken it up, and it goes on here. */
+  stay(): void {
+    this.#left = false;
+    this.session.resume();
+    if (this.#waiting === undefined) this.#stream.resume();
+    else this.progress();
+  }
+
+  /** A conversation that was left is another process's: what of it is this process's goes, and its front-end notices nothing. */
+  abandon(): void {
+    this.#stream.close();
+    this.#letGoOfWaiting();
+    this.session.abandon();
   }
 
   /** Whether the conversation stands still until the device has settled. */
@@ -206,7 +224,8 @@ export class BackendConnection {
   /** To be called when the device may have settled, or its memory's files may be looked at. */
   progress(): void {
     const waiting = this.#waiting;
-    if (waiting === undefined || !this.#settled()) return;
+    // What a conversation that was left waited with is served by the process that takes it up.
+    if (this.#left || waiting === undefined || !this.#settled()) return;
     this.#waiting = undefined;
     this.#stream.attempt(() => {
       if (waiting.reply !== undefined) this.#reply(waiting.reply);
@@ -268,6 +287,7 @@ export class BackendConnection {
    * its driver sees the change when it next reads.
    */
   configChanged(): boolean {
+    if (this.#left) return true;
     if (this.#channel === undefined) return false;
     // A full channel holds notices that the front-end has not read yet; any of them makes it read again.
     if (this.#channel.write(CONFIG_CHANGE) === 'gone') this.#setChannel(undefined);
@@ -281,10 +301,14 @@ export class BackendConnection {
   }
 
   #end(): void {
+    this.#letGoOfWaiting();
+    this.session.close();
+  }
+
+  #letGoOfWaiting(): void {
     closeAll(this.#waiting?.message?.fds ?? []);
     closeAll(this.#waiting?.reply?.fds ?? []);
     this.#waiting = undefined;
-    this.session.close();
   }
 
   #setChannel(fd: OwnedFd | undefined): void {

@@ -148,6 +148,19 @@ export class BackendSession {
   // Handing over ------------------------------------------------------------------------------------------
 
   /**
+   * Another process has the session, which was suspended: what of it is this process's goes, and nothing that is shared with
+   * that process changes.
+   */
+  abandon(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#rings.forsakeAll();
+    this.#log.clear();
+    this.#table.close();
+    this.#host.backendChannel(undefined);
+  }
+
+  /**
    * The rings stand still, so that the session can be saved as soon as the device has settled once more. The device, which has
    * settled before, keeps what it knows of the guest and discards nothing.
    */

@@ -959,3 +959,21 @@ describe('patterns of names', () => {
     ]);
   });
 });
+
+describe('aerostat upgrade', () => {
+  test('says which process serves in place of which', async () => {
+    control.upgraded = { pid: 4242, version: '0.2.0', guests: 2, handOverMs: 12.4 };
+    const { code, out } = await aerostat('upgrade --timeout 5s');
+    expect(code).toBe(EXIT.ok);
+    expect(out).toContain('Version 0.2.0 serves 2 guests as process 4242, in place of version');
+    expect(control.calls).toContainEqual(['upgrade', { timeoutMs: 5000 }]);
+    const { out: json } = await aerostat('upgrade --json');
+    expect(JSON.parse(json)).toMatchObject({ pid: 4242, version: '0.2.0', guests: 2, handOverMs: 12.4 });
+  });
+
+  test('fails with the reason where the daemon serves on', async () => {
+    const { code, err } = await aerostat('upgrade');
+    expect(code).toBe(EXIT.failed);
+    expect(err).toContain('cannot be upgraded while it runs');
+  });
+});

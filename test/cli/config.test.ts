@@ -179,6 +179,11 @@ describe('aerostat device --config', () => {
         opened.push(guest);
         control.known.set(guest.name, guestStatus(guest.name, { connected: connected.has(guest.name) }));
       },
+      toHandOver: [],
+      get keeper(): never {
+        throw new Error('this fake has no keeper');
+      },
+      handOver: () => Promise.reject(new Error('this fake hands nothing over')),
       dismiss: async name =>
         void opened.splice(
           opened.findIndex(guest => guest.name === name),

@@ -8,6 +8,7 @@ import type { Daemon, DaemonOptions } from '../../src/daemon/options.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';
+import type { OwnedFd } from '../../src/sys/fd.ts';
 import { FakeControl, GIB, guestStatus } from '../server/fake-control.ts';
 import { run, start, type Terminal } from './terminal.ts';
 
@@ -32,6 +33,11 @@ function fakeDaemon() {
       open: async () => {},
       dismiss: async () => {},
       version: '0.1.0',
+      toHandOver: [],
+      get keeper(): OwnedFd {
+        throw new Error('this fake has no keeper');
+      },
+      handOver: () => Promise.reject(new Error('this fake hands nothing over')),
       failed: seen.failed ?? new Promise(() => {}),
       close: async () => {
         seen.closed++;

@@ -8,12 +8,12 @@ import { GuestHost } from '../../src/hosting/guest-host.ts';
 import type { GuestOptions } from '../../src/hosting/options.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { GUEST } from '../../src/keeping/guest-file.ts';
-import { Keeper, listenForDaemons } from '../../src/keeping/keeper.ts';
+import { Keeper } from '../../src/keeping/keeper.ts';
 import { connectToKeeper, type KeeperLink } from '../../src/keeping/keeper-link.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
 import type { Reactor, Watch } from '../../src/sys/poll.ts';
-import { UnixSocket } from '../../src/sys/socket.ts';
+import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { IN_ORDER, RING_PACKED } from '../../src/virtio/features.ts';
 import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
@@ -37,14 +37,14 @@ let links: KeeperLink[];
 let guests: HandGuest[];
 let listeners: number;
 
-const listener = (): number => listenForDaemons(join(directory, `listener${listeners++}.sock`)).fd.release();
+const listener = (): number => UnixListener.bind(join(directory, `listener${listeners++}.sock`)).fd.release();
 
 beforeEach(() => {
   loop = new TestLoop();
   directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
   [warnings, links, guests, listeners] = [[], [], [], 0];
   const path = join(directory, 'keeper.sock');
-  keeper = new Keeper(listenForDaemons(path), loop.reactor, message => warnings.push(message));
+  keeper = new Keeper(UnixListener.bind(path), loop.reactor, message => warnings.push(message));
 });
 
 afterEach(() => {

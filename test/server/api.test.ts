@@ -378,6 +378,7 @@ describe('the document', () => {
     expect(Object.keys(document.paths)).toEqual([
       '/v1/daemon',
       '/v1/host',
+      '/v1/upgrade',
       '/v1/guests',
       '/v1/guests/{name}',
       '/v1/guests/{name}/statistics',

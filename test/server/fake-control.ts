@@ -11,9 +11,11 @@ import {
   type HostStatus,
   type StatisticsSample,
   UnknownGuestError,
+  type UpgradeAnswer,
 } from '../../src/control/contract.ts';
 import type { MemoryMap } from '../../src/control/memory-map.ts';
 import type { MigrationAnswer, MigrationStatus } from '../../src/control/migrations.ts';
+import { noUpgrade } from '../../src/control/no-upgrade.ts';
 import {
   type AnswerOf,
   type ArgsOf,
@@ -198,6 +200,15 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
     this.#ofPolicy(['reserve', order], () => this.memoryPolicy.reserve(order));
   readonly releaseReservation = ({ name }: { readonly name: string }) =>
     this.#ofPolicy(['releaseReservation', { name }], () => this.memoryPolicy.release(name));
+
+  /** When set, what an upgrade answers; it is refused otherwise. */
+  upgraded: UpgradeAnswer | undefined;
+
+  async upgrade(args: { readonly timeoutMs?: number } = {}): Promise<UpgradeAnswer> {
+    await this.#gate();
+    this.calls.push(['upgrade', args]);
+    return this.upgraded ?? noUpgrade.upgrade();
+  }
 
   async renewLeases({ forMs }: LeaseRenewalOrder): Promise<LeaseRenewal> {
     await this.#gate();

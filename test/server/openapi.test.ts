@@ -122,6 +122,16 @@ const CASES: Readonly<Record<string, Calls>> = {
     409: { body: { to: 'tcp:host2:4444' }, given: migrating },
   },
   deleteMigration: { 200: { given: migrating }, 409: {} },
+  postUpgrade: {
+    200: {
+      body: { timeoutMs: 1000 },
+      given: ({ control }) => {
+        control.upgraded = { pid: 4242, version: '0.2.0', guests: 1, handOverMs: 12 };
+      },
+    },
+    400: { body: { timeoutMs: 0 } },
+    409: { body: {} },
+  },
   postLeases: { 200: { body: { forMs: 4000 } }, 400: { body: {} } },
   getPolicy: { 200: {} },
   patchPolicy: {

@@ -25,6 +25,9 @@ export interface DaemonSurroundings {
   readonly directory?: string;
   /** Descriptors that it finds as 3, 4 and so on. */
   readonly inherits?: readonly Descriptor[];
+  /** The program that is started, and started anew where another process takes its place. */
+  readonly program?: string;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export class DaemonProcess {
@@ -46,7 +49,7 @@ export class DaemonProcess {
   static async start(
     guests: readonly string[],
     words: readonly string[] = [],
-    { directory: given, inherits = [] }: DaemonSurroundings = {},
+    { directory: given, inherits = [], program = PROGRAM, env = {} }: DaemonSurroundings = {},
   ): Promise<DaemonProcess> {
     const directory = given ?? mkdtempSync(join(tmpdir(), 'aerostat-test-'));
     const sockets = guests.flatMap(name => [
@@ -57,8 +60,11 @@ export class DaemonProcess {
     ]);
     const child = spawn(
       process.execPath,
-      [PROGRAM, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
-      { stdio: ['ignore', 'ignore', 'pipe', ...inherits.map(fd => fd.number)] },
+      [program, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
+      {
+        stdio: ['ignore', 'ignore', 'pipe', ...inherits.map(fd => fd.number)],
+        env: { ...process.env, ...env },
+      },
     );
     const daemon = new DaemonProcess(directory, child);
     process.once('exit', daemon.#killAtExit);
@@ -86,6 +92,9 @@ export class DaemonProcess {
     return join(this.directory, `${guest}.sock`);
   }
 
+  /** Another process has taken its place, and is asked through its API. */
+  replaced = false;
+
   /** Waits until `met` is true. */
   async until(
     met: () => boolean | Promise<boolean>,
@@ -93,7 +102,7 @@ export class DaemonProcess {
   ): Promise<void> {
     const deadline = Date.now() + PATIENCE_MS;
     while (!(await met())) {
-      if (Date.now() > deadline || this.ended) throw new Error(await complaint());
+      if (Date.now() > deadline || (this.ended && !this.replaced)) throw new Error(await complaint());
       await delay(10);
     }
   }

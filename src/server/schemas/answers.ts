@@ -21,6 +21,7 @@ import {
   type StuckStatus,
   type TargetOwner,
   type TargetProgress,
+  type UpgradeAnswer,
 } from '../../control/contract.ts';
 import type { MapRegion, MemoryMap } from '../../control/memory-map.ts';
 import type {
@@ -298,6 +299,20 @@ export const HostStatusSchema = mirror<HostStatus>()(
       pressure: orNull(HostPressureSchema),
     })
     .openapi('HostStatus'),
+);
+
+export const UpgradeAnswerSchema = mirror<UpgradeAnswer>()(
+  z
+    .object({
+      pid: count.openapi({ description: 'The process that serves now.' }),
+      version: z.string(),
+      guests: count.openapi({ description: 'That were handed over.' }),
+      handOverMs: milliseconds.openapi({
+        description:
+          'From when the first of them stood still until all were served. One stands still for a part of it.',
+      }),
+    })
+    .openapi('UpgradeAnswer'),
 );
 
 const MapRegionSchema = mirror<MapRegion>()(z.object({ guestAddress: count, bytes }).openapi('MapRegion'));

@@ -135,6 +135,19 @@ export const StatisticsQuerySchema = z.object({
   timeout_ms: milliQuery(GUEST_TIMEOUT_MS_MAX, 'Longest wait for the guest’s answer.'),
 });
 
+export const UpgradeOrderSchema = mirror<{ readonly timeoutMs?: number | undefined }>()(
+  z
+    .strictObject({
+      timeoutMs: omissible(
+        count
+          .min(1)
+          .max(GUEST_TIMEOUT_MS_MAX)
+          .openapi({ description: 'How long the new process may take until it serves.' }),
+      ),
+    })
+    .openapi('UpgradeOrder'),
+);
+
 /** Digits only, as in {@link milliQuery}; any size that a number holds exactly. */
 const countQuery = (min: number, max: number, description: string) =>
   z
