@@ -10,7 +10,9 @@ import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { GUEST } from '../../src/keeping/guest-file.ts';
 import { Keeper } from '../../src/keeping/keeper.ts';
 import { connectToKeeper, type KeeperLink } from '../../src/keeping/keeper-link.ts';
+import { FILE_NUMBER } from '../../src/keeping/kept-guest.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { OwnedFd } from '../../src/sys/fd.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
 import type { Reactor, Watch } from '../../src/sys/poll.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
@@ -18,6 +20,17 @@ import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { IN_ORDER, RING_PACKED } from '../../src/virtio/features.ts';
 import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
 import { TestLoop } from '../support/loop.ts';
+
+function mapped(file: OwnedFd): { buffer: ArrayBuffer; close: () => void } {
+  const mapping = Mapping.shared(file.number, 0, PAGE_SIZE);
+  return {
+    buffer: mapping.buffer,
+    close: () => {
+      mapping.close();
+      file.close();
+    },
+  };
+}
 
 const OPTIONS: GuestOptions = {
   name: 'g',
@@ -99,6 +112,11 @@ class Process {
     return new Process(link, { fd: socket?.fd.release() ?? listener(), listening, kept }, options);
   }
 
+  /** One that takes the place of another, which hands over what it has of the guest. */
+  static after(other: Process, kept: readonly (readonly [number, number])[]): Process {
+    return new Process(other.#link, { fd: listener(), listening: true, kept, handedOver: true }, OPTIONS);
+  }
+
   /** It does nothing any more, and the kernel closes its connection to the keeper. */
   async kill(): Promise<void> {
     for (const watch of this.#watches) watch.stop();
@@ -118,6 +136,48 @@ async function connected(ringFeatures?: bigint): Promise<{ process: Process; gue
   guests.push(guest);
   return { process, guest };
 }
+
+describe('a host that hands its guest over', () => {
+  test('is followed by one that goes on, and does nothing more to the guest', async () => {
+    const { process, guest } = await connected();
+    await guest.inflate(FIRST_PAGE, 300);
+    process.host.target.set(777 * PAGE_SIZE);
+    const kept = await loop.until(process.host.leave());
+    const { host } = Process.after(process, kept);
+    process.host.abandon();
+    await guest.deflate(FIRST_PAGE + 100, 100);
+    await guest.inflate(FIRST_PAGE + 400, 10);
+    await guest.writeActual(210);
+    expect(host.status()).toMatchObject({
+      connected: true,
+      balloonedBytes: 210 * PAGE_SIZE,
+      actualBytes: 210 * PAGE_SIZE,
+      targetBytes: 777 * PAGE_SIZE,
+    });
+    expect(process.host.device.counters.kicks).toBeLessThan(host.device.counters.kicks + 3);
+    expect(guest.frontend.connected).toBe(true);
+    expect(warnings).toEqual([]);
+  });
+
+  test('has the guest back where the other cannot go on with it, and nothing of it was changed', async () => {
+    const { process, guest } = await connected();
+    await guest.inflate(FIRST_PAGE, 300);
+    const kept = await loop.until(process.host.leave());
+    const file = new OwnedFd(kept.find(([number]) => number === FILE_NUMBER)![1]).duplicate();
+    const { buffer, close } = mapped(file);
+    const version = new DataView(buffer).getUint32(GUEST.offset.version, true);
+    new DataView(buffer).setUint32(GUEST.offset.version, version + 1, true);
+    const again = kept.map(([number, fd]) => [number, new OwnedFd(fd).duplicate().release()] as const);
+    expect(() => Process.after(process, kept)).toThrow(/its state has version/);
+    new DataView(buffer).setUint32(GUEST.offset.version, version, true);
+    close();
+    process.host.abandon();
+    const { host } = Process.after(process, again);
+    await guest.deflate(FIRST_PAGE + 100, 100);
+    expect(host.device.accounts.balloonedPages).toBe(200);
+    expect(guest.frontend.connected).toBe(true);
+  });
+});
 
 describe('a host that dies', () => {
   test('is followed by one that knows the balloon and how it is steered', async () => {
