@@ -42,8 +42,6 @@ import { TargetSteering } from './target-steering.ts';
 import type { ThreadTurns } from './thread-turns.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
-/** Discards that a driver waits for end within so long, or the guest is not handed over. */
-const LEAVING_MS_MAX = 2000;
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
 
@@ -72,12 +70,12 @@ export class GuestHost {
   readonly #connections: ConnectionEvents;
   readonly #life = new GuestLife();
   /** Absent only while the rest of the guest is put together. */
-  #acceptor: Acceptor | undefined;
-  readonly #requests: GuestRequests;
+  acceptor: Acceptor | undefined;
+  readonly requests: GuestRequests;
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
   readonly #checks: FrontEndChecks;
   readonly #arriving: ArrivingDevice;
-  readonly #lane: DiscardLane;
+  readonly lane: DiscardLane;
   readonly keeping: GuestKeeping | undefined;
   /** Called when nothing is under way any more, each once. */
   #whenSettled: (() => void)[] = [];
@@ -91,10 +89,10 @@ export class GuestHost {
     const turns = world.turns.join();
     this.loop = new GuestLoop(world.reactor, turns);
     this.#events = new GuestEvents(options.name, world, world.reactor);
-    this.#lane = world.discards.openLane();
+    this.lane = world.discards.openLane();
     this.#connections = new ConnectionEvents(this.#events, world.reactor);
     const obstacle = () => obstacleOf(this.state);
-    const memory = () => this.#acceptor?.session?.memory;
+    const memory = () => this.acceptor?.session?.memory;
     const hinted = { name: this.name, device: () => this.device, memory, obstacle };
     this.hints = new GuestHints(hinted, world.reactor, this.#events);
     const offered = offeredFeatures(options.profile, options.without);
@@ -115,13 +113,13 @@ export class GuestHost {
     this.#arriving = new ArrivingDevice(device);
     this.rings = new RingTurns(device, turns, this.loop, {
       served: () => this.#checks.served(),
-      failed: error => this.#acceptor?.drop(error),
+      failed: error => this.acceptor?.drop(error),
     });
     const checked = {
       device,
-      lane: this.#lane,
+      lane: this.lane,
       ringsNeeded: queueRoles(offered.profile, offered.balloon).length,
-      session: () => this.#acceptor?.session,
+      session: () => this.acceptor?.session,
     };
     this.#checks = new FrontEndChecks(checked, world.reactor, this.#events);
     const steered = {
@@ -138,13 +136,13 @@ export class GuestHost {
       intervalMs: options.pollIntervalMs,
       obstacle,
     });
-    this.#requests = new GuestRequests(this.name, this.device, world.reactor, {
+    this.requests = new GuestRequests(this.name, this.device, world.reactor, {
       unusedPages: this.hints.unusedPages,
       obstacle,
     });
     const found = this.keeping?.start(this, socket.listening);
-    this.#acceptor = new Acceptor(socket, device, this.loop, this.#frontEnds(), kept);
-    if (found !== undefined) this.#acceptor.takeUp(found.socket, found.session);
+    this.acceptor = new Acceptor(socket, device, this.loop, this.#frontEnds(), kept);
+    if (found !== undefined) this.acceptor.takeUp(found.socket, found.session);
   }
 
   #frontEnds(): AcceptorListener {
@@ -169,7 +167,7 @@ export class GuestHost {
     this.#arriving.fail(new GuestStateError('the front-end went before it had handed over the memory'));
     this.#checks.end();
     this.statistics.stop();
-    this.#requests.stop();
+    this.requests.stop();
     this.#events.drop();
     this.target.forget();
     this.#removed.gone();
@@ -180,8 +178,7 @@ export class GuestHost {
 
   #notifyConfig(): void {
     // A driver reads the configuration when it starts; later changes need the front-end's channel.
-    if ((this.#acceptor?.configChanged() ?? true) || (this.#acceptor?.session?.ringsRunning ?? 0) === 0)
-      return;
+    if ((this.acceptor?.configChanged() ?? true) || (this.acceptor?.session?.ringsRunning ?? 0) === 0) return;
     this.#events.problem(
       'no-channel',
       'the front-end offers no channel for configuration changes; the guest sees new targets when its driver starts',
@@ -195,7 +192,7 @@ export class GuestHost {
 
   readonly #progress = (): void => {
     this.device.reportFailures();
-    this.#acceptor?.progress();
+    this.acceptor?.progress();
     if (this.#whenSettled.length > 0 && this.device.settle()) {
       for (const then of this.#whenSettled.splice(0)) then();
     }
@@ -203,7 +200,7 @@ export class GuestHost {
   };
 
   /** Calls `then` when nothing is under way, at once if nothing is. */
-  #afterSettling(then: () => void): void {
+  afterSettling(then: () => void): void {
     if (this.#whenSettled.length === 0 && this.device.settle()) then();
     else this.#whenSettled.push(then);
   }
@@ -220,7 +217,7 @@ export class GuestHost {
       removed: this.#removed,
       checks: this.#checks,
       statistics: this.statistics,
-      requests: this.#requests,
+      requests: this.requests,
       memoryArrived: () => this.#loadNow(),
     };
   }
@@ -230,10 +227,10 @@ export class GuestHost {
   #deviceHost(): DeviceHost {
     return {
       configChanged: () => this.#notifyConfig(),
-      accountOpened: ({ region, pending }) => this.#lane.add(region, pending),
-      reportsOpened: account => this.#lane.add(account.region, account.openReports()),
-      pendingMarked: () => this.#lane.wake(),
-      discardSoon: () => this.#lane.hurry(),
+      accountOpened: ({ region, pending }) => this.lane.add(region, pending),
+      reportsOpened: account => this.lane.add(account.region, account.openReports()),
+      pendingMarked: () => this.lane.wake(),
+      discardSoon: () => this.lane.hurry(),
       badInput: reason => this.#events.problem('bad-input', reason),
       discardFailed: error =>
         this.#events.problem('discard', `memory could not be given back: ${error.message}`),
@@ -244,7 +241,7 @@ export class GuestHost {
         this.hints.changed();
       },
       requestAnswered: () => {
-        this.#requests.answered();
+        this.requests.answered();
         this.hints.answered();
       },
     };
@@ -252,7 +249,7 @@ export class GuestHost {
 
   /** What the guest says of its balloon is shown, not trusted: it may even be impossible. */
   #actualChanged(pages: number): void {
-    const memoryPages = (this.#acceptor?.session?.memory.size ?? 0) / PAGE_SIZE;
+    const memoryPages = (this.acceptor?.session?.memory.size ?? 0) / PAGE_SIZE;
     if (pages > memoryPages) {
       this.#conversation.badRequests++;
       this.#events.problem(
@@ -289,17 +286,17 @@ export class GuestHost {
     if (this.hints.freePages.followed) {
       throw new GuestStateError(`${this.name} is moving, and asked for its free pages all the time`);
     }
-    return this.#requests.ask(request, timeoutMs);
+    return this.requests.ask(request, timeoutMs);
   }
 
   get connected(): boolean {
-    return this.#acceptor?.connected ?? false;
+    return this.acceptor?.connected ?? false;
   }
 
   get state(): GuestState {
     return this.#life.state({
       connected: this.connected,
-      pid: this.#acceptor?.peerPid,
+      pid: this.acceptor?.peerPid,
       askedMs: this.device.statistics.askedMs,
       kicks: this.device.kicks,
     });
@@ -307,7 +304,7 @@ export class GuestHost {
 
   status(): DeviceGuestStatus {
     const { device } = this;
-    const figures = deviceStatus(device, this.#acceptor?.session?.memory);
+    const figures = deviceStatus(device, this.acceptor?.session?.memory);
     if (figures.pendingBytes === 0) this.target.drained(device.inflation.discards.lastMs);
     const counters = guestCounters(device, this.#conversation);
     // In this order: a reader that sees failed discards finds the reason beside them.
@@ -352,14 +349,14 @@ export class GuestHost {
    */
   load(saved: Uint8Array): Promise<void> {
     const loaded = this.#arriving.expect(saved);
-    if ((this.#acceptor?.session?.memory.regions.length ?? 0) > 0) this.#loadNow();
+    if ((this.acceptor?.session?.memory.regions.length ?? 0) > 0) this.#loadNow();
     return loaded;
   }
 
   /** The front-end brings what another device knew of its guest, before or after the memory. @throws DeviceStateError */
   #loadFromFrontEnd(saved: Uint8Array): void {
     checkFresh(this.device, saved);
-    if ((this.#acceptor?.session?.memory.regions.length ?? 0) > 0) {
+    if ((this.acceptor?.session?.memory.regions.length ?? 0) > 0) {
       this.target.resumed(loadDevice(this.device, saved));
       return;
     }
@@ -370,54 +367,7 @@ export class GuestHost {
   #loadNow(): void {
     this.#arriving.load((wishedMemoryBytes, settled) => {
       this.target.resumed(wishedMemoryBytes);
-      this.#afterSettling(settled);
-    });
-  }
-
-  /**
-   * Leaves the guest to another process: its rings stand still, and nothing is under way on its memory. Returns what is kept
-   * of it: duplicates of descriptors, by their numbers. To be followed by {@link abandon}, once that process has them.
-   * Rejects when the guest cannot be left; then it goes on here.
-   */
-  async leave(): Promise<(readonly [number: number, fd: number])[]> {
-    if (this.connected && this.keeping === undefined) {
-      throw new GuestStateError(
-        `${this.name} cannot be handed over, for it is not kept; end the daemon and start it anew`,
-      );
-    }
-    const stuck = () =>
-      new GuestStateError(`memory of ${this.name} is being given back, and that does not end`);
-    // What the driver waits for comes first, while the rings run.
-    if (!(await this.#settlesWithin(LEAVING_MS_MAX))) throw stuck();
-    this.#acceptor?.leave();
-    if (!(await this.#settlesWithin(LEAVING_MS_MAX))) {
-      this.#acceptor?.stay();
-      throw stuck();
-    }
-    const kept = this.keeping?.leave(this.#acceptor?.frontEnd) ?? [];
-    this.statistics.stop();
-    this.#requests.stop();
-    this.target.forget();
-    this.hints.forget();
-    return kept;
-  }
-
-  /** It was left, and another process has it. */
-  abandon(): void {
-    this.#acceptor?.abandon();
-    this.keeping?.guest.abandon();
-    this.target.lease.close();
-    this.#lane.close();
-    this.loop.close();
-  }
-
-  #settlesWithin(ms: number): Promise<boolean> {
-    return new Promise(resolve => {
-      const patience = this.#world.reactor.schedule(ms, () => resolve(false));
-      this.#afterSettling(() => {
-        patience.cancel();
-        resolve(true);
-      });
+      this.afterSettling(settled);
     });
   }
 
@@ -429,17 +379,17 @@ export class GuestHost {
     await new Promise<void>(resolve => {
       this.device.drain();
       const patience = this.#world.reactor.schedule(CLOSING_MS_MAX, resolve);
-      this.#afterSettling(() => {
+      this.afterSettling(() => {
         patience.cancel();
         resolve();
       });
     });
     const left = stays && this.keeping !== undefined;
-    if (left) this.#acceptor?.leave();
-    else this.#acceptor?.close();
+    if (left) this.acceptor?.leave();
+    else this.acceptor?.close();
     if (!left) this.keeping?.close();
     this.target.lease.close();
-    this.#lane.close();
+    this.lane.close();
     this.loop.close();
   }
 }

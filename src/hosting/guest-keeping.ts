@@ -129,7 +129,10 @@ export class GuestKeeping {
 
   /** Leaves the guest to another process; `frontEnd` is the socket of its front-end. Returns duplicates, by their numbers. */
   leave(frontEnd: OwnedFd | undefined): (readonly [number: number, fd: number])[] {
-    this.guest.leave();
+    // From now on nothing is written there by this process.
+    this.guest.noteDevice();
+    this.guest.device = undefined;
+    this.guest.steered = undefined;
     const socket = frontEnd === undefined ? [] : [[SOCKET_NUMBER, frontEnd] as const];
     return [...this.guest.descriptors, ...socket].map(([number, fd]) => [number, fd.duplicate().release()]);
   }

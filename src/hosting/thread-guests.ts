@@ -11,6 +11,7 @@ import { wireError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLink } from '../threads/discard-link.ts';
 import { GuestHost, type GuestHostWorld } from './guest-host.ts';
+import { abandonGuest, leaveGuest } from './guest-leaving.ts';
 import { guestOperations } from './guest-operations.ts';
 import { ThreadTurns } from './thread-turns.ts';
 import type {
@@ -109,13 +110,14 @@ export class ThreadGuests {
     const { reactor, discards, gcPauseMaxMs } = this.#place;
     return {
       openGuest: ({ options, socket }) => {
-        this.#left.get(options.name)?.abandon();
+        const former = this.#left.get(options.name);
+        if (former !== undefined) abandonGuest(former);
         this.#left.delete(options.name);
         guests.set(options.name, new GuestHost(options, socket, this.#world));
         return null;
       },
       leaveGuest: async (_, guest) => {
-        const kept = await guest.leave();
+        const kept = await leaveGuest(guest);
         guests.delete(guest.name);
         this.#left.set(guest.name, guest);
         return kept;

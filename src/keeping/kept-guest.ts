@@ -347,24 +347,14 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     };
   }
 
-  /** All that is to be had of the guest by its numbers, but for the socket of its front-end. They stay this one's. */
+  /** All that is kept but the socket of its front-end, by its numbers. They stay this one's. */
   get descriptors(): (readonly [number: number, fd: OwnedFd])[] {
-    const file: (readonly [number, OwnedFd])[] =
-      this.#file.fd === undefined ? [] : [[FILE_NUMBER, this.#file.fd]];
-    return [...file, ...[...this.#names].map(([fd, number]) => [number, fd] as const)];
+    const kept = [...this.#names].map(([fd, number]) => [number, fd] as const);
+    return this.#file.fd === undefined ? kept : [[FILE_NUMBER, this.#file.fd], ...kept];
   }
 
-  /** Another process goes on with it: from now on nothing is written here. */
-  leave(): void {
-    this.noteDevice();
-    this.device = undefined;
-    this.steered = undefined;
-  }
-
-  /** It was left, and is not needed here any more. Its accounts stay mapped, for what the device's parts hold points there. */
-  abandon(): void {
-    this.#file.close();
-  }
+  /** Another process has it. The accounts stay mapped, for what the device's parts hold points there. */
+  readonly abandon = (): void => this.#file.close();
 
   /** The guest is kept no more. */
   close(): void {

@@ -198,15 +198,6 @@ export class BackendRings {
     }
   }
 
-  /** Suspended rings go on in another process: they are not stopped, for that would change what the two share. */
-  forsakeAll(): void {
-    for (const vring of this.#vrings) {
-      vring.queue = undefined;
-      vring.config = undefined;
-      vring.close();
-    }
-  }
-
   /** Stops all rings for good, and lets go of their descriptors. */
   close(): void {
     for (const vring of this.#vrings) {

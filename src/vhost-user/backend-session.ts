@@ -154,7 +154,8 @@ export class BackendSession {
   abandon(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#rings.forsakeAll();
+    // They are not stopped, for that would change what the two share.
+    this.#rings.releaseAll();
     this.#log.clear();
     this.#table.close();
     this.#host.backendChannel(undefined);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
+import { abandonGuest, leaveGuest } from '../../src/hosting/guest-leaving.ts';
 import type { GuestOptions } from '../../src/hosting/options.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { GUEST } from '../../src/keeping/guest-file.ts';
@@ -142,9 +143,9 @@ describe('a host that hands its guest over', () => {
     const { process, guest } = await connected();
     await guest.inflate(FIRST_PAGE, 300);
     process.host.target.set(777 * PAGE_SIZE);
-    const kept = await loop.until(process.host.leave());
+    const kept = await loop.until(leaveGuest(process.host));
     const { host } = Process.after(process, kept);
-    process.host.abandon();
+    abandonGuest(process.host);
     await guest.deflate(FIRST_PAGE + 100, 100);
     await guest.inflate(FIRST_PAGE + 400, 10);
     await guest.writeActual(210);
@@ -162,7 +163,7 @@ describe('a host that hands its guest over', () => {
   test('has the guest back where the other cannot go on with it, and nothing of it was changed', async () => {
     const { process, guest } = await connected();
     await guest.inflate(FIRST_PAGE, 300);
-    const kept = await loop.until(process.host.leave());
+    const kept = await loop.until(leaveGuest(process.host));
     const file = new OwnedFd(kept.find(([number]) => number === FILE_NUMBER)![1]).duplicate();
     const { buffer, close } = mapped(file);
     const version = new DataView(buffer).getUint32(GUEST.offset.version, true);
@@ -171,7 +172,7 @@ describe('a host that hands its guest over', () => {
     expect(() => Process.after(process, kept)).toThrow(/its state has version/);
     new DataView(buffer).setUint32(GUEST.offset.version, version, true);
     close();
-    process.host.abandon();
+    abandonGuest(process.host);
     const { host } = Process.after(process, again);
     await guest.deflate(FIRST_PAGE + 100, 100);
     expect(host.device.accounts.balloonedPages).toBe(200);

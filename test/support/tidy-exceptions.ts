@@ -86,8 +86,6 @@ export const SEEN_BY_TESTS: Exceptions = [
       'src/server/api.ts BODY_BYTES_MAX',
       'src/server/event-stream.ts STREAMS_MAX',
       'src/sys/fd.ts SHORT_WRITE_BYTES_MAX',
-      'src/sys/socket.ts DESCRIPTORS_MAX',
-      'src/sys/socket.ts TRANSFER_BYTES_MAX',
       'src/threads/lane-turns.ts REGION_MS',
       'src/threads/lane-turns.ts LANE_MS',
     ],
