@@ -103,10 +103,10 @@ async function serveDaemon(
   const steering = policy?.(daemon.control, log);
   const { program } = context;
   let upgrades: Upgrades | undefined;
-  const control: Control = {
-    ...(steering?.control ?? daemon.control),
-    upgrade: ({ timeoutMs = UPGRADE_TIMEOUT_MS } = {}) => upgrades?.run(timeoutMs) ?? noUpgrade.upgrade(),
-  };
+  const control: Control = steering?.control ?? daemon.control;
+  // What serves guests knows of no process that could do so in its place.
+  control.upgrade = ({ timeoutMs = UPGRADE_TIMEOUT_MS } = {}) =>
+    upgrades?.run(timeoutMs) ?? noUpgrade.upgrade();
   await withApiOf(context, choice, { control, version, log, inherited: predecessor?.api }, async served => {
     try {
       await predecessor?.serving();
