@@ -1,6 +1,6 @@
 /**
  * Feature bits of the balloon device, as masks, and which of them each generation of its ABI knows. Bits 3 to
- * 5 changed meaning from one generation to the next, so a mask says little without a profile: profiles.ts
+ * 6 changed meaning from one generation to the next, so a mask says little without a profile: profiles.ts
  * puts them together. Transport and ring features (bits 24 and up) are the virtio room's.
  */
 
@@ -33,6 +33,14 @@ export const FREE_PAGE_HINT = 1n << 3n;
 export const PAGE_POISON = 1n << 4n;
 export const PAGE_REPORTING = 1n << 5n;
 
+// Drafts of 2026, which both claim bit 6.
+/** The device makes reported pages zeros, and says of how many bytes by the buffer's used length. */
+export const DEVICE_INIT_REPORTED = 1n << 6n;
+/** The device makes inflated pages zeros, and says of which by a bitmap that the driver has room for in its list. */
+export const DEVICE_INIT_ON_INFLATE = 1n << 7n;
+/** The driver keeps a hinted block out of use until its buffer is back, so that the device may change it. */
+export const HINT_WAIT_ON_ACK = 1n << 6n;
+
 // The proposals'. Bit 3 always meant a page list of the proposal's own, bit 4 a queue for free pages.
 export const PAGE_LIST = 1n << 3n;
 export const FREE_PAGE_QUEUE = 1n << 4n;
@@ -48,6 +56,17 @@ export const STANDARD_FEATURES: readonly BalloonFeature[] = [
   feature(3, 'free-page-hint', 'hint'),
   feature(4, 'page-poison'),
   feature(5, 'page-reporting', 'reporting'),
+];
+
+export const DEVICE_INIT_FEATURES: readonly BalloonFeature[] = [
+  ...STANDARD_FEATURES,
+  feature(6, 'device-init-reported'),
+  feature(7, 'device-init-on-inflate'),
+];
+
+export const HINT_ACK_FEATURES: readonly BalloonFeature[] = [
+  ...STANDARD_FEATURES,
+  feature(6, 'hint-wait-on-ack'),
 ];
 
 export const HINTING_FEATURES: readonly BalloonFeature[] = [feature(5, 'hinting', 'hinting')];

@@ -1,6 +1,6 @@
 /**
  * The generations of the balloon's ABI. A device is made with one profile, never with a mixture of bits: bits 3
- * to 5 mean something else in each. A new ABI is a file under formats/ and a line in the table below; device and
+ * to 6 mean something else in each. A new ABI is a file under formats/ and a line in the table below; device and
  * driver read everything that they need to know from here.
  */
 import { AerostatError } from '../sys/error.ts';
@@ -8,6 +8,11 @@ import { CONFIG_BYTES_BASE, CONFIG_BYTES_HINT, CONFIG_BYTES_POISON } from './con
 import {
   type BalloonFeature,
   COMMON_FEATURES,
+  DEVICE_INIT_FEATURES,
+  DEVICE_INIT_ON_INFLATE,
+  DEVICE_INIT_REPORTED,
+  HINT_ACK_FEATURES,
+  HINT_WAIT_ON_ACK,
   HINTING_FEATURES,
   PAGE_LIST,
   PAGE_POISON,
@@ -34,6 +39,13 @@ type FreePageChannel =
   /** Blocks on queue `hinting`, isolated until their buffer comes back. */
   | { readonly kind: 'hinting'; readonly format: PageListFormat };
 
+interface ZeroingFeatures {
+  /** The bit by which the used length of a report says how much of it is zeros. */
+  readonly reported: bigint;
+  /** The bit by which a bitmap behind an inflation's list says which of its pages are zeros. */
+  readonly inflated: bigint;
+}
+
 export interface Profile {
   readonly name: string;
   /** Who proposed it, and when. */
@@ -48,6 +60,10 @@ export interface Profile {
   readonly formatFeature: bigint;
   /** The bit by which a driver says that it fills its free pages with a value of its own; 0 where there is none. */
   readonly poisonFeature: bigint;
+  /** What the device says of pages that it made zeros; each 0 where the profile has nothing of the kind. */
+  readonly zeroing: ZeroingFeatures;
+  /** The bit by which the driver promises to keep hinted blocks out of use until their buffers are back; 0 without it. */
+  readonly hintAckFeature: bigint;
   readonly freePages: FreePageChannel;
   /** Size of the configuration space. */
   readonly configBytes: number;
@@ -75,11 +91,16 @@ const TABLE = {
   'page-chunks': { origin: 'Wei Wang v10, 5/2017', features: proposedFeatures('page-chunks', 'misc-vq', 'request'), format: pageChunks, freePages: requests(pageChunks, miscRequests) },
   sg: { origin: 'Wei Wang v18 to v21, 11/2017 to 1/2018', features: proposedFeatures('sg', 'free-page-vq', 'hint'), format: sg, freePages: session(false), configBytes: CONFIG_BYTES_HINT },
   hinting: { origin: 'Alexander Duyck v1, 6/2019', features: HINTING_FEATURES, format: pfnArray, freePages: { kind: 'hinting', format: addressOrOrder } },
+  'device-init': { origin: 'Michael S. Tsirkin v3, 5/2026', features: DEVICE_INIT_FEATURES, format: pfnArray, freePages: session(true), configBytes: CONFIG_BYTES_POISON },
+  'hint-ack': { origin: 'Jack Thomson RFC, 1/2026', features: HINT_ACK_FEATURES, format: pfnArray, freePages: session(true), configBytes: CONFIG_BYTES_POISON },
 } as const satisfies Readonly<Record<string, Proposal>>;
 
 export type ProfileName = keyof typeof TABLE;
 
 export const PROFILE_NAMES = Object.keys(TABLE) as readonly ProfileName[];
+
+/** Drafts that extend the standard. No released kernel takes their bits. */
+export const DRAFT_NAMES: readonly ProfileName[] = ['device-init', 'hint-ack'];
 
 export const DEFAULT_PROFILE: ProfileName = 'virtio';
 
@@ -93,7 +114,12 @@ function complete(name: ProfileName): Profile {
     features,
     featureMask: features.reduce((mask, feature) => mask | feature.mask, 0n),
     formatFeature: row.format === pfnArray ? 0n : PAGE_LIST,
-    poisonFeature: row.features === STANDARD_FEATURES ? PAGE_POISON : 0n,
+    poisonFeature: row.features.some(({ name }) => name === 'page-poison') ? PAGE_POISON : 0n,
+    zeroing:
+      row.features === DEVICE_INIT_FEATURES
+        ? { reported: DEVICE_INIT_REPORTED, inflated: DEVICE_INIT_ON_INFLATE }
+        : { reported: 0n, inflated: 0n },
+    hintAckFeature: row.features === HINT_ACK_FEATURES ? HINT_WAIT_ON_ACK : 0n,
   };
 }
 

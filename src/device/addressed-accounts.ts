@@ -161,6 +161,12 @@ export class AddressedAccounts {
     if (words > 0) this.budget.spent += words * WORD_WORK;
   }
 
+  /** The account in which page frame `pfn` is; nothing is named by that. */
+  find(pfn: number): PageAccount | undefined {
+    const account = this.#accounts[this.#indexFrom(pfn)];
+    return account !== undefined && account.firstPfn <= pfn ? account : undefined;
+  }
+
   /** Index of the first account that ends after page frame `pfn`. */
   #indexFrom(pfn: number): number {
     let low = 0;

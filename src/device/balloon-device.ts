@@ -91,6 +91,7 @@ export class BalloonDevice implements VirtioDevice {
       counters,
       // A list can name pages that do not exist; the receiver would make room for them.
       unusedPages: this.accounts.within(unusedPages),
+      noteUnused: ({ region }, page, count) => unusedPages.add(region.firstPfn + page, count),
     };
     this.parts = createDeviceParts(this.#world);
     this.#all = Object.values(this.parts);

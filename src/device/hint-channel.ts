@@ -1,12 +1,16 @@
 /**
  * The queue of free page hint sessions: 4-byte command ids and blocks of pages that the guest does not use. The
- * rules of what counts are balloon/hint-session.ts's; here the pages that count go to `PartWorld.unusedPages`. They are never discarded: a hint does not promise that the guest stays away from a page.
+ * rules of what counts are balloon/hint-session.ts's; here the pages that count go to `PartWorld.unusedPages`. They are not
+ * discarded, since a hint does not promise that the guest stays away from a page; but where HINT_WAIT_ON_ACK was
+ * negotiated, it does until the buffer is back, and they are discarded before that.
  */
 import { HINT_COMMAND_BYTES, HINT_ID_MIN, type HintPhase, HintSession } from '../balloon/hint-session.ts';
 import { type PageList, PageListError } from '../balloon/page-list.ts';
 import type { PageSink } from '../memory/page.ts';
 import { either, integer, oneOf } from '../sys/shape.ts';
+import type { PageAccount } from './page-account.ts';
 import { type DevicePart, type PartWorld, savedFields } from './part.ts';
+import { PromptDiscards } from './prompt-discards.ts';
 import type { RunningQueue } from './running-queue.ts';
 
 export class HintChannel implements DevicePart {
@@ -14,7 +18,9 @@ export class HintChannel implements DevicePart {
   readonly counters = { hintBuffers: 0, hintedPages: 0 };
   #session: HintSession;
   readonly #world: PartWorld;
+  readonly #prompt: PromptDiscards;
   #ring: RunningQueue | undefined;
+  #features = 0n;
   /** A test switch: blocks count whatever session they are of, and a guest that moves loses data. */
   ignoreIds = false;
   /** Runs that counted in the newest session. */
@@ -24,6 +30,7 @@ export class HintChannel implements DevicePart {
 
   constructor(world: PartWorld) {
     this.#world = world;
+    this.#prompt = new PromptDiscards(world);
     this.#session = new HintSession({ hasDone: this.#hasDone });
   }
 
@@ -75,12 +82,24 @@ export class HintChannel implements DevicePart {
     return this.session.commandId;
   }
 
+  negotiated(features: bigint): void {
+    this.#features = features;
+  }
+
+  /** The guest keeps blocks out of use until their buffers are back, and counts on nothing that they hold. */
+  get #mayDiscard(): boolean {
+    const { profile, config } = this.#world;
+    const poisons = (this.#features & profile.poisonFeature) !== 0n && config.poisonValue !== 0;
+    return (this.#features & profile.hintAckFeature) !== 0n && !poisons;
+  }
+
   start(ring: RunningQueue): void {
     this.#ring = ring;
   }
 
   /** The ring is gone: a session that ran cannot go on. */
-  stop(_ring: RunningQueue): void {
+  stop(ring: RunningQueue): void {
+    if (ring.kept) this.#prompt.forget();
     this.#ring = undefined;
     this.end();
   }
@@ -117,6 +136,14 @@ export class HintChannel implements DevicePart {
       ring.walk.begin(this.#world.profile.freePages.format, this.#hinted, this.#world.accounts);
     }
     return true;
+  }
+
+  batchBegun(): void {
+    this.#prompt.begin();
+  }
+
+  mayReturn(): boolean {
+    return this.#prompt.mayReturn();
   }
 
   reset(): void {
@@ -159,8 +186,13 @@ export class HintChannel implements DevicePart {
       }
       this.ranges++;
       this.counters.hintedPages += count;
-      this.#world.unusedPages.add(pfn, count);
+      this.#world.accounts.forEachPart(pfn, count, this.#unused);
     },
+  };
+
+  readonly #unused = (account: PageAccount, page: number, count: number): void => {
+    this.#world.noteUnused(account, page, count);
+    if (this.#mayDiscard) this.#prompt.discard(account, page, count);
   };
 
   /** The id of the last session, 0 where there was none. */

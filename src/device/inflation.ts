@@ -18,6 +18,7 @@ import { DurationHistogram } from '../sys/durations.ts';
 import type { StopReason } from '../virtio/device.ts';
 import { initialState } from '../virtio/queue.ts';
 import type { DiscardTotals } from './discard-totals.ts';
+import { InflationPromises } from './inflation-promises.ts';
 import type { PageAccounts } from './page-accounts.ts';
 import { PageMoves } from './page-moves.ts';
 import type { DevicePart, PartWorld } from './part.ts';
@@ -78,6 +79,9 @@ export class Inflation implements DevicePart {
   /** Pages that were pending when a batch was acknowledged last. */
   #pendingPages = 0;
   readonly #moves: PageMoves;
+  /** What is said of inflated pages, where the driver wants to hear it. */
+  readonly #promises: InflationPromises;
+  promised: DevicePart['promised'] = undefined;
 
   constructor(world: PartWorld) {
     this.#world = world;
@@ -85,12 +89,14 @@ export class Inflation implements DevicePart {
     this.#format = world.profile.format;
     this.acknowledgeTimes = new DurationHistogram(undefined, world.clock);
     this.#moves = new PageMoves(world, this.counters);
+    this.#promises = new InflationPromises(world);
   }
 
   negotiated(features: bigint): void {
     this.#features = features;
     this.#format = listFormat(this.#world.profile, features);
     this.#mustTellHost = (features & MUST_TELL_HOST) !== 0n;
+    this.promised = (features & this.#world.profile.zeroing.inflated) === 0n ? undefined : this.#promise;
   }
 
   /** Whether the inflate ring ran since the driver began. */
@@ -168,9 +174,13 @@ export class Inflation implements DevicePart {
     this.#moves.discardsSingly = mode === 'per-page';
   }
 
-  /** Whether buffers may be returned before their pages are discarded. */
+  /**
+   * Whether buffers may be returned before their pages are discarded. A driver that wants to hear which pages are zeros
+   * hears of none then: nobody can promise that a discard will succeed.
+   */
   get acknowledgesFirst(): boolean {
-    return this.#mustTellHost && (this.#mode === 'auto' || this.#mode === 'after-ack');
+    if (!this.#mustTellHost) return false;
+    return this.#mode === 'after-ack' || (this.#mode === 'auto' && this.promised === undefined);
   }
 
   get discards(): DiscardTotals {
@@ -199,6 +209,8 @@ export class Inflation implements DevicePart {
     this.#world.counters.listBytes += list.length;
     if (ring.role === 'inflate') {
       this.counters.inflateBuffers++;
+      // Room for what is said of its pages.
+      if (this.promised !== undefined) list.extentCount = 0;
       ring.walk.begin(this.#format, this.#moves.inflating, this.#accounts);
     } else {
       this.counters.deflateBuffers++;
@@ -209,6 +221,16 @@ export class Inflation implements DevicePart {
 
   walked(): void {
     this.#accounts.settled = true;
+  }
+
+  readonly #promise = (ring: RunningQueue): number => {
+    if (ring.role !== 'inflate') return 0;
+    const discardsAll = !this.acknowledgesFirst && this.#moves.collects;
+    return this.#promises.write(ring, discardsAll);
+  };
+
+  promisesHold(ring: RunningQueue): boolean {
+    return ring.role === 'inflate' && this.#promises.hold;
   }
 
   /** From now on decoding is timed, for benchmarks: reading the clock allocates, and nothing else here does. */
@@ -278,8 +300,9 @@ export class Inflation implements DevicePart {
 
   // Batches -----------------------------------------------------------------------------------------------
 
-  batchBegun(): void {
+  batchBegun({ role }: RunningQueue): void {
     this.acknowledgeTimes.begin();
+    if (this.promised !== undefined && role === 'inflate') this.#promises.begin();
   }
 
   batchTaken(): void {

@@ -5,11 +5,11 @@
 import type { BlockWords } from '../memory/block-bitmap.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { PendingDiscards } from '../memory/pending-discards.ts';
-import type { DurationHistogram } from '../sys/durations.ts';
+import { DurationHistogram } from '../sys/durations.ts';
 import { AddressedAccounts } from './addressed-accounts.ts';
 import type { DeviceCounters } from './counters.ts';
 import { DepartedAccounts } from './departed-accounts.ts';
-import { DiscardSum, type DiscardTotals } from './discard-totals.ts';
+import { DiscardSum, type DiscardTotals, noDiscards } from './discard-totals.ts';
 import { PageAccount } from './page-account.ts';
 
 /** Where accounts are, if they are to outlive this process. */
@@ -28,6 +28,8 @@ export class PageAccounts extends AddressedAccounts {
   /** Discards of regions that are gone. */
   readonly #past = new DiscardSum();
   readonly #pastReports = new DiscardSum();
+  /** Reported pages that this thread discarded. */
+  readonly reportsHere = { totals: noDiscards(), times: new DurationHistogram() };
   #pastKeptPages = 0;
   #held = false;
   #settled = false;
@@ -140,18 +142,23 @@ export class PageAccounts extends AddressedAccounts {
     return sum.totals;
   }
 
-  /** What other threads discarded of the reported pages. */
+  /** What was discarded of the pages whose buffers are returned after that. */
   get reportDiscards(): DiscardTotals {
     const sum = this.#pastReports.copy();
     for (const { reports, unitPages } of this.#withReports) {
       if (reports !== undefined) sum.add(reports, unitPages);
     }
-    return sum.totals;
+    const { totals } = sum;
+    const here = this.reportsHere.totals;
+    for (const figure of ['bytes', 'punches', 'failures', 'ms'] as const) totals[figure] += here[figure];
+    totals.lastMs = Math.max(totals.lastMs, here.lastMs);
+    return totals;
   }
 
   /** How long that took, one by one; a copy. */
   get reportTimes(): DurationHistogram {
     const { times } = this.#pastReports.copy();
+    times.add(this.reportsHere.times);
     for (const { reports } of this.#withReports) if (reports !== undefined) times.add(reports.discardTimes);
     return times;
   }

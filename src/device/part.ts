@@ -9,6 +9,7 @@ import type { PageSink } from '../memory/page.ts';
 import type { MonotonicClock } from '../sys/monotonic.ts';
 import type { Fields, ShapedFields } from '../sys/shape.ts';
 import type { StopReason } from '../virtio/device.ts';
+import type { UsePart } from './addressed-accounts.ts';
 import type { DeviceCounters } from './counters.ts';
 import type { DeviceConfig } from './device-config.ts';
 import type { DeviceHost } from './device-host.ts';
@@ -25,6 +26,8 @@ export interface PartWorld {
   readonly counters: DeviceCounters;
   /** Takes the pages that the guest says it does not use; what lies outside of guest memory is left out on the way. */
   readonly unusedPages: PageSink;
+  /** The same for a part of a run that lies in a region. */
+  readonly noteUnused: UsePart;
 }
 
 export interface DevicePart {
@@ -62,6 +65,13 @@ export interface DevicePart {
 
   /** A batch is about to be taken. */
   batchBegun?(ring: RunningQueue): void;
+  /**
+   * Bytes of the buffer whose list is done that the device wrote, if {@link DevicePart.promisesHold}. Present where buffers
+   * say so, which is known only when the batch may be returned: they are given back then.
+   */
+  readonly promised?: ((ring: RunningQueue) => number) | undefined;
+  /** Whether what was promised of the batch came true; all of its buffers say 0 where not. */
+  promisesHold?(ring: RunningQueue): boolean;
   /** All of the batch was taken, as far as the turn lasts; `ring.batchBuffers` says how many. */
   batchTaken?(ring: RunningQueue): void;
   /** Whether all discards are over that have to be before the batch is returned. Asked only where other threads discard. */

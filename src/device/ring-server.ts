@@ -4,6 +4,7 @@
  * other threads' discards is kept, and returned when they are over.
  */
 import { PageListError } from '../balloon/page-list.ts';
+import type { PoppedBuffer } from '../virtio/chain.ts';
 import type { StopReason } from '../virtio/device.ts';
 import type { DeviceCounters } from './counters.ts';
 import type { DeviceHost } from './device-host.ts';
@@ -18,6 +19,8 @@ export class RingServer {
   readonly #accounts: PageAccounts;
   readonly #counters: DeviceCounters;
   readonly #host: DeviceHost;
+  /** Buffers of the batch that go back with it, and what was promised of each. */
+  readonly #late: { readonly buffer: PoppedBuffer; readonly promised: number }[] = [];
 
   constructor(ring: RunningQueue, part: DevicePart, { accounts, counters, host }: PartWorld) {
     this.ring = ring;
@@ -95,7 +98,7 @@ export class RingServer {
       const done = part.goOn === undefined ? walk.goOn(accounts) : part.goOn(ring);
       if (!done) break;
       part.walked?.(ring);
-      ring.giveBack(ring.chain, 0);
+      this.#giveBack(part.promised?.(ring) ?? 0);
     }
     ring.batchBuffers = taken;
     const outside = accounts.pagesOutside - outsideBefore;
@@ -128,6 +131,7 @@ export class RingServer {
   }
 
   #return(late: boolean): void {
+    this.#giveBackLate();
     this.ring.publish();
     this.part.batchReturned?.(this.ring, late);
     const failure = this.#accounts.takeFailure();
@@ -155,7 +159,7 @@ export class RingServer {
       this.#refuse(error.message);
       return;
     }
-    if (goesBack && !ring.walk.active) ring.giveBack(ring.chain, 0);
+    if (goesBack && !ring.walk.active) this.#giveBack(0);
   }
 
   #refuse(reason: string): void {
@@ -163,6 +167,21 @@ export class RingServer {
     this.#counters.badBuffers++;
     this.#host.badInput(`a buffer on the ${ring.role} queue was refused: ${reason}`);
     this.part.refuse?.(ring);
-    ring.giveBack(ring.chain, 0);
+    this.#giveBack(0);
+  }
+
+  /** Puts the buffer that was taken last back: now, or with the batch where what it says may still change. */
+  #giveBack(promised: number): void {
+    const { ring, part } = this;
+    if (part.promised === undefined) ring.giveBack(ring.chain, 0);
+    else this.#late.push({ buffer: ring.chain.hold(), promised });
+  }
+
+  #giveBackLate(): void {
+    if (this.#late.length === 0) return;
+    const { ring, part } = this;
+    const holds = part.promisesHold?.(ring) ?? false;
+    for (const { buffer, promised } of this.#late) ring.giveBack(buffer, holds ? promised : 0);
+    this.#late.length = 0;
   }
 }

@@ -17,6 +17,7 @@ import { NIL, ORDERS } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
 import type { Batch } from './batch.ts';
 import { DriverStateError } from './errors.ts';
+import { PromisedZeros } from './promised-zeros.ts';
 
 // In the flags that the allocator keeps for a page's owner, on the first page of a block.
 const INFLATING = 1;
@@ -58,12 +59,14 @@ export class BalloonPages implements PageOwner {
   /** Blocks of each order that no host knows of, and their pages. */
   readonly #recalled: readonly LinkedPages[];
   #recalledPages = 0;
+  readonly zeros: PromisedZeros;
   /** Without DEFLATE_ON_OOM ballooned memory does not count as the guest's, as in Linux. */
   readonly #unmanaged: boolean;
 
   /** `movesAlong`: the host that a saved guest comes to knows of its balloon, for it got the last one's account. */
   constructor(kernel: KernelMemory, deflatesOnOom: boolean, movesAlong = false) {
     this.#kernel = kernel;
+    this.zeros = new PromisedZeros(kernel);
     this.#flags = kernel.pages.flags;
     this.#index = kernel.pages.index;
     this.#lists = Array.from({ length: ORDERS }, () => new LinkedPages(kernel.pages));
@@ -212,6 +215,7 @@ export class BalloonPages implements PageOwner {
         this.#grow(-pages);
       }
       this.#kernel.free(pfn, order);
+      this.zeros.handOn(pfn, 1 << order);
     });
   }
 
@@ -352,6 +356,7 @@ export class BalloonPages implements PageOwner {
   #recallBlock(pfn: number, order: number): void {
     const pages = 1 << order;
     this.#lists[order].remove(pfn);
+    this.zeros.forget(pfn, pages);
     this.#resting -= pages;
     this.#grow(-pages);
     this.#keepRecalled(pfn, order);

@@ -68,7 +68,8 @@ export class Balloon {
     this.#leak = new Leak({ pages, scheduler, counters });
     const channel = channelOptions(format, tuning, kernel.pages.length);
     try {
-      this.#inflation = new PageChannel(this.#ring('inflate'), this.#fill, memory, channel);
+      const zeroed = hasFeature(features, profile.zeroing.inflated) ? this.#noteZeroed : undefined;
+      this.#inflation = new PageChannel(this.#ring('inflate'), this.#fill, memory, { ...channel, zeroed });
       this.#deflation = new PageChannel(this.#ring('deflate'), this.#leak, memory, channel);
       this.#parts = createParts(options);
     } catch (error) {
@@ -79,6 +80,12 @@ export class Balloon {
     this.#hints = [...this.#parts.values()].find(part => part instanceof HintsPart);
     this.#config = this.#newConfigLink();
   }
+
+  /** The host made zeros of a page that it takes into the balloon. */
+  readonly #noteZeroed = (pfn: number): void => {
+    this.#options.world.counters.zeroedPages++;
+    this.pages.zeros.note(pfn);
+  };
 
   #newConfigLink(): ConfigLink {
     const { profile, world, onProgress, onBroken } = this.#options;

@@ -37,6 +37,8 @@ export class DriverCounters {
   statisticsBuffers = 0;
   /** Hint sessions that were answered; pages hinted, and those of them that went back early for want of memory. */
   hintSessions = 0;
+  /** Pages of which the host said that they are zeros. */
+  zeroedPages = 0;
   hintedPages = 0;
   hintedPagesReleased = 0;
   /** Requests that were answered, those of an unknown kind that were not, and the pages in the answers. */

@@ -23,7 +23,7 @@ import type { QueuePart } from './queue-part.ts';
 /** Command buffers that may be with the host: the start and the STOP of one session, and the start of the next. */
 const COMMANDS_MAX = 3;
 
-/** The token of blocks; those of command buffers are their numbers. */
+/** The first token of blocks; those of command buffers are their numbers. */
 const BLOCK = COMMANDS_MAX;
 
 export class HintsPart implements QueuePart, Shrinker {
@@ -33,6 +33,9 @@ export class HintsPart implements QueuePart, Shrinker {
   readonly #responder: HintResponder;
   /** Blocks that are kept out of the allocator, all of the largest order. */
   readonly #held: LinkedPages;
+  /** Blocks whose buffers are with the host, by token, where they are not kept before they are back (HINT_WAIT_ON_ACK). */
+  readonly #awaited = new Map<number, number>();
+  readonly #waits: boolean;
   #owner = 0;
   readonly #commands: readonly Stretch[];
   readonly #vacantCommands: number[] = [];
@@ -46,10 +49,11 @@ export class HintsPart implements QueuePart, Shrinker {
     ring: DriverRing,
     memory: DriverMemory,
     kernel: KernelMemory,
-    hasDone: boolean,
+    { hasDone, waits }: { readonly hasDone: boolean; readonly waits: boolean },
     former?: HintResponderState,
   ) {
     this.#ring = ring;
+    this.#waits = waits;
     this.#kernel = kernel;
     // The blocks of a session at another host are free here.
     this.#responder = new HintResponder({ hasDone }, former && { ...former, holding: false });
@@ -133,6 +137,8 @@ export class HintsPart implements QueuePart, Shrinker {
   }
 
   abandon(): void {
+    for (const pfn of this.#awaited.values()) this.#kernel.free(pfn, ORDER_MAX);
+    this.#awaited.clear();
     this.#release(this.#held.length);
     this.#responder.reset();
     this.#unregister();
@@ -152,7 +158,23 @@ export class HintsPart implements QueuePart, Shrinker {
   }
 
   #returned(token: number): void {
-    if (token !== BLOCK) this.#vacantCommands.push(token);
+    if (token < BLOCK) {
+      this.#vacantCommands.push(token);
+      return;
+    }
+    const pfn = this.#awaited.get(token);
+    if (pfn === undefined) return;
+    // Only now may the guest use the block again, should it need to.
+    this.#awaited.delete(token);
+    if (this.#paused || !this.#responder.state.holding) this.#kernel.free(pfn, ORDER_MAX);
+    else this.#held.pushHead(pfn);
+  }
+
+  /** A token that no block has which is with the host. */
+  get #token(): number {
+    let token = BLOCK;
+    while (this.#awaited.has(token)) token++;
+    return token;
   }
 
   /** Does the next thing that the session asks for; false when that is nothing, or when it has to wait for room. */
@@ -200,9 +222,11 @@ export class HintsPart implements QueuePart, Shrinker {
     }
     const { segments, world } = this.#ring;
     segments.clear().addWritable(gpaOf(pfn), PAGES_PER_BLOCK_MAX * PAGE_SIZE);
-    this.#ring.add(BLOCK);
+    const token = this.#token;
+    this.#ring.add(token);
     this.#kernel.own(pfn, this.#owner);
-    this.#held.pushHead(pfn);
+    if (this.#waits) this.#awaited.set(token, pfn);
+    else this.#held.pushHead(pfn);
     this.#responder.hold();
     world.counters.hintedPages += PAGES_PER_BLOCK_MAX;
     return true;

@@ -1,5 +1,5 @@
 /** Which features the driver takes of those that a device offers: a function of sets, and the rules behind it. */
-import { MUST_TELL_HOST, STATS_VQ } from '../balloon/features.ts';
+import { FREE_PAGE_HINT, MUST_TELL_HOST, PAGE_REPORTING, STATS_VQ } from '../balloon/features.ts';
 import { type Profile, queueRoles } from '../balloon/profiles.ts';
 import { IN_ORDER, RING_FEATURES, VERSION_1 } from '../virtio/features.ts';
 
@@ -29,10 +29,18 @@ export function negotiate(profile: Profile, offered: bigint, wishes: Wishes): bi
     // them. A reported page would come back as zeros, and a page that a migration skipped would arrive as zeros.
     taken &= ~freePageFeatures(profile);
   }
+  taken &= ~pointless(profile, taken, wishes.contentsMatter);
   let ring = offered & (VERSION_1 | (wishes.ringFeatures & RING_FEATURES));
   // The buffer for requests stays with the host while answers come and go: such a queue is in no order.
   if (queueRoles(profile, taken).includes('request')) ring &= ~IN_ORDER;
   return taken | ring;
+}
+
+/** Features that only make sense with another one; and of zeros a guest wants to hear that does not count on something else. */
+function pointless({ zeroing, hintAckFeature }: Profile, taken: bigint, contentsMatter: boolean): bigint {
+  const zeros = contentsMatter ? zeroing.reported | zeroing.inflated : 0n;
+  const reported = (taken & PAGE_REPORTING) === 0n ? zeroing.reported : 0n;
+  return zeros | reported | ((taken & FREE_PAGE_HINT) === 0n ? hintAckFeature : 0n);
 }
 
 /** The features with which the host hears of pages that are free. */

@@ -19,6 +19,7 @@ const TURN_BLOCKS_MAX = 32_768;
 
 /** The shortest list that is worth having where memory is in fragments: a page. */
 const LIST_BYTES_MIN = 4096;
+const PFN_BYTES = 4;
 
 /** Where a channel's pages come from and go to. */
 export interface PageSource {
@@ -42,6 +43,8 @@ export interface PageChannelOptions {
   readonly sort: boolean;
   /** Have the next batch ready while the host has the last one. */
   readonly ahead: boolean;
+  /** Hears of pages that the host made zeros: lists have room for its bitmap of them. */
+  readonly zeroed?: ((pfn: number) => void) | undefined;
 }
 
 /** What became of a turn: nothing is left to do, the host has to do something, or it is to be called again soon. */
@@ -51,6 +54,10 @@ type TurnOutcome = 'idle' | 'waiting' | 'more';
 interface ListMemory {
   readonly list: Stretch | undefined;
   readonly table: Stretch | undefined;
+  /** Where the host says which of its pages are zeros. */
+  readonly bitmap: Stretch | undefined;
+  /** Pages that it names. */
+  pages: number;
   /** The batch whose pages it names. */
   batch: Batch | undefined;
 }
@@ -63,6 +70,8 @@ export class PageChannel {
   readonly #batchBlocks: number;
   readonly #sort: boolean;
   readonly #ahead: boolean;
+  readonly #zeroed: ((pfn: number) => void) | undefined;
+  readonly #bits: Uint8Array;
   /** The pages are the buffers: the ring is filled and the host kicked once, and then all of them are collected. */
   readonly #byRingful: boolean;
   readonly #lists: readonly ListMemory[];
@@ -89,7 +98,7 @@ export class PageChannel {
     ring: DriverRing,
     source: PageSource,
     memory: DriverMemory,
-    { format, limits, depth, batchBlocks, sort, ahead }: PageChannelOptions,
+    { format, limits, depth, batchBlocks, sort, ahead, zeroed }: PageChannelOptions,
   ) {
     const { bytesMax, extentsMax } = limits;
     const listCount = Math.min(depth, ring.queue.size);
@@ -100,9 +109,14 @@ export class PageChannel {
     this.#sort = sort;
     this.#ahead = ahead;
     this.#byRingful = bytesMax === 0;
+    // A list and its bitmap are two descriptors.
+    this.#zeroed = ring.queue.size > 1 ? zeroed : undefined;
+    this.#bits = new Uint8Array(this.#zeroed === undefined ? 0 : Math.ceil(bytesMax / PFN_BYTES / 8));
     this.#lists = Array.from({ length: listCount }, () => ({
       list: bytesMax === 0 ? undefined : memory.allocateUpTo(bytesMax, Math.min(bytesMax, LIST_BYTES_MIN)),
-      table: tableFor(ring, memory, bytesMax, extentsMax),
+      table: tableFor(ring, memory, bytesMax, extentsMax + Math.min(1, this.#bits.length)),
+      bitmap: this.#bits.length > 0 ? memory.allocate(this.#bits.length) : undefined,
+      pages: 0,
       batch: undefined,
     }));
     // All lists are as long as the shortest, so that any of them will do.
@@ -193,9 +207,10 @@ export class PageChannel {
     while (this.#ring.takeUsed()) {
       if (!collected) this.#waited();
       collected = true;
-      const { token } = this.#ring.used;
+      const { token, written } = this.#ring.used;
       const memory = this.#lists[token];
       const { batch } = memory;
+      this.#noteZeroed(memory, written);
       assert(batch !== undefined, 'a page list came back that was not sent');
       memory.batch = undefined;
       this.#vacantLists.push(token);
@@ -288,6 +303,10 @@ export class PageChannel {
     const { scheduler, counters } = this.#ring.world;
     const started = scheduler.now();
     this.#ring.place(this.#encoded, memory.list);
+    if (memory.bitmap !== undefined) {
+      memory.pages = this.#encoded.length / PFN_BYTES;
+      this.#ring.segments.addWritable(memory.bitmap.address, Math.ceil(memory.pages / 8));
+    }
     const added = this.#ring.add(index, memory.table);
     if (added) {
       this.#ready = false;
@@ -313,6 +332,18 @@ export class PageChannel {
     this.#format.encode(this.#ranges, this.#cursor, this.#encoded, this.#limits);
     this.#ready = true;
     counters.encodingMs += scheduler.now() - started;
+  }
+
+  /** The host wrote so many bytes of the bitmap of the list's pages. */
+  #noteZeroed({ list, bitmap, pages }: ListMemory, written: number): void {
+    if (list === undefined || bitmap === undefined || written === 0) return;
+    const { memory } = this.#ring;
+    const bytes = Math.min(written, Math.ceil(pages / 8));
+    memory.read(bitmap.address, this.#bits, 0, bytes);
+    for (let at = 0; at < Math.min(pages, bytes * 8); at++) {
+      if ((this.#bits[at >>> 3] & (1 << (at & 7))) === 0) continue;
+      this.#zeroed?.(memory.u32(list.address + at * PFN_BYTES));
+    }
   }
 
   #waited(): void {

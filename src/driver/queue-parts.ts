@@ -13,10 +13,18 @@ import { StatisticsPart } from './statistics.ts';
 
 type MakePart = (ring: DriverRing, options: BalloonOptions) => QueuePart | undefined;
 
-const hints: MakePart = (ring, { memory, kernel, profile: { freePages }, former }) =>
-  freePages.kind === 'session'
-    ? new HintsPart(ring, memory, kernel, freePages.hasDone, former?.hints ?? undefined)
-    : undefined;
+const hints: MakePart = (ring, { memory, kernel, profile, features, former }) => {
+  const { freePages, hintAckFeature } = profile;
+  if (freePages.kind !== 'session') return undefined;
+  const waits = (features & hintAckFeature) !== 0n;
+  return new HintsPart(
+    ring,
+    memory,
+    kernel,
+    { hasDone: freePages.hasDone, waits },
+    former?.hints ?? undefined,
+  );
+};
 
 const requests: MakePart = (ring, { memory, kernel, profile: { freePages }, tuning }) => {
   const { unused } = kernel;
@@ -32,10 +40,14 @@ const requests: MakePart = (ring, { memory, kernel, profile: { freePages }, tuni
   });
 };
 
-const reporting: MakePart = (ring, { memory, kernel: { reports }, profile: { freePages }, tuning }) =>
+const reporting: MakePart = (
+  ring,
+  { memory, kernel: { reports, zeroed }, profile: { freePages, zeroing }, features, tuning },
+) =>
   reports &&
   new ReportingPart(ring, memory, {
     free: reports,
+    zeroed: (features & zeroing.reported) === 0n ? undefined : zeroed,
     format: freePages.format,
     delayMs: tuning.reportingDelayMs,
     blocksMax: tuning.reportingBlocks,
@@ -55,13 +67,14 @@ const PARTS: Readonly<Record<Exclude<QueueRole, 'inflate' | 'deflate'>, MakePart
  * list what is free.
  */
 export const featuresWithin = (
-  { reports, unused }: KernelMemory,
-  { features, featureMask }: Profile,
+  { reports, unused, zeroed }: KernelMemory,
+  { features, featureMask, zeroing }: Profile,
 ): bigint => {
+  const known = zeroed === undefined ? featureMask & ~(zeroing.reported | zeroing.inflated) : featureMask;
   const lacks = (role: QueueRole | null) =>
     (reports === undefined && (role === 'reporting' || role === 'hinting')) ||
     (unused === undefined && role === 'request');
-  return features.reduce((mask, { queue, mask: own }) => (lacks(queue) ? mask & ~own : mask), featureMask);
+  return features.reduce((mask, { queue, mask: own }) => (lacks(queue) ? mask & ~own : mask), known);
 };
 
 /** By the number of the queue. @throws DriverProbeError when the guest has no memory for their buffers */

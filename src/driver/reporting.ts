@@ -6,7 +6,8 @@
 
 import { PageList } from '../balloon/page-list.ts';
 import { EncodeCursor, type EncodeLimits, type PageListFormat } from '../balloon/page-list-format.ts';
-import type { FreeBlockReports } from '../memory/kernel-memory.ts';
+import type { FreeBlockReports, ZeroedPages } from '../memory/kernel-memory.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
 import { PageRanges } from '../memory/page-ranges.ts';
 import { assert } from '../sys/error.ts';
@@ -25,6 +26,8 @@ interface Report {
 
 interface ReportingOptions {
   readonly free: FreeBlockReports;
+  /** Hears of blocks that the host made zeros, where it says so. */
+  readonly zeroed?: ZeroedPages | undefined;
   readonly format: PageListFormat;
   readonly delayMs: number;
   /** Blocks that are out of the allocator at most. */
@@ -80,7 +83,7 @@ export class ReportingPart implements QueuePart {
     try {
       do {
         this.#ring.suppressInterrupts();
-        while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
+        while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token, this.#ring.used.written);
         while (this.#mayReport && this.#vacant.length > 0 && this.#report());
       } while (this.#ring.enableInterrupts());
     } finally {
@@ -189,11 +192,19 @@ export class ReportingPart implements QueuePart {
   }
 
   /** D28: only now may the guest use these pages again. */
-  #returned(index: number): void {
+  #returned(index: number, written: number): void {
     const { blocks } = this.#reports[index];
-    this.#ring.world.counters.reportedPages += blocks.pages;
+    const { free, zeroed } = this.#options;
+    const { counters } = this.#ring.world;
+    counters.reportedPages += blocks.pages;
+    // What the host says that it wrote are zeros, from the first block on.
+    let zeros = Math.floor(written / PAGE_SIZE);
     blocks.forEach((pfn, order) => {
-      this.#options.free.putBack(pfn, order, true);
+      free.putBack(pfn, order, true);
+      zeros -= 1 << order;
+      if (zeroed === undefined || zeros < 0) return;
+      zeroed.note(pfn, 1 << order);
+      counters.zeroedPages += 1 << order;
     });
     blocks.clear();
     this.#vacant.push(index);

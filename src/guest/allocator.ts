@@ -22,6 +22,7 @@ import {
   PFN_MAX,
   REPORTED,
 } from './page-state.ts';
+import { ZeroedFrames } from './zeroed-frames.ts';
 import { Zone } from './zone.ts';
 
 /** Which watermark an allocation must leave intact. */
@@ -93,6 +94,7 @@ function badFree(pfn: number, order: number, state: number): InvariantError {
 export class PageAllocator {
   readonly pages: PageState;
   readonly owners = new PageOwners();
+  readonly zeroed: ZeroedFrames;
   readonly spans: readonly Span[];
   /** First frame above the DMA32 zone. */
   readonly dma32End: number;
@@ -115,6 +117,7 @@ export class PageAllocator {
     assert(dma32End % PAGES_PER_BLOCK_MAX === 0, 'a zone border inside a block');
     const end = spans[spans.length - 1].end;
     this.pages = pages ?? new PageState(end);
+    this.zeroed = new ZeroedFrames(this.pages.length);
     assert(this.pages.length >= end, 'page state of a smaller guest');
     this.#state = this.pages.state;
     this.#owner = this.pages.owner;
@@ -207,6 +210,7 @@ export class PageAllocator {
     if (state !== (KIND_ALLOCATED | order)) throw badFree(pfn, order, state);
     this.#owner[pfn] = 0;
     this.#flags[pfn] = 0;
+    this.zeroed.forget(pfn, 1 << order);
     const zone = this.zoneOf(pfn);
     if (order === 0) zone.putPage(pfn);
     else zone.buddy.put(pfn, order);

@@ -24,6 +24,7 @@ import {
   type Shrinker,
   SPARE_PAGES,
   type UnusedPages,
+  type ZeroedPages,
 } from '../memory/kernel-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { NIL, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
@@ -48,6 +49,7 @@ import { loadAllocator, saveAllocator } from './saved-allocator.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import { Slab } from './slab.ts';
 import { VM_EVENTS, type VmEventCounts, VmEvents } from './vm-events.ts';
+import { pagesWithoutZeros } from './zeroed-frames.ts';
 
 const FOUR_GIB_PAGES = 2 ** 32 / PAGE_SIZE;
 /** Dirty pages are written out so often (Linux's dirty_writeback_centisecs). */
@@ -78,6 +80,8 @@ export interface GuestKernelOptions {
   readonly writeLog?: PageSink;
   /** Takes a line where Linux would log one. */
   readonly warn?: (message: string) => void;
+  /** Looks at what pages hold that the host says are zeros; {@link GuestKernel.zeroFaults} counts those that are not. */
+  readonly checkZeros?: boolean;
   /** Made beforehand for a guest of this size; see {@link PageState.backed}. */
   readonly pages?: PageState;
 }
@@ -103,7 +107,11 @@ export class GuestKernel implements PageSupply, KernelMemory {
   readonly reports: FreeBlockReports;
   readonly unused: UnusedPages;
   readonly saved: SavedPages;
+  readonly zeroed: ZeroedPages;
+  /** Free pages that the host said are zeros, and that held something else when they were allocated. */
+  zeroFaults = 0;
   readonly #warn: (message: string) => void;
+  readonly #checksZeros: boolean;
   #totalPages: number;
   #writebackAt: number;
   /** Reclaim is at work: who allocates inside of it gets what is free, for reclaim must not wait for itself. */
@@ -117,6 +125,7 @@ export class GuestKernel implements PageSupply, KernelMemory {
     this.coverage = coverage;
     this.poison = poison;
     this.#warn = options.warn ?? (() => {});
+    this.#checksZeros = options.checkZeros ?? false;
     this.access = new PageAccess(memory, writeLog);
     this.allocator = new PageAllocator({
       spans: spansOf(memory, options.reservedPages),
@@ -125,6 +134,7 @@ export class GuestKernel implements PageSupply, KernelMemory {
     });
     this.pages = this.allocator.pages;
     this.reports = this.allocator;
+    this.zeroed = this.allocator.zeroed;
     this.unused = unusedPagesOf(this.allocator, this);
     this.saved = new SavedOwners(this.allocator, () => this.#totalPages);
     this.#totalPages = this.allocator.managedPages;
@@ -161,7 +171,9 @@ export class GuestKernel implements PageSupply, KernelMemory {
       }
     }
     if (this.poison !== undefined) this.#checkPoison(pfn, order, this.poison);
-    if ((flags & GFP_ZERO) !== 0) this.access.fill(pfn, 1 << order, 0);
+    const zeroed = this.allocator.zeroed.covers(pfn, 1 << order);
+    if (zeroed && this.#checksZeros) this.zeroFaults += pagesWithoutZeros(this.access, pfn, 1 << order);
+    if ((flags & GFP_ZERO) !== 0 && !zeroed) this.access.fill(pfn, 1 << order, 0);
     return pfn;
   }
 

@@ -124,6 +124,8 @@ export interface KernelMemory {
   readonly reports?: FreeBlockReports;
   /** Memory can be freed on request, and all that is free be listed. */
   readonly unused?: UnusedPages;
+  /** An allocation that wants zeros need not fill pages that hold them. */
+  readonly zeroed?: ZeroedPages;
   /** Guests of this kernel can be saved, and restored elsewhere with a driver that knows nothing of its pages. */
   readonly saved?: SavedPages;
 }
@@ -143,6 +145,12 @@ export interface FreeBlockReports {
   putBack(pfn: number, order: number, reported: boolean): void;
   /** The host knows of none any more. */
   forgetReports(): void;
+}
+
+/** What a kernel may know of free pages that the host made zeros. */
+export interface ZeroedPages {
+  /** These pages are free and hold zeros. To be called as soon as they are freed, or put back. */
+  note(pfn: number, count: number): void;
 }
 
 /** What requests of the host for unused pages are answered with. */

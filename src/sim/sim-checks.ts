@@ -42,6 +42,7 @@ export class MachineChecks {
     const { driver, guest } = this.#machine;
     guest.kernel.checkInvariants();
     demand(guest.kernel.events.poisonFaults === 0, 'a free page does not hold what the guest filled it with');
+    demand(guest.kernel.zeroFaults === 0, 'a free page is not zeros, as the host promised');
     demand(driver.state !== 'broken', `the driver gave up: ${driver.failure?.message}`);
     this.#checkHeld();
     this.#checkAccount();

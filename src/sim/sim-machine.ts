@@ -74,6 +74,7 @@ export class SimMachine {
       seed: random.u32(),
       writeLog: { add: (pfn, count) => this.#touched(pfn, count) },
       warn: () => {},
+      checkZeros: true,
       ...defined({ poison: plan.poison }),
       ...(plan.twoZones ? { dma32End: 4 * MIB_PAGES } : {}),
     });

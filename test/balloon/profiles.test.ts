@@ -12,6 +12,7 @@ import {
 } from '../../src/balloon/features.ts';
 import {
   DEFAULT_PROFILE,
+  DRAFT_NAMES,
   listFormat,
   PROFILE_NAMES,
   profile,
@@ -19,10 +20,11 @@ import {
   queueRoles,
 } from '../../src/balloon/profiles.ts';
 
+const STANDARD = ['free-page-hint', 'page-poison', 'page-reporting'];
 const COMMON = ['must-tell-host', 'stats-vq', 'deflate-on-oom'];
 
 describe('the table of profiles', () => {
-  test('has the seven generations of the ABI, the standard first', () => {
+  test('has the seven generations of the ABI, the standard first, and two drafts', () => {
     expect(PROFILE_NAMES).toEqual([
       'virtio',
       'page-bitmap',
@@ -31,7 +33,10 @@ describe('the table of profiles', () => {
       'page-chunks',
       'sg',
       'hinting',
+      'device-init',
+      'hint-ack',
     ]);
+    expect(DRAFT_NAMES).toEqual(['device-init', 'hint-ack']);
     expect(DEFAULT_PROFILE).toBe('virtio');
   });
 
@@ -43,6 +48,15 @@ describe('the table of profiles', () => {
     ['page-chunks', 0b11111n, ['page-chunks', 'misc-vq'], 8, 'request', 'page-chunks'],
     ['sg', 0b11111n, ['sg', 'free-page-vq'], 12, 'session', 'extents'],
     ['hinting', 0b100111n, ['hinting'], 8, 'hinting', 'address-or-order'],
+    [
+      'device-init',
+      0b11111111n,
+      [...STANDARD, 'device-init-reported', 'device-init-on-inflate'],
+      16,
+      'session',
+      'extents',
+    ],
+    ['hint-ack', 0b1111111n, [...STANDARD, 'hint-wait-on-ack'], 16, 'session', 'extents'],
   ])('says what %s has', (name, mask, own, configBytes, kind, format) => {
     const found = profile(name);
     expect(found.name).toBe(name);

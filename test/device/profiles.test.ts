@@ -11,7 +11,7 @@ import {
   PAGE_REPORTING,
   STATS_VQ,
 } from '../../src/balloon/features.ts';
-import { HINT_STOP } from '../../src/balloon/hint-session.ts';
+import { HINT_DONE, HINT_STOP } from '../../src/balloon/hint-session.ts';
 import type { PageList } from '../../src/balloon/page-list.ts';
 import { PROFILE_NAMES, profile, queueRoles } from '../../src/balloon/profiles.ts';
 import {
@@ -363,7 +363,8 @@ describe.each(REQUEST_PROFILES)('requests of profile %s', name => {
 });
 
 test.each(SESSION_PROFILES)('a hint session of profile %s names pages and discards none', name => {
-  const rig = openRig({ profile: name, memory: 'shmem' });
+  // Where the guest waits for it, they are discarded: see below.
+  const rig = openRig({ profile: name, memory: 'shmem', without: profile(name).hintAckFeature });
   const queue = rig.queue('hint');
   rig.touch(P, 64, 0x2e);
   const resident = rig.residentBytes;
@@ -382,7 +383,34 @@ test.each(SESSION_PROFILES)('a hint session of profile %s names pages and discar
   expect(rig.residentBytes).toBe(resident);
   expect(rig.contentOf(P)).toBe(0x2e);
   rig.device.hints.done();
-  expect(rig.readConfig('freePageHintCommandId')).toBe(name === 'virtio' ? 1 : HINT_STOP);
+  expect(rig.readConfig('freePageHintCommandId')).toBe(name === 'sg' ? HINT_STOP : HINT_DONE);
+});
+
+describe.each([false, true])('where other threads discard: %s', discardsElsewhere => {
+  test('blocks that the guest keeps until their hint is returned are discarded before that', () => {
+    const rig = openRig({ profile: 'hint-ack', memory: 'shmem', without: PAGE_POISON, discardsElsewhere });
+    const queue = rig.queue('hint');
+    rig.touch(P, 64, 0x2e);
+    const resident = rig.residentBytes;
+    const hint = { in: [[P * PAGE_SIZE, 16 * PAGE_SIZE]] } as const;
+    // Not of a session: left alone.
+    queue.exchange(hint);
+    expect(rig.residentBytes).toBe(resident);
+    queue.exchange({ out: [u32(rig.device.hints.begin())] });
+    queue.add(hint);
+    queue.kick();
+    if (discardsElsewhere) {
+      expect(queue.collect()).toEqual([]);
+      const [account] = rig.device.accounts.all;
+      while (account.reports?.discardSome(account.discardUnits).more);
+      rig.device.settle();
+    }
+    expect(queue.collect()).toMatchObject([{ written: 0 }]);
+    expect(resident - rig.residentBytes).toBe(16 * PAGE_SIZE);
+    expect([rig.contentOf(P + 15), rig.contentOf(P + 16)]).toEqual([0, 0x2e]);
+    expect(rig.unusedPages.pages).toBe(16);
+    expect(rig.device.reporting.totals.bytes).toBe(16 * PAGE_SIZE);
+  });
 });
 
 test('a command id and blocks may share a buffer', () => {

@@ -86,7 +86,9 @@ describe.each(PROFILE_NAMES)('profile %s', name => {
 
   // With `written` anything but 0 in one of the device's calls of pushUsed, or a packed entry marked as written, it fails.
   test.each(RINGS)('returns every list with length 0 (%s rings)', (kind, rings) => {
-    const rig = openRig({ profile: name, ...rings });
+    // The drafts of 2026 have lengths (zeroed-pages.test.ts), for drivers that took their bits: an interim one reads them.
+    const { reported, inflated } = abi.zeroing;
+    const rig = openRig({ profile: name, without: reported | inflated, ...rings });
     let sent = 0;
     for (const queue of rig.queues) {
       for (const list of [...listsFor(rig, queue.role)]) {

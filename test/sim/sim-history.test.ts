@@ -1,11 +1,16 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';
+import { HintChannel } from '../../src/device/hint-channel.ts';
+import { Inflation } from '../../src/device/inflation.ts';
+import { InflationPromises } from '../../src/device/inflation-promises.ts';
 import { PageAccounts } from '../../src/device/page-accounts.ts';
 import { Reporting } from '../../src/device/reporting.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { PendingState } from '../../src/memory/pending-state.ts';
 import { reportHistories } from '../../src/sim/history-report.ts';
+import { SimBacking } from '../../src/sim/sim-backing.ts';
 import { liveHistory } from '../../src/sim/sim-history.ts';
+import { SystemError } from '../../src/sys/error.ts';
 import { RingPlace } from '../../src/vhost-user/ring-place.ts';
 
 /** The seed of random tests: printed in their names, taken from the environment to repeat one. */
@@ -25,6 +30,20 @@ describe.each(PROFILE_NAMES)(`histories of profile %s, from seed ${SEED} on`, pr
     expect(histories).toBe(6);
   });
 });
+
+/** What is found of machines whose device may say of pages that they are zeros, from `seed` on. */
+async function foundOfZeros(seed: number, seeds: number): Promise<string> {
+  const { failures } = await reportHistories({ seed, seeds, steps: STEPS, profile: 'device-init' }, () => {});
+  return failures.map(({ message }) => message).join('\n');
+}
+
+const BROKEN_PROMISE = 'a free page is not zeros, as the host promised';
+
+function everyDiscardFails(): void {
+  vi.spyOn(SimBacking.prototype, 'discard').mockImplementation(() => {
+    throw new SystemError('fallocate', 12, 'simulated');
+  });
+}
 
 describe('a history', () => {
   it('is the same again for the same seed, and another for another', async () => {
@@ -93,7 +112,46 @@ describe('a history', () => {
 
   it('finds a device that acknowledges a deflation before the punch of its pages has ended', async () => {
     vi.spyOn(PageAccounts.prototype, 'quiet', 'get').mockReturnValue(true);
-    const { failures } = await reportHistories({ seed: 11, seeds: 10, steps: STEPS }, () => {});
+    const { failures } = await reportHistories({ seed: 110, seeds: 6, steps: STEPS }, () => {});
+    expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
+  });
+
+  it('promises no zeros where every discard fails', async () => {
+    everyDiscardFails();
+    expect(await foundOfZeros(28, 2)).toBe('');
+  });
+
+  it('finds a device that promises zeros of inflated pages although the discard failed', async () => {
+    everyDiscardFails();
+    vi.spyOn(InflationPromises.prototype, 'hold', 'get').mockReturnValue(true);
+    expect(await foundOfZeros(28, 1)).toContain(BROKEN_PROMISE);
+  });
+
+  it('finds a device that promises zeros of reported pages although the discard failed', async () => {
+    everyDiscardFails();
+    vi.spyOn(Reporting.prototype, 'promisesHold').mockReturnValue(true);
+    expect(await foundOfZeros(15, 1)).toContain(BROKEN_PROMISE);
+  });
+
+  it('finds a device that promises zeros of inflated pages and acknowledges them first', async () => {
+    const { write } = InflationPromises.prototype;
+    vi.spyOn(InflationPromises.prototype, 'write').mockImplementation(function (
+      this: InflationPromises,
+      ring,
+    ) {
+      return write.call(this, ring, true);
+    });
+    vi.spyOn(InflationPromises.prototype, 'hold', 'get').mockReturnValue(true);
+    vi.spyOn(Inflation.prototype, 'acknowledgesFirst', 'get').mockReturnValue(true);
+    expect(await foundOfZeros(8, 1)).toContain(BROKEN_PROMISE);
+  });
+
+  it('finds a device that returns hinted blocks before they are discarded, where the guest waits for that', async () => {
+    vi.spyOn(HintChannel.prototype, 'mayReturn').mockReturnValue(true);
+    const { failures } = await reportHistories(
+      { seed: 38, seeds: 1, steps: STEPS, profile: 'hint-ack' },
+      () => {},
+    );
     expect(failures.map(({ message }) => message).join('\n')).toContain('is discarded and is the guest');
   });
 

@@ -23,13 +23,19 @@ const MESSAGES = {
   'v5 5/5': '1480495397-23225-6-git-send-email-liang.z.li@intel.com',
   'v6 3/5': '1482303148-22059-4-git-send-email-liang.z.li@intel.com',
   'v10 6/6': '1493887815-6070-7-git-send-email-wei.w.wang@intel.com',
+  'v18 7/10': '20171201171746-mutt-send-email-mst@kernel.org',
+  'v18 9/10': '1511963726-34070-10-git-send-email-wei.w.wang@intel.com',
   'v20 4/7': '1513685879-21823-5-git-send-email-wei.w.wang@intel.com',
   'v20 6/7': '1513685879-21823-7-git-send-email-wei.w.wang@intel.com',
+  'v21 2/5, 4/5': '201801112006.EHD48461.LOtVFFSOJMOFHQ@I-love.SAKURA.ne.jp',
   'Duyck v1 6/6': '20190619223338.1231.52537.stgit@localhost.localdomain',
+  'device init': 'cover.1777995753.git.mst@redhat.com',
+  'hint ack': 'virtio_balloon: Support wait on ACK for hinting, Jack Thomson, 2026-01-19',
 } as const;
 
 const formats = (name: string) => `test/balloon/formats/${name}.test.ts`;
 const REQUESTS = 'test/balloon/request-messages.test.ts';
+const ZEROED = 'test/device/zeroed-pages.test.ts';
 const ASKING = 'test/hosting/guest-requests.test.ts';
 
 // biome-ignore format: a table, one line a rule
@@ -51,10 +57,20 @@ const RULES: readonly Rule[] = [
   { patch: 'v10 6/6', rule: 'an unknown command is not answered, and the buffer is posted again', file: ASKING, title: 'is told of at once when its driver posts its buffer again without an answer' },
   { patch: 'v10 6/6', rule: 'base and size of a chunk are shifted by 12 bits', file: formats('page-chunks'), title: 'is a count and base and size of each chunk' },
   { patch: 'v20 4/7', rule: 'a run is an in-buf of its own, of at most 4 GiB - 4 KiB', file: formats('sg'), title: 'are cut at 4 GiB - 4 KiB' },
-  { patch: 'v20 4/7', rule: 'a driver without F_SG, or in need, sends page frame numbers in an out-buf', file: formats('sg'), title: 'page frame numbers are still taken in their place' },
+  { patch: 'v18 7/10', rule: 'a run is an in-buf of its own, of at most 4 GiB - 4 KiB; the ring is filled before the driver waits', file: formats('sg'), title: 'are cut at 4 GiB - 4 KiB' },
+  { patch: 'v18 7/10', rule: 'a driver in need takes pages back as in-bufs of one page each', file: formats('sg'), title: 'are the addresses and lengths of the buffers' },
+  { patch: 'v18 9/10', rule: 'a session is an id in 4 bytes, in-bufs of free blocks of every order, and STOP, which is 0; there is no DONE', file: formats('sg'), title: 'are one to a list, or as many as a chain may have' },
+  { patch: 'v20 4/7', rule: 'a driver without F_SG sends page frame numbers in an out-buf', file: formats('sg'), title: 'page frame numbers are still taken in their place' },
+  { patch: 'v20 4/7', rule: 'a driver in need takes pages back as in-bufs of one page each', file: formats('sg'), title: 'are the addresses and lengths of the buffers' },
   { patch: 'v20 6/7', rule: 'a session is an id in 4 bytes, in-bufs of free blocks of every order, and STOP; there is no DONE', file: formats('sg'), title: 'are one to a list, or as many as a chain may have' },
+  { patch: 'v21 2/5, 4/5', rule: 'a run is an in-buf of its own, of at most 4 GiB - 4 KiB, and so is a free block of any order', file: formats('sg'), title: 'are cut at 4 GiB - 4 KiB' },
   { patch: 'Duyck v1 6/6', rule: 'a word is the physical address with the order, counted from 4 KiB, in its low bits', file: formats('address-or-order'), title: 'is a 64-bit address a block, with the order' },
   { patch: 'Duyck v1 6/6', rule: 'a buffer has up to 32 words', file: formats('address-or-order'), title: 'takes 32 blocks a buffer' },
+  { patch: 'device init', rule: 'with bit 6, the used length of a report says how many of its bytes are zeros', file: ZEROED, title: 'has the length of its pages' },
+  { patch: 'device init', rule: 'with bit 7, the driver leaves room for a bitmap behind a list that inflates; bit N is page frame number N', file: ZEROED, title: 'says of every page that it is zeros' },
+  { patch: 'device init', rule: 'the driver reads no more of the bitmap than the used length says', file: ZEROED, title: 'says nothing of pages that are no memory' },
+  { patch: 'device init', rule: 'with PAGE_POISON and a value, nothing is said to be zeros', file: ZEROED, title: 'a driver that wants other values than zeros' },
+  { patch: 'hint ack', rule: 'with bit 6, the driver waits for a hint to be returned before its block may be used again, so that the device may change it', file: 'test/device/profiles.test.ts', title: 'blocks that the guest keeps until their hint is returned' },
 ];
 
 function proofOf({ file, title }: Rule): string {
@@ -68,6 +84,14 @@ export const proposalSection = (): string => `## The proposed ABIs
 
 What the posted patches do, as they were read on the kernel's lists (the messages' ids are below), and the test of our
 reading. What no patch does is not here: our own drivers may do it too.
+
+What could not be read: of v18 7/10 the posted message itself (a reply quotes all of it), of v21 2/5 and 4/5 all but what
+a reply quotes, of v19 everything but its patches 2 and 3, which are not about the device. Of the drafts of 2026: the text
+of the specification's patches (the cover letter, the issues 242 and 244 of virtio-spec, the descriptions of the Linux
+patches and QEMU's test of them were read; no draft says what the used length of a report of several blocks means when not
+all of them are zeros: here it ends at the first that is not), and of HINT_WAIT_ON_ACK the posted message (the patch is
+kept in fc-kernels). v18's driver names a page that compaction moved away on the inflate queue, where v20's has the deflate
+queue: its guest loses such pages, and no device can tell.
 
 | patch | rule | the test |
 |---|---|---|

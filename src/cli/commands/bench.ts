@@ -132,8 +132,10 @@ function inflateCommand(context: CliContext): Command {
 
 async function inflate(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
   if (choice.peer !== undefined) return besideQemu(context, choice, self);
-  const { ALL_PROFILES, INFLATE_CHARTS, benchInflate } = await import('../../bench/inflate/inflate.ts');
-  const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? ALL_PROFILES;
+  const { ALL_PROFILES, MEASURED_PROFILES, INFLATE_CHARTS, benchInflate } = await import(
+    '../../bench/inflate/inflate.ts'
+  );
+  const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? MEASURED_PROFILES;
   const rings = pick('kind of ring', choice.rings, ['split', 'packed'] as const) ?? ['split'];
   const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
   checkBalloon(choice);
