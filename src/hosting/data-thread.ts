@@ -12,6 +12,12 @@ interface DataThreadListener {
   died(error: Error): void;
 }
 
+/**
+ * Its heap for what was just made, answers and events: rings and lists live in memory of their own. Left to itself that heap
+ * grows towards V8's bound of 48 MiB while a hundred guests are looked at.
+ */
+const YOUNG_MIB_MAX = 8;
+
 /** Drains its guests when it is closed. */
 export type DataThread = WorkerClient<DataThreadRequests, Exclude<FromDataThread, ThreadAnswer>>;
 
@@ -26,6 +32,7 @@ export const startDataThread = (
     program: workerUrl('./data-worker', import.meta.url),
     data: { discardControl, discardPort, keeperFd },
     transfer: [discardPort],
+    youngMibMax: YOUNG_MIB_MAX,
     news: message => {
       if (message.kind === 'event') listener.event(message.event);
       else listener.log(message.record);

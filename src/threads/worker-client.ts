@@ -4,6 +4,7 @@
  * never exits without one.
  */
 import { type Transferable, Worker } from 'node:worker_threads';
+import { defined } from '../sys/defined.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { createEventFd, type OwnedFd, ring } from '../sys/fd.ts';
 
@@ -25,6 +26,8 @@ interface ThreadOptions<News> {
    */
   readonly data: object;
   readonly transfer?: readonly Transferable[];
+  /** How large its heap for what was just made may become; V8's own bound when absent. */
+  readonly youngMibMax?: number;
   /** What it tells by itself. */
   readonly news: (message: News) => void;
   readonly died: (error: Error) => void;
@@ -63,6 +66,7 @@ export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, 
     this.#worker = new Worker(options.program, {
       workerData: { ...options.data, wakeFd: this.#wake.duplicate().release(), bellFd: this.#wake.number },
       transferList: [...(options.transfer ?? [])],
+      resourceLimits: defined({ maxYoungGenerationSizeMb: options.youngMibMax }),
     });
     this.#worker.on('message', (message: ThreadAnswer | News) => this.#receive(message));
     this.#worker.on('error', error => options.died(error));
