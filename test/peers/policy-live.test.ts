@@ -146,12 +146,14 @@ qmp = "${qmpPath}"
   }
 
   test('takes what lies idle, for a reservation too, until all fit the host', async () => {
+    // A lack of less than 16 MiB is not worth a move to the policy; a need may have some of the reserve.
     const hasItsNeed = ({ decision }: GuestPolicy): boolean =>
-      has(decision) >= (decision?.nowBytes ?? Number.POSITIVE_INFINITY) - MIB;
+      has(decision) >= (decision?.nowBytes ?? Number.POSITIVE_INFINITY) - 24 * MIB;
     await policy.until(
       status =>
         status.guests.length === guests.size &&
-        haveTogether(status) <= HOST_BYTES - RESERVE_BYTES + MIB &&
+        haveTogether(status) <= HOST_BYTES &&
+        (status.budget?.availableBytes ?? 0) >= RESERVE_BYTES / 2 &&
         status.guests.every(hasItsNeed),
     );
     const { code, out } = await cli('policy', 'reserve', '64M', '--for', 'next');
