@@ -12,6 +12,7 @@ import { migrateBenchCommand } from './bench-migrate.ts';
 import { neighbourBenchCommand } from './bench-neighbour.ts';
 import { pageBenchCommand } from './bench-page.ts';
 import { policyBenchCommand } from './bench-policy.ts';
+import { restartBenchCommand } from './bench-restart.ts';
 
 const EXAMPLES = `
 Examples:
@@ -20,6 +21,7 @@ Examples:
   aerostat bench inflate --peer qemu
   aerostat bench migrate --channels none,hint
   aerostat bench neighbour
+  aerostat bench restart
   aerostat bench page
   aerostat bench policy
 
@@ -57,6 +59,7 @@ export function benchCommand(context: CliContext): Command {
     .addCommand(inflateCommand(context))
     .addCommand(migrateBenchCommand(context))
     .addCommand(neighbourBenchCommand(context))
+    .addCommand(restartBenchCommand(context))
     .addCommand(pageBenchCommand(context))
     .addCommand(policyBenchCommand(context));
 }

@@ -1,0 +1,231 @@
+/**
+ * What a restart costs guests: a daemon with a keeper serves guests that give pages and take them back all the time, and is
+ * replaced, by an upgrade, or after it was killed. Told are the time until the next one has all guests and its API is open,
+ * and how long each guest's ring stood still: the longest that one of its buffers took meanwhile.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { DeviceGuestStatus } from '../../control/contract.ts';
+import type { Control } from '../../control/operations.ts';
+import { bound } from '../../peers/lifeline.ts';
+import { parseAddress } from '../../server/address.ts';
+import { remoteControl } from '../../server/client.ts';
+import { AerostatError } from '../../sys/error.ts';
+import { monotonicMs } from '../../sys/monotonic.ts';
+import type { BenchRow, Measured } from '../report.ts';
+import { spreadOf } from '../report.ts';
+import { ClockedGuest } from './guest.ts';
+
+export const RESTART_WAYS = ['upgrade', 'kill'] as const;
+export type RestartWay = (typeof RESTART_WAYS)[number];
+
+export interface RestartBenchOptions {
+  readonly ways: readonly RestartWay[];
+  readonly guests: number;
+  readonly runs: number;
+  readonly signal: AbortSignal;
+  readonly progress: (done: number, total: number, what: string) => void;
+}
+
+/** What is aimed at: from the new process's start, or the order, until all is served, and for each ring. */
+const OPEN_MS_LIMIT = 200;
+const STALL_MS_LIMIT = 100;
+
+const PROGRAM = fileURLToPath(new URL('../../../bin/aerostat', import.meta.url));
+const PATIENCE_MS = 60_000;
+const UPGRADE_MS = 30_000;
+/** How long the guests work before each restart and after it. */
+const WORK_MS = 300;
+
+export async function benchRestart(options: RestartBenchOptions): Promise<Measured> {
+  const { ways, runs, guests, signal, progress } = options;
+  const bench = await Bench.start(guests);
+  const rows: BenchRow[] = [];
+  const ratios: Record<string, number> = {};
+  try {
+    for (const [at, way] of ways.entries()) {
+      const openMs: number[] = [];
+      const stallMs: number[] = [];
+      const handOverMs: number[] = [];
+      for (let run = 0; run < runs; run++) {
+        signal.throwIfAborted();
+        progress(at * runs + run, ways.length * runs, way);
+        await bench.work(WORK_MS);
+        for (const guest of bench.guests) guest.worstMs = 0;
+        const took = way === 'kill' ? await bench.kill() : await bench.upgrade();
+        await bench.work(WORK_MS);
+        openMs.push(took.openMs);
+        handOverMs.push(took.handOverMs);
+        stallMs.push(...bench.guests.map(({ worstMs }) => worstMs));
+      }
+      const [open, stall] = [spreadOf(openMs), spreadOf(stallMs)];
+      rows.push({
+        case: way,
+        scenario: `${guests} guests`,
+        peer: 'front-ends by hand',
+        elapsedMs: open,
+        handOverMs: spreadOf(handOverMs),
+        stallMs: stall,
+      });
+      ratios[`${way}.takeover.toLimit`] =
+        (way === 'kill' ? open.median : spreadOf(handOverMs).median) / OPEN_MS_LIMIT;
+      ratios[`${way}.stall.toLimit`] = stall.median / STALL_MS_LIMIT;
+      ratios[`${way}.worstStall.toLimit`] = stall.max / STALL_MS_LIMIT;
+    }
+    return { rows, ratios, notes: NOTES };
+  } finally {
+    await bench.close();
+  }
+}
+
+const NOTES = [
+  'elapsed: upgrade: from the order until another process serves, its start included; kill: from the start of the next process until its API answers',
+  `takeover.toLimit: kill: elapsed to ${OPEN_MS_LIMIT} ms; upgrade: from the first guest that stands still until all are served, to ${OPEN_MS_LIMIT} ms`,
+  `stall: the longest that one buffer of a guest took, to ${STALL_MS_LIMIT} ms; the guests' own process has its share in it`,
+];
+
+interface Took {
+  readonly openMs: number;
+  readonly handOverMs: number;
+}
+
+class Bench {
+  readonly guests: ClockedGuest[] = [];
+  readonly #directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
+  readonly #names: readonly string[];
+  readonly #control: Control<DeviceGuestStatus>;
+  #keeper: ChildProcess | undefined;
+  #daemonPid = 0;
+  #log = '';
+
+  private constructor(guests: number) {
+    this.#names = Array.from({ length: guests }, (_, index) => `guest${index}`);
+    this.#control = remoteControl(parseAddress(this.#at('api.sock')));
+  }
+
+  static async start(guests: number): Promise<Bench> {
+    const bench = new Bench(guests);
+    try {
+      const path = bench.#at('keeper.sock');
+      bench.#keeper = bench.#spawn(['keep', path]);
+      await bench.#until(async () => existsSync(path), 'the keeper does not listen');
+      await bench.#startDaemon();
+      for (const name of bench.#names) bench.guests.push(new ClockedGuest(bench.#at(name)));
+      return bench;
+    } catch (error) {
+      await bench.close();
+      throw error;
+    }
+  }
+
+  #at(name: string): string {
+    return join(this.#directory, name);
+  }
+
+  #spawn(words: readonly string[]): ChildProcess {
+    const child = spawn(...bound(process.execPath, [PROGRAM, ...words]), {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#log = (this.#log + text).slice(-4096);
+    });
+    return child;
+  }
+
+  async #startDaemon(): Promise<void> {
+    const sockets = this.#names.flatMap(name => ['--socket-path', this.#at(name)]);
+    const words = ['device', '--api', this.#at('api.sock'), '--keep', this.#at('keeper.sock'), ...sockets];
+    const child = this.#spawn(words);
+    await this.#until(async () => (await this.#pid()) === child.pid, 'the daemon does not come up');
+    this.#daemonPid = child.pid ?? 0;
+  }
+
+  #pid(): Promise<number> {
+    return this.#control.daemon().then(
+      ({ pid }) => pid,
+      () => 0,
+    );
+  }
+
+  /** All guests give and take meanwhile. */
+  async #until(met: () => Promise<boolean>, complaint: string): Promise<void> {
+    let done = false;
+    let failure: unknown;
+    const deadline = monotonicMs() + PATIENCE_MS;
+    const watch = (async () => {
+      while (!done) {
+        if (await met()) break;
+        if (monotonicMs() > deadline) throw new AerostatError('AEROSTAT_BENCH', `${complaint}: ${this.#log}`);
+        await delay(1);
+      }
+    })().catch(error => {
+      failure = error;
+    });
+    void watch.then(() => {
+      done = true;
+    });
+    while (!done) {
+      for (const guest of this.guests) guest.step();
+      await delay(1);
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  async work(ms: number): Promise<void> {
+    const untilMs = monotonicMs() + ms;
+    await this.#until(async () => monotonicMs() > untilMs, 'the guests stand still');
+    // Each has had something back since.
+    const before = this.guests.map(({ exchanges }) => exchanges);
+    await this.#until(
+      async () => this.guests.every(({ exchanges }, at) => exchanges > before[at]),
+      'the guests stand still',
+    );
+  }
+
+  async kill(): Promise<Took> {
+    process.kill(this.#daemonPid, 'SIGKILL');
+    const beganMs = monotonicMs();
+    await this.#startDaemon();
+    const openMs = monotonicMs() - beganMs;
+    return { openMs, handOverMs: openMs };
+  }
+
+  async upgrade(): Promise<Took> {
+    const beganMs = monotonicMs();
+    const order = this.#control.upgrade({ timeoutMs: UPGRADE_MS });
+    let ended = false;
+    order.then(
+      () => {
+        ended = true;
+      },
+      () => {
+        ended = true;
+      },
+    );
+    await this.#until(async () => ended, 'no other process serves');
+    const { pid, handOverMs } = await order;
+    this.#daemonPid = pid;
+    return { openMs: monotonicMs() - beganMs, handOverMs };
+  }
+
+  async close(): Promise<void> {
+    for (const guest of this.guests) guest.close();
+    // The last daemon may be no child of this process.
+    if (this.#daemonPid > 0) {
+      try {
+        process.kill(this.#daemonPid, 'SIGTERM');
+        const deadline = monotonicMs() + PATIENCE_MS;
+        while (monotonicMs() < deadline && process.kill(this.#daemonPid, 0)) await delay(5);
+      } catch {
+        // It has ended.
+      }
+    }
+    if (this.#keeper?.exitCode === null && this.#keeper.kill()) await once(this.#keeper, 'exit');
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+}
