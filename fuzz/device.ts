@@ -111,7 +111,7 @@ export function target(bytes: Uint8Array): void {
   const balloon = abi.featureMask & ~STATS_VQ & ~((flags & 1) === 0 ? 0n : MUST_TELL_HOST);
   const rings = (flags & 2) === 0 ? 0n : RING_PACKED;
   const features =
-    (abi.name === 'virtio' ? balloon & ~FREE_PAGE_HINT : balloon) | VERSION_1 | rings | RING_INDIRECT_DESC;
+    (abi.poisonFeature !== 0n ? balloon & ~FREE_PAGE_HINT : balloon) | VERSION_1 | rings | RING_INDIRECT_DESC;
   const device = new BalloonDevice({
     profile: abi,
     features: balloon,

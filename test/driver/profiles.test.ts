@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { PROFILE_NAMES, type ProfileName } from '../../src/balloon/profiles.ts';
+import { profile as abiOf, PROFILE_NAMES, type ProfileName } from '../../src/balloon/profiles.ts';
 import { DROP_CACHE, GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
 import { MIB_PAGES, PACKED, SPLIT, World, type WorldOptions } from './world.ts';
 
@@ -136,7 +136,7 @@ describe.each(PROFILE_NAMES)('profile %s', profile => {
 
 /** Has the host ask, and nothing more. */
 function askForFreePages(world: World, profile: ProfileName): void {
-  if (profile === 'virtio' || profile === 'sg') world.device.hints.begin();
+  if (abiOf(profile).freePages.kind === 'session') world.device.hints.begin();
   else if (profile === 'hinting') world.scheduler.advance(2_000);
   else world.device.requests.send(GET_UNUSED_PAGES);
 }
@@ -146,12 +146,14 @@ async function nameFreePages(world: World, profile: ProfileName): Promise<number
   const { device, transport } = world;
   switch (profile) {
     case 'virtio':
+    case 'device-init':
+    case 'hint-ack':
     case 'sg': {
       device.hints.begin();
       await world.rest();
       expect(device.hints.phase).toBe('stopped');
       const { pages } = transport.unusedPages;
-      if (profile === 'virtio') expect(world.kernel.allocator.freeBlocks(10)).toBe(0);
+      if (profile !== 'sg') expect(world.kernel.allocator.freeBlocks(10)).toBe(0);
       device.hints.done();
       await world.rest();
       expect(world.kernel.allocator.freeBlocks(10)).toBeGreaterThan(0);

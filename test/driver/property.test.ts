@@ -4,7 +4,7 @@
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PROFILE_NAMES, type ProfileName } from '../../src/balloon/profiles.ts';
+import { profile as abiOf, PROFILE_NAMES, type ProfileName } from '../../src/balloon/profiles.ts';
 import { GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
 import type { Process } from '../../src/guest/process.ts';
 import { MIB_PAGES, PACKED, SEED, SPLIT, World } from './world.ts';
@@ -106,7 +106,7 @@ async function play(world: World, processes: Process[], next: Step, profile: Pro
       kernel.shrinkAll();
       return;
     case 'ask':
-      if (profile === 'virtio' || profile === 'sg') device.hints.begin();
+      if (abiOf(profile).freePages.kind === 'session') device.hints.begin();
       else
         device.requests.send(
           next.kind === 'ask' && world.scheduler.now() % 2 === 0 ? GET_UNUSED_PAGES : SHRINK,

@@ -341,7 +341,7 @@ describe.each(PROFILE_NAMES)('profile %s, in a guest that was saved and goes on 
     await world.start();
     await world.occupy('editor', 8 * MIB_PAGES);
     await world.aim(16 * MIB_PAGES + 5);
-    if (profileName === 'virtio' || profileName === 'sg') world.device.hints.begin();
+    if (profile(profileName).freePages.kind === 'session') world.device.hints.begin();
     world.scheduler.advance(2_000);
     world.device.targetPages = 20 * MIB_PAGES;
     await world.beginning(3);
