@@ -9,7 +9,7 @@ import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../src/memory/page.ts';
 import type { ByteChannel, ByteTaker } from '../src/migration/byte-channel.ts';
 import { DestinationLink, type DestinationMessage } from '../src/migration/destination-link.ts';
-import { DirtyBitmap } from '../src/migration/dirty-bitmap.ts';
+import { SlotBitmap } from '../src/migration/slot-bitmap.ts';
 import { FEATURES_HERE } from '../src/migration/features.ts';
 import { CONNECTIONS_MAX } from '../src/migration/limits.ts';
 import { Ram } from '../src/migration/ram.ts';
@@ -120,7 +120,7 @@ class Destination {
     if (this.#hasMemory) return;
     this.#hasMemory = true;
     ram.clear(0, PAGES);
-    this.#link.receiveInto(ram, new DirtyBitmap(PAGES), FEATURES_HERE);
+    this.#link.receiveInto(ram, new SlotBitmap(PAGES), FEATURES_HERE);
   }
 }
 

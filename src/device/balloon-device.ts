@@ -210,9 +210,9 @@ export class BalloonDevice implements VirtioDevice {
     this.#observer.regionAdded?.(region);
   }
 
-  /** Calls `letGo` when no thread discards in the region any more: before it returns, or before the device is settled. */
-  regionRemoved(region: MemoryRegion, letGo: () => void = () => {}): void {
-    this.accounts.close(region, letGo);
+  /** Calls `released` when no thread discards in the region any more: before it returns, or before the device is settled. */
+  regionRemoved(region: MemoryRegion, released: () => void = () => {}): void {
+    this.accounts.close(region, released);
     this.#observer.regionRemoved?.(region);
   }
 

@@ -75,7 +75,7 @@ export class Inflation implements DevicePart {
   #draining = false;
   #mode: DiscardMode = 'auto';
   #mustTellHost = false;
-  goOn: DevicePart['goOn'] = undefined;
+  resumeList: DevicePart['resumeList'] = undefined;
   /** Pages that were pending when a batch was acknowledged last. */
   #pendingPages = 0;
   readonly #moves: PageMoves;
@@ -236,9 +236,9 @@ export class Inflation implements DevicePart {
   /** From now on decoding is timed, for benchmarks: reading the clock allocates, and nothing else here does. */
   timeDecoding(): void {
     const { clock } = this.#world;
-    this.goOn = ({ walk }) => {
+    this.resumeList = ({ walk }) => {
       const startedMs = clock.nowMs();
-      const done = walk.goOn(this.#accounts);
+      const done = walk.resumeList(this.#accounts);
       this.counters.decodeMs += clock.nowMs() - startedMs;
       return done;
     };

@@ -38,7 +38,7 @@ export class ListWalk {
   }
 
   /** Goes on until the list is done, which is true, or the turn is over. */
-  goOn(accounts: AddressedAccounts): boolean {
+  resumeList(accounts: AddressedAccounts): boolean {
     const format = this.#format;
     const sink = this.#sink;
     if (format === undefined || sink === undefined) return true;

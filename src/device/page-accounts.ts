@@ -38,7 +38,7 @@ export class PageAccounts extends AddressedAccounts {
   /** Runs in flight on pages that the guest took back: it is told only when they are over. */
   #inFlight: { readonly pending: PendingDiscards; readonly generation: number }[] = [];
   /** Regions that go as soon as no thread discards in them any more. */
-  #leaving: { readonly account: PageAccount; readonly letGo: () => void }[] = [];
+  #leaving: { readonly account: PageAccount; readonly released: () => void }[] = [];
   /** Accounts of which pages were reported. */
   #withReports: PageAccount[] = [];
   /** Sets that are discarded without patience, since a guest or a front-end waits. */
@@ -211,11 +211,11 @@ export class PageAccounts extends AddressedAccounts {
     return this.#elsewhere;
   }
 
-  /** Drops what is pending in `region`, and calls `letGo` when no thread discards in it any more. */
-  close(region: MemoryRegion, letGo: () => void): void {
+  /** Drops what is pending in `region`, and calls `released` when no thread discards in it any more. */
+  close(region: MemoryRegion, released: () => void): void {
     const account = this.remove(region);
     if (account === undefined) {
-      letGo();
+      released();
       return;
     }
     const hadPending = account.pending.outstanding > 0;
@@ -226,13 +226,13 @@ export class PageAccounts extends AddressedAccounts {
     this.#departed.add(account, hadPending, this.#place !== undefined);
     this.#marked = this.#marked.filter(other => other !== account);
     this.#withReports = this.#withReports.filter(other => other !== account);
-    this.#leaving.push({ account, letGo });
-    this.#letGo();
+    this.#leaving.push({ account, released });
+    this.#release();
   }
 
-  #letGo(): void {
+  #release(): void {
     const leaving = this.#leaving;
-    // First, for `letGo` may come back here.
+    // First, for `released` may come back here.
     this.#leaving = [];
     for (const member of leaving) {
       const { pending, reports, unitPages, keptUnits } = member.account;
@@ -248,7 +248,7 @@ export class PageAccounts extends AddressedAccounts {
         this.#pastReports.times.add(reports.discardTimes);
       }
       this.#pastKeptPages += keptUnits * unitPages;
-      member.letGo();
+      member.released();
     }
   }
 
@@ -257,7 +257,7 @@ export class PageAccounts extends AddressedAccounts {
    * those in regions that went. Always so where this thread discards.
    */
   get quiet(): boolean {
-    if (this.#leaving.length > 0) this.#letGo();
+    if (this.#leaving.length > 0) this.#release();
     if (this.#inFlight.length > 0) {
       this.#inFlight = this.#inFlight.filter(({ pending, generation }) => pending.generation === generation);
     }

@@ -57,7 +57,7 @@ export interface DevicePart {
   /** A buffer is about to be refused. */
   refuse?(ring: RunningQueue): void;
   /** Goes on with the list that was begun in a way of its own; true when it is done. Absent: `ring.walk` only goes on. */
-  readonly goOn?: ((ring: RunningQueue) => boolean) | undefined;
+  readonly resumeList?: ((ring: RunningQueue) => boolean) | undefined;
   /** The list that was begun is done, and its buffer is about to go back. */
   walked?(ring: RunningQueue): void;
   /** The list that was begun is left, and its buffer is taken again, whole, when the ring goes on. */

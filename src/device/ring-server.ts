@@ -95,7 +95,7 @@ export class RingServer {
     for (; taken < queue.size && !accounts.budget.over; taken++) {
       if (!walk.active && !this.#takeBuffer()) break;
       if (!walk.active) continue;
-      const done = part.goOn === undefined ? walk.goOn(accounts) : part.goOn(ring);
+      const done = part.resumeList === undefined ? walk.resumeList(accounts) : part.resumeList(ring);
       if (!done) break;
       part.walked?.(ring);
       this.#giveBack(part.promised?.(ring) ?? 0);

@@ -128,7 +128,7 @@ export class BalloonDriver {
     } catch (error) {
       // Rings may lie in memory that goes back to the guest: the device must let go of them before.
       await this.#resetDevice();
-      this.#letGo('new');
+      this.#detach('new');
       await giveUp(transport);
       throw error;
     }
@@ -325,14 +325,14 @@ export class BalloonDriver {
       await this.settled().catch(() => {});
     }
     await this.#resetDevice();
-    this.#letGo('removed');
+    this.#detach('removed');
   }
 
   /** Resets the device, which returns every page at once, and starts it anew: the balloon is filled again. */
   reset(): Promise<void> {
     return this.#inTurn(async () => {
       await this.#resetDevice();
-      this.#letGo('removed');
+      this.#detach('removed');
       await this.#probe();
     });
   }
@@ -361,7 +361,7 @@ export class BalloonDriver {
     }
   }
 
-  #letGo(state: 'new' | 'removed'): void {
+  #detach(state: 'new' | 'removed'): void {
     for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe();
     this.#balloon?.abandon();
     this.#balloon = undefined;

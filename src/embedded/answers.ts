@@ -34,7 +34,7 @@ export interface CommandAnswers {
 
 export type CommandAnswer<Name extends CommandName> = CommandAnswers[Name];
 
-type Doings = {
+type Activities = {
   readonly [Name in CommandName]: (
     machine: EmbeddedGuest,
     command: CommandOf<Name>,
@@ -46,7 +46,7 @@ const pagesOf = (bytes: number | undefined): number | undefined =>
 
 const sized = (pages: number | undefined) => (pages === undefined ? {} : { pages });
 
-const DOINGS: Doings = {
+const ACTIVITIES: Activities = {
   use: async ({ guest, processor, users }, { bytes }) => {
     const process = guest.kernel.spawn(USER_NAME);
     const pages = pagesOf(bytes) ?? 0;
@@ -158,7 +158,7 @@ export async function execute(
   machine: EmbeddedGuest,
   command: GuestCommand,
 ): Promise<CommandAnswer<CommandName>> {
-  const act = DOINGS[command.do] as (
+  const act = ACTIVITIES[command.do] as (
     machine: EmbeddedGuest,
     command: GuestCommand,
   ) => CommandAnswer<CommandName> | Promise<CommandAnswer<CommandName>>;

@@ -232,10 +232,10 @@ export class Acceptor {
     this.#connection = connection;
     this.#listener.opened();
     if (session === undefined) connection.begin();
-    else this.#goOn(connection, session);
+    else this.#resume(connection, session);
   }
 
-  #goOn(connection: BackendConnection, session: KeptSession): void {
+  #resume(connection: BackendConnection, session: KeptSession): void {
     try {
       connection.takeUp(session);
     } catch (error) {

@@ -1,6 +1,6 @@
 /** What a migration asks of a hosted guest's device: its account, its state, and the free pages that the guest names. */
 import type { DataThread } from './data-thread.ts';
-import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
+import type { BalloonedRegion, FollowedPages, FreePageCommand } from './free-pages.ts';
 
 /** @throws UnknownGuestError each of them */
 export interface DeviceMigration {
@@ -11,7 +11,7 @@ export interface DeviceMigration {
   load(name: string, saved: Uint8Array): Promise<void>;
   /** Where free pages that the guest names are noted from the next start on; null for nowhere. */
   follow(name: string, followed: FollowedPages | null): Promise<void>;
-  freePages(name: string, step: FreePageStep): Promise<void>;
+  freePages(name: string, step: FreePageCommand): Promise<void>;
 }
 
 /** Asks the thread of each guest, which `threadOf` knows. */

@@ -8,9 +8,9 @@ import { GuestStateError } from '../control/contract.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';
-import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { HintedPages } from '../migration/hinted-pages.ts';
 import { Ram } from '../migration/ram.ts';
+import { SlotBitmap } from '../migration/slot-bitmap.ts';
 
 /**
  * How the guest names them: in sessions of hints, in answers to requests, or in reports, which come unasked (the queues
@@ -19,7 +19,7 @@ import { Ram } from '../migration/ram.ts';
 const FREE_PAGE_WAYS = ['session', 'request', 'reports'] as const;
 export type FreePageWay = (typeof FREE_PAGE_WAYS)[number];
 
-export type FreePageStep = 'start' | 'stop' | 'done';
+export type FreePageCommand = 'start' | 'stop' | 'done';
 
 /** Words of {@link FollowedPages.progress}. */
 export const PAGES_WORD = 0;
@@ -81,7 +81,7 @@ export class FreePages implements PageSink {
       throw new GuestStateError(`the guest names no free pages by ${way}: ${reason}`);
     }
     const ram = new Ram(memory);
-    const bitmap = (words: Int32Array) => new DirtyBitmap(ram.slots, words);
+    const bitmap = (words: Int32Array) => new SlotBitmap(ram.slots, words);
     const hinted = new HintedPages(
       ram,
       bitmap(followed.dirty),
@@ -106,7 +106,7 @@ export class FreePages implements PageSink {
     return running[way] ? undefined : 'its driver did not take the feature';
   }
 
-  take(step: FreePageStep): void {
+  take(step: FreePageCommand): void {
     const following = this.#following;
     if (following === undefined) throw new GuestStateError('the free pages of this guest are not followed');
     const device = this.#device();

@@ -104,10 +104,10 @@ export class GuestLoop {
     if (ms === 0) return;
     this.#group.paused = true;
     this.#rest?.cancel();
-    this.#rest = this.#reactor.schedule(ms, () => this.#goOn());
+    this.#rest = this.#reactor.schedule(ms, () => this.#resume());
   }
 
-  #goOn(): void {
+  #resume(): void {
     this.#rest = undefined;
     this.#group.paused = false;
     const postponed = [...this.#postponed];

@@ -7,7 +7,7 @@ import type { DeviceGuestStatus, GuestEvent, StatisticsSample } from '../control
 import type { AnswerOf, ArgsOf, ThreadOperation } from '../control/operations.ts';
 import type { LeaseRenewalOrder } from '../control/policy.ts';
 import type { ThreadAnswer } from '../threads/worker-client.ts';
-import type { BalloonedRegion, FollowedPages, FreePageStep } from './free-pages.ts';
+import type { BalloonedRegion, FollowedPages, FreePageCommand } from './free-pages.ts';
 import type { MapSources } from './map-sources.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
 
@@ -57,7 +57,7 @@ export interface DataThreadRequests extends OperationRequests {
   saveDevice: { args: { name: string }; result: Uint8Array };
   loadDevice: { args: { name: string; saved: Uint8Array }; result: null };
   followFreePages: { args: { name: string; followed: FollowedPages | null }; result: null };
-  freePages: { args: { name: string; step: FreePageStep }; result: null };
+  freePages: { args: { name: string; step: FreePageCommand }; result: null };
   addDiscardPort: { args: { port: MessagePort }; result: null };
   /** Milliseconds that decoding lists took, of a guest whose options have it timed. */
   decodeMs: { args: { name: string }; result: number };

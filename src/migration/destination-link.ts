@@ -3,10 +3,10 @@
  * coordinates ({@link ./destination.ts}), which may be another thread.
  */
 import type { ByteChannel } from './byte-channel.ts';
-import type { DirtyBitmap } from './dirty-bitmap.ts';
 import { compressionUnder } from './features.ts';
 import { PageReceiver } from './page-receiver.ts';
 import type { Ram } from './ram.ts';
+import type { SlotBitmap } from './slot-bitmap.ts';
 import {
   type Hello,
   type RefusedBody,
@@ -48,7 +48,7 @@ export type Reply =
 /** One connection from a source, wherever its bytes are taken. */
 export interface Inlet {
   /** Memory is there: pages may come. */
-  receiveInto(ram: Ram, held: DirtyBitmap, features: number): void;
+  receiveInto(ram: Ram, held: SlotBitmap, features: number): void;
   reply(reply: Reply): Promise<void>;
   /** `graceful`: what was replied still arrives. */
   close(graceful: boolean): void;
@@ -89,7 +89,7 @@ export class DestinationLink implements Inlet {
     });
   }
 
-  receiveInto(ram: Ram, held: DirtyBitmap, features: number): void {
+  receiveInto(ram: Ram, held: SlotBitmap, features: number): void {
     this.#receiver = new PageReceiver(ram, held);
     this.#reader.compression = compressionUnder(features);
   }

@@ -4,11 +4,11 @@
  */
 import { wireError } from '../sys/error.ts';
 import type { DestinationMessage, Inlet } from './destination-link.ts';
-import { DirtyBitmap } from './dirty-bitmap.ts';
 import { MigrationCancelled, MigrationError } from './errors.ts';
 import { FEATURES_HERE } from './features.ts';
 import type { Clock, DestinationMachine, SavedState } from './machine.ts';
 import type { Ram } from './ram.ts';
+import { SlotBitmap } from './slot-bitmap.ts';
 import type { Hello, RegionShape } from './stream/messages.ts';
 import { StreamError } from './stream/section.ts';
 
@@ -54,7 +54,7 @@ export class MigrationDestination {
   /** Memory was asked for; it may not be there yet. */
   #memoryNamed = false;
   #ram: Ram | undefined;
-  #held: DirtyBitmap | undefined;
+  #held: SlotBitmap | undefined;
   readonly #states = new Map<string, { readonly parts: Uint8Array[]; complete: boolean }>();
   #stateBytes = 0;
   #go = false;
@@ -210,7 +210,7 @@ export class MigrationDestination {
       await machine.createMemory(regions);
       if (this.#phase !== 'waiting') return;
       this.#ram = ramOf();
-      this.#held = new DirtyBitmap(this.#ram.slots);
+      this.#held = new SlotBitmap(this.#ram.slots);
       this.#enter('receiving');
       this.#receiveOn(connection);
       await connection.inlet.reply({ kind: 'welcome', features: this.#features });

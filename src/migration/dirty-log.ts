@@ -7,7 +7,7 @@
  */
 import type { PageSink } from '../memory/page.ts';
 import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
-import type { DirtyBitmap } from './dirty-bitmap.ts';
+import type { SlotBitmap } from './slot-bitmap.ts';
 
 export interface DirtyLog {
   readonly name: string;
@@ -16,7 +16,7 @@ export interface DirtyLog {
    * step: a write that races with this is in `into` or still in the log, never in neither. Returns how many pages the
    * log held.
    */
-  take(start: number, count: number, into: DirtyBitmap): number;
+  take(start: number, count: number, into: SlotBitmap): number;
   close(): void;
 }
 
@@ -46,7 +46,7 @@ export class SoftwareDirtyLog implements DirtyLog, PageSink {
     }
   }
 
-  take(start: number, count: number, into: DirtyBitmap): number {
+  take(start: number, count: number, into: SlotBitmap): number {
     const end = start + count;
     let taken = 0;
     for (let word = start >>> 5; word * 32 < end; word++) {

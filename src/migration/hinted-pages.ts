@@ -4,18 +4,18 @@
  */
 import type { PageSink } from '../memory/page.ts';
 import { popcount } from '../memory/page-bitmap.ts';
-import type { DirtyBitmap } from './dirty-bitmap.ts';
 import type { Ram } from './ram.ts';
+import type { SlotBitmap } from './slot-bitmap.ts';
 
 export class HintedPages implements PageSink {
   readonly #ram: Ram;
-  readonly #dirty: DirtyBitmap;
+  readonly #dirty: SlotBitmap;
   /** Pages named since the last sync, and since the migration began. */
-  readonly #recent: DirtyBitmap;
-  readonly #ever: DirtyBitmap;
+  readonly #recent: SlotBitmap;
+  readonly #ever: SlotBitmap;
 
   /** All three bitmaps may be shared with other threads. */
-  constructor(ram: Ram, dirty: DirtyBitmap, recent: DirtyBitmap, ever: DirtyBitmap) {
+  constructor(ram: Ram, dirty: SlotBitmap, recent: SlotBitmap, ever: SlotBitmap) {
     this.#ram = ram;
     this.#dirty = dirty;
     this.#recent = recent;
@@ -43,7 +43,7 @@ export class HintedPages implements PageSink {
   }
 
   /** Pages that were named once and are not among `sent`. */
-  countUnsent(sent: DirtyBitmap): number {
+  countUnsent(sent: SlotBitmap): number {
     let pages = 0;
     for (let word = 0; word < this.#ever.words.length; word++) {
       pages += popcount(this.#ever.words[word] & ~sent.words[word]);

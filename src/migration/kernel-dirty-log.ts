@@ -5,8 +5,8 @@
  */
 import { PAGE_SIZE } from '../memory/page.ts';
 import { WriteTracker } from '../sys/userfault.ts';
-import type { DirtyBitmap } from './dirty-bitmap.ts';
 import type { DirtyLog } from './dirty-log.ts';
+import type { SlotBitmap } from './slot-bitmap.ts';
 
 /** A stretch of memory that the guest writes through, in this process. */
 export interface MappedSlots {
@@ -37,7 +37,7 @@ export class KernelDirtyLog implements DirtyLog {
     }
   }
 
-  take(start: number, count: number, into: DirtyBitmap): number {
+  take(start: number, count: number, into: SlotBitmap): number {
     let taken = 0;
     for (const mapped of this.#mapped) {
       const from = Math.max(start, mapped.start);

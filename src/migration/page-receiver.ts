@@ -1,8 +1,8 @@
 /** Puts pages that arrived into the destination's memory. Nothing of a section is done before all of it makes sense. */
 import { PAGE_SIZE } from '../memory/page.ts';
-import type { DirtyBitmap } from './dirty-bitmap.ts';
 import { readRuns } from './page-runs.ts';
 import type { Ram } from './ram.ts';
+import type { SlotBitmap } from './slot-bitmap.ts';
 import type { Totals } from './stream/messages.ts';
 import { PAGES_PER_SECTION, StreamError } from './stream/section.ts';
 
@@ -13,10 +13,10 @@ export class PageReceiver {
   readonly totals: { -readonly [K in keyof Totals]: Totals[K] } = { pages: 0, zeroPages: 0 };
   readonly #ram: Ram;
   /** Pages that hold something; shared with the other connections. */
-  readonly #held: DirtyBitmap;
+  readonly #held: SlotBitmap;
 
   /** `ram` reads as zeros where nothing was received. */
-  constructor(ram: Ram, held: DirtyBitmap) {
+  constructor(ram: Ram, held: SlotBitmap) {
     this.#ram = ram;
     this.#held = held;
   }

@@ -4,9 +4,9 @@
  */
 import { PAGE_SIZE } from '../memory/page.ts';
 import { PageRanges } from '../memory/page-ranges.ts';
-import type { DirtyBitmap } from './dirty-bitmap.ts';
 import { RUN_BYTES, writeRun } from './page-runs.ts';
 import type { Ram } from './ram.ts';
+import type { SlotBitmap } from './slot-bitmap.ts';
 import { PAGES_PER_SECTION, RUNS_PER_SECTION } from './stream/section.ts';
 import type { SectionWriter } from './stream/section-writer.ts';
 
@@ -22,9 +22,9 @@ interface Share {
 interface SenderOptions {
   readonly ram: Ram;
   /** Pages still to send; shared with the other connections and with the channel of free pages. */
-  readonly dirty: DirtyBitmap;
+  readonly dirty: SlotBitmap;
   /** Pages of which the destination has other contents than zeros; shared with the other connections. */
-  readonly sent: DirtyBitmap;
+  readonly sent: SlotBitmap;
   readonly share: Share;
 }
 
@@ -54,8 +54,8 @@ const NOTHING_YET = new Uint8Array();
 export class PageSender {
   readonly counts: SentCounts = { pages: 0, zeroPages: 0, zeroPagesSent: 0, resentPages: 0 };
   readonly #ram: Ram;
-  readonly #dirty: DirtyBitmap;
-  readonly #sent: DirtyBitmap;
+  readonly #dirty: SlotBitmap;
+  readonly #sent: SlotBitmap;
   readonly #share: Share;
   /** Zero pages that the destination must hear of. */
   readonly #zeros = new PageRanges();

@@ -8,7 +8,6 @@
  */
 import { assert } from '../sys/error.ts';
 import type { Convergence } from './convergence.ts';
-import type { DirtyBitmap } from './dirty-bitmap.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
 import type { HintedPages } from './hinted-pages.ts';
@@ -16,6 +15,7 @@ import type { Clock, FreePageChannel, SourceMachine } from './machine.ts';
 import { StallWatch } from './patience.ts';
 import type { Ram } from './ram.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
+import type { SlotBitmap } from './slot-bitmap.ts';
 import { type Connector, type Inquiry, SourceLinks } from './source-links.ts';
 
 /**
@@ -33,8 +33,8 @@ export interface SourceOptions {
   readonly machine: SourceMachine;
   readonly log: DirtyLog;
   /** The links' senders have the same two. */
-  readonly dirty: DirtyBitmap;
-  readonly sent: DirtyBitmap;
+  readonly dirty: SlotBitmap;
+  readonly sent: SlotBitmap;
   readonly connector: Connector;
   readonly connections: number;
   readonly convergence: Convergence;

@@ -1,16 +1,16 @@
 /**
  * A machine small enough to be known completely: a guest of a few pages, its hint queue, and a migration that
  * skips what is hinted. Host and guest are the real thing, {@link HintSession} and {@link HintResponder}, the real
- * {@link SoftwareDirtyLog} and {@link DirtyBitmap}, in the order of {@link ROUND} and {@link LAST_ROUND}. The model adds
+ * {@link SoftwareDirtyLog} and {@link SlotBitmap}, in the order of {@link ROUND} and {@link LAST_ROUND}. The model adds
  * what they run in: an allocator, a ring, and two memories, of which only this matters: who has what the guest wrote
  * last. Every store writes something new, so one bit a page and memory is all there is to know.
  *
  * Whatever may happen next in reality is a step here; {@link ./hint-explorer.ts} tries all orders of them.
  */
 import { HINT_ID_MIN, HINT_STOP, HintResponder, HintSession } from '../balloon/hint-session.ts';
-import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from '../migration/rounds.ts';
+import { SlotBitmap } from '../migration/slot-bitmap.ts';
 import { assert } from '../sys/error.ts';
 import { HINT_ROUNDS_MAX, type HintModelOptions, PAGES_MAX, RING_SLOTS_MAX } from './hint-options.ts';
 import { HintRing } from './hint-ring.ts';
@@ -37,7 +37,7 @@ export class HintModel {
   /** Every step that the migration itself takes, in order. */
   readonly plan: readonly RoundStep[];
   readonly #log: SoftwareDirtyLog;
-  readonly #dirty: DirtyBitmap;
+  readonly #dirty: SlotBitmap;
   #session: HintSession;
   #responder: HintResponder;
   readonly #owners = new Uint8Array(PAGES_MAX);
@@ -62,7 +62,7 @@ export class HintModel {
     const last = rules === 'hints-after-last-sync' ? LAST_ROUND.slice(1) : LAST_ROUND;
     this.plan = [...Array.from({ length: rounds }, () => ROUND).flat(), ...last];
     this.#log = new SoftwareDirtyLog(pages);
-    this.#dirty = new DirtyBitmap(pages);
+    this.#dirty = new SlotBitmap(pages);
     this.#session = new HintSession(options);
     this.#responder = new HintResponder(options);
   }

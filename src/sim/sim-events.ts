@@ -15,7 +15,7 @@ const COMMANDS = [GET_UNUSED_PAGES, DROP_CACHE, SHRINK, 77];
 /** Something that may happen, and how often it does. */
 type SimEvent = readonly [weight: number, name: string, act: () => unknown];
 
-interface HappeningsOptions {
+interface TimelineOptions {
   /** The back-end hands its guest to a successor now and then, in the middle of everything. */
   readonly handsOver: boolean;
   /** A reset, removal or probe of the driver failed for no reason that the history knows. */
@@ -32,7 +32,7 @@ export class SimEvents {
   /** A reset or removal is under way. */
   #operating = false;
 
-  constructor(machine: SimMachine, random: Random, { handsOver, onMishap }: HappeningsOptions) {
+  constructor(machine: SimMachine, random: Random, { handsOver, onMishap }: TimelineOptions) {
     this.#machine = machine;
     this.#random = random;
     this.#onMishap = onMishap;
@@ -89,14 +89,14 @@ export class SimEvents {
     const { scheduler } = machine;
     const random = this.#random;
     return [
-      [60, 'go on', () => this.#goOn()],
+      [60, 'go on', () => this.#resume()],
       [8, 'discard', () => machine.discardSome()],
       [10, 'time', () => scheduler.advance(random.chance(0.8) ? random.below(30) : random.below(3000))],
     ];
   }
 
   /** A message, a kick, an interrupt or a notice that is on its way arrives. */
-  #goOn(): string {
+  #resume(): string {
     const { transport } = this.#machine;
     const arrivals: [what: string, arrive: () => void][] = [
       ...transport.kicked.map((index): [string, () => void] => [

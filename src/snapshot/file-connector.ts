@@ -2,10 +2,11 @@
  * How a migration's source writes into a file: one connection, whose answers the file's state gives. `go` means that the
  * guest runs on here, so the file is brought under its name then, while the guest waits for nothing.
  */
-import type { DirtyBitmap } from '../migration/dirty-bitmap.ts';
+
 import type { Clock } from '../migration/machine.ts';
 import { PageSender } from '../migration/page-sender.ts';
 import type { Ram } from '../migration/ram.ts';
+import type { SlotBitmap } from '../migration/slot-bitmap.ts';
 import {
   type DestinationAnswer,
   type Link,
@@ -20,8 +21,8 @@ import type { SnapshotFile } from './snapshot-file.ts';
 interface FileConnectorOptions {
   readonly file: SnapshotFile;
   readonly ram: Ram;
-  readonly dirty: DirtyBitmap;
-  readonly sent: DirtyBitmap;
+  readonly dirty: SlotBitmap;
+  readonly sent: SlotBitmap;
   readonly clock: Clock;
   /** No limit when left out. */
   readonly bytesPerSecond?: number;

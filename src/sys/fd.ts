@@ -138,7 +138,7 @@ export function ring(fd: OwnedFd): boolean {
  * Silences a doorbell so that poll blocks again. Returns false when its peer closed it or it is no
  * doorbell at all, in which case polling it further would spin.
  */
-export function silence(fd: OwnedFd): boolean {
+export function drainEvent(fd: OwnedFd): boolean {
   const length = libc.read(fd.number, scratch.address, SILENCE_READ_BYTES);
   if (length > 0) return true;
   if (length === 0) return false;

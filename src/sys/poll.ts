@@ -5,7 +5,7 @@
  */
 import { isMainThread } from 'node:worker_threads';
 import { assert } from './error.ts';
-import { closedDescriptorCount, createEventFd, type OwnedFd, ring, silence } from './fd.ts';
+import { closedDescriptorCount, createEventFd, drainEvent, type OwnedFd, ring } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
 import { monotonicMs } from './monotonic.ts';
@@ -241,7 +241,7 @@ export class Reactor {
     if (ready > 0) {
       if (table.revents(0) !== 0) {
         this.#wakes++;
-        silence(this.#wake);
+        drainEvent(this.#wake);
       }
       for (let slot = 1; slot < watches.length; slot++) {
         const revents = table.revents(slot);

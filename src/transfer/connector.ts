@@ -9,10 +9,10 @@
  * between sections it has time for messages and cancellation.
  */
 
-import type { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { askWhetherRunning } from '../migration/inquiry.ts';
 import { PageSender } from '../migration/page-sender.ts';
 import type { Ram } from '../migration/ram.ts';
+import type { SlotBitmap } from '../migration/slot-bitmap.ts';
 import { type Link, SourceLink } from '../migration/source-link.ts';
 import type { Connector, Inquiry } from '../migration/source-links.ts';
 import { TokenBucket } from '../migration/token-bucket.ts';
@@ -29,8 +29,8 @@ const INQUIRY_ANSWER_MS_MAX = 10_000;
 
 interface ConnectorOptions extends ConnectOptions {
   readonly ram: Ram;
-  readonly dirty: DirtyBitmap;
-  readonly sent: DirtyBitmap;
+  readonly dirty: SlotBitmap;
+  readonly sent: SlotBitmap;
   /** Of all connections together; no limit when left out. */
   readonly bytesPerSecond?: number;
   /** {@link INQUIRY_MS_MAX} when left out. */

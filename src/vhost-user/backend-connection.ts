@@ -212,7 +212,7 @@ export class BackendConnection {
   /** A conversation that was left is another process's: what of it is this process's goes, and its front-end notices nothing. */
   abandon(): void {
     this.#stream.close();
-    this.#letGoOfWaiting();
+    this.#releaseWaiting();
     this.session.abandon();
   }
 
@@ -301,11 +301,11 @@ export class BackendConnection {
   }
 
   #end(): void {
-    this.#letGoOfWaiting();
+    this.#releaseWaiting();
     this.session.close();
   }
 
-  #letGoOfWaiting(): void {
+  #releaseWaiting(): void {
     closeAll(this.#waiting?.message?.fds ?? []);
     closeAll(this.#waiting?.reply?.fds ?? []);
     this.#waiting = undefined;

@@ -328,7 +328,7 @@ export class BackendRings {
     const started = this.#vrings.filter(vring => vring.running);
     for (const vring of this.#vrings) {
       if (vring.running) vring.base = RingPlace.of(vring.config!, vring.queue!).unreturnedBase;
-      if (vring.queue !== undefined) this.#letGo(vring, 'abandoned');
+      if (vring.queue !== undefined) this.#detach(vring, 'abandoned');
       vring.left = undefined;
     }
     this.#device.reset();
@@ -339,7 +339,7 @@ export class BackendRings {
 
   #stop(vring: Vring, reason: StopReason): void {
     if (vring.queue === undefined) return;
-    const { queue, config } = this.#letGo(vring, reason);
+    const { queue, config } = this.#detach(vring, reason);
     // An abandoned ring has no place to go on from: the front-end says where the next one starts, and when.
     if (reason === 'abandoned') {
       vring.left = undefined;
@@ -351,7 +351,7 @@ export class BackendRings {
     vring.base = reason === 'undecided' ? vring.left.unreturnedBase : vring.left.base;
   }
 
-  #letGo(vring: Vring, reason: StopReason): { readonly queue: DeviceQueue; readonly config: QueueConfig } {
+  #detach(vring: Vring, reason: StopReason): { readonly queue: DeviceQueue; readonly config: QueueConfig } {
     const queue = vring.queue!;
     const config = vring.config!;
     this.#unwatchKick(vring);

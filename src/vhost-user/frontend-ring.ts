@@ -1,6 +1,6 @@
 /** One ring as the front-end holds it: where it lies, its doorbells, and where a back-end takes it up. */
 import type { GuestMemory } from '../memory/guest-memory.ts';
-import { closeAll, createEventFd, type OwnedFd, silence } from '../sys/fd.ts';
+import { closeAll, createEventFd, drainEvent, type OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import { RING_HEADER } from '../virtio/layout.ts';
@@ -32,7 +32,7 @@ export class FrontendRing {
     this.error = createEventFd();
     const listen = (fd: OwnedFd, rung: () => void) =>
       reactor.watch(fd, () => {
-        silence(fd);
+        drainEvent(fd);
         rung();
       });
     this.#watches = [

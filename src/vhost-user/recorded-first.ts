@@ -20,7 +20,7 @@ export class RecordedFirst {
       readConfig: (offset, into) => device.readConfig(offset, into),
       writeConfig: (offset, bytes) => device.writeConfig(offset, bytes),
       regionAdded: region => device.regionAdded(region),
-      regionRemoved: (region, letGo) => device.regionRemoved(region, letGo),
+      regionRemoved: (region, released) => device.regionRemoved(region, released),
       startQueue: (...started) => device.startQueue(...started),
       suspendQueue: index => device.suspendQueue(index),
       resumeQueue: index => device.resumeQueue(index),

@@ -105,8 +105,8 @@ export abstract class BufferDevice implements VirtioDevice {
   writeConfig(_offset: number, _bytes: Uint8Array): void {}
   regionAdded(): void {}
 
-  regionRemoved(_region: unknown, letGo: () => void): void {
-    letGo();
+  regionRemoved(_region: unknown, released: () => void): void {
+    released();
   }
 
   reset(): void {}

@@ -43,8 +43,8 @@ export interface VirtioDevice {
   writeConfig(offset: number, bytes: Uint8Array): void;
 
   regionAdded(region: MemoryRegion): void;
-  /** Calls `letGo` when nothing of the device touches the region any more, which closes it: at once, or before it settles. */
-  regionRemoved(region: MemoryRegion, letGo: () => void): void;
+  /** Calls `released` when nothing of the device touches the region any more, which closes it: at once, or before it settles. */
+  regionRemoved(region: MemoryRegion, released: () => void): void;
 
   /** The memory lasts as long as the ring runs; it may gain and lose regions meanwhile. */
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell): void;

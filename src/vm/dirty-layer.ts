@@ -1,10 +1,10 @@
 /** The layer of a memory map that only a migration knows: the pages that it has still to send. */
 import { encodeShares, type MemoryMap, shareOf } from '../control/memory-map.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
-import type { DirtyBitmap } from '../migration/dirty-bitmap.ts';
+import type { SlotBitmap } from '../migration/slot-bitmap.ts';
 
 /** `dirty` counts pages as the map counts bytes: through the regions, without the gaps. */
-export function withDirty(map: MemoryMap, dirty: DirtyBitmap): MemoryMap {
+export function withDirty(map: MemoryMap, dirty: SlotBitmap): MemoryMap {
   const { fromBytes, bytes, cellBytes, totals, layers } = map;
   const [first, pages, cellPages] = [fromBytes / PAGE_SIZE, bytes / PAGE_SIZE, cellBytes / PAGE_SIZE];
   let total = 0;

@@ -14,10 +14,10 @@ import {
   PAGES_WORD,
   PROGRESS_WORDS,
 } from '../hosting/free-pages.ts';
-import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import { HintedPages } from '../migration/hinted-pages.ts';
 import type { FreePageChannel } from '../migration/machine.ts';
 import type { Ram } from '../migration/ram.ts';
+import { SlotBitmap } from '../migration/slot-bitmap.ts';
 import { VmError } from './errors.ts';
 
 interface Channel {
@@ -71,11 +71,11 @@ export class MachineChannel implements FreePageChannel {
     guest: string,
     way: FreePageWay,
     ram: Ram,
-    dirty: DirtyBitmap,
+    dirty: SlotBitmap,
     ignoreIds = false,
   ) {
-    const recent = new DirtyBitmap(ram.slots);
-    const ever = new DirtyBitmap(ram.slots);
+    const recent = new SlotBitmap(ram.slots);
+    const ever = new SlotBitmap(ram.slots);
     this.#device = device;
     this.#guest = guest;
     this.#followed = {

@@ -9,9 +9,9 @@
  */
 import type { BalloonedRegion } from '../hosting/free-pages.ts';
 import { maskOf, popcount } from '../memory/page-bitmap.ts';
-import type { DirtyBitmap } from '../migration/dirty-bitmap.ts';
 import type { DirtyLog, SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { Ram } from '../migration/ram.ts';
+import type { SlotBitmap } from '../migration/slot-bitmap.ts';
 import { assert } from '../sys/error.ts';
 
 interface GuestLogOptions {
@@ -40,7 +40,7 @@ export class GuestLog implements DirtyLog {
     this.#ballooned = region.ballooned;
   }
 
-  take(start: number, count: number, into: DirtyBitmap): number {
+  take(start: number, count: number, into: SlotBitmap): number {
     const { software, kernel } = this.#options;
     const taken = software.take(start, count, into) + (kernel?.take(start, count, into) ?? 0);
     // After the log, and not before it.
@@ -57,7 +57,7 @@ export class GuestLog implements DirtyLog {
     this.#options.kernel?.close();
   }
 
-  #skipBallooned(start: number, end: number, into: DirtyBitmap): void {
+  #skipBallooned(start: number, end: number, into: SlotBitmap): void {
     for (let word = start >>> 5; word * 32 < end; word++) {
       const ballooned = Atomics.load(this.#ballooned, word);
       if (ballooned !== 0) Atomics.and(into.words, word, ~(ballooned & maskOf(word, start, end)));

@@ -2,9 +2,10 @@
  * A machine that is about to leave: its write log, the bitmaps of a migration, and the channel through which its guest
  * names free pages. All that MigrationSource asks of a machine; how bytes get to the destination is not here.
  */
-import { DirtyBitmap } from '../migration/dirty-bitmap.ts';
+
 import { KernelDirtyLog } from '../migration/kernel-dirty-log.ts';
 import type { Ram } from '../migration/ram.ts';
+import { SlotBitmap } from '../migration/slot-bitmap.ts';
 import type { SourceOptions } from '../migration/source.ts';
 import { type ChannelName, MachineChannel, waysOf } from './free-page-channel.ts';
 import { GuestLog } from './guest-log.ts';
@@ -21,15 +22,15 @@ export class OutgoingMigration {
   readonly vm: Vm;
   readonly log: GuestLog;
   /** Pages still to send, and pages that the destination has: shared memory, for senders in any thread. */
-  readonly dirty: DirtyBitmap;
-  readonly sent: DirtyBitmap;
+  readonly dirty: SlotBitmap;
+  readonly sent: SlotBitmap;
   readonly #channel: MachineChannel | undefined;
 
-  private constructor(vm: Vm, log: GuestLog, dirty: DirtyBitmap, channel: MachineChannel | undefined) {
+  private constructor(vm: Vm, log: GuestLog, dirty: SlotBitmap, channel: MachineChannel | undefined) {
     this.vm = vm;
     this.log = log;
     this.dirty = dirty;
-    this.sent = new DirtyBitmap(vm.ram.slots);
+    this.sent = new SlotBitmap(vm.ram.slots);
     this.#channel = channel;
   }
 
@@ -41,7 +42,7 @@ export class OutgoingMigration {
     vm: Vm,
     { channel = 'auto', ignoreIds }: OutgoingMigrationOptions = {},
   ): Promise<OutgoingMigration> {
-    const dirty = new DirtyBitmap(vm.ram.slots);
+    const dirty = new SlotBitmap(vm.ram.slots);
     const opened = await openChannel(vm, channel, dirty, ignoreIds);
     try {
       await vm.warmUpSaving();
@@ -86,7 +87,7 @@ export class OutgoingMigration {
 async function openChannel(
   vm: Vm,
   name: ChannelName,
-  dirty: DirtyBitmap,
+  dirty: SlotBitmap,
   ignoreIds: boolean | undefined,
 ): Promise<MachineChannel | undefined> {
   for (const way of waysOf(name, vm.config.profile)) {

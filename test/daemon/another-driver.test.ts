@@ -168,7 +168,7 @@ describe('what a new driver may use', () => {
   });
 
   test('what waited is discarded when a paused guest goes on, or when its front-end asks for the base', async () => {
-    for (const goOn of [
+    for (const resume of [
       (guest: SpokenGuest) => guest.enableAll(),
       (guest: SpokenGuest) => guest.stopRings(),
     ]) {
@@ -177,7 +177,7 @@ describe('what a new driver may use', () => {
       const resident = guest.residentBytes;
       await guest.inflate(P, GIVEN);
       await guest.disableAll();
-      await goOn(guest);
+      await resume(guest);
       await untilDiscarded();
       expect(resident - guest.residentBytes).toBe(GIVEN * PAGE_SIZE);
       one.guests.pop()?.close();

@@ -42,7 +42,7 @@ function turnsOf(accounts: PageAccounts, walk: ListWalk): number[] {
   for (let done = false; !done; ) {
     const before = accounts.budget.spent;
     accounts.budget.begin();
-    done = walk.goOn(accounts);
+    done = walk.resumeList(accounts);
     accounts.budget.end();
     turns.push(accounts.budget.spent - before);
   }

@@ -35,7 +35,7 @@ const device: VirtioDevice = {
   readConfig() {},
   writeConfig() {},
   regionAdded() {},
-  regionRemoved: (_, letGo) => letGo(),
+  regionRemoved: (_, released) => released(),
   startQueue() {},
   suspendQueue() {},
   resumeQueue() {},

@@ -7,7 +7,7 @@ import {
   PAGES_WORD,
   PROGRESS_WORDS,
 } from '../../src/hosting/free-pages.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import { World, type WorldOptions } from '../driver/world.ts';
 
 /** A guest whose free pages somebody follows, with all pages to be sent. */
@@ -25,11 +25,11 @@ async function followed(name: ProfileName, way: FreePageWay, options: WorldOptio
     add(pfn, count);
     free.add(pfn, count);
   };
-  const { slots } = new DirtyBitmap(world.memory.size / 4096);
-  const dirty = new DirtyBitmap(slots);
+  const { slots } = new SlotBitmap(world.memory.size / 4096);
+  const dirty = new SlotBitmap(slots);
   dirty.markAll();
   const progress = new Int32Array(new SharedArrayBuffer(PROGRESS_WORDS * 4));
-  const words = () => new DirtyBitmap(slots).words;
+  const words = () => new SlotBitmap(slots).words;
   free.follow({ way, dirty: dirty.words, recent: words(), ever: words(), progress });
   return { world, free, dirty, progress, skipped: () => slots - dirty.countIn() };
 }

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { GuestLoop } from '../../src/hosting/guest-loop.ts';
 import { SPAN_MS, ThreadTurns } from '../../src/hosting/thread-turns.ts';
-import { createEventFd, openDescriptorCount, ring, silence } from '../../src/sys/fd.ts';
+import { createEventFd, drainEvent, openDescriptorCount, ring } from '../../src/sys/fd.ts';
 import { Reactor } from '../../src/sys/poll.ts';
 import { simulatedClock } from '../support/simulated-clock.ts';
 
@@ -105,7 +105,7 @@ describe('a guest that would have all of the thread leaves half of it to one tha
         const watch = guest.watch(fd, () => {
           costly();
           watch.stop();
-          silence(fd);
+          drainEvent(fd);
           watchNew();
         });
       };

@@ -1,9 +1,9 @@
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, test } from 'vitest';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
 import { type DirtyLog, SoftwareDirtyLog } from '../../src/migration/dirty-log.ts';
 import { KernelDirtyLog } from '../../src/migration/kernel-dirty-log.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import type { OwnedFd } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
@@ -38,7 +38,7 @@ function memory(pages: number): { fd: OwnedFd; mapping: Mapping; words: Int32Arr
 }
 
 function taken(log: DirtyLog, slots: number, start = 0, count = slots): number[] {
-  const into = new DirtyBitmap(slots);
+  const into = new SlotBitmap(slots);
   const pages = log.take(start, count, into);
   const list = Array.from({ length: slots }, (_, slot) => slot).filter(slot => into.test(slot));
   expect(pages).toBe(list.length);
@@ -88,7 +88,7 @@ describe.skipIf(kernelLogs)(`the log that the kernel keeps${kernelLogs ? ` (${ke
         { start: 1000, count: 10, address: second.address },
       ]),
     );
-    log.take(0, pages, new DirtyBitmap(pages));
+    log.take(0, pages, new SlotBitmap(pages));
     expect(taken(log, pages)).toEqual([]);
     for (let slot = 0; slot < pages; slot += 2) words[slot * WORDS_PER_PAGE] = 1;
     new Int32Array(second.buffer)[WORDS_PER_PAGE] = 1;
@@ -129,7 +129,7 @@ test.skipIf(kernelLogs)('neither log misses a write of other threads that the ot
   words.fill(0);
   const software = new SoftwareDirtyLog(pages);
   const kernel = open(new KernelDirtyLog([{ start: 0, count: pages, address: mapping.address }]));
-  kernel.take(0, pages, new DirtyBitmap(pages));
+  kernel.take(0, pages, new SlotBitmap(pages));
   // The round that the writers are asked for, and how many rounds all of them have done.
   const rounds = new Int32Array(new SharedArrayBuffer(8));
   const workers = Array.from(
@@ -151,10 +151,10 @@ test.skipIf(kernelLogs)('neither log misses a write of other threads that the ot
     workers.map(worker => new Promise<never>((_, reject) => worker.once('error', reject))),
   );
   const copies = [software, kernel].map(log => ({ log, words: new Int32Array(words.length), pages: 0 }));
-  const seen = copies.map(() => new DirtyBitmap(pages));
+  const seen = copies.map(() => new SlotBitmap(pages));
   const copyWhatIsNew = (index: number) => {
     const copy = copies[index];
-    const found = new DirtyBitmap(pages);
+    const found = new SlotBitmap(pages);
     copy.pages += copy.log.take(0, pages, found);
     for (let from = 0; found.take(from, pages, 64); from = found.start) {
       const at = found.start * WORDS_PER_PAGE;

@@ -4,10 +4,10 @@ import { HeapBacking } from '../../src/memory/backing.ts';
 import { FileBacking } from '../../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
 import { PageReceiver } from '../../src/migration/page-receiver.ts';
 import { PageSender, STRIPE_PAGES } from '../../src/migration/page-sender.ts';
 import { Ram } from '../../src/migration/ram.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import { PAGES_PER_SECTION, StreamError } from '../../src/migration/stream/section.ts';
 import { SectionReader } from '../../src/migration/stream/section-reader.ts';
 import { SectionWriter } from '../../src/migration/stream/section-writer.ts';
@@ -51,8 +51,8 @@ const differences = (from: Ram, to: Ram): number[] =>
   );
 
 class Link {
-  readonly dirty: DirtyBitmap;
-  readonly sent: DirtyBitmap;
+  readonly dirty: SlotBitmap;
+  readonly sent: SlotBitmap;
   readonly senders: PageSender[];
   readonly receiver: PageReceiver;
   readonly sections: string[] = [];
@@ -60,9 +60,9 @@ class Link {
   readonly #readers: SectionReader[];
 
   constructor(from: Ram, to: Ram, connections = 1) {
-    this.dirty = new DirtyBitmap(from.slots);
-    this.sent = new DirtyBitmap(from.slots);
-    this.receiver = new PageReceiver(to, new DirtyBitmap(to.slots));
+    this.dirty = new SlotBitmap(from.slots);
+    this.sent = new SlotBitmap(from.slots);
+    this.receiver = new PageReceiver(to, new SlotBitmap(to.slots));
     const indices = Array.from({ length: connections }, (_, index) => index);
     this.senders = indices.map(
       index =>
@@ -229,7 +229,7 @@ describe('reading pages to send', () => {
 describe('sections of pages', () => {
   const receive = (name: 'pages' | 'zeroPages', payload: Uint8Array): string => {
     const ram = ramOf(onHeap, 64);
-    const receiver = new PageReceiver(ram, new DirtyBitmap(64));
+    const receiver = new PageReceiver(ram, new SlotBitmap(64));
     const { u8 } = ram.memory.regions[0].windowAt(0);
     try {
       if (name === 'pages') receiver.takePages(payload);
@@ -304,14 +304,14 @@ test('skipping free memory costs no look at it: 128 GiB with ten pages are ten r
   })(from.memory);
   const slots = Array.from({ length: 10 }, (_, index) => index * 3_300_000 + 17);
   for (const slot of slots) from.write(slot, 1, page(7), 0);
-  const dirty = new DirtyBitmap(from.slots);
+  const dirty = new SlotBitmap(from.slots);
   const visits: number[] = [];
   counted.forEachBacked(0, counted.slots, (start, count) => {
     visits.push(start);
     dirty.mark(start, count);
   });
   expect([visits, dirty.countIn()]).toEqual([slots, 10]);
-  const sent = new DirtyBitmap(from.slots);
+  const sent = new SlotBitmap(from.slots);
   const sender = new PageSender({ ram: counted, dirty, sent, share: { index: 0, of: 1 } });
   const writer = new SectionWriter();
   expect(sender.next(writer)?.length).toBeGreaterThan(10 * PAGE_SIZE);
@@ -321,9 +321,9 @@ test('skipping free memory costs no look at it: 128 GiB with ten pages are ten r
 
 test('memory that turns out to be zeros is looked at in steps, with a turn for others in between', () => {
   const from = ramOf(inFile, 40_000);
-  const dirty = new DirtyBitmap(from.slots);
+  const dirty = new SlotBitmap(from.slots);
   dirty.markAll();
-  const sent = new DirtyBitmap(from.slots);
+  const sent = new SlotBitmap(from.slots);
   const sender = new PageSender({ ram: from, dirty, sent, share: { index: 0, of: 1 } });
   const writer = new SectionWriter();
   const lengths: number[] = [];

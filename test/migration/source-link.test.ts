@@ -3,9 +3,9 @@ import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { ByteTaker } from '../../src/migration/byte-channel.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
 import { PageSender } from '../../src/migration/page-sender.ts';
 import { Ram } from '../../src/migration/ram.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import { SourceLink } from '../../src/migration/source-link.ts';
 import { writeBare, writeWelcome } from '../../src/migration/stream/messages.ts';
 import { SectionWriter } from '../../src/migration/stream/section-writer.ts';
@@ -15,7 +15,7 @@ import { TokenBucket } from '../../src/migration/token-bucket.ts';
 function linked() {
   const addresses = { guestAddress: 0, size: PAGE_SIZE, userAddress: 0 };
   const ram = new Ram(new GuestMemory([new MemoryRegion(addresses, new HeapBacking(PAGE_SIZE))]));
-  const [dirty, sent] = [new DirtyBitmap(1), new DirtyBitmap(1)];
+  const [dirty, sent] = [new SlotBitmap(1), new SlotBitmap(1)];
   let taker: ByteTaker | undefined;
   const link = new SourceLink({
     channel: {

@@ -2,9 +2,9 @@
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
 import type { DestinationMachine, SavedState } from '../../src/migration/machine.ts';
 import { Ram } from '../../src/migration/ram.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import type { SourceMessage } from '../../src/migration/source-link.ts';
 import { FileConnector } from '../../src/snapshot/file-connector.ts';
 import { encodeHeader, type SnapshotHeader } from '../../src/snapshot/header.ts';
@@ -55,9 +55,9 @@ export async function written(
 ): Promise<SnapshotFile> {
   const file = await SnapshotFile.create(path, encodeHeader(header));
   const ram = usedMemory();
-  const dirty = new DirtyBitmap(ram.slots);
+  const dirty = new SlotBitmap(ram.slots);
   dirty.markAll();
-  const sent = new DirtyBitmap(ram.slots);
+  const sent = new SlotBitmap(ram.slots);
   const link = await new FileConnector({ file, ram, dirty, sent, clock: systemClock }).open();
   const features = compress ? 1 : 0;
   const said = messages([

@@ -5,11 +5,11 @@ import {
   closeAll,
   createEventFd,
   createPipe,
+  drainEvent,
   OwnedFd,
   openDescriptorCount,
   ring,
   SHORT_WRITE_BYTES_MAX,
-  silence,
   writeShort,
 } from '../../src/sys/fd.ts';
 import { createMemfd } from '../../src/sys/file.ts';
@@ -100,9 +100,9 @@ describe('a doorbell that is an eventfd', () => {
   test('is rung, silenced once for any number of rings, and then quiet', () => {
     const bell = own(createEventFd());
     for (let time = 0; time < 5; time++) expect(ring(bell)).toBe(true);
-    expect(silence(bell)).toBe(true);
+    expect(drainEvent(bell)).toBe(true);
     // Nothing is there any more, and that is no reason to give it up.
-    expect(silence(bell)).toBe(true);
+    expect(drainEvent(bell)).toBe(true);
     expect(libc.read(bell.number, 0, 0)).toBe(-1);
   });
 
@@ -122,7 +122,7 @@ describe('a doorbell that is a pipe', () => {
     own(writer);
     while (writeShort(writer, new Uint8Array(64)) === 'written');
     expect(ring(writer)).toBe(true);
-    expect(silence(reader)).toBe(true);
+    expect(drainEvent(reader)).toBe(true);
     expect(ring(writer)).toBe(true);
   });
 
@@ -130,7 +130,7 @@ describe('a doorbell that is a pipe', () => {
     const one = createPipe();
     own(one.reader);
     own(one.writer).close();
-    expect(silence(one.reader)).toBe(false);
+    expect(drainEvent(one.reader)).toBe(false);
     const other = createPipe();
     own(other.writer);
     own(other.reader).close();
@@ -144,15 +144,15 @@ describe('a doorbell that is a pipe', () => {
     own(writer);
     ring(writer);
     writer.close();
-    expect(silence(reader)).toBe(true);
-    expect(silence(reader)).toBe(false);
+    expect(drainEvent(reader)).toBe(true);
+    expect(drainEvent(reader)).toBe(false);
   });
 });
 
 describe('what is no doorbell', () => {
   test('is given up when it is silenced', () => {
-    expect(silence(own(createMemfd({ name: 'aerostat-test', size: 0 })))).toBe(false);
-    expect(silence(own(new OwnedFd(openSync('/', 'r'))))).toBe(false);
+    expect(drainEvent(own(createMemfd({ name: 'aerostat-test', size: 0 })))).toBe(false);
+    expect(drainEvent(own(new OwnedFd(openSync('/', 'r'))))).toBe(false);
   });
 });
 

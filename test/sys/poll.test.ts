@@ -1,7 +1,14 @@
 /** One thread's loop: descriptors, timers, and being woken. */
 import { Worker } from 'node:worker_threads';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { createEventFd, createPipe, OwnedFd, openDescriptorCount, ring, silence } from '../../src/sys/fd.ts';
+import {
+  createEventFd,
+  createPipe,
+  drainEvent,
+  OwnedFd,
+  openDescriptorCount,
+  ring,
+} from '../../src/sys/fd.ts';
 import { monotonicMs, Reactor, type Readiness, type Watch, WatchGroup } from '../../src/sys/poll.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { build } from '../cli/built.ts';
@@ -27,7 +34,7 @@ describe('a descriptor that is watched', () => {
     reactor.watch(fd, ({ readable, writable, hungUp }) => {
       calls++;
       expect([readable, writable, hungUp]).toEqual([true, false, false]);
-      if (calls === 3) silence(fd);
+      if (calls === 3) drainEvent(fd);
     });
     reactor.turn(0);
     expect(calls).toBe(0);
@@ -64,7 +71,7 @@ describe('a descriptor that is watched', () => {
     ring(writer);
     writer.close();
     reactor.turn(0);
-    silence(reader);
+    drainEvent(reader);
     reactor.turn(0);
     expect(seen).toEqual([
       { readable: true, writable: false, hungUp: true },
@@ -95,7 +102,7 @@ describe('a descriptor that is watched', () => {
     const served: string[] = [];
     reactor.watch(first, () => {
       served.push('first');
-      silence(first);
+      drainEvent(first);
       const { number } = second;
       second.close();
       // The next descriptor gets the number, and is ready at once.
@@ -122,7 +129,7 @@ describe('a descriptor that is watched', () => {
     ring(late);
     let served = 0;
     reactor.watch(first, () => {
-      silence(first);
+      drainEvent(first);
       reactor.watch(late, () => served++);
     });
     ring(first);
@@ -164,7 +171,7 @@ describe('a descriptor that is watched', () => {
     reactor.turn(0);
     reactor.turn(0);
     expect(served).toEqual(['one', 'one']);
-    silence(one);
+    drainEvent(one);
     let due = 0;
     reactor.schedule(1, () => due++);
     reactor.turn();
@@ -310,7 +317,7 @@ describe('a loop', () => {
     const order: string[] = [];
     let turns = 0;
     reactor.watch(fd, () => {
-      silence(fd);
+      drainEvent(fd);
       order.push('served');
       setImmediate(() => {
         order.push('immediate');
@@ -355,7 +362,7 @@ describe('a loop', () => {
     const fd = bell();
     const served = new Promise<void>(resolve => {
       const watch = reactor.watch(fd, () => {
-        silence(fd);
+        drainEvent(fd);
         watch.stop();
         resolve();
       });

@@ -4,10 +4,10 @@ import { createServer, type Server, Socket } from 'node:net';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { Convergence } from '../../src/migration/convergence.ts';
 import { MigrationDestination } from '../../src/migration/destination.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
 import { SoftwareDirtyLog } from '../../src/migration/dirty-log.ts';
 import type { SavedState } from '../../src/migration/machine.ts';
 import { Ram } from '../../src/migration/ram.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import { MigrationSource } from '../../src/migration/source.ts';
 import type { RegionShape } from '../../src/migration/stream/messages.ts';
 import { AerostatError } from '../../src/sys/error.ts';
@@ -123,7 +123,7 @@ export class Leaving {
   ) {
     this.ram = ram;
     this.log = new SoftwareDirtyLog(ram.slots);
-    const [dirty, sent] = [new DirtyBitmap(ram.slots), new DirtyBitmap(ram.slots)];
+    const [dirty, sent] = [new SlotBitmap(ram.slots), new SlotBitmap(ram.slots)];
     this.#connector = new TransferConnector({ address, ram, dirty, sent, ...options });
     const ask = async (what: string): Promise<void> => {
       this.asked.push(what);

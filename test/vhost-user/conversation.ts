@@ -5,7 +5,7 @@
 import { afterEach, beforeEach, expect } from 'vitest';
 import type { FileBacking } from '../../src/memory/file-backing.ts';
 import type { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
-import { closeAll, createEventFd, type OwnedFd, ring, silence } from '../../src/sys/fd.ts';
+import { closeAll, createEventFd, drainEvent, type OwnedFd, ring } from '../../src/sys/fd.ts';
 import { BackendConversation } from '../../src/testing/conversation.ts';
 import type { SavableDevice } from '../../src/vhost-user/device-state.ts';
 import {
@@ -140,7 +140,7 @@ export async function wasRung(loop: TestLoop, fd: OwnedFd): Promise<boolean> {
   let rung = false;
   const watch = loop.reactor.watch(fd, () => {
     rung = true;
-    silence(fd);
+    drainEvent(fd);
   });
   // A pipe is rung by a thread of the C library, in a moment.
   for (let turn = 0; turn < 50 && !rung; turn++) {

@@ -60,9 +60,9 @@ export class RingDevice implements VirtioDevice {
     this.calls.push(`region+ 0x${region.guestAddress.toString(16)}`);
   }
 
-  regionRemoved(region: MemoryRegion, letGo: () => void): void {
+  regionRemoved(region: MemoryRegion, released: () => void): void {
     this.calls.push(`region- 0x${region.guestAddress.toString(16)}`);
-    letGo();
+    released();
   }
 
   startQueue(index: number, queue: DeviceQueue, memory: GuestMemory, doorbell: Doorbell): void {

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { decodeShares, encodeShares, type MemoryMap } from '../../src/control/memory-map.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import { withDirty } from '../../src/vm/dirty-layer.ts';
 
 const PAGES = 1000;
@@ -37,7 +37,7 @@ test('a map of any part counts the pages that are still to be sent', () => {
       const cellPages = 2 ** shift;
       const firstPage = from * cellPages;
       const pages = Math.min(PAGES - firstPage, length + 1);
-      const dirty = new DirtyBitmap(PAGES);
+      const dirty = new SlotBitmap(PAGES);
       for (const [start, count] of runs) dirty.mark(start, Math.min(count, PAGES - start));
       const { totals, layers } = withDirty(mapOf(firstPage, pages, cellPages), dirty);
       expect(totals.dirty).toBe(dirty.countIn(firstPage, firstPage + pages) * PAGE_SIZE);
@@ -54,7 +54,7 @@ test('a map of any part counts the pages that are still to be sent', () => {
 
 test('what else the map says stays', () => {
   const map = mapOf(0, PAGES, 8);
-  const { totals, layers, ...rest } = withDirty(map, new DirtyBitmap(PAGES));
+  const { totals, layers, ...rest } = withDirty(map, new SlotBitmap(PAGES));
   expect({ ...totals, dirty: null }).toEqual(map.totals);
   expect({ ...layers, dirty: null }).toEqual(map.layers);
   expect(rest).toMatchObject({ memoryBytes: map.memoryBytes, cellBytes: map.cellBytes });

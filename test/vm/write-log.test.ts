@@ -1,8 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { DirtyBitmap } from '../../src/migration/dirty-bitmap.ts';
 import type { DirtyLog } from '../../src/migration/dirty-log.ts';
 import { KernelDirtyLog } from '../../src/migration/kernel-dirty-log.ts';
+import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import type { Vm as VmType } from '../../src/vm/vm.ts';
 import { BALLOON, busyVm, closeAll, inflate, MIB, pause } from './machines.ts';
 
@@ -17,8 +17,8 @@ const kernelLogs = ((): string | undefined => {
   }
 })();
 
-function taken(log: DirtyLog, slots: number): DirtyBitmap {
-  const into = new DirtyBitmap(slots);
+function taken(log: DirtyLog, slots: number): SlotBitmap {
+  const into = new SlotBitmap(slots);
   log.take(0, slots, into);
   return into;
 }

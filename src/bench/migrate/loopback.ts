@@ -8,10 +8,10 @@ import { readSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { Convergence } from '../../migration/convergence.ts';
-import { DirtyBitmap } from '../../migration/dirty-bitmap.ts';
 import { SoftwareDirtyLog } from '../../migration/dirty-log.ts';
 import type { SourceMachine } from '../../migration/machine.ts';
 import type { Ram } from '../../migration/ram.ts';
+import { SlotBitmap } from '../../migration/slot-bitmap.ts';
 import { MigrationSource, type MigrationSummary } from '../../migration/source.ts';
 import { AerostatError, assert } from '../../sys/error.ts';
 import { monotonicMs } from '../../sys/poll.ts';
@@ -202,8 +202,8 @@ async function migrate(
   connections: number,
   signal?: AbortSignal,
 ): Promise<MigrationSummary> {
-  const dirty = new DirtyBitmap(ram.slots);
-  const sent = new DirtyBitmap(ram.slots);
+  const dirty = new SlotBitmap(ram.slots);
+  const sent = new SlotBitmap(ram.slots);
   const connector = new TransferConnector({ address: { host: '127.0.0.1', port }, ram, dirty, sent });
   let abort = () => {};
   try {

@@ -7,7 +7,7 @@ import { MUST_TELL_HOST } from '../../balloon/features.ts';
 import { FileBacking } from '../../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../memory/guest-memory.ts';
 import { AerostatError } from '../../sys/error.ts';
-import { createEventFd, type OwnedFd, ring, silence } from '../../sys/fd.ts';
+import { createEventFd, drainEvent, type OwnedFd, ring } from '../../sys/fd.ts';
 import { createMemfd } from '../../sys/file.ts';
 import { monotonicMs, Reactor } from '../../sys/poll.ts';
 import { UnixSocket } from '../../sys/socket.ts';
@@ -188,7 +188,7 @@ export class HandFrontEnd {
     this.say('SET_VRING_KICK', value, [hand.kickFd]);
     this.say('SET_VRING_ENABLE', VRING_STATE.encode({ index, num: 1 }));
     this.ask('GET_QUEUE_NUM');
-    this.reactor.watch(hand.call, () => silence(hand.call));
+    this.reactor.watch(hand.call, () => drainEvent(hand.call));
     return hand;
   }
 

@@ -5,7 +5,7 @@
  */
 import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
 
-export class DirtyBitmap {
+export class SlotBitmap {
   /** Pages that it covers, by slot. */
   readonly slots: number;
   readonly words: Int32Array;
