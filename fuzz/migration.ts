@@ -9,10 +9,10 @@ import { GuestMemory, MemoryRegion } from '../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../src/memory/page.ts';
 import type { ByteChannel, ByteTaker } from '../src/migration/byte-channel.ts';
 import { DestinationLink, type DestinationMessage } from '../src/migration/destination-link.ts';
-import { SlotBitmap } from '../src/migration/slot-bitmap.ts';
 import { FEATURES_HERE } from '../src/migration/features.ts';
 import { CONNECTIONS_MAX } from '../src/migration/limits.ts';
 import { Ram } from '../src/migration/ram.ts';
+import { SlotBitmap } from '../src/migration/slot-bitmap.ts';
 import { REGIONS_MAX, readBare, readRefused, readWelcome } from '../src/migration/stream/messages.ts';
 import {
   SECTION_BYTES_MAX,

@@ -11,7 +11,7 @@ import { OURS } from '../../src/policy/anchors/ours.ts';
 import { reportingOnly } from '../../src/policy/anchors/plain.ts';
 import { GIB, MIB } from '../../src/policy/units.ts';
 import { belowFair } from '../../src/sim/policy/fairness.ts';
-import { Guests } from '../../src/sim/policy/guests.ts';
+import { Guests, PACE } from '../../src/sim/policy/guests.ts';
 import { CONTENDERS, type Contender } from '../../src/sim/policy/policies.ts';
 import { type Outcome, PolicyRun, runPolicy, WARM_UP_S } from '../../src/sim/policy/run.ts';
 import { characterOf, type Demand, type GuestSpec, watermarkOf } from '../../src/sim/policy/trace.ts';
@@ -112,6 +112,32 @@ describe('a guest in virtual time', () => {
     expect(swapping.kills[0]).toBe(0);
     expect(swapping.swapped[0]).toBeGreaterThan(GIB / 2);
     expect(swapping.stallS[0]).toBeGreaterThan(0);
+  });
+
+  test('is as fast as it was measured to be: orders, reports and growth take their time', () => {
+    const pace = { ...PACE, orderS: 1, reportS: 3, allocateBytes: GIB / 4 };
+    const programs = (atS: number) => (atS < 20 ? 2 * GIB : GIB);
+    const demand = (atS: number, into: Demand) =>
+      Object.assign(into, { programsBytes: programs(atS), cacheBytes: 0, accesses: 0, committedBytes: 0 });
+    const guests = new Guests([guest(0, { demand })], pace);
+    const at = (seconds: number) => {
+      guests.step(0, seconds, STEP, 0);
+      return {
+        programs: guests.programs[0] / GIB,
+        balloon: guests.balloon[0],
+        resident: guests.resident[0] / GIB,
+      };
+    };
+    const seen = Array.from({ length: 120 }, (_, step) => {
+      if (step === 60) guests.target[0] = GIB;
+      return at(6 + step * STEP);
+    });
+    // A quarter of a gibibyte a second.
+    expect([seen[3].programs, seen[15].programs, seen[40].programs]).toEqual([0.25, 1, 2]);
+    // The order of step 60 arrives a second later.
+    expect([seen[63].balloon, seen[64].balloon > 0]).toEqual([0, true]);
+    // Freed at step 56, reported from step 68 on; the balloon takes none of that.
+    expect([seen[56].resident, seen[67].resident, seen[80].resident]).toEqual([2, 2, 1]);
   });
 
   test('reads again what its cache could not keep, and its programs wait for it', () => {

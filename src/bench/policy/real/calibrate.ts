@@ -44,7 +44,8 @@ export class Calibration {
     return {
       baseBytes,
       inflateBytes: this.#rate(half, inflateS),
-      pace: { ...PACE, ...atOnce, reportS, orderS: await this.#orderS() },
+      // A kernel kills as soon as it finds nothing to reclaim.
+      pace: { ...PACE, ...atOnce, reportS, orderS: await this.#orderS(), oomS: 0 },
     };
   }
 
