@@ -41,9 +41,8 @@ on), that is the blocks of the file; what of it is in the page cache comes besid
 KEEPS is what a guest keeps where its target was given as --memory: the target follows memory that is added or removed.
 REMOVED is what its balloon held in memory that was removed; it counts again when that memory comes back.
 
-A configuration file is {"guests": [...]} of {"name", "qmp": SOCKET} and of {"name", "api": ADDRESS}, the latter with
-"guest" (its name there, if it is another) and "tokenFile" as needed; paths count from the directory of the file. It exits
-with 3 when one of the guests cannot be asked.`;
+Without --api, --qmp, --qmp-dir and --libvirt the guests are those of aerostat.toml, where there is one ("aerostat config check"
+says which). It exits with 3 when one of the guests cannot be asked.`;
 
 export function statusCommand(context: CliContext): Command {
   const command = new Command('status')
