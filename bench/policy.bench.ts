@@ -7,7 +7,7 @@ import { Bench } from 'tinybench';
 import type { BenchRow, Measured } from '../src/bench/report.ts';
 import { decide } from '../src/policy/decide.ts';
 import { newDecision } from '../src/policy/records.ts';
-import type { GuestSample, GuestStatistics, Sample, Settings } from '../src/policy/types.ts';
+import type { GuestSample, Sample, Settings, StatisticsRead } from '../src/policy/types.ts';
 import { NO_PEER, runAsProgram, spreadOfTask } from './micro.ts';
 
 const COUNT = 1000;
@@ -22,7 +22,7 @@ type Mutable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 /** A host with half of what its guests may have; the samples are one set of records, as a caller keeps them. */
 class Host {
   readonly sample: Mutable<Sample>;
-  readonly #guests: (Omit<Mutable<GuestSample>, 'statistics'> & { statistics: Mutable<GuestStatistics> })[];
+  readonly #guests: (Omit<Mutable<GuestSample>, 'statistics'> & { statistics: Mutable<StatisticsRead> })[];
   #turns = [newDecision(), newDecision()];
   #round = 0;
 

@@ -14,7 +14,7 @@ import { follow } from './stuck.ts';
 import type {
   Decision,
   GuestDecision,
-  GuestMemory,
+  GuestRecord,
   GuestSample,
   PolicyMemory,
   Sample,
@@ -68,12 +68,12 @@ function remember(
   now: PolicyMemory,
   atMs: number,
 ): void {
-  let index: Map<string, GuestMemory> | undefined;
+  let index: Map<string, GuestRecord> | undefined;
   // A clock that began anew: everything is as long ago as it was.
   const shift = before.atMs > atMs ? atMs - before.atMs : 0;
   for (let at = 0; at < samples.length; at++) {
     const { name } = samples[at];
-    let found: GuestMemory | undefined = before.guests[at];
+    let found: GuestRecord | undefined = before.guests[at];
     if (found === undefined || found.name !== name) {
       index ??= new Map(before.guests.map(guest => [guest.name, guest]));
       found = index.get(name);
@@ -86,7 +86,7 @@ function remember(
 
 function view(
   guest: GuestSample,
-  memory: GuestMemory,
+  memory: GuestRecord,
   decision: GuestDecision,
   settings: Settings,
   atMs: number,

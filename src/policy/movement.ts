@@ -6,7 +6,7 @@
 import { fill } from './allocation.ts';
 import { isBackingOff } from './need.ts';
 import { NEVER } from './records.ts';
-import type { GuestDecision, GuestMemory, Held, HostDecision } from './types.ts';
+import type { GuestDecision, GuestRecord, Held, HostDecision } from './types.ts';
 import { MIB, PAGE_BYTES } from './units.ts';
 
 /** A smaller move is not worth it. */
@@ -40,7 +40,7 @@ function needGrowth(guest: GuestDecision): number {
 }
 
 /** What it should have beyond that, if it is worth a move. */
-function otherGrowth(guest: GuestDecision, memory: GuestMemory, atMs: number): number {
+function otherGrowth(guest: GuestDecision, memory: GuestRecord, atMs: number): number {
   const { ours, currentBytes, keepBytes, wantBytes, nowBytes, maxBytes } = guest;
   if (!ours || wantBytes <= currentBytes) return 0;
   const rest = wantBytes - Math.max(keepBytes, Math.min(wantBytes, nowBytes));
@@ -60,7 +60,7 @@ function keepUngiven(guest: GuestDecision): number {
 /** Decides every guest's `keepBytes`. */
 export function move(
   guests: readonly GuestDecision[],
-  memories: readonly GuestMemory[],
+  memories: readonly GuestRecord[],
   host: HostDecision,
   atMs: number,
 ): void {
@@ -87,7 +87,7 @@ export function move(
 /** What guests have to have first, then the rest; returns what was given. */
 function grow(
   guests: readonly GuestDecision[],
-  memories: readonly GuestMemory[],
+  memories: readonly GuestRecord[],
   host: HostDecision,
   atMs: number,
   forNeeds: number,
@@ -123,7 +123,7 @@ function grow(
 /** Notes, in proportion to what each got, what was promised only because the host had it free. */
 function grantFree(
   guests: readonly GuestDecision[],
-  memories: readonly GuestMemory[],
+  memories: readonly GuestRecord[],
   atMs: number,
   bytes: number,
 ): void {
@@ -141,7 +141,7 @@ function grantFree(
   }
 }
 
-function shrink(guest: GuestDecision, memory: GuestMemory, host: HostDecision, atMs: number): void {
+function shrink(guest: GuestDecision, memory: GuestRecord, host: HostDecision, atMs: number): void {
   const { ours, currentBytes, wantBytes, memoryBytes } = guest;
   if (!ours || wantBytes >= currentBytes) return;
   const held = whyNotShrunk(guest, memory, host, atMs);
@@ -155,7 +155,7 @@ function shrink(guest: GuestDecision, memory: GuestMemory, host: HostDecision, a
   memory.shrunkAtMs = atMs;
 }
 
-function whyNotShrunk(guest: GuestDecision, memory: GuestMemory, host: HostDecision, atMs: number): Held {
+function whyNotShrunk(guest: GuestDecision, memory: GuestRecord, host: HostDecision, atMs: number): Held {
   if (guest.stuck) return 'stuck';
   if (guest.booting && !host.hurry) return 'boot';
   if (!guest.fresh && !host.hurry) return 'stale';

@@ -6,7 +6,7 @@
 
 import { noteFaults, peakOf, type Rates } from './reading.ts';
 import { NEVER } from './records.ts';
-import type { GuestDecision, GuestMemory, GuestSample } from './types.ts';
+import type { GuestDecision, GuestRecord, GuestSample } from './types.ts';
 import { MIB } from './units.ts';
 
 /** Above what is used: a fifth, and as much as lets a kernel breathe. */
@@ -37,11 +37,11 @@ const SILENCE_MS = 60_000;
 export const backOff = (times: number): number =>
   Math.min(BACK_OFF_MS_MAX, BACK_OFF_MS * 2 ** Math.min(times, 30));
 
-export const isBackingOff = ({ harms, harmAtMs }: GuestMemory, atMs: number): boolean =>
+export const isBackingOff = ({ harms, harmAtMs }: GuestRecord, atMs: number): boolean =>
   harmAtMs !== NEVER && atMs - harmAtMs < backOff(harms - 1);
 
 /** Learns from new statistics whether the last shrink was too much. */
-export function learn(memory: GuestMemory, rates: Rates, atMs: number, maxBytes: number): void {
+export function learn(memory: GuestRecord, rates: Rates, atMs: number, maxBytes: number): void {
   const sinceShrink = memory.shrunkAtMs === NEVER ? Number.POSITIVE_INFINITY : atMs - memory.shrunkAtMs;
   if (sinceShrink > HARM_MS) {
     noteFaults(memory, rates);
@@ -64,7 +64,7 @@ export function learn(memory: GuestMemory, rates: Rates, atMs: number, maxBytes:
 }
 
 /** What was learned, half of it after six hours. */
-function learnedAt({ learnedBytes, learnedAtMs }: GuestMemory, atMs: number): number {
+function learnedAt({ learnedBytes, learnedAtMs }: GuestRecord, atMs: number): number {
   if (learnedAtMs === NEVER || learnedBytes <= 0) return 0;
   return learnedBytes * 2 ** (-Math.max(0, atMs - learnedAtMs) / LEARNED_HALF_MS);
 }
@@ -74,7 +74,7 @@ const withHeadroom = (used: number): number => Math.max(used * HEADROOM, used + 
 /** Fills in what the guest uses, needs now and should have. */
 export function reckonNeed(
   guest: GuestSample,
-  memory: GuestMemory,
+  memory: GuestRecord,
   decision: GuestDecision,
   atMs: number,
 ): void {
@@ -103,7 +103,7 @@ export function reckonNeed(
 /** A guest that says nothing uses what the host holds for it; where that is not known either, all that it has. */
 function usedInSilence(
   { residentBytes, memoryBytes, actualBytes }: GuestSample,
-  memory: GuestMemory,
+  memory: GuestRecord,
 ): number {
   const has = Math.max(0, memoryBytes - actualBytes);
   const resident =

@@ -4,7 +4,7 @@
  * follows from it is need.ts's.
  */
 import { NEVER } from './records.ts';
-import type { GuestDecision, GuestMemory, GuestSample, GuestStatistics } from './types.ts';
+import type { GuestDecision, GuestRecord, GuestSample, StatisticsRead } from './types.ts';
 import { MIB } from './units.ts';
 
 /** After a boot nothing is taken for so long: a system that starts uses more than it will. */
@@ -45,7 +45,7 @@ export function isSane(guest: GuestSample): boolean {
 const NEWER_PERIODS = 0.5;
 
 /** Changes whenever statistics do. A guest in which nothing happens says the same again: then only the age tells. */
-function fingerprintOf(statistics: GuestStatistics): number {
+function fingerprintOf(statistics: StatisticsRead): number {
   const { availableBytes, freeBytes, cacheBytes, minorFaults, majorFaults, balloonedBytes } = statistics;
   return (
     orNone(availableBytes) +
@@ -57,7 +57,7 @@ function fingerprintOf(statistics: GuestStatistics): number {
   );
 }
 
-function forget(memory: GuestMemory, guest: GuestSample, atMs: number): void {
+function forget(memory: GuestRecord, guest: GuestSample, atMs: number): void {
   memory.epoch = guest.epoch;
   memory.bootAtMs = atMs;
   memory.firstAtMs = NEVER;
@@ -95,7 +95,7 @@ export function readGuest(
   guest: GuestSample,
   atMs: number,
   periodMs: number,
-  memory: GuestMemory,
+  memory: GuestRecord,
   decision: GuestDecision,
   rates: Rates,
 ): boolean {
@@ -117,10 +117,10 @@ export function readGuest(
 
 function takeStatistics(
   guest: GuestSample,
-  statistics: GuestStatistics,
+  statistics: StatisticsRead,
   atMs: number,
   periodMs: number,
-  memory: GuestMemory,
+  memory: GuestRecord,
   rates: Rates,
 ): boolean {
   const fingerprint = fingerprintOf(statistics);
@@ -176,7 +176,7 @@ function boundByResident({ memoryBytes, residentBytes }: GuestSample, used: numb
 }
 
 /** Keeps the most that was used in the last one to two windows; returns it. */
-export function peakOf(memory: GuestMemory, used: number, atMs: number): number {
+export function peakOf(memory: GuestRecord, used: number, atMs: number): number {
   const elapsed = memory.windowAtMs === NEVER ? Number.POSITIVE_INFINITY : atMs - memory.windowAtMs;
   if (elapsed >= WINDOW_MS) {
     memory.formerPeakBytes = elapsed >= 2 * WINDOW_MS ? -1 : memory.peakBytes;
@@ -189,7 +189,7 @@ export function peakOf(memory: GuestMemory, used: number, atMs: number): number 
 }
 
 /** Averages major faults while nothing is being taken, for a comparison afterwards. */
-export function noteFaults(memory: GuestMemory, { majorFaults }: Rates): void {
+export function noteFaults(memory: GuestRecord, { majorFaults }: Rates): void {
   if (majorFaults < 0) return;
   const off = majorFaults - memory.majorRate;
   memory.majorRate =

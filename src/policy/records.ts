@@ -2,12 +2,12 @@
  * The records that decisions are written into. A caller with two decisions, one that it reads and one that is written,
  * makes no new record while its guests stay the same.
  */
-import type { Decision, GuestDecision, GuestMemory, HostDecision, PolicyMemory } from './types.ts';
+import type { Decision, GuestDecision, GuestRecord, HostDecision, PolicyMemory } from './types.ts';
 
 /** In a time: it has not happened. Other times before the clock's beginning are times. */
 export const NEVER = -1;
 
-const newGuestMemory = (name: string): GuestMemory => ({
+const newGuestRecord = (name: string): GuestRecord => ({
   name,
   epoch: -1,
   memoryBytes: -1,
@@ -111,7 +111,7 @@ export function sizeRecords(decision: Decision, count: number): void {
   const { guests, memory } = decision;
   while (guests.length < count) guests.push(newGuestDecision());
   guests.length = count;
-  while (memory.guests.length < count) memory.guests.push(newGuestMemory(''));
+  while (memory.guests.length < count) memory.guests.push(newGuestRecord(''));
   memory.guests.length = count;
 }
 
@@ -133,7 +133,7 @@ const TIMES = [
 ] as const;
 
 /** Moves all times of `guest` by `byMs`, so that what was five seconds ago still is. */
-export function shiftTimes(guest: GuestMemory, byMs: number): void {
+export function shiftTimes(guest: GuestRecord, byMs: number): void {
   for (const time of TIMES) {
     if (guest[time] === NEVER) continue;
     const shifted = guest[time] + byMs;
@@ -142,10 +142,10 @@ export function shiftTimes(guest: GuestMemory, byMs: number): void {
 }
 
 /** A guest that was never seen. */
-export const UNSEEN: Readonly<GuestMemory> = newGuestMemory('');
+export const UNSEEN: Readonly<GuestRecord> = newGuestRecord('');
 
 /** Copies what is remembered of one guest. */
-export function copyMemory(to: GuestMemory, from: Readonly<GuestMemory>, name: string): void {
+export function copyMemory(to: GuestRecord, from: Readonly<GuestRecord>, name: string): void {
   // One by one: Object.assign would allocate a number for each of them.
   to.name = name;
   to.epoch = from.epoch;

@@ -5,14 +5,14 @@
  */
 import { backOff } from './need.ts';
 import { NEVER } from './records.ts';
-import type { GuestDecision, GuestMemory, GuestSample } from './types.ts';
+import type { GuestDecision, GuestRecord, GuestSample } from './types.ts';
 
 const STUCK_MS = 5000;
 /** Nearer than this is there, and less than this is no progress. */
 const TOLERANCE_BYTES = 2 ** 20;
 
 /** Follows the balloon; fills in `stuck`, and is to be called before the movement. */
-export function follow(guest: GuestSample, memory: GuestMemory, decision: GuestDecision, atMs: number): void {
+export function follow(guest: GuestSample, memory: GuestRecord, decision: GuestDecision, atMs: number): void {
   const { targetBytes, actualBytes } = guest;
   const missing = targetBytes - actualBytes;
   if (memory.stuckAtMs !== NEVER && !memory.probing) {
@@ -49,13 +49,13 @@ export function follow(guest: GuestSample, memory: GuestMemory, decision: GuestD
   decision.stuck = true;
 }
 
-function mark(memory: GuestMemory, { targetBytes, actualBytes }: GuestSample, atMs: number): void {
+function mark(memory: GuestRecord, { targetBytes, actualBytes }: GuestSample, atMs: number): void {
   memory.progressTargetBytes = targetBytes;
   memory.progressBytes = actualBytes;
   memory.progressAtMs = atMs;
 }
 
-function settle(memory: GuestMemory): void {
+function settle(memory: GuestRecord): void {
   memory.progressAtMs = NEVER;
   memory.stuckAtMs = NEVER;
   memory.probing = false;

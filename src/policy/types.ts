@@ -5,7 +5,7 @@
  */
 
 /** What a guest says of itself; null where it does not say. Counters run since its boot. */
-export interface GuestStatistics {
+export interface StatisticsRead {
   /** What its programs can still get. */
   readonly availableBytes: number | null;
   readonly freeBytes: number | null;
@@ -49,7 +49,7 @@ export interface GuestSample {
   readonly residentBytes: number | null;
   /** Another number after each start of the guest's driver. */
   readonly epoch: number;
-  readonly statistics: GuestStatistics | null;
+  readonly statistics: StatisticsRead | null;
   readonly foreign?: ForeignStatistics;
 }
 
@@ -197,7 +197,7 @@ export interface HostDecision {
 }
 
 /** What is remembered of a guest; -1 in a time: never. */
-export interface GuestMemory {
+export interface GuestRecord {
   name: string;
   epoch: number;
   memoryBytes: number;
@@ -250,7 +250,7 @@ export interface PolicyMemory {
   /** When the last decision was made; -1: never. */
   atMs: number;
   othersBytes: number;
-  guests: GuestMemory[];
+  guests: GuestRecord[];
 }
 
 export interface Decision {

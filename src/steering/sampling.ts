@@ -1,6 +1,6 @@
 /** From what controls say of guests and host to a sample that the policy decides on. Nothing is guessed, and no clock read. */
 import type { HostStatus } from '../control/contract.ts';
-import type { GuestSample, GuestStatistics, HostSample } from '../policy/types.ts';
+import type { GuestSample, HostSample, StatisticsRead } from '../policy/types.ts';
 import type { SeenGuest } from './guest-source.ts';
 
 const STATISTICS_UNIT_MS = 1000;
@@ -27,7 +27,7 @@ export function guestSample(seen: SeenGuest, atMs: number): GuestSample | undefi
 }
 
 /** Null for a guest that has said nothing. */
-function statisticsOf({ status, sample, sampledAtMs }: SeenGuest, atMs: number): GuestStatistics | null {
+function statisticsOf({ status, sample, sampledAtMs }: SeenGuest, atMs: number): StatisticsRead | null {
   if (sample === undefined || sample.ageMs === null) return null;
   const { statistics, balloonedBytes, ageMs } = sample;
   return {

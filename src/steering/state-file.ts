@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { POLICY_MODES } from '../control/policy.ts';
 import { UNSEEN } from '../policy/records.ts';
-import type { GuestMemory, PolicyMemory } from '../policy/types.ts';
+import type { GuestRecord, PolicyMemory } from '../policy/types.ts';
 import { ReplacedFile } from './replaced-file.ts';
 
 const guestMemory = z.looseObject({ name: z.string() });
@@ -46,12 +46,12 @@ export function stateDirectory(env: Readonly<Record<string, string | undefined>>
 }
 
 /** A record of the present shape, with what the saved one has of it. */
-function whole(saved: Readonly<Record<string, unknown>>): GuestMemory {
+function whole(saved: Readonly<Record<string, unknown>>): GuestRecord {
   const record: Record<string, unknown> = { ...UNSEEN };
   for (const key of Object.keys(record)) {
     if (typeof saved[key] === typeof record[key]) record[key] = saved[key];
   }
-  return record as unknown as GuestMemory;
+  return record as unknown as GuestRecord;
 }
 
 export class StateFile {

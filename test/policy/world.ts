@@ -1,7 +1,7 @@
 /** Samples for tests of policies, and a small host whose guests do at once what they are told. */
 import { decide } from '../../src/policy/decide.ts';
 import { newDecision } from '../../src/policy/records.ts';
-import type { Decision, GuestSample, GuestStatistics, Sample, Settings } from '../../src/policy/types.ts';
+import type { Decision, GuestSample, Sample, Settings, StatisticsRead } from '../../src/policy/types.ts';
 
 export const MIB = 2 ** 20;
 export const GIB = 2 ** 30;
@@ -9,8 +9,8 @@ export const GIB = 2 ** 30;
 export const statisticsOf = (
   availableBytes: number | null,
   balloonedBytes: number,
-  more: Partial<GuestStatistics> = {},
-): GuestStatistics => ({
+  more: Partial<StatisticsRead> = {},
+): StatisticsRead => ({
   availableBytes,
   freeBytes: availableBytes,
   cacheBytes: 0,
@@ -33,7 +33,7 @@ export interface TestGuest {
   residentBytes: number | null;
   epoch: number;
   /** What it says; undefined: the truth. */
-  statistics?: Partial<GuestStatistics> | null;
+  statistics?: Partial<StatisticsRead> | null;
   /** Gives and takes nothing. */
   stuck?: boolean;
   /** Its statistics do not change. */

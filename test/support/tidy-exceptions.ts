@@ -2,22 +2,6 @@
 
 export type Exceptions = readonly { readonly because: string; readonly what: readonly string[] }[];
 
-/** `NAME: FILES` */
-export const TWO_MEANINGS: Exceptions = [
-  {
-    because:
-      'Right in both rooms, of which the later one came while names were being gone through; to be told apart.',
-    what: [
-      'MIB: src/bench/neighbour/inputs/rings.ts, src/policy/units.ts',
-      'GIB: src/bench/neighbour/inputs/rings.ts, src/policy/units.ts',
-      'Wish: src/cli/target-words.ts, src/policy/anchors/plain.ts',
-      'GuestStatistics: src/control/contract.ts, src/policy/types.ts',
-      'GuestMemory: src/memory/guest-memory.ts, src/policy/types.ts',
-      'RunOptions: src/peers/linux/guest.ts, src/sim/policy/run.ts',
-    ],
-  },
-];
-
 /** `FILE NAME`: exported and imported by tests alone. */
 export const SEEN_BY_TESTS: Exceptions = [
   {

@@ -33,7 +33,7 @@ export const fixed: Policy<Sizes> = {
 };
 
 /** What a guest will want within the next moments. */
-export interface Wish {
+export interface FutureUse {
   /** Without this, it is in distress. */
   readonly programsBytes: number;
   /** Page cache that would be used. */
@@ -49,7 +49,7 @@ const ORACLE_MS = 10_000;
  * Knows what every guest will want, and gives each of them that in time: programs first, then page cache where a byte of
  * it is used most. It takes nothing that the host does not need.
  */
-export const oracle = (future: (guest: number, fromMs: number, toMs: number) => Wish): Policy<null> => ({
+export const oracle = (future: (guest: number, fromMs: number, toMs: number) => FutureUse): Policy<null> => ({
   name: 'oracle',
   source: 'the trace itself',
   periodMs: 1000,
@@ -78,4 +78,4 @@ export const oracle = (future: (guest: number, fromMs: number, toMs: number) => 
   },
 });
 
-const density = ({ accesses, cacheBytes }: Wish): number => (cacheBytes > 0 ? accesses / cacheBytes : 0);
+const density = ({ accesses, cacheBytes }: FutureUse): number => (cacheBytes > 0 ? accesses / cacheBytes : 0);

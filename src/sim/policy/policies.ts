@@ -5,20 +5,20 @@ import { hyperV } from '../../policy/anchors/hyper-v.ts';
 import { mom } from '../../policy/anchors/mom.ts';
 import { ours } from '../../policy/anchors/ours.ts';
 import { piController } from '../../policy/anchors/pi-controller.ts';
-import { fixed, oracle, reportingOnly, type Wish } from '../../policy/anchors/plain.ts';
+import { type FutureUse, fixed, oracle, reportingOnly } from '../../policy/anchors/plain.ts';
 import { proxmox } from '../../policy/anchors/proxmox.ts';
 import { qmemman } from '../../policy/anchors/qmemman.ts';
 import { senpai } from '../../policy/anchors/senpai.ts';
 import { squeezed } from '../../policy/anchors/squeezed.ts';
 import { vmware } from '../../policy/anchors/vmware.ts';
-import { type Outcome, type RunOptions, runPolicy, START_MS } from './run.ts';
+import { type Outcome, type PlayOptions, runPolicy, START_MS } from './run.ts';
 import { type Demand, type Trace, watermarkOf } from './trace.ts';
 
 export interface Contender {
   readonly name: string;
   readonly source: string;
   readonly periodMs: number;
-  readonly run: (trace: Trace, options?: RunOptions) => Outcome;
+  readonly run: (trace: Trace, options?: PlayOptions) => Outcome;
 }
 
 const contender = <Memory>(policy: Policy<Memory>): Contender => ({
@@ -47,7 +47,7 @@ function momentOf(trace: Trace, atMs: number): number {
 }
 
 /** Looks into the trace. */
-function futureOf(trace: Trace): (guest: number, fromMs: number, toMs: number) => Wish {
+function futureOf(trace: Trace): (guest: number, fromMs: number, toMs: number) => FutureUse {
   const demand: Demand = { programsBytes: 0, cacheBytes: 0, accesses: 0, committedBytes: 0 };
   return (guest, fromMs, toMs) => {
     const fromS = momentOf(trace, fromMs);

@@ -64,7 +64,7 @@ export interface Outcome {
 
 type Mutable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 
-export interface RunOptions {
+export interface PlayOptions {
   /** Milliseconds of a real clock, for what decisions cost; without it that is 0. */
   readonly now?: () => number;
   readonly onDecision?: (atS: number, targets: readonly number[], guests: Guests) => void;
@@ -82,7 +82,7 @@ export class PolicyRun<Memory> {
   readonly guests: Guests;
   readonly #trace: Trace;
   readonly #policy: Policy<Memory>;
-  readonly #options: RunOptions;
+  readonly #options: PlayOptions;
   #memory: Memory;
   readonly #host: Mutable<HostSample>;
   readonly #samples: Mutable<GuestSample>[];
@@ -119,7 +119,7 @@ export class PolicyRun<Memory> {
   readonly #turnedAt: Float64Array;
   #base: { kills: number; stall: Float64Array; refaults: number; swapIns: number; moved: number } | undefined;
 
-  constructor(trace: Trace, policy: Policy<Memory>, options: RunOptions = {}) {
+  constructor(trace: Trace, policy: Policy<Memory>, options: PlayOptions = {}) {
     this.#trace = trace;
     this.#policy = policy;
     this.#options = options;
@@ -379,5 +379,5 @@ export class PolicyRun<Memory> {
   }
 }
 
-export const runPolicy = <Memory>(trace: Trace, policy: Policy<Memory>, options?: RunOptions): Outcome =>
+export const runPolicy = <Memory>(trace: Trace, policy: Policy<Memory>, options?: PlayOptions): Outcome =>
   new PolicyRun(trace, policy, options).run();

@@ -1,9 +1,9 @@
 /** What a guest of the model says of itself: the truth, or what a trace has it claim. When it is asked is the run's. */
-import type { GuestStatistics } from '../../policy/types.ts';
+import type { StatisticsRead } from '../../policy/types.ts';
 import type { Guests } from './guests.ts';
 
 /** `step` is that of the run: page faults count up in every guest that lives. */
-export function statisticsSaid(guests: Guests, at: number, step: number): GuestStatistics {
+export function statisticsSaid(guests: Guests, at: number, step: number): StatisticsRead {
   const free = guests.free(at);
   const balloon = guests.balloon[at];
   const claim = guests.claims[at];

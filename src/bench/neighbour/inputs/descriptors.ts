@@ -1,11 +1,12 @@
 /** Inputs of `bench neighbour` that are descriptors which make the process that uses them wait. */
 import { writeSync } from 'node:fs';
+import { MIB } from '../../../policy/units.ts';
 import { createEventFd } from '../../../sys/fd.ts';
 import { U64 } from '../../../vhost-user/protocol.ts';
 import { HandFrontEnd } from '../front-end.ts';
 import type { HostilePlay } from '../play.ts';
 import type { HostileData } from '../protocol.ts';
-import { HOME, MIB } from './rings.ts';
+import { HOME } from './rings.ts';
 
 /** A buffer that is not announced is looked for as often. */
 const LOOK_MS = 1;

@@ -1,11 +1,12 @@
 /** Inputs of `bench neighbour` that make giving memory back costly: single pages that were used, far from each other. */
 import { PAGE_SIZE } from '../../../memory/page.ts';
+import { GIB, MIB } from '../../../policy/units.ts';
 import { U64, VRING_STATE } from '../../../vhost-user/protocol.ts';
 import { HandFrontEnd, type HandRing } from '../front-end.ts';
 import type { HostilePlay } from '../play.ts';
 import type { HostileData } from '../protocol.ts';
 import { inflateAndDeflate } from './lists.ts';
-import { GIB, HOME, LIST_AT, MIB } from './rings.ts';
+import { HOME, LIST_AT } from './rings.ts';
 
 interface SinglePages {
   readonly frontEnd: HandFrontEnd;

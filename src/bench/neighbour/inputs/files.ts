@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { FileBacking } from '../../../memory/file-backing.ts';
 import { PAGE_SIZE } from '../../../memory/page.ts';
+import { GIB, MIB } from '../../../policy/units.ts';
 import type { OwnedFd } from '../../../sys/fd.ts';
 import { createMemfd } from '../../../sys/file.ts';
 import { GATHER_MS } from '../../../threads/discard-link.ts';
@@ -11,7 +12,7 @@ import { HandFrontEnd, HandRing, type Region, regionMessage } from '../front-end
 import { type HostilePlay, UnplayableError } from '../play.ts';
 import type { HostileData } from '../protocol.ts';
 import { inflateAndDeflate } from './lists.ts';
-import { GIB, HOME, LIST_AT, MIB } from './rings.ts';
+import { HOME, LIST_AT } from './rings.ts';
 
 const HUGE_PAGE = 2 * MIB;
 

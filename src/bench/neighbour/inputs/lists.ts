@@ -3,12 +3,13 @@ import { MUST_TELL_HOST, PAGE_LIST, PAGE_REPORTING } from '../../../balloon/feat
 import { BITMAP_HEADER } from '../../../balloon/formats/page-bitmap.ts';
 import { LIST_BYTES_MAX } from '../../../balloon/page-list.ts';
 import { gpaOf, PAGE_SIZE } from '../../../memory/page.ts';
+import { GIB, MIB } from '../../../policy/units.ts';
 import { writeU64 } from '../../../sys/struct.ts';
 import { DESCRIPTOR_FLAG } from '../../../virtio/layout.ts';
 import { HandFrontEnd, type HandRing } from '../front-end.ts';
 import type { HostilePlay } from '../play.ts';
 import type { HostileData } from '../protocol.ts';
-import { GIB, HOME, LIST_AT, MIB, REGIONS, tinyRegions } from './rings.ts';
+import { HOME, LIST_AT, REGIONS, tinyRegions } from './rings.ts';
 
 /** What one region may have at most. */
 const REGION_BYTES = 2 ** 42;

@@ -1,12 +1,10 @@
 /** Inputs of `bench neighbour` that make a ring costly: long chains, and kicks without end. */
+import { GIB, MIB } from '../../../policy/units.ts';
 import { monotonicMs } from '../../../sys/poll.ts';
 import { DESCRIPTOR_FLAG } from '../../../virtio/layout.ts';
 import { HandFrontEnd } from '../front-end.ts';
 import type { HostilePlay } from '../play.ts';
 import type { HostileData } from '../protocol.ts';
-
-export const MIB = 2 ** 20;
-export const GIB = 2 ** 30;
 
 /** Rings and lists lie here. */
 export const HOME = { guestAddress: 0, size: 8 * MIB };
