@@ -88,12 +88,16 @@ function isForWantOfFiles(error: unknown): boolean {
   return error instanceof Error && 'code' in error && names.includes(String(error.code));
 }
 
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
 function printError(context: CliContext, error: unknown, verbose: boolean): void {
   if (error instanceof InterruptedError) return;
   const { stderr } = context;
   const style = styleOf(stderr, context.env);
-  const message = error instanceof Error ? error.message : String(error);
   const tooFewFiles = isForWantOfFiles(error);
+  // A module that could not be opened is no matter of the person's.
+  const isOfNode = tooFewFiles && !(error instanceof AerostatError);
+  const message = isOfNode ? 'too few files may be open at once' : messageOf(error);
   const next = tooFewFiles ? '; raise the limit of open files: ulimit -n 1024 (in a unit: LimitNOFILE=)' : '';
   printLine(stderr, `${style.red('aerostat:')} ${message}${next}`);
   if (verbose && error instanceof Error) {
