@@ -63,6 +63,8 @@ export class RestartDriver {
   offered: (what: string) => void = () => {};
   readonly #abi: Profile;
   readonly #features: bigint;
+  /** Hinted pages may be discarded until their buffers are back. */
+  readonly #waitsForHints: boolean;
   readonly #random: Random;
   readonly #memory: GuestMemory;
   readonly #backing: SimBacking;
@@ -97,6 +99,7 @@ export class RestartDriver {
   ) {
     this.#abi = abi;
     this.#features = features;
+    this.#waitsForHints = hasFeature(features, abi.hintAckFeature);
     this.#random = random;
     this.#memory = memory;
     this.#backing = backing;
@@ -297,7 +300,7 @@ export class RestartDriver {
       const named = this.#offer('hint', this.#abi.freePages.format, this.#some(OWN, 3));
       for (const page of named) {
         this.#hintedUnder[page] = id;
-        if (this.#keepsHints) this.#pages[page] = HINTED;
+        if (this.#keepsHints) this.#pages[page] = this.#waitsForHints ? REPORTED : HINTED;
       }
     }
   }
@@ -384,9 +387,8 @@ export class RestartDriver {
     else if (role === 'deflate') {
       if (state === TAKING) this.#write(page);
       else this.#pages[page] = OWN;
-    } else if (state === REPORTED) {
-      // What it held is gone, or is not.
-      this.#write(page);
+    } else if (state === REPORTED && (role !== 'hint' || this.#waitsForHints)) {
+      this.#write(page, role === 'hint' ? HINTED : OWN);
     }
   }
 }
