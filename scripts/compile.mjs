@@ -14,7 +14,13 @@ export function compile(folder) {
     config,
     JSON.stringify({
       extends: '../../tsconfig.json',
-      compilerOptions: { rootDir: root, outDir: output, declaration: false, types: ['node'] },
+      compilerOptions: {
+        rootDir: root,
+        outDir: output,
+        declaration: false,
+        declarationMap: false,
+        types: ['node'],
+      },
       include: [join(root, folder)],
     }),
   );

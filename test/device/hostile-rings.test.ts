@@ -139,12 +139,12 @@ describe('a guest that never stops', () => {
     const rig = openRig({ profile: 'page-chunks', memory: 'shmem', memoryBytes: 2 ** 34, queueSize: 64 });
     const queue = rig.queue('inflate');
     const [buffer] = rig.encode(rig.inflateFormat, [[P, rig.region.pageCount - P]]);
-    for (let count = 0; count < 8; count++) queue.add(buffer);
+    for (let count = 0; count < 16; count++) queue.add(buffer);
     queue.driver.publish(rig.memory);
     let turns = 1;
     while (rig.device.serveQueue(queue.index)) turns++;
     expect(turns).toBeGreaterThanOrEqual(8);
-    expect(queue.collect()).toHaveLength(8);
+    expect(queue.collect()).toHaveLength(16);
   });
 
   test.each([

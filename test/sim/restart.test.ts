@@ -14,7 +14,7 @@ import { RingLog } from '../../src/virtio/ring-log.ts';
 /** The seed of random tests: printed in their names, taken from the environment to repeat one. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_801);
 /** Histories; each has up to three deaths. */
-const SEEDS = Number(process.env.AEROSTAT_RESTARTS ?? 500);
+const SEEDS = Number(process.env.AEROSTAT_RESTARTS ?? 250);
 
 afterEach(() => vi.restoreAllMocks());
 
