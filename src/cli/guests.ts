@@ -13,10 +13,10 @@ import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
 import type { Configuration } from './configuration/read.ts';
 import type { CliContext } from './context.ts';
-import { foundSockets, guestsOf } from './daemons.ts';
+import { foundSockets } from './daemons.ts';
 import { checkNames, nameOfSocket } from './guest-options.ts';
 import { type ApiChoice, connect, each, withJson } from './options.ts';
-import type { OpeningOptions } from './sources.ts';
+import type { OpenedSources } from './sources.ts';
 import { UsageError } from './usage.ts';
 
 export interface GuestsChoice extends ApiChoice {
@@ -147,7 +147,10 @@ const opened = (control: GuestSource & Pick<CombinedControl, 'failures'>, close:
 
 async function open(context: CliContext, choice: GuestsChoice, served: boolean): Promise<Opened> {
   const configured = await configuredGuests(context, choice);
-  if (configured !== undefined) return openConfigured(context, configured, { anyDestination: !served });
+  if (configured !== undefined) {
+    const { openSources } = await import('./sources.ts');
+    return merged(await openSources(context, configured, { anyDestination: !served }));
+  }
   if (choice.qmpNames !== undefined && choice.qmpDir === undefined) {
     throw new UsageError('--qmp-names is about the guests of --qmp-dir; give it too');
   }
@@ -163,7 +166,16 @@ async function open(context: CliContext, choice: GuestsChoice, served: boolean):
   if (choice.libvirt !== undefined) return openLibvirt(choice.libvirt);
   const found = foundSockets(context, choice);
   if (found.length === 1) return { control: connect(context, { api: found[0] }), close: () => {} };
-  if (found.length > 1) return opened(await guestsOf(context, found), () => {});
+  if (found.length > 1) {
+    const { openDaemons } = await import('./sources.ts');
+    return merged({
+      sources: openDaemons(
+        context,
+        found.map(api => ({ api })),
+      ),
+      close: () => {},
+    });
+  }
   return { control: connect(context, choice), close: () => {} };
 }
 
@@ -221,16 +233,12 @@ export async function configuredGuests(
   );
 }
 
-async function openConfigured(
-  context: CliContext,
-  configuration: Configuration,
-  options: OpeningOptions,
-): Promise<Opened> {
-  const [{ mergedControl }, { mergedSource, openSources }] = await Promise.all([
+/** The guests of several sources in one list, under names that are unique. */
+async function merged({ sources, close }: OpenedSources): Promise<Opened> {
+  const [{ mergedControl }, { mergedSource }] = await Promise.all([
     import('../control/merged-control.ts'),
     import('./sources.ts'),
   ]);
-  const { sources, close } = await openSources(context, configuration, options);
   return opened(mergedControl(sources.map(mergedSource)), close);
 }
 

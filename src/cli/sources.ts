@@ -25,7 +25,7 @@ export interface OpenedSources {
   readonly close: () => void;
 }
 
-export interface OpeningOptions {
+interface OpeningOptions {
   /** The user of this machine may send a guest where a client of the API may not. */
   readonly anyDestination?: boolean;
 }
@@ -44,7 +44,7 @@ export async function openSources(
     ...(await openLibvirts(configuration, closers)),
   ];
   return {
-    sources: opened.map((source, at) => ({ ...source, label: unique(opened, at) })),
+    sources: labelled(opened),
     close: () => {
       for (const close of closers) close();
     },
@@ -161,8 +161,11 @@ function labelOf(api: string): string {
 /** `libvirt` for qemu:///system, `host2` for qemu+ssh://root@host2/system. */
 const labelOfUri = (uri: string): string => /^[^:]+:\/\/(?:[^@/]*@)?([^/?]+)/.exec(uri)?.[1] ?? 'libvirt';
 
-function unique(sources: readonly OpenedSource[], at: number): string {
-  const { label } = sources[at];
-  const before = sources.slice(0, at).filter(source => source.label === label).length;
-  return before === 0 ? label : `${label}-${before + 1}`;
+/** With labels that are unique: of sources with one label the second is called LABEL-2. */
+function labelled(sources: readonly OpenedSource[]): OpenedSource[] {
+  return sources.map((source, at) => {
+    const { label } = source;
+    const before = sources.slice(0, at).filter(other => other.label === label).length;
+    return before === 0 ? source : { ...source, label: `${label}-${before + 1}` };
+  });
 }
