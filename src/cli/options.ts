@@ -93,6 +93,11 @@ export const list = (words: string, before: readonly string[] = []): readonly st
   ...words.split(',').filter(word => word !== ''),
 ];
 
+export function numberFromZero(text: string): number {
+  if (/^\d{1,10}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('It must be a whole number.');
+}
+
 /** More than `maxBytes` is refused here, in the words that were typed. */
 export const sizeOption = (flags: string, description: string, maxBytes = Number.MAX_SAFE_INTEGER) =>
   new Option(flags, description).argParser(

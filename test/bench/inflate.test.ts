@@ -30,7 +30,7 @@ describe('aerostat bench inflate', () => {
   beforeAll(() => {
     const files = ['--json', join(directory, 'r.json'), '--report', join(directory, 'r.html')];
     const words =
-      '--memory 128M --balloon 48M --runs 1 --profiles virtio,page-bitmap,sg --scenario touched,aged-50';
+      '--memory 128M --balloon 48M --runs 1 --warm 1 --profiles virtio,page-bitmap,sg --scenario touched,aged-50';
     execFileSync(process.execPath, [PROGRAM, 'bench', 'inflate', ...words.split(' '), ...files], {
       stdio: 'pipe',
     });
@@ -82,7 +82,7 @@ describe('aerostat bench inflate', () => {
 
   test('says what made it, and draws it in a page that needs nothing else', () => {
     expect(report.command).toBe(
-      'aerostat bench inflate --memory 128M --balloon 48M --profiles virtio,page-bitmap,sg --scenario touched,aged-50 --runs 1',
+      'aerostat bench inflate --memory 128M --balloon 48M --profiles virtio,page-bitmap,sg --scenario touched,aged-50 --runs 1 --warm 1',
     );
     const page = readFileSync(join(directory, 'r.html'), 'utf8');
     expect(page).toContain('<svg');

@@ -28,10 +28,17 @@ export interface InflateGuestData {
   readonly seed: number;
   readonly tuning: Partial<DriverTuning>;
   readonly floor: boolean;
+  /** Inflations before the one that counts. */
+  readonly warm: number;
 }
 
 export type FromInflateGuest =
-  | { readonly kind: 'ready'; readonly fragmentation: number }
+  /** Memory is in the scenario's state; `counters`: the driver's until now. */
+  | {
+      readonly kind: 'ready';
+      readonly fragmentation: number;
+      readonly counters: Readonly<DriverCounters>;
+    }
   /** The balloon is where the host wants it, `ms` after the guest heard of it; `runs`: maximal runs of what it holds. */
   | {
       readonly kind: 'settled';
@@ -51,9 +58,13 @@ function touch(memory: GuestMemory, pfn: number, count: number): void {
   for (let page = pfn; page < pfn + count; page++) memory.setU32(gpaOf(page), 1);
 }
 
-function prepare({ guest, kernel, memory }: EmbeddedGuest): void {
+function age({ guest }: EmbeddedGuest): void {
   const degree = /^aged-(\d+)$/.exec(data.scenario)?.[1];
   if (degree !== undefined) guest.age({ degree: Number(degree) / 100 });
+}
+
+/** The host took what the balloon held: before each inflation all free memory is the guest's again. */
+function touchFree({ kernel, memory }: EmbeddedGuest): void {
   if (data.scenario === 'idle') return;
   const free = new PageSet(Number.MAX_SAFE_INTEGER);
   kernel.allocator.listFree(free, 0);
@@ -98,24 +109,34 @@ const machine = await EmbeddedGuest.start({
   driver: data.tuning,
 });
 try {
-  prepare(machine);
-  tell({ kind: 'ready', fragmentation: fragmentation(machine.kernel.allocator).degree });
+  age(machine);
   let held = new PageSet(0);
-  // The host inflates once and deflates once; each ends settled at another target.
-  for (let reached = 0; reached < 2; reached++) {
-    await targetMoved(machine, reached === 0);
-    const startedMs = monotonicMs();
-    await machine.driver.settled();
-    const ms = monotonicMs() - startedMs;
-    if (reached === 0) held = ballooned(machine);
-    const runs = reached === 0 ? joined(held).length : 0;
-    tell({ kind: 'settled', ms, counters: { ...machine.driver.counters }, runs });
+  for (let round = 0; round <= data.warm; round++) {
+    touchFree(machine);
+    tell({
+      kind: 'ready',
+      fragmentation: fragmentation(machine.kernel.allocator).degree,
+      counters: { ...machine.driver.counters },
+    });
+    held = await follow(machine, true);
+    await follow(machine, false);
   }
   if (data.floor) tell({ kind: 'floor', ...floorMs(machine, held) });
 } finally {
   await machine.close();
 }
 port.close();
+
+/** Lets the driver reach the host's next target, tells how long that took, and returns what the balloon holds then. */
+async function follow(machine: EmbeddedGuest, up: boolean): Promise<PageSet> {
+  await targetMoved(machine, up);
+  const startedMs = monotonicMs();
+  await machine.driver.settled();
+  const ms = monotonicMs() - startedMs;
+  const held = up ? ballooned(machine) : new PageSet(0);
+  tell({ kind: 'settled', ms, counters: { ...machine.driver.counters }, runs: joined(held).length });
+  return held;
+}
 
 /** Until the host wants something (or nothing) of the guest. */
 async function targetMoved({ driver }: EmbeddedGuest, up: boolean): Promise<void> {

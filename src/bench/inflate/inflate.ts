@@ -35,6 +35,11 @@ export interface InflateBenchOptions {
   readonly naive?: boolean;
   /** Whether each profile is measured with its guest kept for another daemon, too. */
   readonly kept?: boolean;
+  /**
+   * Inflations (each with its deflation) before the one that counts, 0 unless said. A case has threads of its own, and
+   * in the first second of a thread much of the time goes into compiling its code.
+   */
+  readonly warm?: number;
   readonly signal: AbortSignal;
   readonly progress: (done: number, total: number, what: string) => void;
 }
@@ -127,12 +132,14 @@ export async function benchInflate(options: InflateBenchOptions): Promise<Measur
 
 const keyOf = (scenario: Scenario, { name }: InflateCase): string => `${scenario}/${name}`;
 
+type MeasuredInflation = Pick<InflateBenchOptions, 'memoryBytes' | 'balloonBytes' | 'warm' | 'signal'>;
+
 /** Boots a guest and a daemon, inflates, deflates, and takes the floor. */
 export async function measureInflation(
   one: InflateCase,
   scenario: Scenario,
   seed: number,
-  { memoryBytes, balloonBytes, signal }: Pick<InflateBenchOptions, 'memoryBytes' | 'balloonBytes' | 'signal'>,
+  { memoryBytes, balloonBytes, warm = 0, signal }: MeasuredInflation,
 ): Promise<InflateSample> {
   const daemon = await BenchDaemon.start({
     profile: one.profile,
@@ -151,10 +158,19 @@ export async function measureInflation(
     seed: seed + 1,
     tuning: one.tuning,
     floor: true,
+    warm,
   };
   const guest = new GuestThread(data, signal);
   try {
     const { control } = daemon;
+    for (let round = 0; round < warm; round++) {
+      await guest.next('ready');
+      await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
+      await guest.next('settled');
+      await drained(() => control.guest(BENCH_GUEST), signal);
+      await control.change(BENCH_GUEST, { targetBytes: 0 });
+      await guest.next('settled');
+    }
     const ready = await guest.next('ready');
     const before = await control.guest(BENCH_GUEST);
     const decodedMs = await daemon.decodeMs();
@@ -170,7 +186,7 @@ export async function measureInflation(
       elapsedMs: drainedMs,
       guestMs: reachedMs,
       deflateMs: deflated.ms,
-      ...guestTimes(inflated.counters),
+      ...guestTimes(inflated.counters, ready.counters),
       decodingMs,
       discardingMs: full.counters.discardMs - before.counters.discardMs,
       floorMs: floor.ms,
@@ -184,13 +200,13 @@ export async function measureInflation(
   }
 }
 
-const guestTimes = (counters: Readonly<DriverCounters>) => ({
-  allocatingMs: counters.allocatingMs,
-  encodingMs: counters.encodingMs,
-  waitingMs: counters.waitingMs,
-  kicks: counters.kicks,
-  buffers: counters.inflateBuffers,
-  listBytes: counters.listBytes,
+const guestTimes = (after: Readonly<DriverCounters>, before: Readonly<DriverCounters>) => ({
+  allocatingMs: after.allocatingMs - before.allocatingMs,
+  encodingMs: after.encodingMs - before.encodingMs,
+  waitingMs: after.waitingMs - before.waitingMs,
+  kicks: after.kicks - before.kicks,
+  buffers: after.inflateBuffers - before.inflateBuffers,
+  listBytes: after.listBytes - before.listBytes,
 });
 
 type Said<Kind extends FromInflateGuest['kind']> = Extract<FromInflateGuest, { kind: Kind }>;

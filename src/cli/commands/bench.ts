@@ -5,7 +5,7 @@ import { BENCH_DISCARD_MODES, type DiscardMode } from '../../control/contract.ts
 import { defined } from '../../sys/defined.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
-import { list, sizeOption, withVerbose } from '../options.ts';
+import { list, numberFromZero, sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
 import { migrateBenchCommand } from './bench-migrate.ts';
@@ -40,6 +40,7 @@ Examples:
   aerostat bench inflate --report report.html
   aerostat bench inflate --profiles virtio,page-range --scenario touched,aged-50
   aerostat bench inflate --memory 1G --balloon 512M --runs 1
+  aerostat bench inflate --profiles virtio --scenario idle --warm 4
   aerostat bench inflate --peer qemu`;
 
 interface LinuxChoice extends BenchChoice {
@@ -78,6 +79,7 @@ interface InflateChoice extends BenchChoice {
   readonly ahead: boolean;
   readonly naive: boolean;
   readonly kept?: boolean;
+  readonly warm: number;
   readonly peer?: 'qemu';
 }
 
@@ -111,6 +113,14 @@ function inflateCommand(context: CliContext): Command {
     .option('--no-ahead', 'list the next pages only once the host has returned the last, as Linux does')
     .option('--no-naive', 'leave out the device that punches page by page')
     .option('--kept', 'each case also with its guest kept for another daemon, and what that costs')
+    .addOption(
+      new Option(
+        '--warm <number>',
+        'inflations before the one that counts: new threads compile their code first',
+      )
+        .argParser(numberFromZero)
+        .default(0),
+    )
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .addOption(
       new Option('--peer <peer>', "our device and QEMU's instead, in turn, under the same driver")
@@ -126,6 +136,7 @@ function inflateCommand(context: CliContext): Command {
           'ahead',
           'naive',
           'kept',
+          'warm',
         ]),
     )
     .addHelpText('after', INFLATE_EXAMPLES)
@@ -159,6 +170,7 @@ async function inflate(context: CliContext, choice: InflateChoice, self: Command
         discard: choice.discard,
         naive: choice.naive,
         kept: choice.kept === true,
+        warm: choice.warm,
         tuning: {
           ahead,
           ...defined({ pfnsPerBuffer, depth, sort }),

@@ -2,7 +2,7 @@
 import { fstatSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { isatty } from 'node:tty';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import type { EmbeddedGuest } from '../../embedded/embedded-guest.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
@@ -14,7 +14,7 @@ import { interruptForeground, LineEditor, type Say, sayTo, terminalOf } from '..
 import { type CliContext, interrupted, type Output, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { commandOfWords, WORDS_HELP } from '../guest-words.ts';
-import { each, guestMemoryOption, value, withVerbose } from '../options.ts';
+import { each, guestMemoryOption, numberFromZero, value, withVerbose } from '../options.ts';
 import { formatSize, parsePages } from '../size.ts';
 import { InterruptedError, UsageError } from '../usage.ts';
 
@@ -53,7 +53,9 @@ export function guestCommand(context: CliContext): Command {
       new Option('--profile <name>', 'the ABI to speak').choices(PROFILE_NAMES).default(DEFAULT_PROFILE),
     )
     .addOption(new Option('--rings <kind>', 'layout of the virtqueues').choices(RING_KINDS).default('split'))
-    .addOption(new Option('--seed <n>', "names the guest's whole history").argParser(wholeNumber).default(1))
+    .addOption(
+      new Option('--seed <n>', "names the guest's whole history").argParser(numberFromZero).default(1),
+    )
     .option(
       '--workload <kind[:size]>',
       'build, churn, read or touch, from the start on; may be given several times',
@@ -71,11 +73,6 @@ export function guestCommand(context: CliContext): Command {
     .addHelpText('after', EXAMPLES)
     .action((choice: GuestChoice) => runGuest(context, choice));
   return withVerbose(command);
-}
-
-function wholeNumber(text: string): number {
-  if (/^\d{1,10}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError('It must be a whole number.');
 }
 
 async function runGuest(context: CliContext, choice: GuestChoice): Promise<void> {

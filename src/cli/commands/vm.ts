@@ -1,5 +1,5 @@
 /** `aerostat vm`: a machine that can move: an embedded guest and its device in one process, with an API and a console. */
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
 import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
@@ -10,7 +10,16 @@ import { defined } from '../../sys/defined.ts';
 import type { CliContext } from '../context.ts';
 import { checkNames } from '../guest-options.ts';
 import { type MachineChoice, serveMachine, tlsOf, withTls } from '../machine.ts';
-import { each, guestMemoryOption, list, sizeOption, value, withApi, withLog } from '../options.ts';
+import {
+  each,
+  guestMemoryOption,
+  list,
+  numberFromZero,
+  sizeOption,
+  value,
+  withApi,
+  withLog,
+} from '../options.ts';
 import { openLog } from '../serve.ts';
 import { parsePages } from '../size.ts';
 import { UsageError } from '../usage.ts';
@@ -50,7 +59,9 @@ export function vmCommand(context: CliContext): Command {
         .default(DEFAULT_PROFILE),
     )
     .addOption(new Option('--rings <kind>', 'layout of the virtqueues').choices(RING_KINDS).default('split'))
-    .addOption(new Option('--seed <n>', "names the guest's whole history").argParser(wholeNumber).default(1))
+    .addOption(
+      new Option('--seed <n>', "names the guest's whole history").argParser(numberFromZero).default(1),
+    )
     .option('--workload <kind[:size]>', 'build, churn, read or touch, from the start on; several times', each)
     .addOption(
       new Option('--rate <size>', 'memory that workloads use in a second, at most').argParser(
@@ -74,11 +85,6 @@ export function vmCommand(context: CliContext): Command {
     .addHelpText('after', EXAMPLES)
     .action((choice: VmChoice) => runVm(context, choice));
   return withTls(withLog(withApi(command), 'warn'));
-}
-
-function wholeNumber(text: string): number {
-  if (/^\d{1,10}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError('It must be a whole number.');
 }
 
 async function runVm(context: CliContext, choice: VmChoice): Promise<void> {
