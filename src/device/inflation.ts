@@ -126,7 +126,10 @@ export class Inflation implements DevicePart {
    * what is pending is the guest's again and keeps its memory; `undecided`: it is as it was while the ring was suspended.
    */
   stop(ring: RunningQueue, reason: StopReason): void {
-    if (reason === 'undecided') return;
+    if (reason === 'undecided') {
+      if (ring.role === 'deflate') this.#moves.takesAllAgain();
+      return;
+    }
     if (ring.role === 'inflate') this.#accounts.held = false;
     if (reason === 'paused') this.drain();
     else this.#forget();
@@ -149,6 +152,7 @@ export class Inflation implements DevicePart {
   /** Nothing is in the balloon, as far as the account knows. */
   #forget(): void {
     this.#accounts.forget();
+    this.#moves.forget();
     this.#accounts.partial = false;
     this.#begun = false;
   }
@@ -214,6 +218,7 @@ export class Inflation implements DevicePart {
       ring.walk.begin(this.#format, this.#moves.inflating, this.#accounts);
     } else {
       this.counters.deflateBuffers++;
+      this.#moves.beginTaking();
       ring.walk.begin(this.#format, this.#moves.deflating, this.#accounts);
     }
     return true;
@@ -249,7 +254,8 @@ export class Inflation implements DevicePart {
    * is empty again: its ring stands where another driver's begins, and that one gave none of these pages.
    */
   leave(ring: RunningQueue): void {
-    if (ring.role === 'inflate' && !this.#accounts.settled) this.#accounts.forget();
+    if (ring.role === 'deflate') this.#moves.takesAgain();
+    else if (!this.#accounts.settled) this.#accounts.forget();
   }
 
   /** Takes over what the guest gave another device: pairs of page frame and pages, all of them guest memory. */
@@ -262,24 +268,19 @@ export class Inflation implements DevicePart {
     this.drain();
   }
 
-  /**
-   * The same from a device of this host that has handed its guest over. Nothing is discarded before the inflate ring starts:
-   * until then the front-end may say that another driver has begun, whose pages these would be.
-   */
-  takeOver(runs: Uint32Array, { begun, partial, settled, actualKnown }: Tenure): void {
-    this.#begun = begun;
-    this.#world.config.actualKnown = actualKnown;
-    this.#accounts.partial = partial;
-    this.#accounts.settled = settled;
-    this.#accounts.held = true;
+  /** The same from a device of this host that has handed its guest over, see {@link recover}. */
+  takeOver(runs: Uint32Array, tenure: Tenure): void {
     for (let at = 0; at < runs.length; at += 2) {
-      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#moves.giveHeld);
+      this.#accounts.forEachPart(runs[at], runs[at + 1], this.#moves.note);
     }
+    this.recover(tenure);
   }
 
   /**
-   * The same where the accounts are those of a process that ended without a word. A driver that need not tell may use pages
-   * again that it gave: of those nothing more is discarded, and what was not acknowledged comes once more.
+   * Goes on with accounts that are those of another process, which may have ended without a word. Nothing is discarded before
+   * the inflate ring starts: until then the front-end may say that another driver has begun, whose pages these would be. A
+   * driver that need not tell may use pages again that it gave: of those nothing more is discarded, for what was acknowledged
+   * was discarded before, and what was not comes once more.
    */
   recover({ begun, partial, settled, actualKnown }: Tenure): void {
     this.#begun = begun;
@@ -290,6 +291,7 @@ export class Inflation implements DevicePart {
     if (settled) this.#accounts.settled = true;
     // All that is in them is of a list of which the driver has not heard.
     else this.#accounts.forget();
+    this.#moves.takesAllAgain();
   }
 
   /** What a device of this host has to know of the driver when it takes the guest over. */
@@ -352,6 +354,7 @@ export class Inflation implements DevicePart {
       if (late) this.acknowledgeTimes.count(this.#world.clock.nowMs() - batchSinceMs, batchBuffers);
       else this.acknowledgeTimes.end(batchBuffers);
     }
+    if (ring.role === 'deflate') this.#moves.returned(batchBuffers, ring.queue.size, ring.walk.active);
     const marked = this.#takeMarked();
     if ((!late && marked) || this.#moves.split) this.#world.host.pendingMarked();
     this.#moves.split = false;

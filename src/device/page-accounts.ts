@@ -18,6 +18,8 @@ export interface AccountPlace {
   wordsOf(region: MemoryRegion): BlockWords;
   /** How the device stands to its driver is another; it is to be known before the driver hears of it. */
   tenureChanged(): void;
+  /** One word, see {@link PageAccounts.untold}. */
+  readonly untold: Uint32Array;
 }
 
 export class PageAccounts extends AddressedAccounts {
@@ -45,12 +47,15 @@ export class PageAccounts extends AddressedAccounts {
   #hasty: PendingDiscards[] = [];
   /** The account began with a driver that had a balloon already: what that holds is not known. */
   partial = false;
+  /** One word: pages that deflations have taken, and of which the driver was not told (`PageMoves`). */
+  readonly untold: Uint32Array;
   #failure: Error | undefined;
   readonly #place: AccountPlace | undefined;
 
   constructor(counters: DeviceCounters, place?: AccountPlace) {
     super(counters);
     this.#place = place;
+    this.untold = place?.untold ?? new Uint32Array(1);
   }
 
   /** A list was taken to its end since the accounts were empty. Until then all that is in them is of one that was begun. */

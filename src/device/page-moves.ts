@@ -37,12 +37,24 @@ export class PageMoves {
   readonly singlyTimes: DurationHistogram;
   /** Bits that are set in the start or the length of some run that the guest gave. */
   #runBits = 0;
+  /**
+   * One word: pages that deflations have taken out of the account, and whose buffers were not returned. It may be too high by
+   * the run that is taken just now, never too low.
+   */
+  readonly #untold: Uint32Array;
+  /** As many of those are named once more: their lists are taken again, whole. */
+  #again = 0;
+  /** Buffers that were returned since that is so. */
+  #sinceAgain = 0;
+  /** Pages of the list that is being taken. */
+  #ofList = 0;
 
   constructor(world: PartWorld, counters: MoveCounters) {
     this.#world = world;
     this.#accounts = world.accounts;
     this.#counters = counters;
     this.singlyTimes = new DurationHistogram(undefined, world.clock);
+    this.#untold = world.accounts.untold;
   }
 
   /** Pages of the pieces that the guest gives: all runs begin and end at multiples of it. A huge page at most. */
@@ -89,13 +101,15 @@ export class PageMoves {
     const account = this.#accounts.nameOne(pfn);
     if (account === undefined) return false;
     const page = pfn - account.firstPfn;
+    const [untold] = this.#untold;
+    this.#untold[0] = untold + 1;
     const taken = account.takeOne(page, this.#accounts.noteInFlight);
     this.split ||= account.pending.takeRest();
     if (taken < 0) {
+      this.#untold[0] = untold;
       this.#accounts.useNamed(account, page, 1, this.#take);
     } else {
-      this.#counters.deflatedPages += taken;
-      this.#world.counters.badPages += 1 - taken;
+      this.#taken(untold, taken, 1);
     }
     return true;
   }
@@ -109,19 +123,74 @@ export class PageMoves {
     if (this.discardsSingly && account.unitPages === 1) this.#discardSingly(account, page, count);
   };
 
-  readonly giveHeld = (account: PageAccount, page: number, count: number): void => {
-    account.give(page, count, true);
-    this.#accounts.noteMarked(account);
+  /** Into the account, and no more. */
+  readonly note = (account: PageAccount, page: number, count: number): void => {
+    account.give(page, count, false);
   };
 
   readonly #take = (account: PageAccount, page: number, count: number): void => {
+    const [untold] = this.#untold;
+    // First: a process that ends here has taken no more than it says.
+    this.#untold[0] = untold + count;
     const taken = account.take(page, count, this.#accounts.noteInFlight);
     this.split ||= account.pending.takeRest();
-    this.#counters.deflatedPages += taken;
-    // Taking back what was never given changes nothing, but no driver does it. It may have been given to another device.
-    if (this.#accounts.partial) this.#counters.unknownPages += count - taken;
-    else this.#world.counters.badPages += count - taken;
+    this.#taken(untold, taken, count);
   };
+
+  /** Of `count` pages that a deflation names, `taken` were in the account; `untold` is what was untold before. */
+  #taken(untold: number, taken: number, count: number): void {
+    this.#untold[0] = untold + taken;
+    let deflated = taken;
+    if (taken < count) {
+      const again = Math.min(count - taken, this.#again);
+      this.#again -= again;
+      deflated += again;
+      // Taking back what was never given changes nothing, but no driver does it. It may have been given to another device.
+      if (this.#accounts.partial) this.#counters.unknownPages += count - deflated;
+      else this.#world.counters.badPages += count - deflated;
+    }
+    this.#ofList += deflated;
+    this.#counters.deflatedPages += deflated;
+  }
+
+  // Deflations that are taken more than once ----------------------------------------------------------------
+
+  /** A deflation begins. */
+  beginTaking(): void {
+    this.#ofList = 0;
+  }
+
+  /** The deflation that was begun is taken again, whole. */
+  takesAgain(): void {
+    this.#again += this.#ofList;
+    this.#sinceAgain = 0;
+    this.#ofList = 0;
+  }
+
+  /**
+   * All deflations that were taken and not returned are taken again, also those of a process that has ended. As many pages as
+   * they took may be missing from the account and are none that no driver would name; no more.
+   */
+  takesAllAgain(): void {
+    [this.#again] = this.#untold;
+    this.#sinceAgain = 0;
+    this.#ofList = 0;
+  }
+
+  /** So many deflations of a ring of `size` were returned; another one may be half taken. */
+  returned(buffers: number, size: number, halfTaken: boolean): void {
+    this.#sinceAgain += buffers;
+    // All that were there then have come by.
+    if (this.#sinceAgain >= size) this.#again = 0;
+    this.#untold[0] = this.#again + (halfTaken ? this.#ofList : 0);
+  }
+
+  /** Nothing is owed to a driver. */
+  forget(): void {
+    this.#again = 0;
+    this.#ofList = 0;
+    this.#untold[0] = 0;
+  }
 
   #discardSingly(account: PageAccount, page: number, count: number): void {
     const totals = this.singly;

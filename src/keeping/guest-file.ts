@@ -20,8 +20,11 @@ import { JOURNAL_BYTES } from '../vhost-user/message-journal.ts';
 /** "AEKG" in little endian. */
 export const GUEST_MAGIC = 0x474b_4541;
 /** A newer one reads older ones; of a newer one than its own a daemon touches nothing. */
-export const GUEST_VERSION = 2;
-/** It differs in what the older one did not write: where packed rings stand, of which it offered none. */
+export const GUEST_VERSION = 3;
+/**
+ * Older ones differ in what they did not write: 2 has no logs of writes in its sessions, which it did not offer, and no
+ * untold pages; 1 does not say where packed rings stand, of which it offered none.
+ */
 export const GUEST_VERSION_MIN = 1;
 
 export const GUEST = struct('kept guest', 256, {
@@ -40,6 +43,8 @@ export const GUEST = struct('kept guest', 256, {
   /** 1 where the target was given as what the guest is to keep, which is the next. */
   wished: ['u32', 36],
   wishedMemoryBytes: ['u64', 40],
+  /** Pages that deflations have taken out of the account, and whose buffers were not returned. */
+  untoldPages: ['u32', 48],
 });
 export const TENURE = { begun: 1, partial: 2, settled: 4, actualKnown: 8 } as const;
 

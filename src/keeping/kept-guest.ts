@@ -25,7 +25,6 @@ import type { KeptConversation, KeptSession } from '../vhost-user/backend-connec
 import type { BackendSession } from '../vhost-user/backend-session.ts';
 import { MessageJournal, RECORD_BYTES_MAX } from '../vhost-user/message-journal.ts';
 import { MEM_SLOTS_MAX } from '../vhost-user/protocol.ts';
-import type { FdList } from '../vhost-user/saved-session.ts';
 import { RING_LOG_BYTES, RingLog } from '../virtio/ring-log.ts';
 import {
   ACCOUNTS_AT,
@@ -42,6 +41,7 @@ import {
   RING_LOGS_AT,
   TENURE,
 } from './guest-file.ts';
+import { NumberedFds } from './numbered-fds.ts';
 
 /** A kept guest that cannot go on here. */
 export class KeptGuestError extends AerostatError {
@@ -77,6 +77,7 @@ interface Area {
 
 export class KeptGuest implements AccountPlace, KeptConversation {
   readonly journal: MessageJournal;
+  readonly untold: Uint32Array;
   /** The device, from when there is one; what is kept of it is written from then on. */
   device: BalloonDevice | undefined;
   /** How the guest is steered now, from when it is. */
@@ -99,6 +100,7 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     this.#keeper = keeper;
     this.#memory = file.map(0, ACCOUNTS_AT);
     const { address, bytes } = this.#memory;
+    this.untold = new Uint32Array(bytes.buffer, bytes.byteOffset + GUEST.offset.untoldPages, 1);
     const journal = bytes.subarray(JOURNAL_AT);
     this.journal = new MessageJournal(
       {
@@ -375,24 +377,6 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     this.#names.set(fd, number);
     this.#keeper.keep(number, fd);
     return number;
-  }
-}
-
-/** Descriptors of a record, by the numbers that they are kept under. */
-class NumberedFds implements FdList {
-  readonly numbers: number[] = [];
-  readonly #numberOf: (fd: OwnedFd) => number;
-
-  constructor(numberOf: (fd: OwnedFd) => number) {
-    this.#numberOf = numberOf;
-  }
-
-  get count(): number {
-    return this.numbers.length;
-  }
-
-  note(fd: OwnedFd | undefined): number | undefined {
-    return fd === undefined ? undefined : this.numbers.push(this.#numberOf(fd)) - 1;
   }
 }
 

@@ -131,6 +131,7 @@ export class RestartGuest {
     for (;;) {
       this.boundaries.push(this.world.diedAt);
       this.note(() => `dies ${this.world.diedAt}`);
+      this.#checkPages();
       this.world.bury();
       this.host.leave();
       this.arm();
@@ -162,6 +163,11 @@ export class RestartGuest {
     if (this.host.failure !== undefined) {
       throw new ViolationError(`what the front-end said was refused: ${this.host.failure.message}`);
     }
+  }
+
+  #checkPages(): void {
+    const { badPages } = this.host.device.counters;
+    if (badPages > 0) throw new ViolationError(`${badPages} pages that it takes back are said to be bad`);
   }
 
   // The front-end -----------------------------------------------------------------------------------------
@@ -295,6 +301,7 @@ export class RestartGuest {
     if (driver.roles.includes('stats')) this.#sampleOnce();
     if (driver.roles.includes('request')) this.#requestOnce();
     this.hear();
+    this.#checkPages();
     const [{ ballooned }] = this.host.device.accounts.all;
     driver.compare(page => ballooned.test(page));
   }

@@ -4,7 +4,7 @@ import { DeviceStateError, loadDevice, saveDevice, saveForSuccessor } from '../.
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { openRig, FIRST_PAGE as P } from '../support/device-rig.ts';
+import { openRig, FIRST_PAGE as P, withoutMustTellHost } from '../support/device-rig.ts';
 
 const MIB = 2 ** 20;
 /** Where page frame numbers need more than 32 bits. */
@@ -75,6 +75,21 @@ test('a successor of the same host says the same when it is saved, and discards 
   expect(host.pendingMarks).toBe(1);
   device.drain();
   expect(device.inflation.discards.bytes).toBe(3 * PAGE_SIZE);
+});
+
+test('a successor of the same host discards nothing of a driver that may use its pages already (failed before: all of it)', () => {
+  const rig = openRig(withoutMustTellHost);
+  rig.inflate([P, 3]);
+  const { device, memory, host } = openRig(withoutMustTellHost);
+  device.suspendQueue(0);
+  // Its deflation is on its way.
+  memory.fill(P * PAGE_SIZE, 0x5a, 3 * PAGE_SIZE);
+  loadDevice(device, saveForSuccessor(rig.device));
+  expect(device.accounts.balloonedPages).toBe(3);
+  device.resumeQueue(0);
+  device.drain();
+  expect(memory.u32(P * PAGE_SIZE)).toBe(0x5a5a5a5a);
+  expect([host.pendingMarks, device.inflation.discards.bytes]).toEqual([0, 0]);
 });
 
 test('a successor of a device that has no driver yet begins with the first one', () => {

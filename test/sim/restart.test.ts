@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { BalloonDevice } from '../../src/device/balloon-device.ts';
 import { PageAccounts } from '../../src/device/page-accounts.ts';
+import { PageMoves } from '../../src/device/page-moves.ts';
 import { RequestChannel } from '../../src/device/request-channel.ts';
 import { KeptGuest } from '../../src/keeping/kept-guest.ts';
 import { reportRestarts } from '../../src/sim/restart-history.ts';
@@ -66,7 +67,7 @@ describe('a history finds', () => {
       account.ballooned.clearAll();
       for (const page of pages) account.give(page, 1, discard);
     });
-    expect(failuresOf(100)).toMatch(/the account is wrong|is discarded and is the guest's/);
+    expect(failuresOf(100)).toMatch(/the account is wrong|is discarded and is the guest's|said to be bad/);
   });
 
   it('a discard that was pending and is so again after its page was taken back', () => {
@@ -99,6 +100,11 @@ describe('a history finds', () => {
       recover.call(this, true);
     });
     expect(failuresOf(300)).toContain("is discarded and is the guest's");
+  });
+
+  it('a deflation that is taken once more and counts as bad pages', () => {
+    vi.spyOn(PageMoves.prototype, 'takesAllAgain').mockImplementation(() => {});
+    expect(failuresOf(100)).toContain('that it takes back are said to be bad');
   });
 
   it('a ring that goes on behind buffers that were taken and not returned', () => {

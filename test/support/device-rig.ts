@@ -13,6 +13,7 @@ import { listFormat, type Profile, profile, queueRoles } from '../../src/balloon
 import { BalloonDevice } from '../../src/device/balloon-device.ts';
 import type { DeviceHost } from '../../src/device/device-host.ts';
 import type { PageAccount } from '../../src/device/page-account.ts';
+import type { AccountPlace } from '../../src/device/page-accounts.ts';
 import { AnonymousBacking, type Backing, HeapBacking } from '../../src/memory/backing.ts';
 import { FileBacking } from '../../src/memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
@@ -53,6 +54,8 @@ export interface RigOptions {
   readonly queueSize?: number;
   /** Others discard, and the device waits for nobody. */
   readonly discardsElsewhere?: boolean;
+  /** Where the accounts are, if another device goes on with them. */
+  readonly accountPlace?: AccountPlace;
   /** Makes the backing, for tests that want to look over its shoulder. */
   readonly wrapBacking?: (backing: Backing) => Backing;
 }
@@ -144,6 +147,7 @@ export class DeviceRig {
       host: this.host,
       clock: processClock,
       unusedPages: this.unusedPages,
+      accountPlace: options.accountPlace,
     });
     this.device.regionAdded(this.region);
     this.device.setFeatures(this.features);
