@@ -116,6 +116,7 @@ const BRINGS_MEMORY: ReadonlySet<FrontendRequest | undefined> = new Set<Frontend
   'SET_MEM_TABLE',
   'ADD_MEM_REG',
   'SET_LOG_BASE',
+  'SET_INFLIGHT_FD',
 ]);
 
 export class BackendConnection {

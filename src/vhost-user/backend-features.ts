@@ -8,12 +8,18 @@ export const BACKEND_PROTOCOL_FEATURES =
   PROTOCOL_FEATURE.REPLY_ACK |
   PROTOCOL_FEATURE.BACKEND_REQ |
   PROTOCOL_FEATURE.CONFIG |
+  PROTOCOL_FEATURE.INFLIGHT_SHMFD |
   PROTOCOL_FEATURE.RESET_DEVICE |
   PROTOCOL_FEATURE.CONFIGURE_MEM_SLOTS |
   PROTOCOL_FEATURE.STATUS;
 
-/** The same for a front-end that is kept for another process, which could not go on with a log of writes. */
-export const KEPT_PROTOCOL_FEATURES = BACKEND_PROTOCOL_FEATURES & ~PROTOCOL_FEATURE.LOG_SHMFD;
+/**
+ * What is offered to a front-end. One that is `kept` for another process needs nobody to note what is in flight, for that one
+ * knows where the rings stand; and a reply that is sent once, whatever happens, has no descriptor. `saved`: the device can be.
+ */
+export const offeredProtocolFeatures = ({ kept, saved }: { kept: boolean; saved: boolean }): bigint =>
+  (kept ? BACKEND_PROTOCOL_FEATURES & ~PROTOCOL_FEATURE.INFLIGHT_SHMFD : BACKEND_PROTOCOL_FEATURES) |
+  (saved ? PROTOCOL_FEATURE.DEVICE_STATE : 0n);
 
 /** Feature bits that are the transport's, beside the device's. */
 export const TRANSPORT_FEATURES = F_PROTOCOL_FEATURES | F_LOG_ALL;

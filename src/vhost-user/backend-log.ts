@@ -6,10 +6,12 @@
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import { F_LOG_ALL, LOG_AREA } from './protocol.ts';
-import { SessionStateError } from './saved-session.ts';
+import { type FdList, type SavedFds, type SessionState, SessionStateError } from './saved-session.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { acceptDoorbell } from './vring.ts';
 import { DirtyPagesLog } from './write-log.ts';
+
+type SavedLogs = Pick<SessionState, 'log' | 'logDoorbell' | 'logsAll'>;
 
 export class BackendLog {
   readonly #memory: GuestMemory;
@@ -22,13 +24,30 @@ export class BackendLog {
     this.#memory = memory;
   }
 
+  save(fds: FdList): SavedLogs {
+    const { backing } = this.#log ?? {};
+    return {
+      log: backing && { size: backing.size, fileOffset: backing.fileOffset, file: fds.note(backing.fd) },
+      logDoorbell: fds.note(this.#doorbell?.fd),
+      logsAll: this.#all,
+    };
+  }
+
   /**
-   * A saved session says nothing of a log: the one that goes on would write what its front-end does not hear of.
-   * @throws SessionStateError while a log is kept
+   * Goes on with a log that was saved, before anything is written here; `rings` says whether those of any ring are logged.
+   * @throws SessionStateError, VhostUserError, AerostatError when it is none; it is to be cleared then
    */
-  mayBeSaved(): void {
-    if (this.#memory.log === undefined) return;
-    throw new SessionStateError('its front-end moves the guest, and has what is written logged');
+  load({ log, logDoorbell, logsAll }: SavedLogs, rings: boolean, fds: SavedFds): void {
+    const file = fds.take(log?.file);
+    if (log !== undefined) {
+      if (file === undefined) throw new SessionStateError('it has a log without a file');
+      this.#log = DirtyPagesLog.open(file, log.fileOffset, log.size);
+    }
+    const doorbell = fds.take(logDoorbell);
+    this.#doorbell = doorbell && acceptDoorbell(doorbell);
+    this.#all = logsAll;
+    this.#rings = rings;
+    this.#apply();
   }
 
   /** SET_LOG_BASE: the log takes the place of the one before. */

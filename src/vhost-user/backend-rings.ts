@@ -7,16 +7,14 @@ import type { OwnedFd } from '../sys/fd.ts';
 import { silenceEventFd } from '../sys/peer-doorbell.ts';
 import type { Doorbell, StopReason, VirtioDevice } from '../virtio/device.ts';
 import { type DeviceQueue, QUEUE_SIZE_MAX, type QueueConfig } from '../virtio/queue.ts';
+import { BackendInflight } from './backend-inflight.ts';
 import { ConfigWrites } from './config-writes.ts';
 import {
   F_PROTOCOL_FEATURES,
   type FrontendRequest,
   isRefusal,
-  U64,
   VhostUserError,
   VRING_ADDRESSES,
-  VRING_FD_INDEX_MASK,
-  VRING_FD_NONE,
   VRING_FLAG_LOG,
   VRING_STATE,
 } from './protocol.ts';
@@ -25,7 +23,7 @@ import { RingPlace } from './ring-place.ts';
 import { type FdList, type SavedFds, type SavedRing, SessionStateError } from './saved-session.ts';
 import type { SessionHost } from './session-host.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
-import { Vring } from './vring.ts';
+import { ringOfDoorbell, Vring } from './vring.ts';
 
 type RingsHost = Pick<SessionHost, 'reactor' | 'refused' | 'kicked' | 'kept'>;
 
@@ -34,6 +32,8 @@ export class BackendRings {
   features: bigint | undefined;
   /** What the driver wrote into the configuration space while no ring ran. */
   readonly writtenAtRest = new ConfigWrites();
+  /** Where the front-end has it noted what is in flight. */
+  readonly inflight = new BackendInflight();
   readonly #device: VirtioDevice;
   readonly #memory: GuestMemory;
   readonly #host: RingsHost;
@@ -149,6 +149,7 @@ export class BackendRings {
    * must not start them where they were, in memory that by now has another use.
    */
   abandonAll(): void {
+    this.inflight.forget();
     for (const vring of this.#vrings) {
       this.#stop(vring, 'abandoned');
       vring.withdrawKick();
@@ -192,6 +193,7 @@ export class BackendRings {
 
   /** Lets go of the descriptors of rings that were stopped before: the next front-end brings its own. */
   releaseAll(): void {
+    this.inflight.clear();
     for (const vring of this.#vrings) {
       vring.close();
       vring.size = 0;
@@ -200,6 +202,7 @@ export class BackendRings {
 
   /** Stops all rings for good, and lets go of their descriptors. */
   close(): void {
+    this.inflight.clear();
     for (const vring of this.#vrings) {
       this.#stop(vring, 'abandoned');
       vring.close();
@@ -249,15 +252,7 @@ export class BackendRings {
 
   /** The ring that a doorbell message is about; checks that it has a descriptor just when it says so. */
   #vringOfFd(request: FrontendRequest, body: DataView, fds: UnclaimedFds): Vring {
-    const { value } = U64.read(body);
-    if ((value & ~(VRING_FD_INDEX_MASK | VRING_FD_NONE)) !== 0n) {
-      throw new VhostUserError(`${request} has reserved bits set: 0x${value.toString(16)}`);
-    }
-    const announced = (value & VRING_FD_NONE) === 0n ? 1 : 0;
-    if (fds.count !== announced) {
-      throw new VhostUserError(`${request} announces ${announced} descriptors and brought ${fds.count}`);
-    }
-    return this.#vring(Number(value & VRING_FD_INDEX_MASK));
+    return this.#vring(ringOfDoorbell(request, body, fds.count));
   }
 
   /** Starts the ring if all that it needs is there and it does not run yet. */
@@ -279,7 +274,8 @@ export class BackendRings {
     const { index, kick } = vring;
     if (kick === undefined) return;
     try {
-      const ring = openRing(vring, this.#memory, features, this.#host.kept?.ringLog(vring.index));
+      const { kept } = this.#host;
+      const ring = openRing(vring, this.#memory, features, { kept, inflight: this.inflight });
       // Memory may still be on its way: rings start when the table that holds them has come.
       if (ring === undefined) return;
       vring.queue = ring.queue;

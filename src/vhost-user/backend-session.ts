@@ -11,7 +11,7 @@ import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
 import { readConfigOf, readConfigWrite } from './backend-config.ts';
-import { BACKEND_PROTOCOL_FEATURES, KEPT_PROTOCOL_FEATURES, TRANSPORT_FEATURES } from './backend-features.ts';
+import { offeredProtocolFeatures, TRANSPORT_FEATURES } from './backend-features.ts';
 import { BackendLog } from './backend-log.ts';
 import { BackendMemory, type OpenSavedRegion } from './backend-memory.ts';
 import { BackendRings } from './backend-rings.ts';
@@ -61,8 +61,6 @@ export class BackendSession {
   readonly #rings: BackendRings;
   readonly #table: BackendMemory;
   readonly #log = new BackendLog(this.memory);
-  /** Feature bits that are the transport's, and are offered. */
-  readonly #transport: bigint;
   #protocolFeatures = 0n;
   #status = 0;
   /** A front-end took the device over. */
@@ -76,12 +74,12 @@ export class BackendSession {
   constructor(device: VirtioDevice, host: SessionHost) {
     const { deviceState } = host;
     this.#state = deviceState && new DeviceStateTransfer(deviceState);
-    this.#offered =
-      (host.kept !== undefined ? KEPT_PROTOCOL_FEATURES : BACKEND_PROTOCOL_FEATURES) |
-      (deviceState === undefined ? 0n : PROTOCOL_FEATURE.DEVICE_STATE);
+    this.#offered = offeredProtocolFeatures({
+      kept: host.kept !== undefined,
+      saved: deviceState !== undefined,
+    });
     this.#device = device;
     this.#host = host;
-    this.#transport = host.kept !== undefined ? F_PROTOCOL_FEATURES : TRANSPORT_FEATURES;
     this.#rings = new BackendRings(device, this.memory, host);
     this.#table = new BackendMemory(this.memory, device, this.#rings);
   }
@@ -179,7 +177,9 @@ export class BackendSession {
    * may be resumed. `channel` is the one for requests of the back-end; it is duplicated by the caller.
    */
   save(channel: OwnedFd | undefined): SavedSession {
-    this.#log.mayBeSaved();
+    if (this.#rings.inflight.used) {
+      throw new SessionStateError('its front-end keeps what is in flight, and goes on by that');
+    }
     const fds = new FdCollector();
     const state = this.#snapshot(fds, fds.add(channel));
     return { bytes: encodeSession(state, fds.fds.length), fds: fds.fds };
@@ -200,6 +200,7 @@ export class BackendSession {
       ...this.#rings.writtenAtRest.save(),
       regions: this.#table.save(fds),
       rings: this.#rings.save(fds),
+      ...this.#log.save(fds),
     };
   }
 
@@ -234,11 +235,13 @@ export class BackendSession {
       const channel = fds.take(state.channel);
       if (channel !== undefined) this.#host.backendChannel(channel);
       this.#table.load(state.regions, fds, open);
+      this.#log.load(state, this.#rings.logged, fds);
       this.#rings.findPlaces();
     } catch (error) {
       this.#rings.forgetAll();
       this.#rings.abandonAll();
       this.#rings.releaseAll();
+      this.#log.clear();
       this.#host.backendChannel(undefined);
       throw error;
     }
@@ -284,7 +287,7 @@ export class BackendSession {
   }
 
   #setFeatures(taken: bigint): void {
-    const unknown = taken & ~(this.#device.features | this.#transport);
+    const unknown = taken & ~(this.#device.features | TRANSPORT_FEATURES);
     if (unknown !== 0n) {
       throw new VhostUserError(
         `the driver took feature bits 0x${unknown.toString(16)}, which were not offered`,
@@ -341,7 +344,7 @@ export class BackendSession {
 
   /** Those that have a reply of their own. */
   static readonly #ANSWERS: Requests<Uint8Array> = {
-    GET_FEATURES: session => U64.encode({ value: session.#device.features | session.#transport }),
+    GET_FEATURES: session => U64.encode({ value: session.#device.features | TRANSPORT_FEATURES }),
     GET_PROTOCOL_FEATURES: session => U64.encode({ value: session.#offered }),
     GET_QUEUE_NUM: session => number(session.#rings.count),
     GET_MAX_MEM_SLOTS: () => number(MEM_SLOTS_MAX),
@@ -351,6 +354,11 @@ export class BackendSession {
     SET_LOG_BASE: (session, body, fds) => {
       session.#log.setBase(body, fds);
       return number(0);
+    },
+    GET_INFLIGHT_FD: (session, body) => {
+      const { reply, fd } = session.#rings.inflight.create(body, session.#rings.features);
+      session.#replied = [fd];
+      return reply;
     },
     SET_DEVICE_STATE_FD: (session, body) => {
       session.#replied = [session.#stateAtRest().begin(body)];
@@ -384,6 +392,7 @@ export class BackendSession {
     SET_VRING_CALL: (session, body, fds) => session.#rings.setCall(body, fds),
     SET_VRING_ERR: (session, body, fds) => session.#rings.setError(body, fds),
     SET_BACKEND_REQ_FD: (session, _, fds) => session.#host.backendChannel(fds.take()),
+    SET_INFLIGHT_FD: (session, body, fds) => session.#rings.inflight.take(body, session.#rings.features, fds),
     SET_CONFIG: (session, body) => session.#setConfig(body),
     RESET_DEVICE: session => session.#reset(),
     SET_STATUS: (session, body) => session.#setStatus(U64.read(body).value),

@@ -45,10 +45,11 @@ export class FrontendRings {
     await this.#start(link, ring, base ?? ring.firstBase);
   }
 
-  /** Starts all rings where they stopped, or where `bases` says. */
-  async start(link: FrontendLink, bases: ReadonlyMap<number, number>): Promise<void> {
+  /** Starts all rings where they stopped, or where `bases` says; the back-end may know it. */
+  async start(link: FrontendLink, bases: ReadonlyMap<number, number>, knownThere = false): Promise<void> {
     for (const ring of this.#rings.values()) {
-      const base = bases.get(ring.index) ?? ring.base ?? ring.baseFromMemory(this.#memory);
+      const known = bases.get(ring.index) ?? ring.base ?? ring.baseFromMemory(this.#memory);
+      const base = known ?? (knownThere ? ring.firstBase : undefined);
       if (base === undefined) {
         throw new VhostUserUnsupportedError(
           `it is not known where packed ring ${ring.index} stopped; pass its base to reconnect`,

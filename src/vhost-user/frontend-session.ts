@@ -18,6 +18,7 @@ import {
   VhostUserRefusedError,
   VhostUserUnsupportedError,
 } from './frontend-errors.ts';
+import { FrontendInflight } from './frontend-inflight.ts';
 import { FrontendLink, type LinkOptions } from './frontend-link.ts';
 import { FrontendRings, RINGS_MAX } from './frontend-rings.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, PROTOCOL_FEATURE, U64 } from './protocol.ts';
@@ -50,6 +51,8 @@ export interface FrontendOptions {
   readonly memory: GuestMemory;
   /** Protocol features to use where the back-end has them; all that are known, unless given. */
   readonly protocolFeatures?: bigint;
+  /** Keeps what is in flight, where the back-end can note it, for one that comes after it vanished ({@link reconnect}). */
+  readonly keepsInflight?: boolean;
   /** How long an answer may take; {@link ANSWER_MS_MAX} unless given. */
   readonly answerMsMax?: number;
   /** A lost connection does not end the transport, because the caller will reconnect. */
@@ -70,6 +73,7 @@ export class VhostUserFrontend implements VirtioTransport {
   #features: bigint | undefined;
   #status = 0;
   readonly #config: FrontendConfig;
+  readonly #inflight = new FrontendInflight(VRING_SIZE_MAX);
   #end: (reason: Error) => void = () => {};
   #closed = false;
 
@@ -142,6 +146,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.#features = undefined;
     this.#status = 0;
     this.#config.forget();
+    this.#inflight.close();
   }
 
   async readStatus(): Promise<number> {
@@ -173,7 +178,9 @@ export class VhostUserFrontend implements VirtioTransport {
 
   /** @throws VirtqueueError when the ring is no ring or lies outside guest memory */
   async enableQueue(index: number, config: QueueConfig, base?: number): Promise<void> {
-    await this.#rings.add(this.#connectedLink(), index, config, base);
+    const link = this.#connectedLink();
+    await this.#inflight.give(link);
+    await this.#rings.add(link, index, config, base);
   }
 
   kick(index: number): void {
@@ -205,7 +212,7 @@ export class VhostUserFrontend implements VirtioTransport {
    * Connects to a back-end that takes the place of the last one, and gives it the driver's features, the
    * memory and the rings. Rings go on where {@link pause} left them. Where the last back-end vanished instead,
    * they go on at the first buffer that it did not return. That is so only if it returned buffers in order,
-   * and a packed ring does not show it: `bases` says it for those.
+   * and a packed ring does not show it: `bases` says it for those, or what is in flight does if it was kept.
    */
   async reconnect(
     target: string | UnixSocket,
@@ -243,6 +250,7 @@ export class VhostUserFrontend implements VirtioTransport {
     const reason = new VhostUserDisconnectedError(this.description, 'it was closed');
     this.#dropLink(reason);
     this.#rings.close();
+    this.#inflight.close();
     this.#interruptListeners.clear();
     this.#configListeners.clear();
     this.#disconnectListeners.clear();
@@ -305,12 +313,15 @@ export class VhostUserFrontend implements VirtioTransport {
     const {
       reactor,
       protocolFeatures = FRONTEND_PROTOCOL_FEATURES,
+      keepsInflight = false,
       answerMsMax = ANSWER_MS_MAX,
     } = this.#options;
     const options: LinkOptions = {
       reactor,
       description: this.description,
-      protocolFeatures: protocolFeatures & FRONTEND_PROTOCOL_FEATURES,
+      protocolFeatures:
+        (protocolFeatures & FRONTEND_PROTOCOL_FEATURES) |
+        (keepsInflight ? PROTOCOL_FEATURE.INFLIGHT_SHMFD : 0n),
       answerMsMax,
       configChanged: () => this.#configChanged(),
       ended: reason => this.#lost(link, reason),
@@ -345,7 +356,8 @@ export class VhostUserFrontend implements VirtioTransport {
     }
     // Rings run as soon as they are started, and the device must know by then what the driver told the last one.
     await this.#config.restore(link);
-    await this.#rings.start(link, bases);
+    await this.#inflight.give(link);
+    await this.#rings.start(link, bases, this.#inflight.kept);
     if (this.#status !== 0) await this.#tellStatus(link, this.#status);
   }
 

@@ -143,6 +143,15 @@ export const DEVICE_STATE_TRANSFER = struct('device state transfer', 8, {
   direction: ['u32', 0],
   phase: ['u32', 4],
 });
+/** GET_INFLIGHT_FD and SET_INFLIGHT_FD. */
+export const INFLIGHT_AREA = struct('area of what is in flight', 20, {
+  size: ['u64', 0],
+  offset: ['u64', 8],
+  queues: ['u16', 16],
+  queueSize: ['u16', 18],
+});
+/** The same as C lays it out. */
+export const INFLIGHT_PADDED_BYTES = 24;
 /** In an answer to it: no descriptor comes with the answer. */
 export const NO_DESCRIPTOR = 0x100n;
 export const MEM_TABLE_HEADER = struct('memory table header', 8, { regions: ['u32', 0] });
@@ -214,6 +223,8 @@ export const REQUEST_SHAPES: Readonly<Partial<Record<FrontendRequest, RequestSha
   REM_MEM_REG: withDescriptor(SINGLE_REGION_PADDING + MEM_REGION.size, 'optional'),
   SET_STATUS: plain(U64.size),
   GET_STATUS: plain(0),
+  GET_INFLIGHT_FD: { descriptors: 'none', size: INFLIGHT_AREA.size, exact: false },
+  SET_INFLIGHT_FD: { descriptors: 'one', size: INFLIGHT_AREA.size, exact: false },
   SET_DEVICE_STATE_FD: withDescriptor(DEVICE_STATE_TRANSFER.size, 'one'),
   CHECK_DEVICE_STATE: plain(0),
 };
@@ -228,6 +239,7 @@ export const REPLY_SHAPES = {
   GET_CONFIG: { size: CONFIG_HEADER.size, exact: false },
   GET_MAX_MEM_SLOTS: { size: U64.size, exact: true },
   GET_STATUS: { size: U64.size, exact: true },
+  GET_INFLIGHT_FD: { size: INFLIGHT_AREA.size, exact: false },
   SET_DEVICE_STATE_FD: { size: U64.size, exact: true },
   CHECK_DEVICE_STATE: { size: U64.size, exact: true },
 } as const satisfies Partial<Record<FrontendRequest, Shape>>;

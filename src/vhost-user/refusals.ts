@@ -1,5 +1,13 @@
 /** What a back-end answers to a request that has a reply of its own and is refused: the protocol's way to say "no". */
-import { CONFIG_HEADER, type FrontendRequest, NO_DESCRIPTOR, U64, VRING_STATE } from './protocol.ts';
+import {
+  CONFIG_HEADER,
+  type FrontendRequest,
+  INFLIGHT_AREA,
+  INFLIGHT_PADDED_BYTES,
+  NO_DESCRIPTOR,
+  U64,
+  VRING_STATE,
+} from './protocol.ts';
 
 /** The payload of the reply; undefined for a request that is at most acknowledged. */
 export function refusalReply(name: FrontendRequest, body: DataView): Uint8Array | undefined {
@@ -11,6 +19,9 @@ export function refusalReply(name: FrontendRequest, body: DataView): Uint8Array 
     case 'SET_LOG_BASE':
     case 'CHECK_DEVICE_STATE':
       return U64.encode({ value: 1n });
+    // No memory: the front-end goes on without.
+    case 'GET_INFLIGHT_FD':
+      return new Uint8Array(Math.max(INFLIGHT_AREA.size, Math.min(body.byteLength, INFLIGHT_PADDED_BYTES)));
     case 'SET_DEVICE_STATE_FD':
       return U64.encode({ value: 1n | NO_DESCRIPTOR });
     case 'GET_VRING_BASE':

@@ -37,6 +37,8 @@ export interface RequesterOptions {
 interface Awaited {
   readonly name: FrontendRequest;
   readonly shape: Shape;
+  /** Takes the descriptors of the answer; absent where it is to have none. */
+  readonly takeFds: ((fds: readonly OwnedFd[]) => void) | undefined;
   readonly resolve: (payload: DataView) => void;
   readonly reject: (reason: Error) => void;
   readonly timer: Timer;
@@ -94,6 +96,23 @@ export class Requester {
     if (U64.read(answer).value !== 0n) throw new VhostUserRefusedError(this.#options.description, name);
   }
 
+  /** {@link ask} for a reply with descriptors, which are the caller's. */
+  async askForFds(
+    name: RequestWithReply,
+    payload: Uint8Array,
+  ): Promise<{ readonly payload: DataView; readonly fds: readonly OwnedFd[] }> {
+    let fds: readonly OwnedFd[] = [];
+    try {
+      const reply = await this.#exchange(name, 0, payload, [], REPLY_SHAPES[name], brought => {
+        fds = brought;
+      });
+      return { payload: reply, fds };
+    } catch (error) {
+      closeAll(fds);
+      throw error;
+    }
+  }
+
   /** Sends a request and asks for nothing. `fds` stay the caller's, who keeps them open until something is answered. */
   post(name: FrontendRequest, payload: Uint8Array = NOTHING, fds: readonly OwnedFd[] = []): void {
     if (this.#over !== undefined) throw this.#over;
@@ -117,6 +136,7 @@ export class Requester {
     payload: Uint8Array,
     fds: readonly OwnedFd[],
     shape: Shape,
+    takeFds?: (fds: readonly OwnedFd[]) => void,
   ): Promise<DataView> {
     if (this.#over !== undefined) return Promise.reject(this.#over);
     const { description, answerMsMax, reactor } = this.#options;
@@ -124,15 +144,17 @@ export class Requester {
       const timer = reactor.schedule(answerMsMax, () => {
         this.#fail(new VhostUserTimeoutError(description, name, answerMsMax));
       });
-      this.#awaited.push({ name, shape, resolve, reject, timer });
+      this.#awaited.push({ name, shape, takeFds, resolve, reject, timer });
       this.#stream.send(FRONTEND_REQUEST[name], flags, payload, fds);
     });
   }
 
   #answered(message: Message): void {
-    // No answer that we ask for brings descriptors.
-    closeAll(message.fds);
     const awaited = this.#awaited[0];
+    const fits = awaited?.takeFds !== undefined && message.request === FRONTEND_REQUEST[awaited.name];
+    if (fits) awaited.takeFds?.(message.fds);
+    // No other answer that we ask for brings descriptors.
+    else closeAll(message.fds);
     const { byteLength } = message.payload;
     if (awaited === undefined || (message.flags & FLAG_REPLY) === 0) {
       throw new VhostUserError(`message ${message.request} came without being asked for`, { fatal: true });

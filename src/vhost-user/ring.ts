@@ -13,9 +13,10 @@ import {
   type QueueConfig,
   type QueueState,
 } from '../virtio/queue.ts';
-import type { RingLog } from '../virtio/ring-log.ts';
 import { stateFromVringBase, stateToVringBase } from '../virtio/vring-base.ts';
+import type { BackendInflight } from './backend-inflight.ts';
 import { isRefusal } from './protocol.ts';
+import type { KeptRings } from './session-host.ts';
 import type { Vring } from './vring.ts';
 
 /** A ring that can be served, and where it lies in guest memory. */
@@ -24,21 +25,31 @@ interface OpenRing {
   readonly queue: DeviceQueue;
 }
 
+/** What outlives the back-end of a ring. */
+interface Outliving {
+  readonly kept?: KeptRings | undefined;
+  readonly inflight?: BackendInflight | undefined;
+}
+
 /**
- * Opens a ring where {@link Vring.base} says; undefined while the memory that holds it is not there. Where it stands is in
- * `log` from then on, if there is one.
+ * Opens a ring where {@link Vring.base} says, or what outlived its former back-end; undefined while the memory that holds it
+ * is not there.
  * @throws VirtqueueError when size, alignment or base are nonsense
  */
 export function openRing(
   vring: Vring,
   memory: GuestMemory,
   features: bigint,
-  log?: RingLog,
+  { kept, inflight }: Outliving = {},
 ): OpenRing | undefined {
   const config = locate(vring, memory, features);
   if (config === undefined) return undefined;
   checkConfig(config);
-  return { config, queue: createDeviceQueue(config, startingState(memory, config, vring.base), log) };
+  const starting = () => startingState(memory, config, vring.base);
+  const queue =
+    inflight?.open(vring.index, config, memory, starting) ??
+    createDeviceQueue(config, starting(), kept?.ringLog(vring.index));
+  return { config, queue };
 }
 
 /**

@@ -51,9 +51,18 @@ export interface SavedRing {
   readonly place: SavedPlace | undefined;
   /** It was served still: what it has not returned, its used ring or its log says. */
   readonly runs: boolean;
+  /** The front-end has what is written into it logged. */
+  readonly logged: boolean;
   readonly kick: FdIndex | undefined;
   readonly call: FdIndex | undefined;
   readonly error: FdIndex | undefined;
+}
+
+/** Where the front-end has writes logged. */
+interface SavedLog {
+  readonly size: number;
+  readonly fileOffset: number;
+  readonly file: FdIndex | undefined;
 }
 
 export interface SessionState {
@@ -69,16 +78,22 @@ export interface SessionState {
   readonly configWritten: Uint8Array;
   readonly regions: readonly SavedRegion[];
   readonly rings: readonly SavedRing[];
+  readonly log: SavedLog | undefined;
+  readonly logDoorbell: FdIndex | undefined;
+  /** All that is written is to be logged. */
+  readonly logsAll: boolean;
 }
 
 /** "AEVS" in little endian. */
 const MAGIC = 0x5356_4541;
-const VERSION = 1;
+const VERSION = 2;
+/** It ends before {@link LOG}: it knows of no log. */
+const VERSION_WITHOUT_LOG = 1;
 const NO_FD = 0xffff_ffff;
 /** Far more rings than any device has. */
 const RINGS_MAX = 256;
-/** A table of regions, three descriptors a ring, and the channel. */
-const FDS_MAX = MEM_SLOTS_MAX + 3 * RINGS_MAX + 1;
+/** A table of regions, three descriptors a ring, the channel, and a log with its doorbell. */
+const FDS_MAX = MEM_SLOTS_MAX + 3 * RINGS_MAX + 3;
 
 const HEADER = struct('saved session', 48, {
   magic: ['u32', 0],
@@ -95,6 +110,7 @@ const HEADER = struct('saved session', 48, {
 /** Of {@link HEADER}. */
 const NEGOTIATED = 1;
 const OWNED = 2;
+const LOGS_ALL = 4;
 
 const REGION = struct('saved region', 40, {
   guestAddress: ['u64', 0],
@@ -127,20 +143,31 @@ const ENABLED = 1;
 const HAS_ADDRESSES = 2;
 const HAS_PLACE = 4;
 const RUNS = 8;
+const LOGGED = 16;
+
+/** Behind the rings. */
+const LOG = struct('saved log', 32, {
+  size: ['u64', 0],
+  fileOffset: ['u64', 8],
+  file: ['u32', 16],
+  doorbell: ['u32', 20],
+});
 
 const CONFIG_AT = HEADER.size;
 const REGIONS_AT = CONFIG_AT + 2 * CONFIG_BYTES_MAX;
 
 /** `fds` is how many descriptors go with the state. */
 export function encodeSession(state: SessionState, fds: number): Uint8Array {
-  const { features, regions, rings } = state;
+  const { features, regions, rings, log } = state;
   const ringsAt = REGIONS_AT + regions.length * REGION.size;
-  const bytes = new Uint8Array(ringsAt + rings.length * RING.size);
+  const logAt = ringsAt + rings.length * RING.size;
+  const bytes = new Uint8Array(logAt + LOG.size);
   const view = new DataView(bytes.buffer);
   HEADER.write(view, 0, {
     magic: MAGIC,
     version: VERSION,
-    flags: (features === undefined ? 0 : NEGOTIATED) | (state.owned ? OWNED : 0),
+    flags:
+      (features === undefined ? 0 : NEGOTIATED) | (state.owned ? OWNED : 0) | (state.logsAll ? LOGS_ALL : 0),
     status: state.status,
     features: features ?? 0n,
     protocolFeatures: state.protocolFeatures,
@@ -157,6 +184,12 @@ export function encodeSession(state: SessionState, fds: number): Uint8Array {
   rings.forEach((ring, index) => {
     writeRing(view, ringsAt + index * RING.size, ring);
   });
+  LOG.write(view, logAt, {
+    size: log?.size ?? 0,
+    fileOffset: log?.fileOffset ?? 0,
+    file: log?.file ?? NO_FD,
+    doorbell: state.logDoorbell ?? NO_FD,
+  });
   return bytes;
 }
 
@@ -165,6 +198,7 @@ function writeRing(view: DataView, at: number, { addresses, place, ...ring }: Sa
     flags:
       (ring.enabled ? ENABLED : 0) |
       (ring.runs ? RUNS : 0) |
+      (ring.logged ? LOGGED : 0) |
       (addresses === undefined ? 0 : HAS_ADDRESSES) |
       (place === undefined ? 0 : HAS_PLACE),
     size: ring.size,
@@ -193,12 +227,18 @@ export function decodeSession(bytes: Uint8Array, fds: number): SessionState {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   demand(bytes.length >= REGIONS_AT, 'it is cut short');
   const header = HEADER.read(view);
-  demand(header.magic === MAGIC && header.version === VERSION, 'it is none of this version');
-  demand((header.flags & ~(NEGOTIATED | OWNED)) === 0 && header.status <= 0xff, 'its flags are unknown');
+  const hasLog = header.version === VERSION;
+  const known = header.version === VERSION || header.version === VERSION_WITHOUT_LOG;
+  demand(header.magic === MAGIC && known, 'it is none of this version');
+  demand(
+    (header.flags & ~(NEGOTIATED | OWNED | LOGS_ALL)) === 0 && header.status <= 0xff,
+    'its flags are unknown',
+  );
   demand(header.regions <= MEM_SLOTS_MAX && header.rings <= RINGS_MAX, 'it has too many regions or rings');
   demand(header.fds === fds && fds <= FDS_MAX, `it needs ${header.fds} descriptors, and ${fds} came`);
   const ringsAt = REGIONS_AT + header.regions * REGION.size;
-  demand(bytes.length === ringsAt + header.rings * RING.size, 'its length is not what its header says');
+  const logAt = ringsAt + header.rings * RING.size;
+  demand(bytes.length === logAt + (hasLog ? LOG.size : 0), 'its length is not what its header says');
   const configWritten = bytes.slice(CONFIG_AT + CONFIG_BYTES_MAX, REGIONS_AT);
   demand(
     configWritten.every(mark => mark <= 1),
@@ -222,14 +262,28 @@ export function decodeSession(bytes: Uint8Array, fds: number): SessionState {
     rings: Array.from({ length: header.rings }, (_, index) =>
       readRing(view, ringsAt + index * RING.size, indices),
     ),
+    logsAll: (header.flags & LOGS_ALL) !== 0,
+    ...(hasLog ? readLog(view, logAt, indices) : NO_LOG),
   };
   demand(indices.allNamed, 'it has descriptors that nothing needs');
   return state;
 }
 
+const NO_LOG = { log: undefined, logDoorbell: undefined } as const;
+
+function readLog(view: DataView, at: number, indices: FdIndices): Pick<SessionState, 'log' | 'logDoorbell'> {
+  const { size, fileOffset, file, doorbell } = LOG.read(view, at);
+  demand([size, fileOffset].every(Number.isSafeInteger), 'it has a log beyond all addresses');
+  const log = size === 0 ? undefined : { size, fileOffset, file: indices.read(file) };
+  return { log, logDoorbell: indices.read(doorbell) };
+}
+
 function readRing(view: DataView, at: number, indices: FdIndices): SavedRing {
   const ring = RING.read(view, at);
-  demand((ring.flags & ~(ENABLED | HAS_ADDRESSES | HAS_PLACE | RUNS)) === 0, 'its flags are unknown');
+  demand(
+    (ring.flags & ~(ENABLED | HAS_ADDRESSES | HAS_PLACE | RUNS | LOGGED)) === 0,
+    'its flags are unknown',
+  );
   demand((ring.flags & RUNS) === 0 || (ring.flags & HAS_PLACE) !== 0, 'it has a ring that runs nowhere');
   demand(ring.size <= QUEUE_SIZE_MAX && ring.placeSize <= QUEUE_SIZE_MAX, 'it has a ring that is too large');
   const { descriptorTable, availRing, usedRing, descriptorArea, driverArea, deviceArea } = ring;
@@ -247,6 +301,7 @@ function readRing(view: DataView, at: number, indices: FdIndices): SavedRing {
     base: ring.base,
     enabled: (ring.flags & ENABLED) !== 0,
     runs: (ring.flags & RUNS) !== 0,
+    logged: (ring.flags & LOGGED) !== 0,
     addresses: (ring.flags & HAS_ADDRESSES) === 0 ? undefined : { descriptorTable, availRing, usedRing },
     place:
       (ring.flags & HAS_PLACE) === 0

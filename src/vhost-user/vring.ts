@@ -7,8 +7,10 @@ import { descriptorKind } from '../sys/descriptor-kind.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import type { Watch } from '../sys/poll.ts';
+import { hasFeature, RING_PACKED } from '../virtio/features.ts';
+import { layoutOf } from '../virtio/layout.ts';
 import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
-import { VhostUserError } from './protocol.ts';
+import { type FrontendRequest, U64, VhostUserError, VRING_FD_INDEX_MASK, VRING_FD_NONE } from './protocol.ts';
 import { RingPlace } from './ring-place.ts';
 import type { FdList, SavedFds, SavedRing } from './saved-session.ts';
 import type { KeptRings } from './session-host.ts';
@@ -104,6 +106,7 @@ export class Vring {
       // Buffers that the device keeps are not in what it saves: the next one takes them anew.
       base: this.left?.unreturnedBase ?? this.base,
       runs: this.running,
+      logged: this.logged,
       enabled,
       addresses,
       place: left && { config: left.config, base: left.base, unreturnedBase: left.unreturnedBase },
@@ -114,13 +117,17 @@ export class Vring {
   }
 
   /** Becomes the ring that was saved. @throws VhostUserError when a descriptor can be no doorbell */
-  load({ size, base, enabled, addresses, place, runs, ...doorbells }: SavedRing, fds: SavedFds): void {
+  load(
+    { size, base, enabled, addresses, place, runs, logged, ...doorbells }: SavedRing,
+    fds: SavedFds,
+  ): void {
     this.size = size;
     this.base = base;
     this.enabled = enabled;
     this.addresses = addresses;
     this.left = place && new RingPlace(place.config, place.base, place.unreturnedBase);
     this.ran = runs;
+    this.logged = logged;
     const kick = fds.take(doorbells.kick);
     if (kick !== undefined) this.setKick(kick);
     this.setCall(fds.take(doorbells.call));
@@ -134,8 +141,11 @@ export class Vring {
    */
   findPlace(memory: GuestMemory, kept: KeptRings | undefined): void {
     if (!this.ran || this.left === undefined) return;
-    this.left = RingPlace.unreturned(this.left.config, memory, kept?.ringLog(this.index));
+    const { config } = this.left;
+    this.left = RingPlace.unreturned(config, memory, kept?.ringLog(this.index));
     this.base = this.left.base;
+    // The process may have ended between a write and its log.
+    logRing(config, memory);
   }
 
   close(): void {
@@ -143,6 +153,28 @@ export class Vring {
     this.setCall(undefined);
     this.setError(undefined);
   }
+}
+
+/** All that a device writes of a ring at `config` counts as written. */
+function logRing(config: QueueConfig, { log }: GuestMemory): void {
+  const layout = layoutOf(config);
+  const parts = hasFeature(config.features, RING_PACKED)
+    ? (['descriptorArea', 'deviceArea'] as const)
+    : (['deviceArea'] as const);
+  for (const part of parts) log?.written(config[part], layout[part].size);
+}
+
+/** The ring that a doorbell message is about, which brings a descriptor just when it says so. @throws VhostUserError */
+export function ringOfDoorbell(request: FrontendRequest, body: DataView, descriptors: number): number {
+  const { value } = U64.read(body);
+  if ((value & ~(VRING_FD_INDEX_MASK | VRING_FD_NONE)) !== 0n) {
+    throw new VhostUserError(`${request} has reserved bits set: 0x${value.toString(16)}`);
+  }
+  const announced = (value & VRING_FD_NONE) === 0n ? 1 : 0;
+  if (descriptors !== announced) {
+    throw new VhostUserError(`${request} announces ${announced} descriptors and brought ${descriptors}`);
+  }
+  return Number(value & VRING_FD_INDEX_MASK);
 }
 
 /**

@@ -13,13 +13,13 @@ import { MEMORY_BYTES_MAX, VhostUserError } from './protocol.ts';
 const LOG_BYTES_MAX = MEMORY_BYTES_MAX / PAGE_SIZE / 8;
 
 export class DirtyPagesLog implements WriteLog {
-  readonly #backing: FileBacking;
+  readonly backing: FileBacking;
   readonly #bits: Uint8Array;
   /** Tells the front-end that a page became dirty. */
   doorbell: PeerDoorbell | undefined;
 
   private constructor(backing: FileBacking) {
-    this.#backing = backing;
+    this.backing = backing;
     this.#bits = backing.window(0).u8;
   }
 
@@ -59,6 +59,6 @@ export class DirtyPagesLog implements WriteLog {
   }
 
   close(): void {
-    this.#backing.close();
+    this.backing.close();
   }
 }

@@ -3,7 +3,7 @@ import { hasFeature, RING_PACKED } from './features.ts';
 import { PackedDeviceQueue } from './packed-device-queue.ts';
 import { PackedDriverQueue } from './packed-driver-queue.ts';
 import type { DeviceQueue, DriverQueue, DriverQueueState, QueueConfig, QueueState } from './queue.ts';
-import type { RingLog } from './ring-log.ts';
+import type { UsedLog } from './ring-log.ts';
 import { SplitDeviceQueue } from './split-device-queue.ts';
 import { SplitDriverQueue } from './split-driver-queue.ts';
 
@@ -11,7 +11,7 @@ import { SplitDriverQueue } from './split-driver-queue.ts';
  * A queue with a `log` may be gone on from at any moment by another process: a split one needs none for that.
  * @throws VirtqueueError when size or alignment are wrong
  */
-export function createDeviceQueue(config: QueueConfig, state?: QueueState, log?: RingLog): DeviceQueue {
+export function createDeviceQueue(config: QueueConfig, state?: QueueState, log?: UsedLog): DeviceQueue {
   return hasFeature(config.features, RING_PACKED)
     ? new PackedDeviceQueue(config, state, log)
     : new SplitDeviceQueue(config, state);

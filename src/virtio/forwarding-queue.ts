@@ -1,6 +1,6 @@
 /**
- * A device queue in front of another: tests and simulations see and change single steps of it by overriding them. Nothing
- * on the data plane uses one.
+ * A device queue in front of another, for those who see or note single steps of it by overriding them: tests, simulations,
+ * and front-ends that keep what is in flight.
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { DescriptorChain, PoppedBuffer } from './chain.ts';

@@ -28,7 +28,7 @@ import {
   VirtqueueError,
   VirtqueueUsageError,
 } from './queue.ts';
-import type { RingLog } from './ring-log.ts';
+import type { UsedLog } from './ring-log.ts';
 
 const { NEXT, WRITE, INDIRECT } = DESCRIPTOR_FLAG;
 const { address: ADDRESS, length: LENGTH, id: ID, flags: FLAGS } = PACKED_DESCRIPTOR.offset;
@@ -43,7 +43,7 @@ export class PackedDeviceQueue implements DeviceQueue {
   readonly #driverArea: number;
   readonly #deviceArea: number;
   readonly #table = new IndirectTable();
-  readonly #log: RingLog | undefined;
+  readonly #log: UsedLog | undefined;
 
   #nextAvail: number;
   /** Position of the buffer that must be returned next (IN_ORDER). */
@@ -74,7 +74,7 @@ export class PackedDeviceQueue implements DeviceQueue {
    * because it is not known whether the last one arrived. Where it stands is in `log` from then on, if there is one.
    * @throws VirtqueueError when size or alignment are wrong
    */
-  constructor(config: QueueConfig, state?: QueueState, log?: RingLog) {
+  constructor(config: QueueConfig, state?: QueueState, log?: UsedLog) {
     checkConfig(config);
     const { size, features } = config;
     if (!hasFeature(features, RING_PACKED)) throw new VirtqueueUsageError('a split queue as packed');

@@ -27,7 +27,15 @@ const { offset } = RING_LOG;
 
 export const RING_LOG_BYTES = RING_LOG.size;
 
-export class RingLog {
+/** Hears of each used descriptor of a packed queue before it is written. */
+export interface UsedLog {
+  /** A queue begins at `position`. */
+  begin(position: number): void;
+  /** The descriptor at `position` is about to be written as used; the next one will be at `next`. */
+  writing(memory: GuestMemory, ring: number, position: number, next: number): void;
+}
+
+export class RingLog implements UsedLog {
   readonly #view: DataView;
   readonly #at: number;
 
@@ -37,12 +45,10 @@ export class RingLog {
     this.#at = at;
   }
 
-  /** A queue begins at `position`. */
   begin(position: number): void {
     this.#view.setUint32(this.#at + offset.positions, position + position * 2 ** 16, true);
   }
 
-  /** The descriptor at `position` is about to be written as used; the next one will be at `next`. */
   writing(memory: GuestMemory, ring: number, position: number, next: number): void {
     const descriptor = descriptorAt(ring, position);
     const view = this.#view;

@@ -60,8 +60,8 @@ const BREACHES: readonly Breach[] = [
   },
   {
     title: 'a request that this device does not have',
-    commit: refused('GET_INFLIGHT_FD', new Uint8Array(24)),
-    log: /GET_INFLIGHT_FD is not supported/,
+    commit: refused('VRING_KICK', new Uint8Array(8)),
+    log: /VRING_KICK is not supported/,
   },
   {
     title: 'a request that is too short',

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { MUST_TELL_HOST } from '../../src/balloon/features.ts';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { abandonGuest, leaveGuest } from '../../src/hosting/guest-leaving.ts';
 import type { GuestOptions } from '../../src/hosting/options.ts';
@@ -14,13 +15,19 @@ import { connectToKeeper, type KeeperLink } from '../../src/keeping/keeper-link.
 import { FILE_NUMBER } from '../../src/keeping/kept-guest.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { OwnedFd } from '../../src/sys/fd.ts';
+import { createMemfd, readAt, sealAgainstShrinking, writeAt } from '../../src/sys/file.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
 import type { Reactor, Watch } from '../../src/sys/poll.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
-import { IN_ORDER, RING_PACKED } from '../../src/virtio/features.ts';
+import { F_LOG_ALL, F_PROTOCOL_FEATURES, LOG_AREA, VRING_STATE } from '../../src/vhost-user/protocol.ts';
+import { IN_ORDER, RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
+import { initialState } from '../../src/virtio/queue.ts';
+import { stateToVringBase } from '../../src/virtio/vring-base.ts';
 import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
+import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { TestLoop } from '../support/loop.ts';
+import { payloads, TestRing } from '../vhost-user/conversation.ts';
 
 function mapped(file: OwnedFd): { buffer: ArrayBuffer; close: () => void } {
   const mapping = Mapping.shared(file.number, 0, PAGE_SIZE);
@@ -239,6 +246,50 @@ describe('a host that dies', () => {
     expect(host.device.accounts.balloonedPages).toBe(1);
   });
 
+  test.each([
+    ['split', 0n, 'deviceArea'],
+    ['packed', RING_PACKED, 'descriptorArea'],
+  ] as const)(
+    'while its front-end moves the guest is followed by one that logs what it writes into a %s ring (failed before: no log was offered)',
+    async (_, rings, written) => {
+      const [ours, theirs] = UnixSocket.pair();
+      const process = await Process.start(ours);
+      const frontEnd = new RawFrontEnd(theirs, loop);
+      // Buffers return before their pages are discarded, which nothing here does.
+      const features = VERSION_1 | MUST_TELL_HOST | rings;
+      await frontEnd.negotiate(features);
+      await frontEnd.handOver();
+      const ring = new TestRing(frontEnd.memory, 0, features);
+      const state = (num: number) => VRING_STATE.encode({ index: 0, num });
+      frontEnd.say('SET_VRING_NUM', state(ring.config.size));
+      frontEnd.say('SET_VRING_BASE', state(stateToVringBase(features, initialState(features))));
+      frontEnd.say('SET_VRING_ADDR', payloads.addresses(ring.config, 0));
+      frontEnd.say('SET_VRING_KICK', payloads.u64(0), [ring.kick]);
+      const log = createMemfd({ name: 'vhost-log', size: PAGE_SIZE });
+      // No thread is there that would seal it.
+      sealAgainstShrinking(log);
+      const area = LOG_AREA.encode({ size: PAGE_SIZE, offset: 0 });
+      expect(await frontEnd.accepts('SET_LOG_BASE', area, [log])).toBe(true);
+      const all = payloads.u64(features | F_PROTOCOL_FEATURES | F_LOG_ALL);
+      expect(await frontEnd.accepts('SET_FEATURES', all)).toBe(true);
+      expect(await frontEnd.accepts('SET_VRING_ENABLE', state(1))).toBe(true);
+      await process.kill();
+      const next = await Process.start();
+      writeAt(log, 0, new Uint8Array(PAGE_SIZE), 0, PAGE_SIZE);
+      ring.offer();
+      ring.ringKick();
+      await loop.turnUntil(() => ring.collect() === 1);
+      const bytes = new Uint8Array(PAGE_SIZE);
+      readAt(log, 0, bytes, 0, PAGE_SIZE);
+      const page = ring.config[written] / PAGE_SIZE;
+      expect((bytes[page >> 3] >> (page & 7)) & 1).toBe(1);
+      expect(next.host.status().counters.badRequests).toBe(0);
+      log.close();
+      ring.close();
+      frontEnd.close();
+    },
+  );
+
   test('may die before the front-end has said all that it has to say', async () => {
     const [ours, theirs] = UnixSocket.pair();
     let process = await Process.start(ours);
@@ -280,7 +331,7 @@ describe('a guest is not taken over', () => {
     for (const fd of kept.get('g')!.values()) fd.close();
     await loop.settle();
     expect((await restarted()).connected).toBe(false);
-    expect(warnings.join('\n')).toContain('its state has version 99, and this daemon reads versions 1 to 2');
+    expect(warnings.join('\n')).toContain('its state has version 99, and this daemon reads versions 1 to 3');
     expect(guest.memory.u32(FIRST_PAGE * PAGE_SIZE)).toBe(0x5a5a5a5a);
   });
 

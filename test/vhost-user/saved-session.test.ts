@@ -36,6 +36,7 @@ const region: fc.Arbitrary<Omit<SavedRegion, 'file'>> = fc.record({
   fileOffset: u64,
 });
 const config = fc.record({ size, features: bits, descriptorArea: u64, driverArea: u64, deviceArea: u64 });
+const log = fc.record({ size: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }), fileOffset: u64 });
 const ring: fc.Arbitrary<Omit<SavedRing, 'kick' | 'call' | 'error'>> = fc
   .record({
     size,
@@ -44,6 +45,7 @@ const ring: fc.Arbitrary<Omit<SavedRing, 'kick' | 'call' | 'error'>> = fc
     addresses: optional(fc.record({ descriptorTable: u64, availRing: u64, usedRing: u64 })),
     place: optional(fc.record({ config, base: u32, unreturnedBase: u32 })),
     runs: fc.boolean(),
+    logged: fc.boolean(),
   })
   .map(({ runs, ...rest }) => ({ ...rest, runs: runs && rest.place !== undefined }));
 
@@ -58,6 +60,8 @@ const states = fc
     configWritten: bytesOf(1),
     regions: fc.array(region, { maxLength: 10 }),
     rings: fc.array(ring, { maxLength: 7 }),
+    log: optional(log),
+    logsAll: fc.boolean(),
     present: fc.infiniteStream(fc.boolean()),
   })
   .map(({ present, ...state }): { state: SessionState; fds: number } => {
@@ -69,6 +73,8 @@ const states = fc
         regions: state.regions.map(each => ({ ...each, file: some() })),
         rings: state.rings.map(each => ({ ...each, kick: some(), call: some(), error: some() })),
         channel: some(),
+        log: state.log && { ...state.log, file: some() },
+        logDoorbell: some(),
       },
       fds,
     };

@@ -1,0 +1,148 @@
+/**
+ * The memory in which a front-end keeps what is in flight (GET_INFLIGHT_FD, SET_INFLIGHT_FD): made here, given to the
+ * front-end, and taken from it again, by this back-end or by the one that comes after it. What is noted there is
+ * `split-inflight.ts`'s and `packed-inflight.ts`'s.
+ */
+import { FileBacking } from '../memory/file-backing.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { OwnedFd } from '../sys/fd.ts';
+import { createMemfd } from '../sys/file.ts';
+import { createDeviceQueue } from '../virtio/create.ts';
+import { hasFeature, RING_PACKED } from '../virtio/features.ts';
+import {
+  type DeviceQueue,
+  QUEUE_SIZE_MAX,
+  type QueueConfig,
+  type QueueState,
+  VirtqueueError,
+} from '../virtio/queue.ts';
+import { INFLIGHT_VERSION, inflightRegionBytes, SPLIT_REGION } from './inflight-layout.ts';
+import { PackedInflight, PackedInflightQueue, recoverPacked } from './packed-inflight.ts';
+import { INFLIGHT_AREA, INFLIGHT_PADDED_BYTES, VhostUserError } from './protocol.ts';
+import { recoverSplit, SplitInflightQueue } from './split-inflight.ts';
+import type { UnclaimedFds } from './unclaimed-fds.ts';
+
+/** Regions of more queues than any device of ours has, of the largest size: a front-end may ask for no more. */
+const QUEUES_MAX = 256;
+const AREA_BYTES_MAX = 2 ** 26;
+
+interface Area {
+  readonly backing: FileBacking;
+  readonly queues: number;
+  readonly entries: number;
+}
+
+export class BackendInflight {
+  #area: Area | undefined;
+  /** Queues of which this back-end has begun a region: what is there is no former one's any more. */
+  readonly #begun = new Set<number>();
+
+  /** GET_INFLIGHT_FD: an area that was never used. Returns the reply, and its descriptor, which is the caller's. */
+  create(body: DataView, features: bigint | undefined): { readonly reply: Uint8Array; readonly fd: OwnedFd } {
+    if (body.byteLength > INFLIGHT_PADDED_BYTES) {
+      throw new VhostUserError(`GET_INFLIGHT_FD has ${body.byteLength} bytes of payload`);
+    }
+    const { queues, queueSize } = INFLIGHT_AREA.read(body);
+    // Before the driver took features either kind may come, and the larger one has room for both.
+    const size = areaBytes(features === undefined || hasFeature(features, RING_PACKED), queues, queueSize);
+    const fd = createMemfd({ name: 'aerostat-inflight', size });
+    const reply = new Uint8Array(body.byteLength);
+    INFLIGHT_AREA.write(new DataView(reply.buffer), 0, { size, offset: 0, queues, queueSize });
+    return { reply, fd };
+  }
+
+  /** SET_INFLIGHT_FD: rings that start from now on go on where the area says, if it was used. */
+  take(body: DataView, features: bigint | undefined, fds: UnclaimedFds): void {
+    const { size, offset, queues, queueSize } = INFLIGHT_AREA.read(body);
+    const needed = areaBytes(hasFeature(features ?? 0n, RING_PACKED), queues, queueSize);
+    if (size < needed || size > AREA_BYTES_MAX) {
+      throw new VhostUserError(
+        `${size} bytes for ${queues} queues of ${queueSize} entries in flight, which take ${needed}`,
+      );
+    }
+    const fd = fds.take();
+    if (fd === undefined) throw new VhostUserError('SET_INFLIGHT_FD without a descriptor');
+    const backing = new FileBacking(fd, offset, size, { partialPage: true });
+    if (!backing.sealed) {
+      backing.close();
+      throw new VhostUserError(
+        'the file of what is in flight can be shrunk; a memfd that takes seals cannot',
+      );
+    }
+    this.clear();
+    this.#area = { backing, queues, entries: queueSize };
+  }
+
+  /** The front-end has it noted what is in flight. */
+  get used(): boolean {
+    return this.#area !== undefined;
+  }
+
+  /** What was noted counts no more: another driver begins. */
+  forget(): void {
+    for (let index = 0; index < (this.#area?.queues ?? 0); index++) this.#begun.add(index);
+  }
+
+  /** Another front-end, or none. */
+  clear(): void {
+    this.#area?.backing.close();
+    this.#area = undefined;
+    this.#begun.clear();
+  }
+
+  /**
+   * The queue of ring `index`, noted from now on; it goes on where its former back-end stopped, or in the state that
+   * `starting` gives. Undefined where nothing of it is to be noted.
+   * @throws VirtqueueError when what is noted can be no place of it
+   */
+  open(
+    index: number,
+    config: QueueConfig,
+    memory: GuestMemory,
+    starting: () => QueueState,
+  ): DeviceQueue | undefined {
+    const area = this.#area;
+    if (area === undefined || index >= area.queues) return undefined;
+    const { entries } = area;
+    const packed = hasFeature(config.features, RING_PACKED);
+    const bytes = inflightRegionBytes(packed, entries);
+    if (config.size > entries || bytes * area.queues > area.backing.size) {
+      throw new VirtqueueError(
+        `it has ${config.size} entries, and what is in flight has room for ${entries}`,
+      );
+    }
+    const { buffer, byteOffset } = area.backing.window(0).u8;
+    const region = new DataView(buffer, byteOffset + index * bytes, bytes);
+    const state =
+      this.#begun.has(index) || !wasUsed(region, entries) ? starting() : recover(region, config, memory);
+    this.#begun.add(index);
+    if (!packed) return new SplitInflightQueue(createDeviceQueue(config, state), region, entries);
+    const noted = new PackedInflight(region, config, entries);
+    return new PackedInflightQueue(createDeviceQueue(config, state, noted), noted);
+  }
+}
+
+const recover = (region: DataView, config: QueueConfig, memory: GuestMemory): QueueState =>
+  hasFeature(config.features, RING_PACKED)
+    ? recoverPacked(region, config, memory)
+    : recoverSplit(region, config, memory);
+
+/** Both kinds begin alike. @throws VirtqueueError when it is another version's, or has another size */
+function wasUsed(region: DataView, entries: number): boolean {
+  const said = SPLIT_REGION.read(region);
+  if (said.version === 0) return false;
+  if (said.version === INFLIGHT_VERSION && said.entries === entries && said.features === 0n) return true;
+  throw new VirtqueueError(
+    `what is in flight has version ${said.version} and ${said.entries} entries instead of ${INFLIGHT_VERSION} and ${entries}`,
+  );
+}
+
+/** @throws VhostUserError */
+function areaBytes(packed: boolean, queues: number, queueSize: number): number {
+  if (queues < 1 || queues > QUEUES_MAX || queueSize < 1 || queueSize > QUEUE_SIZE_MAX) {
+    throw new VhostUserError(`${queues} queues of ${queueSize} entries in flight`);
+  }
+  const size = queues * inflightRegionBytes(packed, queueSize);
+  if (size <= AREA_BYTES_MAX) return size;
+  throw new VhostUserError(`${size} bytes for what is in flight are more than ${AREA_BYTES_MAX}`);
+}
