@@ -221,9 +221,10 @@ export async function configuredGuests(
     source => source !== undefined,
   );
   if (elsewhere && config === undefined) return undefined;
-  const { configurationPath, readConfiguration } = await import('./configuration/read.ts');
+  const { configurationPath } = await import('./configuration/place.ts');
   const path = configurationPath(config, context.env);
   if (path === undefined) return undefined;
+  const { readConfiguration } = await import('./configuration/read.ts');
   const configuration = readConfiguration(path);
   const { namesSources } = await import('./sources.ts');
   if (namesSources(configuration)) return configuration;

@@ -69,7 +69,7 @@ async function configurationOf(
   { config, qmp = [], daemons }: SteeredChoice,
 ): Promise<string | undefined> {
   if (config === undefined && (qmp.length > 0 || daemons.length > 0 || env.AEROSTAT_API)) return undefined;
-  const { configurationPath } = await import('./configuration/read.ts');
+  const { configurationPath } = await import('./configuration/place.ts');
   return configurationPath(config, env);
 }
 

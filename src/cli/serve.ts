@@ -11,6 +11,7 @@ import type { ApiServer } from '../server/listen.ts';
 import { readTokens } from '../server/token.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import type { CliContext } from './context.ts';
+import { lateLog } from './late-log.ts';
 import type { Log } from './log.ts';
 import type { ApiChoice, LogChoice } from './options.ts';
 import type { policyInside } from './policy-runs.ts';
@@ -55,11 +56,16 @@ export async function withDaemon(
     choice.policy === undefined
       ? undefined
       : (await import('./policy-runs.ts')).policyInside(context, choice.policy, choice.steersOwn);
-  const log = await openLog(context, choice);
+  const { log, open } = lateLog(() => openLog(context, choice));
   const predecessor = await predecessorOf(env);
+  // What is needed once guests are served: half of all that is to be loaded.
+  const meanwhile = (): void => {
+    void Promise.all([open(), import('../server/listen.ts')]).catch(() => {});
+  };
   try {
-    const daemon = await context.startDaemon({ guests, log, keep: choice.keep, predecessor });
+    const daemon = await context.startDaemon({ guests, log, keep: choice.keep, predecessor, meanwhile });
     try {
+      await open();
       await serveDaemon(context, choice, { daemon, policy, predecessor, log }, body);
     } catch (error) {
       // Before anything is undone that is the predecessor's.
@@ -69,6 +75,7 @@ export async function withDaemon(
       await daemon.close();
     }
   } catch (error) {
+    await open();
     await predecessor?.failed(messageOf(error));
     throw error;
   }

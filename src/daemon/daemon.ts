@@ -206,7 +206,7 @@ const optionError = (message: string): AerostatError => new AerostatError('AEROS
 
 /** Starts the daemon; resolves when every guest's socket listens. */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
-  const { guests, log, keep, predecessor } = options;
+  const { guests, log, keep, predecessor, meanwhile } = options;
   checkOptions(
     guests.map(({ name }) => name),
     guests,
@@ -215,7 +215,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const keeping = keep === undefined ? undefined : await openKeeping(keep, log);
   const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
   try {
-    for (const guest of guests) await daemon.open(guest);
+    // All at once: each thread takes one after the other, as soon as it runs.
+    const opened = Promise.all(guests.map(guest => daemon.open(guest)));
+    meanwhile?.();
+    await opened;
     keeping?.forgetRest();
     await daemon.ready;
     return daemon;
@@ -226,7 +229,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 /** Takes the place of a daemon that serves still. What fails here is undone by its end: that daemon takes its guests back. */
-async function replace(predecessor: Predecessor, { guests, log }: DaemonOptions): Promise<Daemon> {
+async function replace(predecessor: Predecessor, { guests, log, meanwhile }: DaemonOptions): Promise<Daemon> {
+  // Its guests are served all the time.
+  meanwhile?.();
   const keeping = inheritKeeping(await predecessor.begin(), log);
   const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
   // All threads have loaded what they need when they answer: rings stand still only while they change hands.

@@ -14,6 +14,11 @@ export interface DaemonOptions {
   readonly log: (record: LogRecord) => void;
   /** The socket of a keeper, where guests outlive the daemon. */
   readonly keep?: string | undefined;
+  /**
+   * Called when the threads know of all guests: what the caller needs next is loaded while they start, and not before, for
+   * guests may wait.
+   */
+  readonly meanwhile?: (() => void) | undefined;
   /** The daemon whose place this one takes. */
   readonly predecessor?: Predecessor | undefined;
 }

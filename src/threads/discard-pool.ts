@@ -48,10 +48,13 @@ export class DiscardPool {
    */
   start(connect: (ports: MessagePort[]) => void): MessagePort[] {
     this.#connect = connect;
-    const ports = this.#startThread();
-    // When its caller has made the data-plane threads, which are to be handed the ports.
-    setImmediate(() => this.#another());
-    return ports;
+    const { near, far } = this.#channels();
+    // When its caller has made the data-plane threads: they are to be handed ports, and guests wait for them first.
+    setImmediate(() => {
+      if (!this.#closing) this.#startThread(far);
+      this.#another();
+    });
+    return near;
   }
 
   /** Resolves when both threads that are always there run. */
@@ -59,9 +62,13 @@ export class DiscardPool {
     return this.#ready;
   }
 
-  #startThread(): MessagePort[] {
+  /** Both ends of what connects a thread with each data-plane thread. */
+  #channels(): { readonly near: MessagePort[]; readonly far: MessagePort[] } {
     const channels = Array.from({ length: this.#peers }, () => new MessageChannel());
-    const ports = channels.map(channel => channel.port2);
+    return { near: channels.map(({ port1 }) => port1), far: channels.map(({ port2 }) => port2) };
+  }
+
+  #startThread(ports: MessagePort[]): void {
     const workerData: DiscardThreadData = { control: this.control, number: ++this.#started, ports };
     const worker = new Worker(workerUrl('./discard-worker', import.meta.url), {
       workerData,
@@ -79,12 +86,13 @@ export class DiscardPool {
     const exited = new Promise<void>(resolve => worker.once('exit', () => resolve()));
     this.#exits.add(exited);
     void exited.then(() => this.#exits.delete(exited));
-    return channels.map(channel => channel.port1);
   }
 
   #another(): void {
     if (this.#closing || this.#exits.size >= THREADS_MAX) return;
-    this.#connect(this.#startThread());
+    const { near, far } = this.#channels();
+    this.#startThread(far);
+    this.#connect(near);
   }
 
   /** Resolves when all threads are gone. */

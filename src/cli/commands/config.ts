@@ -47,9 +47,10 @@ export function configCommand(context: CliContext): Command {
 }
 
 async function read({ env }: CliContext, file: string | undefined): Promise<Configuration> {
-  const { configurationPath, configurationPlaces, readConfiguration } = await import(
-    '../configuration/read.ts'
-  );
+  const [{ configurationPath, configurationPlaces }, { readConfiguration }] = await Promise.all([
+    import('../configuration/place.ts'),
+    import('../configuration/read.ts'),
+  ]);
   const path = configurationPath(file, env);
   if (path !== undefined) return readConfiguration(path);
   throw new UsageError(

@@ -5,8 +5,10 @@
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
+import type { Daemon } from '../../daemon/options.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { guestOptions, parseFd, type ServedGuestsChoice } from '../guest-options.ts';
+import type { Log } from '../log.ts';
 import {
   bootGraceOption,
   durationOption,
@@ -105,12 +107,10 @@ export function printCapabilities(context: CliContext): void {
 }
 
 async function runDevice(context: CliContext, command: Command, typed: DeviceChoice): Promise<void> {
-  const configuration = await configurationOf(context, typed);
-  const { followConfiguration, withConfigured } = await import('../configuration/device.ts');
-  const choice = configuration === undefined ? typed : withConfigured(command, typed, configuration);
-  const guests = configuration?.served ?? guestOptions(choice);
-  await withDaemon(context, choice, guests, async ({ daemon, log }) => {
-    if (configuration !== undefined) followConfiguration(context, configuration, daemon, log);
+  const configured = await configurationOf(context, command, typed);
+  const { choice = typed, served = guestOptions(typed) } = configured ?? {};
+  await withDaemon(context, choice, served, async ({ daemon, log }) => {
+    configured?.follow(daemon, log);
     // An operator who restarts a daemon has to know that changed targets are lost.
     if (choice.keep === undefined) {
       log({
@@ -125,15 +125,29 @@ async function runDevice(context: CliContext, command: Command, typed: DeviceCho
 }
 
 /** The file whose guests are served: one that is named, or that is found where no socket is named. */
-async function configurationOf(context: CliContext, { config, socketPath, fd, name }: DeviceChoice) {
-  const { configurationPath, readConfiguration } = await import('../configuration/read.ts');
+async function configurationOf(context: CliContext, command: Command, typed: DeviceChoice) {
+  const { config, socketPath, fd, name } = typed;
   const hasSockets = socketPath !== undefined || fd !== undefined;
   if (config !== undefined && (hasSockets || name !== undefined)) {
     throw new UsageError('guests are named by --config or by --socket-path, --fd and --name, not by both');
   }
-  const path = hasSockets ? undefined : configurationPath(config, context.env);
+  if (hasSockets) return undefined;
+  const { configurationPath } = await import('../configuration/place.ts');
+  const path = configurationPath(config, context.env);
   if (path === undefined) return undefined;
+  // Guests that are named by words wait for neither.
+  const [{ followConfiguration, withConfigured }, { readConfiguration }] = await Promise.all([
+    import('../configuration/device.ts'),
+    import('../configuration/read.ts'),
+  ]);
   const configuration = readConfiguration(path);
-  if (configuration.served.length > 0) return configuration;
+  const { served } = configuration;
+  if (served.length > 0) {
+    return {
+      served,
+      choice: withConfigured(command, typed, configuration),
+      follow: (daemon: Daemon, log: Log) => followConfiguration(context, configuration, daemon, log),
+    };
+  }
   throw new UsageError(`${path} has no guest to serve; give one a socket: [guests.NAME] socket = "PATH"`);
 }

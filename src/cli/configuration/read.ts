@@ -2,14 +2,12 @@
  * From an `aerostat.toml` to what commands go by: where guests are, how a daemon serves them, and the settings of the
  * policy. A file is taken whole or refused whole. Paths in it count from its directory.
  */
-import { existsSync, readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { DEFAULT_PROFILE, profile } from '../../balloon/profiles.ts';
 import { removableFeature } from '../../hosting/offered-features.ts';
 import type { GuestOptions, LogLevel } from '../../hosting/options.ts';
 import type { GuestSettings } from '../../policy/types.ts';
-import type { Environment } from '../../server/address.ts';
 import { DEFAULT_SETTINGS, type SteeringSettings } from '../../steering/settings.ts';
 import { parseDuration } from '../duration.ts';
 import { GUEST_NAME } from '../guest-options.ts';
@@ -56,19 +54,6 @@ export interface Configuration {
   readonly api: { readonly listen?: string; readonly tokenFile?: string; readonly remote: boolean };
   readonly log: { readonly level?: LogLevel | undefined; readonly format?: LogFormat | undefined };
   readonly policy: SteeringSettings;
-}
-
-const SYSTEM_PATH = '/etc/aerostat/aerostat.toml';
-
-/** Where a configuration is looked for that no option names; the first that is there counts. */
-export function configurationPlaces(env: Environment): readonly string[] {
-  const own = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), '.config');
-  return [join(own, 'aerostat', 'aerostat.toml'), env.AEROSTAT_SYSTEM_CONFIG || SYSTEM_PATH];
-}
-
-/** The file that counts: the one that is named, AEROSTAT_CONFIG's, or the one that is found. */
-export function configurationPath(asked: string | undefined, env: Environment): string | undefined {
-  return asked ?? (env.AEROSTAT_CONFIG || configurationPlaces(env).find(path => existsSync(path)));
 }
 
 /** @throws ConfigurationError */
