@@ -137,33 +137,37 @@ async function expectWhole(): Promise<void> {
   expect(guest.residentBytes).toBeLessThanOrEqual(busy.keptBytes);
 }
 
-test(`a guest goes on while its daemon is replaced ${UPGRADES} times, and its sockets answer all the time (seed ${SEED})`, async () => {
-  busy.start();
-  // Front-ends that come often are kept waiting.
-  const stops = [knocking(join(directory, 'api.sock'), 5), knocking(daemon.socketOf('b'), 250)];
-  let former = await serves();
-  for (let at = 0; at < UPGRADES; at++) {
-    const { pid, guests } = await daemon.control.upgrade({ timeoutMs: PATIENCE_MS });
-    daemon.replaced = true;
-    expect(guests).toBe(2);
-    expect(await serves()).toBe(pid);
-    expect(pid).not.toBe(former);
-    await daemon.until(
-      () => !isAlive(former),
-      () => daemon.log,
-    );
-    const { connected, counters } = await daemon.control.guest('a');
-    expect({ connected, badRequests: counters.badRequests }, daemon.log).toEqual({
-      connected: true,
-      badRequests: 0,
-    });
-    former = pid;
-  }
-  expect(await Promise.all(stops.map(stop => stop()))).toEqual([[], []]);
-  await expectWhole();
-  if (UPGRADES > UPGRADES_OF_CI)
-    console.info(`${UPGRADES} upgrades: a buffer was out for ${Math.round(busy.stallMsMax)} ms at most`);
-}, UPGRADES * PATIENCE_MS + 60_000);
+test(
+  `a guest goes on while its daemon is replaced ${UPGRADES} times, and its sockets answer all the time (seed ${SEED})`,
+  async () => {
+    busy.start();
+    // Front-ends that come often are kept waiting.
+    const stops = [knocking(join(directory, 'api.sock'), 5), knocking(daemon.socketOf('b'), 250)];
+    let former = await serves();
+    for (let at = 0; at < UPGRADES; at++) {
+      const { pid, guests } = await daemon.control.upgrade({ timeoutMs: PATIENCE_MS });
+      daemon.replaced = true;
+      expect(guests).toBe(2);
+      expect(await serves()).toBe(pid);
+      expect(pid).not.toBe(former);
+      await daemon.until(
+        () => !isAlive(former),
+        () => daemon.log,
+      );
+      const { connected, counters } = await daemon.control.guest('a');
+      expect({ connected, badRequests: counters.badRequests }, daemon.log).toEqual({
+        connected: true,
+        badRequests: 0,
+      });
+      former = pid;
+    }
+    expect(await Promise.all(stops.map(stop => stop()))).toEqual([[], []]);
+    await expectWhole();
+    if (UPGRADES > UPGRADES_OF_CI)
+      console.info(`${UPGRADES} upgrades: a buffer was out for ${Math.round(busy.stallMsMax)} ms at most`);
+  },
+  UPGRADES * PATIENCE_MS + 60_000,
+);
 
 const failures: [what: string, install: () => void, why: RegExp, timeoutMs?: number][] = [
   ['is missing', () => rmSync(wrapper), /ended with code 1/],

@@ -45,7 +45,9 @@ describe('features', () => {
     const talk = converse();
     expect(talk.ask('GET_PROTOCOL_FEATURES')).toBe(BACKEND_PROTOCOL_FEATURES);
     talk.negotiate();
-    expect(talk.accepts('SET_PROTOCOL_FEATURES', payloads.u64(PROTOCOL_FEATURE.INBAND_NOTIFICATIONS))).toBe(false);
+    expect(talk.accepts('SET_PROTOCOL_FEATURES', payloads.u64(PROTOCOL_FEATURE.INBAND_NOTIFICATIONS))).toBe(
+      false,
+    );
   });
 
   it('says how many rings and memory slots it has', () => {
