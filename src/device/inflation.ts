@@ -180,7 +180,7 @@ export class Inflation implements DevicePart {
 
   /**
    * Whether buffers may be returned before their pages are discarded. A driver that wants to hear which pages are zeros
-   * hears of none then: nobody can promise that a discard will succeed.
+   * hears of none then: the host cannot promise that a discard will succeed.
    */
   get acknowledgesFirst(): boolean {
     if (!this.#mustTellHost) return false;

@@ -62,7 +62,7 @@ async function guestsOf(words: string) {
 }
 
 describe('aerostat device', () => {
-  test('ends with a failure when a thread of the daemon dies, so that somebody restarts it', async () => {
+  test('ends with a failure when a thread of the daemon dies, so that its supervisor restarts it', async () => {
     const { seen, startDaemon } = fakeDaemon();
     seen.failed = Promise.resolve(new AerostatError('AEROSTAT_THREAD_ENDED', 'a data-plane thread died: no'));
     const session = startDevice('--socket-path vm1', { startDaemon });

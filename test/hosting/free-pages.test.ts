@@ -10,7 +10,7 @@ import {
 import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import { World, type WorldOptions } from '../driver/world.ts';
 
-/** A guest whose free pages somebody follows, with all pages to be sent. */
+/** A guest whose free pages are followed, with all pages to be sent. */
 async function followed(name: ProfileName, way: FreePageWay, options: WorldOptions = {}) {
   const world = new World({ profile: name, ...options });
   await world.start();
@@ -57,10 +57,10 @@ describe('the free pages of a guest that moves', () => {
   test.each<[ProfileName, FreePageWay]>([
     ['virtio', 'session'],
     ['page-order', 'request'],
-  ])('count for nothing once nobody asks any more: profile %s', async (name, way) => {
+  ])('count for nothing once they are not asked for any more: profile %s', async (name, way) => {
     const { world, free, skipped } = await followed(name, way, { device: { mode: 'deferred' } });
     free.take('start');
-    // The guest has answered, and nobody has read it.
+    // The guest has answered, and the answer is not read yet.
     world.transport.serve();
     world.transport.deliver();
     await world.promises();
@@ -72,7 +72,7 @@ describe('the free pages of a guest that moves', () => {
     expect(skipped()).toBeGreaterThan(0);
   });
 
-  test('are skipped as they are reported, while somebody counts', async () => {
+  test('are skipped as they are reported, while a migration counts', async () => {
     const { world, free, skipped } = await followed('hinting', 'reports');
     await world.occupy('editor', 4096);
     await world.pass(5_000);

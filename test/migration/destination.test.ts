@@ -136,7 +136,7 @@ test('a source that asks while the guest starts hears that it runs, and starts i
   expect(place.asked.filter(what => what === 'run')).toEqual(['run']);
 });
 
-test('nobody here can call the guest off once the source has let it go', async () => {
+test('the destination cannot call the guest off once the source has let it go', async () => {
   const place = new Place();
   const visit = await place.ready();
   visit.say({ kind: 'go' });
@@ -158,7 +158,7 @@ test('an inquiry while the guest starts is answered by what came of it', async (
   expect(place.asked.filter(what => what === 'run')).toEqual(['run']);
 });
 
-test('who asks under another name hears that no such guest is here, and disturbs nobody', async () => {
+test('a source that asks under another name hears that no such guest is here, and disturbs no migration', async () => {
   const place = new Place();
   const visit = await place.ready();
   const stranger = place.connect({ purpose: 'inquire', id: new Uint8Array(16) });

@@ -190,7 +190,7 @@ describe('reading pages to send', () => {
     full.clear(150, 100);
     expect(full.nearlyBacked).toBe(false);
     expect(ramOf(inFile, 10).nearlyBacked).toBe(false);
-    // Nobody knows of memory that is no file, so there is nothing to be looked for.
+    // The kernel tells nothing of memory that is no file, so there is nothing to be looked for.
     expect(ramOf(onHeap, 10).nearlyBacked).toBe(true);
   });
 

@@ -39,7 +39,7 @@ describe('a limit of bandwidth', () => {
     expect([bucket.take(100_000, 120_000), bucket.take(1000, 120_000)]).toEqual([0, 1]);
   });
 
-  test('is never exceeded by more than a tenth of a second, whenever anybody sends', () => {
+  test('is never exceeded by more than a tenth of a second, whenever pages are sent', () => {
     const step = fc.record({ bytes: fc.nat(50_000), lateMs: fc.nat(300), begins: fc.boolean() });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 100 }), steps => {

@@ -54,7 +54,7 @@ function statusOf(options: object): Promise<number | undefined> {
   });
 }
 
-/** A socket file that nobody listens on: what a killed daemon leaves behind. */
+/** A socket file without a listener: what a killed daemon leaves behind. */
 function leaveStaleSocket(path: string): void {
   const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
   spawnSync(process.execPath, ['-e', script]);
@@ -197,7 +197,7 @@ describe('a client that takes too long', () => {
     }
   }
 
-  // Who writes on may hear that nobody reads any more before hearing why.
+  // A client that writes on may learn that the server has stopped reading before it learns why.
   const ways = [
     [
       'says nothing more',
@@ -264,7 +264,7 @@ describe('what is ordered', () => {
       const remote = remoteControl(address, unix ? {} : { token: TOKEN });
       await remote.guests();
       await remote.change('vm1', { targetBytes: 4096 });
-      await remote.change('nobody', { targetBytes: 4096 }).catch(() => {});
+      await remote.change('absent', { targetBytes: 4096 }).catch(() => {});
       const who = unix
         ? `user ${process.getuid?.()}, process ${process.pid} (aerostat)`
         : expect.stringMatching(/^127\.0\.0\.1:\d+ \(aerostat\)$/);

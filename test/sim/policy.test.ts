@@ -1,5 +1,5 @@
 /**
- * Guests in virtual time behave as the model's rules say, and our policy keeps its promises on every trace: nobody is
+ * Guests in virtual time behave as the model's rules say, and our policy keeps its promises on every trace: no process is
  * killed where it could be avoided, the host keeps its reserve, what the host needs is reclaimed.
  */
 import { readFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
  * Suites that need a program of the host. Where it is missing they are skipped, saying which package brings
- * it; with AEROSTAT_REQUIRE_PEERS=1 they fail instead, so that nobody takes a skipped suite for a passed one.
+ * it; with AEROSTAT_REQUIRE_PEERS=1 they fail instead, so that a skipped suite is not taken for a passed one.
  */
 import { describe, it } from 'vitest';
 import { missingPrograms } from '../../src/peers/programs.ts';

@@ -45,7 +45,7 @@ async function work(vm: VmType): Promise<void> {
 }
 
 describe('the write log of a machine', () => {
-  test('has every page that guest, driver or device changed, whoever wrote it', async () => {
+  test('has every page that guest, driver or device changed', async () => {
     const vm = await busyVm({ memoryBytes: 64 * MIB, without: ['page-reporting'] });
     await vm.stop();
     taken(vm.log, vm.ram.slots);

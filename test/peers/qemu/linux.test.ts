@@ -155,7 +155,7 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
     });
     afterAll(() => guest.kill());
 
-    it('stays where it is when nobody takes it, and when it is called back', async () => {
+    it('stays where it is when no host takes it, and when it is called back', async () => {
       const { qemu } = guest;
       const giveUp = new AbortController();
       const slow = { bandwidthBytesPerSecond: MIB, signal: giveUp.signal };
