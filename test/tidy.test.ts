@@ -137,7 +137,9 @@ test('text names the component that acts: it is not "whoever", "somebody" or "no
   const vague = texts.flatMap(path =>
     readFileSync(join(root, path), 'utf8')
       .split('\n')
-      .flatMap((line, at) => (/\b(whoever|somebody|someone|nobody|anybody)\b/i.test(line) ? [`${path}:${at + 1}`] : [])),
+      .flatMap((line, at) =>
+        /\b(whoever|somebody|someone|nobody|anybody)\b/i.test(line) ? [`${path}:${at + 1}`] : [],
+      ),
   );
   expect(vague).toEqual([]);
 });

@@ -3,7 +3,7 @@
  * which order it is written, is `keeping/`'s.
  */
 import type { BalloonDevice } from '../device/balloon-device.ts';
-import { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+import { DISCARD_MODES, type DiscardMode } from '../device/discard-mode.ts';
 import { MemoryGuestFile } from '../keeping/guest-file.ts';
 import type { KeeperLink } from '../keeping/keeper-link.ts';
 import { FILE_NUMBER, KeptGuest, KeptGuestError, SOCKET_NUMBER } from '../keeping/kept-guest.ts';

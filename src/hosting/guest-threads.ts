@@ -3,9 +3,11 @@
  * them. The process that owns them steers them by {@link GuestThreads.control} from its main thread, which touches no guest
  * memory. Where guests' sockets come from, and when guests come and go, is the owner's: a daemon's or a machine's.
  */
+
 import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import { UnknownGuestError } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
+import { deferred } from '../sys/deferred.ts';
 import { AerostatError } from '../sys/error.ts';
 import { Listeners } from '../sys/listeners.ts';
 import { DiscardPool } from '../threads/discard-pool.ts';
@@ -34,9 +36,9 @@ export class GuestThreads {
   /** Of the guests that are hosted here. They cannot be migrated by it. */
   readonly control: Control<DeviceGuestStatus>;
   readonly deviceMigration: DeviceMigration = deviceMigration(name => this.threadOf(name));
+  readonly #failure = deferred<Error>();
   /** Settles with the reason when a thread died, after which some guest is not served; never rejects. */
-  readonly failed: Promise<Error>;
-  #fail: (error: Error) => void = () => {};
+  readonly failed = this.#failure.promise;
   readonly #log: (record: LogRecord) => void;
   readonly #threads: readonly DataThread[];
   readonly #discarding: DiscardPool;
@@ -50,9 +52,6 @@ export class GuestThreads {
   /** Starts them; a guest may be opened at once. */
   constructor({ threads, log, keeperFd }: GuestThreadsOptions) {
     this.#log = log;
-    this.failed = new Promise(resolve => {
-      this.#fail = resolve;
-    });
     this.#discarding = new DiscardPool(threads, {
       failed: failure => log({ level: 'error', message: `memory could not be given back: ${failure}` }),
       died: error => this.#threadDied('discarding', error),
@@ -180,7 +179,7 @@ export class GuestThreads {
   #threadDied(which: string, error: Error): void {
     const message = `a ${which} thread died: ${error.message}`;
     this.#log({ level: 'error', message, error });
-    this.#fail(
+    this.#failure.resolve(
       new AerostatError('AEROSTAT_THREAD_ENDED', `${message}; restart the daemon`, { cause: error }),
     );
   }

@@ -142,7 +142,7 @@ export class ThreadGuests {
         return null;
       },
       freePages: ({ step }, guest) => {
-        guest.hints.freePages.take(step);
+        guest.hints.freePages.command(step);
         return null;
       },
       decodeMs: (_, guest) => guest.device.counters.decodeMs,

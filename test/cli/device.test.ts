@@ -174,10 +174,14 @@ describe('aerostat device', () => {
 });
 
 test('a command that waits by a timer of Node when it is interrupted ends as any other', async () => {
+  let waits = false;
   const session = startDevice('--socket-path vm1', {
-    startDaemon: () => delay(100_000, undefined, { signal: session.signal }) as Promise<never>,
+    startDaemon: () => {
+      waits = true;
+      return delay(100_000, undefined, { signal: session.signal }) as Promise<never>;
+    },
   });
-  await delay(10);
+  await expect.poll(() => waits).toBe(true);
   session.interrupt('SIGTERM');
   expect(await session.ended).toBe(EXIT.terminated);
   expect(session.stderr.text).toBe('');

@@ -97,7 +97,7 @@ describe('the path of a socket', () => {
     expect((await next.control.guest('a')).balloonedBytes).toBe(16 * PAGE_SIZE);
   });
 
-  test('that is a user's file is refused and left alone', () => {
+  test('that is a file of a user is refused and left alone', () => {
     const path = join(directory, 'notes');
     writeFileSync(path, 'mine');
     const { code, message } = refusal('--socket-path', path);

@@ -27,7 +27,7 @@ async function followed(name: ProfileName, way: FreePageWay, options: WorldOptio
   };
   const { slots } = new SlotBitmap(world.memory.size / 4096);
   const dirty = new SlotBitmap(slots);
-  dirty.markAll();
+  dirty.setAll();
   const progress = new Int32Array(new SharedArrayBuffer(PROGRESS_WORDS * 4));
   const words = () => new SlotBitmap(slots).words;
   free.follow({ way, dirty: dirty.words, recent: words(), ever: words(), progress });
@@ -42,14 +42,14 @@ describe('the free pages of a guest that moves', () => {
     ['page-chunks', 'request'],
   ])('are skipped when it is asked: profile %s', async (name, way) => {
     const { world, free, progress, skipped } = await followed(name, way);
-    free.take('start');
+    free.command('start');
     await world.rest();
     expect(skipped()).toBeGreaterThan(world.bootPages / 2);
     expect(progress[PAGES_WORD]).toBeGreaterThanOrEqual(skipped());
     free.finished(way);
     expect(progress[FINISHED_WORD]).toBe(1);
-    free.take('stop');
-    free.take('done');
+    free.command('stop');
+    free.command('done');
     await world.rest();
     world.kernel.checkInvariants();
   });
@@ -59,15 +59,15 @@ describe('the free pages of a guest that moves', () => {
     ['page-order', 'request'],
   ])('count for nothing once they are not asked for any more: profile %s', async (name, way) => {
     const { world, free, skipped } = await followed(name, way, { device: { mode: 'deferred' } });
-    free.take('start');
+    free.command('start');
     // The guest has answered, and the answer is not read yet.
     world.transport.serve();
     world.transport.deliver();
     await world.promises();
-    free.take('stop');
+    free.command('stop');
     await world.rest();
     expect(skipped()).toBe(0);
-    free.take('start');
+    free.command('start');
     await world.rest();
     expect(skipped()).toBeGreaterThan(0);
   });
@@ -77,12 +77,12 @@ describe('the free pages of a guest that moves', () => {
     await world.occupy('editor', 4096);
     await world.pass(5_000);
     expect(skipped()).toBe(0);
-    free.take('start');
+    free.command('start');
     world.exit();
     await world.pass(5_000);
     const reported = skipped();
     expect(reported).toBeGreaterThan(2048);
-    free.take('stop');
+    free.command('stop');
     await world.occupy('editor', 4096);
     world.exit();
     await world.pass(5_000);
@@ -99,6 +99,6 @@ describe('the free pages of a guest that moves', () => {
     await expect(followed('virtio', 'request')).rejects.toThrow(/its driver did not take the feature/);
     const { free } = await followed('virtio', 'session');
     free.follow(null);
-    expect(() => free.take('start')).toThrow(/are not followed/);
+    expect(() => free.command('start')).toThrow(/are not followed/);
   });
 });

@@ -4,7 +4,7 @@ import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { MigrationDestination } from '../../src/migration/destination.ts';
-import type { DestinationMessage, Inlet, Reply } from '../../src/migration/destination-link.ts';
+import type { DestinationMessage, Inlet } from '../../src/migration/destination-link.ts';
 import { Ram } from '../../src/migration/ram.ts';
 import type { Hello } from '../../src/migration/stream/messages.ts';
 import { StreamError } from '../../src/migration/stream/section.ts';
@@ -89,7 +89,7 @@ class Visit implements Inlet {
 
   receiveInto(): void {}
 
-  async reply(reply: Reply): Promise<void> {
+  async reply(reply: Parameters<Inlet['reply']>[0]): Promise<void> {
     this.replies.push(reply.kind);
     if (reply.kind === 'refused') this.why = reply.message;
   }

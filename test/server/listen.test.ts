@@ -13,10 +13,10 @@ import {
 import { request as httpRequest } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { formatAddress, parseAddress, resolveAddress, runtimeDirectory } from '../../src/server/address.ts';
+import { formatAddress, parseAddress, policySocket, resolveAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';
@@ -367,7 +367,7 @@ describe('addresses', () => {
   });
 
   test('without a session the directory carries the user’s number', () => {
-    expect(runtimeDirectory({})).toMatch(
+    expect(dirname(policySocket({}))).toMatch(
       new RegExp(`^(/run/user/${process.getuid?.()}/aerostat|.*/aerostat-${process.getuid?.()})$`),
     );
   });
