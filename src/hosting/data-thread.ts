@@ -4,7 +4,7 @@ import type { GuestEvent } from '../control/contract.ts';
 import { type ThreadAnswer, WorkerClient } from '../threads/worker-client.ts';
 import { workerUrl } from '../threads/worker-url.ts';
 import type { LogRecord } from './options.ts';
-import type { DataThreadRequests, FromDataThread } from './worker-protocol.ts';
+import type { DataThreadRequests, FromDataThread, KeeperPlace } from './worker-protocol.ts';
 
 interface DataThreadListener {
   event(event: GuestEvent): void;
@@ -25,12 +25,11 @@ export const startDataThread = (
   discardControl: SharedArrayBuffer,
   discardPort: MessagePort,
   listener: DataThreadListener,
-  /** See {@link DataThreadData.keeperFd}. */
-  keeperFd?: number,
+  keeper?: KeeperPlace,
 ): DataThread =>
   new WorkerClient({
     program: workerUrl('./data-worker', import.meta.url),
-    data: { discardControl, discardPort, keeperFd },
+    data: { discardControl, discardPort, keeper },
     transfer: [discardPort],
     youngMibMax: YOUNG_MIB_MAX,
     news: message => {

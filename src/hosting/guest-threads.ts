@@ -17,14 +17,14 @@ import { MapSurvey } from './map-survey.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
 import { leastLoaded } from './placement.ts';
 import { threadsControl } from './threads-control.ts';
-import type { GuestSocket } from './worker-protocol.ts';
+import type { GuestSocket, KeeperPlace } from './worker-protocol.ts';
 
 export interface GuestThreadsOptions {
   /** Data-plane threads; each costs some 10 MiB. */
   readonly threads: number;
   readonly log: (record: LogRecord) => void;
-  /** The socket of a keeper for the guests, which stays open as long as the process lives. */
-  readonly keeperFd?: number | undefined;
+  /** What keeps the guests, if anything does. */
+  readonly keeper?: KeeperPlace | undefined;
 }
 
 interface HostedGuest {
@@ -50,7 +50,7 @@ export class GuestThreads {
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
-  constructor({ threads, log, keeperFd }: GuestThreadsOptions) {
+  constructor({ threads, log, keeper }: GuestThreadsOptions) {
     this.#log = log;
     this.#discarding = new DiscardPool(threads, {
       failed: failure => log({ level: 'error', message: `memory could not be given back: ${failure}` }),
@@ -67,7 +67,7 @@ export class GuestThreads {
       log,
       died: (error: Error) => this.#threadDied('data-plane', error),
     };
-    this.#threads = first.map(port => startDataThread(this.#discarding.control, port, listener, keeperFd));
+    this.#threads = first.map(port => startDataThread(this.#discarding.control, port, listener, keeper));
     this.control = threadsControl(this);
   }
 

@@ -5,10 +5,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import type { Daemon, DaemonOptions } from '../../src/daemon/options.ts';
+import type { HandedKeeper } from '../../src/daemon/successor.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';
-import type { OwnedFd } from '../../src/sys/fd.ts';
 import { FakeControl, GIB, guestStatus } from '../server/fake-control.ts';
 import { run, start, type Terminal } from './terminal.ts';
 
@@ -34,7 +34,7 @@ function fakeDaemon() {
       dismiss: async () => {},
       version: '0.1.0',
       toHandOver: [],
-      get keeper(): OwnedFd {
+      get keeper(): HandedKeeper {
         throw new Error('this fake has no keeper');
       },
       handOver: () => Promise.reject(new Error('this fake hands nothing over')),
