@@ -31,6 +31,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandMaker>>> = {
   run: async () => (await import('./commands/run.ts')).runCommand,
   guest: async () => (await import('./commands/guest.ts')).guestCommand,
   policy: async () => (await import('./commands/policy.ts')).policyCommand,
+  fleet: async () => (await import('./commands/fleet.ts')).fleetCommand,
   config: async () => (await import('./commands/config.ts')).configCommand,
   bench: async () => (await import('./commands/bench.ts')).benchCommand,
   demo: async () => (await import('./commands/demo.ts')).demoCommand,

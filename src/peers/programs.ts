@@ -23,6 +23,7 @@ const DEBIAN_PACKAGE = {
   openssl: 'openssl',
   libvirtd: 'libvirt-daemon-driver-qemu',
   virsh: 'libvirt-clients',
+  'nats-server': 'nats-server',
 } as const;
 
 type PeerProgram = keyof typeof DEBIAN_PACKAGE;

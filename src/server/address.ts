@@ -64,6 +64,12 @@ function runtimeDirectory(env: Environment): string {
   return existsSync(session) ? join(session, 'aerostat') : join(tmpdir(), `aerostat-${uid}`);
 }
 
+/** Where a host's agent says how its fleet is, unless it is told another place. */
+export const fleetSocket = (env: Environment): string => join(runtimeDirectory(env), 'fleet.sock');
+
+/** Where the sockets of a host's machines are that a fleet may move. */
+export const machineDirectory = (env: Environment): string => join(runtimeDirectory(env), 'machines');
+
 /** Where a policy that runs by itself has its API, unless it is told another place. */
 export const policySocket = (env: Environment): string => join(runtimeDirectory(env), 'policy.sock');
 

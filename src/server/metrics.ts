@@ -222,6 +222,13 @@ async function textOf(figures: readonly Figures[], hostStatus: HostStatus): Prom
   return { type: registry.contentType, text: await registry.metrics() };
 }
 
+/** Of something that is no daemon: its figures, by a table of its own. */
+export async function metricsOf<Source>(metrics: Metrics<Source>, source: Source): Promise<MetricsText> {
+  const registry = new Registry();
+  gather(registry, metrics, [{ labels: {}, source }]);
+  return { type: registry.contentType, text: await registry.metrics() };
+}
+
 function gatherPolicies(registry: Registry, policies: readonly Labelled<PolicyStatus>[]): void {
   const running = policies.filter(({ source: { state } }) => state !== 'off');
   gather(registry, POLICY_METRICS, policies);

@@ -119,6 +119,31 @@ const declarations = {
     exit: 'notReached',
   },
 
+  // A fleet
+  AEROSTAT_FLEET_UNREACHABLE: {
+    meaning: 'No server of NATS can be reached, JetStream does not answer, or no agent of the fleet does.',
+    remedy: 'Check the servers and credentials; `aerostat fleet status` says which hosts are heard of.',
+    exit: 'unreachable',
+  },
+  AEROSTAT_FLEET_REVISION: {
+    meaning: 'Another agent of the fleet has written the same key meanwhile.',
+    remedy: 'Nothing; the agent looks again.',
+  },
+  AEROSTAT_FLEET_REFUSED: {
+    meaning: 'The leader of the fleet, or one of its hosts, refused what was asked.',
+    remedy: 'The message says why; `aerostat fleet plan` says what stands in the way of moves.',
+    exit: 'guestState',
+  },
+  AEROSTAT_FLEET_NAME: {
+    meaning: 'Another agent of the fleet calls its host by the same name.',
+    remedy: 'End that agent, or join with another --name.',
+  },
+  AEROSTAT_FLEET_REPLAY: {
+    meaning: 'The audit stream does not lead to the state that the fleet is in.',
+    remedy:
+      'The lines above say where they differ: guests may have been moved by other means than the fleet.',
+  },
+
   // Steering guests
   AEROSTAT_UNREACHABLE: {
     meaning: 'No daemon answers at the address, or what answers is not Aerostat.',

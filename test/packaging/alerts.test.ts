@@ -151,6 +151,23 @@ const CASES: Readonly<
       aerostat_policy_period_seconds: '2x20',
     },
   },
+  AerostatFleetSilent: {
+    atMinutes: 5,
+    fires: { aerostat_fleet_report_age_seconds: '1x2 90x17', aerostat_fleet_connected: '1x20' },
+    firesToo: [{ aerostat_fleet_report_age_seconds: '1x20', aerostat_fleet_connected: '1x2 0x17' }],
+    quiet: { aerostat_fleet_report_age_seconds: '1 90 1 1 90 1 1 1', aerostat_fleet_connected: '1x20' },
+  },
+  AerostatFleetWithoutLeader: {
+    atMinutes: 5,
+    fires: {
+      'aerostat_fleet_role{role="leader",instance="a"}': '1x2 0x17',
+      'aerostat_fleet_role{role="leader",instance="b"}': '0x20',
+    },
+    quiet: {
+      'aerostat_fleet_role{role="leader",instance="a"}': '1x2 0x17',
+      'aerostat_fleet_role{role="leader",instance="b"}': '0x3 1x16',
+    },
+  },
   AerostatPolicyHarm: {
     atMinutes: 10,
     fires: { [`aerostat_guest_policy_harms_total{${GUEST}}`]: '2x5 3x10' },

@@ -10,9 +10,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, test } from 'vitest';
 import { startGuestProcess } from '../../src/cli/processes.ts';
+import { FLEET_METRICS } from '../../src/fleet/metric-table.ts';
 import { missingPrograms, requireProgram } from '../../src/peers/programs.ts';
-import { metricsOfAll, metricsText } from '../../src/server/metrics.ts';
+import { metricsOf, metricsOfAll, metricsText } from '../../src/server/metrics.ts';
 import { build } from '../cli/built.ts';
+import { AGENT_STATUS } from '../fleet/samples.ts';
 import { FakeControl, guestStatus, MIB } from '../server/fake-control.ts';
 import { policyStatus } from '../server/fake-policy.ts';
 import { DaemonProcess } from '../support/daemon.ts';
@@ -86,7 +88,7 @@ function seriesOf(text: string): Series[] {
 }
 
 /** Names as `# TYPE` lines have them. */
-const metricsOf = (text: string) => [...text.matchAll(/^# TYPE (\w+) /gm)].map(match => match[1]);
+const metricsIn = (text: string) => [...text.matchAll(/^# TYPE (\w+) /gm)].map(match => match[1]);
 
 /** A daemon whose guest has inflated, deflated and told its statistics, scraped as Prometheus does. */
 async function scrapeDaemon(): Promise<string> {
@@ -201,6 +203,7 @@ beforeAll(async () => {
     [daemonText, linesAbout(migrationsText, 'migrat'), linesAbout(policyText, 'policy')].join('\n'),
   );
   series.push(...(await exportedSeries()));
+  series.push(...seriesOf((await metricsOf(FLEET_METRICS, AGENT_STATUS)).text));
 });
 
 test('there are as many expressions as there are rules, panels and variables to have them', () => {
@@ -212,13 +215,13 @@ test('there are as many expressions as there are rules, panels and variables to 
 test('a real daemon has every metric but those of migrations and policies, and none by another name', () => {
   const source = read('../src/server/metric-tables.ts') + read('../src/server/policy-metric-tables.ts');
   const written = [...new Set([...source.matchAll(/'((?:aerostat|process)_\w+)'/g)].map(([, name]) => name))];
-  const scraped = metricsOf(daemonText);
+  const scraped = metricsIn(daemonText);
   expect(scraped.filter(name => !written.includes(name))).toEqual([]);
   const missing = written.filter(name => !scraped.includes(name));
   // A kernel without pressure stall information has nothing to say of it.
   const untold = existsSync('/proc/pressure/memory') ? /migrat|policy/ : /migrat|policy|pressure/;
   expect(missing.filter(name => name.search(untold) < 0)).toEqual([]);
-  const elsewhere = [...metricsOf(migrationsText), ...metricsOf(policyText)];
+  const elsewhere = [...metricsIn(migrationsText), ...metricsIn(policyText)];
   expect(missing.filter(name => /migrat|policy/.test(name) && !elsewhere.includes(name))).toEqual([]);
 });
 
@@ -237,7 +240,7 @@ test('every metric is shown, or is for others', () => {
     (expressions.join('\n').match(METRIC) ?? []).map(name => name.replace(/_(bucket|sum|count)$/, '')),
   );
   const texts = [daemonText, migrationsText, policyText];
-  const all = new Set(texts.flatMap(metricsOf));
+  const all = new Set(texts.flatMap(metricsIn));
   expect([...all].filter(name => !used.has(name)).sort()).toEqual([...FOR_OTHERS].sort());
 });
 

@@ -1,12 +1,14 @@
 /** `aerostat receive`: a place for a machine that comes from elsewhere, and its host once it is there. */
 import { Command, Option } from 'commander';
+import type { MigrationDestination } from '../../migration/destination.ts';
 import { defined } from '../../sys/defined.ts';
 import type { TransferAddress } from '../../transfer/address.ts';
 import { parseTransferAddress } from '../../transfer/address.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
+import { formatDuration } from '../duration.ts';
 import { checkNames } from '../guest-options.ts';
 import { type MachineChoice, serveMachine, tlsOf, withTls } from '../machine.ts';
-import { memoryMaxOption, value, withApi, withLog } from '../options.ts';
+import { durationOption, memoryMaxOption, value, withApi, withLog } from '../options.ts';
 import { openLog } from '../serve.ts';
 import { styleOf } from '../style.ts';
 import { InterruptedError } from '../usage.ts';
@@ -24,6 +26,7 @@ interface ReceiveChoice extends MachineChoice {
   readonly listen: TransferAddress;
   readonly name: string;
   readonly memoryMax: number;
+  readonly wait?: number;
 }
 
 export function receiveCommand(context: CliContext): Command {
@@ -36,6 +39,9 @@ export function receiveCommand(context: CliContext): Command {
     )
     .option('--name <name>', 'what it is called here', 'vm')
     .addOption(memoryMaxOption())
+    .addOption(
+      durationOption('--wait <duration>', 'give up when no machine has come by then (default: never)'),
+    )
     .option('--json', "print JSON: a line for each of the console's answers and events")
     .addHelpText('after', EXAMPLES)
     .action((choice: ReceiveChoice) => receive(context, choice));
@@ -75,12 +81,14 @@ async function receive(context: CliContext, choice: ReceiveChoice): Promise<void
     });
     try {
       announce(context, choice, formatTransferAddress(listener.address));
+      const { wait } = choice;
+      const impatience = wait === undefined ? undefined : setTimeout(() => giveUp(destination, wait), wait);
       const signal = interrupted(context.interrupt).then(name => {
         destination.cancel(`it was interrupted by ${name}`);
         // A machine that is being handed over at this moment arrives, and is switched off.
         throw new InterruptedError(name);
       });
-      await Promise.race([destination.outcome, signal]);
+      await Promise.race([destination.outcome, signal]).finally(() => clearTimeout(impatience));
       // It keeps listening: a source that lost its connections asks over a new one where its guest is.
       await serveMachine(context, choice, { vm: place.vm, tls, log });
     } finally {
@@ -89,6 +97,12 @@ async function receive(context: CliContext, choice: ReceiveChoice): Promise<void
   } finally {
     await place.close();
   }
+}
+
+/** A machine that is on its way is waited for as long as it takes. */
+function giveUp(destination: MigrationDestination, waitedMs: number): void {
+  if (destination.phase === 'waiting')
+    destination.cancel(`no machine came within ${formatDuration(waitedMs)}`);
 }
 
 function announce({ stdout, stderr, env }: CliContext, { json }: ReceiveChoice, address: string): void {

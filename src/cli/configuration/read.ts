@@ -17,6 +17,7 @@ import {
   ConfigurationSchema,
   type ConfigurationText,
   DEFAULT_POLL_MS,
+  type FleetText,
   type GuestText,
   type ServedText,
   type SteeredText,
@@ -55,6 +56,8 @@ export interface Configuration {
   readonly api: { readonly listen?: string; readonly tokenFile?: string; readonly remote: boolean };
   readonly log: { readonly level?: LogLevel | undefined; readonly format?: LogFormat | undefined };
   readonly policy: SteeringSettings;
+  /** As it was written, with paths from the directory of the file. */
+  readonly fleet: FleetText;
 }
 
 /** @throws ConfigurationError */
@@ -101,10 +104,20 @@ export function parseConfiguration(path: string, text: string): Configuration {
     },
     log,
     policy: steeringOf(value),
+    fleet: fleetOf(from, value.fleet ?? {}),
   };
 }
 
 type Resolve = (relative: string) => string;
+
+const FLEET_FILES = ['machines', 'creds', 'nkey', 'tls-ca', 'tls-cert', 'tls-key'] as const;
+
+const fleetOf = (from: Resolve, text: FleetText): FleetText => ({
+  ...text,
+  ...Object.fromEntries(
+    FLEET_FILES.flatMap(key => (text[key] === undefined ? [] : [[key, from(text[key])]])),
+  ),
+});
 
 /** What is neither HOST:PORT nor a URL is a path. */
 const addressFrom = (from: Resolve, api: string): string =>

@@ -6,12 +6,21 @@ import { z } from 'zod';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
 import { POLICY_MODES, SHARES_MAX, SILENCE_RULES } from '../../control/policy.ts';
+import { HOST_NAME } from '../../fleet/messages.ts';
+import {
+  FLEET_DEFAULT,
+  FLEET_PERIOD_MS,
+  FLEET_PERIOD_MS_MAX,
+  FLEET_PERIOD_MS_MIN,
+  LINK_DEFAULT,
+} from '../../fleet/settings.ts';
 import { BOOT_GRACE_MS_MAX, LOG_LEVELS } from '../../hosting/options.ts';
 import { SHARES_DEFAULT } from '../../policy/settings.ts';
 import { DEFAULT_SETTINGS, PERIOD_MS_MAX, PERIOD_MS_MIN } from '../../steering/settings.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { formatDuration, parseDuration } from '../duration.ts';
 import { LOG_FORMATS } from '../options.ts';
+import { parseRate } from '../rate.ts';
 import { formatSize, parsePages } from '../size.ts';
 
 export const DEFAULT_POLL_MS = 10_000;
@@ -45,6 +54,7 @@ const duration = (what: string, examples: string[], [least, most]: readonly [num
     throw new AerostatError('AEROSTAT_DURATION', `${what} is ${bounds[0]} at least and ${bounds[1]} at most`);
   });
 
+const name = (pattern: RegExp, what: string) => z.string().regex(pattern, `a name is of ${what}`);
 const word = () => z.string().min(1, 'it is empty');
 const path = (description: string, example: string) =>
   word()
@@ -227,6 +237,93 @@ export const ConfigurationSchema = z
       })
       .optional()
       .meta({ description: 'What `aerostat policy run` and `aerostat device` steer by.' }),
+    fleet: z
+      .strictObject({
+        servers: z
+          .array(word())
+          .optional()
+          .meta({
+            description: 'The servers of NATS that the hosts of the fleet share.',
+            examples: [['nats://nats1:4222', 'nats://nats2:4222']],
+          }),
+        name: name(HOST_NAME, 'letters, digits, dashes and underscores, with single dots between them')
+          .optional()
+          .meta({
+            description: 'Which fleet this host is of.',
+            default: FLEET_DEFAULT,
+            examples: ['berlin'],
+          }),
+        host: name(HOST_NAME, 'letters, digits, dashes and underscores, with single dots between them')
+          .optional()
+          .meta({
+            description: "How the fleet calls this host; the machine's own name where nothing is said.",
+            examples: ['host1'],
+          }),
+        address: word()
+          .optional()
+          .meta({
+            description: 'Where the other hosts send machines to: a name or address of this host.',
+            examples: ['10.0.0.1'],
+          }),
+        machines: path(
+          'The folder of the sockets of the machines (`aerostat vm --api FOLDER/NAME.sock`).',
+          '/run/aerostat/machines',
+        ),
+        memory: size().optional().meta({
+          description:
+            "What guests and reserve have together; all of the host's memory where nothing is said.",
+        }),
+        reserve: size().optional().meta({ description: 'What the host keeps for itself.', default: '0' }),
+        link: z
+          .string()
+          .superRefine((text, context) => {
+            try {
+              parseRate(text);
+            } catch (error) {
+              context.addIssue({ code: 'custom', message: (error as Error).message });
+            }
+          })
+          .optional()
+          .meta({
+            description: 'What migrations to and from this host can use together.',
+            default: LINK_DEFAULT,
+            examples: ['25gbit'],
+          }),
+        period: duration('a period', ['2s', '500ms'], [FLEET_PERIOD_MS_MIN, FLEET_PERIOD_MS_MAX])
+          .optional()
+          .meta({
+            description: 'How often a host reports and the leader decides.',
+            default: formatDuration(FLEET_PERIOD_MS),
+          }),
+        replicas: z
+          .int()
+          .min(1)
+          .max(5)
+          .optional()
+          .meta({
+            description:
+              'Copies of what the fleet keeps, each at another server of NATS; 3 survive the loss of one.',
+            default: 1,
+            examples: [3],
+          }),
+        settle: duration('a time to settle', ['25s'], [0, 3_600_000]).optional().meta({
+          description:
+            'How long a new leader looks on before its first order; 12.5 periods where nothing is said.',
+        }),
+        patience: duration('a patience', ['10s'], [0, 3_600_000])
+          .optional()
+          .meta({ description: 'How long a host is short before a guest is moved for it.' }),
+        'cool-down': duration('a cool-down', ['15m'], [0, 86_400_000])
+          .optional()
+          .meta({ description: 'No guest returns within so long to a host that it left.' }),
+        creds: path('Credentials of NATS: a file of a JWT and its seed.', 'host1.creds'),
+        nkey: path('Or the file of an nkey seed.', 'host1.nk'),
+        'tls-ca': path('The CA whose servers of NATS are trusted.', 'ca.pem'),
+        'tls-cert': path('Our certificate, where the servers want one.', 'host1.pem'),
+        'tls-key': path('Its key.', 'host1.key'),
+      })
+      .optional()
+      .meta({ description: 'What `aerostat fleet` goes by.' }),
     guests: z.record(z.string(), Guest).optional().meta({
       description: 'Guests by their names: where they are, how they are served, what the policy may do.',
     }),
@@ -240,3 +337,4 @@ export type ServedText = Pick<GuestText, keyof typeof served>;
 
 /** The schema as it is shipped. */
 export const configurationJsonSchema = () => z.toJSONSchema(ConfigurationSchema, { io: 'input' });
+export type FleetText = NonNullable<ConfigurationText['fleet']>;

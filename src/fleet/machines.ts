@@ -1,0 +1,104 @@
+/**
+ * The machines of this host: one for each socket in a directory, where `aerostat vm` and `aerostat receive` have their APIs.
+ * They are processes of their own, so that they outlive the agent; it only asks them.
+ */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { GuestStatistics, GuestStatus } from '../control/contract.ts';
+import type { MigrationStatus } from '../control/migrations.ts';
+import type { Control } from '../control/operations.ts';
+import type { ReportedGuest } from './messages.ts';
+
+const SUFFIX = '.sock';
+/** Above what a guest uses, as the policy of a host has it. */
+const HEADROOM = 1.1;
+
+export interface Machine {
+  readonly guest: string;
+  readonly control: Control;
+  readonly migration: MigrationStatus | null;
+  /** As its host reports it, but for what the agent knows of orders. */
+  readonly known: Omit<ReportedGuest, 'moving' | 'left'>;
+  /** It runs here: it has not left, and is not on its way to us. */
+  readonly isHere: boolean;
+}
+
+export class Machines {
+  readonly #directory: string;
+  readonly #connect: (socket: string) => Control;
+
+  constructor(directory: string, connect: (socket: string) => Control) {
+    this.#directory = directory;
+    this.#connect = connect;
+  }
+
+  socketOf(guest: string): string {
+    return join(this.#directory, `${guest}${SUFFIX}`);
+  }
+
+  logOf(guest: string): string {
+    return join(this.#directory, `${guest}.log`);
+  }
+
+  controlOf(guest: string): Control {
+    return this.#connect(this.socketOf(guest));
+  }
+
+  /** All that answer. One that does not is left out: it has just ended, or begins. */
+  async all(): Promise<readonly Machine[]> {
+    const asked = this.#names().map(name => this.#machine(name).catch(() => undefined));
+    return (await Promise.all(asked)).filter(machine => machine !== undefined);
+  }
+
+  async find(guest: string): Promise<Machine | undefined> {
+    return this.#machine(guest).catch(() => undefined);
+  }
+
+  #names(): readonly string[] {
+    try {
+      return readdirSync(this.#directory)
+        .filter(name => name.endsWith(SUFFIX))
+        .map(name => name.slice(0, -SUFFIX.length));
+    } catch {
+      // The directory is made by the first machine.
+      return [];
+    }
+  }
+
+  async #machine(name: string): Promise<Machine | undefined> {
+    const control = this.controlOf(name);
+    const [statuses, samples, daemon] = await Promise.all([
+      control.guests(),
+      control.samples(),
+      control.daemon(),
+    ]);
+    const status = statuses.find(guest => guest.name === name);
+    if (status === undefined) return undefined;
+    const { obstacle, migration } = await control.migration(name);
+    return {
+      guest: name,
+      control,
+      isHere: status.connected,
+      migration,
+      known: {
+        guest: name,
+        incarnation: `${daemon.startedAtMs}-${daemon.pid}`,
+        sizeBytes: status.memoryBytes ?? 0,
+        residentBytes: status.residentBytes ?? status.memoryBytes ?? 0,
+        needBytes: needOf(status, samples[name]?.statistics),
+        // No policy of this host's steers it, and none keeps anything for it.
+        minBytes: 0,
+        dirtyBytesPerSecond: null,
+        obstacle,
+      },
+    };
+  }
+}
+
+/** What its programs use, with head-room; what it has where it says nothing. */
+function needOf({ memoryBytes, residentBytes }: GuestStatus, said: GuestStatistics | undefined): number {
+  const { totalBytes = null, availableBytes = null } = said ?? {};
+  if (totalBytes === null || availableBytes === null) return residentBytes ?? memoryBytes ?? 0;
+  const used = Math.max(0, totalBytes - availableBytes);
+  return Math.round(Math.min(used * HEADROOM, memoryBytes ?? Number.MAX_SAFE_INTEGER));
+}

@@ -1,0 +1,382 @@
+/**
+ * A fleet's messaging on NATS: the only place that knows its clients, which are loaded here and nowhere before. Keys are in
+ * JetStream's key-value buckets; what is stored in them is published again by the server, so that a host hears of it over
+ * a plain subscription, which survives the loss of a server. What the messages mean is not known here.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { JetStreamClient, JetStreamManager } from '@nats-io/jetstream';
+import type { KV } from '@nats-io/kv';
+import type { Authenticator, Msg, NatsConnection } from '@nats-io/transport-node';
+import { monotonicMs } from '../sys/poll.ts';
+import {
+  BUCKETS,
+  type Bucket,
+  type BucketName,
+  type Bus,
+  type BusState,
+  type Entry,
+  type Recorded,
+} from './bus.ts';
+import { FleetRefusalError, FleetUnreachableError, NoAgentError, RevisionError } from './errors.ts';
+import { MESSAGE_BYTES_MAX } from './messages.ts';
+
+/** Credentials as NATS has them: contents of the files, not their paths. */
+export interface Credentials {
+  /** Of `--creds`: a JWT and its seed. */
+  readonly creds?: string;
+  /** Of `--nkey`: a seed. */
+  readonly nkey?: string;
+  readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string };
+}
+
+export interface BusOptions extends Credentials {
+  readonly servers: readonly string[];
+  /** Under which all of its keys and subjects are. */
+  readonly fleet: string;
+  /** How the server's own monitoring calls this connection. */
+  readonly client: string;
+  /** Copies of everything that is kept: as many servers must be there to keep it, and a majority must live. */
+  readonly replicas: number;
+  /** How long a value lives that is not written again; null for ever. */
+  readonly lifeMs: Readonly<Record<BucketName, number | null>>;
+  readonly timeoutMs: number;
+  /** A host's: what is not there yet is made, and a server is looked for until there is one. Else both are errors. */
+  readonly joins: boolean;
+}
+
+const RECONNECT_MS_MIN = 100;
+const RECONNECT_MS_MAX = 4000;
+/** Also when nothing is sent, a server that is gone is noticed. */
+const PING_MS = 2000;
+/** A person waits so long for servers that choose a leader. */
+const CLIENT_PATIENCE_MS = 10_000;
+const DAY_NS = 24 * 3600 * 1e9;
+const AUDIT_BYTES_MAX = 1024 * 1024 * 1024;
+/** The same event twice within this is one: longer than any host repeats itself. */
+const DUPLICATES_NS = 120e9;
+
+/** @throws FleetUnreachableError */
+export async function openBus(options: BusOptions): Promise<Bus> {
+  const [{ connect, credsAuthenticator, nkeyAuthenticator }, { jetstream }, { Kvm }] = await Promise.all([
+    import('@nats-io/transport-node'),
+    import('@nats-io/jetstream'),
+    import('@nats-io/kv'),
+  ]);
+  const encoder = new TextEncoder();
+  const authenticators: Authenticator[] = [
+    ...(options.creds === undefined ? [] : [credsAuthenticator(encoder.encode(options.creds))]),
+    ...(options.nkey === undefined ? [] : [nkeyAuthenticator(encoder.encode(options.nkey.trim()))]),
+  ];
+  const pause = new BackOff();
+  let connection: NatsConnection;
+  try {
+    connection = await connect({
+      servers: [...options.servers],
+      name: options.client,
+      maxReconnectAttempts: -1,
+      reconnectDelayHandler: () => pause.next(),
+      waitOnFirstConnect: options.joins,
+      // Credentials may be mended while an agent runs on.
+      ignoreAuthErrorAbort: true,
+      pingInterval: PING_MS,
+      maxPingOut: 2,
+      timeout: options.timeoutMs,
+      noAsyncTraces: true,
+      ...(authenticators.length === 0 ? {} : { authenticator: authenticators }),
+      ...(options.tls === undefined ? {} : { tls: options.tls }),
+    });
+  } catch (error) {
+    const where = options.servers.join(', ');
+    throw new FleetUnreachableError(
+      `no server of NATS at ${where} lets this host in: ${(error as Error).message}; check the address and the credentials`,
+      { cause: error },
+    );
+  }
+  const js = jetstream(connection, { timeout: options.timeoutMs });
+  const bus = new NatsBus(connection, js, options, pause);
+  try {
+    const kvm = new Kvm(js);
+    const open = (name: BucketName) =>
+      options.joins
+        ? kvm.create(bucketName(options.fleet, name), bucketOptions(options, name))
+        : kvm.open(bucketName(options.fleet, name), { allow_direct: false });
+    await patiently(options.joins ? 0 : CLIENT_PATIENCE_MS, () => bus.open(open));
+    return bus;
+  } catch (error) {
+    await bus.close();
+    throw error;
+  }
+}
+
+/** Tries again what JetStream did not answer, as while its servers choose a leader. */
+async function patiently(patienceMs: number, action: () => Promise<void>): Promise<void> {
+  for (const endMs = monotonicMs() + patienceMs; ; await delay(RECONNECT_MS_MIN)) {
+    try {
+      return await action();
+    } catch (error) {
+      if (error instanceof FleetRefusalError) throw error;
+      if (monotonicMs() >= endMs) throw failure('what the fleet keeps', error);
+    }
+  }
+}
+
+const bucketName = (fleet: string, name: BucketName): string => `aerostat_${fleet}_${name}`;
+
+const bucketOptions = ({ fleet, replicas, lifeMs, timeoutMs }: BusOptions, name: BucketName) => ({
+  replicas,
+  history: 1,
+  timeout: timeoutMs,
+  maxValueSize: MESSAGE_BYTES_MAX,
+  // A copy that lags behind must not answer: who leads is read from here.
+  allow_direct: false,
+  republish: { src: '>', dest: `aerostat.${fleet}.stored.${name}.>` },
+  ...(lifeMs[name] === null ? {} : { ttl: lifeMs[name] }),
+});
+
+/** Longer and longer, until a server answers. */
+class BackOff {
+  #ms = RECONNECT_MS_MIN;
+
+  next(): number {
+    const ms = this.#ms * (0.5 + Math.random() / 2);
+    this.#ms = Math.min(RECONNECT_MS_MAX, this.#ms * 2);
+    return ms;
+  }
+
+  reset(): void {
+    this.#ms = RECONNECT_MS_MIN;
+  }
+}
+
+function failure(what: string, error: unknown): Error {
+  const { message } = error as Error;
+  const said = /timeout/i.test(message)
+    ? 'it does not answer in time'
+    : /not enabled/i.test(message)
+      ? 'it has no leader of its own now, or is not enabled at the servers'
+      : message;
+  return new FleetUnreachableError(`JetStream and ${what}: ${said}`, { cause: error });
+}
+
+class NatsBus implements Bus {
+  readonly #connection: NatsConnection;
+  readonly #js: JetStreamClient;
+  readonly #options: BusOptions;
+  readonly #listeners = new Set<(state: BusState) => void>();
+  #buckets: Record<BucketName, Bucket> | undefined;
+  state: BusState = 'connected';
+
+  constructor(connection: NatsConnection, js: JetStreamClient, options: BusOptions, pause: BackOff) {
+    this.#connection = connection;
+    this.#js = js;
+    this.#options = options;
+    pause.reset();
+    void this.#follow(pause);
+  }
+
+  async open(bucket: (name: BucketName) => Promise<KV>): Promise<void> {
+    const manager = await this.#js.jetstreamManager();
+    const opened = await Promise.all(
+      BUCKETS.map(async name => [
+        name,
+        new NatsBucket(this.#connection, await bucket(name), this.#stored(name)),
+      ]),
+    );
+    this.#buckets = Object.fromEntries(opened) as Record<BucketName, Bucket>;
+    await this.#openAudit(manager);
+  }
+
+  get buckets(): Readonly<Record<BucketName, Bucket>> {
+    return this.#buckets as Record<BucketName, Bucket>;
+  }
+
+  get server(): string | null {
+    return this.state === 'connected' ? this.#connection.getServer() : null;
+  }
+
+  onState(listener: (state: BusState) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async ask(to: string, text: string, timeoutMs: number): Promise<Uint8Array> {
+    try {
+      return (await this.#connection.request(this.#subject(to), text, { timeout: timeoutMs })).data;
+    } catch (error) {
+      const { message } = error as Error;
+      if (/no responders/i.test(message)) throw new NoAgentError(`${to}: no agent listens`, { cause: error });
+      throw new FleetUnreachableError(`${to}: ${/timeout/i.test(message) ? 'no answer' : message}`, {
+        cause: error,
+      });
+    }
+  }
+
+  serve(at: string, answer: (bytes: Uint8Array) => Promise<string | undefined>): () => void {
+    const subscription = this.#connection.subscribe(this.#subject(at), {
+      callback: (error, message: Msg) => {
+        if (error !== null) return;
+        answer(message.data).then(
+          text => {
+            if (text !== undefined && !this.#connection.isClosed()) message.respond(text);
+          },
+          () => {},
+        );
+      },
+    });
+    return () => subscription.unsubscribe();
+  }
+
+  async record(text: string, id: string): Promise<void> {
+    try {
+      await this.#js.publish(this.#subject('audit'), text, { msgID: id, timeout: this.#options.timeoutMs });
+    } catch (error) {
+      throw failure('the audit stream', error);
+    }
+  }
+
+  async *recorded(): AsyncIterable<Recorded> {
+    const consumer = await this.#js.consumers.get(this.#auditStream);
+    let { num_pending: left } = await consumer.info();
+    while (left > 0) {
+      const batch = await consumer.fetch({
+        max_messages: Math.min(left, 500),
+        expires: this.#options.timeoutMs,
+      });
+      const before = left;
+      for await (const message of batch) {
+        left--;
+        yield { sequence: message.seq, timeMs: message.time.getTime(), bytes: message.data };
+      }
+      if (left === before) throw new FleetUnreachableError('the audit stream does not answer in time');
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#listeners.clear();
+    await this.#connection.close();
+  }
+
+  get #auditStream(): string {
+    return `aerostat_${this.#options.fleet}_audit`;
+  }
+
+  #subject(of: string): string {
+    return `aerostat.${this.#options.fleet}.${of}`;
+  }
+
+  #stored(name: BucketName): string {
+    return this.#subject(`stored.${name}`);
+  }
+
+  async #openAudit(manager: JetStreamManager): Promise<void> {
+    try {
+      await manager.streams.info(this.#auditStream);
+    } catch (error) {
+      if ((error as { code?: number }).code !== STREAM_NOT_FOUND) throw error;
+      if (!this.#options.joins)
+        throw new FleetRefusalError(`no fleet ${this.#options.fleet} is kept there; join a host to it first`);
+      await manager.streams.add({
+        name: this.#auditStream,
+        subjects: [this.#subject('audit')],
+        num_replicas: this.#options.replicas,
+        max_age: 90 * DAY_NS,
+        max_bytes: AUDIT_BYTES_MAX,
+        duplicate_window: DUPLICATES_NS,
+        deny_delete: true,
+      });
+    }
+  }
+
+  async #follow(pause: BackOff): Promise<void> {
+    for await (const { type } of this.#connection.status()) {
+      if (type === 'disconnect') this.#become('disconnected');
+      if (type === 'reconnect') {
+        pause.reset();
+        this.#become('connected');
+      }
+    }
+  }
+
+  #become(state: BusState): void {
+    this.state = state;
+    for (const listener of this.#listeners) listener(state);
+  }
+}
+
+/** JetStream's own number for a stream that is not there. */
+const STREAM_NOT_FOUND = 10_059;
+/** JetStream's own numbers for a revision that is another one. */
+const WRONG_LAST_SEQUENCE = [10_071, 10_164];
+
+class NatsBucket implements Bucket {
+  readonly #connection: NatsConnection;
+  readonly #kv: KV;
+  readonly #stored: string;
+
+  constructor(connection: NatsConnection, kv: KV, stored: string) {
+    this.#connection = connection;
+    this.#kv = kv;
+    this.#stored = stored;
+  }
+
+  create(key: string, text: string): Promise<number> {
+    return this.#try(key, () => this.#kv.create(key, text));
+  }
+
+  update(key: string, text: string, revision: number): Promise<number> {
+    return this.#try(key, () => this.#kv.update(key, text, revision));
+  }
+
+  put(key: string, text: string): Promise<number> {
+    return this.#try(key, () => this.#kv.put(key, text));
+  }
+
+  async get(key: string): Promise<Entry | null> {
+    const found = await this.#try(key, () => this.#kv.get(key));
+    if (found === null || found.operation !== 'PUT') return null;
+    return { key, revision: found.revision, bytes: found.value };
+  }
+
+  delete(key: string): Promise<void> {
+    return this.#try(key, () => this.#kv.purge(key));
+  }
+
+  all(): Promise<readonly Entry[]> {
+    return this.#try('all keys', async () => {
+      const entries: Entry[] = [];
+      for await (const { key, revision, value, operation } of await this.#kv.history()) {
+        if (operation === 'PUT') entries.push({ key, revision, bytes: value });
+      }
+      return entries;
+    });
+  }
+
+  watch(stored: (entry: Entry) => void, deleted: (key: string) => void = () => {}): () => void {
+    // The server publishes `$KV.BUCKET.KEY` again as `STORED.$KV.BUCKET.KEY`, with the revision in a header.
+    const subscription = this.#connection.subscribe(`${this.#stored}.>`, {
+      callback: (error, { subject, data, headers }: Msg) => {
+        const revision = Number(headers?.get('Nats-Sequence'));
+        if (error !== null || !Number.isSafeInteger(revision)) return;
+        const key = subject
+          .slice(this.#stored.length + 1)
+          .split('.')
+          .slice(2)
+          .join('.');
+        if (headers?.has('KV-Operation')) deleted(key);
+        else stored({ key, revision, bytes: data });
+      },
+    });
+    return () => subscription.unsubscribe();
+  }
+
+  async #try<Value>(key: string, action: () => Promise<Value>): Promise<Value> {
+    try {
+      return await action();
+    } catch (error) {
+      if (WRONG_LAST_SEQUENCE.includes((error as { code?: number }).code ?? 0)) {
+        throw new RevisionError(key, { cause: error });
+      }
+      throw failure(key, error);
+    }
+  }
+}
