@@ -120,7 +120,7 @@ export function build({ force = false } = {}) {
   const inputs = Math.max(
     newest(join(root, 'src')),
     mtime(join(root, 'tsconfig.json')),
-    mtime(join(root, 'scripts', 'build-workers.mjs')),
+    mtime(join(root, 'scripts', 'bundle.mjs')),
     mtime(INSTALL_STAMP),
   );
   if (!force && built >= inputs) return;
@@ -136,7 +136,7 @@ export function build({ force = false } = {}) {
   process.once('exit', () => rmSync(fresh, { recursive: true, force: true }));
   const startedSeconds = Date.now() / 1000;
   run(bin('tsc'), ['-p', 'tsconfig.json', '--outDir', fresh], { stdio: ['ignore', 2, 2] });
-  run(process.execPath, [join(root, 'scripts', 'build-workers.mjs'), fresh], { stdio: ['ignore', 2, 2] });
+  run(process.execPath, [join(root, 'scripts', 'bundle.mjs'), fresh], { stdio: ['ignore', 2, 2] });
   if (existsSync(join(dist, 'web'))) cpSync(join(dist, 'web'), join(fresh, 'web'), { recursive: true });
   if (existsSync(dist)) renameSync(dist, stale);
   renameSync(fresh, dist);

@@ -1,8 +1,13 @@
 /** The process around the commands: its streams, its signals and its end. */
+import { startDataThreadEarly } from '../hosting/early-thread.ts';
 import type { Output } from './context.ts';
 import { invocationOf } from './invocation.ts';
 import { runCli } from './program.ts';
 import { EXIT, EXIT_BY_SIGNAL, type ExitCode, InterruptedError, type StopSignal } from './usage.ts';
+
+// Guests that are kept wait for it.
+if (process.argv[2] === 'device' && process.argv.some(word => /^--keep(=|$)/.test(word)))
+  startDataThreadEarly();
 
 const stop = new AbortController();
 
@@ -25,13 +30,13 @@ function end(code: ExitCode): never {
   process.exit(code);
 }
 
-/** What SIGHUP does where a command has taken it: guests and policy of one file are read anew by one each. */
-const onHangUp: (() => void)[] = [];
+/** What SIGHUP does where a command has taken it. */
+let hangUp: (() => void) | undefined;
 
 for (const signal of Object.keys(EXIT_BY_SIGNAL) as StopSignal[]) {
   process.on(signal, () => {
-    if (signal === 'SIGHUP' && onHangUp.length > 0) {
-      for (const listener of onHangUp) listener();
+    if (signal === 'SIGHUP' && hangUp !== undefined) {
+      hangUp();
       return;
     }
     if (stop.signal.aborted) {
@@ -66,7 +71,9 @@ const code = await runCli(process.argv.slice(2), {
   stderr: process.stderr as Output,
   env: process.env,
   interrupt: stop.signal,
-  onHangUp: listener => void onHangUp.push(listener),
+  onHangUp: listener => {
+    hangUp = listener;
+  },
   onUpgrade: listener => void process.on('SIGUSR2', listener),
   program: { file: process.execPath, words: [...process.execArgv, ...process.argv.slice(1)] },
   invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),

@@ -2,7 +2,7 @@
 import { AerostatError } from '../sys/error.ts';
 import { parseSize, SizeError } from './size.ts';
 
-class RateError extends AerostatError {
+export class RateError extends AerostatError {
   constructor(text: string, why: string) {
     super('AEROSTAT_RATE', `${JSON.stringify(text)} is not a rate: ${why}`);
   }

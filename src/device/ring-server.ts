@@ -153,7 +153,7 @@ export class RingServer {
     const { ring } = this;
     let goesBack: boolean;
     try {
-      goesBack = this.part.serve(ring);
+      goesBack = this.part.take(ring);
     } catch (error) {
       if (!(error instanceof PageListError)) throw error;
       this.#refuse(error.message);

@@ -6,7 +6,6 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
-import { deferred, PendingCalls } from '../sys/deferred.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import type { CommandAnswer } from './answers.ts';
 import type { CommandName, CommandOf } from './commands.ts';
@@ -18,17 +17,29 @@ const END_MS_MAX = 5000;
 /** A program and its arguments. The program runs one guest and speaks JSON on its console. */
 export type GuestCommandLine = readonly [program: string, ...args: string[]];
 
+interface Waiting {
+  readonly resolve: (answer: never) => void;
+  readonly reject: (error: Error) => void;
+}
+
 export class GuestProcess {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
-  readonly #calls = new PendingCalls();
-  readonly #ready = deferred();
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #ready: Promise<void>;
+  #becomeReady: () => void = () => {};
+  #fail: (error: Error) => void = () => {};
   /** Why it is gone, once it is. */
   #end: Error | undefined;
   #rest = '';
   #complaint = '';
+  #nextId = 1;
 
   private constructor([program, ...args]: GuestCommandLine) {
     this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+    this.#ready = new Promise((resolve, reject) => {
+      this.#becomeReady = resolve;
+      this.#fail = reject;
+    });
     this.#child.stdout.setEncoding('utf8').on('data', (text: string) => this.#read(text));
     this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#complaint += text;
@@ -43,7 +54,7 @@ export class GuestProcess {
   /** @throws AerostatError AEROSTAT_GUEST_ENDED when it does not come up */
   static async start(command: GuestCommandLine): Promise<GuestProcess> {
     const guest = new GuestProcess(command);
-    await guest.#ready.promise;
+    await guest.#ready;
     return guest;
   }
 
@@ -53,11 +64,13 @@ export class GuestProcess {
   }
 
   /** Resolves with the guest's answer. @throws AerostatError with the code that the guest gave */
-  async tell<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
-    if (this.#end !== undefined) throw this.#end;
-    const id = this.#calls.number();
-    this.#child.stdin.write(`${JSON.stringify({ id, ...command })}\n`);
-    return this.#calls.wait(id);
+  tell<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
+    if (this.#end !== undefined) return Promise.reject(this.#end);
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#child.stdin.write(`${JSON.stringify({ id, ...command })}\n`);
+    });
   }
 
   async close(): Promise<void> {
@@ -78,19 +91,21 @@ export class GuestProcess {
 
   #take(message: ConsoleMessage): void {
     if ('event' in message) {
-      if (message.event === 'ready') this.#ready.resolve();
+      if (message.event === 'ready') this.#becomeReady();
       return;
     }
-    const id = message.id ?? 0;
-    if ('answer' in message) this.#calls.answer(id, message.answer);
-    else this.#calls.refuse(id, new AerostatError(message.error.code as ErrorCode, message.error.message));
+    const waiting = this.#waiting.get(message.id ?? 0);
+    this.#waiting.delete(message.id ?? 0);
+    if ('answer' in message) waiting?.resolve(message.answer as never);
+    else waiting?.reject(new AerostatError(message.error.code as ErrorCode, message.error.message));
   }
 
   #ended(why: string): void {
     const error = new AerostatError('AEROSTAT_GUEST_ENDED', `the embedded guest is gone: ${why}`);
     this.#end ??= error;
-    this.#ready.reject(error);
-    this.#calls.refuseAll(error);
+    this.#fail(error);
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
   }
 
   readonly #kill = (): void => {

@@ -2,21 +2,15 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { GuestEvent } from '../control/contract.ts';
 import { type ThreadAnswer, WorkerClient } from '../threads/worker-client.ts';
-import { workerUrl } from '../threads/worker-url.ts';
+import { DATA_THREAD_HEAP, dataThreadProgram } from './early-thread.ts';
 import type { LogRecord } from './options.ts';
-import type { DataThreadRequests, FromDataThread, KeeperPlace } from './worker-protocol.ts';
+import type { DataThreadRequests, FromDataThread } from './worker-protocol.ts';
 
 interface DataThreadListener {
   event(event: GuestEvent): void;
   log(record: LogRecord): void;
   died(error: Error): void;
 }
-
-/**
- * Its heap for what was just made, answers and events: rings and lists live in memory of their own. Left to itself that heap
- * grows towards V8's bound of 48 MiB while a hundred guests are looked at.
- */
-const YOUNG_MIB_MAX = 8;
 
 /** Drains its guests when it is closed. */
 export type DataThread = WorkerClient<DataThreadRequests, Exclude<FromDataThread, ThreadAnswer>>;
@@ -25,13 +19,14 @@ export const startDataThread = (
   discardControl: SharedArrayBuffer,
   discardPort: MessagePort,
   listener: DataThreadListener,
-  keeper?: KeeperPlace,
+  /** See {@link DataThreadData.keeperFd}. */
+  keeperFd?: number,
 ): DataThread =>
   new WorkerClient({
-    program: workerUrl('./data-worker', import.meta.url),
-    data: { discardControl, discardPort, keeper },
+    program: dataThreadProgram(),
+    data: { discardControl, discardPort, keeperFd },
     transfer: [discardPort],
-    youngMibMax: YOUNG_MIB_MAX,
+    resourceLimits: DATA_THREAD_HEAP,
     news: message => {
       if (message.kind === 'event') listener.event(message.event);
       else listener.log(message.record);

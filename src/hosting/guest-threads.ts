@@ -3,11 +3,9 @@
  * them. The process that owns them steers them by {@link GuestThreads.control} from its main thread, which touches no guest
  * memory. Where guests' sockets come from, and when guests come and go, is the owner's: a daemon's or a machine's.
  */
-
 import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import { UnknownGuestError } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
-import { deferred } from '../sys/deferred.ts';
 import { AerostatError } from '../sys/error.ts';
 import { Listeners } from '../sys/listeners.ts';
 import { DiscardPool } from '../threads/discard-pool.ts';
@@ -17,14 +15,14 @@ import { MapSurvey } from './map-survey.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
 import { leastLoaded } from './placement.ts';
 import { threadsControl } from './threads-control.ts';
-import type { GuestSocket, KeeperPlace } from './worker-protocol.ts';
+import type { GuestSocket } from './worker-protocol.ts';
 
 export interface GuestThreadsOptions {
   /** Data-plane threads; each costs some 10 MiB. */
   readonly threads: number;
   readonly log: (record: LogRecord) => void;
-  /** What keeps the guests, if anything does. */
-  readonly keeper?: KeeperPlace | undefined;
+  /** The socket of a keeper for the guests, which stays open as long as the process lives. */
+  readonly keeperFd?: number | undefined;
 }
 
 interface HostedGuest {
@@ -36,9 +34,9 @@ export class GuestThreads {
   /** Of the guests that are hosted here. They cannot be migrated by it. */
   readonly control: Control<DeviceGuestStatus>;
   readonly deviceMigration: DeviceMigration = deviceMigration(name => this.threadOf(name));
-  readonly #failure = deferred<Error>();
   /** Settles with the reason when a thread died, after which some guest is not served; never rejects. */
-  readonly failed = this.#failure.promise;
+  readonly failed: Promise<Error>;
+  #fail: (error: Error) => void = () => {};
   readonly #log: (record: LogRecord) => void;
   readonly #threads: readonly DataThread[];
   readonly #discarding: DiscardPool;
@@ -50,13 +48,16 @@ export class GuestThreads {
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
-  constructor({ threads, log, keeper }: GuestThreadsOptions) {
+  constructor({ threads, log, keeperFd }: GuestThreadsOptions) {
     this.#log = log;
+    this.failed = new Promise(resolve => {
+      this.#fail = resolve;
+    });
     this.#discarding = new DiscardPool(threads, {
       failed: failure => log({ level: 'error', message: `memory could not be given back: ${failure}` }),
       died: error => this.#threadDied('discarding', error),
     });
-    const first = this.#discarding.start(ports => {
+    const first = this.#discarding.prepare(ports => {
       ports.forEach((port, index) => {
         // A thread that ends meanwhile needs no further discarding thread.
         this.#threads[index].ask('addDiscardPort', { port }, [port]).catch(() => port.close());
@@ -67,11 +68,11 @@ export class GuestThreads {
       log,
       died: (error: Error) => this.#threadDied('data-plane', error),
     };
-    this.#threads = first.map(port => startDataThread(this.#discarding.control, port, listener, keeper));
+    this.#threads = first.map(port => startDataThread(this.#discarding.control, port, listener, keeperFd));
     this.control = threadsControl(this);
   }
 
-  /** Resolves when the threads that discard run. */
+  /** Resolves when the threads that discard run, which they begin with the first guest. */
   get ready(): Promise<void> {
     return this.#discarding.ready;
   }
@@ -124,6 +125,9 @@ export class GuestThreads {
     } catch (error) {
       this.#guests.delete(name);
       throw error;
+    } finally {
+      // Guests wait for a processor, and for what they give back nothing does so soon.
+      this.#discarding.start();
     }
   }
 
@@ -179,7 +183,7 @@ export class GuestThreads {
   #threadDied(which: string, error: Error): void {
     const message = `a ${which} thread died: ${error.message}`;
     this.#log({ level: 'error', message, error });
-    this.#failure.resolve(
+    this.#fail(
       new AerostatError('AEROSTAT_THREAD_ENDED', `${message}; restart the daemon`, { cause: error }),
     );
   }

@@ -5,7 +5,7 @@
  */
 import { UnknownGuestError } from '../control/contract.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
-import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
+import type { KeeperLink } from '../keeping/keeper-link.ts';
 import { defined } from '../sys/defined.ts';
 import { wireError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
@@ -25,7 +25,7 @@ interface ThreadPlace {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
   /** Keeps guests for the next daemon, where there is one that does. */
-  readonly keeper?: GuestsKeeper | undefined;
+  readonly keeper?: KeeperLink | undefined;
   /** Takes what the main thread is told. */
   readonly tell: (message: FromDataThread) => void;
   /** The longest pause of this thread for garbage. */
@@ -142,7 +142,7 @@ export class ThreadGuests {
         return null;
       },
       freePages: ({ step }, guest) => {
-        guest.hints.freePages.command(step);
+        guest.hints.freePages.take(step);
         return null;
       },
       decodeMs: (_, guest) => guest.device.counters.decodeMs,

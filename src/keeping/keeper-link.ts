@@ -7,7 +7,6 @@ import { AerostatError, SystemError } from '../sys/error.ts';
 import { closeAll, OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { UnixSocket } from '../sys/socket.ts';
-import type { GuestsKeeper } from './guests-keeper.ts';
 import {
   decodeKeeperRecord,
   encodeKeeperRecord,
@@ -22,7 +21,7 @@ const FORMER_MS_MAX = 10_000;
 /** What is kept of guests, by their names: descriptors by their numbers. */
 export type KeptDescriptors = ReadonlyMap<string, Map<number, OwnedFd>>;
 
-export class KeeperLink implements GuestsKeeper {
+export class KeeperLink {
   readonly #socket: UnixSocket;
   readonly #lost: (why: string) => void;
   #broken = false;
@@ -38,8 +37,10 @@ export class KeeperLink implements GuestsKeeper {
     return new KeeperLink(new UnixSocket(new OwnedFd(fd)), lost);
   }
 
-  /** Nothing waits here: what its socket does not take at once, it is not told. */
-  readonly hasAll = true;
+  /** The number of its descriptor, for {@link ofNumber}. */
+  get number(): number {
+    return this.#socket.fd.number;
+  }
 
   /** What keeps the descriptors of a guest. */
   of(guest: string): DescriptorKeeper {

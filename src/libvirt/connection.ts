@@ -4,7 +4,6 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { bound } from '../peers/lifeline.ts';
-import { PendingCalls } from '../sys/deferred.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { LibvirtAnswers, LibvirtQuestion, NumberedAnswer } from './questions.ts';
@@ -38,11 +37,18 @@ export interface LibvirtConnectionOptions {
   readonly deadlineMs?: number;
 }
 
+interface Pending {
+  readonly resolve: (answer: never) => void;
+  readonly reject: (error: AerostatError) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
 export class LibvirtConnection {
   readonly uri: string;
   readonly #options: LibvirtConnectionOptions;
-  readonly #calls = new PendingCalls();
+  readonly #pending = new Map<number, Pending>();
   #child: ChildProcess | undefined;
+  #nextId = 1;
   #failure:
     | { readonly error: AerostatError; readonly retryAtMs: number; readonly backoffMs: number }
     | undefined;
@@ -65,14 +71,16 @@ export class LibvirtConnection {
       return Promise.reject(failure.error);
     }
     const child = this.#child ?? this.#start();
+    const id = this.#nextId++;
     const deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS;
-    const timer = setTimeout(
-      () => this.#lose(child, new LibvirtTimeoutError(this.uri, deadlineMs)),
-      deadlineMs,
-    );
-    const id = this.#calls.number();
-    child.send({ id, question });
-    return this.#calls.wait<LibvirtAnswers[Name]>(id).finally(() => clearTimeout(timer));
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => this.#lose(child, new LibvirtTimeoutError(this.uri, deadlineMs)),
+        deadlineMs,
+      );
+      this.#pending.set(id, { resolve, reject, timer });
+      child.send({ id, question });
+    });
   }
 
   /** Ends the process, whatever it waits for. Idempotent. */
@@ -98,12 +106,14 @@ export class LibvirtConnection {
   }
 
   #receive(message: NumberedAnswer): void {
-    const awaited =
-      'code' in message
-        ? this.#calls.refuse(message.id, new AerostatError(message.code as ErrorCode, message.message))
-        : this.#calls.answer(message.id, message.answer);
+    const pending = this.#pending.get(message.id);
+    if (pending === undefined) return;
+    this.#pending.delete(message.id);
+    clearTimeout(pending.timer);
     // It answers, if only that libvirt refused.
-    if (awaited) this.#failure = undefined;
+    this.#failure = undefined;
+    if ('code' in message) pending.reject(new AerostatError(message.code as ErrorCode, message.message));
+    else pending.resolve(message.answer as never);
   }
 
   #lose(child: ChildProcess, error: AerostatError): void {
@@ -114,6 +124,10 @@ export class LibvirtConnection {
       const backoffMs = Math.min(BACKOFF_MS_MAX, 2 * (this.#failure?.backoffMs ?? BACKOFF_MS_MIN / 2));
       this.#failure = { error, backoffMs, retryAtMs: monotonicMs() + backoffMs };
     }
-    this.#calls.refuseAll(error);
+    for (const { reject, timer } of this.#pending.values()) {
+      clearTimeout(timer);
+      reject(error);
+    }
+    this.#pending.clear();
   }
 }

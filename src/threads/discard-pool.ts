@@ -2,9 +2,7 @@
  * The discarding threads of a daemon, as its main thread keeps them: one that leads, one that watches it, and one more for
  * each guest whose file keeps a thread, as long as it does.
  */
-
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
-import { deferred } from '../sys/deferred.ts';
 import {
   CONTROL_WORDS,
   type DiscardNews,
@@ -28,11 +26,16 @@ export class DiscardPool {
   readonly #listener: DiscardPoolListener;
   readonly #exits = new Set<Promise<void>>();
   #started = 0;
-  readonly #ready = deferred();
+  #isReady: () => void = () => {};
+  readonly #ready = new Promise<void>(resolve => {
+    this.#isReady = resolve;
+  });
   #closing = false;
   /** Hands a port to each data-plane thread, at the other end of which the new thread is. */
   #connect: (ports: MessagePort[]) => void = () => {};
   readonly #peers: number;
+  /** The first thread's ports, until it is started. */
+  #first: MessagePort[] | undefined;
 
   /** For so many data-plane threads. */
   constructor(peers: number, listener: DiscardPoolListener) {
@@ -42,23 +45,29 @@ export class DiscardPool {
   }
 
   /**
-   * Starts the two threads; returns the ports of the first for each data-plane thread. Those of others go to `connect`, in a
-   * moment.
+   * Returns the ports of the first thread for each data-plane thread. Those of others go to `connect`, when the thread is
+   * there. None starts before {@link start}.
    */
-  start(connect: (ports: MessagePort[]) => void): MessagePort[] {
+  prepare(connect: (ports: MessagePort[]) => void): MessagePort[] {
     this.#connect = connect;
     const { near, far } = this.#channels();
-    // When its caller has made the data-plane threads: they are to be handed ports, and guests wait for them first.
-    setImmediate(() => {
-      if (!this.#closing) this.#startThread(far);
-      this.#another();
-    });
+    this.#first = far;
     return near;
   }
 
-  /** Resolves when both threads that are always there run. */
+  /** Starts the two threads that are always there, once. */
+  start(): void {
+    const first = this.#first;
+    this.#first = undefined;
+    if (first === undefined || this.#closing) return;
+    this.#startThread(first);
+    this.#another();
+  }
+
+  /** Resolves when both run; starts them. */
   get ready(): Promise<void> {
-    return this.#ready.promise;
+    this.start();
+    return this.#ready;
   }
 
   /** Both ends of what connects a thread with each data-plane thread. */
@@ -69,7 +78,7 @@ export class DiscardPool {
 
   #startThread(ports: MessagePort[]): void {
     const workerData: DiscardThreadData = { control: this.control, number: ++this.#started, ports };
-    const worker = new Worker(workerUrl('./discard-worker', import.meta.url), {
+    const worker = new Worker(workerUrl('../threads/discard-worker', import.meta.url), {
       workerData,
       transferList: ports,
     });
@@ -79,7 +88,7 @@ export class DiscardPool {
     });
     const isSecond = this.#started === 2;
     worker.once('online', () => {
-      if (isSecond) this.#ready.resolve();
+      if (isSecond) this.#isReady();
     });
     worker.on('error', error => this.#listener.died(error));
     const exited = new Promise<void>(resolve => worker.once('exit', () => resolve()));

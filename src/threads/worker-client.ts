@@ -3,11 +3,10 @@
  * Node cannot interrupt such a thread, so every message comes with a ring of its wake-up descriptor, and the process
  * never exits without one.
  */
-import { type Transferable, Worker } from 'node:worker_threads';
-import { PendingCalls } from '../sys/deferred.ts';
-import { defined } from '../sys/defined.ts';
+import { type ResourceLimits, type Transferable, Worker } from 'node:worker_threads';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { createEventFd, type OwnedFd, ring } from '../sys/fd.ts';
+import { beginEarly } from './early-worker.ts';
 
 /** The requests of a thread by name: what they take and what they give. One that is asked to close ends. */
 type Requests<Names extends string> = Record<Names, { args: unknown; result: unknown }> & {
@@ -27,8 +26,8 @@ interface ThreadOptions<News> {
    */
   readonly data: object;
   readonly transfer?: readonly Transferable[];
-  /** How large its heap for what was just made may become; V8's own bound when absent. */
-  readonly youngMibMax?: number;
+  /** How large its heap may become; V8's own bounds when absent. */
+  readonly resourceLimits?: ResourceLimits;
   /** What it tells by itself. */
   readonly news: (message: News) => void;
   readonly died: (error: Error) => void;
@@ -43,26 +42,36 @@ function stopAll(): void {
   for (const stop of stops) stop();
 }
 
+interface Pending {
+  readonly resolve: (result: never) => void;
+  readonly reject: (error: Error) => void;
+}
+
 export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, News extends object> {
   readonly #wake: OwnedFd = createEventFd();
   readonly #worker: Worker;
   readonly #options: ThreadOptions<News>;
-  readonly #calls = new PendingCalls();
+  readonly #pending = new Map<number, Pending>();
   readonly #exited: Promise<void>;
   /** Before the ring: a thread that is woken and not told yet to stop is back in poll(2) before it is. */
   readonly #stop = (): void => {
     void this.#worker.terminate();
     if (this.#wake.open) ring(this.#wake);
   };
+  #nextId = 1;
   #ended = false;
 
   constructor(options: ThreadOptions<News>) {
     this.#options = options;
-    this.#worker = new Worker(options.program, {
-      workerData: { ...options.data, wakeFd: this.#wake.duplicate().release(), bellFd: this.#wake.number },
-      transferList: [...(options.transfer ?? [])],
-      resourceLimits: defined({ maxYoungGenerationSizeMb: options.youngMibMax }),
-    });
+    const { program, transfer = [], resourceLimits = {} } = options;
+    const data = { ...options.data, wakeFd: this.#wake.duplicate().release(), bellFd: this.#wake.number };
+    this.#worker =
+      beginEarly(program, data, transfer) ??
+      new Worker(program, {
+        workerData: data,
+        transferList: [...transfer],
+        resourceLimits,
+      });
     this.#worker.on('message', (message: ThreadAnswer | News) => this.#receive(message));
     this.#worker.on('error', error => options.died(error));
     this.#exited = new Promise(resolve => {
@@ -75,17 +84,19 @@ export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, 
     stops.add(this.#stop);
   }
 
-  async ask<K extends keyof Table & string>(
+  ask<K extends keyof Table & string>(
     name: K,
     args: Table[K]['args'],
     transfer: readonly Transferable[] = [],
   ): Promise<Table[K]['result']> {
-    if (this.#ended) throw this.#endedError();
-    const id = this.#calls.number();
-    // What cannot be sent (it throws) has no answer to wait for.
-    this.#worker.postMessage({ id, name, args }, [...transfer]);
-    ring(this.#wake);
-    return this.#calls.wait(id);
+    if (this.#ended) return Promise.reject(this.#endedError());
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      // What cannot be sent (it throws) has no answer to wait for.
+      this.#worker.postMessage({ id, name, args }, [...transfer]);
+      this.#pending.set(id, { resolve: resolve as (result: never) => void, reject });
+      ring(this.#wake);
+    });
   }
 
   /** Asks the thread to end; resolves when it is gone. */
@@ -109,17 +120,24 @@ export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, 
 
   #receive(message: ThreadAnswer | News): void {
     if ('kind' in message && message.kind === 'answer') {
-      this.#calls.answer(message.id, message.result);
+      this.#take(message.id)?.resolve(message.result as never);
     } else if ('kind' in message && message.kind === 'failure') {
-      this.#calls.refuse(message.id, new AerostatError(message.code as ErrorCode, message.message));
+      this.#take(message.id)?.reject(new AerostatError(message.code as ErrorCode, message.message));
     } else {
       this.#options.news(message as News);
     }
   }
 
+  #take(id: number): Pending | undefined {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    return pending;
+  }
+
   #end(): void {
     this.#ended = true;
-    this.#calls.refuseAll(this.#endedError());
+    for (const { reject } of this.#pending.values()) reject(this.#endedError());
+    this.#pending.clear();
   }
 
   #endedError(): AerostatError {

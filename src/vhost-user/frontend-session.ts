@@ -6,9 +6,7 @@
  * A back-end may vanish and come back: rings live in guest memory, and what the back-end must know of them to
  * go on is kept here ({@link VhostUserFrontend.reconnect}).
  */
-
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
-import { deferred } from '../sys/deferred.ts';
 import { Listeners } from '../sys/listeners.ts';
 import type { Reactor } from '../sys/poll.ts';
 import { UnixSocket } from '../sys/socket.ts';
@@ -63,8 +61,7 @@ export interface FrontendOptions {
 
 export class VhostUserFrontend implements VirtioTransport {
   readonly description: string;
-  readonly #end = deferred<Error>();
-  readonly ended = this.#end.promise;
+  readonly ended: Promise<Error>;
   readonly memory: GuestMemory;
   readonly #options: FrontendOptions;
   readonly #rings: FrontendRings;
@@ -77,6 +74,7 @@ export class VhostUserFrontend implements VirtioTransport {
   #status = 0;
   readonly #config: FrontendConfig;
   readonly #inflight = new FrontendInflight(VRING_SIZE_MAX);
+  #end: (reason: Error) => void = () => {};
   #closed = false;
 
   private constructor(description: string, options: FrontendOptions) {
@@ -89,6 +87,9 @@ export class VhostUserFrontend implements VirtioTransport {
       failed: index => {
         this.#ringFailureListeners.emit(index);
       },
+    });
+    this.ended = new Promise(resolve => {
+      this.#end = resolve;
     });
   }
 
@@ -254,7 +255,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.#configListeners.clear();
     this.#disconnectListeners.clear();
     this.#ringFailureListeners.clear();
-    this.#end.resolve(reason);
+    this.#end(reason);
   }
 
   // Memory ------------------------------------------------------------------------------------------------
@@ -383,7 +384,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.#link = undefined;
     link.close(reason);
     this.#disconnectListeners.emit(reason);
-    if (this.#options.reconnects !== true) this.#end.resolve(reason);
+    if (this.#options.reconnects !== true) this.#end(reason);
   }
 
   #dropLink(reason: Error): void {

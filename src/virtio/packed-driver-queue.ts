@@ -5,6 +5,7 @@
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { SegmentList } from './chain.ts';
+import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
 import { DESCRIPTOR_FLAG, PACKED_DESCRIPTOR } from './layout.ts';
 import { OutstandingBuffers } from './outstanding.ts';
 import {
@@ -17,13 +18,12 @@ import {
   wantsEvent,
 } from './packed-ring.ts';
 import {
+  checkConfig,
   clearParts,
   type DriverQueue,
   type DriverQueueState,
   initialState,
   type QueueConfig,
-  queueTraits,
-  requireIndirect,
   requireListable,
   type UsedBuffer,
   VirtqueueUsageError,
@@ -68,18 +68,20 @@ export class PackedDriverQueue implements DriverQueue {
    * @throws VirtqueueError when size or alignment are wrong
    */
   constructor(config: QueueConfig, state?: DriverQueueState) {
-    const { size, eventIndex, inOrder } = queueTraits(config, 'packed');
+    checkConfig(config);
+    const { size, features } = config;
+    if (!hasFeature(features, RING_PACKED)) throw new VirtqueueUsageError('a split queue as packed');
     this.#config = config;
     this.size = size;
-    this.#eventIndex = eventIndex;
-    this.#inOrder = inOrder;
+    this.#eventIndex = hasFeature(features, RING_EVENT_IDX);
+    this.#inOrder = hasFeature(features, IN_ORDER);
     this.#ring = config.descriptorArea;
     this.#driverArea = config.driverArea;
     this.#deviceArea = config.deviceArea;
     this.#outstanding = new OutstandingBuffers(size);
     this.#links = Uint16Array.from({ length: size }, (_, id) => id + 1);
     this.#freeCount = size;
-    const { nextAvail, nextUsed } = state ?? initialState(config.features);
+    const { nextAvail, nextUsed } = state ?? initialState(features);
     this.#nextAvail = nextAvail;
     this.#publishedAvail = nextAvail;
     this.#nextUsed = nextUsed;
@@ -203,7 +205,10 @@ export class PackedDriverQueue implements DriverQueue {
   #restore(state: DriverQueueState): void {
     this.#links.set(state.links);
     this.#firstFree = state.firstFree;
-    this.#freeCount -= this.#outstanding.restore(state.outstanding);
+    for (const { id, token, descriptorCount, writableBytes } of state.outstanding) {
+      this.#outstanding.add(id, token, descriptorCount, writableBytes);
+      this.#freeCount -= descriptorCount;
+    }
     this.#kickOwed = true;
   }
 
@@ -216,7 +221,9 @@ export class PackedDriverQueue implements DriverQueue {
   }
 
   #writeTable(memory: GuestMemory, segments: SegmentList, id: number, table: number): void {
-    requireIndirect(this.#config);
+    if (!hasFeature(this.#config.features, RING_INDIRECT_DESC)) {
+      throw new VirtqueueUsageError('an indirect table that was not negotiated');
+    }
     for (let segment = 0; segment < segments.count; segment++) {
       const at = table + segment * PACKED_DESCRIPTOR.size;
       memory.setU64(at + ADDRESS, segments.address(segment));

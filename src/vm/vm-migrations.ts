@@ -2,7 +2,6 @@
  * The migrations of one machine, for its control: begun, watched, given up. A machine that has left is of no use any more,
  * which {@link VmMigrations.departed} tells; one that was written into a file runs on.
  */
-
 import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
 import { MigrationOrderError } from '../control/errors.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
@@ -25,7 +24,6 @@ import {
 } from '../migration/limits.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
 import { SnapshotCancelled } from '../snapshot/errors.ts';
-import { deferred } from '../sys/deferred.ts';
 import { wireError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { systemClock } from '../transfer/clock.ts';
@@ -46,12 +44,12 @@ interface Underway {
 }
 
 export class VmMigrations implements GuestHandlers<MigrationOperation> {
-  readonly #departure = deferred();
   /** Resolves when the guest runs elsewhere. */
-  readonly departed = this.#departure.promise;
+  readonly departed: Promise<void>;
   readonly #vm: Vm;
   readonly #place: MigrationPlace;
   readonly #emit: (event: GuestEvent) => void;
+  #depart: () => void = () => {};
   #underway: Underway | undefined;
   /** Under way, and it is not known where the guest runs. */
   #lost: { readonly recall: AbortController; readonly over: Promise<void> } | undefined;
@@ -62,6 +60,9 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     this.#vm = vm;
     this.#place = place;
     this.#emit = emit;
+    this.departed = new Promise(resolve => {
+      this.#depart = resolve;
+    });
   }
 
   async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
@@ -147,7 +148,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       const { downtimeMs = summary.downtimeMs, leaves } = route;
       const report = reportOf({ ...summary, downtimeMs }, outgoing.balloonedPages);
       this.#become({ ...(this.#status ?? status), report });
-      if (leaves) this.#departure.resolve();
+      if (leaves) this.#depart();
     } catch (thrown) {
       const error = route.failure(thrown as Error);
       const { state } = this.#status ?? status;
@@ -181,7 +182,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     while (this.#vm.state === 'gone' && !recalled.aborted) {
       if ((await source.askAgain()) === 'running') {
         this.#become({ ...status, state: { ...status.state, status: 'done' }, error: null });
-        this.#departure.resolve();
+        this.#depart();
         return;
       }
       await systemClock.sleep(SEARCH_PAUSE_MS, recalled);

@@ -54,7 +54,7 @@ async function refusedWith(
 
 const BREACHES: readonly Breach[] = [
   {
-    title: 'an unknown request',
+    title: 'a request that nobody knows',
     commit: refused(99),
     log: /request 99 is unknown/,
   },

@@ -40,11 +40,13 @@ const dist = (path: string): string => fileURLToPath(new URL(`../../dist/${path}
 const install = (before = '') =>
   writeFileSync(wrapper, `${before}\nawait import(${JSON.stringify(program)});\n`);
 
-/** The program, whose new process does this in the moment at which it says that it serves. */
+/** The program's modules one by one, of which one does this in the moment at which it says that it serves. */
 const insteadOfServing = (what: string) =>
-  install(
+  writeFileSync(
+    wrapper,
     `import { Predecessor } from ${JSON.stringify(dist('daemon/predecessor.js'))};
-     Predecessor.prototype.serving = async () => { ${what} };`,
+     Predecessor.prototype.serving = async () => { ${what} };
+     await import(${JSON.stringify(dist('cli/main.js'))});`,
   );
 
 /** A program that says that it is ready, as far as it is not something else, and then does what is given. */

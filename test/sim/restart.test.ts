@@ -14,8 +14,11 @@ import { RingLog } from '../../src/virtio/ring-log.ts';
 
 /** The seed of random tests: printed in their names, taken from the environment to repeat one. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_801);
-/** Histories; each has up to three deaths. */
-const SEEDS = Number(process.env.AEROSTAT_RESTARTS ?? 250);
+/**
+ * Histories; each has up to three deaths, and takes some 10 ms, of which no part takes much: a profile is flat. So a run has
+ * a few seconds of them, and 10,000 are for `npm run sim -- restart --seeds 10000`.
+ */
+const SEEDS = Number(process.env.AEROSTAT_RESTARTS ?? 500);
 
 afterEach(() => vi.restoreAllMocks());
 

@@ -28,8 +28,6 @@ export interface DaemonSurroundings {
   /** The program that is started, and started anew where another process takes its place. */
   readonly program?: string;
   readonly env?: Readonly<Record<string, string>>;
-  /** A service manager passes what it inherits: LISTEN_PID is its process. */
-  readonly listens?: boolean;
 }
 
 export class DaemonProcess {
@@ -51,13 +49,7 @@ export class DaemonProcess {
   static async start(
     guests: readonly string[],
     words: readonly string[] = [],
-    {
-      directory: given,
-      inherits = [],
-      program = PROGRAM,
-      env = {},
-      listens = false,
-    }: DaemonSurroundings = {},
+    { directory: given, inherits = [], program = PROGRAM, env = {} }: DaemonSurroundings = {},
   ): Promise<DaemonProcess> {
     const directory = given ?? mkdtempSync(join(tmpdir(), 'aerostat-test-'));
     const sockets = guests.flatMap(name => [
@@ -66,12 +58,9 @@ export class DaemonProcess {
       '--name',
       name,
     ]);
-    const [file, ...first] = listens
-      ? ['/bin/sh', '-c', 'LISTEN_PID=$$ exec "$0" "$@"', process.execPath]
-      : [process.execPath];
     const child = spawn(
-      file,
-      [...first, program, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
+      process.execPath,
+      [program, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
       {
         stdio: ['ignore', 'ignore', 'pipe', ...inherits.map(fd => fd.number)],
         env: { ...process.env, ...env },

@@ -1,6 +1,7 @@
 /** What the tests of this room share: a small guest memory, places for the parts of a queue, and raw access to rings. */
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
+import type { Struct } from '../../src/sys/struct.ts';
 import { type DescriptorChain, SegmentList } from '../../src/virtio/chain.ts';
 import { RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import {
@@ -60,8 +61,7 @@ export function at<S>(memory: GuestMemory, layout: StructLike<S>, address: numbe
   };
 }
 
-type StructLike<S> = {
-  readonly size: number;
+type StructLike<S> = Pick<Struct<never>, 'size'> & {
   read(view: DataView, at?: number): S;
   encode(value: S): Uint8Array;
 };

@@ -1,5 +1,4 @@
 /** Numbers as people read them. What is not known is a dash, here and everywhere on the page. */
-import { PAGE_SIZE } from '../../src/memory/page.ts';
 
 export const UNKNOWN = '–';
 
@@ -66,5 +65,5 @@ export function typedSize(text: string): number | undefined {
   if (match === null) return undefined;
   const unit = ['', 'K', 'M', 'G', 'T'].indexOf(match[2]?.toUpperCase() ?? '');
   const bytes = Number(match[1].replace(',', '.')) * 1024 ** unit;
-  return Math.floor(bytes / PAGE_SIZE) * PAGE_SIZE;
+  return Math.floor(bytes / 4096) * 4096;
 }

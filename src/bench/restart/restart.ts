@@ -1,7 +1,8 @@
 /**
  * What a restart costs guests: a daemon with a keeper serves guests that give pages and take them back all the time, and is
- * replaced, by an upgrade, or after it was killed. Told are the time until the next one has all guests and its API is open,
- * and how long each guest's ring stood still: the longest that one of its buffers took meanwhile.
+ * replaced, by an upgrade, or after it was killed. Told are the time until the next one has all guests and until its API
+ * answers, from its process's start and from its program's, and how long each guest's ring stood still: the longest that one
+ * of its buffers took meanwhile.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -50,6 +51,7 @@ export async function benchRestart(options: RestartBenchOptions): Promise<Measur
   try {
     for (const [at, way] of ways.entries()) {
       const openMs: number[] = [];
+      const starts: Start[] = [];
       const stallMs: number[] = [];
       const handOverMs: number[] = [];
       for (let run = 0; run < runs; run++) {
@@ -60,6 +62,7 @@ export async function benchRestart(options: RestartBenchOptions): Promise<Measur
         const took = way === 'kill' ? await bench.kill() : await bench.upgrade();
         await bench.work(WORK_MS);
         openMs.push(took.openMs);
+        starts.push(bench.start);
         handOverMs.push(took.handOverMs);
         stallMs.push(...bench.guests.map(({ worstMs }) => worstMs));
       }
@@ -70,6 +73,9 @@ export async function benchRestart(options: RestartBenchOptions): Promise<Measur
         peer: 'front-ends by hand',
         elapsedMs: open,
         handOverMs: spreadOf(handOverMs),
+        servedMs: spreadOf(starts.map(({ served }) => served.processMs)),
+        servedByProgramMs: spreadOf(starts.map(({ served }) => served.programMs)),
+        answersByProgramMs: spreadOf(starts.map(({ answers }) => answers.programMs)),
         stallMs: stall,
       });
       ratios[`${way}.takeover.toLimit`] =
@@ -85,9 +91,21 @@ export async function benchRestart(options: RestartBenchOptions): Promise<Measur
 
 const NOTES = [
   'elapsed: upgrade: from the order until another process serves, its start included; kill: from the start of the next process until its API answers',
+  'served: from the start of the next process until it has all guests; by program: from when Node had the program to run; answers: until its API answers',
   `takeover.toLimit: kill: elapsed to ${OPEN_MS_LIMIT} ms; upgrade: from the first guest that stands still until all are served, to ${OPEN_MS_LIMIT} ms`,
   `stall: the longest that one buffer of a guest took, to ${STALL_MS_LIMIT} ms; the guests' own process has its share in it`,
 ];
+
+/** What a daemon says of its start: milliseconds since its process began, and since Node had the program to run. */
+interface Moment {
+  readonly processMs: number;
+  readonly programMs: number;
+}
+
+interface Start {
+  readonly served: Moment;
+  readonly answers: Moment;
+}
 
 interface Took {
   readonly openMs: number;
@@ -102,6 +120,9 @@ class Bench {
   #keeper: ChildProcess | undefined;
   #daemonPid = 0;
   #log = '';
+  /** What the last daemon said of its start. */
+  readonly #moments = new Map<string, Moment>();
+  #line = '';
 
   private constructor(guests: number) {
     this.#names = Array.from({ length: guests }, (_, index) => `guest${index}`);
@@ -133,13 +154,31 @@ class Bench {
     });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#log = (this.#log + text).slice(-4096);
+      const lines = (this.#line + text).split('\n');
+      this.#line = lines.pop() ?? '';
+      for (const line of lines) if (line.includes('"programMs"')) this.#noteMoment(JSON.parse(line));
     });
     return child;
   }
 
+  #noteMoment({ message, processMs, programMs }: Moment & { readonly message: string }): void {
+    this.#moments.set(message, { processMs, programMs });
+  }
+
+  /** Of the last daemon. */
+  get start(): Start {
+    const served = this.#moments.get('guests are served');
+    const answers = this.#moments.get('the API answers');
+    if (served === undefined || answers === undefined)
+      throw new AerostatError('AEROSTAT_BENCH', `a daemon says nothing of its start: ${this.#log}`);
+    return { served, answers };
+  }
+
   async #startDaemon(): Promise<void> {
     const sockets = this.#names.flatMap(name => ['--socket-path', this.#at(name)]);
-    const words = ['device', '--api', this.#at('api.sock'), '--keep', this.#at('keeper.sock'), ...sockets];
+    const log = ['--log-level', 'debug', '--log-format', 'json'];
+    const places = ['--api', this.#at('api.sock'), '--keep', this.#at('keeper.sock')];
+    const words = ['device', ...log, ...places, ...sockets];
     const child = this.#spawn(words);
     await this.#until(async () => (await this.#pid()) === child.pid, 'the daemon does not come up');
     this.#daemonPid = child.pid ?? 0;
