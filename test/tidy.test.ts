@@ -48,7 +48,7 @@ describe('names', () => {
     expect(twice.map(([name, paths]) => `${name}: ${paths.join(', ')}`)).toEqual([]);
   });
 
-  test('are exported for somebody: something outside of tests imports each', () => {
+  test('are exported for a use: something outside of tests imports each', () => {
     const imported = new Set(users.flatMap(importedBy));
     const vain = exportedNames().filter(({ key, all }) => !imported.has(key) && !imported.has(all));
     expectOnly(
@@ -124,6 +124,24 @@ test(`lines of documents have ${DOCUMENT_LINE_MAX} characters at most, but for t
     breakableLines(readFileSync(join(root, path), 'utf8')).some(line => line.length > DOCUMENT_LINE_MAX),
   );
   expectOnly(long, LONG_LINES);
+});
+
+test('text names the component that acts: it is not "whoever", "somebody" or "nobody" that does a thing', () => {
+  // This file and the licence name the words themselves.
+  const texts = ['src', 'web/src', 'test', 'bench', 'fuzz', 'scripts', 'docs', 'packaging', 'linux']
+    .flatMap(folder =>
+      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map(path => join(folder, path)),
+    )
+    .filter(path => /\.(ts|tsx|mjs|md|c|h|service|toml)$/.test(path) && path !== 'test/tidy.test.ts')
+    .concat('README.md', 'CONTRIBUTING.md');
+  const vague = texts.flatMap(path =>
+    readFileSync(join(root, path), 'utf8')
+      .split('\n')
+      .flatMap((line, at) =>
+        /\b(whoever|somebody|someone|nobody|anybody)\b/i.test(line) ? [`${path}:${at + 1}`] : [],
+      ),
+  );
+  expect(vague).toEqual([]);
 });
 
 /** Lines but for those of a table or a block of code, and those that are one link or one word of code. */

@@ -102,43 +102,41 @@ const hostRequest = {
   },
 };
 
-/** v3: command, flag and id are fields of the bitmap's header. */
-export const bitmapRequests: RequestProtocol = {
+/** The header of a page list, where it has fields for what the list answers. */
+interface AnswerHeader<Fields> {
+  readonly size: number;
+  read(view: DataView): Fields;
+  write(view: DataView, at: number, fields: Fields): void;
+}
+
+/** Command, flag and id of an answer are fields of its list's header, whose id goes up to `idMax`. */
+const inHeader = <Fields extends { command: number; flag: number; requestId: number }>(
+  header: AnswerHeader<Fields>,
+  idMax: number,
+) => ({
   ...hostRequest,
-  name: 'bitmap',
-  idMax: Number.MAX_SAFE_INTEGER,
-  writeAnswer(list, { command, id, done }) {
-    checkId(id, this.idMax);
-    const header = BITMAP_HEADER.read(list.view);
+  idMax,
+  writeAnswer(list: PageList, { command, id, done }: Answer): void {
+    checkId(id, idMax);
     const flag = done ? ANSWER_DONE : ANSWER_CONT;
-    BITMAP_HEADER.write(list.view, 0, { ...header, command, flag, requestId: id });
+    header.write(list.view, 0, { ...header.read(list.view), command, flag, requestId: id });
   },
-  readAnswer(list) {
-    checkPrefix(list, BITMAP_HEADER.size);
+  readAnswer(list: PageList): Answer {
+    checkPrefix(list, header.size);
     list.beginAt(0);
-    const { command, flag, requestId } = BITMAP_HEADER.read(list.view);
+    const { command, flag, requestId } = header.read(list.view);
     return { command, id: requestId, done: flag === ANSWER_DONE };
   },
+});
+
+/** v3: the header of a bitmap. */
+export const bitmapRequests: RequestProtocol = {
+  name: 'bitmap',
+  ...inHeader(BITMAP_HEADER, Number.MAX_SAFE_INTEGER),
 };
 
-/** v5 and v6: command, flag and id are fields of the response header. */
-export const responseRequests: RequestProtocol = {
-  ...hostRequest,
-  name: 'response',
-  idMax: 0xffff,
-  writeAnswer(list, { command, id, done }) {
-    checkId(id, this.idMax);
-    const header = RESPONSE_HEADER.read(list.view);
-    const flag = done ? ANSWER_DONE : ANSWER_CONT;
-    RESPONSE_HEADER.write(list.view, 0, { ...header, command, flag, requestId: id });
-  },
-  readAnswer(list) {
-    checkPrefix(list, RESPONSE_HEADER.size);
-    list.beginAt(0);
-    const { command, flag, requestId } = RESPONSE_HEADER.read(list.view);
-    return { command, id: requestId, done: flag === ANSWER_DONE };
-  },
-};
+/** v5 and v6: the header of a response. */
+export const responseRequests: RequestProtocol = { name: 'response', ...inHeader(RESPONSE_HEADER, 0xffff) };
 
 /** v10: the same message asks and answers, with a list of no chunks or of some. It carries no id. */
 export const miscRequests: RequestProtocol = {

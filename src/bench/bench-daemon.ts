@@ -39,7 +39,11 @@ export class BenchDaemon {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
     const socketPath = join(directory, 'balloon.sock');
     const keeper = kept ? UnixSocket.pair() : [];
-    const threads = new GuestThreads({ threads: 1, log: () => {}, keeperFd: keeper[0]?.fd.number });
+    const threads = new GuestThreads({
+      threads: 1,
+      log: () => {},
+      keeper: keeper[0] && { kind: 'process', fd: keeper[0].fd.number },
+    });
     try {
       const guest = { name: BENCH_GUEST, socketPath, targetBytes: 0, pollIntervalMs: 0, ...options };
       const socket = openGuestSocket(guest);

@@ -3,13 +3,12 @@ import { type ChildProcess, fork, type Serializable } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { AerostatError } from '../sys/error.ts';
+import { Mailbox } from './mailbox.ts';
 
-/** Who says nothing for this long never will. */
-const SILENCE_MS_MAX = 180_000;
 /** A process that was let go and does not end in this time is killed. */
 const END_MS_MAX = 5000;
 
-export interface PeerProcessOptions {
+interface PeerProcessOptions {
   readonly args?: readonly string[];
   /** Nothing more is heard when it aborts. */
   readonly signal?: AbortSignal | undefined;
@@ -17,21 +16,16 @@ export interface PeerProcessOptions {
 
 export class PeerProcess<To extends Serializable, From extends { readonly kind: string }> {
   readonly #child: ChildProcess;
-  readonly #signal: AbortSignal | undefined;
-  readonly #heard: From[] = [];
-  #wake: () => void = () => {};
+  readonly #mailbox: Mailbox<From>;
   #gone = false;
 
   constructor(program: URL, { args = [], signal }: PeerProcessOptions = {}) {
     this.#child = fork(fileURLToPath(program), args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-    this.#signal = signal;
-    this.#child.on('message', (message: From) => {
-      this.#heard.push(message);
-      this.#wake();
-    });
+    this.#mailbox = new Mailbox('the other process of the bench', signal);
+    this.#child.on('message', (message: From) => this.#mailbox.put(message));
     this.#child.once('exit', () => {
       this.#gone = true;
-      this.#wake();
+      this.#mailbox.end();
     });
   }
 
@@ -47,18 +41,9 @@ export class PeerProcess<To extends Serializable, From extends { readonly kind: 
     this.#child.send(message, () => {});
   }
 
-  /**
-   * The next thing that it says, which has to be one of these.
-   * @throws AerostatError AEROSTAT_BENCH when it says something else, ends or is silent; the signal's reason when that aborts
-   */
-  async hear<K extends From['kind']>(...kinds: readonly K[]): Promise<Extract<From, { readonly kind: K }>> {
-    const awaited = kinds.join(' or ');
-    if (this.#heard.length === 0 && !this.#gone) await this.#news(awaited);
-    const message = this.#heard.shift();
-    if (kinds.some(kind => kind === message?.kind)) return message as Extract<From, { readonly kind: K }>;
-    const why =
-      message !== undefined && 'message' in message ? message.message : `it ended before it had ${awaited}`;
-    throw new AerostatError('AEROSTAT_BENCH', `the other process of the bench failed: ${why}`);
+  /** The next thing that it says, which has to be one of these. @throws as {@link Mailbox.next} does */
+  hear<K extends From['kind']>(...kinds: readonly K[]): Promise<Extract<From, { readonly kind: K }>> {
+    return this.#mailbox.next(...kinds);
   }
 
   /** Lets it go; resolves when it is gone. */
@@ -69,23 +54,5 @@ export class PeerProcess<To extends Serializable, From extends { readonly kind: 
     if (this.#child.connected) this.#child.disconnect();
     await exited;
     clearTimeout(timer);
-  }
-
-  /** Resolves when it has said something, or ended. */
-  async #news(awaited: string): Promise<void> {
-    const signal = this.#signal;
-    signal?.throwIfAborted();
-    let abort = () => {};
-    let timer: NodeJS.Timeout | undefined;
-    await new Promise<void>((resolve, reject) => {
-      this.#wake = resolve;
-      abort = () => reject(signal?.reason);
-      signal?.addEventListener('abort', abort);
-      const silent = `the other process of the bench is silent; it should have ${awaited}`;
-      timer = setTimeout(() => reject(new AerostatError('AEROSTAT_BENCH', silent)), SILENCE_MS_MAX);
-    }).finally(() => {
-      signal?.removeEventListener('abort', abort);
-      clearTimeout(timer);
-    });
   }
 }

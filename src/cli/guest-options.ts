@@ -25,6 +25,9 @@ export interface ServedGuestsChoice {
   readonly bootGrace?: number;
 }
 
+/** In place of a keeper's socket: the service manager keeps guests, or nothing does. */
+export const isKeepWord = (keep: string): boolean => keep === 'systemd' || keep === 'none';
+
 /** @throws UsageError for words that mean nothing, or contradict each other */
 export function guestOptions(choice: ServedGuestsChoice): GuestOptions[] {
   const sockets = (choice.socketPath ?? []).map(path => ({ socketPath: checkPath(path) }));

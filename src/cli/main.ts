@@ -30,13 +30,13 @@ function end(code: ExitCode): never {
   process.exit(code);
 }
 
-/** What SIGHUP does where a command has taken it. */
-let hangUp: (() => void) | undefined;
+/** What SIGHUP does where a command has taken it: guests and policy of one file are read anew by one each. */
+const onHangUp: (() => void)[] = [];
 
 for (const signal of Object.keys(EXIT_BY_SIGNAL) as StopSignal[]) {
   process.on(signal, () => {
-    if (signal === 'SIGHUP' && hangUp !== undefined) {
-      hangUp();
+    if (signal === 'SIGHUP' && onHangUp.length > 0) {
+      for (const listener of onHangUp) listener();
       return;
     }
     if (stop.signal.aborted) {
@@ -71,9 +71,7 @@ const code = await runCli(process.argv.slice(2), {
   stderr: process.stderr as Output,
   env: process.env,
   interrupt: stop.signal,
-  onHangUp: listener => {
-    hangUp = listener;
-  },
+  onHangUp: listener => void onHangUp.push(listener),
   onUpgrade: listener => void process.on('SIGUSR2', listener),
   program: { file: process.execPath, words: [...process.execArgv, ...process.argv.slice(1)] },
   invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),

@@ -67,6 +67,7 @@ function programPage(program: OutlineCommand, { version, exitCodes }: ManualFact
     ...definition('AEROSTAT_API', 'Where the API is, for what has no --api.'),
     ...definition('AEROSTAT_TOKEN', 'The token itself of an API on TCP, where no --token-file is given.'),
     ...definition('AEROSTAT_RUN_DIR', "Where the daemons of systemd's units are looked for: /run/aerostat."),
+    ...definition('AEROSTAT_KEEP', 'What guests outlive the daemon by, for what has no --keep.'),
     ...definition('AEROSTAT_DEBUG', 'As --verbose: when something fails, say where.'),
     ...definition('NO_COLOR', 'No colours.'),
     '.SH FILES',
@@ -155,8 +156,13 @@ function filesPage({ version }: ManualFacts): string {
     '.SH UNITS',
     ...definition('/etc/aerostat/NAME.conf', 'Options of aerostat@NAME.service: OPTIONS=--target=1G'),
     ...definition(
-      '/etc/aerostat/guests.conf',
-      'Guests of aerostat.service, and further options: GUESTS=--socket-path=/run/aerostat/guests/vm1.sock',
+      '/etc/aerostat/aerostat.toml',
+      'Guests of aerostat.service: a table [guests.NAME] with its socket in /run/aerostat/guests for each.',
+    ),
+    ...definition('/etc/aerostat/guests.conf', 'Options of aerostat.service: OPTIONS=--keep=none'),
+    ...definition(
+      '/var/lib/aerostat',
+      'State directories of both, for the next start: what was ordered of each guest, in files that are replaced whole.',
     ),
     ...definition('/etc/aerostat/exporter.tokens', 'Tokens that may scrape aerostat-exporter.service.'),
     ...definition(

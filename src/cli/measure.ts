@@ -16,9 +16,9 @@ export interface BenchChoice {
   readonly report?: string;
 }
 
-/** The options as they were given, so that a report says what made it. */
-export function spoken(command: Command): string[] {
-  return command.options.flatMap(({ attributeName, long, negate }) => {
+/** The words of a command and the options that it was given, so that a report says what made it. */
+export function commandLine(words: string, command: Command): string {
+  const options = command.options.flatMap(({ attributeName, long, negate }) => {
     const name = attributeName.call(command.options.find(option => option.long === long));
     if (command.getOptionValueSource(name) !== 'cli' || name === 'json' || name === 'report') return [];
     const value = command.getOptionValue(name) as unknown;
@@ -27,6 +27,7 @@ export function spoken(command: Command): string[] {
     const text = name === 'memory' || name === 'balloon' ? formatSize(value as number) : String(value);
     return [`${long} ${text}`];
   });
+  return [words, ...options].join(' ');
 }
 
 export function pick<Name extends string>(

@@ -2,7 +2,7 @@
 import { AerostatError } from '../sys/error.ts';
 import { parseSize, SizeError } from './size.ts';
 
-export class RateError extends AerostatError {
+class RateError extends AerostatError {
   constructor(text: string, why: string) {
     super('AEROSTAT_RATE', `${JSON.stringify(text)} is not a rate: ${why}`);
   }

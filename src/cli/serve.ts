@@ -10,6 +10,7 @@ import { type ApiAddress, formatAddress, resolveAddress } from '../server/addres
 import type { ApiServer } from '../server/listen.ts';
 import { readTokens } from '../server/token.ts';
 import type { OwnedFd } from '../sys/fd.ts';
+import { tellServiceManager } from '../sys/service-manager.ts';
 import type { CliContext } from './context.ts';
 import { lateLog } from './late-log.ts';
 import type { Log } from './log.ts';
@@ -19,6 +20,8 @@ import type { policyInside } from './policy-runs.ts';
 export interface ServeChoice extends ApiChoice, LogChoice {
   readonly apiRemote?: boolean;
   readonly keep?: string;
+  /** Where it is written how guests are steered. */
+  readonly stateDir?: string;
   /** The file of settings of a policy that steers the daemon's guests. */
   readonly policy?: string;
   /** That file also names guests of others, which are no matter of this policy. */
@@ -63,7 +66,8 @@ export async function withDaemon(
     void Promise.all([open(), import('../server/listen.ts')]).catch(() => {});
   };
   try {
-    const daemon = await context.startDaemon({ guests, log, keep: choice.keep, predecessor, meanwhile });
+    const { keep, stateDir: stateDirectory } = choice;
+    const daemon = await context.startDaemon({ guests, log, keep, stateDirectory, predecessor, meanwhile });
     log({ level: 'debug', message: 'guests are served', detail: sinceStart() });
     try {
       await open();
@@ -118,9 +122,15 @@ async function serveDaemon(
   const { program } = context;
   let upgrades: Upgrades | undefined;
   const control: Control = steering?.control ?? daemon.control;
-  // What serves guests knows of no process that could do so in its place.
-  control.upgrade = ({ timeoutMs = UPGRADE_TIMEOUT_MS } = {}) =>
-    upgrades?.run(timeoutMs) ?? noUpgrade.upgrade();
+  let begin: () => void = () => {};
+  const begun = new Promise<void>(resolve => {
+    begin = resolve;
+  });
+  // What serves guests knows of no process that could do so in its place. Who asks before this one is ready waits.
+  control.upgrade = async ({ timeoutMs = UPGRADE_TIMEOUT_MS } = {}) => {
+    await begun;
+    return upgrades?.run(timeoutMs) ?? noUpgrade.upgrade();
+  };
   await withApiOf(context, choice, { control, version, log, inherited: predecessor?.api }, async served => {
     try {
       await predecessor?.serving();
@@ -128,12 +138,15 @@ async function serveDaemon(
       await predecessor?.failed(messageOf(error));
       throw error;
     }
+    // After an upgrade this is another process than the service manager started.
+    tellServiceManager(context.env, 'READY=1', `MAINPID=${process.pid}`);
     if (program !== undefined) {
       const { Upgrades } = await import('../daemon/upgrade.ts');
       upgrades = new Upgrades({ daemon, entrance: served.api, program, log });
       // It says itself what went wrong.
       context.onUpgrade?.(() => void upgrades?.run(UPGRADE_TIMEOUT_MS).catch(() => {}));
     }
+    begin();
     // A daemon that lost a thread must not look alive to the service manager that would restart it.
     const died = failed.then(error => Promise.reject(error));
     steering?.runner.start();
@@ -144,6 +157,8 @@ async function serveDaemon(
         ...(upgrades === undefined ? [] : [upgrades.done]),
       ]);
       await upgrades?.settled();
+      // Of a process that was replaced the service manager is not to hear it.
+      if (upgrades?.isDone !== true) tellServiceManager(context.env, 'STOPPING=1');
     } finally {
       await steering?.runner.close();
     }

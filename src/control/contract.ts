@@ -3,12 +3,14 @@
  * can be asked for is declared in operations.ts. Sizes are bytes, times milliseconds, and what is not known is null,
  * never guessed.
  */
-import type { DiscardMode } from '../device/inflation.ts';
+
+import type { DiscardMode } from '../device/discard-mode.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import type { Durations } from '../sys/durations.ts';
 import type { GuestState } from './guest-state.ts';
 import type { SilenceRule } from './policy.ts';
 
-export { BENCH_DISCARD_MODES, DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+export { BENCH_DISCARD_MODES, DISCARD_MODES, type DiscardMode } from '../device/discard-mode.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
 export { GuestStateError, UnconfirmedError, UnknownGuestError } from './errors.ts';
 
@@ -350,7 +352,7 @@ export interface RequestAnswer {
 }
 
 /** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
-export const TARGET_BYTES_MAX = (2 ** 32 - 1) * 4096;
+export const TARGET_BYTES_MAX = (2 ** 32 - 1) * PAGE_SIZE;
 /** An hour; a poll rarer than that is no poll. */
 export const POLL_INTERVAL_MS_MAX = 3_600_000;
 /** Longest that a request may ask a host to wait for a guest. */

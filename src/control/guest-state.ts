@@ -44,9 +44,6 @@ export function stateWord({ state, connected }: Stated): string {
   return state === null ? STATE_UNKNOWN : WORDS[state];
 }
 
-/** Every word that a guest's state is shown by. */
-export const STATE_WORDS: readonly string[] = [...Object.values(WORDS), STATE_UNKNOWN];
-
 /** Why the guest cannot answer now, as the end of a sentence; undefined where it can, or that is not known. */
 export const obstacleOf = (state: GuestState | null): string | undefined =>
   state === null ? undefined : OBSTACLES[state];

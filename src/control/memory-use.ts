@@ -3,6 +3,7 @@
  * is exact and now, and the guest's statistics, which are some seconds old. All sizes are bytes and add up. Needs
  * nothing of Node: the page in the browser counts with it as well.
  */
+import { PAGE_SIZE } from '../memory/page.ts';
 import type { GuestStatus, StatisticsSample } from './contract.ts';
 
 export interface MemoryUse {
@@ -41,8 +42,6 @@ const SAME_SAMPLE_MS = 100;
 /** A guest needs some room above what it uses right now: its kernel keeps watermarks free. */
 export const RESERVE_SHARE = 0.02;
 
-const PAGE = 4096;
-
 /** What a guest can spare, by a sample of its statistics; see {@link MemoryUse.spare}. */
 export function spareOf(sample: StatisticsSample | undefined): Pick<MemoryUse, 'spare' | 'sparedAt'> {
   const available = sample?.statistics.availableBytes ?? null;
@@ -56,7 +55,7 @@ export function balloonLimit(
 ): number | null {
   if (use === undefined || use.spare === null) return null;
   const limit = use.spare - RESERVE_SHARE * use.memory;
-  return Math.max(0, Math.floor(limit / PAGE) * PAGE);
+  return Math.max(0, Math.floor(limit / PAGE_SIZE) * PAGE_SIZE);
 }
 
 /** The balloon by the host's own account; where the guest's hypervisor keeps none, by the guest's word. */

@@ -2,13 +2,13 @@
  * The pages that a guest does not use, as ranges of its physical addresses and as a bitmap: what is in its balloon, and
  * what it named in its newest hint session. Read from its map, page by page.
  */
+import { PAGE_SIZE } from '../memory/page.ts';
 import { GuestStateError } from './contract.ts';
 import { decodeShares, MAP_CELLS_MAX, type MapRegion, type MemoryMap } from './memory-map.ts';
 import type { GuestControl } from './operations.ts';
 
-const PAGE_BYTES = 4096;
 /** A map of so much has a cell for each page. */
-const MAP_BYTES = MAP_CELLS_MAX * PAGE_BYTES;
+const MAP_BYTES = MAP_CELLS_MAX * PAGE_SIZE;
 const WHOLE = 255;
 
 /** By what a range is known to be unused: it is in the balloon, or it was named in the hint session. */
@@ -33,7 +33,7 @@ export async function unneededRanges(control: GuestControl, name: string, hints:
   let fromBytes = 0;
   do {
     map = await control.map(name, { fromBytes, bytes: MAP_BYTES, cells: MAP_CELLS_MAX });
-    if (map.cellBytes !== PAGE_BYTES) throw new GuestStateError(`the map of ${name} has no single pages`);
+    if (map.cellBytes !== PAGE_SIZE) throw new GuestStateError(`the map of ${name} has no single pages`);
     addRanges(ranges, map, hints);
     fromBytes = map.fromBytes + map.bytes;
   } while (fromBytes < map.memoryBytes);
@@ -43,7 +43,7 @@ export async function unneededRanges(control: GuestControl, name: string, hints:
 /** Ranges of one map, joined with what came before. */
 function addRanges(ranges: UnneededRange[], map: MemoryMap, hints: boolean): void {
   const { fromBytes, bytes, layers, regions } = map;
-  const pages = bytes / PAGE_BYTES;
+  const pages = bytes / PAGE_SIZE;
   const layer = (text: string | null) => (text === null ? undefined : decodeShares(text, pages));
   const ballooned = layer(layers.ballooned);
   const hinted = hints ? layer(layers.hinted) : undefined;
@@ -58,9 +58,9 @@ function addRanges(ranges: UnneededRange[], map: MemoryMap, hints: boolean): voi
     if (reason === undefined) continue;
     const last = ranges.at(-1);
     if (last?.by === reason && last.guestAddress + last.bytes === guestAddress) {
-      ranges[ranges.length - 1] = { ...last, bytes: last.bytes + PAGE_BYTES };
+      ranges[ranges.length - 1] = { ...last, bytes: last.bytes + PAGE_SIZE };
     } else {
-      ranges.push({ guestAddress, bytes: PAGE_BYTES, by: reason });
+      ranges.push({ guestAddress, bytes: PAGE_SIZE, by: reason });
     }
   }
 }
@@ -74,7 +74,7 @@ function addressesIn(regions: readonly MapRegion[], fromBytes: number): { next()
     next() {
       const { guestAddress, bytes } = regions[region];
       const address = guestAddress + at;
-      at += PAGE_BYTES;
+      at += PAGE_SIZE;
       if (at >= bytes) {
         at = 0;
         region++;
@@ -86,19 +86,19 @@ function addressesIn(regions: readonly MapRegion[], fromBytes: number): { next()
 
 /** A bit for each page in the order of the regions, without the gaps between them, the lowest first; 1: not needed. */
 export function bitmapOf(regions: readonly MapRegion[], ranges: readonly UnneededRange[]): Uint8Array {
-  const pages = regions.reduce((sum, { bytes }) => sum + bytes / PAGE_BYTES, 0);
+  const pages = regions.reduce((sum, { bytes }) => sum + bytes / PAGE_SIZE, 0);
   const bitmap = new Uint8Array(Math.ceil(pages / 8));
   let firstPage = 0;
   for (const { guestAddress, bytes } of regions) {
     for (const range of ranges) {
       const from = Math.max(range.guestAddress, guestAddress);
       const to = Math.min(range.guestAddress + range.bytes, guestAddress + bytes);
-      for (let at = from; at < to; at += PAGE_BYTES) {
-        const page = firstPage + (at - guestAddress) / PAGE_BYTES;
+      for (let at = from; at < to; at += PAGE_SIZE) {
+        const page = firstPage + (at - guestAddress) / PAGE_SIZE;
         bitmap[page >>> 3] |= 1 << (page & 7);
       }
     }
-    firstPage += bytes / PAGE_BYTES;
+    firstPage += bytes / PAGE_SIZE;
   }
   return bitmap;
 }

@@ -17,7 +17,8 @@ import { readVersion } from '../sys/version.ts';
 import { inheritKeeping, type Keeping, type KeptNumbers, openKeeping } from './keeping.ts';
 import type { Daemon, DaemonOptions } from './options.ts';
 import type { HandedGuest, Predecessor } from './predecessor.ts';
-import type { Successor } from './successor.ts';
+import { type KeptSteering, SteeringFiles } from './steering-files.ts';
+import type { HandedKeeper, Successor } from './successor.ts';
 
 /**
  * More data-plane threads than cores gain nothing, and each costs some 10 MiB; a core is left to the guests.
@@ -42,15 +43,20 @@ class RunningDaemon implements Daemon {
   readonly #threads: GuestThreads;
   readonly #guests = new Map<string, ServedGuest>();
   readonly #keeping: Keeping | undefined;
+  readonly #steering: SteeringFiles | undefined;
+  readonly control: Control<DeviceGuestStatus>;
   #closing: Promise<void> | undefined;
 
-  constructor(options: GuestThreadsOptions, keeping: Keeping | undefined) {
+  constructor(
+    options: GuestThreadsOptions,
+    keeping: Keeping | undefined,
+    steering: SteeringFiles | undefined,
+  ) {
     this.#keeping = keeping;
-    this.#threads = new GuestThreads({ ...options, keeperFd: keeping?.number });
-  }
-
-  get control(): Control<DeviceGuestStatus> {
-    return this.#threads.control;
+    this.#steering = steering;
+    this.#threads = new GuestThreads({ ...options, keeper: keeping?.place });
+    const { control } = this.#threads;
+    this.control = steering === undefined ? control : writingDown(control, steering);
   }
 
   get failed(): Promise<Error> {
@@ -63,16 +69,20 @@ class RunningDaemon implements Daemon {
   }
 
   /** All or nothing: when it throws, the name and the path are free again. */
-  async open(given: GuestOptions): Promise<void> {
-    const { name, socketPath } = given;
-    checkOptions([...this.#threads.names, name], [given]);
+  async open(asked: GuestOptions): Promise<void> {
+    const { name, socketPath } = asked;
+    checkOptions([...this.#threads.names, name], [asked]);
+    const saved = this.#steering?.read(asked);
+    const given = saved === undefined ? asked : steeredAs(asked, saved);
     const socket = openGuestSocket(given);
     const owned = new OwnedFd(socket.fd);
     const listener = socket.listening ? owned.duplicate() : undefined;
     owned.release();
     this.#guests.set(name, { options: given, listener, path: socketPath });
     try {
-      await this.#threads.open(given, { ...socket, kept: this.#keeping?.give(name) ?? [] });
+      const kept = this.#keeping?.give(name) ?? [];
+      await this.#threads.open(given, { ...socket, kept });
+      if (saved !== undefined) await this.#goOnSteering(name, saved, kept.length > 0);
     } catch (error) {
       this.#forget(name);
       // What was inherited is its giver's.
@@ -81,10 +91,31 @@ class RunningDaemon implements Daemon {
     }
   }
 
+  /** What its options cannot say: a wish for what is left to the guest, and whose its target is. */
+  async #goOnSteering(name: string, saved: KeptSteering, isKept: boolean): Promise<void> {
+    const { targetBytes, memoryBytes, lease } = saved;
+    if (targetBytes === null && memoryBytes === null) return;
+    // What is kept of a guest itself is newer than what is in a file; whose its target is, is in the file alone.
+    if (isKept && (lease === null || !(await this.#aimsAt(name, saved)))) return;
+    const target = memoryBytes === null ? { targetBytes: targetBytes ?? 0 } : { memoryBytes };
+    // One that has run out meanwhile runs out at once.
+    const lasts = lease && {
+      lease: { forMs: Math.max(1, lease.untilMs - Date.now()), onSilence: lease.onSilence },
+    };
+    await this.#threads.control.change(name, { ...target, ...lasts, force: true });
+  }
+
+  async #aimsAt(name: string, { targetBytes, memoryBytes }: KeptSteering): Promise<boolean> {
+    const guest = await this.#threads.control.guest(name);
+    return guest.targetBytes === (targetBytes ?? (guest.memoryBytes ?? 0) - (memoryBytes ?? 0));
+  }
+
   /** Goes on with a guest of the daemon before. @throws what the guest's thread throws; the guest is as it was then */
   async takeOver(given: GuestOptions, { listener: fd, kept: numbers }: HandedGuest): Promise<void> {
     const listener = new OwnedFd(fd);
+    const saved = this.#steering?.read(given);
     await this.#reopen(given, listener, numbers, true);
+    if (saved !== undefined) await this.#goOnSteering(given.name, saved, true);
     this.#guests.set(given.name, { options: given, listener, path: given.socketPath });
   }
 
@@ -99,8 +130,9 @@ class RunningDaemon implements Daemon {
     await this.#threads.open(options, { fd, listening: true, kept, handedOver });
   }
 
-  get keeper(): OwnedFd {
-    return this.#kept().descriptor;
+  get keeper(): HandedKeeper {
+    const { place, descriptor } = this.#kept();
+    return { kind: place.kind, descriptor };
   }
 
   #kept(): Keeping {
@@ -128,6 +160,8 @@ class RunningDaemon implements Daemon {
       // One by one: no guest waits for another.
       for (const name of this.toHandOver) {
         const kept = await this.#threads.leave(name);
+        // The other one reads it, and nothing more is ordered of the guest here.
+        await this.#steering?.settled();
         const owned = kept.map(([number, fd]) => [number, new OwnedFd(fd)] as const);
         left.set(name, owned);
         await successor.giveGuest(name, this.#guests.get(name)!.listener!, owned);
@@ -164,6 +198,7 @@ class RunningDaemon implements Daemon {
 
   async dismiss(name: string): Promise<void> {
     await this.#threads.dismiss(name);
+    this.#steering?.forget(name);
     // Now, and not when the daemon ends: by then another process may listen there.
     this.#forget(name);
   }
@@ -175,6 +210,7 @@ class RunningDaemon implements Daemon {
 
   async #close(): Promise<void> {
     await this.#threads.close();
+    await this.#steering?.settled();
     for (const name of [...this.#guests.keys()]) this.#forget(name);
   }
 
@@ -191,6 +227,39 @@ class RunningDaemon implements Daemon {
     }
   }
 }
+
+/** The control, of which what is ordered of guests is written down for the next daemon. */
+const writingDown = (
+  control: Control<DeviceGuestStatus>,
+  steering: SteeringFiles,
+): Control<DeviceGuestStatus> => ({
+  ...control,
+  change: async (name, changes) => {
+    const answer = await control.change(name, changes);
+    await steering.ordered(name, changes ?? {});
+    return answer;
+  },
+  renewLeases: async args => {
+    const answer = await control.renewLeases(args);
+    steering.renewed(args.forMs);
+    return answer;
+  },
+});
+
+/** What was ordered of a guest before wins over what it is started with. */
+const steeredAs = (
+  options: GuestOptions,
+  { targetBytes, memoryBytes, discard, pollIntervalMs }: KeptSteering,
+): GuestOptions => ({
+  ...options,
+  // What it is to keep becomes a target when its memory is known.
+  targetBytes: memoryBytes === null ? (targetBytes ?? options.targetBytes) : 0,
+  discard: discard ?? options.discard,
+  pollIntervalMs: pollIntervalMs ?? options.pollIntervalMs,
+});
+
+const steeringFiles = ({ stateDirectory, log }: DaemonOptions): SteeringFiles | undefined =>
+  stateDirectory === undefined ? undefined : new SteeringFiles(stateDirectory, log);
 
 /** @throws AerostatError AEROSTAT_OPTIONS when two of `names` are one, or a guest's profile and features do not fit */
 function checkOptions(names: readonly string[], guests: readonly GuestOptions[]): void {
@@ -212,8 +281,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     guests,
   );
   if (predecessor !== undefined) return replace(predecessor, options);
-  const keeping = keep === undefined ? undefined : await openKeeping(keep, log);
-  const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
+  const steering = steeringFiles(options);
+  const keeping = await openKeeping(keep, log);
+  const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping, steering);
   try {
     // All at once: each thread takes one after the other, as soon as it runs.
     const opened = Promise.all(guests.map(guest => daemon.open(guest)));
@@ -229,11 +299,14 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 /** Takes the place of a daemon that serves still. What fails here is undone by its end: that daemon takes its guests back. */
-async function replace(predecessor: Predecessor, { guests, log, meanwhile }: DaemonOptions): Promise<Daemon> {
+async function replace(predecessor: Predecessor, options: DaemonOptions): Promise<Daemon> {
+  const { guests, log, meanwhile } = options;
   // Its guests are served all the time.
   meanwhile?.();
-  const keeping = inheritKeeping(await predecessor.begin(), log);
-  const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping);
+  const steering = steeringFiles(options);
+  const { kind, descriptor } = await predecessor.begin();
+  const keeping = inheritKeeping(kind, descriptor, log);
+  const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping, steering);
   // All threads have loaded what they need when they answer: rings stand still only while they change hands.
   await Promise.all([daemon.ready, daemon.control.guests()]);
   await predecessor.ready(

@@ -5,20 +5,21 @@
 import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import type { GuestOptions, LogRecord } from '../hosting/options.ts';
-import type { OwnedFd } from '../sys/fd.ts';
 import type { Predecessor } from './predecessor.ts';
-import type { Successor } from './successor.ts';
+import type { HandedKeeper, Successor } from './successor.ts';
 
 export interface DaemonOptions {
   readonly guests: readonly GuestOptions[];
   readonly log: (record: LogRecord) => void;
-  /** The socket of a keeper, where guests outlive the daemon. */
+  /** The socket of a keeper, where guests outlive the daemon, or `systemd` for the service manager. */
   readonly keep?: string | undefined;
   /**
    * Called when the threads know of all guests: what the caller needs next is loaded while they start, and not before, for
    * guests may wait.
    */
   readonly meanwhile?: (() => void) | undefined;
+  /** Where it is written how guests are steered, for the next daemon. */
+  readonly stateDirectory?: string | undefined;
   /** The daemon whose place this one takes. */
   readonly predecessor?: Predecessor | undefined;
 }
@@ -35,8 +36,8 @@ export interface Daemon {
   handOver(successor: Successor): Promise<void>;
   /** Names of its guests. @throws AerostatError AEROSTAT_HAND_OVER when they cannot be handed over */
   readonly toHandOver: readonly string[];
-  /** The connection to its keeper. @throws AerostatError AEROSTAT_HAND_OVER when there is none */
-  readonly keeper: OwnedFd;
+  /** What keeps them. @throws AerostatError AEROSTAT_HAND_OVER when nothing does */
+  readonly keeper: HandedKeeper;
   /** Drains what is pending, stops the rings and closes the sockets; safe to call twice. */
   close(): Promise<void>;
 }

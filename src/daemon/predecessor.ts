@@ -9,6 +9,7 @@ import { OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import type { KeptNumbers } from './keeping.ts';
+import type { HandedKeeper } from './successor.ts';
 
 /** The number of the descriptor by which the two speak is in it. */
 export const HAND_OVER_VARIABLE = 'AEROSTAT_HAND_OVER';
@@ -42,10 +43,14 @@ export class Predecessor {
     return number !== undefined && /^\d{1,6}$/.test(number) ? new Predecessor(Number(number)) : undefined;
   }
 
-  /** Resolves with the connection to the keeper, which is the caller's. */
-  async begin(): Promise<OwnedFd> {
-    this.#api = await this.#descriptor('api');
-    return this.#descriptor('keeper');
+  /** Resolves with what keeps the guests; its descriptor is the caller's. */
+  async begin(): Promise<HandedKeeper> {
+    const api = await this.#receive();
+    if (api.message.kind !== 'api') throw unexpected(api.message.kind);
+    [this.#api] = api.fds;
+    const { message, fds } = await this.#receive();
+    if (message.kind !== 'keeper') throw unexpected(message.kind);
+    return { kind: message.place, descriptor: fds[0] };
   }
 
   /** The socket of the API, which is the caller's. */
@@ -57,12 +62,6 @@ export class Predecessor {
   /** This process can serve `guests` as soon as they come. */
   ready(version: string, guests: readonly string[]): Promise<void> {
     return this.#link.send({ kind: 'ready', version, stateVersion: GUEST_VERSION, guests });
-  }
-
-  async #descriptor(kind: 'api' | 'keeper'): Promise<OwnedFd> {
-    const { message, fds } = await this.#receive();
-    if (message.kind !== kind) throw unexpected(message.kind);
-    return fds[0];
   }
 
   /** Calls `open` for each guest; what it throws, the other daemon is told. */

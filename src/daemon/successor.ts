@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { GUEST_VERSION } from '../keeping/guest-file.ts';
+import type { KeeperKind } from '../keeping/guests-keeper.ts';
 import { HandOverLink, type HandOverMessage, handOverError } from '../keeping/hand-over.ts';
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
@@ -22,8 +23,13 @@ interface HandedOver {
   readonly guests: readonly string[];
   /** The API's socket, which listens. */
   readonly api: OwnedFd;
-  /** The connection to the keeper. */
-  readonly keeper: OwnedFd;
+  readonly keeper: HandedKeeper;
+}
+
+/** What keeps the guests; the descriptor is its socket. */
+export interface HandedKeeper {
+  readonly kind: KeeperKind;
+  readonly descriptor: OwnedFd;
 }
 
 /** The number of its end of the socket in the new process, behind the standard streams. */
@@ -67,7 +73,7 @@ export class Successor {
     const successor = new Successor(child, new HandOverLink(ours), timeoutMs);
     try {
       await successor.#link.send({ kind: 'api' }, [api]);
-      await successor.#link.send({ kind: 'keeper' }, [keeper]);
+      await successor.#link.send({ kind: 'keeper', place: keeper.kind }, [keeper.descriptor]);
       const ready = await successor.#hear('ready');
       checkStates(ready, guests);
       successor.#version = ready.version;

@@ -57,7 +57,7 @@ export async function tellPolicyStory(
   options: PolicyStoryOptions,
 ): Promise<{ readonly steps: readonly PolicyStep[]; readonly samples: readonly PolicySample[] }> {
   const story = new PolicyStory(options);
-  await story.tell();
+  await story.play();
   return story;
 }
 
@@ -75,7 +75,7 @@ class PolicyStory {
     this.#options = options;
   }
 
-  async tell(): Promise<void> {
+  async play(): Promise<void> {
     const { guests, memoryBytes, startPolicy, budgetBytes } = this.#options;
     const [first, second] = guests;
     const sampling = new AbortController();

@@ -52,7 +52,7 @@ const STALL_MS = 60_000;
 
 export async function tellStory(options: DemoOptions): Promise<{ steps: DemoStep[]; samples: DemoSample[] }> {
   const story = new Story(options);
-  await story.tell();
+  await story.play();
   return story;
 }
 
@@ -66,7 +66,7 @@ class Story {
     this.#options = options;
   }
 
-  async tell(): Promise<void> {
+  async play(): Promise<void> {
     const { guest, bytes } = this.#options;
     const sampling = new AbortController();
     const sampler = this.#sampleUntil(sampling.signal);

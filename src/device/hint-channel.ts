@@ -126,7 +126,7 @@ export class HintChannel implements DevicePart {
    * A buffer is a command id, blocks of pages, or both, in this order.
    * @throws PageListError when it is neither
    */
-  take(ring: RunningQueue): true {
+  serve(ring: RunningQueue): true {
     const list = ring.readList();
     this.counters.hintBuffers++;
     if (list.length > 0) this.#takeCommand(list);

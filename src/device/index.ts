@@ -77,5 +77,5 @@ export { type MonotonicClock, processClock } from '../sys/monotonic.ts';
 export { BalloonDevice, type BalloonDeviceOptions } from './balloon-device.ts';
 export type { DeviceHost } from './device-host.ts';
 export type { DeviceObserver } from './device-observer.ts';
-export { DISCARD_MODES, type DiscardMode } from './inflation.ts';
+export { DISCARD_MODES, type DiscardMode } from './discard-mode.ts';
 export type { PageAccount } from './page-account.ts';

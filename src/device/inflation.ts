@@ -17,19 +17,13 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { DurationHistogram } from '../sys/durations.ts';
 import type { StopReason } from '../virtio/device.ts';
 import { initialState } from '../virtio/queue.ts';
+import type { DiscardMode } from './discard-mode.ts';
 import type { DiscardTotals } from './discard-totals.ts';
 import { InflationPromises } from './inflation-promises.ts';
 import type { PageAccounts } from './page-accounts.ts';
 import { PageMoves } from './page-moves.ts';
 import type { DevicePart, PartWorld } from './part.ts';
 import type { RunningQueue } from './running-queue.ts';
-
-/** `auto` chooses between the two ways by the rule above. */
-export const DISCARD_MODES = ['auto', 'before-ack', 'after-ack'] as const;
-
-/** `none` and `per-page` are what benchmarks compare with: code of this process can ask for them, an operator cannot. */
-export const BENCH_DISCARD_MODES = [...DISCARD_MODES, 'none', 'per-page'] as const;
-export type DiscardMode = (typeof BENCH_DISCARD_MODES)[number];
 
 /**
  * Memory that may be pending for one guest, but for sparse pages that wait for neighbours (they are bounded in age, see
@@ -180,7 +174,7 @@ export class Inflation implements DevicePart {
 
   /**
    * Whether buffers may be returned before their pages are discarded. A driver that wants to hear which pages are zeros
-   * hears of none then: nobody can promise that a discard will succeed.
+   * hears of none then: the host cannot promise that a discard will succeed.
    */
   get acknowledgesFirst(): boolean {
     if (!this.#mustTellHost) return false;
@@ -208,7 +202,7 @@ export class Inflation implements DevicePart {
 
   // Buffers -----------------------------------------------------------------------------------------------
 
-  take(ring: RunningQueue): true {
+  serve(ring: RunningQueue): true {
     const list = ring.readList();
     this.#world.counters.listBytes += list.length;
     if (ring.role === 'inflate') {

@@ -53,7 +53,7 @@ export interface DevicePart {
    * if it has begun one; false when the part keeps it.
    * @throws PageListError when it says nothing that can be understood: it is refused
    */
-  take(ring: RunningQueue): boolean;
+  serve(ring: RunningQueue): boolean;
   /** A buffer is about to be refused. */
   refuse?(ring: RunningQueue): void;
   /** Goes on with the list that was begun in a way of its own; true when it is done. Absent: `ring.walk` only goes on. */

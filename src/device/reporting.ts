@@ -77,7 +77,7 @@ export class Reporting implements DevicePart {
     return this.#prompt.mayReturn();
   }
 
-  take(ring: RunningQueue): true {
+  serve(ring: RunningQueue): true {
     const list = ring.readList();
     const { profile, counters } = this.#world;
     this.counters.reportingBuffers++;

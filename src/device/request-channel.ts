@@ -116,7 +116,7 @@ export class RequestChannel implements DevicePart {
    * A buffer is the guest's for the next request, which is kept, or an answer.
    * @throws PageListError when it is neither
    */
-  take(ring: RunningQueue): boolean {
+  serve(ring: RunningQueue): boolean {
     const { freePages } = this.#world.profile;
     if (freePages.kind !== 'request') throw new PageListError('message', 'the profile has no requests');
     if (ring.chain.readableCount === 0) {

@@ -153,7 +153,7 @@ export class RingServer {
     const { ring } = this;
     let goesBack: boolean;
     try {
-      goesBack = this.part.take(ring);
+      goesBack = this.part.serve(ring);
     } catch (error) {
       if (!(error instanceof PageListError)) throw error;
       this.#refuse(error.message);

@@ -56,7 +56,7 @@ export class StatisticsQueue implements DevicePart {
     this.#ring = ring;
   }
 
-  take(ring: RunningQueue): false {
+  serve(ring: RunningQueue): false {
     const { chain } = ring;
     this.counters.statsBuffers++;
     this.given = true;

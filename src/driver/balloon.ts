@@ -327,7 +327,7 @@ export class Balloon {
   #progressed(): void {
     const { pages } = this;
     if (pages.still && pages.actual === pages.target) pages.resizing = false;
-    if (this.#running) this.#config.tell(pages.actual);
+    if (this.#running) this.#config.report(pages.actual);
     this.#options.onProgress();
   }
 

@@ -53,7 +53,7 @@ export class ConfigLink {
   }
 
   /** D10: the balloon has this many pages now. */
-  tell(actual: number): void {
+  report(actual: number): void {
     this.#actual = actual;
     if (!this.#telling && !this.#closed && this.#told !== actual) void this.#tell();
   }

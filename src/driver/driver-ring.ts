@@ -37,6 +37,7 @@ export class DriverRing {
   readonly segments = new SegmentList();
   /** The buffer that {@link takeUsed} took. */
   readonly used: UsedBuffer = { token: 0, written: 0 };
+  #inTurn = false;
 
   constructor(index: number, role: QueueRole, queue: DriverQueue, config: QueueConfig, world: RingWorld) {
     this.index = index;
@@ -122,6 +123,25 @@ export class DriverRing {
    */
   enableInterrupts(after = 0): boolean {
     return this.queue.requestInterrupts(this.memory, after);
+  }
+
+  /**
+   * Hands on every buffer that came back, then works, until there is neither. False from `work`: it wants no interrupt any
+   * more. A turn that begins within this one, as where a device in this very thread interrupts while it is kicked, does
+   * nothing: this one looks again.
+   */
+  turn(returned: (used: UsedBuffer) => void, work: () => boolean): void {
+    if (this.#inTurn) return;
+    this.#inTurn = true;
+    try {
+      do {
+        this.suppressInterrupts();
+        while (this.takeUsed()) returned(this.used);
+        if (!work()) return;
+      } while (this.enableInterrupts());
+    } finally {
+      this.#inTurn = false;
+    }
   }
 
   #inTable(segmentCount: number, table: Stretch | undefined): boolean {

@@ -14,6 +14,7 @@ import { FREE_BLOCK, type KernelMemory, type Shrinker } from '../memory/kernel-m
 import { LinkedPages } from '../memory/linked-pages.ts';
 import { gpaOf, PAGE_SIZE } from '../memory/page.ts';
 import { NIL, ORDER_MAX, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
+import type { UsedBuffer } from '../virtio/queue.ts';
 import type { DriverMemory, Stretch } from './driver-memory.ts';
 import type { DriverRing } from './driver-ring.ts';
 import { DriverProbeError } from './errors.ts';
@@ -42,7 +43,6 @@ export class HintsPart implements QueuePart, Shrinker {
   #unregister: () => void = () => {};
   #paused = false;
   #stopped = false;
-  #running = false;
 
   /** @throws DriverProbeError when the guest has no memory for the command buffers */
   constructor(
@@ -88,23 +88,17 @@ export class HintsPart implements QueuePart, Shrinker {
   }
 
   turn(): void {
-    // A device in this very thread may interrupt while it is kicked: the turn that is under way looks again.
-    if (this.#running) return;
-    this.#running = true;
-    try {
-      do {
-        this.#ring.suppressInterrupts();
-        while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token);
-        if (this.#stopped) return;
-        while (!this.#paused && this.#step()) {
-          // Until there is nothing to do or no room to do it.
-        }
-        this.#ring.flush();
-      } while (this.#ring.enableInterrupts());
-    } finally {
-      this.#running = false;
-    }
+    this.#ring.turn(this.#returned, this.#work);
   }
+
+  readonly #work = (): boolean => {
+    if (this.#stopped) return false;
+    while (!this.#paused && this.#step()) {
+      // Until there is nothing to do or no room to do it.
+    }
+    this.#ring.flush();
+    return true;
+  };
 
   /** A guest that stands still may go on at another host, which asked for no hints: what was hinted is free. */
   pause(): void {
@@ -157,7 +151,7 @@ export class HintsPart implements QueuePart, Shrinker {
     return released;
   }
 
-  #returned(token: number): void {
+  readonly #returned = ({ token }: UsedBuffer): void => {
     if (token < BLOCK) {
       this.#vacantCommands.push(token);
       return;
@@ -168,7 +162,7 @@ export class HintsPart implements QueuePart, Shrinker {
     this.#awaited.delete(token);
     if (this.#paused || !this.#responder.state.holding) this.#kernel.free(pfn, ORDER_MAX);
     else this.#held.pushHead(pfn);
-  }
+  };
 
   /** A token that no block has which is with the host. */
   get #token(): number {

@@ -12,6 +12,7 @@ import { NIL, ORDER_MAX, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
 import { PageRanges } from '../memory/page-ranges.ts';
 import { assert } from '../sys/error.ts';
 import type { Timer } from '../sys/poll.ts';
+import type { UsedBuffer } from '../virtio/queue.ts';
 import { Batch } from './batch.ts';
 import type { DriverMemory, Stretch } from './driver-memory.ts';
 import { type DriverRing, tableFor } from './driver-ring.ts';
@@ -52,7 +53,6 @@ export class ReportingPart implements QueuePart {
   #timer: Timer | undefined;
   #paused = false;
   #stopped = false;
-  #running = false;
 
   /** @throws DriverProbeError when the guest has no memory for the lists */
   constructor(ring: DriverRing, memory: DriverMemory, options: ReportingOptions) {
@@ -78,18 +78,13 @@ export class ReportingPart implements QueuePart {
   }
 
   turn(): void {
-    if (this.#running) return;
-    this.#running = true;
-    try {
-      do {
-        this.#ring.suppressInterrupts();
-        while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token, this.#ring.used.written);
-        while (this.#mayReport && this.#vacant.length > 0 && this.#report());
-      } while (this.#ring.enableInterrupts());
-    } finally {
-      this.#running = false;
-    }
+    this.#ring.turn(this.#returned, this.#work);
   }
+
+  readonly #work = (): boolean => {
+    while (this.#mayReport && this.#vacant.length > 0 && this.#report());
+    return true;
+  };
 
   get #mayReport(): boolean {
     return this.#passing && !this.#paused && !this.#stopped;
@@ -192,7 +187,7 @@ export class ReportingPart implements QueuePart {
   }
 
   /** D28: only now may the guest use these pages again. */
-  #returned(index: number, written: number): void {
+  readonly #returned = ({ token: index, written }: UsedBuffer): void => {
     const { blocks } = this.#reports[index];
     const { free, zeroed } = this.#options;
     const { counters } = this.#ring.world;
@@ -208,5 +203,5 @@ export class ReportingPart implements QueuePart {
     });
     blocks.clear();
     this.#vacant.push(index);
-  }
+  };
 }

@@ -15,6 +15,7 @@ import type { UnusedPages } from '../memory/kernel-memory.ts';
 import { PFN_LIMIT } from '../memory/page.ts';
 import { PageRanges } from '../memory/page-ranges.ts';
 import { PageSet } from '../memory/page-set.ts';
+import type { UsedBuffer } from '../virtio/queue.ts';
 import type { DriverMemory, Stretch } from './driver-memory.ts';
 import { type DriverRing, tableFor } from './driver-ring.ts';
 import { DriverProbeError } from './errors.ts';
@@ -60,7 +61,6 @@ export class RequestsPart implements QueuePart {
   #owned = true;
   #paused = false;
   #stopped = false;
-  #running = false;
 
   /** @throws DriverProbeError when the guest has no memory for the buffers */
   constructor(ring: DriverRing, memory: DriverMemory, options: RequestsOptions) {
@@ -82,22 +82,17 @@ export class RequestsPart implements QueuePart {
   }
 
   turn(): void {
-    if (this.#running) return;
-    this.#running = true;
-    try {
-      do {
-        this.#ring.suppressInterrupts();
-        while (this.#ring.takeUsed()) this.#returned(this.#ring.used.token, this.#ring.used.written);
-        if (this.#stopped) return;
-        if (this.#paused) continue;
-        if (this.#answering !== undefined && !this.#answerOut) this.#sendAnswer(this.#answering);
-        if (this.#owned && this.#answering === undefined) this.#post();
-        this.#ring.flush();
-      } while (this.#ring.enableInterrupts());
-    } finally {
-      this.#running = false;
-    }
+    this.#ring.turn(this.#returned, this.#work);
   }
+
+  readonly #work = (): boolean => {
+    if (this.#stopped) return false;
+    if (this.#paused) return true;
+    if (this.#answering !== undefined && !this.#answerOut) this.#sendAnswer(this.#answering);
+    if (this.#owned && this.#answering === undefined) this.#post();
+    this.#ring.flush();
+    return true;
+  };
 
   pause(): void {
     this.#paused = true;
@@ -123,7 +118,7 @@ export class RequestsPart implements QueuePart {
 
   abandon(): void {}
 
-  #returned(token: number, written: number): void {
+  readonly #returned = ({ token, written }: UsedBuffer): void => {
     if (token === ANSWER) {
       this.#answerOut = false;
       return;
@@ -133,7 +128,7 @@ export class RequestsPart implements QueuePart {
     if (written !== this.#options.protocol.requestBytes) return;
     this.#ring.memory.read(this.#request.address, this.#bytes, 0, written);
     this.#take(this.#options.protocol.readRequest(this.#view, written));
-  }
+  };
 
   #take(request: Request): void {
     const { unused } = this.#options;

@@ -1,4 +1,5 @@
 /** Those who wait until something is so: each is let go as soon as it is, or told that it will not be. */
+import { deferred } from '../sys/deferred.ts';
 
 interface Waiter {
   readonly isMet: () => boolean;
@@ -16,12 +17,7 @@ export class Waiters {
   }
 
   until(isMet: () => boolean): Waiter {
-    let resolve = () => {};
-    let reject = (_reason: Error) => {};
-    const over = new Promise<void>((met, failed) => {
-      resolve = met;
-      reject = failed;
-    });
+    const { promise: over, resolve, reject } = deferred();
     const waiter: Waiter = {
       isMet,
       over,

@@ -6,6 +6,7 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
+import { deferred, PendingCalls } from '../sys/deferred.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import type { CommandAnswer } from './answers.ts';
 import type { CommandName, CommandOf } from './commands.ts';
@@ -17,29 +18,17 @@ const END_MS_MAX = 5000;
 /** A program and its arguments. The program runs one guest and speaks JSON on its console. */
 export type GuestCommandLine = readonly [program: string, ...args: string[]];
 
-interface Waiting {
-  readonly resolve: (answer: never) => void;
-  readonly reject: (error: Error) => void;
-}
-
 export class GuestProcess {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
-  readonly #waiting = new Map<number, Waiting>();
-  readonly #ready: Promise<void>;
-  #becomeReady: () => void = () => {};
-  #fail: (error: Error) => void = () => {};
+  readonly #calls = new PendingCalls();
+  readonly #ready = deferred();
   /** Why it is gone, once it is. */
   #end: Error | undefined;
   #rest = '';
   #complaint = '';
-  #nextId = 1;
 
   private constructor([program, ...args]: GuestCommandLine) {
     this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] });
-    this.#ready = new Promise((resolve, reject) => {
-      this.#becomeReady = resolve;
-      this.#fail = reject;
-    });
     this.#child.stdout.setEncoding('utf8').on('data', (text: string) => this.#read(text));
     this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#complaint += text;
@@ -54,7 +43,7 @@ export class GuestProcess {
   /** @throws AerostatError AEROSTAT_GUEST_ENDED when it does not come up */
   static async start(command: GuestCommandLine): Promise<GuestProcess> {
     const guest = new GuestProcess(command);
-    await guest.#ready;
+    await guest.#ready.promise;
     return guest;
   }
 
@@ -64,13 +53,11 @@ export class GuestProcess {
   }
 
   /** Resolves with the guest's answer. @throws AerostatError with the code that the guest gave */
-  tell<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
-    if (this.#end !== undefined) return Promise.reject(this.#end);
-    const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
-      this.#child.stdin.write(`${JSON.stringify({ id, ...command })}\n`);
-    });
+  async tell<Name extends CommandName>(command: CommandOf<Name>): Promise<CommandAnswer<Name>> {
+    if (this.#end !== undefined) throw this.#end;
+    const id = this.#calls.number();
+    this.#child.stdin.write(`${JSON.stringify({ id, ...command })}\n`);
+    return this.#calls.wait(id);
   }
 
   async close(): Promise<void> {
@@ -91,21 +78,19 @@ export class GuestProcess {
 
   #take(message: ConsoleMessage): void {
     if ('event' in message) {
-      if (message.event === 'ready') this.#becomeReady();
+      if (message.event === 'ready') this.#ready.resolve();
       return;
     }
-    const waiting = this.#waiting.get(message.id ?? 0);
-    this.#waiting.delete(message.id ?? 0);
-    if ('answer' in message) waiting?.resolve(message.answer as never);
-    else waiting?.reject(new AerostatError(message.error.code as ErrorCode, message.error.message));
+    const id = message.id ?? 0;
+    if ('answer' in message) this.#calls.answer(id, message.answer);
+    else this.#calls.refuse(id, new AerostatError(message.error.code as ErrorCode, message.error.message));
   }
 
   #ended(why: string): void {
     const error = new AerostatError('AEROSTAT_GUEST_ENDED', `the embedded guest is gone: ${why}`);
     this.#end ??= error;
-    this.#fail(error);
-    for (const { reject } of this.#waiting.values()) reject(error);
-    this.#waiting.clear();
+    this.#ready.reject(error);
+    this.#calls.refuseAll(error);
   }
 
   readonly #kill = (): void => {

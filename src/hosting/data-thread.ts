@@ -4,7 +4,7 @@ import type { GuestEvent } from '../control/contract.ts';
 import { type ThreadAnswer, WorkerClient } from '../threads/worker-client.ts';
 import { DATA_THREAD_HEAP, dataThreadProgram } from './early-thread.ts';
 import type { LogRecord } from './options.ts';
-import type { DataThreadRequests, FromDataThread } from './worker-protocol.ts';
+import type { DataThreadRequests, FromDataThread, KeeperPlace } from './worker-protocol.ts';
 
 interface DataThreadListener {
   event(event: GuestEvent): void;
@@ -19,12 +19,11 @@ export const startDataThread = (
   discardControl: SharedArrayBuffer,
   discardPort: MessagePort,
   listener: DataThreadListener,
-  /** See {@link DataThreadData.keeperFd}. */
-  keeperFd?: number,
+  keeper?: KeeperPlace,
 ): DataThread =>
   new WorkerClient({
     program: dataThreadProgram(),
-    data: { discardControl, discardPort, keeperFd },
+    data: { discardControl, discardPort, keeper },
     transfer: [discardPort],
     resourceLimits: DATA_THREAD_HEAP,
     news: message => {

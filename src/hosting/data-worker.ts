@@ -4,18 +4,21 @@
  */
 import { PerformanceObserver } from 'node:perf_hooks';
 import { parentPort } from 'node:worker_threads';
+import { DescriptorStore, StoreRoom } from '../keeping/descriptor-store.ts';
+import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
 import { KeeperLink } from '../keeping/keeper-link.ts';
 import { InvariantError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { Reactor } from '../sys/poll.ts';
+import { UnixSocket } from '../sys/socket.ts';
 import { DiscardLink } from '../threads/discard-link.ts';
 import { startData } from '../threads/early-worker.ts';
 import { ThreadGuests } from './thread-guests.ts';
-import type { DataThreadData } from './worker-protocol.ts';
+import type { DataThreadData, KeeperPlace } from './worker-protocol.ts';
 
 if (parentPort === null) throw new InvariantError('a data-plane thread without a main thread');
 const port = parentPort;
-const { wakeFd, bellFd, discardControl, discardPort, keeperFd } = await startData<DataThreadData>();
+const { wakeFd, bellFd, discardControl, discardPort, keeper } = await startData<DataThreadData>();
 
 let gcPauseMaxMs = 0;
 new PerformanceObserver(entries => {
@@ -24,14 +27,21 @@ new PerformanceObserver(entries => {
 
 const reactor = new Reactor(new OwnedFd(wakeFd));
 const discards = new DiscardLink(discardControl, discardPort, bellFd);
-const keeperLost = (why: string): void => {
-  const message = `guests are not kept for the next daemon any more: ${why}`;
-  port.postMessage({ kind: 'log', record: { level: 'warn', message } });
+const warn = (message: string): void => port.postMessage({ kind: 'log', record: { level: 'warn', message } });
+const keeperAt = ({ kind, fd, room }: KeeperPlace): GuestsKeeper => {
+  if (kind === 'process' || room === undefined) {
+    return KeeperLink.ofNumber(fd, why => warn(`guests are not kept for the next daemon any more: ${why}`));
+  }
+  return new DescriptorStore(new UnixSocket(new OwnedFd(fd)), new StoreRoom(room), {
+    warn,
+    later: (delayMs, run, socket) => reactor.waitForRoom(delayMs, run, socket),
+  });
 };
+const kept = keeper && keeperAt(keeper);
 const guests = new ThreadGuests({
   reactor,
   discards,
-  keeper: keeperFd === undefined ? undefined : KeeperLink.ofNumber(keeperFd, keeperLost),
+  keeper: kept,
   tell: message => port.postMessage(message),
   gcPauseMaxMs: () => gcPauseMaxMs,
 });
@@ -45,6 +55,7 @@ await reactor.run(() => {
   // It may have been a thread that discards.
   guests.progress();
 });
+if (kept instanceof DescriptorStore) kept.flush();
 reactor.close();
 discards.close();
 port.close();

@@ -106,7 +106,7 @@ export class FreePages implements PageSink {
     return running[way] ? undefined : 'its driver did not take the feature';
   }
 
-  take(step: FreePageCommand): void {
+  command(step: FreePageCommand): void {
     const following = this.#following;
     if (following === undefined) throw new GuestStateError('the free pages of this guest are not followed');
     const device = this.#device();

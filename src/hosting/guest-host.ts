@@ -11,7 +11,7 @@ import { type GuestState, obstacleOf } from '../control/guest-state.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
-import type { KeeperLink } from '../keeping/keeper-link.ts';
+import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { processClock } from '../sys/monotonic.ts';
@@ -49,7 +49,7 @@ export interface GuestHostWorld extends EventOutlet {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
   /** Keeps guests for the next daemon, where there is one that does. */
-  readonly keeper?: KeeperLink | undefined;
+  readonly keeper?: GuestsKeeper | undefined;
   /** Of all guests of the thread. */
   readonly turns: ThreadTurns;
 }

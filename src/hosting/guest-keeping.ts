@@ -3,9 +3,9 @@
  * which order it is written, is `keeping/`'s.
  */
 import type { BalloonDevice } from '../device/balloon-device.ts';
-import { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+import { DISCARD_MODES, type DiscardMode } from '../device/discard-mode.ts';
 import { MemoryGuestFile } from '../keeping/guest-file.ts';
-import type { KeeperLink } from '../keeping/keeper-link.ts';
+import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
 import { FILE_NUMBER, KeptGuest, KeptGuestError, SOCKET_NUMBER } from '../keeping/kept-guest.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { closeAll, OwnedFd } from '../sys/fd.ts';
@@ -37,6 +37,7 @@ export class GuestKeeping {
   readonly #fds: Map<number, OwnedFd>;
   readonly #warn: Warn;
   readonly #clear: () => void;
+  readonly #hasAll: () => boolean;
   /** What cannot go on here is to be thrown, and nothing of it changed. */
   readonly #strict: boolean;
 
@@ -44,7 +45,7 @@ export class GuestKeeping {
     options: GuestOptions,
     { handedOver = false }: GuestSocket,
     found: Map<number, OwnedFd>,
-    keeper: KeeperLink,
+    keeper: GuestsKeeper,
     warn: Warn,
   ) {
     const { name } = options;
@@ -52,6 +53,9 @@ export class GuestKeeping {
     this.#strict = handedOver;
     this.#warn = warn;
     this.#clear = () => keeper.clear(name);
+    this.#hasAll = () => keeper.hasAll;
+    // Before anything is kept or dropped: what is there already.
+    keeper.of(name, found);
     const file = found.get(FILE_NUMBER);
     found.delete(FILE_NUMBER);
     const opened = file && this.#open(new MemoryGuestFile(file), options, keeper);
@@ -83,7 +87,7 @@ export class GuestKeeping {
   #open(
     file: MemoryGuestFile,
     { name, profile: abi }: GuestOptions,
-    keeper: KeeperLink,
+    keeper: GuestsKeeper,
   ): KeptGuest | undefined {
     try {
       return KeptGuest.open(file, keeper.of(name), abi);
@@ -125,6 +129,11 @@ export class GuestKeeping {
     socket?.close();
     guest.end();
     return undefined;
+  }
+
+  /** What is kept of it would be found by the next daemon. */
+  get isStored(): boolean {
+    return this.#hasAll();
   }
 
   /** Leaves the guest to another process; `frontEnd` is the socket of its front-end. Returns duplicates, by their numbers. */

@@ -17,6 +17,11 @@ export async function leaveGuest(host: GuestHost): Promise<(readonly [number: nu
       `${name} cannot be handed over, for it is not kept; end the daemon and start it anew`,
     );
   }
+  if (keeping?.isStored === false) {
+    throw new GuestStateError(
+      `${name} cannot be handed over now: the service manager has not taken all that is to be stored of it; try again`,
+    );
+  }
   const stuck = () => new GuestStateError(`memory of ${name} is being given back, and that does not end`);
   // What the driver waits for comes first, while the rings run.
   if (!(await settlesInTime(host))) throw stuck();

@@ -3,9 +3,11 @@
  * them. The process that owns them steers them by {@link GuestThreads.control} from its main thread, which touches no guest
  * memory. Where guests' sockets come from, and when guests come and go, is the owner's: a daemon's or a machine's.
  */
+
 import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import { UnknownGuestError } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
+import { deferred } from '../sys/deferred.ts';
 import { AerostatError } from '../sys/error.ts';
 import { Listeners } from '../sys/listeners.ts';
 import { DiscardPool } from '../threads/discard-pool.ts';
@@ -15,14 +17,14 @@ import { MapSurvey } from './map-survey.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
 import { leastLoaded } from './placement.ts';
 import { threadsControl } from './threads-control.ts';
-import type { GuestSocket } from './worker-protocol.ts';
+import type { GuestSocket, KeeperPlace } from './worker-protocol.ts';
 
 export interface GuestThreadsOptions {
   /** Data-plane threads; each costs some 10 MiB. */
   readonly threads: number;
   readonly log: (record: LogRecord) => void;
-  /** The socket of a keeper for the guests, which stays open as long as the process lives. */
-  readonly keeperFd?: number | undefined;
+  /** What keeps the guests, if anything does. */
+  readonly keeper?: KeeperPlace | undefined;
 }
 
 interface HostedGuest {
@@ -34,9 +36,9 @@ export class GuestThreads {
   /** Of the guests that are hosted here. They cannot be migrated by it. */
   readonly control: Control<DeviceGuestStatus>;
   readonly deviceMigration: DeviceMigration = deviceMigration(name => this.threadOf(name));
+  readonly #failure = deferred<Error>();
   /** Settles with the reason when a thread died, after which some guest is not served; never rejects. */
-  readonly failed: Promise<Error>;
-  #fail: (error: Error) => void = () => {};
+  readonly failed = this.#failure.promise;
   readonly #log: (record: LogRecord) => void;
   readonly #threads: readonly DataThread[];
   readonly #discarding: DiscardPool;
@@ -48,11 +50,8 @@ export class GuestThreads {
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
-  constructor({ threads, log, keeperFd }: GuestThreadsOptions) {
+  constructor({ threads, log, keeper }: GuestThreadsOptions) {
     this.#log = log;
-    this.failed = new Promise(resolve => {
-      this.#fail = resolve;
-    });
     this.#discarding = new DiscardPool(threads, {
       failed: failure => log({ level: 'error', message: `memory could not be given back: ${failure}` }),
       died: error => this.#threadDied('discarding', error),
@@ -68,7 +67,7 @@ export class GuestThreads {
       log,
       died: (error: Error) => this.#threadDied('data-plane', error),
     };
-    this.#threads = first.map(port => startDataThread(this.#discarding.control, port, listener, keeperFd));
+    this.#threads = first.map(port => startDataThread(this.#discarding.control, port, listener, keeper));
     this.control = threadsControl(this);
   }
 
@@ -183,7 +182,7 @@ export class GuestThreads {
   #threadDied(which: string, error: Error): void {
     const message = `a ${which} thread died: ${error.message}`;
     this.#log({ level: 'error', message, error });
-    this.#fail(
+    this.#failure.resolve(
       new AerostatError('AEROSTAT_THREAD_ENDED', `${message}; restart the daemon`, { cause: error }),
     );
   }

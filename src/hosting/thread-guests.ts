@@ -5,7 +5,7 @@
  */
 import { UnknownGuestError } from '../control/contract.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
-import type { KeeperLink } from '../keeping/keeper-link.ts';
+import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
 import { defined } from '../sys/defined.ts';
 import { wireError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
@@ -25,7 +25,7 @@ interface ThreadPlace {
   readonly reactor: Reactor;
   readonly discards: DiscardLink;
   /** Keeps guests for the next daemon, where there is one that does. */
-  readonly keeper?: KeeperLink | undefined;
+  readonly keeper?: GuestsKeeper | undefined;
   /** Takes what the main thread is told. */
   readonly tell: (message: FromDataThread) => void;
   /** The longest pause of this thread for garbage. */
@@ -142,7 +142,7 @@ export class ThreadGuests {
         return null;
       },
       freePages: ({ step }, guest) => {
-        guest.hints.freePages.take(step);
+        guest.hints.freePages.command(step);
         return null;
       },
       decodeMs: (_, guest) => guest.device.counters.decodeMs,

@@ -6,10 +6,19 @@ import type { MessagePort } from 'node:worker_threads';
 import type { DeviceGuestStatus, GuestEvent, StatisticsSample } from '../control/contract.ts';
 import type { AnswerOf, ArgsOf, ThreadOperation } from '../control/operations.ts';
 import type { LeaseRenewalOrder } from '../control/policy.ts';
+import type { KeeperKind } from '../keeping/guests-keeper.ts';
 import type { ThreadAnswer } from '../threads/worker-client.ts';
 import type { BalloonedRegion, FollowedPages, FreePageCommand } from './free-pages.ts';
 import type { MapSources } from './map-sources.ts';
 import type { GuestOptions, LogRecord } from './options.ts';
+
+/** How threads reach what keeps guests: a socket that stays open as long as the process lives. */
+export interface KeeperPlace {
+  readonly kind: KeeperKind;
+  readonly fd: number;
+  /** Of a service manager's store. */
+  readonly room?: SharedArrayBuffer | undefined;
+}
 
 /** What a data-plane thread starts with. */
 export interface DataThreadData {
@@ -19,8 +28,7 @@ export interface DataThreadData {
   readonly bellFd: number;
   readonly discardControl: SharedArrayBuffer;
   readonly discardPort: MessagePort;
-  /** The socket of the keeper, which stays open as long as the process lives. */
-  readonly keeperFd?: number | undefined;
+  readonly keeper?: KeeperPlace | undefined;
 }
 
 /** A guest's socket, opened by the main thread; the data-plane thread owns the descriptor. */

@@ -7,6 +7,7 @@ import { AerostatError } from '../sys/error.ts';
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { DESCRIPTORS_MAX, TRANSFER_BYTES_MAX, type UnixSocket } from '../sys/socket.ts';
+import type { KeeperKind } from './guests-keeper.ts';
 
 /** What comes with a descriptor says what it is. */
 export type HandOverMessage =
@@ -17,8 +18,8 @@ export type HandOverMessage =
       readonly stateVersion: number;
       readonly guests: readonly string[];
     }
-  /** The connection to the keeper; goes on as it is. */
-  | { readonly kind: 'keeper' }
+  /** The socket to what keeps the guests; it goes on as it is. */
+  | { readonly kind: 'keeper'; readonly place: KeeperKind }
   /** The API's socket, which listens. */
   | { readonly kind: 'api' }
   /** What is kept of a guest: a descriptor for each number. */

@@ -7,6 +7,7 @@ import { AerostatError, SystemError } from '../sys/error.ts';
 import { closeAll, OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { UnixSocket } from '../sys/socket.ts';
+import type { GuestsKeeper } from './guests-keeper.ts';
 import {
   decodeKeeperRecord,
   encodeKeeperRecord,
@@ -21,7 +22,7 @@ const FORMER_MS_MAX = 10_000;
 /** What is kept of guests, by their names: descriptors by their numbers. */
 export type KeptDescriptors = ReadonlyMap<string, Map<number, OwnedFd>>;
 
-export class KeeperLink {
+export class KeeperLink implements GuestsKeeper {
   readonly #socket: UnixSocket;
   readonly #lost: (why: string) => void;
   #broken = false;
@@ -37,10 +38,8 @@ export class KeeperLink {
     return new KeeperLink(new UnixSocket(new OwnedFd(fd)), lost);
   }
 
-  /** The number of its descriptor, for {@link ofNumber}. */
-  get number(): number {
-    return this.#socket.fd.number;
-  }
+  /** Nothing waits here: what its socket does not take at once, it is not told. */
+  readonly hasAll = true;
 
   /** What keeps the descriptors of a guest. */
   of(guest: string): DescriptorKeeper {

@@ -11,7 +11,7 @@
  */
 
 import type { BalloonDevice } from '../device/balloon-device.ts';
-import { DISCARD_MODES, type DiscardMode } from '../device/inflation.ts';
+import { DISCARD_MODES, type DiscardMode } from '../device/discard-mode.ts';
 import type { AccountPlace } from '../device/page-accounts.ts';
 import type { BlockWords } from '../memory/block-bitmap.ts';
 import { BLOCK_PAGES } from '../memory/block-bitmap.ts';

@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { bound } from '../peers/lifeline.ts';
+import { PendingCalls } from '../sys/deferred.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { LibvirtAnswers, LibvirtQuestion, NumberedAnswer } from './questions.ts';
@@ -37,18 +38,11 @@ export interface LibvirtConnectionOptions {
   readonly deadlineMs?: number;
 }
 
-interface Pending {
-  readonly resolve: (answer: never) => void;
-  readonly reject: (error: AerostatError) => void;
-  readonly timer: NodeJS.Timeout;
-}
-
 export class LibvirtConnection {
   readonly uri: string;
   readonly #options: LibvirtConnectionOptions;
-  readonly #pending = new Map<number, Pending>();
+  readonly #calls = new PendingCalls();
   #child: ChildProcess | undefined;
-  #nextId = 1;
   #failure:
     | { readonly error: AerostatError; readonly retryAtMs: number; readonly backoffMs: number }
     | undefined;
@@ -71,16 +65,14 @@ export class LibvirtConnection {
       return Promise.reject(failure.error);
     }
     const child = this.#child ?? this.#start();
-    const id = this.#nextId++;
     const deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS;
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(
-        () => this.#lose(child, new LibvirtTimeoutError(this.uri, deadlineMs)),
-        deadlineMs,
-      );
-      this.#pending.set(id, { resolve, reject, timer });
-      child.send({ id, question });
-    });
+    const timer = setTimeout(
+      () => this.#lose(child, new LibvirtTimeoutError(this.uri, deadlineMs)),
+      deadlineMs,
+    );
+    const id = this.#calls.number();
+    child.send({ id, question });
+    return this.#calls.wait<LibvirtAnswers[Name]>(id).finally(() => clearTimeout(timer));
   }
 
   /** Ends the process, whatever it waits for. Idempotent. */
@@ -106,14 +98,12 @@ export class LibvirtConnection {
   }
 
   #receive(message: NumberedAnswer): void {
-    const pending = this.#pending.get(message.id);
-    if (pending === undefined) return;
-    this.#pending.delete(message.id);
-    clearTimeout(pending.timer);
+    const awaited =
+      'code' in message
+        ? this.#calls.refuse(message.id, new AerostatError(message.code as ErrorCode, message.message))
+        : this.#calls.answer(message.id, message.answer);
     // It answers, if only that libvirt refused.
-    this.#failure = undefined;
-    if ('code' in message) pending.reject(new AerostatError(message.code as ErrorCode, message.message));
-    else pending.resolve(message.answer as never);
+    if (awaited) this.#failure = undefined;
   }
 
   #lose(child: ChildProcess, error: AerostatError): void {
@@ -124,10 +114,6 @@ export class LibvirtConnection {
       const backoffMs = Math.min(BACKOFF_MS_MAX, 2 * (this.#failure?.backoffMs ?? BACKOFF_MS_MIN / 2));
       this.#failure = { error, backoffMs, retryAtMs: monotonicMs() + backoffMs };
     }
-    for (const { reject, timer } of this.#pending.values()) {
-      clearTimeout(timer);
-      reject(error);
-    }
-    this.#pending.clear();
+    this.#calls.refuseAll(error);
   }
 }

@@ -170,7 +170,7 @@ export class DiscardClaims {
   #unlock(): void {
     Atomics.store(this.#state.header, WORD.lock, 0);
     Atomics.notify(this.#state.header, WORD.lock);
-    this.#state.tell(WATCHES.lock);
+    this.#state.notify(WATCHES.lock);
   }
 
   /** The number of the next stretch that has anything pending, if it may be claimed; -1 when there is none. */
@@ -365,7 +365,7 @@ export class DiscardClaims {
     Atomics.add(this.#state.header, WORD.generation, 1);
     if ((Atomics.load(this.#state.header, WORD.watchers) & WATCHES.run) === 0) return;
     Atomics.notify(this.#state.header, WORD.generation);
-    this.#state.tell(WATCHES.run);
+    this.#state.notify(WATCHES.run);
   }
 
   #adjustCut(units: number): void {
@@ -383,6 +383,6 @@ export class DiscardClaims {
     const nowMs = monotonicMs();
     if (this.#state.outstanding > 0 && nowMs - this.#lastNewsMs < DRAIN_NEWS_MS) return;
     this.#lastNewsMs = nowMs;
-    this.#state.tell(WATCHES.drain);
+    this.#state.notify(WATCHES.drain);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Pages and addresses. Guest physical addresses (`gpa`) are bytes below 2^53, so that a plain number holds one. A page frame
- * number (`pfn`) is such an address divided by 4096 whatever the guest's own
- * page size is: that is what every balloon ABI means by it (VIRTIO 1.4, 5.5.6).
+ * number (`pfn`) is such an address divided by 4096 whatever the guest's own page size is: that is what every balloon ABI
+ * means by it (VIRTIO 1.4, 5.5.6).
  */
 
 export const PAGE_SHIFT = 12;

@@ -188,7 +188,7 @@ export class PendingState {
   }
 
   /** Says so once, if that is watched for. */
-  tell(watcher: number): void {
+  notify(watcher: number): void {
     if ((Atomics.load(this.header, WORD.watchers) & watcher) === 0) return;
     Atomics.and(this.header, WORD.watchers, ~watcher);
     this.onNews();

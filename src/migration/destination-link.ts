@@ -39,7 +39,7 @@ export type DestinationMessage =
   /** The connection is gone: as it should, or with an error. */
   | { readonly kind: 'closed'; readonly error: Error | undefined };
 
-export type Reply =
+type Reply =
   | { readonly kind: 'welcome'; readonly features: number }
   | { readonly kind: 'ready' }
   | { readonly kind: 'running' }

@@ -16,7 +16,7 @@ export interface DirtyLog {
    * step: a write that races with this is in `into` or still in the log, never in neither. Returns how many pages the
    * log held.
    */
-  take(start: number, count: number, into: SlotBitmap): number;
+  collect(start: number, count: number, into: SlotBitmap): number;
   close(): void;
 }
 
@@ -46,7 +46,7 @@ export class SoftwareDirtyLog implements DirtyLog, PageSink {
     }
   }
 
-  take(start: number, count: number, into: SlotBitmap): number {
+  collect(start: number, count: number, into: SlotBitmap): number {
     const end = start + count;
     let taken = 0;
     for (let word = start >>> 5; word * 32 < end; word++) {

@@ -24,8 +24,8 @@ export class HintedPages implements PageSink {
 
   add(pfn: number, count: number): void {
     this.#ram.forEachSlotOf(pfn, count, (start, pages) => {
-      this.#dirty.skip(start, pages);
-      this.#recent.mark(start, pages);
+      this.#dirty.clear(start, pages);
+      this.#recent.set(start, pages);
     });
   }
 

@@ -37,7 +37,7 @@ export class KernelDirtyLog implements DirtyLog {
     }
   }
 
-  take(start: number, count: number, into: SlotBitmap): number {
+  collect(start: number, count: number, into: SlotBitmap): number {
     let taken = 0;
     for (const mapped of this.#mapped) {
       const from = Math.max(start, mapped.start);
@@ -45,7 +45,7 @@ export class KernelDirtyLog implements DirtyLog {
       if (from >= to) continue;
       const base = mapped.address - mapped.start * PAGE_SIZE;
       this.#tracker.take(base + from * PAGE_SIZE, (to - from) * PAGE_SIZE, (address, length) => {
-        into.mark((address - base) / PAGE_SIZE, length / PAGE_SIZE);
+        into.set((address - base) / PAGE_SIZE, length / PAGE_SIZE);
         taken += length / PAGE_SIZE;
       });
     }

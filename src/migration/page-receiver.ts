@@ -34,7 +34,7 @@ export class PageReceiver {
     let at = DATA_AT;
     readRuns(payload, runsAt, payload.length, this.#ram.slots, (start, count) => {
       this.#ram.write(start, count, payload, at);
-      this.#held.mark(start, count);
+      this.#held.set(start, count);
       at += count * PAGE_SIZE;
     });
     this.totals.pages += pages;
@@ -45,7 +45,7 @@ export class PageReceiver {
     this.totals.zeroPages += readRuns(payload, 0, payload.length, this.#ram.slots, (start, count) => {
       // Only what holds something: a run of all memory must not cost more than one that says something.
       const end = start + count;
-      for (let from = start; this.#held.take(from, end, count); from = this.#held.start + this.#held.count) {
+      for (let from = start; this.#held.drain(from, end, count); from = this.#held.start + this.#held.count) {
         this.#ram.clear(this.#held.start, this.#held.count);
       }
     });

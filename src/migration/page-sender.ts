@@ -127,7 +127,7 @@ export class PageSender {
       const stripeStart = this.#stripe * STRIPE_PAGES;
       if (stripeStart >= slots) return false;
       const end = Math.min(slots, stripeStart + STRIPE_PAGES);
-      if (this.#dirty.take(this.#cursor, end, countMax)) {
+      if (this.#dirty.drain(this.#cursor, end, countMax)) {
         this.#cursor = this.#dirty.start + this.#dirty.count;
         return true;
       }
@@ -154,9 +154,9 @@ export class PageSender {
 
   #noteZero(slot: number): void {
     this.counts.zeroPages++;
-    if (!this.#sent.test(slot)) return;
+    if (!this.#sent.has(slot)) return;
     this.#zeros.add(slot, 1);
-    this.#sent.skip(slot, 1);
+    this.#sent.clear(slot, 1);
   }
 
   #sealPages(writer: SectionWriter, pages: number): Uint8Array {
@@ -167,7 +167,7 @@ export class PageSender {
       writeRun(view, at, start, count);
       at += RUN_BYTES;
       this.counts.resentPages += this.#sent.countIn(start, start + count);
-      this.#sent.mark(start, count);
+      this.#sent.set(start, count);
     });
     this.counts.pages += pages;
     return writer.seal('pages', at);

@@ -1,7 +1,7 @@
 /**
  * The migration's own bitmap: pages still to send. It gains pages from the write log at a sync, and loses them by
- * being taken for sending or by being skipped. It is shared memory under Atomics, because the device's thread skips
- * while the senders' threads take.
+ * being drained for sending or by being cleared. It is shared memory under Atomics, because the device's thread clears
+ * while the senders' threads drain.
  */
 import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
 
@@ -9,7 +9,7 @@ export class SlotBitmap {
   /** Pages that it covers, by slot. */
   readonly slots: number;
   readonly words: Int32Array;
-  /** What the last {@link take} found. */
+  /** What the last {@link drain} found. */
   start = 0;
   count = 0;
 
@@ -20,11 +20,11 @@ export class SlotBitmap {
   }
 
   /** All pages are to be sent: the state before the first round. */
-  markAll(): void {
-    this.mark(0, this.slots);
+  setAll(): void {
+    this.set(0, this.slots);
   }
 
-  mark(start: number, count: number): void {
+  set(start: number, count: number): void {
     const end = start + count;
     for (let word = start >>> 5; word * 32 < end; word++) {
       Atomics.or(this.words, word, maskOf(word, start, end));
@@ -35,7 +35,7 @@ export class SlotBitmap {
    * These pages need not be sent as they are now. Returns how many of them would have been. What is written to them
    * afterwards is in the log, which this does not touch.
    */
-  skip(start: number, count: number): number {
+  clear(start: number, count: number): number {
     const end = start + count;
     let skipped = 0;
     for (let word = start >>> 5; word * 32 < end; word++) {
@@ -51,17 +51,17 @@ export class SlotBitmap {
    * False when there is none. A page that is skipped at the same moment may be taken all the same, which costs a
    * transfer and nothing else.
    */
-  take(from: number, end: number, countMax: number): boolean {
+  drain(from: number, end: number, countMax: number): boolean {
     const start = this.#next(from, end, 0);
     if (start >= end) return false;
     const stop = this.#next(start, Math.min(end, start + countMax), -1);
     this.start = start;
     this.count = stop - start;
-    this.skip(start, this.count);
+    this.clear(start, this.count);
     return true;
   }
 
-  test(slot: number): boolean {
+  has(slot: number): boolean {
     return (Atomics.load(this.words, slot >>> 5) & (1 << (slot & 31))) !== 0;
   }
 

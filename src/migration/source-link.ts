@@ -177,7 +177,7 @@ export class SourceLink implements Link {
   async #write(section: Uint8Array): Promise<void> {
     await this.#writing;
     if (this.#failure !== undefined) throw this.#failure;
-    const delayMs = this.#bucket.take(section.length, this.#clock.nowMs());
+    const delayMs = this.#bucket.spend(section.length, this.#clock.nowMs());
     if (delayMs >= 1) await this.#clock.sleep(delayMs, this.#hurry.signal);
     if (this.#failure !== undefined) throw this.#failure;
     this.#bytes += section.length;

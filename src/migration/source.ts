@@ -169,12 +169,12 @@ export class MigrationSource {
     const { ram, log, dirty, convergence, machine } = this.#options;
     this.#enter('copying');
     // First the log, then what there is: what is written meanwhile is in the log.
-    log.take(0, ram.slots, dirty);
+    log.collect(0, ram.slots, dirty);
     if (ram.nearlyBacked) {
-      dirty.markAll();
+      dirty.setAll();
     } else {
-      dirty.skip(0, ram.slots);
-      ram.forEachBacked(0, ram.slots, (start, count) => dirty.mark(start, count));
+      dirty.clear(0, ram.slots);
+      ram.forEachBacked(0, ram.slots, (start, count) => dirty.set(start, count));
     }
     this.#unbackedPages = ram.slots - dirty.countIn();
     for (;;) {
@@ -231,7 +231,7 @@ export class MigrationSource {
 
   #sync(): void {
     const { ram, dirty, log, hints } = this.#options;
-    log.take(0, ram.slots, dirty);
+    log.collect(0, ram.slots, dirty);
     this.#hintRaces += hints?.pages.countRaces() ?? 0;
     this.#remainingPages = dirty.countIn();
   }

@@ -32,7 +32,7 @@ export class TokenBucket {
    * Takes `bytes` at the time `nowMs`, and returns for how many milliseconds to wait before the next are taken. A
    * single taking may be larger than a burst; the ones after it wait the longer.
    */
-  take(bytes: number, nowMs: number): number {
+  spend(bytes: number, nowMs: number): number {
     if (this.#unlimited) return 0;
     this.#pass(nowMs, LATE_MS_MAX);
     this.#bytes -= bytes;

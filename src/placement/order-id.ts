@@ -1,6 +1,6 @@
 /** Names of orders: the same for the same guest, hosts and report, so that an order that is given twice is one. */
 
-/** FNV-1a, with 32 bits and a basis of the caller's. Not for secrets: whoever may order needs no collision. */
+/** FNV-1a, with 32 bits and a basis of the caller's. Not for secrets: a caller that may order needs no collision. */
 function hash(text: string, basis: number): string {
   let state = basis;
   for (let at = 0; at < text.length; at++) state = Math.imul(state ^ text.charCodeAt(at), 0x01000193);

@@ -111,7 +111,7 @@ export type Because =
 
 /** One guest is to be moved live. `to` reserves the memory first; the guest begins to move when it has. */
 export interface MoveOrder {
-  /** The same for the same guest, hosts and report of its source: whoever carries orders out does each id once. */
+  /** The same for the same guest, hosts and report of its source: what carries orders out does each id once. */
   readonly id: string;
   readonly guest: string;
   /** The copy that is meant: an order for another one is void. */

@@ -7,7 +7,7 @@ import { allocate } from './allocation.ts';
 import { reckonBudget } from './budget.ts';
 import { move } from './movement.ts';
 import { learn, reckonNeed } from './need.ts';
-import { isSane, type Rates, readGuest } from './reading.ts';
+import { isSane, newReading, type Reading, readGuest } from './reading.ts';
 import { copyMemory, newDecision, newPolicyMemory, shiftTimes, sizeRecords, UNSEEN } from './records.ts';
 import { applySettings, settingsOf } from './settings.ts';
 import { follow } from './stuck.ts';
@@ -42,19 +42,17 @@ export function decide(
   into.atMs = atMs;
   into.memory.atMs = atMs;
   remember(samples, memory, into.memory, atMs);
-  const rates: Rates = { stalls: -1, oomKills: -1, swapOutBytes: -1, majorFaults: -1 };
+  const reading = newReading();
   const periodMs = settings.statisticsPeriodMs ?? STATISTICS_PERIOD_MS;
-  let held = 0;
-  let fixed = 0;
+  const totals: Totals = { heldBytes: 0, fixedBytes: 0 };
   for (let at = 0; at < samples.length; at++) {
     const guest = samples[at];
     const decision = into.guests[at];
-    view(guest, into.memory.guests[at], decision, settings, atMs, periodMs, rates);
-    held += heldOf(guest, decision);
-    if (!decision.ours) fixed += decision.committedBytes;
+    view(guest, into.memory.guests[at], decision, settings, atMs, periodMs, reading);
+    add(totals, guest, decision);
   }
-  reckonBudget(into.host, sample, settings, held, memory, into.memory);
-  into.host.fixedBytes = fixed;
+  reckonBudget(into.host, sample, settings, totals.heldBytes, memory, into.memory);
+  into.host.fixedBytes = totals.fixedBytes;
   allocate(into.guests, into.host);
   move(into.guests, into.memory.guests, into.host, atMs);
   for (let at = 0; at < samples.length; at++) conclude(into.guests[at], samples[at]);
@@ -91,7 +89,7 @@ function view(
   settings: Settings,
   atMs: number,
   periodMs: number,
-  rates: Rates,
+  reading: Reading,
 ): void {
   clear(decision, guest.name);
   if (!isSane(guest)) {
@@ -106,8 +104,8 @@ function view(
   decision.currentBytes = Math.max(0, memoryBytes - targetBytes);
   const given = Math.min(givenBytes, memoryBytes);
   decision.committedBytes = Math.max(decision.currentBytes, memoryBytes - given);
-  const isNew = readGuest(guest, atMs, periodMs, memory, decision, rates);
-  if (isNew) learn(memory, rates, atMs, decision.maxBytes);
+  const isNew = readGuest(guest, atMs, periodMs, memory, decision, reading);
+  if (isNew) learn(memory, reading.rates, atMs, decision);
   follow(guest, memory, decision, atMs);
   reckonNeed(guest, memory, decision, atMs);
   decision.ours = decision.mode === 'auto';
@@ -133,10 +131,19 @@ function raise(guest: GuestSample, decision: GuestDecision): void {
   decision.needBytes = Math.max(decision.needBytes, decision.nowBytes);
 }
 
-/** What the host holds for a guest: where it cannot tell, all that the guest has not given back. */
-function heldOf({ residentBytes }: GuestSample, { committedBytes, memoryBytes }: GuestDecision): number {
-  if (residentBytes === null || !Number.isFinite(residentBytes) || residentBytes < 0) return committedBytes;
-  return memoryBytes < 0 ? residentBytes : Math.min(residentBytes, memoryBytes);
+interface Totals {
+  /** What the host holds for guests: where it cannot tell, all that a guest has not given back. */
+  heldBytes: number;
+  /** What guests have that are not the policy's to move. */
+  fixedBytes: number;
+}
+
+function add(totals: Totals, { residentBytes }: GuestSample, decision: GuestDecision): void {
+  const { committedBytes, memoryBytes } = decision;
+  if (residentBytes === null || !Number.isFinite(residentBytes) || residentBytes < 0)
+    totals.heldBytes += committedBytes;
+  else totals.heldBytes += memoryBytes < 0 ? residentBytes : Math.min(residentBytes, memoryBytes);
+  if (!decision.ours) totals.fixedBytes += committedBytes;
 }
 
 function clear(decision: GuestDecision, name: string): void {

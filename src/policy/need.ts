@@ -4,7 +4,7 @@
  * which lags behind; only distress, which says that the present size is too small, counts from it.
  */
 
-import { noteFaults, peakOf, type Rates } from './reading.ts';
+import { noteFaults, notePeak, type Rates } from './reading.ts';
 import { NEVER } from './records.ts';
 import type { GuestDecision, GuestRecord, GuestSample } from './types.ts';
 import { MIB } from './units.ts';
@@ -41,7 +41,12 @@ export const isBackingOff = ({ harms, harmAtMs }: GuestRecord, atMs: number): bo
   harmAtMs !== NEVER && atMs - harmAtMs < backOff(harms - 1);
 
 /** Learns from new statistics whether the last shrink was too much. */
-export function learn(memory: GuestRecord, rates: Rates, atMs: number, maxBytes: number): void {
+export function learn(
+  memory: GuestRecord,
+  rates: Rates,
+  atMs: number,
+  decision: Pick<GuestDecision, 'maxBytes' | 'learnedBytes'>,
+): void {
   const sinceShrink = memory.shrunkAtMs === NEVER ? Number.POSITIVE_INFINITY : atMs - memory.shrunkAtMs;
   if (sinceShrink > HARM_MS) {
     noteFaults(memory, rates);
@@ -51,9 +56,10 @@ export function learn(memory: GuestRecord, rates: Rates, atMs: number, maxBytes:
     memory.majorRate >= 0 &&
     rates.majorFaults > Math.max(MAJOR_A_SECOND_MIN, MAJOR_FACTOR * memory.majorRate);
   if (!(rates.stalls > STALLS_A_SECOND || rates.oomKills > 0 || faults)) return;
+  takeLearned(memory, decision, atMs);
   memory.learnedBytes = Math.min(
-    maxBytes,
-    Math.max(learnedAt(memory, atMs), LEARNED_FACTOR * memory.shrunkFromBytes),
+    decision.maxBytes,
+    Math.max(decision.learnedBytes, LEARNED_FACTOR * memory.shrunkFromBytes),
   );
   memory.learnedAtMs = atMs;
   const forgiven = memory.harmAtMs === NEVER || atMs - memory.harmAtMs > FORGIVEN_MS;
@@ -63,13 +69,17 @@ export function learn(memory: GuestRecord, rates: Rates, atMs: number, maxBytes:
   memory.shrunkAtMs = NEVER;
 }
 
-/** What was learned, half of it after six hours. */
-function learnedAt({ learnedBytes, learnedAtMs }: GuestRecord, atMs: number): number {
-  if (learnedAtMs === NEVER || learnedBytes <= 0) return 0;
-  return learnedBytes * 2 ** (-Math.max(0, atMs - learnedAtMs) / LEARNED_HALF_MS);
+/** What was learned, half of it after six hours; noted in `decision`. */
+function takeLearned(
+  { learnedBytes, learnedAtMs }: GuestRecord,
+  decision: Pick<GuestDecision, 'learnedBytes'>,
+  atMs: number,
+): void {
+  decision.learnedBytes =
+    learnedAtMs === NEVER || learnedBytes <= 0
+      ? 0
+      : learnedBytes * 2 ** (-Math.max(0, atMs - learnedAtMs) / LEARNED_HALF_MS);
 }
-
-const withHeadroom = (used: number): number => Math.max(used * HEADROOM, used + HEADROOM_BYTES_MIN);
 
 /** Fills in what the guest uses, needs now and should have. */
 export function reckonNeed(
@@ -78,37 +88,46 @@ export function reckonNeed(
   decision: GuestDecision,
   atMs: number,
 ): void {
-  const { floorBytes, maxBytes, memoryBytes, currentBytes, fresh } = decision;
-  const between = (bytes: number): number => Math.max(floorBytes, Math.min(maxBytes, bytes));
-  const silent = !fresh && atMs - Math.max(memory.saidAtMs, memory.bootAtMs) > SILENCE_MS;
-  const used = silent || memory.usedBytes < 0 ? usedInSilence(guest, memory) : memory.usedBytes;
-  decision.usedBytes = used;
+  const { memoryBytes, currentBytes, fresh } = decision;
+  takeUsed(guest, memory, decision, atMs);
+  const used = decision.usedBytes;
   const ahead = fresh ? used + (memory.slopeBytes * HORIZON_MS) / 1000 : used;
   // Room for a burst that goes on is not what is used: the peak does not remember it.
-  let now = withHeadroom(ahead);
+  let now = Math.max(ahead * HEADROOM, ahead + HEADROOM_BYTES_MIN);
   if (decision.distress) now = Math.max(now, Math.min(memoryBytes, DISTRESS_FACTOR * currentBytes));
-  decision.nowBytes = between(now);
-  decision.learnedBytes = learnedAt(memory, atMs);
-  const peak = peakOf(memory, used, atMs);
-  decision.steadyBytes = between(Math.max(withHeadroom(peak), decision.learnedBytes));
+  takeLearned(memory, decision, atMs);
+  notePeak(memory, decision, atMs);
+  const peak = Math.max(memory.peakBytes, memory.formerPeakBytes);
+  decision.nowBytes = now;
+  decision.steadyBytes = Math.max(peak * HEADROOM, peak + HEADROOM_BYTES_MIN, decision.learnedBytes);
+  bound(decision);
   decision.needBytes = Math.max(decision.nowBytes, decision.steadyBytes);
   if (!fresh) {
     // Nothing that is not known lowers a need.
-    decision.nowBytes = between(Math.max(decision.nowBytes, Math.min(memory.needBytes, currentBytes)));
-    decision.needBytes = between(Math.max(decision.needBytes, memory.needBytes));
+    decision.nowBytes = Math.max(decision.nowBytes, Math.min(memory.needBytes, currentBytes));
+    decision.needBytes = Math.max(decision.needBytes, memory.needBytes);
+    bound(decision);
   }
   memory.needBytes = decision.needBytes;
 }
 
+/** What may be needed lies between the floor and the most that the guest gets. */
+function bound(decision: GuestDecision): void {
+  const { floorBytes, maxBytes } = decision;
+  decision.nowBytes = Math.max(floorBytes, Math.min(maxBytes, decision.nowBytes));
+  decision.steadyBytes = Math.max(floorBytes, Math.min(maxBytes, decision.steadyBytes));
+  decision.needBytes = Math.max(floorBytes, Math.min(maxBytes, decision.needBytes));
+}
+
 /** A guest that says nothing uses what the host holds for it; where that is not known either, all that it has. */
-function usedInSilence(
-  { residentBytes, memoryBytes, actualBytes }: GuestSample,
-  memory: GuestRecord,
-): number {
-  const has = Math.max(0, memoryBytes - actualBytes);
+function takeUsed(guest: GuestSample, memory: GuestRecord, decision: GuestDecision, atMs: number): void {
+  const silent = !decision.fresh && atMs - Math.max(memory.saidAtMs, memory.bootAtMs) > SILENCE_MS;
+  decision.usedBytes = memory.usedBytes;
+  if (!silent && memory.usedBytes >= 0) return;
+  const { residentBytes, memoryBytes, actualBytes } = guest;
   const resident =
     residentBytes !== null && Number.isFinite(residentBytes) && residentBytes >= 0
       ? Math.min(residentBytes, memoryBytes)
-      : has;
-  return Math.max(memory.usedBytes, resident);
+      : Math.max(0, memoryBytes - actualBytes);
+  decision.usedBytes = Math.max(memory.usedBytes, resident);
 }

@@ -3,7 +3,7 @@
  * booted. Nothing that a guest says is believed beyond what the host sees: what is resident bounds what is used. What
  * follows from it is need.ts's.
  */
-import { NEVER } from './records.ts';
+import { holdFractions, NEVER } from './records.ts';
 import type { GuestDecision, GuestRecord, GuestSample, StatisticsRead } from './types.ts';
 import { MIB } from './units.ts';
 
@@ -44,19 +44,6 @@ export function isSane(guest: GuestSample): boolean {
 /** A newer answer comes so many periods after the one before it, or later. What is nearer is the same one, less exactly dated. */
 const NEWER_PERIODS = 0.5;
 
-/** Changes whenever statistics do. A guest in which nothing happens says the same again: then only the age tells. */
-function fingerprintOf(statistics: StatisticsRead): number {
-  const { availableBytes, freeBytes, cacheBytes, minorFaults, majorFaults, balloonedBytes } = statistics;
-  return (
-    orNone(availableBytes) +
-    1.7 * orNone(freeBytes) +
-    2.9 * orNone(cacheBytes) +
-    3.1 * orNone(minorFaults) +
-    5.3 * orNone(majorFaults) +
-    7.7 * orNone(balloonedBytes)
-  );
-}
-
 function forget(memory: GuestRecord, guest: GuestSample, atMs: number): void {
   memory.epoch = guest.epoch;
   memory.bootAtMs = atMs;
@@ -81,29 +68,83 @@ function forget(memory: GuestRecord, guest: GuestSample, atMs: number): void {
 
 /** What happened between two statistics, a second. -1: not known. */
 export interface Rates {
+  /** Between the two. */
+  seconds: number;
   stalls: number;
   oomKills: number;
   swapOutBytes: number;
   majorFaults: number;
 }
 
+/** What a guest's statistics say; -1 for what they do not say, or what makes no sense. */
+interface Said {
+  /** One number that changes whenever they do. A guest in which nothing happens says the same again: then the age tells. */
+  fingerprint: number;
+  ageMs: number;
+  availableBytes: number;
+  balloonedBytes: number;
+  stalls: number;
+  oomKills: number;
+  swapOutBytes: number;
+  majorFaults: number;
+}
+
+/** Records that a decision fills in for one guest after the other. */
+export interface Reading {
+  readonly said: Said;
+  readonly rates: Rates;
+}
+
+export const newReading = (): Reading => ({
+  said: {
+    fingerprint: -1,
+    ageMs: -1,
+    availableBytes: -1,
+    balloonedBytes: -1,
+    stalls: -1,
+    oomKills: -1,
+    swapOutBytes: -1,
+    majorFaults: -1,
+  },
+  rates: { seconds: 0, stalls: -1, oomKills: -1, swapOutBytes: -1, majorFaults: -1 },
+});
+
+for (const record of Object.values(newReading())) holdFractions(record as Record<string, number>);
+
+function hear(statistics: StatisticsRead, said: Said): void {
+  said.ageMs = orNone(statistics.ageMs);
+  said.availableBytes = orNone(statistics.availableBytes);
+  said.balloonedBytes = orNone(statistics.balloonedBytes);
+  said.stalls = orNone(statistics.allocationStalls);
+  said.oomKills = orNone(statistics.oomKills);
+  said.swapOutBytes = orNone(statistics.swapOutBytes);
+  said.majorFaults = orNone(statistics.majorFaults);
+  said.fingerprint =
+    said.availableBytes +
+    1.7 * orNone(statistics.freeBytes) +
+    2.9 * orNone(statistics.cacheBytes) +
+    3.1 * orNone(statistics.minorFaults) +
+    5.3 * said.majorFaults +
+    7.7 * said.balloonedBytes;
+}
+
 const rate = (now: number, before: number, seconds: number): number =>
   now < 0 || before < 0 || now < before || seconds <= 0 ? -1 : (now - before) / seconds;
 
-/** Takes the sample into `memory` and `decision`; returns whether its statistics are new, with `rates` filled in then. */
+/** Takes the sample into `memory` and `decision`; returns whether its statistics are new, with the rates filled in then. */
 export function readGuest(
   guest: GuestSample,
   atMs: number,
   periodMs: number,
   memory: GuestRecord,
   decision: GuestDecision,
-  rates: Rates,
+  reading: Reading,
 ): boolean {
   if (memory.epoch !== guest.epoch || memory.bootAtMs === NEVER) forget(memory, guest, atMs);
   memory.memoryBytes = guest.memoryBytes;
   const { statistics } = guest;
   const everyMs = Math.max(periodMs, orNone(statistics?.periodMsMin));
-  const isNew = statistics !== null && takeStatistics(guest, statistics, atMs, everyMs, memory, rates);
+  const isNew = statistics !== null && takeStatistics(guest, statistics, atMs, everyMs, memory, reading);
   decision.statisticsAgeMs = memory.saidAtMs === NEVER ? -1 : atMs - memory.saidAtMs;
   decision.fresh =
     decision.statisticsAgeMs >= 0 &&
@@ -121,27 +162,30 @@ function takeStatistics(
   atMs: number,
   periodMs: number,
   memory: GuestRecord,
-  rates: Rates,
+  { said, rates }: Reading,
 ): boolean {
-  const fingerprint = fingerprintOf(statistics);
-  const age = orNone(statistics.ageMs);
+  hear(statistics, said);
+  const { fingerprint, ageMs: age, availableBytes: available } = said;
   const saidAtMs = age < 0 ? atMs : atMs - age;
   const isNewer =
     age >= 0 && memory.saidAtMs !== NEVER && saidAtMs - memory.saidAtMs > NEWER_PERIODS * periodMs;
   if (fingerprint === memory.fingerprint && !isNewer) return false;
-  const available = orNone(statistics.availableBytes);
   if (available < 0) return false;
   memory.fingerprint = fingerprint;
   // We look at other moments than the guest: two statistics are a period apart at least.
   const elapsedMs = memory.changedAtMs === NEVER ? 0 : Math.max(atMs - memory.changedAtMs, periodMs);
   const seconds = elapsedMs / 1000;
+  rates.seconds = seconds;
   memory.changedAtMs = atMs;
   memory.saidAtMs = saidAtMs === NEVER ? NEVER - 1 : saidAtMs;
   if (memory.firstAtMs === NEVER) memory.firstAtMs = atMs;
 
-  const ballooned = Math.min(guest.memoryBytes, orNone(statistics.balloonedBytes));
+  const ballooned = Math.min(guest.memoryBytes, said.balloonedBytes);
   const left = guest.memoryBytes - (ballooned < 0 ? guest.actualBytes : ballooned);
-  const used = boundByResident(guest, Math.max(0, left - available));
+  const stated = Math.max(0, left - available);
+  // A guest may say that it uses more than the host holds for it; then it is wrong, or lies.
+  const resident = orNone(guest.residentBytes);
+  const used = resident < 0 ? stated : Math.min(stated, resident + SLACK_SHARE * guest.memoryBytes);
   const slope = memory.usedBytes < 0 || seconds <= 0 ? 0 : (used - memory.usedBytes) / seconds;
   // What it used a minute ago is provided for: a rise up to that is no burst. One that pauses may go on.
   const isNew = used > KNOWN_PEAK * Math.max(memory.peakBytes, memory.formerPeakBytes);
@@ -149,18 +193,7 @@ function takeStatistics(
   if (memory.slopeBytes < BURST_RATE_MIN) memory.slopeBytes = 0;
   memory.usedBytes = used;
 
-  const stalls = orNone(statistics.allocationStalls);
-  const oomKills = orNone(statistics.oomKills);
-  const swapOut = orNone(statistics.swapOutBytes);
-  const majorFaults = orNone(statistics.majorFaults);
-  rates.stalls = rate(stalls, memory.stalls, seconds);
-  rates.oomKills = rate(oomKills, memory.oomKills, seconds);
-  rates.swapOutBytes = rate(swapOut, memory.swapOutBytes, seconds);
-  rates.majorFaults = rate(majorFaults, memory.majorFaults, seconds);
-  memory.stalls = stalls;
-  memory.oomKills = oomKills;
-  memory.swapOutBytes = swapOut;
-  memory.majorFaults = majorFaults;
+  takeRates(said, memory, rates);
   memory.distress =
     (rates.stalls > STALLS_A_SECOND && available < STALL_AVAILABLE_SHARE * left) ||
     rates.oomKills > 0 ||
@@ -169,14 +202,25 @@ function takeStatistics(
   return true;
 }
 
-/** A guest may say that it uses more than the host holds for it; then it is wrong, or lies. */
-function boundByResident({ memoryBytes, residentBytes }: GuestSample, used: number): number {
-  const resident = orNone(residentBytes);
-  return resident < 0 ? used : Math.min(used, resident + SLACK_SHARE * memoryBytes);
+function takeRates(said: Said, memory: GuestRecord, rates: Rates): void {
+  const { stalls, oomKills, swapOutBytes, majorFaults } = said;
+  const { seconds } = rates;
+  rates.stalls = rate(stalls, memory.stalls, seconds);
+  rates.oomKills = rate(oomKills, memory.oomKills, seconds);
+  rates.swapOutBytes = rate(swapOutBytes, memory.swapOutBytes, seconds);
+  rates.majorFaults = rate(majorFaults, memory.majorFaults, seconds);
+  memory.stalls = stalls;
+  memory.oomKills = oomKills;
+  memory.swapOutBytes = swapOutBytes;
+  memory.majorFaults = majorFaults;
 }
 
-/** Keeps the most that was used in the last one to two windows; returns it. */
-export function peakOf(memory: GuestRecord, used: number, atMs: number): number {
+/** Keeps the most that was used in this window and in the one before. */
+export function notePeak(
+  memory: GuestRecord,
+  { usedBytes: used }: Pick<GuestDecision, 'usedBytes'>,
+  atMs: number,
+): void {
   const elapsed = memory.windowAtMs === NEVER ? Number.POSITIVE_INFINITY : atMs - memory.windowAtMs;
   if (elapsed >= WINDOW_MS) {
     memory.formerPeakBytes = elapsed >= 2 * WINDOW_MS ? -1 : memory.peakBytes;
@@ -185,7 +229,6 @@ export function peakOf(memory: GuestRecord, used: number, atMs: number): number 
   } else {
     memory.peakBytes = Math.max(memory.peakBytes, used);
   }
-  return Math.max(memory.peakBytes, memory.formerPeakBytes);
 }
 
 /** Averages major faults while nothing is being taken, for a comparison afterwards. */

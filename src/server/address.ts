@@ -57,7 +57,7 @@ export function formatAddress(address: ApiAddress): string {
 }
 
 /** The user's own directory for sockets: the session's, or a private one where there is no session. */
-export function runtimeDirectory(env: Environment): string {
+function runtimeDirectory(env: Environment): string {
   if (env.XDG_RUNTIME_DIR) return join(env.XDG_RUNTIME_DIR, 'aerostat');
   const { uid } = userInfo();
   const session = `/run/user/${uid}`;

@@ -9,7 +9,7 @@ export const SILENCE_MS_MAX = 3 * HEARTBEAT_MS;
 /** An id that no daemon gives to an event: a reader that resumes after it gets all that the daemon remembers. */
 export const BEFORE_ALL = 'the-beginning';
 
-export interface ParsedEvent {
+interface ParsedEvent {
   readonly event: string;
   readonly data: string;
 }

@@ -25,7 +25,7 @@ export interface Token {
   readonly name: string | null;
 }
 
-export class TokenError extends AerostatError {
+class TokenError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_API_TOKEN', message);
   }

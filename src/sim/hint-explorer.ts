@@ -51,7 +51,7 @@ export function exploreHints(options: HintModelOptions): HintExploration {
     for (const step of steps) {
       table.read(index, state);
       model.load(state);
-      model.take(step);
+      model.apply(step);
       model.rename();
       model.save(state);
       table.add(state, index, step);
@@ -66,7 +66,7 @@ function traceOf(model: HintModel, table: StateTable, index: number, page: numbe
   table.read(first, state);
   model.load(state);
   const trace = steps.map(step => {
-    const text = model.take(step);
+    const text = model.apply(step);
     model.rename();
     return text;
   });

@@ -81,7 +81,7 @@ export class HintModel {
       this.#at = 0;
       this.#log.words[0] = 0;
       this.#dirty.words[0] = 0;
-      this.#dirty.markAll();
+      this.#dirty.setAll();
       const state = new Int32Array(HINT_STATE_WORDS);
       this.rename();
       this.save(state);
@@ -210,7 +210,7 @@ export class HintModel {
     const at = this.plan[this.#at];
     if (at === 'send' || at === 'send-rest') {
       for (let page = 0; page < this.options.pages; page++) {
-        if (this.#dirty.test(page)) visit(stepOf('send', page));
+        if (this.#dirty.has(page)) visit(stepOf('send', page));
       }
       // A round may end with pages unsent; the last one may not.
       if (at === 'send-rest' && this.#dirty.countIn() > 0) return;
@@ -255,7 +255,7 @@ export class HintModel {
   }
 
   /** Takes one step. Returns what changed, for {@link describe}. */
-  take(step: number): string {
+  apply(step: number): string {
     const page = pageOf(step);
     const name = this.#names[page];
     switch (kindOf(step)) {
@@ -305,7 +305,7 @@ export class HintModel {
       case 'next':
         return this.#next();
       case 'send':
-        this.#dirty.take(page, page + 1, 1);
+        this.#dirty.drain(page, page + 1, 1);
         this.#destination = (this.#destination & ~(1 << page)) | (this.#source & (1 << page));
         return `host: sends page ${name}`;
     }
@@ -324,7 +324,7 @@ export class HintModel {
   }
 
   #process(): string {
-    const buffer = this.#ring.take();
+    const buffer = this.#ring.pop();
     if ('page' in buffer) return this.#hint(buffer.page);
     this.#session.onIdBuffer(buffer.id);
     return buffer.id === HINT_STOP
@@ -338,7 +338,7 @@ export class HintModel {
     if (!this.#session.onPages() && rules !== 'ids-ignored') {
       return `${takes} ignores it, for its session is over`;
     }
-    this.#dirty.skip(page, 1);
+    this.#dirty.clear(page, 1);
     const skips = `${takes} clears its bit in the dirty bitmap`;
     if (rules === 'log-cleared') {
       this.#log.words[0] &= ~(1 << page);
@@ -360,7 +360,7 @@ export class HintModel {
       case 'stop-guest':
         return 'host: stops the guest';
       case 'sync':
-        this.#log.take(0, this.#dirty.slots, this.#dirty);
+        this.#log.collect(0, this.#dirty.slots, this.#dirty);
         return 'host: syncs: the write log moves into the dirty bitmap and is cleared';
       case 'start-hints':
         return `host: asks for hints under ${idName(this.#session.start())}`;

@@ -31,7 +31,7 @@ export class HintRing {
   }
 
   /** Takes the first; there is one. */
-  take(): HintBuffer {
+  pop(): HintBuffer {
     const buffer = this.#slots[0];
     this.#slots.copyWithin(0, 1);
     this.#slots[--this.length] = 0;

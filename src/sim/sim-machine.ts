@@ -6,7 +6,7 @@
 import { HINT_ID_MIN } from '../balloon/hint-session.ts';
 import { profile } from '../balloon/profiles.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
-import { BENCH_DISCARD_MODES } from '../device/inflation.ts';
+import { BENCH_DISCARD_MODES } from '../device/discard-mode.ts';
 import { BalloonDriver } from '../driver/balloon-driver.ts';
 import { ManualScheduler } from '../driver/scheduler.ts';
 import { DeviceConnection } from '../embedded/connection.ts';

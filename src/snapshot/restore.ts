@@ -2,6 +2,7 @@
  * A snapshot's file as the source of a migration: read from its beginning to its end, each section judged as one that
  * came over a network, and the guest run only when all of it was there. The file is hostile until then.
  */
+
 import { type FileHandle, open } from 'node:fs/promises';
 import type { ByteChannel, ByteTaker } from '../migration/byte-channel.ts';
 import { type DestinationOptions, MigrationDestination } from '../migration/destination.ts';
@@ -9,6 +10,7 @@ import { DestinationLink, type DestinationMessage } from '../migration/destinati
 import { FEATURES_HERE } from '../migration/features.ts';
 import type { Hello } from '../migration/stream/messages.ts';
 import { StreamError } from '../migration/stream/section.ts';
+import { deferred } from '../sys/deferred.ts';
 import { SnapshotFileError, whyNot } from './errors.ts';
 import { decodeHeader, HeaderRefused, SNAPSHOT_HEADER_BYTES, type SnapshotHeader } from './header.ts';
 
@@ -154,8 +156,7 @@ class FileChannel implements ByteChannel {
   #taker: ByteTaker | undefined;
   #over = false;
   #held = false;
-  #changed: () => void = () => {};
-  #change = this.#next();
+  #change = deferred();
 
   /** Nothing more is given out until there is an answer. */
   holdUntilAnswered(): void {
@@ -191,7 +192,7 @@ class FileChannel implements ByteChannel {
 
   /** Resolves when `judge` says so, which is asked at each answer, or when the connection is over. */
   async answered(judge: () => boolean): Promise<void> {
-    while (!this.#over && !judge()) await this.#change;
+    while (!this.#over && !judge()) await this.#change.promise;
   }
 
   async write(): Promise<void> {
@@ -213,14 +214,8 @@ class FileChannel implements ByteChannel {
   }
 
   #tell(): void {
-    const tell = this.#changed;
-    this.#change = this.#next();
-    tell();
-  }
-
-  #next(): Promise<void> {
-    return new Promise(resolve => {
-      this.#changed = resolve;
-    });
+    const { resolve } = this.#change;
+    this.#change = deferred();
+    resolve();
   }
 }

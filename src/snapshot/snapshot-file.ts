@@ -14,7 +14,7 @@ import { beginsLikeSnapshot } from './header.ts';
 /** What a guest has in its memory is for its user alone. */
 const MODE = 0o600;
 const MAGIC_BYTES = 8;
-/** A part that is new may be taken for one that is left, until it is locked; nobody is unlucky so often. */
+/** A part that is new may be taken for one that is left, until it is locked; that does not happen so often in a row. */
 const PARTS_MAX = 5;
 const PART_ID_BYTES = 6;
 

@@ -7,7 +7,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { SILENCE_RULES } from '../control/policy.ts';
-import { ReplacedFile } from './replaced-file.ts';
+import { ReplacedFile } from '../sys/replaced-file.ts';
 
 /** A policy that is silent for longer is told of: so long do its leases last. */
 export const LEASE_PERIODS = 2;

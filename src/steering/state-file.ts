@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { POLICY_MODES } from '../control/policy.ts';
 import { UNSEEN } from '../policy/records.ts';
 import type { GuestRecord, PolicyMemory } from '../policy/types.ts';
-import { ReplacedFile } from './replaced-file.ts';
+import { ReplacedFile } from '../sys/replaced-file.ts';
 
 const guestMemory = z.looseObject({ name: z.string() });
 const Settings = z.strictObject({

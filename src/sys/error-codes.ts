@@ -23,7 +23,7 @@ export const EXIT = {
 type ExitName = keyof typeof EXIT;
 export type ExitCode = (typeof EXIT)[ExitName];
 
-export interface ErrorDeclaration {
+interface ErrorDeclaration {
   /** One sentence: what happened. */
   readonly meaning: string;
   /** One sentence: what the reader can do. */

@@ -35,7 +35,7 @@ const ERRNO_NAMES = new Map<number, string>(
 // EWOULDBLOCK and EAGAIN share a number on Linux; the kernel's own documentation says EAGAIN.
 ERRNO_NAMES.set(constants.errno.EAGAIN, 'EAGAIN');
 
-export function errnoName(errno: number): string {
+function errnoName(errno: number): string {
   return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
 }
 

@@ -14,6 +14,8 @@ const O_NONBLOCK = 0o4000;
 const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC = 1030;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const EAGAIN = 11;
@@ -89,6 +91,11 @@ export class OwnedFd implements Descriptor {
   setNonBlocking(): void {
     const flags = check('fcntl', libc.fcntl(this.number, F_GETFL, 0));
     check('fcntl', libc.fcntl(this.number, F_SETFL, flags | O_NONBLOCK));
+  }
+
+  /** What this process starts does not inherit it. */
+  setCloseOnExec(): void {
+    check('fcntl', libc.fcntl(this.number, F_SETFD, FD_CLOEXEC));
   }
 
   /** Idempotent. Errors are ignored: Linux closes the descriptor whatever close() returns. */

@@ -179,3 +179,14 @@ export function writeAt(
 
 const endOfFile = (position: number): AerostatError =>
   new AerostatError('AEROSTAT_FILE_END', `the file ends before offset ${position}, where it has memory`);
+
+/** kcmp(2) by machine. */
+const SYS_KCMP: Readonly<Record<string, number>> = { x64: 312, arm64: 272 };
+const KCMP_FILE = 0;
+
+/** Whether two descriptors share an open file: one is a duplicate of the other. False where the kernel does not tell. */
+export function isSameOpenFile(one: Descriptor, other: Descriptor): boolean {
+  const number = SYS_KCMP[process.arch];
+  if (number === undefined) return false;
+  return libc.syscall5(number, process.pid, process.pid, KCMP_FILE, one.number, other.number) === 0;
+}

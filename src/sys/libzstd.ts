@@ -19,7 +19,7 @@ const MAGIC_BYTES = 4;
 const DST_SIZE_TOO_SMALL = -70;
 
 /** What is to be unpacked is not one frame of zstd, or not one that fits. */
-export class ZstdError extends AerostatError {
+class ZstdError extends AerostatError {
   constructor(message: string) {
     super('AEROSTAT_ZSTD', message);
   }

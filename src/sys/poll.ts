@@ -225,6 +225,22 @@ export class Reactor {
     return { cancel: () => this.#timers.delete(timer) };
   }
 
+  /** Calls `run` once: when `fd`, where it is given, takes bytes again, and after `delayMs` at the latest. */
+  waitForRoom(delayMs: number, run: () => void, fd?: OwnedFd): void {
+    const timer = this.schedule(delayMs, () => {
+      watch?.stop();
+      run();
+    });
+    const watch =
+      fd &&
+      this.watch(fd, () => {
+        watch?.stop();
+        timer.cancel();
+        run();
+      });
+    if (watch !== undefined) watch.wantWrite = true;
+  }
+
   stop(): void {
     this.#stopped = true;
     ring(this.#wake);

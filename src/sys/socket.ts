@@ -11,6 +11,7 @@ import { struct } from './struct.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
@@ -95,8 +96,8 @@ function writeAddress(path: string): number {
   return 2 + bytes.length + 1;
 }
 
-function createSocket(): OwnedFd {
-  const type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+function createSocket(kind = SOCK_STREAM): OwnedFd {
+  const type = kind | SOCK_NONBLOCK | SOCK_CLOEXEC;
   return new OwnedFd(check('socket', libc.socket(AF_UNIX, type, 0)));
 }
 
@@ -188,6 +189,26 @@ export class UnixSocket {
     const fd = createSocket();
     try {
       check('connect', libc.connect(fd.number, arena.address + SCRATCH_AT, writeAddress(path)), path);
+      return new UnixSocket(fd);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+  }
+
+  /**
+   * For datagrams to a service manager, each of which goes whole or not at all. A name that begins with @ is in the abstract
+   * namespace (unix(7)). @throws SystemError
+   */
+  static connectDatagram(name: string): UnixSocket {
+    const fd = createSocket(SOCK_DGRAM);
+    try {
+      const length = writeAddress(name);
+      const isAbstract = name.startsWith('@');
+      if (isAbstract) arena.bytes[SCRATCH_AT + 2] = 0;
+      // The closing NUL would be a part of an abstract name.
+      const used = isAbstract ? length - 1 : length;
+      check('connect', libc.connect(fd.number, arena.address + SCRATCH_AT, used), name);
       return new UnixSocket(fd);
     } catch (error) {
       fd.close();

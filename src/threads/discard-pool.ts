@@ -2,7 +2,9 @@
  * The discarding threads of a daemon, as its main thread keeps them: one that leads, one that watches it, and one more for
  * each guest whose file keeps a thread, as long as it does.
  */
+
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { deferred } from '../sys/deferred.ts';
 import {
   CONTROL_WORDS,
   type DiscardNews,
@@ -26,10 +28,7 @@ export class DiscardPool {
   readonly #listener: DiscardPoolListener;
   readonly #exits = new Set<Promise<void>>();
   #started = 0;
-  #isReady: () => void = () => {};
-  readonly #ready = new Promise<void>(resolve => {
-    this.#isReady = resolve;
-  });
+  readonly #ready = deferred();
   #closing = false;
   /** Hands a port to each data-plane thread, at the other end of which the new thread is. */
   #connect: (ports: MessagePort[]) => void = () => {};
@@ -67,7 +66,7 @@ export class DiscardPool {
   /** Resolves when both run; starts them. */
   get ready(): Promise<void> {
     this.start();
-    return this.#ready;
+    return this.#ready.promise;
   }
 
   /** Both ends of what connects a thread with each data-plane thread. */
@@ -88,7 +87,7 @@ export class DiscardPool {
     });
     const isSecond = this.#started === 2;
     worker.once('online', () => {
-      if (isSecond) this.#isReady();
+      if (isSecond) this.#ready.resolve();
     });
     worker.on('error', error => this.#listener.died(error));
     const exited = new Promise<void>(resolve => worker.once('exit', () => resolve()));

@@ -4,6 +4,7 @@
  * never exits without one.
  */
 import { type ResourceLimits, type Transferable, Worker } from 'node:worker_threads';
+import { PendingCalls } from '../sys/deferred.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
 import { createEventFd, type OwnedFd, ring } from '../sys/fd.ts';
 import { beginEarly } from './early-worker.ts';
@@ -42,23 +43,17 @@ function stopAll(): void {
   for (const stop of stops) stop();
 }
 
-interface Pending {
-  readonly resolve: (result: never) => void;
-  readonly reject: (error: Error) => void;
-}
-
 export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, News extends object> {
   readonly #wake: OwnedFd = createEventFd();
   readonly #worker: Worker;
   readonly #options: ThreadOptions<News>;
-  readonly #pending = new Map<number, Pending>();
+  readonly #calls = new PendingCalls();
   readonly #exited: Promise<void>;
   /** Before the ring: a thread that is woken and not told yet to stop is back in poll(2) before it is. */
   readonly #stop = (): void => {
     void this.#worker.terminate();
     if (this.#wake.open) ring(this.#wake);
   };
-  #nextId = 1;
   #ended = false;
 
   constructor(options: ThreadOptions<News>) {
@@ -84,19 +79,17 @@ export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, 
     stops.add(this.#stop);
   }
 
-  ask<K extends keyof Table & string>(
+  async ask<K extends keyof Table & string>(
     name: K,
     args: Table[K]['args'],
     transfer: readonly Transferable[] = [],
   ): Promise<Table[K]['result']> {
-    if (this.#ended) return Promise.reject(this.#endedError());
-    const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      // What cannot be sent (it throws) has no answer to wait for.
-      this.#worker.postMessage({ id, name, args }, [...transfer]);
-      this.#pending.set(id, { resolve: resolve as (result: never) => void, reject });
-      ring(this.#wake);
-    });
+    if (this.#ended) throw this.#endedError();
+    const id = this.#calls.number();
+    // What cannot be sent (it throws) has no answer to wait for.
+    this.#worker.postMessage({ id, name, args }, [...transfer]);
+    ring(this.#wake);
+    return this.#calls.wait(id);
   }
 
   /** Asks the thread to end; resolves when it is gone. */
@@ -120,24 +113,17 @@ export class WorkerClient<Table extends Requests<Extract<keyof Table, string>>, 
 
   #receive(message: ThreadAnswer | News): void {
     if ('kind' in message && message.kind === 'answer') {
-      this.#take(message.id)?.resolve(message.result as never);
+      this.#calls.answer(message.id, message.result);
     } else if ('kind' in message && message.kind === 'failure') {
-      this.#take(message.id)?.reject(new AerostatError(message.code as ErrorCode, message.message));
+      this.#calls.refuse(message.id, new AerostatError(message.code as ErrorCode, message.message));
     } else {
       this.#options.news(message as News);
     }
   }
 
-  #take(id: number): Pending | undefined {
-    const pending = this.#pending.get(id);
-    this.#pending.delete(id);
-    return pending;
-  }
-
   #end(): void {
     this.#ended = true;
-    for (const { reject } of this.#pending.values()) reject(this.#endedError());
-    this.#pending.clear();
+    this.#calls.refuseAll(this.#endedError());
   }
 
   #endedError(): AerostatError {

@@ -14,7 +14,7 @@ export const BACKEND_PROTOCOL_FEATURES =
   PROTOCOL_FEATURE.STATUS;
 
 /**
- * What is offered to a front-end. One that is `kept` for another process needs nobody to note what is in flight, for that one
+ * What is offered to a front-end. One that is `kept` for another process needs no note of what is in flight, for that one
  * knows where the rings stand; and a reply that is sent once, whatever happens, has no descriptor. `saved`: the device can be.
  */
 export const offeredProtocolFeatures = ({ kept, saved }: { kept: boolean; saved: boolean }): bigint =>

@@ -6,7 +6,9 @@
  * A back-end may vanish and come back: rings live in guest memory, and what the back-end must know of them to
  * go on is kept here ({@link VhostUserFrontend.reconnect}).
  */
+
 import type { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
+import { deferred } from '../sys/deferred.ts';
 import { Listeners } from '../sys/listeners.ts';
 import type { Reactor } from '../sys/poll.ts';
 import { UnixSocket } from '../sys/socket.ts';
@@ -61,7 +63,8 @@ export interface FrontendOptions {
 
 export class VhostUserFrontend implements VirtioTransport {
   readonly description: string;
-  readonly ended: Promise<Error>;
+  readonly #end = deferred<Error>();
+  readonly ended = this.#end.promise;
   readonly memory: GuestMemory;
   readonly #options: FrontendOptions;
   readonly #rings: FrontendRings;
@@ -74,7 +77,6 @@ export class VhostUserFrontend implements VirtioTransport {
   #status = 0;
   readonly #config: FrontendConfig;
   readonly #inflight = new FrontendInflight(VRING_SIZE_MAX);
-  #end: (reason: Error) => void = () => {};
   #closed = false;
 
   private constructor(description: string, options: FrontendOptions) {
@@ -87,9 +89,6 @@ export class VhostUserFrontend implements VirtioTransport {
       failed: index => {
         this.#ringFailureListeners.emit(index);
       },
-    });
-    this.ended = new Promise(resolve => {
-      this.#end = resolve;
     });
   }
 
@@ -255,7 +254,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.#configListeners.clear();
     this.#disconnectListeners.clear();
     this.#ringFailureListeners.clear();
-    this.#end(reason);
+    this.#end.resolve(reason);
   }
 
   // Memory ------------------------------------------------------------------------------------------------
@@ -384,7 +383,7 @@ export class VhostUserFrontend implements VirtioTransport {
     this.#link = undefined;
     link.close(reason);
     this.#disconnectListeners.emit(reason);
-    if (this.#options.reconnects !== true) this.#end(reason);
+    if (this.#options.reconnects !== true) this.#end.resolve(reason);
   }
 
   #dropLink(reason: Error): void {

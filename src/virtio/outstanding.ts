@@ -28,6 +28,16 @@ export class OutstandingBuffers {
     this.#count++;
   }
 
+  /** Buffers as {@link toArray} gave them. Returns how many descriptors they have. */
+  restore(buffers: readonly OutstandingBuffer[]): number {
+    let descriptors = 0;
+    for (const { id, token, descriptorCount, writableBytes } of buffers) {
+      this.add(id, token, descriptorCount, writableBytes);
+      descriptors += descriptorCount;
+    }
+    return descriptors;
+  }
+
   /** @throws VirtqueueError when the device does not have such a buffer */
   require(id: number): void {
     if (id < this.#descriptorCounts.length && this.#descriptorCounts[id] !== 0) return;

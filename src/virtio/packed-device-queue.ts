@@ -4,7 +4,6 @@
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { DescriptorChain, PoppedBuffer } from './chain.ts';
-import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
 import { IndirectTable } from './indirect.ts';
 import { DESCRIPTOR_FLAG, PACKED_DESCRIPTOR } from './layout.ts';
 import {
@@ -17,7 +16,6 @@ import {
   wantsEvent,
 } from './packed-ring.ts';
 import {
-  checkConfig,
   checkMemory,
   checkWritten,
   type DeviceQueue,
@@ -25,6 +23,7 @@ import {
   lengthField,
   type QueueConfig,
   type QueueState,
+  queueTraits,
   VirtqueueError,
   VirtqueueUsageError,
 } from './queue.ts';
@@ -75,18 +74,16 @@ export class PackedDeviceQueue implements DeviceQueue {
    * @throws VirtqueueError when size or alignment are wrong
    */
   constructor(config: QueueConfig, state?: QueueState, log?: UsedLog) {
-    checkConfig(config);
-    const { size, features } = config;
-    if (!hasFeature(features, RING_PACKED)) throw new VirtqueueUsageError('a split queue as packed');
+    const { size, eventIndex, indirect, inOrder } = queueTraits(config, 'packed');
     this.#config = config;
     this.size = size;
-    this.#eventIndex = hasFeature(features, RING_EVENT_IDX);
-    this.#indirectAllowed = hasFeature(features, RING_INDIRECT_DESC);
-    this.#inOrder = hasFeature(features, IN_ORDER);
+    this.#eventIndex = eventIndex;
+    this.#indirectAllowed = indirect;
+    this.#inOrder = inOrder;
     this.#ring = config.descriptorArea;
     this.#driverArea = config.driverArea;
     this.#deviceArea = config.deviceArea;
-    const { nextAvail, nextUsed } = state ?? initialState(features);
+    const { nextAvail, nextUsed } = state ?? initialState(config.features);
     this.#positions = new Uint16Array(size);
     this.#ids = new Uint16Array(size);
     this.#lengths = new Uint32Array(size);

@@ -5,7 +5,6 @@
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { SegmentList } from './chain.ts';
-import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
 import { DESCRIPTOR_FLAG, PACKED_DESCRIPTOR } from './layout.ts';
 import { OutstandingBuffers } from './outstanding.ts';
 import {
@@ -18,12 +17,13 @@ import {
   wantsEvent,
 } from './packed-ring.ts';
 import {
-  checkConfig,
   clearParts,
   type DriverQueue,
   type DriverQueueState,
   initialState,
   type QueueConfig,
+  queueTraits,
+  requireIndirect,
   requireListable,
   type UsedBuffer,
   VirtqueueUsageError,
@@ -68,20 +68,18 @@ export class PackedDriverQueue implements DriverQueue {
    * @throws VirtqueueError when size or alignment are wrong
    */
   constructor(config: QueueConfig, state?: DriverQueueState) {
-    checkConfig(config);
-    const { size, features } = config;
-    if (!hasFeature(features, RING_PACKED)) throw new VirtqueueUsageError('a split queue as packed');
+    const { size, eventIndex, inOrder } = queueTraits(config, 'packed');
     this.#config = config;
     this.size = size;
-    this.#eventIndex = hasFeature(features, RING_EVENT_IDX);
-    this.#inOrder = hasFeature(features, IN_ORDER);
+    this.#eventIndex = eventIndex;
+    this.#inOrder = inOrder;
     this.#ring = config.descriptorArea;
     this.#driverArea = config.driverArea;
     this.#deviceArea = config.deviceArea;
     this.#outstanding = new OutstandingBuffers(size);
     this.#links = Uint16Array.from({ length: size }, (_, id) => id + 1);
     this.#freeCount = size;
-    const { nextAvail, nextUsed } = state ?? initialState(features);
+    const { nextAvail, nextUsed } = state ?? initialState(config.features);
     this.#nextAvail = nextAvail;
     this.#publishedAvail = nextAvail;
     this.#nextUsed = nextUsed;
@@ -205,10 +203,7 @@ export class PackedDriverQueue implements DriverQueue {
   #restore(state: DriverQueueState): void {
     this.#links.set(state.links);
     this.#firstFree = state.firstFree;
-    for (const { id, token, descriptorCount, writableBytes } of state.outstanding) {
-      this.#outstanding.add(id, token, descriptorCount, writableBytes);
-      this.#freeCount -= descriptorCount;
-    }
+    this.#freeCount -= this.#outstanding.restore(state.outstanding);
     this.#kickOwed = true;
   }
 
@@ -221,9 +216,7 @@ export class PackedDriverQueue implements DriverQueue {
   }
 
   #writeTable(memory: GuestMemory, segments: SegmentList, id: number, table: number): void {
-    if (!hasFeature(this.#config.features, RING_INDIRECT_DESC)) {
-      throw new VirtqueueUsageError('an indirect table that was not negotiated');
-    }
+    requireIndirect(this.#config);
     for (let segment = 0; segment < segments.count; segment++) {
       const at = table + segment * PACKED_DESCRIPTOR.size;
       memory.setU64(at + ADDRESS, segments.address(segment));

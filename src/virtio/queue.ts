@@ -5,7 +5,7 @@
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
 import { BUFFER_BYTES_MAX, type DescriptorChain, type PoppedBuffer, type SegmentList } from './chain.ts';
-import { hasFeature, RING_PACKED } from './features.ts';
+import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
 import { layoutOf } from './layout.ts';
 
 /** A ring whose indices are nonsense, or a configuration or state that can be no ring. The queue is to be stopped. */
@@ -80,6 +80,23 @@ export function checkConfig(config: QueueConfig): void {
       );
     }
   }
+}
+
+/**
+ * What both sides of a queue go by, as its features say it.
+ * @throws VirtqueueError as {@link checkConfig}, VirtqueueUsageError for a queue of the other kind
+ */
+export function queueTraits(config: QueueConfig, kind: 'split' | 'packed') {
+  checkConfig(config);
+  const { size, features } = config;
+  const actual = hasFeature(features, RING_PACKED) ? 'packed' : 'split';
+  if (actual !== kind) throw new VirtqueueUsageError(`a ${actual} queue as ${kind}`);
+  return {
+    size,
+    eventIndex: hasFeature(features, RING_EVENT_IDX),
+    indirect: hasFeature(features, RING_INDIRECT_DESC),
+    inOrder: hasFeature(features, IN_ORDER),
+  };
 }
 
 /**
@@ -247,6 +264,12 @@ export function requireListable(segments: SegmentList, size: number): void {
   if (segments.readableBytes + segments.writableBytes > BUFFER_BYTES_MAX) {
     throw new VirtqueueUsageError(`a buffer of more than ${BUFFER_BYTES_MAX} bytes`);
   }
+}
+
+/** @throws VirtqueueUsageError when the device was not told that there may be indirect tables */
+export function requireIndirect({ features }: QueueConfig): void {
+  if (hasFeature(features, RING_INDIRECT_DESC)) return;
+  throw new VirtqueueUsageError('an indirect table that was not negotiated');
 }
 
 /** @throws VirtqueueUsageError when a device claims to have written what it could not */

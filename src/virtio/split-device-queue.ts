@@ -4,21 +4,16 @@
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { DescriptorChain, PoppedBuffer } from './chain.ts';
-import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
 import { IndirectTable } from './indirect.ts';
 import {
   AVAIL_ELEMENT,
   AVAIL_NO_INTERRUPT,
-  availEventOffset,
   DESCRIPTOR,
   DESCRIPTOR_FLAG,
-  RING_HEADER,
   USED_ELEMENT,
   USED_NO_NOTIFY,
-  usedEventOffset,
 } from './layout.ts';
 import {
-  checkConfig,
   checkMemory,
   checkWritten,
   type DeviceQueue,
@@ -27,9 +22,11 @@ import {
   passedEvent,
   type QueueConfig,
   type QueueState,
+  queueTraits,
   VirtqueueError,
   VirtqueueUsageError,
 } from './queue.ts';
+import { splitRing } from './split-ring.ts';
 
 const { NEXT, WRITE, INDIRECT } = DESCRIPTOR_FLAG;
 const { address: ADDRESS, length: LENGTH, flags: FLAGS_AND_NEXT } = DESCRIPTOR.offset;
@@ -77,27 +74,27 @@ export class SplitDeviceQueue implements DeviceQueue {
    * @throws VirtqueueError when size or alignment are wrong
    */
   constructor(config: QueueConfig, state?: QueueState) {
-    checkConfig(config);
-    if (hasFeature(config.features, RING_PACKED)) throw new VirtqueueUsageError('a packed queue as split');
-    const { size, features } = config;
+    const { size, eventIndex, indirect, inOrder } = queueTraits(config, 'split');
     this.#config = config;
     this.size = size;
     this.#mask = size - 1;
-    this.#eventIndex = hasFeature(features, RING_EVENT_IDX);
-    this.#indirectAllowed = hasFeature(features, RING_INDIRECT_DESC);
-    this.#inOrder = hasFeature(features, IN_ORDER);
+    this.#eventIndex = eventIndex;
+    this.#indirectAllowed = indirect;
+    this.#inOrder = inOrder;
 
-    this.#descriptors = config.descriptorArea;
-    this.#availFlags = config.driverArea + RING_HEADER.offset.flags;
-    this.#availIndexAddress = config.driverArea + RING_HEADER.offset.index;
-    this.#availRing = config.driverArea + RING_HEADER.size;
-    this.#usedEvent = config.driverArea + usedEventOffset(size);
-    this.#usedFlags = config.deviceArea + RING_HEADER.offset.flags;
-    this.#usedIndexAddress = config.deviceArea + RING_HEADER.offset.index;
-    this.#usedRing = config.deviceArea + RING_HEADER.size;
-    this.#availEvent = config.deviceArea + availEventOffset(size);
+    ({
+      descriptors: this.#descriptors,
+      availFlags: this.#availFlags,
+      availIndex: this.#availIndexAddress,
+      availRing: this.#availRing,
+      usedEvent: this.#usedEvent,
+      usedFlags: this.#usedFlags,
+      usedIndex: this.#usedIndexAddress,
+      usedRing: this.#usedRing,
+      availEvent: this.#availEvent,
+    } = splitRing(config));
 
-    const { nextAvail, nextUsed } = state ?? initialState(features);
+    const { nextAvail, nextUsed } = state ?? initialState(config.features);
     this.#nextAvail = nextAvail;
     this.#availIndex = nextAvail;
     this.#nextReturn = nextAvail;

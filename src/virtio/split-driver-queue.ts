@@ -5,31 +5,29 @@
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { SegmentList } from './chain.ts';
-import { hasFeature, IN_ORDER, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from './features.ts';
 import {
   AVAIL_ELEMENT,
   AVAIL_NO_INTERRUPT,
-  availEventOffset,
   DESCRIPTOR,
   DESCRIPTOR_FLAG,
-  RING_HEADER,
   USED_ELEMENT,
   USED_NO_NOTIFY,
-  usedEventOffset,
 } from './layout.ts';
 import { OutstandingBuffers } from './outstanding.ts';
 import {
-  checkConfig,
   clearParts,
   type DriverQueue,
   type DriverQueueState,
   passedEvent,
   type QueueConfig,
+  queueTraits,
+  requireIndirect,
   requireListable,
   type UsedBuffer,
   VirtqueueError,
   VirtqueueUsageError,
 } from './queue.ts';
+import { splitRing } from './split-ring.ts';
 
 const { NEXT, WRITE, INDIRECT } = DESCRIPTOR_FLAG;
 const { address: ADDRESS, length: LENGTH, flags: FLAGS_AND_NEXT } = DESCRIPTOR.offset;
@@ -78,24 +76,24 @@ export class SplitDriverQueue implements DriverQueue {
    * @throws VirtqueueError when size or alignment are wrong
    */
   constructor(config: QueueConfig, state?: DriverQueueState) {
-    checkConfig(config);
-    if (hasFeature(config.features, RING_PACKED)) throw new VirtqueueUsageError('a packed queue as split');
-    const { size, features } = config;
+    const { size, eventIndex, inOrder } = queueTraits(config, 'split');
     this.#config = config;
     this.size = size;
     this.#mask = size - 1;
-    this.#eventIndex = hasFeature(features, RING_EVENT_IDX);
-    this.#inOrder = hasFeature(features, IN_ORDER);
+    this.#eventIndex = eventIndex;
+    this.#inOrder = inOrder;
 
-    this.#descriptors = config.descriptorArea;
-    this.#availFlags = config.driverArea + RING_HEADER.offset.flags;
-    this.#availIndexAddress = config.driverArea + RING_HEADER.offset.index;
-    this.#availRing = config.driverArea + RING_HEADER.size;
-    this.#usedEvent = config.driverArea + usedEventOffset(size);
-    this.#usedFlags = config.deviceArea + RING_HEADER.offset.flags;
-    this.#usedIndexAddress = config.deviceArea + RING_HEADER.offset.index;
-    this.#usedRing = config.deviceArea + RING_HEADER.size;
-    this.#availEvent = config.deviceArea + availEventOffset(size);
+    ({
+      descriptors: this.#descriptors,
+      availFlags: this.#availFlags,
+      availIndex: this.#availIndexAddress,
+      availRing: this.#availRing,
+      usedEvent: this.#usedEvent,
+      usedFlags: this.#usedFlags,
+      usedIndex: this.#usedIndexAddress,
+      usedRing: this.#usedRing,
+      availEvent: this.#availEvent,
+    } = splitRing(config));
 
     this.#outstanding = new OutstandingBuffers(size);
     this.#links = Uint16Array.from({ length: size }, (_, index) => (index + 1) & this.#mask);
@@ -220,10 +218,7 @@ export class SplitDriverQueue implements DriverQueue {
   #restore(state: DriverQueueState): void {
     this.#links.set(state.links);
     this.#firstFree = state.firstFree;
-    for (const { id, token, descriptorCount, writableBytes } of state.outstanding) {
-      this.#outstanding.add(id, token, descriptorCount, writableBytes);
-      this.#freeCount -= descriptorCount;
-    }
+    this.#freeCount -= this.#outstanding.restore(state.outstanding);
     this.#nextAvail = state.nextAvail;
     this.#publishedAvail = state.nextAvail;
     this.#nextUsed = state.nextUsed;
@@ -266,9 +261,7 @@ export class SplitDriverQueue implements DriverQueue {
   }
 
   #writeTable(memory: GuestMemory, segments: SegmentList, table: number): void {
-    if (!hasFeature(this.#config.features, RING_INDIRECT_DESC)) {
-      throw new VirtqueueUsageError('an indirect table that was not negotiated');
-    }
+    requireIndirect(this.#config);
     const last = segments.count - 1;
     for (let segment = 0; segment <= last; segment++) {
       const flags = (segments.isWritable(segment) ? WRITE : 0) | (segment < last ? NEXT : 0);

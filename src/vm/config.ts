@@ -5,7 +5,7 @@
 
 import { z } from 'zod';
 import { PROFILE_NAMES } from '../balloon/profiles.ts';
-import { BENCH_DISCARD_MODES } from '../device/inflation.ts';
+import { BENCH_DISCARD_MODES } from '../device/discard-mode.ts';
 import type { DriverTuning } from '../driver/options.ts';
 import { PFNS_PER_BUFFER_MAX, PFNS_PER_BUFFER_MIN, REPORTING_BLOCKS_MAX } from '../driver/options.ts';
 import { RING_KINDS } from '../embedded/options.ts';

@@ -40,9 +40,9 @@ export class GuestLog implements DirtyLog {
     this.#ballooned = region.ballooned;
   }
 
-  take(start: number, count: number, into: SlotBitmap): number {
+  collect(start: number, count: number, into: SlotBitmap): number {
     const { software, kernel } = this.#options;
-    const taken = software.take(start, count, into) + (kernel?.take(start, count, into) ?? 0);
+    const taken = software.collect(start, count, into) + (kernel?.collect(start, count, into) ?? 0);
     // After the log, and not before it.
     this.#skipBallooned(start, start + count, into);
     return taken;

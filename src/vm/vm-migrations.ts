@@ -2,6 +2,7 @@
  * The migrations of one machine, for its control: begun, watched, given up. A machine that has left is of no use any more,
  * which {@link VmMigrations.departed} tells; one that was written into a file runs on.
  */
+
 import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
 import { MigrationOrderError } from '../control/errors.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
@@ -24,6 +25,7 @@ import {
 } from '../migration/limits.ts';
 import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
 import { SnapshotCancelled } from '../snapshot/errors.ts';
+import { deferred } from '../sys/deferred.ts';
 import { wireError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import { systemClock } from '../transfer/clock.ts';
@@ -44,12 +46,12 @@ interface Underway {
 }
 
 export class VmMigrations implements GuestHandlers<MigrationOperation> {
+  readonly #departure = deferred();
   /** Resolves when the guest runs elsewhere. */
-  readonly departed: Promise<void>;
+  readonly departed = this.#departure.promise;
   readonly #vm: Vm;
   readonly #place: MigrationPlace;
   readonly #emit: (event: GuestEvent) => void;
-  #depart: () => void = () => {};
   #underway: Underway | undefined;
   /** Under way, and it is not known where the guest runs. */
   #lost: { readonly recall: AbortController; readonly over: Promise<void> } | undefined;
@@ -60,9 +62,6 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     this.#vm = vm;
     this.#place = place;
     this.#emit = emit;
-    this.departed = new Promise(resolve => {
-      this.#depart = resolve;
-    });
   }
 
   async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
@@ -148,7 +147,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       const { downtimeMs = summary.downtimeMs, leaves } = route;
       const report = reportOf({ ...summary, downtimeMs }, outgoing.balloonedPages);
       this.#become({ ...(this.#status ?? status), report });
-      if (leaves) this.#depart();
+      if (leaves) this.#departure.resolve();
     } catch (thrown) {
       const error = route.failure(thrown as Error);
       const { state } = this.#status ?? status;
@@ -182,7 +181,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     while (this.#vm.state === 'gone' && !recalled.aborted) {
       if ((await source.askAgain()) === 'running') {
         this.#become({ ...status, state: { ...status.state, status: 'done' }, error: null });
-        this.#depart();
+        this.#departure.resolve();
         return;
       }
       await systemClock.sleep(SEARCH_PAUSE_MS, recalled);

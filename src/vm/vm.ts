@@ -21,6 +21,7 @@
  * between driver and device and the device has discarded all that it owed; what the guest had hinted is free at the
  * destination, and what it had reported is reported there anew.
  */
+
 import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import type { CommandAnswer } from '../embedded/answers.ts';
@@ -34,6 +35,7 @@ import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import type { SavedState, SourceMachine } from '../migration/machine.ts';
 import { Ram } from '../migration/ram.ts';
+import { deferred } from '../sys/deferred.ts';
 import { defined } from '../sys/defined.ts';
 import { AerostatError, assert, type ErrorCode } from '../sys/error.ts';
 import { UnixSocket } from '../sys/socket.ts';
@@ -85,17 +87,15 @@ export class Vm implements SourceMachine {
   readonly ram: Ram;
   /** Pages that were written: the guest's thread notes its own, this one those of the device. */
   readonly log: SoftwareDirtyLog;
+  readonly #end = deferred();
   /** Rejects when a page lost its content, or a thread died; never resolves before {@link close}. */
-  readonly ended: Promise<void>;
+  readonly ended = this.#end.promise;
   readonly #threads: VmThreads;
   readonly #mapped: Promise<unknown>;
   #config: VmConfig | undefined;
-  #resolve: () => void = () => {};
-  #reject: (error: Error) => void = () => {};
   #state: VmState = 'empty';
   /** While it stands still: until it goes on, or never will. */
-  #still: Promise<void> = Promise.resolve();
-  #stir: () => void = () => {};
+  #still = deferred();
   #closing: Promise<void> | undefined;
 
   private constructor(threads: VmThreads, { name = DEFAULT_NAME, memory, adviseHugePages, log }: VmParts) {
@@ -103,10 +103,6 @@ export class Vm implements SourceMachine {
     this.ram = new Ram(memory);
     this.log = new SoftwareDirtyLog(this.ram.slots);
     this.#threads = threads;
-    this.ended = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
     // Marks the rejection as handled; callers may still await it.
     this.ended.catch(() => {});
     const [{ backing, size }] = memory.regions;
@@ -240,7 +236,7 @@ export class Vm implements SourceMachine {
    * @throws VmError when it does not run here any more
    */
   async awake(): Promise<void> {
-    while (this.#state === 'paused') await this.#still;
+    while (this.#state === 'paused') await this.#still.promise;
     if (this.#state !== 'running') throw new VmError(`${this.name} is ${this.#state}`);
   }
 
@@ -314,7 +310,7 @@ export class Vm implements SourceMachine {
     this.#become('closed');
     await this.#threads.close();
     this.ram.memory.close();
-    this.#resolve();
+    this.#end.resolve();
   }
 
   /** Frees the threads for another machine, and leaves the memory to the caller. */
@@ -322,7 +318,7 @@ export class Vm implements SourceMachine {
     this.#become('closed');
     this.#closing = Promise.resolve();
     await this.#threads.clear(this.name);
-    this.#resolve();
+    this.#end.resolve();
   }
 
   #hear(news: GuestThreadEvent, log: VmWorld['log']): void {
@@ -332,16 +328,13 @@ export class Vm implements SourceMachine {
 
   #fail(error: Error): void {
     if (this.#state !== 'closed') this.#become('ended');
-    this.#reject(error);
+    this.#end.reject(error);
   }
 
   #become(state: VmState): void {
     this.#state = state;
-    this.#stir();
-    if (state !== 'paused') return;
-    this.#still = new Promise(resolve => {
-      this.#stir = resolve;
-    });
+    this.#still.resolve();
+    if (state === 'paused') this.#still = deferred();
   }
 
   #expect(state: VmState): void {

@@ -46,7 +46,7 @@ export class BenchPlace {
           return [];
         return [readFileSync(`/proc/${pid}/comm`, 'latin1').trim()];
       } catch {
-        return []; // No process, one that is gone, or somebody else's.
+        return []; // No process, one that is gone, or another user's.
       }
     });
   }

@@ -1,4 +1,4 @@
-/** That the loopback measurement measures what it says; its figures are nobody's to assert. */
+/** That the loopback measurement measures what it says; its figures are not asserted. */
 import { pathToFileURL } from 'node:url';
 import { expect, test } from 'vitest';
 import { build, program } from '../cli/built.ts';

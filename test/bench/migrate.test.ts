@@ -1,4 +1,4 @@
-/** That the bench of migrations moves guests and counts what it says; its figures are nobody's to assert. */
+/** That the bench of migrations moves guests and counts what it says; its figures are not asserted. */
 import { pathToFileURL } from 'node:url';
 import { expect, test } from 'vitest';
 import type { Load } from '../../src/bench/migrate/migrate.ts';

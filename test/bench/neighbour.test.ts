@@ -1,4 +1,4 @@
-/** That the bench of the neighbour plays its inputs, says how it went, and leaves nothing behind; its figures are nobody's to assert. */
+/** That the bench of the neighbour plays its inputs, says how it went, and leaves nothing behind; its figures are not asserted. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { MUST_TELL_HOST, PAGE_LIST } from '../../src/balloon/features.ts';
 import { HandFrontEnd } from '../../src/bench/neighbour/front-end.ts';

@@ -1,4 +1,4 @@
-/** That the bench of the page looks, counts what it saw, and leaves nothing behind; its figures are nobody's to assert. */
+/** That the bench of the page looks, counts what it saw, and leaves nothing behind; its figures are not asserted. */
 import { once } from 'node:events';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { Spread } from '../../src/bench/report.ts';
@@ -27,7 +27,7 @@ test('a client that asks for what the page asks for stands for it where no brows
     ['map of 0.25 GiB', 'first map'],
     ['map of 0.25 GiB', 'map again'],
     ['map of 0.25 GiB', 'map after a change'],
-    ['inflate 0.219 GiB', 'nobody looks'],
+    ['inflate 0.219 GiB', 'no onlooker'],
     ['inflate 0.219 GiB', 'page (client), metrics'],
   ]);
   for (const { elapsedMs } of report.rows) expect(elapsedMs.min).toBeGreaterThan(0);

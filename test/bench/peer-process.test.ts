@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { PeerProcess, type PeerProcessOptions } from '../../src/bench/peer-process.ts';
+import { PeerProcess } from '../../src/bench/peer-process.ts';
 import { build, program } from '../cli/built.ts';
 
 build();
@@ -19,7 +19,10 @@ beforeEach(() => {
 afterEach(() => rmSync(directory, { recursive: true }));
 
 /** A process that runs `script`, in which both functions of peer-side.ts are known. */
-function peerOf(script: string, options?: PeerProcessOptions): PeerProcess<string, Said> {
+function peerOf(
+  script: string,
+  options?: ConstructorParameters<typeof PeerProcess>[1],
+): PeerProcess<string, Said> {
   const path = join(directory, 'peer.mjs');
   writeFileSync(path, `import { tellBench, whenLetGo } from ${JSON.stringify(SIDE)};\n${script}`);
   return new PeerProcess(pathToFileURL(path), options);

@@ -200,15 +200,15 @@ describe('aerostat set', () => {
   });
 
   test('goes on with the others when one of several fails, and ends with its code', async () => {
-    const { code, out, err } = await aerostat('set nobody vm1 --balloon 2G');
+    const { code, out, err } = await aerostat('set absent vm1 --balloon 2G');
     expect(code).toBe(EXIT.unknownGuest);
     expect(out).toBe('vm1: balloon 2G asked for\n');
-    expect(err).toMatch(/^aerostat: nobody: no guest is called nobody.*\n.*1 of 2 guests were not set/s);
+    expect(err).toMatch(/^aerostat: absent: no guest is called absent.*\n.*1 of 2 guests were not set/s);
     // Two that fail for different reasons.
-    const both = await aerostat('set nobody vm1 build-runner --memory 1G --json');
+    const both = await aerostat('set absent vm1 build-runner --memory 1G --json');
     expect(both.code).toBe(EXIT.failed);
     expect(JSON.parse(both.out).guests).toMatchObject([
-      { name: 'nobody', guest: null, error: { code: 'AEROSTAT_UNKNOWN_GUEST' } },
+      { name: 'absent', guest: null, error: { code: 'AEROSTAT_UNKNOWN_GUEST' } },
       { name: 'vm1', targetBytes: 3 * GIB, beforeBytes: 2 * GIB, error: null },
       { name: 'build-runner', guest: null, error: { code: 'AEROSTAT_GUEST_STATE' } },
     ]);
@@ -569,7 +569,7 @@ describe('a daemon that does not answer', () => {
       };
     });
 
-  test('keeps nobody who interrupts the wait', async () => {
+  test('ends at once when the wait is interrupted', async () => {
     const asked = silent('request');
     const session = start(['request', 'vm1', 'shrink'], { env: { AEROSTAT_API: api } });
     await asked;
@@ -612,7 +612,7 @@ describe('aerostat request', () => {
     });
   });
 
-  test('for what nobody can ask is a matter of usage', async () => {
+  test('for what no ABI can ask is a matter of usage', async () => {
     expect(await aerostat('request vm1 reboot')).toMatchObject({ code: EXIT.usage });
     expect(await aerostat('request vm1')).toMatchObject({ code: EXIT.usage });
   });
@@ -697,9 +697,9 @@ describe('aerostat migrate', () => {
   test('fails with the reason of the machine that stays', async () => {
     const session = start(['migrate', 'vm1', 'tcp:h:1'], { env: { AEROSTAT_API: api } });
     await expect.poll(() => control.moving.has('vm1')).toBe(true);
-    end({ error: { code: 'AEROSTAT_TRANSFER', message: 'nobody listens at h:1' } });
+    end({ error: { code: 'AEROSTAT_TRANSFER', message: 'no host listens at h:1' } });
     expect(await session.ended).toBe(EXIT.failed);
-    expect(session.stderr.text).toBe('aerostat: nobody listens at h:1\n');
+    expect(session.stderr.text).toBe('aerostat: no host listens at h:1\n');
   });
 
   test('calls the machine back when it is interrupted', async () => {
@@ -803,7 +803,7 @@ describe('what goes wrong', () => {
     'hint vm9',
     'request vm9 shrink',
     'watch vm9',
-  ])('%s ends with 5: nobody has this name', async words => {
+  ])('%s ends with 5: no guest has this name', async words => {
     expect(await aerostat(words)).toEqual({
       code: EXIT.unknownGuest,
       err: 'aerostat: no guest is called vm9; known: vm1, build-runner\n',

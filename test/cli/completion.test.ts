@@ -81,7 +81,7 @@ describePeer('zsh', missingPrograms('zsh'), () => {
     );
   });
 
-  test('completes commands on a line that somebody types', () => {
+  test('completes commands on a line as it is typed', () => {
     // A terminal of zsh's own: what it shows after Tab is what a person would see.
     const script = `
 zmodload zsh/zpty

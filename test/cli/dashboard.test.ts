@@ -106,7 +106,7 @@ test('shows three guests that live, and leaves nothing', async () => {
       },
     )
     .toBe(true);
-  // Before, no balloon held anything until somebody asked for it.
+  // Before, no balloon held anything until a user asked for it.
   await expect
     .poll(async () => (await guestsAt(address)).every(({ actualBytes }) => (actualBytes ?? 0) > 0), {
       timeout: 60_000,
@@ -133,7 +133,7 @@ test('shows the daemon that runs', async () => {
 
 test('interrupted while its guests boot, it does not complain of those that did not come up', async () => {
   const session: Session = start(['dashboard', '--demo'], {
-    // There is nobody whom the guests could connect to.
+    // There is no daemon that the guests could connect to.
     startDaemon: async () => {
       session.interrupt();
       return { close: async () => {} } as Daemon;

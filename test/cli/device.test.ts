@@ -5,10 +5,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import type { Daemon, DaemonOptions } from '../../src/daemon/options.ts';
+import type { HandedKeeper } from '../../src/daemon/successor.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';
-import type { OwnedFd } from '../../src/sys/fd.ts';
 import { FakeControl, GIB, guestStatus } from '../server/fake-control.ts';
 import { run, start, type Terminal } from './terminal.ts';
 
@@ -34,7 +34,7 @@ function fakeDaemon() {
       dismiss: async () => {},
       version: '0.1.0',
       toHandOver: [],
-      get keeper(): OwnedFd {
+      get keeper(): HandedKeeper {
         throw new Error('this fake has no keeper');
       },
       handOver: () => Promise.reject(new Error('this fake hands nothing over')),
@@ -62,7 +62,7 @@ async function guestsOf(words: string) {
 }
 
 describe('aerostat device', () => {
-  test('ends with a failure when a thread of the daemon dies, so that somebody restarts it', async () => {
+  test('ends with a failure when a thread of the daemon dies, so that its supervisor restarts it', async () => {
     const { seen, startDaemon } = fakeDaemon();
     seen.failed = Promise.resolve(new AerostatError('AEROSTAT_THREAD_ENDED', 'a data-plane thread died: no'));
     const session = startDevice('--socket-path vm1', { startDaemon });
@@ -174,10 +174,14 @@ describe('aerostat device', () => {
 });
 
 test('a command that waits by a timer of Node when it is interrupted ends as any other', async () => {
+  let waits = false;
   const session = startDevice('--socket-path vm1', {
-    startDaemon: () => delay(100_000, undefined, { signal: session.signal }) as Promise<never>,
+    startDaemon: () => {
+      waits = true;
+      return delay(100_000, undefined, { signal: session.signal }) as Promise<never>;
+    },
   });
-  await delay(10);
+  await expect.poll(() => waits).toBe(true);
   session.interrupt('SIGTERM');
   expect(await session.ended).toBe(EXIT.terminated);
   expect(session.stderr.text).toBe('');

@@ -1,4 +1,4 @@
-/** `aerostat exporter`, and daemons that nobody named: found where systemd's units run them. */
+/** `aerostat exporter`, and daemons that no option names: found where systemd's units run them. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -39,7 +39,7 @@ async function unit(place: string, ...names: string[]): Promise<{ server: ApiSer
 
 const socketOf = (place: string): string => join(directory, 'run', place, 'api.sock');
 
-/** What a daemon that was killed leaves behind: a socket at which nobody listens. */
+/** What a daemon that was killed leaves behind: a socket without a listener. */
 async function deadUnit(place: string): Promise<void> {
   mkdirSync(join(directory, 'run', place), { recursive: true });
   const { spawnSync } = await import('node:child_process');
@@ -93,7 +93,7 @@ describe('an exporter', () => {
     expect(upOf(await scrape())).not.toHaveProperty(socketOf('vm3'));
   });
 
-  test('asks for a token, one that reads is enough, and health is nobody’s secret', async () => {
+  test('asks for a token, one that reads is enough, and health is asked without one', async () => {
     const { ask } = await exporter();
     expect((await ask('/metrics')).status).toBe(401);
     expect((await ask('/metrics', `${TOKEN}x`)).status).toBe(401);
@@ -133,7 +133,7 @@ describe('an exporter', () => {
   });
 });
 
-describe('daemons that nobody named', () => {
+describe('daemons that no option names', () => {
   test('are found where units run them, and their guests are one list', async () => {
     await unit('vm1', 'vm1');
     await unit('guests', 'web', 'db');
@@ -144,7 +144,7 @@ describe('daemons that nobody named', () => {
     const guests = JSON.parse(out).guests as { name: string; lastError: string | null }[];
     expect(guests.map(({ name }) => name)).toEqual(['web', 'db', 'vm1', 'vm2']);
     expect(guests.at(-1)?.lastError).toMatch(/no daemon listens/);
-    // Before, this said that no daemon listens at a socket that nobody had spoken of.
+    // Before, this said that no daemon listens at a socket that the user had not named.
     expect((await run(['set', 'web', '--balloon', '256M'], { env })).code).toBe(EXIT.ok);
   });
 
@@ -159,7 +159,7 @@ describe('daemons that nobody named', () => {
     ]);
   });
 
-  test('are not looked for where somebody said where the daemon is, or the user has one', async () => {
+  test('are not looked for where an option says where the daemon is, or the user has one', async () => {
     await unit('vm1', 'vm1');
     const named = await run(['status', '--api', join(directory, 'none.sock')], { env });
     expect(named.code).toBe(EXIT.unreachable);

@@ -123,7 +123,7 @@ describe('a command', () => {
     expect(await ended).toBe(EXIT.interrupted);
   });
 
-  test('that waits for a device which serves somebody else ends on Ctrl-C', async () => {
+  test('that waits for a device which serves another guest ends on Ctrl-C', async () => {
     const { socket } = await startDevice();
     const guest = () => {
       const words = ['guest', '--connect', socket, '--memory', '64M', '--json'];
@@ -229,7 +229,7 @@ describe('a command', () => {
     expect(readdirSync(directory).filter(name => name.startsWith('aerostat-demo-'))).toEqual([]);
   });
 
-  test('ends quietly when nobody reads on', async () => {
+  test('ends quietly when its reader is gone', async () => {
     await startDevice();
     const watch = `${program} watch --json --interval 50ms | head -n 1`;
     const { status, stderr, stdout } = spawnSync('sh', ['-c', watch], {
@@ -252,7 +252,7 @@ describe('a command', () => {
     expect(stderr).not.toContain('    at ');
   });
 
-  test('that has nobody to complain to ends with the code all the same', () => {
+  test('that cannot print its complaint ends with the code all the same', () => {
     const { status } = spawnSync('sh', ['-c', `${program} status 2> /dev/full`], {
       env: environment(),
       timeout: 60_000,

@@ -86,7 +86,7 @@ test('a page of 70 guests of one daemon takes one of its streams, and leaves the
 });
 
 test('a file that names many daemons is no cause for warnings of leaks', async () => {
-  // There is nobody at those addresses: each client is made all the same.
+  // There is no daemon at those addresses: each client is made all the same.
   const file = fileOf(NAMES.map(name => ({ name, api: `./${name}.sock` })));
   const { out } = await run(['status', '--json', '--config', file]);
   expect(JSON.parse(out).guests.filter(({ lastError }: { lastError: string }) => lastError)).toHaveLength(70);

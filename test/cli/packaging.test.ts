@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { guestOptions } from '../../src/cli/guest-options.ts';
 import { EXIT } from '../../src/cli/usage.ts';
+import type { DaemonOptions } from '../../src/daemon/options.ts';
 import { run } from './terminal.ts';
 
 const read = (name: string) => readFileSync(new URL(`../../packaging/${name}`, import.meta.url), 'utf8');
@@ -26,21 +27,18 @@ describe('the vhost-user descriptor', () => {
 });
 
 const units = [
-  { file: 'aerostat@.service', command: 'device', exposureMax: 1, environment: {} },
-  {
-    file: 'aerostat.service',
-    command: 'device',
-    exposureMax: 1,
-    environment: { GUESTS: '--socket-path=/run/a/vm1.sock --socket-path=/run/a/vm2.sock' },
-  },
+  { file: 'aerostat@.service', command: 'device', exposureMax: 1 },
+  { file: 'aerostat.service', command: 'device', exposureMax: 1 },
   // It listens on TCP, which the others may not.
-  { file: 'aerostat-exporter.service', command: 'exporter', exposureMax: 2, environment: {} },
+  { file: 'aerostat-exporter.service', command: 'exporter', exposureMax: 2 },
 ] as const;
 
-describe.each(units)('the systemd unit $file', ({ file, command: name, exposureMax, environment }) => {
+const CONFIGURATION = '/etc/aerostat/aerostat.toml';
+
+describe.each(units)('the systemd unit $file', ({ file, command: name, exposureMax }) => {
   const unit = read(file);
   const command = /^ExecStart=((?:.*\\\n)*.*)$/m.exec(unit)?.[1].replaceAll('\\\n', '') ?? '';
-  const known: Readonly<Record<string, string>> = { OPTIONS: '', ...environment };
+  const known: Readonly<Record<string, string>> = { OPTIONS: '' };
   const [program, ...words] = command
     .replaceAll(
       /\$(\w+)/g,
@@ -55,16 +53,30 @@ describe.each(units)('the systemd unit $file', ({ file, command: name, exposureM
   });
 
   test('uses options that the program has', async () => {
-    let started = false;
-    const startDaemon = () => {
-      started = true;
+    let started: DaemonOptions | undefined;
+    const startDaemon = (options: DaemonOptions) => {
+      started = options;
       return Promise.reject(new Error('far enough'));
     };
-    const { code, err } = await run(words, { startDaemon });
+    const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+    const configuration = join(directory, 'aerostat.toml');
+    writeFileSync(configuration, '[guests.vm1]\nsocket = "/run/aerostat/guests/vm1.sock"\n');
+    const said = [...unit.matchAll(/^Environment=(.*)$/gm)].flatMap(([, all]) => all.split(' '));
+    const env = {
+      ...Object.fromEntries(said.map(each => each.split('='))),
+      // The service manager's, for StateDirectory=.
+      STATE_DIRECTORY: '/var/lib/aerostat/vm1',
+    };
+    const placed = words.map(word => word.replace(CONFIGURATION, configuration));
+    const { code, err } = await run(placed, { startDaemon, env });
+    rmSync(directory, { recursive: true });
     expect(code, err).toBe(EXIT.failed);
-    if (name === 'device') expect(started).toBe(true);
     // Its tokens are the service manager's to bring.
-    else expect(err).toContain('there is no file %d/tokens');
+    if (name === 'exporter') expect(err).toContain('there is no file %d/tokens');
+    else {
+      expect(started).toMatchObject({ keep: 'systemd', stateDirectory: '/var/lib/aerostat/vm1' });
+      expect(started?.guests.map(guest => guest.name)).toEqual(['vm1']);
+    }
   });
 
   test('is documented by pages that the package has', async () => {
@@ -106,6 +118,17 @@ test('the unit of one guest names it by its instance', () => {
     pollInterval: 0,
   };
   expect(guestOptions(choice)[0].name).toBe('vm1');
+});
+
+test('units of daemons have systemd store what guests need to go on, take the word of the process that follows, and keep a state', () => {
+  for (const file of ['aerostat@.service', 'aerostat.service']) {
+    const unit = read(file);
+    expect(unit).toMatch(/^Type=notify$/m);
+    expect(unit).toMatch(/^NotifyAccess=all$/m);
+    expect(Number(/^FileDescriptorStoreMax=(\d+)$/m.exec(unit)?.[1])).toBeGreaterThan(1000);
+    expect(unit).toMatch(/^StateDirectory=aerostat\//m);
+  }
+  expect(read('aerostat.service')).toMatch(/^ConditionPathExists=\/etc\/aerostat\/aerostat\.toml$/m);
 });
 
 test('units of daemons leave the socket of one that died, and let it see the memory of the host', () => {

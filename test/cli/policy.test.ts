@@ -79,7 +79,7 @@ describe('aerostat policy', () => {
     const { out } = await run(['policy', 'explain', 'web'], { env });
     expect(out).toContain('web keeps 2.5G of 4G');
     expect(out).toMatch(/bound by +surplus/);
-    const { code } = await run(['policy', 'explain', 'nobody'], { env });
+    const { code } = await run(['policy', 'explain', 'absent'], { env });
     expect(code).toBe(5);
   });
 

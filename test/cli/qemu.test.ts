@@ -246,7 +246,7 @@ describe('aerostat migrate', () => {
 
 describe('a QEMU that is killed', () => {
   test('before a command is said to be gone', async () => {
-    const { code, err } = await aerostat(`status --qmp ${join(directory, 'nobody')}`);
+    const { code, err } = await aerostat(`status --qmp ${join(directory, 'absent')}`);
     expect(code).toBe(EXIT.unreachable);
     expect(err).toMatch(/no such socket; start QEMU with -qmp unix:PATH/);
   });
@@ -287,7 +287,7 @@ describe('a monitor that another program has', () => {
 
   beforeEach(async () => {
     path = join(directory, 'held.qmp');
-    // As QEMU does: the first client is greeted, and whoever comes then waits in silence.
+    // As QEMU does: the first client is greeted, and the next ones wait in silence.
     server = createServer();
     await new Promise<void>(resolve => server.listen(path, resolve));
     const program = join(directory, 'dashboard-holder');
@@ -317,7 +317,7 @@ describe('a monitor that another program has', () => {
       `takes one client at a time, and dashboard-holder (process ${holder.pid}) is connected; ask that program, end it,`,
     );
     const heldMs = performance.now() - began;
-    // The same wait with nobody connected lasts until the greeting is overdue.
+    // The same wait without another client lasts until the greeting is overdue.
     await end();
     const silent = performance.now();
     expect((await aerostat(`status --qmp web=${path}`)).err).toMatch(/sent no greeting within/);
@@ -417,7 +417,7 @@ describe('a file that names guests of both kinds', () => {
     expect(guests[0].lastError).toMatch(/cannot connect to the QEMU monitor/);
     expect((await aerostat(`status web --config ${file}`)).code).toBe(EXIT.unreachable);
     expect((await aerostat(`status db --config ${file}`)).code).toBe(EXIT.ok);
-    expect((await aerostat(`status nobody --config ${file}`)).code).toBe(EXIT.unknownGuest);
+    expect((await aerostat(`status absent --config ${file}`)).code).toBe(EXIT.unknownGuest);
   });
 
   test('migrates each in the way of its host', async () => {

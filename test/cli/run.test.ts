@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
-import { missingForUml } from '../../src/peers/uml/kernel.ts';
-import { describePeer } from '../support/peers.ts';
+import { describePeer, missingForUml } from '../support/peers.ts';
 import { build, program } from './built.ts';
 
 /** Far above what a boot takes; only what hangs reaches it. */

@@ -13,12 +13,12 @@ import { Captured, run } from './terminal.ts';
 const plain = styleOf(new Captured() as never, {});
 const SIZE = { columns: 120, rows: 24 };
 
-/** vm2 has the most memory, vm10 the largest balloon, vm1 is needy, and of nobody nothing is known. */
+/** vm2 has the most memory, vm10 the largest balloon, vm1 is needy, and of absent nothing is known. */
 const GUESTS = [
   guestStatus('vm10', { balloonedBytes: 2 * GIB, actualBytes: 2 * GIB, targetBytes: 2 * GIB }),
   guestStatus('vm2', { memoryBytes: 8 * GIB, residentBytes: 6 * GIB }),
   guestStatus('vm1', { lastError: null }),
-  guestStatus('nobody', { connected: false, memoryBytes: null, actualBytes: null, residentBytes: null }),
+  guestStatus('absent', { connected: false, memoryBytes: null, actualBytes: null, residentBytes: null }),
 ];
 
 async function screen(guests: readonly DeviceGuestStatus[] = GUESTS) {
@@ -49,11 +49,11 @@ async function screen(guests: readonly DeviceGuestStatus[] = GUESTS) {
 
 describe('the rows', () => {
   test.each<[Key, SortKey, string[]]>([
-    ['n', 'name', ['nobody', 'vm1', 'vm2', 'vm10']],
-    ['m', 'memory', ['vm2', 'vm1', 'vm10', 'nobody']],
-    ['b', 'balloon', ['vm10', 'nobody', 'vm1', 'vm2']],
-    ['r', 'resident', ['vm2', 'vm1', 'vm10', 'nobody']],
-    ['a', 'available', ['vm1', 'vm2', 'vm10', 'nobody']],
+    ['n', 'name', ['absent', 'vm1', 'vm2', 'vm10']],
+    ['m', 'memory', ['vm2', 'vm1', 'vm10', 'absent']],
+    ['b', 'balloon', ['vm10', 'absent', 'vm1', 'vm2']],
+    ['r', 'resident', ['vm2', 'vm1', 'vm10', 'absent']],
+    ['a', 'available', ['vm1', 'vm2', 'vm10', 'absent']],
   ])('are sorted by the key %s', async (key, order, expected) => {
     const { top, type, names } = await screen();
     type(key);
@@ -65,7 +65,7 @@ describe('the rows', () => {
     const { type } = await screen();
     const lines = type();
     expect(lines.find(line => line.includes('vm1 '))).toMatch(/in need .* 1%/);
-    expect(lines.find(line => line.includes('nobody'))).toMatch(/waiting +- .* - +-/);
+    expect(lines.find(line => line.includes('absent'))).toMatch(/waiting +- .* - +-/);
   });
 
   test('say what is left at least to a guest whose balloon grew after it had said what it has', async () => {
@@ -121,7 +121,7 @@ describe('the rows', () => {
   test('sum what is known, and say how much is not', async () => {
     const known = guestStatus('vm1', { residentBytes: GIB });
     const unknown = { ...guestStatus('web', { residentBytes: null }), balloonedBytes: null } as never;
-    const waiting = guestStatus('nobody', { connected: false, memoryBytes: null, residentBytes: null });
+    const waiting = guestStatus('absent', { connected: false, memoryBytes: null, residentBytes: null });
     expect((await screen([known, unknown, waiting])).type()[0]).toMatch(
       /^3 guests: 8G given, \S+ ballooned, 1G resident \(1 not known\), \S+ free and yet held \(1 not known\)$/,
     );

@@ -57,14 +57,14 @@ describe('guests of several hosts', () => {
       { name: 'gone1', control: gone.counted, remoteName: 'vm1' },
       { name: 'here1', control: here.counted, remoteName: 'vm1' },
       { name: 'gone2', control: gone.counted, remoteName: 'vm2' },
-      { name: 'here2', control: here.counted, remoteName: 'nobody' },
+      { name: 'here2', control: here.counted, remoteName: 'absent' },
     ]);
     const guests = await combined.guests();
     expect(guests.map(({ name, lastError }) => [name, lastError])).toEqual([
       ['gone1', 'no daemon listens there'],
       ['here1', null],
       ['gone2', 'no daemon listens there'],
-      ['here2', expect.stringContaining('no guest is called nobody')],
+      ['here2', expect.stringContaining('no guest is called absent')],
     ]);
     expect(Object.keys(await combined.samples())).toEqual(['here1']);
   });

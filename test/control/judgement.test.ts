@@ -70,7 +70,7 @@ describe('a guest is at its target', () => {
   test('as near as the pieces that its lists show let it come', () => {
     expect(isNear(GIB - MIB, GIB, 2 * MIB)).toBe(true);
     expect(isNear(GIB - 2 * MIB, GIB, 2 * MIB)).toBe(false);
-    // Smaller pieces make nobody stricter.
+    // Smaller pieces do not make it stricter.
     expect(isNear(GIB - 60 * KIB, GIB, 4 * KIB)).toBe(true);
   });
 

@@ -50,7 +50,7 @@ test('a guest that its thread did not take leaves neither its name nor its socke
   }
 });
 
-test('the socket of a guest that was sent away is free at once, and whoever takes its place keeps it', async () => {
+test('the socket of a guest that was sent away is free at once, and the guest that takes its place keeps it', async () => {
   const { daemon, directory } = await start();
   const socketPath = join(directory, 'guest.sock');
   try {

@@ -51,7 +51,7 @@ async function expectSaid(why: RegExp): Promise<void> {
   await expect(one.daemon.control.hint('a', { action: 'start' })).rejects.toThrow(why);
 }
 
-test('a socket that nobody is connected to waits', async () => {
+test('a socket without a connection waits', async () => {
   expect(await stateOf()).toBe('waiting');
   await expectSaid(/no guest is connected/);
   expect(aerostat('status').stdout).toMatch(/a +waiting/);

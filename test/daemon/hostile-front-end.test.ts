@@ -54,7 +54,7 @@ async function refusedWith(
 
 const BREACHES: readonly Breach[] = [
   {
-    title: 'a request that nobody knows',
+    title: 'an unknown request',
     commit: refused(99),
     log: /request 99 is unknown/,
   },

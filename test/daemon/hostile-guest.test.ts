@@ -293,7 +293,7 @@ describe('a guest that sends', () => {
     } finally {
       guest.close();
     }
-    // And whoever comes next finds a device as if nothing had been.
+    // The next front-end finds a device as if nothing had been.
     const next = await HandGuest.connect(daemon.socketOf(name), { loop, memoryBytes: MEMORY_BYTES });
     await next.inflate(FIRST_PAGE, 10);
     expect((await daemon.control.guest(name)).balloonedBytes).toBe(10 * PAGE_SIZE);

@@ -77,7 +77,7 @@ describe('the path of a socket', () => {
     expect((await connect(daemon.socketOf('a'))).frontend.connected).toBe(true);
   });
 
-  test('is refused as well while the living daemon serves somebody', async () => {
+  test('is refused as well while the living daemon serves a guest', async () => {
     const daemon = await start(['a']);
     const guest = await connect(daemon.socketOf('a'));
     expect(refusal('--socket-path', daemon.socketOf('a')).message).toContain('living process');
@@ -97,7 +97,7 @@ describe('the path of a socket', () => {
     expect((await next.control.guest('a')).balloonedBytes).toBe(16 * PAGE_SIZE);
   });
 
-  test('that is a file of somebody is refused and left alone', () => {
+  test('that is a file of a user is refused and left alone', () => {
     const path = join(directory, 'notes');
     writeFileSync(path, 'mine');
     const { code, message } = refusal('--socket-path', path);
@@ -137,7 +137,7 @@ describe('SIGTERM', () => {
     expect(readdirSync(directory)).toEqual([]);
   });
 
-  test('ends a daemon that nobody ever came to, and one whose guest just sits there', async () => {
+  test('ends a daemon that no guest ever came to, and one whose guest just sits there', async () => {
     const idle = await start(['a']);
     expect(await idle.end()).toBe(0);
     const busy = await start(['a']);
@@ -243,7 +243,7 @@ describe('a guest that is paused', () => {
     await loop.until(guest.frontend.pause());
     await loop.until(guest.frontend.reconnect(daemon.socketOf('a')));
     await guest.inflate(FIRST_PAGE + 300, 200);
-    // Who comes over a new connection may be anybody, so nothing is remembered of the last one but the totals.
+    // A new connection may be another guest's, so nothing is remembered of the last one but the totals.
     const { balloonedBytes, counters } = await daemon.control.guest('a');
     expect(balloonedBytes).toBeNull();
     expect(counters).toMatchObject({ pages: 500, connections: 2, badBuffers: 0, brokenRings: 0 });

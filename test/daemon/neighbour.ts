@@ -1,5 +1,5 @@
 /**
- * The guest next door: the same daemon serves it while somebody else sends nonsense, and it must notice nothing.
+ * The guest next door: the same daemon serves it while another guest sends nonsense, and it must notice nothing.
  */
 import { expect } from 'vitest';
 import { PAGE_SIZE } from '../../src/memory/page.ts';

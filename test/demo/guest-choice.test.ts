@@ -87,7 +87,7 @@ describe('the guest that a command takes when it is free to choose', () => {
       };
     };
 
-    it('gives way to the embedded one, in one line, when nobody asked for it', async () => {
+    it('gives way to the embedded one, in one line, when it was not asked for', async () => {
       const { kinds, body } = bodies();
       const lines: string[] = [];
       const decide = () => ({ kind: 'linux' as const, why: 'Linux guest: because' });

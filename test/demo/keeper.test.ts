@@ -42,7 +42,7 @@ describe('what a balloon should hold', () => {
   });
 });
 
-test('a guest whose target somebody else sets is left to them, and the others are not', async () => {
+test('a guest whose target a person sets is left to them, and the others are not', async () => {
   const control = new FakeControl(guest(0), { ...guest(0), name: 'vm2' });
   control.sample = await sampleOf(200 * MIB);
   const ending = new AbortController();

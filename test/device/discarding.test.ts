@@ -40,7 +40,7 @@ function residentWhenReturned(rig: DeviceRig, role: 'inflate' | 'deflate', act: 
   return bytes;
 }
 
-/** Memory that cannot be given back, as where somebody has sealed it. */
+/** Memory that cannot be given back, as where its owner has sealed it. */
 function stubborn(backing: Backing): Backing {
   return new Proxy(backing, {
     get(target, name) {
@@ -196,7 +196,7 @@ describe('after the acknowledgement', () => {
     expect(rig.pendingPages).toBeGreaterThan(limit + 50_000 - RUN_BYTES_MAX / PAGE_SIZE);
   });
 
-  test('says how long each buffer was here, and each discard took, whoever made it', () => {
+  test('says how long each buffer was here, and each discard took, on whichever thread', () => {
     const rig = openRig({ memory: 'shmem' });
     const total = ({ counts }: Durations) => counts.reduce((sum, count) => sum + count);
     const { inflation } = rig.device;
@@ -364,7 +364,7 @@ describe('when a ring or a region goes', () => {
     expect([rig.balloonedPages, rig.pendingPages, rig.device.accounts.keptPages]).toEqual([8, 0, 1]);
     rig.device.drain();
     expect(rig.contentOf(far + 4)).toBe(0x66);
-    // Its pages are nobody's now.
+    // Its pages belong to no region now.
     rig.inflate([far, 2]);
     expect(rig.device.counters.badPages).toBe(2);
     rig.memory.remove(region)?.close();

@@ -340,7 +340,7 @@ describe('requests', () => {
     expect(queue.exchange({ in: [[P * PAGE_SIZE, 16]] })).toEqual([{ token: 0, written: 0 }]);
   });
 
-  test('with answers that nobody asked for leave the pages alone', () => {
+  test('with unasked answers leave the pages alone', () => {
     const rig = openRig({ profile: 'page-order' });
     const { protocol, format } = rig.profile.freePages as Extract<
       typeof rig.profile.freePages,
@@ -354,7 +354,7 @@ describe('requests', () => {
   });
 
   test.each(['page-bitmap', 'page-order', 'page-range', 'page-chunks'])(
-    'are answered with pages that nobody has: those of memory count, and no room is kept for the others (%s)',
+    'are answered with pages that do not exist: those of memory count, and no room is kept for the others (%s)',
     name => {
       const rig = openRig({ profile: name });
       const { freePages } = rig.profile;

@@ -18,7 +18,7 @@ test('a guest of 4 TiB that starts over without having given anything away costs
   expect(process.memoryUsage.rss() - before).toBeLessThan(64 * MIB);
 });
 
-test('whoever starts over has given nothing away, and reported nothing', () => {
+test('a guest that starts over has given nothing away, and reported nothing', () => {
   const account = openAccount(MIB);
   account.give(3, 5, true);
   account.noteReported(100, 7);

@@ -47,7 +47,7 @@ test.each([
   ['of version 2 that does not say it', { version: 2, wishedMemoryBytes: undefined }],
   ['that would keep less than nothing', { version: 2, wishedMemoryBytes: -1 }],
   ['of version 3 that does not say how it stands to the driver', { version: 3, wishedMemoryBytes: MIB }],
-  ['of a version that nobody writes', { version: 4, wishedMemoryBytes: MIB }],
+  ['of an unknown version', { version: 4, wishedMemoryBytes: MIB }],
 ])('a device %s is refused', (_, changes) => {
   const { device } = openRig({});
   const header = new TextEncoder().encode(JSON.stringify({ ...headerOf(saveDevice(device)), ...changes }));

@@ -49,7 +49,7 @@ test('a deflation waits for the punch of its pages, though thousands are pending
         if (returned.length === 0) Atomics.wait(words, 1, news, 1000);
       }
       punches.push(Atomics.load(words, 2) - before);
-      // The guest has its pages, and nobody takes what it writes.
+      // The guest has its pages, and no discard takes what it writes.
       await new Promise(resolve => setImmediate(resolve));
     }
   } finally {

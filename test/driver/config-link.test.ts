@@ -75,13 +75,13 @@ describe('the configuration', () => {
 
   it('is told the newest size when the last one has arrived, and none of those between', async () => {
     const { device, config, heard } = link();
-    for (const actual of [1, 2, 3]) config.tell(actual);
+    for (const actual of [1, 2, 3]) config.report(actual);
     await device.reply();
     expect(config.idle).toBe(false);
     await device.reply();
     expect(device.written).toEqual([1, 3]);
     // It knows that one.
-    config.tell(3);
+    config.report(3);
     await device.reply();
     expect([config.idle, heard.told]).toEqual([true, 1]);
   });
@@ -92,7 +92,7 @@ describe('the configuration', () => {
     config.refresh();
     await device.reply();
     expect(config.idle).toBe(false);
-    config.tell(0);
+    config.report(0);
     await device.reply();
     expect([device.actual, config.idle]).toEqual([0, true]);
   });
@@ -103,13 +103,13 @@ describe('the configuration', () => {
   ])('is left alone once the link is closed, even if what was under way %s', async (_, failure) => {
     const { device, config, targets, heard, counters } = link();
     config.refresh();
-    config.tell(1);
-    config.tell(2);
+    config.report(1);
+    config.report(2);
     config.close();
     config.refresh();
     for (let turn = 0; turn < 3; turn++) await device.reply(failure);
     config.refresh();
-    config.tell(3);
+    config.report(3);
     await device.reply();
     expect(device.written).toEqual([1]);
     expect(counters.configReads).toBe(1);
@@ -119,7 +119,7 @@ describe('the configuration', () => {
   it('cannot be read or told where the device is gone, and that is heard of', async () => {
     const { device, config, heard } = link();
     config.refresh();
-    config.tell(1);
+    config.report(1);
     await device.reply(new Error('the device is gone'));
     expect(heard).toEqual({ told: 0, errors: 2 });
   });

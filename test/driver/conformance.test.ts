@@ -173,7 +173,7 @@ describe('a driver conforms to the specification', () => {
     world.device.configure({ numPages: 0 });
     await promisesSettled();
     while (world.kernel.allocate(0, GFP_MOVABLE) !== NIL) {
-      // Whoever asks for memory gets none of them.
+      // No allocation gets one of them.
     }
     for (const pfn of pages) expect(ownerOf(world, pfn)).toBe('balloon');
     expect(world.device.take('inflate')).toEqual([]);

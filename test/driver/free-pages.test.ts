@@ -290,7 +290,7 @@ describe.each(['virtio', 'hinting'] as const)('reporting, profile %s', profile =
   );
 
   it.each([false, true])(
-    'leaves the guest as much as it tells of: a slow host starves nobody (pipelined: %s)',
+    'leaves the guest as much as it tells of: a slow host starves no process (pipelined: %s)',
     async reportingPipelined => {
       const world = new World({
         profile,

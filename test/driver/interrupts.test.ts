@@ -1,4 +1,4 @@
-/** Between its last look at a ring and its wish for an interrupt a driver is deaf: what comes back then, nobody tells of. */
+/** Between its last look at a ring and its wish for an interrupt a driver is deaf: no interrupt tells of what comes back then. */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';
 import { GET_UNUSED_PAGES } from '../../src/balloon/request-messages.ts';

@@ -290,7 +290,7 @@ describe(`saved states that make no sense (seed ${SEED})`, () => {
         ['a ring that is smaller', ringAt(address, bytes - 1)],
         ['a ring that lies askew', ringAt(address + 1)],
         ['a ring that ends beyond its block', ringAt(address + 4096)],
-        ["a ring in somebody else's memory", ringAt(gpaOf(others))],
+        ['a ring in memory of another owner', ringAt(gpaOf(others))],
         ['a ring in memory that is free', ringAt(gpaOf(free))],
         ['a ring beyond all memory', ringAt(2 ** 40)],
       ];

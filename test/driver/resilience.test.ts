@@ -62,8 +62,8 @@ describe('a driver that cannot start', () => {
 
   it('says so when the connection is gone', async () => {
     const world = new World();
-    world.transport.breakOff(new Error('nobody listens'));
-    await expect(world.driver.probe()).rejects.toThrow('nobody listens');
+    world.transport.breakOff(new Error('no device listens'));
+    await expect(world.driver.probe()).rejects.toThrow('no device listens');
     expect(world.freePages).toBe(world.bootPages);
   });
 

@@ -185,7 +185,7 @@ describe('what can be tuned', () => {
 
   it('makes shorter lists where its memory is in pieces', async () => {
     const world = new World({ profile: 'page-chunks', sizeMiB: 32, driver: { orderMax: 0 } });
-    // Nothing but single pages is free, and nobody may make room by moving others.
+    // Nothing but single pages is free, and compaction may not make room by moving others.
     world.fragment();
     await world.start();
     await world.aim(2_000);

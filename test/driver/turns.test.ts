@@ -1,4 +1,4 @@
-/** Whoever operates a driver need not know what others do with it: a console's commands may overlap. */
+/** A driver's operations take turns, so that its callers need not know of each other: commands of a console may overlap. */
 import { describe, expect, it } from 'vitest';
 import { World } from './world.ts';
 

@@ -41,7 +41,7 @@ export class World {
   readonly scheduler = new ManualScheduler();
   readonly transport: LoopbackTransport;
   readonly driver: BalloonDriver;
-  /** Free pages before anybody took any. */
+  /** Free pages before the first was allocated. */
   readonly bootPages: number;
   readonly #processes: Process[] = [];
 

@@ -42,7 +42,7 @@ async function used(options: WorldOptions = {}): Promise<{ world: World; written
   };
 }
 
-/** Takes `pages` pages of zeros; they are zeros, whoever made them so. */
+/** Takes `pages` pages of zeros; whether kernel or host zeroed them. */
 function takeZeros(world: World, pages: number): void {
   for (let taken = 0; taken < pages; taken++) {
     const pfn = world.kernel.allocate(0, GFP_MOVABLE | GFP_ZERO);

@@ -238,7 +238,7 @@ describe('shrinkers', () => {
 });
 
 describe('out of memory', () => {
-  it('asks the notifiers before it kills anybody', () => {
+  it('asks the notifiers before it kills a process', () => {
     const kernel = bootGuest(16);
     const balloon = new LinkedPages(kernel.pages);
     for (let i = 0; i < 1000; i++) balloon.pushTail(kernel.allocate(0, GFP_BALLOON));
@@ -312,7 +312,7 @@ describe('out of memory', () => {
 });
 
 describe('poison', () => {
-  it.each([0xaa, 0])('0x%s fills freed pages and is missed when somebody wrote to one', poison => {
+  it.each([0xaa, 0])('0x%s fills freed pages and is missed when one was written to', poison => {
     const warnings: string[] = [];
     const kernel = bootGuest(16, { poison, warn: message => warnings.push(message) });
     const process = kernel.spawn('p');

@@ -229,7 +229,7 @@ describe('the words of a saved state', () => {
     );
   });
 
-  it('from anybody give values within their bounds or a typed error', () => {
+  it('from any source give values within their bounds or a typed error', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 64 }), fc.nat(100), (bytes, max) => {
         try {

@@ -67,7 +67,7 @@ describe(`workloads (AEROSTAT_SEED=${SEED})`, () => {
     guest.verify();
   });
 
-  it('survive being larger than memory: somebody is killed and replaced', () => {
+  it('survive being larger than memory: a process is killed and replaced', () => {
     const guest = boot(24);
     guest.start({ kind: 'churn', pages: 9 * MIB });
     guest.start({ kind: 'build', jobs: 3, workingPages: 8 * MIB });

@@ -10,7 +10,7 @@ import {
 import { SlotBitmap } from '../../src/migration/slot-bitmap.ts';
 import { World, type WorldOptions } from '../driver/world.ts';
 
-/** A guest whose free pages somebody follows, with all pages to be sent. */
+/** A guest whose free pages are followed, with all pages to be sent. */
 async function followed(name: ProfileName, way: FreePageWay, options: WorldOptions = {}) {
   const world = new World({ profile: name, ...options });
   await world.start();
@@ -27,7 +27,7 @@ async function followed(name: ProfileName, way: FreePageWay, options: WorldOptio
   };
   const { slots } = new SlotBitmap(world.memory.size / 4096);
   const dirty = new SlotBitmap(slots);
-  dirty.markAll();
+  dirty.setAll();
   const progress = new Int32Array(new SharedArrayBuffer(PROGRESS_WORDS * 4));
   const words = () => new SlotBitmap(slots).words;
   free.follow({ way, dirty: dirty.words, recent: words(), ever: words(), progress });
@@ -42,14 +42,14 @@ describe('the free pages of a guest that moves', () => {
     ['page-chunks', 'request'],
   ])('are skipped when it is asked: profile %s', async (name, way) => {
     const { world, free, progress, skipped } = await followed(name, way);
-    free.take('start');
+    free.command('start');
     await world.rest();
     expect(skipped()).toBeGreaterThan(world.bootPages / 2);
     expect(progress[PAGES_WORD]).toBeGreaterThanOrEqual(skipped());
     free.finished(way);
     expect(progress[FINISHED_WORD]).toBe(1);
-    free.take('stop');
-    free.take('done');
+    free.command('stop');
+    free.command('done');
     await world.rest();
     world.kernel.checkInvariants();
   });
@@ -57,32 +57,32 @@ describe('the free pages of a guest that moves', () => {
   test.each<[ProfileName, FreePageWay]>([
     ['virtio', 'session'],
     ['page-order', 'request'],
-  ])('count for nothing once nobody asks any more: profile %s', async (name, way) => {
+  ])('count for nothing once they are not asked for any more: profile %s', async (name, way) => {
     const { world, free, skipped } = await followed(name, way, { device: { mode: 'deferred' } });
-    free.take('start');
-    // The guest has answered, and nobody has read it.
+    free.command('start');
+    // The guest has answered, and the answer is not read yet.
     world.transport.serve();
     world.transport.deliver();
     await world.promises();
-    free.take('stop');
+    free.command('stop');
     await world.rest();
     expect(skipped()).toBe(0);
-    free.take('start');
+    free.command('start');
     await world.rest();
     expect(skipped()).toBeGreaterThan(0);
   });
 
-  test('are skipped as they are reported, while somebody counts', async () => {
+  test('are skipped as they are reported, while a migration counts', async () => {
     const { world, free, skipped } = await followed('hinting', 'reports');
     await world.occupy('editor', 4096);
     await world.pass(5_000);
     expect(skipped()).toBe(0);
-    free.take('start');
+    free.command('start');
     world.exit();
     await world.pass(5_000);
     const reported = skipped();
     expect(reported).toBeGreaterThan(2048);
-    free.take('stop');
+    free.command('stop');
     await world.occupy('editor', 4096);
     world.exit();
     await world.pass(5_000);
@@ -99,6 +99,6 @@ describe('the free pages of a guest that moves', () => {
     await expect(followed('virtio', 'request')).rejects.toThrow(/its driver did not take the feature/);
     const { free } = await followed('virtio', 'session');
     free.follow(null);
-    expect(() => free.take('start')).toThrow(/are not followed/);
+    expect(() => free.command('start')).toThrow(/are not followed/);
   });
 });

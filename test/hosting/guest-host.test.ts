@@ -361,7 +361,7 @@ test('a sample says what the balloon held then, and lists show how large the pie
   }
 });
 
-test('requests that nobody knows are one kind of trouble for the log, whatever their numbers', async () => {
+test('unknown requests are one kind of trouble for the log, whatever their numbers', async () => {
   const frontEnd = new RawFrontEnd(socket, loop);
   try {
     await frontEnd.negotiate();
@@ -378,7 +378,7 @@ describe('a hint session', () => {
     vi.restoreAllMocks();
   });
 
-  test('that nobody ends is ended after its limit, and holds memory until then', async () => {
+  test('that is not ended is ended after its limit, and holds memory until then', async () => {
     const clock = clockAhead();
     const guest = await HandGuest.connect(socket, { loop });
     try {

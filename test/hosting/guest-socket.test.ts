@@ -48,7 +48,7 @@ test('a path where nothing is gets a socket that listens', () => {
   listener.close();
 });
 
-test('a socket that nobody serves any more is replaced', () => {
+test('a socket that no daemon serves any more is replaced', () => {
   listen().close();
   expect(() => UnixSocket.connect(path)).toThrow(/ECONNREFUSED/);
   const listener = listen();
@@ -62,7 +62,7 @@ test('a path in a folder that is not there is refused with the folder, not with 
   );
 });
 
-test('a socket that somebody serves is refused, and stays', () => {
+test('a socket that a daemon serves is refused, and stays', () => {
   const listener = listen();
   expect(() => listen()).toThrow(expect.objectContaining({ code: 'AEROSTAT_SOCKET_IN_USE' }));
   UnixSocket.connect(path).close();

@@ -9,15 +9,17 @@ import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { abandonGuest, leaveGuest } from '../../src/hosting/guest-leaving.ts';
 import type { GuestOptions } from '../../src/hosting/options.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
+import { DescriptorStore, restoredDescriptors, StoreRoom } from '../../src/keeping/descriptor-store.ts';
 import { GUEST } from '../../src/keeping/guest-file.ts';
 import { Keeper } from '../../src/keeping/keeper.ts';
-import { connectToKeeper, type KeeperLink } from '../../src/keeping/keeper-link.ts';
+import { connectToKeeper, type KeeperLink, type KeptDescriptors } from '../../src/keeping/keeper-link.ts';
 import { FILE_NUMBER } from '../../src/keeping/kept-guest.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import { OwnedFd } from '../../src/sys/fd.ts';
+import { closeAll, createEventFd, OwnedFd } from '../../src/sys/fd.ts';
 import { createMemfd, readAt, sealAgainstShrinking, writeAt } from '../../src/sys/file.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
 import type { Reactor, Watch } from '../../src/sys/poll.ts';
+import { connectToServiceManager } from '../../src/sys/service-manager.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, LOG_AREA, VRING_STATE } from '../../src/vhost-user/protocol.ts';
@@ -27,6 +29,7 @@ import { stateToVringBase } from '../../src/virtio/vring-base.ts';
 import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { TestLoop } from '../support/loop.ts';
+import { ServiceManager } from '../support/service-manager.ts';
 import { payloads, TestRing } from '../vhost-user/conversation.ts';
 
 function mapped(file: OwnedFd): { buffer: ArrayBuffer; close: () => void } {
@@ -54,7 +57,9 @@ let loop: TestLoop;
 let directory: string;
 let keeper: Keeper;
 let warnings: string[];
-let links: KeeperLink[];
+let links: (KeeperLink | DescriptorStore)[];
+/** Keeps guests in place of the keeper, where there is one. */
+let manager: ServiceManager | undefined;
 let guests: HandGuest[];
 let listeners: number;
 
@@ -72,19 +77,35 @@ afterEach(() => {
   for (const guest of guests) guest.close();
   for (const link of links) link.close();
   keeper.close();
+  manager?.close();
+  manager = undefined;
   loop.close();
   rmSync(directory, { recursive: true, force: true });
 });
 
+async function takeKept(): Promise<{ link: KeeperLink | DescriptorStore; kept: KeptDescriptors }> {
+  const warn = (message: string) => void warnings.push(message);
+  if (manager === undefined) return loop.until(connectToKeeper(join(directory, 'keeper.sock'), warn));
+  manager.serve();
+  const socket = connectToServiceManager({ NOTIFY_SOCKET: manager.path })!;
+  return {
+    link: new DescriptorStore(socket, StoreRoom.of(manager.environment()), {
+      warn,
+      later: (delayMs, run, fd) => loop.reactor.waitForRoom(delayMs, run, fd),
+    }),
+    kept: restoredDescriptors(manager.stored.map(({ name, fd }) => [name, fd.duplicate()])),
+  };
+}
+
 /** A process that hosts guest `g`, and can be killed. */
 class Process {
   readonly host: GuestHost;
-  readonly #link: KeeperLink;
+  readonly #link: KeeperLink | DescriptorStore;
   readonly #watches: Watch[] = [];
   readonly #discards = new MessageChannel();
 
   private constructor(
-    link: KeeperLink,
+    link: KeeperLink | DescriptorStore,
     socket: ConstructorParameters<typeof GuestHost>[1],
     options: GuestOptions,
   ) {
@@ -111,10 +132,13 @@ class Process {
     });
   }
 
+  get link(): KeeperLink | DescriptorStore {
+    return this.#link;
+  }
+
   /** `socket`: of a front-end that comes now. */
   static async start(socket?: UnixSocket, options = OPTIONS): Promise<Process> {
-    const path = join(directory, 'keeper.sock');
-    const { link, kept: all } = await loop.until(connectToKeeper(path, why => warnings.push(why)));
+    const { link, kept: all } = await takeKept();
     const kept = [...(all.get('g') ?? [])].map(([number, fd]) => [number, fd.release()] as const);
     const listening = socket === undefined;
     return new Process(link, { fd: socket?.fd.release() ?? listener(), listening, kept }, options);
@@ -144,6 +168,85 @@ async function connected(ringFeatures?: bigint): Promise<{ process: Process; gue
   guests.push(guest);
   return { process, guest };
 }
+
+describe('a host whose guests a service manager keeps', () => {
+  beforeEach(() => {
+    manager = new ServiceManager(join(directory, 'notify.sock'));
+  });
+
+  /** The manager has read all that it was told. */
+  async function storedOf({ link }: Process): Promise<void> {
+    await loop.turnUntil(() => {
+      manager!.serve();
+      return link.hasAll;
+    });
+    manager!.serve();
+  }
+
+  const onlyTheFileStays = () =>
+    loop.turnUntil(() => {
+      manager!.serve();
+      return manager!.names.join() === 'g/0';
+    });
+
+  test('is followed by one that knows the balloon, and no more is stored than is needed', async () => {
+    const { process: first, guest } = await connected();
+    await guest.inflate(FIRST_PAGE, 300);
+    await storedOf(first);
+    await first.kill();
+    const second = await Process.start();
+    expect(warnings).toEqual([]);
+    await guest.deflate(FIRST_PAGE, 100);
+    await storedOf(second);
+    await second.kill();
+    const { host } = await Process.start();
+    await guest.inflate(FIRST_PAGE + 400, 10);
+    expect(host.device.accounts.balloonedPages).toBe(210);
+    expect(guest.frontend.connected).toBe(true);
+    expect(manager!.suppressed).toBe(0);
+    expect(warnings).toEqual([]);
+    guest.close();
+    guests.length = 0;
+    await loop.turnUntil(() => !host.connected);
+    await onlyTheFileStays();
+  });
+
+  test('that was killed before all was stored is followed by one that names it, and the memory is not touched', async () => {
+    const { process, guest } = await connected();
+    guest.touch(FIRST_PAGE, 4, 0x5a);
+    await guest.inflate(FIRST_PAGE + 100, 10);
+    await storedOf(process);
+    await process.kill();
+    // One that never came there.
+    const at = manager!.stored.findIndex(({ name }) => name === 'g/2');
+    manager!.stored.splice(at, 1)[0].fd.close();
+    const { host } = await Process.start();
+    expect(host.connected).toBe(false);
+    expect(warnings).toEqual([expect.stringContaining('has not got descriptor 2')]);
+    expect(guest.memory.u32(FIRST_PAGE * PAGE_SIZE)).toBe(0x5a5a5a5a);
+    await onlyTheFileStays();
+  });
+
+  test('does not hand one over of which something is still to be stored', async () => {
+    const { process, guest } = await connected();
+    const { link } = process;
+    const bells: OwnedFd[] = [];
+    while (link.hasAll) {
+      bells.push(createEventFd());
+      link.of('other').keep(bells.length, bells[bells.length - 1]);
+    }
+    await expect(leaveGuest(process.host)).rejects.toThrow(/has not taken all that is to be stored/);
+    await guest.inflate(FIRST_PAGE, 3);
+    expect(process.host.device.accounts.balloonedPages).toBe(3);
+    await storedOf(process);
+    const kept = await loop.until(leaveGuest(process.host));
+    const { host } = Process.after(process, kept);
+    abandonGuest(process.host);
+    await guest.deflate(FIRST_PAGE, 1);
+    expect(host.device.accounts.balloonedPages).toBe(2);
+    closeAll(bells);
+  });
+});
 
 describe('a host that hands its guest over', () => {
   test('is followed by one that goes on, and does nothing more to the guest', async () => {

@@ -140,7 +140,7 @@ describe('a map', () => {
 describe('a map of 12 TiB of sparse memory', () => {
   const SIZE = 2 ** 42;
 
-  test('is drawn in slices, in time, and says what nobody has looked at', async () => {
+  test('is drawn in slices, in time, and says what was not looked at yet', async () => {
     const { draw, accounts, touch } = guest(SIZE, SIZE, SIZE);
     touch(7, 1);
     for (const account of accounts) account.give(0, account.region.pageCount, false);

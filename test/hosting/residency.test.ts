@@ -14,7 +14,7 @@ const BLOCKS = Math.ceil(PAGES / BLOCK_PAGES);
 let fd: OwnedFd | undefined;
 afterAll(() => fd?.close());
 
-test('what nobody has looked at is found and counted, whatever was looked at before, in whatever order', () => {
+test('what was not looked at yet is found and counted, whatever was looked at before, in whatever order', () => {
   fd = createMemfd({ name: 'residency', size: PAGES * PAGE_SIZE });
   const file = { fd, fileOffset: 0 };
   const seed = Number(process.env.AEROSTAT_SEED ?? 20_260_701);

@@ -57,7 +57,7 @@ describe('a balloon', () => {
     expect(left.stuckSinceMs(9e6)).toBeNull();
   });
 
-  test('of which nobody knows what it holds is not stuck, and is on its way from what its guest says first', () => {
+  test('whose balloon is not known is not stuck, and is on its way from what its guest says first', () => {
     const watch = watching(GIVEN, Number.NaN);
     expect(watch.dueMs).toBeNull();
     expect(watch.stuckSinceMs(9e6)).toBeNull();

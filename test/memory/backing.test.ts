@@ -197,7 +197,7 @@ describe('a file as memory', () => {
     expect(backing.residentBytes()).toBeGreaterThanOrEqual(PAGE_SIZE);
   });
 
-  test('closes its descriptor and leaves zeros in windows that somebody still holds', () => {
+  test('closes its descriptor and leaves zeros in windows that are still held', () => {
     const backing = new FileBacking(memfd(), 0, MIB);
     const { u8 } = backing.window(0);
     u8[0] = 5;

@@ -175,7 +175,7 @@ describe(`threads that discard what a guest gives away (AEROSTAT_SEED=${SEED})`,
         guest.checkGiven();
         await new Promise(resolve => setImmediate(resolve));
       }
-      // Closed, nobody discards any more, though they go on trying.
+      // Closed, no racer discards any more, though they go on trying.
       for (let time = 0; time < 500; time++) guest.step();
       pending.close();
       const { u32 } = backing.window(0);

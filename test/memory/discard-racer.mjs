@@ -11,7 +11,7 @@ let discards = 0;
 parentPort.postMessage('ready');
 while (Atomics.load(stopped, 0) === 0) {
   const { more, failure } = pending.discardSome((start, count) => {
-    // Late now and then, so that whoever does not wait for it is caught.
+    // Late now and then, so that a guest that does not wait for it is caught.
     if (++discards % 64 === 0) Atomics.wait(stopped, 0, 0, 1);
     punchHole({ number: fd }, start * pageBytes, count * pageBytes);
   });

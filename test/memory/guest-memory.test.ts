@@ -121,7 +121,7 @@ describe('regions', () => {
   });
 });
 
-/** Regions, 4 KiB each and without gaps, that count how often somebody looks where they are. */
+/** Regions, 4 KiB each and without gaps, that count how often their place is looked up. */
 function countedRegions(count: number) {
   let looks = 0;
   const regions = Array.from({ length: count }, (_, index) => {

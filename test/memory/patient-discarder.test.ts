@@ -108,7 +108,7 @@ describe('sparse pages', () => {
     expect(sweep()).toBe(2);
   });
 
-  test('go to whoever keeps up with the guest, though it gives more meanwhile', () => {
+  test('go to the thread that keeps up with the guest, though it gives more meanwhile', () => {
     const marked = markSparsely(0, 4);
     sweep();
     let more = 0;

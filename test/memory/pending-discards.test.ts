@@ -264,7 +264,7 @@ describe('a set', () => {
       discarded.push(start);
       if (start !== 0) return;
       expect(set.inFlight(0, 1)).toBe(true);
-      // A claim of the whole stretch would hold these, and whoever takes them back would wait for it.
+      // A claim of the whole stretch would hold these, and a guest that takes them back would wait for it.
       expect(set.inFlight(1, 9_999)).toBe(false);
       expect(set.retract(1, 9_999)).toBe(49);
     });
@@ -308,7 +308,7 @@ describe('a set', () => {
     expect(Math.min(...lengths)).toBe(64);
   });
 
-  test('rings whoever watches the run in flight when it is over, once, and nobody else', () => {
+  test('rings the watcher of the run in flight when it is over, once, and no other', () => {
     const set = create();
     // However slow the machine is: both runs belong to one claim.
     set.claimMsMax = Number.POSITIVE_INFINITY;
@@ -327,7 +327,7 @@ describe('a set', () => {
     expect(new Set([...generations, set.generation]).size).toBe(3);
   });
 
-  test('rings whoever drains it when nothing is outstanding', () => {
+  test('rings its drainer when nothing is outstanding', () => {
     const set = create();
     const news: number[] = [];
     set.onNews = () => news.push(set.outstanding);
@@ -439,7 +439,7 @@ describe('a set', () => {
     expect(lengths[0]).toBeLessThan(4096);
   });
 
-  test('from which all was taken back tells whoever watches for its end', () => {
+  test('from which all was taken back tells the watcher of its end', () => {
     const set = create();
     let told = 0;
     set.onNews = () => told++;

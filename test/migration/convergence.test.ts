@@ -108,7 +108,7 @@ describe('a guest that writes faster than can be sent', () => {
     expect(with_.share).toBeGreaterThanOrEqual(0.01);
   });
 
-  test('keeps all its time where nobody asked for less', () => {
+  test('keeps all its time where less was not asked for', () => {
     expect(new Set(shares(false))).toEqual(new Set([1]));
   });
 });

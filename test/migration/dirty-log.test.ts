@@ -39,8 +39,8 @@ function memory(pages: number): { fd: OwnedFd; mapping: Mapping; words: Int32Arr
 
 function taken(log: DirtyLog, slots: number, start = 0, count = slots): number[] {
   const into = new SlotBitmap(slots);
-  const pages = log.take(start, count, into);
-  const list = Array.from({ length: slots }, (_, slot) => slot).filter(slot => into.test(slot));
+  const pages = log.collect(start, count, into);
+  const list = Array.from({ length: slots }, (_, slot) => slot).filter(slot => into.has(slot));
   expect(pages).toBe(list.length);
   return list;
 }
@@ -88,7 +88,7 @@ describe.skipIf(kernelLogs)(`the log that the kernel keeps${kernelLogs ? ` (${ke
         { start: 1000, count: 10, address: second.address },
       ]),
     );
-    log.take(0, pages, new SlotBitmap(pages));
+    log.collect(0, pages, new SlotBitmap(pages));
     expect(taken(log, pages)).toEqual([]);
     for (let slot = 0; slot < pages; slot += 2) words[slot * WORDS_PER_PAGE] = 1;
     new Int32Array(second.buffer)[WORDS_PER_PAGE] = 1;
@@ -129,7 +129,7 @@ test.skipIf(kernelLogs)('neither log misses a write of other threads that the ot
   words.fill(0);
   const software = new SoftwareDirtyLog(pages);
   const kernel = open(new KernelDirtyLog([{ start: 0, count: pages, address: mapping.address }]));
-  kernel.take(0, pages, new SlotBitmap(pages));
+  kernel.collect(0, pages, new SlotBitmap(pages));
   // The round that the writers are asked for, and how many rounds all of them have done.
   const rounds = new Int32Array(new SharedArrayBuffer(8));
   const workers = Array.from(
@@ -155,11 +155,11 @@ test.skipIf(kernelLogs)('neither log misses a write of other threads that the ot
   const copyWhatIsNew = (index: number) => {
     const copy = copies[index];
     const found = new SlotBitmap(pages);
-    copy.pages += copy.log.take(0, pages, found);
-    for (let from = 0; found.take(from, pages, 64); from = found.start) {
+    copy.pages += copy.log.collect(0, pages, found);
+    for (let from = 0; found.drain(from, pages, 64); from = found.start) {
       const at = found.start * WORDS_PER_PAGE;
       copy.words.set(words.subarray(at, at + found.count * WORDS_PER_PAGE), at);
-      seen[index].mark(found.start, found.count);
+      seen[index].set(found.start, found.count);
     }
   };
   const run = async () => {

@@ -177,7 +177,7 @@ describe('a thousand mutations by seed', () => {
       const index = random.below(parts.length);
       parts[index] = { name: parts[index].name, payload: mutate(Buffer.from(parts[index].payload), random) };
       const victim = await (await new Victim().feed(sealed(parts))).end();
-      // It may still be a guest: whoever can make checksums can make a stream. But nothing worse.
+      // It may still be a guest: a peer that can make checksums can make a stream. But nothing worse.
       if (!victim.runs) expectHarmless(victim);
       for (const size of victim.created) expect(size).toBeLessThanOrEqual(MEMORY_MAX);
     }

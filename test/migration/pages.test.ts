@@ -110,7 +110,7 @@ describe.each([
       from.slots - 1,
     ];
     for (const slot of slots) from.write(slot, 1, page(slot % 255 || 1), 0);
-    link.dirty.markAll();
+    link.dirty.setAll();
     expect(link.senders.reduce((sum, sender) => sum + sender.remaining, 0)).toBe(from.slots);
     link.round();
     for (const slot of slots) expect(contents(to, slot)).toEqual(page(slot % 255 || 1));
@@ -123,11 +123,11 @@ describe.each([
     const to = ramOf(make, 1000);
     const link = new Link(from, to);
     from.write(10, 2, new Uint8Array(2 * PAGE_SIZE).fill(9), 0);
-    link.dirty.markAll();
+    link.dirty.setAll();
     link.round();
     expect(contents(to, 11)).toEqual(page(9));
     from.clear(11, 1);
-    link.dirty.markAll();
+    link.dirty.setAll();
     link.round();
     expect(contents(to, 10)).toEqual(page(9));
     expect(contents(to, 11)).toEqual(page(0));
@@ -153,7 +153,7 @@ describe.each([
           for (const [start, length, byte] of writes) {
             const count = Math.min(length, slots - start);
             from.write(start, count, new Uint8Array(count * PAGE_SIZE).fill(byte), 0);
-            link.dirty.mark(start, count);
+            link.dirty.set(start, count);
           }
           link.round();
         }
@@ -171,12 +171,12 @@ describe('reading pages to send', () => {
     const to = ramOf(inFile, 2000);
     from.write(1500, 1, page(1), 0);
     const link = new Link(from, to);
-    link.dirty.markAll();
+    link.dirty.setAll();
     link.round();
     expect(from.memory.regions[0].backing.residentBytes()).toBe(PAGE_SIZE);
     expect(to.memory.regions[0].backing.residentBytes()).toBe(PAGE_SIZE);
     from.clear(1500, 1);
-    link.dirty.markAll();
+    link.dirty.setAll();
     link.round();
     expect(to.memory.regions[0].backing.residentBytes()).toBe(0);
   });
@@ -190,7 +190,7 @@ describe('reading pages to send', () => {
     full.clear(150, 100);
     expect(full.nearlyBacked).toBe(false);
     expect(ramOf(inFile, 10).nearlyBacked).toBe(false);
-    // Nobody knows of memory that is no file, so there is nothing to be looked for.
+    // The kernel tells nothing of memory that is no file, so there is nothing to be looked for.
     expect(ramOf(onHeap, 10).nearlyBacked).toBe(true);
   });
 
@@ -308,7 +308,7 @@ test('skipping free memory costs no look at it: 128 GiB with ten pages are ten r
   const visits: number[] = [];
   counted.forEachBacked(0, counted.slots, (start, count) => {
     visits.push(start);
-    dirty.mark(start, count);
+    dirty.set(start, count);
   });
   expect([visits, dirty.countIn()]).toEqual([slots, 10]);
   const sent = new SlotBitmap(from.slots);
@@ -322,7 +322,7 @@ test('skipping free memory costs no look at it: 128 GiB with ten pages are ten r
 test('memory that turns out to be zeros is looked at in steps, with a turn for others in between', () => {
   const from = ramOf(inFile, 40_000);
   const dirty = new SlotBitmap(from.slots);
-  dirty.markAll();
+  dirty.setAll();
   const sent = new SlotBitmap(from.slots);
   const sender = new PageSender({ ram: from, dirty, sent, share: { index: 0, of: 1 } });
   const writer = new SectionWriter();

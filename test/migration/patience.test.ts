@@ -38,7 +38,7 @@ test('a slow network that many connections share is no hang, as long as one of t
   expect((await watched([() => 0, getsOn], false, 60_000)).failure).toBeUndefined();
 });
 
-test('nobody waits for ever for an answer, and for a large guest longer', () => {
+test('neither side waits for ever for an answer, and for a large guest longer', () => {
   expect([answerMsMax('welcome', 1), answerMsMax('running', 1)]).toEqual([60_000, 10_000]);
   // 128 GiB.
   expect([answerMsMax('ready', 0), answerMsMax('ready', 2 ** 25)]).toEqual([10_000, 13_356]);

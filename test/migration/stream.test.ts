@@ -143,7 +143,7 @@ describe('sections', () => {
     expect(fault(() => read(section(999, 0, new Uint8Array())))).toBe('header');
   });
 
-  test('are refused with a flag that nobody knows, or a length beyond all bounds', () => {
+  test('are refused with an unknown flag, or a length beyond all bounds', () => {
     expect(fault(() => read(section(SECTION.go, 0x80, new Uint8Array())))).toBe('header');
     const long = section(SECTION.go, 0, new Uint8Array());
     new DataView(long.buffer).setUint32(SECTION_HEADER.offset.length, SECTION_PAYLOAD_BYTES_MAX + 1, true);

@@ -10,7 +10,7 @@ function send(bucket: TokenBucket, sections: number, lateMs = 0, startMs = 0): n
   let nowMs = startMs;
   bucket.begin(nowMs);
   for (let section = 0; section < sections; section++) {
-    const waitMs = bucket.take(1000, nowMs);
+    const waitMs = bucket.spend(1000, nowMs);
     if (waitMs > 0) nowMs += waitMs + lateMs;
   }
   return nowMs - startMs;
@@ -36,10 +36,10 @@ describe('a limit of bandwidth', () => {
     send(bucket, 1);
     expect(send(bucket, 105, 0, 60_000)).toBe(100);
 
-    expect([bucket.take(100_000, 120_000), bucket.take(1000, 120_000)]).toEqual([0, 1]);
+    expect([bucket.spend(100_000, 120_000), bucket.spend(1000, 120_000)]).toEqual([0, 1]);
   });
 
-  test('is never exceeded by more than a tenth of a second, whenever anybody sends', () => {
+  test('is never exceeded by more than a tenth of a second, whenever pages are sent', () => {
     const step = fc.record({ bytes: fc.nat(50_000), lateMs: fc.nat(300), begins: fc.boolean() });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 100 }), steps => {
@@ -49,7 +49,7 @@ describe('a limit of bandwidth', () => {
         for (const { bytes, lateMs, begins } of steps) {
           if (begins) bucket.begin(nowMs);
           expect(sent).toBeLessThanOrEqual((nowMs + 100) * BYTES_PER_MS);
-          nowMs += bucket.take(bytes, nowMs) + lateMs;
+          nowMs += bucket.spend(bytes, nowMs) + lateMs;
           sent += bytes;
         }
       }),
@@ -59,6 +59,6 @@ describe('a limit of bandwidth', () => {
   test('is none when it is infinite', () => {
     const bucket = new TokenBucket(Number.POSITIVE_INFINITY);
     bucket.begin(0);
-    expect([bucket.take(1e9, 0), bucket.take(1e12, 0)]).toEqual([0, 0]);
+    expect([bucket.spend(1e9, 0), bucket.spend(1e12, 0)]).toEqual([0, 0]);
   });
 });

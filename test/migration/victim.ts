@@ -52,7 +52,7 @@ export class Victim {
         load: async states => {
           this.loaded = states;
           if (states.some(({ name }) => name !== 'guest')) {
-            throw new AerostatError('AEROSTAT_VM_STATE', 'a state that nobody reads');
+            throw new AerostatError('AEROSTAT_VM_STATE', 'a state that is not read');
           }
         },
         run: async () => {

@@ -206,7 +206,7 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
         },
       );
 
-      test('is found by whoever looks for vhost-user programs, and says there what it can do', () => {
+      test('is found by launchers that look for vhost-user programs, and says there what it can do', () => {
         const directory = 'usr/share/qemu/vhost-user';
         const [name, ...more] = readdirSync(target.at(directory));
         expect([name, more]).toEqual([expect.stringMatching(/^\d\d-.*\.json$/), []]);

@@ -28,7 +28,7 @@ const ADDED_LABELS = ['job', 'instance'];
 
 /** Metrics that neither a rule nor the dashboard shows, and who wants them. */
 const FOR_OTHERS = [
-  // Parts of what is shown, for whoever looks closer.
+  // Parts of what is shown, for a closer look.
   'aerostat_guest_kicks_total',
   'aerostat_guest_list_bytes_total',
   'aerostat_guest_notifications_total',

@@ -36,8 +36,8 @@ export function whyNoTestRoot(): string | undefined {
 /** Of a system service; dpkg wants ldconfig and its like in reach. */
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** Who has no number of its own; Debian's convention. */
-const NOBODY = 65_534;
+/** The owner of files whose user or group was not made; Debian's convention. */
+const UNKNOWN_ID = 65_534;
 
 export interface Answered {
   readonly status: number | null;
@@ -58,7 +58,7 @@ export class TestRoot {
     chmodSync(this.at('tmp'), 0o1777);
     writeFileSync(this.at('etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\n');
     writeFileSync(this.at('etc/group'), 'root:x:0:\n');
-    // Whoever throws something away does not mind where to; a device may not be made everywhere.
+    // Scripts only write to it, so a plain file does; making a device needs rights that a test may lack.
     writeFileSync(this.at('dev/null'), '');
     for (const file of ['status', 'available']) writeFileSync(this.at(`var/lib/dpkg/${file}`), '');
     // What services start after, and what they belong to.
@@ -149,12 +149,12 @@ export class TestRoot {
     rmSync(this.path, { recursive: true });
   }
 
-  /** The number of a user or a group, by the root's own files; nobody's where it was not made. */
+  /** The number of a user or a group, by the root's own files; UNKNOWN_ID where it was not made. */
   #idOf(file: 'passwd' | 'group', name: string): number {
     const line = this.read(`etc/${file}`)
       .split('\n')
       .find(entry => entry.startsWith(`${name}:`));
-    return Number(line?.split(':')[2] ?? NOBODY);
+    return Number(line?.split(':')[2] ?? UNKNOWN_ID);
   }
 
   /** A program of this machine's, with the libraries that it is linked with, where they are here. */

@@ -4,7 +4,7 @@
  * differs from the copy is replaced by what the copy has, and the guest goes on: with a page too few it would find its
  * files changed, or die.
  *
- * Nobody keeps a log of what such a guest writes, so each sync stops the guest and compares its memory with what it was at
+ * There is no log of what such a guest writes, so each sync stops the guest and compares its memory with what it was at
  * the sync before: a page that is no longer what it was was written. So was one that is no longer what was sent. A page that
  * was written and is what it was at both syncs is missed; it matters only if it was skipped, which is why pages of zeros,
  * the only ones that come again, never are.
@@ -171,7 +171,7 @@ describeLinux('a copy of a busy Linux guest without what it hints', kernel => {
         });
         memory = openMemory(daemon.child.pid);
         await checksummedFiles(guest, FILES_BYTES);
-        // Written to and freed: the host holds it, nobody needs it, and it is not zeros, so that the copy lacks it visibly.
+        // Written to and freed: the host holds it, the guest does not need it, and it is not zeros, so that the copy lacks it visibly.
         const write = `dd if=/dev/urandom of=/mem/touched bs=1M count=${TOUCHED_BYTES / MIB}`;
         await guest.check(`${write} && rm /mem/touched`, { timeoutMs: 60_000 });
         const busy = guest.run(BUSY, { timeoutMs: 100_000 });
@@ -211,7 +211,7 @@ describeLinux('a copy of a busy Linux guest without what it hints', kernel => {
         }
         let replaced = 0;
         await stopped(guest, () => {
-          // The last sync, and all that is left: nobody hints any more.
+          // The last sync, and all that is left: the guest hints no more.
           readAll(fd, now);
           for (const number of new Set([...dirty, ...differences(before, now)])) {
             page(now, number).copy(page(image, number));

@@ -11,9 +11,6 @@ import type { GuestPolicy, GuestPolicyDecision, PolicyStatus } from '../../src/c
 import type { LinuxGuest } from '../../src/peers/linux/guest.ts';
 import { freeMemory, useMemory } from '../../src/peers/linux/workloads.ts';
 import { missingPrograms } from '../../src/peers/programs.ts';
-import { requirePrivateKernel } from '../../src/peers/qemu/cloud-kernel.ts';
-import { QemuGuest } from '../../src/peers/qemu/guest.ts';
-import { requireQemu } from '../../src/peers/qemu/programs.ts';
 import { queryBalloon } from '../../src/peers/qemu/qmp-commands.ts';
 import { UmlGuest } from '../../src/peers/uml/guest.ts';
 import { findUmlKernels, umlComplaint } from '../../src/peers/uml/kernel.ts';
@@ -24,6 +21,9 @@ import { describePeer } from '../support/peers.ts';
 import { PolicyProcess } from '../support/policy.ts';
 import { bootGenericDevice, GENERIC_DEVICE_SINCE, missingForGenericDevice } from './front-ends/front-ends.ts';
 import { checksummedFiles, verifyFiles } from './linux/checked-workloads.ts';
+import { requirePrivateKernel } from './qemu/cloud-kernel.ts';
+import { requireQemu } from './qemu/installed.ts';
+import { QemuGuest } from './qemu/qemu-guest.ts';
 import type { VhostUserGuest } from './qemu/vhost-user-guest.ts';
 
 // Emulated processors on a busy machine.

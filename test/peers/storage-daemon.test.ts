@@ -1,5 +1,5 @@
 /**
- * Our front-end and driver-side queue against a back-end that somebody else wrote: qemu-storage-daemon exports
+ * Our front-end and driver-side queue against a back-end of another project: qemu-storage-daemon exports
  * a file as a block device, and we read and write its sectors (VIRTIO 1.4, 5.2).
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -258,7 +258,7 @@ describePeer('a front-end of qemu-storage-daemon', missing, () => {
     await stopDaemon();
     await loop.turnUntil(() => lost !== undefined);
     expect(frontend.connected).toBe(false);
-    // What the driver asks for while nobody is there is done by who comes next.
+    // What the driver asks for while no back-end is there is done by the next one.
     offer(queue, 0, REQUEST_IN, 5, SECTOR);
     queue.publish(memory);
     frontend.kick(0);

@@ -153,7 +153,7 @@ describe('qmemman', () => {
 });
 
 describe('Hyper-V', () => {
-  test('gives what was promised to programs and a fifth at once, and takes nothing that nobody needs', () => {
+  test('gives what was promised to programs and a fifth at once, and takes nothing that no guest needs', () => {
     const guests = [
       { keep: 1.5 * GIB, committed: 2 * GIB, resident: GIB },
       { keep: 4 * GIB, committed: GIB, resident: GIB },

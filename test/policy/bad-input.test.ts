@@ -28,7 +28,7 @@ describe('bad input', () => {
     expect(host.keep('a')).toBeLessThan(2 * GIB);
   });
 
-  test('statistics that stop are held against nobody, and nothing is taken on their word', () => {
+  test('statistics that stop are held against no guest, and nothing is taken on their word', () => {
     const host = new TestHost(9 * GIB, three());
     host.run(200);
     const before = host.keep('a');
@@ -104,7 +104,7 @@ describe('bad input', () => {
     expect(host.keep('b')).toBeGreaterThanOrEqual(1.2 * GIB);
   });
 
-  test('a clock that goes back or jumps ahead takes nothing from anybody', () => {
+  test('a clock that goes back or jumps ahead takes nothing from any guest', () => {
     for (const jump of [-900_000, 3_600_000]) {
       const host = new TestHost(9 * GIB, three());
       host.run(200);

@@ -199,7 +199,7 @@ describe('the policy', () => {
     );
   });
 
-  test("P14: more memory of the host makes nobody's balloon larger, and more shares give a guest no less", () => {
+  test("P14: more memory of the host makes no guest's balloon larger, and more shares give a guest no less", () => {
     const more = fc.integer({ min: 1, max: 8 });
     fc.assert(
       fc.property(fleets, more, fc.integer({ min: 0, max: 250 }), (fleet, quarters, seconds) => {

@@ -73,14 +73,14 @@ test('a guest is moved, and tells how far it is and how it went', async () => {
 
 test('a guest that stays says why, and can be sent again', async () => {
   const { qemu, moves, events } = await world();
-  const failed = { status: 'failed', 'error-desc': 'nobody is there' };
+  const failed = { status: 'failed', 'error-desc': 'no host is there' };
   qemu.migrations = [failed];
   await moves.start('vm', { to: TO });
   await until(async () => (await moves.status('vm'))?.error !== null);
   expect(await moves.status('vm')).toMatchObject({
     state: { status: 'failed' },
     report: null,
-    error: { message: expect.stringMatching(/nobody is there/) },
+    error: { message: expect.stringMatching(/no host is there/) },
   });
   expect(events.at(-1)).toMatchObject({ detail: { status: 'failed' } });
   expect(await moves.obstacle('vm')).toBeNull();
@@ -138,7 +138,7 @@ test('a guest that arrived here by a migration runs here', async () => {
   expect(await moves.obstacle('vm')).toBeNull();
 });
 
-test('a guest that nobody knows is not moved', async () => {
+test('an unknown guest is not moved', async () => {
   const { moves } = await world();
   await expect(moves.obstacle('other')).rejects.toBeInstanceOf(UnknownGuestError);
   await expect(moves.start('other', { to: TO })).rejects.toBeInstanceOf(UnknownGuestError);

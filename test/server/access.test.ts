@@ -92,7 +92,7 @@ describe('the Host header', () => {
   });
 
   test.each(['', 'evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', '[::1', 'a b'])(
-    '"%s" is refused: a name may be pointed at us by anybody',
+    '"%s" is refused: any DNS server may let a name point here',
     async Host => {
       expect((await ask({ Host })).status).toBe(421);
     },

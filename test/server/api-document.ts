@@ -53,7 +53,7 @@ export const operationsOf = ({ paths }: ApiDocument): Operation[] =>
 
 /**
  * A schema of the document, for checking what came over the wire. An object may have the fields that are described and no
- * others: JSON Schema lets it have more, but a field that nobody described is what a check is to find.
+ * others: JSON Schema lets it have more, but an undescribed field is what a check is to find.
  */
 export function schemaOf({ components }: ApiDocument, schema: JsonSchema): z.ZodType {
   const all = { ...schema, $defs: components.schemas };

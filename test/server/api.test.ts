@@ -254,7 +254,7 @@ describe('requests', () => {
     expect(control.calls).toEqual([['request', 'vm1', { request: 'shrink', timeoutMs: 100 }]]);
   });
 
-  test('that nobody knows, or that would wait forever, are refused', async () => {
+  test('of unknown kinds, or that would wait forever, are refused', async () => {
     for (const body of [{ request: 'reboot' }, { request: 'shrink', timeoutMs: 1e9 }]) {
       const response = await api().send('POST', '/v1/guests/vm1/request', body);
       await expectProblem(response, 400, 'AEROSTAT_BAD_REQUEST');
@@ -289,14 +289,14 @@ describe('migrations', () => {
 
   test('that cannot be are known beforehand, with the reason', async () => {
     const { control, get } = api();
-    control.obstacle = 'vm1 is moved by whoever runs it';
+    control.obstacle = 'vm1 is moved by its own hypervisor';
     expect(await jsonOf(await get('/v1/guests/vm1/migration'))).toEqual({
       migration: null,
-      obstacle: 'vm1 is moved by whoever runs it',
+      obstacle: 'vm1 is moved by its own hypervisor',
     });
   });
 
-  test('that make no sense are refused, and of guests that nobody knows', async () => {
+  test('that make no sense are refused, and of unknown guests', async () => {
     const { get, send } = api();
     for (const order of [{}, { to: '' }, { to: 'tcp:a:1', connections: 0 }, { to: 'tcp:a:1', speed: 3 }]) {
       const response = await send('POST', '/v1/guests/vm1/migration', order);
@@ -315,7 +315,7 @@ describe('refusals', () => {
     ['GET', '/v1/guests/vm9/map'],
     ['PATCH', '/v1/guests/vm9'],
     ['POST', '/v1/guests/vm9/hint'],
-  ])('%s %s names a guest that nobody knows', async (method, path) => {
+  ])('%s %s names an unknown guest', async (method, path) => {
     const body = { PATCH: { targetBytes: 0 }, POST: { action: 'start' }, GET: undefined }[method];
     await expectProblem(
       await api().send(method, path, body),

@@ -94,7 +94,7 @@ describe('a daemon seen through its API', () => {
     await Promise.all([asked, ordered]);
     stop.abort(new Error('enough'));
     await given;
-    // Whoever began a migration has to hear of it.
+    // The client that began a migration has to hear of it.
     answer();
     expect(await order).toEqual({});
     expect(await impatient.guest('vm1')).toMatchObject({ name: 'vm1' });
@@ -183,7 +183,7 @@ describe('a daemon seen through its API', () => {
   });
 });
 
-describe('when nobody is there', () => {
+describe('when no daemon is there', () => {
   const failureOf = (address: string) =>
     remoteControl(parseAddress(address))
       .guests()
@@ -197,7 +197,7 @@ describe('when nobody is there', () => {
     );
   });
 
-  test('a port that nobody listens on is the same', async () => {
+  test('a port without a listener is the same', async () => {
     expect(await failureOf('127.0.0.1:1')).toMatchObject({ code: 'AEROSTAT_UNREACHABLE' });
   });
 

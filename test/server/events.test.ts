@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createApi } from '../../src/server/api.ts';
 import { EventLog } from '../../src/server/event-log.ts';
-import { EventParser, type ParsedEvent } from '../../src/server/event-parser.ts';
+import { EventParser } from '../../src/server/event-parser.ts';
 import { STREAMS_MAX } from '../../src/server/event-stream.ts';
 import { FakeControl, guestStatus } from './fake-control.ts';
 
@@ -74,6 +74,9 @@ describe('the event log', () => {
     expect(log.read(cursor).missed).toBe(false);
   });
 });
+
+/** As the parser hands an event on. */
+type ParsedEvent = Parameters<ConstructorParameters<typeof EventParser>[0]>[0];
 
 describe('the event parser', () => {
   const parse = (...pieces: string[]) => {

@@ -13,10 +13,10 @@ import {
 import { request as httpRequest } from 'node:http';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { formatAddress, parseAddress, resolveAddress, runtimeDirectory } from '../../src/server/address.ts';
+import { formatAddress, parseAddress, policySocket, resolveAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { type ApiServer, type ServeOptions, serveApi } from '../../src/server/listen.ts';
 import { fullToken } from '../../src/server/token.ts';
@@ -54,7 +54,7 @@ function statusOf(options: object): Promise<number | undefined> {
   });
 }
 
-/** A socket file that nobody listens on: what a killed daemon leaves behind. */
+/** A socket file without a listener: what a killed daemon leaves behind. */
 function leaveStaleSocket(path: string): void {
   const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
   spawnSync(process.execPath, ['-e', script]);
@@ -197,7 +197,7 @@ describe('a client that takes too long', () => {
     }
   }
 
-  // Who writes on may hear that nobody reads any more before hearing why.
+  // A client that writes on may learn that the server has stopped reading before it learns why.
   const ways = [
     [
       'says nothing more',
@@ -264,7 +264,7 @@ describe('what is ordered', () => {
       const remote = remoteControl(address, unix ? {} : { token: TOKEN });
       await remote.guests();
       await remote.change('vm1', { targetBytes: 4096 });
-      await remote.change('nobody', { targetBytes: 4096 }).catch(() => {});
+      await remote.change('absent', { targetBytes: 4096 }).catch(() => {});
       const who = unix
         ? `user ${process.getuid?.()}, process ${process.pid} (aerostat)`
         : expect.stringMatching(/^127\.0\.0\.1:\d+ \(aerostat\)$/);
@@ -367,7 +367,7 @@ describe('addresses', () => {
   });
 
   test('without a session the directory carries the user’s number', () => {
-    expect(runtimeDirectory({})).toMatch(
+    expect(dirname(policySocket({}))).toMatch(
       new RegExp(`^(/run/user/${process.getuid?.()}/aerostat|.*/aerostat-${process.getuid?.()})$`),
     );
   });

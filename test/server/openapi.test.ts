@@ -92,7 +92,7 @@ const CASES: Readonly<Record<string, Calls>> = {
     400: { path: '/v1/guests/vm1/map?cells=0' },
     409: { given: change('vm1', { connected: false }) },
   },
-  getHint: { 200: {}, 409: { given: fail(new GuestStateError('nobody tells of hints')) } },
+  getHint: { 200: {}, 409: { given: fail(new GuestStateError('no driver tells of hints')) } },
   postHint: {
     200: { body: { action: 'start' } },
     400: { body: { action: 'pause' } },
@@ -490,7 +490,7 @@ describe('HEAD', () => {
     }
   });
 
-  test('takes no stream of events away from anybody', async () => {
+  test('takes no stream of events away from other clients', async () => {
     const served = await Served.open();
     try {
       for (let asked = 0; asked <= STREAMS_MAX; asked++) {

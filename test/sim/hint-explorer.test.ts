@@ -48,7 +48,7 @@ describe('the model', () => {
       if (steps.length === 0) return;
       random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
       const step = steps[Math.floor((random / 2 ** 32) * steps.length)];
-      model.take(step);
+      model.apply(step);
       visit(model, step);
     }
   }

@@ -1,5 +1,5 @@
 /**
- * Guests in virtual time behave as the model's rules say, and our policy keeps its promises on every trace: nobody is
+ * Guests in virtual time behave as the model's rules say, and our policy keeps its promises on every trace: no process is
  * killed where it could be avoided, the host keeps its reserve, what the host needs is reclaimed.
  */
 import { readFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { GIB, MIB } from '../../src/policy/units.ts';
 import { belowFair } from '../../src/sim/policy/fairness.ts';
 import { Guests, PACE } from '../../src/sim/policy/guests.ts';
 import { CONTENDERS, type Contender } from '../../src/sim/policy/policies.ts';
-import { type Outcome, PolicyRun, runPolicy, WARM_UP_S } from '../../src/sim/policy/run.ts';
+import { type Outcome, runPolicy, WARM_UP_S } from '../../src/sim/policy/run.ts';
 import { characterOf, type Demand, type GuestSpec, watermarkOf } from '../../src/sim/policy/trace.ts';
 import { makeTrace, TRACE_NAMES } from '../../src/sim/policy/traces.ts';
 
@@ -265,9 +265,9 @@ describe('our policy in virtual time', () => {
     const targets = (seed: number) => {
       const seen: number[] = [];
       const trace = { ...makeTrace('burst', seed), seconds: 400 };
-      new PolicyRun(trace, reportingOnly, {
+      runPolicy(trace, reportingOnly, {
         onDecision: (_, __, guests) => seen.push(...guests.programs.map(bytes => Math.round(bytes / MIB))),
-      }).run();
+      });
       return seen;
     };
     expect(targets(3)).toEqual(targets(3));

@@ -56,7 +56,7 @@ export async function written(
   const file = await SnapshotFile.create(path, encodeHeader(header));
   const ram = usedMemory();
   const dirty = new SlotBitmap(ram.slots);
-  dirty.markAll();
+  dirty.setAll();
   const sent = new SlotBitmap(ram.slots);
   const link = await new FileConnector({ file, ram, dirty, sent, clock: systemClock }).open();
   const features = compress ? 1 : 0;

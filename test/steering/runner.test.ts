@@ -41,7 +41,7 @@ describe('memory', () => {
     expect(guests.targets()).toEqual({ a: 0, b: 0, c: 0 });
   });
 
-  test('that lies idle is taken where the host has less than guests may have, and nobody is below the floor', async () => {
+  test('that lies idle is taken where the host has less than guests may have, and no guest is below the floor', async () => {
     const guests = new UsedGuests(THREE);
     const host = hosted(4 * GIB, [guests]);
     await host.pass(SETTLED_MS);
@@ -263,7 +263,7 @@ describe('a guest', () => {
 });
 
 describe('a policy', () => {
-  test('that was killed goes on where it was, and steers nobody twice', async () => {
+  test('that was killed goes on where it was, and steers no guest twice', async () => {
     const guests = new UsedGuests(THREE);
     const state = new StateFile(directory);
     const host = hosted(4 * GIB, [guests], {}, { state });
@@ -330,7 +330,7 @@ describe('a policy', () => {
     expect((await control.guestPolicy('a')).settings).toMatchObject({ minBytes: null, maxBytes: GIB });
     await control.changeGuestPolicy('a', { maxBytes: null });
     expect((await control.guestPolicy('a')).settings).toMatchObject({ maxBytes: null });
-    await expect(control.guestPolicy('nobody')).rejects.toMatchObject({ code: 'AEROSTAT_UNKNOWN_GUEST' });
+    await expect(control.guestPolicy('absent')).rejects.toMatchObject({ code: 'AEROSTAT_UNKNOWN_GUEST' });
   });
 
   test('keeps the settings in force when a file is refused, and says why', async () => {

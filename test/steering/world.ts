@@ -182,7 +182,7 @@ export class SteeredHost {
     return runner;
   }
 
-  /** Another process takes over where this one was killed, which says goodbye to nobody. */
+  /** Another process takes over where this one was killed, which says goodbye to no guest. */
   async killAndRestart(): Promise<void> {
     this.runner.abandon();
     await this.#state?.settled();

@@ -29,9 +29,9 @@ export function configurationDocument(): string {
   return `# The configuration
 
 One file in TOML says where guests are, how \`aerostat device\` serves them, and what the policy may do with them. Every
-command that looks after guests takes it by \`--config FILE\` or \`AEROSTAT_CONFIG\`. Where neither says anything, and no option
-names guests, the first of these that exists is taken: \`aerostat/aerostat.toml\` in \`XDG_CONFIG_HOME\` (\`~/.config\`), and
-\`/etc/aerostat/aerostat.toml\`.
+command that looks after guests takes it by \`--config FILE\` or \`AEROSTAT_CONFIG\`. Where neither says anything, and no
+option names guests, the first of these that exists is taken: \`aerostat/aerostat.toml\` in \`XDG_CONFIG_HOME\`
+(\`~/.config\`), and \`/etc/aerostat/aerostat.toml\`.
 
 \`\`\`toml
 [sources]
@@ -52,22 +52,23 @@ qmp = "/run/qemu/db.qmp"
 mode = "hold"
 \`\`\`
 
-- \`aerostat config check\` says whether a file is right. A file with an error is refused whole; every error has its file, line
-  and column.
-- \`aerostat config show\` prints every setting in force, and the line that it comes from. \`aerostat config explain policy.reserve\`
-  says what a setting means.
-- \`aerostat status\`, \`top\`, \`watch\`, \`set\`, \`dashboard\`, \`doctor\` and \`exporter\` show the guests of all sources in one list.
-  A guest is called as its source calls it. Guests with one name in several sources are called SOURCE/NAME. A source that does
-  not answer within four seconds costs its own guests, and has a row with the reason.
-- \`aerostat device\` serves the guests that have a \`socket\`. \`SIGHUP\` reads the file anew: guests that are new are served, guests
-  that are gone are served no more once their front-end has left, and no guest that runs loses its device. A file with an error
-  changes nothing, and the log says why.
-- \`aerostat policy run\` steers the guests of all sources. \`SIGHUP\` or \`aerostat policy reload\` takes the settings of the policy
-  anew.
+- \`aerostat config check\` says whether a file is right. A file with an error is refused whole; every error has its file,
+  line and column.
+- \`aerostat config show\` prints every setting in force, and the line that it comes from.
+  \`aerostat config explain policy.reserve\` says what a setting means.
+- \`aerostat status\`, \`top\`, \`watch\`, \`set\`, \`dashboard\`, \`doctor\` and \`exporter\` show the guests of all sources in one
+  list. A guest is called as its source calls it. Guests with one name in several sources are called SOURCE/NAME. A
+  source that does not answer within four seconds costs its own guests, and has a row with the reason.
+- \`aerostat device\` serves the guests that have a \`socket\`. \`SIGHUP\` reads the file anew: guests that are new are
+  served, guests that are gone are served no more once their front-end has left, and no guest that runs loses its
+  device. A file with an error changes nothing, and the log says why.
+- \`aerostat policy run\` steers the guests of all sources. \`SIGHUP\` or \`aerostat policy reload\` takes the settings of the
+  policy anew.
 - Paths count from the directory of the file. Sizes are written \`"512M"\` or \`"1.5G"\`, durations \`"500ms"\` or \`"2s"\`.
 - \`packaging/aerostat.schema.json\` is the schema for editors: \`#:schema ./aerostat.schema.json\` in the first line.
 
-This page is made from the schema in \`src/cli/configuration/schema.ts\` by \`npx vitest run test/documents.test.ts --update\`.
+This page is made from the schema in \`src/cli/configuration/schema.ts\` by
+\`npx vitest run test/documents.test.ts --update\`.
 
 ${all
   .filter(({ isTable }) => isTable)

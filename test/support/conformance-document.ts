@@ -1,6 +1,6 @@
 /**
- * `docs/conformance.md` as the titles of the two conformance tests say it, and proposal-rules.ts; documents.test.ts holds the file to it. The
- * sections are those of VIRTIO 1.4 that a clause stands in.
+ * `docs/conformance.md` as the titles of the two conformance tests say it, and proposal-rules.ts; documents.test.ts holds
+ * the file to it. The sections are those of VIRTIO 1.4 that a clause stands in.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -81,9 +81,9 @@ ${clausesOf(side).map(rows).join('\n')}
 export function conformanceDocument(): string {
   return `# Conformance
 
-What VIRTIO 1.4 demands of a traditional memory balloon device (section 5.5) and of its driver, clause by clause. Comments
-in the sources cite the clauses by these numbers. The numbers are Aerostat's own: VIRTIO has none. A number that is
-missing belongs to a permission, to the legacy interface, or to a demand that another clause makes as well.
+What VIRTIO 1.4 demands of a traditional memory balloon device (section 5.5) and of its driver, clause by clause.
+Comments in the sources cite the clauses by these numbers. The numbers are Aerostat's own: VIRTIO has none. A number
+that is missing belongs to a permission, to the legacy interface, or to a demand that another clause makes as well.
 
 This page is made from the titles of the tests by \`npx vitest run test/documents.test.ts -u\`.
 

@@ -28,6 +28,8 @@ export interface DaemonSurroundings {
   /** The program that is started, and started anew where another process takes its place. */
   readonly program?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** A service manager passes what it inherits: LISTEN_PID is its process. */
+  readonly listens?: boolean;
 }
 
 export class DaemonProcess {
@@ -49,7 +51,13 @@ export class DaemonProcess {
   static async start(
     guests: readonly string[],
     words: readonly string[] = [],
-    { directory: given, inherits = [], program = PROGRAM, env = {} }: DaemonSurroundings = {},
+    {
+      directory: given,
+      inherits = [],
+      program = PROGRAM,
+      env = {},
+      listens = false,
+    }: DaemonSurroundings = {},
   ): Promise<DaemonProcess> {
     const directory = given ?? mkdtempSync(join(tmpdir(), 'aerostat-test-'));
     const sockets = guests.flatMap(name => [
@@ -58,9 +66,12 @@ export class DaemonProcess {
       '--name',
       name,
     ]);
+    const [file, ...first] = listens
+      ? ['/bin/sh', '-c', 'LISTEN_PID=$$ exec "$0" "$@"', process.execPath]
+      : [process.execPath];
     const child = spawn(
-      process.execPath,
-      [program, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
+      file,
+      [...first, program, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
       {
         stdio: ['ignore', 'ignore', 'pipe', ...inherits.map(fd => fd.number)],
         env: { ...process.env, ...env },

@@ -52,7 +52,7 @@ export interface RigOptions {
   /** Of heap memory; see {@link HeapBacking}. */
   readonly discardUnit?: number;
   readonly queueSize?: number;
-  /** Others discard, and the device waits for nobody. */
+  /** Others discard, and the device does not wait for them. */
   readonly discardsElsewhere?: boolean;
   /** Where the accounts are, if another device goes on with them. */
   readonly accountPlace?: AccountPlace;
@@ -243,7 +243,7 @@ export class DeviceRig {
     return bytes.every(byte => byte === bytes[0]) ? bytes[0] : undefined;
   }
 
-  /** One claim by whoever discards in the background; whether there was anything. */
+  /** One claim by the discarder in the background; whether there was anything. */
   discardSome(): boolean {
     let more = false;
     for (const account of this.device.accounts.all) {

@@ -1,8 +1,10 @@
 /** `docs/errors.md` as the declarations of the error codes say it; documents.test.ts holds the file to it. */
-import { ERRORS, type ErrorDeclaration, EXIT } from '../../src/sys/error-codes.ts';
+import { ERRORS, type ErrorCode, EXIT } from '../../src/sys/error-codes.ts';
 
-const row = (code: string, { meaning, remedy, exit = 'failed', status }: ErrorDeclaration): string =>
-  `| \`${code}\` | ${EXIT[exit]} | ${status ?? '–'} | ${meaning} | ${remedy} |`;
+const row = (
+  code: string,
+  { meaning, remedy, exit = 'failed', status }: (typeof ERRORS)[ErrorCode],
+): string => `| \`${code}\` | ${EXIT[exit]} | ${status ?? '–'} | ${meaning} | ${remedy} |`;
 
 export function errorsDocument(): string {
   const rows = Object.entries(ERRORS)

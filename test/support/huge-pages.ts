@@ -22,7 +22,7 @@ export interface HugePages {
   release(): void;
 }
 
-/** Huge pages that nobody has: a daemon lets go of a guest's memory some time after the guest has left. */
+/** Huge pages that are free: a daemon lets go of a guest's memory some time after the guest has left. */
 export const freeHugePages = (): number => read('free_hugepages');
 
 /** Sees to it that `count` huge pages of 2 MiB are free. */
@@ -66,7 +66,7 @@ function lock(): void {
   }
 }
 
-/** Whether whoever made the lock is gone, and will not take it away. */
+/** Whether the process that made the lock is gone, and will not take it away. */
 function isLeftOver(): boolean {
   try {
     const owner = readFileSync(LOCK, 'latin1');

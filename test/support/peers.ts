@@ -1,11 +1,15 @@
 /**
  * Suites that need a program of the host. Where it is missing they are skipped, saying which package brings
- * it; with AEROSTAT_REQUIRE_PEERS=1 they fail instead, so that nobody takes a skipped suite for a passed one.
+ * it; with AEROSTAT_REQUIRE_PEERS=1 they fail instead, so that a skipped suite is not taken for a passed one.
  */
 import { describe, it } from 'vitest';
 import { missingPrograms } from '../../src/peers/programs.ts';
 import { findUmlKernels, type UmlKernel, umlComplaint } from '../../src/peers/uml/kernel.ts';
 import type { AerostatError } from '../../src/sys/error.ts';
+
+/** Says why a guest of User Mode Linux cannot start on this machine; undefined when it can. */
+export const missingForUml = (): AerostatError | undefined =>
+  umlComplaint(findUmlKernels()) ?? missingPrograms('busybox');
 
 /**
  * Like describe(), for a suite that cannot run when `missing` says why:
@@ -32,7 +36,7 @@ export function describePeer(title: string, missing: AerostatError | undefined, 
  */
 export function describeLinux(title: string, suite: (kernel: UmlKernel) => void): void {
   const kernels = findUmlKernels();
-  const missing = umlComplaint(kernels) ?? missingPrograms('busybox');
+  const missing = missingForUml();
   if (missing !== undefined) describePeer(title, missing, () => {});
   for (const kernel of missing === undefined ? kernels : []) {
     const { version, fault } = kernel;

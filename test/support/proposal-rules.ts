@@ -85,13 +85,13 @@ export const proposalSection = (): string => `## The proposed ABIs
 What the posted patches do, as they were read on the kernel's lists (the messages' ids are below), and the test of our
 reading. What no patch does is not here: our own drivers may do it too.
 
-What could not be read: of v18 7/10 the posted message itself (a reply quotes all of it), of v21 2/5 and 4/5 all but what
-a reply quotes, of v19 everything but its patches 2 and 3, which are not about the device. Of the drafts of 2026: the text
-of the specification's patches (the cover letter, the issues 242 and 244 of virtio-spec, the descriptions of the Linux
-patches and QEMU's test of them were read; no draft says what the used length of a report of several blocks means when not
-all of them are zeros: here it ends at the first that is not), and of HINT_WAIT_ON_ACK the posted message (the patch is
-kept in fc-kernels). v18's driver names a page that compaction moved away on the inflate queue, where v20's has the deflate
-queue: its guest loses such pages, and no device can tell.
+What could not be read: of v18 7/10 the posted message itself (a reply quotes all of it), of v21 2/5 and 4/5 all but
+what a reply quotes, of v19 everything but its patches 2 and 3, which are not about the device. Of the drafts of 2026:
+the text of the specification's patches (the cover letter, the issues 242 and 244 of virtio-spec, the descriptions of
+the Linux patches and QEMU's test of them were read; no draft says what the used length of a report of several blocks
+means when not all of them are zeros: here it ends at the first that is not), and of HINT_WAIT_ON_ACK the posted message
+(the patch is kept in fc-kernels). v18's driver names a page that compaction moved away on the inflate queue, where
+v20's has the deflate queue: its guest loses such pages, and no device can tell.
 
 | patch | rule | the test |
 |---|---|---|

@@ -10,7 +10,7 @@ import { Shed } from '../../src/sys/shed.ts';
 const MNT_DETACH = 2;
 
 export interface SilentFuse {
-  /** Nobody answers for it any more. It is closed in a shed, and so are its duplicates. */
+  /** No process answers for it any more. It is closed in a shed, and so are its duplicates. */
   readonly file: OwnedFd;
   /** Ends the file system's process: the kernel gives up all that waits for it. */
   end(): Promise<void>;

@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Libzstd, ZstdError } from '../../src/sys/libzstd.ts';
+import { Libzstd } from '../../src/sys/libzstd.ts';
 import { bomb, zstdFrame } from './zstd-frames.ts';
 
 const library = Libzstd.open();
+const ZSTD_ERROR = expect.objectContaining({ code: 'AEROSTAT_ZSTD' });
 
 /** Unpacks into `length` bytes, and expects that those beside them stay as they are. */
 function unpack(zstd: Libzstd, frame: Uint8Array, length: number): Uint8Array {
@@ -70,7 +71,7 @@ describe.skipIf(library === undefined)('the zstd of this host', () => {
 
   test('unpacks no more than there is room for, whatever the frame claims', () => {
     for (const frame of [bomb(), bomb(2 ** 30), bomb(1000), bomb(2 ** 50)]) {
-      expect(() => unpack(zstd, frame, 1000)).toThrow(ZstdError);
+      expect(() => unpack(zstd, frame, 1000)).toThrow(ZSTD_ERROR);
     }
     const bytes = new Uint8Array(1000).fill(1);
     expect(() => unpack(zstd, pack(zstd, bytes), 999)).toThrow(/too small/);
@@ -78,10 +79,10 @@ describe.skipIf(library === undefined)('the zstd of this host', () => {
     // Honest, and without a word about its size.
     const silent = zstdFrame({ blocks: [{ byte: 7, length: 500 }, Uint8Array.of(1, 2, 3)] });
     expect(unpack(zstd, silent, 503)).toHaveLength(503);
-    expect(() => unpack(zstd, silent, 502)).toThrow(ZstdError);
+    expect(() => unpack(zstd, silent, 502)).toThrow(ZSTD_ERROR);
     // A claim that what follows does not keep.
     const liar = zstdFrame({ blocks: [{ byte: 7, length: 500 }], contentSize: 400 });
-    expect(() => unpack(zstd, liar, 1000)).toThrow(ZstdError);
+    expect(() => unpack(zstd, liar, 1000)).toThrow(ZSTD_ERROR);
   });
 
   test('sets no memory aside for a frame that claims to look back two gibibytes', () => {
@@ -95,7 +96,7 @@ describe.skipIf(library === undefined)('the zstd of this host', () => {
     const bytes = Uint8Array.from({ length: 3000 }, (_, i) => (i * i) >> 12);
     const frame = pack(zstd, bytes);
     for (let length = 0; length < frame.length; length++) {
-      expect(() => unpack(zstd, frame.subarray(0, length), bytes.length)).toThrow(ZstdError);
+      expect(() => unpack(zstd, frame.subarray(0, length), bytes.length)).toThrow(ZSTD_ERROR);
     }
     const followed = (...parts: Uint8Array[]) => new Uint8Array(Buffer.concat([frame, ...parts]));
     expect(() => unpack(zstd, followed(Uint8Array.of(0)), 9000)).toThrow(/1 bytes come after/);
@@ -122,7 +123,7 @@ describe.skipIf(library === undefined)('the zstd of this host', () => {
         try {
           expect(unpack(zstd, nonsense, room).length).toBeLessThanOrEqual(room);
         } catch (error) {
-          expect(error).toBeInstanceOf(ZstdError);
+          expect(error).toEqual(ZSTD_ERROR);
         }
         expect(Buffer.compare(unpack(zstd, frame, bytes.length), bytes)).toBe(0);
       }),

@@ -20,7 +20,7 @@ describe('a mapping', () => {
     other.close();
   });
 
-  test('that is closed leaves zeros to whoever still looks, and takes writes that go nowhere', () => {
+  test('that is closed leaves zeros to readers that still look, and takes writes that go nowhere', () => {
     const fd = createMemfd({ name: 'aerostat-test', size: PAGE });
     const mapping = Mapping.shared(fd.number, 0, PAGE);
     const bytes = new Uint8Array(mapping.buffer);
@@ -37,7 +37,7 @@ describe('a mapping', () => {
     fd.close();
   });
 
-  test('is unmapped when nobody looks any more', async () => {
+  test('is unmapped when no reader is left', async () => {
     setFlagsFromString('--expose-gc');
     const collect = runInNewContext('gc') as () => void;
     const addressSpace = () =>

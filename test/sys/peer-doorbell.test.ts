@@ -89,7 +89,7 @@ describe('a pipe that its owner made blocking', () => {
     await expect.poll(() => bell.write(new Uint8Array(8)), { timeout: 60_000 }).toBe('written');
   });
 
-  test('is gone when nobody reads it', async () => {
+  test('is gone when no reader is left', async () => {
     const { reader, writer } = createPipe();
     reader.close();
     const bell = own(PeerDoorbell.of(writer)!);

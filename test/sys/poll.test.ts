@@ -95,7 +95,7 @@ describe('a descriptor that is watched', () => {
     expect(served).toEqual([0]);
   });
 
-  test('is served no more once it was closed, by a handler or anybody, whoever has its number then', () => {
+  test('is served no more once it was closed, by a handler or other code, whatever has its number then', () => {
     const reactor = open();
     const first = bell();
     const second = bell();
@@ -139,7 +139,7 @@ describe('a descriptor that is watched', () => {
     expect(served).toBe(1);
   });
 
-  test('that is closed without stopping its watch leaves the table: its heir wakes nobody', () => {
+  test('that is closed without stopping its watch leaves the table: its heir wakes no handler', () => {
     const reactor = open();
     const first = bell();
     reactor.watch(first, () => expect.unreachable());

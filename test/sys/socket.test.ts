@@ -63,7 +63,7 @@ describe('a pair of sockets', () => {
     expect(Uint8Array.from(whole)).toEqual(bytesOf(100));
   });
 
-  test('takes as much as it has room for, then nothing, until somebody reads', () => {
+  test('takes as much as it has room for, then nothing, until the far end reads', () => {
     const [a, b] = pair();
     const large = bytesOf(3 * TRANSFER_BYTES_MAX);
     let sent = 0;
@@ -156,7 +156,7 @@ describe('descriptors', () => {
     const { reader, writer } = createPipe();
     expect(a.send(bytesOf(10), [writer])).toBe(0);
     writer.close();
-    // Nobody holds the writing end any more, or this would say that nothing is there yet.
+    // No descriptor of the writing end is left, or this would say that nothing is there yet.
     expect(libc.read(own(reader).number, 0, 0)).toBe(0);
     b.close();
   });
@@ -196,7 +196,7 @@ describe('a listener', () => {
   let socketNumber = 0;
   const freshPath = (): string => join(directory, `s${socketNumber++}`);
 
-  test('accepts who connects, in turn, and says when nobody waits', () => {
+  test('accepts connections in turn, and says when none waits', () => {
     const path = freshPath();
     const listener = own(UnixListener.bind(path));
     expect(isListening(listener.fd)).toBe(true);

@@ -104,7 +104,7 @@ describe.skipIf(missing !== undefined)('the pages of a mapping', () => {
     expect(written(tracker, mapping)).toContain(2);
   });
 
-  test('cannot be asked for when nobody follows them', () => {
+  test('cannot be asked for when they are not followed', () => {
     const { fd, mapping, tracker } = watched(8);
     const unwatched = open(Mapping.shared(fd.number, 0, 8 * PAGE));
     expect(() => written(tracker, unwatched)).toThrow('PAGEMAP_SCAN');

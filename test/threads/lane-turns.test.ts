@@ -75,7 +75,7 @@ describe('what a guest gives bit by bit', () => {
     expect(lane.gathers).toBe(false);
   });
 
-  test('does not gather where somebody waits for it, where it is much, nor while there was more', () => {
+  test('does not gather where a caller waits for it, where it is much, nor while there was more', () => {
     const lane = laneOf(0);
     const [region] = lane.regions;
     lane.serve(taking(0));

@@ -180,7 +180,7 @@ test('who reads what our source sends, as the document says, has the guest', asy
   expect(answers).toEqual([[TYPE.welcome, TYPE.ready, TYPE.running], [], []]);
 });
 
-/** A connection of a source that somebody else wrote. */
+/** A connection of a source written from the document alone. */
 class Scribe {
   readonly socket: Socket;
   #sequence = 0;

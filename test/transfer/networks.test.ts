@@ -1,4 +1,4 @@
-/** Migrations over networks that fail: one side has the guest afterwards, or a person is told that nobody knows. */
+/** Migrations over networks that fail: one side has the guest afterwards, or a person is told that neither side knows. */
 import dns from 'node:dns';
 import { connect } from 'node:net';
 import { afterEach, describe, expect, test, vi } from 'vitest';
@@ -83,7 +83,7 @@ async function expectOne({ place, leaving }: Journey, outcome: Outcome): Promise
   expect(outcome.error).toMatchObject({ code: 'AEROSTAT_MIGRATION_FAILED' });
   if (leaving.asked.includes('stop')) expect(leaving.asked.at(-1)).toBe('resume');
   expect(place.runs).toBe(0);
-  // It learns at once, or when nobody has asked for long enough; a place that nobody reached still waits.
+  // It learns at once, or when no source has asked for long enough; a place that no source reached still waits.
   if (place.destination.phase !== 'waiting') place.destination.cancel('the test is over');
   expect(place.destination.phase).not.toBe('running');
   return 'here';
@@ -143,7 +143,7 @@ describe('a connection that is cut', () => {
     return all;
   }
 
-  test('at the hand-over, with nobody to be reached afterwards, leaves the guest where it stands on both sides', async () => {
+  test('at the hand-over, with neither side reached afterwards, leaves the guest where it stands on both sides', async () => {
     const { place, leaving } = await unknown(200);
     await expect(place.destination.outcome).rejects.toThrow('did not ask for the guest');
     expect(await leaving.source.askAgain()).toBe('unreachable');
@@ -157,7 +157,7 @@ describe('a connection that is cut', () => {
     expect([place.runs, leaving.asked.at(-1)]).toEqual([1, 'let go']);
   });
 
-  test('and healed when nobody waits for the guest any more, gives it back on the word of a person alone', async () => {
+  test('and healed when the destination waits for the guest no more, gives it back on the word of a person alone', async () => {
     const { relay, place, leaving } = await unknown(200);
     await expect(place.destination.outcome).rejects.toThrow('did not ask for the guest');
     relay.down = false;
@@ -195,7 +195,7 @@ describe('a name that stands for several hosts', () => {
     const spy = vi.spyOn(dns, 'lookup').mockImplementation(lookup as never);
     opened.push(() => spy.mockRestore());
   }
-  /** Nobody listens at this address of this host. */
+  /** No process listens at this address of this host. */
   const ELSEWHERE = '127.0.0.9';
 
   test('is asked for once: all connections go where the first one went', async () => {
@@ -284,7 +284,7 @@ describe('a migration that may send little', () => {
 });
 
 test('a network that falls silent under way is noticed, and the guest runs on', async () => {
-  // More than the buffers in between can hold: what nobody has room for is not acknowledged.
+  // More than the buffers in between can hold: what finds no room is not acknowledged.
   const all = await journey(
     { silenceMsMax: 1000 },
     { bytes: 10_000 * PAGE_SIZE, used: Array.from({ length: 10_000 }, (_, slot) => slot) },

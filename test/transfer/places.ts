@@ -68,7 +68,7 @@ export class Place {
         },
         load: async states => {
           if (!states.every(({ name, bytes }) => name === 'guest' && Buffer.compare(bytes, STATE) === 0)) {
-            throw new AerostatError('AEROSTAT_VM_STATE', 'a state that nobody reads');
+            throw new AerostatError('AEROSTAT_VM_STATE', 'a state that is not read');
           }
           this.states = states;
         },
@@ -180,7 +180,7 @@ export class Relay {
   /** Forwards so much at once, and waits before each. */
   pieceBytes = Number.POSITIVE_INFINITY;
   delayMs = 0;
-  /** Whoever connects is cut. */
+  /** New connections are cut. */
   down = false;
   readonly #server: Server;
 
@@ -199,7 +199,7 @@ export class Relay {
     return { host: '127.0.0.1', port: (this.#server.address() as { port: number }).port };
   }
 
-  /** Nobody can connect any more; whoever is connected stays. */
+  /** No new connection is taken any more; open ones stay. */
   refuse(): void {
     this.#server.close();
   }

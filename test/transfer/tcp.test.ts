@@ -124,7 +124,7 @@ describe('a connection', () => {
     expect([there.length, there.error, here.error]).toEqual([100, undefined, undefined]);
   });
 
-  test('says its last words to somebody who does not stop talking', async () => {
+  test('says its last words to a peer that does not stop talking', async () => {
     const [ours, theirs] = await connected();
     const here = collect(ours);
     collect(theirs);

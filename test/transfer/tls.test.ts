@@ -71,7 +71,7 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
     }
   });
 
-  test('nobody is heard without a certificate of the CA', async () => {
+  test('no peer is heard without a certificate of the CA', async () => {
     for (const [source, why] of [
       [foreign.sign(['DNS:source'], ours), /certificate|connection/],
       [ours.sign(['DNS:source'], ours, -1), /certificate|connection/],
@@ -118,7 +118,7 @@ describePeer('under TLS', missingPrograms('openssl'), () => {
     expect(place.destination.phase).toBe('waiting');
   });
 
-  test('a certificate that cannot be used is refused before anybody is listened to', async () => {
+  test('a certificate that cannot be used is refused before any peer is listened to', async () => {
     const { cert, key, ca } = there();
     const broken = { cert, key: here().key, ca };
     await expect(journey(undefined, broken)).rejects.toThrow(/cannot be used/);

@@ -69,7 +69,7 @@ describe.each(KINDS)('%s', (_, features) => {
     for (let lap = 0; lap < 5; lap++) {
       await exchange(talk, ring, 3);
       const base = talk.stopRing(0);
-      // Offered while nobody serves the ring.
+      // Offered while the ring is not served.
       ring.offer(2);
       expect(talk.session.ringsRunning).toBe(0);
       talk.startRing(0, ring, base);
@@ -161,7 +161,7 @@ describe.each(KINDS)('%s', (_, features) => {
 describe('the base of a packed ring', () => {
   const features = VERSION_1 | RING_PACKED;
 
-  it('0 means a fresh ring where nobody has used anything, as front-ends say that do not know packed rings', async () => {
+  it('0 means a fresh ring where nothing is used, as front-ends say that do not know packed rings', async () => {
     const talk = converse();
     talk.negotiate(features);
     talk.handOver();
@@ -457,7 +457,7 @@ describe('a kick descriptor', () => {
 });
 
 describe('a call descriptor', () => {
-  it('can be a pipe, also one that nobody reads any more or that is full', async () => {
+  it('can be a pipe, also one without a reader or one that is full', async () => {
     const talk = converse();
     const ring = talk.start();
     const { reader, writer } = createPipe();

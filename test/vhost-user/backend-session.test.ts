@@ -271,7 +271,7 @@ describe('a session that begins again on its connection, as QEMU’s does when i
     expect(talk.refused).toEqual([]);
   });
 
-  it('starts with rings that nobody described, and without the former one’s descriptors', () => {
+  it('starts with rings that are not described, and without the former one’s descriptors', () => {
     const talk = converse();
     const former = talk.start();
     former.offer();

@@ -1,5 +1,5 @@
 /**
- * A back-end session and whoever speaks to it in a test, message by message and without a socket, with a guest
+ * A back-end session and the test that speaks to it, message by message and without a socket, with a guest
  * memory whose rings the test drives.
  */
 import { afterEach, beforeEach, expect } from 'vitest';
@@ -135,7 +135,7 @@ export class TestRing {
   }
 }
 
-/** Whether somebody rang since the last look: an eventfd is readable just then. */
+/** Whether it was rung since the last look: an eventfd is readable just then. */
 export async function wasRung(loop: TestLoop, fd: OwnedFd): Promise<boolean> {
   let rung = false;
   const watch = loop.reactor.watch(fd, () => {

@@ -1,4 +1,4 @@
-/** The front-end on our own back-end, in one thread; test/peers has it on somebody else's. */
+/** The front-end on our own back-end, in one thread; test/peers has it on QEMU's. */
 import { describe, expect, it, vi } from 'vitest';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
@@ -71,7 +71,7 @@ describe.each(PROTOCOLS)('a driver over %s', (_, protocolFeatures) => {
 });
 
 describe('a front-end', () => {
-  it('names itself after the socket’s path, and says when nobody is there', async () => {
+  it('names itself after the socket’s path, and says when no back-end is there', async () => {
     const joined = join();
     const attempt = VhostUserFrontend.connect('/nonexistent/socket', {
       reactor: joined.loop.reactor,

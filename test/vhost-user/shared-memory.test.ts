@@ -43,7 +43,7 @@ describe('shared memory', () => {
     memory.close();
   });
 
-  it('cannot be shrunk under whoever maps it', () => {
+  it('cannot be shrunk under a process that maps it', () => {
     const memory = createSharedMemory({ regions: [{ guestAddress: 0, size: MIB }] });
     expect(backings(memory)[0].sealed).toBe(true);
     memory.close();
@@ -80,7 +80,7 @@ const pool = reserveHugePages(2);
 afterAll(() => pool.release());
 
 describe.skipIf(pool.missing !== undefined)('shared memory of huge pages', () => {
-  it('has them set aside before anybody touches them', () => {
+  it('has them set aside before they are touched', () => {
     const before = freeHugePages();
     const memory = createSharedMemory({
       regions: [{ guestAddress: 0, size: 2 * HUGE_PAGE_SIZE }],

@@ -1,5 +1,5 @@
 /**
- * Descriptors of a file system that does not answer: its owner is the front-end, and whoever asks it anything waits for
+ * Descriptors of a file system that does not answer: its owner is the front-end, and a process that asks it anything waits for
  * ever. None of these tests would end if anything were asked.
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -39,7 +39,7 @@ describe('a file of a file system that does not answer', () => {
     },
   );
 
-  it('is refused as memory, with a sentence that says what to do, and closed where nobody waits', context => {
+  it('is refused as memory, with a sentence that says what to do, and closed where no guest waits', context => {
     if (silent === undefined) return context.skip('needs FUSE, and the right to mount');
     const talk = converse();
     talk.negotiate();

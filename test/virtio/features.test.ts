@@ -23,7 +23,7 @@ describe('feature bits (VIRTIO 6)', () => {
     expect(hasFeature(RING_FEATURES, VERSION_1)).toBe(false);
   });
 
-  it('are printed by name, lowest first, and by number where nobody names them', () => {
+  it('are printed by name, lowest first, and by number where they have no name', () => {
     expect(featureNames(VERSION_1 | RING_EVENT_IDX | (1n << 63n) | 1n)).toEqual([
       'bit-0',
       'ring-event-idx',

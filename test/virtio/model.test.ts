@@ -1,6 +1,6 @@
 /**
  * Driver's side against device's side, over one memory, with random operations in random order: every buffer comes
- * back exactly once with the length that the device gave it, and nobody sleeps while there is something to do.
+ * back exactly once with the length that the device gave it, and neither side sleeps while there is something to do.
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';

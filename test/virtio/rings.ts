@@ -1,7 +1,6 @@
 /** What the tests of this room share: a small guest memory, places for the parts of a queue, and raw access to rings. */
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
-import type { Struct } from '../../src/sys/struct.ts';
 import { type DescriptorChain, SegmentList } from '../../src/virtio/chain.ts';
 import { RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import {
@@ -61,7 +60,8 @@ export function at<S>(memory: GuestMemory, layout: StructLike<S>, address: numbe
   };
 }
 
-type StructLike<S> = Pick<Struct<never>, 'size'> & {
+type StructLike<S> = {
+  readonly size: number;
   read(view: DataView, at?: number): S;
   encode(value: S): Uint8Array;
 };

@@ -297,7 +297,7 @@ describe('2.7.7 used buffer notifications', () => {
     expect(queue.publish(memory)).toBe(true);
   });
 
-  it('a queue that goes on from a saved state asks once, for what nobody may have heard of', () => {
+  it('a queue that goes on from a saved state asks once, for what no kick may have told of', () => {
     const { ring, queue, memory, chain } = setUp(8, RING_EVENT_IDX, 10);
     ring.usedEvent = 9;
     ring.descriptor(0, BUFFERS, 1).offer(0, 0);

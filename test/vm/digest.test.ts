@@ -1,7 +1,7 @@
 /**
  * A machine of another process arrives here over TCP, by every free page channel and by none, and at the stop, when
  * everything has come and nothing runs, both memories are compared page by page: what the guest uses is the same in both,
- * by the guest's own books and by nobody's log. Then the guest goes on here, and its balloon is steered from here.
+ * by the guest's own books and by no log. Then the guest goes on here, and its balloon is steered from here.
  */
 import { openSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { afterEach, expect, test } from 'vitest';

@@ -38,7 +38,7 @@ test('a map of any part counts the pages that are still to be sent', () => {
       const firstPage = from * cellPages;
       const pages = Math.min(PAGES - firstPage, length + 1);
       const dirty = new SlotBitmap(PAGES);
-      for (const [start, count] of runs) dirty.mark(start, Math.min(count, PAGES - start));
+      for (const [start, count] of runs) dirty.set(start, Math.min(count, PAGES - start));
       const { totals, layers } = withDirty(mapOf(firstPage, pages, cellPages), dirty);
       expect(totals.dirty).toBe(dirty.countIn(firstPage, firstPage + pages) * PAGE_SIZE);
       const shares = decodeShares(layers.dirty ?? '', Math.ceil(pages / cellPages));

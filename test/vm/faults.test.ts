@@ -120,7 +120,7 @@ test.each(Array.from({ length: COUNT }, (_, seed) => [seed + 1, FAULTS[seed % FA
     const destination = place.machine;
     machines.push(source, destination);
     await source.tell({ do: 'use', bytes: 20 * MIB });
-    // A wire takes connections that its far end refuses; a host that is there says at once that nobody listens.
+    // A wire takes connections that its far end refuses; a host that is there says at once that no process listens.
     const network = fault === 'network is cut' ? await Wire.to(place.address) : undefined;
     wire = network?.wire;
     await source.control.migrate('vm', {

@@ -89,7 +89,7 @@ const numberMutation = (bytes: Uint8Array): fc.Arbitrary<Uint8Array> => {
 };
 
 describe(`states from a stranger (seed ${SEED})`, () => {
-  test('are a machine when nobody changed them', async () => {
+  test('are a machine when they are unchanged', async () => {
     expect(await arrive(states)).toBe('a machine');
   });
 

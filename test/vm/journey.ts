@@ -241,7 +241,7 @@ const OWNERS_OF_NOTHING = ['balloon', 'balloon-hints'];
 
 /**
  * Every page that the guest uses has the same bytes in both memories, judged by the guest's own books at the stop and by
- * nobody's log; returns how many there are, and how many pages of theirs are not used.
+ * no log; returns how many there are, and how many pages of theirs are not used.
  */
 export function compareMemories(states: readonly SavedState[], here: Ram, there: Ram) {
   const saved = states.find(({ name }) => name === 'guest');

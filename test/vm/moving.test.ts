@@ -113,7 +113,7 @@ describe('a machine moves with everything that its guest uses', () => {
     await expect.poll(reported, { timeout: 60_000 }).toBeGreaterThan(16 * MIB);
   });
 
-  test('over the channel that its driver uses, when nobody chose one', async () => {
+  test('over the channel that its driver uses, when none was chosen', async () => {
     await move({ without: ['free-page-hint'] }, { channel: 'auto' });
     const vm = await busyVm({ without: ['free-page-hint'] });
     await expect(Journey.of(vm, { channel: 'hint' })).rejects.toThrow(/did not take the feature/);

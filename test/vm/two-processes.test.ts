@@ -54,7 +54,7 @@ test.each([
   const { source, destination, to } = await pair(['--profile', profile]);
   await source.tell({ do: 'use', bytes: 16 * MIB });
   await source.tell({ do: 'settle' });
-  // What was written once and freed is with the host still, and nobody needs it.
+  // What was written once and freed is with the host still, and the guest does not need it.
   await source.tell({ do: 'touch' });
   await source.tell({ do: 'start', workload: 'churn', bytes: 24 * MIB });
   const { report, error } = await move(source, { to, channel, downtimeMsMax: 50 });
@@ -153,7 +153,7 @@ test('a machine that is called back goes on where it was', async () => {
   await source.tell({ do: 'verify' });
 });
 
-test('a machine that is too large, or that nobody awaits, stays', async () => {
+test('a machine that is too large, or that no place awaits, stays', async () => {
   const { source, to } = await pair(['--workload', 'churn'], '--memory-max', '64M');
   const refused = await move(source, { to });
   expect(refused.error?.message).toMatch(/takes 64 MiB at most/);

@@ -1,4 +1,4 @@
-/** The page in a real browser, on a real daemon with two embedded guests and one socket where nobody is. */
+/** The page in a real browser, on a real daemon with two embedded guests and one socket without a guest. */
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { missingPrograms } from '../../src/peers/programs.ts';
@@ -20,7 +20,7 @@ describePeer('the dashboard', missingPrograms('chromium'), () => {
 
   beforeAll(async () => {
     build();
-    [world, browser] = await Promise.all([PageWorld.start(['vm1', 'vm2', 'nobody']), launch()]);
+    [world, browser] = await Promise.all([PageWorld.start(['vm1', 'vm2', 'absent']), launch()]);
     const [vm1] = await Promise.all([
       world.embeddedGuest('vm1', 256 * MIB),
       world.embeddedGuest('vm2', 128 * MIB),
@@ -76,7 +76,7 @@ describePeer('the dashboard', missingPrograms('chromium'), () => {
     expect(entered.url()).not.toContain(TOKEN);
   });
 
-  test('shows of every guest what the API says, and of nobody that nothing is known', async () => {
+  test('shows of every guest what the API says, and of the absent one that nothing is known', async () => {
     const page = await open();
     for (const name of ['vm1', 'vm2']) {
       const guest = await api().guest(name);
@@ -85,8 +85,8 @@ describePeer('the dashboard', missingPrograms('chromium'), () => {
       expect(text).toContain(size(guest.memoryBytes));
       expect(text).toContain(size(guest.balloonedBytes));
     }
-    expect(await row(page, 'nobody')).toMatch(/waiting/);
-    expect(await row(page, 'nobody')).toMatch(/–/);
+    expect(await row(page, 'absent')).toMatch(/waiting/);
+    expect(await row(page, 'absent')).toMatch(/–/);
     const host = await api().host();
     expect(await page.textContent('.host')).toContain(size(host.totalBytes));
   });
@@ -123,7 +123,7 @@ describePeer('the dashboard', missingPrograms('chromium'), () => {
       .toMatch(/target reached in [\d.]+ m?s.*target 96 MiB/);
   });
 
-  test('follows a target that somebody else sets', async () => {
+  test('follows a target that another client sets', async () => {
     const page = await open('#/guest/vm1');
     await world.daemon.reach('vm1', 48 * MIB);
     await expect.poll(() => figure(page, 'actual'), POLL).toBe('48 MiB');
@@ -250,7 +250,7 @@ describePeer('the dashboard', missingPrograms('chromium'), () => {
     await page.waitForSelector('.guests');
   });
 
-  test('says when nobody answers any more, and goes on by itself when somebody does', async () => {
+  test('says when the daemon does not answer any more, and goes on by itself when it does', async () => {
     const page = await open();
     await world.goAway();
     await expect

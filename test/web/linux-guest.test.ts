@@ -4,10 +4,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { freeMemory, useMemory } from '../../src/peers/linux/workloads.ts';
 import { missingPrograms } from '../../src/peers/programs.ts';
 import { UmlGuest } from '../../src/peers/uml/guest.ts';
-import { missingForUml } from '../../src/peers/uml/kernel.ts';
 import { size } from '../../web/src/format.ts';
 import { build } from '../cli/built.ts';
-import { describePeer } from '../support/peers.ts';
+import { describePeer, missingForUml } from '../support/peers.ts';
 import { launch, openPage } from './browser.ts';
 import { MIB, PageWorld } from './world.ts';
 

@@ -9,7 +9,7 @@ import { describePages } from './pages.ts';
 import { MIB } from './world.ts';
 
 const POLL = { timeout: 60_000 } as const;
-/** Where nobody listens: the port is reserved. */
+/** Where no host listens: the port is reserved. */
 const NOWHERE = '127.0.0.1:1';
 
 describePages('the page of a machine', ({ keep, open }) => {

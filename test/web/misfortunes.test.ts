@@ -282,7 +282,7 @@ describePages('a page on a bad day', ({ prepare, open }) => {
     expect(await excess('html')).toBe(0);
   });
 
-  test('the daemon serves nobody: it says how it would', async () => {
+  test('the daemon serves no guest: it says how it would', async () => {
     const { watched, address } = await prepare(new FakeControl());
     const { page } = watched;
     await page.goto(address.href);

@@ -56,7 +56,7 @@ export class PageWorld {
     this.#guests.push(guest);
   }
 
-  /** Nobody answers on the port any more. */
+  /** The daemon does not answer on its port any more. */
   async goAway(): Promise<void> {
     await this.#server.close();
   }

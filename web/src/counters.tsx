@@ -1,9 +1,8 @@
 /** What the rings and the discards do: rates of the moment, and totals since the guest's socket was opened. */
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { GuestCounters } from './api.ts';
 import { countText, percent, size } from './format.ts';
 import type { GuestView } from './live.ts';
-
-const PAGE = 4096;
 
 export function Counters({ guest: { status, history } }: { guest: GuestView }) {
   const { counters } = status;
@@ -16,9 +15,9 @@ export function Counters({ guest: { status, history } }: { guest: GuestView }) {
     ['buffers taken', countText(counters.buffers), rate('buffers')],
     ['kicks from the guest', countText(counters.kicks), rate('kicks')],
     ['interrupts to it', countText(counters.notifications), rate('notifications')],
-    ['inflated', size(counters.pages * PAGE)],
-    ['deflated', size(counters.deflatedPages * PAGE)],
-    ['kept: taken back while pending', size(counters.keptPages * PAGE)],
+    ['inflated', size(counters.pages * PAGE_SIZE)],
+    ['deflated', size(counters.deflatedPages * PAGE_SIZE)],
+    ['kept: taken back while pending', size(counters.keptPages * PAGE_SIZE)],
     ['given back, inflation', size(status.discardedBytes)],
     ['given back, reporting', size(status.reportedBytes)],
     ['calls that gave it back', countText(counters.punches)],

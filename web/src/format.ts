@@ -1,4 +1,5 @@
 /** Numbers as people read them. What is not known is a dash, here and everywhere on the page. */
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 
 export const UNKNOWN = '–';
 
@@ -65,5 +66,5 @@ export function typedSize(text: string): number | undefined {
   if (match === null) return undefined;
   const unit = ['', 'K', 'M', 'G', 'T'].indexOf(match[2]?.toUpperCase() ?? '');
   const bytes = Number(match[1].replace(',', '.')) * 1024 ** unit;
-  return Math.floor(bytes / 4096) * 4096;
+  return Math.floor(bytes / PAGE_SIZE) * PAGE_SIZE;
 }

@@ -1,4 +1,5 @@
 /** What a guest's figures were since the page was opened, in a ring of samples. */
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { GuestStatus, StatisticsSample } from './api.ts';
 
 /** Fifteen minutes of one sample a second. */
@@ -12,8 +13,6 @@ export type Gauge = (typeof GAUGES)[number];
 export type Total = (typeof TOTALS)[number];
 
 type Series = readonly (number | null)[];
-
-const PAGE = 4096;
 
 export class History {
   readonly #times = new Float64Array(HISTORY_SAMPLES_MAX);
@@ -37,7 +36,7 @@ export class History {
       free: guest.connected ? sample?.statistics.freeBytes : null,
       discarded: guest.discardedBytes,
       reported: guest.reportedBytes,
-      deflated: counters === null ? null : counters.deflatedPages * PAGE,
+      deflated: counters === null ? null : counters.deflatedPages * PAGE_SIZE,
       buffers: counters?.buffers,
       kicks: counters?.kicks,
       notifications: counters?.notifications,

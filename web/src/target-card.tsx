@@ -14,17 +14,16 @@ import {
   stuckWords,
 } from '../../src/control/judgement.ts';
 import { balloonLimit } from '../../src/control/memory-use.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { api, RefusalError } from './api.ts';
 import { Confirm, type Question } from './confirm.tsx';
 import { duration, size, typedSize } from './format.ts';
 import { type GuestView, live } from './live.ts';
 
-const PAGE = 4096;
-
 /** Some five hundred steps over all of memory, whole MiB where that is not coarser. */
 function stepOf(memory: number): number {
   const step = 2 ** Math.ceil(Math.log2(memory / 512));
-  return Math.max(PAGE, step);
+  return Math.max(PAGE_SIZE, step);
 }
 
 /** A target that is set on the slider and not yet sent, and how it is sent. */

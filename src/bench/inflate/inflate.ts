@@ -4,17 +4,16 @@
  * that none finds what another left. Two baselines belong to each: the floor, a bare loop that punches the same runs in
  * memory of the same state, and the naive device, which punches page by page.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { DRAFT_NAMES, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import type { DiscardMode } from '../../control/contract.ts';
 import type { DriverCounters } from '../../driver/counters.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
-import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import type { ChartPlan } from '../html.ts';
+import { Mailbox } from '../mailbox.ts';
 import { drained, progressOf } from '../reach.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { FromInflateGuest, InflateGuestData, Scenario } from './guest.ts';
@@ -80,8 +79,6 @@ export interface InflateSample {
   readonly fragmentation: number;
 }
 
-/** A guest that makes no progress for this long never will. */
-const STALL_MS = 120_000;
 /** One that is done ends in this time, or is ended. */
 const END_MS_MAX = 2000;
 
@@ -209,61 +206,35 @@ const guestTimes = (after: Readonly<DriverCounters>, before: Readonly<DriverCoun
   listBytes: after.listBytes - before.listBytes,
 });
 
-type Said<Kind extends FromInflateGuest['kind']> = Extract<FromInflateGuest, { kind: Kind }>;
-
 /** The guest's thread, and what it says in turn. */
 class GuestThread {
   readonly #worker: Worker;
-  readonly #said: FromInflateGuest[] = [];
+  readonly #mailbox: Mailbox<FromInflateGuest>;
   readonly #exited: Promise<void>;
-  #failure: Error | undefined;
-  #wake: () => void = () => {};
-  readonly #forget: () => void;
 
   constructor(data: InflateGuestData, signal: AbortSignal) {
     this.#worker = new Worker(workerUrl('./guest', import.meta.url), { workerData: data });
-    const wake = (failure?: Error) => {
-      this.#failure ??= failure;
-      this.#wake();
-    };
-    this.#worker.on('message', (message: FromInflateGuest) => {
-      this.#said.push(message);
-      wake();
-    });
-    this.#worker.on('error', wake);
-    const aborted = () => wake(signal.reason as Error);
-    signal.addEventListener('abort', aborted);
-    this.#forget = () => signal.removeEventListener('abort', aborted);
+    this.#mailbox = new Mailbox('the guest', signal);
+    this.#worker.on('message', (message: FromInflateGuest) => this.#mailbox.put(message));
+    this.#worker.on('error', ({ message }) => this.#mailbox.end(message));
     this.#exited = new Promise(resolve => {
-      this.#worker.once('exit', () => resolve());
+      this.#worker.once('exit', () => {
+        this.#mailbox.end();
+        resolve();
+      });
     });
   }
 
-  async next<Kind extends FromInflateGuest['kind']>(kind: Kind): Promise<Said<Kind>> {
-    while (this.#said.length === 0) {
-      if (this.#failure !== undefined) throw this.#failure;
-      const woken = new Promise<true>(resolve => {
-        this.#wake = () => resolve(true);
-      });
-      const timer = new AbortController();
-      const late = delay(STALL_MS, false, { signal: timer.signal }).catch(() => true);
-      const inTime = await Promise.race([woken, late]);
-      timer.abort();
-      if (!inTime)
-        throw new AerostatError('AEROSTAT_BENCH', `the guest said nothing for ${STALL_MS / 1000} s`);
-    }
-    const message = this.#said.shift();
-    if (message?.kind === kind) return message as Said<Kind>;
-    throw new AerostatError('AEROSTAT_BENCH', `the guest said ${message?.kind} instead of ${kind}`);
+  /** @throws as {@link Mailbox.next} does */
+  next<Kind extends FromInflateGuest['kind']>(kind: Kind) {
+    return this.#mailbox.next(kind);
   }
 
   /** Waits for a guest that is done, and ends one that is not. */
   async end(): Promise<void> {
-    const patienceMs = this.#failure === undefined ? END_MS_MAX : 0;
-    const timer = setTimeout(() => void this.#worker.terminate(), patienceMs);
+    const timer = setTimeout(() => void this.#worker.terminate(), this.#mailbox.over ? 0 : END_MS_MAX);
     await this.#exited;
     clearTimeout(timer);
-    this.#forget();
   }
 }
 

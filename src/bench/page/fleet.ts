@@ -30,7 +30,7 @@ export async function measureFleet(options: FleetOptions): Promise<Measured> {
   try {
     await world.tell({ kind: 'live' });
     await delay(SETTLE_MS, undefined, { signal });
-    step('nobody looks');
+    step('no onlooker');
     const idle = await cpuWhile(world, () => delay(seconds * 1000, undefined, { signal }));
     step('a page is open');
     const view = await onlooker.look(world.place());

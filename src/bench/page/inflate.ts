@@ -110,9 +110,9 @@ const rowOf = (
   { balloonBytes }: PageInflateOptions,
   samples: readonly Sample[],
 ): BenchRow => ({
-  case: onlooker === undefined ? 'nobody looks' : `page (${onlooker.name}), metrics`,
+  case: onlooker === undefined ? 'no onlooker' : `page (${onlooker.name}), metrics`,
   scenario: `inflate ${(balloonBytes / 2 ** 30).toPrecision(3)} GiB`,
-  peer: onlooker?.name ?? 'nobody',
+  peer: onlooker?.name ?? 'none',
   elapsedMs: spreadOf(samples.map(({ elapsedMs }) => elapsedMs)),
   guestMs: spreadOf(samples.map(({ guestMs }) => guestMs)),
   daemonCpuMs: spreadOf(samples.map(({ daemonCpuMs }) => daemonCpuMs)),

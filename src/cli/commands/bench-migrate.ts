@@ -3,7 +3,7 @@ import { Command, Option } from 'commander';
 import type { Load } from '../../bench/migrate/migrate.ts';
 import type { CliContext } from '../context.ts';
 import { parseDuration } from '../duration.ts';
-import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
 import { list, sizeOption, value, withVerbose } from '../options.ts';
 import { parseRate } from '../rate.ts';
 import { UsageError } from '../usage.ts';
@@ -78,7 +78,7 @@ export function migrateBenchCommand(context: CliContext): Command {
     .option('--json <file>', 'write the result there as JSON too')
     .addHelpText('after', EXAMPLES)
     .action((choice: MigrateBenchChoice, self: Command) => {
-      const words = ['aerostat bench migrate', ...spoken(self)].join(' ');
+      const words = commandLine('aerostat bench migrate', self);
       if (choice.loopback === true) return loopback(context, choice, words);
       if (choice.peer !== undefined) return besideQemu(context, choice, words, self);
       return guests(context, choice, words);

@@ -1,7 +1,7 @@
 /** `aerostat bench neighbour`: what the worst known guests cost the guest next door. */
 import { Command, Option } from 'commander';
 import type { CliContext } from '../context.ts';
-import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
 import { list, withVerbose } from '../options.ts';
 
 const EXAMPLES = `
@@ -70,7 +70,7 @@ async function run(context: CliContext, choice: NeighbourChoice, self: Command):
     runs: choice.runs,
     signal: context.interrupt,
   };
-  const words = ['aerostat bench neighbour', ...spoken(self)].join(' ');
+  const words = commandLine('aerostat bench neighbour', self);
   await measure(
     context,
     choice,

@@ -1,7 +1,9 @@
 /** `aerostat bench page`: what an open page costs. */
+
 import { Command, Option } from 'commander';
+import { PAGE_SIZE } from '../../memory/page.ts';
 import type { CliContext } from '../context.ts';
-import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
 import { list, sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
@@ -59,7 +61,7 @@ async function run(context: CliContext, choice: PageChoice, self: Command): Prom
   const { PAGE_CHARTS, PAGE_PARTS, benchPage } = await import('../../bench/page/page.ts');
   const {
     memory,
-    balloon = Math.floor((memory * BALLOON_SHARE) / 4096) * 4096,
+    balloon = Math.floor((memory * BALLOON_SHARE) / PAGE_SIZE) * PAGE_SIZE,
     guests,
     seconds,
     runs,
@@ -77,6 +79,6 @@ async function run(context: CliContext, choice: PageChoice, self: Command): Prom
     browser,
     signal: context.interrupt,
   };
-  const words = ['aerostat bench page', ...spoken(self)].join(' ');
+  const words = commandLine('aerostat bench page', self);
   await measure(context, choice, words, progress => benchPage({ ...options, progress }), PAGE_CHARTS);
 }

@@ -1,7 +1,7 @@
 /** `aerostat bench policy`: memory policies side by side, in virtual time. */
 import { Command, Option } from 'commander';
 import type { CliContext } from '../context.ts';
-import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
 import { each, list, withVerbose } from '../options.ts';
 import { guestCommandLine, PROGRAM } from '../processes.ts';
 
@@ -67,7 +67,7 @@ async function run(context: CliContext, choice: PolicyChoice, self: Command): Pr
     ...(choice.trace === undefined ? {} : { files: choice.trace }),
     signal: context.interrupt,
   };
-  const words = ['aerostat bench policy', ...spoken(self)].join(' ');
+  const words = commandLine('aerostat bench policy', self);
   await measure(
     context,
     choice,
@@ -86,7 +86,7 @@ async function real(context: CliContext, choice: PolicyChoice, self: Command): P
     requireLinux();
   }
   const traces = pick('trace of real guests', choice.traces, SHORT_TRACE_NAMES);
-  const words = ['aerostat bench policy', ...spoken(self)].join(' ');
+  const words = commandLine('aerostat bench policy', self);
   await measure(context, choice, words, progress =>
     benchReality({
       seed: choice.seed,

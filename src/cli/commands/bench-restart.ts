@@ -1,7 +1,7 @@
 /** `aerostat bench restart`: how long guests wait while their daemon is replaced. */
 import { Command, Option } from 'commander';
 import type { CliContext } from '../context.ts';
-import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
 import { list, withVerbose } from '../options.ts';
 
 const EXAMPLES = `
@@ -39,7 +39,7 @@ async function run(context: CliContext, choice: RestartChoice, self: Command): P
   const { RESTART_WAYS, benchRestart } = await import('../../bench/restart/restart.ts');
   const { guests, runs } = choice;
   const ways = pick('way', choice.ways, RESTART_WAYS) ?? RESTART_WAYS;
-  const words = ['aerostat bench restart', ...spoken(self)].join(' ');
+  const words = commandLine('aerostat bench restart', self);
   await measure(context, choice, words, progress =>
     benchRestart({ ways, guests, runs, signal: context.interrupt, progress }),
   );

@@ -4,7 +4,7 @@ import type { Scenario } from '../../bench/inflate/inflate.ts';
 import { BENCH_DISCARD_MODES, type DiscardMode } from '../../control/contract.ts';
 import { defined } from '../../sys/defined.ts';
 import { type CliContext, printLine } from '../context.ts';
-import { type BenchChoice, measure, pick, spoken, wholeNumber } from '../measure.ts';
+import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
 import { list, numberFromZero, sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
@@ -153,7 +153,7 @@ async function inflate(context: CliContext, choice: InflateChoice, self: Command
   const rings = pick('kind of ring', choice.rings, ['split', 'packed'] as const) ?? ['split'];
   const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
   checkBalloon(choice);
-  const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
+  const words = commandLine('aerostat bench inflate', self);
   const { pfnsPerBuffer, depth, sort, ahead } = choice;
   await measure(
     context,
@@ -187,7 +187,7 @@ async function besideQemu(context: CliContext, choice: InflateChoice, self: Comm
   checkBalloon(choice);
   const { memory, balloon, runs } = choice;
   const options = { memoryBytes: memory, balloonBytes: balloon, runs, signal: context.interrupt };
-  const words = ['aerostat bench inflate', ...spoken(self)].join(' ');
+  const words = commandLine('aerostat bench inflate', self);
   await measure(
     context,
     choice,
@@ -255,7 +255,7 @@ async function benchLinuxByProfile(context: CliContext, choice: LinuxChoice, sel
   await measure(
     context,
     choice,
-    ['aerostat bench linux', ...spoken(self)].join(' '),
+    commandLine('aerostat bench linux', self),
     progress =>
       benchLinuxProfiles({
         memoryBytes: choice.memory,

@@ -104,11 +104,11 @@ async function runDemo(context: CliContext, choice: DemoChoice): Promise<void> {
   });
 }
 
-type Stage = Pick<typeof import('../../demo/story.ts'), 'tellStory' | 'SAMPLE_INTERVAL_MS'> &
+type Story = Pick<typeof import('../../demo/story.ts'), 'tellStory' | 'SAMPLE_INTERVAL_MS'> &
   Starter & { readonly directory: string };
 
-async function demonstrate(context: CliContext, choice: DemoChoice, stage: Stage): Promise<void> {
-  const { tellStory, SAMPLE_INTERVAL_MS, kind, title, memoryBytes, boot, directory } = stage;
+async function demonstrate(context: CliContext, choice: DemoChoice, story: Story): Promise<void> {
+  const { tellStory, SAMPLE_INTERVAL_MS, kind, title, memoryBytes, boot, directory } = story;
   const socketPath = join(directory, 'balloon.sock');
   // Three quarters: the kernel and its file system need the rest.
   const bytes = Math.floor((memoryBytes * 3) / 4 / PAGE_CLUSTER) * PAGE_CLUSTER;

@@ -74,10 +74,17 @@ export function deviceCommand(context: CliContext): Command {
       ).default(10_000, '10s'),
     )
     .addOption(bootGraceOption())
-    .option('--keep <socket>', "an aerostat keep's, by which guests outlive this daemon")
+    .option(
+      '--keep <socket>',
+      "an aerostat keep's, by which guests outlive this daemon; systemd for the service manager's store, none for nothing (env: AEROSTAT_KEEP)",
+    )
     .option(
       '--config <file>',
       'serve the guests of this aerostat.toml that have a socket (env: AEROSTAT_CONFIG)',
+    )
+    .option(
+      '--state-dir <directory>',
+      'where targets and the like outlive this daemon also without --keep (env: STATE_DIRECTORY)',
     )
     .option('--policy <file>', 'steer the memory of these guests, by the [policy] of this aerostat.toml')
     .option('--api-remote', 'let --api be an address that other machines can reach')
@@ -100,6 +107,7 @@ export function printCapabilities(context: CliContext): void {
     'name',
     'poll-interval',
     'profile',
+    'state-dir',
     'target',
     'without',
   ];
@@ -108,20 +116,35 @@ export function printCapabilities(context: CliContext): void {
 
 async function runDevice(context: CliContext, command: Command, typed: DeviceChoice): Promise<void> {
   const configured = await configurationOf(context, command, typed);
-  const { choice = typed, served = guestOptions(typed) } = configured ?? {};
+  const { choice: chosen = typed, served = guestOptions(typed) } = configured ?? {};
+  const choice = withEnvironment(chosen, context.env);
   await withDaemon(context, choice, served, async ({ daemon, log }) => {
     configured?.follow(daemon, log);
     // An operator who restarts a daemon has to know that changed targets are lost.
     if (choice.keep === undefined) {
+      const what =
+        choice.stateDir === undefined
+          ? 'targets and accounts of an earlier run are not kept without --keep (targets alone are with --state-dir): guests start with --target'
+          : 'accounts of an earlier run are not kept without --keep';
       log({
         level: 'info',
-        message:
-          'targets and accounts of an earlier run are not kept without --keep: guests start with --target, and what the balloon of one that runs already holds is not known until its driver starts anew',
+        message: `${what}, and what the balloon of one that runs already holds is not known until its driver starts anew`,
       });
     }
     const signal = await interrupted(context.interrupt);
     log({ level: 'info', message: `ending for ${signal}` });
   });
+}
+
+/** What a unit of the service manager says where neither command line nor file do. */
+function withEnvironment(choice: DeviceChoice, env: CliContext['env']): DeviceChoice {
+  const {
+    keep: asked = env.AEROSTAT_KEEP,
+    stateDir = env.STATE_DIRECTORY?.split(':')[0],
+    ...others
+  } = choice;
+  const keep = asked === 'none' ? undefined : asked;
+  return { ...others, ...(keep ? { keep } : {}), ...(stateDir ? { stateDir } : {}) };
 }
 
 /** The file whose guests are served: one that is named, or that is found where no socket is named. */

@@ -1,10 +1,12 @@
 /** `aerostat reclaim`: what a guest does not use, taken and listed before another program takes a snapshot of it. */
+
 import { readFileSync } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
 import { Command } from 'commander';
 import { HINT_LIMIT_MS, HINT_LIMIT_MS_MAX } from '../../control/contract.ts';
 import { type FormerTarget, type Reclaimed, reclaim, restoreTarget } from '../../control/reclaim.ts';
 import { bitmapOf } from '../../control/unneeded-ranges.ts';
+import { PAGE_SIZE } from '../../memory/page.ts';
 import { monotonicMs } from '../../sys/monotonic.ts';
 import { naturalNumber, nullable, record } from '../../sys/shape.ts';
 import { type CliContext, printJson, printLine, sleep } from '../context.ts';
@@ -142,7 +144,7 @@ function listOf(reclaimed: Reclaimed): object {
     version: 1,
     guest,
     takenAt: new Date(atMs).toISOString(),
-    pageBytes: 4096,
+    pageBytes: PAGE_SIZE,
     memoryBytes,
     regions,
     unneededBytes: ranges.reduce((sum, { bytes }) => sum + bytes, 0),

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { Daemon } from '../../daemon/options.ts';
 import type { GuestOptions } from '../../hosting/options.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { tellServiceManager } from '../../sys/service-manager.ts';
 import type { CliContext } from '../context.ts';
 import type { Log } from '../log.ts';
 import type { LogChoice } from '../options.ts';
@@ -13,7 +14,7 @@ import { type Configuration, readConfiguration } from './read.ts';
 export function withConfigured<Choice extends ServeChoice>(
   command: Command,
   choice: Choice,
-  { path, api, keep, steersOwn, log }: Configuration,
+  { path, api, keep, stateDir, steersOwn, log }: Configuration,
 ): Choice {
   return {
     ...withConfiguredLog(command, choice, log),
@@ -21,6 +22,7 @@ export function withConfigured<Choice extends ServeChoice>(
     tokenFile: choice.tokenFile ?? api.tokenFile,
     apiRemote: choice.apiRemote ?? api.remote,
     ...((choice.keep ?? keep) === undefined ? {} : { keep: choice.keep ?? keep }),
+    ...((choice.stateDir ?? stateDir) === undefined ? {} : { stateDir: choice.stateDir ?? stateDir }),
     ...(choice.policy !== undefined || !steersOwn ? {} : { policy: path, steersOwn }),
   };
 }
@@ -80,10 +82,14 @@ export function followConfiguration(
   };
   let reloading = Promise.resolve();
   context.onHangUp?.(() => {
-    reloading = reloading.then(reload).catch((error: unknown) => {
-      if (!(error instanceof AerostatError)) throw error;
-      log({ level: 'error', message: `${path} was not taken: ${error.message}` });
-    });
+    tellServiceManager(context.env, 'RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`);
+    reloading = reloading
+      .then(reload)
+      .catch((error: unknown) => {
+        if (!(error instanceof AerostatError)) throw error;
+        log({ level: 'error', message: `${path} was not taken: ${error.message}` });
+      })
+      .finally(() => tellServiceManager(context.env, 'READY=1'));
   });
 }
 

@@ -10,7 +10,7 @@ import type { GuestOptions, LogLevel } from '../../hosting/options.ts';
 import type { GuestSettings } from '../../policy/types.ts';
 import { DEFAULT_SETTINGS, type SteeringSettings } from '../../steering/settings.ts';
 import { parseDuration } from '../duration.ts';
-import { GUEST_NAME } from '../guest-options.ts';
+import { GUEST_NAME, isKeepWord } from '../guest-options.ts';
 import type { LogFormat } from '../options.ts';
 import { parsePages } from '../size.ts';
 import {
@@ -50,6 +50,7 @@ export interface Configuration {
   /** Guests that the daemon of this file serves. */
   readonly served: readonly GuestOptions[];
   readonly keep?: string;
+  readonly stateDir?: string;
   /** The daemon of this file steers its guests itself. */
   readonly steersOwn: boolean;
   readonly api: { readonly listen?: string; readonly tokenFile?: string; readonly remote: boolean };
@@ -93,7 +94,8 @@ export function parseConfiguration(path: string, text: string): Configuration {
     libvirt: sources.libvirt ?? [],
     guests: Object.entries(guests).flatMap(([name, guest]) => placesOf(from, name, guest)),
     served: Object.entries(guests).flatMap(([name, guest]) => servedAt(from, name, { ...device, ...guest })),
-    ...(device.keep === undefined ? {} : { keep: from(device.keep) }),
+    ...(device.keep === undefined ? {} : { keep: isKeepWord(device.keep) ? device.keep : from(device.keep) }),
+    ...(device['state-dir'] === undefined ? {} : { stateDir: from(device['state-dir']) }),
     steersOwn: device.policy ?? false,
     api: {
       remote: api.remote ?? false,

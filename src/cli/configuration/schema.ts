@@ -191,7 +191,14 @@ export const ConfigurationSchema = z
     device: z
       .strictObject({
         ...served,
-        keep: path('The socket of an `aerostat keep`, by which guests outlive the daemon.', '/run/keep.sock'),
+        keep: path(
+          'What guests outlive the daemon by: the socket of an `aerostat keep`, "systemd" for the service manager\'s store of descriptors, or "none".',
+          '/run/keep.sock',
+        ),
+        'state-dir': path(
+          'Where targets and the like outlive the daemon also where guests are not kept.',
+          '/var/lib/aerostat',
+        ),
         policy: z
           .boolean()
           .optional()

@@ -2,7 +2,9 @@
  * The host's side of the command channel (init.ts is the guest's): sends scripts, collects their output and
  * exit codes, several at a time. It owns the stream to the guest and knows nothing of how the guest lives.
  */
+
 import type { Duplex } from 'node:stream';
+import { deferred } from '../../sys/deferred.ts';
 import { GuestCommandError } from './errors.ts';
 
 export interface CommandResult {
@@ -71,8 +73,9 @@ interface PendingCommand {
 }
 
 export class CommandChannel {
+  readonly #readiness = deferred();
   /** Settles when the guest takes commands; rejects when the channel fails before. */
-  readonly ready: Promise<void>;
+  readonly ready = this.#readiness.promise;
   #stream!: Duplex;
   /** The beginning of a line whose end did not come yet. */
   #rest = '';
@@ -80,16 +83,10 @@ export class CommandChannel {
   /** Lines that wait for the guest to have read the one before. */
   readonly #unsent: string[] = [];
   #guestReads = false;
-  #markReady!: () => void;
-  #failReady!: (error: Error) => void;
   #nextId = 1;
   #failure: Error | undefined;
 
   constructor(stream: Duplex) {
-    this.ready = new Promise((resolve, reject) => {
-      this.#markReady = resolve;
-      this.#failReady = reject;
-    });
     this.ready.catch(() => {}); // Marks the rejection as handled; callers may still await it.
     this.#listen(stream);
   }
@@ -153,7 +150,7 @@ export class CommandChannel {
 
   #refuse(reason: Error): void {
     this.#failure = reason;
-    this.#failReady(reason);
+    this.#readiness.reject(reason);
     for (const command of this.#pending.values()) command.reject(reason);
     this.#pending.clear();
     this.#unsent.length = 0;
@@ -187,7 +184,7 @@ export class CommandChannel {
     if (line === undefined) return; // Something in the guest wrote to the channel's terminal.
     if (line.kind === 'ready') {
       this.#guestReads = true;
-      this.#markReady();
+      this.#readiness.resolve();
       this.#send();
       return;
     }

@@ -28,7 +28,7 @@ const REMOVE_MS_MAX = 1000;
 /** Where the guest's memory is among the descriptors that QEMU starts with. */
 const MEMORY_FD = 3;
 
-export interface QemuOptions {
+interface QemuOptions {
   /** Arguments after those that this module gives: memory, monitor, no display, no default devices. */
   readonly args: readonly string[];
   /** Bytes of guest memory. */

@@ -1,9 +1,6 @@
 /**
  * The QEMUs of this machine: the system's own from PATH, and a newer one that `aerostat peers install qemu` keeps in a
  * private root. A QEMU is a command, since a private one runs through its own loader; {@link QemuProcess} takes one.
- *
- *     const qemu = requireQemu('10.2');   // a QEMU of that version or newer, or MissingPeerError
- *     await QemuProcess.start({ qemu, … });
  */
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -63,35 +60,12 @@ export const findQemus = (): readonly QemuProgram[] =>
     .filter(qemu => qemu !== undefined)
     .sort((a, b) => compareVersions(b.version, a.version));
 
-/** A QEMU of version `atLeast` or newer; of several the newest. */
-export const findQemu = (atLeast: string): QemuProgram | undefined =>
-  findQemus().find(({ version }) => compareVersions(version, atLeast) >= 0);
-
 /**
  * The QEMU that is used where no version is asked for: the system's own, since that is what a host runs, else ours.
  * @throws MissingPeerError
  */
 export function defaultQemu(): QemuProgram {
-  const missing = missingDefaultQemu();
-  if (missing !== undefined) throw missing;
-  return (systemQemu() ?? privateQemu())!;
-}
-
-/** Says what is missing where there is no QEMU at all; undefined when there is one. */
-export function missingDefaultQemu(): MissingPeerError | undefined {
-  if (findQemus().length > 0) return undefined;
-  return new MissingPeerError([{ what: BINARY, peer: 'qemu' }]);
-}
-
-/** Says what is missing for a QEMU of this version or newer; undefined when nothing is. */
-export function missingQemu(atLeast: string): MissingPeerError | undefined {
-  if (findQemu(atLeast) !== undefined) return undefined;
-  return new MissingPeerError([{ what: `QEMU ${atLeast} or newer`, peer: 'qemu' }]);
-}
-
-/** @throws MissingPeerError */
-export function requireQemu(atLeast: string): QemuProgram {
-  const missing = missingQemu(atLeast);
-  if (missing !== undefined) throw missing;
-  return findQemu(atLeast)!;
+  const qemu = systemQemu() ?? privateQemu();
+  if (qemu === undefined) throw new MissingPeerError([{ what: BINARY, peer: 'qemu' }]);
+  return qemu;
 }

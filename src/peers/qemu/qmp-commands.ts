@@ -36,8 +36,6 @@ const guestName = z.object({ name: z.string().optional() });
 export const queryName = async (qmp: QmpExecutor): Promise<string | undefined> =>
   (await ask(qmp, guestName, 'query-name')).name;
 
-export const cont = (qmp: QmpExecutor) => tell(qmp, 'cont');
-export const stop = (qmp: QmpExecutor) => tell(qmp, 'stop');
 /**
  * QEMU may end before its answer arrives, which counts as success nowhere: see {@link QmpExecutor.execute}.
  */

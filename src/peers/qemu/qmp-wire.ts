@@ -10,7 +10,6 @@ const greeting = z.object({
       qemu: z.object({ major: z.number(), minor: z.number(), micro: z.number() }),
       package: z.string(),
     }),
-    capabilities: z.array(z.unknown()),
   }),
 });
 
@@ -44,7 +43,7 @@ export interface QmpEvent {
 }
 
 export type QmpMessage =
-  | { readonly kind: 'greeting'; readonly version: QemuVersion; readonly capabilities: readonly string[] }
+  | { readonly kind: 'greeting'; readonly version: QemuVersion }
   | { readonly kind: 'return'; readonly id: unknown; readonly value: unknown }
   | {
       readonly kind: 'error';
@@ -82,12 +81,8 @@ export function parseQmpLine(line: string): QmpMessage | undefined {
   }
   const { data } = greeting.safeParse(json);
   if (data === undefined) return undefined;
-  const { version, capabilities } = data.QMP;
-  return {
-    kind: 'greeting',
-    version: { ...version.qemu, package: version.package },
-    capabilities: capabilities.filter(capability => typeof capability === 'string'),
-  };
+  const { version } = data.QMP;
+  return { kind: 'greeting', version: { ...version.qemu, package: version.package } };
 }
 
 /** Both fields are -1 where the host has no time to give. */
@@ -99,10 +94,8 @@ interface QmpRequest {
   readonly command: string;
   readonly arguments: Readonly<Record<string, unknown>>;
   readonly id: number;
-  readonly outOfBand: boolean;
 }
 
 export function encodeQmpRequest(request: QmpRequest): string {
-  const verb = request.outOfBand ? 'exec-oob' : 'execute';
-  return `${JSON.stringify({ [verb]: request.command, arguments: request.arguments, id: request.id })}\n`;
+  return `${JSON.stringify({ execute: request.command, arguments: request.arguments, id: request.id })}\n`;
 }

@@ -1,11 +1,12 @@
 /**
- * A connection to a QEMU monitor: greeting and capabilities, commands answered in any order, out-of-band
- * commands, events. It lives as long as its stream; qmp-monitor.ts connects again, qmp-commands.ts knows
- * what the commands mean. QEMU may be hostile or broken: what it sends is bounded and checked, and a
- * connection that breaks the protocol is ended.
+ * A connection to a QEMU monitor: greeting and negotiation, commands answered in any order, events. It lives as long
+ * as its stream; monitor.ts connects again, qmp-commands.ts knows what the commands mean. QEMU may be hostile or broken:
+ * what it sends is bounded and checked, and a connection that breaks the protocol is ended.
  */
+
 import { createConnection, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { deferred } from '../../sys/deferred.ts';
 import { Listeners } from '../../sys/listeners.ts';
 import { holdersOf, type PeerCredentials, peerOf } from '../../sys/unix-peers.ts';
 import { QmpConnectionError, QmpError, QmpTimeoutError } from './errors.ts';
@@ -20,11 +21,8 @@ import {
 
 /** Many times the longest answer that is known, the 300 KiB of query-qmp-schema. */
 export const QMP_LINE_BYTES_MAX = 8 * 2 ** 20;
-/**
- * What the specification of QMP allows: with more commands in flight QEMU stops reading, and an out-of-band
- * command would wait behind the very command that it is to get past.
- */
-const IN_BAND_COMMANDS_MAX = 8;
+/** Commands that QEMU queues of one monitor. More would wait in the socket, where they cannot be called off any more. */
+const COMMANDS_IN_FLIGHT_MAX = 8;
 const COMMAND_TIMEOUT_MS = 10_000;
 const GREETING_TIMEOUT_MS = 5_000;
 /** QEMU greets at once; after so long it is worth a look whether another program has its monitor. */
@@ -54,7 +52,6 @@ interface QmpConnectOptions {
 
 interface PendingCommand {
   readonly command: string;
-  readonly outOfBand: boolean;
   readonly timer: NodeJS.Timeout;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -95,28 +92,22 @@ const ADVICE: Readonly<Record<string, string>> = {
 
 export class QmpConnection implements QmpExecutor {
   readonly version: QemuVersion;
-  /** Whether {@link executeOutOfBand} can be used. */
-  readonly outOfBand: boolean;
+  readonly #end = deferred<QmpConnectionError>();
   /** Settles with the reason when the connection ended; never rejects. */
-  readonly ended: Promise<QmpConnectionError>;
+  readonly ended = this.#end.promise;
   readonly #stream: Duplex;
   readonly #pending = new Map<number, PendingCommand>();
   /** Commands that timed out and whose answers are still to come. */
   readonly #abandoned = new Set<number>();
   readonly #waiting: { readonly id: number; readonly line: string }[] = [];
   readonly #listeners = new Listeners<[event: QmpEvent]>();
-  #inBandCount = 0;
+  #inFlight = 0;
   #nextId = 1;
   #failure: QmpConnectionError | undefined;
-  #markEnded!: (reason: QmpConnectionError) => void;
 
-  private constructor(stream: Duplex, version: QemuVersion, outOfBand: boolean) {
+  private constructor(stream: Duplex, version: QemuVersion) {
     this.#stream = stream;
     this.version = version;
-    this.outOfBand = outOfBand;
-    this.ended = new Promise(resolve => {
-      this.#markEnded = resolve;
-    });
   }
 
   /** Negotiates over a connected stream, which it then owns. @throws QmpConnectionError */
@@ -147,13 +138,8 @@ export class QmpConnection implements QmpExecutor {
         if (message?.kind !== 'greeting') return fail('what listens there is not a QEMU monitor in QMP mode');
         clearTimeout(timer);
         clearTimeout(silence);
-        const outOfBand = message.capabilities.includes('oob');
-        connection = new QmpConnection(stream, message.version, outOfBand);
-        const negotiated = connection.execute(
-          'qmp_capabilities',
-          { enable: outOfBand ? ['oob'] : [] },
-          { timeoutMs },
-        );
+        connection = new QmpConnection(stream, message.version);
+        const negotiated = connection.execute('qmp_capabilities', {}, { timeoutMs });
         negotiated.then(
           () => resolve(connection!),
           error => {
@@ -192,21 +178,16 @@ export class QmpConnection implements QmpExecutor {
   }
 
   execute(command: string, args: QmpArguments = {}, options: ExecuteOptions = {}): Promise<unknown> {
-    return this.#start(command, args, false, options);
-  }
-
-  /**
-   * Runs a command past those that QEMU is busy with. Few commands allow it (migrate-pause,
-   * migrate-recover, yank).
-   * @throws QmpError of class NotSupported when this QEMU offers no out-of-band execution
-   */
-  async executeOutOfBand(
-    command: string,
-    args: QmpArguments = {},
-    options: ExecuteOptions = {},
-  ): Promise<unknown> {
-    if (!this.outOfBand) throw new QmpError(command, 'NotSupported', 'it offers no out-of-band execution');
-    return this.#start(command, args, true, options);
+    const { timeoutMs = COMMAND_TIMEOUT_MS } = options;
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== undefined) return reject(this.#failure);
+      const id = this.#nextId++;
+      const line = encodeQmpRequest({ command, arguments: args, id });
+      const timer = setTimeout(() => this.#expire(id, timeoutMs), timeoutMs);
+      this.#pending.set(id, { command, timer, resolve, reject });
+      this.#waiting.push({ id, line });
+      this.#sendWaiting();
+    });
   }
 
   /** Calls `listener` for every event until the returned function is called. */
@@ -219,25 +200,11 @@ export class QmpConnection implements QmpExecutor {
     this.#fail(new QmpConnectionError('the connection to the QEMU monitor was closed'));
   }
 
-  #start(command: string, args: QmpArguments, outOfBand: boolean, options: ExecuteOptions): Promise<unknown> {
-    const { timeoutMs = COMMAND_TIMEOUT_MS } = options;
-    return new Promise((resolve, reject) => {
-      if (this.#failure !== undefined) return reject(this.#failure);
-      const id = this.#nextId++;
-      const line = encodeQmpRequest({ command, arguments: args, id, outOfBand });
-      const timer = setTimeout(() => this.#expire(id, timeoutMs), timeoutMs);
-      this.#pending.set(id, { command, outOfBand, timer, resolve, reject });
-      if (outOfBand) return void this.#stream.write(line);
-      this.#waiting.push({ id, line });
-      this.#sendWaiting();
-    });
-  }
-
   #sendWaiting(): void {
-    while (this.#inBandCount < IN_BAND_COMMANDS_MAX) {
+    while (this.#inFlight < COMMANDS_IN_FLIGHT_MAX) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
-      this.#inBandCount++;
+      this.#inFlight++;
       this.#stream.write(next.line);
     }
   }
@@ -248,7 +215,7 @@ export class QmpConnection implements QmpExecutor {
     this.#pending.delete(id);
     const waiting = this.#waiting.findIndex(request => request.id === id);
     if (waiting >= 0) this.#waiting.splice(waiting, 1);
-    else if (!pending.outOfBand) this.#abandoned.add(id);
+    else this.#abandoned.add(id);
     pending.reject(new QmpTimeoutError(pending.command, timeoutMs));
   }
 
@@ -267,8 +234,8 @@ export class QmpConnection implements QmpExecutor {
 
   #answer(id: number, message: QmpMessage & { kind: 'return' | 'error' }): void {
     const pending = this.#pending.get(id);
-    if (pending === undefined ? this.#abandoned.delete(id) : !pending.outOfBand) {
-      this.#inBandCount--;
+    if (pending !== undefined || this.#abandoned.delete(id)) {
+      this.#inFlight--;
       this.#sendWaiting();
     }
     // Not ours any more: the answer to a command that timed out.
@@ -291,6 +258,6 @@ export class QmpConnection implements QmpExecutor {
     this.#pending.clear();
     this.#abandoned.clear();
     this.#listeners.clear();
-    this.#markEnded(reason);
+    this.#end.resolve(reason);
   }
 }

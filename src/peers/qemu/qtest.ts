@@ -4,7 +4,9 @@
  * so many can be under way at once, and a command without a waiting caller still takes effect before the next.
  * Which device is driven is not known here.
  */
+
 import type { Duplex } from 'node:stream';
+import { deferred } from '../../sys/deferred.ts';
 import { Listeners } from '../../sys/listeners.ts';
 import { QtestError } from './errors.ts';
 import { LineSplitter, LineTooLongError } from './lines.ts';
@@ -28,20 +30,17 @@ interface InterruptLine {
 const hex = (value: number): string => `0x${value.toString(16)}`;
 
 export class Qtest {
+  readonly #end = deferred<QtestError>();
   /** Settles with the reason when the connection ended; never rejects. */
-  readonly ended: Promise<QtestError>;
+  readonly ended = this.#end.promise;
   readonly #stream: Duplex;
   readonly #pending: (PendingCommand | undefined)[] = [];
   readonly #listeners = new Listeners<[change: InterruptLine]>();
-  #markEnded!: (reason: QtestError) => void;
   #failure: QtestError | undefined;
 
   /** Takes ownership of a connected stream. */
   constructor(stream: Duplex) {
     this.#stream = stream;
-    this.ended = new Promise(resolve => {
-      this.#markEnded = resolve;
-    });
     const splitter = new LineSplitter(LINE_BYTES_MAX);
     stream.on('data', (chunk: Buffer) => {
       try {
@@ -200,6 +199,6 @@ export class Qtest {
     this.#stream.destroy();
     for (const pending of this.#pending.splice(0)) pending?.reject(reason);
     this.#listeners.clear();
-    this.#markEnded(reason);
+    this.#end.resolve(reason);
   }
 }

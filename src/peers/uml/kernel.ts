@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { AerostatError } from '../../sys/error.ts';
 import { installedPeer } from '../private/roots.ts';
 import { compareVersions, type ProcessorFacts, processorFacts, umlFault } from '../processor.ts';
-import { findPrograms, MissingPeerError, missingPrograms } from '../programs.ts';
+import { findPrograms, MissingPeerError } from '../programs.ts';
 
 /** Where Debian's package user-mode-linux keeps the modules of its kernel, by version, in its root. */
 const MODULES_DIRECTORY = 'usr/lib/uml/modules';
@@ -97,10 +97,6 @@ export function findUmlKernel(): UmlKernel {
   if (complaint !== undefined) throw complaint;
   return kernels[0];
 }
-
-/** Says why a guest cannot start on this machine; undefined when it can. */
-export const missingForUml = (): MissingPeerError | UnusablePeerError | undefined =>
-  umlComplaint(findUmlKernels()) ?? missingPrograms('busybox');
 
 /**
  * The command that starts `program` with its address space laid out alike each time, where this host lets

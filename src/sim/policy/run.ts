@@ -78,7 +78,7 @@ export interface PlayOptions {
   readonly phaseS?: number;
 }
 
-export class PolicyRun<Memory> {
+class PolicyRun<Memory> {
   readonly guests: Guests;
   readonly #trace: Trace;
   readonly #policy: Policy<Memory>;

@@ -136,7 +136,7 @@ describePeer('installing a peer', missingPrograms('dpkg-deb'), () => {
     expect(downloads[0]).toMatchObject({ packages: 1, bytes: size, doneBytes: 0 });
     expect(downloads.map(({ doneBytes }) => doneBytes)).toContain(size / 2);
     expect(downloads.at(-1)).toMatchObject({ doneBytes: size });
-    // Nobody else may write what is booted.
+    // Other users may not write what is booted.
     expect(statSync(join(cache, 'aerostat')).mode & 0o077).toBe(0);
   });
 

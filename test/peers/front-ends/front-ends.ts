@@ -4,15 +4,11 @@
  */
 import type { LinuxGuest } from '../../../src/peers/linux/guest.ts';
 import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
-import {
-  type KernelName,
-  privateKernel,
-  requirePrivateKernel,
-} from '../../../src/peers/qemu/cloud-kernel.ts';
-import { missingQemu, requireQemu } from '../../../src/peers/qemu/programs.ts';
 import { UmlGuest } from '../../../src/peers/uml/guest.ts';
 import type { UmlKernel } from '../../../src/peers/uml/kernel.ts';
 import type { AerostatError } from '../../../src/sys/error.ts';
+import { type KernelName, privateKernel, requirePrivateKernel } from '../qemu/cloud-kernel.ts';
+import { missingQemu, requireQemu } from '../qemu/installed.ts';
 import { VhostUserGuest, type VhostUserGuestOptions } from '../qemu/vhost-user-guest.ts';
 
 export interface FrontEnd {

@@ -105,7 +105,7 @@ describePeer(
       await holds(FULL_BYTES);
     });
 
-    test('whose process stands still (SIGSTOP) holds up nobody, and goes on where it was', async () => {
+    test('whose process stands still (SIGSTOP) holds up no other guest, and goes on where it was', async () => {
       await daemon.reach('g', FULL_BYTES / 2);
       process.kill(guest.pid, 'SIGSTOP');
       try {

@@ -9,10 +9,11 @@ import { EXIT } from '../../../src/cli/usage.ts';
 import type { GuestStatus } from '../../../src/control/contract.ts';
 import { packInitramfs } from '../../../src/peers/linux/initramfs.ts';
 import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
-import { findCloudKernel, moduleName, readModule } from '../../../src/peers/qemu/cloud-kernel.ts';
+import { moduleName, readModule } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { build } from '../../cli/built.ts';
 import { run, start } from '../../cli/terminal.ts';
 import { describePeer } from '../../support/peers.ts';
+import { findCloudKernel } from '../qemu/cloud-kernel.ts';
 import { Libvirtd } from './libvirtd.ts';
 
 // A machine under TCG boots, beside whatever else runs.

@@ -70,7 +70,7 @@ describe('a command channel', () => {
   it('overhears what is not of the protocol', async () => {
     const { guest, channel } = connect();
     const { result } = channel.start('a');
-    await guest.say('somebody wrote here\n1 x zero\n9 x 0\n9 p 4\n1 o !!\n1 x 0\n');
+    await guest.say('the kernel wrote here\n1 x zero\n9 x 0\n9 p 4\n1 o !!\n1 x 0\n');
     expect(await result).toMatchObject({ exitCode: 0, output: '' });
   });
 

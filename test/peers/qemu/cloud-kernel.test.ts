@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { MissingPeerError } from '../../../src/peers/programs.ts';
-import { findCloudKernel, moduleName } from '../../../src/peers/qemu/cloud-kernel.ts';
+import { moduleName } from '../../../src/peers/qemu/cloud-kernel.ts';
+import { findCloudKernel } from './cloud-kernel.ts';
 
 const installed =
   existsSync('/boot') && readdirSync('/boot').some(name => /^vmlinuz-.*-cloud-amd64$/.test(name));

@@ -35,7 +35,7 @@ describeWithQemu('a real QEMU under the commands', () => {
     it.each([
       ['watch --json --interval 50ms', /"guests"/],
       ['watch --interval 50ms', /GUEST/],
-      // Nobody drives the balloon, so the target is never reached.
+      // No driver is there, so the target is never reached.
       ['set --balloon 8M --wait --json', undefined],
       ['stats --fresh --timeout 30s', undefined],
       ['migrate exec:cat>/dev/null --bandwidth 1M', undefined],

@@ -20,7 +20,6 @@ import { gpaOf, PAGE_SIZE } from '../../../src/memory/page.ts';
 import { PAGEBLOCK_ORDER } from '../../../src/memory/page-blocks.ts';
 import { PageSet } from '../../../src/memory/page-set.ts';
 import { migrateAway } from '../../../src/peers/qemu/migration.ts';
-import { cont } from '../../../src/peers/qemu/qmp-commands.ts';
 import { QtestMachine } from '../../../src/peers/qemu/qtest-machine.ts';
 import { hasFeature, RING_EVENT_IDX, RING_INDIRECT_DESC, RING_PACKED } from '../../../src/virtio/features.ts';
 import { cleanUp, describeWithQemu, until } from './peer.ts';
@@ -271,7 +270,7 @@ describeWithQemu("the driver on QEMU's device and on ours", () => {
           expect(guest.driver.counters.hintedPages).toBeGreaterThan(0.9 * touched);
         }
         await until(() => guest.freePages === free);
-        await cont(qmp);
+        await qmp.execute('cont');
         guest.check();
         await guest.driver.remove();
       }

@@ -6,7 +6,6 @@ import { join } from 'node:path';
 
 export interface FakeRequest {
   readonly command: string;
-  readonly outOfBand: boolean;
   readonly arguments: Record<string, unknown>;
   readonly id: number;
 }
@@ -116,12 +115,10 @@ export class FakeMonitor {
 
   #receive(line: string, socket: Socket): void {
     const json = JSON.parse(line);
-    const outOfBand = 'exec-oob' in json;
-    const command = outOfBand ? json['exec-oob'] : json.execute;
-    const request = { command, outOfBand, arguments: json.arguments, id: json.id };
+    const request: FakeRequest = { command: json.execute, arguments: json.arguments, id: json.id };
     this.requests.push(request);
     this.#askers.set(request, socket);
-    if (command === 'qmp_capabilities') this.answer(request, {});
+    if (request.command === 'qmp_capabilities') this.answer(request, {});
     else this.respond(request, this);
   }
 }

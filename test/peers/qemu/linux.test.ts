@@ -5,17 +5,17 @@ import { type GuestEvent, GuestStateError } from '../../../src/control/contract.
 import { GuestBootError, GuestEndedError } from '../../../src/peers/linux/errors.ts';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
 import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
-import { findCloudKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { QemuMigrationError, QmpConnectionError } from '../../../src/peers/qemu/errors.ts';
-import { QemuGuest, type QemuLinuxOptions } from '../../../src/peers/qemu/guest.ts';
-import { missingDefaultQemu } from '../../../src/peers/qemu/programs.ts';
 import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
 import { QemuControl } from '../../../src/qemu/qemu-control.ts';
 import { openDescriptorCount } from '../../../src/sys/fd.ts';
 import { run } from '../../cli/terminal.ts';
 import { describePeer } from '../../support/peers.ts';
 import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
+import { findCloudKernel } from './cloud-kernel.ts';
+import { missingQemu } from './installed.ts';
 import { cleanUp, until } from './peer.ts';
+import { QemuGuest, type QemuLinuxOptions } from './qemu-guest.ts';
 
 const MIB = 2 ** 20;
 const SMALL = { memoryBytes: 256 * MIB };
@@ -24,7 +24,7 @@ const SMALL = { memoryBytes: 256 * MIB };
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 async function missing(): Promise<MissingPeerError | undefined> {
-  const programs = missingDefaultQemu() ?? missingPrograms('busybox');
+  const programs = missingQemu() ?? missingPrograms('busybox');
   if (programs !== undefined) return programs;
   try {
     await findCloudKernel();
@@ -118,10 +118,10 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
     });
 
     it('gives no statistics while it is stopped', async () => {
-      await commands.stop(guest.qmp);
+      await guest.qmp.execute('stop');
       const attempt = control.statistics('vm', { freshMs: 0, timeoutMs: 100 });
       await expect(attempt).rejects.toBeInstanceOf(GuestStateError);
-      await commands.cont(guest.qmp);
+      await guest.qmp.execute('cont');
     });
 
     it('is looked after with the same commands as a guest of ours', async () => {
@@ -155,7 +155,7 @@ describePeer('a Linux guest of QEMU', await missing(), () => {
     });
     afterAll(() => guest.kill());
 
-    it('stays where it is when nobody takes it, and when it is called back', async () => {
+    it('stays where it is when no host takes it, and when it is called back', async () => {
       const { qemu } = guest;
       const giveUp = new AbortController();
       const slow = { bandwidthBytesPerSecond: MIB, signal: giveUp.signal };

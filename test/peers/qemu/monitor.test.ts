@@ -45,7 +45,7 @@ describe('a monitor that is held on to', () => {
     expect(await monitor.execute('query-status')).toEqual({});
   });
 
-  it('fails commands at once while nobody is there', async () => {
+  it('fails commands at once while no QEMU is there', async () => {
     const monitor = held('/nowhere/qmp', 60_000);
     await expect(monitor.execute('query-status')).rejects.toBeInstanceOf(QmpConnectionError);
     expect(monitor.connected).toBe(false);

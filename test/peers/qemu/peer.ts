@@ -1,10 +1,10 @@
 /** Suites that need a real QEMU, and the processes of theirs that must not outlive a test. */
 import { afterEach } from 'vitest';
-import { missingDefaultQemu } from '../../../src/peers/qemu/programs.ts';
 import { describePeer } from '../../support/peers.ts';
+import { missingQemu } from './installed.ts';
 
 export const describeWithQemu = (title: string, suite: () => void): void =>
-  describePeer(title, missingDefaultQemu(), suite);
+  describePeer(title, missingQemu(), suite);
 
 /** Calls what is given to the returned function after each test, last first. */
 export function cleanUp(): (last: () => unknown) => void {

@@ -2,14 +2,9 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { requirePrivateKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
-import {
-  defaultQemu,
-  findQemu,
-  findQemus,
-  missingQemu,
-  requireQemu,
-} from '../../../src/peers/qemu/programs.ts';
+import { defaultQemu, findQemus } from '../../../src/peers/qemu/programs.ts';
+import { requirePrivateKernel } from './cloud-kernel.ts';
+import { findQemu, missingQemu, requireQemu } from './installed.ts';
 
 describe('the QEMUs of a machine', () => {
   let directory: string;

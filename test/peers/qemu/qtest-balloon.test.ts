@@ -129,7 +129,7 @@ describeWithQemu("QEMU's balloon device, driven by qtest", () => {
     expect(full.residentBytes()).toBe(64 * MIB);
   });
 
-  it('can be migrated, even if to nobody', async () => {
+  it('can be migrated, even if to no other host', async () => {
     const started = await machine({ running: true });
     touch(started.memory, 32 * MIB, 8 * MIB);
     const nowhere = migrateAway(started.qemu.qmp, { uri: 'tcp:127.0.0.1:1' });

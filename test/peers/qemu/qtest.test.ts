@@ -36,7 +36,7 @@ describe('qtest', () => {
     expect(await qtest.readw(0)).toBe(7);
   });
 
-  it('ends when a command is refused that nobody waits for', async () => {
+  it('ends when a command is refused that no caller waits for', async () => {
     const { qtest } = connected(() => 'FAIL');
     qtest.writel(0, 1);
     expect(await qtest.ended).toBeInstanceOf(QtestError);

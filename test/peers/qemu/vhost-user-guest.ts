@@ -9,11 +9,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { bootedInTime } from '../../../src/peers/linux/boot.ts';
 import { GuestBootError } from '../../../src/peers/linux/errors.ts';
 import type { PeerCommand } from '../../../src/peers/private/roots.ts';
-import { bootArguments, type StartedQemu, startWithSerialPorts } from '../../../src/peers/qemu/boot.ts';
-import type { CloudKernel } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { QmpError } from '../../../src/peers/qemu/errors.ts';
-import { QemuLinuxGuest } from '../../../src/peers/qemu/linux-guest.ts';
 import type { QmpEvent } from '../../../src/peers/qemu/qmp-wire.ts';
+import { bootArguments, type StartedQemu, startWithSerialPorts } from './boot.ts';
+import type { CloudKernel } from './cloud-kernel.ts';
+import { QemuLinuxGuest } from './linux-guest.ts';
 
 /** What the generic device is told of the device behind the socket. */
 export interface GenericDeviceOptions {

@@ -23,7 +23,7 @@ const blockOf = (ring, address, length) => ring.segments.clear().addWritable(add
 const anyPage = ring => random.below(ring.memory.size / PAGE) * PAGE;
 
 const LIES = [
-  // Pages in use, or perhaps not: nobody looked.
+  // Pages in use, or perhaps not: this driver does not look.
   ring => blockOf(ring, anyPage(ring), PAGE),
   ring => blockOf(ring, anyPage(ring), 256 * PAGE),
   ring => blockOf(ring, 0, ring.memory.size),

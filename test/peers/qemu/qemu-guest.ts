@@ -3,21 +3,21 @@
  * move to another QEMU while it runs, so what it is and which process it lives in are two things.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { defined } from '../../sys/defined.ts';
-import { bootedInTime } from '../linux/boot.ts';
-import { GuestBootError } from '../linux/errors.ts';
-import type { PeerCommand } from '../private/roots.ts';
-import { bootArguments, type StartedQemu, startWithSerialPorts } from './boot.ts';
-import { type CloudKernel, findCloudKernel } from './cloud-kernel.ts';
-import { QemuLinuxGuest } from './linux-guest.ts';
+import { bootedInTime } from '../../../src/peers/linux/boot.ts';
+import { GuestBootError } from '../../../src/peers/linux/errors.ts';
+import type { PeerCommand } from '../../../src/peers/private/roots.ts';
 import {
   awaitGuest,
   migrateAway,
   type QemuMigrationOptions,
   type QemuMigrationSummary,
-} from './migration.ts';
-import type { QemuOptions, QemuProcess } from './process.ts';
-import { queryStatus } from './qmp-commands.ts';
+} from '../../../src/peers/qemu/migration.ts';
+import type { QemuProcess } from '../../../src/peers/qemu/process.ts';
+import { queryStatus } from '../../../src/peers/qemu/qmp-commands.ts';
+import { defined } from '../../../src/sys/defined.ts';
+import { bootArguments, type QemuOptions, type StartedQemu, startWithSerialPorts } from './boot.ts';
+import { type CloudKernel, findCloudKernel } from './cloud-kernel.ts';
+import { QemuLinuxGuest } from './linux-guest.ts';
 
 export interface QemuLinuxOptions {
   /**

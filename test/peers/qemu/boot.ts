@@ -4,11 +4,12 @@
  */
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { BALLOON_MODULE, initScript } from '../linux/init.ts';
-import { packInitramfs } from '../linux/initramfs.ts';
-import { type CloudKernel, moduleName, readModule } from './cloud-kernel.ts';
-import { listenOnce, type PendingConnection } from './listen-once.ts';
-import { type QemuOptions, QemuProcess } from './process.ts';
+import { BALLOON_MODULE, initScript } from '../../../src/peers/linux/init.ts';
+import { packInitramfs } from '../../../src/peers/linux/initramfs.ts';
+import { moduleName, readModule } from '../../../src/peers/qemu/cloud-kernel.ts';
+import { listenOnce, type PendingConnection } from '../../../src/peers/qemu/listen-once.ts';
+import { QemuProcess } from '../../../src/peers/qemu/process.ts';
+import type { CloudKernel } from './cloud-kernel.ts';
 
 /** The second serial port, which the kernel leaves alone. */
 const COMMAND_TERMINAL = '/dev/ttyS1';
@@ -31,6 +32,8 @@ export function bootArguments(kernel: CloudKernel, kernelArguments: readonly str
   const commandLine = ['console=ttyS0', 'rdinit=/init', 'panic=-1', 'oops=panic', ...kernelArguments];
   return ['-kernel', kernel.image, '-initrd', guestFiles(kernel), '-append', commandLine.join(' ')];
 }
+
+export type QemuOptions = Parameters<typeof QemuProcess.start>[0];
 
 export interface StartedQemu {
   readonly qemu: QemuProcess;

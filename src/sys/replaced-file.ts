@@ -1,5 +1,5 @@
 /** A file that is replaced whole: one replacement at a time, and of those that come meanwhile the last one follows. */
-import { open, rename } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 
 export class ReplacedFile {
@@ -40,7 +40,7 @@ export class ReplacedFile {
     try {
       for (let text: (() => string) | undefined = first; text !== undefined; text = this.#next) {
         this.#next = undefined;
-        await this.#replace(text());
+        await replaceFile(this.path, text(), { durable: this.#isDurable });
       }
       this.error = null;
     } catch (error) {
@@ -49,16 +49,37 @@ export class ReplacedFile {
       this.#writing = undefined;
     }
   }
+}
 
-  async #replace(text: string): Promise<void> {
-    const next = join(dirname(this.path), `.${basename(this.path)}.${process.pid}`);
+/** Until it is done the file is the former one, at whichever moment this process ends; durable, also when the machine does. */
+export async function replaceFile(
+  path: string,
+  text: string,
+  { durable }: { readonly durable: boolean },
+): Promise<void> {
+  const next = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  try {
     const file = await open(next, 'w', 0o600);
     try {
       await file.writeFile(text);
-      if (this.#isDurable) await file.sync();
+      if (durable) await file.sync();
     } finally {
       await file.close();
     }
-    await rename(next, this.path);
+    await rename(next, path);
+  } catch (error) {
+    await rm(next, { force: true });
+    throw error;
+  }
+  if (durable) await syncDirectory(dirname(path));
+}
+
+/** The names in it are on disk, too. */
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path);
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
   }
 }

@@ -3,12 +3,12 @@
  * came to be where it is, its classes know.
  */
 import type { Socket } from 'node:net';
-import { CommandChannel } from '../linux/channel.ts';
-import { GuestEndedError, panicLine } from '../linux/errors.ts';
-import { LinuxGuest } from '../linux/guest.ts';
+import { CommandChannel } from '../../../src/peers/linux/channel.ts';
+import { GuestEndedError, panicLine } from '../../../src/peers/linux/errors.ts';
+import { LinuxGuest } from '../../../src/peers/linux/guest.ts';
+import type { QemuProcess } from '../../../src/peers/qemu/process.ts';
+import type { QmpConnection } from '../../../src/peers/qemu/qmp.ts';
 import type { StartedQemu } from './boot.ts';
-import type { QemuProcess } from './process.ts';
-import type { QmpConnection } from './qmp.ts';
 
 const POWER_OFF_TIMEOUT_MS = 10_000;
 const CONSOLE_CHARACTERS_MAX = 256 * 1024;

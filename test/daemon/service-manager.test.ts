@@ -1,0 +1,113 @@
+/**
+ * A daemon whose guests a service manager keeps, which stores descriptors as systemd does: killed, ended, and started again with
+ * what was stored, upgraded, and told to read its file anew. The manager is a stand-in: no systemd runs in a test.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Random } from '../../src/guest/random.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { build } from '../cli/built.ts';
+import { DaemonProcess } from '../support/daemon.ts';
+import { TestLoop } from '../support/loop.ts';
+import { ServiceManager } from '../support/service-manager.ts';
+import { BusyGuest } from './busy-guest.ts';
+import { HandGuest } from './hand-guest.ts';
+
+/** The guest's file, the front-end's socket, its channel for our messages, its memory, and three of each of five rings. */
+const DESCRIPTORS = 4 + 3 * 5;
+
+let directory: string;
+let manager: ServiceManager;
+let serving: NodeJS.Timeout;
+
+beforeAll(() => {
+  build();
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  manager = new ServiceManager(join(directory, 'notify.sock'));
+  serving = setInterval(() => manager.serve(), 2);
+});
+
+afterAll(() => {
+  clearInterval(serving);
+  manager.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** As the unit does, with what is stored as descriptors from 3 on. */
+const start = (...words: readonly string[]) => {
+  manager.serve();
+  return DaemonProcess.start(['a'], words, {
+    directory,
+    inherits: manager.stored.map(({ fd }) => fd),
+    env: { ...manager.environment(), AEROSTAT_KEEP: 'systemd' },
+    listens: true,
+  });
+};
+
+test('a guest goes on while the manager starts its daemon again, and while it is upgraded', async () => {
+  let daemon = await start();
+  const loop = new TestLoop();
+  const guest = await HandGuest.connect(daemon.socketOf('a'), { loop });
+  const busy = new BusyGuest(guest, new Random(1));
+  busy.start();
+  const told: string[][] = [];
+  for (const signal of ['SIGKILL', 'SIGTERM', 'SIGKILL'] as const) {
+    const { steps } = busy;
+    await expect.poll(() => busy.steps, { timeout: 20_000 }).toBeGreaterThan(steps + 3);
+    await expect.poll(() => manager.names.length).toBe(DESCRIPTORS);
+    await daemon.end(signal);
+    manager.serve();
+    told.push(manager.told.splice(0));
+    daemon = await start();
+    expect(await daemon.control.guest('a')).toMatchObject({ connected: true });
+  }
+  // Each says when it serves, and when it is about to end.
+  expect(told.map(lines => lines.map(line => line.split('\n')[0]))).toEqual([
+    ['READY=1'],
+    ['READY=1', 'STOPPING=1'],
+    ['READY=1'],
+  ]);
+  const { pid } = await daemon.control.upgrade({ timeoutMs: 30_000 });
+  daemon.replaced = true;
+  const { steps } = busy;
+  await expect.poll(() => busy.steps, { timeout: 20_000 }).toBeGreaterThan(steps + 3);
+  await busy.stop();
+  const status = await daemon.untilGuest('a', ({ pendingBytes }) => pendingBytes === 0);
+  expect(status).toMatchObject({
+    connected: true,
+    balloonedBytes: busy.balloonedPages * PAGE_SIZE,
+    actualBytes: busy.balloonedPages * PAGE_SIZE,
+  });
+  busy.verify();
+  expect(guest.frontend.connected).toBe(true);
+  expect(manager.suppressed).toBe(0);
+  await expect.poll(() => daemon.ended, { timeout: 20_000 }).toBe(true);
+  manager.serve();
+  // The new process is the main one from then on, and the old one does not say that the service ends.
+  expect(manager.told.at(-1)).toBe(`READY=1\nMAINPID=${pid}`);
+  // What the front-end brought goes with it.
+  guest.close();
+  await daemon.untilGuest('a', ({ connected }) => !connected);
+  await expect.poll(() => manager.names).toEqual(['a/0']);
+  loop.close();
+  process.kill(pid, 'SIGTERM');
+  const isGone = () => {
+    try {
+      return !process.kill(pid, 0);
+    } catch {
+      return true;
+    }
+  };
+  await daemon.until(isGone, () => daemon.log);
+  expect(daemon.log).not.toContain('not taken over');
+}, 300_000);
+
+test('a daemon that is started without the store lets go of what is there, and says so', async () => {
+  expect(manager.names).toEqual(['a/0']);
+  const daemon = await start('--keep', 'none');
+  await expect.poll(() => manager.names).toEqual([]);
+  expect(daemon.log).toContain('a was kept by the service manager, and is let go');
+  await daemon.end();
+}, 60_000);

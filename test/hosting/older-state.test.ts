@@ -1,0 +1,189 @@
+/**
+ * A guest that a daemon of version 1 of the state left, by bytes that such a daemon wrote: state-version-1.json has its file,
+ * the rings in its memory, and what its descriptors were. The code of commit d027fbf, the last one that wrote version 1, made
+ * it: a guest gave 300 pages and took 100 of them back, and the daemon died.
+ */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { MessageChannel } from 'node:worker_threads';
+import { gunzipSync } from 'node:zlib';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { GuestHost } from '../../src/hosting/guest-host.ts';
+import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
+import { GUEST, GUEST_VERSION } from '../../src/keeping/guest-file.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { closeAll, createEventFd, type OwnedFd, ring } from '../../src/sys/fd.ts';
+import { createMemfd, writeAt } from '../../src/sys/file.ts';
+import { Mapping } from '../../src/sys/mapping.ts';
+import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
+import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
+import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
+import { FIRST_PAGE, HandQueue, ListRoom, pfnList, queuePlace } from '../daemon/hand-guest.ts';
+import { TestLoop } from '../support/loop.ts';
+
+const MEMORY_BYTES = 64 * 2 ** 20;
+const QUEUE_SIZE = 64;
+
+interface OlderState {
+  readonly version: number;
+  /** What each descriptor was that the keeper had, as /proc names it. */
+  readonly fds: readonly (readonly [number: number, place: string])[];
+  readonly features: string;
+  /** In base64, compressed: the guest's file, and its memory below the pages that it gave. */
+  readonly file: string;
+  readonly memory: string;
+}
+
+const older = JSON.parse(
+  readFileSync(new URL('state-version-1.json', import.meta.url), 'utf8'),
+) as OlderState;
+const bytesOf = (packed: string): Uint8Array => gunzipSync(Buffer.from(packed, 'base64'));
+
+let loop: TestLoop;
+let directory: string;
+let warnings: string[];
+let dropped: number[];
+let ends: OwnedFd[];
+
+beforeEach(() => {
+  loop = new TestLoop();
+  directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
+  [warnings, dropped, ends] = [[], [], []];
+});
+
+afterEach(() => {
+  closeAll(ends);
+  loop.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** The guest's side as it was left, and what a keeper had of the daemon's. */
+function left(changeFile: (header: DataView) => void = () => {}) {
+  const memory = createSharedMemory({ regions: [{ guestAddress: 0, size: MEMORY_BYTES }] });
+  const bells: OwnedFd[] = [];
+  const owner = {
+    loop,
+    memory,
+    place: (bytes: Uint8Array) => lists.place(bytes),
+    // The front-end's numbers of its doorbells are not known any more: one of them is the ring's.
+    kick: () => {
+      for (const bell of bells) ring(bell);
+    },
+  };
+  const lists = new ListRoom(memory);
+  const features = BigInt(older.features);
+  const [inflate, deflate] = [0, 1].map(
+    index => new HandQueue(owner, index, queuePlace(index, QUEUE_SIZE, features)),
+  );
+  memory.write(0, bytesOf(older.memory));
+  memory.fill(FIRST_PAGE * PAGE_SIZE, 0x5a, PAGE_SIZE);
+  const file = bytesOf(older.file);
+  changeFile(new DataView(file.buffer, file.byteOffset));
+  const state = createMemfd({ name: 'aerostat-test', size: file.length });
+  writeAt(state, 0, file, 0, file.length);
+  ends.push(state);
+  const kept = older.fds.map(([number, place]): [number, number] => {
+    if (number === 0) return [number, state.duplicate().release()];
+    if (place.includes('memfd')) return [number, memory.regions[0].backing.file!.fd.duplicate().release()];
+    if (place.includes('eventfd')) {
+      bells.push(createEventFd());
+      ends.push(bells[bells.length - 1]);
+      return [number, bells[bells.length - 1].duplicate().release()];
+    }
+    const [ours, theirs] = UnixSocket.pair();
+    ends.push(theirs.fd);
+    return [number, ours.fd.release()];
+  });
+  return { memory, inflate, deflate, kept, state };
+}
+
+function takenOver(kept: readonly (readonly [number, number])[]) {
+  const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
+  const discards = new MessageChannel();
+  const listener = UnixListener.bind(join(directory, 'listener.sock'));
+  const host = new GuestHost(
+    {
+      name: 'g',
+      fd: 0,
+      targetBytes: 0,
+      profile: 'virtio',
+      discard: 'auto',
+      without: [],
+      pollIntervalMs: 0,
+    },
+    { fd: listener.fd.release(), listening: true, kept },
+    {
+      reactor: loop.reactor,
+      turns: new ThreadTurns(),
+      discards: new DiscardLink(control, discards.port1, loop.reactor.wakeFd.number),
+      keeper: {
+        of: () => ({ keep: () => {}, drop: number => void dropped.push(number) }),
+        clear: () => {},
+        hasAll: true,
+      },
+      emit: () => {},
+      log: (_, level, message) => {
+        if (level === 'warn') warnings.push(message);
+      },
+    },
+  );
+  return { host, close: () => discards.port1.close() };
+}
+
+test('goes on with this daemon: what its balloon holds, how it is steered, and where its rings stand', async () => {
+  expect(older.version).toBe(1);
+  const { memory, inflate, deflate, kept, state } = left();
+  const { host, close } = takenOver(kept);
+  await loop.settle();
+  expect(warnings).toEqual([]);
+  expect(host.status()).toMatchObject({
+    connected: true,
+    balloonedBytes: 200 * PAGE_SIZE,
+    actualBytes: 200 * PAGE_SIZE,
+    targetBytes: 777 * PAGE_SIZE,
+  });
+  // The file is of this version from now on: the older daemon could not go on with it.
+  const header = Mapping.shared(state.number, 0, PAGE_SIZE);
+  expect(GUEST.read(new DataView(header.buffer)).version).toBe(GUEST_VERSION);
+  header.close();
+
+  // Just what was given and not taken back is in the account: no page of the next is bad or unknown.
+  for (const [queue, first, count] of [
+    [deflate, FIRST_PAGE, 100],
+    [deflate, FIRST_PAGE + 200, 100],
+    [inflate, FIRST_PAGE + 1000, 30],
+  ] as const) {
+    const list = queue === inflate ? 0x8_0000 : 0x9_0000;
+    memory.write(list, pfnList(first, count));
+    const before = queue.availIndex;
+    queue.forgeDescriptor(0, list, count * 4).forgeOffer(0);
+    await queue.forgedReturns(before + 1);
+  }
+  expect(host.device.accounts.balloonedPages).toBe(30);
+  expect(host.device.counters).toMatchObject({ badPages: 0, badBuffers: 0, unknownPages: 0 });
+  close();
+  memory.close();
+});
+
+test('is refused by name if its version is unknown, and none of its memory or its file is touched', async () => {
+  const { memory, kept, state } = left(header => header.setUint32(GUEST.offset.version, 7, true));
+  const before = bytesOf(older.file);
+  new DataView(before.buffer, before.byteOffset).setUint32(GUEST.offset.version, 7, true);
+  const { host, close } = takenOver(kept);
+  await loop.settle();
+  expect(warnings).toEqual([
+    `kept guest not taken over: its state has version 7, and this daemon reads versions 1 to ${GUEST_VERSION}; its front-end has to connect again`,
+  ]);
+  expect(host.connected).toBe(false);
+  expect(host.status()).toMatchObject({ actualBytes: null, memoryBytes: null, targetBytes: 0 });
+  const rings = new Uint8Array(FIRST_PAGE * PAGE_SIZE);
+  memory.read(0, rings, 0, rings.length);
+  expect(Buffer.compare(rings, bytesOf(older.memory))).toBe(0);
+  expect(memory.u32(FIRST_PAGE * PAGE_SIZE)).toBe(0x5a5a5a5a);
+  const file = Mapping.shared(state.number, 0, before.length);
+  expect(Buffer.compare(new Uint8Array(file.buffer), before)).toBe(0);
+  file.close();
+  close();
+  memory.close();
+});
