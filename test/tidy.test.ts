@@ -18,7 +18,7 @@ import {
 
 const FUNCTION_LINES_MAX = 70;
 const FILE_LINES_MAX = 400;
-const DOCUMENT_LINE_MAX = 140;
+const DOCUMENT_LINE_MAX = 120;
 
 /** What the package shows other programs; what stands here is imported by them. */
 const FACES = [...readFileSync(join(root, 'package.json'), 'utf8').matchAll(/"\.\/dist\/(.*)\.js"/g)].map(
@@ -115,7 +115,7 @@ describe('errors', () => {
 const CHANGELOG = 'CHANGELOG.md';
 
 test(`lines of documents have ${DOCUMENT_LINE_MAX} characters at most, but for tables, code and links`, () => {
-  const documents = ['.', 'docs', 'packaging', 'bench', 'fuzz'].flatMap(folder =>
+  const documents = ['.', 'docs', 'linux', 'packaging', 'bench', 'fuzz'].flatMap(folder =>
     readdirSync(join(root, folder), { recursive: folder !== '.', encoding: 'utf8' })
       .filter(path => path.endsWith('.md') && path !== CHANGELOG)
       .map(path => join(folder, path)),

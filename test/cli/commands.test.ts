@@ -45,6 +45,21 @@ const aerostat = (words: string, terminal: Terminal = {}) =>
 const cursorIsShown = ({ stderr: { text } }: Session) =>
   text.lastIndexOf('\u001b[?25h') > text.lastIndexOf('\u001b[?25l');
 
+/** Of a migration that is over. */
+const REPORT: MigrationReport = {
+  totalMs: 512,
+  downtimeMs: 23,
+  rounds: 3,
+  bytes: 300 * MIB,
+  pages: 76_000,
+  zeroPages: 12,
+  resentPages: 400,
+  freePages: 200_000,
+  balloonPages: 4096,
+  unbackedPages: 1000,
+  hintRaces: 7,
+};
+
 describe('aerostat status', () => {
   test('prints a table of all guests', async () => {
     expect(await aerostat('status')).toEqual({
@@ -302,19 +317,7 @@ describe('aerostat set', () => {
       expectedDowntimeMs: null,
       guestShare: 1,
     },
-    report: {
-      totalMs: 512,
-      downtimeMs: 23,
-      rounds: 3,
-      bytes: 300 * MIB,
-      pages: 76_000,
-      zeroPages: 12,
-      resentPages: 400,
-      freePages: 200_000,
-      balloonPages: 4096,
-      unbackedPages: 1000,
-      hintRaces: 7,
-    },
+    report: REPORT,
     error: null,
   };
 
@@ -619,19 +622,6 @@ describe('aerostat request', () => {
 });
 
 describe('aerostat migrate', () => {
-  const report: MigrationReport = {
-    totalMs: 512,
-    downtimeMs: 23,
-    rounds: 3,
-    bytes: 300 * MIB,
-    pages: 76_000,
-    zeroPages: 12,
-    resentPages: 400,
-    freePages: 200_000,
-    balloonPages: 4096,
-    unbackedPages: 1000,
-    hintRaces: 7,
-  };
   const end = (change: Partial<MigrationStatus>) => {
     const status = control.moving.get('vm1');
     if (status !== undefined) control.moving.set('vm1', { ...status, ...change });
@@ -645,7 +635,7 @@ describe('aerostat migrate', () => {
       { env: { AEROSTAT_API: api } },
     );
     await expect.poll(() => control.moving.has('vm1')).toBe(true);
-    end({ report });
+    end({ report: REPORT });
     expect(await session.ended).toBe(EXIT.ok);
     expect(session.stdout.text).toMatch(/vm1: moved to tcp:host2:4444 in 512ms\n.*downtime +23ms/s);
     expect(session.stdout.text).toMatch(/skipped as free +200,000\n +skipped as ballooned +4,096/);
@@ -671,7 +661,7 @@ describe('aerostat migrate', () => {
   ])('allows what the API allows, and not more: %s', async (words, order) => {
     const session = start(`migrate vm1 tcp:h:1 ${words}`.split(' '), { env: { AEROSTAT_API: api } });
     await expect.poll(() => control.moving.has('vm1')).toBe(true);
-    end({ report });
+    end({ report: REPORT });
     expect(await session.ended).toBe(EXIT.ok);
     expect(control.calls).toEqual([['migrate', 'vm1', expect.objectContaining(order)]]);
     // Before, 65 connections passed here and were refused by the API.
