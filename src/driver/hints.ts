@@ -36,6 +36,8 @@ export class HintsPart implements QueuePart, Shrinker {
   readonly #held: LinkedPages;
   /** Blocks whose buffers are with the host, by token, where they are not kept before they are back (HINT_WAIT_ON_ACK). */
   readonly #awaited = new Map<number, number>();
+  /** Tokens that had a block with the host, and have none now. */
+  readonly #vacantTokens: number[] = [];
   readonly #waits: boolean;
   #owner = 0;
   readonly #commands: readonly Stretch[];
@@ -133,6 +135,7 @@ export class HintsPart implements QueuePart, Shrinker {
   abandon(): void {
     for (const pfn of this.#awaited.values()) this.#kernel.free(pfn, ORDER_MAX);
     this.#awaited.clear();
+    this.#vacantTokens.length = 0;
     this.#release(this.#held.length);
     this.#responder.reset();
     this.#unregister();
@@ -160,15 +163,14 @@ export class HintsPart implements QueuePart, Shrinker {
     if (pfn === undefined) return;
     // Only now may the guest use the block again, should it need to.
     this.#awaited.delete(token);
+    this.#vacantTokens.push(token);
     if (this.#paused || !this.#responder.state.holding) this.#kernel.free(pfn, ORDER_MAX);
     else this.#held.pushHead(pfn);
   };
 
-  /** A token that no block has which is with the host. */
-  get #token(): number {
-    let token = BLOCK;
-    while (this.#awaited.has(token)) token++;
-    return token;
+  /** A token that no block has which is with the host: where none is vacant, those from BLOCK on are all taken. */
+  #takeToken(): number {
+    return this.#vacantTokens.pop() ?? BLOCK + this.#awaited.size;
   }
 
   /** Does the next thing that the session asks for; false when that is nothing, or when it has to wait for room. */
@@ -216,7 +218,7 @@ export class HintsPart implements QueuePart, Shrinker {
     }
     const { segments, world } = this.#ring;
     segments.clear().addWritable(gpaOf(pfn), PAGES_PER_BLOCK_MAX * PAGE_SIZE);
-    const token = this.#token;
+    const token = this.#takeToken();
     this.#ring.add(token);
     this.#kernel.own(pfn, this.#owner);
     if (this.#waits) this.#awaited.set(token, pfn);
