@@ -5,7 +5,15 @@
  */
 
 /** What a virtqueue of the balloon is for; its number depends on what was negotiated (profiles.ts). */
-export type QueueRole = 'inflate' | 'deflate' | 'stats' | 'hint' | 'request' | 'reporting' | 'hinting';
+export type QueueRole =
+  | 'inflate'
+  | 'deflate'
+  | 'stats'
+  | 'hint'
+  | 'request'
+  | 'reporting'
+  | 'hinting'
+  | 'shared';
 
 export interface BalloonFeature {
   /** Kebab case, as it is shown to people and taken from them. */
@@ -67,6 +75,12 @@ export const DEVICE_INIT_FEATURES: readonly BalloonFeature[] = [
 export const HINT_ACK_FEATURES: readonly BalloonFeature[] = [
   ...STANDARD_FEATURES,
   feature(6, 'hint-wait-on-ack'),
+];
+
+/** Ours, an experiment: the last of the first bits that are a device's own (VIRTIO 1.4, 2.2). */
+export const SHARED_FEATURES: readonly BalloonFeature[] = [
+  ...STANDARD_FEATURES,
+  feature(23, 'shared-allocator', 'shared'),
 ];
 
 export const HINTING_FEATURES: readonly BalloonFeature[] = [feature(5, 'hinting', 'hinting')];

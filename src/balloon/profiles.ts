@@ -18,6 +18,7 @@ import {
   PAGE_POISON,
   proposedFeatures,
   type QueueRole,
+  SHARED_FEATURES,
   STANDARD_FEATURES,
 } from './features.ts';
 import { addressOrOrder } from './formats/address-or-order.ts';
@@ -93,14 +94,15 @@ const TABLE = {
   hinting: { origin: 'Alexander Duyck v1, 6/2019', features: HINTING_FEATURES, format: pfnArray, freePages: { kind: 'hinting', format: addressOrOrder } },
   'device-init': { origin: 'Michael S. Tsirkin v3, 5/2026', features: DEVICE_INIT_FEATURES, format: pfnArray, freePages: session(true), configBytes: CONFIG_BYTES_POISON },
   'hint-ack': { origin: 'Jack Thomson RFC, 1/2026', features: HINT_ACK_FEATURES, format: pfnArray, freePages: session(true), configBytes: CONFIG_BYTES_POISON },
+  shared: { origin: 'Aerostat, an experiment after HyperAlloc (EuroSys 2025)', features: SHARED_FEATURES, format: pfnArray, freePages: session(true), configBytes: CONFIG_BYTES_POISON },
 } as const satisfies Readonly<Record<string, Proposal>>;
 
 export type ProfileName = keyof typeof TABLE;
 
 export const PROFILE_NAMES = Object.keys(TABLE) as readonly ProfileName[];
 
-/** Drafts that extend the standard. No released kernel takes their bits. */
-export const DRAFT_NAMES: readonly ProfileName[] = ['device-init', 'hint-ack'];
+/** Drafts and experiments that extend the standard. No released kernel takes their bits. */
+export const DRAFT_NAMES: readonly ProfileName[] = ['device-init', 'hint-ack', 'shared'];
 
 export const DEFAULT_PROFILE: ProfileName = 'virtio';
 

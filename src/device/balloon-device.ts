@@ -121,6 +121,10 @@ export class BalloonDevice implements VirtioDevice {
     return this.parts.reporting;
   }
 
+  get shared(): DeviceParts['shared'] {
+    return this.parts.shared;
+  }
+
   /** What the device and its parts counted so far. */
   get counters(): DeviceFigures {
     return figuresOf(this.#world.counters, this.parts);
@@ -163,24 +167,35 @@ export class BalloonDevice implements VirtioDevice {
 
   /** Sets the target, as far as its field can say it, and tells the driver. */
   set targetPages(pages: number) {
-    const { config, host } = this.#world;
-    if (config.aim(pages, config.targetLimitPages)) host.configChanged();
+    this.#aim(pages, this.#world.config.targetLimitPages);
   }
 
-  /** What the driver sees of the target. */
+  #aim(targetPages: number, limitPages: number): void {
+    const { config, host } = this.#world;
+    const before = config.driverPages;
+    config.aim(targetPages, limitPages);
+    // What the host can take by itself is none of the driver's business.
+    this.shared.follow();
+    if (config.driverPages !== before) host.configChanged();
+  }
+
+  /** What is shown of the target: to the driver, but for what the host takes of it by itself. */
   get shownTargetPages(): number {
     return this.#world.config.shownTargetPages;
   }
 
   /** The driver is shown no more than this of any target; Infinity for all of it. */
   set targetLimitPages(pages: number) {
-    const { config, host } = this.#world;
-    if (config.aim(config.targetPages, pages)) host.configChanged();
+    this.#aim(this.#world.config.targetPages, pages);
   }
 
-  /** What the guest says that its balloon holds, in 4 KiB pages; reported, never trusted. */
+  /**
+   * What the guest says that its balloon holds, in 4 KiB pages; reported, never trusted. What the host holds of a shared
+   * allocator is among it.
+   */
   get actualPages(): number {
-    return this.#world.config.actualPages;
+    const { actualPages, heldPages } = this.#world.config;
+    return actualPages + heldPages;
   }
 
   /** Whether that is known: not before a driver said so, if it ran before this device did. */
@@ -274,6 +289,7 @@ export class BalloonDevice implements VirtioDevice {
    * whenever threads that discard have news.
    */
   *resumable(): Iterable<number> {
+    for (const part of this.#all) part.news?.();
     if (this.#settling) return;
     for (const server of [...this.#rings]) if (server?.ring.kept === true) yield server.ring.index;
     const postponed = [...this.#postponed];

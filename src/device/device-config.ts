@@ -18,6 +18,9 @@ export class DeviceConfig {
   readonly #length: number;
   /** Whether a driver has said what its balloon holds, or began with an empty one. */
   actualKnown = false;
+  /** Pages of the target that the host takes by itself, and those that it has taken: the driver has no part in them. */
+  #asidePages = 0;
+  heldPages = 0;
   #targetPages = 0;
   #targetLimitPages = PAGES_MAX;
 
@@ -37,15 +40,30 @@ export class DeviceConfig {
 
   /** Both are rounded and bounded to what the field can say. Whether the driver sees another target than before. */
   aim(targetPages: number, limitPages: number): boolean {
-    const before = this.shownTargetPages;
+    const before = this.driverPages;
     this.#targetPages = bounded(targetPages);
     this.#targetLimitPages = bounded(limitPages);
-    this.#view.setUint32(numPages, Math.min(this.#targetPages, this.#targetLimitPages), true);
-    return this.shownTargetPages !== before;
+    this.#show();
+    return this.driverPages !== before;
+  }
+
+  #show(): void {
+    this.#view.setUint32(numPages, Math.max(0, this.shownTargetPages - this.#asidePages), true);
+  }
+
+  /** So many pages of the target are not the driver's to give. */
+  set asidePages(pages: number) {
+    this.#asidePages = bounded(pages);
+    this.#show();
+  }
+
+  /** What driver and device are to give of the target. */
+  get shownTargetPages(): number {
+    return Math.min(this.#targetPages, this.#targetLimitPages);
   }
 
   /** What the driver sees of the target. */
-  get shownTargetPages(): number {
+  get driverPages(): number {
     return this.#view.getUint32(numPages, true);
   }
 

@@ -16,6 +16,8 @@ export interface DeviceHost {
   readonly discardSoon?: () => void;
   /** A region's set of reported pages exists, to be drained as {@link accountOpened}'s. */
   readonly reportsOpened?: (account: PageAccount) => void;
+  /** `BalloonDevice.shared` has more to do and wants to be called soon, after others; it goes on at once where absent. */
+  readonly stepSoon?: () => void;
   /** The guest wrote nonsense; it is counted already. */
   badInput(reason: string): void;
   /** A discard failed; it is counted already. */

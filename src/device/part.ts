@@ -81,6 +81,8 @@ export interface DevicePart {
   /** The batch was returned; `late` when it was kept before. */
   batchReturned?(ring: RunningQueue, late: boolean): void;
 
+  /** Threads that discard have news. */
+  news?(): void;
   /** Whether nothing that was asked of it beside its rings is under way. Asked only where other threads discard. */
   settled?(): boolean;
   /** Its fields of a saved device. */

@@ -5,6 +5,7 @@ import { Inflation } from './inflation.ts';
 import type { PartWorld } from './part.ts';
 import { Reporting } from './reporting.ts';
 import { RequestChannel } from './request-channel.ts';
+import { SharedAllocator } from './shared-allocator.ts';
 import { StatisticsQueue } from './statistics-queue.ts';
 
 export const createDeviceParts = (world: PartWorld) => ({
@@ -13,6 +14,7 @@ export const createDeviceParts = (world: PartWorld) => ({
   hints: new HintChannel(world),
   requests: new RequestChannel(world),
   reporting: new Reporting(world),
+  shared: new SharedAllocator(world),
 });
 
 export type DeviceParts = ReturnType<typeof createDeviceParts>;

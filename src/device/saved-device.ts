@@ -76,7 +76,8 @@ function assertHeader(device: BalloonDevice, header: unknown): asserts header is
 /**
  * Saves a device whose rings have stopped. `wishedMemoryBytes` is what its guest is to keep, where its target was given
  * as that, else null.
- * @throws DeviceStateError when its balloon has pages whose frame numbers take more than 32 bits
+ * @throws DeviceStateError when its balloon has pages whose frame numbers take more than 32 bits, or its guest has lent the
+ *   state of its allocator: another device would not know which frames are held
  */
 export function saveDevice(device: BalloonDevice, wishedMemoryBytes: number | null = null): Uint8Array {
   return encode(
@@ -96,6 +97,7 @@ export function saveForSuccessor(device: BalloonDevice, wishedMemoryBytes: numbe
 }
 
 function encode(device: BalloonDevice, head: object): Uint8Array {
+  if (device.shared.lent) throw new DeviceStateError('its guest has lent its allocator, and cannot move');
   const header = new TextEncoder().encode(
     JSON.stringify({
       ...head,

@@ -9,6 +9,7 @@ import { listLimits } from './options.ts';
 import type { QueuePart } from './queue-part.ts';
 import { ReportingPart } from './reporting.ts';
 import { RequestsPart } from './requests.ts';
+import { SharedFramesPart } from './shared-frames-part.ts';
 import { StatisticsPart } from './statistics.ts';
 
 type MakePart = (ring: DriverRing, options: BalloonOptions) => QueuePart | undefined;
@@ -60,6 +61,7 @@ const PARTS: Readonly<Record<Exclude<QueueRole, 'inflate' | 'deflate'>, MakePart
   request: requests,
   reporting,
   hinting: reporting,
+  shared: (ring, { memory, kernel }) => kernel.shared && new SharedFramesPart(ring, memory, kernel),
 };
 
 /**
@@ -67,13 +69,14 @@ const PARTS: Readonly<Record<Exclude<QueueRole, 'inflate' | 'deflate'>, MakePart
  * list what is free.
  */
 export const featuresWithin = (
-  { reports, unused, zeroed }: KernelMemory,
+  { reports, unused, zeroed, shared }: KernelMemory,
   { features, featureMask, zeroing }: Profile,
 ): bigint => {
   const known = zeroed === undefined ? featureMask & ~(zeroing.reported | zeroing.inflated) : featureMask;
   const lacks = (role: QueueRole | null) =>
     (reports === undefined && (role === 'reporting' || role === 'hinting')) ||
-    (unused === undefined && role === 'request');
+    (unused === undefined && role === 'request') ||
+    (shared === undefined && role === 'shared');
   return features.reduce((mask, { queue, mask: own }) => (lacks(queue) ? mask & ~own : mask), known);
 };
 

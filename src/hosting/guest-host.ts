@@ -20,6 +20,7 @@ import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import { Acceptor, type AcceptorListener } from './acceptor.ts';
 import { ArrivingDevice, checkFresh } from './arriving-device.ts';
+import { AutomaticEviction } from './automatic-eviction.ts';
 import { ConnectionEvents } from './connection-events.ts';
 import { type DriverParts, DriverWatch } from './driver-watch.ts';
 import { beginIdsAnywhere } from './first-ids.ts';
@@ -75,6 +76,7 @@ export class GuestHost {
   readonly #conversation: ConversationCounters = { badRequests: 0, connections: 0 };
   readonly #checks: FrontEndChecks;
   readonly #arriving: ArrivingDevice;
+  readonly #eviction: AutomaticEviction;
   readonly lane: DiscardLane;
   readonly keeping: GuestKeeping | undefined;
   /** Called when nothing is under way any more, each once. */
@@ -95,7 +97,7 @@ export class GuestHost {
     const memory = () => this.acceptor?.session?.memory;
     const hinted = { name: this.name, device: () => this.device, memory, obstacle };
     this.hints = new GuestHints(hinted, world.reactor, this.#events);
-    const offered = offeredFeatures(options.profile, options.without);
+    const offered = offeredFeatures(options.profile, options.without, kept !== undefined);
     this.device = new BalloonDevice({
       profile: offered.profile,
       features: offered.balloon | offered.rings,
@@ -105,6 +107,7 @@ export class GuestHost {
       unusedPages: this.hints,
       accountPlace: kept,
     });
+    this.#eviction = new AutomaticEviction(this.device, this.loop, options.evictionMs);
     this.device.inflation.mode = options.discard;
     if (options.timed === true) this.device.inflation.timeDecoding();
     this.device.targetPages = options.targetBytes / PAGE_SIZE;
@@ -231,6 +234,7 @@ export class GuestHost {
       reportsOpened: account => this.lane.add(account.region, account.openReports()),
       pendingMarked: () => this.lane.wake(),
       discardSoon: () => this.lane.hurry(),
+      stepSoon: () => this.loop.stepLater(() => this.device.shared.step()),
       badInput: reason => this.#events.problem('bad-input', reason),
       discardFailed: error =>
         this.#events.problem('discard', `memory could not be given back: ${error.message}`),
@@ -389,6 +393,7 @@ export class GuestHost {
     else this.acceptor?.close();
     if (!left) this.keeping?.close();
     this.target.lease.close();
+    this.#eviction.close();
     this.lane.close();
     this.loop.close();
   }

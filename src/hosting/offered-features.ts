@@ -38,10 +38,17 @@ export function removableFeature(abi: Profile, name: string): bigint {
   );
 }
 
-/** @throws AerostatError AEROSTAT_PROFILE or AEROSTAT_FEATURE for unknown names */
-export function offeredFeatures(profileName: string, without: readonly string[]): Offer {
+/** What the next daemon would have to know of a guest and does not: which of its allocator's frames are held. */
+const notKept = ({ features }: Profile): bigint =>
+  features.reduce((mask, { queue, mask: own }) => (queue === 'shared' ? mask | own : mask), 0n);
+
+/**
+ * `kept`: the guest outlives its daemon.
+ * @throws AerostatError AEROSTAT_PROFILE or AEROSTAT_FEATURE for unknown names
+ */
+export function offeredFeatures(profileName: string, without: readonly string[], kept = false): Offer {
   const abi = profile(profileName);
-  const left = without.reduce((mask, name) => mask | removableFeature(abi, name), 0n);
+  const left = without.reduce((mask, name) => mask | removableFeature(abi, name), kept ? notKept(abi) : 0n);
   return {
     profile: abi,
     balloon: abi.featureMask & ~left,

@@ -42,4 +42,6 @@ export interface GuestOptions {
   readonly bootGraceMs?: number;
   /** Times the decoding of lists: for benchmarks, which ask for it by `GuestThreads.decodeMs`. No operator can set it. */
   readonly timed?: boolean;
+  /** How often free frames of a shared allocator are evicted; for tests and benchmarks, as `timed` is. */
+  readonly evictionMs?: number;
 }

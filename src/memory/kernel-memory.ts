@@ -3,7 +3,7 @@
  * guest's kernel is one (guest/kernel.ts); a driver on another allocator brings its own. Nothing here waits: where
  * a real kernel would sleep, an allocation fails.
  *
- * Every kernel has the ten methods of {@link KernelMemory}. What not every allocator can do is in three parts of its
+ * Every kernel has the ten methods of {@link KernelMemory}. What not every allocator can do is in parts of its
  * own: a driver does not take the features that need a part that is not there.
  *
  * Pages are page frames of 4096 bytes, named by their numbers; a block is 2^order of them, aligned to as many
@@ -128,6 +128,18 @@ export interface KernelMemory {
   readonly zeroed?: ZeroedPages;
   /** Guests of this kernel can be saved, and restored elsewhere with a driver that knows nothing of its pages. */
   readonly saved?: SavedPages;
+  /** The allocator's own state is in guest memory, and a host may change it. */
+  readonly shared?: SharedFrames;
+}
+
+/** An allocator whose state host and guest share: a word for each huge frame of 2 MiB (docs/shared-allocator.md). */
+export interface SharedFrames {
+  /** Where that state is: an address, and the page frames that it is of. */
+  readonly table: { readonly address: number; readonly firstPfn: number; readonly frames: number };
+  /** Free pages that the host is discarding: they can be had when it is done. */
+  readonly busyPages: number;
+  /** No host touches the state any more, nor discards anything: what one has left there is void. */
+  hostGone(): void;
 }
 
 /** Free page reporting. Blocks have order PAGEBLOCK_ORDER (9) at least. */

@@ -24,7 +24,7 @@ const STANDARD = ['free-page-hint', 'page-poison', 'page-reporting'];
 const COMMON = ['must-tell-host', 'stats-vq', 'deflate-on-oom'];
 
 describe('the table of profiles', () => {
-  test('has the seven generations of the ABI, the standard first, and two drafts', () => {
+  test('has the seven generations of the ABI, the standard first, two drafts, and an experiment of ours', () => {
     expect(PROFILE_NAMES).toEqual([
       'virtio',
       'page-bitmap',
@@ -35,8 +35,9 @@ describe('the table of profiles', () => {
       'hinting',
       'device-init',
       'hint-ack',
+      'shared',
     ]);
-    expect(DRAFT_NAMES).toEqual(['device-init', 'hint-ack']);
+    expect(DRAFT_NAMES).toEqual(['device-init', 'hint-ack', 'shared']);
     expect(DEFAULT_PROFILE).toBe('virtio');
   });
 
@@ -57,6 +58,7 @@ describe('the table of profiles', () => {
       'extents',
     ],
     ['hint-ack', 0b1111111n, [...STANDARD, 'hint-wait-on-ack'], 16, 'session', 'extents'],
+    ['shared', 0b111111n | (1n << 23n), [...STANDARD, 'shared-allocator'], 16, 'session', 'extents'],
   ])('says what %s has', (name, mask, own, configBytes, kind, format) => {
     const found = profile(name);
     expect(found.name).toBe(name);

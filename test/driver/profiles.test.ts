@@ -148,6 +148,7 @@ async function nameFreePages(world: World, profile: ProfileName): Promise<number
     case 'virtio':
     case 'device-init':
     case 'hint-ack':
+    case 'shared':
     case 'sg': {
       device.hints.begin();
       await world.rest();

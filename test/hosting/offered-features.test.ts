@@ -33,6 +33,14 @@ test('features are left out by their names, by those of their queues, and rings 
   expect(offeredFeatures('virtio', ['must-tell-host', 'must-tell-host']).balloon).toBe(all & ~MUST_TELL_HOST);
 });
 
+test('a guest that is kept for another daemon is not asked for its allocator, which the next would know nothing of', () => {
+  const { profile: abi, balloon } = offeredFeatures('shared', [], true);
+  const lending = abi.features.find(({ queue }) => queue === 'shared')?.mask ?? 0n;
+  expect(lending).not.toBe(0n);
+  expect(balloon).toBe(abi.featureMask & ~lending);
+  expect(offeredFeatures('virtio', [], true)).toEqual(offeredFeatures('virtio', []));
+});
+
 test('VERSION_1 stays, whatever is left out: there is no older device', () => {
   expect(() => offeredFeatures('virtio', ['version-1'])).toThrow(/no feature version-1/);
 });

@@ -66,6 +66,7 @@ export class HostLog implements DeviceHost {
   pendingMarks = 0;
   hurries = 0;
   discardSoon?: () => void;
+  stepSoon?: () => void;
   statisticsSamples = 0;
   hintChanges = 0;
   requestsAnswered = 0;

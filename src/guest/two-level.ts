@@ -1,0 +1,292 @@
+/**
+ * A page frame allocator whose state a host may share: two levels, as LLFree has them (Wrenger et al., USENIX ATC 2023). The
+ * lower one is a word and a bit field for each huge frame of 2 MiB, the upper one a counter for each tree of 32 of them.
+ * All of it lies in guest memory and is changed by atomic operations only, so that no lock is there to be held by whoever
+ * stands still. The host takes free frames by changing their words (balloon/shared-frames.ts); nothing is asked of the guest.
+ *
+ * The word is the truth. Counters of trees only say where looking is worth while: the host changes them after the words.
+ */
+import {
+  FRAME_FREE,
+  FRAME_HUGE,
+  FRAME_PAGES,
+  FRAME_RECLAIMING,
+  type FrameTable,
+  freePagesOf,
+  freePagesOfPart,
+  isFrameFree,
+  sharedWordCount,
+  TREE_FRAMES,
+  treeCount,
+  treeOf,
+  withoutHost,
+} from '../balloon/shared-frames.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { NIL, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
+import { SharedWords, WORD_BYTES } from '../memory/shared-words.ts';
+import { assert } from '../sys/error.ts';
+
+/** Words of a frame's bit field: a bit a page, set while it is in use. */
+const FIELD_WORDS = FRAME_PAGES / 32;
+const ALL = -1;
+/** Blocks up to this order lie in one word of a bit field. */
+const WORD_ORDER = 5;
+
+/** Kinds of frames, in the order in which single pages are taken from them: those that cost the host nothing come first. */
+const PARTLY_USED = (word: number): boolean => freePagesOfPart(word) > 0;
+const FREE = (word: number): boolean => word === FRAME_FREE;
+const KINDS = [PARTLY_USED, FREE, isFrameFree] as const;
+const WHOLE_KINDS = [FREE, isFrameFree] as const;
+
+/** Pages that the state of so many frames takes. */
+const statePages = (frames: number): number =>
+  Math.ceil(((sharedWordCount(frames) + frames * FIELD_WORDS) * WORD_BYTES) / PAGE_SIZE);
+
+export class TwoLevelFrames {
+  readonly table: FrameTable;
+  /** Pages at the bottom that are never handed out: the state itself lies there. */
+  readonly reservedPages: number;
+  /** The block that was allocated last is part of a frame whose memory the host had taken, and reads as zeros. */
+  zeroed = false;
+  readonly #frames: number;
+  readonly #words: SharedWords;
+  readonly #fields: SharedWords;
+  /** The frame that single pages are taken from, for as long as it has some. */
+  #current = 0;
+
+  /** All of `frames` huge frames from `firstPfn` on are free, but for what the state takes at their beginning. */
+  constructor(memory: GuestMemory, firstPfn: number, frames: number) {
+    const state = statePages(frames);
+    assert(firstPfn % FRAME_PAGES === 0 && frames * FRAME_PAGES > state, `an allocator of ${frames} frames`);
+    const address = firstPfn * PAGE_SIZE;
+    const shared = sharedWordCount(frames);
+    this.table = { address, firstPfn, frames };
+    this.reservedPages = state;
+    this.#frames = frames;
+    memory.fill(address, 0, state * PAGE_SIZE);
+    this.#words = new SharedWords(memory, address, shared);
+    this.#fields = new SharedWords(memory, address + shared * WORD_BYTES, frames * FIELD_WORDS);
+    for (let frame = 0; frame < frames; frame++) {
+      const reserved = Math.min(Math.max(0, state - frame * FRAME_PAGES), FRAME_PAGES);
+      for (let page = 0; page < reserved; page++) this.#setBits(frame, page, 0);
+      this.#words.replace(frame, 0, FRAME_PAGES - reserved);
+    }
+    this.#countTrees();
+  }
+
+  /** 2^order pages, or NIL. */
+  allocate(order: number): number {
+    this.zeroed = false;
+    if (order > PAGEBLOCK_ORDER) return this.#takePair();
+    if (order < PAGEBLOCK_ORDER) {
+      const pfn = this.#takeIn(this.#current, order);
+      if (pfn !== NIL) return pfn;
+    }
+    for (const wanted of order < PAGEBLOCK_ORDER ? KINDS : WHOLE_KINDS) {
+      const pfn = this.#search(order, wanted);
+      if (pfn !== NIL) return pfn;
+    }
+    return NIL;
+  }
+
+  /** A block as it was allocated, or a page of one that was split. */
+  free(pfn: number, order: number): void {
+    const page = pfn - this.table.firstPfn;
+    const frame = Math.floor(page / FRAME_PAGES);
+    if (order < PAGEBLOCK_ORDER) {
+      // In this order: a frame whose pages are all free is the host's to take, and its bit field must say so.
+      this.#clearBits(frame, page % FRAME_PAGES, order);
+      this.#give(frame, 1 << order);
+      return;
+    }
+    for (let at = frame; at < frame + (1 << (order - PAGEBLOCK_ORDER)); at++) {
+      const freed = this.#words.replace(at, FRAME_HUGE, FRAME_FREE);
+      assert(freed, `free of huge frame ${at}, which is not in use as one`);
+      this.#words.add(this.#treeWord(at), FRAME_PAGES);
+    }
+  }
+
+  /** Makes huge frames many single pages. */
+  split(pfn: number, order: number): void {
+    const first = (pfn - this.table.firstPfn) / FRAME_PAGES;
+    for (let frame = first; frame < first + (1 << (order - PAGEBLOCK_ORDER)); frame++) {
+      for (let word = 0; word < FIELD_WORDS; word++) {
+        this.#fields.replace(frame * FIELD_WORDS + word, 0, ALL);
+      }
+      const split = this.#words.replace(frame, FRAME_HUGE, 0);
+      assert(split, `split of huge frame ${frame}, which is not in use as one`);
+    }
+  }
+
+  // What the host did.
+
+  /** Pages that are free, those that the host is discarding among them, but not those that it holds. */
+  get freePages(): number {
+    return this.#count(freePagesOf);
+  }
+
+  /** Pages of frames that the host is discarding. */
+  get busyPages(): number {
+    return this.#count(word => (word === FRAME_RECLAIMING ? FRAME_PAGES : 0));
+  }
+
+  /** Pages for which `counts` says so. */
+  #count(counts: (word: number) => number): number {
+    let pages = 0;
+    for (let frame = 0; frame < this.#frames; frame++) pages += counts(this.#words.load(frame));
+    return pages;
+  }
+
+  /** What huge frame `frame` says. */
+  wordOf(frame: number): number {
+    return this.#words.load(frame);
+  }
+
+  /**
+   * No host has its hand on the state, and none discards any more: what one has left there is void. Where it ended between
+   * a word and its tree, the tree is put right.
+   */
+  hostGone(): void {
+    for (let frame = 0; frame < this.#frames; frame++) {
+      const word = this.#words.load(frame);
+      const own = withoutHost(word);
+      if (own !== word) this.#words.replace(frame, word, own);
+    }
+    this.#countTrees();
+  }
+
+  #countTrees(): void {
+    for (let tree = 0; tree < treeCount(this.#frames); tree++) {
+      const end = Math.min(this.#frames, (tree + 1) * TREE_FRAMES);
+      let pages = 0;
+      for (let frame = tree * TREE_FRAMES; frame < end; frame++)
+        pages += freePagesOf(this.#words.load(frame));
+      const at = this.#frames + tree;
+      this.#words.add(at, pages - this.#words.load(at));
+    }
+  }
+
+  // Looking for frames.
+
+  #treeWord(frame: number): number {
+    return this.#frames + treeOf(frame);
+  }
+
+  #search(order: number, wanted: (word: number) => boolean): number {
+    const trees = treeCount(this.#frames);
+    const first = treeOf(this.#current);
+    for (let turn = 0; turn < trees; turn++) {
+      const tree = (first + turn) % trees;
+      if (this.#words.load(this.#frames + tree) < 1 << order) continue;
+      const end = Math.min(this.#frames, (tree + 1) * TREE_FRAMES);
+      for (let frame = tree * TREE_FRAMES; frame < end; frame++) {
+        if (!wanted(this.#words.load(frame))) continue;
+        const pfn = this.#takeIn(frame, order);
+        if (pfn === NIL) continue;
+        if (order < PAGEBLOCK_ORDER) this.#current = frame;
+        return pfn;
+      }
+    }
+    return NIL;
+  }
+
+  #takePair(): number {
+    // Blocks are aligned by their page frames.
+    const first = (this.table.firstPfn / FRAME_PAGES) % 2;
+    for (let frame = first; frame + 1 < this.#frames; frame += 2) {
+      const pfn = this.#takeIn(frame, PAGEBLOCK_ORDER);
+      if (pfn === NIL) continue;
+      const { zeroed } = this;
+      if (this.#takeIn(frame + 1, PAGEBLOCK_ORDER) === NIL) {
+        this.free(pfn, PAGEBLOCK_ORDER);
+        continue;
+      }
+      this.zeroed &&= zeroed;
+      return pfn;
+    }
+    return NIL;
+  }
+
+  /** Takes a block of this frame; NIL if it has none, or if the host was faster. */
+  #takeIn(frame: number, order: number): number {
+    const words = this.#words;
+    const pages = 1 << order;
+    for (;;) {
+      const word = words.load(frame);
+      const free = isFrameFree(word) ? FRAME_PAGES : freePagesOfPart(word);
+      if (free < pages) return NIL;
+      if (!words.replace(frame, word, pages === FRAME_PAGES ? FRAME_HUGE : free - pages)) continue;
+      words.add(this.#treeWord(frame), -pages);
+      this.zeroed = word !== FRAME_FREE && free === FRAME_PAGES;
+      break;
+    }
+    const page = order === PAGEBLOCK_ORDER ? 0 : this.#takeBits(frame, order);
+    if (page !== NIL) return this.table.firstPfn + frame * FRAME_PAGES + page;
+    // There are so many pages, but in smaller pieces.
+    this.#give(frame, pages);
+    return NIL;
+  }
+
+  #give(frame: number, pages: number): void {
+    const words = this.#words;
+    for (;;) {
+      const word = words.load(frame);
+      assert(word + pages <= FRAME_PAGES, `more than all pages of huge frame ${frame} are free`);
+      if (words.replace(frame, word, word + pages)) break;
+    }
+    words.add(this.#treeWord(frame), pages);
+  }
+
+  // Bits.
+
+  /** The first aligned block of clear bits, set; its page in the frame, or NIL. */
+  #takeBits(frame: number, order: number): number {
+    const step = 1 << order;
+    for (let page = 0; page < FRAME_PAGES; page += step) {
+      // A look at 32 pages at once where all are in use.
+      if (page % 32 === 0 && this.#fields.load(frame * FIELD_WORDS + page / 32) === ALL) {
+        page += Math.max(0, 32 - step);
+        continue;
+      }
+      if (this.#setBits(frame, page, order)) return page;
+    }
+    return NIL;
+  }
+
+  /** Sets the bits of a block unless some are set. */
+  #setBits(frame: number, page: number, order: number): boolean {
+    const at = frame * FIELD_WORDS + (page >>> WORD_ORDER);
+    if (order < WORD_ORDER) {
+      const bits = maskOf(page, order);
+      for (;;) {
+        const word = this.#fields.load(at);
+        if ((word & bits) !== 0) return false;
+        if (this.#fields.replace(at, word, word | bits)) return true;
+      }
+    }
+    const count = 1 << (order - WORD_ORDER);
+    for (let index = 0; index < count; index++) {
+      if (this.#fields.replace(at + index, 0, ALL)) continue;
+      while (index-- > 0) this.#fields.replace(at + index, ALL, 0);
+      return false;
+    }
+    return true;
+  }
+
+  #clearBits(frame: number, page: number, order: number): void {
+    const at = frame * FIELD_WORDS + (page >>> WORD_ORDER);
+    const bits = order < WORD_ORDER ? maskOf(page, order) : ALL;
+    const count = order < WORD_ORDER ? 1 : 1 << (order - WORD_ORDER);
+    for (let index = 0; index < count; index++) {
+      for (;;) {
+        const word = this.#fields.load(at + index);
+        assert((word & bits) === bits, `free of page ${page} of huge frame ${frame}, which is free`);
+        if (this.#fields.replace(at + index, word, word & ~bits)) break;
+      }
+    }
+  }
+}
+
+/** The bits of a block of fewer than 32 pages, within its word. */
+const maskOf = (page: number, order: number): number => ((1 << (1 << order)) - 1) << (page & 31);
