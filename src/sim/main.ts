@@ -8,6 +8,7 @@ import { reportHistories } from './history-report.ts';
 import { reportMigrations } from './migration-report.ts';
 import { SIM_FAULTS, type SimFault } from './migration-run.ts';
 import { reportRestarts } from './restart-history.ts';
+import { reportShared } from './shared-report.ts';
 
 const between =
   (low: number, high: number) =>
@@ -48,6 +49,17 @@ function hintsCommand(): Command {
         machinesOf(choice),
       );
       if (choice.json === true) console.log(JSON.stringify({ proved, explorations }, null, 2));
+      process.exitCode = proved ? 0 : 1;
+    });
+}
+
+function sharedCommand(): Command {
+  return new Command('shared')
+    .description('try every order of guest and host around a shared page allocator, and look for lost frames')
+    .option('--json', 'print JSON')
+    .action(({ json = false }: { json?: boolean }) => {
+      const { proved, explorations } = reportShared(json ? () => {} : line => console.log(line));
+      if (json) console.log(JSON.stringify({ proved, explorations }, null, 2));
       process.exitCode = proved ? 0 : 1;
     });
 }
@@ -129,6 +141,7 @@ const program = new Command('sim')
   .addCommand(runCommand(), { isDefault: true })
   .addCommand(migrateCommand())
   .addCommand(hintsCommand())
+  .addCommand(sharedCommand())
   .addCommand(restartCommand());
 
 await program.parseAsync();
