@@ -12,7 +12,8 @@ import { UnixSocket } from '../sys/socket.ts';
 /** The guest's name. */
 export const BENCH_GUEST = 'bench';
 
-interface BenchDaemonOptions extends Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed'> {
+interface BenchDaemonOptions
+  extends Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed' | 'evictionMs'> {
   /** The guest is kept for another daemon, by a keeper that does not listen: what counts is what keeping costs the daemon. */
   readonly kept?: boolean;
 }

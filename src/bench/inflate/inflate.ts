@@ -17,6 +17,7 @@ import { Mailbox } from '../mailbox.ts';
 import { drained, progressOf } from '../reach.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { FromInflateGuest, InflateGuestData, Scenario } from './guest.ts';
+import { measureShared } from './shared.ts';
 
 export type { Scenario } from './guest.ts';
 
@@ -107,6 +108,11 @@ const keptName = (name: string): string => `${name}, kept`;
 export async function benchInflate(options: InflateBenchOptions): Promise<Measured> {
   const { scenarios, runs, signal, progress } = options;
   const cases = inflateCases(options);
+  if (cases.some(({ profile }) => profile === 'shared') && scenarios.some(name => name.startsWith('aged')))
+    throw new AerostatError(
+      'AEROSTAT_BENCH',
+      'profile shared is measured on idle and on touched memory only',
+    );
   const samples = new Map<string, InflateSample[]>();
   const total = scenarios.length * cases.length * runs;
   let done = 0;
@@ -118,7 +124,10 @@ export async function benchInflate(options: InflateBenchOptions): Promise<Measur
         signal.throwIfAborted();
         progress(done++, total, `${scenario} ${one.name}`);
         const key = keyOf(scenario, one);
-        const sample = await measureInflation(one, scenario, run, options);
+        const sample =
+          one.profile === 'shared'
+            ? await measureShared({ ...options, touched: scenario === 'touched' })
+            : await measureInflation(one, scenario, run, options);
         samples.set(key, [...(samples.get(key) ?? []), sample]);
       }
     }
