@@ -163,7 +163,7 @@ export class SharedAllocator implements DevicePart {
   }
 
   /** @throws PageListError for a message that is none, or that names a state that cannot be */
-  take(ring: RunningQueue): true {
+  serve(ring: RunningQueue): true {
     const list = ring.readList();
     this.counters.sharedMessages++;
     if (list.length !== SHARED_MESSAGE.size || list.extentCount > 0)
@@ -174,7 +174,7 @@ export class SharedAllocator implements DevicePart {
 
   /**
    * What a message says, whose buffer is returned when {@link mayReturn} says so.
-   * @throws PageListError as {@link take}
+   * @throws PageListError as {@link serve}
    */
   obey({ command, ...table }: SharedMessage, memory: GuestMemory): void {
     if (command === LEND) this.#lend(memory, table);

@@ -10,6 +10,7 @@ import type { DiscardMode } from '../../control/contract.ts';
 import type { DriverCounters } from '../../driver/counters.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
+import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import type { ChartPlan } from '../html.ts';

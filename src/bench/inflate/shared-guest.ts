@@ -49,6 +49,11 @@ function state(): FrameState {
   };
 }
 
+/** What is used already is part of the first frame. */
+function prepare(): void {
+  if (data.touched) touch(1, frames - 1);
+}
+
 function floor(runs: readonly [frame: number, count: number][]): number {
   if (data.touched) for (const [frame, count] of runs) touch(frame, count);
   const [{ backing }] = memory.regions;
@@ -59,13 +64,15 @@ function floor(runs: readonly [frame: number, count: number][]): number {
 
 let held = runsOf(FRAME_HELD);
 port.on('message', (question: ToSharedGuest) => {
-  if (question === 'state') {
+  if (question === 'touch') {
+    prepare();
+    tell({ kind: 'state', state: state() });
+  } else if (question === 'state') {
     const answer = state();
     if (answer.held > 0) held = runsOf(FRAME_HELD);
     tell({ kind: 'state', state: answer });
   } else if (question === 'floor') tell({ kind: 'floor', ms: floor(held), runs: held.length });
   else void guest.close().then(() => port.close());
 });
-// What is used already is part of the first frame.
-if (data.touched) touch(1, frames - 1);
+prepare();
 tell({ kind: 'state', state: state() });

@@ -21,4 +21,5 @@ export type FromSharedGuest =
   | { readonly kind: 'state'; readonly state: FrameState }
   | { readonly kind: 'floor'; readonly ms: number; readonly runs: number };
 
-export type ToSharedGuest = 'state' | 'floor' | 'end';
+/** `touch`: brings memory into the state that it had at the beginning, and says it. */
+export type ToSharedGuest = 'state' | 'touch' | 'floor' | 'end';

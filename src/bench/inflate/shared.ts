@@ -9,26 +9,37 @@ import { FRAME_BYTES } from '../../balloon/shared-frames.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
+import { Mailbox } from '../mailbox.ts';
 import { progressOf, reachTarget } from '../reach.ts';
 import type { InflateSample } from './inflate.ts';
 import type { FrameState, FromSharedGuest, SharedGuestData, ToSharedGuest } from './shared-protocol.ts';
+
+/** One that is done ends in this time, or is ended. */
+const END_MS_MAX = 2000;
 
 interface SharedMeasureOptions {
   readonly memoryBytes: number;
   readonly balloonBytes: number;
   readonly touched: boolean;
+  /** Times that the balloon is filled and emptied before the one that counts. */
+  readonly warm?: number;
   readonly signal: AbortSignal;
 }
 
 /** Boots a guest and a daemon, holds the balloon's bytes, gives them back, and takes the floor. */
 export async function measureShared(options: SharedMeasureOptions): Promise<InflateSample> {
-  const { memoryBytes, balloonBytes, touched, signal } = options;
+  const { memoryBytes, balloonBytes, touched, warm = 0, signal } = options;
   const bytes = Math.floor(balloonBytes / FRAME_BYTES) * FRAME_BYTES;
   const daemon = await BenchDaemon.start({ profile: 'shared', discard: 'auto', without: ['page-reporting'] });
-  const guest = new GuestThread({ socketPath: daemon.socketPath, memoryBytes, touched });
+  const guest = new GuestThread({ socketPath: daemon.socketPath, memoryBytes, touched }, signal);
   try {
     const { control } = daemon;
     const started = await guest.state();
+    for (let time = 0; time < warm; time++) {
+      await reachTarget(control, bytes, signal);
+      await reachTarget(control, 0, signal);
+      await guest.ask('touch');
+    }
     const before = await control.guest(BENCH_GUEST);
     const decodedMs = await daemon.decodeMs();
     const idle = await guest.ask('state');
@@ -68,62 +79,45 @@ export async function measureShared(options: SharedMeasureOptions): Promise<Infl
 
 class GuestThread {
   readonly #worker: Worker;
-  readonly #said: FromSharedGuest[] = [];
+  readonly #mailbox: Mailbox<FromSharedGuest>;
   readonly #exited: Promise<void>;
-  #failure: Error | undefined;
-  #wake: () => void = () => {};
 
-  constructor(data: SharedGuestData) {
+  constructor(data: SharedGuestData, signal: AbortSignal) {
     this.#worker = new Worker(workerUrl('./shared-guest', import.meta.url), { workerData: data });
-    this.#worker.on('message', (message: FromSharedGuest) => {
-      this.#said.push(message);
-      this.#wake();
-    });
-    this.#worker.on('error', error => {
-      this.#failure = error;
-      this.#wake();
-    });
+    this.#mailbox = new Mailbox('the guest', signal);
+    this.#worker.on('message', (message: FromSharedGuest) => this.#mailbox.put(message));
+    this.#worker.on('error', ({ message }) => this.#mailbox.end(message));
     this.#exited = new Promise(resolve => {
       this.#worker.once('exit', () => {
-        this.#failure ??= new AerostatError('AEROSTAT_BENCH', 'the guest ended');
-        this.#wake();
+        this.#mailbox.end();
         resolve();
       });
     });
   }
 
-  async #next(): Promise<FromSharedGuest> {
-    for (;;) {
-      const message = this.#said.shift();
-      if (message !== undefined) return message;
-      if (this.#failure !== undefined) throw this.#failure;
-      await new Promise<void>(resolve => {
-        this.#wake = resolve;
-      });
-    }
-  }
-
   /** What it says next of its frames. */
   async state(): Promise<FrameState> {
-    const message = await this.#next();
-    if (message.kind === 'state') return message.state;
-    throw new AerostatError('AEROSTAT_BENCH', `the guest said ${message.kind} instead of its state`);
+    return (await this.#mailbox.next('state')).state;
   }
 
-  ask(question: ToSharedGuest & 'state'): Promise<FrameState> {
-    this.#worker.postMessage(question);
+  ask(question: 'state' | 'touch'): Promise<FrameState> {
+    this.#tell(question);
     return this.state();
   }
 
-  async floor(): Promise<{ readonly ms: number; readonly runs: number }> {
-    this.#worker.postMessage('floor' satisfies ToSharedGuest);
-    const message = await this.#next();
-    if (message.kind === 'floor') return message;
-    throw new AerostatError('AEROSTAT_BENCH', `the guest said ${message.kind} instead of its floor`);
+  floor(): Promise<{ readonly ms: number; readonly runs: number }> {
+    this.#tell('floor');
+    return this.#mailbox.next('floor');
+  }
+
+  #tell(message: ToSharedGuest): void {
+    this.#worker.postMessage(message);
   }
 
   async end(): Promise<void> {
-    if (this.#failure === undefined) this.#worker.postMessage('end' satisfies ToSharedGuest);
+    if (!this.#mailbox.over) this.#tell('end');
+    const timer = setTimeout(() => void this.#worker.terminate(), END_MS_MAX);
     await this.#exited;
+    clearTimeout(timer);
   }
 }
