@@ -1,8 +1,8 @@
 /**
  * A page frame allocator whose state a host may share: two levels, as LLFree has them (Wrenger et al., USENIX ATC 2023). The
  * lower one is a word and a bit field for each huge frame of 2 MiB, the upper one a counter for each tree of 32 of them.
- * All of it lies in guest memory and is changed by atomic operations only, so that no lock is there to be held by whoever
- * stands still. The host takes free frames by changing their words (balloon/shared-frames.ts); nothing is asked of the guest.
+ * All of it lies in guest memory and is changed by atomic operations only, so that there is no lock that a
+ * side which stands still could hold. The host takes free frames by changing their words (balloon/shared-frames.ts); nothing is asked of the guest.
  *
  * The word is the truth. Counters of trees only say where looking is worth while: the host changes them after the words.
  */
