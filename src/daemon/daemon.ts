@@ -287,8 +287,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   try {
     // All at once: each thread takes one after the other, as soon as it runs.
     const opened = Promise.all(guests.map(guest => daemon.open(guest)));
-    meanwhile?.();
+    // Guests that are kept may wait, and threads need the processor for them.
+    if (keeping === undefined) meanwhile?.();
     await opened;
+    if (keeping !== undefined) meanwhile?.();
     keeping?.forgetRest();
     await daemon.ready;
     return daemon;

@@ -14,8 +14,8 @@ export interface DaemonOptions {
   /** The socket of a keeper, where guests outlive the daemon, or `systemd` for the service manager. */
   readonly keep?: string | undefined;
   /**
-   * Called when the threads know of all guests: what the caller needs next is loaded while they start, and not before, for
-   * guests may wait.
+   * Called when what the caller needs next may be loaded: when the threads know of all guests, or serve them if those are
+   * kept.
    */
   readonly meanwhile?: (() => void) | undefined;
   /** Where it is written how guests are steered, for the next daemon. */
