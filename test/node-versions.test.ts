@@ -21,9 +21,12 @@ interface Locked {
   readonly engines?: { readonly node?: string };
 }
 const locked: Record<string, Locked> = JSON.parse(read('package-lock.json')).packages;
-const dependencies = Object.entries(locked).flatMap(([path, { dev, optional, devOptional, engines }]) =>
+const all = Object.entries(locked).flatMap(([path, { dev, optional, devOptional, engines }]) =>
   path === '' || dev || optional || devOptional || engines?.node === undefined ? [] : [[path, engines.node]],
 );
+/** Loaded by commands of a fleet alone, when they run (src/fleet/nats.ts). */
+const isOfFleets = ([path]: string[]): boolean => path.startsWith('node_modules/@nats-io/');
+const dependencies = all.filter(one => !isOfFleets(one));
 
 test('every dependency of the program runs on each version that the program promises', () => {
   expect(dependencies.length).toBeGreaterThan(5);
@@ -32,6 +35,13 @@ test('every dependency of the program runs on each version that the program prom
   );
   expect(wrong).toEqual([]);
   expect(locked[''].engines?.node).toBe(range);
+});
+
+test('what commands of a fleet load wants a newer version, which their document says', () => {
+  const ofFleets = all.filter(isOfFleets);
+  expect(ofFleets.length).toBeGreaterThan(1);
+  expect(ofFleets.filter(([, needs]) => !isIn('22.13', needs))).toEqual([]);
+  expect(read('docs/fleet.md')).toContain('Node 22 or newer');
 });
 
 test.each(['README.md', 'docs/library.md'])('%s says which versions', path => {
