@@ -55,6 +55,12 @@ socket = "ours.sock"
 target = "1G"
 
 [guests.plain]
+
+[fleet]
+servers = ["nats://nats1:4222"]
+machines = "machines"
+period = "500ms"
+creds = "host1.creds"
 `,
   );
   expect(text.guests).toHaveProperty('plain');
@@ -98,6 +104,12 @@ target = "1G"
         ours: {},
         plain: {},
       },
+    },
+    fleet: {
+      servers: ['nats://nats1:4222'],
+      machines: '/etc/aerostat/machines',
+      period: '500ms',
+      creds: '/etc/aerostat/host1.creds',
     },
   });
 });
