@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { profile as abiOf, PROFILE_NAMES, type ProfileName } from '../../src/balloon/profiles.ts';
+import { profile as abiOf, type ProfileName } from '../../src/balloon/profiles.ts';
 import { DROP_CACHE, GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
+import { EMBEDDED_PROFILES } from '../support/profile-names.ts';
 import { MIB_PAGES, PACKED, SPLIT, World, type WorldOptions } from './world.ts';
 
 const RINGS = [
@@ -11,7 +12,7 @@ const RINGS = [
   ['bare split ring, device that answers later', 0n, 'deferred'],
 ] as const;
 
-describe.each(PROFILE_NAMES)('profile %s', profile => {
+describe.each(EMBEDDED_PROFILES)('profile %s', profile => {
   describe.each(RINGS)('on a %s', (_, ringFeatures, mode) => {
     const start = async (options: WorldOptions = {}): Promise<World> => {
       const world = new World({
@@ -148,7 +149,6 @@ async function nameFreePages(world: World, profile: ProfileName): Promise<number
     case 'virtio':
     case 'device-init':
     case 'hint-ack':
-    case 'shared':
     case 'sg': {
       device.hints.begin();
       await world.rest();

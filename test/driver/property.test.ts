@@ -4,9 +4,10 @@
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { profile as abiOf, PROFILE_NAMES, type ProfileName } from '../../src/balloon/profiles.ts';
+import { profile as abiOf, type ProfileName } from '../../src/balloon/profiles.ts';
 import { GET_UNUSED_PAGES, SHRINK } from '../../src/balloon/request-messages.ts';
 import type { Process } from '../../src/guest/process.ts';
+import { EMBEDDED_PROFILES } from '../support/profile-names.ts';
 import { MIB_PAGES, PACKED, SEED, SPLIT, World } from './world.ts';
 
 const SIZE_MIB = 12;
@@ -142,7 +143,7 @@ async function play(world: World, processes: Process[], next: Step, profile: Pro
   }
 }
 
-describe.each(PROFILE_NAMES)(`profile %s, seed ${SEED}`, profile => {
+describe.each(EMBEDDED_PROFILES)(`profile %s, seed ${SEED}`, profile => {
   it.each([
     ['split', SPLIT, 'deferred'],
     ['packed', PACKED, 'deferred'],

@@ -92,6 +92,10 @@ while (running && wrong.length === 0) {
 }
 for (const block of blocks) check(block, 'at the end');
 while (blocks.length > 0) free();
+// What the host held comes back as soon as nothing is under way on it: every page is the guest's again, or its driver's.
+const allPages = Number(memoryBytes) / 4096 - kernel.frames.reservedPages;
+while (kernel.frames.freePages + guest.driver.ownPages < allPages)
+  await new Promise(resolve => setImmediate(resolve));
 process.send(
   {
     checked,

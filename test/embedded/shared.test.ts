@@ -21,8 +21,6 @@ interface Found {
   readonly checked: number;
   readonly blocked: number;
   readonly wrong: readonly string[];
-  readonly freePages?: number;
-  readonly interrupts?: number;
 }
 
 let daemon: BenchDaemon | undefined;
@@ -76,9 +74,9 @@ test(`no page of a guest loses its content while frames are taken and returned, 
     await expect.poll(checked).toBeGreaterThan(before.checked + CHECKS);
   }
   const { counters } = await control.guest(BENCH_GUEST);
-  const { wrong, freePages, checked } = await ask<Found>('end');
+  // It answers when all of its memory has come back.
+  const { wrong, checked } = await ask<Found>('end');
   expect(wrong).toEqual([]);
   expect(checked).toBeGreaterThan(TARGETS.length * CHECKS);
   expect(counters.punches).toBeGreaterThan(TARGETS.length);
-  expect(freePages).toBeGreaterThan(MEMORY_BYTES / 4096 - 512);
 }, 60_000);

@@ -1,5 +1,4 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';
 import { HintChannel } from '../../src/device/hint-channel.ts';
 import { Inflation } from '../../src/device/inflation.ts';
 import { InflationPromises } from '../../src/device/inflation-promises.ts';
@@ -12,6 +11,7 @@ import { SimBacking } from '../../src/sim/sim-backing.ts';
 import { liveHistory } from '../../src/sim/sim-history.ts';
 import { SystemError } from '../../src/sys/error.ts';
 import { RingPlace } from '../../src/vhost-user/ring-place.ts';
+import { EMBEDDED_PROFILES } from '../support/profile-names.ts';
 
 /** The seed of random tests: printed in their names, taken from the environment to repeat one. */
 const SEED = Number(process.env.AEROSTAT_SEED ?? 20_260_701);
@@ -19,7 +19,7 @@ const STEPS = 200;
 
 afterEach(() => vi.restoreAllMocks());
 
-describe.each(PROFILE_NAMES)(`histories of profile %s, from seed ${SEED} on`, profile => {
+describe.each(EMBEDDED_PROFILES)(`histories of profile %s, from seed ${SEED} on`, profile => {
   it('lose no page and no byte, whatever fails', async () => {
     const lines: string[] = [];
     const { failures, histories } = await reportHistories(
