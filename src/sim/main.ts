@@ -1,6 +1,6 @@
 /** `npm run sim`: simulations of the whole machine, without a kernel and without chance that has no name. */
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { PROFILE_NAMES, type ProfileName } from '../balloon/profiles.ts';
+import type { ProfileName } from '../balloon/profiles.ts';
 import type { HintMachine } from './hint-explorer.ts';
 import { HINT_ROUNDS_MAX, PAGES_MAX, RING_SLOTS_MAX } from './hint-options.ts';
 import { reportHints } from './hint-report.ts';
@@ -9,6 +9,7 @@ import { reportMigrations } from './migration-report.ts';
 import { SIM_FAULTS, type SimFault } from './migration-run.ts';
 import { reportRestarts } from './restart-history.ts';
 import { reportShared } from './shared-report.ts';
+import { SIM_PROFILES } from './sim-plan.ts';
 
 const between =
   (low: number, high: number) =>
@@ -81,7 +82,7 @@ function runCommand(): Command {
     .option('--seed <n>', 'the first history', between(0, Number.MAX_SAFE_INTEGER), 1)
     .option('--seeds <n>', 'histories, one a seed', between(1, 1_000_000), 1)
     .option('--steps <n>', 'steps of each', between(1, 1_000_000), 300)
-    .addOption(new Option('--profile <name>', 'this ABI alone; any else').choices(PROFILE_NAMES))
+    .addOption(new Option('--profile <name>', 'this ABI alone; any else').choices(SIM_PROFILES))
     .option('--hands-over', 'the back-end hands its guest to a successor now and then')
     .option('--json', 'print JSON')
     .action(async ({ json = false, ...choice }: RunChoice) => {

@@ -3,7 +3,7 @@
  * the guest knows itself. No page is discarded that it has, none of its buffers is lost, every message is answered once.
  */
 import { MUST_TELL_HOST, PAGE_POISON } from '../balloon/features.ts';
-import { PROFILE_NAMES, type Profile, profile } from '../balloon/profiles.ts';
+import { type Profile, profile } from '../balloon/profiles.ts';
 import { GET_UNUSED_PAGES } from '../balloon/request-messages.ts';
 import { Random } from '../guest/random.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
@@ -27,6 +27,7 @@ import { type HostPlan, MortalHost } from './restart-host.ts';
 import { BOUNDARIES, Survivors, send } from './restart-survivors.ts';
 import { SimBacking } from './sim-backing.ts';
 import { ViolationError } from './sim-checks.ts';
+import { SIM_PROFILES } from './sim-plan.ts';
 
 const DEATHS_MAX = 3;
 
@@ -43,8 +44,8 @@ interface RestartPlan {
 }
 
 const planOf = (seed: number): RestartPlan => ({
-  abi: profile(PROFILE_NAMES[seed % PROFILE_NAMES.length]),
-  packed: Math.floor(seed / PROFILE_NAMES.length) % 2 === 1,
+  abi: profile(SIM_PROFILES[seed % SIM_PROFILES.length]),
+  packed: Math.floor(seed / SIM_PROFILES.length) % 2 === 1,
 });
 
 export class RestartGuest {
