@@ -9,6 +9,7 @@ import { profile, queueRoles } from '../../src/balloon/profiles.ts';
 import type { FileBacking } from '../../src/memory/file-backing.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
+import { defined } from '../../src/sys/defined.ts';
 import type { UnixSocket } from '../../src/sys/socket.ts';
 import { VhostUserFrontend } from '../../src/vhost-user/frontend-session.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
@@ -58,6 +59,8 @@ export interface HandGuestOptions {
   readonly without?: bigint;
   readonly ringFeatures?: bigint;
   readonly queueSize?: number;
+  /** How long its front-end waits for an answer. */
+  readonly answerMsMax?: number;
 }
 
 /** Page frame numbers as the driver sends them. */
@@ -244,13 +247,16 @@ export class HandGuest implements QueueOwner {
   /** Connects and brings the driver up. */
   static async connect(target: string | UnixSocket, options: HandGuestOptions): Promise<HandGuest> {
     const { loop, memoryBytes = 64 * MIB, regions = [{ guestAddress: 0, size: memoryBytes }] } = options;
+    const patience = defined({ answerMsMax: options.answerMsMax });
     const memory = createSharedMemory({ regions });
     // The guest's own pages are resident from the start, so that what becomes resident later was touched by the test.
     memory.fill(0, 0, FIRST_PAGE * PAGE_SIZE);
     try {
       const { reactor } = loop;
       const guest = new HandGuest(
-        await loop.until(VhostUserFrontend.connect(target, { reactor, memory, reconnects: true })),
+        await loop.until(
+          VhostUserFrontend.connect(target, { reactor, memory, reconnects: true, ...patience }),
+        ),
         options,
       );
       await guest.start();

@@ -77,9 +77,9 @@ beforeAll(async () => {
   await once(keeper.stderr!, 'data');
   daemon = await DaemonProcess.start(['a', 'b'], ['--keep', socket], { directory, program: wrapper });
   loop = new TestLoop();
-  guest = await HandGuest.connect(daemon.socketOf('a'), { loop });
+  guest = await HandGuest.connect(daemon.socketOf('a'), { loop, answerMsMax: PATIENCE_MS });
   busy = new BusyGuest(guest, new Random(SEED));
-}, 60_000);
+}, 120_000);
 
 afterAll(async () => {
   guest.close();
