@@ -2,7 +2,7 @@
  * A daemon whose guests a service manager keeps, which stores descriptors as systemd does: killed, ended, and started again with
  * what was stored, and upgraded. The manager is a stand-in: no systemd runs in a test.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -66,6 +66,9 @@ test('a guest goes on while the manager starts its daemon again, and while it is
     lease: { forMs: 3_600_000, onSilence: 'release' },
     force: true,
   });
+  // It is on disk, however slow that is.
+  const ofA = join(directory, 'state/guests/a.json');
+  await expect.poll(() => existsSync(ofA) && readFileSync(ofA, 'utf8')).toContain('"lease":{');
   const told: string[][] = [];
   for (const signal of ['SIGKILL', 'SIGTERM', 'SIGKILL'] as const) {
     const { steps } = busy;

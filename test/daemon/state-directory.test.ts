@@ -1,5 +1,5 @@
 /** A daemon without a keeper that is started anew: its guests are steered as they were, and what it cannot know it does not claim. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -34,8 +34,15 @@ test('targets, modes and leases are what they were, and a front-end that comes b
     force: true,
   });
   const { targetOwner } = await daemon.control.guest('b');
-  // What was answered is on disk: no time to write anything. The policy's order is awaited by another's.
   await daemon.control.change('a', { pollIntervalMs: 1234 });
+  // All of it is on disk, however slow that is.
+  const saved = (name: string) => {
+    const file = join(directory, `state/guests/${name}.json`);
+    return existsSync(file) ? readFileSync(file, 'utf8') : '';
+  };
+  await expect
+    .poll(() => [saved('a').includes('"pollIntervalMs":1234'), saved('b').includes('"lease":{')])
+    .toEqual([true, true]);
   await daemon.end('SIGKILL');
   await loop.turnUntil(() => !guest.frontend.connected);
 
