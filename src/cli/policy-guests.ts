@@ -10,13 +10,26 @@ import { readVersion } from '../sys/version.ts';
 import type { CliContext } from './context.ts';
 import { checkNames } from './guest-options.ts';
 import { parseMonitor } from './guests.ts';
-import { mergedSource, type OpenedSource, openDaemons, openNamed, openSources } from './sources.ts';
+import {
+  mergedSource,
+  type OpenedSource,
+  openDaemons,
+  openDirectories,
+  openLibvirts,
+  openNamed,
+  openSources,
+} from './sources.ts';
 
 interface SteeredChoice {
   /** The file of settings. */
   readonly config?: string;
   /** Monitors of QEMU, as they were typed. */
   readonly qmp?: readonly string[];
+  /** Folders of monitors, and how their guests are called. */
+  readonly qmpDir?: readonly string[];
+  readonly qmpNames?: 'file' | 'vm';
+  /** URIs of libvirts. */
+  readonly libvirt?: readonly string[];
   /** APIs of daemons. */
   readonly daemons: readonly string[];
 }
@@ -41,7 +54,13 @@ export async function openSteered(context: CliContext, choice: SteeredChoice): P
   checkNames([...(file?.guests ?? []), ...monitors].map(({ name }) => name));
   const ofFile = file === undefined ? undefined : await openSources(context, file);
   if (ofFile !== undefined) closers.push(ofFile.close);
-  const named = [...(ofFile?.sources ?? []), ...(await openNamed(context, monitors, closers))];
+  const { qmpDir = [], qmpNames = 'file', libvirt = [] } = choice;
+  const named = [
+    ...(ofFile?.sources ?? []),
+    ...(await openNamed(context, monitors, closers)),
+    ...(await openDirectories({ qmpDirectories: qmpDir, qmpNames }, {}, closers)),
+    ...(await openLibvirts({ libvirt }, closers)),
+  ];
   const words = choice.daemons.length === 0 && named.length === 0 ? found(context) : choice.daemons;
   const opened = [
     ...named,
@@ -66,9 +85,10 @@ export async function openSteered(context: CliContext, choice: SteeredChoice): P
 /** The file that is named, or that is found where no words name guests. */
 async function configurationOf(
   { env }: CliContext,
-  { config, qmp = [], daemons }: SteeredChoice,
+  { config, qmp = [], qmpDir = [], libvirt = [], daemons }: SteeredChoice,
 ): Promise<string | undefined> {
-  if (config === undefined && (qmp.length > 0 || daemons.length > 0 || env.AEROSTAT_API)) return undefined;
+  const named = qmp.length + qmpDir.length + libvirt.length + daemons.length;
+  if (config === undefined && (named > 0 || env.AEROSTAT_API)) return undefined;
   const { configurationPath } = await import('./configuration/place.ts');
   return configurationPath(config, env);
 }

@@ -26,6 +26,9 @@ import { openLog, type ServeChoice, withApiOf } from './serve.ts';
 export interface GuestWords {
   readonly config?: string;
   readonly qmp?: readonly string[];
+  readonly qmpDir?: readonly string[];
+  readonly qmpNames?: 'file' | 'vm';
+  readonly libvirt?: readonly string[];
 }
 
 export interface PolicyRunChoice extends ServeChoice, GuestWords {

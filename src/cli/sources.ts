@@ -111,8 +111,8 @@ export async function openNamed(
   return [...sources.values()];
 }
 
-async function openDirectories(
-  { qmpDirectories, qmpNames }: Configuration,
+export async function openDirectories(
+  { qmpDirectories, qmpNames }: Pick<Configuration, 'qmpDirectories' | 'qmpNames'>,
   { anyDestination }: OpeningOptions,
   closers: (() => void)[],
 ): Promise<OpenedSource[]> {
@@ -133,7 +133,10 @@ async function openDirectories(
   return directories;
 }
 
-async function openLibvirts({ libvirt }: Configuration, closers: (() => void)[]): Promise<OpenedSource[]> {
+export async function openLibvirts(
+  { libvirt }: Pick<Configuration, 'libvirt'>,
+  closers: (() => void)[],
+): Promise<OpenedSource[]> {
   return Promise.all(
     libvirt.map(async uri => {
       const control = await openLibvirt(uri);

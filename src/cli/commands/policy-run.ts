@@ -10,6 +10,7 @@ Examples:
   aerostat policy run --dry-run                decides and explains, and moves nothing
   aerostat policy run /run/a/api.sock /run/b/api.sock
   aerostat policy run --qmp /run/qemu/web.qmp --qmp db=/run/qemu/2.qmp
+  aerostat policy run --libvirt qemu:///system --qmp-dir /run/incus
   aerostat policy run --config aerostat.toml   with settings, and guests of all kinds
 
 Another terminal asks it: aerostat policy status, aerostat policy explain GUEST. SIGHUP reads the file of settings anew;
@@ -27,7 +28,22 @@ const withGuestWords = (command: Command): Command =>
   command
     .argument('[daemons...]', 'APIs of daemons, with all of their guests (default: those that run here)')
     .option('--config <file>', 'settings and guests of this aerostat.toml (env: AEROSTAT_CONFIG)')
-    .addOption(new Option('--qmp <socket>', "a guest of QEMU's: [NAME=]PATH of its monitor").argParser(each));
+    .addOption(new Option('--qmp <socket>', "a guest of QEMU's: [NAME=]PATH of its monitor").argParser(each))
+    .addOption(
+      new Option(
+        '--qmp-dir <directory>',
+        "all guests of QEMU's whose monitors are in there, as they come and go",
+      ).argParser(each),
+    )
+    .addOption(
+      new Option(
+        '--qmp-names <source>',
+        'call guests of --qmp-dir after their sockets, or as their QEMUs do',
+      ).choices(['file', 'vm']),
+    )
+    .addOption(
+      new Option('--libvirt <uri>', 'the domains of a libvirt, as they come and go').argParser(each),
+    );
 
 export function policyRunCommand(context: CliContext): Command {
   const command = withGuestWords(new Command('run').description('steer the memory of all guests'))

@@ -2,7 +2,7 @@
  * The domains of a real libvirtd: one runs Linux with a whole balloon, one has a bare balloon, one has none. libvirtd is
  * killed and started again in the middle.
  */
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { EXIT } from '../../../src/cli/usage.ts';
@@ -120,6 +120,29 @@ describePeer('domains of libvirt', await missing(), () => {
     expect((await guests()).find(({ name }: { name: string }) => name === 'linux').actualBytes).toBe(
       64 * MIB,
     );
+  });
+
+  test('are steered by a policy, which goes on when libvirtd was killed and its settings are read anew', async () => {
+    const config = join(libvirtd.directory, 'aerostat.toml');
+    const mostIs = (most: string) =>
+      writeFileSync(
+        config,
+        `[policy]\nperiod = "500ms"\n[guests.linux]\nmax = "${most}"\n[guests.bare]\nmode = "off"\n`,
+      );
+    const hasKiB = () => Number(/^actual (\d+)$/m.exec(libvirtd.virsh('dommemstat', 'linux'))?.[1]);
+    mostIs('160M');
+    const own = ['--state-dir', libvirtd.directory, '--api', join(libvirtd.directory, 'policy.sock')];
+    const session = start(['policy', 'run', '--libvirt', libvirtd.uri, '--config', config, ...own], {
+      env: {},
+    });
+    await expect.poll(hasKiB, { timeout: 60_000, interval: 200 }).toBe(160 * 1024);
+    await libvirtd.kill();
+    await libvirtd.start();
+    mostIs('208M');
+    session.hangUp();
+    await expect.poll(hasKiB, { timeout: 60_000, interval: 200 }).toBe(208 * 1024);
+    session.interrupt();
+    expect(await session.ended).toBe(EXIT.ok);
   });
 
   test('cost a deadline while libvirtd is stopped, and the command ends', async () => {
