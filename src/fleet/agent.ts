@@ -10,6 +10,7 @@ import type { Bus, BusState } from './bus.ts';
 import { Claims } from './claims.ts';
 import { Departures } from './departures.ts';
 import { FleetUnreachableError, HostNameTakenError } from './errors.ts';
+import { type Doing, Faults } from './faults.ts';
 import { HostOrders } from './host-orders.ts';
 import { HostsSeen } from './hosts-seen.ts';
 import { Leadership, LOOKS_PER_PERIOD } from './leadership.ts';
@@ -77,9 +78,7 @@ export class Agent {
   readonly #timers = new Set<NodeJS.Timeout>();
   #joined: Joined | undefined;
   #machines: readonly Machine[] = [];
-  #error: string | null = null;
-  /** Faults that were told of since all was well. */
-  readonly #told = new Set<string>();
+  readonly #faults: Faults;
   #closed = false;
   #reporting: Promise<void> | undefined;
   #reportAgain = false;
@@ -89,6 +88,7 @@ export class Agent {
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    this.#faults = new Faults(options.log);
     this.#hosts = new HostsSeen(options.now, (host, why) => this.#tellRefused(`the report of ${host}`, why));
     this.failed = new Promise((_, reject) => {
       this.#fail = reject;
@@ -127,7 +127,7 @@ export class Agent {
         state: joined?.bus.state ?? 'connecting',
         server: joined?.bus.server ?? null,
         storedAgoMs: storedMs === null ? null : now() - storedMs,
-        error: this.#error,
+        error: this.#faults.newest,
       },
       role: this.#role(),
       leader: joined?.leadership.leader?.host ?? null,
@@ -158,12 +158,12 @@ export class Agent {
         if (this.#closed) return await bus.close();
         this.#joined = this.#parts(bus);
         await this.#resync(this.#joined);
-        this.#error = null;
+        this.#faults.end('join');
         log('info', `joined the fleet ${this.#options.fleet} at ${bus.server ?? 'NATS'}`);
         this.#begin(this.#joined);
         return;
       } catch (error) {
-        this.#tell((error as Error).message);
+        this.#faults.begin('join', messageOf(error));
         if (this.#joined !== undefined) await this.#joined.bus.close();
         this.#joined = undefined;
         await sleep(pauseMs);
@@ -243,27 +243,20 @@ export class Agent {
 
   #begin({ leadership, leading, departures }: Joined): void {
     const { periodMs } = this.#options;
-    const guarded = (run: () => Promise<void>) => () =>
-      void run().catch(error => this.#tell(messageOf(error)));
     let ticking = false;
     const tick = async () => {
       this.#reportNow();
       if (ticking) return;
       ticking = true;
-      await leading.tick().finally(() => {
-        ticking = false;
-      });
+      await this.#try('order', () => leading.tick());
+      ticking = false;
     };
-    this.#timers.add(
-      setInterval(
-        guarded(() => leadership.look()),
-        periodMs / LOOKS_PER_PERIOD,
-      ),
-    );
-    this.#timers.add(setInterval(guarded(tick), periodMs));
-    guarded(() => departures.resume())();
-    guarded(tick)();
-    guarded(() => leadership.look())();
+    const look = () => this.#try('lead', () => leadership.look());
+    this.#timers.add(setInterval(look, periodMs / LOOKS_PER_PERIOD));
+    this.#timers.add(setInterval(tick, periodMs));
+    void this.#try('look around', () => departures.resume());
+    void tick();
+    void look();
   }
 
   /** What is stored while nothing is heard is found again; how old it is, is not known then. */
@@ -278,7 +271,7 @@ export class Agent {
     log(state === 'connected' ? 'info' : 'warn', `NATS: ${state}`);
     const joined = this.#joined;
     if (state === 'connected' && joined !== undefined)
-      void this.#resync(joined).catch(error => this.#tell(messageOf(error)));
+      void this.#try('look around', () => this.#resync(joined));
   }
 
   /** One report at a time is written; what changes meanwhile is in the next. */
@@ -292,7 +285,7 @@ export class Agent {
     this.#reporting = this.#write(this.#joined)
       .catch(error => {
         if (error instanceof HostNameTakenError) this.#fail(error);
-        else this.#tell(messageOf(error));
+        else this.#faults.begin('report', messageOf(error));
       })
       .finally(() => {
         this.#reporting = undefined;
@@ -301,7 +294,7 @@ export class Agent {
   }
 
   async #write({ arrivals, departures, leadership, report, orders }: Joined): Promise<void> {
-    const { host, periodMs, memoryBytes, reserveBytes, linkBytesPerSecond, machines, wallClock, log } =
+    const { host, periodMs, memoryBytes, reserveBytes, linkBytesPerSecond, machines, wallClock } =
       this.#options;
     this.#machines = await machines.all();
     const here = this.#machines.filter(({ isHere }) => isHere);
@@ -325,11 +318,17 @@ export class Agent {
     if (text.length > MESSAGE_BYTES_MAX)
       throw new FleetUnreachableError(`the report of ${here.length} guests is larger than a message may be`);
     const isOurs = await report.write(text);
-    if (!isOurs) this.#tell(`another agent has reported as ${host}; this one waits until that is silent`);
-    else if (this.#error !== null) {
-      log('info', 'the fleet hears this host again');
-      this.#error = null;
-      this.#told.clear();
+    if (isOurs) this.#faults.end('report');
+    else
+      this.#faults.begin('report', `another agent reports as ${host}; this one waits until that is silent`);
+  }
+
+  async #try(doing: Doing, run: () => Promise<void>): Promise<void> {
+    try {
+      await run();
+      this.#faults.end(doing);
+    } catch (error) {
+      if (!this.#closed) this.#faults.begin(doing, messageOf(error));
     }
   }
 
@@ -367,9 +366,10 @@ export class Agent {
     const text = writeMessage('audit', { version: VERSION, epoch, event: 'outcome', order, outcome });
     for (let pauseMs = RETRY_MS_MIN; !this.#closed; pauseMs = Math.min(RETRY_MS_MAX, pauseMs * 2)) {
       try {
-        return await bus.record(text, `outcome-${order.id}`);
+        await bus.record(text, `outcome-${order.id}`);
+        return this.#faults.end('record');
       } catch (error) {
-        this.#tell(messageOf(error));
+        this.#faults.begin('record', messageOf(error));
         await sleep(pauseMs);
       }
     }
@@ -385,15 +385,6 @@ export class Agent {
     const count = Object.values(messagesRefused).reduce((sum, each) => sum + each, 0);
     if (count % TOLD_EVERY === 1 || count === 0)
       this.#options.log('warn', `${what} was refused: ${why} (${count} messages so far)`);
-  }
-
-  /** A fault that lasts is told of once. */
-  #tell(message: string): void {
-    if (this.#closed) return;
-    this.#error = message;
-    if (this.#told.has(message)) return;
-    this.#told.add(message);
-    this.#options.log('warn', message);
   }
 }
 

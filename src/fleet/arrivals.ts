@@ -4,7 +4,7 @@
  */
 import type { Claims } from './claims.ts';
 import type { Machines } from './machines.ts';
-import type { FleetOrder, Report } from './messages.ts';
+import { AWAITED, type FleetOrder, type Report } from './messages.ts';
 
 /** A process that waits for one machine, and is its host afterwards. It outlives the agent. */
 export interface Receiver {
@@ -102,9 +102,10 @@ export class Arrivals {
   }
 
   /** Whether the guest runs here; else why it is thought that it does not. */
-  async arrived({ guest }: FleetOrder): Promise<string | null> {
-    const machine = await this.#options.machines.find(guest);
-    return machine?.isHere === true ? null : `no ${guest} runs here`;
+  async arrived(order: FleetOrder): Promise<string | null> {
+    const machine = await this.#options.machines.find(order.guest);
+    if (machine?.isHere === true) return null;
+    return this.knows(order) ? AWAITED : `no ${order.guest} runs here`;
   }
 
   /** Guests that run here by now need nothing kept for them. */

@@ -7,7 +7,14 @@ import { AerostatError } from '../sys/error.ts';
 import type { Claims } from './claims.ts';
 import { NoAgentError } from './errors.ts';
 import type { Machines } from './machines.ts';
-import { type Departure, type FleetOrder, type HostAnswer, inWords, type OrderOutcome } from './messages.ts';
+import {
+  AWAITED,
+  type Departure,
+  type FleetOrder,
+  type HostAnswer,
+  inWords,
+  type OrderOutcome,
+} from './messages.ts';
 
 /** Between two looks at a migration. */
 const LOOK_MS = 100;
@@ -224,6 +231,10 @@ export class Departures {
       try {
         const { refusal } = await ask(order.to, { ask: 'arrived', order, epoch: 0 }, QUESTION_MS_MAX);
         if (refusal === null) return await this.#end(underway, 'moved', null);
+        if (refusal === AWAITED) {
+          await sleep(ASK_AGAIN_MS);
+          continue;
+        }
         return await this.#end(
           underway,
           'unknown',

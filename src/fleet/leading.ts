@@ -245,6 +245,8 @@ export class Leading {
       const stay = stays ?? placement.staying.find(staying => staying.guest === guest);
       if (stay === undefined) return [];
       if (stay.why === 'there') return [{ id, result: 'moved', why: null }];
+      // Between its report from one host and that from the other, it is kept room for.
+      if (stay.why === 'missing' && this.#isOnItsWay(placement, guest)) return [];
       const failure = this.#failureOf(placement, guest);
       if (!HOPELESS.includes(stay.why)) return [];
       return [{ id, result: failure === null ? 'refused' : 'failed', why: failure ?? stayWords(stay) }];
@@ -256,6 +258,12 @@ export class Leading {
         `wish-ended-${outcome.id}`,
       );
     }
+  }
+
+  #isOnItsWay({ memory }: Placement, guest: string): boolean {
+    const reports = this.#options.hosts.all().map(({ report }) => report);
+    const moves = reports.flatMap(({ incoming, departures }) => [...incoming, ...departures]);
+    return [...memory.orders, ...moves].some(moving => moving.guest === guest);
   }
 
   /** What a host said of the order for this guest that failed. */

@@ -275,5 +275,8 @@ function versionOf(document: unknown): number | null {
 export const writeMessage = <Kind extends MessageKind>(_kind: Kind, message: MessageOf<Kind>): string =>
   JSON.stringify(message);
 
+/** What a destination answers that has a place for a guest which has not come yet: it is to be asked again. */
+export const AWAITED = 'it is awaited still';
+
 /** As much of a sentence as a message may have. */
 export const inWords = (text: string): string => text.slice(0, WORDS_MAX);

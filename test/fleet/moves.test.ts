@@ -1,5 +1,5 @@
 /** Orders carried out by a source and a destination that are played: once, after a reservation, and never on an old word. */
-import { beforeEach, describe, expect, test, vi } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { Arrivals } from '../../src/fleet/arrivals.ts';
 import { Claims } from '../../src/fleet/claims.ts';
 import { Departures } from '../../src/fleet/departures.ts';
@@ -8,6 +8,7 @@ import type { FleetOrder, HostAnswer, OrderOutcome } from '../../src/fleet/messa
 import { FakeBucket } from './fake-bus.ts';
 import { FakeMachines, moving } from './fake-machines.ts';
 import { GIB, orderOf } from './samples.ts';
+import { soon } from './soon.ts';
 
 const ADDRESS = 'tcp:host2:4444';
 const yes: HostAnswer = { version: 1, refusal: null, address: ADDRESS };
@@ -48,17 +49,17 @@ describe('a source', () => {
   test('has room made, tells the machine where to go, and says how it ended', async () => {
     const order = orderOf('web');
     expect(await departures().take(order, 1)).toBeNull();
-    await vi.waitFor(() => expect(outcomes).toEqual([{ id: order.id, result: 'moved', why: null }]));
+    await soon(() => expect(outcomes).toEqual([{ id: order.id, result: 'moved', why: null }]));
     expect(source.told).toEqual([`web ${ADDRESS}`]);
     expect(asked[0]).toBe('receive web host2');
-    await vi.waitFor(async () => expect((await claims.find(order.id, 'from'))?.result).toBe('moved'));
+    await soon(async () => expect((await claims.find(order.id, 'from'))?.result).toBe('moved'));
   });
 
   test('carries no order out twice, neither asked again nor as an agent that was started anew', async () => {
     const order = orderOf('web');
     const one = departures();
     await one.take(order, 1);
-    await vi.waitFor(() => expect(outcomes).toHaveLength(1));
+    await soon(() => expect(outcomes).toHaveLength(1));
     source.add('web', order.incarnation);
     expect(await one.take(order, 1)).toBeNull();
     claims = new Claims(bucket, 'agent after a restart');
@@ -81,7 +82,7 @@ describe('a source', () => {
     expect(await one.take(order, 1)).toBeNull();
     expect([source.told, one.all]).toMatchObject([[], [{ status: 'is claimed' }]]);
     bucket.silent = false;
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
     expect(source.told).toHaveLength(1);
   });
 
@@ -90,7 +91,7 @@ describe('a source', () => {
     bucket.deaf = true;
     expect(await departures().take(order, 1)).toBeNull();
     bucket.deaf = false;
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
     expect(source.told).toHaveLength(1);
   });
 
@@ -99,7 +100,7 @@ describe('a source', () => {
       throw new NoAgentError(`${ask}: no agent listens`);
     };
     await departures().take(orderOf('web'), 1);
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'failed' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'failed' }]));
     expect([source.told, source.guests.has('web')]).toEqual([[], true]);
   });
 
@@ -112,7 +113,7 @@ describe('a source', () => {
   test('keeps its guest where the destination refuses, and says why', async () => {
     answer = ask => (ask === 'receive' ? { ...yes, refusal: 'no room', address: null } : yes);
     await departures().take(orderOf('web'), 1);
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'refused', why: 'host2: no room' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'refused', why: 'host2: no room' }]));
     expect([source.told, source.guests.has('web')]).toEqual([[], true]);
   });
 
@@ -120,7 +121,7 @@ describe('a source', () => {
     source.onMigrate = (_, to) =>
       moving(to, { error: { code: 'AEROSTAT_MIGRATION', message: 'the link broke' } });
     await departures().take(orderOf('web'), 1);
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'failed', why: 'the link broke' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'failed', why: 'the link broke' }]));
     expect(asked).toEqual(['receive web host2', 'release web host2']);
   });
 
@@ -129,10 +130,10 @@ describe('a source', () => {
       moving(to, { error: { code: 'AEROSTAT_MIGRATION_UNKNOWN', message: 'no word' } });
     const one = departures();
     await one.take(orderOf('web'), 1);
-    await vi.waitFor(() => expect(one.all).toMatchObject([{ status: 'sending', sentBytes: 10 }]));
+    await soon(() => expect(one.all).toMatchObject([{ status: 'sending', sentBytes: 10 }]));
     expect([outcomes, asked]).toEqual([[], ['receive web host2']]);
     source.guests.delete('web');
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
   });
 
   test('that was started anew goes on watching what it had begun', async () => {
@@ -144,14 +145,14 @@ describe('a source', () => {
     await one.resume();
     expect(one.movingOf('web')).toEqual({ order: order.id, to: 'host2' });
     source.guests.delete('web');
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'moved' }]));
     expect(source.told).toEqual([]);
   });
 
   test('that was started anew before its machine had begun leaves the guest here', async () => {
     await claims.claim(orderOf('web'), 'from', 'host1');
     await departures().resume();
-    await vi.waitFor(() => expect(outcomes).toMatchObject([{ result: 'failed' }]));
+    await soon(() => expect(outcomes).toMatchObject([{ result: 'failed' }]));
     expect([source.told, asked]).toEqual([[], ['release web host2']]);
   });
 });
@@ -226,7 +227,7 @@ describe('a destination', () => {
     one.settle(new Set(['a']));
     expect(one.all.map(({ guest }) => guest)).toEqual(['b']);
     end('b');
-    await vi.waitFor(() => expect(one.all).toEqual([]));
+    await soon(() => expect(one.all).toEqual([]));
     expect(one.leftOf('a')).toEqual([{ host: 'host1', agoMs: 0 }]);
   });
 
