@@ -118,6 +118,7 @@ describe('the walks of the architecture', () => {
       ],
     },
     { title: 'The path of one figure on the page', limits: [[14, 8]] },
+    { title: 'The path of one plan over a fleet', limits: [[6, 3]] },
   ])('$title: has functions that are there, and no more than it needs', ({ title, limits }) => {
     const walks = walksOf(title);
     expect(walks.length).toBe(limits.length);

@@ -144,8 +144,9 @@ class Planning {
       else if (why !== undefined) hindered ??= { seat, why };
     }
     const { shortBytes, host } = site;
-    for (const { guest } of reliefOf(leavers, shortBytes)) {
-      if (site.shortBytes <= 0) return;
+    const { spare } = this.#settings;
+    for (const { guest } of reliefOf(leavers, site.lackBytes(spare))) {
+      if (site.lackBytes(spare) <= 0) return;
       const seat = this.#sites.seats.get(guest.guest);
       if (seat === undefined) continue;
       if (this.#isFull(site, this.#settings.leavesMax)) {

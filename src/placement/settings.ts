@@ -18,6 +18,8 @@ const DEFAULTS: Settled = {
   pickUpMs: 30_000,
   // A host that reboots is back by then; one that is not is gone for good, and stands against nothing any more.
   missedMs: 5 * MINUTE,
+  // One that is helped just so is short again with the next breath of a guest.
+  spare: 0.02,
   // A host that was filled up would be the next to be short.
   headroom: 0.05,
   // Two keep a link busy while one of them starts or stops; more only make each other slower.
@@ -28,7 +30,7 @@ const DEFAULTS: Settled = {
   movesMax: 64,
 };
 
-const PARTS: readonly (keyof PlacementSettings)[] = ['headroom'];
+const PARTS: readonly (keyof PlacementSettings)[] = ['spare', 'headroom'];
 const COUNTS: readonly (keyof PlacementSettings)[] = ['leavesMax', 'drainsMax', 'arrivesMax', 'movesMax'];
 
 export function settled(settings: PlacementSettings): Settled {

@@ -72,6 +72,12 @@ export class Site {
     return this.known ? Math.max(0, this.needBytes - this.outgoingBytes - this.budgetBytes) : 0;
   }
 
+  /** What has to leave until its needs fit and `spare` of its memory is free. */
+  lackBytes(spare: number): number {
+    const { needBytes, outgoingBytes, budgetBytes } = this;
+    return Math.max(0, needBytes - outgoingBytes - budgetBytes + spare * this.host.memoryBytes);
+  }
+
   /** What it could still take, beside what stays free. Memory of guests that leave counts when they have left. */
   slackBytes(headroom: number): number {
     return this.budgetBytes - this.needBytes - this.incomingBytes - headroom * this.host.memoryBytes;
@@ -122,7 +128,7 @@ export interface Seat {
   readonly plausible: boolean;
   /** All hosts that report one of this name, in the order of the view, where it is more than one copy. */
   doubt: string[] | undefined;
-  /** Where this very copy is known to have moved to. */
+  /** Where this very copy is known to have moved to, or a silent host that had another copy. */
   ghostOf: string | undefined;
 }
 
@@ -144,9 +150,10 @@ export class Sites {
     for (const site of this.all) this.#judge(site, known.get(site.name), view.atMs);
     for (const site of this.all) this.#seat(site);
     this.#markGhosts(memory);
-    for (const { host, seenMs } of memory.hosts) {
-      if (!this.byName.has(host) && view.atMs - seenMs <= settings.missedMs)
-        this.missing.push(missingHost(host));
+    for (const record of memory.hosts) {
+      if (this.byName.has(record.host) || view.atMs - record.seenMs > settings.missedMs) continue;
+      this.missing.push(missingHost(record.host));
+      this.#markMissed(record, memory);
     }
   }
 
@@ -212,6 +219,18 @@ export class Sites {
     }
   }
 
+  /** A host that is silent may still run what it had; who has moved away from it since is known not to be there. */
+  #markMissed({ host, guests }: HostRecord, memory: PlacementMemory): void {
+    const moved = memory.moves.filter(({ from }) => from === host);
+    for (const { guest, incarnation } of guests) {
+      this.looks++;
+      const seat = this.seats.get(guest);
+      if (seat === undefined) continue;
+      const hasLeft = moved.some(move => move.guest === guest && move.incarnation === incarnation);
+      if (!hasLeft) seat.ghostOf ??= host;
+    }
+  }
+
   /** Whether `host` reports that `guest` runs there, however old its report is. */
   reports(host: string, guest: string): boolean {
     const seat = this.seats.get(guest);
@@ -242,8 +261,12 @@ export class Sites {
     const records: HostRecord[] = [];
     for (const site of this.byName.values()) {
       const record = before.get(site.name);
-      if (site.known) records.push({ host: site.name, seenMs: atMs, shortMs: site.shortSinceMs });
-      else if (record !== undefined) records.push({ ...record, shortMs: NOT_YET });
+      const { name: host, known } = site;
+      if (known) records.push({ host, seenMs: atMs, shortMs: site.shortSinceMs, guests: [] });
+      else {
+        const guests = site.host.guests.map(({ guest, incarnation }) => ({ guest, incarnation }));
+        records.push({ host, seenMs: record?.seenMs ?? atMs, shortMs: NOT_YET, guests });
+      }
     }
     for (const { host } of this.missing) {
       const record = before.get(host);

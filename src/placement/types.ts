@@ -34,7 +34,7 @@ export interface FleetGuest {
 }
 
 /** Memory that a host keeps for a guest that an order moves to it. It ends when the guest is there, or never will be. */
-interface IncomingGuest {
+export interface IncomingGuest {
   readonly order: string;
   readonly guest: string;
   readonly from: string;
@@ -73,6 +73,10 @@ export interface MoveWish {
 export interface FleetView {
   /** By the leader's monotonic clock. */
   readonly atMs: number;
+  /**
+   * The last report of each host, also of those that are silent, for {@link PlacementSettings.missedMs} at least: a new
+   * leader knows only from them that a host may still have guests that another one claims.
+   */
   readonly hosts: readonly FleetHost[];
   /** Moves that people asked for and that are not done; they come before the plan's own. */
   readonly wishes?: readonly MoveWish[];
@@ -94,6 +98,8 @@ export interface PlacementSettings {
   readonly pickUpMs?: number;
   /** A host that was seen so lately and is missing counts as one that is cut off. */
   readonly missedMs?: number;
+  /** What a host that was short has free when it is helped, in parts of its memory. */
+  readonly spare?: number;
   /** What stays free of a host that receives, in parts of its memory. */
   readonly headroom?: number;
   /** Moves at a time away from a host that is short; from one that drains; to any host; over the fleet. */
@@ -137,7 +143,7 @@ export interface MoveOrder {
 
 /**
  * Why a guest that should leave its host is not ordered away now. `obstacle`: it cannot be moved. `doubtful`: more than
- * one host reports it, or a copy that is known to have moved away is back. `stale`: its host's report is old or makes no sense.
+ * one host reports it, a host had it that is silent now, or a copy that is known to have moved away is back. `stale`: its host's report is old or makes no sense.
  * `implausible`: its own figures make no sense. `moving`: it is on its way. `dirty`: it writes faster than the link can send. `room`: no host that may receive has
  * the memory. `link`: the links are busy; it would take too long beside the moves under way. `cool-down`: only hosts
  * that it left a moment ago have room. `bound`: as many moves as may be are under way. `rest`: an order for it failed a
@@ -255,6 +261,8 @@ export interface HostRecord {
   readonly seenMs: number;
   /** Since when it is short; -1: it is not. */
   readonly shortMs: number;
+  /** While it is silent, what it had when it was heard last: it may have it still. */
+  readonly guests: readonly Pick<FleetGuest, 'guest' | 'incarnation'>[];
 }
 
 /** What the leader knows besides the view. A leader that begins has none; it belongs to one leader's clock. */

@@ -1,6 +1,7 @@
 /** `npm run sim`: simulations of the whole machine, without a kernel and without chance that has no name. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { ProfileName } from '../balloon/profiles.ts';
+import { fleetTable, reportFleet } from './fleet/report.ts';
 import type { HintMachine } from './hint-explorer.ts';
 import { HINT_ROUNDS_MAX, PAGES_MAX, RING_SLOTS_MAX } from './hint-options.ts';
 import { reportHints } from './hint-report.ts';
@@ -136,6 +137,35 @@ function restartCommand(): Command {
     });
 }
 
+interface FleetChoice {
+  readonly hosts: number;
+  readonly guests: number;
+  readonly seconds: number;
+  readonly seed: number;
+  readonly json?: boolean;
+}
+
+function fleetCommand(): Command {
+  return new Command('fleet')
+    .description(
+      'place the guests of many hosts, which fail, are cut off and change their leader, in three ways',
+    )
+    .option('--hosts <n>', 'hosts of the fleet', between(4, 10_000), 1000)
+    .option('--guests <n>', 'guests of the fleet', between(4, 1_000_000), 50_000)
+    .option('--seconds <n>', 'how long it lives, in virtual time', between(10, 1_000_000), 1800)
+    .option('--seed <n>', 'of the fleet and of what happens to it', between(0, Number.MAX_SAFE_INTEGER), 1)
+    .option('--json', 'print JSON')
+    .action(({ json = false, ...choice }: FleetChoice) => {
+      const report = reportFleet(choice, json ? () => {} : line => console.log(line));
+      if (json) console.log(JSON.stringify(report, null, 2));
+      else {
+        const { hosts, guests, seconds, seed } = choice;
+        console.log(`${hosts} hosts, ${guests} guests, ${seconds} s, seed ${seed}:\n\n${fleetTable(report)}`);
+      }
+      process.exitCode = report.failures.length === 0 ? 0 : 1;
+    });
+}
+
 const program = new Command('sim')
   .description("simulations of Aerostat's machine")
   .showHelpAfterError()
@@ -143,6 +173,7 @@ const program = new Command('sim')
   .addCommand(migrateCommand())
   .addCommand(hintsCommand())
   .addCommand(sharedCommand())
-  .addCommand(restartCommand());
+  .addCommand(restartCommand())
+  .addCommand(fleetCommand());
 
 await program.parseAsync();

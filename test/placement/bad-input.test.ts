@@ -178,6 +178,21 @@ describe('a host that is back from the dead', () => {
     );
   });
 
+  test('with guests that were started elsewhere: they stay while the host that had them last is silent, and not for ever', () => {
+    // a has an old copy of b1, which was started on b; b was cut off, and its report is no longer kept.
+    const leader = new TestLeader({ missedMs: 100_000 });
+    const cut = [hostOf('a', [], { draining: true }), roomy('b', { ageMs: 30_000 }), ...others];
+    leader.lookOn([hostOf('a', [], { draining: true }), roomy('b'), ...others], 60_000);
+    leader.plan(cut);
+    const back = [hostOf('a', [guestOf('b1', 4, { incarnation: 'old' })], { draining: true }), ...others];
+    expect(leader.plan(back)).toMatchObject({
+      orders: [],
+      staying: [{ guest: 'b1', host: 'a', why: 'doubtful', detail: 'b' }],
+    });
+    leader.lookOn(back, 100_000);
+    expect(leader.plan(back).orders).toMatchObject([{ guest: 'b1', from: 'a' }]);
+  });
+
   test('whose guest has honestly come back, as another copy, is believed', () => {
     const { leader, order, after } = leaderAfter();
     const back = guestOf(order.guest, 3, { incarnation: 'third' });

@@ -11,6 +11,8 @@ import type {
 
 export const GIB = 2 ** 30;
 export const PERIOD_MS = 2000;
+/** Between two plans in which nothing is ordered. */
+const LOOK_MS = 5000;
 
 /** A guest of 8 GiB that needs and has `gib` of them, and writes little. */
 export const guestOf = (guest: string, gib: number, more: Partial<FleetGuest> = {}): FleetGuest => ({
@@ -52,7 +54,8 @@ export class TestLeader {
   readonly settings: PlacementSettings;
 
   constructor(settings: PlacementSettings = {}) {
-    this.settings = settings;
+    // What a host is to have free is no matter of most tests.
+    this.settings = { spare: 0, ...settings };
   }
 
   plan(hosts: readonly FleetHost[], more: Partial<FleetView> = {}): Placement {
@@ -68,7 +71,7 @@ export class TestLeader {
     while (this.atMs < until) {
       const placement = plan({ atMs: this.atMs, hosts }, this.memory, { ...this.settings, movesMax: 0 });
       ({ memory: this.memory } = placement);
-      this.atMs += PERIOD_MS;
+      this.atMs += LOOK_MS;
     }
   }
 

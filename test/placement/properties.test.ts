@@ -10,6 +10,8 @@ import { GIB, guestOf, hostOf, TestLeader } from './fleet.ts';
 
 const RUNS = { numRuns: 100 };
 const HEADROOM = 0.05;
+/** A leader that need not look on first. */
+const HASTY = { settleMs: 0, patienceMs: 0 };
 
 const nonsense = fc.constantFrom(Number.NaN, -1, Number.POSITIVE_INFINITY, 2 ** 60, -1e300);
 const gibs = fc.integer({ min: 0, max: 32 }).map(quarters => quarters / 4);
@@ -126,17 +128,17 @@ describe('placement', () => {
     let ordered = 0;
     fc.assert(
       fc.property(hosts, fleet => {
-        const leader = new TestLeader();
-        leader.lookOn(fleet, 60_000);
+        const leader = new TestLeader(HASTY);
+        leader.lookOn(fleet, 5000);
         const view = { atMs: leader.atMs, hosts: fleet };
-        const placement = plan(view, leader.memory);
+        const placement = plan(view, leader.memory, HASTY);
         ordered += placement.orders.length;
         expectRules(view, placement);
         if (placement.state !== 'moves') expect(placement.orders).toEqual([]);
         const kept = JSON.parse(JSON.stringify(leader.memory));
-        expect(plan(view, kept)).toEqual(placement);
+        expect(plan(view, kept, HASTY)).toEqual(placement);
         // The next plan orders nothing once more.
-        const next = plan({ atMs: view.atMs + 2000, hosts: fleet }, placement.memory);
+        const next = plan({ atMs: view.atMs + 2000, hosts: fleet }, placement.memory, HASTY);
         const twice = next.orders.filter(({ guest }) =>
           placement.orders.some(order => order.guest === guest),
         );
@@ -150,8 +152,8 @@ describe('placement', () => {
   test('orders the same whatever order hosts are listed in', () => {
     fc.assert(
       fc.property(hosts, fleet => {
-        const one = new TestLeader().settledPlan(fleet).orders;
-        const other = new TestLeader().settledPlan(fleet.toReversed()).orders;
+        const one = new TestLeader(HASTY).plan(fleet).orders;
+        const other = new TestLeader(HASTY).plan(fleet.toReversed()).orders;
         expect(other.map(({ id }) => id).sort()).toEqual(one.map(({ id }) => id).sort());
       }),
       RUNS,
@@ -176,7 +178,7 @@ describe('placement', () => {
         const host = hostOf('a', own, { memoryBytes: (total - shortGib) * GIB });
         // Empty hosts, more than there are guests: room is no matter, and each move costs what the guest has.
         const empty = list.map((_, at) => hostOf(`b${at}`, []));
-        const { orders } = new TestLeader({ leavesMax: 99 }).settledPlan([host, ...empty]);
+        const { orders } = new TestLeader({ ...HASTY, leavesMax: 99 }).plan([host, ...empty]);
         const costs = list.map(({ resident }) => resident);
         let least = Number.POSITIVE_INFINITY;
         for (let set = 0; set < 2 ** list.length; set++) {
