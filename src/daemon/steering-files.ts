@@ -63,8 +63,11 @@ export class SteeringFiles {
   readonly #warned = new Set<string>();
   #writing: Promise<void> | undefined;
 
+  readonly #writtenMsMax: number;
+
   /** @throws when the directory cannot be made */
-  constructor(directory: string, log: (record: LogRecord) => void) {
+  constructor(directory: string, log: (record: LogRecord) => void, writtenMsMax = WRITTEN_MS_MAX) {
+    this.#writtenMsMax = writtenMsMax;
     this.#directory = join(directory, 'guests');
     this.#log = log;
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
@@ -111,7 +114,7 @@ export class SteeringFiles {
   /** Resolves when nothing is being written any more, or a disk that hangs was waited for long enough. */
   async settled(): Promise<void> {
     if (this.#writing === undefined) return;
-    await Promise.race([this.#writing, delay(WRITTEN_MS_MAX, undefined, { ref: false })]);
+    await Promise.race([this.#writing, delay(this.#writtenMsMax, undefined, { ref: false })]);
   }
 
   #read(guest: string): Saved | undefined {

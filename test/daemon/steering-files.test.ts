@@ -16,6 +16,8 @@ import { SteeringFiles } from '../../src/daemon/steering-files.ts';
 import type { GuestOptions, LogRecord } from '../../src/hosting/options.ts';
 
 const GIB = 2 ** 30;
+/** However slow the disk is. */
+const DISK_MS_MAX = 100_000;
 const NOTHING = { targetBytes: null, memoryBytes: null, discard: null, pollIntervalMs: null, lease: null };
 
 const options = (name: string, started: Partial<GuestOptions> = {}): GuestOptions => ({
@@ -34,7 +36,7 @@ let log: LogRecord[];
 
 /** A daemon that serves vm1 and vm2. */
 function open(started: Partial<GuestOptions> = {}) {
-  const files = new SteeringFiles(directory, record => log.push(record));
+  const files = new SteeringFiles(directory, record => log.push(record), DISK_MS_MAX);
   const [vm1, vm2] = ['vm1', 'vm2'].map(name => files.read(options(name, started)));
   return { files, vm1, vm2 };
 }
