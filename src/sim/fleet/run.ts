@@ -150,7 +150,7 @@ class FleetRun {
     }
   }
 
-  /** A host loses power. Its guests are started elsewhere; when it is back it believes at first to have them still. */
+  /** A host loses power. Its guests are started on hosts that can be reached; when it is back it believes at first to have them still. */
   #crash(host: FleetMachine, backS: number): void {
     const lost = host.copies;
     host.alive = false;
@@ -158,7 +158,7 @@ class FleetRun {
     host.ghosts = [];
     host.incoming.clear();
     this.#at(this.#atS + RESTART_S, () => {
-      const alive = this.#cluster.hosts.filter(one => one.alive && !one.draining);
+      const alive = this.#cluster.hosts.filter(one => one.alive && !one.cut && !one.draining);
       for (const { guest } of lost) {
         this.#checks.startedAnew(this.#trace.guests[guest].name);
         this.#cluster.start(guest, alive[this.#random.below(alive.length)]);
