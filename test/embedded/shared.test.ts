@@ -79,4 +79,4 @@ test(`no page of a guest loses its content while frames are taken and returned, 
   expect(wrong).toEqual([]);
   expect(checked).toBeGreaterThan(TARGETS.length * CHECKS);
   expect(counters.punches).toBeGreaterThan(TARGETS.length);
-}, 60_000);
+});
