@@ -84,6 +84,24 @@ describe('hosts of a fleet', () => {
     await client.close();
   });
 
+  test('wait for a guest that has left one and is not reported by the other yet', async () => {
+    const nats = new FakeNats();
+    const world = new Map<string, FakeMachines>();
+    for (const host of ['host1', 'host2']) join(nats, host, world);
+    const source = world.get('host1') as FakeMachines;
+    source.add('web');
+    source.onMigrate = (guest, to) => {
+      source.guests.delete(guest);
+      void sleep(5 * PERIOD_MS).then(() => world.get('host2')?.add(guest, 'host2-2'));
+      return moved(to);
+    };
+    const client = await FleetClient.over(nats.bus(), monotonicMs, sleep);
+    await soon(() => expect(client.hosts.map(({ report }) => report.guests.length)).toEqual([1, 0]));
+    const { id } = await client.ask({ ask: 'move', guest: 'web', from: 'host1', to: 'host2' });
+    await soon(async () => expect(await client.endOf(id)).toEqual({ id, result: 'moved', why: null }));
+    await client.close();
+  });
+
   test('refuse what strangers send, count it, and go on', async () => {
     const nats = new FakeNats();
     const agent = join(nats, 'host1', new Map());
