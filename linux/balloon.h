@@ -126,6 +126,7 @@ struct balloon {
 	u64 frames;
 	struct page_list list;
 	struct work_struct size_work;
+	struct work_struct actual_work;
 	struct notifier_block oom;
 
 	struct work_struct stats_work;
@@ -165,8 +166,7 @@ static inline void cost_add(unsigned int step, ktime_t began)
 }
 
 /* queues.c */
-int list_init(struct page_list *list, const struct list_format *format,
-	      struct virtqueue *vq);
+int list_init(struct page_list *list, const struct list_format *format, struct virtqueue *vq);
 void list_free(struct page_list *list);
 unsigned int list_finish(struct page_list *list);
 bool runs_add(struct page_list *list, struct page *page, unsigned int order);
@@ -174,10 +174,8 @@ void runs_join(struct page_list *list);
 int run_add_inbuf(struct virtqueue *vq, struct run *run);
 void balloon_acked(struct virtqueue *vq);
 void balloon_wait(struct balloon *b, struct virtqueue *vq, unsigned int out);
-void buffer_post(struct virtqueue *vq, void *data, unsigned int bytes,
-		 bool device_writes);
-void balloon_tell(struct balloon *b, struct virtqueue *vq,
-		  struct page_list *list);
+void buffer_post(struct virtqueue *vq, void *data, unsigned int bytes, bool device_writes);
+void balloon_tell(struct balloon *b, struct virtqueue *vq, struct page_list *list);
 
 /* lists/ */
 unsigned int finish_response(struct page_list *list);
@@ -185,6 +183,7 @@ void sg_tell(struct balloon *b, struct virtqueue *vq, struct page_list *list);
 
 /* inflate.c */
 void balloon_size_work(struct work_struct *work);
+void balloon_actual_work(struct work_struct *work);
 void balloon_empty(struct balloon *b);
 int balloon_oom(struct notifier_block *nb, unsigned long unused, void *freed);
 

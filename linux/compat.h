@@ -27,13 +27,11 @@
 
 /* Finds @n queues, which all have a name. */
 static inline int compat_find_vqs(struct virtio_device *vdev, unsigned int n,
-				  struct virtqueue **vqs,
-				  vq_callback_t **callbacks,
+				  struct virtqueue **vqs, vq_callback_t **callbacks,
 				  const char **names)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
-	return virtio_find_vqs(vdev, n, vqs, callbacks,
-			       (const char * const *)names, NULL);
+	return virtio_find_vqs(vdev, n, vqs, callbacks, (const char * const *)names, NULL);
 #else
 	struct virtqueue_info info[8] = {};
 	unsigned int i;

@@ -123,9 +123,17 @@ static void tell_actual(struct balloon *b)
 	ktime_t began = ktime_get();
 	u32 actual = b->frames;
 
-	virtio_cwrite_le(b->vdev, struct virtio_balloon_config, actual,
-			 &actual);
+	virtio_cwrite_le(b->vdev, struct virtio_balloon_config, actual, &actual);
 	cost_add(CONFIG_US, began);
+}
+
+/*
+ * After need. A transport may allocate to write; a notifier that did so would
+ * wait for the memory that it is asked for, with the lock of the OOM killer.
+ */
+void balloon_actual_work(struct work_struct *work)
+{
+	tell_actual(container_of(work, struct balloon, actual_work));
 }
 
 void balloon_size_work(struct work_struct *work)
@@ -135,8 +143,7 @@ void balloon_size_work(struct work_struct *work)
 	u64 moved;
 	u32 target;
 
-	virtio_cread_le(b->vdev, struct virtio_balloon_config, num_pages,
-			&target);
+	virtio_cread_le(b->vdev, struct virtio_balloon_config, num_pages, &target);
 	cost_add(CONFIG_US, began);
 	if (target == b->frames)
 		return;
@@ -163,10 +170,10 @@ int balloon_oom(struct notifier_block *nb, unsigned long unused, void *freed)
 	unsigned long *pages = freed;
 	unsigned long released = hint_release(b);
 
-	if (!released) {
+	if (!released)
 		released = leak(b, PFNS_STEP_FRAMES);
-		tell_actual(b);
-	}
+	if (released)
+		queue_work(system_freezable_wq, &b->actual_work);
 	*pages += released;
 	return NOTIFY_OK;
 }

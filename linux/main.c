@@ -130,8 +130,7 @@ static int make_lists(struct balloon *b)
 	if (!err && b->vqs[HINT])
 		err = list_init(&b->unused, &sg_runs, b->vqs[HINT]);
 	if (!err && b->vqs[REPORT])
-		err = list_init(&b->report_list, &address_or_order,
-				b->vqs[REPORT]);
+		err = list_init(&b->report_list, &address_or_order, b->vqs[REPORT]);
 	return err;
 }
 
@@ -157,6 +156,7 @@ static void balloon_init(struct balloon *b, struct virtio_device *vdev)
 	INIT_LIST_HEAD(&b->blocks);
 	INIT_LIST_HEAD(&b->held);
 	INIT_WORK(&b->size_work, balloon_size_work);
+	INIT_WORK(&b->actual_work, balloon_actual_work);
 	INIT_WORK(&b->stats_work, stats_work);
 	INIT_WORK(&b->hint_work, hint_work);
 	INIT_WORK(&b->request_work, request_work);
@@ -201,6 +201,7 @@ static void balloon_remove(struct virtio_device *vdev)
 	b->stopping = true;
 	spin_unlock_irq(&b->stop_lock);
 	cancel_work_sync(&b->size_work);
+	cancel_work_sync(&b->actual_work);
 	cancel_work_sync(&b->stats_work);
 	cancel_work_sync(&b->hint_work);
 	cancel_work_sync(&b->request_work);

@@ -11,8 +11,7 @@
 #include "balloon.h"
 
 /* What it could get is there also when it fails. */
-int list_init(struct page_list *list, const struct list_format *format,
-	      struct virtqueue *vq)
+int list_init(struct page_list *list, const struct list_format *format, struct virtqueue *vq)
 {
 	/* Each bitmap is a descriptor, and so is the header. */
 	unsigned int max = min_t(unsigned int, BITMAPS_MAX,
@@ -125,8 +124,7 @@ void balloon_wait(struct balloon *b, struct virtqueue *vq, unsigned int out)
 }
 
 /* Leaves a buffer with the device. There is a place for each that is posted. */
-void buffer_post(struct virtqueue *vq, void *data, unsigned int bytes,
-		 bool device_writes)
+void buffer_post(struct virtqueue *vq, void *data, unsigned int bytes, bool device_writes)
 {
 	struct scatterlist sg;
 	int err;
@@ -139,8 +137,7 @@ void buffer_post(struct virtqueue *vq, void *data, unsigned int bytes,
 	virtqueue_kick(vq);
 }
 
-static void list_send(struct balloon *b, struct virtqueue *vq,
-		      struct page_list *list)
+static void list_send(struct balloon *b, struct virtqueue *vq, struct page_list *list)
 {
 	unsigned int i, elements = list->format->finish(list);
 	ktime_t before = ktime_get();
@@ -159,8 +156,7 @@ static void list_send(struct balloon *b, struct virtqueue *vq,
  * Tells the device of all runs of @list, which has none then. Where they answer
  * something, a last list says that it is done, be it one without pages.
  */
-void balloon_tell(struct balloon *b, struct virtqueue *vq,
-		  struct page_list *list)
+void balloon_tell(struct balloon *b, struct virtqueue *vq, struct page_list *list)
 {
 	ktime_t began = ktime_get();
 	unsigned long waited = cost[WAIT_US];

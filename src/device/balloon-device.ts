@@ -167,13 +167,15 @@ export class BalloonDevice implements VirtioDevice {
 
   /** Sets the target, as far as its field can say it, and tells the driver. */
   set targetPages(pages: number) {
-    this.#aim(pages, this.#world.config.targetLimitPages);
+    const { config } = this.#world;
+    const before = config.driverPages;
+    config.aim(pages, config.targetLimitPages);
+    this.#aimed(before);
   }
 
-  #aim(targetPages: number, limitPages: number): void {
+  /** The driver saw `before` of the target. */
+  #aimed(before: number): void {
     const { config, host } = this.#world;
-    const before = config.driverPages;
-    config.aim(targetPages, limitPages);
     // What the host can take by itself is none of the driver's business.
     this.shared.follow();
     if (config.driverPages !== before) host.configChanged();
@@ -186,7 +188,10 @@ export class BalloonDevice implements VirtioDevice {
 
   /** The driver is shown no more than this of any target; Infinity for all of it. */
   set targetLimitPages(pages: number) {
-    this.#aim(this.#world.config.targetPages, pages);
+    const { config } = this.#world;
+    const before = config.driverPages;
+    config.aim(config.targetPages, pages);
+    this.#aimed(before);
   }
 
   /**

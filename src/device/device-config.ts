@@ -38,23 +38,17 @@ export class DeviceConfig {
     return this.#targetLimitPages;
   }
 
-  /** Both are rounded and bounded to what the field can say. Whether the driver sees another target than before. */
-  aim(targetPages: number, limitPages: number): boolean {
-    const before = this.driverPages;
+  /** Both are rounded and bounded to what the field can say. */
+  aim(targetPages: number, limitPages: number): void {
     this.#targetPages = bounded(targetPages);
     this.#targetLimitPages = bounded(limitPages);
-    this.#show();
-    return this.driverPages !== before;
-  }
-
-  #show(): void {
     this.#view.setUint32(numPages, Math.max(0, this.shownTargetPages - this.#asidePages), true);
   }
 
   /** So many pages of the target are not the driver's to give. */
   set asidePages(pages: number) {
     this.#asidePages = bounded(pages);
-    this.#show();
+    this.aim(this.#targetPages, this.#targetLimitPages);
   }
 
   /** What driver and device are to give of the target. */

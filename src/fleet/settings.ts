@@ -1,4 +1,5 @@
 /** What a host goes by in its fleet, and what holds where nothing is said. Words of people are read elsewhere. */
+import { settled } from '../placement/settings.ts';
 import type { PlacementSettings } from '../placement/types.ts';
 
 export const FLEET_DEFAULT = 'default';
@@ -25,9 +26,12 @@ export const placementOf = (periodMs: number, set: PlacementSettings): Placement
   ...set,
 });
 
-/** How long what is stored lives. A host that died is forgotten by the store; an order is known for as long as it could be sent. */
+/**
+ * How long what is stored lives. A host that died is forgotten by the store when placement forgets it: a new leader knows
+ * of silent hosts from their last reports alone. An order is known for as long as it could be sent.
+ */
 export const livesOf = (periodMs: number) => ({
-  hosts: Math.max(60_000, 10 * periodMs),
+  hosts: Math.max(settled({}).missedMs, 10 * periodMs),
   leader: 10 * periodMs,
   wishes: null,
   orders: 86_400_000,

@@ -93,8 +93,8 @@ test('memory whose file is locked makes its own guest wait for the lock, and har
     });
     const beside = await exchangesWhile(neighbour, () => waitedMs === 0);
     expect(await added).toBe(true);
-    // It was served all the time that the other waited, as well as it is otherwise.
-    expect(beside.length).toBeGreaterThan(10);
+    // It was served all the time that the other waited, however short that was, as well as it is otherwise.
+    expect(beside.length).toBeGreaterThan(Math.min(10, waitedMs / (SLOWER_MAX * middleOf(alone)) - 2));
     expect(middleOf(beside)).toBeLessThan(SLOWER_MAX * middleOf(alone));
     expect(Math.max(...beside)).toBeLessThan(Math.max(waitedMs / 2, SLOWER_MAX * Math.max(...alone)));
   } finally {

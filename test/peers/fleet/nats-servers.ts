@@ -109,9 +109,11 @@ export class NatsServers {
   }
 }
 
+/** Of the server alone: 2.9 calls itself unhealthy for good when a watcher's consumer ended while it was away. */
 async function isHealthy(port: number): Promise<boolean> {
+  const address = `http://127.0.0.1:${port}/healthz?js-server-only=true`;
   try {
-    const response = await fetch(`http://127.0.0.1:${port}/healthz`, { signal: AbortSignal.timeout(1000) });
+    const response = await fetch(address, { signal: AbortSignal.timeout(1000) });
     return response.ok;
   } catch {
     return false;
