@@ -96,7 +96,7 @@ export function partsOf(report) {
   const { rows, ratios, notes } = report;
   if (rows.some(row => row.case === 'real'))
     return {
-      'real run': [runOf(report), ...notes].join('\n\n'),
+      'real run': [runOf(report), ...notes].map(wrapped).join('\n\n'),
       real: besideReal(rows),
       'real ratios': ratiosOf(ratios),
     };
@@ -109,6 +109,9 @@ export function partsOf(report) {
     ratios: ratiosOf(ratios),
   };
 }
+
+/** Documents are wrapped at 120. */
+const wrapped = text => text.replace(/(.{1,119}\S)(?: +|$)/g, '$1\n').trimEnd();
 
 const markedBy = name => new RegExp(`(<!-- made: ${name} -->\n)([^]*?)(\n<!-- end -->)`);
 
