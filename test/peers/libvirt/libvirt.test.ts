@@ -133,7 +133,7 @@ describePeer('domains of libvirt', await missing(), () => {
     mostIs('160M');
     const own = ['--state-dir', libvirtd.directory, '--api', join(libvirtd.directory, 'policy.sock')];
     const session = start(['policy', 'run', '--libvirt', libvirtd.uri, '--config', config, ...own], {
-      env: {},
+      env: { XDG_RUNTIME_DIR: libvirtd.directory },
     });
     await expect.poll(hasKiB, { timeout: 60_000, interval: 200 }).toBe(160 * 1024);
     await libvirtd.kill();
