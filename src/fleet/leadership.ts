@@ -44,7 +44,7 @@ export class Leadership {
   #seen: Seen | undefined;
   #lease: Lease | undefined;
   #highest = 0;
-  #looking = false;
+  #looking: Promise<void> | undefined;
   /** How often this host began to lead. */
   elections = 0;
 
@@ -99,16 +99,19 @@ export class Leadership {
     if (this.#lease !== undefined && epoch > this.#lease.epoch) this.#lease = undefined;
   }
 
-  /** Renews, follows or waits; to be called {@link LOOKS_PER_PERIOD} times a period. One look at a time is under way. */
-  async look(): Promise<void> {
-    if (this.#looking) return;
-    this.#looking = true;
-    try {
-      if (this.#lease !== undefined) await this.#renew(this.#lease);
-      else await this.#follow();
-    } finally {
-      this.#looking = false;
-    }
+  /**
+   * Renews, follows or waits; to be called {@link LOOKS_PER_PERIOD} times a period. One look at a time is under way: a call
+   * meanwhile ends as it does.
+   */
+  look(): Promise<void> {
+    this.#looking ??= this.#lookOnce().finally(() => {
+      this.#looking = undefined;
+    });
+    return this.#looking;
+  }
+
+  #lookOnce(): Promise<void> {
+    return this.#lease !== undefined ? this.#renew(this.#lease) : this.#follow();
   }
 
   /** Leaves the key to others at once. */

@@ -47,6 +47,18 @@ describe('the leader', () => {
     expect(one.elections).toBe(1);
   });
 
+  test('is looked for by one question at a time, and all that ask meanwhile hear how it ended', async () => {
+    const one = candidate('one');
+    let questions = 0;
+    bucket.get = () => {
+      questions++;
+      return Promise.reject(new Error('no answer'));
+    };
+    const ends = await Promise.allSettled([one.look(), one.look(), one.look()]);
+    expect(ends.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected']);
+    expect(questions).toBe(1);
+  });
+
   test('that dies is followed within two periods', async () => {
     const [one, other, third] = [candidate('one'), candidate('other'), candidate('third')];
     await pass(3 * PERIOD_MS, one, other, third);
