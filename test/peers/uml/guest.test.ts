@@ -249,11 +249,13 @@ describeLinux('a Linux guest', kernel => {
       setInterval(() => {}, 1000);`;
     for (const end of ['throw', 'SIGKILL'] as const) {
       const owner = startOwner(script, scratch, end);
+      // Its end may be told before what it wrote.
+      const ended = once(owner, 'exit');
       const [line] = await once(owner.stdout, 'data');
       const pid = Number(line);
       expect(pid).toBeGreaterThan(0);
       if (end === 'SIGKILL') owner.kill(end);
-      await once(owner, 'exit');
+      await ended;
       await expect.poll(() => processesOfGroup(pid), POLL).toEqual([]);
     }
   });
