@@ -3,4 +3,5 @@
 import { bootstrap, follow } from './bootstrap.mjs';
 
 bootstrap();
-await follow(process.execPath, ['bin/aerostat', ...process.argv.slice(2)]);
+// The options are those of the program's first line.
+await follow(process.execPath, ['--v8-pool-size=1', 'bin/aerostat', ...process.argv.slice(2)]);

@@ -5,7 +5,7 @@ import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Receiver, StartReceiver } from '../fleet/arrivals.ts';
 import { AerostatError } from '../sys/error.ts';
-import { PROGRAM } from './processes.ts';
+import { ownCommandLine } from '../sys/own-program.ts';
 
 /** A source that was told of the place connects at once. */
 const WAIT = '60s';
@@ -39,11 +39,8 @@ export function receiversOf({ address, tls }: ReceiversOptions): StartReceiver {
     ];
     // No pipe leads to it: its end would be heard by a machine that runs, when the agent ends.
     const output = openSync(log, 'w', 0o600);
-    const child = spawn(
-      process.execPath,
-      [PROGRAM, 'receive', ...words, '--memory-max', String(memoryMaxBytes)],
-      { stdio: ['ignore', output, output], detached: true },
-    );
+    const [program, ...line] = ownCommandLine('receive', ...words, '--memory-max', String(memoryMaxBytes));
+    const child = spawn(program, line, { stdio: ['ignore', output, output], detached: true });
     closeSync(output);
     child.unref();
     let isOver = false;

@@ -14,13 +14,13 @@ import { PolicyRunner } from '../steering/runner.ts';
 import type { SteeringSettings } from '../steering/settings.ts';
 import { StateFile, stateDirectory } from '../steering/state-file.ts';
 import { defined } from '../sys/defined.ts';
+import { ownCommandLine } from '../sys/own-program.ts';
 import { readVersion } from '../sys/version.ts';
 import { readConfiguration } from './configuration/read.ts';
 import { ConfigurationError } from './configuration/toml.ts';
 import { type CliContext, interrupted, printLine } from './context.ts';
 import type { Log } from './log.ts';
 import { openSteered } from './policy-guests.ts';
-import { PROGRAM } from './processes.ts';
 import { openLog, type ServeChoice, withApiOf } from './serve.ts';
 
 export interface GuestWords {
@@ -129,7 +129,8 @@ export async function servePolicy(
 
 /** In a process of its own, which outlives this one however it ends. */
 function startGuard(path: string): void {
-  spawn(process.execPath, [PROGRAM, 'policy', 'guard', path], { detached: true, stdio: 'ignore' }).unref();
+  const [program, ...words] = ownCommandLine('policy', 'guard', path);
+  spawn(program, words, { detached: true, stdio: 'ignore' }).unref();
 }
 
 /** `aerostat policy guard`: gives their memory back to QEMU's guests whose policy is silent. */

@@ -5,9 +5,7 @@
 import { fileURLToPath } from 'node:url';
 import { type GuestCommandLine, GuestProcess } from '../embedded/guest-process.ts';
 import { bound } from '../peers/lifeline.ts';
-
-/** The program, as people start it. */
-export const PROGRAM = fileURLToPath(new URL('../../bin/aerostat', import.meta.url));
+import { ownCommandLine } from '../sys/own-program.ts';
 
 /** Starts the process that talks to libvirt; its argument is the URI. It is the compiled one also where this file is not. */
 export const LIBVIRT_COMMAND_LINE: readonly [string, string] = [
@@ -32,7 +30,7 @@ export function guestCommandLine({
 }: GuestProcessOptions): GuestCommandLine {
   const seeded = seed === undefined ? [] : ['--seed', String(seed)];
   const options = ['--connect', socketPath, '--memory', String(memoryBytes), ...seeded, ...words];
-  return [process.execPath, PROGRAM, 'guest', ...options];
+  return ownCommandLine('guest', ...options);
 }
 
 /**

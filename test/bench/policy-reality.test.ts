@@ -6,7 +6,8 @@
 import { expect, test } from 'vitest';
 import { benchReality } from '../../src/bench/policy/real/real.ts';
 import type { BenchRow } from '../../src/bench/report.ts';
-import { guestCommandLine, PROGRAM } from '../../src/cli/processes.ts';
+import { guestCommandLine } from '../../src/cli/processes.ts';
+import { ownCommandLine } from '../../src/sys/own-program.ts';
 
 const figure = (rows: readonly BenchRow[], name: string, of: string): number => {
   const value = rows.find(row => row.case === name)?.[of];
@@ -18,7 +19,7 @@ test('a guest that grows on real memory gets it of others when the model says, a
     seed: 1,
     kinds: ['embedded'],
     traces: ['growth'],
-    daemon: words => [process.execPath, PROGRAM, 'device', ...words],
+    daemon: words => ownCommandLine('device', ...words),
     embedded: guestCommandLine,
     signal: AbortSignal.timeout(240_000),
     progress: () => {},

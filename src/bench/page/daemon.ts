@@ -11,15 +11,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
 import type { Control } from '../../control/operations.ts';
 import { bound } from '../../peers/lifeline.ts';
 import { parseAddress } from '../../server/address.ts';
 import { remoteControl } from '../../server/client.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { ownCommandLine } from '../../sys/own-program.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../../bin/aerostat', import.meta.url));
 /** Far above what starting and ending take. */
 const PATIENCE_MS = 30_000;
 const LOOK_MS = 10;
@@ -40,8 +39,8 @@ export class PageDaemon {
 
   private constructor({ guests, words = [] }: PageDaemonOptions) {
     const sockets = guests.flatMap(name => ['--socket-path', this.socketOf(name)]);
-    const device = [PROGRAM, 'device', '--api', '127.0.0.1:0', ...sockets, ...words];
-    this.#child = spawn(...bound(process.execPath, device), {
+    const [program, ...device] = ownCommandLine('device', '--api', '127.0.0.1:0', ...sockets, ...words);
+    this.#child = spawn(...bound(program, device), {
       stdio: ['ignore', 'ignore', 'pipe'],
       env: { ...process.env, AEROSTAT_TOKEN: this.token },
     });

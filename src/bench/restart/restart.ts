@@ -10,7 +10,6 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { DeviceGuestStatus } from '../../control/contract.ts';
 import type { Control } from '../../control/operations.ts';
 import { bound } from '../../peers/lifeline.ts';
@@ -18,6 +17,7 @@ import { parseAddress } from '../../server/address.ts';
 import { remoteControl } from '../../server/client.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { monotonicMs } from '../../sys/monotonic.ts';
+import { ownCommandLine } from '../../sys/own-program.ts';
 import type { BenchRow, Measured } from '../report.ts';
 import { spreadOf } from '../report.ts';
 import { ClockedGuest } from './guest.ts';
@@ -37,7 +37,6 @@ export interface RestartBenchOptions {
 const OPEN_MS_LIMIT = 200;
 const STALL_MS_LIMIT = 100;
 
-const PROGRAM = fileURLToPath(new URL('../../../bin/aerostat', import.meta.url));
 const PATIENCE_MS = 60_000;
 const UPGRADE_MS = 30_000;
 /** How long the guests work before each restart and after it. */
@@ -149,7 +148,8 @@ class Bench {
   }
 
   #spawn(words: readonly string[]): ChildProcess {
-    const child = spawn(...bound(process.execPath, [PROGRAM, ...words]), {
+    const [program, ...line] = ownCommandLine(...words);
+    const child = spawn(...bound(program, line), {
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {

@@ -1,9 +1,10 @@
 /** `aerostat bench policy`: memory policies side by side, in virtual time. */
 import { Command, Option } from 'commander';
+import { ownCommandLine } from '../../sys/own-program.ts';
 import type { CliContext } from '../context.ts';
 import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
 import { each, list, withVerbose } from '../options.ts';
-import { guestCommandLine, PROGRAM } from '../processes.ts';
+import { guestCommandLine } from '../processes.ts';
 
 const EXAMPLES = `
 Examples:
@@ -92,7 +93,7 @@ async function real(context: CliContext, choice: PolicyChoice, self: Command): P
       seed: choice.seed,
       kinds,
       ...(traces === undefined ? {} : { traces }),
-      daemon: given => [process.execPath, PROGRAM, 'device', ...given],
+      daemon: given => ownCommandLine('device', ...given),
       embedded: guestCommandLine,
       signal: context.interrupt,
       progress,
