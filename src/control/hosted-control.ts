@@ -5,6 +5,7 @@
 import type { DaemonStatus, GuestStatus } from './contract.ts';
 import { handlerOf } from './handlers.ts';
 import { readHost } from './host.ts';
+import { noFleet } from './no-fleet.ts';
 import { noHostPolicy } from './no-policy.ts';
 import { noUpgrade } from './no-upgrade.ts';
 import {
@@ -24,6 +25,7 @@ export function hostedControl(guests: GuestSource, version: string): Control {
     subscribe: listener => guests.subscribe(listener),
     ...noHostPolicy,
     ...noUpgrade,
+    ...noFleet,
     daemon: async () => statusOfThisProcess(version),
     host: () => readHost(),
   };

@@ -52,6 +52,11 @@ export interface MigrationAnswer {
   readonly migration: MigrationStatus | null;
   /** Why the guest cannot be moved from here at all; null when it can. */
   readonly obstacle: string | null;
+  /**
+   * What the guest writes to, a second: a page counts once between two questions, as it does in a round. Null where that is
+   * not known: at the first question, during a migration, and where the host keeps no log.
+   */
+  readonly dirtyBytesPerSecond: number | null;
 }
 
 export interface MigrationOrder {

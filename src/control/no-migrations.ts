@@ -9,7 +9,7 @@ const movedElsewhere = (name: string): string =>
 export const noMigrations = (expect: (name: string) => void): GuestHandlers<MigrationOperation> => ({
   migration: async name => {
     expect(name);
-    return { migration: null, obstacle: movedElsewhere(name) };
+    return { migration: null, obstacle: movedElsewhere(name), dirtyBytesPerSecond: null };
   },
   migrate: async name => {
     expect(name);

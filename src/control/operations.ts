@@ -19,6 +19,7 @@ import type {
   StatisticsSample,
   UpgradeAnswer,
 } from './contract.ts';
+import type { FleetPicture, FleetQuestion } from './fleet.ts';
 import type { MapOptions, MemoryMap } from './memory-map.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from './migrations.ts';
 import type {
@@ -143,6 +144,12 @@ export const OPERATIONS = {
   cancelMigration: ofGuest<void, MigrationAnswer>({ method: 'delete', path: '/migration' }),
   /** Of all targets that are a policy's: their leases last for so long from now on. */
   renewLeases: ofHost<LeaseRenewalOrder, LeaseRenewal>({ method: 'post', path: '/leases' }),
+  /** The fleet of hosts that is looked at; its state is `none` where there is none. */
+  fleet: ofHost<FleetQuestion, FleetPicture>({
+    method: 'get',
+    path: '/fleet/view',
+    query: { host: 'host' },
+  }),
   /** The memory policy with all that it decided last; its state is `off` where there is none. */
   policy: ofHost<void, PolicyStatus>({ method: 'get', path: '/policy' }),
   /** @throws PolicyOffError when there is no policy; so do all that follow */

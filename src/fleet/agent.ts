@@ -3,9 +3,9 @@
  * waits, and the host goes on alone: its machines and its policy are other processes. What each part does is in its file.
  */
 import { randomUUID } from 'node:crypto';
-import type { PlacementSettings } from '../placement/types.ts';
 import { readVersion } from '../sys/version.ts';
-import { Arrivals, type StartReceiver } from './arrivals.ts';
+import type { AgentOptions } from './agent-options.ts';
+import { Arrivals } from './arrivals.ts';
 import type { Bus, BusState } from './bus.ts';
 import { Claims } from './claims.ts';
 import { Departures } from './departures.ts';
@@ -15,7 +15,7 @@ import { HostOrders } from './host-orders.ts';
 import { HostsSeen } from './hosts-seen.ts';
 import { Leadership, LOOKS_PER_PERIOD } from './leadership.ts';
 import { Leading } from './leading.ts';
-import type { Machine, Machines } from './machines.ts';
+import type { Machine } from './machines.ts';
 import {
   type FleetOrder,
   type HostAnswer,
@@ -29,30 +29,9 @@ import {
   VERSION,
   writeMessage,
 } from './messages.ts';
+import { PlanningPace } from './planning-pace.ts';
 import { OwnReport } from './report-loop.ts';
 import { type AgentStatus, type Role, summaryOf } from './status.ts';
-
-export interface AgentOptions {
-  readonly fleet: string;
-  readonly host: string;
-  readonly periodMs: number;
-  /** What guests and reserve have together. */
-  readonly memoryBytes: number;
-  readonly reserveBytes: number;
-  readonly linkBytesPerSecond: number;
-  readonly placement: PlacementSettings;
-  /** An order that goes by a report of ours that is older is void. */
-  readonly staleMs: number;
-  readonly machines: Machines;
-  readonly startReceiver: StartReceiver;
-  readonly openBus: () => Promise<Bus>;
-  /** A clock that is never set. */
-  readonly now: () => number;
-  /** For people. */
-  readonly wallClock: () => number;
-  readonly sleep: (ms: number) => Promise<void>;
-  readonly log: (level: 'info' | 'warn' | 'error', message: string) => void;
-}
 
 const RETRY_MS_MIN = 250;
 const RETRY_MS_MAX = 8000;
@@ -77,6 +56,7 @@ export class Agent {
   readonly #refused = new Map<Refusal, number>(REFUSALS.map(refusal => [refusal, 0]));
   readonly #timers = new Set<NodeJS.Timeout>();
   #joined: Joined | undefined;
+  #pace: PlanningPace | undefined;
   #machines: readonly Machine[] = [];
   readonly #faults: Faults;
   #closed = false;
@@ -104,6 +84,7 @@ export class Agent {
   async close(): Promise<void> {
     this.#closed = true;
     for (const timer of this.#timers) clearInterval(timer);
+    this.#pace?.close();
     const joined = this.#joined;
     if (joined === undefined) return;
     for (const leave of joined.leave) leave();
@@ -226,36 +207,43 @@ export class Agent {
     const orders = new HostOrders({
       ...{ host, staleMs, leadership, report, arrivals, departures },
       onRefusedMessage: (refusal, why) => this.#countRefused(refusal, 'an order', why),
+      onArrival: onChange,
       log: message => log('warn', message),
     });
-    const leave = [
-      bus.buckets.hosts.watch(
-        entry => this.#hosts.heard(entry),
-        key => this.#hosts.gone(key),
-      ),
-      bus.buckets.leader.watch(entry => leadership.heard(entry)),
-      bus.serve(`host.${host}`, bytes => orders.answer(bytes)),
-      bus.serve('leader', bytes => this.#answerLeader(bytes)),
-      bus.onState(state => this.#busBecame(state)),
-    ];
+    const leave = this.#listen({ bus, leadership, leading, orders });
     return { bus, leadership, departures, arrivals, leading, report, orders, leave };
   }
 
+  #listen({
+    bus,
+    leadership,
+    leading,
+    orders,
+  }: Pick<Joined, 'bus' | 'leadership' | 'leading' | 'orders'>): Joined['leave'] {
+    return [
+      bus.buckets.hosts.watch(
+        entry => {
+          // A guest that left or came makes room for the next one.
+          if (this.#hosts.heard(entry) && leading.hasWishes) this.#pace?.soon();
+        },
+        key => this.#hosts.gone(key),
+      ),
+      bus.buckets.leader.watch(entry => leadership.heard(entry)),
+      bus.serve(`host.${this.#options.host}`, bytes => orders.answer(bytes)),
+      bus.serve('leader', bytes => this.#answerLeader(bytes)),
+      bus.onState(state => this.#busBecame(state)),
+    ];
+  }
+
   #begin({ leadership, leading, departures }: Joined): void {
-    const { periodMs } = this.#options;
-    let ticking = false;
-    const tick = async () => {
-      this.#reportNow();
-      if (ticking) return;
-      ticking = true;
-      await this.#try('order', () => leading.tick());
-      ticking = false;
-    };
+    const { periodMs, now } = this.#options;
+    this.#pace = new PlanningPace(() => this.#try('order', () => leading.tick()), periodMs, now);
     const look = () => this.#try('lead', () => leadership.look());
     this.#timers.add(setInterval(look, periodMs / LOOKS_PER_PERIOD));
-    this.#timers.add(setInterval(tick, periodMs));
+    this.#timers.add(setInterval(() => this.#reportNow(), periodMs));
     void this.#try('look around', () => departures.resume());
-    void tick();
+    this.#reportNow();
+    this.#pace.start();
     void look();
   }
 
@@ -339,6 +327,7 @@ export class Agent {
       return undefined;
     }
     const answer = await this.#joined?.leading.answer(read.value);
+    if (answer?.refusal === null && read.value.ask !== 'plan') this.#pace?.soon();
     return answer === undefined ? undefined : writeMessage('leaderAnswer', answer);
   }
 

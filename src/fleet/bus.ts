@@ -35,6 +35,12 @@ export interface Recorded {
   readonly bytes: Uint8Array;
 }
 
+/** A part of what is recorded: later than `after`, and of that the newest `last`. */
+export interface Since {
+  readonly after: number;
+  readonly last: number;
+}
+
 export type BusState = 'connecting' | 'connected' | 'disconnected';
 
 export interface Bus {
@@ -53,7 +59,7 @@ export interface Bus {
   serve(at: string, answer: (bytes: Uint8Array) => Promise<string | undefined>): () => void;
   /** Resolves when it is stored; the same `id` twice is stored once. */
   record(text: string, id: string): Promise<void>;
-  /** What is recorded by now, oldest first. */
-  recorded(): AsyncIterable<Recorded>;
+  /** What is recorded by now, oldest first; all of it where `since` says nothing. */
+  recorded(since?: Since): AsyncIterable<Recorded>;
   close(): Promise<void>;
 }

@@ -3,7 +3,7 @@
  * nothing that is stored, and orders nothing itself.
  */
 import { randomUUID } from 'node:crypto';
-import type { Bus } from './bus.ts';
+import type { Bus, Since } from './bus.ts';
 import { FleetRefusalError, FleetUnreachableError } from './errors.ts';
 import { type HostSeen, HostsSeen } from './hosts-seen.ts';
 import {
@@ -116,8 +116,8 @@ export class FleetClient {
     }
   }
 
-  recorded(): ReturnType<Bus['recorded']> {
-    return this.#bus.recorded();
+  recorded(since?: Since): ReturnType<Bus['recorded']> {
+    return this.#bus.recorded(since);
   }
 
   async close(): Promise<void> {

@@ -214,7 +214,11 @@ export class Departures {
       underway.status = inWords(state.status);
       underway.sentBytes = state.sentBytes;
       underway.remainingBytes = state.remainingBytes;
-      if (report !== null || state.status === 'done') return await this.#end(underway, 'moved', null);
+      if (report !== null || state.status === 'done') {
+        // It looks at its guests then, and reports this one sooner than by itself. Nothing depends on it.
+        this.#options.ask(order.to, { ask: 'arrived', order, epoch: 0 }, QUESTION_MS_MAX).catch(() => {});
+        return await this.#end(underway, 'moved', null);
+      }
       // Where it is not known where the guest runs, its machine goes on asking.
       const isOver = error !== null && error.code !== 'AEROSTAT_MIGRATION_UNKNOWN';
       if (isOver) return await this.#failed(underway, 'failed', error.message);

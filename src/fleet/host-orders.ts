@@ -25,6 +25,8 @@ interface HostOrdersOptions {
   readonly report: OwnReport;
   readonly arrivals: Arrivals;
   readonly departures: Departures;
+  /** A guest that moved runs here. */
+  readonly onArrival: () => void;
   readonly onRefusedMessage: (refusal: Refusal, why: string) => void;
   readonly log: (message: string) => void;
 }
@@ -71,10 +73,13 @@ export class HostOrders {
   }
 
   async #obey({ ask, order, epoch }: HostQuestion): Promise<Answer> {
-    const { host, arrivals, departures } = this.#options;
+    const { host, arrivals, departures, onArrival } = this.#options;
     switch (ask) {
-      case 'arrived':
-        return { refusal: await arrivals.arrived(order), address: null };
+      case 'arrived': {
+        const refusal = await arrivals.arrived(order);
+        if (refusal === null) onArrival();
+        return { refusal, address: null };
+      }
       case 'release':
         if (order.to === host) await arrivals.release(order);
         return { refusal: null, address: null };

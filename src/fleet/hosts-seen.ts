@@ -17,6 +17,11 @@ export interface HostSeen {
   readonly ageMs: number | null;
 }
 
+const movesIn = (report: Report | undefined): string =>
+  report === undefined
+    ? ''
+    : [report.guests, report.incoming, report.departures].map(({ length }) => length).join();
+
 interface Known {
   readonly revision: number;
   readonly report: Report;
@@ -45,9 +50,12 @@ export class HostsSeen {
     this.#take(entry, false);
   }
 
-  /** What was stored just now. */
-  heard(entry: Entry): void {
+  /** What was stored just now. Returns whether guests came, left, or began to move. */
+  heard(entry: Entry): boolean {
+    const before = this.#hosts.get(entry.key)?.report;
     this.#take(entry, true);
+    const after = this.#hosts.get(entry.key)?.report;
+    return movesIn(before) !== movesIn(after);
   }
 
   /** The host has left the fleet. */

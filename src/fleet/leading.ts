@@ -29,6 +29,7 @@ import {
   writeMessage,
 } from './messages.ts';
 import { reasonsOf, stayWords } from './reasons.ts';
+import { fleetView } from './view.ts';
 import { WishList } from './wishes.ts';
 
 /** What answers carry at most; a person reads no more. */
@@ -88,8 +89,10 @@ export class Leading {
     this.#options = options;
   }
 
-  get draining(): readonly string[] {
-    return this.#term?.wishes.draining ?? [];
+  /** Whether persons wait for something that it does. */
+  get hasWishes(): boolean {
+    const { draining = [], moves = [] } = this.#term?.wishes ?? {};
+    return draining.length + moves.length > 0;
   }
 
   /** @throws FleetUnreachableError when nothing could be recorded or read: nothing was ordered then */
@@ -175,19 +178,7 @@ export class Leading {
     const seen = hosts.all();
     const reported = seen.flatMap(({ report }) => report.outcomes).filter(({ result }) => result !== 'moved');
     const view: FleetView = {
-      atMs: now(),
-      hosts: seen.map(({ report, revision, ageMs }) => ({
-        host: report.host,
-        revision,
-        ageMs,
-        draining: term.wishes.draining.includes(report.host),
-        memoryBytes: report.memoryBytes,
-        reserveBytes: report.reserveBytes,
-        othersBytes: report.othersBytes,
-        linkBytesPerSecond: report.linkBytesPerSecond,
-        guests: report.guests,
-        incoming: report.incoming,
-      })),
+      ...fleetView(seen, term.wishes.draining, now()),
       wishes: term.wishes.moves.map(({ guest, to }) => ({ guest, to })),
       failed: [...term.failed, ...reported.map(({ id }) => id)],
     };

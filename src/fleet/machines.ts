@@ -74,7 +74,7 @@ export class Machines {
     ]);
     const status = statuses.find(guest => guest.name === name);
     if (status === undefined) return undefined;
-    const { obstacle, migration } = await control.migration(name);
+    const { obstacle, migration, dirtyBytesPerSecond } = await control.migration(name);
     return {
       guest: name,
       control,
@@ -88,7 +88,8 @@ export class Machines {
         needBytes: needOf(status, samples[name]?.statistics),
         // No policy of this host's steers it, and none keeps anything for it.
         minBytes: 0,
-        dirtyBytesPerSecond: null,
+        // A machine that was started with an older program does not tell.
+        dirtyBytesPerSecond: dirtyBytesPerSecond ?? null,
         obstacle,
       },
     };

@@ -8,6 +8,7 @@ import type { JetStreamClient, JetStreamManager } from '@nats-io/jetstream';
 import type { KV } from '@nats-io/kv';
 import type { Authenticator, Msg, NatsConnection } from '@nats-io/transport-node';
 import { monotonicMs } from '../sys/poll.ts';
+import { BackOff, RECONNECT_MS_MIN } from './back-off.ts';
 import {
   BUCKETS,
   type Bucket,
@@ -16,6 +17,7 @@ import {
   type BusState,
   type Entry,
   type Recorded,
+  type Since,
 } from './bus.ts';
 import { FleetRefusalError, FleetUnreachableError, NoAgentError, RevisionError } from './errors.ts';
 import { MESSAGE_BYTES_MAX } from './messages.ts';
@@ -44,8 +46,6 @@ export interface BusOptions extends Credentials {
   readonly joins: boolean;
 }
 
-const RECONNECT_MS_MIN = 100;
-const RECONNECT_MS_MAX = 4000;
 /** Also when nothing is sent, a server that is gone is noticed. */
 const PING_MS = 2000;
 /** A person waits so long for servers that choose a leader. */
@@ -133,21 +133,6 @@ const bucketOptions = ({ fleet, replicas, lifeMs, timeoutMs }: BusOptions, name:
   ...(lifeMs[name] === null ? {} : { ttl: lifeMs[name] }),
 });
 
-/** Longer and longer, until a server answers. */
-class BackOff {
-  #ms = RECONNECT_MS_MIN;
-
-  next(): number {
-    const ms = this.#ms * (0.5 + Math.random() / 2);
-    this.#ms = Math.min(RECONNECT_MS_MAX, this.#ms * 2);
-    return ms;
-  }
-
-  reset(): void {
-    this.#ms = RECONNECT_MS_MIN;
-  }
-}
-
 function failure(what: string, error: unknown): Error {
   const { message } = error as Error;
   const said = /timeout/i.test(message)
@@ -234,20 +219,39 @@ class NatsBus implements Bus {
     }
   }
 
-  async *recorded(): AsyncIterable<Recorded> {
-    const consumer = await this.#js.consumers.get(this.#auditStream);
-    let { num_pending: left } = await consumer.info();
-    while (left > 0) {
-      const batch = await consumer.fetch({
-        max_messages: Math.min(left, 500),
-        expires: this.#options.timeoutMs,
-      });
-      const before = left;
-      for await (const message of batch) {
-        left--;
-        yield { sequence: message.seq, timeMs: message.time.getTime(), bytes: message.data };
+  async *recorded(since?: Since): AsyncIterable<Recorded> {
+    const from = since === undefined ? 1 : await this.#firstOf(since);
+    if (from === undefined) return;
+    const consumer = await this.#js.consumers.get(this.#auditStream, { opt_start_seq: from });
+    try {
+      let { num_pending: left } = await consumer.info();
+      while (left > 0) {
+        const max_messages = Math.min(left, 500);
+        const before = left;
+        for await (const message of await consumer.fetch({
+          max_messages,
+          expires: this.#options.timeoutMs,
+        })) {
+          left--;
+          yield { sequence: message.seq, timeMs: message.time.getTime(), bytes: message.data };
+        }
+        if (left === before) throw new FleetUnreachableError('the audit stream does not answer in time');
       }
-      if (left === before) throw new FleetUnreachableError('the audit stream does not answer in time');
+    } finally {
+      // The server would keep it for minutes.
+      await consumer.delete().catch(() => {});
+    }
+  }
+
+  /** Undefined where there is none. */
+  async #firstOf({ after, last }: Since): Promise<number | undefined> {
+    try {
+      const manager = await this.#js.jetstreamManager();
+      const { state } = await manager.streams.info(this.#auditStream);
+      const from = Math.max(1, after + 1, state.last_seq - last + 1);
+      return from > state.last_seq ? undefined : from;
+    } catch (error) {
+      throw failure('the audit stream', error);
     }
   }
 

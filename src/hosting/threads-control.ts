@@ -1,6 +1,7 @@
 /** The control of hosted guests, from the main thread of their process: each operation is asked of the guest's own thread. */
 import type { DaemonStatus, DeviceGuestStatus } from '../control/contract.ts';
 import { readHost } from '../control/host.ts';
+import { noFleet } from '../control/no-fleet.ts';
 import { noMigrations } from '../control/no-migrations.ts';
 import { noPolicy } from '../control/no-policy.ts';
 import { noUpgrade } from '../control/no-upgrade.ts';
@@ -21,6 +22,7 @@ export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus
     ...noMigrations(name => void threads.threadOf(name)),
     ...noPolicy(name => void threads.threadOf(name)),
     ...noUpgrade,
+    ...noFleet,
     daemon: () => status(threads.all),
     host: () => readHost(),
     guests: async () => {

@@ -71,7 +71,7 @@ export class LibvirtControl extends HypervisorControl {
 
   async migration(name: string): Promise<MigrationAnswer> {
     this.expect(name);
-    return { migration: null, obstacle: movedElsewhere(name) };
+    return { migration: null, obstacle: movedElsewhere(name), dirtyBytesPerSecond: null };
   }
 
   async migrate(name: string): Promise<never> {

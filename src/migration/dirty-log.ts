@@ -59,5 +59,20 @@ export class SoftwareDirtyLog implements DirtyLog, PageSink {
     return taken;
   }
 
+  /**
+   * Drops what was written among `count` slots from `start`, and returns how many pages that was. A migration that is under
+   * way would lose them.
+   */
+  forget(start: number, count: number): number {
+    const end = start + count;
+    let pages = 0;
+    for (let word = start >>> 5; word * 32 < end; word++) {
+      const mask = maskOf(word, start, end);
+      if ((Atomics.load(this.words, word) & mask) === 0) continue;
+      pages += popcount(Atomics.and(this.words, word, ~mask) & mask);
+    }
+    return pages;
+  }
+
   close(): void {}
 }

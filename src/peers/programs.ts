@@ -24,6 +24,9 @@ const DEBIAN_PACKAGE = {
   libvirtd: 'libvirt-daemon-driver-qemu',
   virsh: 'libvirt-clients',
   'nats-server': 'nats-server',
+  tc: 'iproute2',
+  ip: 'iproute2',
+  unshare: 'util-linux',
 } as const;
 
 type PeerProgram = keyof typeof DEBIAN_PACKAGE;

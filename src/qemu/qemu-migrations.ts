@@ -65,7 +65,7 @@ export class QemuMigrations implements GuestHandlers<MigrationOperation> {
   async migration(name: string): Promise<MigrationAnswer> {
     const own = this.#moves.get(name)?.status;
     const migration = own ?? foreignMove(await this.#mover.lastMove(name));
-    return { migration, obstacle: obstacleOf(name, own) };
+    return { migration, obstacle: obstacleOf(name, own), dirtyBytesPerSecond: null };
   }
 
   async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {

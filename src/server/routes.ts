@@ -22,6 +22,7 @@ import {
   StatisticsSampleSchema,
   UpgradeAnswerSchema,
 } from './schemas/answers.ts';
+import { FleetPictureSchema, FleetQuerySchema } from './schemas/fleet.ts';
 import {
   GuestPolicyPatchSchema,
   GuestPolicySchema,
@@ -186,6 +187,13 @@ export const OPERATION_DOCUMENTS: Readonly<Record<OperationName, OperationDocume
     summary: 'Renew the leases of all targets that are a policy’s',
     args: LeaseRenewalOrderSchema,
     answer: [LeaseRenewalSchema, 'How many there are.'],
+    always: true,
+  },
+  fleet: {
+    operationId: 'getFleetView',
+    summary: 'The fleet of hosts that is looked at: memory, guests, moves and decisions',
+    args: FleetQuerySchema,
+    answer: [FleetPictureSchema, 'How it is; its state is none where no fleet is looked at.'],
     always: true,
   },
   policy: {

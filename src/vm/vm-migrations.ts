@@ -34,6 +34,7 @@ import { CHANNEL_NAMES, type ChannelName } from './free-page-channel.ts';
 import { type MigrationPlace, type MigrationRoute, migrationRouteOf } from './migration-route.ts';
 import { OutgoingMigration } from './outgoing-migration.ts';
 import type { Vm } from './vm.ts';
+import { WriteRate } from './write-rate.ts';
 
 /** Between two questions to a destination that has not answered for long. */
 const SEARCH_PAUSE_MS = 5000;
@@ -52,6 +53,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   readonly #vm: Vm;
   readonly #place: MigrationPlace;
   readonly #emit: (event: GuestEvent) => void;
+  readonly #writes: WriteRate;
   #underway: Underway | undefined;
   /** Under way, and it is not known where the guest runs. */
   #lost: { readonly recall: AbortController; readonly over: Promise<void> } | undefined;
@@ -62,6 +64,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     this.#vm = vm;
     this.#place = place;
     this.#emit = emit;
+    this.#writes = new WriteRate(vm.log, monotonicMs);
   }
 
   async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
@@ -87,7 +90,19 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   async migration(name: string): Promise<MigrationAnswer> {
     this.#expectName(name);
     const runsHere = this.#vm.state === 'running' || this.#underway !== undefined;
-    return { migration: this.#current(), obstacle: runsHere ? null : goneFrom(name) };
+    return {
+      migration: this.#current(),
+      obstacle: runsHere ? null : goneFrom(name),
+      dirtyBytesPerSecond: this.#writeRate(),
+    };
+  }
+
+  /** Of a log that is the kernel's nothing is known but in a migration, whose own it is then. */
+  #writeRate(): number | null {
+    const isOurs = !this.#starting && this.#underway === undefined && this.#vm.state === 'running';
+    if (isOurs && this.#vm.config.dirtyLog !== 'kernel') return this.#writes.look();
+    this.#writes.forget();
+    return null;
   }
 
   #current(): MigrationStatus | null {

@@ -1,6 +1,7 @@
 /** Whole agents in this process on a bus that is played: strangers' messages, names that are taken, a guest that moves. */
 import { afterEach, describe, expect, test } from 'vitest';
-import { Agent, type AgentOptions } from '../../src/fleet/agent.ts';
+import { Agent } from '../../src/fleet/agent.ts';
+import type { AgentOptions } from '../../src/fleet/agent-options.ts';
 import { AuditReplay } from '../../src/fleet/audit.ts';
 import { FleetClient } from '../../src/fleet/client.ts';
 import { readMessage, writeMessage } from '../../src/fleet/messages.ts';

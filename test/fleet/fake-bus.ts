@@ -10,6 +10,7 @@ import {
   type BusState,
   type Entry,
   type Recorded,
+  type Since,
 } from '../../src/fleet/bus.ts';
 import { FleetUnreachableError, RevisionError } from '../../src/fleet/errors.ts';
 
@@ -110,8 +111,9 @@ export class FakeNats {
         const sequence = this.recorded.length + 1;
         this.recorded.push({ sequence, timeMs: 0, bytes: new TextEncoder().encode(text) });
       },
-      recorded: async function* (this: FakeNats): AsyncIterable<Recorded> {
-        yield* this.recorded;
+      recorded: async function* (this: FakeNats, since?: Since): AsyncIterable<Recorded> {
+        const { after, last } = since ?? { after: 0, last: this.recorded.length };
+        yield* this.recorded.filter(({ sequence }) => sequence > after).slice(-last);
       }.bind(this),
       close: async () => {},
     };

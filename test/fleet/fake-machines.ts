@@ -84,7 +84,7 @@ export class FakeMachines {
       migration: async () => {
         const played = this.guests.get(guest);
         if (played === undefined) throw new Error('no daemon listens');
-        return { migration: played.migration, obstacle: null };
+        return { migration: played.migration, obstacle: null, dirtyBytesPerSecond: null };
       },
       migrate: async (_: string, { to }: { to: string }) => {
         this.told.push(`${guest} ${to}`);

@@ -13,6 +13,8 @@ import {
   UnknownGuestError,
   type UpgradeAnswer,
 } from '../../src/control/contract.ts';
+import type { FleetPicture, FleetQuestion } from '../../src/control/fleet.ts';
+import { NO_FLEET } from '../../src/control/fleet.ts';
 import type { MemoryMap } from '../../src/control/memory-map.ts';
 import type { MigrationAnswer, MigrationStatus } from '../../src/control/migrations.ts';
 import { noUpgrade } from '../../src/control/no-upgrade.ts';
@@ -201,6 +203,14 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
   readonly releaseReservation = ({ name }: { readonly name: string }) =>
     this.#ofPolicy(['releaseReservation', { name }], () => this.memoryPolicy.release(name));
 
+  /** None, unless a test looks at one. */
+  fleetPicture: (question: FleetQuestion) => FleetPicture = () => NO_FLEET;
+
+  async fleet(question: FleetQuestion = {}): Promise<FleetPicture> {
+    await this.#gate();
+    return this.fleetPicture(question);
+  }
+
   /** When set, what an upgrade answers; it is refused otherwise. */
   upgraded: UpgradeAnswer | undefined;
 
@@ -296,7 +306,7 @@ export class FakeControl extends Operations implements Control<DeviceGuestStatus
   };
 
   #migrationOf(name: string): MigrationAnswer {
-    return { migration: this.moving.get(name) ?? null, obstacle: this.obstacle };
+    return { migration: this.moving.get(name) ?? null, obstacle: this.obstacle, dirtyBytesPerSecond: null };
   }
 
   /** Every operation goes through here: it waits or fails as the test wants, and is recorded if it steers. */

@@ -133,6 +133,7 @@ const CASES: Readonly<Record<string, Calls>> = {
     409: { body: {} },
   },
   postLeases: { 200: { body: { forMs: 4000 } }, 400: { body: {} } },
+  getFleetView: { 200: { path: '/v1/fleet/view?host=host1' }, 400: { path: '/v1/fleet/view?host=' } },
   getPolicy: { 200: {} },
   patchPolicy: {
     200: { body: { dryRun: true } },

@@ -1,13 +1,55 @@
-/** A page of a hundred guests, and of guests that tell next to nothing. */
+/** A page of a hundred guests, of guests that tell next to nothing, and of a fleet. */
 import type { Page } from 'playwright-core';
 import { expect, test } from 'vitest';
 import { statusOf } from '../../src/control/contract.ts';
+import { type FleetPicture, NO_FLEET } from '../../src/control/fleet.ts';
+import type { HostSeen } from '../../src/fleet/hosts-seen.ts';
+import { type Report, VERSION } from '../../src/fleet/messages.ts';
+import { fleetPicture } from '../../src/fleet/picture.ts';
+import { size } from '../../web/src/format.ts';
+import { orderOf, reportOf } from '../fleet/samples.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';
 import { complaints } from './axe.ts';
 import { describePages } from './pages.ts';
 
 const POLL = { timeout: 60_000 } as const;
 const GUESTS = 100;
+
+/** A fleet of three hosts: one leads and is short, one has a guest on its way to it, one is silent. */
+function fleet(): FleetPicture {
+  const seen = (report: Report, ageMs: number | null): HostSeen => ({ report, revision: 1, ageMs });
+  const order = orderOf('web', { from: 'host1', to: 'host2', reserveBytes: GIB });
+  const [web] = reportOf('host1', { names: ['web'] }).guests;
+  const [big] = reportOf('host1', { names: ['big'] }).guests;
+  const host1 = {
+    ...reportOf('host1'),
+    reserveBytes: GIB,
+    guests: [
+      { ...web, dirtyBytesPerSecond: 12 * MIB, moving: { order: order.id, to: 'host2' } },
+      { ...big, sizeBytes: 12 * GIB, residentBytes: 6 * GIB, needBytes: 9 * GIB },
+    ],
+    departures: [
+      {
+        ...{ order: order.id, guest: 'web', to: 'host2', status: 'copying' },
+        ...{ sentBytes: 300 * MIB, remainingBytes: 212 * MIB },
+      },
+    ],
+  };
+  const host2 = {
+    ...reportOf('host2'),
+    incoming: [{ order: order.id, guest: 'web', from: 'host1', bytes: GIB }],
+  };
+  const hosts = [seen(host1, 300), seen(host2, 1200), seen(reportOf('host3', { guests: 2 }), 60_000)];
+  const event = { version: VERSION, epoch: 7, event: 'leads', host: 'host1' } as const;
+  return fleetPicture(
+    {
+      ...{ fleet: 'default', leader: { host: 'host1', epoch: 7 }, draining: [], hosts },
+      ...{ orders: new Map([[order.id, order]]), reportsRefused: 0, seenAgoMs: 200, trouble: null },
+      events: [{ sequence: 4, timeMs: 1_700_000_000_000, event }],
+    },
+    {},
+  );
+}
 
 describePages('a page', ({ open }) => {
   const hundred = () =>
@@ -102,5 +144,55 @@ describePages('a page', ({ open }) => {
     expect(text).toMatch(/sent no statistics/);
     expect(text).not.toMatch(/NaN|undefined|null|Infinity/);
     expect(await complaints(page)).toEqual([]);
+  });
+
+  test('shows hosts and guests of a fleet with the API’s figures, and what is old as old', async () => {
+    const control = new FakeControl(guestStatus('vm1'));
+    control.fleetPicture = fleet;
+    const page = await open(control);
+    await page.getByRole('link', { name: 'Fleet' }).click();
+    await page.waitForSelector('[data-host]');
+    const figure = (host: string, name: string) =>
+      page.textContent(`[data-host="${host}"] > * [data-figure="${name}"]`);
+    const { hosts, moves, events } = fleet();
+    for (const {
+      name,
+      residentBytes,
+      needBytes,
+      incomingBytes,
+      memoryBytes,
+      reserveBytes,
+      guests,
+    } of hosts) {
+      expect(await figure(name, 'resident')).toBe(size(residentBytes));
+      expect(await figure(name, 'need')).toBe(size(needBytes));
+      expect(await figure(name, 'reserved')).toBe(size(incomingBytes));
+      expect(await figure(name, 'limit')).toBe(size(memoryBytes - reserveBytes));
+      expect(await page.locator(`[data-host="${name}"] [data-fleet-guest]`).count()).toBe(guests?.length);
+    }
+    expect(await page.locator('[data-host] [data-figure="state"]').allTextContents()).toEqual([
+      'short',
+      'steady',
+      'silent',
+    ]);
+    expect(await figure('host1', 'short')).toBe(`${size(hosts[0].shortBytes)} short`);
+    expect(await figure('host3', 'age')).toBe('silent since 1 min');
+    const dirty = (guest: string) => page.textContent(`[data-fleet-guest="${guest}"] [data-figure="dirty"]`);
+    expect([await dirty('web'), await dirty('big')]).toEqual(['12 MiB', '–']);
+    expect(await page.textContent('[data-move="web"]')).toMatch(/300 MiB sent, 212 MiB left/);
+    expect(await page.textContent('[data-move="web"] .why')).toBe(moves[0].why);
+    expect(await page.locator('[data-decision]').allTextContents()).toEqual([
+      expect.stringContaining(events[0].words),
+    ]);
+    await page.locator('[data-host="host2"] .fold').focus();
+    await page.keyboard.press('Enter');
+    expect(await page.getAttribute('[data-host="host2"] .fold', 'aria-expanded')).toBe('false');
+    expect(await complaints(page)).toEqual([]);
+
+    control.fleetPicture = () => ({ ...fleet(), state: 'silent', trouble: 'no quorum', seenAgoMs: 42_000 });
+    await expect.poll(() => page.textContent('.fleet .alarm'), POLL).toMatch(/no quorum.*42.0 s old/);
+    control.fleetPicture = () => NO_FLEET;
+    await expect.poll(() => page.textContent('.fleet'), POLL).toMatch(/No fleet.*aerostat fleet dashboard/s);
+    expect(await page.textContent('body')).not.toMatch(/NaN|undefined|null|Infinity/);
   });
 });

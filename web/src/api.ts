@@ -27,6 +27,7 @@ export type {
   RequestAnswer,
   StatisticsSample,
 } from '../../src/control/contract.ts';
+export type { FleetHostView, FleetPicture } from '../../src/control/fleet.ts';
 export type { MapLayer, MemoryMap } from '../../src/control/memory-map.ts';
 export type {
   MigrationAnswer,
@@ -160,6 +161,8 @@ export const api = {
     ask('request', name, { request, timeoutMs: REQUEST_MS_MAX }),
   migration: (name: string) => ask('migration', name, undefined),
   migrate: (name: string, order: MigrationOrder) => ask('migrate', name, order),
+  /** With the guests of `host`, where those of all hosts are too many to be told. */
+  fleet: (host: string | undefined) => ask('fleet', '', host === undefined ? {} : { host }),
   policy: () => ask('policy', '', undefined),
   changePolicy: (changes: PolicyChanges) => ask('changePolicy', '', changes),
   changeGuestPolicy: (name: string, changes: GuestPolicyChanges) => ask('changeGuestPolicy', name, changes),

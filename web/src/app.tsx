@@ -1,5 +1,6 @@
 /** The frame of the page: header, trouble, and what the route shows. */
 import { useEffect } from 'preact/hooks';
+import { FleetPage } from './fleet-page.tsx';
 import { GuestPage } from './guest-page.tsx';
 import { Header } from './header.tsx';
 import { live } from './live.ts';
@@ -11,12 +12,12 @@ import { Locked, Trouble } from './trouble.tsx';
 
 export function App() {
   const view = useStore(live.view);
-  const { guest: name, policy } = useStore(route);
+  const { guest: name, policy, fleet } = useStore(route);
   const guest = view.guests.find(({ status }) => status.name === name);
   useEffect(() => {
-    const place = policy ? 'Memory policy' : name;
+    const place = policy ? 'Memory policy' : fleet ? 'Fleet' : name;
     document.title = place === undefined ? 'Aerostat' : `${place} · Aerostat`;
-  }, [name, policy]);
+  }, [name, policy, fleet]);
   if (view.connection === 'locked') return <Locked />;
   return (
     <>
@@ -27,6 +28,8 @@ export function App() {
           <p class="empty">{view.connection === 'lost' ? '' : 'Asking the daemon…'}</p>
         ) : policy ? (
           <PolicyPage />
+        ) : fleet ? (
+          <FleetPage />
         ) : name === undefined ? (
           <Overview guests={view.guests} />
         ) : (

@@ -4,7 +4,7 @@ import { type Sum, sumKnown } from '../../src/control/memory-use.ts';
 import type { HostStatus } from './api.ts';
 import { duration, percent, size } from './format.ts';
 import type { PageView } from './live.ts';
-import { OVERVIEW_LINK, POLICY_LINK, route } from './route.ts';
+import { FLEET_LINK, OVERVIEW_LINK, POLICY_LINK, route } from './route.ts';
 import { useStore } from './store.ts';
 import { chooseTheme, THEMES, theme } from './theme.ts';
 
@@ -20,7 +20,7 @@ export function Header({ view }: { view: PageView }) {
       </a>
       {view.host !== undefined && <HostStrip host={view.host} resident={residentOf(view)} />}
       <div class="top-end">
-        <PolicyLink />
+        <PlaceLinks />
         <span class={`connection ${connection}`} title={daemonTitle(view)}>
           {CONNECTION_WORDS[connection]}
           {daemon !== undefined && <span class="version"> · {daemon.version}</span>}
@@ -31,12 +31,17 @@ export function Header({ view }: { view: PageView }) {
   );
 }
 
-function PolicyLink() {
-  const { policy } = useStore(route);
+function PlaceLinks() {
+  const { policy, fleet } = useStore(route);
   return (
-    <a class="place" href={POLICY_LINK} aria-current={policy ? 'page' : undefined}>
-      Memory policy
-    </a>
+    <>
+      <a class="place" href={FLEET_LINK} aria-current={fleet ? 'page' : undefined}>
+        Fleet
+      </a>
+      <a class="place" href={POLICY_LINK} aria-current={policy ? 'page' : undefined}>
+        Memory policy
+      </a>
+    </>
   );
 }
 

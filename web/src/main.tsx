@@ -10,6 +10,7 @@ import './style/base.css';
 import './style/page.css';
 import './style/guest.css';
 import './style/policy.css';
+import './style/fleet.css';
 
 if (takeToken()) readRoute();
 // An address with another token, opened where the page is already, only changes the fragment.

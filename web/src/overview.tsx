@@ -7,7 +7,7 @@ import { percent, size } from './format.ts';
 import { Marks } from './guest-state.tsx';
 import type { GuestView } from './live.ts';
 import { BarLegend, MemoryBar } from './memory-bar.tsx';
-import { guestLink } from './route.ts';
+import { FLEET_LINK, guestLink } from './route.ts';
 
 type Order = 'name' | 'memory' | 'balloon' | 'resident' | 'available';
 
@@ -107,7 +107,7 @@ function NoGuests() {
       <h1>No guests</h1>
       <p class="empty">
         The daemon runs and serves no guest: it serves one for each <code>--socket-path</code> that it is
-        started with.
+        started with. Guests of other hosts are with their <a href={FLEET_LINK}>fleet</a>.
       </p>
     </section>
   );

@@ -7,7 +7,7 @@ import { TICK_MS } from '../../src/server/page-pace.ts';
 import { api, type GuestPolicyDecision, type PolicyStatus } from './api.ts';
 
 /** Calls `look` once a second while the tab is visible; returns what stops it. */
-function every(look: () => Promise<void>): () => void {
+export function every(look: () => Promise<void>): () => void {
   let timer = 0;
   let ended = false;
   const next = async () => {

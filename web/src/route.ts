@@ -1,4 +1,4 @@
-/** Where on the page one is: all guests, one, or the memory policy. Kept in the address's fragment. */
+/** Where on the page one is: all guests, one, the memory policy, or the fleet. Kept in the address's fragment. */
 import { Store } from './store.ts';
 
 interface Route {
@@ -6,6 +6,8 @@ interface Route {
   readonly guest: string | undefined;
   /** The memory policy of the host. */
   readonly policy: boolean;
+  /** Hosts and guests of a fleet. */
+  readonly fleet: boolean;
 }
 
 /** What a part of an address stands for; undefined where it was cut, or never was one. */
@@ -19,11 +21,13 @@ export function decode(part: string): string | undefined {
 
 export const OVERVIEW_LINK = '#/';
 export const POLICY_LINK = '#/policy';
+export const FLEET_LINK = '#/fleet';
 
 function read(): Route {
   const match = /^#\/guest\/([^/]+)$/.exec(location.hash);
   const policy = location.hash === POLICY_LINK;
-  return { guest: match === null ? undefined : decode(match[1]), policy };
+  const fleet = location.hash === FLEET_LINK;
+  return { guest: match === null ? undefined : decode(match[1]), policy, fleet };
 }
 
 export const route = new Store<Route>(read());

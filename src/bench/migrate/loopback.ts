@@ -140,6 +140,19 @@ export async function moveOverLoopback(
   }
 }
 
+/** Copies memory of which every page is in use, over one connection, as a program that knows nothing of pages does it. */
+export async function copyPlainly(bytes: number): Promise<Copy> {
+  const peer: Peer = new PeerProcess(workerUrl('./loopback-peer', import.meta.url));
+  const ram = createRam(bytes);
+  try {
+    fillMemory(ram);
+    return await copyOnce(peer, ram, 'plain', 1, digestOf(ram));
+  } finally {
+    ram.memory.close();
+    await peer.end();
+  }
+}
+
 async function copyOnce(
   peer: Peer,
   ram: Ram,

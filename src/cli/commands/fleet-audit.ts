@@ -1,8 +1,7 @@
 /** `aerostat fleet audit`: what was decided, ordered and done, from the stream; and whether it leads to the state that is. */
 import { Command } from 'commander';
-import type { AuditRecord, AuditReplay } from '../../fleet/audit.ts';
+import type { AuditReplay } from '../../fleet/audit.ts';
 import type { FleetClient } from '../../fleet/client.ts';
-import type { AuditEvent } from '../../fleet/messages.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { type FleetChoice, withFleet, withFleetClient } from '../fleet-options.ts';
 
@@ -33,40 +32,17 @@ With --json it prints a line for each event. Times are those of the server of NA
 }
 
 async function show({ stdout }: CliContext, client: FleetClient, { json }: AuditChoice): Promise<void> {
-  const { auditRecord } = await import('../../fleet/audit.ts');
+  const [{ auditRecord }, { eventWords }] = await Promise.all([
+    import('../../fleet/audit.ts'),
+    import('../../fleet/reasons.ts'),
+  ]);
   for await (const recorded of client.recorded()) {
     const record = auditRecord(recorded);
     if (record === undefined) continue;
     if (json) printJson(stdout, record);
-    else printLine(stdout, lineOf(record));
+    else printLine(stdout, `${new Date(record.timeMs).toISOString()}  ${eventWords(record.event)}`);
   }
 }
-
-const lineOf = ({ timeMs, event }: AuditRecord): string =>
-  `${new Date(timeMs).toISOString()}  ${wordsOf(event)}`;
-
-function wordsOf(event: AuditEvent): string {
-  switch (event.event) {
-    case 'leads':
-      return `${event.host} leads (epoch ${event.epoch})`;
-    case 'drain':
-      return `${event.host} is to be empty`;
-    case 'undrain':
-      return `guests may come to ${event.host} again`;
-    case 'wish':
-      return `a person wishes ${event.wish.guest} to be at ${event.wish.to}`;
-    case 'wish-ended':
-      return `a wish ended: ${event.outcome.result}${because(event.outcome.why)}`;
-    case 'decision':
-      return `decided: ${event.orders.length} orders. ${event.reasons.join(' ')}`;
-    case 'order':
-      return `ordered ${event.order.guest} from ${event.order.from} to ${event.order.to} (${event.order.id})`;
-    case 'outcome':
-      return `${event.order.id} (${event.order.guest} to ${event.order.to}): ${event.outcome.result}${because(event.outcome.why)}`;
-  }
-}
-
-const because = (why: string | null): string => (why === null ? '' : `: ${why}`);
 
 async function replay({ stdout }: CliContext, client: FleetClient, { json }: AuditChoice): Promise<void> {
   const [{ AuditReplay, differences }, { ReplayError }] = await Promise.all([

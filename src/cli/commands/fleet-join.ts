@@ -186,11 +186,12 @@ function tlsWords(files: readonly string[] | undefined): readonly string[] {
 }
 
 function settingsOf(text: FleetText): PlacementSettings {
-  const { settle, patience } = text;
+  const { settle, patience, drains } = text;
   const coolDown = text['cool-down'];
   return {
     ...(settle === undefined ? {} : { settleMs: parseDuration(settle) }),
     ...(patience === undefined ? {} : { patienceMs: parseDuration(patience) }),
+    ...(drains === undefined ? {} : { drainsMax: drains }),
     ...(coolDown === undefined ? {} : { coolDownMs: parseDuration(coolDown) }),
   };
 }

@@ -153,6 +153,11 @@ function guestLines(hosts: readonly HostSeen[]): string[] {
       { title: 'RESIDENT', align: 'right', text: row => formatSize(row.guest.residentBytes) },
       { title: 'NEED', align: 'right', text: row => formatSize(row.guest.needBytes) },
       {
+        title: 'WRITES',
+        align: 'right',
+        text: ({ guest: { dirtyBytesPerSecond: rate } }) => (rate === null ? '-' : `${formatSize(rate)}/s`),
+      },
+      {
         title: 'MOVE',
         text: ({ guest, report }) => {
           const departure = report.departures.find(({ guest: name }) => name === guest.guest);

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import type { CliContext } from '../context.ts';
 import { fleetAuditCommand } from './fleet-audit.ts';
+import { fleetDashboardCommand } from './fleet-dashboard.ts';
 import { fleetJoinCommand } from './fleet-join.ts';
 import { fleetDrainCommand, fleetMoveCommand, fleetUndrainCommand } from './fleet-moves.ts';
 import { fleetPlanCommand, fleetStatusCommand, fleetTopCommand } from './fleet-status.ts';
@@ -14,6 +15,7 @@ Examples:
   aerostat fleet move web host3
   aerostat fleet plan                                         what would be moved now, and why
   aerostat fleet audit --replay
+  aerostat fleet dashboard                                    hosts and guests in a browser
 
 All but join need nothing on the host where they run but a way to NATS: --nats, AEROSTAT_NATS, or [fleet] of an
 aerostat.toml. docs/fleet.md says how to set a fleet up, how it works, and what it promises.`;
@@ -26,6 +28,7 @@ export function fleetCommand(context: CliContext): Command {
     fleetJoinCommand,
     fleetStatusCommand,
     fleetTopCommand,
+    fleetDashboardCommand,
     fleetDrainCommand,
     fleetUndrainCommand,
     fleetMoveCommand,

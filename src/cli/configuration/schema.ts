@@ -316,6 +316,17 @@ export const ConfigurationSchema = z
         'cool-down': duration('a cool-down', ['15m'], [0, 86_400_000])
           .optional()
           .meta({ description: 'No guest returns within so long to a host that it left.' }),
+        drains: z
+          .int()
+          .min(1)
+          .max(64)
+          .optional()
+          .meta({
+            description:
+              'How many guests leave a host at a time that is drained; four at most come to one host.',
+            default: 8,
+            examples: [4],
+          }),
         creds: path('Credentials of NATS: a file of a JWT and its seed.', 'host1.creds'),
         nkey: path('Or the file of an nkey seed.', 'host1.nk'),
         'tls-ca': path('The CA whose servers of NATS are trusted.', 'ca.pem'),

@@ -461,6 +461,10 @@ export const MigrationAnswerSchema = mirror<MigrationAnswer>()(
         .string()
         .nullable()
         .openapi({ description: 'Why the guest cannot be moved from here at all; null when it can.' }),
+      dirtyBytesPerSecond: unknownable.openapi({
+        description:
+          'What the guest writes to, a second, since the question before; null when it is not known, as at the first question and during a migration.',
+      }),
     })
     .openapi('MigrationAnswer'),
 );
