@@ -1,9 +1,9 @@
 /** `aerostat bench drain`: how fast a host of a fleet is empty, beside a plain copy of the same bytes. */
 import { Command, Option } from 'commander';
+import { ownCommandLine } from '../../sys/own-program.ts';
 import type { CliContext } from '../context.ts';
 import { type BenchChoice, commandLine, measure, wholeNumber } from '../measure.ts';
 import { durationOption, list, sizeOption, withVerbose } from '../options.ts';
-import { PROGRAM } from '../processes.ts';
 import { parseRate } from '../rate.ts';
 
 const EXAMPLES = `
@@ -57,7 +57,7 @@ async function run(context: CliContext, choice: DrainBenchChoice, self: Command)
   const { benchDrain } = await import('../../bench/drain/drain.ts');
   const { guests, memory, bandwidth, concurrency, period, runs } = choice;
   const options = {
-    aerostat: [process.execPath, PROGRAM] as const,
+    aerostat: ownCommandLine(),
     guests,
     memoryBytes: memory,
     usedShare: USED_SHARE,
