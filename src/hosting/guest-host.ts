@@ -91,7 +91,7 @@ export class GuestHost {
     const turns = world.turns.join();
     this.loop = new GuestLoop(world.reactor, turns);
     this.#events = new GuestEvents(options.name, world, world.reactor);
-    this.lane = world.discards.openLane();
+    this.lane = world.discards.openLane(options.arriving);
     this.#connections = new ConnectionEvents(this.#events, world.reactor);
     const obstacle = () => obstacleOf(this.state);
     const memory = () => this.acceptor?.session?.memory;

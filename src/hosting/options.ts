@@ -1,5 +1,6 @@
 /** What a guest is hosted with, and the lines of the log that hosting writes. */
 import type { DiscardMode } from '../control/contract.ts';
+import type { ArrivingShared } from '../memory/arriving-memory.ts';
 
 /** Most serious first. */
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug', 'trace'] as const;
@@ -42,6 +43,8 @@ export interface GuestOptions {
   readonly bootGraceMs?: number;
   /** Times the decoding of lists: for benchmarks, which ask for it by `GuestThreads.decodeMs`. No operator can set it. */
   readonly timed?: boolean;
+  /** Its memory, one region at address 0, comes while it runs; a machine's. */
+  readonly arriving?: ArrivingShared;
   /** How often free frames of a shared allocator are evicted; for tests and benchmarks, as `timed` is. */
   readonly evictionMs?: number;
 }

@@ -11,6 +11,7 @@ import { assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { discardAnonymous } from '../sys/file.ts';
 import { MAPPING_BYTES_MAX, Mapping } from '../sys/mapping.ts';
+import type { ArrivingMemory } from './arriving-memory.ts';
 import { PAGE_SIZE } from './page.ts';
 
 /** Bytes that one window covers; windows are mapped where rings and lists lie, not for all of memory. */
@@ -54,6 +55,8 @@ export interface Backing {
   readonly discardUnit: number;
   /** What it is a part of; undefined for memory that only this process has. */
   readonly file: MemoryFile | undefined;
+  /** While pages of it come from elsewhere. Set before a window is asked for. */
+  arriving: ArrivingMemory | undefined;
   /** Window number `index` ({@link WINDOW_BYTES} each); maps it on first use. */
   window(index: number): Window;
   /** Where that is mapped in this process; undefined for memory without an address. */
@@ -81,6 +84,7 @@ export abstract class WindowedBacking implements Backing {
   abstract readonly kind: BackingKind;
   abstract readonly size: number;
   abstract readonly discardUnit: number;
+  arriving: ArrivingMemory | undefined;
   abstract window(index: number): Window;
   abstract discard(offset: number, length: number): void;
   abstract residentBytes(): number;

@@ -90,6 +90,7 @@ export class FileBacking extends WindowedBacking implements MemoryFile {
     const options = { reserve: this.kind === 'hugetlb' };
     const mapping = Mapping.shared(this.fd.number, this.fileOffset + start, length, options);
     if (this.#adviseHugePages) adviseHugePages(mapping.address, length);
+    this.arriving?.mapped(mapping.address, length, start);
     const window = new Window(mapping.buffer, 0, length);
     this.#mappings.set(index, { mapping, window });
     return window;
@@ -127,6 +128,7 @@ export class FileBacking extends WindowedBacking implements MemoryFile {
   }
 
   discard(offset: number, length: number): void {
+    this.arriving?.forget(offset, length);
     punchHole(this.fd, this.fileOffset + offset, length);
   }
 

@@ -5,6 +5,7 @@
 import type { ByteChannel } from './byte-channel.ts';
 import { compressionUnder } from './features.ts';
 import { PageReceiver } from './page-receiver.ts';
+import type { PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
 import {
@@ -22,6 +23,15 @@ import {
   writeRefused,
   writeWelcome,
 } from './stream/messages.ts';
+import {
+  type FaultCounts,
+  type MissingPages,
+  readMissing,
+  type Want,
+  writeArrived,
+  writeMissing,
+  writeWant,
+} from './stream/postcopy-messages.ts';
 import { type SectionName, StreamError } from './stream/section.ts';
 import { SectionReader } from './stream/section-reader.ts';
 import { SectionWriter } from './stream/section-writer.ts';
@@ -32,8 +42,12 @@ export type DestinationMessage =
   | { readonly kind: 'memory'; readonly regions: readonly RegionShape[] }
   | { readonly kind: 'round'; readonly round: number }
   | { readonly kind: 'state'; readonly name: string; readonly last: boolean; readonly bytes: Uint8Array }
+  /** These pages come when the guest runs. */
+  | ({ readonly kind: 'missing' } & MissingPages)
   /** Every page that was sent over this connection is in memory. */
   | { readonly kind: 'end' }
+  /** Nothing more comes over this connection of what was missing. */
+  | { readonly kind: 'rest' }
   | { readonly kind: 'go' }
   | { readonly kind: 'cancel'; readonly reason: string }
   /** The connection is gone: as it should, or with an error. */
@@ -43,12 +57,18 @@ type Reply =
   | { readonly kind: 'welcome'; readonly features: number }
   | { readonly kind: 'ready' }
   | { readonly kind: 'running' }
-  | ({ readonly kind: 'refused' } & RefusedBody);
+  | ({ readonly kind: 'refused' } & RefusedBody)
+  | ({ readonly kind: 'want' } & Want)
+  | ({ readonly kind: 'arrived' } & FaultCounts)
+  /** What is missing here, of a guest that runs here. */
+  | { readonly kind: 'missing'; readonly missing: SlotBitmap };
 
 /** One connection from a source, wherever its bytes are taken. */
 export interface Inlet {
   /** Memory is there: pages may come. */
   receiveInto(ram: Ram, held: SlotBitmap, features: number): void;
+  /** The guest runs: what comes from now on was missing. */
+  receiveLate(late: PostcopyArrival): void;
   reply(reply: Reply): Promise<void>;
   /** `graceful`: what was replied still arrives. */
   close(graceful: boolean): void;
@@ -61,6 +81,9 @@ export class DestinationLink implements Inlet {
   readonly #reader: SectionReader;
   readonly #writer = new SectionWriter();
   readonly #tell: (message: DestinationMessage) => void;
+  /** One reply after the other: they are made in the same memory. */
+  #replying: Promise<void> = Promise.resolve();
+  #slots = 0;
   #receiver: PageReceiver | undefined;
   #greeted = false;
   #ended = false;
@@ -91,13 +114,23 @@ export class DestinationLink implements Inlet {
 
   receiveInto(ram: Ram, held: SlotBitmap, features: number): void {
     this.#receiver = new PageReceiver(ram, held);
+    this.#slots = ram.slots;
     this.#reader.compression = compressionUnder(features);
   }
 
-  async reply(reply: Reply): Promise<void> {
+  receiveLate(late: PostcopyArrival): void {
+    this.#expectPages().late = late;
+  }
+
+  reply(reply: Reply): Promise<void> {
     // The memory that pages would go to may be on its way out.
     if (reply.kind === 'refused') this.#over = true;
-    await this.#channel.write(this.#encode(reply));
+    const replied = this.#replying.then(async () => {
+      if (reply.kind !== 'missing') return this.#channel.write(this.#encode(reply));
+      for (const section of writeMissing(this.#writer, reply.missing)) await this.#channel.write(section);
+    });
+    this.#replying = replied.catch(() => {});
+    return replied;
   }
 
   close(graceful: boolean): void {
@@ -121,12 +154,16 @@ export class DestinationLink implements Inlet {
     this.#tell({ kind: 'closed', error });
   }
 
-  #encode(reply: Reply): Uint8Array {
+  #encode(reply: Exclude<Reply, { kind: 'missing' }>): Uint8Array {
     switch (reply.kind) {
       case 'welcome':
         return writeWelcome(this.#writer, reply.features);
       case 'refused':
         return writeRefused(this.#writer, reply);
+      case 'want':
+        return writeWant(this.#writer, reply);
+      case 'arrived':
+        return writeArrived(this.#writer, reply);
       default:
         return writeBare(this.#writer, reply.kind);
     }
@@ -136,7 +173,11 @@ export class DestinationLink implements Inlet {
     if (this.#greeted === (name === 'hello')) {
       throw new StreamError('order', `${name} ${this.#greeted ? 'came again' : 'came before hello'}`);
     }
-    if (this.#ended && name !== 'go' && name !== 'cancel') {
+    const late = this.#receiver?.late !== undefined;
+    if (late && name !== 'pages' && name !== 'zeroPages' && name !== 'rest') {
+      throw new StreamError('order', `${name} came when the guest ran already`);
+    }
+    if (this.#ended && !late && name !== 'go' && name !== 'cancel') {
       throw new StreamError('order', `${name} came after the end`);
     }
     switch (name) {
@@ -161,8 +202,16 @@ export class DestinationLink implements Inlet {
         this.#tell({ kind: 'state', ...state, bytes: Uint8Array.from(state.bytes) });
         return;
       }
+      case 'missing':
+        this.#tell({ kind: 'missing', ...readMissing(payload, this.#slots) });
+        return;
       case 'end':
         this.#end(payload);
+        return;
+      case 'rest':
+        if (!late) throw new StreamError('order', 'rest came before the guest ran');
+        readBare(name, payload);
+        this.#tell({ kind: 'rest' });
         return;
       case 'go':
         readBare('go', payload);

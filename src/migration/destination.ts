@@ -3,13 +3,15 @@
  * before everything has come, its states could be read, and the source has said `go`.
  */
 import { wireError } from '../sys/error.ts';
+import { DestinationConnections, type MigrationConnection } from './destination-connections.ts';
 import type { DestinationMessage, Inlet } from './destination-link.ts';
 import { MigrationCancelled, MigrationError } from './errors.ts';
 import { FEATURES_HERE } from './features.ts';
 import type { Clock, DestinationMachine, SavedState } from './machine.ts';
+import { type ArrivalState, PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import { SlotBitmap } from './slot-bitmap.ts';
-import type { Hello, RegionShape } from './stream/messages.ts';
+import { FEATURE_POSTCOPY, type Hello, type RegionShape } from './stream/messages.ts';
 import { StreamError } from './stream/section.ts';
 
 /** Bytes of all states together: what a guest's own books need a page, and room for a device. */
@@ -37,16 +39,9 @@ export interface DestinationOptions {
   readonly observer?: (phase: DestinationPhase, round: number) => void;
 }
 
-interface Connection {
-  readonly inlet: Inlet;
-  hello: Hello | undefined;
-  ended: boolean;
-}
-
 export class MigrationDestination {
   readonly #options: DestinationOptions;
-  /** Those that belong to the migration, by their number. */
-  readonly #connections: (Connection | undefined)[] = [];
+  readonly #connections = new DestinationConnections();
   #phase: DestinationPhase = 'waiting';
   #round = 0;
   #id: Uint8Array | undefined;
@@ -58,6 +53,8 @@ export class MigrationDestination {
   readonly #states = new Map<string, { readonly parts: Uint8Array[]; complete: boolean }>();
   #stateBytes = 0;
   #go = false;
+  /** Where the source may want pages to come when the guest runs, and this host can have that. */
+  #postcopy: PostcopyArrival | undefined;
   readonly #lostSource = new AbortController();
   #settle: { resolve(): void; reject(error: Error): void } | undefined;
   #outcome: Promise<void>;
@@ -81,9 +78,14 @@ export class MigrationDestination {
     return this.#outcome;
   }
 
+  /** Of a guest that runs here before all of its pages have come. */
+  get arrival(): ArrivalState | undefined {
+    return this.#phase === 'running' ? this.#postcopy?.state : undefined;
+  }
+
   /** A connection was accepted. Returns who takes its messages. */
   accept(inlet: Inlet): (message: DestinationMessage) => void {
-    const connection: Connection = { inlet, hello: undefined, ended: false };
+    const connection: MigrationConnection = { inlet, hello: undefined, ended: false };
     return message => {
       try {
         this.#take(connection, message);
@@ -100,7 +102,7 @@ export class MigrationDestination {
     return true;
   }
 
-  #take(connection: Connection, message: DestinationMessage): void {
+  #take(connection: MigrationConnection, message: DestinationMessage): void {
     if (message.kind === 'hello') {
       this.#greet(connection, message.hello);
       return;
@@ -110,11 +112,21 @@ export class MigrationDestination {
       return;
     }
     const { hello } = connection;
-    if (hello?.purpose !== 'migrate')
+    if (hello === undefined || hello.purpose === 'inquire')
       throw new StreamError('order', `${message.kind} from an unknown sender`);
     if (message.kind === 'end') {
       connection.ended = true;
       this.#completeMaybe();
+      return;
+    }
+    if (message.kind === 'missing') {
+      this.#expectPhase('receiving', message.kind);
+      if (this.#postcopy === undefined) throw new StreamError('order', 'missing, which was not agreed on');
+      this.#postcopy.expect(message);
+      return;
+    }
+    if (message.kind === 'rest') {
+      this.#postcopy?.rest(this.#connections.count).catch(error => this.#refuse(connection, error));
       return;
     }
     // All but pages comes over the first connection.
@@ -145,9 +157,13 @@ export class MigrationDestination {
     }
   }
 
-  #greet(connection: Connection, hello: Hello): void {
+  #greet(connection: MigrationConnection, hello: Hello): void {
     if (hello.purpose === 'inquire') {
       this.#inquired(connection, hello);
+      return;
+    }
+    if (hello.purpose === 'recover') {
+      this.#recover(connection, hello);
       return;
     }
     if (hello.connection === 0) {
@@ -156,25 +172,17 @@ export class MigrationDestination {
         throw new MigrationError(`${there}; each needs an \`aerostat receive\` of its own`);
       }
       this.#id = hello.id;
-      this.#features = hello.features & FEATURES_HERE;
+      this.#features = hello.features & (FEATURES_HERE | FEATURE_POSTCOPY);
     } else {
       this.#expectPhase('receiving', 'hello');
-      const first = this.#connections[0]?.hello;
-      const same = first?.connections === hello.connections && this.#isOurs(hello.id);
-      if (!same || this.#connections[hello.connection] !== undefined) {
-        throw new StreamError(
-          'order',
-          `connection ${hello.connection} of ${hello.connections} of another migration`,
-        );
-      }
+      if (!this.#isOurs(hello.id)) throw new StreamError('order', 'a connection of another migration');
     }
-    connection.hello = hello;
-    this.#connections[hello.connection] = connection;
+    this.#connections.add(connection, hello);
     if (this.#ram !== undefined) this.#receiveOn(connection);
   }
 
   /** The source lost us after it had handed the guest over; or a stranger asks. */
-  #inquired(connection: Connection, { id }: Hello): void {
+  #inquired(connection: MigrationConnection, { id }: Hello): void {
     const refused = refusalOf(new MigrationError('no such guest is here'));
     const answer = () =>
       this.#replyAndClose(connection, this.#phase === 'running' ? { kind: 'running' } : refused);
@@ -197,7 +205,7 @@ export class MigrationDestination {
     return this.#id !== undefined && Buffer.compare(this.#id, id) === 0;
   }
 
-  #createMemory(connection: Connection, regions: readonly RegionShape[]): void {
+  #createMemory(connection: MigrationConnection, regions: readonly RegionShape[]): void {
     const bytes = regions.reduce((sum, { size }) => sum + size, 0);
     const { memoryBytesMax, machine, ramOf } = this.#options;
     if (bytes > memoryBytesMax) {
@@ -207,17 +215,32 @@ export class MigrationDestination {
     }
     this.#memoryNamed = true;
     this.#then(async () => {
-      await machine.createMemory(regions);
+      await machine.createMemory(regions, (this.#features & FEATURE_POSTCOPY) !== 0);
       if (this.#phase !== 'waiting') return;
       this.#ram = ramOf();
       this.#held = new SlotBitmap(this.#ram.slots);
+      this.#postcopy = PostcopyArrival.open(this.#features, this.#ram, this.#held, this.#options);
+      if (this.#postcopy === undefined) this.#features &= ~FEATURE_POSTCOPY;
       this.#enter('receiving');
       this.#receiveOn(connection);
       await connection.inlet.reply({ kind: 'welcome', features: this.#features });
     });
   }
 
-  #receiveOn({ inlet }: Connection): void {
+  /** The source comes again to a guest that runs here, and hears what it is to bring. */
+  #recover(connection: MigrationConnection, hello: Hello): void {
+    const arrival = this.#postcopy;
+    if (!this.#isOurs(hello.id) || this.#phase !== 'running' || arrival?.expected !== true) {
+      throw new MigrationError('no guest is here that waits for pages of it');
+    }
+    if (hello.connection === 0) this.#connections.drop();
+    this.#connections.add(connection, hello);
+    this.#receiveOn(connection);
+    arrival.receiveOver(connection.inlet);
+    if (hello.connection === 0) void arrival.recover(connection.inlet, this.#features);
+  }
+
+  #receiveOn({ inlet }: MigrationConnection): void {
     if (this.#ram === undefined || this.#held === undefined) throw new StreamError('order', 'no memory yet');
     inlet.receiveInto(this.#ram, this.#held, this.#features);
   }
@@ -242,8 +265,7 @@ export class MigrationDestination {
   /** When every connection has come to its end, so has the memory. */
   #completeMaybe(): void {
     this.#expectPhase('receiving', 'end');
-    const count = this.#connections[0]?.hello?.connections ?? 0;
-    for (let index = 0; index < count; index++) if (!this.#connections[index]?.ended) return;
+    if (!this.#connections.allEnded) return;
     const states = [...this.#states].map(([name, { parts, complete }]): SavedState => {
       if (!complete) throw new StreamError('order', `state ${name} is not all there`);
       return { name, bytes: Buffer.concat(parts) };
@@ -254,7 +276,7 @@ export class MigrationDestination {
       if (this.#phase !== 'loading') return;
       this.#states.clear();
       this.#enter('ready');
-      await this.#connections[0]?.inlet.reply({ kind: 'ready' }).catch(() => {});
+      await this.#connections.first?.reply({ kind: 'ready' }).catch(() => {});
     });
   }
 
@@ -266,15 +288,17 @@ export class MigrationDestination {
     this.#then(async () => {
       await this.#options.machine.run();
       this.#enter('running');
+      this.#postcopy?.begin(this.#connections.all.map(({ inlet }) => inlet));
       this.#settle?.resolve();
       // If this does not arrive, the source will ask.
-      await this.#connections[0]?.inlet.reply({ kind: 'running' }).catch(() => {});
+      await this.#connections.first?.reply({ kind: 'running' }).catch(() => {});
     });
   }
 
-  #closed(connection: Connection, error: Error | undefined): void {
+  #closed(connection: MigrationConnection, error: Error | undefined): void {
     const { hello } = connection;
-    const ours = hello?.purpose === 'migrate' && this.#connections[hello.connection] === connection;
+    this.#postcopy?.pause(connection.inlet);
+    const ours = hello?.purpose === 'migrate' && this.#connections.has(connection);
     if (!ours) {
       if (error instanceof StreamError) throw error;
       connection.inlet.close(false);
@@ -310,9 +334,9 @@ export class MigrationDestination {
   }
 
   /** One connection made no sense. A stranger's costs only itself. */
-  #refuse(connection: Connection, error: Error): void {
+  #refuse(connection: MigrationConnection, error: Error): void {
     const { hello } = connection;
-    const ours = hello?.purpose === 'migrate' && this.#connections[hello.connection] === connection;
+    const ours = hello?.purpose === 'migrate' && this.#connections.has(connection);
     if (ours && this.#phase !== 'running' && !this.#go) this.#fail(error);
     else this.#replyAndClose(connection, refusalOf(error));
   }
@@ -322,16 +346,14 @@ export class MigrationDestination {
     this.#enter('failed');
     this.#lostSource.abort();
     this.#states.clear();
-    for (const connection of this.#connections) {
-      if (connection !== undefined) this.#replyAndClose(connection, refusalOf(error));
-    }
+    for (const connection of this.#connections.all) this.#replyAndClose(connection, refusalOf(error));
     this.#busy = this.#busy
       .then(() => this.#options.machine.abandon(error))
       .catch(() => {})
       .then(() => this.#settle?.reject(error));
   }
 
-  #replyAndClose({ inlet }: Connection, reply: Parameters<Inlet['reply']>[0]): void {
+  #replyAndClose({ inlet }: MigrationConnection, reply: Parameters<Inlet['reply']>[0]): void {
     inlet
       .reply(reply)
       .catch(() => {})

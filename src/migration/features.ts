@@ -4,7 +4,7 @@
  */
 import { MigrationError } from './errors.ts';
 import { type Compression, zstd } from './stream/compression.ts';
-import { FEATURE_ZSTD } from './stream/messages.ts';
+import { FEATURE_POSTCOPY, FEATURE_ZSTD } from './stream/messages.ts';
 
 /** Features that this program has on this host. */
 export const FEATURES_HERE = zstd === undefined ? 0 : FEATURE_ZSTD;
@@ -27,11 +27,16 @@ export function featuresToOffer(compress: boolean, here = FEATURES_HERE): number
 
 /**
  * What is used of it, after the destination's `welcome`.
- * @throws MigrationError when pages are to be compressed and the destination cannot unpack them
+ * @throws MigrationError when the destination cannot do one of them
  */
 export function featuresAgreed(offered: number, answered: number): number {
   const agreed = offered & answered;
   if (agreed === offered) return agreed;
+  if ((offered & ~agreed & FEATURE_POSTCOPY) !== 0) {
+    throw new MigrationError(
+      'the destination cannot run the guest before all of its memory has come: it is an older release, its kernel does not give it userfaultfd, or it has huge pages; move the guest without --postcopy',
+    );
+  }
   throw new MigrationError(
     `the destination cannot unpack compressed pages: neither its Node nor its host has zstd; there, ${REMEDY}`,
   );

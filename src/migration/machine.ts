@@ -2,6 +2,7 @@
  * What a migration asks of what it moves: the guest with its device at the source, the empty place for it at the
  * destination, the free page channel, and time. Everything outside of this room comes in through these.
  */
+import type { Ram } from './ram.ts';
 import type { RegionShape } from './stream/messages.ts';
 
 export interface SavedState {
@@ -20,20 +21,41 @@ export interface SourceMachine {
   throttle(share: number): Promise<void>;
   /** All but its memory; called while it is stopped. */
   save(): Promise<readonly SavedState[]>;
+  /** Visits pages that have to be there before the states can be read, where others may come later. */
+  forEachVitalPage?(visit: (pfn: number, count: number) => void): void;
   /** It is about to run elsewhere: it must not run here any more, whatever becomes of this process's connections. */
   handOver(): Promise<void>;
 }
 
 /** A place for a guest. */
 export interface DestinationMachine {
-  /** Makes memory of this shape, all zeros. @throws AerostatError when this host has no room for it */
-  createMemory(regions: readonly RegionShape[]): Promise<void>;
+  /**
+   * Makes memory of this shape, all zeros. With `late` pages of it may come when the guest runs, if this host can have that.
+   * @throws AerostatError when this host has no room for it
+   */
+  createMemory(regions: readonly RegionShape[], late: boolean): Promise<void>;
+  /** Of memory that was made so; undefined where this host cannot have it. */
+  readonly latePages?: LatePages | undefined;
   /** Everything has arrived. @throws AerostatError when the states are damaged */
   load(states: readonly SavedState[]): Promise<void>;
   /** From now on the guest is here. */
   run(): Promise<void>;
   /** Nothing becomes of it; what was made is taken down. */
   abandon(reason: Error): Promise<void>;
+}
+
+/** Memory of which pages come while the guest runs. A page is named by its slot. */
+export interface LatePages {
+  /** A bit for each page that has yet to come: set by the migration, cleared by whatever puts something there. */
+  readonly missing: Int32Array;
+  /** What was received of these counts for nothing; they read as zeros. The guest does not run yet. */
+  forget(ram: Ram, start: number, count: number): void;
+  /** Puts those of these pages there that are missing still, from `from` at `at`, or as zeros; the others stay as they are. */
+  place(start: number, count: number, from: Uint8Array | undefined, at: number): void;
+  /** Hears of pages that the guest waits for. */
+  onFaults: (slots: readonly number[]) => void;
+  /** Nothing comes any more. Idempotent. */
+  close(): Promise<void>;
 }
 
 /** A channel through which the guest names pages that it does not use. */

@@ -1,6 +1,7 @@
 /** Puts pages that arrived into the destination's memory. Nothing of a section is done before all of it makes sense. */
 import { PAGE_SIZE } from '../memory/page.ts';
 import { readRuns } from './page-runs.ts';
+import type { PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
 import type { Totals } from './stream/messages.ts';
@@ -14,6 +15,8 @@ export class PageReceiver {
   readonly #ram: Ram;
   /** Pages that hold something; shared with the other connections. */
   readonly #held: SlotBitmap;
+  /** The guest runs here: pages go where none is. */
+  late: PostcopyArrival | undefined;
 
   /** `ram` reads as zeros where nothing was received. */
   constructor(ram: Ram, held: SlotBitmap) {
@@ -33,8 +36,12 @@ export class PageReceiver {
     if (listed !== pages) throw new StreamError('payload', `${pages} pages, and runs of ${listed}`);
     let at = DATA_AT;
     readRuns(payload, runsAt, payload.length, this.#ram.slots, (start, count) => {
-      this.#ram.write(start, count, payload, at);
-      this.#held.set(start, count);
+      if (this.late === undefined) {
+        this.#ram.write(start, count, payload, at);
+        this.#held.set(start, count);
+      } else {
+        this.late.place(start, count, payload, at);
+      }
       at += count * PAGE_SIZE;
     });
     this.totals.pages += pages;
@@ -45,9 +52,25 @@ export class PageReceiver {
     this.totals.zeroPages += readRuns(payload, 0, payload.length, this.#ram.slots, (start, count) => {
       // Only what holds something: a run of all memory must not cost more than one that says something.
       const end = start + count;
-      for (let from = start; this.#held.drain(from, end, count); from = this.#held.start + this.#held.count) {
-        this.#ram.clear(this.#held.start, this.#held.count);
-      }
+      if (this.late !== undefined) this.#placeZeros(this.late, start, end);
+      else
+        for (
+          let from = start;
+          this.#held.drain(from, end, count);
+          from = this.#held.start + this.#held.count
+        ) {
+          this.#ram.clear(this.#held.start, this.#held.count);
+        }
     });
+  }
+
+  /** Where pages are missing: a run of all memory must not cost more than one that says something. */
+  #placeZeros(late: PostcopyArrival, start: number, end: number): void {
+    const { missing } = late;
+    for (let at = start; missing.find(at, end, end - at); ) {
+      const { start: first, count } = missing;
+      at = first + count;
+      late.place(first, count, undefined, 0);
+    }
   }
 }

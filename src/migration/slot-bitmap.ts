@@ -52,12 +52,18 @@ export class SlotBitmap {
    * transfer and nothing else.
    */
   drain(from: number, end: number, countMax: number): boolean {
+    if (!this.find(from, end, countMax)) return false;
+    this.clear(this.start, this.count);
+    return true;
+  }
+
+  /** The same, and leaves it in. */
+  find(from: number, end: number, countMax: number): boolean {
     const start = this.#next(from, end, 0);
     if (start >= end) return false;
     const stop = this.#next(start, Math.min(end, start + countMax), -1);
     this.start = start;
     this.count = stop - start;
-    this.clear(start, this.count);
     return true;
   }
 

@@ -21,6 +21,14 @@ import {
   writeRound,
   writeState,
 } from './stream/messages.ts';
+import {
+  type FaultCounts,
+  type MissingPages,
+  readArrived,
+  readMissing,
+  readWant,
+  type Want,
+} from './stream/postcopy-messages.ts';
 import { type SectionName, StreamError } from './stream/section.ts';
 import { SectionReader } from './stream/section-reader.ts';
 import { SectionWriter } from './stream/section-writer.ts';
@@ -34,19 +42,37 @@ export type SourceMessage =
   | { readonly kind: 'state'; readonly name: string; readonly bytes: Uint8Array }
   /** No page comes after it; the link adds up what came before. */
   | { readonly kind: 'end' }
+  /** Nothing more of what was missing comes over this connection. */
+  | { readonly kind: 'rest' }
   | { readonly kind: 'go' }
   | { readonly kind: 'cancel'; readonly reason: string };
 
 export type DestinationAnswer =
   | { readonly kind: 'welcome'; readonly features: number }
   | { readonly kind: 'ready' }
-  | { readonly kind: 'running' };
+  | { readonly kind: 'running' }
+  | ({ readonly kind: 'arrived' } & FaultCounts);
+
+/** Takes what a destination says, at any time, whose guest waits for pages. @throws StreamError when it says too much */
+export interface PostcopyListener {
+  /** Pages of the guest. */
+  readonly slots: number;
+  want(want: Want): void;
+  missing(missing: MissingPages): void;
+}
+
+/** What makes sections in `writer`, one after the other: the next, or undefined when there is none now. */
+interface Sections {
+  next(writer: SectionWriter): Uint8Array | undefined;
+}
 
 /** One connection of a migration, wherever its bytes are moved. */
 export interface Link {
   send(message: SourceMessage): Promise<void>;
-  /** Sends pages of this link's share until none is dirty, or it is interrupted. */
-  sendPages(): Promise<void>;
+  /** Sends pages of this link's share until none is dirty, or other sections until there are none, or it is interrupted. */
+  sendPages(sections?: Sections): Promise<void>;
+  /** Before the guest is let go that waits for pages. */
+  listen(listener: PostcopyListener): void;
   /** From now on no pages are sent; a round under way ends after the section that is being sent. */
   interrupt(): void;
   /** What was sent so far. */
@@ -93,6 +119,7 @@ export class SourceLink implements Link {
   /** The write under way: the writer has two buffers, so one section may be made while another is sent. */
   #writing: Promise<void> = Promise.resolve();
   #waitingSinceMs: number | undefined;
+  #listener: PostcopyListener | undefined;
   readonly #taken = () => {
     this.#waitingSinceMs = undefined;
   };
@@ -131,15 +158,19 @@ export class SourceLink implements Link {
     await this.#writing;
   }
 
-  async sendPages(): Promise<void> {
+  async sendPages(sections: Sections = this.#sender): Promise<void> {
     this.#bucket.begin(this.#clock.nowMs());
     while (!this.#interrupted) {
-      const section = this.#sender.next(this.#writer);
+      const section = sections.next(this.#writer);
       if (section === undefined) break;
       if (section.length > 0) await this.#write(section);
       else await this.#clock.sleep(0);
     }
     await this.#writing;
+  }
+
+  listen(listener: PostcopyListener): void {
+    this.#listener = listener;
   }
 
   interrupt(): void {
@@ -200,8 +231,9 @@ export class SourceLink implements Link {
         const { pages, zeroPagesSent } = this.#sender.counts;
         return writeEnd(writer, { pages, zeroPages: zeroPagesSent });
       }
+      case 'rest':
       case 'go':
-        return writeBare(writer, 'go');
+        return writeBare(writer, message.kind);
       case 'cancel':
         return writeCancel(writer, message.reason);
     }
@@ -217,6 +249,15 @@ export class SourceLink implements Link {
         readBare(name, payload);
         this.#answered({ kind: name });
         return;
+      case 'want':
+        this.#expectListener(name).want(readWant(payload, this.#expectListener(name).slots));
+        return;
+      case 'missing':
+        this.#expectListener(name).missing(readMissing(payload, this.#expectListener(name).slots));
+        return;
+      case 'arrived':
+        this.#answered({ kind: name, ...readArrived(payload) });
+        return;
       case 'refused': {
         const { code, message } = readRefused(payload);
         this.#fail(new MigrationError(`the destination gave up: ${message} (${code})`));
@@ -225,6 +266,11 @@ export class SourceLink implements Link {
       default:
         throw new StreamError('order', `the destination sent ${name}`);
     }
+  }
+
+  #expectListener(name: SectionName): PostcopyListener {
+    if (this.#listener !== undefined) return this.#listener;
+    throw new StreamError('order', `${name} came before the guest was let go`);
   }
 
   #answered(answer: DestinationAnswer): void {

@@ -7,8 +7,14 @@ import { featuresAgreed, featuresToOffer } from './features.ts';
 import type { Clock } from './machine.ts';
 import { answerMsMax } from './patience.ts';
 import type { Ram } from './ram.ts';
-import type { DestinationAnswer, Link, LinkProgress, SourceMessage } from './source-link.ts';
-import { shapeOf } from './stream/messages.ts';
+import type {
+  DestinationAnswer,
+  Link,
+  LinkProgress,
+  PostcopyListener,
+  SourceMessage,
+} from './source-link.ts';
+import { FEATURE_POSTCOPY, shapeOf } from './stream/messages.ts';
 
 /** What the destination says when it is asked whether it has taken over. */
 export type Inquiry = 'running' | 'absent' | 'unreachable';
@@ -29,6 +35,8 @@ interface SourceLinksOptions {
   readonly connector: Connector;
   readonly connections: number;
   readonly compress?: boolean;
+  /** Pages may come when the guest runs there. */
+  readonly postcopy?: object | undefined;
   readonly clock: Clock;
   /** No answer is waited for any more. */
   readonly cancelled: AbortSignal;
@@ -39,6 +47,8 @@ const NOTHING_SENT: LinkProgress = { pages: 0, zeroPages: 0, zeroPagesSent: 0, r
 export class SourceLinks {
   readonly #options: SourceLinksOptions;
   readonly #links: Link[] = [];
+  /** Over connections that are gone. */
+  #sentBefore = NOTHING_SENT;
 
   constructor(options: SourceLinksOptions) {
     this.#options = options;
@@ -51,8 +61,8 @@ export class SourceLinks {
 
   /** Makes them all, the first one alone until the destination has a place for pages. */
   async open(): Promise<void> {
-    const { id, ram, connections, connector, compress = false } = this.#options;
-    const offered = featuresToOffer(compress);
+    const { id, ram, connections, connector } = this.#options;
+    const offered = this.#offered;
     const hello = { kind: 'hello', id, purpose: 'migrate', connections, features: offered } as const;
     const first = await connector.open(0, connections);
     this.#links.push(first);
@@ -67,6 +77,40 @@ export class SourceLinks {
       await link.send({ ...hello, connection: index });
       link.useFeatures(features);
     }
+  }
+
+  /**
+   * Makes them anew, to a destination where the guest runs already. It says over the first what it has not got, which
+   * `listener` hears before this resolves.
+   */
+  async recover(listener: PostcopyListener): Promise<void> {
+    const { id, connections, connector } = this.#options;
+    this.#sentBefore = this.sent;
+    for (const link of this.#links.splice(0)) link.close(false);
+    const offered = this.#offered;
+    for (let index = 0; index < connections; index++) {
+      const link = await connector.open(index, connections);
+      this.#links.push(link);
+      link.listen(listener);
+      await link.send({
+        kind: 'hello',
+        id,
+        purpose: 'recover',
+        connection: index,
+        connections,
+        features: offered,
+      });
+      if (index === 0) {
+        await this.expect('welcome');
+        await this.expect('ready');
+      }
+      link.useFeatures(offered);
+    }
+  }
+
+  get #offered(): number {
+    const { compress = false, postcopy } = this.#options;
+    return featuresToOffer(compress) | (postcopy === undefined ? 0 : FEATURE_POSTCOPY);
   }
 
   /** Says something over the first, if there is one. */
@@ -131,7 +175,7 @@ export class SourceLinks {
           resentPages: sum.resentPages + one.resentPages,
           bytes: sum.bytes + one.bytes,
         }),
-        NOTHING_SENT,
+        this.#sentBefore,
       );
   }
 }

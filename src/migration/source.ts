@@ -11,21 +11,14 @@ import type { Convergence } from './convergence.ts';
 import type { DirtyLog } from './dirty-log.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
 import type { HintedPages } from './hinted-pages.ts';
+import { awaitHints } from './hints-wait.ts';
 import type { Clock, FreePageChannel, SourceMachine } from './machine.ts';
 import { StallWatch } from './patience.ts';
+import { type PostcopyProgress, PostcopySource } from './postcopy-source.ts';
 import type { Ram } from './ram.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
 import { type Connector, type Inquiry, SourceLinks } from './source-links.ts';
-
-/**
- * How long the first round waits for hints, at most; for the first one of a guest that may be busy; and for the next one
- * of a guest that has more.
- */
-const HINTS_MS_MAX = 1000;
-const HINTS_FIRST_MS = 200;
-const HINTS_IDLE_MS = 40;
-const HINTS_POLL_MS = 2;
 
 export interface SourceOptions {
   readonly id: Uint8Array;
@@ -43,11 +36,21 @@ export interface SourceOptions {
   readonly hints?: { readonly channel: FreePageChannel; readonly pages: HintedPages };
   /** Compress pages; both sides must have zstd. Costs both a processor. */
   readonly compress?: boolean;
+  /** Run the guest there after so many rounds, at the latest, and send it the rest then; 0 for at once. */
+  readonly postcopy?: { readonly afterRound: number } | undefined;
   /** What happens, as it happens. */
   readonly observer?: (progress: MigrationProgress) => void;
 }
 
-export type SourcePhase = 'connecting' | 'copying' | 'stopping' | 'handing-over' | 'done' | 'failed';
+export type SourcePhase =
+  | 'connecting'
+  | 'copying'
+  | 'stopping'
+  | 'handing-over'
+  | 'post-copy'
+  | 'post-copy-paused'
+  | 'done'
+  | 'failed';
 
 export interface MigrationProgress {
   readonly phase: SourcePhase;
@@ -58,6 +61,8 @@ export interface MigrationProgress {
   readonly expectedDowntimeMs: number;
   /** The share of its time that the guest has. */
   readonly guestShare: number;
+  /** Where the guest runs already and has yet to get pages. */
+  readonly postcopy: PostcopyProgress | null;
 }
 
 export interface MigrationSummary {
@@ -81,6 +86,8 @@ export interface MigrationSummary {
   /** Pages that were written after the guest had named them as free, and sent for it. */
   readonly hintRaces: number;
   readonly guestShareMin: number;
+  /** Where the guest ran before all of its pages had come. */
+  readonly postcopy: PostcopyProgress | null;
 }
 
 export class MigrationSource {
@@ -95,9 +102,13 @@ export class MigrationSource {
   #unbackedPages = 0;
   #hintRaces = 0;
   #stateBytes = 0;
+  /** From the stop on, where pages come later. */
+  #postcopy: PostcopySource | undefined;
+  /** The rest comes when the guest runs there. */
+  #switching = false;
   #stoppedMs: number | undefined;
   #runningMs = 0;
-  /** From here on it cannot be called off: the destination is about to be told. */
+  /** It cannot be called off any more: the destination is about to be told. */
   #handingOver = false;
   #handedOver = false;
   readonly #cancelling = new AbortController();
@@ -133,12 +144,13 @@ export class MigrationSource {
       this.#enter('connecting');
       await this.#links.open();
       await this.#copy();
-      await this.#follow(LAST_ROUND);
+      for (const step of LAST_ROUND) await this.#take(step);
     } catch (error) {
       await this.#giveUp(watch.failure ?? (error as Error));
     } finally {
       watch.end();
     }
+    await this.bringRest();
     this.#links.close();
     this.#enter('done');
     return this.#summary(startMs);
@@ -152,6 +164,23 @@ export class MigrationSource {
     assert(this.#handedOver, 'a guest that was not handed over');
     const { connector, id } = this.#options;
     return connector.inquire(id, 0);
+  }
+
+  /** Brings what the guest has not got which runs there, for as long as that takes. */
+  async bringRest(): Promise<void> {
+    if (this.#postcopy === undefined) return;
+    this.#enter('post-copy');
+    await this.#postcopy.serve();
+  }
+
+  /** Tries to reach the destination of a guest that waits for pages now. Returns whether one was lost. */
+  recover(): boolean {
+    return this.#postcopy?.recover() ?? false;
+  }
+
+  /** Of a guest that runs at the destination and has yet to get pages. */
+  get postcopy(): PostcopyProgress | null {
+    return this.#handedOver ? (this.#postcopy?.progress ?? null) : null;
   }
 
   /** After {@link MigrationUnknown}, on the word of a person that the guest runs nowhere else: it runs on here. */
@@ -180,6 +209,13 @@ export class MigrationSource {
     for (;;) {
       this.#round++;
       for (const step of ROUND) {
+        if (
+          step === 'send' &&
+          this.#round > (this.#options.postcopy?.afterRound ?? Number.POSITIVE_INFINITY)
+        ) {
+          this.#switching = true;
+          return;
+        }
         await this.#take(step);
         if (step !== 'sync') continue;
         const { last, share, downtimeMs } = convergence.decide(this.#remainingPages);
@@ -192,10 +228,6 @@ export class MigrationSource {
         await machine.throttle(share);
       }
     }
-  }
-
-  async #follow(steps: readonly RoundStep[]): Promise<void> {
-    for (const step of steps) await this.#take(step);
   }
 
   async #take(step: RoundStep): Promise<void> {
@@ -215,7 +247,9 @@ export class MigrationSource {
         return;
       case 'start-hints':
         await hints?.channel.start();
-        if (this.#round === 1) await this.#awaitHints();
+        if (this.#round === 1 && hints !== undefined) {
+          await awaitHints(hints.channel, clock, () => this.#checkCancelled());
+        }
         return;
       case 'send':
         await this.#sendRound();
@@ -236,27 +270,6 @@ export class MigrationSource {
     this.#remainingPages = dirty.countIn();
   }
 
-  /** Before the first round nearly all hints are useful, and come faster than the pages that they save would go. */
-  async #awaitHints(): Promise<void> {
-    const { hints, clock } = this.#options;
-    if (hints === undefined) return;
-    const deadlineMs = clock.nowMs() + HINTS_MS_MAX;
-    let pages = 0;
-    let heardMs = clock.nowMs();
-    for (;;) {
-      const nowMs = clock.nowMs();
-      if (hints.channel.finished || nowMs >= deadlineMs) return;
-      if (hints.channel.pages !== pages) {
-        pages = hints.channel.pages;
-        heardMs = nowMs;
-      } else if (nowMs - heardMs >= (pages === 0 ? HINTS_FIRST_MS : HINTS_IDLE_MS)) {
-        return;
-      }
-      await clock.sleep(HINTS_POLL_MS);
-      this.#checkCancelled();
-    }
-  }
-
   async #sendRound(): Promise<void> {
     const { clock, convergence } = this.#options;
     const before = this.#links.sent;
@@ -271,15 +284,23 @@ export class MigrationSource {
   async #sendRest(): Promise<void> {
     const states = await this.#options.machine.save();
     this.#stateBytes = states.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    this.#postcopy = this.#switching ? this.#openPostcopy() : undefined;
     this.#round++;
     await this.#links.tell({ kind: 'round', round: this.#round });
     await this.#links.onAll(async (link, index) => {
       await link.sendPages();
+      await this.#postcopy?.announce(link, index, this.#options.connections);
       if (index === 0) for (const state of states) await link.send({ kind: 'state', ...state });
       this.#checkCancelled();
       await link.send({ kind: 'end' });
     });
     await this.#links.expect('ready');
+  }
+
+  #openPostcopy(): PostcopySource {
+    const { ram, clock, dirty, machine } = this.#options;
+    const changed = () => this.#enter(this.#postcopy?.phase ?? 'post-copy');
+    return new PostcopySource({ ram, machine, links: this.#links, clock, changed }, dirty);
   }
 
   async #handOver(): Promise<void> {
@@ -352,11 +373,13 @@ export class MigrationSource {
       bytesPerMs: this.#options.convergence.bytesPerMs,
       expectedDowntimeMs: this.#expectedDowntimeMs,
       guestShare: this.#share,
+      postcopy: this.postcopy,
     });
   }
 
   #summary(startMs: number): MigrationSummary {
     const { pages, zeroPages, resentPages, bytes } = this.#links.sent;
+    const late = this.#postcopy?.counts;
     const { clock, hints, sent } = this.#options;
     return {
       totalMs: clock.nowMs() - startMs,
@@ -364,13 +387,14 @@ export class MigrationSource {
       rounds: this.#round,
       bytes,
       stateBytes: this.#stateBytes,
-      pages,
-      zeroPages,
+      pages: pages + (late?.pages ?? 0),
+      zeroPages: zeroPages + (late?.zeroPages ?? 0),
       resentPages,
       freePages: hints?.pages.countUnsent(sent) ?? 0,
       unbackedPages: this.#unbackedPages,
       hintRaces: this.#hintRaces,
       guestShareMin: this.#shareMin,
+      postcopy: this.postcopy,
     };
   }
 }

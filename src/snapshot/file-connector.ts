@@ -78,8 +78,13 @@ class FileLink implements Link {
     return { kind: 'running' };
   }
 
-  sendPages(): Promise<void> {
-    return this.#link.sendPages();
+  sendPages(...sections: Parameters<Link['sendPages']>): Promise<void> {
+    return this.#link.sendPages(...sections);
+  }
+
+  /** No guest waits for pages of a file: it has all. */
+  listen(...listener: Parameters<Link['listen']>): void {
+    this.#link.listen(...listener);
   }
 
   interrupt(): void {

@@ -14,7 +14,7 @@ import { readU64, struct } from './struct.ts';
 
 const O_CLOEXEC = 0o2000000;
 const UFFD_USER_MODE_ONLY = 1;
-const UFFD_API = 0xaa;
+export const UFFD_API = 0xaa;
 const UFFD_FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12;
 const UFFD_FEATURE_WP_UNPOPULATED = 1 << 13;
 const UFFD_FEATURE_WP_ASYNC = 1 << 15;
@@ -29,11 +29,15 @@ const PM_SCAN_WP_MATCHING = 1 << 0;
 const PM_SCAN_CHECK_WPASYNC = 1 << 1;
 
 /** ioctl numbers: direction (1 write, 2 read, 3 both), size, type, number. */
-const ioctlNumber = (direction: number, size: number, type: number, number: number): number =>
+export const ioctlNumber = (direction: number, size: number, type: number, number: number): number =>
   direction * 2 ** 30 + size * 2 ** 16 + type * 2 ** 8 + number;
 
-const UFFDIO_API = struct('uffdio_api', 24, { api: ['u64', 0], features: ['u64', 8], ioctls: ['u64', 16] });
-const UFFDIO_REGISTER = struct('uffdio_register', 32, {
+export const UFFDIO_API = struct('uffdio_api', 24, {
+  api: ['u64', 0],
+  features: ['u64', 8],
+  ioctls: ['u64', 16],
+});
+export const UFFDIO_REGISTER = struct('uffdio_register', 32, {
   start: ['u64', 0],
   length: ['u64', 8],
   mode: ['u64', 16],
@@ -59,15 +63,16 @@ const PAGE_REGION = struct('page_region', 24, {
   categories: ['u64', 16],
 });
 
-const API = ioctlNumber(3, UFFDIO_API.size, UFFD_API, 0x3f);
-const REGISTER = ioctlNumber(3, UFFDIO_REGISTER.size, UFFD_API, 0x00);
+export const API = ioctlNumber(3, UFFDIO_API.size, UFFD_API, 0x3f);
+export const REGISTER = ioctlNumber(3, UFFDIO_REGISTER.size, UFFD_API, 0x00);
 const NEW = ioctlNumber(0, 0, UFFD_API, 0x00);
 const SCAN = ioctlNumber(3, PM_SCAN_ARG.size, 'f'.charCodeAt(0), 16);
 
 /** Runs that one scan returns; it is repeated until it has seen all. */
 const RUNS_PER_SCAN = 1024;
 
-function openUserfault(): OwnedFd {
+/** @throws SystemError where the kernel has none, or does not let us */
+export function openUserfault(): OwnedFd {
   let device: number | undefined;
   try {
     device = openSync('/dev/userfaultfd', 'r+');

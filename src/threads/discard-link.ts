@@ -7,6 +7,7 @@
  * calls take long has one thread at a time, and the others are left for the others.
  */
 import type { MessagePort } from 'node:worker_threads';
+import { ArrivingMemory, type ArrivingShared } from '../memory/arriving-memory.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { PendingDiscards } from '../memory/pending-discards.ts';
 import type { OwnedFd } from '../sys/fd.ts';
@@ -72,6 +73,8 @@ export interface LaneMessage {
   readonly control: SharedArrayBuffer;
   /** The eventfd that wakes the guest's data-plane thread; open as long as the process's threads are. */
   readonly wakeFd: number;
+  /** Of a guest whose memory comes while it runs: one region at address 0. */
+  readonly arriving?: ArrivingShared | undefined;
 }
 
 export interface RegionMessage {
@@ -110,8 +113,10 @@ export class DiscardLink {
     this.wake();
   }
 
-  openLane(): DiscardLane {
+  /** `arriving`: pages of the guest's memory come while it runs, and none is to arrive that was discarded. */
+  openLane(arriving?: ArrivingShared): DiscardLane {
     const lane = new DiscardLane(this.#nextLane++, this.#wakeFd, {
+      arriving,
       post: message => {
         for (const port of this.#ports) port.postMessage(message);
         // There may be nothing to discard yet, but what waits at a port is kept in memory, and so are regions that have gone.
@@ -150,6 +155,7 @@ export class DiscardLink {
 const REGIONS_MIN = 16;
 
 interface LaneWorld {
+  readonly arriving: ArrivingShared | undefined;
   post(message: LinkMessage): void;
   wake(): void;
   hurry(): void;
@@ -186,7 +192,8 @@ export class DiscardLane {
   }
 
   #laneMessage(): LaneMessage {
-    return { kind: 'lane', lane: this.#number, control: this.#control, wakeFd: this.#wakeFd };
+    const { arriving } = this.#world;
+    return { kind: 'lane', lane: this.#number, control: this.#control, wakeFd: this.#wakeFd, arriving };
   }
 
   /** From now on `pending`, units of `region`, is drained, until it is closed. */
@@ -194,6 +201,9 @@ export class DiscardLane {
     // Memory that is no file cannot come over vhost-user.
     const { file } = backing;
     if (file === undefined) return;
+    const { arriving } = this.#world;
+    // Before the guest's thread touches it, which waits for its pages as the guest does.
+    if (arriving !== undefined) backing.arriving ??= new ArrivingMemory(arriving);
     const message: RegionMessage = {
       kind: 'region',
       lane: this.#number,

@@ -11,6 +11,7 @@
  */
 
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { ArrivingMemory } from '../memory/arriving-memory.ts';
 import type { DiscardUnits } from '../memory/discard-claims.ts';
 import { PatientDiscarder } from '../memory/patient-discarder.ts';
 import { PendingDiscards } from '../memory/pending-discards.ts';
@@ -64,6 +65,8 @@ interface DrainedRegion {
 interface Lane {
   readonly words: Int32Array;
   readonly bell: OwnedFd;
+  /** While its guest's pages come from elsewhere. */
+  readonly arriving: ArrivingMemory | undefined;
   readonly turns: LaneTurns<DrainedRegion>;
 }
 
@@ -78,11 +81,12 @@ let gathering = false;
 const leads = (): boolean => Atomics.load(words, LEADER_WORD) === number;
 const threadId = ownThreadId();
 
-function openLane(name: string, { control: shared, wakeFd }: LaneMessage): void {
+function openLane(name: string, { control: shared, wakeFd, arriving }: LaneMessage): void {
   // Not closed here: it is the main thread's, which closes it when all discarding threads have ended.
   lanes.set(name, {
     words: new Int32Array(shared),
     bell: new OwnedFd(wakeFd),
+    arriving: arriving && new ArrivingMemory(arriving),
     turns: new LaneTurns(monotonicMs),
   });
 }
@@ -93,6 +97,7 @@ function openRegion(name: string, message: RegionMessage): void {
   if (lane === undefined) return;
   // The region's owner keeps the descriptor open until it has closed the set and no thread is in it.
   const discard: DiscardUnits = (start, count) => {
+    lane.arriving?.forget(start * unitBytes, count * unitBytes);
     punchHole({ number: fd }, fileOffset + start * unitBytes, count * unitBytes);
   };
   const pending = new PendingDiscards(shared, units, unitBytes);

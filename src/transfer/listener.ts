@@ -123,6 +123,10 @@ class PendingConnection implements Inlet {
     this.#link?.receiveInto(...memory);
   }
 
+  receiveLate(...arrival: Parameters<Inlet['receiveLate']>): void {
+    this.#link?.receiveLate(...arrival);
+  }
+
   reply(reply: Parameters<Inlet['reply']>[0]): Promise<void> {
     return this.#link?.reply(reply) ?? Promise.reject(new TransferError('the connection was cut'));
   }

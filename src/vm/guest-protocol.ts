@@ -3,6 +3,7 @@
 import type { CommandAnswers } from '../embedded/answers.ts';
 import type { CommandName, GuestCommand } from '../embedded/commands.ts';
 import type { EmbeddedGuestOptions, GuestEventName, SavedGuest } from '../embedded/options.ts';
+import type { ArrivingShared } from '../memory/arriving-memory.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import type { ThreadAnswer } from '../threads/worker-client.ts';
 
@@ -20,6 +21,8 @@ export interface GuestMemoryFile {
   readonly adviseHugePages: boolean;
   /** The words of the log that the guest keeps, unless the kernel keeps one. */
   readonly log: Int32Array;
+  /** Pages of it may come while the guest runs. */
+  readonly arriving: ArrivingShared | undefined;
 }
 
 /** The guest that a thread runs in the memory that it was given. */

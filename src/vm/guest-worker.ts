@@ -7,6 +7,7 @@ import { execute } from '../embedded/answers.ts';
 import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
 import type { GuestEventName } from '../embedded/options.ts';
 import { PageState } from '../guest/page-state.ts';
+import { ArrivingMemory } from '../memory/arriving-memory.ts';
 import { WINDOW_BYTES } from '../memory/backing.ts';
 import { FileBacking } from '../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
@@ -54,8 +55,9 @@ const former = new Set<EmbeddedGuest>();
 let warm = false;
 
 function takeMemory(file: GuestMemoryFile): void {
-  const { fd, size, adviseHugePages } = file;
+  const { fd, size, adviseHugePages, arriving } = file;
   const backing = new FileBacking(new OwnedFd(fd), 0, size, { adviseHugePages });
+  backing.arriving = arriving && new ArrivingMemory(arriving);
   const region = new MemoryRegion({ guestAddress: 0, size, userAddress: USER_ADDRESS_OFFSET }, backing);
   given = { file, region, pages: PageState.backed(region.pageCount) };
   const windows = Math.min(WINDOWS_EARLY_MAX, Math.ceil(size / WINDOW_BYTES));

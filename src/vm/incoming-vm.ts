@@ -2,12 +2,13 @@
 
 import { checkSize } from '../embedded/embedded-guest.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
-import type { DestinationMachine, SavedState } from '../migration/machine.ts';
+import type { DestinationMachine, LatePages, SavedState } from '../migration/machine.ts';
 import type { Ram } from '../migration/ram.ts';
 import type { RegionShape } from '../migration/stream/messages.ts';
 import { defined } from '../sys/defined.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { VmError, VmStateError } from './errors.ts';
+import { LateMemory } from './late-memory.ts';
 import type { VmWorld } from './options.ts';
 import { Vm } from './vm.ts';
 import type { VmThreads } from './vm-threads.ts';
@@ -24,6 +25,7 @@ export class IncomingVm implements DestinationMachine {
   readonly #options: IncomingVmOptions;
   readonly #threads: VmThreads;
   #vm: Vm | undefined;
+  #late: LateMemory | undefined;
 
   private constructor(threads: VmThreads, options: IncomingVmOptions) {
     this.#threads = threads;
@@ -46,7 +48,7 @@ export class IncomingVm implements DestinationMachine {
     return this.#vm;
   }
 
-  async createMemory(regions: readonly RegionShape[]): Promise<void> {
+  async createMemory(regions: readonly RegionShape[], late = false): Promise<void> {
     const [region] = regions;
     const { hugePageSize, adviseHugePages = false } = this.#options;
     if (regions.length !== 1 || region.guestAddress !== 0) {
@@ -58,7 +60,17 @@ export class IncomingVm implements DestinationMachine {
       adviseHugePages,
       ...defined({ hugePageSize }),
     });
-    this.#vm = Vm.on(this.#threads, { ...this.#options, memory, adviseHugePages });
+    this.#late = late ? await LateMemory.over(memory) : undefined;
+    this.#vm = Vm.on(this.#threads, {
+      ...this.#options,
+      memory,
+      adviseHugePages,
+      ...defined({ late: this.#late }),
+    });
+  }
+
+  get latePages(): LatePages | undefined {
+    return this.#late;
   }
 
   load(states: readonly SavedState[]): Promise<void> {

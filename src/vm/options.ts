@@ -8,6 +8,7 @@ import type { LogRecord } from '../hosting/options.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { defined } from '../sys/defined.ts';
 import type { DirtyLogKind, VmConfig } from './config.ts';
+import type { LateMemory } from './late-memory.ts';
 import type { VmThreads } from './vm-threads.ts';
 
 export interface VmWorld {
@@ -48,6 +49,8 @@ export interface VmParts extends VmWorld {
   /** One region at address 0, on a file. The machine's until it has left. */
   readonly memory: GuestMemory;
   readonly adviseHugePages: boolean;
+  /** Pages of it may come while the guest runs. The machine's, as the memory is. */
+  readonly late?: LateMemory;
 }
 
 export type BootOptions = Pick<EmbeddedGuestOptions, 'seed' | 'coverage' | 'poison'>;

@@ -43,6 +43,7 @@ import { createSharedMemory } from '../vhost-user/shared-memory.ts';
 import { decodeConfig, encodeConfig, type VmConfig } from './config.ts';
 import { VmError, VmStateError } from './errors.ts';
 import type { GuestThreadEvent } from './guest-protocol.ts';
+import type { LateMemory } from './late-memory.ts';
 import {
   type BootOptions,
   bootOf,
@@ -91,25 +92,37 @@ export class Vm implements SourceMachine {
   /** Rejects when a page lost its content, or a thread died; never resolves before {@link close}. */
   readonly ended = this.#end.promise;
   readonly #threads: VmThreads;
+  readonly #late: LateMemory | undefined;
   readonly #mapped: Promise<unknown>;
   #config: VmConfig | undefined;
+  #driverPages: readonly { readonly pfn: number; readonly pages: number }[] = [];
   #state: VmState = 'empty';
   /** While it stands still: until it goes on, or never will. */
   #still = deferred();
   #closing: Promise<void> | undefined;
 
-  private constructor(threads: VmThreads, { name = DEFAULT_NAME, memory, adviseHugePages, log }: VmParts) {
+  private constructor(
+    threads: VmThreads,
+    { name = DEFAULT_NAME, memory, adviseHugePages, late, log }: VmParts,
+  ) {
     this.name = name;
     this.ram = new Ram(memory);
     this.log = new SoftwareDirtyLog(this.ram.slots);
     this.#threads = threads;
+    this.#late = late;
     // Marks the rejection as handled; callers may still await it.
     this.ended.catch(() => {});
     const [{ backing, size }] = memory.regions;
     assert(backing.file !== undefined, 'guest memory that is no file');
     const fd = backing.file.fd.duplicate().release();
     // Pages may come while the guest's thread maps it.
-    this.#mapped = threads.guest.ask('memory', { fd, size, adviseHugePages, log: this.log.words });
+    this.#mapped = threads.guest.ask('memory', {
+      fd,
+      size,
+      adviseHugePages,
+      log: this.log.words,
+      arriving: late?.shared,
+    });
     this.#mapped.catch(() => {});
     threads.listener = { news: news => this.#hear(news, log), failed: error => this.#fail(error) };
   }
@@ -180,7 +193,8 @@ export class Vm implements SourceMachine {
     const [device, socket] = UnixSocket.pair();
     const { profile, discard, without } = config;
     const options = { name: this.name, targetBytes, profile, discard, without, pollIntervalMs: 0 };
-    await hosting.open(options, { fd: device.fd.release(), listening: false });
+    const arriving = defined({ arriving: this.#late?.shared });
+    await hosting.open({ ...options, ...arriving }, { fd: device.fd.release(), listening: false });
     await this.#mapped;
     const begun = guest.ask('begin', {
       socketFd: socket.fd.release(),
@@ -261,7 +275,8 @@ export class Vm implements SourceMachine {
     this.#become('paused');
     await this.#threads.guest.ask('pause', null);
     // The device writes into rings and requests, which are the driver's pages, and keeps no log of it.
-    for (const { pfn, pages } of await this.#threads.guest.ask('driverPages', null)) this.log.add(pfn, pages);
+    this.#driverPages = await this.#threads.guest.ask('driverPages', null);
+    for (const { pfn, pages } of this.#driverPages) this.log.add(pfn, pages);
   }
 
   async resume(): Promise<void> {
@@ -288,6 +303,11 @@ export class Vm implements SourceMachine {
     ];
   }
 
+  /** What the device and the driver look at when they are loaded. */
+  forEachVitalPage(visit: (pfn: number, count: number) => void): void {
+    for (const { pfn, pages } of this.#driverPages) visit(pfn, pages);
+  }
+
   async handOver(): Promise<void> {
     this.#expect('paused');
     this.#become('gone');
@@ -308,6 +328,8 @@ export class Vm implements SourceMachine {
 
   async #close(): Promise<void> {
     this.#become('closed');
+    // A thread that waits for a page does not end.
+    await this.#late?.close();
     await this.#threads.close();
     this.ram.memory.close();
     this.#end.resolve();

@@ -87,6 +87,8 @@ class Visit implements Inlet {
     this.say = destination.accept(this);
   }
 
+  receiveLate(): void {}
+
   receiveInto(): void {}
 
   async reply(reply: Parameters<Inlet['reply']>[0]): Promise<void> {

@@ -124,6 +124,8 @@ export interface JourneyOptions {
   readonly bytesPerSecond?: number;
   readonly downtimeMsMax?: number;
   readonly roundsMax?: number;
+  /** Rounds after which the guest runs there, and gets the rest later. */
+  readonly postcopyAfter?: number;
   readonly observer?: (progress: MigrationProgress, journey: Journey) => void;
   /** Changes what the destination is told to load. */
   readonly tamper?: (states: readonly SavedState[]) => readonly SavedState[];
@@ -167,12 +169,14 @@ export class Journey {
     const { vm, destination } = this;
     const { channel = 'auto', ignoreIds = false, observer } = this.#options;
     const { connections = 1, compress = false, downtimeMsMax = 30, roundsMax = 20 } = this.#options;
+    const { postcopyAfter } = this.#options;
     const outgoing = await OutgoingMigration.of(vm, { channel, ignoreIds });
     this.source = new MigrationSource({
       ...outgoing.source,
       id: new Uint8Array(16).fill(7),
       connections,
       compress,
+      postcopy: postcopyAfter === undefined ? undefined : { afterRound: postcopyAfter },
       connector: {
         open: async (index, of) => this.#open(outgoing, { index, of }),
         inquire: async (): Promise<Inquiry> => (destination.phase === 'running' ? 'running' : 'absent'),
@@ -195,9 +199,9 @@ export class Journey {
     return this;
   }
 
-  cut(): void {
+  readonly cut = (): void => {
     for (const end of this.#ends) end.cut();
-  }
+  };
 
   /** The destination hangs, and the source cannot tell that from a network that drops everything. */
   hang(): void {
@@ -225,7 +229,10 @@ export class Journey {
     const { place, vm } = this;
     const { tamper = states => states, atTheStop } = this.#options;
     return {
-      createMemory: regions => place.createMemory(regions),
+      createMemory: (regions, late) => place.createMemory(regions, late),
+      get latePages() {
+        return place.latePages;
+      },
       load: async states => {
         atTheStop?.(states, vm.ram, place.ram);
         await place.load(tamper(states));

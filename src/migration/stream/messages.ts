@@ -20,10 +20,14 @@ const TEXT_BYTES_MAX = 1024;
 
 /** Bits of `hello` and `welcome`: what the source would like, and what of it is to be. */
 export const FEATURE_ZSTD = 1;
+export const FEATURE_POSTCOPY = 4;
 
-/** What a connection is for: to migrate, or to ask what became of a migration whose end was not heard. */
-type Purpose = 'migrate' | 'inquire';
-const PURPOSES: readonly Purpose[] = ['migrate', 'inquire'];
+/**
+ * What a connection is for: to migrate, to ask what became of a migration whose end was not heard, or to bring the pages
+ * that a guest waits for which runs at its destination already.
+ */
+type Purpose = 'migrate' | 'inquire' | 'recover';
+const PURPOSES: readonly Purpose[] = ['migrate', 'inquire', 'recover'];
 
 export interface Hello {
   readonly id: Uint8Array;
@@ -63,7 +67,7 @@ export interface RefusedBody {
 const encoder = new TextEncoder();
 
 /** Writes fields one after the other into the section that is being made. */
-class PayloadWriter {
+export class PayloadWriter {
   readonly #writer: SectionWriter;
   #at = 0;
 
@@ -227,7 +231,7 @@ export function readEnd(payload: Uint8Array): Totals {
 }
 
 /** `go`, `ready` and `running` say all by their type. */
-export const writeBare = (writer: SectionWriter, name: 'go' | 'ready' | 'running'): Uint8Array =>
+export const writeBare = (writer: SectionWriter, name: 'go' | 'ready' | 'running' | 'rest'): Uint8Array =>
   new PayloadWriter(writer).seal(name);
 
 export const readBare = (name: SectionName, payload: Uint8Array): void =>

@@ -46,11 +46,15 @@ export const SECTION = {
   end: 7,
   go: 8,
   cancel: 9,
+  missing: 13,
+  rest: 14,
   // What the destination answers, over the first connection.
   welcome: 16,
   ready: 17,
   running: 18,
   refused: 19,
+  want: 22,
+  arrived: 23,
 } as const;
 
 export type SectionName = keyof typeof SECTION;
