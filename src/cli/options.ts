@@ -6,6 +6,8 @@ import type { Control } from '../control/operations.ts';
 import { GUEST_BYTES_MIN } from '../embedded/options.ts';
 import { BOOT_GRACE_MS_MAX, LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
 import { REGION_BYTES_MAX } from '../memory/guest-memory.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
+import { PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
 import { DOWNTIME_MS_DEFAULT, DOWNTIME_MS_MAX } from '../migration/limits.ts';
 import { resolveAddress } from '../server/address.ts';
 import { type ClientOptions, remoteControl } from '../server/client.ts';
@@ -116,6 +118,20 @@ export const guestMemoryOption = (description = 'memory of the guest') =>
       if (bytes >= GUEST_BYTES_MIN && bytes <= REGION_BYTES_MAX) return bytes;
       const [least, most] = [GUEST_BYTES_MIN, REGION_BYTES_MAX].map(formatSize);
       throw new SizeError(text, `a guest has ${least} at least and ${most} at most`);
+    }),
+  );
+
+/** In what pages the host holds a guest's memory, as far as the guest's allocator has such blocks. */
+export const hostPageSizeOption = () =>
+  new Option(
+    '--host-page-size <size>',
+    'the pages that the host holds guest memory in, for example 2M: whole ones are given away first',
+  ).argParser(
+    value(text => {
+      const bytes = parsePages(text);
+      if (Number.isInteger(Math.log2(bytes)) && bytes <= PAGES_PER_BLOCK_MAX * PAGE_SIZE) return bytes;
+      const most = formatSize(PAGES_PER_BLOCK_MAX * PAGE_SIZE);
+      throw new SizeError(text, `a page is a power of two, and the guest has blocks of up to ${most}`);
     }),
   );
 

@@ -46,6 +46,8 @@ export interface GuestCounters {
   /** Calls that gave memory back to the host. */
   readonly punches: number;
   readonly punchFailures: number;
+  /** Transparent huge pages of which a part was given back, so that the host split them, where it is known to have such. */
+  readonly hugePagesCut: number;
   /** Milliseconds that those calls took together, whichever thread made them. */
   readonly discardMs: number;
   /** How long each of those that succeeded took. */

@@ -9,13 +9,22 @@ export interface DiscardTotals {
   /** Calls that gave memory back. */
   punches: number;
   failures: number;
+  /** Huge pages of the host of which a part was given back, where the host is known to have such. */
+  hugePagesCut: number;
   /** Time that the calls took together. */
   ms: number;
   /** When the last one ended, on the clock of the process; 0 when there was none. */
   lastMs: number;
 }
 
-export const noDiscards = (): DiscardTotals => ({ bytes: 0, punches: 0, failures: 0, ms: 0, lastMs: 0 });
+export const noDiscards = (): DiscardTotals => ({
+  bytes: 0,
+  punches: 0,
+  failures: 0,
+  hugePagesCut: 0,
+  ms: 0,
+  lastMs: 0,
+});
 
 /** The sum of some sets, and how long their discards took, one by one. */
 export class DiscardSum {
@@ -35,6 +44,7 @@ export class DiscardSum {
     totals.bytes += set.discardedUnits * unitPages * PAGE_SIZE;
     totals.punches += set.discards;
     totals.failures += set.failures;
+    totals.hugePagesCut += set.hugePagesCut;
     totals.ms += set.discardMs;
     totals.lastMs = Math.max(totals.lastMs, set.lastDiscardMs);
   }

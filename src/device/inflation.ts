@@ -182,10 +182,11 @@ export class Inflation implements DevicePart {
   }
 
   get discards(): DiscardTotals {
-    const { bytes, punches, failures, ms, lastMs } = this.#accounts.discards;
+    const { bytes, punches, failures, hugePagesCut, ms, lastMs } = this.#accounts.discards;
     const { singly } = this.#moves;
     return {
       bytes: bytes + singly.bytes,
+      hugePagesCut,
       punches: punches + singly.punches,
       failures: failures + singly.failures,
       ms: ms + singly.ms,

@@ -19,7 +19,7 @@ import type { DriverRing } from './driver-ring.ts';
 import { Fill } from './fill.ts';
 import { HintsPart } from './hints.ts';
 import { Leak } from './leak.ts';
-import { channelOptions, fillOrderMax } from './options.ts';
+import { channelOptions, fillOrderMax, fillPagesMax } from './options.ts';
 import { PageChannel } from './page-channel.ts';
 import type { QueuePart } from './queue-part.ts';
 import { createParts } from './queue-parts.ts';
@@ -63,6 +63,7 @@ export class Balloon {
       scheduler,
       counters,
       orderMax: fillOrderMax(format, tuning),
+      batchPagesMax: fillPagesMax(format, tuning),
       onShortage: () => this.#backOff(),
     });
     this.#leak = new Leak({ pages, scheduler, counters });

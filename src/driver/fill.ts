@@ -19,6 +19,8 @@ interface FillOptions {
   readonly counters: DriverCounters;
   /** The largest blocks that are asked for. */
   readonly orderMax: number;
+  /** Pages of one batch, if it need not have fewer blocks than it has room for. */
+  readonly batchPagesMax: number;
   /** The guest had not a single page to give. */
   readonly onShortage: () => void;
 }
@@ -52,10 +54,10 @@ export class Fill implements PageSource {
 
   /** Fills the batch; false when the guest's memory ran out before. */
   #allocate(batch: Batch): boolean {
-    const { kernel, pages, orderMax } = this.#options;
+    const { kernel, pages, orderMax, batchPagesMax } = this.#options;
     let { missing } = pages;
     let order = orderMax;
-    while (missing > 0 && !batch.full) {
+    while (missing > 0 && !batch.full && batch.pages < batchPagesMax) {
       while (1 << order > missing) order--;
       const pfn = kernel.allocateFor(SPARE_PAGES, order);
       if (pfn === NIL) {

@@ -97,6 +97,12 @@ export function checkTuning(tuning: DriverTuning): DriverTuning {
 export const fillOrderMax = (format: PageListFormat, tuning: DriverTuning): number =>
   tuning.orderMax ?? (format.growsWith === 'runs' ? ORDER_MAX : 0);
 
+/** Where pages are listed one by one, a batch has what a list has, or a block: a larger one would keep a new target waiting. */
+export const fillPagesMax = (format: PageListFormat, tuning: DriverTuning): number =>
+  format.growsWith === 'pages'
+    ? Math.max(tuning.pfnsPerBuffer, 2 ** fillOrderMax(format, tuning))
+    : Number.POSITIVE_INFINITY;
+
 /**
  * How large a list is worth being in a guest whose memory ends at `pfnEnd`: no larger than a bitmap of all of it, and a
  * page for what else there is. A list of bitmaps is a mebibyte at most, which is much of a small guest.

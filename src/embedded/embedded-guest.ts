@@ -11,7 +11,7 @@
  */
 import { DEFAULT_PROFILE, profile } from '../balloon/profiles.ts';
 import { BalloonDriver } from '../driver/balloon-driver.ts';
-import { DEFAULT_TUNING } from '../driver/options.ts';
+import { DEFAULT_TUNING, type DriverTuning } from '../driver/options.ts';
 import { schedulerOf } from '../driver/scheduler.ts';
 import { Guest, type WorkloadSpec } from '../guest/guest.ts';
 import type { GuestKernel, GuestResumeOptions } from '../guest/kernel.ts';
@@ -60,6 +60,7 @@ export class EmbeddedGuest {
     const scheduler = schedulerOf(this.reactor, monotonicMs);
     this.driver = new BalloonDriver({
       ringFeatures: DEFAULT_TUNING.ringFeatures | (options.rings === 'packed' ? RING_PACKED : 0n),
+      ...wholeHostPages(options),
       ...options.driver,
       kernel: this.guest.kernel,
       transport: this.transport,
@@ -270,6 +271,12 @@ function surroundingsOf(
     ...defined({ writeLog, pages }),
     warn: once(message => onEvent('log', message)),
   };
+}
+
+/** Lists of runs ask for the largest blocks anyway; the others take pages one by one unless they are told. */
+function wholeHostPages({ hostPageBytes, profile: name }: EmbeddedGuestOptions): Partial<DriverTuning> {
+  if (hostPageBytes === undefined || profile(name ?? DEFAULT_PROFILE).format.growsWith === 'runs') return {};
+  return { orderMax: Math.log2(hostPageBytes / PAGE_SIZE) };
 }
 
 export function checkSize(bytes: number, unit: number): void {

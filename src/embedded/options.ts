@@ -53,6 +53,8 @@ export interface EmbeddedGuestOptions {
   readonly hugePageSize?: number;
   /** Asks for transparent huge pages. */
   readonly adviseHugePages?: boolean;
+  /** In what pages the host holds guest memory, as far as the guest knows: it gives such blocks away first, as wholes. */
+  readonly hostPageBytes?: number;
   /** How much of each page is written and checked; edges unless said otherwise. */
   readonly coverage?: Coverage;
   /** Fills every page with this byte when it is freed. */

@@ -28,6 +28,7 @@ export function guestCounters(device: BalloonDevice, conversation: ConversationC
     runs: punches + punchFailures,
     punches,
     punchFailures,
+    hugePagesCut: discards.hugePagesCut + reporting.totals.hugePagesCut,
     discardMs: discards.ms + reporting.totals.ms,
     discardTimes: discardTimes.durations,
     acknowledgeTimes: inflation.acknowledgeTimes.durations,

@@ -232,7 +232,7 @@ export class GuestHost {
       configChanged: () => this.#notifyConfig(),
       accountOpened: ({ region, pending }) => this.lane.add(region, pending),
       reportsOpened: account => this.lane.add(account.region, account.openReports()),
-      pendingMarked: () => this.lane.wake(),
+      pendingMarked: () => this.lane.marked(this.device.accounts.pendingPages * PAGE_SIZE),
       discardSoon: () => this.lane.hurry(),
       stepSoon: () => this.loop.stepLater(() => this.device.shared.step()),
       badInput: reason => this.#events.problem('bad-input', reason),

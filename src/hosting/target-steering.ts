@@ -104,10 +104,12 @@ export class TargetSteering {
     this.#memoryTimer?.cancel();
     this.#memoryTimer = undefined;
     const { device } = this.#guest;
+    // A device whose guest has lent its allocator is there before this returns.
+    const startedMs = monotonicMs();
     device.targetPages = Math.floor(targetBytes / PAGE_SIZE);
     // What the device could take of it: its field has 32 bits.
     const pages = device.targetPages;
-    this.#clock.set(pages, this.#known(device.actualPages));
+    this.#clock.set(pages, this.#known(device.actualPages), startedMs);
     if (this.#following) this.#watchOut();
     this.#toldStuck = false;
     this.#events.emit('target', { targetBytes: pages * PAGE_SIZE });

@@ -18,10 +18,10 @@ export class TargetTimer {
     this.#isThere = isThere;
   }
 
-  /** The target changed to `target` while the guest's balloon holds `actual`. */
-  set(target: number, actual: number): void {
+  /** The target changed to `target` at `startedMs`; the guest's balloon holds `actual` now. */
+  set(target: number, actual: number, startedMs = monotonicMs()): void {
     this.#target = target;
-    this.#startedMs = monotonicMs();
+    this.#startedMs = startedMs;
     this.#reachedMs = null;
     this.#drainedMs = null;
     this.actual(actual);

@@ -45,6 +45,8 @@ export interface MemoryFile {
   readonly sealed: boolean;
   /** The file is on a disk: its resident bytes are blocks there, and not what of it is in the page cache. */
   readonly onDisk: boolean;
+  /** The largest pages that the host may hold it in: a part of one can be given back, and is split off then. */
+  readonly hugePageBytes: number;
 }
 
 export interface Backing {

@@ -4,19 +4,13 @@
  */
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
+import type { HugeUnits } from './huge-units.ts';
 import { maskOf, PageBitmap, popcount } from './page-bitmap.ts';
 import { noteStretch, type PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
+import { RunLengths } from './run-lengths.ts';
 
 /** A claim ends with the run that is under way after so long; what is left of its stretch is claimed later. */
 const CLAIM_MS_MAX = 5;
-
-/**
- * How long one run should take at most: a guest that takes a unit of it back waits for its end. Longer runs are cut, in halves, as
- * long as they take longer; nothing is cut below {@link CUT_BYTES_MIN}, for a call that is slow whatever its length should
- * not be made more often.
- */
-const RUN_MS_MAX = 5;
-const CUT_BYTES_MIN = 256 * 2 ** 10;
 
 /**
  * What was marked as a whole is discarded several stretches at a time where that takes next to nothing, as it does where there
@@ -38,8 +32,11 @@ export const DENSE_RUN_BYTES = 64 * 2 ** 10;
 /** Gives `count` units from `start` back to the host; throws an {@link AerostatError} when that fails. */
 export type DiscardUnits = (start: number, count: number) => void;
 
-/** What a claim may take: the next stretch that has anything, or only one whose pending units lie close together. */
-type ClaimOf = 'any' | 'dense';
+/**
+ * What a claim may take: the next stretch that has anything, only one whose pending units lie close together, or only what
+ * makes up whole huge pages of the host.
+ */
+export type ClaimOf = 'any' | 'dense' | 'whole';
 
 export interface DiscardResult {
   /** Something was claimed, so there may be more. */
@@ -60,13 +57,11 @@ const NOTHING_DISCARDED: DiscardResult = { more: false, partial: false, failure:
 export class DiscardClaims {
   /** How long a claim may take, for {@link CLAIM_MS_MAX}. */
   claimMsMax = CLAIM_MS_MAX;
-  /** How long a run may take before those after it are cut, for {@link RUN_MS_MAX}. */
-  runMsMax = RUN_MS_MAX;
+  readonly lengths: RunLengths;
   readonly #state: PendingState;
   /** What was taken of a run, from the beginning of its first word. */
   readonly #claimed: PageBitmap;
   readonly #denseRunUnits: number;
-  readonly #cutUnitsMin: number;
   /** The stretch to look at next. */
   #cursor = 0;
   #lastNewsMs = 0;
@@ -77,7 +72,7 @@ export class DiscardClaims {
     this.#state = state;
     this.#claimed = new PageBitmap(state.claimWords * 32);
     this.#denseRunUnits = Math.ceil(DENSE_RUN_BYTES / unitBytes);
-    this.#cutUnitsMin = Math.ceil(CUT_BYTES_MIN / unitBytes);
+    this.lengths = new RunLengths(state, unitBytes);
   }
 
   /**
@@ -97,7 +92,7 @@ export class DiscardClaims {
       if (stretch < 0) return NOTHING_DISCARDED;
       return this.#state.isWhole(stretch)
         ? this.#discardWhole(stretch, discard)
-        : this.#discardStretch(stretch, discard);
+        : this.#discardStretch(stretch, discard, claim === 'whole' ? this.#state.huge : undefined);
     } finally {
       this.#unlock();
       this.#tellOfDrain();
@@ -191,6 +186,7 @@ export class DiscardClaims {
       const bit = 1 << (stretch & 31);
       if ((noted & bit) === 0) continue;
       if (claim === 'dense' && !this.#isDense(stretch)) continue;
+      if (claim === 'whole' && !this.#hasWhole(stretch)) continue;
       // First the summary, then the bits: who marks after we looked at its word notes the stretch again.
       Atomics.and(this.#state.summary, stretch >>> 5, ~bit);
       if (this.#state.isWhole(stretch)) return stretch;
@@ -198,6 +194,10 @@ export class DiscardClaims {
       if (this.#state.next(start, end, 0) < end) return stretch;
     }
     return -1;
+  }
+
+  #hasWhole(stretch: number): boolean {
+    return this.#state.isWhole(stretch) || this.#state.huge?.anyWhole(this.#state, stretch) === true;
   }
 
   /** Of what is pending now; it may be more a moment later. */
@@ -220,12 +220,14 @@ export class DiscardClaims {
     return units >= runs * this.#denseRunUnits;
   }
 
-  #discardStretch(stretch: number, discard: DiscardUnits): DiscardResult {
+  /** `whole`: what makes up no whole huge page is left. */
+  #discardStretch(stretch: number, discard: DiscardUnits, whole: HugeUnits | undefined): DiscardResult {
     const { start, end } = this.#state.bounds(stretch);
     const startedMs = monotonicMs();
     let partial = false;
     let failure: Error | undefined;
     this.#state.times.begin();
+    let left = false;
     const first = this.#state.next(start, end, 0);
     for (let at = first; at < end; at = this.#state.next(at, end, 0)) {
       // At least one run, however late it is.
@@ -235,9 +237,14 @@ export class DiscardClaims {
         partial = true;
         break;
       }
-      const cut = Atomics.load(this.#state.header, WORD.cutUnits);
       let stop = this.#state.next(at, end, -1);
-      if (cut > 0 && stop - at > cut) stop = at + cut;
+      if (whole !== undefined) {
+        const [low, high] = [whole.ceil(at), whole.floor(stop)];
+        left ||= low > at || high < stop;
+        at = high > low ? low : stop;
+        stop = Math.max(at, high);
+      }
+      stop = this.lengths.end(at, stop);
       // Retracted since it was seen.
       if (stop === at) continue;
       let taken = 0;
@@ -248,9 +255,10 @@ export class DiscardClaims {
       } finally {
         this.#withdraw();
       }
-      if (taken > 0) this.#adjustCut(stop - at);
+      if (taken > 0) this.lengths.took(stop - at);
       at = stop;
     }
+    if (left) noteStretch(this.#state.summary, stretch);
     const totals = this.#state.totals;
     totals[TOTAL.lastDiscardMs] = this.#state.times.sinceMs;
     totals[TOTAL.discardMs] += totals[TOTAL.lastDiscardMs] - startedMs;
@@ -304,7 +312,7 @@ export class DiscardClaims {
 
   #adjustReach(taken: number): void {
     const ms = this.#state.times.tookMs;
-    if (taken === 1) this.#adjustCut(this.#state.stretchUnits);
+    if (taken === 1) this.lengths.took(this.#state.stretchUnits);
     if (ms > QUICK_RUN_MS) this.#reach = 1;
     else if (taken === this.#reach) this.#reach = Math.min(REACH_MAX, this.#reach * 2);
   }
@@ -333,6 +341,7 @@ export class DiscardClaims {
       discard(start, count);
       totals[TOTAL.discardedUnits] += count;
       totals[TOTAL.discards]++;
+      totals[TOTAL.hugePagesCut] += this.#state.huge?.cutBy(start, start + count) ?? 0;
       this.#state.times.end(1);
       return undefined;
     } catch (error) {
@@ -366,16 +375,6 @@ export class DiscardClaims {
     if ((Atomics.load(this.#state.header, WORD.watchers) & WATCHES.run) === 0) return;
     Atomics.notify(this.#state.header, WORD.generation);
     this.#state.notify(WATCHES.run);
-  }
-
-  #adjustCut(units: number): void {
-    const cut = Atomics.load(this.#state.header, WORD.cutUnits);
-    const ms = this.#state.times.tookMs;
-    if (ms > this.runMsMax && units > this.#cutUnitsMin) {
-      Atomics.store(this.#state.header, WORD.cutUnits, Math.max(this.#cutUnitsMin, units >>> 1));
-    } else if (cut > 0 && units === cut && ms < this.runMsMax / 4) {
-      Atomics.store(this.#state.header, WORD.cutUnits, cut * 2);
-    }
   }
 
   #tellOfDrain(): void {

@@ -29,6 +29,7 @@ export class FileBacking extends WindowedBacking implements MemoryFile {
   readonly fileOffset: number;
   readonly sealed: boolean;
   readonly onDisk: boolean;
+  readonly hugePageBytes: number;
   readonly fd: OwnedFd;
   readonly identity: string;
   readonly #adviseHugePages: boolean;
@@ -62,6 +63,7 @@ export class FileBacking extends WindowedBacking implements MemoryFile {
       this.kind = system.kind === 'hugetlbfs' ? 'hugetlb' : 'shmem';
       this.discardUnit = unit;
       this.onDisk = system.kind === 'other';
+      this.hugePageBytes = this.onDisk ? unit : Math.max(unit, status.blockBytes);
       this.sealed = sealAgainstShrinking(fd);
       // Its owner may have shrunk it since it was measured, and the seal would keep it so.
       const shrunk = faultOfSize(fileStatus(fd).size, fileOffset, size);

@@ -31,6 +31,7 @@
 import type { DurationHistogram } from '../sys/durations.ts';
 import { assert } from '../sys/error.ts';
 import { DiscardClaims } from './discard-claims.ts';
+import type { HugeUnits } from './huge-units.ts';
 import { maskOf, popcount } from './page-bitmap.ts';
 import { noteStretch, PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
 import { WholeStretches } from './whole-stretches.ts';
@@ -97,6 +98,15 @@ export class PendingDiscards {
     return this.#state.times;
   }
 
+  /** Where the host holds the set's units in larger pages; said where it is discarded. */
+  get huge(): HugeUnits | undefined {
+    return this.#state.huge;
+  }
+
+  set huge(huge: HugeUnits | undefined) {
+    this.#state.huge = huge;
+  }
+
   /** How long a claim of this claimer's may take. */
   set claimMsMax(ms: number) {
     this.#claims.claimMsMax = ms;
@@ -104,7 +114,7 @@ export class PendingDiscards {
 
   /** How long one run of a claim may take before later ones are cut. */
   set runMsMax(ms: number) {
-    this.#claims.runMsMax = ms;
+    this.#claims.lengths.runMsMax = ms;
   }
 
   /** Called by a claimer when something happened that is watched for; see {@link watchRun}. */
@@ -164,6 +174,11 @@ export class PendingDiscards {
   /** Discards that failed; their units keep their memory. */
   get failures(): number {
     return this.#totals[TOTAL.failures];
+  }
+
+  /** Huge pages of the host of which a part was discarded, so that it had to split them; where that is known. */
+  get hugePagesCut(): number {
+    return this.#totals[TOTAL.hugePagesCut];
   }
 
   /** When the last discard ended, on {@link monotonicMs}'s clock; 0 when there was none. */

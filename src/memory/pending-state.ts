@@ -5,6 +5,7 @@
  * (discard-claims.ts). Here is only what both do.
  */
 import { DurationHistogram } from '../sys/durations.ts';
+import type { HugeUnits } from './huge-units.ts';
 import { maskOf, popcount, wordsFor } from './page-bitmap.ts';
 
 /** Words of the header. */
@@ -43,8 +44,10 @@ export const TOTAL = {
   failures: 2,
   lastDiscardMs: 3,
   discardMs: 4,
+  /** Huge pages of which a part was discarded. */
+  hugePagesCut: 5,
 } as const;
-const TOTALS = 5;
+const TOTALS = 6;
 /** How long each discard took, behind the totals and like them. */
 const TIMES_AT = HEADER_WORDS * 4 + TOTALS * 8;
 const SUMMARY_AT = TIMES_AT + DurationHistogram.words * 8;
@@ -94,6 +97,8 @@ export class PendingState {
   readonly claimWords: number;
   readonly claimShift: number;
   readonly stretches: number;
+  /** Where the host holds units in larger pages, as far as that is known. */
+  huge: HugeUnits | undefined;
   /** Called by a claimer when something happened that is watched for. */
   onNews: () => void = () => {};
 

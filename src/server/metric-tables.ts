@@ -129,6 +129,11 @@ export const COUNTER_METRICS: Metrics<GuestCounters> = [
   ever('aerostat_guest_list_bytes_total', 'Bytes of page lists decoded.', c => c.listBytes),
   ever('aerostat_guest_runs_total', 'Runs that pages were joined into.', c => c.runs),
   ever('aerostat_guest_punches_total', 'Calls that gave memory back.', c => c.punches),
+  ever(
+    'aerostat_guest_huge_pages_cut_total',
+    'Transparent huge pages of which a part was given back.',
+    c => c.hugePagesCut,
+  ),
   ever('aerostat_guest_kicks_total', 'Kicks received from the guest.', c => c.kicks),
   ever('aerostat_guest_notifications_total', 'Interrupts sent to the guest.', c => c.notifications),
   ever('aerostat_guest_resets_total', 'Resets of the device.', c => c.resets),

@@ -63,6 +63,8 @@ interface FileStatus {
   readonly size: number;
   /** Bytes of the file that the host backs with memory (or disk) right now. */
   readonly residentBytes: number;
+  /** What the file is best read and written in; of a tmpfs that gives huge pages, those. */
+  readonly blockBytes: number;
   /** Device and inode: two descriptors of one file agree in it. */
   readonly identity: string;
 }
@@ -73,6 +75,7 @@ export function fileStatus(fd: Descriptor): FileStatus {
     regular: status.isFile(),
     size: status.size,
     residentBytes: status.blocks * STAT_BLOCK_BYTES,
+    blockBytes: status.blksize,
     identity: `${status.dev}:${status.ino}`,
   };
 }

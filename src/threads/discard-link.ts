@@ -8,8 +8,10 @@
  */
 import type { MessagePort } from 'node:worker_threads';
 import { ArrivingMemory, type ArrivingShared } from '../memory/arriving-memory.ts';
+import type { MemoryFile } from '../memory/backing.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';
 import type { PendingDiscards } from '../memory/pending-discards.ts';
+import { CLAIM_BYTES_MAX } from '../memory/pending-state.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 
 /** Words of the memory that all discarding threads share. */
@@ -24,7 +26,11 @@ export const PROGRESS_WORD = 3;
 export const WATCHERS_WORD = 4;
 /** The kernel's number of the thread that leads. */
 export const LEADER_THREAD_WORD = 5;
-export const CONTROL_WORDS = 6;
+/** 1 when guests wait that the helper may take; it sleeps on this word. */
+export const HELP_WORD = 6;
+/** 1 as soon as a helper was asked for; there is one at most. */
+export const HELPER_WORD = 7;
+export const CONTROL_WORDS = 8;
 
 /** Values of {@link WAKE_WORD}: the leader sleeps or is about to; there is work; it ends; there is work that cannot wait. */
 export const ASLEEP = 0;
@@ -59,12 +65,14 @@ export interface DiscardThreadData {
   readonly control: SharedArrayBuffer;
   /** This thread's number, from 1. */
   readonly number: number;
+  /** It never leads: it takes guests beside the one that does. */
+  readonly helps?: boolean;
   /** One port for each data-plane thread. */
   readonly ports: readonly MessagePort[];
 }
 
 /** What a discarding thread tells the main thread. */
-export type DiscardNews = { readonly failure: string } | { readonly wanted: 'watcher' };
+export type DiscardNews = { readonly failure: string } | { readonly wanted: 'watcher' | 'helper' };
 
 export interface LaneMessage {
   readonly kind: 'lane';
@@ -83,6 +91,8 @@ export interface RegionMessage {
   readonly shared: SharedArrayBuffer;
   readonly units: number;
   readonly unitBytes: number;
+  /** See {@link MemoryFile.hugePageBytes}. */
+  readonly hugePageBytes: number;
   /** Descriptors are the process's: the number is as good here as there. It stays open until the set is closed and left. */
   readonly fd: number;
   readonly fileOffset: number;
@@ -210,6 +220,7 @@ export class DiscardLane {
       shared: pending.shared,
       units: pending.units,
       unitBytes: backing.discardUnit,
+      hugePageBytes: file.hugePageBytes,
       fd: file.fd.number,
       fileOffset: file.fileOffset,
     };
@@ -221,6 +232,12 @@ export class DiscardLane {
 
   wake(): void {
     this.#world.wake();
+  }
+
+  /** Something was marked, and so much is pending. A little may gather, so that runs grow; what fills a claim has grown. */
+  marked(pendingBytes: number): void {
+    if (pendingBytes < CLAIM_BYTES_MAX) this.#world.wake();
+    else this.#world.hurry();
   }
 
   hurry(): void {
@@ -257,5 +274,6 @@ export function stopDiscarding(control: SharedArrayBuffer): void {
   Atomics.store(words, WAKE_WORD, STOPPED);
   // Watchers sleep while the leader does.
   Atomics.store(words, BUSY_WORD, 1);
-  for (const word of [WAKE_WORD, BUSY_WORD, PROGRESS_WORD]) Atomics.notify(words, word);
+  Atomics.store(words, HELP_WORD, 1);
+  for (const word of [WAKE_WORD, BUSY_WORD, PROGRESS_WORD, HELP_WORD]) Atomics.notify(words, word);
 }

@@ -1,8 +1,9 @@
 /**
- * The discarding threads of a daemon, as its main thread keeps them: one that leads, one that watches it, and one more for
- * each guest whose file keeps a thread, as long as it does.
+ * The discarding threads of a daemon, as its main thread keeps them: one that leads, one that watches it, one that helps it
+ * from the first time on that two guests had much at once, and one more for each guest whose file keeps a thread, as long as
+ * it does.
  */
-
+import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { deferred } from '../sys/deferred.ts';
 import {
@@ -75,15 +76,16 @@ export class DiscardPool {
     return { near: channels.map(({ port1 }) => port1), far: channels.map(({ port2 }) => port2) };
   }
 
-  #startThread(ports: MessagePort[]): void {
-    const workerData: DiscardThreadData = { control: this.control, number: ++this.#started, ports };
+  #startThread(ports: MessagePort[], helps = false): void {
+    const workerData: DiscardThreadData = { control: this.control, number: ++this.#started, helps, ports };
     const worker = new Worker(workerUrl('../threads/discard-worker', import.meta.url), {
       workerData,
       transferList: ports,
     });
     worker.on('message', (news: DiscardNews) => {
       if ('failure' in news) this.#listener.failed(news.failure);
-      else this.#another();
+      else if (news.wanted === 'watcher') this.#another();
+      else if (availableParallelism() > 1) this.#another(true);
     });
     const isSecond = this.#started === 2;
     worker.once('online', () => {
@@ -95,10 +97,10 @@ export class DiscardPool {
     void exited.then(() => this.#exits.delete(exited));
   }
 
-  #another(): void {
+  #another(helps = false): void {
     if (this.#closing || this.#exits.size >= THREADS_MAX) return;
     const { near, far } = this.#channels();
-    this.#startThread(far);
+    this.#startThread(far, helps);
     this.#connect(near);
   }
 

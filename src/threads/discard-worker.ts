@@ -8,13 +8,18 @@
  * watches the leader while it works. When the leader gets nothing done for a while, though it had a processor or did not want
  * one, the watcher leads; the former leader stays with the guest that keeps it, and ends after that if there is another watcher. A guest has one of the threads at
  * a time.
+ *
+ * Where guests are left when the leader has begun with one, a helper goes round the lanes beside it: guests have files of
+ * their own, so that the kernel lets two calls run at once. It never leads, and a guest that keeps it keeps it alone.
  */
 
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { ArrivingMemory } from '../memory/arriving-memory.ts';
 import type { DiscardUnits } from '../memory/discard-claims.ts';
+import { HugeUnits } from '../memory/huge-units.ts';
 import { PatientDiscarder } from '../memory/patient-discarder.ts';
 import { PendingDiscards } from '../memory/pending-discards.ts';
+import { CLAIM_BYTES_MAX } from '../memory/pending-state.ts';
 import { OwnedFd, ring } from '../sys/fd.ts';
 import { punchHole, sealAgainstShrinking } from '../sys/file.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
@@ -25,6 +30,8 @@ import {
   type DiscardNews,
   type DiscardThreadData,
   GATHER_MS,
+  HELP_WORD,
+  HELPER_WORD,
   HURRY,
   LANE_CLOSED,
   LANE_FILES,
@@ -70,7 +77,7 @@ interface Lane {
   readonly turns: LaneTurns<DrainedRegion>;
 }
 
-const { control, number, ports } = workerData as DiscardThreadData;
+const { control, number, helps = false, ports } = workerData as DiscardThreadData;
 const words = new Int32Array(control);
 /** By the data-plane thread's port and the number that it gave the guest. */
 const lanes = new Map<string, Lane>();
@@ -92,7 +99,7 @@ function openLane(name: string, { control: shared, wakeFd, arriving }: LaneMessa
 }
 
 function openRegion(name: string, message: RegionMessage): void {
-  const { shared, units, unitBytes, fd, fileOffset } = message;
+  const { shared, units, unitBytes, hugePageBytes, fd, fileOffset } = message;
   const lane = lanes.get(name);
   if (lane === undefined) return;
   // The region's owner keeps the descriptor open until it has closed the set and no thread is in it.
@@ -102,6 +109,7 @@ function openRegion(name: string, message: RegionMessage): void {
   };
   const pending = new PendingDiscards(shared, units, unitBytes);
   pending.onNews = () => ring(lane.bell);
+  pending.huge = HugeUnits.of(hugePageBytes, unitBytes, fileOffset);
   const discarder = new PatientDiscarder(pending, unitBytes, discard);
   lane.turns.regions.push({ discarder, pending, unitBytes, failed: false });
 }
@@ -169,6 +177,7 @@ function gathers({ words: lane, turns }: Lane): boolean {
 function sweep(): boolean {
   let more = false;
   gathering = false;
+  if (severalWait()) wantHelp();
   for (const lane of lanes.values()) {
     if (gathers(lane)) continue;
     if (Atomics.compareExchange(lane.words, LANE_LOCK, 0, number) !== 0) continue;
@@ -185,9 +194,49 @@ function sweep(): boolean {
 /** Another thread leads since this one was kept here: it ends what there is to do here, and leaves the rest to that one. */
 function stayWith(lane: Lane): void {
   while (!stopped() && serve(lane)) takeMessages();
+  leave(lane);
+}
+
+function leave(lane: Lane): void {
   Atomics.store(lane.words, LANE_LOCK, 0);
   // What was marked at the last moment has been passed over by the leader, as long as this thread was here.
   if (Atomics.compareExchange(words, WAKE_WORD, ASLEEP, WORK) === ASLEEP) Atomics.notify(words, WAKE_WORD);
+}
+
+const hasMuch = ({ turns }: Lane): boolean => turns.outstandingBytes >= CLAIM_BYTES_MAX;
+
+/** Two guests or more have as much as a claim takes. */
+function severalWait(): boolean {
+  if (lanes.size < 2) return false;
+  let found = 0;
+  for (const lane of lanes.values()) if (hasMuch(lane) && ++found === 2) return true;
+  return false;
+}
+
+function wantHelp(): void {
+  if (Atomics.compareExchange(words, HELPER_WORD, 0, 1) === 0) tell({ wanted: 'helper' });
+  if (Atomics.exchange(words, HELP_WORD, 1) === 0) Atomics.notify(words, HELP_WORD);
+}
+
+/** From sleep to sleep of the helper: as long as a guest has much, and no thread. */
+function help(): void {
+  Atomics.wait(words, HELP_WORD, 0);
+  Atomics.store(words, HELP_WORD, 0);
+  takeMessages();
+  while (!stopped() && helpOut()) takeMessages();
+}
+
+/** A turn of each guest that has much and no thread; whether there was any. */
+function helpOut(): boolean {
+  let helped = false;
+  for (const lane of lanes.values()) {
+    if (!hasMuch(lane)) continue;
+    if (Atomics.compareExchange(lane.words, LANE_LOCK, 0, number) !== 0) continue;
+    helped = true;
+    serve(lane);
+    leave(lane);
+  }
+  return helped;
 }
 
 const anyWaiting = (): boolean =>
@@ -266,7 +315,8 @@ function watch(): 'retires' | 'goes on' {
 }
 
 while (!stopped()) {
-  if (leads()) lead();
+  if (helps) help();
+  else if (leads()) lead();
   else if (watch() === 'retires') break;
 }
 for (const port of ports as MessagePort[]) port.close();

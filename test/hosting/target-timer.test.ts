@@ -75,3 +75,13 @@ test('a new target starts anew, and a guest that is gone leaves nothing to tell'
   clock.actual(2000);
   expect(clock.progress).toBeNull();
 });
+
+test('a balloon that is at its target before the target is noted took the time since it was asked for', () => {
+  const startedMs = monotonicMs() - 50;
+  const timer = new TargetTimer((actual, target) => actual === target);
+  timer.set(100, 100, startedMs);
+  // The last discard ended before that, and after the target was asked for.
+  timer.drained(startedMs + 20);
+  expect(timer.progress?.reachedMs).toBeGreaterThanOrEqual(50);
+  expect(timer.progress?.drainedMs).toBeGreaterThanOrEqual(50);
+});

@@ -2,6 +2,7 @@
 
 import { beforeEach, describe, expect, test } from 'vitest';
 import { DENSE_RUN_BYTES } from '../../src/memory/discard-claims.ts';
+import { HugeUnits } from '../../src/memory/huge-units.ts';
 import { PATIENCE_MS, PatientDiscarder } from '../../src/memory/patient-discarder.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
@@ -151,6 +152,87 @@ describe('sparse pages', () => {
     markSparsely(0, 8);
     expect(sweep()).toBe(0);
     expect(discarder.waiting).toBe(true);
+  });
+});
+
+describe('memory that the host holds in huge pages', () => {
+  const HUGE = 512;
+  /** How long the rest of a huge page may take. */
+  const REST_MS = 20;
+  let discards: [start: number, count: number][];
+
+  beforeEach(() => {
+    discards = [];
+    set.huge = HugeUnits.of(HUGE * PAGE, PAGE, 0);
+    const discard = (start: number, count: number) => void discards.push([start, count]);
+    discarder = new PatientDiscarder(set, PAGE, discard, () => nowMs);
+  });
+
+  const sweepAll = () => {
+    while (discarder.discardSome().more);
+  };
+
+  test('is discarded in whole ones, and the parts at both ends wait for the rest of theirs', () => {
+    set.mark(100, 3 * HUGE);
+    sweepAll();
+    expect(discards).toEqual([[HUGE, 2 * HUGE]]);
+    expect([set.outstanding, discarder.waiting, set.hugePagesCut]).toEqual([HUGE, true, 0]);
+    nowMs += REST_MS - 1;
+    set.mark(0, 100);
+    set.mark(3 * HUGE + 100, HUGE - 100);
+    sweepAll();
+    expect(discards.slice(1)).toEqual([
+      [0, HUGE],
+      [3 * HUGE, HUGE],
+    ]);
+    expect([set.outstanding, discarder.waiting, set.hugePagesCut]).toEqual([0, false, 0]);
+  });
+
+  test('is given back in parts, and counted, when the guest gives nothing for a while', () => {
+    set.mark(100, HUGE);
+    sweepAll();
+    nowMs += REST_MS - 1;
+    sweepAll();
+    expect(discards).toEqual([]);
+    nowMs += 1;
+    sweepAll();
+    expect(discards).toEqual([[100, HUGE]]);
+    expect([set.outstanding, discarder.waiting, set.hugePagesCut]).toEqual([0, false, 2]);
+  });
+
+  test('waits no longer than sparse pages do while the guest goes on', () => {
+    let given = 0;
+    const startMs = nowMs;
+    for (; nowMs < startMs + PATIENCE_MS; nowMs += REST_MS - 1) {
+      given += set.mark(2 * given, 1);
+      sweepAll();
+      expect(discards).toEqual([]);
+    }
+    sweepAll();
+    expect(set.outstanding).toBe(0);
+  });
+
+  test('waits for nothing when the end of all discards is waited for', () => {
+    set.mark(7, HUGE - 1);
+    set.haste = true;
+    sweepAll();
+    expect(discards).toEqual([[7, HUGE - 1]]);
+  });
+
+  test('is cut between huge pages where runs take long', () => {
+    set.runMsMax = -1;
+    // A stretch that is marked as a whole is not cut.
+    for (let at = 0; at < 4 * STRETCH; at += HUGE) set.mark(at, HUGE);
+    sweepAll();
+    expect(discards.length).toBeGreaterThan(8);
+    expect(discards.filter(([start, count]) => start % HUGE !== 0 || count % HUGE !== 0)).toEqual([]);
+  });
+
+  test('may begin in the middle of one', () => {
+    set.huge = HugeUnits.of(HUGE * PAGE, PAGE, 128 * PAGE);
+    set.mark(0, 2 * HUGE);
+    sweepAll();
+    expect(discards).toEqual([[HUGE - 128, HUGE]]);
   });
 });
 

@@ -23,6 +23,7 @@ export const COUNTERS: GuestCounters = {
   runs: 12,
   punches: 12,
   punchFailures: 0,
+  hugePagesCut: 0,
   discardMs: 1.5,
   discardTimes: { counts: [0, 0, 0, 0, 0, 4, 4, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], sumMs: 1.5 },
   notifications: 9,

@@ -11,6 +11,9 @@ import {
   ASLEEP,
   CONTROL_WORDS,
   DiscardLink,
+  type DiscardThreadData,
+  LANE_LOCK,
+  type LaneMessage,
   LEADER_WORD,
   stopDiscarding,
   WAKE_WORD,
@@ -33,19 +36,38 @@ function closeAccount({ pending, region }: PageAccount): void {
   region.close();
 }
 
+/** Resolves when it has ended. */
+function startWorker(workerData: DiscardThreadData): Promise<unknown> {
+  const worker = new Worker(new URL('../../dist/threads/discard-worker.js', import.meta.url), {
+    workerData,
+    transferList: [...workerData.ports],
+  });
+  return new Promise(resolve => worker.once('exit', resolve));
+}
+
 /** The thread that leads, and a link to it. */
 function startThread() {
   const control = new SharedArrayBuffer(CONTROL_WORDS * 4);
   new Int32Array(control)[LEADER_WORD] = 1;
   const { port1, port2 } = new MessageChannel();
   const bell = createEventFd();
-  const worker = new Worker(new URL('../../dist/threads/discard-worker.js', import.meta.url), {
-    workerData: { control, number: 1, ports: [port2] },
-    transferList: [port2],
-  });
-  const exited = new Promise(resolve => worker.once('exit', resolve));
+  const exited = startWorker({ control, number: 1, ports: [port2] });
+  const link = new DiscardLink(control, port1, bell.number);
   return {
-    link: new DiscardLink(control, port1, bell.number),
+    link,
+    /** A thread that goes round the guests beside it. */
+    addHelper() {
+      const { port1: near, port2: far } = new MessageChannel();
+      const helper = startWorker({ control, number: 2, helps: true, ports: [far] });
+      link.addThread(near);
+      return {
+        async stop() {
+          stopDiscarding(control);
+          await helper;
+          near.close();
+        },
+      };
+    },
     async stop() {
       stopDiscarding(control);
       await exited;
@@ -112,5 +134,42 @@ test('a guest that comes while another gives it no rest has its memory discarded
     closeAccount(greedy);
     closeAccount(late);
     await thread.stop();
+  }
+});
+
+test('two guests that have much at once have a thread each, and get all of it done', async () => {
+  const leader = startThread();
+  const helper = leader.addHelper();
+  const lanes = [leader.link.openLane(), leader.link.openLane()];
+  const accounts = lanes.map(() => openAccount(4096 * MIB));
+  try {
+    const threads = new Set<string>();
+    const busy = () =>
+      accounts.forEach(({ pending }, index) => {
+        for (let unit = 0; unit < pending.units; unit += 128) pending.mark(unit, 64);
+        lanes[index].wake();
+      });
+    for (const [index, { region, pending }] of accounts.entries()) lanes[index].add(region, pending);
+    const locks = lanes.map(lane => {
+      const [{ control }] = lane.messages() as [LaneMessage];
+      return new Int32Array(control);
+    });
+    const deadline = performance.now() + WAIT_MS_MAX;
+    while (!threads.has('1,2') && performance.now() < deadline) {
+      if (accounts.some(({ pending }) => pending.outstanding === 0)) busy();
+      threads.add(
+        locks
+          .map(words => Atomics.load(words, LANE_LOCK))
+          .sort()
+          .join(),
+      );
+    }
+    expect(threads).toContain('1,2');
+    while (accounts.some(({ pending }) => pending.outstanding > 0) && performance.now() < deadline);
+    expect(accounts.map(({ pending }) => pending.outstanding)).toEqual([0, 0]);
+  } finally {
+    for (const account of accounts) closeAccount(account);
+    await helper.stop();
+    await leader.stop();
   }
 });

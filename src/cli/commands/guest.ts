@@ -9,12 +9,20 @@ import { RING_KINDS, type RingKind } from '../../embedded/options.ts';
 import { WORKLOAD_KINDS } from '../../embedded/workload-kinds.ts';
 import type { WorkloadKind } from '../../guest/workloads/workload.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
+import { defined } from '../../sys/defined.ts';
 import { AerostatError, SystemError } from '../../sys/error.ts';
 import { interruptForeground, LineEditor, type Say, sayTo, terminalOf } from '../console.ts';
 import { type CliContext, interrupted, type Output, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { commandOfWords, WORDS_HELP } from '../guest-words.ts';
-import { each, guestMemoryOption, numberFromZero, value, withVerbose } from '../options.ts';
+import {
+  each,
+  guestMemoryOption,
+  hostPageSizeOption,
+  numberFromZero,
+  value,
+  withVerbose,
+} from '../options.ts';
 import { formatSize, parsePages } from '../size.ts';
 import { InterruptedError, UsageError } from '../usage.ts';
 
@@ -23,6 +31,7 @@ Examples:
   aerostat device --socket-path /tmp/vm1 &
   aerostat guest --connect /tmp/vm1 --memory 2G
   aerostat guest --connect /tmp/vm1 --workload build --workload churn:256M
+  aerostat guest --connect /tmp/vm1 --huge-pages --host-page-size 2M
   echo 'use 1G' | aerostat guest --connect /tmp/vm1 --memory 2G --json
 
 It takes commands on its standard input: words, of which "help" lists all, or JSON objects. It ends with exit, with
@@ -40,6 +49,7 @@ interface GuestChoice {
   readonly rate?: number;
   readonly hugePages?: boolean;
   readonly thp?: boolean;
+  readonly hostPageSize?: number;
   readonly whole?: boolean;
   readonly json?: boolean;
 }
@@ -68,6 +78,7 @@ export function guestCommand(context: CliContext): Command {
     )
     .option('--huge-pages', "take memory from the host's pool of 2 MiB pages")
     .option('--thp', 'ask for transparent huge pages')
+    .addOption(hostPageSizeOption())
     .option('--whole', 'write and check every byte of a page, not its edges alone')
     .option('--json', 'print JSON, a line for each answer and event')
     .addHelpText('after', EXAMPLES)
@@ -95,6 +106,7 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
     adviseHugePages: choice.thp ?? false,
     coverage: choice.whole === true ? 'whole' : 'edges',
     ...(choice.hugePages === true ? { hugePageSize: HUGE_PAGE_SIZE } : {}),
+    ...defined({ hostPageBytes: choice.hostPageSize }),
     ...(choice.rate === undefined ? {} : { pagesPerSecondMax: choice.rate / PAGE_SIZE }),
     onEvent: (event, message) => screen({ event, message }),
   });

@@ -287,7 +287,9 @@ const describeGivenBack = ({ discardedBytes, reportedBytes }: GuestStatus): stri
 
 function describeDiscard({ discard, counters }: GuestStatus): string {
   if (discard === null || counters === null) return discard ?? '-';
-  return `${discard}, ${count(counters.pages)} pages in ${count(counters.punches)} punches`;
+  const { pages, punches, hugePagesCut } = counters;
+  const cut = hugePagesCut > 0 ? `, of which the host split ${count(hugePagesCut)} huge pages` : '';
+  return `${discard}, ${count(pages)} pages in ${count(punches)} punches${cut}`;
 }
 
 function describeHints({ hint }: GuestStatus): string {

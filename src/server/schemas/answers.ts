@@ -81,6 +81,10 @@ const GuestCountersSchema = mirror<GuestCounters>()(
       runs: count.openapi({ description: 'Runs that inflated and reported pages were joined into.' }),
       punches: count.openapi({ description: 'Calls that gave memory back to the host.' }),
       punchFailures: count,
+      hugePagesCut: count.openapi({
+        description:
+          'Transparent huge pages of which a part was given back, so that the host split them; counted where the memory is known to be in such.',
+      }),
       discardMs: milliseconds,
       discardTimes: DurationsSchema.openapi({ description: 'How long each punch took.' }),
       notifications: count.openapi({ description: 'Interrupts sent to the guest.' }),
