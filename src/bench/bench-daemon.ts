@@ -9,36 +9,43 @@ import { GuestThreads } from '../hosting/guest-threads.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { UnixSocket } from '../sys/socket.ts';
 
-/** The guest's name. */
+/** The guest's name; of the first, where there are several. */
 export const BENCH_GUEST = 'bench';
+export const benchGuestName = (index: number): string =>
+  index === 0 ? BENCH_GUEST : `${BENCH_GUEST}-${index + 1}`;
 
 interface BenchDaemonOptions
   extends Pick<GuestOptions, 'profile' | 'discard' | 'without' | 'timed' | 'evictionMs'> {
   /** The guest is kept for another daemon, by a keeper that does not listen: what counts is what keeping costs the daemon. */
   readonly kept?: boolean;
+  /** How many guests it has, all alike. */
+  readonly guests?: number;
 }
 
 export class BenchDaemon {
-  readonly socketPath: string;
+  /** Of each guest. */
+  readonly socketPaths: readonly string[];
   readonly #directory: string;
   readonly #threads: GuestThreads;
   readonly #keeper: readonly UnixSocket[];
 
   private constructor(
     directory: string,
-    socketPath: string,
+    socketPaths: readonly string[],
     threads: GuestThreads,
     keeper: readonly UnixSocket[],
   ) {
     this.#directory = directory;
-    this.socketPath = socketPath;
+    this.socketPaths = socketPaths;
     this.#threads = threads;
     this.#keeper = keeper;
   }
 
-  static async start({ kept = false, ...options }: BenchDaemonOptions): Promise<BenchDaemon> {
+  static async start({ kept = false, guests = 1, ...options }: BenchDaemonOptions): Promise<BenchDaemon> {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-bench-'));
-    const socketPath = join(directory, 'balloon.sock');
+    const socketPaths = Array.from({ length: guests }, (_, index) =>
+      join(directory, `${benchGuestName(index)}.sock`),
+    );
     const keeper = kept ? UnixSocket.pair() : [];
     const threads = new GuestThreads({
       threads: 1,
@@ -46,17 +53,23 @@ export class BenchDaemon {
       keeper: keeper[0] && { kind: 'process', fd: keeper[0].fd.number },
     });
     try {
-      const guest = { name: BENCH_GUEST, socketPath, targetBytes: 0, pollIntervalMs: 0, ...options };
-      const socket = openGuestSocket(guest);
-      await threads.open(guest, socket);
+      for (const [index, socketPath] of socketPaths.entries()) {
+        const name = benchGuestName(index);
+        const guest = { name, socketPath, targetBytes: 0, pollIntervalMs: 0, ...options };
+        await threads.open(guest, openGuestSocket(guest));
+      }
       await threads.ready;
-      return new BenchDaemon(directory, socketPath, threads, keeper);
+      return new BenchDaemon(directory, socketPaths, threads, keeper);
     } catch (error) {
       await threads.close();
       for (const end of keeper) end.close();
       rmSync(directory, { recursive: true, force: true });
       throw error;
     }
+  }
+
+  get socketPath(): string {
+    return this.socketPaths[0];
   }
 
   get control(): Control<DeviceGuestStatus> {

@@ -141,7 +141,7 @@ class LinuxProfilesBench {
     // As Linux does it, one list after the other.
     const how = { name, profile, rings: 'split', discard: 'auto', tuning: { ahead: false } } as const;
     for (const scenario of this.#scenarios) {
-      const { encodingMs, ...sample } = await measureInflation(how, scenario, run, this.#options);
+      const { encodingMs, effect: _, ...sample } = await measureInflation(how, scenario, run, this.#options);
       this.#keep(scenario, name, { ...sample, listingMs: encodingMs });
     }
   }

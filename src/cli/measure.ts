@@ -24,7 +24,8 @@ export function commandLine(words: string, command: Command): string {
     const value = command.getOptionValue(name) as unknown;
     // --touched and --no-touched are two options of one name.
     if (typeof value === 'boolean') return value === negate ? [] : [long ?? ''];
-    const text = name === 'memory' || name === 'balloon' ? formatSize(value as number) : String(value);
+    const isSize = name === 'memory' || name === 'balloon' || name === 'hostPageSize';
+    const text = isSize ? formatSize(value as number) : String(value);
     return [`${long} ${text}`];
   });
   return [words, ...options].join(' ');

@@ -19,6 +19,8 @@ interface SharedGuestOptions {
   readonly memoryBytes: number;
   /** Takes huge pages of this size from the host's pool. */
   readonly hugePageSize?: number;
+  /** In place of memory that is made for it; the guest's to close. */
+  readonly memory?: GuestMemory;
   /** How long the thread may wait without a look at Node's loop, which brings messages; for ever where absent. */
   readonly waitMsMax?: number;
 }
@@ -55,10 +57,12 @@ export class SharedGuest {
     socketPath,
     memoryBytes,
     hugePageSize,
+    memory = createSharedMemory({
+      regions: [{ guestAddress: 0, size: memoryBytes }],
+      ...defined({ hugePageSize }),
+    }),
     waitMsMax,
   }: SharedGuestOptions): Promise<SharedGuest> {
-    const regions = [{ guestAddress: 0, size: memoryBytes }];
-    const memory = createSharedMemory({ regions, ...defined({ hugePageSize }) });
     const reactor = new Reactor();
     const look = (): void => void reactor.schedule(waitMsMax ?? 0, look);
     if (waitMsMax !== undefined) look();

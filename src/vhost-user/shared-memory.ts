@@ -1,10 +1,11 @@
 /**
- * Guest memory that a front-end can hand to another process: one memfd, cut into the regions that the guest
- * sees.
+ * Guest memory that a front-end can hand to another process: one file, a memfd unless it is given, cut into the regions
+ * that the guest sees.
  */
 import { FileBacking } from '../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { defined } from '../sys/defined.ts';
+import type { OwnedFd } from '../sys/fd.ts';
 import { createMemfd } from '../sys/file.ts';
 import { reserveHugePages } from '../sys/mapping.ts';
 
@@ -23,6 +24,8 @@ export interface SharedMemoryOptions {
   readonly hugePageSize?: number;
   /** Shown by the host's /proc/PID/maps. */
   readonly name?: string;
+  /** Makes the file of so many bytes, in place of a memfd. */
+  readonly createFile?: (size: number) => OwnedFd;
 }
 
 /** @throws SystemError ENOMEM when the host's pool has too few huge pages */
@@ -31,9 +34,10 @@ export function createSharedMemory({
   adviseHugePages = false,
   hugePageSize,
   name = 'aerostat-guest',
+  createFile = size => createMemfd({ name, size, ...defined({ hugePageSize }) }),
 }: SharedMemoryOptions): GuestMemory {
   const size = regions.reduce((total, region) => total + region.size, 0);
-  const file = createMemfd({ name, size, ...defined({ hugePageSize }) });
+  const file = createFile(size);
   const memory = new GuestMemory();
   try {
     if (hugePageSize !== undefined) reserveHugePages(file.number, size);

@@ -50,7 +50,7 @@ type PeerGuest = PeerProcess<never, FromPeerGuest>;
  * QEMU's rings have 128 entries; ours are made as large. All of a ring's buffers may be on their way at once, because a
  * kick through qtest takes some 30 us: what is compared is the devices, not the ways to them.
  */
-const TUNING: Partial<DriverTuning> = { queueSizeMax: 128, depth: 128, pfnsPerBuffer: 256 };
+export const PEER_TUNING: Partial<DriverTuning> = { queueSizeMax: 128, depth: 128, pfnsPerBuffer: 256 };
 
 const CASES: readonly PeerCase[] = PAGE_ORDERS.flatMap((order): PeerCase[] => [
   { name: 'QEMU', order, device: 'qemu' },
@@ -87,7 +87,7 @@ export async function benchInflateBesideQemu(options: PeerBenchOptions): Promise
     ],
     ratios: { ...ratiosOf(samples), ...floorRatios(samples, floors) },
     notes: [
-      `Same driver, same page lists of ${TUNING.pfnsPerBuffer} numbers, same touched file-backed memory; up to ${TUNING.depth} buffers in the ring a kick, so that QEMU's kicks through qtest do not decide.`,
+      `Same driver, same page lists of ${PEER_TUNING.pfnsPerBuffer} numbers, same touched file-backed memory; up to ${PEER_TUNING.depth} buffers in the ring a kick, so that QEMU's kicks through qtest do not decide.`,
       'elapsed: until the host has the memory back (fstat); ratios are QEMU / Aerostat, and toFloor is QEMU / bare punch: what could be had at all.',
     ],
   };
@@ -135,7 +135,7 @@ const dataOf = (
   { order }: PeerCase,
   { memoryBytes, balloonBytes }: PeerBenchOptions,
   socketPath: string | null,
-): PeerGuestData => ({ socketPath, memoryBytes, balloonBytes, order, tuning: TUNING });
+): PeerGuestData => ({ socketPath, memoryBytes, balloonBytes, order, tuning: PEER_TUNING });
 
 async function inflateAndDeflate(guest: PeerGuest, control: GuestSource, balloonBytes: number) {
   const startedMs = monotonicMs();

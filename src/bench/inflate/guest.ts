@@ -11,10 +11,13 @@ import { EmbeddedGuest } from '../../embedded/embedded-guest.ts';
 import type { RingKind } from '../../embedded/options.ts';
 import { fragmentation } from '../../guest/fragmentation.ts';
 import type { GuestMemory } from '../../memory/guest-memory.ts';
-import { gpaOf } from '../../memory/page.ts';
+import { gpaOf, PAGE_SIZE } from '../../memory/page.ts';
 import { PageSet } from '../../memory/page-set.ts';
+import { defined } from '../../sys/defined.ts';
 import { InvariantError } from '../../sys/error.ts';
 import { monotonicMs } from '../../sys/poll.ts';
+import { type BackingName, openMemory } from './backings.ts';
+import { firstPages, type Runs, writePassNs } from './write-pass.ts';
 
 /** What free memory is like when the balloon comes. */
 export type Scenario = 'idle' | 'touched' | `aged-${number}`;
@@ -30,7 +33,15 @@ export interface InflateGuestData {
   readonly floor: boolean;
   /** Inflations before the one that counts. */
   readonly warm: number;
+  /** What its memory is made of; a memfd where absent. Then the guest's speed is measured, too. */
+  readonly backing?: BackingName;
+  readonly balloonBytes: number;
+  /** The pages of the host that the guest knows of. */
+  readonly hostPageBytes?: number;
 }
+
+/** The host has all of what the balloon holds. */
+export type ToInflateGuest = 'drained';
 
 export type FromInflateGuest =
   /** Memory is in the scenario's state; `counters`: the driver's until now. */
@@ -38,6 +49,10 @@ export type FromInflateGuest =
       readonly kind: 'ready';
       readonly fragmentation: number;
       readonly counters: Readonly<DriverCounters>;
+      /** The file that is its memory; open until the guest is switched off. */
+      readonly memoryFd: number;
+      /** What writing to a page takes, of as many pages as the balloon will leave; NaN where it is not measured. */
+      readonly writeNs: number;
     }
   /** The balloon is where the host wants it, `ms` after the guest heard of it; `runs`: maximal runs of what it holds. */
   | {
@@ -46,12 +61,15 @@ export type FromInflateGuest =
       readonly counters: Readonly<DriverCounters>;
       readonly runs: number;
     }
+  /** The same of what the balloon left, when the host has the rest. */
+  | { readonly kind: 'written'; readonly writeNs: number }
   | { readonly kind: 'floor'; readonly ms: number; readonly runs: number };
 
 const data = workerData as InflateGuestData;
 if (parentPort === null) throw new InvariantError('a guest without a bench');
 const port = parentPort;
 const tell = (message: FromInflateGuest): void => port.postMessage(message);
+const LOOK_MS = 1;
 
 /** One word of each page: the host backs it from then on. */
 function touch(memory: GuestMemory, pfn: number, count: number): void {
@@ -64,11 +82,25 @@ function age({ guest }: EmbeddedGuest): void {
 }
 
 /** The host took what the balloon held: before each inflation all free memory is the guest's again. */
-function touchFree({ kernel, memory }: EmbeddedGuest): void {
+function touchFree(machine: EmbeddedGuest): void {
   if (data.scenario === 'idle') return;
+  for (const [pfn, count] of freeRuns(machine)) touch(machine.memory, pfn, count);
+}
+
+function freeRuns({ kernel }: EmbeddedGuest): Runs {
   const free = new PageSet(Number.MAX_SAFE_INTEGER);
   kernel.allocator.listFree(free, 0);
-  free.forEachRun((pfn, count) => touch(memory, pfn, count));
+  const runs: [number, number][] = [];
+  free.forEachRun((pfn, count) => runs.push([pfn, count]));
+  return runs;
+}
+
+/** Of as many free pages as are left when the balloon holds `balloonBytes`. Memory that was not touched is left so. */
+function speed(machine: EmbeddedGuest, balloonBytes: number): number {
+  if (data.backing === undefined || data.scenario === 'idle') return Number.NaN;
+  const runs = freeRuns(machine);
+  const pages = runs.reduce((sum, [, count]) => sum + count, 0) - balloonBytes / PAGE_SIZE;
+  return writePassNs(machine.memory.regions[0], firstPages(runs, pages));
 }
 
 function ballooned({ driver }: EmbeddedGuest): PageSet {
@@ -100,14 +132,22 @@ function joined(pages: PageSet): [pfn: number, count: number][] {
   return runs;
 }
 
-const machine = await EmbeddedGuest.start({
-  socketPath: data.socketPath,
-  memoryBytes: data.memoryBytes,
-  profile: data.profile,
-  rings: data.rings,
-  seed: data.seed,
-  driver: data.tuning,
+let drained = 0;
+port.on('message', (_: ToInflateGuest) => {
+  drained++;
 });
+const machine = await EmbeddedGuest.start(
+  {
+    socketPath: data.socketPath,
+    memoryBytes: data.memoryBytes,
+    profile: data.profile,
+    rings: data.rings,
+    seed: data.seed,
+    driver: data.tuning,
+    ...defined({ hostPageBytes: data.hostPageBytes }),
+  },
+  { memory: openMemory(data.backing ?? 'memfd', data.memoryBytes) },
+);
 try {
   age(machine);
   let held = new PageSet(0);
@@ -117,8 +157,12 @@ try {
       kind: 'ready',
       fragmentation: fragmentation(machine.kernel.allocator).degree,
       counters: { ...machine.driver.counters },
+      memoryFd: machine.memory.regions[0].backing.file?.fd.number ?? -1,
+      writeNs: speed(machine, data.balloonBytes),
     });
     held = await follow(machine, true);
+    await hasDrained(machine, round);
+    tell({ kind: 'written', writeNs: speed(machine, 0) });
     await follow(machine, false);
   }
   if (data.floor) tell({ kind: 'floor', ...floorMs(machine, held) });
@@ -136,6 +180,15 @@ async function follow(machine: EmbeddedGuest, up: boolean): Promise<PageSet> {
   const held = up ? ballooned(machine) : new PageSet(0);
   tell({ kind: 'settled', ms, counters: { ...machine.driver.counters }, runs: joined(held).length });
   return held;
+}
+
+/** Until the host has what was inflated. The thread sleeps, and leaves its processor to those that discard. */
+async function hasDrained({ reactor }: EmbeddedGuest, before: number): Promise<void> {
+  while (drained <= before) {
+    await new Promise<void>(resolve => void reactor.schedule(LOOK_MS, resolve));
+    // Messages come through Node's loop.
+    await new Promise(resolve => setImmediate(resolve));
+  }
 }
 
 /** Until the host wants something (or nothing) of the guest. */

@@ -10,6 +10,7 @@ import type { DiscardMode } from '../../control/contract.ts';
 import type { DriverCounters } from '../../driver/counters.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
+import { defined } from '../../sys/defined.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
@@ -17,7 +18,9 @@ import type { ChartPlan } from '../html.ts';
 import { Mailbox } from '../mailbox.ts';
 import { drained, progressOf } from '../reach.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
-import type { FromInflateGuest, InflateGuestData, Scenario } from './guest.ts';
+import type { BackingName } from './backings.ts';
+import type { FromInflateGuest, InflateGuestData, Scenario, ToInflateGuest } from './guest.ts';
+import { type MemoryEffect, memoryEffect } from './memory-effect.ts';
 import { measureShared } from './shared.ts';
 
 export type { Scenario } from './guest.ts';
@@ -32,6 +35,8 @@ export interface InflateBenchOptions {
   /** How the driver is set up beyond what its profile says, for example more page numbers in a buffer. */
   readonly tuning?: Partial<DriverTuning>;
   readonly discard?: DiscardMode;
+  /** The pages of the host that guests know of, and give away as wholes first. */
+  readonly hostPageBytes?: number;
   /** Whether the naive device is measured too. */
   readonly naive?: boolean;
   /** Whether each profile is measured with its guest kept for another daemon, too. */
@@ -58,6 +63,8 @@ export interface InflateCase {
   readonly tuning: Partial<DriverTuning>;
   /** The guest is kept for another daemon. */
   readonly kept?: boolean;
+  /** What the guest's memory is made of; a memfd where absent. */
+  readonly backing?: BackingName;
 }
 
 /** One inflation and the deflation after it. */
@@ -79,7 +86,11 @@ export interface InflateSample {
   readonly runs: number;
   readonly punches: number;
   readonly fragmentation: number;
+  readonly effect: MemoryEffect;
 }
+
+/** A figure of a sample. */
+type InflateFigure = Exclude<keyof InflateSample, 'effect'>;
 
 /** One that is done ends in this time, or is ended. */
 const END_MS_MAX = 2000;
@@ -106,14 +117,16 @@ export function inflateCases(options: InflateBenchOptions): InflateCase[] {
 
 const keptName = (name: string): string => `${name}, kept`;
 
+/** @throws AerostatError AEROSTAT_BENCH where a profile is not measured on memory of such a state */
+export function checkScenarios(profiles: readonly ProfileName[], scenarios: readonly Scenario[]): void {
+  if (!profiles.includes('shared') || !scenarios.some(name => name.startsWith('aged'))) return;
+  throw new AerostatError('AEROSTAT_BENCH', 'profile shared is measured on idle and on touched memory only');
+}
+
 export async function benchInflate(options: InflateBenchOptions): Promise<Measured> {
   const { scenarios, runs, signal, progress } = options;
   const cases = inflateCases(options);
-  if (cases.some(({ profile }) => profile === 'shared') && scenarios.some(name => name.startsWith('aged')))
-    throw new AerostatError(
-      'AEROSTAT_BENCH',
-      'profile shared is measured on idle and on touched memory only',
-    );
+  checkScenarios(options.profiles, scenarios);
   const samples = new Map<string, InflateSample[]>();
   const total = scenarios.length * cases.length * runs;
   let done = 0;
@@ -139,14 +152,17 @@ export async function benchInflate(options: InflateBenchOptions): Promise<Measur
 
 const keyOf = (scenario: Scenario, { name }: InflateCase): string => `${scenario}/${name}`;
 
-type MeasuredInflation = Pick<InflateBenchOptions, 'memoryBytes' | 'balloonBytes' | 'warm' | 'signal'>;
+type MeasuredInflation = Pick<
+  InflateBenchOptions,
+  'memoryBytes' | 'balloonBytes' | 'hostPageBytes' | 'warm' | 'signal'
+>;
 
 /** Boots a guest and a daemon, inflates, deflates, and takes the floor. */
 export async function measureInflation(
   one: InflateCase,
   scenario: Scenario,
   seed: number,
-  { memoryBytes, balloonBytes, warm = 0, signal }: MeasuredInflation,
+  { memoryBytes, balloonBytes, hostPageBytes, warm = 0, signal }: MeasuredInflation,
 ): Promise<InflateSample> {
   const daemon = await BenchDaemon.start({
     profile: one.profile,
@@ -166,25 +182,24 @@ export async function measureInflation(
     tuning: one.tuning,
     floor: true,
     warm,
+    balloonBytes,
+    ...defined({ backing: one.backing, hostPageBytes }),
   };
   const guest = new GuestThread(data, signal);
   try {
     const { control } = daemon;
-    for (let round = 0; round < warm; round++) {
-      await guest.next('ready');
-      await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
-      await guest.next('settled');
-      await drained(() => control.guest(BENCH_GUEST), signal);
-      await control.change(BENCH_GUEST, { targetBytes: 0 });
-      await guest.next('settled');
-    }
+    for (let round = 0; round < warm; round++) await warmUp(guest, control, balloonBytes, signal);
     const ready = await guest.next('ready');
     const before = await control.guest(BENCH_GUEST);
     const decodedMs = await daemon.decodeMs();
+    const effect = memoryEffect(one.backing ?? 'memfd', ready.memoryFd);
     await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
     const inflated = await guest.next('settled');
     const full = await drained(() => control.guest(BENCH_GUEST), signal);
     const decodingMs = (await daemon.decodeMs()) - decodedMs;
+    const seen = effect();
+    guest.tell('drained');
+    const { writeNs } = await guest.next('written');
     await control.change(BENCH_GUEST, { targetBytes: 0 });
     const deflated = await guest.next('settled');
     const floor = await guest.next('floor');
@@ -200,11 +215,34 @@ export async function measureInflation(
       runs: inflated.runs,
       punches: full.counters.punches - before.counters.punches,
       fragmentation: ready.fragmentation,
+      effect: {
+        ...seen,
+        givenBytes: balloonBytes,
+        incompleteBytes: full.incompleteBytes ?? Number.NaN,
+        writeNsBefore: ready.writeNs,
+        writeNsAfter: writeNs,
+      },
     };
   } finally {
     await guest.end();
     await daemon.close();
   }
+}
+
+async function warmUp(
+  guest: GuestThread,
+  control: BenchDaemon['control'],
+  balloonBytes: number,
+  signal: AbortSignal,
+): Promise<void> {
+  await guest.next('ready');
+  await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
+  await guest.next('settled');
+  await drained(() => control.guest(BENCH_GUEST), signal);
+  guest.tell('drained');
+  await guest.next('written');
+  await control.change(BENCH_GUEST, { targetBytes: 0 });
+  await guest.next('settled');
 }
 
 const guestTimes = (after: Readonly<DriverCounters>, before: Readonly<DriverCounters>) => ({
@@ -233,6 +271,10 @@ class GuestThread {
         resolve();
       });
     });
+  }
+
+  tell(message: ToInflateGuest): void {
+    this.#worker.postMessage(message);
   }
 
   /** @throws as {@link Mailbox.next} does */
@@ -281,12 +323,12 @@ function rowsOf(
   );
 }
 
-const spreadIn =
+export const spreadIn =
   (samples: readonly InflateSample[]) =>
-  (name: keyof InflateSample): Spread =>
+  (name: InflateFigure): Spread =>
     spreadOf(samples.map(sample => sample[name]));
 
-const toFloor = (figure: (name: keyof InflateSample) => Spread): number =>
+export const toFloor = (figure: (name: InflateFigure) => Spread): number =>
   figure('elapsedMs').median / figure('floorMs').median;
 
 function ratiosOf(

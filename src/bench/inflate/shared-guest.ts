@@ -10,7 +10,9 @@ import { gpaOf } from '../../memory/page.ts';
 import { InvariantError } from '../../sys/error.ts';
 import { monotonicMs } from '../../sys/poll.ts';
 import { ownThreadId, timesOfThread } from '../../sys/thread-times.ts';
+import { openMemory } from './backings.ts';
 import type { FrameState, FromSharedGuest, SharedGuestData, ToSharedGuest } from './shared-protocol.ts';
+import { firstPages, type Runs, writePassNs } from './write-pass.ts';
 
 const data = workerData as SharedGuestData;
 if (parentPort === null) throw new InvariantError('a guest without a bench');
@@ -18,7 +20,11 @@ const port = parentPort;
 const tell = (message: FromSharedGuest): void => port.postMessage(message);
 const thread = ownThreadId();
 
-const guest = await SharedGuest.start({ ...data, waitMsMax: 50 });
+const guest = await SharedGuest.start({
+  ...data,
+  memory: openMemory(data.backing, data.memoryBytes),
+  waitMsMax: 50,
+});
 const { kernel, memory, driver } = guest;
 const { frames } = kernel.table;
 
@@ -46,7 +52,17 @@ function state(): FrameState {
     held: runsOf(FRAME_HELD).reduce((sum, [, count]) => sum + count, 0),
     woken: interrupts + configReads,
     ranMs: timesOfThread(thread)?.ranMs ?? Number.NaN,
+    memoryFd: memory.regions[0].backing.file?.fd.number ?? -1,
   };
+}
+
+/** A word into each page of so many frames that are not held; in runs that no window's boundary cuts. */
+function write(frames: number): number {
+  if (!data.touched) return Number.NaN;
+  const runs: Runs = Array.from({ length: kernel.table.frames }, (_, frame) => frame)
+    .filter(frame => kernel.frames.wordOf(frame) !== FRAME_HELD)
+    .map(frame => [frame * FRAME_PAGES, FRAME_PAGES]);
+  return writePassNs(memory.regions[0], firstPages(runs.slice(1), frames * FRAME_PAGES));
 }
 
 /** What is used already is part of the first frame. */
@@ -64,14 +80,16 @@ function floor(runs: readonly [frame: number, count: number][]): number {
 
 let held = runsOf(FRAME_HELD);
 port.on('message', (question: ToSharedGuest) => {
-  if (question === 'touch') {
+  const { ask } = question;
+  if (ask === 'touch') {
     prepare();
     tell({ kind: 'state', state: state() });
-  } else if (question === 'state') {
+  } else if (ask === 'state') {
     const answer = state();
     if (answer.held > 0) held = runsOf(FRAME_HELD);
     tell({ kind: 'state', state: answer });
-  } else if (question === 'floor') tell({ kind: 'floor', ms: floor(held), runs: held.length });
+  } else if (ask === 'write') tell({ kind: 'written', writeNs: write(question.frames) });
+  else if (ask === 'floor') tell({ kind: 'floor', ms: floor(held), runs: held.length });
   else void guest.close().then(() => port.close());
 });
 prepare();

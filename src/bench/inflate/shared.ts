@@ -11,7 +11,9 @@ import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import { Mailbox } from '../mailbox.ts';
 import { progressOf, reachTarget } from '../reach.ts';
+import type { BackingName } from './backings.ts';
 import type { InflateSample } from './inflate.ts';
+import { memoryEffect } from './memory-effect.ts';
 import type { FrameState, FromSharedGuest, SharedGuestData, ToSharedGuest } from './shared-protocol.ts';
 
 /** One that is done ends in this time, or is ended. */
@@ -21,6 +23,7 @@ interface SharedMeasureOptions {
   readonly memoryBytes: number;
   readonly balloonBytes: number;
   readonly touched: boolean;
+  readonly backing?: BackingName;
   /** Times that the balloon is filled and emptied before the one that counts. */
   readonly warm?: number;
   readonly signal: AbortSignal;
@@ -28,10 +31,10 @@ interface SharedMeasureOptions {
 
 /** Boots a guest and a daemon, holds the balloon's bytes, gives them back, and takes the floor. */
 export async function measureShared(options: SharedMeasureOptions): Promise<InflateSample> {
-  const { memoryBytes, balloonBytes, touched, warm = 0, signal } = options;
+  const { memoryBytes, balloonBytes, touched, warm = 0, backing = 'memfd', signal } = options;
   const bytes = Math.floor(balloonBytes / FRAME_BYTES) * FRAME_BYTES;
   const daemon = await BenchDaemon.start({ profile: 'shared', discard: 'auto', without: ['page-reporting'] });
-  const guest = new GuestThread({ socketPath: daemon.socketPath, memoryBytes, touched }, signal);
+  const guest = new GuestThread({ socketPath: daemon.socketPath, memoryBytes, backing, touched }, signal);
   try {
     const { control } = daemon;
     const started = await guest.state();
@@ -42,10 +45,14 @@ export async function measureShared(options: SharedMeasureOptions): Promise<Infl
     }
     const before = await control.guest(BENCH_GUEST);
     const decodedMs = await daemon.decodeMs();
+    const writeNsBefore = await guest.write((memoryBytes - bytes) / FRAME_BYTES);
     const idle = await guest.ask('state');
+    const effect = memoryEffect(backing, idle.memoryFd);
     const full = await reachTarget(control, bytes, signal);
     const taken = await guest.ask('state');
     const decodingMs = (await daemon.decodeMs()) - decodedMs;
+    const seen = effect();
+    const writeNsAfter = await guest.write(Number.MAX_SAFE_INTEGER);
     const emptied = await reachTarget(control, 0, signal);
     const floor = await guest.floor();
     if (taken.held * FRAME_BYTES !== bytes || started.held > 0)
@@ -70,6 +77,7 @@ export async function measureShared(options: SharedMeasureOptions): Promise<Infl
       runs: floor.runs,
       punches: full.counters.punches - before.counters.punches,
       fragmentation: 0,
+      effect: { ...seen, givenBytes: bytes, incompleteBytes: 0, writeNsBefore, writeNsAfter },
     };
   } finally {
     await guest.end();
@@ -101,12 +109,17 @@ class GuestThread {
   }
 
   ask(question: 'state' | 'touch'): Promise<FrameState> {
-    this.#tell(question);
+    this.#tell({ ask: question });
     return this.state();
   }
 
+  async write(frames: number): Promise<number> {
+    this.#tell({ ask: 'write', frames });
+    return (await this.#mailbox.next('written')).writeNs;
+  }
+
   floor(): Promise<{ readonly ms: number; readonly runs: number }> {
-    this.#tell('floor');
+    this.#tell({ ask: 'floor' });
     return this.#mailbox.next('floor');
   }
 
@@ -115,7 +128,7 @@ class GuestThread {
   }
 
   async end(): Promise<void> {
-    if (!this.#mailbox.over) this.#tell('end');
+    if (!this.#mailbox.over) this.#tell({ ask: 'end' });
     const timer = setTimeout(() => void this.#worker.terminate(), END_MS_MAX);
     await this.#exited;
     clearTimeout(timer);

@@ -5,7 +5,7 @@ import { BENCH_DISCARD_MODES, type DiscardMode } from '../../control/contract.ts
 import { defined } from '../../sys/defined.ts';
 import { type CliContext, printLine } from '../context.ts';
 import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../measure.ts';
-import { list, numberFromZero, sizeOption, withVerbose } from '../options.ts';
+import { hostPageSizeOption, list, numberFromZero, sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
 import { drainBenchCommand } from './bench-drain.ts';
@@ -43,7 +43,27 @@ Examples:
   aerostat bench inflate --profiles virtio,page-range --scenario touched,aged-50
   aerostat bench inflate --memory 1G --balloon 512M --runs 1
   aerostat bench inflate --profiles virtio --scenario idle --warm 4
+  aerostat bench inflate --backing memfd,thp,hugetlb-2m --reserve --warm 2
+  aerostat bench inflate --backing hugetlb-2m --reserve --profiles virtio,page-chunks,shared
+  aerostat bench inflate --guests 8
   aerostat bench inflate --peer qemu`;
+
+/** What says something of guests that are measured one by one, on our device alone. */
+const OTHER_DEVICE = [
+  'profiles',
+  'scenario',
+  'rings',
+  'discard',
+  'pfnsPerBuffer',
+  'depth',
+  'sort',
+  'ahead',
+  'naive',
+  'kept',
+  'warm',
+  'backing',
+  'hostPageSize',
+];
 
 interface LinuxChoice extends BenchChoice {
   readonly runs: number;
@@ -83,6 +103,10 @@ interface InflateChoice extends BenchChoice {
   readonly naive: boolean;
   readonly kept?: boolean;
   readonly warm: number;
+  readonly backing?: readonly string[];
+  readonly hostPageSize?: number;
+  readonly reserve?: boolean;
+  readonly guests?: number;
   readonly peer?: 'qemu';
 }
 
@@ -124,23 +148,29 @@ function inflateCommand(context: CliContext): Command {
         .argParser(numberFromZero)
         .default(0),
     )
+    .addOption(
+      new Option(
+        '--backing <list>',
+        "what the guest's memory is made of: memfd, thp, hugetlb-2m; what comes back, what is left, what was split",
+      )
+        .argParser(list)
+        .conflicts(['rings', 'kept']),
+    )
+    .addOption(hostPageSizeOption())
+    .option('--reserve', "with --backing hugetlb-2m: raise the host's pool for as long as it takes")
+    .addOption(
+      new Option(
+        '--guests <number>',
+        'so many guests of 1G at once, of which each gives three quarters, beside as many QEMUs',
+      )
+        .argParser(wholeNumber)
+        .conflicts(OTHER_DEVICE),
+    )
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .addOption(
       new Option('--peer <peer>', "our device and QEMU's instead, in turn, under the same driver")
         .choices(['qemu'])
-        .conflicts([
-          'profiles',
-          'scenario',
-          'rings',
-          'discard',
-          'pfnsPerBuffer',
-          'depth',
-          'sort',
-          'ahead',
-          'naive',
-          'kept',
-          'warm',
-        ]),
+        .conflicts([...OTHER_DEVICE, 'guests']),
     )
     .addHelpText('after', INFLATE_EXAMPLES)
     .action((choice: InflateChoice, self: Command) => inflate(context, choice, self));
@@ -149,6 +179,9 @@ function inflateCommand(context: CliContext): Command {
 
 async function inflate(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
   if (choice.peer !== undefined) return besideQemu(context, choice, self);
+  if (choice.backing !== undefined) return onBackings(context, choice, self);
+  if (choice.guests !== undefined) return manyGuests(context, choice, self);
+  if (choice.reserve === true) throw new UsageError('--reserve belongs to --backing');
   const { ALL_PROFILES, MEASURED_PROFILES, INFLATE_CHARTS, benchInflate } = await import(
     '../../bench/inflate/inflate.ts'
   );
@@ -157,7 +190,6 @@ async function inflate(context: CliContext, choice: InflateChoice, self: Command
   const scenarios = (choice.scenario ?? ['idle', 'touched']).map(parseScenario);
   checkBalloon(choice);
   const words = commandLine('aerostat bench inflate', self);
-  const { pfnsPerBuffer, depth, sort, ahead } = choice;
   await measure(
     context,
     choice,
@@ -174,16 +206,70 @@ async function inflate(context: CliContext, choice: InflateChoice, self: Command
         naive: choice.naive,
         kept: choice.kept === true,
         warm: choice.warm,
-        tuning: {
-          ahead,
-          ...defined({ pfnsPerBuffer, depth, sort }),
-        },
+        tuning: tuningOf(choice),
+        ...defined({ hostPageBytes: choice.hostPageSize }),
         signal: context.interrupt,
         progress,
       }),
     INFLATE_CHARTS,
   );
 }
+
+async function onBackings(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
+  const { ALL_PROFILES } = await import('../../bench/inflate/inflate.ts');
+  const { BACKING_NAMES } = await import('../../bench/inflate/backings.ts');
+  const { BACKING_CHARTS, BACKING_PROFILES, benchOnBackings } = await import(
+    '../../bench/inflate/on-backings.ts'
+  );
+  const backings = pick('backing', choice.backing, BACKING_NAMES) ?? BACKING_NAMES;
+  const profiles = pick('profile', choice.profiles, ALL_PROFILES) ?? BACKING_PROFILES;
+  const scenarios = (choice.scenario ?? ['touched']).map(parseScenario);
+  checkBalloon(choice);
+  const options = {
+    memoryBytes: choice.memory,
+    balloonBytes: choice.balloon,
+    backings,
+    profiles,
+    scenarios,
+    runs: choice.runs,
+    discard: choice.discard,
+    warm: choice.warm,
+    reserve: choice.reserve === true,
+    tuning: tuningOf(choice),
+    ...defined({ hostPageBytes: choice.hostPageSize }),
+    signal: context.interrupt,
+  };
+  const words = commandLine('aerostat bench inflate', self);
+  await measure(
+    context,
+    choice,
+    words,
+    progress => benchOnBackings({ ...options, progress }),
+    BACKING_CHARTS,
+  );
+}
+
+async function manyGuests(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
+  const { benchManyGuests, MANY_GUESTS_CHARTS } = await import('../../bench/inflate/many-guests.ts');
+  const memoryBytes = self.getOptionValueSource('memory') === 'cli' ? choice.memory : 2 ** 30;
+  const balloonBytes = self.getOptionValueSource('balloon') === 'cli' ? choice.balloon : 0.75 * memoryBytes;
+  checkBalloon({ memory: memoryBytes, balloon: balloonBytes });
+  const { guests = 1, runs } = choice;
+  const options = { guests, memoryBytes, balloonBytes, runs, signal: context.interrupt };
+  const words = commandLine('aerostat bench inflate', self);
+  await measure(
+    context,
+    choice,
+    words,
+    progress => benchManyGuests({ ...options, progress }),
+    MANY_GUESTS_CHARTS,
+  );
+}
+
+const tuningOf = ({ ahead, pfnsPerBuffer, depth, sort }: InflateChoice) => ({
+  ahead,
+  ...defined({ pfnsPerBuffer, depth, sort }),
+});
 
 async function besideQemu(context: CliContext, choice: InflateChoice, self: Command): Promise<void> {
   const { benchInflateBesideQemu, PEER_CHARTS } = await import('../../bench/inflate/beside-qemu.ts');
