@@ -36,6 +36,8 @@ import { WishList } from './wishes.ts';
 const SHOWN_MAX = 500;
 /** Beside the input of a decision, its message has orders and reasons. */
 const INPUT_BYTES_MAX = MESSAGE_BYTES_MAX / 2;
+/** A guest in a report is no shorter. */
+const GUEST_BYTES_MIN = 150;
 const ASK_MS_MIN = 1000;
 const FAILED_KEPT = 1000;
 /** A wish that meets one of these will not be granted by waiting. */
@@ -284,8 +286,7 @@ export class Leading {
       event: 'decision',
       orders: placement.orders.slice(0, SHOWN_MAX).map(copyOf),
       reasons,
-      input:
-        JSON.stringify(input).length > INPUT_BYTES_MAX ? null : { ...input, memory: input.memory ?? null },
+      input: isRecordable(input) ? { ...input, memory: input.memory ?? null } : null,
     };
     await this.#record(event, `decision-${epoch}-${term.decisions++}`);
     term.recorded = looks;
@@ -347,6 +348,12 @@ export class Leading {
   #record(event: AuditEvent, id: string): Promise<void> {
     return this.#options.bus.record(writeMessage('audit', event), id);
   }
+}
+
+/** Of a large fleet this is known without writing all of it, which would be the most memory that a leader ever needs. */
+function isRecordable(input: { readonly view: FleetView }): boolean {
+  const guests = input.view.hosts.reduce((sum, host) => sum + host.guests.length, 0);
+  return guests * GUEST_BYTES_MIN <= INPUT_BYTES_MAX && JSON.stringify(input).length <= INPUT_BYTES_MAX;
 }
 
 /** An order as messages have it, whose lists are their own. */

@@ -205,10 +205,16 @@ function readRecord(records: number, at: number): DomainNumbers {
 
 function readNumbers(view: DataView, count: number): Record<string, number> {
   const numbers: Record<string, number> = {};
+  const bytes = Buffer.from(view.buffer);
   for (let at = 0; at < count * PARAMETER_BYTES; at += PARAMETER_BYTES) {
     const read = NUMBER_READERS[view.getInt32(at + PARAMETER_TYPE, true)];
     if (read === undefined) continue;
-    const name = Buffer.from(view.buffer, at, PARAMETER_TYPE).toString('latin1').split('\0', 1)[0];
+    const end = bytes.indexOf(0, at);
+    const name = bytes.toString(
+      'latin1',
+      at,
+      Math.min(end === -1 ? at + PARAMETER_TYPE : end, at + PARAMETER_TYPE),
+    );
     numbers[name] = read(view, at + PARAMETER_VALUE);
   }
   return numbers;

@@ -2,7 +2,7 @@
  * The domains of a real libvirtd: one runs Linux with a whole balloon, one has a bare balloon, one has none. libvirtd is
  * killed and started again in the middle.
  */
-import { copyFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { EXIT } from '../../../src/cli/usage.ts';
@@ -12,8 +12,11 @@ import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.t
 import { moduleName, readModule } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { build } from '../../cli/built.ts';
 import { run, start } from '../../cli/terminal.ts';
+import { DaemonProcess } from '../../support/daemon.ts';
 import { describePeer } from '../../support/peers.ts';
 import { findCloudKernel } from '../qemu/cloud-kernel.ts';
+import { FakeMonitor } from '../qemu/fake-monitor.ts';
+import { FakeQemu } from '../qemu/fake-qemu.ts';
 import { Libvirtd } from './libvirtd.ts';
 
 // A machine under TCG boots, beside whatever else runs.
@@ -143,6 +146,62 @@ describePeer('domains of libvirt', await missing(), () => {
     await expect.poll(hasKiB, { timeout: 60_000, interval: 200 }).toBe(208 * 1024);
     session.interrupt();
     expect(await session.ended).toBe(EXIT.ok);
+  });
+
+  test('are in one page, one top and one list of figures with guests of every other kind of source', async () => {
+    const directory = join(libvirtd.directory, 'all');
+    const monitors = join(directory, 'monitors');
+    mkdirSync(monitors, { recursive: true });
+    const qemu = new FakeQemu();
+    const monitor = await FakeMonitor.start({
+      path: join(monitors, '100.qmp'),
+      respond: (request, from) => qemu.answer(request, from),
+    });
+    const config = join(directory, 'aerostat.toml');
+    const other = await DaemonProcess.start(['other']);
+    writeFileSync(
+      config,
+      `[sources]
+daemons = [${JSON.stringify(join(other.directory, 'api.sock'))}]
+qmp-dirs = ["monitors"]
+libvirt = [${JSON.stringify(libvirtd.uri)}]
+[api]
+listen = "api.sock"
+[guests.own]
+socket = "own.sock"
+`,
+    );
+    const own = await DaemonProcess.start([], ['--config', config], { directory });
+    const all = ['100', ...NAMES, 'other', 'own'].toSorted();
+    const page = start(['dashboard', '--no-open', '--config', config], { env: {} });
+    try {
+      const top = await run(['top', '--config', config], { env: {} });
+      const rows = top.out.split('\n').map(line => /^[ ›]?(\S+)/.exec(line)?.[1] ?? '');
+      expect(rows.filter(name => all.includes(name)).toSorted()).toEqual(all);
+
+      await expect.poll(() => page.stdout.text).toMatch(/#token=\S+\n/);
+      const address = new URL(page.stdout.text.trim());
+      const headers = { Authorization: `Bearer ${address.hash.slice('#token='.length)}` };
+      const answer = async (path: string) => (await fetch(new URL(path, address), { headers })).text();
+      expect(await answer('/')).toMatch(/<script/);
+      const { guests: shown } = JSON.parse(await answer('/v1/guests'));
+      expect(shown.map(({ name }: GuestStatus) => name).toSorted()).toEqual(all);
+      const figures = await answer('/metrics');
+      for (const name of all) expect(figures).toMatch(new RegExp(`guest="${name}"`));
+      expect(Number(/aerostat_guest_memory_bytes{guest="linux"} (\d+)/.exec(figures)?.[1])).toBe(256 * MIB);
+    } finally {
+      page.interrupt();
+      await page.ended;
+      await own.end();
+      await other.stop();
+      await monitor.close();
+    }
+  });
+
+  test('are moved by libvirt itself, which an order says with the command', async () => {
+    const { code, err } = await aerostat('migrate linux tcp:127.0.0.1:4444');
+    expect(err).toMatch(/linux is moved by libvirt: virsh migrate --live linux/);
+    expect(code).not.toBe(EXIT.ok);
   });
 
   test('cost a deadline while libvirtd is stopped, and the command ends', async () => {

@@ -90,10 +90,10 @@ export class Libvirtd {
   }
 
   /** Starts a domain that is gone when it ends. */
-  create(xml: string): void {
+  create(xml: string, ...words: readonly string[]): void {
     const file = join(this.directory, 'domain.xml');
     writeFileSync(file, xml);
-    this.virsh('create', file);
+    this.virsh('create', file, ...words);
   }
 
   virsh(...words: string[]): string {
