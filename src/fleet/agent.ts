@@ -6,11 +6,12 @@ import { randomUUID } from 'node:crypto';
 import { readVersion } from '../sys/version.ts';
 import type { AgentOptions } from './agent-options.ts';
 import { Arrivals } from './arrivals.ts';
+import { Attempts } from './attempts.ts';
 import type { Bus, BusState } from './bus.ts';
 import { Claims } from './claims.ts';
 import { Departures } from './departures.ts';
-import { FleetUnreachableError, HostNameTakenError } from './errors.ts';
-import { type Doing, Faults } from './faults.ts';
+import { FleetRefusalError, FleetUnreachableError, HostNameTakenError } from './errors.ts';
+import { Faults } from './faults.ts';
 import { HostOrders } from './host-orders.ts';
 import { HostsSeen } from './hosts-seen.ts';
 import { Leadership, LOOKS_PER_PERIOD } from './leadership.ts';
@@ -33,7 +34,9 @@ import { PlanningPace } from './planning-pace.ts';
 import { OwnReport } from './report-loop.ts';
 import { type AgentStatus, type Role, summaryOf } from './status.ts';
 
-const RETRY_MS_MIN = 250;
+/** Between two attempts at what NATS did not answer: from the pause between two looks to two periods. */
+const RETRY_PERIODS_MAX = 2;
+const RETRY_MS_MIN = 500;
 const RETRY_MS_MAX = 8000;
 const TOLD_EVERY = 100;
 
@@ -59,7 +62,9 @@ export class Agent {
   #pace: PlanningPace | undefined;
   #machines: readonly Machine[] = [];
   readonly #faults: Faults;
+  readonly #attempts: Attempts;
   #closed = false;
+  #lookingAround: Promise<void> | undefined;
   #reporting: Promise<void> | undefined;
   #reportAgain = false;
   #fail: (error: Error) => void = () => {};
@@ -68,7 +73,13 @@ export class Agent {
 
   constructor(options: AgentOptions) {
     this.#options = options;
+    const { periodMs, now, sleep } = options;
     this.#faults = new Faults(options.log);
+    this.#attempts = new Attempts({
+      ...{ faults: this.#faults, now, sleep },
+      minMs: Math.min(RETRY_MS_MIN, periodMs / LOOKS_PER_PERIOD),
+      maxMs: Math.min(RETRY_MS_MAX, RETRY_PERIODS_MAX * periodMs),
+    });
     this.#hosts = new HostsSeen(options.now, (host, why) => this.#tellRefused(`the report of ${host}`, why));
     this.failed = new Promise((_, reject) => {
       this.#fail = reject;
@@ -83,6 +94,7 @@ export class Agent {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#attempts.end();
     for (const timer of this.#timers) clearInterval(timer);
     this.#pace?.close();
     const joined = this.#joined;
@@ -132,24 +144,23 @@ export class Agent {
   }
 
   async #join(): Promise<void> {
-    const { openBus, sleep, log } = this.#options;
-    for (let pauseMs = RETRY_MS_MIN; !this.#closed; pauseMs = Math.min(RETRY_MS_MAX, pauseMs * 2)) {
+    const { openBus, log, fleet } = this.#options;
+    await this.#attempts.until('join', async () => {
+      const bus = await openBus();
+      if (this.#closed) return await bus.close();
+      const joined = this.#parts(bus);
       try {
-        const bus = await openBus();
-        if (this.#closed) return await bus.close();
-        this.#joined = this.#parts(bus);
-        await this.#resync(this.#joined);
-        this.#faults.end('join');
-        log('info', `joined the fleet ${this.#options.fleet} at ${bus.server ?? 'NATS'}`);
-        this.#begin(this.#joined);
-        return;
+        await this.#resync(joined);
+        // The server has read our subscriptions by now.
+        if (bus.denied !== null) throw new FleetRefusalError(bus.denied);
       } catch (error) {
-        this.#faults.begin('join', messageOf(error));
-        if (this.#joined !== undefined) await this.#joined.bus.close();
-        this.#joined = undefined;
-        await sleep(pauseMs);
+        await bus.close();
+        throw error;
       }
-    }
+      this.#joined = joined;
+      log('info', `joined the fleet ${fleet} at ${bus.server ?? 'NATS'}`);
+      this.#begin(joined);
+    });
   }
 
   #parts(bus: Bus): Joined {
@@ -232,17 +243,23 @@ export class Agent {
       bus.serve(`host.${this.#options.host}`, bytes => orders.answer(bytes)),
       bus.serve('leader', bytes => this.#answerLeader(bytes)),
       bus.onState(state => this.#busBecame(state)),
+      bus.onTrouble(why => this.#attempts.failed('be let in', new FleetUnreachableError(why))),
     ];
   }
 
   #begin({ leadership, leading, departures }: Joined): void {
     const { periodMs, now } = this.#options;
-    this.#pace = new PlanningPace(() => this.#try('order', () => leading.tick()), periodMs, now);
-    const look = () => this.#try('lead', () => leadership.look());
+    const attempts = this.#attempts;
+    this.#pace = new PlanningPace(() => attempts.once('order', () => leading.tick()), periodMs, now);
+    const look = () => attempts.once('lead', () => leadership.look());
+    const report = () => {
+      if (!attempts.isResting('report')) this.#reportNow();
+    };
     this.#timers.add(setInterval(look, periodMs / LOOKS_PER_PERIOD));
-    this.#timers.add(setInterval(() => this.#reportNow(), periodMs));
-    void this.#try('look around', () => departures.resume());
-    this.#reportNow();
+    this.#timers.add(setInterval(report, periodMs));
+    // An order that an agent before this one began is watched again as soon as it can be read which.
+    void attempts.until('take up its orders', () => departures.resume());
+    report();
     this.#pace.start();
     void look();
   }
@@ -258,8 +275,15 @@ export class Agent {
     const { log } = this.#options;
     log(state === 'connected' ? 'info' : 'warn', `NATS: ${state}`);
     const joined = this.#joined;
-    if (state === 'connected' && joined !== undefined)
-      void this.#try('look around', () => this.#resync(joined));
+    if (state !== 'connected' || joined === undefined) return;
+    this.#attempts.wake();
+    if (joined.bus.denied === null) this.#attempts.succeeded('be let in');
+    // The servers that are left may have to choose leaders first.
+    this.#lookingAround ??= this.#attempts
+      .until('look around', () => this.#resync(joined))
+      .finally(() => {
+        this.#lookingAround = undefined;
+      });
   }
 
   /** One report at a time is written; what changes meanwhile is in the next. */
@@ -273,7 +297,7 @@ export class Agent {
     this.#reporting = this.#write(this.#joined)
       .catch(error => {
         if (error instanceof HostNameTakenError) this.#fail(error);
-        else this.#faults.begin('report', messageOf(error));
+        else this.#attempts.failed('report', error);
       })
       .finally(() => {
         this.#reporting = undefined;
@@ -306,18 +330,9 @@ export class Agent {
     if (text.length > MESSAGE_BYTES_MAX)
       throw new FleetUnreachableError(`the report of ${here.length} guests is larger than a message may be`);
     const isOurs = await report.write(text);
-    if (isOurs) this.#faults.end('report');
+    if (isOurs) this.#attempts.succeeded('report');
     else
       this.#faults.begin('report', `another agent reports as ${host}; this one waits until that is silent`);
-  }
-
-  async #try(doing: Doing, run: () => Promise<void>): Promise<void> {
-    try {
-      await run();
-      this.#faults.end(doing);
-    } catch (error) {
-      if (!this.#closed) this.#faults.begin(doing, messageOf(error));
-    }
   }
 
   async #answerLeader(bytes: Uint8Array): Promise<string | undefined> {
@@ -346,22 +361,14 @@ export class Agent {
     order: FleetOrder,
     outcome: OrderOutcome,
   ): Promise<void> {
-    const { sleep, log } = this.#options;
+    const { log } = this.#options;
     const why = outcome.why === null ? '' : `: ${outcome.why}`;
     log(
       outcome.result === 'moved' ? 'info' : 'warn',
       `${order.id} (${order.guest} to ${order.to}): ${outcome.result}${why}`,
     );
     const text = writeMessage('audit', { version: VERSION, epoch, event: 'outcome', order, outcome });
-    for (let pauseMs = RETRY_MS_MIN; !this.#closed; pauseMs = Math.min(RETRY_MS_MAX, pauseMs * 2)) {
-      try {
-        await bus.record(text, `outcome-${order.id}`);
-        return this.#faults.end('record');
-      } catch (error) {
-        this.#faults.begin('record', messageOf(error));
-        await sleep(pauseMs);
-      }
-    }
+    await this.#attempts.until('record', () => bus.record(text, `outcome-${order.id}`));
   }
 
   #countRefused(refusal: Refusal, what: string, why: string): void {
@@ -376,5 +383,3 @@ export class Agent {
       this.#options.log('warn', `${what} was refused: ${why} (${count} messages so far)`);
   }
 }
-
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

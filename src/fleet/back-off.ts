@@ -1,19 +1,22 @@
-/** How long to wait between attempts to reach a server that does not answer. */
-
-export const RECONNECT_MS_MIN = 100;
-const RECONNECT_MS_MAX = 4000;
-
-/** Longer and longer, until a server answers. */
+/** How long to wait before what failed is tried again: longer and longer, and not all hosts at the same moment. */
 export class BackOff {
-  #ms = RECONNECT_MS_MIN;
+  readonly #minMs: number;
+  readonly #maxMs: number;
+  #ms: number;
+
+  constructor(minMs: number, maxMs: number) {
+    this.#minMs = minMs;
+    this.#maxMs = maxMs;
+    this.#ms = minMs;
+  }
 
   next(): number {
     const ms = this.#ms * (0.5 + Math.random() / 2);
-    this.#ms = Math.min(RECONNECT_MS_MAX, this.#ms * 2);
+    this.#ms = Math.min(this.#maxMs, this.#ms * 2);
     return ms;
   }
 
   reset(): void {
-    this.#ms = RECONNECT_MS_MIN;
+    this.#ms = this.#minMs;
   }
 }

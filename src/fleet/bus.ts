@@ -14,7 +14,7 @@ export interface Entry {
 export const BUCKETS = ['hosts', 'leader', 'wishes', 'orders'] as const;
 export type BucketName = (typeof BUCKETS)[number];
 
-/** @throws FleetUnreachableError each of them, when there is no answer in time */
+/** @throws FleetUnreachableError each of them, when there is no answer in time; FleetRefusalError for want of a permission */
 export interface Bucket {
   /** @throws RevisionError when there is a value */
   create(key: string, text: string): Promise<number>;
@@ -50,6 +50,10 @@ export interface Bus {
   readonly buckets: Readonly<Record<BucketName, Bucket>>;
   /** Calls `listener` when the connection was lost, and when there is one again. */
   onState(listener: (state: BusState) => void): () => void;
+  /** What the credentials do not allow and will be missed, such as a subscription; null while it is not known of any. */
+  readonly denied: string | null;
+  /** Calls `listener` with what a server refuses without having been asked a question. */
+  onTrouble(listener: (why: string) => void): () => void;
   /**
    * @throws FleetUnreachableError when no program listens, or none answers in time: then it is not known whether the
    *   question arrived, and it may still arrive

@@ -42,10 +42,12 @@ export class FleetClient {
     );
   }
 
-  /** @throws FleetUnreachableError */
+  /** @throws FleetUnreachableError, FleetRefusalError */
   static async over(bus: Bus, now: () => number, sleep: (ms: number) => Promise<void>): Promise<FleetClient> {
     const client = new FleetClient(bus, now, sleep);
     for (const entry of await client.#patiently(() => bus.buckets.hosts.all())) client.#hosts.found(entry);
+    // The server has read our subscription by now. Without it no report would ever seem to change.
+    if (bus.denied !== null) throw new FleetRefusalError(bus.denied);
     return client;
   }
 

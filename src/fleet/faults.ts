@@ -1,5 +1,13 @@
 /** What an agent cannot do at present, by what it is that fails: each is told of when it begins, and when it is over. */
-export type Doing = 'join' | 'report' | 'lead' | 'order' | 'look around' | 'record';
+export type Doing =
+  | 'join'
+  | 'be let in'
+  | 'report'
+  | 'lead'
+  | 'order'
+  | 'look around'
+  | 'take up its orders'
+  | 'record';
 
 export class Faults {
   readonly #log: (level: 'info' | 'warn', message: string) => void;

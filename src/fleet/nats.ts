@@ -1,26 +1,27 @@
 /**
- * A fleet's messaging on NATS: the only place that knows its clients, which are loaded here and nowhere before. Keys are in
- * JetStream's key-value buckets; what is stored in them is published again by the server, so that a host hears of it over
- * a plain subscription, which survives the loss of a server. What the messages mean is not known here.
+ * A fleet's messaging on NATS: its clients are loaded here and nowhere before, and only the files beside this one whose
+ * names begin with nats know them. What the messages mean is not known here.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { JetStreamClient, JetStreamManager } from '@nats-io/jetstream';
 import type { KV } from '@nats-io/kv';
 import type { Authenticator, Msg, NatsConnection } from '@nats-io/transport-node';
 import { monotonicMs } from '../sys/poll.ts';
-import { BackOff, RECONNECT_MS_MIN } from './back-off.ts';
+import { BackOff } from './back-off.ts';
 import {
   BUCKETS,
   type Bucket,
   type BucketName,
   type Bus,
   type BusState,
-  type Entry,
   type Recorded,
   type Since,
 } from './bus.ts';
-import { FleetRefusalError, FleetUnreachableError, NoAgentError, RevisionError } from './errors.ts';
+import { FleetRefusalError, FleetUnreachableError, NoAgentError } from './errors.ts';
 import { MESSAGE_BYTES_MAX } from './messages.ts';
+import { NatsBucket } from './nats-bucket.ts';
+import { connectFailure, deniedIn, storeFailure } from './nats-errors.ts';
+import { readServers } from './nats-servers.ts';
 
 /** Credentials as NATS has them: contents of the files, not their paths. */
 export interface Credentials {
@@ -42,10 +43,12 @@ export interface BusOptions extends Credentials {
   /** How long a value lives that is not written again; null for ever. */
   readonly lifeMs: Readonly<Record<BucketName, number | null>>;
   readonly timeoutMs: number;
-  /** A host's: what is not there yet is made, and a server is looked for until there is one. Else both are errors. */
+  /** A host's: what is not there yet is made. Else it is an error. */
   readonly joins: boolean;
 }
 
+const RECONNECT_MS_MIN = 100;
+const RECONNECT_MS_MAX = 4000;
 /** Also when nothing is sent, a server that is gone is noticed. */
 const PING_MS = 2000;
 /** A person waits so long for servers that choose a leader. */
@@ -55,27 +58,38 @@ const AUDIT_BYTES_MAX = 1024 * 1024 * 1024;
 /** The same event twice within this is one: longer than any host repeats itself. */
 const DUPLICATES_NS = 120e9;
 
-/** @throws FleetUnreachableError */
+/** @throws FleetUnreachableError when no server lets us in, or JetStream is silent; FleetRefusalError */
 export async function openBus(options: BusOptions): Promise<Bus> {
-  const [{ connect, credsAuthenticator, nkeyAuthenticator }, { jetstream }, { Kvm }] = await Promise.all([
+  const [
+    { connect, credsAuthenticator, nkeyAuthenticator, tokenAuthenticator, usernamePasswordAuthenticator },
+    { jetstream },
+    { Kvm },
+  ] = await Promise.all([
     import('@nats-io/transport-node'),
     import('@nats-io/jetstream'),
     import('@nats-io/kv'),
   ]);
+  const { urls, login, tls } = readServers(options.servers, options.tls);
   const encoder = new TextEncoder();
   const authenticators: Authenticator[] = [
     ...(options.creds === undefined ? [] : [credsAuthenticator(encoder.encode(options.creds))]),
     ...(options.nkey === undefined ? [] : [nkeyAuthenticator(encoder.encode(options.nkey.trim()))]),
+    ...(login === undefined
+      ? []
+      : [
+          'token' in login
+            ? tokenAuthenticator(login.token)
+            : usernamePasswordAuthenticator(login.user, login.pass),
+        ]),
   ];
-  const pause = new BackOff();
+  const pause = new BackOff(RECONNECT_MS_MIN, RECONNECT_MS_MAX);
   let connection: NatsConnection;
   try {
     connection = await connect({
-      servers: [...options.servers],
+      servers: [...urls],
       name: options.client,
       maxReconnectAttempts: -1,
       reconnectDelayHandler: () => pause.next(),
-      waitOnFirstConnect: options.joins,
       // Credentials may be mended while an agent runs on.
       ignoreAuthErrorAbort: true,
       pingInterval: PING_MS,
@@ -83,14 +97,10 @@ export async function openBus(options: BusOptions): Promise<Bus> {
       timeout: options.timeoutMs,
       noAsyncTraces: true,
       ...(authenticators.length === 0 ? {} : { authenticator: authenticators }),
-      ...(options.tls === undefined ? {} : { tls: options.tls }),
+      ...(tls === undefined ? {} : { tls }),
     });
   } catch (error) {
-    const where = options.servers.join(', ');
-    throw new FleetUnreachableError(
-      `no server of NATS at ${where} lets this host in: ${(error as Error).message}; check the address and the credentials`,
-      { cause: error },
-    );
+    throw connectFailure(urls, error);
   }
   const js = jetstream(connection, { timeout: options.timeoutMs });
   const bus = new NatsBus(connection, js, options, pause);
@@ -115,7 +125,8 @@ async function patiently(patienceMs: number, action: () => Promise<void>): Promi
       return await action();
     } catch (error) {
       if (error instanceof FleetRefusalError) throw error;
-      if (monotonicMs() >= endMs) throw failure('what the fleet keeps', error);
+      if (monotonicMs() >= endMs || deniedIn(error) !== null)
+        throw storeFailure('what the fleet keeps', error);
     }
   }
 }
@@ -133,23 +144,15 @@ const bucketOptions = ({ fleet, replicas, lifeMs, timeoutMs }: BusOptions, name:
   ...(lifeMs[name] === null ? {} : { ttl: lifeMs[name] }),
 });
 
-function failure(what: string, error: unknown): Error {
-  const { message } = error as Error;
-  const said = /timeout/i.test(message)
-    ? 'it does not answer in time'
-    : /not enabled/i.test(message)
-      ? 'it has no leader of its own now, or is not enabled at the servers'
-      : message;
-  return new FleetUnreachableError(`JetStream and ${what}: ${said}`, { cause: error });
-}
-
 class NatsBus implements Bus {
   readonly #connection: NatsConnection;
   readonly #js: JetStreamClient;
   readonly #options: BusOptions;
   readonly #listeners = new Set<(state: BusState) => void>();
+  readonly #troubled = new Set<(why: string) => void>();
   #buckets: Record<BucketName, Bucket> | undefined;
   state: BusState = 'connected';
+  denied: string | null = null;
 
   constructor(connection: NatsConnection, js: JetStreamClient, options: BusOptions, pause: BackOff) {
     this.#connection = connection;
@@ -162,10 +165,10 @@ class NatsBus implements Bus {
   async open(bucket: (name: BucketName) => Promise<KV>): Promise<void> {
     const manager = await this.#js.jetstreamManager();
     const opened = await Promise.all(
-      BUCKETS.map(async name => [
-        name,
-        new NatsBucket(this.#connection, await bucket(name), this.#stored(name)),
-      ]),
+      BUCKETS.map(async name => {
+        const kept = { name: bucketName(this.#options.fleet, name), stored: this.#stored(name) };
+        return [name, new NatsBucket(this.#connection, manager, await bucket(name), kept)];
+      }),
     );
     this.#buckets = Object.fromEntries(opened) as Record<BucketName, Bucket>;
     await this.#openAudit(manager);
@@ -184,11 +187,18 @@ class NatsBus implements Bus {
     return () => this.#listeners.delete(listener);
   }
 
+  onTrouble(listener: (why: string) => void): () => void {
+    this.#troubled.add(listener);
+    return () => this.#troubled.delete(listener);
+  }
+
   async ask(to: string, text: string, timeoutMs: number): Promise<Uint8Array> {
     try {
       return (await this.#connection.request(this.#subject(to), text, { timeout: timeoutMs })).data;
     } catch (error) {
       const { message } = error as Error;
+      const denied = deniedIn(error);
+      if (denied !== null) throw new FleetRefusalError(denied);
       if (/no responders/i.test(message)) throw new NoAgentError(`${to}: no agent listens`, { cause: error });
       throw new FleetUnreachableError(`${to}: ${/timeout/i.test(message) ? 'no answer' : message}`, {
         cause: error,
@@ -215,7 +225,7 @@ class NatsBus implements Bus {
     try {
       await this.#js.publish(this.#subject('audit'), text, { msgID: id, timeout: this.#options.timeoutMs });
     } catch (error) {
-      throw failure('the audit stream', error);
+      throw storeFailure('the audit stream', error);
     }
   }
 
@@ -251,12 +261,13 @@ class NatsBus implements Bus {
       const from = Math.max(1, after + 1, state.last_seq - last + 1);
       return from > state.last_seq ? undefined : from;
     } catch (error) {
-      throw failure('the audit stream', error);
+      throw storeFailure('the audit stream', error);
     }
   }
 
   async close(): Promise<void> {
     this.#listeners.clear();
+    this.#troubled.clear();
     await this.#connection.close();
   }
 
@@ -292,13 +303,27 @@ class NatsBus implements Bus {
   }
 
   async #follow(pause: BackOff): Promise<void> {
-    for await (const { type } of this.#connection.status()) {
-      if (type === 'disconnect') this.#become('disconnected');
-      if (type === 'reconnect') {
+    for await (const status of this.#connection.status()) {
+      if (status.type === 'disconnect') this.#become('disconnected');
+      if (status.type === 'error') this.#tell(status.error);
+      if (status.type === 'reconnect') {
         pause.reset();
         this.#become('connected');
       }
     }
+  }
+
+  /** What belongs to a question of ours is thrown to who asked it; the rest is told here. */
+  #tell(error: Error): void {
+    const denied = deniedIn(error);
+    if (denied !== null) {
+      // A subscription that is denied is not made again; an answer that is denied is never heard.
+      const isOwn = / subscribe to | publish to _INBOX/.test(denied);
+      if (!isOwn) return;
+      this.denied = denied;
+    }
+    const why = denied ?? connectFailure([this.#connection.getServer()], error).message;
+    for (const listener of this.#troubled) listener(why);
   }
 
   #become(state: BusState): void {
@@ -309,78 +334,3 @@ class NatsBus implements Bus {
 
 /** JetStream's own number for a stream that is not there. */
 const STREAM_NOT_FOUND = 10_059;
-/** JetStream's own numbers for a revision that is another one. */
-const WRONG_LAST_SEQUENCE = [10_071, 10_164];
-
-class NatsBucket implements Bucket {
-  readonly #connection: NatsConnection;
-  readonly #kv: KV;
-  readonly #stored: string;
-
-  constructor(connection: NatsConnection, kv: KV, stored: string) {
-    this.#connection = connection;
-    this.#kv = kv;
-    this.#stored = stored;
-  }
-
-  create(key: string, text: string): Promise<number> {
-    return this.#try(key, () => this.#kv.create(key, text));
-  }
-
-  update(key: string, text: string, revision: number): Promise<number> {
-    return this.#try(key, () => this.#kv.update(key, text, revision));
-  }
-
-  put(key: string, text: string): Promise<number> {
-    return this.#try(key, () => this.#kv.put(key, text));
-  }
-
-  async get(key: string): Promise<Entry | null> {
-    const found = await this.#try(key, () => this.#kv.get(key));
-    if (found === null || found.operation !== 'PUT') return null;
-    return { key, revision: found.revision, bytes: found.value };
-  }
-
-  delete(key: string): Promise<void> {
-    return this.#try(key, () => this.#kv.purge(key));
-  }
-
-  all(): Promise<readonly Entry[]> {
-    return this.#try('all keys', async () => {
-      const entries: Entry[] = [];
-      for await (const { key, revision, value, operation } of await this.#kv.history()) {
-        if (operation === 'PUT') entries.push({ key, revision, bytes: value });
-      }
-      return entries;
-    });
-  }
-
-  watch(stored: (entry: Entry) => void, deleted: (key: string) => void = () => {}): () => void {
-    // The server publishes `$KV.BUCKET.KEY` again as `STORED.$KV.BUCKET.KEY`, with the revision in a header.
-    const subscription = this.#connection.subscribe(`${this.#stored}.>`, {
-      callback: (error, { subject, data, headers }: Msg) => {
-        const revision = Number(headers?.get('Nats-Sequence'));
-        if (error !== null || !Number.isSafeInteger(revision)) return;
-        const key = subject
-          .slice(this.#stored.length + 1)
-          .split('.')
-          .slice(2)
-          .join('.');
-        if (headers?.has('KV-Operation')) deleted(key);
-        else stored({ key, revision, bytes: data });
-      },
-    });
-    return () => subscription.unsubscribe();
-  }
-
-  async #try<Value>(key: string, action: () => Promise<Value>): Promise<Value> {
-    try {
-      return await action();
-    } catch (error) {
-      if (WRONG_LAST_SEQUENCE.includes((error as { code?: number }).code ?? 0)) {
-        throw new RevisionError(key, { cause: error });
-      }
-      throw failure(key, error);
-    }
-  }
-}

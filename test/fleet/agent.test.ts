@@ -2,8 +2,11 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { Agent } from '../../src/fleet/agent.ts';
 import type { AgentOptions } from '../../src/fleet/agent-options.ts';
+import { Attempts } from '../../src/fleet/attempts.ts';
 import { AuditReplay } from '../../src/fleet/audit.ts';
 import { FleetClient } from '../../src/fleet/client.ts';
+import { FleetUnreachableError } from '../../src/fleet/errors.ts';
+import { Faults } from '../../src/fleet/faults.ts';
 import { readMessage, writeMessage } from '../../src/fleet/messages.ts';
 import { monotonicMs } from '../../src/sys/poll.ts';
 import { FakeNats } from './fake-bus.ts';
@@ -178,6 +181,88 @@ describe('hosts of a fleet', () => {
       expect(agent.status().role).toBe('leader');
       expect(agent.status().nats.error).toBeNull();
     });
+  });
+
+  test('say why NATS does not let them in, and join when it does', async () => {
+    const nats = new FakeNats();
+    let isLetIn = false;
+    const agent = join(nats, 'host1', new Map(), {
+      openBus: async () => {
+        if (!isLetIn) throw new FleetUnreachableError('no server lets this host in');
+        return nats.bus();
+      },
+    });
+    await soon(() =>
+      expect(agent.status()).toMatchObject({
+        role: 'alone',
+        nats: { state: 'connecting', error: 'no server lets this host in' },
+      }),
+    );
+    isLetIn = true;
+    await soon(() => expect(agent.status()).toMatchObject({ role: 'leader', nats: { error: null } }));
+    expect(said.filter(line => line.includes('lets this host in'))).toHaveLength(1);
+  });
+
+  test('do not join where their credentials let them hear nothing, and name the subject', async () => {
+    const nats = new FakeNats();
+    nats.denied = 'the credentials do not allow to subscribe to aerostat.test.host.host1';
+    const agent = join(nats, 'host1', new Map());
+    await soon(() => expect(agent.status().nats.error).toContain('aerostat.test.host.host1'));
+    expect([agent.status().role, await nats.buckets.hosts.get('host1')]).toEqual(['alone', null]);
+    nats.denied = null;
+    await soon(() => expect(agent.status()).toMatchObject({ role: 'leader', nats: { error: null } }));
+  });
+
+  test('look around until they are answered where the store is silent when the connection is back, and all is well then', async () => {
+    const nats = new FakeNats();
+    const agent = join(nats, 'host1', new Map());
+    await soon(() => expect(agent.status().role).toBe('leader'));
+    let looks = 0;
+    const { all } = nats.buckets.hosts;
+    nats.buckets.hosts.all = async () => {
+      looks++;
+      if (looks < 4)
+        throw new FleetUnreachableError('JetStream and all keys: it has no leader of its own now');
+      return all.call(nats.buckets.hosts);
+    };
+    nats.become('disconnected');
+    nats.become('connected');
+    await soon(() => expect(agent.status().nats.error).toContain('has no leader of its own'));
+    await soon(() => expect(agent.status().nats.error).toBeNull());
+    expect(looks).toBe(4);
+  });
+
+  test('ask a store that is silent less and less often, and at once when the connection is back', async () => {
+    const nats = new FakeNats();
+    let nowMs = 1_000_000;
+    const sleeping: (() => void)[] = [];
+    const attempts = new Attempts({
+      faults: new Faults(() => {}),
+      minMs: 250,
+      maxMs: 4000,
+      now: () => nowMs,
+      sleep: () => new Promise(resolve => sleeping.push(resolve)),
+    });
+    nats.buckets.leader.silent = true;
+    let asked = 0;
+    const look = () =>
+      attempts.once('lead', async () => {
+        asked++;
+        await nats.buckets.leader.get('leader');
+      });
+    for (const endMs = nowMs + 20_000; nowMs < endMs; nowMs += 50) await look();
+    // Every 50 ms it would be 400 questions; never resting, a hundred.
+    expect(asked).toBeGreaterThan(4);
+    expect(asked).toBeLessThan(20);
+    const before = asked;
+    await look();
+    attempts.wake();
+    await look();
+    expect(asked).toBe(before + 1);
+    nats.buckets.leader.silent = false;
+    attempts.wake();
+    for (let looks = 0; looks < 3; looks++) await look();
+    expect(asked).toBe(before + 4);
   });
 
   test('are told apart where two have a guest of one name: neither is moved', async () => {

@@ -89,8 +89,16 @@ export class FakeNats {
     FakeBucket
   >;
   readonly recorded: Recorded[] = [];
+  /** What the credentials of buses that are opened from now on do not allow. */
+  denied: string | null = null;
   readonly #ids = new Set<string>();
+  readonly #listeners = new Set<(state: BusState) => void>();
   readonly #served = new Map<string, Set<(bytes: Uint8Array) => Promise<string | undefined>>>();
+
+  /** What the connections of all buses become. */
+  become(state: BusState): void {
+    for (const listener of this.#listeners) listener(state);
+  }
 
   bus(): Bus {
     const state: BusState = 'connected';
@@ -98,7 +106,12 @@ export class FakeNats {
       state,
       server: 'fake',
       buckets: this.buckets,
-      onState: () => () => {},
+      onState: listener => {
+        this.#listeners.add(listener);
+        return () => this.#listeners.delete(listener);
+      },
+      denied: this.denied,
+      onTrouble: () => () => {},
       ask: (to, text) => this.ask(to, text),
       serve: (at, answer) => {
         const answers = this.#served.get(at) ?? new Set();

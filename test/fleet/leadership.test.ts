@@ -107,6 +107,34 @@ describe('the leader', () => {
     expect(one.elections).toBe(1);
   });
 
+  test('leads not on an answer that comes when its lease is over', async () => {
+    const one = candidate('one');
+    const { create } = bucket;
+    bucket.create = async (key, text) => {
+      const revision = await create.call(bucket, key, text);
+      nowMs += 2 * PERIOD_MS;
+      return revision;
+    };
+    await one.look();
+    expect(one.epoch).toBeNull();
+    const { update } = bucket;
+    let lateMs = 0;
+    bucket.update = async (key, text, revision) => {
+      const next = await update.call(bucket, key, text, revision);
+      nowMs += lateMs;
+      return next;
+    };
+    await pass(2 * PERIOD_MS, one);
+    expect(one.epoch).not.toBeNull();
+    lateMs = 2 * PERIOD_MS;
+    nowMs += PERIOD_MS;
+    await one.look();
+    expect(one.epoch).toBeNull();
+    lateMs = 0;
+    await pass(3 * PERIOD_MS, one);
+    expect(one.epoch).not.toBeNull();
+  });
+
   test('is followed where a stranger wrote nonsense into its key', async () => {
     const [one, other] = [candidate('one'), candidate('other')];
     await pass(2 * PERIOD_MS, one, other);

@@ -1,240 +1,260 @@
 /**
- * A fleet as it is: three agents, a cluster of three servers of NATS with three copies, and embedded guests, on one
- * machine. Leaders, servers and agents are killed and stopped under it; no guest is lost, runs twice, or changes.
+ * Three agents, a cluster of three servers of NATS, and embedded guests. What follows the first two tests kills and stops
+ * leaders, servers and agents; no guest is lost, runs twice, or changes.
  */
 import { randomUUID } from 'node:crypto';
-import { setTimeout as delay } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, onTestFailed, test } from 'vitest';
-import { busTo } from '../../../src/cli/fleet-options.ts';
-import type { Bus } from '../../../src/fleet/bus.ts';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFailed, test, vi } from 'vitest';
 import { readMessage, writeMessage } from '../../../src/fleet/messages.ts';
-import type { AgentStatus } from '../../../src/fleet/status.ts';
 import { missingPrograms } from '../../../src/peers/programs.ts';
-import { build } from '../../cli/built.ts';
-import { run } from '../../cli/terminal.ts';
 import { orderOf } from '../../fleet/samples.ts';
 import { describePeer } from '../../support/peers.ts';
-import { Hosts } from './hosts.ts';
-import { NatsServers } from './nats-servers.ts';
+import { NAMES, type Name, RealFleet, USED } from './real-fleet.ts';
 
-const MIB = 1024 ** 2;
-const USED = 24 * MIB;
-const SETTINGS = ['period = "500ms"', 'replicas = 3', 'settle = "2s"', 'cool-down = "0"'];
-const NAMES = ['a', 'b', 'c'] as const;
-type Name = (typeof NAMES)[number];
-
-/** It takes a minute and a half on two busy processors: servers of NATS take seconds each to choose their leaders. */
+/** It takes some minutes on two busy processors: servers of NATS take seconds each time to choose their leaders. */
 const isWhole = process.env.AEROSTAT_EXTENT === 'whole';
 
 describePeer('a fleet on NATS', missingPrograms('nats-server'), () => {
-  if (!isWhole) {
-    test.skip('is killed and parted (AEROSTAT_EXTENT=whole runs it)', () => {});
-    return;
-  }
-
-  let servers: NatsServers;
-  let bus: Bus;
-  const hosts = new Hosts();
-
-  const statuses = (): Promise<(AgentStatus | null)[]> => Promise.all(NAMES.map(host => hosts.status(host)));
-
-  /** Waits until the agents that answer are so; a test waits for nothing else. */
-  async function until<Found>(
-    what: string,
-    look: () => Promise<Found | null | undefined | false>,
-  ): Promise<Found> {
-    const deadline = Date.now() + 60_000;
-    for (;;) {
-      const found = await look().catch(() => undefined);
-      if (found) return found;
-      if (Date.now() > deadline) {
-        throw new Error(`not seen: ${what}\n${JSON.stringify(await statuses(), null, 1)}\n${hosts.log}`);
-      }
-      await delay(50);
-    }
-  }
-
-  /** One of `among` leads, and each of them says so. */
-  const leaderOf = (among: readonly Name[] = NAMES): Promise<Name> =>
-    until('a leader', async () => {
-      const found = await Promise.all(among.map(host => hosts.status(host)));
-      const leaders = found.filter(status => status?.role === 'leader');
-      const [leader] = leaders;
-      const agreed = found.every(status => status?.leader === leader?.host && status?.nats.error === null);
-      return leaders.length === 1 && agreed ? (leader?.host as Name) : null;
-    });
-
-  /** Where the guest runs, by the machines themselves; more than one host would be a fault. */
-  async function placesOf(guest: string): Promise<Name[]> {
-    const found = await Promise.all(
-      NAMES.map(async host => {
-        const known = await hosts
-          .control(host, guest)
-          .guests()
-          .catch(() => []);
-        return known.some(({ connected }) => connected) ? [host] : [];
-      }),
-    );
-    return found.flat();
-  }
-
-  const fleet = async (...words: string[]) => {
-    const said = await run(['fleet', ...words, '--config', hosts.config]);
-    return said;
-  };
+  // What a test waits for has bounds of its own, in real-fleet.ts.
+  vi.setConfig({ testTimeout: 600_000, hookTimeout: 600_000 });
+  let fleet: RealFleet;
 
   beforeAll(async () => {
-    build();
-    servers = await NatsServers.start(hosts.directory, 3);
-    hosts.configure(servers.urls, SETTINGS);
-    for (const host of NAMES) hosts.join(host);
-    await leaderOf();
-    const place = {
-      ...{ servers: servers.urls, fleet: 'default', credentials: {}, periodMs: 500, replicas: 3, text: {} },
-    };
-    bus = await busTo(place, 'test', false);
-  }, 120_000);
-
-  afterAll(async () => {
-    await bus?.close();
-    await hosts.close();
-    await servers?.close();
+    fleet = await RealFleet.start();
   });
 
-  let drained: Name;
-  let spare: Name;
+  afterAll(() => fleet?.close());
 
-  test('drain empties a host; the leader killed with -9 meanwhile is followed, and the drain goes on', async () => {
-    onTestFailed(() => console.error(hosts.log));
-    const leader = await leaderOf();
-    [drained, spare] = NAMES.filter(host => host !== leader) as [Name, Name];
-    await hosts.guest(drained, 'g1', USED, ['--memory', '64M']);
-    await until('the guest', async () => (await hosts.status(drained))?.guests === 1);
-    // Nothing is to come to the leader that will be killed.
-    expect((await fleet('drain', leader)).code).toBe(0);
-    expect((await fleet('drain', drained, '--no-wait')).code).toBe(0);
-    await until('a guest on its way', async () => (await hosts.status(drained))?.departures.length);
-    await hosts.kill(leader);
-    // It is there only after the leader that was told of the drain has died.
-    await hosts.guest(drained, 'g2', USED, ['--memory', '64M']);
-    const next = await leaderOf([drained, spare]);
-    expect(next).not.toBe(leader);
-    const said = await fleet('drain', drained);
+  beforeEach(() => onTestFailed(() => console.error(fleet.log)));
+
+  const otherThan = (...hosts: readonly Name[]): Name => NAMES.find(name => !hosts.includes(name)) as Name;
+
+  const move = async (guest: string, to: Name) => {
+    await fleet.isGone(guest, to);
+    const said = await fleet.command('move', guest, to);
     expect([said.code, said.err]).toEqual([0, expect.any(String)]);
-    hosts.join(leader);
-    await leaderOf();
-    for (const guest of ['g1', 'g2']) {
-      await until(`${guest} in one place`, async () => (await placesOf(guest)).length === 1);
-      expect(await placesOf(guest)).not.toEqual([drained]);
-    }
-    for (const host of [drained, leader]) expect((await fleet('undrain', host)).code).toBe(0);
-  });
+    expect(await fleet.placesOf(guest)).toEqual([to]);
+  };
 
-  test('each server of NATS is killed in turn: the fleet hears of it, and moves guests all the same', async () => {
-    onTestFailed(() => console.error(hosts.log));
-    for (let at = 0; at < servers.count; at++) {
-      await servers.kill(at);
-      await leaderOf();
-      if (at < servers.count - 1) {
-        servers.startOne(at);
-        await servers.healthy();
-        // Its streams have caught up: the next one that dies leaves two of three.
-        await until('JetStream for all', async () =>
-          (await statuses()).every(status => status !== null && status.nats.error === null),
-        );
-        await leaderOf();
-      }
-    }
-    const [from] = await placesOf('g1');
-    const to = NAMES.find(host => host !== from) as Name;
-    const said = await fleet('move', 'g1', to);
-    expect([said.code, said.err]).toEqual([0, expect.any(String)]);
-    expect(await placesOf('g1')).toEqual([to]);
-    servers.startOne(servers.count - 1);
-    await servers.healthy();
-  });
-
-  test('without a majority of its servers nothing leads and nothing is ordered, and it says so; with one it goes on', async () => {
-    onTestFailed(() => console.error(hosts.log));
-    await Promise.all([servers.kill(0), servers.kill(1)]);
-    await until('no leader, and why', async () =>
-      (await statuses()).every(
-        status => status !== null && status.role === 'alone' && status.nats.error !== null,
-      ),
-    );
-    const given = (await statuses()).map(status => status?.ordersGiven);
-    servers.startOne(0);
-    servers.startOne(1);
-    await servers.healthy();
-    await leaderOf();
-    expect((await statuses()).map(status => status?.ordersGiven)).toEqual(given);
-  });
-
-  test('a source that was stopped carries out no order that came meanwhile: it was taken back', async () => {
-    onTestFailed(() => console.error(hosts.log));
-    const leader = await leaderOf();
-    const [from] = await placesOf('g2');
-    const guest = from === leader ? await strayFrom(leader) : 'g2';
-    const [source] = await placesOf(guest);
-    const to = NAMES.find(host => host !== source) as Name;
-    const before = (await hosts.status(source))?.ordersRefused ?? 0;
-    // A leader that has just begun orders nothing.
-    await until('a leader that orders', async () => !(await fleet('plan')).out.includes('has just begun'));
-    hosts.signal(source, 'SIGSTOP');
-    const said = await fleet('move', guest, to);
-    expect(said.code).not.toBe(0);
-    hosts.signal(source, 'SIGCONT');
-    await until(
-      'the old order refused',
-      async () => ((await hosts.status(source))?.ordersRefused ?? 0) > before,
-    );
-    await leaderOf();
-    expect(await placesOf(guest)).toEqual([source]);
-    expect((await hosts.status(source))?.departures).toEqual([]);
-  });
-
-  /** A guest that is not at `host`: one is moved away from it, if there is none. */
-  async function strayFrom(host: Name): Promise<string> {
-    for (const guest of ['g1', 'g2']) if ((await placesOf(guest))[0] !== host) return guest;
-    const to = NAMES.find(other => other !== host) as Name;
-    expect((await fleet('move', 'g1', to)).code).toBe(0);
-    return 'g1';
+  /** Begins a move, and waits until its source says that it is under way. */
+  async function moving(guest: string, to: Name): Promise<{ source: Name; over: Promise<unknown> }> {
+    await fleet.isGone(guest, to);
+    await fleet.orders();
+    const source = await fleet.placeOf(guest);
+    const over = fleet.command('move', guest, to);
+    await fleet.until('its departure', async () => (await fleet.status(source)).departures.length);
+    return { source, over };
   }
 
-  test('a leader that was stopped and comes back leads no more, and orders under its old epoch are refused', async () => {
-    onTestFailed(() => console.error(hosts.log));
-    const leader = await leaderOf();
-    const epoch = (await hosts.status(leader))?.epoch as number;
-    hosts.signal(leader, 'SIGSTOP');
-    const others = NAMES.filter(host => host !== leader);
-    const next = await leaderOf(others);
-    hosts.signal(leader, 'SIGCONT');
-    await until('it follows', async () => (await hosts.status(leader))?.leader === next);
-    expect((await hosts.status(leader))?.role).toBe('follower');
-    const [source, to] = others;
-    const order = orderOf('g1', { id: randomUUID(), from: source, to });
-    const question = { version: 1, epoch, ask: 'move', order } as const;
-    const answer = readMessage(
-      'hostAnswer',
-      await bus.ask(`host.${source}`, writeMessage('hostQuestion', question), 5000),
-    );
-    expect(answer).toMatchObject({ value: { refusal: expect.stringContaining('old leader') } });
+  /** All that was ordered has ended, and leads to where the guest is. */
+  const auditAgrees = (guest: string, place: Name) =>
+    fleet.until('an audit that agrees', async () => {
+      const { orders, guests } = JSON.parse((await fleet.command('audit', '--replay', '--json')).out);
+      return !Object.values(orders).includes(null) && guests[guest] === place;
+    });
+
+  const given = async () => (await fleet.statuses()).map(status => status?.ordersGiven);
+
+  test('drain empties a host: its guests run elsewhere', async () => {
+    const leader = await fleet.orders();
+    const drained = otherThan(leader);
+    for (const guest of ['g1', 'g2']) await fleet.guest(drained, guest);
+    await fleet.until('both guests', async () => (await fleet.status(drained)).guests === 2);
+    const said = await fleet.command('drain', drained);
+    expect([said.code, said.err]).toEqual([0, expect.any(String)]);
+    for (const guest of ['g1', 'g2']) expect(await fleet.placeOf(guest)).not.toBe(drained);
+    expect((await fleet.status(drained)).guests).toBe(0);
+    expect((await fleet.command('undrain', drained)).code).toBe(0);
+  });
+
+  test('what strangers with credentials send is refused, counted and said: of 8 MiB, of a newer version, nonsense', async () => {
+    const host = await fleet.leader();
+    const counted = async () => (await fleet.status(host)).messagesRefused;
+    const before = await counted();
+    const large = JSON.stringify({ version: 1, epoch: 1, ask: 'move', more: 'x'.repeat(8 * 1024 * 1024) });
+    const newer = JSON.stringify({ version: 2, ask: 'dance' });
+    const messages = [
+      [large, 'bytes'],
+      [newer, 'version'],
+      ['nonsense', 'JSON'],
+    ] as const;
+    for (const [message, why] of messages) {
+      const answer = readMessage('hostAnswer', await fleet.bus.ask(`host.${host}`, message, 10_000));
+      expect(answer).toMatchObject({ value: { refusal: expect.stringContaining(why) } });
+    }
+    // The report of a host that there is not, and one that the bucket itself does not take.
+    await fleet.bus.buckets.hosts.put('stranger', newer);
+    await expect(fleet.bus.buckets.hosts.put('stranger', large)).rejects.toThrow(/exceeds|maximum/);
+    await fleet.until('all of them counted', async () => {
+      const now = await counted();
+      const more = (['too-large', 'newer', 'nonsense'] as const).map(kind => now[kind] - before[kind]);
+      return more[0] >= 1 && more[1] >= 2 && more[2] >= 1;
+    });
+    expect((await fleet.status(host)).hosts.map(seen => seen.host)).toEqual([...NAMES]);
+    await fleet.leader();
+    await fleet.bus.buckets.hosts.delete('stranger');
+  });
+
+  describe.runIf(isWhole)('that is killed and parted', () => {
+    beforeEach(() => fleet.restore());
+
+    test('goes on with a drain whose leader was killed with -9 meanwhile, under the next one', async () => {
+      const leader = await fleet.orders();
+      const drained = otherThan(leader);
+      const spare = otherThan(leader, drained);
+      // Nothing is to come to the leader that will be killed.
+      expect((await fleet.command('drain', leader)).code).toBe(0);
+      if ((await fleet.placeOf('g1')) !== drained) await move('g1', drained);
+      for (const guest of ['g1', 'g2']) await fleet.isGone(guest, spare);
+      expect((await fleet.command('drain', drained, '--no-wait')).code).toBe(0);
+      await fleet.until('a guest on its way', async () => (await fleet.status(drained)).departures.length);
+      await fleet.hosts.kill(leader);
+      // It is there only after the leader that was told of the drain has died.
+      await fleet.guest(drained, 'g3');
+      expect(await fleet.leader([drained, spare])).not.toBe(leader);
+      const said = await fleet.command('drain', drained);
+      expect([said.code, said.err]).toEqual([0, expect.any(String)]);
+      for (const guest of ['g1', 'g3']) expect(await fleet.placeOf(guest)).toBe(spare);
+    });
+
+    test.each([0, 1, 2])('goes on and moves guests while server %i of NATS is dead', async at => {
+      await fleet.servers.kill(at);
+      await fleet.orders();
+      await move('g1', otherThan(await fleet.placeOf('g1')));
+    });
+
+    test('goes on and moves guests while a server of NATS is stopped, and when it is back', async () => {
+      const { server } = (await fleet.status('a')).nats;
+      const at = Math.max(0, fleet.servers.urls.indexOf(`nats://${server}`));
+      fleet.servers.stop(at);
+      await fleet.orders();
+      await move('g1', otherThan(await fleet.placeOf('g1')));
+      fleet.servers.goOn(at);
+      await fleet.servers.caughtUp();
+      await fleet.orders();
+      await move('g1', otherThan(await fleet.placeOf('g1')));
+    });
+
+    test('orders nothing while its servers answer late, and goes on when they answer', async () => {
+      await fleet.leader();
+      const before = await given();
+      const servers = [...fleet.servers.urls.keys()];
+      for (const at of servers) fleet.servers.stop(at);
+      await fleet.until('no leader', async () =>
+        (await fleet.statuses()).every(status => status !== null && status.role === 'alone'),
+      );
+      // Now they answer all that was asked meanwhile.
+      for (const at of servers) fleet.servers.goOn(at);
+      await fleet.servers.caughtUp();
+      await fleet.leader();
+      expect(await given()).toEqual(before);
+    });
+
+    test('has no leader without a majority of its servers, orders nothing, says so, and goes on with one', async () => {
+      const before = await given();
+      await Promise.all([fleet.servers.kill(0), fleet.servers.kill(1)]);
+      await fleet.until('no leader, and why', async () =>
+        (await fleet.statuses()).every(
+          status => status !== null && status.role === 'alone' && status.nats.error !== null,
+        ),
+      );
+      fleet.servers.startAll();
+      await fleet.servers.caughtUp();
+      await fleet.leader();
+      expect(await given()).toEqual(before);
+    });
+
+    test('carries out no order that came to a host while it was stopped: it was taken back', async () => {
+      const leader = await fleet.orders();
+      if ((await fleet.placeOf('g2')) === leader) await move('g2', otherThan(leader));
+      const source = await fleet.placeOf('g2');
+      const to = otherThan(source);
+      await fleet.isGone('g2', to);
+      const before = (await fleet.status(source)).ordersRefused;
+      await fleet.orders();
+      fleet.hosts.signal(source, 'SIGSTOP');
+      expect((await fleet.command('move', 'g2', to)).code).not.toBe(0);
+      fleet.hosts.signal(source, 'SIGCONT');
+      await fleet.until('it refuses', async () => (await fleet.status(source)).ordersRefused > before);
+      await fleet.leader();
+      expect(await fleet.placesOf('g2')).toEqual([source]);
+      expect((await fleet.status(source)).departures).toEqual([]);
+    });
+
+    test('runs a guest once whose source was stopped in the middle of its move and comes back with its old view', async () => {
+      const leader = await fleet.orders();
+      if ((await fleet.placeOf('g2')) === leader) await move('g2', otherThan(leader));
+      const { source, over } = await moving('g2', leader);
+      fleet.hosts.signal(source, 'SIGSTOP');
+      await fleet.leader(NAMES.filter(name => name !== source));
+      fleet.hosts.signal(source, 'SIGCONT');
+      await over;
+      await fleet.until('no departure', async () => (await fleet.status(source)).departures.length === 0);
+      await fleet.orders();
+      await auditAgrees('g2', await fleet.placeOf('g2'));
+    });
+
+    test('refuses what a leader orders that was stopped and comes back: it follows the next one', async () => {
+      const leader = await fleet.leader();
+      const { epoch } = await fleet.status(leader);
+      fleet.hosts.signal(leader, 'SIGSTOP');
+      const [source, to] = NAMES.filter(host => host !== leader);
+      const next = await fleet.leader([source, to]);
+      fleet.hosts.signal(leader, 'SIGCONT');
+      await fleet.until('it follows', async () => {
+        const { role, leader: followed } = await fleet.status(leader);
+        return role === 'follower' && followed === next;
+      });
+      const order = orderOf('g1', { id: randomUUID(), from: source, to });
+      const question = { version: 1, epoch, ask: 'move', order } as const;
+      const answer = readMessage(
+        'hostAnswer',
+        await fleet.bus.ask(`host.${source}`, writeMessage('hostQuestion', question), 10_000),
+      );
+      expect(answer).toMatchObject({ value: { refusal: expect.stringContaining('old leader') } });
+    });
+
+    test('is led by the larger part where an agent and a server of NATS are stopped at once, and moves nothing', async () => {
+      const leader = await fleet.leader();
+      const guests = ['g1', 'g2'];
+      const at = await Promise.all(guests.map(guest => fleet.placeOf(guest)));
+      fleet.hosts.signal(leader, 'SIGSTOP');
+      fleet.servers.stop(1);
+      await fleet.leader(NAMES.filter(host => host !== leader));
+      fleet.servers.goOn(1);
+      fleet.hosts.signal(leader, 'SIGCONT');
+      await fleet.servers.caughtUp();
+      await fleet.leader();
+      expect(await Promise.all(guests.map(guest => fleet.placeOf(guest)))).toEqual(at);
+    });
+
+    test('has an agent that was killed with -9 in the middle of a move, and started anew, end that move', async () => {
+      const leader = await fleet.orders();
+      if ((await fleet.placeOf('g1')) === leader) await move('g1', otherThan(leader));
+      const { source, over } = await moving('g1', leader);
+      await fleet.hosts.kill(source);
+      fleet.hosts.join(source);
+      await over;
+      await fleet.orders();
+      await auditAgrees('g1', await fleet.placeOf('g1'));
+    });
   });
 
   test('the audit stream replays to the state that the fleet is in', async () => {
-    const said = await fleet('audit', '--replay', '--json');
-    expect(said.code).toBe(0);
+    if (isWhole) await fleet.restore();
+    const said = await fleet.command('audit', '--replay', '--json');
+    expect([said.code, said.err]).toEqual([0, expect.any(String)]);
     const state = JSON.parse(said.out);
     expect(state.differences).toEqual([]);
     expect(state.decisions).toMatchObject({ other: 0, withoutInput: 0 });
-    expect(state.decisions.same).toBeGreaterThan(3);
-    for (const [guest, host] of Object.entries(state.guests)) expect(await placesOf(guest)).toEqual([host]);
-    expect(Object.keys(state.guests).sort()).toEqual(['g1', 'g2']);
+    expect(state.decisions.same).toBeGreaterThan(0);
+    expect(Object.keys(state.guests)).toEqual(expect.arrayContaining(['g1', 'g2']));
+    for (const [guest, host] of Object.entries(state.guests))
+      expect(await fleet.placesOf(guest)).toEqual([host]);
   });
 
   test('what the guests wrote is what they read after all their moves', async () => {
     const checked = await Promise.all(
-      ['g1', 'g2'].map(async guest => hosts.verify((await placesOf(guest))[0], guest)),
+      ['g1', 'g2'].map(async guest => fleet.hosts.verify(await fleet.placeOf(guest), guest)),
     );
     for (const bytes of checked) expect(bytes).toBeGreaterThanOrEqual(USED);
   });

@@ -1,24 +1,31 @@
 /**
- * Hosts of a fleet on one machine: for each an agent as a process, and its machines in a folder of its own. All that was
- * started below the directory is ended with it, also what agents started.
+ * Hosts of a fleet on one machine: for each an agent as a process, and its machines in a folder of its own. All of them
+ * end with the test, also what agents started, which is to outlive agents: support/sweeper.ts.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Control } from '../../../src/control/operations.ts';
 import type { AgentStatus } from '../../../src/fleet/status.ts';
 import { bound } from '../../../src/peers/lifeline.ts';
 import { parseAddress } from '../../../src/server/address.ts';
 import { remoteControl } from '../../../src/server/client.ts';
 import { program } from '../../cli/built.ts';
+import { Sweeper } from '../../support/sweeper.ts';
 import { MachineProcess } from '../../vm/processes.ts';
+
+/** The host whose wall clock is an hour behind those of the others. */
+const HOUR_BEHIND = 'c';
+const CLOCK = fileURLToPath(new URL('../../support/hour-behind.mjs', import.meta.url));
 
 export class Hosts {
   /** A short name: sockets lie below it. */
   readonly directory = mkdtempSync(join(tmpdir(), 'fl-'));
+  readonly #sweeper = new Sweeper(this.directory);
   readonly #agents = new Map<string, ChildProcess>();
   readonly #guests: ChildProcess[] = [];
   config = '';
@@ -30,14 +37,18 @@ export class Hosts {
     writeFileSync(this.config, `${lines.join('\n')}\n`);
   }
 
-  join(host: string, words: readonly string[] = []): void {
+  join(host: string): void {
     const folder = join(this.directory, host);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const of = ['--name', host, '--machines', folder, '--api', this.#api(host)];
     const [guard, args] = bound(process.execPath, [
-      ...[program, 'fleet', 'join', '--config', this.config, '--memory', '1G', ...of, ...words],
+      ...[program, 'fleet', 'join', '--config', this.config, '--memory', '1G', ...of],
     ]);
-    const child = spawn(guard, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const env = {
+      ...this.#sweeper.env,
+      ...(host === HOUR_BEHIND ? { NODE_OPTIONS: `--import ${CLOCK}` } : {}),
+    };
+    const child = spawn(guard, args, { stdio: ['ignore', 'ignore', 'pipe'], env });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.log += text.replaceAll(/^(?=.)/gm, `${host}: `);
     });
@@ -50,10 +61,23 @@ export class Hosts {
     this.#agents.get(host)?.kill(signal);
   }
 
+  /** All agents run again, whatever was done to them. */
+  joinAll(hosts: readonly string[]): void {
+    for (const host of hosts) {
+      this.signal(host, 'SIGCONT');
+      if (!this.runs(host)) this.join(host);
+    }
+  }
+
+  runs(host: string): boolean {
+    const child = this.#agents.get(host);
+    return child !== undefined && child.exitCode === null && child.signalCode === null;
+  }
+
   /** Its machines run on. */
   async kill(host: string): Promise<void> {
     const child = this.#agents.get(host);
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (child === undefined || !this.runs(host)) return;
     const ended = once(child, 'exit');
     child.kill('SIGKILL');
     await ended;
@@ -81,7 +105,7 @@ export class Hosts {
     const [guard, args] = bound(process.execPath, [
       ...[program, 'vm', '--name', name, '--json', '--api', this.#machine(host, name), ...words],
     ]);
-    const child = spawn(guard, args, { stdio: ['pipe', 'pipe', 'ignore'] });
+    const child = spawn(guard, args, { stdio: ['pipe', 'pipe', 'ignore'], env: this.#sweeper.env });
     this.#guests.push(child);
     child.stdin?.on('error', () => {});
     const said = linesOf(child);
@@ -92,6 +116,16 @@ export class Hosts {
 
   control(host: string, guest: string): Control {
     return remoteControl(parseAddress(this.#machine(host, guest)));
+  }
+
+  /** A machine of that name is here, whether the guest runs in it or not. */
+  async has(host: string, guest: string): Promise<boolean> {
+    return this.control(host, guest)
+      .guests()
+      .then(
+        () => true,
+        () => false,
+      );
   }
 
   /** Moves the guest out of the fleet, to where it can be told to check all that was written. */
@@ -108,8 +142,7 @@ export class Hosts {
 
   async close(): Promise<void> {
     for (const child of [...this.#agents.values(), ...this.#guests]) child.kill('SIGKILL');
-    for (const pid of this.#processes()) process.kill(pid, 'SIGKILL');
-    rmSync(this.directory, { recursive: true, force: true, maxRetries: 10 });
+    await this.#sweeper.close();
   }
 
   #api(host: string): string {
@@ -118,19 +151,6 @@ export class Hosts {
 
   #machine(host: string, guest: string): string {
     return join(this.directory, host, `${guest}.sock`);
-  }
-
-  /** What agents started: it has the directory in its words. */
-  #processes(): number[] {
-    return readdirSync('/proc').flatMap(pid => {
-      try {
-        const isOurs =
-          /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(this.directory);
-        return isOurs && Number(pid) !== process.pid ? [Number(pid)] : [];
-      } catch {
-        return [];
-      }
-    });
   }
 }
 
