@@ -88,6 +88,8 @@ async function lead(): Promise<Taker> {
   const bus: Bus = {
     ...{ state: 'connected', server: 'bench', buckets },
     onState: () => () => {},
+    denied: null,
+    onTrouble: () => () => {},
     ask: async () => taken,
     serve: () => () => {},
     record: async () => {},
