@@ -1,7 +1,8 @@
 /**
- * A guest that a daemon of version 1 of the state left, by bytes that such a daemon wrote: state-version-1.json has its file,
- * the rings in its memory, and what its descriptors were. The code of commit d027fbf, the last one that wrote version 1, made
- * it: a guest gave 300 pages and took 100 of them back, and the daemon died.
+ * A guest that a daemon of an older version of the state left, by bytes that such a daemon wrote: state-version-N.json has its
+ * file, the rings in its memory, and what its descriptors were. The code of the last commit that wrote that version made it
+ * (1: d027fbf, on split rings; 2: 39abb2d, on packed ones): a guest gave 300 pages and took 100 of them back, and the daemon
+ * died.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,6 +13,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { GuestHost } from '../../src/hosting/guest-host.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { GUEST, GUEST_VERSION } from '../../src/keeping/guest-file.ts';
+import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { closeAll, createEventFd, type OwnedFd, ring } from '../../src/sys/fd.ts';
 import { createMemfd, writeAt } from '../../src/sys/file.ts';
@@ -19,6 +21,8 @@ import { Mapping } from '../../src/sys/mapping.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
+import { hasFeature, RING_PACKED } from '../../src/virtio/features.ts';
+import { DESCRIPTOR_FLAG, PACKED_DESCRIPTOR } from '../../src/virtio/layout.ts';
 import { FIRST_PAGE, HandQueue, ListRoom, pfnList, queuePlace } from '../daemon/hand-guest.ts';
 import { TestLoop } from '../support/loop.ts';
 
@@ -35,9 +39,8 @@ interface OlderState {
   readonly memory: string;
 }
 
-const older = JSON.parse(
-  readFileSync(new URL('state-version-1.json', import.meta.url), 'utf8'),
-) as OlderState;
+const stateOf = (version: number) =>
+  JSON.parse(readFileSync(new URL(`state-version-${version}.json`, import.meta.url), 'utf8')) as OlderState;
 const bytesOf = (packed: string): Uint8Array => gunzipSync(Buffer.from(packed, 'base64'));
 
 let loop: TestLoop;
@@ -59,7 +62,7 @@ afterEach(() => {
 });
 
 /** The guest's side as it was left, and what a keeper had of the daemon's. */
-function left(changeFile: (header: DataView) => void = () => {}) {
+function left(older: OlderState, changeFile: (header: DataView) => void = () => {}) {
   const memory = createSharedMemory({ regions: [{ guestAddress: 0, size: MEMORY_BYTES }] });
   const bells: OwnedFd[] = [];
   const owner = {
@@ -131,59 +134,84 @@ function takenOver(kept: readonly (readonly [number, number])[]) {
   return { host, close: () => discards.port1.close() };
 }
 
-test('goes on with this daemon: what its balloon holds, how it is steered, and where its rings stand', async () => {
-  expect(older.version).toBe(1);
-  const { memory, inflate, deflate, kept, state } = left();
-  const { host, close } = takenOver(kept);
-  await loop.settle();
-  expect(warnings).toEqual([]);
-  expect(host.status()).toMatchObject({
-    connected: true,
-    balloonedBytes: 200 * PAGE_SIZE,
-    actualBytes: 200 * PAGE_SIZE,
-    targetBytes: 777 * PAGE_SIZE,
-  });
-  // The file is of this version from now on: the older daemon could not go on with it.
-  const header = Mapping.shared(state.number, 0, PAGE_SIZE);
-  expect(GUEST.read(new DataView(header.buffer)).version).toBe(GUEST_VERSION);
-  header.close();
-
-  // Just what was given and not taken back is in the account: no page of the next is bad or unknown.
-  for (const [queue, first, count] of [
-    [deflate, FIRST_PAGE, 100],
-    [deflate, FIRST_PAGE + 200, 100],
-    [inflate, FIRST_PAGE + 1000, 30],
-  ] as const) {
-    const list = queue === inflate ? 0x8_0000 : 0x9_0000;
-    memory.write(list, pfnList(first, count));
-    const before = queue.availIndex;
-    queue.forgeDescriptor(0, list, count * 4).forgeOffer(0);
-    await queue.forgedReturns(before + 1);
+/** What the driver does next on its ring, which has taken `sent` buffers of it. */
+async function sendList(memory: GuestMemory, queue: HandQueue, sent: number, list: number, length: number) {
+  if (!hasFeature(queue.config.features, RING_PACKED)) {
+    queue.forgeDescriptor(0, list, length).forgeOffer(0);
+    await queue.forgedReturns(sent + 1);
+    return;
   }
-  expect(host.device.accounts.balloonedPages).toBe(30);
-  expect(host.device.counters).toMatchObject({ badPages: 0, badBuffers: 0, unknownPages: 0 });
-  close();
-  memory.close();
-});
+  const at = queue.config.descriptorArea + sent * PACKED_DESCRIPTOR.size;
+  const flagsAt = at + PACKED_DESCRIPTOR.offset.flags;
+  memory.write(
+    at,
+    PACKED_DESCRIPTOR.encode({ address: list, length, id: sent, flags: DESCRIPTOR_FLAG.AVAIL }),
+  );
+  queue.kick();
+  await loop.turnUntil(() => (memory.u16(flagsAt) & DESCRIPTOR_FLAG.USED) !== 0);
+}
 
-test('is refused by name if its version is unknown, and none of its memory or its file is touched', async () => {
-  const { memory, kept, state } = left(header => header.setUint32(GUEST.offset.version, 7, true));
-  const before = bytesOf(older.file);
-  new DataView(before.buffer, before.byteOffset).setUint32(GUEST.offset.version, 7, true);
-  const { host, close } = takenOver(kept);
-  await loop.settle();
-  expect(warnings).toEqual([
-    `kept guest not taken over: its state has version 7, and this daemon reads versions 1 to ${GUEST_VERSION}; its front-end has to connect again`,
-  ]);
-  expect(host.connected).toBe(false);
-  expect(host.status()).toMatchObject({ actualBytes: null, memoryBytes: null, targetBytes: 0 });
-  const rings = new Uint8Array(FIRST_PAGE * PAGE_SIZE);
-  memory.read(0, rings, 0, rings.length);
-  expect(Buffer.compare(rings, bytesOf(older.memory))).toBe(0);
-  expect(memory.u32(FIRST_PAGE * PAGE_SIZE)).toBe(0x5a5a5a5a);
-  const file = Mapping.shared(state.number, 0, before.length);
-  expect(Buffer.compare(new Uint8Array(file.buffer), before)).toBe(0);
-  file.close();
-  close();
-  memory.close();
-});
+test.each([1, 2])(
+  'of version %i goes on with this daemon: what its balloon holds, how it is steered, and where its rings stand',
+  async version => {
+    const older = stateOf(version);
+    expect(older.version).toBe(version);
+    const { memory, inflate, deflate, kept, state } = left(older);
+    const { host, close } = takenOver(kept);
+    await loop.settle();
+    expect(warnings).toEqual([]);
+    expect(host.status()).toMatchObject({
+      connected: true,
+      balloonedBytes: 200 * PAGE_SIZE,
+      actualBytes: 200 * PAGE_SIZE,
+      targetBytes: 777 * PAGE_SIZE,
+    });
+    // The file is of this version from now on: the older daemon could not go on with it.
+    const header = Mapping.shared(state.number, 0, PAGE_SIZE);
+    expect(GUEST.read(new DataView(header.buffer)).version).toBe(GUEST_VERSION);
+    header.close();
+
+    // Just what was given and not taken back is in the account: no page of the next is bad or unknown.
+    for (const [queue, sent, first, count] of [
+      [deflate, 1, FIRST_PAGE, 100],
+      [deflate, 2, FIRST_PAGE + 200, 100],
+      [inflate, 2, FIRST_PAGE + 1000, 30],
+    ] as const) {
+      const list = queue === inflate ? 0x8_0000 : 0x9_0000;
+      memory.write(list, pfnList(first, count));
+      await sendList(memory, queue, sent, list, count * 4);
+    }
+    expect(host.device.accounts.balloonedPages).toBe(30);
+    expect(host.device.counters).toMatchObject({ badPages: 0, badBuffers: 0, unknownPages: 0 });
+    close();
+    memory.close();
+  },
+);
+
+test.each([GUEST_VERSION + 1, 7])(
+  'of version %i is refused by name, for it is unknown, and none of its memory or its file is touched',
+  async version => {
+    const older = stateOf(2);
+    const { memory, kept, state } = left(older, header =>
+      header.setUint32(GUEST.offset.version, version, true),
+    );
+    const before = bytesOf(older.file);
+    new DataView(before.buffer, before.byteOffset).setUint32(GUEST.offset.version, version, true);
+    const { host, close } = takenOver(kept);
+    await loop.settle();
+    expect(warnings).toEqual([
+      `kept guest not taken over: its state has version ${version}, and this daemon reads versions 1 to ${GUEST_VERSION}; its front-end has to connect again`,
+    ]);
+    expect(host.connected).toBe(false);
+    expect(host.status()).toMatchObject({ actualBytes: null, memoryBytes: null, targetBytes: 0 });
+    const rings = new Uint8Array(FIRST_PAGE * PAGE_SIZE);
+    memory.read(0, rings, 0, rings.length);
+    expect(Buffer.compare(rings, bytesOf(older.memory))).toBe(0);
+    expect(memory.u32(FIRST_PAGE * PAGE_SIZE)).toBe(0x5a5a5a5a);
+    const file = Mapping.shared(state.number, 0, before.length);
+    expect(Buffer.compare(new Uint8Array(file.buffer), before)).toBe(0);
+    file.close();
+    close();
+    memory.close();
+  },
+);
