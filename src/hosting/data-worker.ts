@@ -34,7 +34,16 @@ const keeperAt = ({ kind, fd, room }: KeeperPlace): GuestsKeeper => {
   }
   return new DescriptorStore(new UnixSocket(new OwnedFd(fd)), new StoreRoom(room), {
     warn,
-    later: (delayMs, run, socket) => reactor.waitForRoom(delayMs, run, socket),
+    later: (delayMs, run, socket) =>
+      reactor.waitForRoom(
+        delayMs,
+        () => {
+          run();
+          // Messages whose descriptors it was to take first.
+          guests.progress();
+        },
+        socket,
+      ),
   });
 };
 const kept = keeper && keeperAt(keeper);

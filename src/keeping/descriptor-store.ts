@@ -138,6 +138,10 @@ class StoredGuest implements DescriptorKeeper {
     }
   }
 
+  get isKept(): boolean {
+    return this.#outbox.isPast;
+  }
+
   keep(number: number, fd: OwnedFd): void {
     this.drop(number);
     // It is there for others' sake, and its name is needed.

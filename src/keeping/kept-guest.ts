@@ -54,6 +54,8 @@ export class KeptGuestError extends AerostatError {
 export interface DescriptorKeeper {
   keep(number: number, fd: OwnedFd): void;
   drop(number: number): void;
+  /** False as long as something of it would be lost with this process, and is waited for; where it is silent, nothing would. */
+  readonly isKept?: boolean;
 }
 
 /** Numbers of descriptors that every guest has, and the first of others. */
@@ -108,7 +110,7 @@ export class KeptGuest implements AccountPlace, KeptConversation {
         bytes: journal,
         view: new DataView(journal.buffer, journal.byteOffset, journal.length),
       },
-      { keep: fds => this.#keepInRow(fds) },
+      { keep: fds => this.#keepInRow(fds), isKept: () => keeper.isKept ?? true },
     );
   }
 

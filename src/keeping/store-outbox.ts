@@ -54,6 +54,11 @@ export class StoreOutbox {
     return this.#waiting.size;
   }
 
+  /** All that it was given is with the service manager, or that takes too long to be waited for. */
+  get isPast(): boolean {
+    return this.#waiting.size === 0 || this.#warned;
+  }
+
   /** The descriptor stays the caller's. */
   store(name: string, fd: OwnedFd): void {
     // What hangs up is let go by us, and not by the store.

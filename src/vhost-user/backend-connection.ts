@@ -153,6 +153,7 @@ export class BackendConnection {
     this.#shed = socket.shed;
     const listener: StreamListener = {
       message: message => this.#serve(message),
+      unkept: () => void this.#wait({}),
       ended: error => {
         this.#end();
         ended(error);

@@ -33,9 +33,12 @@ const OUTGOING_BYTES_MAX = 64 * 1024;
 export type ReceiveResult =
   | { readonly kind: 'message'; readonly message: Message }
   | { readonly kind: 'wait' }
+  /** One is there, and stays there until its descriptors are kept. */
+  | { readonly kind: 'unkept' }
   | { readonly kind: 'closed' };
 
 const WAIT: ReceiveResult = { kind: 'wait' };
+const UNKEPT: ReceiveResult = { kind: 'unkept' };
 const CLOSED: ReceiveResult = { kind: 'closed' };
 
 export class Connection {
@@ -100,13 +103,12 @@ export class Connection {
       if (there === wanted) {
         const { request, flags } = HEADER.read(this.#view);
         const body = new DataView(this.#incoming.buffer, HEADER.size, wanted - HEADER.size);
-        const peeked = announcesFds(request, body)
-          ? (this.#socket.peek(this.#incoming.subarray(0, wanted))?.fds ?? [])
-          : [];
-        return {
-          kind: 'message',
-          message: { request, flags, ...journal.take(this.#socket, wanted, peeked) },
-        };
+        const look = () =>
+          announcesFds(request, body)
+            ? (this.#socket.peek(this.#incoming.subarray(0, wanted))?.fds ?? [])
+            : [];
+        const taken = journal.take(this.#socket, wanted, look);
+        return taken === undefined ? UNKEPT : { kind: 'message', message: { request, flags, ...taken } };
       }
     }
     journal.lose();
@@ -187,6 +189,7 @@ export class Connection {
   }
 
   close(): void {
+    this.#journal?.leave();
     closeAll(this.#fds);
     this.#fds = [];
     for (const { fds, given } of this.#outgoing) if (given) closeAll(fds);

@@ -5,7 +5,8 @@
  *
  * The order in which things happen, and what a successor finds after each:
  *
- * 1. A whole message is looked at in the socket, and its descriptors are kept: it is in the socket still.
+ * 1. A whole message is looked at in the socket, and its descriptors are kept: it is in the socket still, as long as what
+ *    keeps them has not taken them out of this process.
  * 2. One system call moves it from the socket into the inbox: it is served from there (again, if it was served before the next step:
  *    the session that is recorded has not seen it).
  * 3. The session's new record is written into the slot that does not count, and the reply beside it.
@@ -64,6 +65,8 @@ interface JournaledSocket {
 interface FdKeeper {
   /** Names of consecutive numbers for them, the first of which it returns. The descriptors stay the caller's. */
   keep(fds: readonly OwnedFd[]): number;
+  /** They would not be lost with this process. */
+  isKept(): boolean;
 }
 
 /** A message that was taken out of the socket and that the recorded session has not seen. */
@@ -78,6 +81,8 @@ interface UnservedMessage {
 export class MessageJournal {
   readonly #memory: AddressedBytes;
   readonly #fds: FdKeeper;
+  /** Of the message that was looked at, while they are not kept yet. */
+  #seen: readonly OwnedFd[] | undefined;
 
   constructor(memory: AddressedBytes, fds: FdKeeper) {
     this.#memory = memory;
@@ -149,26 +154,42 @@ export class MessageJournal {
   }
 
   /**
-   * Takes a message of `length` bytes that was looked at out of the socket; `fds` were seen with it. Those that it turns out
-   * to have brought are returned.
+   * Takes a message of `length` bytes that was looked at out of the socket; `look` gives what descriptors are seen with it.
+   * Those that it turns out to have brought are returned. Undefined while they are not kept: then it is in the socket still.
    */
   take(
     socket: JournaledSocket,
     length: number,
-    fds: readonly OwnedFd[],
-  ): { readonly payload: DataView; readonly fds: readonly OwnedFd[] } {
-    const kept = fds.length > 0 && fds.length <= KEPT_FDS_MAX;
-    const side = SIDE_WORDS.offset;
-    const at = sideAt(this.#side);
-    const { view, address } = this.#memory;
-    view.setUint32(at + side.firstFd, kept ? this.#fds.keep(fds) : 0, true);
-    view.setUint32(at + side.fds, kept ? fds.length : 0, true);
+    look: () => readonly OwnedFd[],
+  ): { readonly payload: DataView; readonly fds: readonly OwnedFd[] } | undefined {
+    const fds = this.#seen ?? this.#look(look());
+    if (fds.length > 0 && !this.#fds.isKept()) {
+      this.#seen = fds;
+      return undefined;
+    }
+    this.#seen = undefined;
+    const { address } = this.#memory;
     const brought = socket.take(address + inboxAt(this.#side), Math.min(length, INBOX_BYTES));
     const payload = this.#payload(length - HEADER.size);
     // Those that are kept already, where they are the same.
     const same = brought.length === fds.length;
     closeAll(same ? brought : fds);
     return { payload, fds: same ? fds : brought };
+  }
+
+  #look(fds: readonly OwnedFd[]): readonly OwnedFd[] {
+    const kept = fds.length > 0 && fds.length <= KEPT_FDS_MAX;
+    const { view } = this.#memory;
+    const at = sideAt(this.#side);
+    view.setUint32(at + SIDE_WORDS.offset.firstFd, kept ? this.#fds.keep(fds) : 0, true);
+    view.setUint32(at + SIDE_WORDS.offset.fds, kept ? fds.length : 0, true);
+    return fds;
+  }
+
+  /** The socket is closed, and what was looked at there with it. */
+  leave(): void {
+    closeAll(this.#seen ?? []);
+    this.#seen = undefined;
   }
 
   /** The message was served: `record` is the session's from now on, where it has become another; `reply` is owed. */

@@ -15,6 +15,8 @@ export interface StreamListener {
    * before it sends more, so there is no use in looking for another one now.
    */
   message(message: Message): boolean;
+  /** A message is there whose descriptors are not kept yet: nothing is looked at until {@link MessageStream.resume}. */
+  unkept?(): void;
   /** The stream is closed: the peer closed its end, or `error` says what broke it. Not called after `close`. */
   ended(error: Error | undefined): void;
 }
@@ -108,6 +110,11 @@ export class MessageStream {
     for (let taken = 0; taken < MESSAGES_PER_TURN && this.#open && !this.#paused; taken++) {
       const received = this.#connection.receive();
       if (received.kind === 'wait') return;
+      if (received.kind === 'unkept') {
+        this.pause();
+        this.#listener.unkept?.();
+        return;
+      }
       if (received.kind === 'closed') this.#end(undefined);
       else if (this.#listener.message(received.message)) return;
     }

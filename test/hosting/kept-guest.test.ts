@@ -23,6 +23,7 @@ import { connectToServiceManager } from '../../src/sys/service-manager.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
 import { F_LOG_ALL, F_PROTOCOL_FEATURES, LOG_AREA, VRING_STATE } from '../../src/vhost-user/protocol.ts';
+import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { IN_ORDER, RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import { initialState } from '../../src/virtio/queue.ts';
 import { stateToVringBase } from '../../src/virtio/vring-base.ts';
@@ -61,6 +62,7 @@ let links: (KeeperLink | DescriptorStore)[];
 /** Keeps guests in place of the keeper, where there is one. */
 let manager: ServiceManager | undefined;
 let guests: HandGuest[];
+let processes: Process[];
 let listeners: number;
 
 const listener = (): number => UnixListener.bind(join(directory, `listener${listeners++}.sock`)).fd.release();
@@ -68,7 +70,7 @@ const listener = (): number => UnixListener.bind(join(directory, `listener${list
 beforeEach(() => {
   loop = new TestLoop();
   directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
-  [warnings, links, guests, listeners] = [[], [], [], 0];
+  [warnings, links, guests, processes, listeners] = [[], [], [], [], 0];
   const path = join(directory, 'keeper.sock');
   keeper = new Keeper(UnixListener.bind(path), loop.reactor, message => warnings.push(message));
 });
@@ -91,7 +93,16 @@ async function takeKept(): Promise<{ link: KeeperLink | DescriptorStore; kept: K
   return {
     link: new DescriptorStore(socket, StoreRoom.of(manager.environment()), {
       warn,
-      later: (delayMs, run, fd) => loop.reactor.waitForRoom(delayMs, run, fd),
+      later: (delayMs, run, fd) =>
+        loop.reactor.waitForRoom(
+          delayMs,
+          () => {
+            run();
+            // As the thread does.
+            for (const { host } of processes) host.progress();
+          },
+          fd,
+        ),
     }),
     kept: restoredDescriptors(manager.stored.map(({ name, fd }) => [name, fd.duplicate()])),
   };
@@ -111,6 +122,7 @@ class Process {
   ) {
     this.#link = link;
     links.push(link);
+    processes.push(this);
     const reactor = {
       watch: (...args: Parameters<Reactor['watch']>) => {
         const watch = loop.reactor.watch(...args);
@@ -151,6 +163,7 @@ class Process {
 
   /** It does nothing any more, and the kernel closes its connection to the keeper. */
   async kill(): Promise<void> {
+    processes = processes.filter(other => other !== this);
     for (const watch of this.#watches) watch.stop();
     this.#link.close();
     this.#discards.port1.close();
@@ -170,9 +183,25 @@ async function connected(ringFeatures?: bigint): Promise<{ process: Process; gue
 }
 
 describe('a host whose guests a service manager keeps', () => {
+  let serving: NodeJS.Timeout;
+
   beforeEach(() => {
     manager = new ServiceManager(join(directory, 'notify.sock'));
+    serving = setInterval(() => manager?.serve(), 1);
   });
+
+  afterEach(() => clearInterval(serving));
+
+  /** From now on the manager takes nothing by itself, and its socket is full. Returns what fills it. */
+  function filled({ link }: Process): OwnedFd[] {
+    clearInterval(serving);
+    const bells: OwnedFd[] = [];
+    while (link.hasAll) {
+      bells.push(createEventFd());
+      link.of('other').keep(bells.length, bells[bells.length - 1]);
+    }
+    return bells;
+  }
 
   /** The manager has read all that it was told. */
   async function storedOf({ link }: Process): Promise<void> {
@@ -227,14 +256,30 @@ describe('a host whose guests a service manager keeps', () => {
     await onlyTheFileStays();
   });
 
+  test('leaves a message in the socket until its descriptors are stored, and is killed meanwhile: nothing is lost (failed before: its front-end had to connect again)', async () => {
+    const { process, guest } = await connected();
+    await guest.inflate(FIRST_PAGE, 10);
+    await storedOf(process);
+    const bells = filled(process);
+    const size = 4 * 2 ** 20;
+    const { memoryBytes } = process.host.status();
+    const [region] = createSharedMemory({ regions: [{ guestAddress: 2 ** 32, size }] }).regions;
+    const added = guest.frontend.addRegion(region);
+    await loop.settle();
+    expect(process.host.status().memoryBytes).toBe(memoryBytes);
+    await process.kill();
+    const { host } = await Process.start();
+    await loop.until(added);
+    expect(warnings).toEqual([]);
+    expect(host.status().memoryBytes).toBe(memoryBytes! + size);
+    await guest.deflate(FIRST_PAGE, 3);
+    expect(host.device.accounts.balloonedPages).toBe(7);
+    closeAll(bells);
+  });
+
   test('does not hand one over of which something is still to be stored', async () => {
     const { process, guest } = await connected();
-    const { link } = process;
-    const bells: OwnedFd[] = [];
-    while (link.hasAll) {
-      bells.push(createEventFd());
-      link.of('other').keep(bells.length, bells[bells.length - 1]);
-    }
+    const bells = filled(process);
     await expect(leaveGuest(process.host)).rejects.toThrow(/has not taken all that is to be stored/);
     await guest.inflate(FIRST_PAGE, 3);
     expect(process.host.device.accounts.balloonedPages).toBe(3);
