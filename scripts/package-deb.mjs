@@ -26,6 +26,8 @@ const LIB = 'usr/lib/aerostat';
 const FILES = {
   'packaging/aerostat@.service': 'usr/lib/systemd/system/aerostat@.service',
   'packaging/aerostat.service': 'usr/lib/systemd/system/aerostat.service',
+  'packaging/aerostat-pair@.service': 'usr/lib/systemd/system/aerostat-pair@.service',
+  'packaging/aerostat-keeper.service': 'usr/lib/systemd/system/aerostat-keeper.service',
   'packaging/aerostat-exporter.service': 'usr/lib/systemd/system/aerostat-exporter.service',
   'packaging/aerostat.sysusers': 'usr/lib/sysusers.d/aerostat.conf',
   'packaging/50-aerostat.json': 'usr/share/qemu/vhost-user/50-aerostat.json',
@@ -63,7 +65,8 @@ fi
   prerm: `#!/bin/sh
 set -e
 if [ "$1" = remove ] && [ -z "$DPKG_ROOT" ] && [ -d /run/systemd/system ]; then
-  systemctl stop 'aerostat@*.service' aerostat.service aerostat-exporter.service
+  systemctl stop 'aerostat@*.service' aerostat.service 'aerostat-pair@*.service' aerostat-keeper.service \
+    aerostat-exporter.service
 fi
 `,
   // The user stays, as is the custom: files may be his.

@@ -16,16 +16,27 @@ import { lateLog } from './late-log.ts';
 import type { Log } from './log.ts';
 import type { ApiChoice, LogChoice } from './options.ts';
 import type { policyInside } from './policy-runs.ts';
+import { InterruptedError } from './usage.ts';
 
 export interface ServeChoice extends ApiChoice, LogChoice {
   readonly apiRemote?: boolean;
   readonly keep?: string;
+  /** Waits until the daemon that the keeper serves has ended. */
+  readonly standby?: boolean;
   /** Where it is written how guests are steered. */
   readonly stateDir?: string;
   /** The file of settings of a policy that steers the daemon's guests. */
   readonly policy?: string;
   /** That file also names guests of others, which are no matter of this policy. */
   readonly steersOwn?: boolean;
+}
+
+/** Guests that are those of a file. */
+export interface GuestsFile {
+  /** Its guests by now; the former ones where it makes no sense any more. */
+  readonly servedNow: (log: Log) => readonly GuestOptions[];
+  /** From now on the daemon serves what the file says when it is to be read anew. */
+  readonly follow: (daemon: Daemon, log: Log) => void;
 }
 
 interface Served {
@@ -43,13 +54,14 @@ export async function openLog({ env, stderr }: CliContext, choice: LogChoice): P
 
 /**
  * Runs `body` on a daemon that serves `guests`; closes both the daemon and its API afterwards, also when `body` throws, or
- * when another process has taken the daemon's place.
+ * when another process has taken the daemon's place. One that stands by serves what its `file` says when its turn comes.
  */
 export async function withDaemon(
   context: CliContext,
   choice: ServeChoice,
   guests: readonly GuestOptions[],
   body: (served: Served & { readonly daemon: Daemon }) => Promise<void>,
+  file?: GuestsFile,
 ): Promise<void> {
   const { env } = context;
   // What can be wrong with the words is found out before anything is opened.
@@ -67,8 +79,27 @@ export async function withDaemon(
   };
   try {
     const { keep, stateDir: stateDirectory } = choice;
-    const daemon = await context.startDaemon({ guests, log, keep, stateDirectory, predecessor, meanwhile });
+    // One that was started to take a daemon's place does so at once.
+    const standby =
+      choice.standby === true && predecessor === undefined
+        ? {
+            interrupt: context.interrupt,
+            waits: () => tellStandby(env, log),
+            guests: () => file?.servedNow(log) ?? guests,
+          }
+        : undefined;
+    const daemon = await context.startDaemon({
+      guests,
+      log,
+      keep,
+      stateDirectory,
+      predecessor,
+      meanwhile,
+      standby,
+    });
     log({ level: 'debug', message: 'guests are served', detail: sinceStart() });
+    // Before a client or the service manager hears that this daemon is there.
+    file?.follow(daemon, log);
     try {
       await open();
       await serveDaemon(context, choice, { daemon, policy, predecessor, log }, body);
@@ -81,9 +112,17 @@ export async function withDaemon(
     }
   } catch (error) {
     await open();
+    // It had nothing to do, and does as it is told.
+    if (choice.standby === true && error instanceof InterruptedError) return;
     await predecessor?.failed(messageOf(error));
     throw error;
   }
+}
+
+/** It is as ready as it will be: a service manager that waits for it is not to wait for its turn. */
+function tellStandby(env: CliContext['env'], log: Log): void {
+  log({ level: 'info', message: 'standing by for the daemon that the keeper serves' });
+  tellServiceManager(env, 'READY=1', 'STATUS=standing by');
 }
 
 /** Milliseconds since this process began, and since Node had the program to run. */

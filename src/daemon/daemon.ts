@@ -14,8 +14,8 @@ import { handOverError } from '../keeping/hand-over.ts';
 import { AerostatError } from '../sys/error.ts';
 import { closeAll, OwnedFd } from '../sys/fd.ts';
 import { readVersion } from '../sys/version.ts';
-import { inheritKeeping, type Keeping, type KeptNumbers, openKeeping } from './keeping.ts';
-import type { Daemon, DaemonOptions } from './options.ts';
+import { inheritKeeping, type Keeping, type KeptNumbers, openKeeping, queueForKeeper } from './keeping.ts';
+import type { Daemon, DaemonOptions, Standby } from './options.ts';
 import type { HandedGuest, Predecessor } from './predecessor.ts';
 import { type KeptSteering, SteeringFiles } from './steering-files.ts';
 import type { HandedKeeper, Successor } from './successor.ts';
@@ -61,6 +61,12 @@ class RunningDaemon implements Daemon {
 
   get failed(): Promise<Error> {
     return this.#threads.failed;
+  }
+
+  /** Resolves when all threads run, and have compiled what taking guests over needs. */
+  async warm(): Promise<void> {
+    await Promise.all([this.ready, this.control.guests()]);
+    await this.#threads.rehearse();
   }
 
   /** Resolves when all threads run. */
@@ -282,11 +288,17 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   );
   if (predecessor !== undefined) return replace(predecessor, options);
   const steering = steeringFiles(options);
-  const keeping = await openKeeping(keep, log);
+  const { standby } = options;
+  const keeping =
+    standby === undefined || keep === undefined ? await openKeeping(keep, log) : queueForKeeper(keep, log);
   const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping, steering);
   try {
+    const served =
+      standby === undefined || keeping === undefined
+        ? guests
+        : await takeTurn(daemon, keeping, standby, meanwhile);
     // All at once: each thread takes one after the other, as soon as it runs.
-    const opened = Promise.all(guests.map(guest => daemon.open(guest)));
+    const opened = Promise.all(served.map(guest => daemon.open(guest)));
     // Guests that are kept may wait, and threads need the processor for them.
     if (keeping === undefined) meanwhile?.();
     await opened;
@@ -300,6 +312,20 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   }
 }
 
+/** Stands by, with all loaded and every thread there, until the daemon before has ended; returns which guests to serve. */
+async function takeTurn(
+  daemon: RunningDaemon,
+  keeping: Keeping,
+  { interrupt, waits, guests }: Standby,
+  meanwhile: (() => void) | undefined,
+): Promise<readonly GuestOptions[]> {
+  meanwhile?.();
+  await daemon.warm();
+  waits();
+  await keeping.takeInTurn(interrupt);
+  return guests();
+}
+
 /** Takes the place of a daemon that serves still. What fails here is undone by its end: that daemon takes its guests back. */
 async function replace(predecessor: Predecessor, options: DaemonOptions): Promise<Daemon> {
   const { guests, log, meanwhile } = options;
@@ -310,7 +336,7 @@ async function replace(predecessor: Predecessor, options: DaemonOptions): Promis
   const keeping = inheritKeeping(kind, descriptor, log);
   const daemon = new RunningDaemon({ threads: dataThreadCount(guests.length), log }, keeping, steering);
   // All threads have loaded what they need when they answer: rings stand still only while they change hands.
-  await Promise.all([daemon.ready, daemon.control.guests()]);
+  await daemon.warm();
   await predecessor.ready(
     readVersion(),
     guests.map(({ name }) => name),

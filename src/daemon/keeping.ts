@@ -9,7 +9,7 @@ import {
 } from '../keeping/descriptor-store.ts';
 import type { KeeperKind } from '../keeping/guests-keeper.ts';
 import { connectToKeeper, KeeperLink, type KeptDescriptors } from '../keeping/keeper-link.ts';
-import { AerostatError, SystemError } from '../sys/error.ts';
+import { AerostatError, assert, SystemError } from '../sys/error.ts';
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import { connectToServiceManager, passedDescriptors } from '../sys/service-manager.ts';
 import { UnixSocket } from '../sys/socket.ts';
@@ -67,6 +67,15 @@ export class Keeping {
     this.#left = new Map(await this.#keeper.take());
   }
 
+  /**
+   * Waits until the daemon that the keeper serves has ended, and takes what it left.
+   * @throws AerostatError, SystemError when the keeper is gone; the reason of `interrupt`, when that comes first
+   */
+  async takeInTurn(interrupt: AbortSignal): Promise<void> {
+    assert(this.#keeper instanceof KeeperLink, 'a turn at a service manager');
+    this.#left = new Map(await this.#keeper.takeInTurn(interrupt));
+  }
+
   /** Lets go of guests that this daemon does not serve. */
   forgetRest(): void {
     for (const [guest, fds] of this.#left) {
@@ -109,6 +118,25 @@ export async function openKeeping(keep: string | undefined, log: Log): Promise<K
       `no keeper answers at ${keep} (${error.errnoName}); guests lose their balloon when this daemon ends: start one with aerostat keep, and then this daemon anew`,
     );
     return undefined;
+  }
+}
+
+/**
+ * A place in the queue at the keeper at a path, for a daemon that stands by.
+ * @throws AerostatError AEROSTAT_KEEPER when no keeper is there: nothing else would say when the daemon before has ended
+ */
+export function queueForKeeper(path: string, log: Log): Keeping {
+  const warn = warnBy(log);
+  letGo(restoredDescriptors(passedDescriptors(process.env, isStoredName)), warn);
+  try {
+    const link = KeeperLink.to(path, why => warn(`the keeper is given up: ${why}`));
+    return new Keeping(link, new Map(), warn);
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    throw new AerostatError(
+      'AEROSTAT_KEEPER',
+      `no keeper answers at ${path} (${error.errnoName}), and without one a daemon cannot stand by: start one with aerostat keep`,
+    );
   }
 }
 

@@ -20,8 +20,19 @@ export interface DaemonOptions {
   readonly meanwhile?: (() => void) | undefined;
   /** Where it is written how guests are steered, for the next daemon. */
   readonly stateDirectory?: string | undefined;
+  /** This daemon waits, with all loaded, until the one that the keeper serves has ended. */
+  readonly standby?: Standby | undefined;
   /** The daemon whose place this one takes. */
   readonly predecessor?: Predecessor | undefined;
+}
+
+export interface Standby {
+  /** Ends the wait; `startDaemon` throws its reason. */
+  readonly interrupt: AbortSignal;
+  /** Called when it is loaded and waits. */
+  readonly waits: () => void;
+  /** Which guests are to be served then, of which it may have heard since. */
+  readonly guests: () => readonly GuestOptions[];
 }
 
 export interface Daemon {

@@ -4,6 +4,7 @@
  * memory. Where guests' sockets come from, and when guests come and go, is the owner's: a daemon's or a machine's.
  */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import { UnknownGuestError } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
@@ -26,6 +27,9 @@ export interface GuestThreadsOptions {
   /** What keeps the guests, if anything does. */
   readonly keeper?: KeeperPlace | undefined;
 }
+
+/** A busy machine takes a second. */
+const REHEARSAL_MS_MAX = 5000;
 
 interface HostedGuest {
   readonly thread: DataThread;
@@ -74,6 +78,22 @@ export class GuestThreads {
   /** Resolves when the threads that discard run, which they begin with the first guest. */
   get ready(): Promise<void> {
     return this.#discarding.ready;
+  }
+
+  /** Has each thread take over a guest that is none, so that it does so faster when it matters; takes a part of a second. */
+  async rehearse(): Promise<void> {
+    const patience = delay(REHEARSAL_MS_MAX, undefined, { ref: false }).then(() => {
+      throw new AerostatError('AEROSTAT_THREAD_ENDED', 'it does not come to its end');
+    });
+    patience.catch(() => {});
+    try {
+      await Promise.race([Promise.all(this.#threads.map(thread => thread.ask('rehearse', null))), patience]);
+    } catch (error) {
+      this.#log({
+        level: 'warn',
+        message: `guests will wait longer, for a rehearsal failed: ${(error as Error).message}`,
+      });
+    }
   }
 
   /** All data-plane threads. */

@@ -53,6 +53,7 @@ export class ThreadGuests {
   readonly #guests = new Map<string, GuestHost>();
   /** Guests that were left to another process, which may fail to go on with them. */
   readonly #left = new Map<string, GuestHost>();
+  #rehearsing: GuestHost | undefined;
   readonly #place: ThreadPlace;
   readonly #world: GuestHostWorld;
   readonly #answers: Answers;
@@ -97,6 +98,7 @@ export class ThreadGuests {
   /** A thread that discards may have news. */
   progress(): void {
     for (const guest of this.#guests.values()) guest.progress();
+    this.#rehearsing?.progress();
   }
 
   #find(name: string): GuestHost {
@@ -147,6 +149,13 @@ export class ThreadGuests {
       },
       decodeMs: (_, guest) => guest.device.counters.decodeMs,
       thread: () => ({ gcPauseMaxMs: gcPauseMaxMs() }),
+      rehearse: async () => {
+        const { rehearse } = await turning(reactor, import('./rehearsal.ts'));
+        await rehearse(this.#world, host => {
+          this.#rehearsing = host;
+        });
+        return null;
+      },
       addDiscardPort: ({ port }) => {
         discards.addThread(port);
         return null;
@@ -158,5 +167,19 @@ export class ThreadGuests {
         return null;
       },
     };
+  }
+}
+
+/** What Node does in its own loop, between turns: the reactor does not rest until that is done. */
+async function turning<T>(reactor: Reactor, work: Promise<T>): Promise<T> {
+  let isDone = false;
+  const turn = (): void => {
+    if (!isDone) reactor.schedule(1, turn);
+  };
+  turn();
+  try {
+    return await work;
+  } finally {
+    isDone = true;
   }
 }

@@ -70,6 +70,8 @@ export interface DataThreadRequests extends OperationRequests {
   /** Milliseconds that decoding lists took, of a guest whose options have it timed. */
   decodeMs: { args: { name: string }; result: number };
   thread: { args: null; result: { gcPauseMaxMs: number } };
+  /** See `rehearsal.ts`. */
+  rehearse: { args: null; result: null };
   /** Drains, stops rings, closes sockets, and ends the thread. */
   close: { args: null; result: null };
 }

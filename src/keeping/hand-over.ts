@@ -7,6 +7,7 @@ import { AerostatError } from '../sys/error.ts';
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { DESCRIPTORS_MAX, TRANSFER_BYTES_MAX, type UnixSocket } from '../sys/socket.ts';
+import { untilReadable } from '../sys/until-readable.ts';
 import type { KeeperKind } from './guests-keeper.ts';
 
 /** What comes with a descriptor says what it is. */
@@ -95,7 +96,7 @@ export class HandOverLink {
       const received = this.#socket.receive(into.subarray(filled));
       if (received === undefined) {
         if (monotonicMs() > untilMs) throw handOverError('it did not answer in time');
-        await delay(POLL_MS);
+        await untilReadable(this.#socket.fd);
         continue;
       }
       fds.push(...received.fds);

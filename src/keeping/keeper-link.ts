@@ -2,11 +2,11 @@
  * A daemon's end of the socket to its keeper. Several threads may tell the keeper things over one socket: a record goes whole
  * or not at all. A keeper that does not take it is given up with a warning, and guests are served on without.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { closeAll, OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { UnixSocket } from '../sys/socket.ts';
+import { untilReadable } from '../sys/until-readable.ts';
 import type { GuestsKeeper } from './guests-keeper.ts';
 import {
   decodeKeeperRecord,
@@ -33,6 +33,11 @@ export class KeeperLink implements GuestsKeeper {
     this.#lost = lost;
   }
 
+  /** Connects to the keeper at `path`, which may serve another daemon. @throws SystemError when there is none */
+  static to(path: string, lost: (why: string) => void): KeeperLink {
+    return new KeeperLink(UnixSocket.connect(path), lost);
+  }
+
   /** For a thread of this process: the descriptor stays open as long as the process lives. */
   static ofNumber(fd: number, lost: (why: string) => void): KeeperLink {
     return new KeeperLink(new UnixSocket(new OwnedFd(fd)), lost);
@@ -54,9 +59,20 @@ export class KeeperLink implements GuestsKeeper {
     this.#tell(KEEPER_OPERATION.clear, guest, 0);
   }
 
-  /** Takes what the keeper has, from a daemon that goes on with what it left to another one. @throws AerostatError, SystemError */
+  /**
+   * Takes what the keeper has; waits for a moment until the daemon before has ended.
+   * @throws SystemError; AerostatError AEROSTAT_KEEPER when that does not end
+   */
   take(): Promise<KeptDescriptors> {
-    return takeAll(this.#socket);
+    return takeAll(this.#socket, monotonicMs() + FORMER_MS_MAX);
+  }
+
+  /**
+   * Waits until the daemon before has ended, however long that takes, and takes what it left.
+   * @throws AerostatError, SystemError; the reason of `interrupt`, when that comes first
+   */
+  takeInTurn(interrupt: AbortSignal): Promise<KeptDescriptors> {
+    return takeAll(this.#socket, Number.POSITIVE_INFINITY, interrupt);
   }
 
   /** The same connection, for another process. */
@@ -93,29 +109,33 @@ export async function connectToKeeper(
   path: string,
   lost: (why: string) => void,
 ): Promise<{ readonly link: KeeperLink; readonly kept: KeptDescriptors }> {
-  const socket = UnixSocket.connect(path);
+  const link = KeeperLink.to(path, lost);
   try {
-    const kept = await takeAll(socket);
-    return { link: new KeeperLink(socket, lost), kept };
+    return { link, kept: await link.take() };
   } catch (error) {
-    socket.close();
+    link.close();
     throw error;
   }
 }
 
-async function takeAll(socket: UnixSocket): Promise<KeptDescriptors> {
+/** The keeper serves one daemon at a time, and this one when the kernel has closed the connection of the one before. */
+async function takeAll(
+  socket: UnixSocket,
+  untilMs: number,
+  interrupt?: AbortSignal,
+): Promise<KeptDescriptors> {
   const kept = new Map<string, Map<number, OwnedFd>>();
   try {
     socket.send(encodeKeeperRecord({ operation: KEEPER_OPERATION.take, guest: '', number: 0 }));
-    const deadline = monotonicMs() + FORMER_MS_MAX;
     while (!takeKept(socket, kept)) {
-      if (monotonicMs() > deadline) {
+      interrupt?.throwIfAborted();
+      if (monotonicMs() > untilMs) {
         throw new AerostatError(
           'AEROSTAT_KEEPER',
           'the keeper serves another daemon; end that one, or give this one a keeper of its own',
         );
       }
-      await delay(2);
+      await untilReadable(socket.fd);
     }
     return kept;
   } catch (error) {

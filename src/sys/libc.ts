@@ -36,6 +36,7 @@ const signatures = {
   munmap: 'int munmap(intptr_t address, uint64_t length)',
   open: 'int open(const char *path, int flags)',
   pipe2: 'int pipe2(intptr_t fds, int flags)',
+  poll: 'int poll(intptr_t fds, uint64_t count, int timeout)',
   ppoll: 'int ppoll(intptr_t fds, uint64_t count, intptr_t timeout, intptr_t signals)',
   preadv2: 'int64_t preadv2(int fd, intptr_t vectors, int count, int64_t offset, int flags)',
   read: 'int64_t read(int fd, intptr_t buffer, uint64_t length)',
@@ -63,6 +64,15 @@ for (const name of Object.keys(signatures) as (keyof Libc)[]) {
     return libc[name](...args);
   };
   libc[name] = standIn as NativeFunction;
+}
+
+let pollOnThread: NativeFunction['async'] | undefined;
+
+/** poll(2) on a thread of Node's pool, so that no other one waits for it. Never rejects: a wait that fails is over. */
+export function pollAsync(fds: number, count: number, timeoutMs: number): Promise<void> {
+  pollOnThread ??= library().func(signatures.poll).async;
+  const call = pollOnThread;
+  return new Promise(resolve => call(fds, count, timeoutMs, () => resolve()));
 }
 
 /**

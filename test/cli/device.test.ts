@@ -130,6 +130,8 @@ describe('aerostat device', () => {
     ['--socket-path a --log-level loud', /Allowed choices are error/],
     ['--socket-path a --api nowhere', /not an API address/],
     ['--socket-path a surplus', /too many arguments/],
+    ['--socket-path a --standby', /--standby needs --keep SOCKET/],
+    ['--socket-path a --standby --keep systemd', /only to a process that it starts/],
   ])('refuses %s before anything is opened', async (words, why) => {
     const { seen, startDaemon } = fakeDaemon();
     const session = startDevice(words, { startDaemon });

@@ -29,10 +29,14 @@ describe('the vhost-user descriptor', () => {
 const units = [
   { file: 'aerostat@.service', command: 'device', exposureMax: 1 },
   { file: 'aerostat.service', command: 'device', exposureMax: 1 },
+  { file: 'aerostat-pair@.service', command: 'device', exposureMax: 1 },
+  { file: 'aerostat-keeper.service', command: 'keep', exposureMax: 1 },
   // It listens on TCP, which the others may not.
   { file: 'aerostat-exporter.service', command: 'exporter', exposureMax: 2 },
 ] as const;
 
+/** As the units say it. */
+const KEEPER = '/run/aerostat/keeper/keeper.sock';
 const CONFIGURATION = '/etc/aerostat/aerostat.toml';
 
 describe.each(units)('the systemd unit $file', ({ file, command: name, exposureMax }) => {
@@ -73,8 +77,11 @@ describe.each(units)('the systemd unit $file', ({ file, command: name, exposureM
     expect(code, err).toBe(EXIT.failed);
     // Its tokens are the service manager's to bring.
     if (name === 'exporter') expect(err).toContain('there is no file %d/tokens');
+    // There is no such directory here.
+    else if (name === 'keep') expect(err).toContain('/run/aerostat/keeper/keeper.sock');
     else {
-      expect(started).toMatchObject({ keep: 'systemd', stateDirectory: '/var/lib/aerostat/vm1' });
+      const keep = file === 'aerostat-pair@.service' ? KEEPER : 'systemd';
+      expect(started).toMatchObject({ keep, stateDirectory: '/var/lib/aerostat/vm1' });
       expect(started?.guests.map(guest => guest.name)).toEqual(['vm1']);
     }
   });
@@ -92,7 +99,11 @@ describe.each(units)('the systemd unit $file', ({ file, command: name, exposureM
       try {
         const path = join(directory, file);
         // The program is not installed where tests run, nor are its manual pages.
-        writeFileSync(path, unit.replaceAll('/usr/bin/aerostat', process.execPath));
+        const here = (text: string) => text.replaceAll('/usr/bin/aerostat', process.execPath);
+        writeFileSync(path, here(unit));
+        // It is started by others.
+        const keeper = 'aerostat-keeper.service';
+        if (file !== keeper) writeFileSync(join(directory, keeper), here(read(keeper)));
         const analyze = (...args: string[]) => spawnSync('systemd-analyze', args, { encoding: 'utf8' });
         const verified = analyze('verify', '--man=no', path);
         expect(`${verified.stdout}${verified.stderr}`).toBe('');
@@ -129,6 +140,18 @@ test('units of daemons have systemd store what guests need to go on, take the wo
     expect(unit).toMatch(/^StateDirectory=aerostat\//m);
   }
   expect(read('aerostat.service')).toMatch(/^ConditionPathExists=\/etc\/aerostat\/aerostat\.toml$/m);
+});
+
+test('units of a pair have one keeper, which they start and do not outlive, and one of them stands by', () => {
+  const [pair, keeper] = [read('aerostat-pair@.service'), read('aerostat-keeper.service')];
+  expect(keeper).toContain(`ExecStart=/usr/bin/aerostat keep ${KEEPER}`);
+  expect(pair).toMatch(new RegExp(`^ExecStart=/usr/bin/aerostat device --standby --keep=${KEEPER}`, 'm'));
+  for (const setting of ['Requires', 'After'])
+    expect(pair).toMatch(new RegExp(`^${setting}=aerostat-keeper\\.service$`, 'm'));
+  for (const unit of [pair, keeper]) expect(unit).toMatch(/^Type=notify$/m);
+  // The other one's sockets are there, too, and its state.
+  expect(pair).toMatch(/^RuntimeDirectoryPreserve=yes$/m);
+  expect(pair).toMatch(/^StateDirectory=aerostat\/guests$/m);
 });
 
 test('units of daemons leave the socket of one that died, and let it see the memory of the host', () => {

@@ -1,6 +1,6 @@
 /**
- * A daemon that is killed while guests give it pages and take them back, and started again: neither guests nor their
- * front-ends notice. How often it is killed is AEROSTAT_KILLS.
+ * A daemon that is killed while guests give it pages and take them back, and started again, or followed by one that stands by:
+ * neither guests nor their front-ends notice. How often it is killed is AEROSTAT_KILLS.
  */
 import { beforeAll, expect, test } from 'vitest';
 import { Random } from '../../src/guest/random.ts';
@@ -55,8 +55,11 @@ test(
     for (const work of works) work.catch(() => {});
     for (let kills = 0; kills < KILLS; kills++) {
       await new Promise(resolve => setTimeout(resolve, random.below(200)));
-      await kept.restart(kills % 8 === 7 ? 'SIGTERM' : 'SIGKILL');
+      const standby = kills % 3 === 2 ? await kept.standBy() : undefined;
+      await kept.restart(kills % 8 === 7 ? 'SIGTERM' : 'SIGKILL', standby);
     }
+    // One whose turn does not come does nothing, and ends well.
+    expect(await (await kept.standBy()).end('SIGTERM')).toBe(0);
     running = false;
     await Promise.all(works);
     for (const { name, guest, busy } of all) {

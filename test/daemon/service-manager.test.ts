@@ -2,7 +2,7 @@
  * A daemon whose guests a service manager keeps, which stores descriptors as systemd does: killed, ended, and started again with
  * what was stored, and upgraded. The manager is a stand-in: no systemd runs in a test.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -125,10 +125,32 @@ test('a guest goes on while the manager starts its daemon again, and while it is
   expect(daemon.log).not.toContain('not taken over');
 }, 300_000);
 
-test('a daemon that is started without the store lets go of what is there, and says so', async () => {
+test('a daemon that is started without the store lets go of what is there, and SIGHUP as soon as it answers has it read guests and policy anew (failed before: the policy alone was read, and the manager was not told)', async () => {
   expect(manager.names).toEqual(['a/0']);
-  const daemon = await start(['a'], ['--keep', 'none']);
+  manager.told.splice(0);
+  const config = join(directory, 'aerostat.toml');
+  const write = (period: string, ...guests: string[]) =>
+    writeFileSync(
+      config,
+      `[device]\npolicy = true\n[policy]\nperiod = "${period}"\n` +
+        guests.map(name => `[guests.${name}]\nsocket = "${name}.sock"\n`).join(''),
+    );
+  write('10s', 'a');
+  const daemon = await start([], ['--keep', 'none', '--config', config]);
   await expect.poll(() => manager.names).toEqual([]);
   expect(daemon.log).toContain('a was kept by the service manager, and is let go');
+  write('20s', 'a', 'b');
+  daemon.child.kill('SIGHUP');
+  await expect
+    .poll(async () => ({
+      told: manager.told.map(text => text.replace(/=\d{6,}$/, '=NUMBER')),
+      guests: (await daemon.control.guests()).map(({ name }) => name),
+      periodMs: (await daemon.control.policy()).periodMs,
+    }))
+    .toEqual({
+      told: [expect.stringMatching(/^READY=1\nMAINPID=/), 'RELOADING=1\nMONOTONIC_USEC=NUMBER', 'READY=1'],
+      guests: ['a', 'b'],
+      periodMs: 20_000,
+    });
   await daemon.end();
 }, 120_000);

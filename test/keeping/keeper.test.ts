@@ -7,7 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Keeper } from '../../src/keeping/keeper.ts';
-import { connectToKeeper, type KeeperLink } from '../../src/keeping/keeper-link.ts';
+import { connectToKeeper, KeeperLink } from '../../src/keeping/keeper-link.ts';
 import {
   closeAll,
   createEventFd,
@@ -89,6 +89,36 @@ test('gives the next daemon what the former one left, and nothing that it droppe
   for (const fds of left.values()) closeAll(fds.values());
   closeAll(events);
   next.close();
+});
+
+test('has a daemon that stands by wait for its turn, however long that takes, and gives it all then', async () => {
+  const { link } = await connect();
+  const events = keepEvents(link, 'vm1', [0, 1]);
+  await loop.turnUntil(() => keeper.size === 2);
+  const standby = KeeperLink.to(path, why => lost.push(why));
+  const taking = new AbortController();
+  const turn = standby.takeInTurn(taking.signal);
+  let isItsTurn = false;
+  turn.then(
+    () => {
+      isItsTurn = true;
+    },
+    () => {},
+  );
+  // One behind it, which is ended before its turn comes.
+  const other = KeeperLink.to(path, why => lost.push(why));
+  const giving = new AbortController();
+  const never = other.takeInTurn(giving.signal);
+  giving.abort(new Error('ended'));
+  await expect(loop.until(never)).rejects.toThrow('ended');
+  other.close();
+  expect(isItsTurn).toBe(false);
+  link.close();
+  const kept = await loop.until(turn);
+  expect([...kept.get('vm1')!.keys()]).toEqual([0, 1]);
+  for (const fds of kept.values()) closeAll(fds.values());
+  closeAll(events);
+  standby.close();
 });
 
 test('lets go of all that a guest had when its session ends', async () => {

@@ -87,6 +87,8 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
     for (const path of [
       'usr/lib/systemd/system/aerostat@.service',
       'usr/lib/systemd/system/aerostat.service',
+      'usr/lib/systemd/system/aerostat-pair@.service',
+      'usr/lib/systemd/system/aerostat-keeper.service',
       'usr/lib/systemd/system/aerostat-exporter.service',
       'usr/share/aerostat/prometheus/scrape.yml',
       'usr/lib/sysusers.d/aerostat.conf',
@@ -150,7 +152,12 @@ describePeer('the Debian package', missingPrograms('dpkg-deb'), () => {
     `installed into a root${why === undefined ? '' : ` (skipped; ${why})`}`,
     () => {
       const UNIT = 'aerostat@.service';
-      const FURTHER_UNITS = ['aerostat.service', 'aerostat-exporter.service'];
+      const FURTHER_UNITS = [
+        'aerostat.service',
+        'aerostat-pair@.service',
+        'aerostat-keeper.service',
+        'aerostat-exporter.service',
+      ];
       let target: TestRoot;
 
       const expectDone = ({ status, stderr }: Answered) =>

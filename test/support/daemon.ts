@@ -30,6 +30,8 @@ export interface DaemonSurroundings {
   readonly env?: Readonly<Record<string, string>>;
   /** A service manager passes what it inherits: LISTEN_PID is its process. */
   readonly listens?: boolean;
+  /** It stands by: another daemon answers. */
+  readonly standsBy?: boolean;
 }
 
 export class DaemonProcess {
@@ -57,6 +59,7 @@ export class DaemonProcess {
       program = PROGRAM,
       env = {},
       listens = false,
+      standsBy = false,
     }: DaemonSurroundings = {},
   ): Promise<DaemonProcess> {
     const directory = given ?? mkdtempSync(join(tmpdir(), 'aerostat-test-'));
@@ -71,7 +74,15 @@ export class DaemonProcess {
       : [process.execPath];
     const child = spawn(
       file,
-      [...first, program, 'device', '--api', join(directory, 'api.sock'), ...sockets, ...words],
+      [
+        ...first,
+        program,
+        'device',
+        ...['--api', join(directory, 'api.sock')],
+        ...sockets,
+        ...words,
+        ...(standsBy ? ['--standby'] : []),
+      ],
       {
         stdio: ['ignore', 'ignore', 'pipe', ...inherits.map(fd => fd.number)],
         env: { ...process.env, ...env },
@@ -80,18 +91,27 @@ export class DaemonProcess {
     const daemon = new DaemonProcess(directory, child);
     process.once('exit', daemon.#killAtExit);
     try {
-      // A socket that is there may be left of a daemon that was killed; one that answers is not.
-      const answers = () =>
-        daemon.control.daemon().then(
-          () => true,
-          () => false,
+      if (standsBy) {
+        await daemon.until(
+          () => daemon.log.includes('standing by'),
+          () => `the daemon does not stand by: ${daemon.log}`,
         );
-      await daemon.until(answers, () => `the daemon does not come up: ${daemon.log}`);
+      } else await daemon.answers();
       return daemon;
     } catch (error) {
       await (given === undefined ? daemon.stop('SIGKILL') : daemon.end('SIGKILL'));
       throw error;
     }
+  }
+
+  /** A socket that is there may be left of a daemon that was killed; one at which this process answers is not. */
+  async answers(): Promise<void> {
+    const isThere = () =>
+      this.control.daemon().then(
+        () => true,
+        () => false,
+      );
+    await this.until(isThere, () => `the daemon does not come up: ${this.log}`);
   }
 
   /** The process is gone, whatever ended it. */

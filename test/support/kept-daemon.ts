@@ -1,12 +1,33 @@
 /** A daemon with a keeper, as processes: it is killed as often as a test likes, and each next one goes on with its guests. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { program } from '../cli/built.ts';
 import { DaemonProcess } from './daemon.ts';
+
+/** A guest whose device is another than the others'. */
+interface GuestTable {
+  readonly name: string;
+  readonly profile: string;
+  readonly without: readonly string[];
+}
+
+/** The words by which a daemon serves them: those that are called by name, or those of a file. */
+function wordsFor(guests: readonly (string | GuestTable)[], directory: string) {
+  const names = guests.flatMap(guest => (typeof guest === 'string' ? [guest] : []));
+  const tables = guests.flatMap(guest => (typeof guest === 'string' ? [] : [guest]));
+  if (tables.length === 0) return { names, words: [] };
+  const path = join(directory, 'aerostat.toml');
+  const text = tables.map(
+    ({ name, profile, without }) =>
+      `[guests.${name}]\nsocket = "${name}.sock"\nprofile = "${profile}"\nwithout = ${JSON.stringify(without)}\n`,
+  );
+  writeFileSync(path, text.join(''));
+  return { names, words: ['--config', path] };
+}
 
 export class KeptDaemon {
   /** The one that runs now. */
@@ -14,6 +35,8 @@ export class KeptDaemon {
   readonly guests: readonly string[];
   /** The longest time from the end of a daemon to the next one's first answer. */
   downMsMax = 0;
+  /** Of those, the ones that are named on the command line. */
+  readonly #named: readonly string[];
   readonly #words: readonly string[];
   readonly #keeper: ChildProcess;
   readonly #directory: string;
@@ -21,18 +44,23 @@ export class KeptDaemon {
   private constructor(
     daemon: DaemonProcess,
     guests: readonly string[],
+    named: readonly string[],
     words: readonly string[],
     keeper: ChildProcess,
     directory: string,
   ) {
     this.daemon = daemon;
     this.guests = guests;
+    this.#named = named;
     this.#words = words;
     this.#keeper = keeper;
     this.#directory = directory;
   }
 
-  static async start(guests: readonly string[], words: readonly string[] = []): Promise<KeptDaemon> {
+  static async start(
+    guests: readonly (string | GuestTable)[],
+    words: readonly string[] = [],
+  ): Promise<KeptDaemon> {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
     const socket = join(directory, 'keeper.sock');
     const keeper = spawn(process.execPath, [program, 'keep', socket], {
@@ -42,16 +70,28 @@ export class KeptDaemon {
     // It says so when it listens.
     await once(keeper.stderr!, 'data');
     if (!existsSync(socket)) throw new Error('the keeper does not listen');
-    const all = ['--keep', socket, ...words];
-    const daemon = await DaemonProcess.start(guests, all, { directory });
-    return new KeptDaemon(daemon, guests, all, keeper, directory);
+    const served = wordsFor(guests, directory);
+    const all = ['--keep', socket, ...words, ...served.words];
+    const daemon = await DaemonProcess.start(served.names, all, { directory });
+    const names = guests.map(guest => (typeof guest === 'string' ? guest : guest.name));
+    return new KeptDaemon(daemon, names, served.names, all, keeper, directory);
   }
 
-  /** Ends the daemon and starts the next one, which has all guests and nothing against what their front-ends say. */
-  async restart(signal: NodeJS.Signals): Promise<void> {
+  /** Another one, which goes on when the daemon ends. */
+  standBy(): Promise<DaemonProcess> {
+    return DaemonProcess.start(this.#named, this.#words, { directory: this.#directory, standsBy: true });
+  }
+
+  /**
+   * Ends the daemon and starts the next one, if none stands by, which has all guests and nothing against what their front-ends
+   * say.
+   */
+  async restart(signal: NodeJS.Signals, standby?: DaemonProcess): Promise<void> {
     await this.daemon.end(signal);
     const endedMs = performance.now();
-    this.daemon = await DaemonProcess.start(this.guests, this.#words, { directory: this.#directory });
+    if (standby !== undefined) await standby.answers();
+    this.daemon =
+      standby ?? (await DaemonProcess.start(this.#named, this.#words, { directory: this.#directory }));
     this.downMsMax = Math.max(this.downMsMax, performance.now() - endedMs);
     for (const name of this.guests) {
       const { connected, counters } = await this.daemon.control.guest(name);

@@ -1,6 +1,6 @@
 /**
  * What a restart costs guests: a daemon with a keeper serves guests that give pages and take them back all the time, and is
- * replaced, by an upgrade, or after it was killed. Told are the time until the next one has all guests and until its API
+ * replaced, by an upgrade, or after it was killed, by one that is started then, or by one that stood by. Told are the time until the next one has all guests and until its API
  * answers, from its process's start and from its program's, and how long each guest's ring stood still: the longest that one
  * of its buffers took meanwhile.
  */
@@ -22,7 +22,7 @@ import type { BenchRow, Measured } from '../report.ts';
 import { spreadOf } from '../report.ts';
 import { ClockedGuest } from './guest.ts';
 
-export const RESTART_WAYS = ['upgrade', 'kill'] as const;
+export const RESTART_WAYS = ['upgrade', 'kill', 'standby'] as const;
 export type RestartWay = (typeof RESTART_WAYS)[number];
 
 export interface RestartBenchOptions {
@@ -57,8 +57,9 @@ export async function benchRestart(options: RestartBenchOptions): Promise<Measur
         signal.throwIfAborted();
         progress(at * runs + run, ways.length * runs, way);
         await bench.work(WORK_MS);
+        if (way === 'standby') await bench.standBy();
         for (const guest of bench.guests) guest.worstMs = 0;
-        const took = way === 'kill' ? await bench.kill() : await bench.upgrade();
+        const took = await bench.replace(way);
         await bench.work(WORK_MS);
         openMs.push(took.openMs);
         starts.push(bench.start);
@@ -72,13 +73,11 @@ export async function benchRestart(options: RestartBenchOptions): Promise<Measur
         peer: 'front-ends by hand',
         elapsedMs: open,
         handOverMs: spreadOf(handOverMs),
-        servedMs: spreadOf(starts.map(({ served }) => served.processMs)),
-        servedByProgramMs: spreadOf(starts.map(({ served }) => served.programMs)),
-        answersByProgramMs: spreadOf(starts.map(({ answers }) => answers.programMs)),
+        ...(way === 'standby' ? {} : sinceItsStart(starts)),
         stallMs: stall,
       });
       ratios[`${way}.takeover.toLimit`] =
-        (way === 'kill' ? open.median : spreadOf(handOverMs).median) / OPEN_MS_LIMIT;
+        (way === 'kill' ? open : spreadOf(handOverMs)).median / OPEN_MS_LIMIT;
       ratios[`${way}.stall.toLimit`] = stall.median / STALL_MS_LIMIT;
       ratios[`${way}.worstStall.toLimit`] = stall.max / STALL_MS_LIMIT;
     }
@@ -88,10 +87,17 @@ export async function benchRestart(options: RestartBenchOptions): Promise<Measur
   }
 }
 
+const sinceItsStart = (starts: readonly Start[]) => ({
+  servedMs: spreadOf(starts.map(({ served }) => served.processMs)),
+  servedByProgramMs: spreadOf(starts.map(({ served }) => served.programMs)),
+  answersByProgramMs: spreadOf(starts.map(({ answers }) => answers.programMs)),
+});
+
 const NOTES = [
-  'elapsed: upgrade: from the order until another process serves, its start included; kill: from the start of the next process until its API answers',
+  'elapsed: upgrade: from the order until another process serves, its start included; kill: from the start of the next process until its API answers; standby: from the kill until the other process says that its API answers',
+  'hand-over: upgrade: from the first guest that stands still until all are served; standby: from the kill until the other process says that all are served',
   'served: from the start of the next process until it has all guests; by program: from when Node had the program to run; answers: until its API answers',
-  `takeover.toLimit: kill: elapsed to ${OPEN_MS_LIMIT} ms; upgrade: from the first guest that stands still until all are served, to ${OPEN_MS_LIMIT} ms`,
+  `takeover.toLimit: kill: elapsed to ${OPEN_MS_LIMIT} ms; upgrade and standby: hand-over to ${OPEN_MS_LIMIT} ms`,
   `stall: the longest that one buffer of a guest took, to ${STALL_MS_LIMIT} ms; the guests' own process has its share in it`,
 ];
 
@@ -99,7 +105,12 @@ const NOTES = [
 interface Moment {
   readonly processMs: number;
   readonly programMs: number;
+  /** When this process heard of it. */
+  readonly atMs: number;
 }
+
+const SERVED = 'guests are served';
+const ANSWERS = 'the API answers';
 
 interface Start {
   readonly served: Moment;
@@ -118,6 +129,8 @@ class Bench {
   readonly #control: Control<DeviceGuestStatus>;
   #keeper: ChildProcess | undefined;
   #daemonPid = 0;
+  #standby: ChildProcess | undefined;
+  #stands = false;
   #log = '';
   /** What the last daemon said of its start. */
   readonly #moments = new Map<string, Moment>();
@@ -156,32 +169,46 @@ class Bench {
       this.#log = (this.#log + text).slice(-4096);
       const lines = (this.#line + text).split('\n');
       this.#line = lines.pop() ?? '';
-      for (const line of lines) if (line.includes('"programMs"')) this.#noteMoment(JSON.parse(line));
+      for (const line of lines) {
+        if (line.includes('"programMs"')) this.#noteMoment(JSON.parse(line));
+        if (line.includes('standing by')) this.#stands = true;
+      }
     });
     return child;
   }
 
   #noteMoment({ message, processMs, programMs }: Moment & { readonly message: string }): void {
-    this.#moments.set(message, { processMs, programMs });
+    this.#moments.set(message, { processMs, programMs, atMs: monotonicMs() });
   }
 
   /** Of the last daemon. */
   get start(): Start {
-    const served = this.#moments.get('guests are served');
-    const answers = this.#moments.get('the API answers');
+    const served = this.#moments.get(SERVED);
+    const answers = this.#moments.get(ANSWERS);
     if (served === undefined || answers === undefined)
       throw new AerostatError('AEROSTAT_BENCH', `a daemon says nothing of its start: ${this.#log}`);
     return { served, answers };
   }
 
   async #startDaemon(): Promise<void> {
+    const child = this.#spawnDaemon();
+    await this.#until(async () => (await this.#pid()) === child.pid, 'the daemon does not come up');
+    this.#daemonPid = child.pid ?? 0;
+  }
+
+  #spawnDaemon(...more: readonly string[]): ChildProcess {
     const sockets = this.#names.flatMap(name => ['--socket-path', this.#at(name)]);
     const log = ['--log-level', 'debug', '--log-format', 'json'];
     const places = ['--api', this.#at('api.sock'), '--keep', this.#at('keeper.sock')];
-    const words = ['device', ...log, ...places, ...sockets];
-    const child = this.#spawn(words);
-    await this.#until(async () => (await this.#pid()) === child.pid, 'the daemon does not come up');
-    this.#daemonPid = child.pid ?? 0;
+    return this.#spawn(['device', ...log, ...places, ...sockets, ...more]);
+  }
+
+  /** Another process waits for the end of the daemon from now on. */
+  async standBy(): Promise<void> {
+    this.#stands = false;
+    this.#standby = this.#spawnDaemon('--standby');
+    await this.#until(async () => this.#stands, 'no daemon stands by');
+    await this.work(WORK_MS);
   }
 
   #pid(): Promise<number> {
@@ -226,7 +253,23 @@ class Bench {
     );
   }
 
-  async kill(): Promise<Took> {
+  replace(way: RestartWay): Promise<Took> {
+    if (way === 'upgrade') return this.#upgrade();
+    return way === 'kill' ? this.#kill() : this.#killBesideStandby();
+  }
+
+  async #killBesideStandby(): Promise<Took> {
+    this.#moments.clear();
+    process.kill(this.#daemonPid, 'SIGKILL');
+    const beganMs = monotonicMs();
+    await this.#until(async () => this.#moments.has(ANSWERS), 'the daemon that stood by does not take over');
+    this.#daemonPid = this.#standby?.pid ?? 0;
+    this.#standby = undefined;
+    const { served, answers } = this.start;
+    return { openMs: answers.atMs - beganMs, handOverMs: served.atMs - beganMs };
+  }
+
+  async #kill(): Promise<Took> {
     process.kill(this.#daemonPid, 'SIGKILL');
     const beganMs = monotonicMs();
     await this.#startDaemon();
@@ -234,7 +277,7 @@ class Bench {
     return { openMs, handOverMs: openMs };
   }
 
-  async upgrade(): Promise<Took> {
+  async #upgrade(): Promise<Took> {
     const beganMs = monotonicMs();
     const order = this.#control.upgrade({ timeoutMs: UPGRADE_MS });
     let ended = false;
@@ -254,6 +297,8 @@ class Bench {
 
   async close(): Promise<void> {
     for (const guest of this.guests) guest.close();
+    const standby = this.#standby;
+    if (standby?.exitCode === null && standby.kill()) await once(standby, 'exit');
     // The last daemon may be no child of this process.
     if (this.#daemonPid > 0) {
       try {

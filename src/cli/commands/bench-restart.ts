@@ -13,6 +13,7 @@ Examples:
 Ways:
   upgrade   as aerostat upgrade does it: the next process is ready before it takes over, guest by guest
   kill      the daemon is killed with -9, and started again at once
+  standby   the daemon is killed with -9, and another one stands by (aerostat device --standby)
 
 STALL is the longest that one buffer of a guest took, while all of them give pages and take them back without end.`;
 
@@ -25,7 +26,7 @@ interface RestartChoice extends BenchChoice {
 export function restartBenchCommand(context: CliContext): Command {
   const command = new Command('restart')
     .description('replace a daemon with a keeper while its guests work, and say how long they waited')
-    .option('--ways <list>', 'upgrade, kill (default: both)', list)
+    .option('--ways <list>', 'upgrade, kill, standby (default: all)', list)
     .addOption(new Option('--guests <number>', 'how many').argParser(wholeNumber).default(20))
     .addOption(new Option('--runs <number>', 'how often, each way').argParser(wholeNumber).default(5))
     .option('--report <file>', 'write an HTML report')

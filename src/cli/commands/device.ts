@@ -5,10 +5,10 @@
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
 import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
-import type { Daemon } from '../../daemon/options.ts';
+import type { GuestOptions } from '../../hosting/options.ts';
+import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';
 import { guestOptions, parseFd, type ServedGuestsChoice } from '../guest-options.ts';
-import type { Log } from '../log.ts';
 import {
   bootGraceOption,
   durationOption,
@@ -19,7 +19,7 @@ import {
   withApi,
   withLog,
 } from '../options.ts';
-import { type ServeChoice, withDaemon } from '../serve.ts';
+import { type GuestsFile, type ServeChoice, withDaemon } from '../serve.ts';
 import { UsageError } from '../usage.ts';
 
 const EXAMPLES = `
@@ -30,14 +30,22 @@ Examples:
   aerostat device --socket-path vm1 --api 127.0.0.1:8080 --token-file token
   aerostat device --config aerostat.toml      its guests, API, log and policy; SIGHUP reads it anew
   aerostat device --socket-path vm1 --keep /run/user/1000/keeper.sock
+  aerostat device --socket-path vm1 --keep /run/user/1000/keeper.sock --standby      the same words, twice
 
 With --policy, "aerostat policy status" and its like ask this daemon, and SIGHUP reads the file anew. Without a socket, the
 guests of ~/.config/aerostat/aerostat.toml or /etc/aerostat/aerostat.toml are served.
 
 SIGTERM, SIGINT and SIGHUP give everything pending back to the host and end the daemon with code 0. With --keep, guests are
-left to the next daemon, also when this one is killed (docs/operating.md).`;
+left to the next daemon, also when this one is killed (docs/operating.md); of two daemons with --standby, one serves, and
+the other goes on within a moment.`;
 
 type DeviceChoice = ServedGuestsChoice & ServeChoice & { readonly config?: string };
+
+/** What a file says of guests, and what becomes of it while the daemon runs. */
+interface Configured extends GuestsFile {
+  readonly choice: DeviceChoice;
+  readonly served: readonly GuestOptions[];
+}
 
 export function deviceCommand(context: CliContext): Command {
   const descriptor = value(parseFd);
@@ -79,6 +87,10 @@ export function deviceCommand(context: CliContext): Command {
       "an aerostat keep's, by which guests outlive this daemon; systemd for the service manager's store, none for nothing (env: AEROSTAT_KEEP)",
     )
     .option(
+      '--standby',
+      'wait, with all loaded, until the daemon that --keep serves has ended, and go on with its guests',
+    )
+    .option(
       '--config <file>',
       'serve the guests of this aerostat.toml that have a socket (env: AEROSTAT_CONFIG)',
     )
@@ -107,6 +119,7 @@ export function printCapabilities(context: CliContext): void {
     'name',
     'poll-interval',
     'profile',
+    'standby',
     'state-dir',
     'target',
     'without',
@@ -118,8 +131,10 @@ async function runDevice(context: CliContext, command: Command, typed: DeviceCho
   const configured = await configurationOf(context, command, typed);
   const { choice: chosen = typed, served = guestOptions(typed) } = configured ?? {};
   const choice = withEnvironment(chosen, context.env);
-  await withDaemon(context, choice, served, async ({ daemon, log }) => {
-    configured?.follow(daemon, log);
+  if (choice.standby === true) checkStandby(choice);
+  // Whose turn comes later reads its file then.
+  if (choice.standby === true && configured !== undefined) context.onHangUp?.(() => {});
+  const run: Parameters<typeof withDaemon>[3] = async ({ log }) => {
     // An operator who restarts a daemon has to know that changed targets are lost.
     if (choice.keep === undefined) {
       const what =
@@ -133,7 +148,19 @@ async function runDevice(context: CliContext, command: Command, typed: DeviceCho
     }
     const signal = await interrupted(context.interrupt);
     log({ level: 'info', message: `ending for ${signal}` });
-  });
+  };
+  await withDaemon(context, choice, served, run, configured);
+}
+
+/** @throws UsageError when nothing would say that the daemon before has ended */
+function checkStandby({ keep }: DeviceChoice): void {
+  if (keep === 'systemd') {
+    throw new UsageError(
+      '--standby needs a keeper of its own (--keep SOCKET, an aerostat keep): systemd gives what it stores only to a process that it starts',
+    );
+  }
+  if (keep === undefined)
+    throw new UsageError('--standby needs --keep SOCKET, the same as the daemon has that it stands by for');
 }
 
 /** What a unit of the service manager says where neither command line nor file do. */
@@ -148,7 +175,11 @@ function withEnvironment(choice: DeviceChoice, env: CliContext['env']): DeviceCh
 }
 
 /** The file whose guests are served: one that is named, or that is found where no socket is named. */
-async function configurationOf(context: CliContext, command: Command, typed: DeviceChoice) {
+async function configurationOf(
+  context: CliContext,
+  command: Command,
+  typed: DeviceChoice,
+): Promise<Configured | undefined> {
   const { config, socketPath, fd, name } = typed;
   const hasSockets = socketPath !== undefined || fd !== undefined;
   if (config !== undefined && (hasSockets || name !== undefined)) {
@@ -163,13 +194,22 @@ async function configurationOf(context: CliContext, command: Command, typed: Dev
     import('../configuration/device.ts'),
     import('../configuration/read.ts'),
   ]);
-  const configuration = readConfiguration(path);
+  let configuration = readConfiguration(path);
   const { served } = configuration;
   if (served.length > 0) {
     return {
       served,
       choice: withConfigured(command, typed, configuration),
-      follow: (daemon: Daemon, log: Log) => followConfiguration(context, configuration, daemon, log),
+      servedNow: log => {
+        try {
+          configuration = readConfiguration(path);
+        } catch (error) {
+          if (!(error instanceof AerostatError)) throw error;
+          log({ level: 'error', message: `${path} was not taken: ${error.message}` });
+        }
+        return configuration.served;
+      },
+      follow: (daemon, log) => followConfiguration(context, configuration, daemon, log),
     };
   }
   throw new UsageError(`${path} has no guest to serve; give one a socket: [guests.NAME] socket = "PATH"`);

@@ -1,6 +1,7 @@
 /** `aerostat keep`: holds what guests' sessions are made of, so that they outlive the daemon that serves them. */
 import { Command } from 'commander';
 import { openKeeper } from '../../daemon/keeper-process.ts';
+import { tellServiceManager } from '../../sys/service-manager.ts';
 import { type CliContext, interrupted } from '../context.ts';
 import { type LogChoice, withLog } from '../options.ts';
 import { openLog } from '../serve.ts';
@@ -27,6 +28,7 @@ async function runKeep(context: CliContext, path: string, choice: LogChoice): Pr
   const keeper = openKeeper(path, message => log({ level: 'warn', message }));
   try {
     log({ level: 'info', message: `keeping for a daemon at ${path}` });
+    tellServiceManager(context.env, 'READY=1');
     const signal = await interrupted(context.interrupt);
     log({ level: 'info', message: `ending for ${signal}` });
   } finally {

@@ -1,0 +1,196 @@
+/**
+ * A real Linux guest whose daemon is killed with -9 at work: while it gives memory, takes it back, uses it and checks it, and
+ * while it hints, reports and answers over the free page channels of its devices. Where the guest is from is its caller's.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { expect } from 'vitest';
+import { type ProfileName, profile } from '../../../src/balloon/profiles.ts';
+import type { DeviceGuestStatus } from '../../../src/control/contract.ts';
+import { Random } from '../../../src/guest/random.ts';
+import type { LinuxGuest } from '../../../src/peers/linux/guest.ts';
+import { freeMemory, useMemory } from '../../../src/peers/linux/workloads.ts';
+import type { KeptDaemon } from '../../support/kept-daemon.ts';
+import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
+
+const MIB = 2 ** 20;
+const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
+/** How often each guest's daemon is killed; undefined where nothing is asked for. */
+export const KILLS_ASKED = process.env.AEROSTAT_KILLS;
+/** Of random content, under checksums. */
+const KEPT_BYTES = 16 * MIB;
+/** Checksums are looked at after so many. */
+const CHECK_EVERY = 25;
+const USED_BYTES = 16 * MIB;
+/** What a guest's kernel does on the side while it is looked at. */
+const SLACK_BYTES = 48 * MIB;
+const PATIENCE_MS = 60_000;
+
+/** A device of the guest, and what its driver does on it. */
+export interface KilledDevice {
+  readonly name: string;
+  readonly profile: ProfileName;
+  /** The kernel reports free pages to one device. */
+  readonly reports: boolean;
+}
+
+interface KilledWorld {
+  readonly kept: KeptDaemon;
+  readonly guest: LinuxGuest;
+  readonly devices: readonly KilledDevice[];
+}
+
+/** What the guest is in the middle of when its daemon is killed. */
+type Moment = 'any' | 'hinting' | 'reporting' | 'answering';
+
+const kindOf = ({ profile: name }: KilledDevice) => profile(name).freePages.kind;
+
+/** Each with the device that it is about; all of them come, in turns. */
+function momentsOf(devices: readonly KilledDevice[]): readonly (readonly [Moment, KilledDevice])[] {
+  const own = devices.flatMap((device): (readonly [Moment, KilledDevice])[] => [
+    ...(kindOf(device) === 'session' ? [['hinting', device] as const] : []),
+    ...(kindOf(device) === 'request' ? [['answering', device] as const] : []),
+    ...(device.reports ? [['reporting', device] as const] : []),
+  ]);
+  return own.flatMap(moment => [moment, ['any', devices[0]] as const]);
+}
+
+class Killing {
+  readonly #world: KilledWorld;
+  readonly #random = new Random(SEED);
+  readonly met = new Map<Moment, number>();
+
+  constructor(world: KilledWorld) {
+    this.#world = world;
+  }
+
+  get #control() {
+    return this.#world.kept.daemon.control;
+  }
+
+  async until(
+    name: string,
+    what: string,
+    met: (status: DeviceGuestStatus) => boolean,
+  ): Promise<DeviceGuestStatus> {
+    const deadline = performance.now() + PATIENCE_MS;
+    for (;;) {
+      const status = await this.#control.guest(name);
+      if (met(status)) return status;
+      if (performance.now() > deadline) {
+        throw new Error(`${what} never came: ${JSON.stringify(status)}\n${this.#world.kept.daemon.log}`);
+      }
+      await delay(5);
+    }
+  }
+
+  /** Targets come and go, and so does memory that the guest uses, until it is told to stop. */
+  async live(seed: number, goesOn: () => boolean): Promise<void> {
+    const { guest, devices } = this.#world;
+    const random = new Random(seed);
+    while (goesOn()) {
+      const { name } = devices[random.below(devices.length)];
+      const targetBytes = random.below(Math.floor(24 / devices.length)) * 8 * MIB;
+      // The daemon may be gone just now.
+      await this.#control.change(name, { targetBytes, force: true }).catch(() => {});
+      if (random.chance(0.3)) {
+        await useMemory(guest, USED_BYTES);
+        await freeMemory(guest);
+      } else {
+        await delay(random.below(100));
+      }
+    }
+  }
+
+  /** Resolves in the middle of it. */
+  async comeTo(moment: Moment, { name }: KilledDevice): Promise<void> {
+    await delay(this.#random.below(250));
+    if (moment === 'hinting') {
+      await this.#control.hint(name, { action: 'start' });
+      await this.until(name, 'a hint', ({ hint }) => (hint?.hintedBytes ?? 0) > 0);
+    } else if (moment === 'answering') {
+      this.#control.request(name, { request: 'unused-pages' }).catch(() => {});
+      await delay(this.#random.below(20));
+    } else if (moment === 'reporting') {
+      // Of this daemon: the figure begins with each anew.
+      await this.until(name, 'a report', ({ reportedBytes }) => (reportedBytes ?? 0) > 0);
+    }
+    this.met.set(moment, (this.met.get(moment) ?? 0) + 1);
+  }
+
+  /** With the last daemon, each device does what it can. */
+  async channelsWork(): Promise<void> {
+    const { guest, devices } = this.#world;
+    for (const device of devices) {
+      const { name } = device;
+      if (kindOf(device) === 'request') {
+        const { unusedBytes } = await this.#control.request(name, { request: 'unused-pages' });
+        expect(unusedBytes).toBeGreaterThan(0);
+      }
+      if (kindOf(device) === 'session') {
+        await this.#control.hint(name, { action: 'start' });
+        const { hint } = await this.until(name, 'the end of hints', ({ hint }) => hint?.state === 'stopped');
+        expect(hint.hintedBytes).toBeGreaterThan(0);
+        await this.#control.hint(name, { action: 'done' });
+      }
+      if (device.reports) {
+        const { reportedBytes } = await this.#control.guest(name);
+        await useMemory(guest, 2 * USED_BYTES);
+        await freeMemory(guest);
+        await this.until(name, 'a report', status => status.reportedBytes! > reportedBytes!);
+      }
+    }
+  }
+}
+
+/**
+ * Kills the daemon `kills` times, in turns while a device hints, answers, reports, and at any moment. The guest must not
+ * notice: its checksums hold, its kernel says nothing, all targets are reached in the end, and it has its memory back.
+ */
+export async function survivesKills(title: string, world: KilledWorld, kills: number): Promise<void> {
+  const { kept, guest, devices } = world;
+  const random = new Random(SEED);
+  const killing = new Killing(world);
+  const moments = momentsOf(devices);
+  const beganMs = performance.now();
+  const booted = (await guest.kernelLog()).length;
+  await checksummedFiles(guest, KEPT_BYTES);
+  const { MemFree } = await guest.meminfo();
+  for (let done = 0; done < kills; ) {
+    let running = true;
+    const life = killing.live(random.below(2 ** 31), () => running);
+    life.catch(() => {});
+    const round = Math.min(kills, done + CHECK_EVERY);
+    try {
+      for (; done < round; done++) {
+        await killing.comeTo(...moments[done % moments.length]);
+        await kept.restart('SIGKILL');
+      }
+    } finally {
+      running = false;
+    }
+    await life;
+    await verifyFiles(guest);
+  }
+  for (const { name } of devices) {
+    for (const target of [Math.floor(160 / devices.length) * MIB, 0]) {
+      const { balloonedBytes } = await kept.daemon.reach(name, target);
+      expect(balloonedBytes).toBe(target);
+    }
+  }
+  await killing.channelsWork();
+  await verifyFiles(guest);
+  await expect
+    .poll(async () => (await guest.meminfo()).MemFree, { timeout: PATIENCE_MS })
+    .toBeGreaterThan(MemFree - SLACK_BYTES);
+  const log = (await guest.kernelLog()).slice(booted);
+  expect(log).not.toMatch(/BUG|WARNING|Oops|segfault|Bad page|virtio.*(error|broken)/);
+  const asked = new Set(moments.slice(0, kills).map(([moment]) => moment));
+  expect(new Set(killing.met.keys())).toEqual(asked);
+  if (KILLS_ASKED !== undefined) {
+    const when = [...killing.met].map(([moment, times]) => `${moment} ${times}`).join(', ');
+    const tookS = Math.round((performance.now() - beganMs) / 1000);
+    console.info(
+      `${title}: ${kills} kills in ${tookS} s (${when}), no daemon for ${Math.round(kept.downMsMax)} ms at most`,
+    );
+  }
+}

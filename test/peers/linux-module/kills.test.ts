@@ -1,0 +1,62 @@
+/**
+ * The proposed ABIs in a real Linux kernel whose daemon is killed with -9: the driver of linux/ gives memory, takes it back,
+ * answers requests, hints and reports over the channel of each generation, on one guest with a device for each. How often is
+ * AEROSTAT_KILLS.
+ */
+import { expect, test } from 'vitest';
+import { driverModule, driverModuleComplaint } from '../../../src/peers/uml/driver-module.ts';
+import { UmlGuest } from '../../../src/peers/uml/guest.ts';
+import { findUmlKernels } from '../../../src/peers/uml/kernel.ts';
+import { KeptDaemon } from '../../support/kept-daemon.ts';
+import { describePeer, missingForUml } from '../../support/peers.ts';
+import { KILLS_ASKED, type KilledDevice, survivesKills } from '../front-ends/killed-daemon.ts';
+
+const MIB = 2 ** 20;
+
+/** Each kind of request, hints without DONE, and blocks that are isolated until their buffer is back. */
+const DEVICES: readonly KilledDevice[] = [
+  { name: 'bitmap', profile: 'page-bitmap', reports: false },
+  { name: 'order', profile: 'page-order', reports: false },
+  { name: 'chunks', profile: 'page-chunks', reports: false },
+  { name: 'sg', profile: 'sg', reports: false },
+  { name: 'hinting', profile: 'hinting', reports: true },
+];
+/** Once at each moment that the devices have. */
+const KILLS = Number(KILLS_ASKED ?? 2 * DEVICES.length - 1);
+const PATIENCE_MS = 7_200_000;
+
+const RINGS = KILLS_ASKED === undefined ? ['packed'] : ['packed', 'split'];
+
+const kernels = findUmlKernels();
+const kernel = kernels.find(found => found.fault === undefined && driverModuleComplaint(found) === undefined);
+const missing = missingForUml() ?? (kernel === undefined ? driverModuleComplaint(kernels[0]) : undefined);
+
+describePeer('the proposed ABIs in a real kernel whose daemon is killed', missing, () => {
+  test.each(RINGS)(
+    'go on with %s rings: requests, hints and reports',
+    async rings => {
+      const without = rings === 'split' ? ['ring-packed'] : [];
+      const balloonModule = await driverModule(kernel!);
+      const guests = DEVICES.map(({ name, profile }) => ({ name, profile, without }));
+      const kept = await KeptDaemon.start(guests);
+      const guest = await UmlGuest.boot({
+        memoryBytes: 512 * MIB,
+        sockets: DEVICES.map(({ name }) => kept.daemon.socketOf(name)),
+        moduleParameters: [`generation=${DEVICES.map(({ profile }) => profile).join(',')}`],
+        kernel: { ...kernel!, balloonModule },
+      });
+      try {
+        expect(DEVICES.filter(({ reports }) => reports)).toHaveLength(1);
+        await survivesKills(
+          `Linux ${kernel!.version}, ${rings} rings`,
+          { kept, guest, devices: DEVICES },
+          KILLS,
+        );
+      } finally {
+        await guest.shutdown();
+        await kept.end();
+      }
+    },
+    PATIENCE_MS,
+  );
+});
