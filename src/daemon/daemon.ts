@@ -163,7 +163,8 @@ class RunningDaemon implements Daemon {
   async handOver(successor: Successor): Promise<void> {
     const left = new Map<string, OwnedKept>();
     try {
-      // One by one: no guest waits for another.
+      // One by one: no guest waits for many others. While the other one takes a guest up, the next is on its way.
+      let underWay = 0;
       for (const name of this.toHandOver) {
         const kept = await this.#threads.leave(name);
         // The other one reads it, and nothing more is ordered of the guest here.
@@ -171,7 +172,10 @@ class RunningDaemon implements Daemon {
         const owned = kept.map(([number, fd]) => [number, new OwnedFd(fd)] as const);
         left.set(name, owned);
         await successor.giveGuest(name, this.#guests.get(name)!.listener!, owned);
+        if (underWay > 0) await successor.heardTaken();
+        else underWay++;
       }
+      if (underWay > 0) await successor.heardTaken();
       await successor.finish();
     } catch (error) {
       await successor.kill();

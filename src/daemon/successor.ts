@@ -92,7 +92,7 @@ export class Successor {
     return this.#version;
   }
 
-  /** Hands a guest over; resolves when the other process serves it. The descriptors stay the caller's. */
+  /** Hands a guest over, of which {@link heardTaken} is to be heard. The descriptors stay the caller's. */
   async giveGuest(
     guest: string,
     listener: OwnedFd,
@@ -107,6 +107,10 @@ export class Successor {
       );
     }
     await this.#link.send({ kind: 'listener', guest }, [listener]);
+  }
+
+  /** Resolves when the other process serves the first that was handed over of those that this was not said of. */
+  async heardTaken(): Promise<void> {
     await this.#hear('taken');
   }
 

@@ -51,7 +51,7 @@ function momentsOf(devices: readonly KilledDevice[]): readonly (readonly [Moment
     ...(kindOf(device) === 'request' ? [['answering', device] as const] : []),
     ...(device.reports ? [['reporting', device] as const] : []),
   ]);
-  return own.flatMap(moment => [moment, ['any', devices[0]] as const]);
+  return [...own, ...own.map(() => ['any', devices[0]] as const)];
 }
 
 class Killing {

@@ -8,7 +8,7 @@ import { describeLinux, describePeer } from '../../support/peers.ts';
 import { type FrontEnd, genericDevice, userModeLinux } from './front-ends.ts';
 import { KILLS_ASKED, survivesKills } from './killed-daemon.ts';
 
-/** Of each guest: once while it hints, once at any moment, and once while it reports. */
+/** Of each guest: once while it hints, once while it reports, and once at any moment. */
 const KILLS = Number(KILLS_ASKED ?? 3);
 const PATIENCE_MS = 7_200_000;
 
