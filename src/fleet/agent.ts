@@ -3,6 +3,7 @@
  * waits, and the host goes on alone: its machines and its policy are other processes. What each part does is in its file.
  */
 import { randomUUID } from 'node:crypto';
+import { availableParallelism } from 'node:os';
 import { readVersion } from '../sys/version.ts';
 import type { AgentOptions } from './agent-options.ts';
 import { Arrivals } from './arrivals.ts';
@@ -207,6 +208,7 @@ export class Agent {
         return memoryBytes - reserveBytes - held;
       },
       memoryMaxBytes: memoryBytes,
+      startsMax: Math.max(1, Math.floor(availableParallelism() / 2)),
       now,
       onChange,
     });

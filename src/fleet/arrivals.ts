@@ -33,6 +33,11 @@ interface ArrivalsOptions {
   readonly freeBytes: () => Promise<number>;
   /** Guests that come are no larger. */
   readonly memoryMaxBytes: number;
+  /**
+   * Machines that are started at a time. A start is all work of a processor: more at once than there are processors end no
+   * sooner than one after the other, and the first guest begins to move the later.
+   */
+  readonly startsMax: number;
   readonly now: () => number;
   readonly onChange: () => void;
 }
@@ -55,6 +60,9 @@ export class Arrivals {
   readonly #left = new Map<string, readonly Left[]>();
   /** Admissions are judged one after the other: two may not be promised the same memory. */
   #judging: Promise<unknown> = Promise.resolve();
+  /** The last start of each lane. */
+  readonly #lanes: Promise<unknown>[] = [];
+  #started = 0;
 
   constructor(options: ArrivalsOptions) {
     this.#options = options;
@@ -142,11 +150,20 @@ export class Arrivals {
     return incoming;
   }
 
+  /** After those before it. */
+  #startInTurn(place: Parameters<StartReceiver>[0]): Promise<Receiver> {
+    const { startReceiver, startsMax } = this.#options;
+    const lane = this.#started++ % startsMax;
+    const receiver = (this.#lanes[lane] ?? Promise.resolve()).then(() => startReceiver(place));
+    this.#lanes[lane] = receiver.catch(() => {});
+    return receiver;
+  }
+
   async #start(order: FleetOrder): Promise<{ readonly address: string } | { readonly refusal: string }> {
-    const { machines, startReceiver, memoryMaxBytes } = this.#options;
+    const { machines, memoryMaxBytes } = this.#options;
     const { guest } = order;
     try {
-      const receiver = await startReceiver({
+      const receiver = await this.#startInTurn({
         guest,
         socket: machines.socketOf(guest),
         log: machines.logOf(guest),

@@ -162,6 +162,8 @@ describe('a destination', () => {
   let started: string[];
   let ended: string[];
   let end: (guest: string) => void;
+  /** A machine that is started waits for it. */
+  let ready: Promise<void>;
 
   function arrivals(freeBytes = 2 * GIB): Arrivals {
     const ends = new Map<string, () => void>();
@@ -172,6 +174,7 @@ describe('a destination', () => {
       claims,
       startReceiver: async ({ guest }) => {
         started.push(guest);
+        await ready;
         return {
           address: `tcp:host2:${guest}`,
           ended: new Promise(resolve => ends.set(guest, () => resolve('it ended'))),
@@ -180,6 +183,7 @@ describe('a destination', () => {
       },
       freeBytes: async () => freeBytes,
       memoryMaxBytes: 8 * GIB,
+      startsMax: 2,
       now: () => 5000,
       onChange: () => {},
     });
@@ -187,6 +191,7 @@ describe('a destination', () => {
 
   beforeEach(() => {
     places = new FakeMachines();
+    ready = Promise.resolve();
     started = [];
     ended = [];
   });
@@ -201,6 +206,22 @@ describe('a destination', () => {
       ['b', GIB],
     ]);
     expect(started).toEqual(['a', 'b']);
+  });
+
+  test('starts no more machines at a time than the host has processors for, and the others after them', async () => {
+    const one = arrivals(8 * GIB);
+    let go = () => {};
+    ready = new Promise(resolve => {
+      go = resolve;
+    });
+    const places = Promise.all(['a', 'b', 'c', 'd', 'e'].map(guest => one.receive(orderOf(guest))));
+    await soon(() => expect(started).toEqual(['a', 'b']));
+    // All of them are promised their memory meanwhile.
+    await soon(() => expect(one.all).toHaveLength(5));
+    expect(started).toEqual(['a', 'b']);
+    go();
+    expect((await places).every(place => 'address' in place)).toBe(true);
+    expect(started.toSorted()).toEqual(['a', 'b', 'c', 'd', 'e']);
   });
 
   test('starts one machine for an order that is asked twice, and none for one of before', async () => {
