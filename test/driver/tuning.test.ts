@@ -96,6 +96,43 @@ describe('what can be tuned', () => {
     world.check();
   });
 
+  it('pages listed one by one come in whole huge pages first, and from fragments only when there are no more', async () => {
+    const wholeOnes = async (orderMax: number | null): Promise<number> => {
+      const world = new World({ driver: { orderMax } });
+      await world.start();
+      await world.scatter('database', 8 * MIB_PAGES);
+      const given = 2048;
+      await world.aim(given);
+      const ballooned = new Set<number>();
+      world.driver.forEachBlock((pfn, order) => {
+        for (let page = pfn; page < pfn + 2 ** order; page++) ballooned.add(page);
+      });
+      expect(ballooned.size).toBe(given);
+      expect(world.driver.counters.inflateBuffers).toBe(given / 256);
+      const starts = [...ballooned].filter(pfn => pfn % 512 === 0);
+      world.check();
+      return starts.filter(pfn =>
+        Array.from({ length: 512 }, (_, page) => pfn + page).every(page => ballooned.has(page)),
+      ).length;
+    };
+    expect(await wholeOnes(9)).toBe(4);
+    expect(await wholeOnes(null)).toBeLessThan(4);
+  });
+
+  it('a new target waits for no more than a huge page that is on its way', async () => {
+    const world = new World({ device: { mode: 'deferred' }, driver: { orderMax: 9, ahead: false } });
+    await world.start();
+    world.device.targetPages = 16 * MIB_PAGES;
+    await world.beginning(0);
+    world.device.targetPages = 0;
+    await world.beginning(0);
+    expect(world.driver.heldPages).toBe(512);
+    await world.rest();
+    expect(world.device.counters.pages).toBe(512);
+    expect(world.driver.actualPages).toBe(0);
+    world.check();
+  });
+
   it('sg fills the ring, kicks once and collects', async () => {
     const world = new World({
       profile: 'sg',
