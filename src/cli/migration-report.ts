@@ -1,5 +1,5 @@
 /** What a migration comes to, in words. */
-import type { MigrationReport, MigrationState } from '../control/migrations.ts';
+import type { MigrationReport, MigrationState, PostcopyState } from '../control/migrations.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
 import { renderFields } from './table.ts';
@@ -16,8 +16,17 @@ export function describeState(name: string, state: MigrationState): string {
     expectedDowntimeMs === null ? '' : `${formatDuration(expectedDowntimeMs)} of downtime expected`,
     guestShare === null || guestShare === 1 ? '' : `the guest slowed to ${Math.round(guestShare * 100)} %`,
   ];
+  if (state.postcopy) known.push(...describePostcopy(state.postcopy));
   const after = `${state.status} after ${formatDuration(state.elapsedMs)}`;
   return [`${name}: ${after}`, ...known.filter(Boolean)].join(', ');
+}
+
+function describePostcopy({ faults, longestFaultMs, recoveries, broken }: PostcopyState): string[] {
+  return [
+    `${count(faults)} pages waited for, ${formatDuration(longestFaultMs)} at most`,
+    recoveries === 0 ? '' : `connected again ${count(recoveries)} times`,
+    broken === null ? '' : `no page comes: ${broken}`,
+  ];
 }
 
 /** Rounds after which it is seen whether each leaves less than the one before. */
@@ -72,6 +81,9 @@ function described(title: string, bytesName: string, report: MigrationReport): s
     ['skipped as ballooned', pages(report.balloonPages)],
     ['never backed', pages(report.unbackedPages)],
     ['hint races', pages(report.hintRaces)],
+    ['came while it ran', report.postcopy ? [formatSize(report.postcopy.missingBytes)] : []],
+    ['pages waited for', report.postcopy ? [count(report.postcopy.faults)] : []],
+    ['longest wait', report.postcopy ? [formatDuration(report.postcopy.longestFaultMs)] : []],
   ];
   const told = fields.flatMap(([name, [value]]): [string, string][] =>
     value === undefined ? [] : [[name, value]],

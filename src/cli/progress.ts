@@ -77,12 +77,15 @@ export async function migrationBar(context: CliContext, name: string): Promise<M
   let most = 0;
   return {
     update: state => {
-      const { totalBytes, remainingBytes, round, bytesPerSecond, expectedDowntimeMs } = state;
+      const { totalBytes, remainingBytes, round, bytesPerSecond, expectedDowntimeMs, postcopy } = state;
       const what = [
-        round === null ? state.status : `round ${round}`,
+        round === null || postcopy ? state.status : `round ${round}`,
         remainingBytes === null ? '' : `${formatSize(remainingBytes)} to go`,
         bytesPerSecond === null ? '' : `${formatSize(bytesPerSecond)}/s`,
-        expectedDowntimeMs === null ? '' : `downtime ${formatDuration(expectedDowntimeMs)}`,
+        postcopy
+          ? `${postcopy.faults} pages waited for, ${formatDuration(postcopy.longestFaultMs)} at most`
+          : '',
+        expectedDowntimeMs === null || postcopy ? '' : `downtime ${formatDuration(expectedDowntimeMs)}`,
       ];
       const fields = { what: what.filter(Boolean).join(', ') };
       const total = totalBytes ?? 1;

@@ -14,6 +14,20 @@ export interface MigrationState {
   readonly expectedDowntimeMs: number | null;
   /** The share of its time that the guest has; less than 1 when it is slowed down. */
   readonly guestShare: number | null;
+  /** Of a guest that runs at its destination already, and has yet to get pages: {@link remainingBytes} of them. */
+  readonly postcopy?: PostcopyState | null;
+}
+
+export interface PostcopyState {
+  /** What was missing when it began to run there. */
+  readonly missingBytes: number;
+  /** How often a thread of the guest waited for a page, and for how long at most. */
+  readonly faults: number;
+  readonly longestFaultMs: number;
+  /** How often the connections broke and were made again. */
+  readonly recoveries: number;
+  /** Why no page comes at the moment, so that the guest may stand still; null while they do. */
+  readonly broken: string | null;
 }
 
 /** How a migration went. */
@@ -33,6 +47,8 @@ export interface MigrationReport {
   readonly unbackedPages: number | null;
   /** Pages that were written after the guest had named them as free, and sent for it. */
   readonly hintRaces: number | null;
+  /** Where the guest ran before all of its pages had come. */
+  readonly postcopy?: PostcopyState | null;
 }
 
 /** A migration under way, or the last one. */
@@ -76,4 +92,11 @@ export interface MigrationOrder {
   readonly channel?: string;
   /** With zstd, of Node (22.15) or of the host (libzstd.so.1); it fails when one side has neither. */
   readonly compress?: boolean;
+  /**
+   * After so many rounds, 0 for at once, the guest runs at the destination and gets the rest of its memory there. From then
+   * on the destination's end, and this one's, is the guest's. A machine of ours only.
+   */
+  readonly postcopyAfterRound?: number;
+  /** Reach the destination again of a guest that runs there and waits for pages; nothing else is looked at. */
+  readonly recover?: boolean;
 }

@@ -48,7 +48,14 @@ const REMOTE_DESTINATION = /^tcp:/;
 const ENDS: readonly string[] = ['completed', 'failed', 'cancelled'];
 
 /** What QEMU does in its own way, or not at all. */
-const OURS_ALONE = ['roundsMax', 'autoConverge', 'channel', 'compress'] as const;
+const OURS_ALONE = [
+  'roundsMax',
+  'autoConverge',
+  'channel',
+  'compress',
+  'postcopyAfterRound',
+  'recover',
+] as const;
 
 export class QemuMigrations implements GuestHandlers<MigrationOperation> {
   readonly #mover: QemuMover;

@@ -8,6 +8,8 @@ import { reportHints } from './hint-report.ts';
 import { reportHistories } from './history-report.ts';
 import { reportMigrations } from './migration-report.ts';
 import { SIM_FAULTS, type SimFault } from './migration-run.ts';
+import { POSTCOPY_MISTAKES, type PostcopyMistake } from './postcopy-guest.ts';
+import { reportPostcopy } from './postcopy-report.ts';
 import { reportRestarts } from './restart-history.ts';
 import { reportShared } from './shared-report.ts';
 import { SIM_PROFILES } from './sim-plan.ts';
@@ -124,6 +126,27 @@ function migrateCommand(): Command {
     });
 }
 
+interface PostcopyChoice {
+  readonly seed: number;
+  readonly seeds: number;
+  readonly mistake?: PostcopyMistake;
+  readonly json?: boolean;
+}
+
+function postcopyCommand(): Command {
+  return new Command('postcopy')
+    .description('have guests run before their memory is there, and cut the network after every message')
+    .option('--seed <n>', 'the first guest', between(0, Number.MAX_SAFE_INTEGER), 1)
+    .option('--seeds <n>', 'guests, one a seed', between(1, 1_000_000), 1)
+    .addOption(new Option('--mistake <name>', 'make this one: data must be lost').choices(POSTCOPY_MISTAKES))
+    .option('--json', 'print JSON')
+    .action(async ({ json = false, ...choice }: PostcopyChoice) => {
+      const report = await reportPostcopy(choice, json ? () => {} : line => console.log(line));
+      if (json) console.log(JSON.stringify(report, null, 2));
+      process.exitCode = report.failures.length === 0 ? 0 : 1;
+    });
+}
+
 function restartCommand(): Command {
   return new Command('restart')
     .description('let the daemon of a guest die at any boundary, and another go on')
@@ -171,6 +194,7 @@ const program = new Command('sim')
   .showHelpAfterError()
   .addCommand(runCommand(), { isDefault: true })
   .addCommand(migrateCommand())
+  .addCommand(postcopyCommand())
   .addCommand(hintsCommand())
   .addCommand(sharedCommand())
   .addCommand(restartCommand())

@@ -83,11 +83,14 @@ export async function migrationRouteOf(
 
 async function fileRoute(
   vm: Vm,
-  { to, connections = 1, bandwidthBytesPerSecond: bytesPerSecond }: MigrationOrder,
+  { to, connections = 1, bandwidthBytesPerSecond: bytesPerSecond, postcopyAfterRound }: MigrationOrder,
 ): Promise<MigrationRoute> {
   const path = to.slice(FILE.length);
   if (!isAbsolute(path) || path.includes('\0')) {
     throw new MigrationOrderError(`${to} names no file: write file: and an absolute path`);
+  }
+  if (postcopyAfterRound !== undefined) {
+    throw new MigrationOrderError('a snapshot is all of a machine; leave --postcopy out');
   }
   if (connections !== 1) {
     throw new MigrationOrderError('a snapshot is one file, and takes no more than one connection');

@@ -33,8 +33,12 @@ import { withDirty } from './dirty-layer.ts';
 import { CHANNEL_NAMES, type ChannelName } from './free-page-channel.ts';
 import { type MigrationPlace, type MigrationRoute, migrationRouteOf } from './migration-route.ts';
 import { OutgoingMigration } from './outgoing-migration.ts';
+import { arrivingObstacle, arrivingStatus, postcopyStateOf } from './postcopy-status.ts';
 import type { Vm } from './vm.ts';
 import { WriteRate } from './write-rate.ts';
+
+/** What the guest waits for is not to wait behind what it does not. */
+const POSTCOPY_CONNECTIONS_MIN = 2;
 
 /** Between two questions to a destination that has not answered for long. */
 const SEARCH_PAUSE_MS = 5000;
@@ -69,9 +73,11 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
 
   async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
     this.#expectName(name);
+    if (order.recover === true) return this.#recover(name);
     if (this.#underway !== undefined || this.#starting)
       throw new GuestStateError(`${name} is moving already`);
     if (this.#vm.state !== 'running') throw new GuestStateError(goneFrom(name));
+    if (arrivingStatus(this.#vm) !== undefined) throw new GuestStateError(arrivingObstacle(name));
     const channel = channelOf(order.channel);
     this.#starting = true;
     let route: MigrationRoute | undefined;
@@ -90,6 +96,10 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   async migration(name: string): Promise<MigrationAnswer> {
     this.#expectName(name);
     const runsHere = this.#vm.state === 'running' || this.#underway !== undefined;
+    const arriving = arrivingStatus(this.#vm);
+    if (arriving !== undefined) {
+      return { migration: arriving, obstacle: arrivingObstacle(name), dirtyBytesPerSecond: null };
+    }
     return {
       migration: this.#current(),
       obstacle: runsHere ? null : goneFrom(name),
@@ -134,12 +144,22 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     return this.migration(name);
   }
 
+  /** The guest runs elsewhere and waits for pages: its destination is to be reached now, and not in a while. */
+  #recover(name: string): MigrationStatus {
+    if (this.#underway?.source.recover() !== true || this.#status === null) {
+      throw new GuestStateError(`${name} is not in post-copy with a destination that is out of reach`);
+    }
+    return this.#status;
+  }
+
   #begin(outgoing: OutgoingMigration, route: MigrationRoute, order: MigrationOrder): MigrationStatus {
-    const { connections = CONNECTIONS_DEFAULT, compress = false } = order;
+    const { connections = CONNECTIONS_DEFAULT, compress = false, postcopyAfterRound: afterRound } = order;
+    const postcopy = afterRound === undefined ? undefined : { afterRound };
     const source = new MigrationSource({
       ...outgoing.source,
       ...route.source(outgoing),
-      connections,
+      connections: postcopy === undefined ? connections : Math.max(POSTCOPY_CONNECTIONS_MIN, connections),
+      postcopy,
       compress,
       convergence: new Convergence({
         downtimeMsMax: order.downtimeMsMax ?? DOWNTIME_MS_DEFAULT,
@@ -195,6 +215,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   async #search(source: MigrationSource, status: MigrationStatus, recalled: AbortSignal): Promise<void> {
     while (this.#vm.state === 'gone' && !recalled.aborted) {
       if ((await source.askAgain()) === 'running') {
+        await source.bringRest();
         this.#become({ ...status, state: { ...status.state, status: 'done' }, error: null });
         this.#departure.resolve();
         return;
@@ -224,7 +245,9 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     return {
       elapsedMs,
       sentBytes,
-      remainingBytes: remainingBytes === null ? null : outgoing.dirty.countIn() * PAGE_SIZE,
+      remainingBytes:
+        remainingBytes === null ? null : (source.postcopy?.leftPages ?? outgoing.dirty.countIn()) * PAGE_SIZE,
+      postcopy: source.postcopy && postcopyStateOf(source.postcopy),
       // No round has told how fast it goes: then it is what went so far.
       bytesPerSecond: bytesPerSecond ?? (sentBytes === 0 ? null : Math.round((sentBytes * 1000) / elapsedMs)),
     };
@@ -243,6 +266,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       bytesPerSecond: rate > 0 ? Math.round(rate) : null,
       expectedDowntimeMs: Number.isFinite(downtimeMs) ? downtimeMs : null,
       guestShare: progress?.guestShare ?? 1,
+      postcopy: progress?.postcopy ? postcopyStateOf(progress.postcopy) : null,
     };
   }
 
@@ -292,4 +316,5 @@ const reportOf = (summary: MigrationSummary, balloonPages: number): MigrationRep
   balloonPages,
   unbackedPages: summary.unbackedPages,
   hintRaces: summary.hintRaces,
+  postcopy: summary.postcopy && postcopyStateOf(summary.postcopy),
 });

@@ -34,6 +34,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import type { SavedState, SourceMachine } from '../migration/machine.ts';
+import type { ArrivalState } from '../migration/postcopy-arrival.ts';
 import { Ram } from '../migration/ram.ts';
 import { deferred } from '../sys/deferred.ts';
 import { defined } from '../sys/defined.ts';
@@ -94,6 +95,8 @@ export class Vm implements SourceMachine {
   readonly #threads: VmThreads;
   readonly #late: LateMemory | undefined;
   readonly #mapped: Promise<unknown>;
+  /** Of a machine that runs before all of its pages have come: what it has not got. */
+  arrival: () => ArrivalState | undefined = () => undefined;
   #config: VmConfig | undefined;
   #driverPages: readonly { readonly pfn: number; readonly pages: number }[] = [];
   #state: VmState = 'empty';

@@ -164,3 +164,24 @@ test('a machine that is too large, or that no place awaits, stays', async () => 
     /no free page channel/,
   );
 });
+
+test('in post-copy the guest runs there while its memory comes, which both sides show, and cannot be called back', async () => {
+  const { source, destination, to } = await pair([]);
+  await source.tell({ do: 'use', bytes: 96 * MIB });
+  await source.control.migrate('vm', { to, postcopyAfterRound: 0, bandwidthBytesPerSecond: 4e7 });
+  await destination.event('ready');
+  const here = await source.control.migration('vm');
+  expect(here.migration?.state.status).toBe('post-copy');
+  expect(here.migration?.state.postcopy).toMatchObject({ broken: null, recoveries: 0 });
+  await expect(source.control.cancelMigration('vm')).rejects.toThrow(/handed over/);
+  await expect(source.control.migrate('vm', { to, recover: true })).rejects.toThrow(/not in post-copy/);
+  const there = await destination.control.migration('vm');
+  expect(there.obstacle).toMatch(/on their way here/);
+  expect(there.migration?.state.remainingBytes).toBeGreaterThan(0);
+  await expect(destination.control.migrate('vm', { to })).rejects.toThrow(/on their way here/);
+  expect((await destination.tell({ do: 'verify' })).checkedBytes).toBeGreaterThanOrEqual(96 * MIB);
+  await expect.poll(() => source.over, { timeout: 60_000 }).toBe(true);
+  expect((await destination.control.migration('vm')).obstacle).toBeNull();
+  await destination.control.change('vm', { targetBytes: 24 * MIB });
+  await destination.tell({ do: 'settle' });
+}, 60_000);

@@ -57,13 +57,15 @@ const PHASES: Readonly<Record<string, string>> = {
   copying: 'sending its memory',
   stopping: 'it stands still for the last pages',
   'handing-over': 'handing it over',
+  'post-copy': 'it runs there, and its memory follows',
+  'post-copy-paused': 'it runs there and waits for memory; the connection is broken',
   setup: 'asking the destination',
   active: 'sending its memory',
   device: 'it stands still for the last pages',
 };
 
 /** From here on it cannot be called back. */
-const HANDED_OVER = ['handing-over', 'done'];
+const HANDED_OVER = ['handing-over', 'post-copy', 'post-copy-paused', 'done'];
 
 function UnderWay({ answer: { migration }, onCancel }: { answer: MigrationAnswer; onCancel: () => void }) {
   const { totalBytes = null, remainingBytes = null, elapsedMs = 0 } = migration?.state ?? {};
@@ -109,8 +111,16 @@ function useMost(share: number | null, elapsedMs: number): number | null {
 }
 
 function factsOf(state: MigrationState): (readonly [name: string, label: string, value: string])[] {
-  const { round, remainingBytes, sentBytes, bytesPerSecond, expectedDowntimeMs, guestShare, elapsedMs } =
-    state;
+  const {
+    round,
+    remainingBytes,
+    sentBytes,
+    bytesPerSecond,
+    expectedDowntimeMs,
+    guestShare,
+    elapsedMs,
+    postcopy,
+  } = state;
   const slowed = guestShare !== null && guestShare < 1;
   return [
     ['round', 'round', round === null || round === 0 ? '–' : String(round)],
@@ -119,6 +129,13 @@ function factsOf(state: MigrationState): (readonly [name: string, label: string,
     ['rate', 'rate', bytesPerSecond === null ? '–' : `${size(bytesPerSecond)}/s`],
     ['downtime', 'would stand still for', duration(expectedDowntimeMs)],
     ['elapsed', 'under way for', duration(elapsedMs)],
+    ...(postcopy
+      ? ([
+          ['faults', 'pages waited for', String(postcopy.faults)],
+          ['longest-fault', 'longest wait', duration(postcopy.longestFaultMs)],
+          ...(postcopy.broken === null ? [] : [['broken', 'no page comes', postcopy.broken]]),
+        ] as [string, string, string][])
+      : []),
     ...(slowed ? [['share', 'slowed down to', percent(guestShare)] as const] : []),
   ];
 }

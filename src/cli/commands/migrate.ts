@@ -28,7 +28,10 @@ const EXAMPLES = `
 Examples:
   aerostat migrate vm tcp:host2:4444                   a machine of aerostat vm
   aerostat migrate vm tcp:host2:4444 --bandwidth 10gbit --connections 4 --downtime-limit 50ms
+  aerostat migrate vm tcp:host2:4444 --postcopy        it runs there at once, and its memory follows
+  aerostat migrate vm tcp:host2:4444 --postcopy 2      the same after two rounds
   aerostat migrate vm --status
+  aerostat migrate vm --recover                        reach the destination again that it runs at and waits for pages
   aerostat migrate web tcp:host2:4444 --qmp web=/run/qemu/web.qmp
   aerostat migrate web tcp:host2:4444 --config aerostat.toml --bandwidth 10gbit
   aerostat migrate web --status --config aerostat.toml
@@ -36,7 +39,12 @@ Examples:
 The destination of an Aerostat machine is aerostat receive. That of a QEMU guest is a QEMU of the same machine that was
 started with -incoming tcp:HOST:4444. QEMU skips what the guest does not use if both have
 -device virtio-balloon-pci,free-page-hint=on,iothread=ID. The source stays, empty, until it is told to quit. Ctrl-C
-calls the guest back.`;
+calls the guest back.
+
+--postcopy is for a guest that writes faster than can be sent, or whose host has to be empty soon: it stands still for some
+milliseconds whatever it writes, and then for as long as each page takes that it touches and has not got. From the moment
+it runs there until all has come, it needs both hosts: if either dies, the guest is lost, and it cannot be called back. A
+connection that breaks only makes it wait; it is made again by itself. Where the guest must not be lost, do without.`;
 
 /** Between two looks at a migration. */
 const POLL_MS = 100;
@@ -49,6 +57,8 @@ interface MigrateChoice extends GuestsChoice {
   readonly autoConverge?: boolean;
   readonly channel?: string;
   readonly compress?: boolean;
+  readonly postcopy?: number;
+  readonly recover?: boolean;
   readonly status?: boolean;
   readonly cancel?: boolean;
 }
@@ -86,6 +96,20 @@ export function migrateCommand(context: CliContext): Command {
       '--compress',
       'compress pages with zstd, for slow networks; both sides need libzstd or Node 22.15',
     )
+    .addOption(
+      new Option(
+        '--postcopy [rounds]',
+        'run a guest on our device there at once (now), or after so many rounds, and send it the rest then; both hosts have to live until all has come',
+      )
+        .argParser(value(parseAfter))
+        .preset('now'),
+    )
+    .addOption(
+      new Option('--recover', 'reach the destination again that a guest waits at for pages').conflicts([
+        'status',
+        'cancel',
+      ]),
+    )
     .addOption(new Option('--status', 'how far it is').conflicts('cancel'))
     .option('--cancel', 'give it up; the guest goes on where it is')
     .addHelpText('after', EXAMPLES)
@@ -96,7 +120,8 @@ export function migrateCommand(context: CliContext): Command {
         if (choice.status)
           return showStatus(context, choice, name, (await control.migration(name)).migration);
         if (choice.cancel) return void (await control.cancelMigration(name));
-        await move(context, choice, control, { name, to: to ?? '' });
+        const destination = choice.recover ? await destinationOf(control, name) : (to ?? '');
+        await move(context, choice, control, { name, to: destination });
       });
     });
   return withGuestOptions(command);
@@ -106,6 +131,21 @@ function parseConnections(text: string): number {
   const connections = /^\d{1,3}$/.test(text) ? Number(text) : 0;
   if (connections >= 1 && connections <= CONNECTIONS_MAX) return connections;
   throw new UsageError(`${text} is not a number of connections; there may be 1 to ${CONNECTIONS_MAX}`);
+}
+
+/** `now`, `2`, or `after 2` in one word or two. */
+function parseAfter(text: string): number {
+  if (text === 'now') return 0;
+  const [, rounds] = /^(?:after[ =:]?)?(\d{1,5})$/.exec(text) ?? [];
+  if (rounds !== undefined && Number(rounds) <= ROUNDS_MAX) return Number(rounds);
+  throw new UsageError(`${text} is neither now nor a number of rounds; write --postcopy, or --postcopy 2`);
+}
+
+/** Of the migration that is under way. */
+async function destinationOf(control: GuestControl, name: string): Promise<string> {
+  const { migration } = await control.migration(name);
+  if (migration?.to != null) return migration.to;
+  throw new UsageError(`${name} is not on its way from here; --recover is for the source of its migration`);
 }
 
 function parseCount(text: string): number {
@@ -118,12 +158,12 @@ function parseCount(text: string): number {
 function wordsOf(
   first: string | undefined,
   second: string | undefined,
-  { status, cancel }: MigrateChoice,
+  { status, cancel, recover }: MigrateChoice,
 ): [name: string | undefined, to: string | undefined] {
-  if (status || cancel) {
+  if (status || cancel || recover) {
     if (second === undefined) return [first, undefined];
     throw new UsageError(
-      '--status and --cancel are of the migration that is under way; leave its destination out',
+      '--status, --cancel and --recover are of the migration that is under way; leave its destination out',
     );
   }
   const [name, to] = second === undefined ? [undefined, first] : [first, second];
@@ -234,6 +274,7 @@ async function followed(
 
 function orderOf(choice: MigrateChoice, to: string): MigrationOrder {
   const { connections, bandwidth, downtimeLimit, maxRounds, autoConverge, channel, compress } = choice;
+  const { postcopy: postcopyAfterRound, recover } = choice;
   return {
     to,
     connections,
@@ -244,6 +285,8 @@ function orderOf(choice: MigrateChoice, to: string): MigrationOrder {
       autoConverge,
       channel,
       compress,
+      postcopyAfterRound,
+      recover,
     }),
   };
 }

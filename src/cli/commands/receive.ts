@@ -89,6 +89,7 @@ async function receive(context: CliContext, choice: ReceiveChoice): Promise<void
         throw new InterruptedError(name);
       });
       await Promise.race([destination.outcome, signal]).finally(() => clearTimeout(impatience));
+      place.vm.arrival = () => destination.arrival;
       // It keeps listening: a source that lost its connections asks over a new one where its guest is.
       await serveMachine(context, choice, { vm: place.vm, tls, log });
     } finally {

@@ -29,6 +29,7 @@ import type {
   MigrationReport,
   MigrationState,
   MigrationStatus,
+  PostcopyState,
 } from '../../control/migrations.ts';
 import {
   bytes,
@@ -39,6 +40,7 @@ import {
   MemoryPlaceSchema,
   milliseconds,
   mirror,
+  omissible,
   orNull,
   unknownable,
 } from './values.ts';
@@ -406,6 +408,20 @@ export const RequestAnswerSchema = mirror<RequestAnswer>()(
     .openapi('RequestAnswer'),
 );
 
+const PostcopyStateSchema = mirror<PostcopyState>()(
+  z
+    .object({
+      missingBytes: bytes,
+      faults: count,
+      longestFaultMs: milliseconds,
+      recoveries: count,
+      broken: z.string().nullable().openapi({ description: 'Why no page comes at the moment.' }),
+    })
+    .openapi('PostcopyState', {
+      description: 'Of a guest that runs at its destination before all of its memory is there.',
+    }),
+);
+
 const MigrationStateSchema = mirror<MigrationState>()(
   z
     .object({
@@ -418,6 +434,7 @@ const MigrationStateSchema = mirror<MigrationState>()(
       bytesPerSecond: z.number().nullable(),
       expectedDowntimeMs: milliseconds.nullable(),
       guestShare: z.number().nullable().openapi({ description: 'The share of its time that the guest has.' }),
+      postcopy: omissible(orNull(PostcopyStateSchema)),
     })
     .openapi('MigrationState'),
 );
@@ -440,6 +457,7 @@ const MigrationReportSchema = mirror<MigrationReport>()(
       hintRaces: count.nullable().openapi({
         description: 'Pages written after the guest had named them as free, and sent for it.',
       }),
+      postcopy: omissible(orNull(PostcopyStateSchema)),
     })
     .openapi('MigrationReport'),
 );

@@ -105,6 +105,17 @@ export const MigrationOrderSchema = mirror<MigrationOrder>()(
       autoConverge: omissible(z.boolean()),
       channel: omissible(z.string().max(64)),
       compress: omissible(z.boolean()),
+      postcopyAfterRound: omissible(
+        count.max(ROUNDS_MAX).openapi({
+          description:
+            'The guest runs at the destination after so many rounds, and gets the rest there; 0: at once.',
+        }),
+      ),
+      recover: omissible(
+        z
+          .boolean()
+          .openapi({ description: 'Reach the destination again of a guest that waits there for pages.' }),
+      ),
     })
     .openapi('MigrationOrder'),
 );
