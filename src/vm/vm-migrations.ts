@@ -57,7 +57,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   readonly #vm: Vm;
   readonly #place: MigrationPlace;
   readonly #emit: (event: GuestEvent) => void;
-  readonly #writes: WriteRate;
+  #writes: WriteRate | undefined;
   #underway: Underway | undefined;
   /** Under way, and it is not known where the guest runs. */
   #lost: { readonly recall: AbortController; readonly over: Promise<void> } | undefined;
@@ -68,7 +68,6 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     this.#vm = vm;
     this.#place = place;
     this.#emit = emit;
-    this.#writes = new WriteRate(vm.log, monotonicMs);
   }
 
   async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
@@ -110,8 +109,11 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
   /** Of a log that is the kernel's nothing is known but in a migration, whose own it is then. */
   #writeRate(): number | null {
     const isOurs = !this.#starting && this.#underway === undefined && this.#vm.state === 'running';
-    if (isOurs && this.#vm.config.dirtyLog !== 'kernel') return this.#writes.look();
-    this.#writes.forget();
+    if (isOurs && this.#vm.config.dirtyLog !== 'kernel') {
+      this.#writes ??= new WriteRate(this.#vm.log, monotonicMs);
+      return this.#writes.look();
+    }
+    this.#writes?.forget();
     return null;
   }
 
