@@ -1,5 +1,10 @@
 /** What a migration comes to, in words. */
-import type { MigrationReport, MigrationState, PostcopyState } from '../control/migrations.ts';
+import type {
+  MigrationPauseStep,
+  MigrationReport,
+  MigrationState,
+  PostcopyState,
+} from '../control/migrations.ts';
 import { formatDuration } from './duration.ts';
 import { formatSize } from './size.ts';
 import { renderFields } from './table.ts';
@@ -54,8 +59,8 @@ export function adviceOf(
   if (expectedDowntimeMs <= downtimeMsMax) return undefined;
   const rate = bytesPerSecond === null ? '' : ` at ${formatSize(bytesPerSecond)}/s`;
   return (
-    `${name} writes faster than can be sent (${formatSize(remainingBytes)} to go${rate}): it is stopped after round ${roundsMax} whatever is left, ` +
-    `for about ${formatDuration(expectedDowntimeMs)}; to be done sooner, call it off (Ctrl-C) and give --auto-converge, --downtime-limit ${formatDuration(Math.ceil(expectedDowntimeMs / 1000) * 1000)}, ` +
+    `${name} writes faster than can be sent (${formatSize(remainingBytes)} to go${rate}): it would stand still for about ${formatDuration(expectedDowntimeMs)}, and after round ${roundsMax} it is given up, ` +
+    `or stopped all the same with --max-rounds; to be done sooner, call it off (Ctrl-C) and give --auto-converge, --downtime-limit ${formatDuration(Math.ceil(expectedDowntimeMs / 1000) * 1000)}, ` +
     '--compress, or vm --rate'
   );
 }
@@ -68,10 +73,18 @@ export const describeReport = (name: string, to: string, report: MigrationReport
 export const describeSnapshot = (name: string, file: string, report: MigrationReport): string =>
   described(`${name}: written to ${file} in ${formatDuration(report.totalMs)}`, 'written', report);
 
+/** The steps that add up to the downtime; their parts are told as JSON alone. */
+function pauseOf(steps: readonly MigrationPauseStep[]): string[] {
+  const told = steps.filter(({ step }) => !step.includes('/'));
+  if (told.length === 0) return [];
+  return [told.map(({ step, ms }) => `${step} ${ms.toFixed(1)}ms`).join(', ')];
+}
+
 function described(title: string, bytesName: string, report: MigrationReport): string {
   const pages = (number: number | null) => (number === null ? [] : [count(number)]);
   const fields: [string, string[]][] = [
     ['downtime', report.downtimeMs === null ? [] : [formatDuration(report.downtimeMs)]],
+    ['stood still for', pauseOf(report.pause ?? [])],
     ['rounds', [count(report.rounds)]],
     [bytesName, [formatSize(report.bytes)]],
     [`pages ${bytesName === 'written' ? 'written' : 'sent'}`, pages(report.pages)],

@@ -49,6 +49,17 @@ export interface MigrationReport {
   readonly hintRaces: number | null;
   /** Where the guest ran before all of its pages had come. */
   readonly postcopy?: PostcopyState | null;
+  /**
+   * Where the downtime went, step by step: those without a slash follow each other and add up to it; the others are parts
+   * of the next one without. Absent where the mover does not tell.
+   */
+  readonly pause?: readonly MigrationPauseStep[];
+}
+
+/** A step of a pause: `load`, or of its parts, `load/device`. */
+export interface MigrationPauseStep {
+  readonly step: string;
+  readonly ms: number;
 }
 
 /** A migration under way, or the last one. */

@@ -234,6 +234,11 @@ export class BalloonDriver {
     }
   }
 
+  /** The guest has back what it holds for hints, as it will when it is paused. */
+  takeHintsBack(): void {
+    this.#balloon?.takeHintsBack();
+  }
+
   /**
    * After {@link pause}, and when the device has stopped its rings: takes back what it had kept of the guest's.
    * @throws DriverStoppedError when it still keeps something
@@ -280,11 +285,13 @@ export class BalloonDriver {
   }
 
   /** Goes on after {@link load}, on a device that has the account of the last one. */
-  async run(): Promise<void> {
+  async run(done: (step: string) => void = () => {}): Promise<void> {
     const balloon = this.#balloon;
     assert(this.#state === 'loaded' && balloon !== undefined, `a driver run that is ${this.#state}`);
     await agreeAgain(this.#options.transport, balloon.features, balloon.rings);
+    done('rings');
     await this.#run(balloon);
+    done('driver');
   }
 
   #runningBalloon(): Balloon {

@@ -182,6 +182,8 @@ export class Balloon {
     this.#work();
   }
 
+  readonly takeHintsBack = (): void => this.#hints?.takeBack();
+
   /** How far the hint session has come, where there are such. */
   get hintState(): HintResponderState | null {
     return this.#hints?.state ?? null;

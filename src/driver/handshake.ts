@@ -32,10 +32,13 @@ export async function agreeAgain(
   features: bigint,
   rings: readonly DriverRing[],
 ): Promise<void> {
-  await transport.writeStatus(ACKNOWLEDGE | DRIVER);
-  await transport.setFeatures(features);
-  await transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-  for (const ring of rings) await transport.enableQueue(ring.index, ring.config, ring.base);
+  // In this order, and none waits for the answer to another: the guest stands still.
+  await Promise.all([
+    transport.writeStatus(ACKNOWLEDGE | DRIVER),
+    transport.setFeatures(features),
+    transport.writeStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK),
+    ...rings.map(ring => transport.enableQueue(ring.index, ring.config, ring.base)),
+  ]);
 }
 
 /** Before DRIVER_OK (docs/conformance.md, D25). The value is the guest's fill byte, in all four places, and never changes (D26). */

@@ -105,6 +105,11 @@ export class HintsPart implements QueuePart, Shrinker {
   /** A guest that stands still may go on at another host, which asked for no hints: what was hinted is free. */
   pause(): void {
     this.#paused = true;
+    this.takeBack();
+  }
+
+  /** What is held goes back to the guest early, as it would at {@link pause}. A hint promises nothing, so that is allowed. */
+  takeBack(): void {
     this.#release(this.#held.length);
     this.#responder.release();
   }

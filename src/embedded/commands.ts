@@ -81,3 +81,12 @@ export function parseCommand(value: unknown): GuestCommand {
   );
   throw new CommandError(`no command of a guest: ${reasons.join('; ')}`);
 }
+
+/** Commands that change nothing. The others do not reach a machine that is being saved and sent as it is. */
+export const LOOKS: ReadonlySet<CommandName> = new Set<CommandName>([
+  'balloon',
+  'meminfo',
+  'settle',
+  'status',
+  'verify',
+]);

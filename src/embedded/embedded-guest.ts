@@ -14,22 +14,33 @@ import { BalloonDriver } from '../driver/balloon-driver.ts';
 import { DEFAULT_TUNING, type DriverTuning } from '../driver/options.ts';
 import { schedulerOf } from '../driver/scheduler.ts';
 import { Guest, type WorkloadSpec } from '../guest/guest.ts';
-import type { GuestKernel, GuestResumeOptions } from '../guest/kernel.ts';
+import type { GuestKernel } from '../guest/kernel.ts';
+import type { GuestResumeOptions } from '../guest/kernel-options.ts';
 import type { Process } from '../guest/process.ts';
 import type { Workload, WorkloadKind } from '../guest/workloads/workload.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { defined } from '../sys/defined.ts';
-import { AerostatError, assert } from '../sys/error.ts';
-import { monotonicMs, Reactor } from '../sys/poll.ts';
-import { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
-import { createSharedMemory } from '../vhost-user/shared-memory.ts';
+import { monotonicMs, type Reactor } from '../sys/poll.ts';
+import type { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import { RING_PACKED } from '../virtio/features.ts';
 import { DeviceConnection } from './connection.ts';
-import { type EmbeddedGuestOptions, GUEST_BYTES_MIN, type MachineParts, type SavedGuest } from './options.ts';
+import { connectMachine, type EmbeddedMachine, surroundingsOf, switchOff } from './machine.ts';
+import type { EmbeddedGuestOptions, MachineParts, SavedGuest } from './options.ts';
 import { Processor } from './processor.ts';
+import type { StandbyMachine } from './standby-machine.ts';
 import { USER_NAME } from './tasks.ts';
 import { Wants } from './wants.ts';
+
+interface Making {
+  create(surroundings: GuestResumeOptions): Guest;
+  begin(guest: EmbeddedGuest): Promise<void>;
+  /** One that is there already. */
+  readonly machine?: EmbeddedMachine;
+}
+
+/** Hears of each step that is over, for who measures where the time goes. */
+type StepDone = (step: string) => void;
 
 export class EmbeddedGuest {
   readonly guest: Guest;
@@ -44,12 +55,12 @@ export class EmbeddedGuest {
   readonly connection: DeviceConnection;
   /** Settles when the guest has ended; rejects when it ended because a page lost its content. */
   readonly ended: Promise<void>;
-  readonly #machine: Machine;
+  readonly #machine: EmbeddedMachine;
   #end: (failure?: unknown) => void = () => {};
   #closing = false;
   #ringsStopped = false;
 
-  private constructor(machine: Machine, guest: Guest, options: EmbeddedGuestOptions) {
+  private constructor(machine: EmbeddedMachine, guest: Guest, options: EmbeddedGuestOptions) {
     this.#machine = machine;
     this.reactor = machine.reactor;
     this.memory = machine.memory;
@@ -114,13 +125,21 @@ export class EmbeddedGuest {
     options: EmbeddedGuestOptions,
     parts: MachineParts,
     saved: SavedGuest,
+    { standby, done = () => {} }: { readonly standby?: StandbyMachine; readonly done?: StepDone } = {},
   ): Promise<EmbeddedGuest> {
     return EmbeddedGuest.#make(options, parts, {
-      create: surroundings => Guest.restore(surroundings, saved.guest),
-      begin: guest => {
+      ...defined({ machine: standby?.machine }),
+      create: surroundings => {
+        done('connect');
+        const guest = standby?.guest(saved.guest) ?? Guest.restore(surroundings, saved.guest);
+        done('guest');
+        return guest;
+      },
+      begin: async guest => {
         guest.processor.pause();
         guest.#adoptUsers();
-        return guest.driver.load(saved.driver);
+        await guest.driver.load(saved.driver);
+        done('driver');
       },
     });
   }
@@ -128,12 +147,22 @@ export class EmbeddedGuest {
   static async #make(
     options: EmbeddedGuestOptions,
     parts: MachineParts,
-    {
-      create,
-      begin,
-    }: { create(surroundings: GuestResumeOptions): Guest; begin(guest: EmbeddedGuest): Promise<void> },
+    making: Making,
   ): Promise<EmbeddedGuest> {
-    const machine = await connect(options, parts);
+    return EmbeddedGuest.#on(
+      making.machine ?? (await connectMachine(options, parts)),
+      options,
+      parts,
+      making,
+    );
+  }
+
+  static async #on(
+    machine: EmbeddedMachine,
+    options: EmbeddedGuestOptions,
+    parts: MachineParts,
+    { create, begin }: Making,
+  ): Promise<EmbeddedGuest> {
     let guest: EmbeddedGuest | undefined;
     try {
       guest = new EmbeddedGuest(machine, create(surroundingsOf(machine, options, parts)), options);
@@ -164,9 +193,10 @@ export class EmbeddedGuest {
   }
 
   /** Goes on after {@link load}, when the device has got the account of the last one. */
-  async resumeLoaded(): Promise<void> {
-    await this.driver.run();
+  async resumeLoaded(done: StepDone = () => {}): Promise<void> {
+    await this.driver.run(done);
     this.processor.resume();
+    done('guest');
   }
 
   /**
@@ -174,12 +204,14 @@ export class EmbeddedGuest {
    * stopped. After a failure, {@link resume} lets it go on all the same.
    * @throws DriverStoppedError when its driver does not run
    */
-  async pause(): Promise<void> {
+  async pause(done: StepDone = () => {}): Promise<void> {
     this.processor.pause();
     await this.driver.pause();
+    done('driver');
     this.#ringsStopped = true;
     await this.transport.pause();
     this.driver.collect();
+    done('rings');
   }
 
   /** Goes on after {@link pause}. */
@@ -190,9 +222,19 @@ export class EmbeddedGuest {
     this.processor.resume();
   }
 
+  /** The guest as it runs, and about as it will be when it is paused: without blocks that are held for hints. */
+  saveAhead(): Uint8Array {
+    this.driver.takeHintsBack();
+    return this.guest.save();
+  }
+
   /** The guest and its driver as they stand after {@link pause}. */
-  save(): SavedGuest {
-    return { guest: this.guest.save(), driver: this.driver.save() };
+  save(done: StepDone = () => {}): SavedGuest {
+    const guest = this.guest.save();
+    done('guest');
+    const driver = this.driver.save();
+    done('driver');
+    return { guest, driver };
   }
 
   /** Switches the guest off: its memory is gone when this resolves. `failure` is what {@link ended} rejects with. */
@@ -206,85 +248,10 @@ export class EmbeddedGuest {
   }
 }
 
-interface Machine {
-  readonly reactor: Reactor;
-  /** The reactor's run. */
-  readonly running: Promise<void>;
-  readonly memory: GuestMemory;
-  readonly transport: VhostUserFrontend;
-  /** Where another device is found if this one is lost. */
-  readonly target: string | undefined;
-}
-
-async function connect(options: EmbeddedGuestOptions, parts: MachineParts): Promise<Machine> {
-  const target = parts.socket ?? options.socketPath;
-  assert(target !== undefined, 'a guest without a device');
-  const memory = parts.memory ?? createMemory(options);
-  const reactor = new Reactor(parts.wake);
-  // Not before the first question is asked: until there is something to wait for, waiting has no end.
-  const running = new Promise(resolve => setImmediate(resolve)).then(() => reactor.run());
-  try {
-    const reconnects = parts.socket === undefined;
-    const transport = await VhostUserFrontend.connect(target, { reactor, memory, reconnects });
-    return { reactor, running, memory, transport, target: options.socketPath };
-  } catch (error) {
-    await switchOff({ reactor, running, memory });
-    throw error;
-  }
-}
-
-async function switchOff({
-  transport,
-  reactor,
-  running,
-  memory,
-}: Pick<Machine, 'reactor' | 'running' | 'memory'> & Partial<Machine>): Promise<void> {
-  transport?.close();
-  reactor.stop();
-  await running;
-  reactor.close();
-  memory.close();
-}
-
-function createMemory({
-  memoryBytes,
-  hugePageSize,
-  adviseHugePages = false,
-}: EmbeddedGuestOptions): GuestMemory {
-  checkSize(memoryBytes, hugePageSize ?? PAGE_SIZE);
-  return createSharedMemory({
-    regions: [{ guestAddress: 0, size: memoryBytes }],
-    adviseHugePages,
-    ...defined({ hugePageSize }),
-  });
-}
-
-/** What booted and restored guests are given alike. */
-function surroundingsOf(
-  { memory }: Machine,
-  { onEvent = () => {} }: EmbeddedGuestOptions,
-  { writeLog, pages }: MachineParts,
-): GuestResumeOptions {
-  return {
-    memory,
-    clock: { now: monotonicMs },
-    ...defined({ writeLog, pages }),
-    warn: once(message => onEvent('log', message)),
-  };
-}
-
 /** Lists of runs ask for the largest blocks anyway; the others take pages one by one unless they are told. */
 function wholeHostPages({ hostPageBytes, profile: name }: EmbeddedGuestOptions): Partial<DriverTuning> {
   if (hostPageBytes === undefined || profile(name ?? DEFAULT_PROFILE).format.growsWith === 'runs') return {};
   return { orderMax: Math.log2(hostPageBytes / PAGE_SIZE) };
-}
-
-export function checkSize(bytes: number, unit: number): void {
-  if (Number.isInteger(bytes / unit) && bytes >= GUEST_BYTES_MIN) return;
-  throw new AerostatError(
-    'AEROSTAT_GUEST_OPTIONS',
-    `a guest cannot have ${bytes} bytes; give it a multiple of ${unit}, ${GUEST_BYTES_MIN} at least`,
-  );
 }
 
 /** Compilers that a build runs at once. */
@@ -293,17 +260,4 @@ const BUILD_JOBS = 4;
 function workloadSpec(kind: WorkloadKind, pages: number): WorkloadSpec {
   if (kind !== 'build') return { kind, pages };
   return { kind, jobs: BUILD_JOBS, workingPages: Math.max(16, Math.floor(pages / BUILD_JOBS)) };
-}
-
-/** The same line is said again after this long; a guest without memory would say it thousands of times. */
-const REPEAT_MS = 10_000;
-
-function once(say: (message: string) => void): (message: string) => void {
-  const saidMs = new Map<string, number>();
-  return message => {
-    const now = monotonicMs();
-    if (now - (saidMs.get(message) ?? Number.NEGATIVE_INFINITY) < REPEAT_MS) return;
-    saidMs.set(message, now);
-    say(message);
-  };
 }

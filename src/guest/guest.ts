@@ -4,7 +4,8 @@
  * restores it there.
  */
 import { type Aged, type AgeingOptions, age } from './fragmentation.ts';
-import { GuestKernel, type GuestKernelOptions, type GuestResumeOptions } from './kernel.ts';
+import { GuestKernel } from './kernel.ts';
+import type { GuestKernelOptions, GuestResumeOptions } from './kernel-options.ts';
 import { RANDOM_STATE_WORDS, Random } from './random.ts';
 import {
   SAVED_STATE_MAGIC,
@@ -26,6 +27,8 @@ const SLICE_PAGES = 256;
 const WORKLOADS_MAX = 1024;
 const KINDS = ['build', 'churn', 'read', 'touch'] as const;
 
+type WordRange = readonly [start: number, end: number];
+
 interface GuestOptions extends GuestKernelOptions {
   /** Names the whole history of the guest. */
   readonly seed: number;
@@ -33,7 +36,9 @@ interface GuestOptions extends GuestKernelOptions {
 
 export class Guest {
   readonly kernel: GuestKernel;
-  readonly #random: Random;
+  #random: Random;
+  /** Where in what this was restored from stands what passes by itself, in words; see {@link becomeLater}. */
+  #passing: readonly [WordRange, WordRange] | undefined;
   readonly #workloads: Workload[] = [];
   #started = 0;
   #turn = 0;
@@ -113,6 +118,28 @@ export class Guest {
   }
 
   /**
+   * A guest that was restored from `before` and has not run since becomes one that was saved later. False, having changed
+   * nothing, where more is different than what passes in a guest that does nothing.
+   * @throws SavedGuestError
+   */
+  becomeLater(before: Uint8Array, later: Uint8Array): boolean {
+    const passing = this.#passing;
+    if (passing === undefined || !alikeBut(before, later, passing)) return false;
+    const from = new StateReader(later);
+    from.seek(passing[0][0]);
+    this.kernel.loadCounters(from);
+    from.seek(passing[1][0]);
+    this.#loadCounters(from);
+    return true;
+  }
+
+  #loadCounters(from: StateReader): void {
+    this.#random = Random.restore(from.array('random state', RANDOM_STATE_WORDS));
+    this.#started = from.integer('workloads so far');
+    this.#turn = from.u32('the turn', WORKLOADS_MAX);
+  }
+
+  /**
    * The guest that {@link save} wrote, over memory of the same layout that holds the same bytes.
    * @throws SavedGuestError for anything else
    */
@@ -124,14 +151,26 @@ export class Guest {
       throw new SavedGuestError(`its version is ${version}; this program reads ${SAVED_STATE_VERSION}`);
     }
     const kernel = GuestKernel.restore(options, from);
-    const guest = new Guest(kernel, Random.restore(from.array('random state', RANDOM_STATE_WORDS)));
-    guest.#started = from.integer('workloads so far');
-    guest.#turn = from.u32('the turn', WORKLOADS_MAX);
+    const guest = new Guest(kernel, new Random(0));
+    const start = from.at;
+    guest.#loadCounters(from);
+    guest.#passing = [kernel.countersPlace, [start, from.at]];
     const count = from.u32('workloads', WORKLOADS_MAX);
     for (let i = 0; i < count; i++) guest.#workloads.push(restoreWorkload(kernel, from));
     from.end();
     return guest;
   }
+}
+
+/** Whether two saved guests are the same outside of these stretches. */
+function alikeBut(one: Uint8Array, other: Uint8Array, stretches: readonly WordRange[]): boolean {
+  if (one.length !== other.length) return false;
+  let at = 0;
+  for (const [start, end] of [...stretches, [one.length / 4, one.length / 4]]) {
+    if (Buffer.compare(one.subarray(at, start * 4), other.subarray(at, start * 4)) !== 0) return false;
+    at = end * 4;
+  }
+  return true;
 }
 
 function workloadOf(kernel: GuestKernel, spec: WorkloadSpec, random: Random): Workload {

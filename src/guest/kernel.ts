@@ -26,7 +26,7 @@ import {
   type UnusedPages,
   type ZeroedPages,
 } from '../memory/kernel-memory.ts';
-import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
+import { PAGE_SIZE } from '../memory/page.ts';
 import { NIL, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
 import { defined } from '../sys/defined.ts';
 import { assert } from '../sys/error.ts';
@@ -36,6 +36,7 @@ import { Compaction } from './compaction.ts';
 import type { Coverage } from './contents.ts';
 import { GFP_BALLOON, GFP_MEMALLOC, GFP_NORECLAIM, GFP_NORETRY, GFP_NOWARN, GFP_ZERO, gfpOf } from './gfp.ts';
 import { type Census, checkAllocator } from './invariants.ts';
+import type { GuestKernelOptions, GuestResumeOptions } from './kernel-options.ts';
 import { SavedOwners, unusedPagesOf } from './kernel-parts.ts';
 import { type MemInfo, meminfoOf } from './meminfo.ts';
 import { OutOfMemory } from './oom.ts';
@@ -61,34 +62,6 @@ const COSTLY_ORDER = 3;
 /** Files, and processes, may together be so many times as large as memory in a guest that is restored. */
 const EXTENT_PER_PAGE_MAX = 16;
 
-export interface GuestKernelOptions {
-  readonly memory: GuestMemory;
-  readonly clock?: GuestClock;
-  /** Pages at the bottom of memory that are the kernel's own and never allocated. */
-  readonly reservedPages?: number;
-  /** First frame above the DMA32 zone, a multiple of 1024; 4 GiB unless a small guest shall have both zones. */
-  readonly dma32End?: number;
-  /**
-   * Fills every page with this byte when it is freed (0 is Linux's init_on_free, 0xaa its page poisoning) and
-   * checks it when it is allocated. With any byte but 0, boot writes all of memory, and a migration of
-   * this guest must move its free pages too.
-   */
-  readonly poison?: number;
-  /** How much of each page workloads write and check; edges unless said otherwise. */
-  readonly coverage?: Coverage;
-  /** Hears of every page that the guest's code writes, after the store. */
-  readonly writeLog?: PageSink;
-  /** Takes a line where Linux would log one. */
-  readonly warn?: (message: string) => void;
-  /** Looks at what pages hold that the host says are zeros; {@link GuestKernel.zeroFaults} counts those that are not. */
-  readonly checkZeros?: boolean;
-  /** Made beforehand for a guest of this size; see {@link PageState.backed}. */
-  readonly pages?: PageState;
-}
-
-/** What a resumed guest needs anew; the rest is in what was saved. */
-export type GuestResumeOptions = Pick<GuestKernelOptions, 'memory' | 'clock' | 'writeLog' | 'warn' | 'pages'>;
-
 export class GuestKernel implements PageSupply, KernelMemory {
   readonly memory: GuestMemory;
   readonly access: PageAccess;
@@ -110,6 +83,8 @@ export class GuestKernel implements PageSupply, KernelMemory {
   readonly zeroed: ZeroedPages;
   /** Free pages that the host said are zeros, and that held something else when they were allocated. */
   zeroFaults = 0;
+  /** Where its counters stand in what it was restored from, in words. */
+  countersPlace: readonly [start: number, end: number] = [0, 0];
   readonly #warn: (message: string) => void;
   readonly #checksZeros: boolean;
   #totalPages: number;
@@ -371,15 +346,25 @@ export class GuestKernel implements PageSupply, KernelMemory {
   #load(from: StateReader): void {
     const { allocator, pages, cache, slab } = this;
     loadAllocator(allocator, from);
-    for (const name of VM_EVENTS) this.events[name] = from.integer(name);
-    this.#totalPages = from.u32('total pages', allocator.managedPages);
-    this.#writebackAt = this.clock.now() + from.u32('the time to writeback', WRITEBACK_INTERVAL_MS);
-    if (from.flag('kswapd')) this.reclaim.wake();
+    const start = from.at;
+    this.loadCounters(from);
+    this.countersPlace = [start, from.at];
     const extentMax = EXTENT_PER_PAGE_MAX * allocator.managedPages;
     this.processes.load(from, allocator, extentMax);
     cache.load(from, pages, extentMax);
     slab.load(from, pages);
     allocator.forgetReports();
+  }
+
+  /**
+   * Reads what stands at {@link countersPlace} of a saved guest: all of it that passes in a guest that does nothing. Of a newer
+   * one that is the same otherwise it may be read again.
+   */
+  loadCounters(from: StateReader): void {
+    for (const name of VM_EVENTS) this.events[name] = from.integer(name);
+    this.#totalPages = from.u32('total pages', this.allocator.managedPages);
+    this.#writebackAt = this.clock.now() + from.u32('the time to writeback', WRITEBACK_INTERVAL_MS);
+    if (from.flag('kswapd')) this.reclaim.wake();
   }
 
   // Checks.

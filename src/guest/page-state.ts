@@ -58,6 +58,23 @@ export class PageState {
     this.blockType = new Uint8Array(this.length >>> PAGEBLOCK_ORDER).fill(MIGRATE_MOVABLE);
   }
 
+  /** Nothing is known of any page again; what the host backs stays backed. */
+  reset(): void {
+    const { state, owner, flags } = this;
+    for (let pfn = 0; pfn < this.length; ) {
+      const at = state[pfn];
+      const pages = at === 0 ? 1 : 1 << (at & ORDER_MASK);
+      // Of all others an owner's marks were never set, or were cleared when they were freed.
+      if ((at & KIND_MASK) === KIND_ALLOCATED) {
+        owner.fill(0, pfn, pfn + pages);
+        flags.fill(0, pfn, pfn + pages);
+      }
+      pfn += pages;
+    }
+    state.fill(0);
+    this.blockType.fill(MIGRATE_MOVABLE);
+  }
+
   /**
    * One whose free lists the host backs already. A guest touches all of that when it puts its memory on the lists; one
    * that stands still until it has should not wait for thousands of page faults.

@@ -4,7 +4,7 @@
  * is beyond throws {@link SavedGuestError}, so a hostile stream costs an error and no more memory than it has
  * bytes.
  */
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, assert } from '../sys/error.ts';
 
 export const SAVED_STATE_MAGIC = 0x74534741;
 export const SAVED_STATE_VERSION = 2;
@@ -109,6 +109,17 @@ export class StateReader {
     if (bytes.length % 4 !== 0) throw new SavedGuestError(`${bytes.length} bytes are not whole words`);
     // A copy, which also aligns it. Not by slice(): a Buffer's is a view of memory that it shares with others.
     this.#words = new Uint32Array(new Uint8Array(bytes).buffer);
+  }
+
+  /** Words that were read. */
+  get at(): number {
+    return this.#at;
+  }
+
+  /** Goes on reading at word `at`. */
+  seek(at: number): void {
+    assert(at >= 0 && at <= this.#words.length, 'a place outside of a saved guest');
+    this.#at = at;
   }
 
   get remaining(): number {

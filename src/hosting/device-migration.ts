@@ -5,6 +5,8 @@ import type { BalloonedRegion, FollowedPages, FreePageCommand } from './free-pag
 /** @throws UnknownGuestError each of them */
 export interface DeviceMigration {
   balloon(name: string): Promise<readonly BalloonedRegion[]>;
+  /** Maps the guest's memory before it is needed: while the guest stands still it would be waited for. */
+  mapMemory(name: string): Promise<void>;
   /** Saves the device of a guest whose rings have stopped. */
   save(name: string): Promise<Uint8Array>;
   /** @throws AerostatError AEROSTAT_DEVICE_STATE when it was not saved by us, or not for this guest's memory */
@@ -17,6 +19,7 @@ export interface DeviceMigration {
 /** Asks the thread of each guest, which `threadOf` knows. */
 export const deviceMigration = (threadOf: (name: string) => DataThread): DeviceMigration => ({
   balloon: async name => threadOf(name).ask('balloon', { name }),
+  mapMemory: async name => void (await threadOf(name).ask('mapMemory', { name })),
   save: async name => threadOf(name).ask('saveDevice', { name }),
   load: async (name, saved) => void (await threadOf(name).ask('loadDevice', { name, saved })),
   follow: async (name, followed) => void (await threadOf(name).ask('followFreePages', { name, followed })),

@@ -6,6 +6,7 @@
 import { UnknownGuestError } from '../control/contract.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
 import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
+import { mapEarly } from '../memory/early-windows.ts';
 import { defined } from '../sys/defined.ts';
 import { wireError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
@@ -134,6 +135,10 @@ export class ThreadGuests {
       samples: () => Object.fromEntries([...guests].map(([name, guest]) => [name, guest.statistics.sample])),
       mapSources: (_, guest) => guest.mapSources(),
       balloon: (_, guest) => guest.balloon(),
+      mapMemory: (_, guest) => {
+        for (const { region } of guest.device.accounts.all) mapEarly(region.backing, region.size);
+        return null;
+      },
       saveDevice: (_, guest) => guest.save(),
       loadDevice: async ({ saved }, guest) => {
         await guest.load(saved);

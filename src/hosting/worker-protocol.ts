@@ -62,6 +62,8 @@ export interface DataThreadRequests extends OperationRequests {
   mapSources: { args: { name: string }; result: MapSources };
   /** The bitmap of ballooned pages of each region, which is shared memory. */
   balloon: { args: { name: string }; result: readonly BalloonedRegion[] };
+  /** Maps the guest's memory, which the device will need soon. */
+  mapMemory: { args: { name: string }; result: null };
   saveDevice: { args: { name: string }; result: Uint8Array };
   loadDevice: { args: { name: string; saved: Uint8Array }; result: null };
   followFreePages: { args: { name: string; followed: FollowedPages | null }; result: null };

@@ -4,8 +4,13 @@ import { PAGE_SIZE } from '../memory/page.ts';
 interface ConvergenceOptions {
   /** How long the guest may stand still. */
   readonly downtimeMsMax: number;
-  /** Rounds after which the guest is stopped whatever that costs. */
+  /** Rounds after which the guest is stopped, or the migration given up. */
   readonly roundsMax: number;
+  /**
+   * What becomes of a guest that would stand still for longer than it may even then. `stop`, unless said otherwise: it is
+   * stopped whatever that costs. `refuse`: it is not, and the migration fails.
+   */
+  readonly overLimit?: 'stop' | 'refuse';
   /** Slow the guest down when it writes faster than can be sent. */
   readonly autoConverge: boolean;
 }
@@ -32,6 +37,10 @@ interface Decision {
   readonly share: number;
   /** How long the guest would stand still if it were stopped now. */
   readonly downtimeMs: number;
+  /** Why it is never to be stopped. */
+  readonly refusal?: string;
+  /** What is left of the pages could be sent in the time that the guest may stand still; its states take too long. */
+  readonly statesAreLate?: boolean;
 }
 
 export class Convergence {
@@ -67,17 +76,22 @@ export class Convergence {
     if (this.#elapsedMs >= MEASURED_MS_MIN || this.#bytesPerMs === 0) this.#measure();
   }
 
-  /** After a sync that leaves so many pages to send. */
-  decide(remainingPages: number): Decision {
-    const { downtimeMsMax, roundsMax, autoConverge } = this.#options;
-    const bytes = remainingPages * PAGE_SIZE;
-    const rate = this.#memoryBytesPerMs;
-    const downtimeMs = rate > 0 ? bytes / rate : Number.POSITIVE_INFINITY;
+  /**
+   * After a sync that leaves so many pages to send. `fixedMs` is what the stop takes beside them: what was measured of it.
+   */
+  decide(remainingPages: number, fixedMs = 0): Decision {
+    const { downtimeMsMax, roundsMax, autoConverge, overLimit } = this.#options;
+    const pagesMs = this.#msOf(remainingPages);
+    const downtimeMs = pagesMs + fixedMs;
     // Before the first round nothing is known: pages that could still be hinted would be sent while the guest waits.
     const known = this.#rounds > 0;
-    if (known && (remainingPages === 0 || downtimeMs <= downtimeMsMax || this.#rounds >= roundsMax)) {
+    const late = known && this.#rounds >= roundsMax;
+    if (known && (downtimeMs <= downtimeMsMax || (late && overLimit !== 'refuse'))) {
       return { last: true, share: this.#share, downtimeMs };
     }
+    const decision = { last: false, share: this.#share, downtimeMs };
+    if (late) return { ...decision, refusal: refusalOf(pagesMs, fixedMs, downtimeMsMax) };
+    if (known && pagesMs <= downtimeMsMax) return { ...decision, statesAreLate: true };
     const poor = known && remainingPages > this.#sentPages * POOR_SHARE;
     this.#poorRounds = poor ? this.#poorRounds + 1 : 0;
     // Once it is slowed down, a round that still gains too little has shown that this was not enough.
@@ -88,6 +102,13 @@ export class Convergence {
     return { last: false, share: this.#share, downtimeMs };
   }
 
+  /** How long so many pages take. */
+  #msOf(pages: number): number {
+    if (pages === 0 && this.#rounds > 0) return 0;
+    const rate = this.#memoryBytesPerMs;
+    return rate > 0 ? (pages * PAGE_SIZE) / rate : Number.POSITIVE_INFINITY;
+  }
+
   #measure(): void {
     const elapsedMs = this.#elapsedMs;
     this.#bytesPerMs = elapsedMs > 0 ? this.#bytes / elapsedMs : 0;
@@ -96,4 +117,13 @@ export class Convergence {
     this.#memoryBytes = 0;
     this.#elapsedMs = 0;
   }
+}
+
+function refusalOf(pagesMs: number, fixedMs: number, downtimeMsMax: number): string {
+  const about = (ms: number) => (Number.isFinite(ms) ? `${Math.ceil(ms)} ms` : 'no one knows how long');
+  return (
+    `the guest would stand still for about ${about(pagesMs + fixedMs)} (${about(pagesMs)} for the pages that it goes on writing, ` +
+    `${about(fixedMs)} for its states and the hand-over), and may for ${downtimeMsMax} ms; it was not stopped, and runs on here. ` +
+    'Allow more (--downtime-limit), or have it stopped all the same after so many rounds (--max-rounds)'
+  );
 }

@@ -5,6 +5,7 @@
 import type { ByteChannel } from './byte-channel.ts';
 import { compressionUnder } from './features.ts';
 import { PageReceiver } from './page-receiver.ts';
+import type { PauseStep } from './pause.ts';
 import type { PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
@@ -17,10 +18,13 @@ import {
   readEnd,
   readHello,
   readMemory,
+  readRehearse,
   readRound,
   readState,
+  type StateSection,
   writeBare,
   writeRefused,
+  writeSpent,
   writeWelcome,
 } from './stream/messages.ts';
 import {
@@ -41,7 +45,9 @@ export type DestinationMessage =
   | { readonly kind: 'hello'; readonly hello: Hello }
   | { readonly kind: 'memory'; readonly regions: readonly RegionShape[] }
   | { readonly kind: 'round'; readonly round: number }
-  | { readonly kind: 'state'; readonly name: string; readonly last: boolean; readonly bytes: Uint8Array }
+  | { readonly kind: StateSection; readonly name: string; readonly last: boolean; readonly bytes: Uint8Array }
+  /** All states came ahead, for the time of this number. */
+  | { readonly kind: 'rehearse'; readonly number: number }
   /** These pages come when the guest runs. */
   | ({ readonly kind: 'missing' } & MissingPages)
   /** Every page that was sent over this connection is in memory. */
@@ -55,8 +61,8 @@ export type DestinationMessage =
 
 type Reply =
   | { readonly kind: 'welcome'; readonly features: number }
-  | { readonly kind: 'ready' }
-  | { readonly kind: 'running' }
+  | { readonly kind: 'ready' | 'rehearsed' | 'running' }
+  | { readonly kind: 'spent'; readonly steps: readonly PauseStep[] }
   | ({ readonly kind: 'refused' } & RefusedBody)
   | ({ readonly kind: 'want' } & Want)
   | ({ readonly kind: 'arrived' } & FaultCounts)
@@ -164,6 +170,8 @@ export class DestinationLink implements Inlet {
         return writeWant(this.#writer, reply);
       case 'arrived':
         return writeArrived(this.#writer, reply);
+      case 'spent':
+        return writeSpent(this.#writer, reply.steps);
       default:
         return writeBare(this.#writer, reply.kind);
     }
@@ -197,13 +205,18 @@ export class DestinationLink implements Inlet {
       case 'round':
         this.#tell({ kind: 'round', round: readRound(payload) });
         return;
-      case 'state': {
-        const state = readState(payload);
-        this.#tell({ kind: 'state', ...state, bytes: Uint8Array.from(state.bytes) });
+      case 'state':
+      case 'ahead':
+      case 'patch': {
+        const state = readState(payload, name);
+        this.#tell({ kind: name, ...state, bytes: Uint8Array.from(state.bytes) });
         return;
       }
       case 'missing':
         this.#tell({ kind: 'missing', ...readMissing(payload, this.#slots) });
+        return;
+      case 'rehearse':
+        this.#tell({ kind: 'rehearse', number: readRehearse(payload) });
         return;
       case 'end':
         this.#end(payload);

@@ -7,18 +7,15 @@ import { DestinationConnections, type MigrationConnection } from './destination-
 import type { DestinationMessage, Inlet } from './destination-link.ts';
 import { MigrationCancelled, MigrationError } from './errors.ts';
 import { FEATURES_HERE } from './features.ts';
-import type { Clock, DestinationMachine, SavedState } from './machine.ts';
+import type { Clock, DestinationMachine } from './machine.ts';
+import { PauseWatch } from './pause.ts';
 import { type ArrivalState, PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import { SlotBitmap } from './slot-bitmap.ts';
-import { FEATURE_POSTCOPY, type Hello, type RegionShape } from './stream/messages.ts';
+import { StandbyStates } from './standby.ts';
+import { FEATURE_AHEAD, FEATURE_POSTCOPY, type Hello, type RegionShape } from './stream/messages.ts';
 import { StreamError } from './stream/section.ts';
 
-/** Bytes of all states together: what a guest's own books need a page, and room for a device. */
-const STATE_BYTES_PER_PAGE = 128;
-const STATE_BYTES_BASE = 2 ** 24;
-/** Parts of a device and a guest that save a state of their own. */
-const STATES_MAX = 64;
 /**
  * How long a destination that has everything waits for a source that it lost: the source may have let the guest go,
  * and then asks over a new connection.
@@ -50,8 +47,7 @@ export class MigrationDestination {
   #memoryNamed = false;
   #ram: Ram | undefined;
   #held: SlotBitmap | undefined;
-  readonly #states = new Map<string, { readonly parts: Uint8Array[]; complete: boolean }>();
-  #stateBytes = 0;
+  readonly #states = new StandbyStates();
   #go = false;
   /** Where the source may want pages to come when the guest runs, and this host can have that. */
   #postcopy: PostcopyArrival | undefined;
@@ -144,8 +140,14 @@ export class MigrationDestination {
         this.#notify();
         return;
       case 'state':
+      case 'ahead':
+      case 'patch':
         this.#expectPhase('receiving', message.kind);
-        this.#takeState(message.name, message.bytes, message.last);
+        this.#states.take(message, this.#ram?.slots ?? 0);
+        return;
+      case 'rehearse':
+        this.#expectPhase('receiving', message.kind);
+        this.#rehearse(message.number);
         return;
       case 'go':
         this.#expectPhase('ready', message.kind);
@@ -172,7 +174,13 @@ export class MigrationDestination {
         throw new MigrationError(`${there}; each needs an \`aerostat receive\` of its own`);
       }
       this.#id = hello.id;
-      this.#features = hello.features & (FEATURES_HERE | FEATURE_POSTCOPY);
+      // A machine that is made ready beforehand has all of its memory before it runs.
+      const { prepare } = this.#options.machine;
+      const offered =
+        (hello.features & FEATURE_POSTCOPY) === 0 ? hello.features : hello.features & ~FEATURE_AHEAD;
+      this.#states.agreed = prepare !== undefined && (offered & FEATURE_AHEAD) !== 0;
+      const ahead = this.#states.agreed ? FEATURE_AHEAD : 0;
+      this.#features = (offered & (FEATURES_HERE | FEATURE_POSTCOPY) & ~FEATURE_AHEAD) | ahead;
     } else {
       this.#expectPhase('receiving', 'hello');
       if (!this.#isOurs(hello.id)) throw new StreamError('order', 'a connection of another migration');
@@ -245,38 +253,30 @@ export class MigrationDestination {
     inlet.receiveInto(this.#ram, this.#held, this.#features);
   }
 
-  #takeState(name: string, bytes: Uint8Array, last: boolean): void {
-    let state = this.#states.get(name);
-    if (state === undefined) {
-      if (this.#states.size >= STATES_MAX) throw new StreamError('limit', `more than ${STATES_MAX} states`);
-      state = { parts: [], complete: false };
-      this.#states.set(name, state);
-    }
-    if (state.complete) throw new StreamError('order', `state ${name} came again`);
-    this.#stateBytes += bytes.length;
-    if (this.#stateBytes > STATE_BYTES_BASE + STATE_BYTES_PER_PAGE * (this.#ram?.slots ?? 0)) {
-      throw new StreamError('limit', `states of more than ${this.#stateBytes} bytes`);
-    }
-    // A part of nothing must not cost anything either.
-    if (bytes.length > 0) state.parts.push(bytes);
-    state.complete = last;
+  /** The states are here that were sent ahead: the machine makes ready for them while the guest runs at the source. */
+  #rehearse(number: number): void {
+    const { machine, clock } = this.#options;
+    const prepare = this.#states.rehearsal(number, machine, clock);
+    this.#then(async () => {
+      if (this.#phase !== 'receiving') return;
+      await this.#answer({ kind: 'spent', steps: await prepare() }, { kind: 'rehearsed' });
+    });
   }
 
   /** When every connection has come to its end, so has the memory. */
   #completeMaybe(): void {
     this.#expectPhase('receiving', 'end');
     if (!this.#connections.allEnded) return;
-    const states = [...this.#states].map(([name, { parts, complete }]): SavedState => {
-      if (!complete) throw new StreamError('order', `state ${name} is not all there`);
-      return { name, bytes: Buffer.concat(parts) };
-    });
+    const states = this.#states.complete(this.#ram?.slots ?? 0);
     this.#enter('loading');
+    const watch = new PauseWatch(this.#options.clock);
     this.#then(async () => {
-      await this.#options.machine.load(states);
+      await this.#options.machine.load(states, watch.note);
       if (this.#phase !== 'loading') return;
       this.#states.clear();
+      watch.done('load/machine');
       this.#enter('ready');
-      await this.#connections.first?.reply({ kind: 'ready' }).catch(() => {});
+      await this.#answer({ kind: 'spent', steps: watch.steps }, { kind: 'ready' });
     });
   }
 
@@ -285,14 +285,21 @@ export class MigrationDestination {
     if (this.#go) return;
     this.#go = true;
     this.#lostSource.abort();
+    const watch = new PauseWatch(this.#options.clock);
     this.#then(async () => {
-      await this.#options.machine.run();
+      await this.#options.machine.run(watch.note);
+      watch.done('run/machine');
       this.#enter('running');
       this.#postcopy?.begin(this.#connections.all.map(({ inlet }) => inlet));
       this.#settle?.resolve();
       // If this does not arrive, the source will ask.
-      await this.#connections.first?.reply({ kind: 'running' }).catch(() => {});
+      await this.#answer({ kind: 'spent', steps: watch.steps }, { kind: 'running' });
     });
+  }
+
+  /** Over the first connection, which may be gone. */
+  async #answer(...replies: readonly Parameters<Inlet['reply']>[0][]): Promise<void> {
+    for (const reply of replies) await this.#connections.first?.reply(reply).catch(() => {});
   }
 
   #closed(connection: MigrationConnection, error: Error | undefined): void {

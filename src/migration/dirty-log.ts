@@ -7,6 +7,7 @@
  */
 import type { PageSink } from '../memory/page.ts';
 import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
+import { forEachFilled } from '../memory/word-stretches.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
 
 export interface DirtyLog {
@@ -49,13 +50,15 @@ export class SoftwareDirtyLog implements DirtyLog, PageSink {
   collect(start: number, count: number, into: SlotBitmap): number {
     const end = start + count;
     let taken = 0;
-    for (let word = start >>> 5; word * 32 < end; word++) {
-      const mask = maskOf(word, start, end);
-      if ((Atomics.load(this.words, word) & mask) === 0) continue;
-      const bits = Atomics.and(this.words, word, ~mask) & mask;
-      Atomics.or(into.words, word, bits);
-      taken += popcount(bits);
-    }
+    forEachFilled(this.words, start >>> 5, wordsFor(end), (from, to) => {
+      for (let word = from; word < to; word++) {
+        const mask = maskOf(word, start, end);
+        if ((Atomics.load(this.words, word) & mask) === 0) continue;
+        const bits = Atomics.and(this.words, word, ~mask) & mask;
+        Atomics.or(into.words, word, bits);
+        taken += popcount(bits);
+      }
+    });
     return taken;
   }
 

@@ -4,22 +4,23 @@
  */
 import { MigrationError } from './errors.ts';
 import { type Compression, zstd } from './stream/compression.ts';
-import { FEATURE_POSTCOPY, FEATURE_ZSTD } from './stream/messages.ts';
+import { FEATURE_AHEAD, FEATURE_POSTCOPY, FEATURE_ZSTD } from './stream/messages.ts';
 
-/** Features that this program has on this host. */
-export const FEATURES_HERE = zstd === undefined ? 0 : FEATURE_ZSTD;
+/** Features that this program has on this host, where its machine is ready for what they bring. */
+export const FEATURES_HERE = (zstd === undefined ? 0 : FEATURE_ZSTD) | FEATURE_AHEAD;
 
 /** zstd comes with Node from 22.15 on; any Node takes it from the host. */
 const REMEDY =
   'install libzstd.so.1 (libzstd1 on Debian and Ubuntu, libzstd elsewhere), or move the guest without compression';
 
 /**
- * What the source offers.
+ * What the source offers: to compress where it is to, and to send states `ahead`.
  * @throws MigrationError when it is to compress and has nothing to do it with
  */
-export function featuresToOffer(compress: boolean, here = FEATURES_HERE): number {
-  if (!compress) return 0;
-  if ((here & FEATURE_ZSTD) !== 0) return FEATURE_ZSTD;
+export function featuresToOffer(compress: boolean, here = FEATURES_HERE, ahead = false): number {
+  const offered = ahead ? FEATURE_AHEAD : 0;
+  if (!compress) return offered;
+  if ((here & FEATURE_ZSTD) !== 0) return offered | FEATURE_ZSTD;
   throw new MigrationError(
     `pages cannot be compressed here: neither Node ${process.version} nor this host has zstd; ${REMEDY}`,
   );
@@ -31,12 +32,14 @@ export function featuresToOffer(compress: boolean, here = FEATURES_HERE): number
  */
 export function featuresAgreed(offered: number, answered: number): number {
   const agreed = offered & answered;
-  if (agreed === offered) return agreed;
-  if ((offered & ~agreed & FEATURE_POSTCOPY) !== 0) {
+  const refused = offered & ~agreed;
+  if ((refused & FEATURE_POSTCOPY) !== 0) {
     throw new MigrationError(
       'the destination cannot run the guest before all of its memory has come: it is an older release, its kernel does not give it userfaultfd, or it has huge pages; move the guest without --postcopy',
     );
   }
+  // To a destination of before nothing is sent ahead.
+  if ((refused & FEATURE_ZSTD) === 0) return agreed;
   throw new MigrationError(
     `the destination cannot unpack compressed pages: neither its Node nor its host has zstd; there, ${REMEDY}`,
   );

@@ -4,6 +4,7 @@
  */
 import type { PageSink } from '../memory/page.ts';
 import { popcount } from '../memory/page-bitmap.ts';
+import { forEachFilled } from '../memory/word-stretches.ts';
 import type { Ram } from './ram.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
 
@@ -32,13 +33,16 @@ export class HintedPages implements PageSink {
   /** After a sync: how many pages that were skipped are dirty again. Their hint was a race, and was caught. */
   countRaces(): number {
     let races = 0;
-    for (let word = 0; word < this.#recent.words.length; word++) {
-      const bits = this.#recent.words[word];
-      if (bits === 0) continue;
-      races += popcount(bits & this.#dirty.words[word]);
-      this.#ever.words[word] |= bits;
-      this.#recent.words[word] = 0;
-    }
+    const [recent, dirty, ever] = [this.#recent.words, this.#dirty.words, this.#ever.words];
+    forEachFilled(recent, 0, recent.length, (from, to) => {
+      for (let word = from; word < to; word++) {
+        const bits = recent[word];
+        if (bits === 0) continue;
+        races += popcount(bits & dirty[word]);
+        ever[word] |= bits;
+        recent[word] = 0;
+      }
+    });
     return races;
   }
 

@@ -11,7 +11,7 @@ export const ROUNDS_MAX = 10_000;
 export const DOWNTIME_MS_MAX = 3_600_000;
 
 export const CONNECTIONS_DEFAULT = 1;
-/** After which the guest is stopped, come what may: each round copies less than the last, or the guest writes too fast. */
+/** After which the guest is stopped, or the migration given up: each round copies less than the last, or the guest writes too fast. */
 export const ROUNDS_DEFAULT = 30;
 /** What QEMU allows as well, and what connections of guests survive unnoticed. */
 export const DOWNTIME_MS_DEFAULT = 300;

@@ -2,6 +2,7 @@
  * What a migration asks of what it moves: the guest with its device at the source, the empty place for it at the
  * destination, the free page channel, and time. Everything outside of this room comes in through these.
  */
+import type { NoteStep } from './pause.ts';
 import type { Ram } from './ram.ts';
 import type { RegionShape } from './stream/messages.ts';
 
@@ -13,14 +14,19 @@ export interface SavedState {
 
 /** The guest that leaves. */
 export interface SourceMachine {
-  /** Resolves when the guest stands still and all that it wrote is in its memory and in the log. */
-  stop(): Promise<void>;
+  /** Resolves when the guest stands still and all that it wrote is in its memory and in the log. `note` takes its parts. */
+  stop(note?: NoteStep): Promise<void>;
   /** It goes on as if nothing had been; also when it was let go and did not arrive. */
   resume(): Promise<void>;
   /** Lets it have this share of its time, (0, 1]. */
   throttle(share: number): Promise<void>;
-  /** All but its memory; called while it is stopped. */
-  save(): Promise<readonly SavedState[]>;
+  /** All but its memory; called while it is stopped. `note` takes its parts. */
+  save(note?: NoteStep): Promise<readonly SavedState[]>;
+  /**
+   * What {@link save} would give now, as far as that can be said of a guest that runs. Absent where nothing is to be sent
+   * ahead.
+   */
+  saveAhead?(): Promise<readonly SavedState[]>;
   /** Visits pages that have to be there before the states can be read, where others may come later. */
   forEachVitalPage?(visit: (pfn: number, count: number) => void): void;
   /** It is about to run elsewhere: it must not run here any more, whatever becomes of this process's connections. */
@@ -36,10 +42,15 @@ export interface DestinationMachine {
   createMemory(regions: readonly RegionShape[], late: boolean): Promise<void>;
   /** Of memory that was made so; undefined where this host cannot have it. */
   readonly latePages?: LatePages | undefined;
-  /** Everything has arrived. @throws AerostatError when the states are damaged */
-  load(states: readonly SavedState[]): Promise<void>;
-  /** From now on the guest is here. */
-  run(): Promise<void>;
+  /**
+   * The guest still runs at the source, and its states are about these: whatever can be made ready for them is. May come more
+   * than once; `note` takes the parts. Absent where nothing can be made ready. @throws AerostatError when they are damaged
+   */
+  prepare?(states: readonly SavedState[], note?: NoteStep): Promise<void>;
+  /** Everything has arrived. `note` takes the parts of it. @throws AerostatError when the states are damaged */
+  load(states: readonly SavedState[], note?: NoteStep): Promise<void>;
+  /** From now on the guest is here. `note` takes the parts of it. */
+  run(note?: NoteStep): Promise<void>;
   /** Nothing becomes of it; what was made is taken down. */
   abandon(reason: Error): Promise<void>;
 }

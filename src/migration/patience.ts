@@ -23,7 +23,9 @@ const RUNNING_MS_MAX = 10_000;
 
 /** How long an answer of a destination may take that is to have a guest of so many pages. */
 export function answerMsMax(kind: DestinationAnswer['kind'], pages: number): number {
-  if (kind === 'ready' || kind === 'arrived') return READY_MS_MAX + Math.ceil(pages / READY_PAGES_PER_MS);
+  if (kind === 'ready' || kind === 'rehearsed' || kind === 'arrived') {
+    return READY_MS_MAX + Math.ceil(pages / READY_PAGES_PER_MS);
+  }
   return kind === 'welcome' ? WELCOME_MS_MAX : RUNNING_MS_MAX;
 }
 

@@ -4,6 +4,7 @@
  * while the senders' threads drain.
  */
 import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
+import { forEachFilled } from '../memory/word-stretches.ts';
 
 export class SlotBitmap {
   /** Pages that it covers, by slot. */
@@ -74,10 +75,12 @@ export class SlotBitmap {
   /** Pages still to send, in [start, end). */
   countIn(start = 0, end: number = this.slots): number {
     let total = 0;
-    for (let word = start >>> 5; word * 32 < end; word++) {
-      const bits = Atomics.load(this.words, word);
-      if (bits !== 0) total += popcount(bits & maskOf(word, start, end));
-    }
+    forEachFilled(this.words, start >>> 5, wordsFor(end), (from, to) => {
+      for (let word = from; word < to; word++) {
+        const bits = Atomics.load(this.words, word);
+        if (bits !== 0) total += popcount(bits & maskOf(word, start, end));
+      }
+    });
     return total;
   }
 

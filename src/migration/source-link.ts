@@ -7,17 +7,21 @@ import { MigrationError } from './errors.ts';
 import { compressionUnder } from './features.ts';
 import type { Clock } from './machine.ts';
 import type { PageSender, SentCounts } from './page-sender.ts';
+import type { PauseStep } from './pause.ts';
 import {
   type Hello,
   type RegionShape,
   readBare,
   readRefused,
+  readSpent,
   readWelcome,
+  type StateSection,
   writeBare,
   writeCancel,
   writeEnd,
   writeHello,
   writeMemory,
+  writeRehearse,
   writeRound,
   writeState,
 } from './stream/messages.ts';
@@ -34,12 +38,24 @@ import { SectionReader } from './stream/section-reader.ts';
 import { SectionWriter } from './stream/section-writer.ts';
 import type { TokenBucket } from './token-bucket.ts';
 
+/** A state, or what is said of one. */
+interface StateMessage {
+  readonly kind: StateSection;
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}
+
+const isState = (message: SourceMessage): message is StateMessage =>
+  message.kind === 'state' || message.kind === 'ahead' || message.kind === 'patch';
+
 /** What the source says besides pages; plain data, so that it can go to another thread. */
 export type SourceMessage =
   | ({ readonly kind: 'hello' } & Hello)
   | { readonly kind: 'memory'; readonly regions: readonly RegionShape[] }
   | { readonly kind: 'round'; readonly round: number }
-  | { readonly kind: 'state'; readonly name: string; readonly bytes: Uint8Array }
+  | StateMessage
+  /** All states were sent ahead, for the time of this number. */
+  | { readonly kind: 'rehearse'; readonly number: number }
   /** No page comes after it; the link adds up what came before. */
   | { readonly kind: 'end' }
   /** Nothing more of what was missing comes over this connection. */
@@ -49,8 +65,8 @@ export type SourceMessage =
 
 export type DestinationAnswer =
   | { readonly kind: 'welcome'; readonly features: number }
-  | { readonly kind: 'ready' }
-  | { readonly kind: 'running' }
+  /** `spent` is where the destination's time went since the answer before. */
+  | { readonly kind: 'ready' | 'rehearsed' | 'running'; readonly spent?: readonly PauseStep[] }
   | ({ readonly kind: 'arrived' } & FaultCounts);
 
 /** Takes what a destination says, at any time, whose guest waits for pages. @throws StreamError when it says too much */
@@ -108,6 +124,7 @@ export class SourceLink implements Link {
   readonly broken: Promise<never>;
   readonly #writer = new SectionWriter();
   readonly #answers: DestinationAnswer[] = [];
+  #spent: readonly PauseStep[] = [];
   /** Waits for an answer, or learns that none will come. */
   #waiting: { resolve(answer: DestinationAnswer): void; reject(error: Error): void } | undefined;
   #failure: Error | undefined;
@@ -150,8 +167,9 @@ export class SourceLink implements Link {
   }
 
   async send(message: SourceMessage): Promise<void> {
-    if (message.kind === 'state') {
-      await writeState(this.#writer, message.name, message.bytes, section => this.#write(section));
+    if (isState(message)) {
+      const { kind, name, bytes } = message;
+      await writeState(this.#writer, name, bytes, section => this.#write(section), kind);
     } else {
       await this.#write(this.#encode(message));
     }
@@ -218,7 +236,7 @@ export class SourceLink implements Link {
     this.#writing.then(this.#taken, this.#taken);
   }
 
-  #encode(message: Exclude<SourceMessage, { kind: 'state' }>): Uint8Array {
+  #encode(message: Exclude<SourceMessage, StateMessage>): Uint8Array {
     const writer = this.#writer;
     switch (message.kind) {
       case 'hello':
@@ -227,6 +245,8 @@ export class SourceLink implements Link {
         return writeMemory(writer, message.regions);
       case 'round':
         return writeRound(writer, message.round);
+      case 'rehearse':
+        return writeRehearse(writer, message.number);
       case 'end': {
         const { pages, zeroPagesSent } = this.#sender.counts;
         return writeEnd(writer, { pages, zeroPages: zeroPagesSent });
@@ -245,9 +265,14 @@ export class SourceLink implements Link {
         this.#answered({ kind: 'welcome', features: readWelcome(payload) });
         return;
       case 'ready':
+      case 'rehearsed':
       case 'running':
         readBare(name, payload);
-        this.#answered({ kind: name });
+        this.#answered(this.#spent.length > 0 ? { kind: name, spent: this.#spent } : { kind: name });
+        this.#spent = [];
+        return;
+      case 'spent':
+        this.#spent = readSpent(payload);
         return;
       case 'want':
         this.#expectListener(name).want(readWant(payload, this.#expectListener(name).slots));

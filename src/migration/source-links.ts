@@ -14,7 +14,7 @@ import type {
   PostcopyListener,
   SourceMessage,
 } from './source-link.ts';
-import { FEATURE_POSTCOPY, shapeOf } from './stream/messages.ts';
+import { FEATURE_AHEAD, FEATURE_POSTCOPY, shapeOf } from './stream/messages.ts';
 
 /** What the destination says when it is asked whether it has taken over. */
 export type Inquiry = 'running' | 'absent' | 'unreachable';
@@ -35,6 +35,8 @@ interface SourceLinksOptions {
   readonly connector: Connector;
   readonly connections: number;
   readonly compress?: boolean;
+  /** Offer to send states ahead. */
+  readonly ahead?: boolean;
   /** Pages may come when the guest runs there. */
   readonly postcopy?: object | undefined;
   readonly clock: Clock;
@@ -49,9 +51,15 @@ export class SourceLinks {
   readonly #links: Link[] = [];
   /** Over connections that are gone. */
   #sentBefore = NOTHING_SENT;
+  #features = 0;
 
   constructor(options: SourceLinksOptions) {
     this.#options = options;
+  }
+
+  /** States may be sent ahead: both sides agreed on it. */
+  get ahead(): boolean {
+    return (this.#features & FEATURE_AHEAD) !== 0;
   }
 
   /** Those that are open; they become more. */
@@ -70,6 +78,7 @@ export class SourceLinks {
     await first.send({ kind: 'memory', regions: shapeOf(ram.memory) });
     const welcome = await this.expect('welcome');
     const features = featuresAgreed(offered, welcome.features);
+    this.#features = features;
     first.useFeatures(features);
     for (let index = 1; index < connections; index++) {
       const link = await connector.open(index, connections);
@@ -109,8 +118,10 @@ export class SourceLinks {
   }
 
   get #offered(): number {
-    const { compress = false, postcopy } = this.#options;
-    return featuresToOffer(compress) | (postcopy === undefined ? 0 : FEATURE_POSTCOPY);
+    const { compress = false, ahead = false, postcopy } = this.#options;
+    // A machine that is made ready beforehand has all of its memory before it runs.
+    const more = postcopy === undefined ? 0 : FEATURE_POSTCOPY;
+    return featuresToOffer(compress, undefined, ahead && postcopy === undefined) | more;
   }
 
   /** Says something over the first, if there is one. */

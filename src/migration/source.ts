@@ -7,88 +7,23 @@
  * been. After that the guest never runs here again, unless the destination is known not to run it either.
  */
 import { assert } from '../sys/error.ts';
-import type { Convergence } from './convergence.ts';
-import type { DirtyLog } from './dirty-log.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
-import type { HintedPages } from './hinted-pages.ts';
 import { awaitHints } from './hints-wait.ts';
-import type { Clock, FreePageChannel, SourceMachine } from './machine.ts';
 import { StallWatch } from './patience.ts';
+import { PauseWatch } from './pause.ts';
 import { type PostcopyProgress, PostcopySource } from './postcopy-source.ts';
-import type { Ram } from './ram.ts';
+import { Rehearsal } from './rehearsal.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
-import type { SlotBitmap } from './slot-bitmap.ts';
-import { type Connector, type Inquiry, SourceLinks } from './source-links.ts';
+import { type Inquiry, SourceLinks } from './source-links.ts';
+import type { MigrationSummary, SourceOptions, SourcePhase } from './source-shapes.ts';
 
-export interface SourceOptions {
-  readonly id: Uint8Array;
-  readonly ram: Ram;
-  readonly machine: SourceMachine;
-  readonly log: DirtyLog;
-  /** The links' senders have the same two. */
-  readonly dirty: SlotBitmap;
-  readonly sent: SlotBitmap;
-  readonly connector: Connector;
-  readonly connections: number;
-  readonly convergence: Convergence;
-  readonly clock: Clock;
-  /** How the guest names free pages, and who takes them. Without it, all pages are sent. */
-  readonly hints?: { readonly channel: FreePageChannel; readonly pages: HintedPages };
-  /** Compress pages; both sides must have zstd. Costs both a processor. */
-  readonly compress?: boolean;
-  /** Run the guest there after so many rounds, at the latest, and send it the rest then; 0 for at once. */
-  readonly postcopy?: { readonly afterRound: number } | undefined;
-  /** What happens, as it happens. */
-  readonly observer?: (progress: MigrationProgress) => void;
-}
-
-export type SourcePhase =
-  | 'connecting'
-  | 'copying'
-  | 'stopping'
-  | 'handing-over'
-  | 'post-copy'
-  | 'post-copy-paused'
-  | 'done'
-  | 'failed';
-
-export interface MigrationProgress {
-  readonly phase: SourcePhase;
-  readonly round: number;
-  /** Pages to send, after the last sync. */
-  readonly remainingPages: number;
-  readonly bytesPerMs: number;
-  readonly expectedDowntimeMs: number;
-  /** The share of its time that the guest has. */
-  readonly guestShare: number;
-  /** Where the guest runs already and has yet to get pages. */
-  readonly postcopy: PostcopyProgress | null;
-}
-
-export interface MigrationSummary {
-  readonly totalMs: number;
-  /** From asking the guest to stop until it ran at the destination. */
-  readonly downtimeMs: number;
-  /** Rounds, the last one included. */
-  readonly rounds: number;
-  /** Bytes of all sections. */
-  readonly bytes: number;
-  readonly stateBytes: number;
-  readonly pages: number;
-  readonly zeroPages: number;
-  readonly resentPages: number;
-  /**
-   * Never sent, because the guest named them as free, or because the host was known to hold nothing for them. Of a guest
-   * of which it holds nearly all, the rest is among {@link zeroPages}.
-   */
-  readonly freePages: number;
-  readonly unbackedPages: number;
-  /** Pages that were written after the guest had named them as free, and sent for it. */
-  readonly hintRaces: number;
-  readonly guestShareMin: number;
-  /** Where the guest ran before all of its pages had come. */
-  readonly postcopy: PostcopyProgress | null;
-}
+/** A host that was busy at one rehearsal may not be at the next. */
+const REHEARSAL_PAUSE_MS = 20;
+/**
+ * What no rehearsal tells of: until rings have stopped, the device's state and the driver's, and the hand-over with its two
+ * answers. Some five milliseconds, on hosts and networks that are near.
+ */
+const UNREHEARSED_MS = 5;
 
 export class MigrationSource {
   readonly #options: SourceOptions;
@@ -108,6 +43,12 @@ export class MigrationSource {
   #switching = false;
   #stoppedMs: number | undefined;
   #runningMs = 0;
+  /** What the last sync took. */
+  #syncMs = 0;
+  /** The pages that are left could be sent in time, but not the states. */
+  #statesAreLate = false;
+  readonly #pause: PauseWatch;
+  readonly #rehearsal: Rehearsal;
   /** It cannot be called off any more: the destination is about to be told. */
   #handingOver = false;
   #handedOver = false;
@@ -115,7 +56,10 @@ export class MigrationSource {
 
   constructor(options: SourceOptions) {
     this.#options = options;
-    this.#links = new SourceLinks({ ...options, cancelled: this.#cancelling.signal });
+    this.#pause = new PauseWatch(options.clock);
+    const ahead = options.machine.saveAhead !== undefined;
+    this.#links = new SourceLinks({ ...options, ahead, cancelled: this.#cancelling.signal });
+    this.#rehearsal = new Rehearsal({ ...options, links: this.#links });
   }
 
   /** What went over the wire so far. */
@@ -218,9 +162,17 @@ export class MigrationSource {
         }
         await this.#take(step);
         if (step !== 'sync') continue;
-        const { last, share, downtimeMs } = convergence.decide(this.#remainingPages);
+        const {
+          last,
+          share,
+          downtimeMs,
+          refusal,
+          statesAreLate = false,
+        } = convergence.decide(this.#remainingPages, this.#fixedMs);
+        this.#statesAreLate = statesAreLate;
         this.#expectedDowntimeMs = downtimeMs;
         this.#notify();
+        if (refusal !== undefined) throw new MigrationError(refusal);
         if (last) return;
         if (share === this.#share) continue;
         this.#share = share;
@@ -239,9 +191,9 @@ export class MigrationSource {
         return;
       case 'stop-guest':
         this.#enter('stopping');
-        this.#stoppedMs = clock.nowMs();
-        await machine.stop();
-        return;
+        this.#stoppedMs = this.#pause.begin();
+        await machine.stop(this.#pause.note);
+        return void this.#pause.done('stop');
       case 'sync':
         this.#sync();
         return;
@@ -264,37 +216,57 @@ export class MigrationSource {
   }
 
   #sync(): void {
-    const { ram, dirty, log, hints } = this.#options;
+    const { ram, dirty, log, hints, clock } = this.#options;
+    const startMs = clock.nowMs();
     log.collect(0, ram.slots, dirty);
     this.#hintRaces += hints?.pages.countRaces() ?? 0;
     this.#remainingPages = dirty.countIn();
+    this.#syncMs = clock.nowMs() - startMs;
+    if (this.#stoppedMs !== undefined) this.#pause.done('sync');
   }
 
   async #sendRound(): Promise<void> {
     const { clock, convergence } = this.#options;
+    await this.#links.tell({ kind: 'round', round: this.#round });
+    // The first goes on beside the longest round; another one is for a stop that would take too long by the last.
+    const rehearses = this.#rehearsal.possible && (this.#round === 1 || this.#statesAreLate);
+    if (this.#statesAreLate) await clock.sleep(REHEARSAL_PAUSE_MS);
+    if (rehearses) await this.#rehearsal.send();
     const before = this.#links.sent;
     const startMs = clock.nowMs();
-    await this.#links.tell({ kind: 'round', round: this.#round });
     await this.#links.onAll(link => link.sendPages());
     this.#checkCancelled();
     const after = this.#links.sent;
     convergence.sent(after.pages - before.pages, after.bytes - before.bytes, clock.nowMs() - startMs);
+    if (rehearses) await this.#rehearsal.heard();
+  }
+
+  /** How long the guest would stand still if there were no page to send, as far as that is known. */
+  get #fixedMs(): number {
+    const rehearsedMs = this.#rehearsal.fixedMs;
+    return rehearsedMs === undefined ? 0 : rehearsedMs + this.#syncMs + UNREHEARSED_MS;
   }
 
   async #sendRest(): Promise<void> {
-    const states = await this.#options.machine.save();
+    const pause = this.#pause;
+    const states = await this.#options.machine.save(pause.note);
+    pause.done('save');
     this.#stateBytes = states.reduce((sum, { bytes }) => sum + bytes.length, 0);
     this.#postcopy = this.#switching ? this.#openPostcopy() : undefined;
     this.#round++;
     await this.#links.tell({ kind: 'round', round: this.#round });
     await this.#links.onAll(async (link, index) => {
       await link.sendPages();
+      if (index === 0) pause.done('pages');
       await this.#postcopy?.announce(link, index, this.#options.connections);
-      if (index === 0) for (const state of states) await link.send({ kind: 'state', ...state });
+      if (index === 0) for (const state of states) await link.send(this.#rehearsal.message(state));
       this.#checkCancelled();
       await link.send({ kind: 'end' });
     });
-    await this.#links.expect('ready');
+    pause.done('states');
+    const { spent } = await this.#links.expect('ready');
+    pause.told(spent);
+    pause.done('load');
   }
 
   #openPostcopy(): PostcopySource {
@@ -304,14 +276,16 @@ export class MigrationSource {
   }
 
   async #handOver(): Promise<void> {
-    const { machine, clock } = this.#options;
+    const { machine } = this.#options;
     this.#handingOver = true;
     this.#enter('handing-over');
     await machine.handOver();
     this.#handedOver = true;
+    this.#pause.done('hand-over');
     await this.#links.tell({ kind: 'go' });
-    await this.#links.expect('running');
-    this.#runningMs = clock.nowMs();
+    const { spent } = await this.#links.expect('running');
+    this.#pause.told(spent);
+    this.#runningMs = this.#pause.done('run');
   }
 
   /** Returns only when the guest runs at the destination after all. */
@@ -395,6 +369,7 @@ export class MigrationSource {
       hintRaces: this.#hintRaces,
       guestShareMin: this.#shareMin,
       postcopy: this.postcopy,
+      pause: this.#pause.steps,
     };
   }
 }

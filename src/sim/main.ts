@@ -103,6 +103,7 @@ interface MigrateChoice {
   readonly seeds: number;
   readonly fault?: SimFault;
   readonly ignoreIds?: boolean;
+  readonly patchLate?: boolean;
   readonly lies?: boolean;
   readonly json?: boolean;
 }
@@ -114,16 +115,25 @@ function migrateCommand(): Command {
     .option('--seeds <n>', 'migrations, one a seed', between(1, 1_000_000), 1)
     .addOption(new Option('--fault <name>', 'this alone goes wrong; any else, in turn').choices(SIM_FAULTS))
     .option('--ignore-ids', 'let hints count whatever session they are of: data must be lost then')
+    .option('--patch-late', 'patch the states that were sent ahead too late: data must be lost then')
     .option('--lies', 'guests lie about their free pages, and may lose data of their own')
     .option('--json', 'print JSON')
-    .action(async ({ json = false, ignoreIds = false, lies = false, ...choice }: MigrateChoice) => {
-      const report = await reportMigrations(
-        { ...choice, ignoreIds, lies },
-        json ? () => {} : line => console.log(line),
-      );
-      if (json) console.log(JSON.stringify(report, null, 2));
-      process.exitCode = report.failures.length === 0 ? 0 : 1;
-    });
+    .action(
+      async ({
+        json = false,
+        ignoreIds = false,
+        patchLate = false,
+        lies = false,
+        ...choice
+      }: MigrateChoice) => {
+        const report = await reportMigrations(
+          { ...choice, ignoreIds, patchLate, lies },
+          json ? () => {} : line => console.log(line),
+        );
+        if (json) console.log(JSON.stringify(report, null, 2));
+        process.exitCode = report.failures.length === 0 ? 0 : 1;
+      },
+    );
 }
 
 interface PostcopyChoice {

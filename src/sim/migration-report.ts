@@ -12,6 +12,8 @@ interface MigrationsChoice {
   readonly fault?: SimFault;
   /** The test switch: hints count whatever session they are of, and data must be lost. */
   readonly ignoreIds: boolean;
+  /** The test switch: states that were sent ahead are patched late, and data must be lost. */
+  readonly patchLate?: boolean;
   /** Guests lie about their free pages; what they lose of their own is no failure. */
   readonly lies: boolean;
 }
@@ -37,7 +39,7 @@ interface MigrationsReport {
 }
 
 export async function reportMigrations(
-  { seed, seeds, fault, ignoreIds, lies }: MigrationsChoice,
+  { seed, seeds, fault, ignoreIds, patchLate = false, lies }: MigrationsChoice,
   print: (line: string) => void,
 ): Promise<MigrationsReport> {
   const failures: MigrationFailure[] = [];
@@ -46,7 +48,7 @@ export async function reportMigrations(
   for (; migrations < seeds && failures.length < FAILURES_MAX; migrations++) {
     const one = { seed: seed + migrations, fault: fault ?? SIM_FAULTS[migrations % SIM_FAULTS.length] };
     try {
-      const { runsAt, summary, lost } = await runMigration({ ...one, ignoreIds, lies });
+      const { runsAt, summary, lost } = await runMigration({ ...one, ignoreIds, patchLate, lies });
       const places = ends[one.fault] ?? {};
       ends[one.fault] = places;
       places[runsAt] = (places[runsAt] ?? 0) + 1;
@@ -54,7 +56,7 @@ export async function reportMigrations(
       if (lost !== undefined) liarsLost++;
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      const switches = `${ignoreIds ? ' --ignore-ids' : ''}${lies ? ' --lies' : ''}`;
+      const switches = `${ignoreIds ? ' --ignore-ids' : ''}${patchLate ? ' --patch-late' : ''}${lies ? ' --lies' : ''}`;
       const command = `npm run sim -- migrate --seed ${one.seed} --fault ${one.fault}${switches}`;
       failures.push({ ...one, message, loss: isLoss(error), command });
       print(`seed ${one.seed}, ${one.fault}: ${message}`);

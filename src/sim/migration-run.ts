@@ -15,9 +15,10 @@ import { askWhetherRunning } from '../migration/inquiry.ts';
 import { PageSender } from '../migration/page-sender.ts';
 import { Ram } from '../migration/ram.ts';
 import { SlotBitmap } from '../migration/slot-bitmap.ts';
-import { MigrationSource, type MigrationSummary, type SourcePhase } from '../migration/source.ts';
+import { MigrationSource } from '../migration/source.ts';
 import { SourceLink } from '../migration/source-link.ts';
 import type { Inquiry } from '../migration/source-links.ts';
+import type { MigrationSummary, SourcePhase } from '../migration/source-shapes.ts';
 import { TokenBucket } from '../migration/token-bucket.ts';
 import { AerostatError, assert, SystemError } from '../sys/error.ts';
 import { SimClock } from './sim-clock.ts';
@@ -50,6 +51,8 @@ interface SimOptions {
   readonly fault: SimFault;
   /** The test switch of {@link SimHints.ignoreIds}. */
   readonly ignoreIds?: boolean;
+  /** The test switch of MigrationSource: states that were sent ahead are patched late. */
+  readonly patchLate?: boolean;
   /** The guest lies about its free pages, and may lose data of its own at the destination; nothing else may happen. */
   readonly lies?: boolean;
 }
@@ -146,6 +149,7 @@ class Simulation {
         autoConverge: random.chance(0.5),
       }),
       clock,
+      patchLate: options.patchLate ?? false,
       observer: ({ phase }) => this.#onPhase(phase),
       ...(random.chance(0.9) ? { hints: { channel: this.sourceGuest.hints, pages: hinted } } : {}),
     });
@@ -227,6 +231,10 @@ class Simulation {
         sourceGuest.share = share;
       },
       save: async () => [{ name: 'guest', bytes: sourceGuest.save() }],
+      // Some sources send nothing ahead, and some destinations make nothing ready.
+      ...(random.chance(0.8) || this.options.patchLate === true
+        ? { saveAhead: async () => [{ name: 'guest', bytes: sourceGuest.save() }] }
+        : {}),
       handOver: async () => assert(!sourceGuest.running, 'a guest was let go that runs'),
     };
   }
@@ -238,6 +246,9 @@ class Simulation {
         const ram = ramOf(regions.map(({ size }) => size));
         this.destinationGuest = new SimGuest(ram, random.split('there'), clock, this.sourceGuest.load);
       },
+      ...(random.chance(0.8) || this.options.patchLate === true
+        ? { prepare: async () => void (await clock.sleep(random.below(4))) }
+        : {}),
       load: async (states: readonly { readonly name: string; readonly bytes: Uint8Array }[]) => {
         await clock.sleep(random.below(4));
         for (const { bytes } of states) this.#guestThere.restore(bytes);

@@ -8,7 +8,8 @@
  * deflated and written later, the write is in the log of the next sync.
  */
 import type { BalloonedRegion } from '../hosting/free-pages.ts';
-import { maskOf, popcount } from '../memory/page-bitmap.ts';
+import { maskOf, popcount, wordsFor } from '../memory/page-bitmap.ts';
+import { forEachFilled } from '../memory/word-stretches.ts';
 import type { DirtyLog, SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { Ram } from '../migration/ram.ts';
 import type { SlotBitmap } from '../migration/slot-bitmap.ts';
@@ -58,9 +59,11 @@ export class GuestLog implements DirtyLog {
   }
 
   #skipBallooned(start: number, end: number, into: SlotBitmap): void {
-    for (let word = start >>> 5; word * 32 < end; word++) {
-      const ballooned = Atomics.load(this.#ballooned, word);
-      if (ballooned !== 0) Atomics.and(into.words, word, ~(ballooned & maskOf(word, start, end)));
-    }
+    forEachFilled(into.words, start >>> 5, wordsFor(end), (from, to) => {
+      for (let word = from; word < to; word++) {
+        const ballooned = Atomics.load(this.#ballooned, word);
+        if (ballooned !== 0) Atomics.and(into.words, word, ~(ballooned & maskOf(word, start, end)));
+      }
+    });
   }
 }

@@ -5,6 +5,7 @@ import type { CommandName, GuestCommand } from '../embedded/commands.ts';
 import type { EmbeddedGuestOptions, GuestEventName, SavedGuest } from '../embedded/options.ts';
 import type { ArrivingShared } from '../memory/arriving-memory.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
+import type { PauseStep } from '../migration/pause.ts';
 import type { ThreadAnswer } from '../threads/worker-client.ts';
 
 /** What a guest's thread starts with. It owns the descriptor. */
@@ -25,10 +26,20 @@ export interface GuestMemoryFile {
   readonly arriving: ArrivingShared | undefined;
 }
 
+/** What is known of a guest that is on its way. */
+export interface GuestPreparing {
+  /** The connection to the device, the thread's; null where it is there already. */
+  readonly socketFd: number | null;
+  readonly options: GuestBeginning['options'];
+  readonly keepsLog: boolean;
+  /** The guest as it was while it ran. */
+  readonly guest: Uint8Array;
+}
+
 /** The guest that a thread runs in the memory that it was given. */
 export interface GuestBeginning {
-  /** The connection to the device; the thread's. */
-  readonly socketFd: number;
+  /** The connection to the device, the thread's; null where it is there already: see {@link GuestPreparing}. */
+  readonly socketFd: number | null;
   readonly options: Omit<EmbeddedGuestOptions, 'socketPath' | 'onEvent' | 'memoryBytes'>;
   /** The guest keeps the log, not the kernel. */
   readonly keepsLog: boolean;
@@ -36,23 +47,32 @@ export interface GuestBeginning {
   readonly saved: SavedGuest | null;
 }
 
+/** A guest that stands still. */
+interface StoodStill {
+  /** The pages of rings, lists and messages: all that driver and device write beside the guest's own code. */
+  readonly driverPages: readonly { readonly pfn: number; readonly pages: number }[];
+  readonly spent: readonly PauseStep[];
+}
+
 export interface GuestThreadRequests {
   memory: { args: GuestMemoryFile; result: null };
+  /** Makes ready for a guest that is on its way; may be asked again, for the guest as it was later. */
+  prepare: { args: GuestPreparing; result: readonly PauseStep[] };
   /** Answered when the guest runs, or stands where it was saved. */
-  begin: { args: GuestBeginning; result: null };
+  begin: { args: GuestBeginning; result: readonly PauseStep[] };
   /** Lets a guest go on that was saved. */
-  resumeLoaded: { args: null; result: null };
+  resumeLoaded: { args: null; result: readonly PauseStep[] };
   command: { args: { command: GuestCommand }; result: CommandAnswers[CommandName] };
-  pause: { args: null; result: null };
+  pause: { args: null; result: StoodStill };
   resume: { args: null; result: null };
   throttle: { args: { share: number }; result: null };
   /** Answered when saving will be fast. */
   warmUp: { args: null; result: null };
-  save: { args: null; result: SavedGuest };
+  /** The guest alone, as it is while it runs. */
+  saveAhead: { args: null; result: Uint8Array };
+  save: { args: null; result: SavedGuest & { readonly spent: readonly PauseStep[] } };
   /** Where all of the memory is mapped for the guest's stores. */
   mappings: { args: null; result: readonly MappedSlots[] };
-  /** The pages of rings, lists and messages: all that driver and device write beside the guest's own code. */
-  driverPages: { args: null; result: readonly { readonly pfn: number; readonly pages: number }[] };
   /** Switches the guest off. */
   end: { args: null; result: null };
   /** Ends the thread. */

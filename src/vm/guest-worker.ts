@@ -5,25 +5,30 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { execute } from '../embedded/answers.ts';
 import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
-import type { GuestEventName } from '../embedded/options.ts';
+import type { EmbeddedGuestOptions, GuestEventName, MachineParts } from '../embedded/options.ts';
+import { StandbyMachine } from '../embedded/standby-machine.ts';
 import { PageState } from '../guest/page-state.ts';
 import { ArrivingMemory } from '../memory/arriving-memory.ts';
 import { WINDOW_BYTES } from '../memory/backing.ts';
+import { mapEarly } from '../memory/early-windows.ts';
 import { FileBacking } from '../memory/file-backing.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import { LoggedMemory } from '../migration/logged-memory.ts';
+import { type PauseStep, PauseWatch } from '../migration/pause.ts';
 import { defined } from '../sys/defined.ts';
 import { assert, InvariantError, wireError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
+import { monotonicMs } from '../sys/poll.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { USER_ADDRESS_OFFSET } from '../vhost-user/shared-memory.ts';
 import type {
   FromGuestThread,
   GuestBeginning,
   GuestMemoryFile,
+  GuestPreparing,
   GuestThreadData,
   GuestThreadRequests,
 } from './guest-protocol.ts';
@@ -34,12 +39,6 @@ if (parentPort === null) throw new InvariantError('a guest without a main thread
 const port = parentPort;
 const tell = (message: FromGuestThread): void => port.postMessage(message);
 
-/**
- * Windows that are mapped before there is a guest. V8 takes each for a reason to collect garbage at once, and a guest
- * that stands still would wait for that; more than these cost more than they save.
- */
-const WINDOWS_EARLY_MAX = 8;
-
 interface GivenMemory {
   readonly file: GuestMemoryFile;
   readonly region: MemoryRegion;
@@ -48,6 +47,10 @@ interface GivenMemory {
 
 const wake = new OwnedFd(data.wakeFd);
 let given: GivenMemory | undefined;
+/** Made ready in that memory for a guest that is on its way. */
+let standing:
+  | { readonly machine: StandbyMachine; readonly on: [EmbeddedGuestOptions, MachineParts] }
+  | undefined;
 let guest: EmbeddedGuest | undefined;
 /** Those before, switched off. V8 forgets what it compiled for objects of a shape when the last of them is gone. */
 const former = new Set<EmbeddedGuest>();
@@ -60,12 +63,43 @@ function takeMemory(file: GuestMemoryFile): void {
   backing.arriving = arriving && new ArrivingMemory(arriving);
   const region = new MemoryRegion({ guestAddress: 0, size, userAddress: USER_ADDRESS_OFFSET }, backing);
   given = { file, region, pages: PageState.backed(region.pageCount) };
-  const windows = Math.min(WINDOWS_EARLY_MAX, Math.ceil(size / WINDOW_BYTES));
-  for (let index = 0; index < windows; index++) backing.window(index);
+  mapEarly(backing, size);
 }
 
-async function begin({ options, keepsLog, saved, socketFd }: GuestBeginning): Promise<EmbeddedGuest> {
-  assert(given !== undefined, 'a guest without memory');
+async function begin(beginning: GuestBeginning, watch: PauseWatch): Promise<EmbeddedGuest> {
+  const { saved } = beginning;
+  const [all, parts] = standing?.on ?? partsOf(beginning);
+  const standby = standing?.machine;
+  standing = undefined;
+  const begun = await (saved === null
+    ? EmbeddedGuest.start(all, parts)
+    : EmbeddedGuest.load(all, parts, saved, {
+        ...defined({ standby }),
+        done: step => watch.done(`load/${step}`),
+      }));
+  begun.ended.catch(error => tell({ kind: 'ended', ...wireError(error) }));
+  return begun;
+}
+
+async function prepare(preparing: GuestPreparing): Promise<readonly PauseStep[]> {
+  const watch = watched();
+  if (standing === undefined) {
+    const on = partsOf(preparing);
+    standing = { machine: await StandbyMachine.open(...on), on };
+    watch.done('prepare/connect');
+  }
+  standing.machine.rehearse(preparing.guest);
+  watch.done('prepare/guest');
+  return watch.steps;
+}
+
+/** What a guest in the memory that was given is made of. */
+function partsOf({
+  options,
+  keepsLog,
+  socketFd,
+}: Omit<GuestPreparing, 'guest'>): [EmbeddedGuestOptions, MachineParts] {
+  assert(given !== undefined && socketFd !== null, 'a guest without memory or device');
   const { file, region, pages } = given;
   given = undefined;
   // A page's number in the log is its page frame, for memory begins at address 0.
@@ -82,18 +116,17 @@ async function begin({ options, keepsLog, saved, socketFd }: GuestBeginning): Pr
     pages,
     ...defined({ writeLog: log }),
   };
-  const begun = await (saved === null
-    ? EmbeddedGuest.start(all, parts)
-    : EmbeddedGuest.load(all, parts, saved));
-  begun.ended.catch(error => tell({ kind: 'ended', ...wireError(error) }));
-  return begun;
+  return [all, parts];
 }
 
 async function end(): Promise<void> {
   await guest?.close();
   if (guest !== undefined) former.add(guest);
   guest = undefined;
-  given?.region.close();
+  // A machine closes its memory.
+  if (standing !== undefined) await standing.machine.close();
+  else given?.region.close();
+  standing = undefined;
   given = undefined;
 }
 
@@ -113,19 +146,24 @@ const answers: Answers = {
     takeMemory(file);
     return null;
   },
+  prepare,
   begin: async beginning => {
-    guest = await begin(beginning);
+    const watch = watched();
+    guest = await begin(beginning, watch);
     former.clear();
-    return null;
+    return watch.steps;
   },
   resumeLoaded: async () => {
-    await running().resumeLoaded();
-    return null;
+    const watch = watched();
+    await running().resumeLoaded(step => watch.done(`run/${step}`));
+    return watch.steps;
   },
   command: ({ command }) => execute(running(), command),
   pause: async () => {
-    await running().pause();
-    return null;
+    const watch = watched();
+    await running().pause(step => watch.done(`stop/${step}`));
+    const driverPages = running().driver.ownBlocks.map(({ pfn, order }) => ({ pfn, pages: 1 << order }));
+    return { driverPages, spent: watch.steps };
   },
   resume: async () => {
     await running().resume();
@@ -140,9 +178,13 @@ const answers: Answers = {
     warm = true;
     return null;
   },
-  save: () => running().save(),
+  saveAhead: () => running().saveAhead(),
+  save: () => {
+    const watch = watched();
+    const saved = running().save(step => watch.done(`save/${step}`));
+    return { ...saved, spent: watch.steps };
+  },
   mappings: () => mappingsOf(running().memory),
-  driverPages: () => running().driver.ownBlocks.map(({ pfn, order }) => ({ pfn, pages: 1 << order })),
   end: async () => {
     await end();
     return null;
@@ -152,6 +194,8 @@ const answers: Answers = {
     return null;
   },
 };
+
+const watched = (): PauseWatch => new PauseWatch({ nowMs: monotonicMs });
 
 function mappingsOf({ regions }: GuestMemory): MappedSlots[] {
   const mapped: MappedSlots[] = [];

@@ -1,8 +1,9 @@
 /** A machine that is awaited from elsewhere: its memory comes first, then its states, and then it runs. */
 
-import { checkSize } from '../embedded/embedded-guest.ts';
+import { checkSize } from '../embedded/machine.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import type { DestinationMachine, LatePages, SavedState } from '../migration/machine.ts';
+import type { NoteStep } from '../migration/pause.ts';
 import type { Ram } from '../migration/ram.ts';
 import type { RegionShape } from '../migration/stream/messages.ts';
 import { defined } from '../sys/defined.ts';
@@ -73,12 +74,16 @@ export class IncomingVm implements DestinationMachine {
     return this.#late;
   }
 
-  load(states: readonly SavedState[]): Promise<void> {
-    return this.vm.load(states);
+  prepare(states: readonly SavedState[], note?: NoteStep): Promise<void> {
+    return this.vm.prepare(states, note);
   }
 
-  run(): Promise<void> {
-    return this.vm.resumeLoaded();
+  load(states: readonly SavedState[], note?: NoteStep): Promise<void> {
+    return this.vm.load(states, note);
+  }
+
+  run(note?: NoteStep): Promise<void> {
+    return this.vm.resumeLoaded(note);
   }
 
   abandon(): Promise<void> {

@@ -7,7 +7,7 @@ import { isAbsolute } from 'node:path';
 import { MigrationOrderError } from '../control/errors.ts';
 import type { MigrationOrder } from '../control/migrations.ts';
 import { MigrationCancelled } from '../migration/errors.ts';
-import type { SourceOptions } from '../migration/source.ts';
+import type { SourceOptions } from '../migration/source-shapes.ts';
 import { SnapshotCancelled, SnapshotError } from '../snapshot/errors.ts';
 import { FileConnector } from '../snapshot/file-connector.ts';
 import { encodeHeader } from '../snapshot/header.ts';

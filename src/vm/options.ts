@@ -78,7 +78,14 @@ export function bootOf({ seed, coverage, poison }: VmOptions): BootOptions {
 }
 
 /** What the guest's thread takes of it. */
-export function guestThreadOptions({ profile, rings, pagesPerSecondMax, tuning }: VmConfig) {
+export function threadPartsOf(
+  { profile, rings, pagesPerSecondMax, tuning, dirtyLog }: VmConfig,
+  boot: BootOptions,
+) {
   const limited = pagesPerSecondMax === null ? {} : { pagesPerSecondMax };
-  return { profile, rings, driver: tuning, ...limited };
+  return {
+    options: { ...boot, profile, rings, driver: tuning, ...limited },
+    /** The guest keeps the log, not the kernel. */
+    keepsLog: dirtyLog !== 'kernel',
+  };
 }

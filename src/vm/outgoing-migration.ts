@@ -6,7 +6,7 @@
 import { KernelDirtyLog } from '../migration/kernel-dirty-log.ts';
 import type { Ram } from '../migration/ram.ts';
 import { SlotBitmap } from '../migration/slot-bitmap.ts';
-import type { SourceOptions } from '../migration/source.ts';
+import type { SourceOptions } from '../migration/source-shapes.ts';
 import { type ChannelName, MachineChannel, waysOf } from './free-page-channel.ts';
 import { GuestLog } from './guest-log.ts';
 import type { Vm } from './vm.ts';

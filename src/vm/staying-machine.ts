@@ -3,6 +3,7 @@
  * be handed over, this one goes on.
  */
 import type { FreePageChannel, SavedState, SourceMachine } from '../migration/machine.ts';
+import type { NoteStep } from '../migration/pause.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { Vm } from './vm.ts';
 
@@ -24,9 +25,9 @@ export class StayingMachine implements SourceMachine {
     return this.#downtimeMs;
   }
 
-  async stop(): Promise<void> {
+  async stop(note?: NoteStep): Promise<void> {
     this.#stoppedMs = monotonicMs();
-    await this.#vm.stop();
+    await this.#vm.stop(note);
   }
 
   resume(): Promise<void> {
@@ -38,8 +39,8 @@ export class StayingMachine implements SourceMachine {
     await this.#vm.throttle(share);
   }
 
-  save(): Promise<readonly SavedState[]> {
-    return this.#vm.save();
+  save(note?: NoteStep): Promise<readonly SavedState[]> {
+    return this.#vm.save(note);
   }
 
   async handOver(): Promise<void> {

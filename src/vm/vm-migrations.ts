@@ -23,7 +23,8 @@ import {
   DOWNTIME_MS_DEFAULT,
   ROUNDS_DEFAULT,
 } from '../migration/limits.ts';
-import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../migration/source.ts';
+import { MigrationSource } from '../migration/source.ts';
+import type { MigrationProgress, MigrationSummary } from '../migration/source-shapes.ts';
 import { SnapshotCancelled } from '../snapshot/errors.ts';
 import { deferred } from '../sys/deferred.ts';
 import { wireError } from '../sys/error.ts';
@@ -166,6 +167,8 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       convergence: new Convergence({
         downtimeMsMax: order.downtimeMsMax ?? DOWNTIME_MS_DEFAULT,
         roundsMax: order.roundsMax ?? ROUNDS_DEFAULT,
+        // Who names a number of rounds wants it stopped then; who does not, no longer than the limit says.
+        overLimit: order.roundsMax === undefined && postcopy === undefined ? 'refuse' : 'stop',
         autoConverge: order.autoConverge ?? AUTO_CONVERGE_DEFAULT,
       }),
       clock: systemClock,
@@ -182,7 +185,9 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
     try {
       const summary = await source.run();
       const { downtimeMs = summary.downtimeMs, leaves } = route;
-      const report = reportOf({ ...summary, downtimeMs }, outgoing.balloonedPages);
+      // A guest that stays runs again when the file has all of it, and not when that has its name.
+      const pause = leaves ? summary.pause : summary.pause.filter(({ step }) => step !== 'run');
+      const report = reportOf({ ...summary, downtimeMs, pause }, outgoing.balloonedPages);
       this.#become({ ...(this.#status ?? status), report });
       if (leaves) this.#departure.resolve();
     } catch (thrown) {
@@ -319,4 +324,5 @@ const reportOf = (summary: MigrationSummary, balloonPages: number): MigrationRep
   unbackedPages: summary.unbackedPages,
   hintRaces: summary.hintRaces,
   postcopy: summary.postcopy && postcopyStateOf(summary.postcopy),
+  pause: summary.pause,
 });

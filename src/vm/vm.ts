@@ -25,8 +25,8 @@
 import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import type { CommandAnswer } from '../embedded/answers.ts';
-import type { CommandName, CommandOf, GuestCommand } from '../embedded/commands.ts';
-import { checkSize } from '../embedded/embedded-guest.ts';
+import { type CommandName, type CommandOf, type GuestCommand, LOOKS } from '../embedded/commands.ts';
+import { checkSize } from '../embedded/machine.ts';
 import type { SavedGuest } from '../embedded/options.ts';
 import type { DeviceMigration } from '../hosting/device-migration.ts';
 import { offeredFeatures } from '../hosting/offered-features.ts';
@@ -34,23 +34,26 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { SoftwareDirtyLog } from '../migration/dirty-log.ts';
 import type { MappedSlots } from '../migration/kernel-dirty-log.ts';
 import type { SavedState, SourceMachine } from '../migration/machine.ts';
+import { type NoteStep, PauseWatch } from '../migration/pause.ts';
 import type { ArrivalState } from '../migration/postcopy-arrival.ts';
 import { Ram } from '../migration/ram.ts';
 import { deferred } from '../sys/deferred.ts';
 import { defined } from '../sys/defined.ts';
 import { AerostatError, assert, type ErrorCode } from '../sys/error.ts';
+import { monotonicMs } from '../sys/poll.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import { createSharedMemory } from '../vhost-user/shared-memory.ts';
-import { decodeConfig, encodeConfig, type VmConfig } from './config.ts';
-import { VmError, VmStateError } from './errors.ts';
+import type { VmConfig } from './config.ts';
+import { VmError } from './errors.ts';
 import type { GuestThreadEvent } from './guest-protocol.ts';
 import type { LateMemory } from './late-memory.ts';
+import { savedStates, statesAhead, statesOf } from './machine-states.ts';
 import {
   type BootOptions,
   bootOf,
   configOf,
   DEFAULT_NAME,
-  guestThreadOptions,
+  threadPartsOf,
   type VmOptions,
   type VmParts,
   type VmWorld,
@@ -65,18 +68,6 @@ interface Beginning {
   /** A guest that goes on, rather than one that boots. */
   readonly saved: (SavedGuest & { readonly device: Uint8Array }) | undefined;
 }
-
-/** The states of a machine: what it is, and its parts. */
-const STATES = ['machine', 'guest', 'driver', 'device'] as const;
-
-/** Commands that change nothing. The others do not reach a machine that is being saved and sent as it is. */
-const LOOKS: ReadonlySet<CommandName> = new Set<CommandName>([
-  'balloon',
-  'meminfo',
-  'settle',
-  'status',
-  'verify',
-]);
 
 /**
  * `empty`: there is no guest yet. `paused`: the guest stands still. `gone`: it is about to run elsewhere. `ended`: by
@@ -170,47 +161,68 @@ export class Vm implements SourceMachine {
   }
 
   /**
+   * Makes ready for a machine that still runs elsewhere, and whose states are about these: its device, the connection to that,
+   * and a guest that stands by. May be asked again.
+   * @throws AerostatError when it cannot be; the machine is to be closed then
+   */
+  async prepare(states: readonly SavedState[], note: NoteStep = () => {}): Promise<void> {
+    this.#expect('empty');
+    const { config, guest } = statesAhead(states, this.#config);
+    const watch = new PauseWatch({ nowMs: monotonicMs });
+    const socketFd = this.#config === undefined ? await this.#openDevice(config, 0) : null;
+    watch.done('prepare/open');
+    const asked = { socketFd, ...threadPartsOf(config, {}), guest };
+    const spent = await this.#threads.guest.ask('prepare', asked);
+    watch.done('prepare/thread');
+    if (socketFd !== null) await this.deviceMigration.mapMemory(this.name);
+    watch.done('prepare/device');
+    for (const { step, ms } of [...watch.steps, ...spent]) note(step, ms);
+  }
+
+  /**
    * Becomes the machine that was saved, whose memory is here already. It stands still until {@link resumeLoaded}.
    * @throws AerostatError when it cannot be; the machine is to be closed then
    */
-  async load(states: readonly SavedState[]): Promise<void> {
+  async load(states: readonly SavedState[], note: NoteStep = () => {}): Promise<void> {
     this.#expect('empty');
-    const [machine, guest, driver, device] = STATES.map(name => {
-      const found = states.find(state => state.name === name);
-      if (found === undefined) throw new VmStateError(`its state ${name} did not come`);
-      return found.bytes;
-    });
-    if (states.length !== STATES.length) {
-      throw new VmStateError(`${states.length} states; ours have ${STATES.length}`);
-    }
-    const config = decodeConfig(machine);
-    await this.#begin({ config, boot: {}, targetBytes: 0, saved: { guest, driver, device } });
+    const { config, ...saved } = statesOf(states, this.#config);
+    await this.#begin({ config, boot: {}, targetBytes: 0, saved }, note);
     this.#become('paused');
   }
 
-  async #begin({ config, boot, targetBytes, saved }: Beginning): Promise<void> {
-    this.#config = config;
-    // Refused before there is anything to be closed again.
-    offeredFeatures(config.profile, config.without);
-    const { hosting, guest } = this.#threads;
-    const [device, socket] = UnixSocket.pair();
-    const { profile, discard, without } = config;
-    const options = { name: this.name, targetBytes, profile, discard, without, pollIntervalMs: 0 };
-    const arriving = defined({ arriving: this.#late?.shared });
-    await hosting.open({ ...options, ...arriving }, { fd: device.fd.release(), listening: false });
-    await this.#mapped;
-    const begun = guest.ask('begin', {
-      socketFd: socket.fd.release(),
-      options: { ...boot, ...guestThreadOptions(config) },
-      keepsLog: config.dirtyLog !== 'kernel',
+  async #begin({ config, boot, targetBytes, saved }: Beginning, note: NoteStep = () => {}): Promise<void> {
+    const watch = new PauseWatch({ nowMs: monotonicMs });
+    const socketFd = this.#config === undefined ? await this.#openDevice(config, targetBytes) : null;
+    watch.done('load/open');
+    const begun = this.#threads.guest.ask('begin', {
+      socketFd,
+      ...threadPartsOf(config, boot),
       saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
     });
     // The device has what it needs as soon as the guest's front-end has handed the memory over.
     const loaded = saved === undefined ? undefined : this.deviceMigration.load(this.name, saved.device);
     // A guest that did not begin is why its device did not load.
     loaded?.catch(() => {});
-    await begun;
+    for (const { step, ms } of await begun) note(step, ms);
+    watch.done('load/thread');
     await loaded;
+    watch.done('load/device');
+    for (const { step, ms } of watch.steps) note(step, ms);
+  }
+
+  /** Makes its device; returns the end of the connection to it that is the guest's. */
+  async #openDevice(config: VmConfig, targetBytes: number): Promise<number> {
+    // Refused before there is anything to be closed again.
+    offeredFeatures(config.profile, config.without);
+    this.#config = config;
+    const [device, socket] = UnixSocket.pair();
+    const { profile, discard, without } = config;
+    const options = { name: this.name, targetBytes, profile, discard, without, pollIntervalMs: 0 };
+    const arriving = defined({ arriving: this.#late?.shared });
+    const socketOfDevice = { fd: device.fd.release(), listening: false };
+    await this.#threads.hosting.open({ ...options, ...arriving }, socketOfDevice);
+    await this.#mapped;
+    return socket.fd.release();
   }
 
   /** What it is, once it is there. */
@@ -273,13 +285,14 @@ export class Vm implements SourceMachine {
    * Nothing runs, all is in memory and in the log when this resolves, and nothing is discarded any more.
    * @throws AerostatError AEROSTAT_DRIVER_STOPPED when the guest's driver does not run
    */
-  async stop(): Promise<void> {
+  async stop(note: NoteStep = () => {}): Promise<void> {
     this.#expect('running');
     this.#become('paused');
-    await this.#threads.guest.ask('pause', null);
+    const { driverPages, spent } = await this.#threads.guest.ask('pause', null);
     // The device writes into rings and requests, which are the driver's pages, and keeps no log of it.
-    this.#driverPages = await this.#threads.guest.ask('driverPages', null);
-    for (const { pfn, pages } of this.#driverPages) this.log.add(pfn, pages);
+    this.#driverPages = driverPages;
+    for (const { pfn, pages } of driverPages) this.log.add(pfn, pages);
+    for (const { step, ms } of spent) note(step, ms);
   }
 
   async resume(): Promise<void> {
@@ -292,18 +305,19 @@ export class Vm implements SourceMachine {
     await this.#threads.guest.ask('throttle', { share });
   }
 
-  async save(): Promise<readonly SavedState[]> {
+  async save(note: NoteStep = () => {}): Promise<readonly SavedState[]> {
     this.#expect('paused');
-    const [{ guest, driver }, device] = await Promise.all([
+    const [{ guest, driver, spent }, device] = await Promise.all([
       this.#threads.guest.ask('save', null),
       this.deviceMigration.save(this.name),
     ]);
-    return [
-      { name: 'machine', bytes: encodeConfig(this.config) },
-      { name: 'guest', bytes: guest },
-      { name: 'driver', bytes: driver },
-      { name: 'device', bytes: device },
-    ];
+    for (const { step, ms } of spent) note(step, ms);
+    return savedStates(this.config, { guest, driver, device });
+  }
+
+  async saveAhead(): Promise<readonly SavedState[]> {
+    const guest = await this.#threads.guest.ask('saveAhead', null);
+    return savedStates(this.config, { guest });
   }
 
   /** What the device and the driver look at when they are loaded. */
@@ -317,9 +331,9 @@ export class Vm implements SourceMachine {
   }
 
   /** Lets a machine run that was saved elsewhere. */
-  async resumeLoaded(): Promise<void> {
+  async resumeLoaded(note: NoteStep = () => {}): Promise<void> {
     this.#expect('paused');
-    await this.#threads.guest.ask('resumeLoaded', null);
+    for (const { step, ms } of await this.#threads.guest.ask('resumeLoaded', null)) note(step, ms);
     this.#become('running');
   }
 

@@ -25,7 +25,7 @@ const state = (known: Partial<MigrationState>): MigrationState => ({
 test('a migration that does not converge says within three rounds what would', () => {
   const advice = adviceOf('vm', state({}), LIMITS) ?? '';
   expect(advice).toMatch(
-    /448M to go at 85M\/s\): it is stopped after round 30 whatever is left, for about 8\.2s/,
+    /448M to go at 85M\/s\): it would stand still for about 8\.2s, and after round 30 it is given up/,
   );
   for (const option of ['--auto-converge', '--downtime-limit 9s', '--compress', '--rate']) {
     expect(advice).toContain(option);

@@ -1,5 +1,6 @@
 /** Small guests for the tests of this room. */
-import { GuestKernel, type GuestKernelOptions } from '../../src/guest/kernel.ts';
+import { GuestKernel } from '../../src/guest/kernel.ts';
+import type { GuestKernelOptions } from '../../src/guest/kernel-options.ts';
 import type { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { heapMemory as heapMemoryOf } from '../../src/testing/heap-memory.ts';
 

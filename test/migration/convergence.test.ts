@@ -39,6 +39,37 @@ describe('the guest is stopped', () => {
   });
 });
 
+describe('what a guest stands still for beside its pages', () => {
+  test('counts: with it the guest is stopped later, or not at all', () => {
+    const convergence = new Convergence(options);
+    convergence.sent(1000, 1000 * PAGE_SIZE, 100);
+    expect(convergence.decide(500, 50)).toMatchObject({ last: true, downtimeMs: 100 });
+    expect(convergence.decide(500, 51)).toMatchObject({ last: false, downtimeMs: 101, statesAreLate: true });
+    // What is left of the pages is what takes too long, not the states.
+    expect(convergence.decide(1001, 51).statesAreLate).toBeUndefined();
+    expect(convergence.decide(0, 101)).toMatchObject({ last: false, statesAreLate: true });
+  });
+
+  test('does not slow the guest down, which has nothing to do with it', () => {
+    const convergence = new Convergence({ ...options, roundsMax: 30, autoConverge: true });
+    for (let round = 0; round < 10; round++) {
+      convergence.sent(10, 10 * PAGE_SIZE, 100);
+      expect(convergence.decide(10, 200).share).toBe(1);
+    }
+  });
+
+  test('and would be too long after all rounds: refused before the stop, in words that say how long, where the limit counts', () => {
+    const convergence = new Convergence({ ...options, overLimit: 'refuse' });
+    for (let round = 0; round < options.roundsMax; round++) convergence.sent(1000, 1000 * PAGE_SIZE, 100);
+    const { last, refusal } = convergence.decide(1000, 60);
+    expect(last).toBe(false);
+    expect(refusal).toMatch(
+      /about 160 ms \(100 ms for the pages.*60 ms for its states.*may for 100 ms; it was not stopped/,
+    );
+    expect(convergence.decide(400, 60)).toMatchObject({ last: true });
+  });
+});
+
 describe('how fast it goes', () => {
   test('is not what a single short round says, for buffers swallow it', () => {
     const convergence = new Convergence(options);

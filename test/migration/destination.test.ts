@@ -92,7 +92,7 @@ class Visit implements Inlet {
   receiveInto(): void {}
 
   async reply(reply: Parameters<Inlet['reply']>[0]): Promise<void> {
-    this.replies.push(reply.kind);
+    if (reply.kind !== 'spent') this.replies.push(reply.kind);
     if (reply.kind === 'refused') this.why = reply.message;
   }
 

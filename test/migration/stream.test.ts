@@ -8,6 +8,7 @@ import * as messages from '../../src/migration/stream/messages.ts';
 import {
   FLAG_COMPRESSED,
   FLAG_OPTIONAL,
+  readHeader,
   SECTION,
   SECTION_HEADER,
   SECTION_PAYLOAD_BYTES_MAX,
@@ -228,6 +229,18 @@ describe('messages', () => {
     );
   });
 
+  test('carry where the time went, and readers of before pass over that', () => {
+    const steps = [
+      { step: 'load/guest', ms: 1.25 },
+      { step: 'load', ms: 3 },
+    ];
+    const section = messages.writeSpent(new SectionWriter(), steps);
+    expect(messages.readSpent(section.slice(SECTION_HEADER.size))).toEqual(steps);
+    expect(readHeader(section).flags & FLAG_OPTIONAL).toBe(FLAG_OPTIONAL);
+    const unnamed = payloadOf(w => messages.writeSpent(w, [{ step: 'Load it\n', ms: 1 }]));
+    expect(fault(() => messages.readSpent(unnamed))).toBe('payload');
+  });
+
   test('cut a reason that is too long', () => {
     expect(messages.readCancel(payloadOf(w => messages.writeCancel(w, 'x'.repeat(5000))))).toBe(
       'x'.repeat(1024),
@@ -254,10 +267,12 @@ describe('messages', () => {
     hello: messages.readHello,
     memory: messages.readMemory,
     round: messages.readRound,
-    state: messages.readState,
+    state: payload => messages.readState(payload),
     end: messages.readEnd,
     cancel: messages.readCancel,
     welcome: messages.readWelcome,
+    rehearse: messages.readRehearse,
+    spent: messages.readSpent,
     refused: messages.readRefused,
     go: payload => messages.readBare('go', payload),
   };

@@ -72,7 +72,10 @@ export class Victim {
     this.destination.outcome.catch((error: Error) => {
       this.error = error;
     });
-    const reader = new SectionReader(name => this.replies.push(name));
+    const reader = new SectionReader(name => {
+      // How long it took is no answer.
+      if (name !== 'spent') this.replies.push(name);
+    });
     let take: (message: DestinationMessage) => void = () => {};
     const link = new DestinationLink(
       {

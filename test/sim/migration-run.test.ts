@@ -60,6 +60,15 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
     expect(await losingSeed()).toBeDefined();
   });
 
+  test('are caught losing data when the states that were sent ahead are patched late', async () => {
+    const lost = await Promise.all(
+      RACE_SEEDS.slice(0, 10).map(seed =>
+        runMigration({ seed, fault: 'none', patchLate: true }).then(() => false, isLoss),
+      ),
+    );
+    expect(lost).toContain(true);
+  });
+
   test('of guests that lie about their free pages come to an end, and cost these guests alone their data', async () => {
     const results = await runAll('none', SEEDS, true);
     expect(new Set(results.map(({ runsAt }) => runsAt))).toEqual(new Set(['destination']));

@@ -31,7 +31,6 @@ export const SEEN_BY_TESTS: Exceptions = [
       'src/hosting/thread-turns.ts REST_MS_MAX',
       'src/memory/patient-discarder.ts PATIENCE_MS',
       'src/memory/discard-claims.ts DENSE_RUN_BYTES',
-      'src/migration/stream/section.ts FLAG_OPTIONAL',
       'src/peers/qemu/qmp.ts QMP_LINE_BYTES_MAX',
       'src/server/api.ts BODY_BYTES_MAX',
       'src/server/event-stream.ts STREAMS_MAX',

@@ -50,18 +50,25 @@ interface Section {
   readonly payload: Buffer;
 }
 
+/** Flag 1: who does not know the type may pass over the section. */
+const OPTIONAL = 2;
+
 /** One direction of one connection, taken apart; what is left over at the end is lost. */
 function sectionsOf(bytes: Buffer): Section[] {
   const sections: Section[] = [];
+  let sequence = 0;
   for (let at = 0; at + 24 <= bytes.length; ) {
     const length = bytes.readUInt32LE(at + 4);
     if (at + 24 + length > bytes.length) break;
     const section = bytes.subarray(at, at + 24 + length);
-    expect(section.readUInt16LE(2)).toBe(0);
-    expect(section.readUInt32LE(8)).toBe(sections.length);
+    const flags = section.readUInt16LE(2);
+    expect([0, OPTIONAL]).toContain(flags);
+    expect(section.readUInt32LE(8)).toBe(sequence++);
     expect(section.subarray(16, 24)).toEqual(checksum(section));
-    sections.push({ type: section.readUInt16LE(0), payload: section.subarray(24) });
     at += section.length;
+    // Of a type that this reader does not know.
+    if (flags === OPTIONAL) continue;
+    sections.push({ type: section.readUInt16LE(0), payload: section.subarray(24) });
   }
   return sections;
 }

@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Random } from '../../src/guest/random.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
-import type { MigrationSummary } from '../../src/migration/source.ts';
+import type { MigrationSummary } from '../../src/migration/source-shapes.ts';
 import { systemClock } from '../../src/transfer/clock.ts';
 import { TransferListener } from '../../src/transfer/listener.ts';
 import {

@@ -91,7 +91,7 @@ test.each(CASES)('by channel %s (%s) both memories are alike at the stop', async
   });
   closing.push(() => listener.close());
   const to = `tcp:${formatTransferAddress(listener.address)}`;
-  await source.control.migrate('vm', { to, channel, connections: 2, downtimeMsMax: 50 });
+  await source.control.migrate('vm', { to, channel, connections: 2 });
   let status: MigrationStatus | null = null;
   const isOver = async () => {
     status = (await source.control.migration('vm')).migration;

@@ -3,7 +3,7 @@
  * the end the machine leaves.
  */
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
-import type { SourcePhase } from '../../src/migration/source.ts';
+import type { SourcePhase } from '../../src/migration/source-shapes.ts';
 import type { Vm as VmType } from '../../src/vm/vm.ts';
 import { Journey, type JourneyOptions } from './journey.ts';
 import { busyVm, closeAll, expectAlive, expectNothingHeld, open } from './machines.ts';

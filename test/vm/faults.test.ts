@@ -128,6 +128,8 @@ test.each(Array.from({ length: COUNT }, (_, seed) => [seed + 1, FAULTS[seed % FA
       bandwidthBytesPerSecond: BYTES_PER_SECOND,
       connections: 1 + random.below(3),
       downtimeMsMax: 20,
+      // On a busy host the states alone take longer: it is stopped all the same.
+      roundsMax: 6,
     });
     await delay(random.below(SPAN_MS));
     const known = await statusOf(source);
@@ -179,6 +181,7 @@ async function sidesAfterHang(seed: number): Promise<number> {
     to: `tcp:${place.address}`,
     bandwidthBytesPerSecond: BYTES_PER_SECOND,
     downtimeMsMax: 20,
+    roundsMax: 6,
   });
   await delay(random.below(SPAN_MS));
   destination.signal('SIGSTOP');

@@ -8,8 +8,8 @@ import type { ByteChannel } from '../../src/migration/byte-channel.ts';
 import type { DestinationMessage } from '../../src/migration/destination-link.ts';
 import type { Clock, DestinationMachine, SavedState } from '../../src/migration/machine.ts';
 import type { Ram } from '../../src/migration/ram.ts';
-import type { MigrationProgress, MigrationSummary } from '../../src/migration/source.ts';
 import type { Inquiry } from '../../src/migration/source-links.ts';
+import type { MigrationProgress, MigrationSummary } from '../../src/migration/source-shapes.ts';
 import type { ChannelName } from '../../src/vm/free-page-channel.ts';
 import type { Vm as AnyVm } from '../../src/vm/vm.ts';
 import {

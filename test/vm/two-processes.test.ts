@@ -57,8 +57,15 @@ test.each([
   // What was written once and freed is with the host still, and the guest does not need it.
   await source.tell({ do: 'touch' });
   await source.tell({ do: 'start', workload: 'churn', bytes: 24 * MIB });
-  const { report, error } = await move(source, { to, channel, downtimeMsMax: 50 });
+  const { report, error } = await move(source, { to, channel });
   expect(error).toBeNull();
+  // Its states were sent ahead, and where it stood still is told: the steps add up to the downtime.
+  const pause = report?.pause ?? [];
+  expect(pause.map(({ step }) => step)).toEqual(
+    expect.arrayContaining(['stop', 'load/guest', 'load', 'run']),
+  );
+  const steps = pause.filter(({ step }) => !step.includes('/'));
+  expect(steps.reduce((sum, { ms }) => sum + ms, 0)).toBeCloseTo(report?.downtimeMs ?? 0, 3);
   await destination.event('ready');
   const arrived = await destination.tell({ do: 'status' });
   expect(arrived).toMatchObject({ profile, driver: 'running', targetBytes: 16 * MIB, workloads: ['churn'] });

@@ -3,11 +3,14 @@
  * sides, TCP over loopback. A guest that names what it does not need, by the same driver on both; memory that is full,
  * over one connection; and the same over several, which QEMU calls multifd.
  */
+
+import type { PauseStep } from '../../migration/pause.ts';
 import { defaultQemu } from '../../peers/qemu/programs.ts';
 import type { ChartPlan } from '../html.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import { moveOverLoopback } from './loopback.ts';
 import { moveGuest } from './migrate.ts';
+import { pauseFigures } from './pause-figures.ts';
 import * as qemu from './qemu.ts';
 
 export interface PeerMigrateOptions {
@@ -31,6 +34,8 @@ interface Move {
   readonly bytes: number;
   /** Of both processes. */
   readonly cpuMs: number;
+  /** Where the downtime went; QEMU does not tell. */
+  readonly pause?: readonly PauseStep[];
 }
 
 interface Scenario {
@@ -77,6 +82,7 @@ export async function benchMigrateBesideQemu(options: PeerMigrateOptions): Promi
     notes: [
       `QEMU ${version}. Ratios of time are QEMU / Aerostat, so that more than 1 means that ours is faster.`,
       `hintedAtBandwidth: ${(options.bytesPerSecond / 1e6).toFixed(0)} MB/s by each side's own limit. The others have none.`,
+      'downtimeToQemu is ours / QEMU, of the medians; QEMU tells its own in whole milliseconds, ours is until the source hears that the guest runs.',
       'elapsed: from the order until the destination says that the guest runs there, or for full memory, would run.',
       'Ours moves the state of the guest with hints too, its kernel and driver; the guest of QEMU stays here, for it has only memory there.',
     ],
@@ -95,8 +101,8 @@ function scenariosOf(options: PeerMigrateOptions): readonly Scenario[] {
         QEMU: () => qemu.moveHintingGuest({ ...how, usedBytes }),
         Aerostat: async () => {
           const { summary, cpuMs } = await moveGuest('hint', { ...how, usedShare, load: { kind: 'idle' } });
-          const { totalMs, downtimeMs, bytes } = summary;
-          return { elapsedMs: totalMs, downtimeMs, bytes, cpuMs };
+          const { totalMs, downtimeMs, bytes, pause } = summary;
+          return { elapsedMs: totalMs, downtimeMs, bytes, cpuMs, pause };
         },
       },
     };
@@ -109,7 +115,8 @@ function scenariosOf(options: PeerMigrateOptions): readonly Scenario[] {
       QEMU: () => qemu.moveQemuMemory({ memoryBytes: fullBytes, connections: count, downtimeMsMax, signal }),
       Aerostat: async () => {
         const { summary, elapsedMs, cpuMs } = await moveOverLoopback(fullBytes, count, signal);
-        return { elapsedMs, cpuMs, downtimeMs: summary.downtimeMs, bytes: summary.bytes };
+        const { downtimeMs, bytes, pause } = summary;
+        return { elapsedMs, cpuMs, downtimeMs, bytes, pause };
       },
     },
   });
@@ -122,7 +129,7 @@ function scenariosOf(options: PeerMigrateOptions): readonly Scenario[] {
 }
 
 function rowOf({ name, usedBytes }: Scenario, side: Side, moves: readonly Move[]): BenchRow {
-  const figure = (key: keyof Move): Spread => spreadOf(moves.map(move => move[key]));
+  const figure = (key: Exclude<keyof Move, 'pause'>): Spread => spreadOf(moves.map(move => move[key]));
   const elapsedMs = figure('elapsedMs');
   return {
     case: side,
@@ -134,6 +141,7 @@ function rowOf({ name, usedBytes }: Scenario, side: Side, moves: readonly Move[]
     bytes: figure('bytes').median,
     bytesToUsed: figure('bytes').median / usedBytes,
     cpuMs: figure('cpuMs'),
+    ...pauseFigures(moves.map(({ pause = [] }) => ({ pause }))),
   };
 }
 
@@ -144,11 +152,14 @@ function ratiosOf(scenarios: readonly Scenario[], rows: readonly BenchRow[]): Re
     if (theirs === undefined || ours === undefined) continue;
     ratios[`migrate.${name}`] = theirs.elapsedMs.median / ours.elapsedMs.median;
     ratios[`migrate.${name}.bytesToQemu`] = Number(ours.bytes) / Number(theirs.bytes);
+    ratios[`migrate.${name}.downtimeToQemu`] = medianOf(ours.downtimeMs) / medianOf(theirs.downtimeMs);
   }
+  const downtime = ratios['migrate.hinted.downtimeToQemu'];
+  if (downtime !== undefined) ratios['migrate.downtimeToQemu'] = downtime;
   return ratios;
 }
 
-/** The first line of what it says about itself. */
+const medianOf = (figure: BenchRow[string]): number => (figure as Spread).median;
 
 export const PEER_MIGRATE_CHARTS: readonly ChartPlan[] = [
   { title: 'Until the guest runs at its destination', figures: [['elapsedMs', 'elapsed']], unit: 'ms' },

@@ -8,7 +8,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { Convergence } from '../../migration/convergence.ts';
-import { type MigrationProgress, MigrationSource, type MigrationSummary } from '../../migration/source.ts';
+import { MigrationSource } from '../../migration/source.ts';
+import type { MigrationProgress, MigrationSummary } from '../../migration/source-shapes.ts';
 import { defined } from '../../sys/defined.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
@@ -22,6 +23,7 @@ import { cpuMsOf } from '../cpu-time.ts';
 import type { ChartPlan } from '../html.ts';
 import { PeerProcess } from '../peer-process.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
+import { pauseFigures } from './pause-figures.ts';
 import type { FromPlace, ToPlace } from './place.ts';
 
 export type BenchChannel = Exclude<ChannelName, 'auto'>;
@@ -275,6 +277,8 @@ function rowOf(
     hintRaces: figure(({ summary }) => summary.hintRaces).median,
     guestShareMin: figure(({ summary }) => summary.guestShareMin).median,
     workShare: work.length === 0 ? null : spreadOf(work),
+    stateBytes: figure(({ summary }) => summary.stateBytes).median,
+    ...pauseFigures(samples.map(({ summary }) => summary)),
   };
 }
 

@@ -80,7 +80,7 @@ export function migrateCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--max-rounds <number>',
-        `rounds after which a guest on our device is stopped, whatever is left to send (default: ${ROUNDS_DEFAULT})`,
+        `stop a guest on our device after so many rounds, whatever is left to send; without it a migration is given up after ${ROUNDS_DEFAULT} if --downtime-limit cannot be kept`,
       ).argParser(value(parseCount)),
     )
     .option(

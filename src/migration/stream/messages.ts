@@ -4,6 +4,7 @@ import { type GuestMemory, REGION_BYTES_MAX } from '../../memory/guest-memory.ts
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { writeU64 } from '../../sys/struct.ts';
 import { CONNECTIONS_MAX } from '../limits.ts';
+import { PAUSE_STEPS_MAX, type PauseStep } from '../pause.ts';
 import { SECTION_PAYLOAD_BYTES_MAX, type SectionName, StreamError } from './section.ts';
 import { PayloadReader } from './section-reader.ts';
 import type { SectionWriter } from './section-writer.ts';
@@ -20,6 +21,8 @@ const TEXT_BYTES_MAX = 1024;
 
 /** Bits of `hello` and `welcome`: what the source would like, and what of it is to be. */
 export const FEATURE_ZSTD = 1;
+/** States are sent ahead, and patched at the stop. */
+export const FEATURE_AHEAD = 2;
 export const FEATURE_POSTCOPY = 4;
 
 /**
@@ -197,24 +200,28 @@ export function readRound(payload: Uint8Array): number {
 /** Bytes of one state in one section, with room for its name. */
 const STATE_CHUNK_BYTES = SECTION_PAYLOAD_BYTES_MAX - TEXT_BYTES_MAX - 4;
 
+/** A state, one that is sent ahead of the stop, or what of that has changed since: they look alike. */
+export type StateSection = 'state' | 'ahead' | 'patch';
+
 /** Calls `send` with the sections of one state, of any length. */
 export async function writeState(
   writer: SectionWriter,
   name: string,
   bytes: Uint8Array,
   send: (section: Uint8Array) => Promise<void>,
+  section: StateSection = 'state',
 ): Promise<void> {
   let at = 0;
   do {
     const part = bytes.subarray(at, at + STATE_CHUNK_BYTES);
     at += part.length;
     const last = at === bytes.length;
-    await send(new PayloadWriter(writer).text(name).u16(Number(last)).bytes(part).seal('state'));
+    await send(new PayloadWriter(writer).text(name).u16(Number(last)).bytes(part).seal(section));
   } while (at < bytes.length);
 }
 
-export function readState(payload: Uint8Array): StateChunk {
-  const reader = new PayloadReader('state', payload);
+export function readState(payload: Uint8Array, section: StateSection = 'state'): StateChunk {
+  const reader = new PayloadReader(section, payload);
   const name = reader.text(TEXT_BYTES_MAX);
   const last = reader.u16() !== 0;
   return { name, last, bytes: reader.rest() };
@@ -230,9 +237,22 @@ export function readEnd(payload: Uint8Array): Totals {
   return totals;
 }
 
-/** `go`, `ready` and `running` say all by their type. */
-export const writeBare = (writer: SectionWriter, name: 'go' | 'ready' | 'running' | 'rest'): Uint8Array =>
-  new PayloadWriter(writer).seal(name);
+/** All states have been sent ahead, for the time of this number: the destination makes ready for them. */
+export const writeRehearse = (writer: SectionWriter, number: number): Uint8Array =>
+  new PayloadWriter(writer).u32(number).seal('rehearse');
+
+export function readRehearse(payload: Uint8Array): number {
+  const reader = new PayloadReader('rehearse', payload);
+  const number = reader.u32();
+  reader.end();
+  return number;
+}
+
+/** `go`, `ready` and the like say all by their type. */
+export const writeBare = (
+  writer: SectionWriter,
+  name: 'go' | 'ready' | 'rehearsed' | 'running' | 'rest',
+): Uint8Array => new PayloadWriter(writer).seal(name);
 
 export const readBare = (name: SectionName, payload: Uint8Array): void =>
   new PayloadReader(name, payload).end();
@@ -255,6 +275,30 @@ export function readWelcome(payload: Uint8Array): number {
   const features = reader.u32();
   reader.end();
   return features;
+}
+
+const STEP_NAME = /^[a-z][a-z/-]{0,39}$/;
+const MICROSECONDS = 1000;
+
+/** Where the destination's time went, in the order in which it did. */
+export function writeSpent(writer: SectionWriter, steps: readonly PauseStep[]): Uint8Array {
+  const told = steps.slice(0, PAUSE_STEPS_MAX);
+  const payload = new PayloadWriter(writer).u32(told.length);
+  for (const { step, ms } of told) payload.text(step).u64(Math.max(0, Math.round(ms * MICROSECONDS)));
+  return payload.seal('spent');
+}
+
+export function readSpent(payload: Uint8Array): PauseStep[] {
+  const reader = new PayloadReader('spent', payload);
+  const count = reader.u32();
+  if (count > PAUSE_STEPS_MAX) throw new StreamError('limit', `spent: ${count} steps`);
+  const steps = Array.from({ length: count }, () => {
+    const step = reader.text(TEXT_BYTES_MAX);
+    if (!STEP_NAME.test(step)) throw new StreamError('payload', 'spent: a step without a name');
+    return { step, ms: reader.u64() / MICROSECONDS };
+  });
+  reader.end();
+  return steps;
 }
 
 export const writeRefused = (writer: SectionWriter, { code, message }: RefusedBody): Uint8Array =>

@@ -3,6 +3,8 @@ import { assert } from '../../sys/error.ts';
 import type { Compression } from './compression.ts';
 import {
   FLAG_COMPRESSED,
+  FLAG_OPTIONAL,
+  OPTIONAL_SECTIONS,
   SECTION,
   SECTION_BYTES_MAX,
   SECTION_HEADER,
@@ -57,7 +59,8 @@ export class SectionWriter {
     );
     this.#sealed = true;
     const compressed = this.#compress(length);
-    const flags = compressed === undefined ? 0 : FLAG_COMPRESSED;
+    const flags =
+      (compressed === undefined ? 0 : FLAG_COMPRESSED) | (OPTIONAL_SECTIONS.has(name) ? FLAG_OPTIONAL : 0);
     const sealed = compressed ?? length;
     const section = this.#draft.section.subarray(0, SECTION_HEADER.size + sealed);
     sealSection(section, { type: SECTION[name], flags, length: sealed, sequence: this.#sequence++ });

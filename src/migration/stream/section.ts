@@ -46,6 +46,9 @@ export const SECTION = {
   end: 7,
   go: 8,
   cancel: 9,
+  ahead: 10,
+  rehearse: 11,
+  patch: 12,
   missing: 13,
   rest: 14,
   // What the destination answers, over the first connection.
@@ -53,6 +56,8 @@ export const SECTION = {
   ready: 17,
   running: 18,
   refused: 19,
+  spent: 20,
+  rehearsed: 21,
   want: 22,
   arrived: 23,
 } as const;
@@ -62,6 +67,9 @@ export type SectionName = keyof typeof SECTION;
 const NAMES = new Map<number, SectionName>(
   Object.entries(SECTION).map(([name, type]) => [type, name as SectionName]),
 );
+
+/** What readers of before pass over. */
+export const OPTIONAL_SECTIONS: ReadonlySet<SectionName> = new Set<SectionName>(['spent']);
 
 export const sectionName = (type: number): SectionName | undefined => NAMES.get(type);
 

@@ -26,6 +26,7 @@ import {
 import type { MapRegion, MemoryMap } from '../../control/memory-map.ts';
 import type {
   MigrationAnswer,
+  MigrationPauseStep,
   MigrationReport,
   MigrationState,
   MigrationStatus,
@@ -458,6 +459,16 @@ const MigrationReportSchema = mirror<MigrationReport>()(
         description: 'Pages written after the guest had named them as free, and sent for it.',
       }),
       postcopy: omissible(orNull(PostcopyStateSchema)),
+      pause: omissible(
+        z.array(mirror<MigrationPauseStep>()(z.object({ step: z.string(), ms: milliseconds }))).openapi({
+          description:
+            'Where the downtime went: steps without a slash follow each other and add up to it, the others are parts of the next one without.',
+          example: [
+            { step: 'load/guest', ms: 1.2 },
+            { step: 'load', ms: 3.4 },
+          ],
+        }),
+      ),
     })
     .openapi('MigrationReport'),
 );
