@@ -4,7 +4,7 @@ import { problemOf } from '../../src/server/problem.ts';
 import type { Vm } from '../../src/vm/vm.ts';
 import { VmMigrations } from '../../src/vm/vm-migrations.ts';
 
-const running = { name: 'vm', state: 'running' } as Vm;
+const running = { name: 'vm', state: 'running', arrival: () => undefined } as Partial<Vm> as Vm;
 
 test('a free page channel that does not exist is a bad request, and the answer names those that do', async () => {
   const migrations = new VmMigrations(running, {}, () => {});
