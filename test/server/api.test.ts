@@ -273,6 +273,7 @@ describe('migrations', () => {
     expect(await jsonOf(await get('/v1/guests/vm1/migration'))).toEqual({
       migration: null,
       obstacle: null,
+      dirtyBytesPerSecond: null,
     });
     const order = { to: 'tcp:host2:4444', connections: 4, downtimeMsMax: 50, autoConverge: true };
     expect(await jsonOf(await send('POST', '/v1/guests/vm1/migration', order))).toMatchObject({
@@ -293,6 +294,7 @@ describe('migrations', () => {
     expect(await jsonOf(await get('/v1/guests/vm1/migration'))).toEqual({
       migration: null,
       obstacle: 'vm1 is moved by its own hypervisor',
+      dirtyBytesPerSecond: null,
     });
   });
 
@@ -388,6 +390,7 @@ describe('the document', () => {
       '/v1/guests/{name}/request',
       '/v1/guests/{name}/migration',
       '/v1/leases',
+      '/v1/fleet/view',
       '/v1/policy',
       '/v1/policy/reload',
       '/v1/policy/reservations',

@@ -43,6 +43,7 @@ const MENDED: readonly { readonly because: string; readonly where: readonly stri
       '/components/schemas/GuestStatus/required',
       '/components/schemas/HintStatus/required',
       '/components/schemas/MemoryMap/required',
+      '/components/schemas/MigrationAnswer/required',
       '/components/schemas/StatisticsSample/required',
     ],
   },
