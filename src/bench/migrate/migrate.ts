@@ -23,6 +23,7 @@ import { cpuMsOf } from '../cpu-time.ts';
 import type { ChartPlan } from '../html.ts';
 import { PeerProcess } from '../peer-process.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
+import { firstTouchRows, touchFirst } from './first-touch.ts';
 import { pauseFigures } from './pause-figures.ts';
 import type { FromPlace, ToPlace } from './place.ts';
 
@@ -101,10 +102,18 @@ export async function benchMigrate(options: MigrateBenchOptions): Promise<Measur
     }
   }
   const rows = channels.map(channel => rowOf(channel, options, samples.get(channel) ?? []));
+  const ratios = ratiosOf(rows, load);
+  // Without a channel all of memory moves, and all of it is new to the destination's host.
+  const touch = channels.includes('none') ? await touchFirst(options.memoryBytes, signal) : undefined;
+  const none = rows.find(row => row.case === 'none');
+  if (touch !== undefined && none !== undefined) {
+    ratios['none.firstTouchShare'] = touch.freshMs / none.elapsedMs.median;
+  }
   return {
-    rows,
-    ratios: ratiosOf(rows, load),
+    rows: [...rows, ...(touch === undefined ? [] : firstTouchRows(touch))],
+    ratios,
     notes: [
+      'bare write: as much memory as the guest has, written into a new file as a destination writes it, once fresh and once again.',
       'The floor is the time that the bytes in use take at the bandwidth. With reporting and hinting the guest has',
       'reported what is free before the migration begins; with the others it is asked when it does.',
     ],
