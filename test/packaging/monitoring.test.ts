@@ -40,6 +40,7 @@ const FOR_OTHERS = [
   'aerostat_guest_connections_total',
   'aerostat_guest_resets_total',
   // Of the guest's kernel, where the figures above make one ask.
+  'aerostat_guest_huge_pages_cut_total',
   'aerostat_guest_hugetlb_allocations_total',
   'aerostat_guest_reclaimed_pages_total',
   'aerostat_guest_scanned_pages_total',
