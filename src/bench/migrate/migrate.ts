@@ -48,6 +48,8 @@ export interface GuestMoveOptions {
   readonly bytesPerSecond: number;
   readonly connections: number;
   readonly downtimeMsMax: number;
+  /** Rounds after which the guest runs at its destination and gets the rest there. */
+  readonly postcopyAfterRound?: number | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -133,6 +135,7 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
     const { port } = await peer.hear('listening');
     await settleGuest(vm, channel, options);
     const usedBytes = await usedBy(vm);
+    const { postcopyAfterRound: afterRound } = options;
     const before = load.kind === 'idle' ? undefined : await workIn(vm, WORK_MS);
     const outgoing = await OutgoingMigration.of(vm, { channel });
     const { ram, dirty, sent } = outgoing.source;
@@ -146,7 +149,8 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
         ...outgoing.source,
         id: crypto.getRandomValues(new Uint8Array(16)),
         connector,
-        connections,
+        connections: afterRound === undefined ? connections : Math.max(2, connections),
+        postcopy: afterRound === undefined ? undefined : { afterRound },
         convergence: new Convergence({ downtimeMsMax, roundsMax: 30, autoConverge: true }),
         clock: systemClock,
         ...(before === undefined ? {} : { observer: progress => during.hear(progress) }),
@@ -157,8 +161,10 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
       const cpuSpentMs = cpuMs() - cpuBeforeMs;
       const balloonedPages = outgoing.balloonedPages;
       peer.send({ kind: 'look' });
-      await peer.hear('seen');
-      const workShare = before === undefined ? Number.NaN : (await during.perMs()) / before;
+      const { arrivingWorkPerMs } = await peer.hear('seen');
+      const duringPerMs = async () =>
+        afterRound === undefined ? during.perMs() : (arrivingWorkPerMs ?? Number.NaN);
+      const workShare = before === undefined ? Number.NaN : (await duringPerMs()) / before;
       return { summary, usedBytes, balloonedPages, workShare, cpuMs: cpuSpentMs };
     } finally {
       await outgoing.close();
@@ -288,6 +294,19 @@ function rowOf(
     workShare: work.length === 0 ? null : spreadOf(work),
     stateBytes: figure(({ summary }) => summary.stateBytes).median,
     ...pauseFigures(samples.map(({ summary }) => summary)),
+    ...(options.postcopyAfterRound === undefined ? {} : postcopyFigures(samples)),
+  };
+}
+
+const US_PER_MS = 1000;
+
+function postcopyFigures(samples: readonly MigrationSample[]): Record<string, Spread | number> {
+  const late = samples.flatMap(({ summary }) => summary.postcopy ?? []);
+  if (late.length === 0) return {};
+  return {
+    lateBytes: spreadOf(late.map(({ latePages }) => latePages * PAGE_SIZE)).median,
+    faults: spreadOf(late.map(({ faults }) => faults)).median,
+    longestFaultMs: spreadOf(late.map(({ longestUs }) => longestUs / US_PER_MS)),
   };
 }
 
@@ -301,6 +320,8 @@ function ratiosOf(rows: readonly BenchRow[], { kind }: Load): Record<string, num
     }
     ratios[`${name}.toFloor`] = Number(row.toFloor);
     ratios[`${name}.bytesToUsed`] = Number(row.bytesToUsed);
+    // Milliseconds: what is asked of it is no share of anything.
+    if (row.lateBytes !== undefined) ratios[`${name}.postcopy.downtime`] = (row.downtimeMs as Spread).median;
   }
   return ratios;
 }

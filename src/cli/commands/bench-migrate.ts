@@ -12,6 +12,7 @@ const EXAMPLES = `
 Examples:
   aerostat bench migrate --channels none,hint
   aerostat bench migrate --memory 2G --load dirty-500M --channels hint
+  aerostat bench migrate --memory 2G --load dirty-500M --channels hint --postcopy
   aerostat bench migrate --loopback
   aerostat bench migrate --peer qemu`;
 
@@ -23,13 +24,24 @@ interface MigrateBenchChoice extends BenchChoice {
   readonly connections: number;
   readonly downtimeLimit: number;
   readonly channels?: readonly string[];
+  readonly postcopy?: number;
   readonly runs: number;
   readonly loopback?: boolean;
   readonly peer?: 'qemu';
 }
 
 /** What `--loopback` has no use for. */
-const OF_GUESTS = ['memory', 'used', 'load', 'bandwidth', 'connections', 'downtimeLimit', 'channels', 'peer'];
+const OF_GUESTS = [
+  'memory',
+  'used',
+  'load',
+  'bandwidth',
+  'connections',
+  'downtimeLimit',
+  'channels',
+  'peer',
+  'postcopy',
+];
 /** Connections of the case with several beside QEMU's. */
 const PEER_CONNECTIONS = 4;
 /**
@@ -58,6 +70,14 @@ export function migrateBenchCommand(context: CliContext): Command {
     )
     .option('--channels <list>', 'ways of naming free pages (default: none and all)', list)
     .addOption(
+      new Option(
+        '--postcopy [rounds]',
+        'have the guest run at its destination at once, or after so many rounds, and get its memory there',
+      )
+        .argParser(parseRounds)
+        .preset('0'),
+    )
+    .addOption(
       new Option('--runs <number>', 'how often each case has its turn').argParser(wholeNumber).default(3),
     )
     .addOption(
@@ -72,7 +92,7 @@ export function migrateBenchCommand(context: CliContext): Command {
         "our migration and QEMU's instead, in turn: a guest with hints, as fast as it goes and at that bandwidth, and half as much memory that is full, over one connection and over four",
       )
         .choices(['qemu'])
-        .conflicts(['load', 'connections', 'channels']),
+        .conflicts(['load', 'connections', 'channels', 'postcopy']),
     )
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .option('--json <file>', 'write the result there as JSON too')
@@ -130,11 +150,18 @@ async function guests(context: CliContext, choice: MigrateBenchChoice, words: st
     bytesPerSecond: parseRate(choice.bandwidth),
     connections: choice.connections,
     downtimeMsMax: choice.downtimeLimit,
+    postcopyAfterRound: choice.postcopy,
     channels: pick('channel', choice.channels, BENCH_CHANNELS) ?? BENCH_CHANNELS,
     runs: choice.runs,
     signal: context.interrupt,
   };
   await measure(context, choice, words, progress => benchMigrate({ ...options, progress }), MIGRATE_CHARTS);
+}
+
+/** 0 for at once. */
+function parseRounds(text: string): number {
+  if (/^\d{1,4}$/.test(text)) return Number(text);
+  throw new UsageError(`${text} is no number of rounds; write --postcopy, or --postcopy 2`);
 }
 
 function parsePercent(text: string): number {
