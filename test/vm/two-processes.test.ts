@@ -175,11 +175,12 @@ test('a machine that is too large, or that no place awaits, stays', async () => 
 test('in post-copy the guest runs there while its memory comes, which both sides show, and cannot be called back', async () => {
   const { source, destination, to } = await pair([]);
   await source.tell({ do: 'use', bytes: 96 * MIB });
-  await source.control.migrate('vm', { to, postcopyAfterRound: 0, bandwidthBytesPerSecond: 4e7 });
+  await source.control.migrate('vm', { to, postcopyAfterRound: 0, bandwidthBytesPerSecond: 2.5e7 });
   await destination.event('ready');
-  const here = await source.control.migration('vm');
-  expect(here.migration?.state.status).toBe('post-copy');
-  expect(here.migration?.state.postcopy).toMatchObject({ broken: null, recoveries: 0 });
+  const state = async () => (await source.control.migration('vm')).migration?.state;
+  // The destination runs the guest before the source has heard of it.
+  await expect.poll(async () => (await state())?.status, { timeout: 10_000 }).toBe('post-copy');
+  expect((await state())?.postcopy).toMatchObject({ broken: null, recoveries: 0 });
   await expect(source.control.cancelMigration('vm')).rejects.toThrow(/handed over/);
   await expect(source.control.migrate('vm', { to, recover: true })).rejects.toThrow(/not in post-copy/);
   const there = await destination.control.migration('vm');
