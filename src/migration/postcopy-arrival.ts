@@ -84,19 +84,17 @@ export class PostcopyArrival {
   /** Before the guest runs: these pages come later, and what was received of them counts for nothing. */
   expect({ start, words }: MissingPages): void {
     this.#expected = true;
-    const named = new SlotBitmap(this.#ram.slots);
-    named.words.set(words, start / 32);
     const end = Math.min(this.#ram.slots, start + words.length * 32);
-    // Only what holds something costs work.
-    const stale = new SlotBitmap(this.#ram.slots);
-    for (let word = start / 32; word * 32 < end; word++)
-      stale.words[word] = named.words[word] & this.#held.words[word];
-    for (let at = start; stale.drain(at, end, end - at); at = stale.start + stale.count) {
-      this.#late.forget(this.#ram, stale.start, stale.count);
-      this.#held.clear(stale.start, stale.count);
+    // As long as the section: of a large guest there are many.
+    const stale = new SlotBitmap(end - start, words.slice());
+    for (let word = 0; word < words.length; word++) {
+      stale.words[word] &= this.#held.words[start / 32 + word];
+      if (words[word] !== 0) Atomics.or(this.missing.words, start / 32 + word, words[word]);
     }
-    for (let at = start; named.drain(at, end, end - at); at = named.start + named.count) {
-      this.missing.set(named.start, named.count);
+    // Only what holds something costs work.
+    for (let at = 0; stale.drain(at, stale.slots, stale.slots); at = stale.start + stale.count) {
+      this.#late.forget(this.#ram, start + stale.start, stale.count);
+      this.#held.clear(start + stale.start, stale.count);
     }
   }
 

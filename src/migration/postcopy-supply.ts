@@ -4,6 +4,7 @@
  * last. Each goes once: memory that no guest writes to has one content.
  */
 import { PAGE_SIZE } from '../memory/page.ts';
+import { popcount } from '../memory/page-bitmap.ts';
 import { RUN_BYTES, writeRun } from './page-runs.ts';
 import type { Ram } from './ram.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
@@ -65,9 +66,11 @@ export class PostcopySupply {
 
   /** Of what the destination has not got. */
   add({ start, words }: MissingPages): void {
-    for (let word = 0; word < words.length; word++)
-      Atomics.or(this.left.words, start / 32 + word, words[word]);
-    this.#leftPages = this.left.countIn();
+    for (let word = 0; word < words.length; word++) {
+      if (words[word] === 0) continue;
+      const before = Atomics.or(this.left.words, start / 32 + word, words[word]);
+      this.#leftPages += popcount(words[word] & ~before);
+    }
   }
 
   /** @throws StreamError when the destination asks for more than it can miss */
