@@ -15,6 +15,7 @@ import { type CliContext, interrupted, printLine } from './context.ts';
 import { commandOfWords, WORDS_HELP } from './guest-words.ts';
 import type { Log } from './log.ts';
 import { type ServeChoice, withApiOf } from './serve.ts';
+import { formatSize } from './size.ts';
 import { InterruptedError, UsageError } from './usage.ts';
 
 interface TlsChoice {
@@ -64,7 +65,8 @@ export async function serveMachine(
   const say = sayTo(context, choice.json === true, () => editor);
   try {
     await withApiOf(context, choice, { control, version: readVersion(), log }, async () => {
-      const signal = interrupted(context.interrupt).then(name => {
+      const signal = interrupted(context.interrupt).then(async name => {
+        await pagesGone();
         throw new InterruptedError(name);
       });
       const left = control.departed.then(async () => {
@@ -72,9 +74,18 @@ export async function serveMachine(
         say({ event: 'log', message: `${vm.name} runs at ${migration?.to ?? 'its destination'} now.` });
         await delay(FAREWELL_MS);
       });
+      // What its destination has still to get is nowhere else.
+      const pagesGone = async (): Promise<void> => {
+        const { migration } = await control.migration(vm.name);
+        if (migration?.to == null || !migration.state.status.startsWith('post-copy')) return;
+        const missing = formatSize(migration.state.remainingBytes ?? 0);
+        const message = `${vm.name} runs at ${migration.to}, which has still to get ${missing} from here; this ends when it has. A second signal ends it now, and ${vm.name} is lost.`;
+        say({ event: 'log', message });
+        await left;
+      };
       say({ event: 'ready', message: `${vm.name} runs here.` });
       editor = choice.json === true ? undefined : editorOf(context, vm.name);
-      await Promise.race([vm.ended, attach(context, vm, say, editor), left, signal]);
+      await Promise.race([vm.ended, attach(context, vm, say, editor).then(pagesGone), left, signal]);
     });
   } finally {
     editor?.close();

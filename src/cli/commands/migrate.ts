@@ -44,7 +44,8 @@ calls the guest back.
 --postcopy is for a guest that writes faster than can be sent, or whose host has to be empty soon: it stands still for some
 milliseconds whatever it writes, and then for as long as each page takes that it touches and has not got. From the moment
 it runs there until all has come, it needs both hosts: if either dies, the guest is lost, and it cannot be called back. A
-connection that breaks only makes it wait; it is made again by itself. Where the guest must not be lost, do without.`;
+connection that breaks only makes it wait; it is made again by itself. A first signal does not end the source before all
+has come, a second one does. Where the guest must not be lost, do without.`;
 
 /** Between two looks at a migration. */
 const POLL_MS = 100;
