@@ -22,6 +22,9 @@ import { StreamError } from './stream/section.ts';
  */
 export const INQUIRY_MS_MAX = 120_000;
 
+/** What is answered goes at once, but where the source reads nothing. */
+const ANSWER_MS = 5;
+
 export type DestinationPhase = 'waiting' | 'receiving' | 'loading' | 'ready' | 'running' | 'failed';
 
 export interface DestinationOptions {
@@ -291,9 +294,12 @@ export class MigrationDestination {
       watch.done('run/machine');
       this.#enter('running');
       this.#postcopy?.begin(this.#connections.all.map(({ inlet }) => inlet));
-      this.#settle?.resolve();
       // If this does not arrive, the source will ask.
-      await this.#answer({ kind: 'spent', steps: watch.steps }, { kind: 'running' });
+      const answered = this.#answer({ kind: 'spent', steps: watch.steps }, { kind: 'running' });
+      // The pause ends at the source when it hears this, and those who waited for the guest may have much to do.
+      await Promise.race([answered, this.#options.clock.sleep(ANSWER_MS)]);
+      this.#settle?.resolve();
+      await answered;
     });
   }
 

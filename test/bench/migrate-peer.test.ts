@@ -35,9 +35,9 @@ describeWithQemu('aerostat bench migrate --peer qemu', () => {
       expect(Number(row.bytes) / MIB).toBeGreaterThan(least);
       expect(Number(row.bytes) / MIB).toBeLessThan(most);
     }
-    expect(Object.keys(report.ratios)).toEqual(
-      SCENARIOS.flatMap(name => [`migrate.${name}`, `migrate.${name}.bytesToQemu`]),
-    );
+    const of = (name: string) =>
+      ['', '.bytesToQemu', '.downtimeToQemu'].map(what => `migrate.${name}${what}`);
+    expect(Object.keys(report.ratios)).toEqual([...SCENARIOS.flatMap(of), 'migrate.downtimeToQemu']);
     expect(report.notes[0]).toMatch(/^QEMU \d+\./);
     expect(page).toContain('<svg');
   });

@@ -8,6 +8,7 @@ import type { DestinationMessage, Inlet } from '../../src/migration/destination-
 import { Ram } from '../../src/migration/ram.ts';
 import type { Hello } from '../../src/migration/stream/messages.ts';
 import { StreamError } from '../../src/migration/stream/section.ts';
+import { honest, sealed, Victim } from './victim.ts';
 
 const PAGES = 8;
 const ID = new Uint8Array(16).fill(3);
@@ -111,6 +112,17 @@ test('memory is made once, however often it is asked for before it is there', as
   expect(place.destination.phase).toBe('failed');
   await place.done();
   await expect(place.destination.outcome).rejects.toThrow('memory came again');
+});
+
+test('the source hears that the guest runs before those who wait for it have their turn', async () => {
+  const victim = new Victim();
+  let heard: string[] = [];
+  const waited = victim.destination.outcome.then(() => {
+    heard = [...victim.replies];
+  });
+  await victim.feed(sealed(honest()));
+  await waited;
+  expect(heard).toEqual(['welcome', 'ready', 'running']);
 });
 
 test('the guest is run once, though go comes again while it starts', async () => {

@@ -7,12 +7,14 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { PageAccount } from '../../src/device/page-account.ts';
 import { FileBacking } from '../../src/memory/file-backing.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
+import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import { createEventFd, openDescriptorCount } from '../../src/sys/fd.ts';
 import { createMemfd, shrinkSeal } from '../../src/sys/file.ts';
 import {
   BUSY_WORD,
   CONTROL_WORDS,
   DiscardLink,
+  HELP_WORD,
   LEADER_WORD,
   PROGRESS_WORD,
   stopDiscarding,
@@ -90,9 +92,13 @@ afterEach(() => {
 });
 
 /** Runs the program as thread `number`, beside a guest that gave all of its memory; resolves with what the host still has. */
-async function runBesideGuest(number: number, then: (link: DiscardLink) => void = () => {}): Promise<number> {
-  const backing = new FileBacking(createMemfd({ name: 'aerostat-test', size: MIB }), 0, MIB);
-  const account = new PageAccount(new MemoryRegion({ guestAddress: 0, size: MIB, userAddress: 0 }, backing));
+async function runBesideGuest(
+  number: number,
+  then: (link: DiscardLink) => void = () => {},
+  { helps = false, size = MIB } = {},
+): Promise<number> {
+  const backing = new FileBacking(createMemfd({ name: 'aerostat-test', size }), 0, size);
+  const account = new PageAccount(new MemoryRegion({ guestAddress: 0, size, userAddress: 0 }, backing));
   account.region.windowAt(0).u8.fill(1);
   account.give(0, account.region.pageCount, true);
   const link = new DiscardLink(control, channel.port1, bell.number);
@@ -100,7 +106,7 @@ async function runBesideGuest(number: number, then: (link: DiscardLink) => void 
   lane.add(account.region, account.pending);
   lane.seal([backing.fd]);
   then(link);
-  thread.data = { control, number, ports: [channel.port2] };
+  thread.data = { control, number, helps, ports: [channel.port2] };
   vi.resetModules();
   await import('../../src/threads/discard-worker.ts');
   try {
@@ -156,6 +162,18 @@ test('a leader that works without getting anything done is stuck', async () => {
   });
   expect(thread.asked).toBe(2);
   expect(words[LEADER_WORD]).toBe(2);
+});
+
+test('a thread that helps gives back what a guest has that has much and no thread, and never leads', async () => {
+  const helped = await runBesideGuest(
+    3,
+    () => {
+      words[HELP_WORD] = 1;
+    },
+    { helps: true, size: CLAIM_BYTES_MAX },
+  );
+  expect(helped).toBe(0);
+  expect([words[LEADER_WORD], words[PROGRESS_WORD], words[WATCHERS_WORD]]).toEqual([1, 0, 0]);
 });
 
 test('a thread that watches beside another one retires', async () => {
