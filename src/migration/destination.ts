@@ -2,10 +2,9 @@
  * The side where the guest arrives. It believes nothing: what does not fit ends the migration, and the guest is not run
  * before everything has come, its states could be read, and the source has said `go`.
  */
-import { wireError } from '../sys/error.ts';
 import { DestinationConnections, type MigrationConnection } from './destination-connections.ts';
 import type { DestinationMessage, Inlet } from './destination-link.ts';
-import { MigrationCancelled, MigrationError } from './errors.ts';
+import { MigrationCancelled, MigrationError, refusalOf } from './errors.ts';
 import { FEATURES_HERE } from './features.ts';
 import type { Clock, DestinationMachine } from './machine.ts';
 import { PauseWatch } from './pause.ts';
@@ -396,7 +395,3 @@ export class MigrationDestination {
 }
 
 const inMib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
-
-function refusalOf(error: Error): { kind: 'refused'; code: string; message: string } {
-  return { kind: 'refused', ...wireError(error, 'AEROSTAT_MIGRATION_FAILED') };
-}

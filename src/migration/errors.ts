@@ -1,5 +1,5 @@
 /** How a migration fails. Damaged streams have an error of their own, StreamError. */
-import { AerostatError } from '../sys/error.ts';
+import { AerostatError, wireError } from '../sys/error.ts';
 
 /** The migration ended without success, and the guest runs on at the source. */
 export class MigrationError extends AerostatError {
@@ -31,3 +31,9 @@ export class MigrationUnknown extends AerostatError {
     );
   }
 }
+
+/** How a side is sent away, with what is wrong. */
+export const refusalOf = (error: Error): { kind: 'refused'; code: string; message: string } => ({
+  kind: 'refused',
+  ...wireError(error, 'AEROSTAT_MIGRATION_FAILED'),
+});
