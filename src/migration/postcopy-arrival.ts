@@ -87,14 +87,15 @@ export class PostcopyArrival {
     const end = Math.min(this.#ram.slots, start + words.length * 32);
     // As long as the section: of a large guest there are many.
     const stale = new SlotBitmap(end - start, words.slice());
-    for (let word = 0; word < words.length; word++) {
-      stale.words[word] &= this.#held.words[start / 32 + word];
-      if (words[word] !== 0) Atomics.or(this.missing.words, start / 32 + word, words[word]);
-    }
+    for (let word = 0; word < words.length; word++) stale.words[word] &= this.#held.words[start / 32 + word];
     // Only what holds something costs work.
     for (let at = 0; stale.drain(at, stale.slots, stale.slots); at = stale.start + stale.count) {
       this.#late.forget(this.#ram, start + stale.start, stale.count);
       this.#held.clear(start + stale.start, stale.count);
+    }
+    // After that: a page that is discarded is missing no more.
+    for (let word = 0; word < words.length; word++) {
+      if (words[word] !== 0) Atomics.or(this.missing.words, start / 32 + word, words[word]);
     }
   }
 
