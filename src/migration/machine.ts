@@ -59,7 +59,10 @@ export interface DestinationMachine {
 export interface LatePages {
   /** A bit for each page that has yet to come: set by the migration, cleared by whatever puts something there. */
   readonly missing: Int32Array;
-  /** What was received of these counts for nothing; they read as zeros. The guest does not run yet. */
+  /**
+   * What was received of these counts for nothing; they read as zeros, and like all that is discarded they are missing no
+   * more. The guest does not run yet.
+   */
   forget(ram: Ram, start: number, count: number): void;
   /** Puts those of these pages there that are missing still, from `from` at `at`, or as zeros; the others stay as they are. */
   place(start: number, count: number, from: Uint8Array | undefined, at: number): void;

@@ -110,6 +110,8 @@ export class SimLatePages implements LatePages {
   }
 
   forget(ram: Ram, start: number, count: number): void {
+    // As a discard of the machine's own does.
+    this.#bitmap.clear(start, count);
     if (this.#mistake === 'keeps-stale') this.#there.set(start, count);
     else ram.clear(start, count);
   }
