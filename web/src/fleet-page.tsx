@@ -5,6 +5,7 @@ import { FleetHostCard, FleetLegend } from './fleet-host.tsx';
 import { clock, countText, duration, size, UNKNOWN } from './format.ts';
 import { every } from './policy-live.ts';
 import { OVERVIEW_LINK } from './route.ts';
+import { Sift } from './sift.tsx';
 
 /** Of more, one looks for a name. */
 const SHOWN_MAX = 200;
@@ -165,16 +166,7 @@ function Hosts({ picture: { hosts }, asked, ask }: KnownProps) {
     <section class="fleet-hosts" aria-label="Hosts">
       <div class="overview-head">
         <h2>Hosts</h2>
-        {hosts.length >= SIFT_FROM && (
-          <input
-            type="search"
-            class="sift"
-            placeholder="Find a host"
-            aria-label="Find a host by its name"
-            value={sift}
-            onInput={event => setSift(event.currentTarget.value)}
-          />
-        )}
+        {hosts.length >= SIFT_FROM && <Sift what="host" value={sift} change={setSift} />}
       </div>
       <FleetLegend />
       {found.slice(0, SHOWN_MAX).map(host => (

@@ -8,6 +8,7 @@ import { Marks } from './guest-state.tsx';
 import type { GuestView } from './live.ts';
 import { BarLegend, MemoryBar } from './memory-bar.tsx';
 import { FLEET_LINK, guestLink } from './route.ts';
+import { Sift } from './sift.tsx';
 
 type Order = 'name' | 'memory' | 'balloon' | 'resident' | 'available';
 
@@ -65,16 +66,7 @@ export function Overview({ guests }: { guests: readonly GuestView[] }) {
       <div class="overview-head">
         <h1>{guests.length === 1 ? '1 guest' : `${guests.length} guests`}</h1>
         <Sums guests={guests} />
-        {guests.length >= SIFT_FROM && (
-          <input
-            type="search"
-            class="sift"
-            placeholder="Find a guest"
-            aria-label="Find a guest by its name"
-            value={sift}
-            onInput={event => setSift(event.currentTarget.value)}
-          />
-        )}
+        {guests.length >= SIFT_FROM && <Sift what="guest" value={sift} change={setSift} />}
       </div>
       <BarLegend />
       <fieldset class="columns" aria-label="Order">
