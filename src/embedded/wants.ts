@@ -3,7 +3,7 @@
  * read round and round beside it. A guest that is told anew does not go on with what it was told before. What a burst
  * is, and who tells, is not known here.
  */
-import type { GuestKernel } from '../guest/kernel.ts';
+import type { KernelCore } from '../guest/kernel-core.ts';
 import type { CachedFile } from '../guest/page-cache.ts';
 import type { Process } from '../guest/process.ts';
 import { NIL } from '../memory/page-blocks.ts';
@@ -23,7 +23,7 @@ interface Wanted {
 }
 
 export class Wants {
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelCore;
   #process: Process | undefined;
   /** Pages [0, #held) of the process are there. */
   #held = 0;
@@ -31,7 +31,7 @@ export class Wants {
   #readAt = 0;
   #latest: Task | undefined;
 
-  constructor(kernel: GuestKernel) {
+  constructor(kernel: KernelCore) {
     this.#kernel = kernel;
   }
 
@@ -112,8 +112,7 @@ export class Wants {
     let read = 0;
     for (; file !== undefined && read < most; read++) {
       // A page cache never kills: it reads where there is room, or a page of its own to give for it.
-      const room = allocator.zones.some(zone => zone.freePages > zone.watermarks.high + zone.reserve);
-      if (!room && cache.pages < TURN_PAGES) break;
+      if (!allocator.hasRoom() && cache.pages < TURN_PAGES) break;
       if (!cache.read(file, this.#readAt)) break;
       this.#readAt = (this.#readAt + 1) % file.pages;
     }

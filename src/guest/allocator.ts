@@ -1,13 +1,14 @@
 /**
  * The page allocator: zones over one page state, which of them serves a request, who owns an allocated page,
  * and what a balloon driver needs besides: splitting, isolating free blocks while they are reported, and
- * walking the free lists. It never waits and never reclaims; kernel.ts does that around it.
+ * walking the free lists. It never waits and never reclaims; kernel-core.ts does that around it.
  */
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PageOwner } from '../memory/kernel-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { NIL, ORDER_MAX, PAGEBLOCK_ORDER, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
 import { assert, InvariantError } from '../sys/error.ts';
+import { type FrameAllocator, type Mark, watermarksOf } from './frame-allocator.ts';
 import { GFP_DMA32, GFP_MEMALLOC, GFP_TYPE_MASK } from './gfp.ts';
 import { PageOwners } from './owners.ts';
 import {
@@ -24,19 +25,6 @@ import {
 } from './page-state.ts';
 import { ZeroedFrames } from './zeroed-frames.ts';
 import { Zone } from './zone.ts';
-
-/** Which watermark an allocation must leave intact. */
-type Mark = 'min' | 'low' | 'high';
-
-/** Where the parts of the guest kernel and its workloads get pages: the allocator with reclaim around it. */
-export interface PageSupply {
-  /** 2^order pages, or NIL (-1). `flags` is a sum of `GFP_…`. */
-  allocate(order: number, flags: number): number;
-  free(pfn: number, order: number): void;
-  own(pfn: number, owner: number, index?: number): void;
-  addOwner(owner: PageOwner): number;
-  removeOwner(id: number): void;
-}
 
 /** A run of page frames. */
 interface Span {
@@ -91,7 +79,7 @@ function badFree(pfn: number, order: number, state: number): InvariantError {
   );
 }
 
-export class PageAllocator {
+export class PageAllocator implements FrameAllocator {
   readonly pages: PageState;
   readonly owners = new PageOwners();
   readonly zeroed: ZeroedFrames;
@@ -154,19 +142,11 @@ export class PageAllocator {
     }
   }
 
-  /**
-   * Linux's rule: sqrt(16 * KiB of memory) KiB must stay free, shared out by size; the marks above it are a
-   * quarter of that or a thousandth of the zone apart. A zone that others fall back to keeps a 256th of
-   * theirs for those who can use no other.
-   */
+  /** A zone that others fall back to keeps a 256th of theirs for those who can use no other. */
   #setWatermarks(): void {
-    const freeKiBMin = Math.min(262_144, Math.max(128, Math.floor(Math.sqrt(this.managedPages * 4 * 16))));
-    const pagesMin = freeKiBMin / 4;
     let above = 0;
     for (const zone of this.zones.toReversed()) {
-      const min = Math.floor((pagesMin * zone.managedPages) / this.managedPages);
-      const step = Math.max(min >>> 2, Math.floor(zone.managedPages / 1000));
-      zone.setUp({ min, low: min + step, high: min + 2 * step }, above >>> 8);
+      zone.setUp(watermarksOf(zone.managedPages, this.managedPages), above >>> 8);
       above += zone.managedPages;
     }
   }
@@ -253,6 +233,28 @@ export class PageAllocator {
 
   get freePages(): number {
     return this.zones.reduce((total, zone) => total + zone.freePages, 0);
+  }
+
+  get keptPages(): { low: number; high: number } {
+    let low = 0;
+    let high = 0;
+    for (const { watermarks, reserve } of this.zones) {
+      low += watermarks.low;
+      high += watermarks.high + reserve;
+    }
+    return { low, high };
+  }
+
+  missingPages(): number {
+    return this.zones.reduce((pages, zone) => pages + Math.max(0, zone.watermarks.high - zone.freePages), 0);
+  }
+
+  hasRoom(): boolean {
+    return this.zones.some(zone => zone.freePages > zone.watermarks.high + zone.reserve);
+  }
+
+  readsAsZeros(pfn: number, count: number): boolean {
+    return this.zeroed.covers(pfn, count);
   }
 
   get perCpuPages(): number {

@@ -3,7 +3,8 @@
  * they leave merges into large blocks. The owner of each page is asked; the balloon is an owner like any.
  */
 import { NIL, PAGEBLOCK_ORDER, PAGES_PER_PAGEBLOCK } from '../memory/page-blocks.ts';
-import type { PageAllocator, PageSupply } from './allocator.ts';
+import type { PageAllocator } from './allocator.ts';
+import type { PageSupply } from './frame-allocator.ts';
 import type { PageAccess } from './page-access.ts';
 import { KIND_FREE, KIND_MASK, MIGRATE_MOVABLE, ORDER_MASK } from './page-state.ts';
 import type { VmEvents } from './vm-events.ts';

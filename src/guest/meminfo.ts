@@ -1,6 +1,6 @@
 /** The guest's figures about its memory, in bytes, as /proc/meminfo has them. */
 import { PAGE_SIZE } from '../memory/page.ts';
-import type { PageAllocator } from './allocator.ts';
+import type { FrameAllocator } from './frame-allocator.ts';
 import type { PageCache } from './page-cache.ts';
 import type { Slab } from './slab.ts';
 
@@ -20,20 +20,15 @@ export interface MemInfo {
  * left when half of each, but no more than the low watermarks, stays.
  */
 export function meminfoOf(
-  allocator: PageAllocator,
+  allocator: FrameAllocator,
   cache: PageCache,
   slab: Slab,
   totalPages: number,
 ): MemInfo {
   const free = allocator.freePages;
-  let low = 0;
-  let kept = 0;
-  for (const zone of allocator.zones) {
-    low += zone.watermarks.low;
-    kept += zone.watermarks.high + zone.reserve;
-  }
+  const { low, high } = allocator.keptPages;
   const reclaimable = (pages: number) => pages - Math.min(pages >>> 1, low);
-  const available = free - kept + reclaimable(cache.pages) + reclaimable(slab.pages);
+  const available = free - high + reclaimable(cache.pages) + reclaimable(slab.pages);
   return {
     totalBytes: totalPages * PAGE_SIZE,
     freeBytes: free * PAGE_SIZE,

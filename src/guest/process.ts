@@ -5,8 +5,8 @@
 import type { PageOwner } from '../memory/kernel-memory.ts';
 import { NIL } from '../memory/page-blocks.ts';
 import { assert } from '../sys/error.ts';
-import type { PageSupply } from './allocator.ts';
 import { type Coverage, checkContents, stamp } from './contents.ts';
+import type { PageSupply } from './frame-allocator.ts';
 import { GFP_MOVABLE, GFP_UNMOVABLE } from './gfp.ts';
 import type { Victim } from './oom.ts';
 import type { PageAccess } from './page-access.ts';

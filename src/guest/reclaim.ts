@@ -3,7 +3,7 @@
  * the background (kswapd) or by an allocation that found no memory.
  */
 import type { Shrinker } from '../memory/kernel-memory.ts';
-import type { PageAllocator } from './allocator.ts';
+import type { FrameAllocator } from './frame-allocator.ts';
 import type { PageCache } from './page-cache.ts';
 import type { VmEvents } from './vm-events.ts';
 
@@ -16,12 +16,12 @@ type ReclaimBy = 'async' | 'direct';
 
 export class Reclaim {
   readonly #shrinkers: Shrinker[] = [];
-  readonly #allocator: PageAllocator;
+  readonly #allocator: FrameAllocator;
   readonly #cache: PageCache;
   readonly #events: VmEvents;
   #wanted = false;
 
-  constructor(allocator: PageAllocator, cache: PageCache, events: VmEvents) {
+  constructor(allocator: FrameAllocator, cache: PageCache, events: VmEvents) {
     this.#allocator = allocator;
     this.#cache = cache;
     this.#events = events;
@@ -50,13 +50,12 @@ export class Reclaim {
   background(): number {
     if (!this.#wanted) return 0;
     this.#wanted = false;
-    const short = () =>
-      this.#allocator.zones.reduce(
-        (pages, zone) => pages + Math.max(0, zone.watermarks.high - zone.freePages),
-        0,
-      );
     let freed = 0;
-    for (let missing = short(); missing > 0; missing = short()) {
+    for (
+      let missing = this.#allocator.missingPages();
+      missing > 0;
+      missing = this.#allocator.missingPages()
+    ) {
       const progress = this.reclaim(missing, 'async');
       this.#allocator.drainPerCpu();
       freed += progress;

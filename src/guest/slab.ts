@@ -5,8 +5,8 @@
 import type { PageOwner, Shrinker } from '../memory/kernel-memory.ts';
 import { LinkedPages } from '../memory/linked-pages.ts';
 import { NIL } from '../memory/page-blocks.ts';
-import type { PageSupply } from './allocator.ts';
 import { type Coverage, checkContents, stamp } from './contents.ts';
+import type { PageSupply } from './frame-allocator.ts';
 import { GFP_RECLAIMABLE } from './gfp.ts';
 import type { PageAccess } from './page-access.ts';
 import { KIND_ALLOCATED, type PageState } from './page-state.ts';

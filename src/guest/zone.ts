@@ -6,6 +6,7 @@
  */
 import { NIL, PAGEBLOCK_ORDER } from '../memory/page-blocks.ts';
 import { Buddy } from './buddy.ts';
+import type { Watermarks } from './frame-allocator.ts';
 import {
   KIND_ALLOCATED,
   KIND_PER_CPU,
@@ -13,13 +14,6 @@ import {
   type MigrateType,
   type PageState,
 } from './page-state.ts';
-
-/** Pages that must stay free (`min`), below which reclaim wakes (`low`), and at which it rests (`high`). */
-interface Watermarks {
-  readonly min: number;
-  readonly low: number;
-  readonly high: number;
-}
 
 /** Batch of the per-cpu lists at most, in pages; Linux came to 63 because powers of two collide in caches. */
 const BATCH_MAX = 63;

@@ -2,7 +2,7 @@
  * Compiling something large, as memory sees it: jobs that each read some sources, grow to a working set that
  * they write and check, leave dirty object pages and kernel objects behind, and exit for the next one.
  */
-import type { GuestKernel } from '../kernel.ts';
+import type { KernelCore } from '../kernel-core.ts';
 import { type CachedFile, FILE_PAGES_MAX, FILES_MAX } from '../page-cache.ts';
 import type { Process } from '../process.ts';
 import { RANDOM_STATE_WORDS, Random } from '../random.ts';
@@ -44,7 +44,7 @@ export class Build implements Workload {
   /** Jobs that ended, by themselves and killed. */
   finished = 0;
   killed = 0;
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelCore;
   readonly #random: Random;
   readonly #sources: CachedFile;
   readonly #objects: CachedFile;
@@ -55,7 +55,7 @@ export class Build implements Workload {
   #stopped = false;
 
   constructor(
-    kernel: GuestKernel,
+    kernel: KernelCore,
     spec: BuildSpec,
     random: Random,
     files?: readonly [CachedFile, CachedFile],
@@ -177,7 +177,7 @@ export class Build implements Workload {
     }
   }
 
-  static restore(kernel: GuestKernel, from: StateReader): Build {
+  static restore(kernel: KernelCore, from: StateReader): Build {
     const sources = kernel.cache.file(from.u32('the sources', FILES_MAX - 1));
     const objects = kernel.cache.file(from.u32('the objects', FILES_MAX - 1));
     if (sources === undefined || objects === undefined) throw new SavedGuestError('a built file is missing');

@@ -2,7 +2,7 @@
  * A process that never rests: it writes, checks and frees pages of a working set in random order, a tenth of
  * them most of the time. How fast it dirties memory is up to its caller.
  */
-import type { GuestKernel } from '../kernel.ts';
+import type { KernelCore } from '../kernel-core.ts';
 import type { Process } from '../process.ts';
 import { RANDOM_STATE_WORDS, Random } from '../random.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from '../saved-state.ts';
@@ -21,13 +21,13 @@ const CHECK_CHANCE = 0.3;
 
 export class Churn implements Workload {
   readonly kind = 'churn';
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelCore;
   readonly #random: Random;
   readonly #pages: number;
   #process: Process;
   #stopped = false;
 
-  constructor(kernel: GuestKernel, { pages }: ChurnSpec, random: Random, process?: Process) {
+  constructor(kernel: KernelCore, { pages }: ChurnSpec, random: Random, process?: Process) {
     this.#kernel = kernel;
     this.#random = random;
     this.#pages = pages;
@@ -68,7 +68,7 @@ export class Churn implements Workload {
     into.array(this.#random.save());
   }
 
-  static restore(kernel: GuestKernel, from: StateReader): Churn {
+  static restore(kernel: KernelCore, from: StateReader): Churn {
     const pid = from.u32('the churning process');
     const process = pid === 0 ? kernel.spawn('churn') : kernel.processes.get(pid);
     if (process === undefined) throw new SavedGuestError('the churning process is missing');

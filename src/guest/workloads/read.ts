@@ -1,5 +1,5 @@
 /** Reads a file from its first page to its last: it fills the page cache, and leaves it full. */
-import type { GuestKernel } from '../kernel.ts';
+import type { KernelCore } from '../kernel-core.ts';
 import { type CachedFile, FILE_PAGES_MAX, FILES_MAX } from '../page-cache.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from '../saved-state.ts';
 import type { Workload } from './workload.ts';
@@ -12,11 +12,11 @@ export interface ReadSpec {
 
 export class Read implements Workload {
   readonly kind = 'read';
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelCore;
   readonly #file: CachedFile;
   #at = 0;
 
-  constructor(kernel: GuestKernel, { pages }: ReadSpec, file?: CachedFile) {
+  constructor(kernel: KernelCore, { pages }: ReadSpec, file?: CachedFile) {
     this.#kernel = kernel;
     this.#file = file ?? kernel.cache.create(pages);
   }
@@ -45,7 +45,7 @@ export class Read implements Workload {
     into.u32(this.#at);
   }
 
-  static restore(kernel: GuestKernel, from: StateReader): Read {
+  static restore(kernel: KernelCore, from: StateReader): Read {
     const file = kernel.cache.file(from.u32('the file to read', FILES_MAX - 1));
     if (file === undefined) throw new SavedGuestError('the file to read is missing');
     const read = new Read(kernel, { kind: 'read', pages: file.pages }, file);

@@ -2,7 +2,7 @@
  * Writes to memory that is free and frees it again, so that the host backs it though the guest does not need
  * it: the state that ballooning and free page reporting are there to mend.
  */
-import type { GuestKernel } from '../kernel.ts';
+import type { KernelCore } from '../kernel-core.ts';
 import { PROCESS_PAGES_MAX, type Process } from '../process.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from '../saved-state.ts';
 import type { Workload } from './workload.ts';
@@ -15,14 +15,14 @@ export interface TouchSpec {
 
 export class Touch implements Workload {
   readonly kind = 'touch';
-  readonly #kernel: GuestKernel;
+  readonly #kernel: KernelCore;
   readonly #process: Process;
   /** Pages to touch, and how many were, and how many of these are freed again. */
   #pages: number;
   #touched = 0;
   #freed = 0;
 
-  constructor(kernel: GuestKernel, { pages = PROCESS_PAGES_MAX }: TouchSpec, process?: Process) {
+  constructor(kernel: KernelCore, { pages = PROCESS_PAGES_MAX }: TouchSpec, process?: Process) {
     this.#kernel = kernel;
     this.#process = process ?? kernel.spawn('touch', { coverage: 'edges' });
     this.#pages = pages;
@@ -52,7 +52,7 @@ export class Touch implements Workload {
 
   /** It takes what is free and no more: no cache is reclaimed for it. */
   #hasRoom(): boolean {
-    return this.#kernel.allocator.zones.some(zone => zone.freePages > zone.watermarks.high + zone.reserve);
+    return this.#kernel.allocator.hasRoom();
   }
 
   stop(): void {
@@ -67,7 +67,7 @@ export class Touch implements Workload {
     into.u32(this.#freed);
   }
 
-  static restore(kernel: GuestKernel, from: StateReader): Touch {
+  static restore(kernel: KernelCore, from: StateReader): Touch {
     const process = kernel.processes.get(from.u32('the touching process'));
     if (process === undefined) throw new SavedGuestError('the touching process is missing');
     const pages = from.u32('pages to touch', PROCESS_PAGES_MAX);
