@@ -108,7 +108,7 @@ export class Agent {
   }
 
   status(): AgentStatus {
-    const { fleet, host, now } = this.#options;
+    const { fleet, host, now, staleMs } = this.#options;
     const joined = this.#joined;
     const storedMs = joined?.report.storedMs ?? null;
     const messagesRefused = { ...this.#hosts.refusals };
@@ -134,7 +134,7 @@ export class Agent {
       guests: this.#machines.filter(({ isHere }) => isHere).length,
       incoming: joined?.arrivals.all ?? [],
       departures: joined?.departures.all ?? [],
-      hosts: this.#hosts.all().map(summaryOf),
+      hosts: this.#hosts.all().map(seen => summaryOf(seen, staleMs, joined?.leading.draining ?? null)),
     };
   }
 

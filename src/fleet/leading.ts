@@ -97,6 +97,11 @@ export class Leading {
     return draining.length + moves.length > 0;
   }
 
+  /** Hosts that are to be empty; null where this host does not lead. */
+  get draining(): readonly string[] | null {
+    return this.#term?.wishes.draining ?? null;
+  }
+
   /** @throws FleetUnreachableError when nothing could be recorded or read: nothing was ordered then */
   async tick(): Promise<void> {
     const { leadership } = this.#options;

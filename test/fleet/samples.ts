@@ -77,7 +77,20 @@ export const AGENT_STATUS: AgentStatus = {
   incoming: [{ order: 'move-1', guest: 'web', from: 'host2', bytes: GIB }],
   departures: [],
   hosts: [
-    { host: 'host1', ageMs: 300, memoryBytes: 8 * GIB, guests: 4, incoming: 1, departures: 0 },
-    { host: 'host2', ageMs: null, memoryBytes: 8 * GIB, guests: 0, incoming: 0, departures: 1 },
+    {
+      ...{ host: 'host1', ageMs: 300, memoryBytes: 8 * GIB, guests: 4, incoming: 1, departures: 0 },
+      now: {
+        ...{ residentBytes: 3 * GIB, needBytes: 5 * GIB, incomingBytes: GIB, freeBytes: 2 * GIB },
+        ...{ overcommittedBytes: 0, draining: true },
+      },
+    },
+    {
+      ...{ host: 'host2', ageMs: 90_000, memoryBytes: 8 * GIB, guests: 7, incoming: 0, departures: 1 },
+      now: null,
+    },
+    {
+      ...{ host: 'host3', ageMs: null, memoryBytes: 8 * GIB, guests: 7, incoming: 0, departures: 1 },
+      now: null,
+    },
   ],
 };

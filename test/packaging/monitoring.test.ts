@@ -62,6 +62,18 @@ const FOR_OTHERS = [
   // Of the host, where the figures above make one ask.
   'aerostat_host_memory_shared_bytes',
   'aerostat_host_swap_bytes',
+  // Of the fleet and its hosts, where the figures above make one ask.
+  'aerostat_fleet_departures',
+  'aerostat_fleet_elections_total',
+  'aerostat_fleet_epoch',
+  'aerostat_fleet_host_age_seconds',
+  'aerostat_fleet_host_departures',
+  'aerostat_fleet_host_guests',
+  'aerostat_fleet_host_incoming_bytes',
+  'aerostat_fleet_host_memory_bytes',
+  'aerostat_fleet_host_need_bytes',
+  'aerostat_fleet_host_resident_bytes',
+  'aerostat_fleet_info',
 ];
 
 type Labels = Readonly<Record<string, string>>;
@@ -193,6 +205,7 @@ async function exportedSeries(): Promise<Series[]> {
 let daemonText: string;
 let migrationsText: string;
 let policyText: string;
+let fleetText: string;
 let series: Series[];
 
 beforeAll(async () => {
@@ -200,11 +213,12 @@ beforeAll(async () => {
   daemonText = await scrapeDaemon();
   migrationsText = await scrapeMigrations();
   policyText = await scrapePolicy();
+  fleetText = (await metricsOf(FLEET_METRICS, AGENT_STATUS)).text;
   series = seriesOf(
     [daemonText, linesAbout(migrationsText, 'migrat'), linesAbout(policyText, 'policy')].join('\n'),
   );
   series.push(...(await exportedSeries()));
-  series.push(...seriesOf((await metricsOf(FLEET_METRICS, AGENT_STATUS)).text));
+  series.push(...seriesOf(fleetText));
 });
 
 test('there are as many expressions as there are rules, panels and variables to have them', () => {
@@ -240,7 +254,7 @@ test('every metric is shown, or is for others', () => {
   const used = new Set(
     (expressions.join('\n').match(METRIC) ?? []).map(name => name.replace(/_(bucket|sum|count)$/, '')),
   );
-  const texts = [daemonText, migrationsText, policyText];
+  const texts = [daemonText, migrationsText, policyText, fleetText];
   const all = new Set(texts.flatMap(metricsIn));
   expect([...all].filter(name => !used.has(name)).sort()).toEqual([...FOR_OTHERS].sort());
 });
@@ -302,7 +316,7 @@ describePeer('Prometheus', missingPrograms('promtool'), () => {
   }
 
   test('takes what a real daemon says, and its linter has nothing against it', () => {
-    for (const input of [daemonText, migrationsText, policyText]) {
+    for (const input of [daemonText, migrationsText, policyText, fleetText]) {
       const { status, stdout, stderr } = spawnSync(requireProgram('promtool'), ['check', 'metrics'], {
         input,
         encoding: 'utf8',
