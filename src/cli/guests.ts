@@ -163,7 +163,7 @@ async function open(context: CliContext, choice: GuestsChoice, served: boolean):
     await qemus.named();
     return opened(qemus, () => qemus.close());
   }
-  if (choice.libvirt !== undefined) return openLibvirt(choice.libvirt);
+  if (choice.libvirt !== undefined) return openLibvirt(choice.libvirt, options);
   const found = foundSockets(context, choice);
   if (found.length === 1) return { control: connect(context, { api: found[0] }), close: () => {} };
   if (found.length > 1) {
@@ -192,8 +192,8 @@ async function openMonitors(
   return { control: hostedControl(qemus, readVersion()), close: () => qemus.close() };
 }
 
-async function openLibvirt(uri: string): Promise<Opened> {
-  const domains = await (await import('./sources.ts')).openLibvirt(uri);
+async function openLibvirt(uri: string, options: { readonly anyDestination: boolean }): Promise<Opened> {
+  const domains = await (await import('./sources.ts')).openLibvirt(uri, options);
   try {
     await domains.reached();
   } catch (error) {

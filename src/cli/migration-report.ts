@@ -44,7 +44,7 @@ const TELLING_ROUNDS = 2;
 export function adviceOf(
   name: string,
   { round, remainingBytes, bytesPerSecond, expectedDowntimeMs, guestShare }: MigrationState,
-  { downtimeMsMax, roundsMax }: { readonly downtimeMsMax: number; readonly roundsMax: number },
+  { downtimeMsMax, roundsMax }: { readonly downtimeMsMax: number; readonly roundsMax: number | null },
 ): string | undefined {
   if (round === null || round <= TELLING_ROUNDS || expectedDowntimeMs === null || remainingBytes === null) {
     return undefined;
@@ -53,15 +53,20 @@ export function adviceOf(
     const share = Math.max(1, Math.round(guestShare * 100));
     return (
       `${name} writes faster than can be sent and has ${share} % of its time until it is there; ` +
-      '--no-auto-converge leaves it all, --downtime-limit lets it stand still for longer instead, --compress helps a slow network'
+      '--no-auto-converge leaves it all, --downtime-limit lets it stand still for longer instead' +
+      (roundsMax === null ? '' : ', --compress helps a slow network')
     );
   }
   if (expectedDowntimeMs <= downtimeMsMax) return undefined;
   const rate = bytesPerSecond === null ? '' : ` at ${formatSize(bytesPerSecond)}/s`;
+  const late = `${name} writes faster than can be sent (${formatSize(remainingBytes)} to go${rate}): it would stand still for about ${formatDuration(expectedDowntimeMs)}`;
+  const limit = `--downtime-limit ${formatDuration(Math.ceil(expectedDowntimeMs / 1000) * 1000)}`;
+  if (roundsMax === null) {
+    return `${late}, and is sent over and over; to be done sooner, call it off (Ctrl-C) and give --auto-converge, ${limit}, or --postcopy`;
+  }
   return (
-    `${name} writes faster than can be sent (${formatSize(remainingBytes)} to go${rate}): it would stand still for about ${formatDuration(expectedDowntimeMs)}, and after round ${roundsMax} it is given up, ` +
-    `or stopped all the same with --max-rounds; to be done sooner, call it off (Ctrl-C) and give --auto-converge, --downtime-limit ${formatDuration(Math.ceil(expectedDowntimeMs / 1000) * 1000)}, ` +
-    '--compress, or vm --rate'
+    `${late}, and after round ${roundsMax} it is given up, or stopped all the same with --max-rounds; ` +
+    `to be done sooner, call it off (Ctrl-C) and give --auto-converge, ${limit}, --compress, or vm --rate`
   );
 }
 

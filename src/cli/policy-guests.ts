@@ -59,7 +59,7 @@ export async function openSteered(context: CliContext, choice: SteeredChoice): P
     ...(ofFile?.sources ?? []),
     ...(await openNamed(context, monitors, closers)),
     ...(await openDirectories({ qmpDirectories: qmpDir, qmpNames }, {}, closers)),
-    ...(await openLibvirts({ libvirt }, closers)),
+    ...(await openLibvirts({ libvirt }, {}, closers)),
   ];
   const words = choice.daemons.length === 0 && named.length === 0 ? found(context) : choice.daemons;
   const opened = [

@@ -41,7 +41,7 @@ export async function openSources(
     ...openDaemons(context, daemonsOf(configuration)),
     ...(await openNamed(context, configuration.guests, closers)),
     ...(await openDirectories(configuration, options, closers)),
-    ...(await openLibvirts(configuration, closers)),
+    ...(await openLibvirts(configuration, options, closers)),
   ];
   return {
     sources: labelled(opened),
@@ -135,11 +135,12 @@ export async function openDirectories(
 
 export async function openLibvirts(
   { libvirt }: Pick<Configuration, 'libvirt'>,
+  options: OpeningOptions,
   closers: (() => void)[],
 ): Promise<OpenedSource[]> {
   return Promise.all(
     libvirt.map(async uri => {
-      const control = await openLibvirt(uri);
+      const control = await openLibvirt(uri, options);
       closers.push(() => control.close());
       return { label: labelOfUri(uri), place: uri, control };
     }),
@@ -147,13 +148,15 @@ export async function openLibvirts(
 }
 
 /** Not asked yet. */
-export async function openLibvirt(uri: string) {
+export async function openLibvirt(uri: string, migrations: OpeningOptions = {}) {
   const [{ LibvirtConnection }, { LibvirtControl }, { LIBVIRT_COMMAND_LINE }] = await Promise.all([
     import('../libvirt/connection.ts'),
     import('../libvirt/libvirt-control.ts'),
     import('./processes.ts'),
   ]);
-  return new LibvirtControl(new LibvirtConnection({ uri, commandLine: LIBVIRT_COMMAND_LINE }));
+  return new LibvirtControl(new LibvirtConnection({ uri, commandLine: LIBVIRT_COMMAND_LINE }), {
+    migrations,
+  });
 }
 
 /** `guests` for /run/aerostat/guests/api.sock, `host2:8080` for http://host2:8080. */

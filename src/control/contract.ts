@@ -129,6 +129,8 @@ export interface GuestStatus {
   readonly memoryBytes: number | null;
   /** What the memory lies in; `disk` where any of it is in a file on a disk. Null while the guest has shown none. */
   readonly memoryPlace: MemoryPlace | null;
+  /** Whether its front-end can no longer shrink its memory, which would end the daemon. Null while it has shown none. */
+  readonly memorySealed: boolean | null;
   /** What the balloon should hold: what was wished for last. */
   readonly targetBytes: number | null;
   /** What the guest is to keep, where the target was given like that: then it follows memory that is added or removed. */
@@ -183,6 +185,7 @@ export const statusOf = (name: string, known: Partial<GuestStatus>): GuestStatus
   discard: null,
   memoryBytes: null,
   memoryPlace: null,
+  memorySealed: null,
   targetBytes: null,
   wishedMemoryBytes: null,
   targetOwner: null,
@@ -266,6 +269,10 @@ export interface DaemonStatus {
   readonly cpuSystemMs: number;
   /** Longest pause of a data-plane thread for garbage collection. */
   readonly gcPauseMaxMs: number;
+  /** Descriptors of the process, and how many it may have; null where its guests are others', or the kernel does not tell. */
+  readonly descriptors: { readonly open: number; readonly max: number } | null;
+  /** Whether a keeper has what its guests need when it ends; null where it serves none. */
+  readonly kept: boolean | null;
 }
 
 /** How long a new process may take until it serves, unless the order says another time. */

@@ -3,7 +3,7 @@
  * not known is no finding. Pure: the command prints, a test feeds.
  */
 import { formatSize } from '../sys/size.ts';
-import type { GuestStatus, HostStatus, StatisticsSample } from './contract.ts';
+import type { DaemonStatus, GuestStatus, HostStatus, StatisticsSample } from './contract.ts';
 import { availableShare, isMuchIncomplete, NEED_SHARE, wordBesideAccount } from './judgement.ts';
 import { balloonOf } from './memory-use.ts';
 
@@ -24,6 +24,8 @@ export interface Finding {
 
 interface Patient {
   readonly host: HostStatus;
+  /** Whose guests these are; undefined where no daemon of ours says. */
+  readonly daemon?: Pick<DaemonStatus, 'descriptors' | 'kept'> | undefined;
   readonly guests: readonly GuestStatus[];
   readonly samples: Readonly<Record<string, StatisticsSample>>;
   /** Why nothing is known of some guests. */
@@ -36,12 +38,17 @@ const HOST_NEED_SHARE = 0.05;
 const PRESSURE_PERCENT = 5;
 /** Statistics that are older say nothing of now. */
 const OLD_SAMPLE_MS = 60_000;
+/** A guest takes about twenty; the next one may find none. */
+const DESCRIPTORS_SHARE = 0.8;
 
 type Found = Omit<Finding, 'guest'>;
 
 /** Findings in order of weight; those of the host before those of guests. */
 export function diagnose(patient: Patient): readonly Finding[] {
-  const ofHost = findInHost(patient).map(found => ({ guest: null, ...found }));
+  const ofHost = [...findInHost(patient), ...daemonFindings(patient)].map(found => ({
+    guest: null,
+    ...found,
+  }));
   const ofGuests = patient.guests.flatMap(guest =>
     findInGuest(guest, patient).map(found => ({ guest: guest.name, ...found })),
   );
@@ -87,6 +94,28 @@ function* hostFindings({ host, guests }: Patient): Generator<Found> {
       remedy: 'Let a policy hold a reserve (aerostat policy --help), and watch the pressure in aerostat top.',
     };
   }
+}
+
+function daemonFindings({ daemon }: Patient): readonly Found[] {
+  const found: Found[] = [];
+  const { descriptors = null, kept = null } = daemon ?? {};
+  if (descriptors !== null && descriptors.open > DESCRIPTORS_SHARE * descriptors.max) {
+    found.push({
+      weight: 'danger',
+      id: 'descriptors-low',
+      what: `The daemon has ${descriptors.open} of the ${descriptors.max} descriptors open that it may have; without one no guest can connect.`,
+      remedy: 'Raise the limit of open files: LimitNOFILE= in its unit, or ulimit -n before it is started.',
+    });
+  }
+  if (kept === false) {
+    found.push({
+      weight: 'note',
+      id: 'no-keeper',
+      what: 'Nothing keeps what guests need when the daemon ends: those whose front-end connects once lose their balloon then.',
+      remedy: 'Start aerostat keep, and the daemon with --keep SOCKET, or with --keep systemd in a unit.',
+    });
+  }
+  return found;
 }
 
 const findInHost = (patient: Patient): readonly Found[] => [...hostFindings(patient)];
@@ -162,6 +191,15 @@ function featureFindings(guest: GuestStatus, features: readonly string[]): reado
     });
   }
   const ballooned = balloonOf(guest) ?? 0;
+  if (!has('deflate-on-oom') && ballooned === 0 && guest.targetOwner?.by === 'policy') {
+    found.push({
+      weight: 'danger',
+      id: 'no-deflate-on-oom',
+      what: 'A policy steers its balloon, which gives nothing back in need: the guest kills programs instead.',
+      remedy:
+        "Switch deflate-on-oom on: of QEMU's device, in libvirt autodeflate='on', on ours no --without; or leave it to no policy (mode = \"off\").",
+    });
+  }
   if (!has('deflate-on-oom') && ballooned > 0) {
     found.push({
       weight: 'danger',
@@ -193,6 +231,14 @@ function memoryFindings(guest: GuestStatus): readonly Found[] {
       what: `Memory that it gave away could not be given back to the host, ${failures} times${guest.lastError === null ? '' : ` (${guest.lastError})`}.`,
       remedy:
         'Keep guest memory in a memfd, on tmpfs or hugetlbfs, and out of reach of passed-through devices (VFIO).',
+    });
+  }
+  if (guest.memorySealed === false) {
+    found.push({
+      weight: 'note',
+      id: 'unsealed-memory',
+      what: 'Its front-end can shrink its memory, which would end the daemon and the balloons of all its guests.',
+      remedy: 'Use a memfd that takes seals (memory-backend-memfd), or give it a daemon of its own.',
     });
   }
   if (guest.memoryPlace === 'disk') {

@@ -1,6 +1,6 @@
-/** How the host's memory is, from /proc; what a kernel or a container does not tell is null. */
-import { readFile } from 'node:fs/promises';
-import type { HostPressure, HostStatus } from './contract.ts';
+/** How the host's memory is, and what a process has of it, from /proc; what a kernel or a container does not tell is null. */
+import { readdir, readFile } from 'node:fs/promises';
+import type { DaemonStatus, HostPressure, HostStatus } from './contract.ts';
 
 /** @param proc where procfs is, for tests */
 export async function readHost(proc = '/proc'): Promise<HostStatus> {
@@ -16,6 +16,16 @@ export async function readHost(proc = '/proc'): Promise<HostStatus> {
     swapFreeBytes: meminfoBytes(meminfo, 'SwapFree'),
     pressure: parsePressure(pressure),
   };
+}
+
+/** Of this process. @param proc where procfs is, for tests */
+export async function readDescriptors(proc = '/proc'): Promise<DaemonStatus['descriptors']> {
+  const [open, limits] = await Promise.all([
+    readdir(`${proc}/self/fd`).catch(() => undefined),
+    readText(`${proc}/self/limits`),
+  ]);
+  const max = /^Max open files +(\d+) /m.exec(limits)?.[1];
+  return open === undefined || max === undefined ? null : { open: open.length, max: Number(max) };
 }
 
 const readText = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');

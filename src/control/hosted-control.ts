@@ -46,5 +46,7 @@ function statusOfThisProcess(version: string): DaemonStatus {
     cpuSystemMs: cpu.system / 1000,
     // It has no data plane that could pause.
     gcPauseMaxMs: 0,
+    descriptors: null,
+    kept: null,
   };
 }

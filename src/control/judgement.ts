@@ -28,6 +28,9 @@ export const isNear = (
   granularityBytes: number | null = null,
 ): boolean => Math.abs(actualBytes - targetBytes) < Math.max(TOLERANCE_BYTES, granularityBytes ?? 0);
 
+/** Hypervisors do not tell of orders of others; a balloon that holds so much more than was asked for had one. */
+export const FOREIGN_BYTES_MIN = 16 * 2 ** 20;
+
 /** Whether the guest's balloon is where its target, or `targetBytes`, wants it. What is not known is not there. */
 export function isAtTarget(guest: Balloon, targetBytes: number | null = guest.targetBytes): boolean {
   const { connected, actualBytes, granularityBytes } = guest;

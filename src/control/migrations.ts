@@ -89,7 +89,7 @@ export interface MigrationAnswer {
 export interface MigrationOrder {
   /**
    * Where the destination waits: `tcp:HOST:PORT`. `file:/PATH` writes a machine of ours into a file, a snapshot, and it
-   * runs on.
+   * runs on. For a domain of libvirt the URI of the other libvirt.
    */
   readonly to: string;
   readonly connections?: number;
@@ -105,9 +105,11 @@ export interface MigrationOrder {
   readonly compress?: boolean;
   /**
    * After so many rounds, 0 for at once, the guest runs at the destination and gets the rest of its memory there. From then
-   * on the destination's end, and this one's, is the guest's. A machine of ours only.
+   * on the destination's end, and this one's, is the guest's. A machine of ours, and a domain of libvirt.
    */
   readonly postcopyAfterRound?: number;
   /** Reach the destination again of a guest that runs there and waits for pages; nothing else is looked at. */
   readonly recover?: boolean;
+  /** The definition of a domain of libvirt goes along: persistent there, and not here any more. */
+  readonly persist?: boolean;
 }

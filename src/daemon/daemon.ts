@@ -56,7 +56,9 @@ class RunningDaemon implements Daemon {
     this.#steering = steering;
     this.#threads = new GuestThreads({ ...options, keeper: keeping?.place });
     const { control } = this.#threads;
-    this.control = steering === undefined ? control : writingDown(control, steering);
+    const kept = keeping !== undefined;
+    const own = { ...control, daemon: async () => ({ ...(await control.daemon()), kept }) };
+    this.control = steering === undefined ? own : writingDown(own, steering);
   }
 
   get failed(): Promise<Error> {

@@ -68,6 +68,7 @@ export function deviceStatus(device: BalloonDevice, memory: GuestMemory | undefi
     discard: inflation.mode,
     memoryBytes: hasMemory ? memory.size : null,
     memoryPlace: hasMemory ? memoryPlace(memory) : null,
+    memorySealed: hasMemory ? memory.regions.every(({ backing }) => backing.file?.sealed !== false) : null,
     targetBytes: device.targetPages * PAGE_SIZE,
     shownTargetBytes: device.shownTargetPages * PAGE_SIZE,
     actualBytes: device.actualKnown ? device.actualPages * PAGE_SIZE : null,

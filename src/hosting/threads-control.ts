@@ -1,6 +1,6 @@
 /** The control of hosted guests, from the main thread of their process: each operation is asked of the guest's own thread. */
 import type { DaemonStatus, DeviceGuestStatus } from '../control/contract.ts';
-import { readHost } from '../control/host.ts';
+import { readDescriptors, readHost } from '../control/host.ts';
 import { noFleet } from '../control/no-fleet.ts';
 import { noMigrations } from '../control/no-migrations.ts';
 import { noPolicy } from '../control/no-policy.ts';
@@ -51,7 +51,10 @@ export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus
 function statusSince(startedMs: number, startedAtMs: number) {
   const version = readVersion();
   return async (threads: readonly DataThread[]): Promise<DaemonStatus> => {
-    const answers = await Promise.all(threads.map(thread => thread.ask('thread', null)));
+    const [answers, descriptors] = await Promise.all([
+      Promise.all(threads.map(thread => thread.ask('thread', null))),
+      readDescriptors(),
+    ]);
     const cpu = process.cpuUsage();
     return {
       version,
@@ -62,6 +65,9 @@ function statusSince(startedMs: number, startedAtMs: number) {
       cpuUserMs: cpu.user / 1e3,
       cpuSystemMs: cpu.system / 1e3,
       gcPauseMaxMs: Math.max(0, ...answers.map(({ gcPauseMaxMs }) => gcPauseMaxMs)),
+      descriptors,
+      // Whether they are kept, the process knows that serves them.
+      kept: null,
     };
   };
 }

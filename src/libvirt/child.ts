@@ -9,7 +9,9 @@ import type { LibvirtAnswers, LibvirtQuestion, NumberedAnswer, NumberedQuestion 
 const [, , uri] = process.argv;
 let libvirt: Libvirt | undefined;
 
-function answerTo(question: LibvirtQuestion): LibvirtAnswers[keyof LibvirtAnswers] {
+type Answer = LibvirtAnswers[keyof LibvirtAnswers];
+
+function answerTo(question: LibvirtQuestion): Answer | Promise<undefined> {
   libvirt ??= Libvirt.open(uri);
   switch (question.ask) {
     case 'domains':
@@ -20,6 +22,20 @@ function answerTo(question: LibvirtQuestion): LibvirtAnswers[keyof LibvirtAnswer
       return void libvirt.setMemory(question.uuid, question.kib);
     case 'setStatisticsPeriod':
       return void libvirt.setStatisticsPeriod(question.uuid, question.seconds);
+    case 'migrate':
+      return libvirt.migrate(uri, question.move).then(() => undefined);
+    case 'jobs':
+      return libvirt.jobs(question.uuids);
+    case 'completedJob':
+      return libvirt.completedJob(question.uuid);
+    case 'place':
+      return libvirt.place(question.uuid);
+    case 'abortJob':
+      return void libvirt.abortJob(question.uuid);
+    case 'setDowntime':
+      return void libvirt.setDowntime(question.uuid, question.ms);
+    case 'startPostcopy':
+      return void libvirt.startPostcopy(question.uuid);
   }
 }
 
@@ -30,11 +46,11 @@ function dropIfDead(): void {
   libvirt = undefined;
 }
 
-process.on('message', ({ id, question }: NumberedQuestion) => {
+process.on('message', async ({ id, question }: NumberedQuestion) => {
   dropIfDead();
   let answer: NumberedAnswer;
   try {
-    answer = { id, answer: answerTo(question) };
+    answer = { id, answer: await answerTo(question) };
   } catch (error) {
     if (!(error instanceof AerostatError)) throw error;
     answer = { id, code: error.code, message: error.message };

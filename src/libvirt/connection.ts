@@ -38,7 +38,23 @@ export interface LibvirtConnectionOptions {
   readonly deadlineMs?: number;
 }
 
-export class LibvirtConnection {
+/** A libvirtd that can be asked. */
+export interface LibvirtAsker {
+  readonly uri: string;
+  /**
+   * `deadlineMs`: of this question; Infinity where its answer may take any time.
+   * @throws AerostatError with libvirt's own words, or why there is no answer
+   */
+  ask<Name extends LibvirtQuestion['ask']>(
+    question: Extract<LibvirtQuestion, { ask: Name }>,
+    options?: { readonly deadlineMs?: number },
+  ): Promise<LibvirtAnswers[Name]>;
+  /** In a process of its own, which what is asked here does not hold up. It is closed by itself. */
+  another(options: { readonly uri?: string; readonly deadlineMs: number }): LibvirtAsker;
+  close(): void;
+}
+
+export class LibvirtConnection implements LibvirtAsker {
   readonly uri: string;
   readonly #options: LibvirtConnectionOptions;
   readonly #calls = new PendingCalls();
@@ -59,20 +75,22 @@ export class LibvirtConnection {
    */
   ask<Name extends LibvirtQuestion['ask']>(
     question: Extract<LibvirtQuestion, { ask: Name }>,
+    { deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS } = {},
   ): Promise<LibvirtAnswers[Name]> {
     const failure = this.#failure;
     if (this.#child === undefined && failure !== undefined && monotonicMs() < failure.retryAtMs) {
       return Promise.reject(failure.error);
     }
     const child = this.#child ?? this.#start();
-    const deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS;
-    const timer = setTimeout(
-      () => this.#lose(child, new LibvirtTimeoutError(this.uri, deadlineMs)),
-      deadlineMs,
-    );
+    const late = () => this.#lose(child, new LibvirtTimeoutError(this.uri, deadlineMs));
+    const timer = Number.isFinite(deadlineMs) ? setTimeout(late, deadlineMs) : undefined;
     const id = this.#calls.number();
     child.send({ id, question });
     return this.#calls.wait<LibvirtAnswers[Name]>(id).finally(() => clearTimeout(timer));
+  }
+
+  another(options: { readonly uri?: string; readonly deadlineMs: number }): LibvirtConnection {
+    return new LibvirtConnection({ ...this.#options, ...options });
   }
 
   /** Ends the process, whatever it waits for. Idempotent. */

@@ -53,6 +53,7 @@ export interface DomainHost {
 export class LibvirtDomain implements GuestMachine {
   readonly path = null;
   readonly uuid: string;
+  readonly id: number;
   readonly #host: DomainHost;
   readonly #name: string;
   #numbers: DomainNumbers['numbers'];
@@ -60,10 +61,11 @@ export class LibvirtDomain implements GuestMachine {
   #listener: MachineListener | undefined;
   #lost: AerostatError | null = null;
 
-  constructor(host: DomainHost, { name, uuid, numbers }: DomainNumbers, xml: string) {
+  constructor(host: DomainHost, { name, uuid, id, numbers }: DomainNumbers, xml: string) {
     this.#host = host;
     this.#name = name;
     this.uuid = uuid;
+    this.id = id;
     this.#numbers = numbers;
     this.#definition = balloonIn(xml);
   }

@@ -2,14 +2,16 @@
  * The domains of a libvirt under the contract: all that are active, by their names, as they come and go. One call asks for
  * all of them. Persistent definitions are never changed.
  */
-import { GuestStateError, type GuestStatus, statusOf } from '../control/contract.ts';
-import type { MigrationAnswer } from '../control/migrations.ts';
+import { type GuestStatus, statusOf } from '../control/contract.ts';
+import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
 import { HypervisorControl } from '../qemu/hypervisor-control.ts';
 import { cleanedName } from '../qemu/names.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { DomainNumbers } from '../sys/libvirt.ts';
 import { monotonicMs } from '../sys/poll.ts';
+import type { LibvirtAsker } from './connection.ts';
 import { type DomainHost, LibvirtDomain } from './domain.ts';
+import { type LibvirtMigrationOptions, LibvirtMigrations } from './libvirt-migrations.ts';
 
 /** How often domains are looked at of itself: events tell of changes so much later at most. */
 const POLL_MS = 2000;
@@ -18,23 +20,21 @@ const FRESH_MS = 100;
 /** Definitions that are read one after the other when many domains appear. */
 const DEFINITIONS_AT_ONCE = 4;
 
-/** How libvirt is asked; see connection.ts. */
-export interface LibvirtAsker extends Pick<DomainHost, 'ask'> {
-  readonly uri: string;
-  close(): void;
-}
-
 export class LibvirtControl extends HypervisorControl {
   readonly #asker: LibvirtAsker;
   readonly #domains = new Map<string, LibvirtDomain>();
   readonly #host: DomainHost;
   readonly #timer: NodeJS.Timeout;
+  readonly #migrations: LibvirtMigrations;
   #looking: Promise<void> | undefined;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #reached = false;
   #failure: AerostatError | undefined;
 
-  constructor(asker: LibvirtAsker, { pollMs = POLL_MS } = {}) {
+  constructor(
+    asker: LibvirtAsker,
+    { pollMs = POLL_MS, migrations = {} }: { pollMs?: number; migrations?: LibvirtMigrationOptions } = {},
+  ) {
     super();
     this.#asker = asker;
     this.#host = {
@@ -44,6 +44,20 @@ export class LibvirtControl extends HypervisorControl {
         this.#lookedAtMs = Number.NEGATIVE_INFINITY;
       },
     };
+    this.#migrations = new LibvirtMigrations(
+      asker,
+      {
+        expect: name => this.expect(name),
+        uuidOf: name => this.#domains.get(name)?.uuid,
+        uuids: () => [...this.#domains.values()].map(({ uuid }) => uuid),
+        emit: event => this.emit(event),
+        expire: () => {
+          this.#host.expire();
+          this.#refresh().catch(() => {});
+        },
+      },
+      migrations,
+    );
     this.#timer = setInterval(() => this.#refresh().catch(() => {}), pollMs).unref();
   }
 
@@ -69,23 +83,21 @@ export class LibvirtControl extends HypervisorControl {
     }
   }
 
-  async migration(name: string): Promise<MigrationAnswer> {
-    this.expect(name);
-    return { migration: null, obstacle: movedElsewhere(name), dirtyBytesPerSecond: null };
+  migration(name: string): Promise<MigrationAnswer> {
+    return this.#migrations.migration(name);
   }
 
-  async migrate(name: string): Promise<never> {
-    this.expect(name);
-    throw new GuestStateError(movedElsewhere(name));
+  migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
+    return this.#migrations.migrate(name, order);
   }
 
-  async cancelMigration(name: string): Promise<never> {
-    this.expect(name);
-    throw new GuestStateError(`${name} is not being moved by this program`);
+  cancelMigration(name: string): Promise<MigrationAnswer> {
+    return this.#migrations.cancelMigration(name);
   }
 
   override close(): void {
     clearInterval(this.#timer);
+    this.#migrations.close();
     super.close();
     this.#asker.close();
   }
@@ -120,8 +132,10 @@ export class LibvirtControl extends HypervisorControl {
     const there = new Map(domains.map(domain => [domain.uuid, domain]));
     for (const [name, domain] of this.#domains) {
       const now = there.get(domain.uuid);
-      there.delete(domain.uuid);
-      if (now !== undefined) domain.update(now.numbers);
+      // One that was started anew between two looks may have another balloon.
+      const isSame = now?.id === domain.id;
+      if (isSame) there.delete(domain.uuid);
+      if (now !== undefined && isSame) domain.update(now.numbers);
       else {
         this.#domains.delete(name);
         this.remove(name);
@@ -157,6 +171,3 @@ export class LibvirtControl extends HypervisorControl {
     this.admit(known, machine);
   }
 }
-
-const movedElsewhere = (name: string): string =>
-  `${name} is moved by libvirt: virsh migrate --live ${name} qemu+ssh://HOST/system`;

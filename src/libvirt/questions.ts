@@ -1,18 +1,34 @@
 /** What the process that talks to libvirt is asked, and answers, over Node's channel to it. */
-import type { DomainNumbers } from '../sys/libvirt.ts';
+import type { DomainJob, DomainNumbers, DomainPlace } from '../sys/libvirt.ts';
+import type { DomainMove } from '../sys/libvirt-migration.ts';
 
 /** Sizes in KiB, as libvirt has them. */
 export type LibvirtQuestion =
   | { readonly ask: 'domains' }
   | { readonly ask: 'definition'; readonly uuid: string }
   | { readonly ask: 'setMemory'; readonly uuid: string; readonly kib: number }
-  | { readonly ask: 'setStatisticsPeriod'; readonly uuid: string; readonly seconds: number };
+  | { readonly ask: 'setStatisticsPeriod'; readonly uuid: string; readonly seconds: number }
+  /** Answered when the migration is over; the process answers other questions meanwhile. */
+  | { readonly ask: 'migrate'; readonly move: DomainMove }
+  | { readonly ask: 'jobs'; readonly uuids: readonly string[] }
+  | { readonly ask: 'completedJob'; readonly uuid: string }
+  | { readonly ask: 'place'; readonly uuid: string }
+  | { readonly ask: 'abortJob'; readonly uuid: string }
+  | { readonly ask: 'setDowntime'; readonly uuid: string; readonly ms: number }
+  | { readonly ask: 'startPostcopy'; readonly uuid: string };
 
 export interface LibvirtAnswers {
   readonly domains: readonly DomainNumbers[];
   readonly definition: string;
   readonly setMemory: undefined;
   readonly setStatisticsPeriod: undefined;
+  readonly migrate: undefined;
+  readonly jobs: Readonly<Record<string, DomainJob>>;
+  readonly completedJob: DomainJob | null;
+  readonly place: DomainPlace | null;
+  readonly abortJob: undefined;
+  readonly setDowntime: undefined;
+  readonly startPostcopy: undefined;
 }
 
 export interface NumberedQuestion {

@@ -17,7 +17,7 @@ import {
 } from '../control/contract.ts';
 import { checkOneTarget } from '../control/errors.ts';
 import { obstacleOf } from '../control/guest-state.ts';
-import { isNear, needsForce } from '../control/judgement.ts';
+import { FOREIGN_BYTES_MIN, isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
 import type { SilenceRule } from '../control/policy.ts';
 import { TargetLease } from '../hosting/target-lease.ts';
@@ -39,6 +39,9 @@ const timers = {
     return { cancel: () => clearTimeout(timer) };
   },
 };
+
+const BY_ANOTHER =
+  'its target was changed by another: its balloon holds more than it was asked for from here';
 
 const delay = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 
@@ -62,6 +65,9 @@ export class HypervisorGuest {
   #targetBytes: number | null = null;
   /** Only orders that came this way are known: QEMU does not tell of those of others. */
   readonly lease = new TargetLease(timers, onSilence => this.#ranOut(onSilence));
+  /** The most that our orders can have made of the balloon; null where we gave none. */
+  #orderedBytes: number | null = null;
+  #isAnothers = false;
   #memoryBytes: number | null = null;
   #lastError: string | null = null;
   /** What the guest's balloon held when it was looked at last. */
@@ -104,7 +110,7 @@ export class HypervisorGuest {
       pendingBytes: hasBalloon ? 0 : null,
       progress: this.#clock.progress,
       stuck: this.#stuck,
-      lastError: trouble ?? this.#lastError,
+      lastError: trouble ?? this.#lastError ?? (this.#isAnothers ? BY_ANOTHER : null),
     });
   }
 
@@ -162,6 +168,8 @@ export class HypervisorGuest {
     this.#memoryBytes = memoryBytes;
     this.#targetBytes = targetBytes;
     const actualBytes = leftBytes === null ? Number.NaN : memoryBytes - leftBytes;
+    this.#orderedBytes = Math.max(targetBytes, actualBytes || 0);
+    this.#isAnothers = false;
     this.#clock.set(targetBytes, actualBytes);
     this.#watch.aim(targetBytes, actualBytes, monotonicMs());
     this.#tell('target', { targetBytes });
@@ -256,6 +264,8 @@ export class HypervisorGuest {
     this.#lastError = lost?.message ?? null;
     // Another guest may be the next there.
     this.#targetBytes = null;
+    this.#orderedBytes = null;
+    this.#isAnothers = false;
     this.lease.forget();
     this.#memoryBytes = null;
     this.#actualBytes = null;
@@ -282,6 +292,7 @@ export class HypervisorGuest {
 
   #noteActual(actualBytes: number): void {
     this.#actualBytes = actualBytes;
+    this.#noteOthers(actualBytes);
     this.#watch.actual(actualBytes, monotonicMs());
     const before = this.#clock.progress;
     this.#clock.actual(actualBytes);
@@ -289,6 +300,16 @@ export class HypervisorGuest {
     const after = this.#clock.progress;
     if (before?.reachedMs !== null || after?.reachedMs == null) return;
     this.#tell('target-reached', { targetBytes: this.#targetBytes, reachedMs: after.reachedMs });
+  }
+
+  /** A guest takes memory back of itself; that its balloon grows, it was asked for. */
+  #noteOthers(actualBytes: number): void {
+    const target = this.#targetBytes;
+    if (target === null || this.#orderedBytes === null) return;
+    if (isNear(actualBytes, target)) this.#orderedBytes = target;
+    if (this.#isAnothers || actualBytes <= this.#orderedBytes + FOREIGN_BYTES_MIN) return;
+    this.#isAnothers = true;
+    this.#tell('target', { targetBytes: null, by: 'another', actualBytes });
   }
 
   /** The hypervisor says that its machine was stopped or goes on; what that makes of the guest is asked for. */

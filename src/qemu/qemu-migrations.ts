@@ -20,7 +20,7 @@ import type {
   QemuMigrationSummary,
 } from '../peers/qemu/migration.ts';
 import { defined } from '../sys/defined.ts';
-import { wireError } from '../sys/error.ts';
+import { GuestMoves } from './guest-moves.ts';
 
 /** What migrations need of the guests behind monitors. */
 interface QemuMover {
@@ -34,18 +34,8 @@ interface QemuMover {
   emit(event: GuestEvent): void;
 }
 
-interface Move {
-  readonly cancel: AbortController;
-  status: MigrationStatus;
-  /** Settles when it is over, however it ends. */
-  over: Promise<void>;
-}
-
 /** QEMU would also run programs (`exec:`) and write files; a client of the API may only steer guests. */
 const REMOTE_DESTINATION = /^tcp:/;
-
-/** QEMU's words for a migration that is over. */
-const ENDS: readonly string[] = ['completed', 'failed', 'cancelled'];
 
 /** What QEMU does in its own way, or not at all. */
 const OURS_ALONE = [
@@ -55,31 +45,32 @@ const OURS_ALONE = [
   'compress',
   'postcopyAfterRound',
   'recover',
+  'persist',
 ] as const;
 
 export class QemuMigrations implements GuestHandlers<MigrationOperation> {
   readonly #mover: QemuMover;
   readonly #anyDestination: boolean;
-  /** The newest of every guest that was begun here. */
-  readonly #moves = new Map<string, Move>();
+  readonly #moves: GuestMoves;
 
   /** `anyDestination`: also to what only the user of this machine may name (`unix:`, `exec:`, `fd:`). */
   constructor(mover: QemuMover, anyDestination: boolean) {
     this.#mover = mover;
     this.#anyDestination = anyDestination;
+    this.#moves = new GuestMoves(event => mover.emit(event));
   }
 
   async migration(name: string): Promise<MigrationAnswer> {
-    const own = this.#moves.get(name)?.status;
+    const own = this.#moves.of(name);
     const migration = own ?? foreignMove(await this.#mover.lastMove(name));
     return { migration, obstacle: obstacleOf(name, own), dirtyBytesPerSecond: null };
   }
 
   async migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
     this.#mover.expect(name);
-    const obstacle = obstacleOf(name, this.#moves.get(name)?.status);
+    const obstacle = obstacleOf(name, this.#moves.of(name));
     if (obstacle !== null) throw new GuestStateError(obstacle);
-    if (this.#underWay(name) !== undefined) throw new GuestStateError(`${name} is moving already`);
+    if (this.#moves.isUnderWay(name)) throw new GuestStateError(`${name} is moving already`);
     const { to, bandwidthBytesPerSecond, downtimeMsMax, connections } = order;
     if (to.startsWith('file:')) {
       throw new MigrationOrderError(
@@ -91,25 +82,20 @@ export class QemuMigrations implements GuestHandlers<MigrationOperation> {
     }
     const refused = OURS_ALONE.find(option => order[option] !== undefined);
     if (refused !== undefined) throw new MigrationOrderError(`QEMU moves ${name}, and takes no ${refused}`);
-    const move: Move = { cancel: new AbortController(), status: beginningOf(to), over: Promise.resolve() };
-    this.#moves.set(name, move);
-    move.over = this.#follow(name, move, {
-      uri: to,
-      signal: move.cancel.signal,
-      onProgress: progress =>
-        this.#become(name, move, { ...move.status, state: qemuMigrationState(progress) }),
-      ...defined({ bandwidthBytesPerSecond, downtimeMsMax, connections }),
+    return this.#moves.begin(name, to, async ({ signal, update }) => {
+      const summary = await this.#mover.moveAway(name, {
+        uri: to,
+        signal,
+        onProgress: progress => update(qemuMigrationState(progress)),
+        ...defined({ bandwidthBytesPerSecond, downtimeMsMax, connections }),
+      });
+      return qemuMigrationReport(summary);
     });
-    return move.status;
   }
 
   /** Resolves when QEMU has given it up, or it was over before. */
   async cancelMigration(name: string): Promise<MigrationAnswer> {
-    const move = this.#underWay(name);
-    if (move !== undefined) {
-      move.cancel.abort();
-      await move.over;
-    } else {
+    if (!(await this.#moves.cancel(name))) {
       const { migration } = await this.migration(name);
       if (migration === null || migration.report !== null || migration.error !== null) {
         throw new GuestStateError(`${name} is not being moved`);
@@ -117,47 +103,6 @@ export class QemuMigrations implements GuestHandlers<MigrationOperation> {
       await this.#mover.cancelMove(name);
     }
     return this.migration(name);
-  }
-
-  #underWay(name: string): Move | undefined {
-    const move = this.#moves.get(name);
-    return move?.status.report === null && move.status.error === null ? move : undefined;
-  }
-
-  async #follow(name: string, move: Move, options: QemuMigrationOptions): Promise<void> {
-    try {
-      const summary = await this.#mover.moveAway(name, options);
-      this.#become(name, move, { ...move.status, report: qemuMigrationReport(summary) });
-    } catch (error) {
-      const status = move.cancel.signal.aborted ? 'cancelled' : 'failed';
-      this.#become(name, move, {
-        ...move.status,
-        state: { ...move.status.state, status },
-        error: wireError(error),
-      });
-    }
-  }
-
-  #become(name: string, move: Move, status: MigrationStatus): void {
-    const before = move.status;
-    move.status = status;
-    const { to, state, report, error } = status;
-    const over = report !== null || error !== null;
-    // QEMU is asked many times a second, and how it ended is said when that is known.
-    const same = state.status === before.state.status && state.round === before.state.round;
-    if (!over && (same || ENDS.includes(state.status))) return;
-    this.#mover.emit({
-      guest: name,
-      type: 'migration',
-      timeMs: Date.now(),
-      detail: {
-        to,
-        status: report === null ? state.status : 'done',
-        round: state.round,
-        remainingBytes: state.remainingBytes,
-        ...(error === null ? {} : { message: error.message }),
-      },
-    });
   }
 }
 
@@ -173,23 +118,6 @@ function foreignMove(record: QemuMigrationRecord | null): MigrationStatus | null
   const error = failure === null ? null : { code: failure.code, message: failure.message };
   return { to: null, state: qemuMigrationState(progress), report, error };
 }
-
-const beginningOf = (to: string): MigrationStatus => ({
-  to,
-  state: {
-    status: 'setup',
-    elapsedMs: 0,
-    round: null,
-    totalBytes: null,
-    sentBytes: null,
-    remainingBytes: null,
-    bytesPerSecond: null,
-    expectedDowntimeMs: null,
-    guestShare: null,
-  },
-  report: null,
-  error: null,
-});
 
 const qemuMigrationState = (progress: QemuMigrationProgress): MigrationState => ({
   status: progress.status,

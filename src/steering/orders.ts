@@ -4,11 +4,10 @@
  * alone until the person lets go.
  */
 import type { GuestChanges, LeaseOrder } from '../control/contract.ts';
+import { FOREIGN_BYTES_MIN } from '../control/judgement.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { SeenGuest } from './guest-source.ts';
 
-/** QEMU does not tell of orders of others; a balloon that holds so much more than was ever asked for had one. */
-const FOREIGN_BYTES_MIN = 16 * 2 ** 20;
 /** A poll of statistics that was ordered and did not come is ordered again after this many periods. */
 const POLL_AGAIN_PERIODS = 5;
 

@@ -98,6 +98,14 @@ const declarations = {
     remedy: 'It is started again after a while; a reason that repeats is worth a report.',
     exit: 'unreachable',
   },
+  AEROSTAT_LIBVIRT_MIGRATION: {
+    meaning: 'A libvirt did not move its domain.',
+    remedy: 'The message has the reason that libvirt gave, where the domain is, and what to do.',
+  },
+  AEROSTAT_LIBVIRT_MIGRATION_UNKNOWN: {
+    meaning: 'A libvirt went away while it moved a domain; where that runs is not known.',
+    remedy: 'Look at both hosts (`virsh -c URI list --all`) before you start it anywhere.',
+  },
   AEROSTAT_LIBVIRT_MISSING: {
     meaning: 'The library of libvirt is not on this machine.',
     remedy: 'Install it: libvirt0 of Debian, libvirt-libs of Fedora.',

@@ -1,11 +1,10 @@
 /**
- * libvirt's own C library (libvirt.so.0) through koffi: domains with their state, balloon and statistics, in as few calls
- * as it has for them. Every call waits for libvirtd, however long that takes: this is for a thread of its own.
+ * A connection to a libvirt by its own C library: domains with their state, balloon and statistics, in as few calls as it has
+ * for them. Every call waits for libvirtd, however long that takes: this is for a thread of its own.
  */
-import { AerostatError } from './error.ts';
 import { koffi } from './koffi.ts';
-
-const NAME = 'libvirt.so.0';
+import { bytesAt, calls, failure, LibvirtError, numbersAt } from './libvirt-calls.ts';
+import { type DomainMove, migrateDomain } from './libvirt-migration.ts';
 
 /** libvirt-domain.h: what is asked for of all domains. */
 const STATS_STATE = 1 << 0;
@@ -14,93 +13,40 @@ const ACTIVE = 1 << 0;
 /** Domains that are busy are told of without what would have to be waited for. */
 const NOWAIT = 1 << 29;
 const AFFECT_LIVE = 1 << 0;
-/** virTypedParameter: a name of 80 bytes, its type, and 8 bytes of value. */
-const PARAMETER_BYTES = 96;
-const PARAMETER_TYPE = 80;
-const PARAMETER_VALUE = 88;
-const PARAMETERS_MAX = 4096;
 const UUID_BYTES = 37;
 /** virDomainStatsRecord: the domain, its parameters, how many. */
 const RECORD_BYTES = 24;
 const DOMAINS_MAX = 10_000;
 
-/** virTypedParameterType of numbers, and how each is read. */
-const NUMBER_READERS: Readonly<Record<number, (view: DataView, at: number) => number>> = {
-  1: (view, at) => view.getInt32(at, true),
-  2: (view, at) => view.getUint32(at, true),
-  3: (view, at) => Number(view.getBigInt64(at, true)),
-  4: (view, at) => Number(view.getBigUint64(at, true)),
-  5: (view, at) => view.getFloat64(at, true),
-  6: (view, at) => view.getUint8(at),
-};
-
-/** libvirt refused, or libvirtd cannot be reached. */
-class LibvirtError extends AerostatError {
-  constructor(what: string, why: string) {
-    super('AEROSTAT_LIBVIRT', `libvirt cannot ${what}: ${why}`);
-  }
-}
-
-/** The library is not on this machine. */
-class LibvirtMissingError extends AerostatError {
-  constructor(cause: unknown) {
-    super(
-      'AEROSTAT_LIBVIRT_MISSING',
-      'libvirt.so.0 is not on this machine; install it (Debian: apt-get install libvirt0, Fedora: dnf install libvirt-libs)',
-      { cause },
-    );
-  }
-}
+/** virDomainJobType. */
+const JOB_NONE = 0;
+const JOB_RUNS = [1, 2];
+const JOB_STATS_COMPLETED = 1 << 0;
+/** virDomainJobOperation. */
+const OPERATION_MIGRATION_OUT = 5;
 
 /** One domain that is active; the numbers have libvirt's names (`balloon.current`), sizes in KiB. */
 export interface DomainNumbers {
   readonly name: string;
   readonly uuid: string;
+  /** Another one each time that the domain is started. */
+  readonly id: number;
   readonly numbers: Readonly<Record<string, number>>;
 }
 
-function bind() {
-  const library = koffi().load(NAME);
-  return {
-    open: library.func('intptr_t virConnectOpen(const char *uri)'),
-    closeConnection: library.func('int virConnectClose(intptr_t connection)'),
-    isAlive: library.func('int virConnectIsAlive(intptr_t connection)'),
-    allStats: library.func(
-      'int virConnectGetAllDomainStats(intptr_t connection, uint32_t stats, _Out_ intptr_t *records, uint32_t flags)',
-    ),
-    freeStats: library.func('void virDomainStatsRecordListFree(intptr_t records)'),
-    nameOf: library.func('const char *virDomainGetName(intptr_t domain)'),
-    uuidOf: library.func('int virDomainGetUUIDString(intptr_t domain, _Out_ uint8_t *buffer)'),
-    find: library.func('intptr_t virDomainLookupByUUIDString(intptr_t connection, const char *uuid)'),
-    freeDomain: library.func('int virDomainFree(intptr_t domain)'),
-    xmlOf: library.func('void *virDomainGetXMLDesc(intptr_t domain, uint32_t flags)'),
-    setMemory: library.func('int virDomainSetMemoryFlags(intptr_t domain, uint64_t kib, uint32_t flags)'),
-    setPeriod: library.func(
-      'int virDomainSetMemoryStatsPeriod(intptr_t domain, int seconds, uint32_t flags)',
-    ),
-    lastMessage: library.func('const char *virGetLastErrorMessage()'),
-    setErrorFunc: library.func('void virSetErrorFunc(void *data, void *handler)'),
-    free: koffi().load('libc.so.6').func('void free(void *pointer)'),
-  } as const;
+/** What libvirt does with a domain, or did last; the numbers have its names (`memory_remaining`), sizes in bytes. */
+export interface DomainJob {
+  readonly underWay: boolean;
+  /** The domain is moved from here by it. */
+  readonly isMigration: boolean;
+  readonly numbers: Readonly<Record<string, number>>;
 }
 
-let bound: ReturnType<typeof bind> | undefined;
-
-/** @throws LibvirtMissingError */
-function calls(): ReturnType<typeof bind> {
-  if (bound !== undefined) return bound;
-  try {
-    bound = bind();
-  } catch (cause) {
-    throw new LibvirtMissingError(cause);
-  }
-  // Left alone, the library prints every error to standard error as well.
-  const quiet = koffi().register(
-    () => {},
-    koffi().pointer(koffi().proto('void quiet(void *data, void *error)')),
-  );
-  bound.setErrorFunc(null, quiet);
-  return bound;
+/** virDomainState and its reason, and what is done with the domain now. */
+export interface DomainPlace {
+  readonly state: number;
+  readonly reason: number;
+  readonly job: DomainJob | null;
 }
 
 /** A connection to a libvirtd. Its calls wait. */
@@ -146,16 +92,77 @@ export class Libvirt {
 
   /** Lets the domain keep so many KiB, as long as it runs; its persistent definition stays. @throws LibvirtError */
   setMemory(uuid: string, kib: number): void {
-    this.#with(uuid, 'set the memory of a domain', domain =>
-      calls().setMemory(domain, kib, AFFECT_LIVE) < 0 ? undefined : true,
-    );
+    this.#change(uuid, 'set the memory of a domain', domain => calls().setMemory(domain, kib, AFFECT_LIVE));
   }
 
   /** How often QEMU asks the guest for statistics, while it runs; 0 for never. @throws LibvirtError */
   setStatisticsPeriod(uuid: string, seconds: number): void {
-    this.#with(uuid, 'set the statistics period of a domain', domain =>
-      calls().setPeriod(domain, seconds, AFFECT_LIVE) < 0 ? undefined : true,
+    this.#change(uuid, 'set the statistics period of a domain', domain =>
+      calls().setPeriod(domain, seconds, AFFECT_LIVE),
     );
+  }
+
+  /**
+   * Has libvirtd move the domain to the libvirt at `to`, and settles when that is over. Other questions are answered
+   * meanwhile. @throws LibvirtError AEROSTAT_LIBVIRT_MIGRATION libvirt's answer; AEROSTAT_LIBVIRT where there was none
+   */
+  migrate(uri: string, move: DomainMove): Promise<void> {
+    return migrateDomain(uri, move);
+  }
+
+  /** What is done with these domains at the moment: those with which something is. Those that are gone are left out. */
+  jobs(uuids: readonly string[]): Readonly<Record<string, DomainJob>> {
+    const jobs: Record<string, DomainJob> = {};
+    for (const uuid of uuids) {
+      const domain = calls().find(this.#connection, uuid);
+      if (domain === 0) continue;
+      try {
+        const job = jobOf(domain);
+        if (job !== null) jobs[uuid] = job;
+      } finally {
+        calls().freeDomain(domain);
+      }
+    }
+    return jobs;
+  }
+
+  /** How the last one went that was completed; null where libvirt does not know. @throws LibvirtError */
+  completedJob(uuid: string): DomainJob | null {
+    // A null would pass for a failure.
+    return this.#with(uuid, 'tell how a domain was moved', domain => [jobOf(domain, JOB_STATS_COMPLETED)])[0];
+  }
+
+  /** Null for a domain that does not run here. @throws LibvirtError where libvirtd cannot be reached */
+  place(uuid: string): DomainPlace | null {
+    const domain = calls().find(this.#connection, uuid);
+    if (domain === 0) {
+      if (this.isAlive()) return null;
+      throw failure('look for a domain');
+    }
+    try {
+      const [state, reason]: [[number], [number]] = [[0], [0]];
+      if (calls().stateOf(domain, state, reason, 0) < 0) throw failure('tell the state of a domain');
+      // virDomainState: no state, shut down and crashed are those of domains without a process.
+      if ([0, 5, 6].includes(state[0])) return null;
+      return { state: state[0], reason: reason[0], job: jobOf(domain) };
+    } finally {
+      calls().freeDomain(domain);
+    }
+  }
+
+  /** Gives up what is done with the domain. @throws LibvirtError */
+  abortJob(uuid: string): void {
+    this.#order(uuid, 'give up the migration of a domain', domain => calls().abortJob(domain));
+  }
+
+  /** How long the domain may stand still when it moves. @throws LibvirtError */
+  setDowntime(uuid: string, ms: number): void {
+    this.#order(uuid, 'bound the downtime of a domain', domain => calls().setDowntime(domain, ms, 0));
+  }
+
+  /** The domain runs at its destination from now on, and gets the rest of its memory there. @throws LibvirtError */
+  startPostcopy(uuid: string): void {
+    this.#order(uuid, 'begin the post-copy of a domain', domain => calls().startPostcopy(domain, 0));
   }
 
   /** Whether its libvirtd can still be there. */
@@ -165,6 +172,18 @@ export class Libvirt {
 
   close(): void {
     calls().closeConnection(this.#connection);
+  }
+
+  #order(uuid: string, what: string, order: (domain: number) => number): void {
+    this.#with(uuid, what, domain => (order(domain) < 0 ? undefined : true));
+  }
+
+  /** libvirt lets a change of a domain that is on its way wait for half a minute, and its caller with it. */
+  #change(uuid: string, what: string, change: (domain: number) => number): void {
+    this.#order(uuid, what, domain => {
+      if (jobOf(domain)?.isMigration) throw new LibvirtError(what, 'it is on its way to another host');
+      return change(domain);
+    });
   }
 
   #with<Answer>(uuid: string, what: string, use: (domain: number) => Answer | undefined): Answer {
@@ -180,11 +199,18 @@ export class Libvirt {
   }
 }
 
-const failure = (what: string): LibvirtError => new LibvirtError(what, calls().lastMessage());
-
-function bytesAt(pointer: number | bigint, length: number): DataView {
-  const bytes = new Uint8Array(koffi().view(BigInt(pointer), length).slice(0));
-  return new DataView(bytes.buffer);
+/** Null where nothing is done, and where libvirt does not tell. */
+function jobOf(domain: number, flags = 0): DomainJob | null {
+  const [type, parameters, count]: [[number], [number], [number]] = [[JOB_NONE], [0], [0]];
+  if (calls().jobStats(domain, type, parameters, count, flags) < 0) return null;
+  try {
+    if (type[0] === JOB_NONE) return null;
+    const numbers = numbersAt(parameters[0], count[0]);
+    const isMigration = numbers.operation === OPERATION_MIGRATION_OUT;
+    return { underWay: JOB_RUNS.includes(type[0]), isMigration, numbers };
+  } finally {
+    if (parameters[0] !== 0) calls().freeParameters(parameters[0], count[0]);
+  }
 }
 
 /** `records` is an array of pointers to records. */
@@ -192,30 +218,12 @@ function readRecord(records: number, at: number): DomainNumbers {
   const pointer = bytesAt(BigInt(records) + BigInt(8 * at), 8).getBigUint64(0, true);
   const record = bytesAt(pointer, RECORD_BYTES);
   const domain = Number(record.getBigUint64(0, true));
-  const parameters = record.getBigUint64(8, true);
-  const count = Math.min(record.getInt32(16, true), PARAMETERS_MAX);
   const uuid = new Uint8Array(UUID_BYTES);
   if (calls().uuidOf(domain, uuid) < 0) throw failure('tell the UUID of a domain');
   return {
     name: calls().nameOf(domain),
     uuid: Buffer.from(uuid.subarray(0, UUID_BYTES - 1)).toString('latin1'),
-    numbers: count === 0 ? {} : readNumbers(bytesAt(parameters, count * PARAMETER_BYTES), count),
+    id: calls().idOf(domain),
+    numbers: numbersAt(record.getBigUint64(8, true), record.getInt32(16, true)),
   };
-}
-
-function readNumbers(view: DataView, count: number): Record<string, number> {
-  const numbers: Record<string, number> = {};
-  const bytes = Buffer.from(view.buffer);
-  for (let at = 0; at < count * PARAMETER_BYTES; at += PARAMETER_BYTES) {
-    const read = NUMBER_READERS[view.getInt32(at + PARAMETER_TYPE, true)];
-    if (read === undefined) continue;
-    const end = bytes.indexOf(0, at);
-    const name = bytes.toString(
-      'latin1',
-      at,
-      Math.min(end === -1 ? at + PARAMETER_TYPE : end, at + PARAMETER_TYPE),
-    );
-    numbers[name] = read(view, at + PARAMETER_VALUE);
-  }
-  return numbers;
 }

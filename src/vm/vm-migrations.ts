@@ -78,6 +78,8 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       throw new GuestStateError(`${name} is moving already`);
     if (this.#vm.state !== 'running') throw new GuestStateError(goneFrom(name));
     if (arrivingStatus(this.#vm) !== undefined) throw new GuestStateError(arrivingObstacle(name));
+    if (order.persist === true)
+      throw new MigrationOrderError(`${name} has no definition that could go along`);
     const channel = channelOf(order.channel);
     this.#starting = true;
     let route: MigrationRoute | undefined;

@@ -60,6 +60,14 @@ describe('a diagnosis', () => {
     ['cost web no-statistics', { features: ['deflate-on-oom', 'page-reporting'] }],
     ['cost web silent', { state: 'silent' }],
     ['cost web no-driver', { state: 'no-driver', features: [] }],
+    ['note web unsealed-memory', { memorySealed: false }],
+    [
+      'danger web no-deflate-on-oom',
+      {
+        features: ['stats-vq', 'page-reporting'],
+        targetOwner: { by: 'policy', untilMs: null, lapsed: false },
+      },
+    ],
     ['cost web memory-on-disk', { memoryPlace: 'disk' }],
     [
       'cost web incomplete-huge-pages',
@@ -70,6 +78,13 @@ describe('a diagnosis', () => {
     ['danger web swings', { stuck: { sinceMs: 0, forMs: 1, swings: true, retryInMs: 5 } }],
   ])('of a guest: %s', (finding, guest) => {
     expect(ofGuest(guest)).toEqual([finding]);
+  });
+
+  test('of a daemon that is about to have no descriptors, and whose guests nothing keeps', () => {
+    const daemon = { descriptors: { open: 900, max: 1024 }, kept: false };
+    expect(found({ daemon })).toEqual(['danger host descriptors-low', 'note host no-keeper']);
+    expect(found({ daemon: { descriptors: { open: 60, max: 1024 }, kept: true } })).toEqual([]);
+    expect(found({ daemon: { descriptors: null, kept: null } })).toEqual([]);
   });
 
   test('of discards that fail says why, where that is known', () => {

@@ -4,56 +4,11 @@ import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/c
 import { diagnose } from '../../src/control/diagnosis.ts';
 import { balloonIn } from '../../src/libvirt/definition.ts';
 import { LibvirtControl } from '../../src/libvirt/libvirt-control.ts';
-import type { LibvirtQuestion } from '../../src/libvirt/questions.ts';
 import { AerostatError } from '../../src/sys/error.ts';
+import { FakeLibvirt, NONE, PLAIN, WHOLE } from './fake-libvirt.ts';
 
 const MIB = 2 ** 20;
 const KIB_OF_GIB = 2 ** 20;
-
-const WHOLE = `<domain><metadata><x:memballoon model='none'/></metadata><devices><disk/>
-  <memballoon model='virtio' autodeflate='on' freePageReporting='on'>
-    <stats period='5'/><alias name='balloon0'/>
-  </memballoon></devices></domain>`;
-const PLAIN = `<domain><devices><memballoon model='virtio'/></devices></domain>`;
-const NONE = `<domain><devices><memballoon model='none'/></devices></domain>`;
-
-/** A libvirt of which a test says what domains it has. */
-class FakeLibvirt {
-  readonly uri = 'test:///default';
-  readonly domains = new Map<string, { uuid: string; xml: string; numbers: Record<string, number> }>();
-  readonly asked: LibvirtQuestion[] = [];
-  failure: AerostatError | undefined;
-
-  start(name: string, xml = WHOLE): Record<string, number> {
-    const numbers = { 'state.state': 1, 'balloon.maximum': KIB_OF_GIB, 'balloon.current': KIB_OF_GIB };
-    this.domains.set(name, { uuid: `uuid-of-${name}`, xml, numbers });
-    return numbers;
-  }
-
-  readonly ask = async (question: LibvirtQuestion): Promise<never> => {
-    this.asked.push(question);
-    if (this.failure !== undefined) throw this.failure;
-    return this.#answer(question) as never;
-  };
-
-  close(): void {}
-
-  #answer(question: LibvirtQuestion): unknown {
-    if (question.ask === 'domains') {
-      return [...this.domains].map(([name, { uuid, numbers }]) => ({ name, uuid, numbers: { ...numbers } }));
-    }
-    const domain = [...this.domains.values()].find(({ uuid }) => uuid === question.uuid);
-    if (domain === undefined) throw new AerostatError('AEROSTAT_LIBVIRT', 'no domain');
-    if (question.ask === 'definition') return domain.xml;
-    if (question.ask === 'setMemory') domain.numbers['balloon.current'] = question.kib;
-    if (question.ask === 'setStatisticsPeriod') {
-      domain.numbers['balloon.last-update'] = 1_800_000_000;
-      domain.numbers['balloon.usable'] = KIB_OF_GIB / 2;
-      domain.numbers['balloon.available'] = KIB_OF_GIB;
-    }
-    return undefined;
-  }
-}
 
 const opened: LibvirtControl[] = [];
 afterEach(() => {
@@ -109,6 +64,30 @@ describe('domains of a libvirt', () => {
     await expect(control.change('web', { targetBytes: 2048 * MIB })).rejects.toThrow(GuestStateError);
   });
 
+  test('whose balloon grows beyond what was asked for were given a target by another, which is told once', async () => {
+    const { libvirt, control, events } = await world('web');
+    const numbers = libvirt.domains.get('web')!.numbers;
+    const foreign = () => events.filter(({ detail }) => detail.by === 'another').length;
+    await control.change('web', { targetBytes: 256 * MIB, force: true });
+    await expect.poll(async () => (await control.guest('web')).actualBytes).toBe(256 * MIB);
+    // What it takes back of itself is no order, and neither is what it has of an earlier one.
+    numbers['balloon.current'] = KIB_OF_GIB;
+    await expect.poll(async () => (await control.guest('web')).actualBytes).toBe(0);
+    numbers['balloon.current'] = 768 * 1024;
+    await expect.poll(async () => (await control.guest('web')).actualBytes).toBe(256 * MIB);
+    expect([foreign(), (await control.guest('web')).lastError]).toEqual([0, null]);
+    numbers['balloon.current'] = 512 * 1024;
+    await expect
+      .poll(async () => (await control.guest('web')).lastError)
+      .toMatch(/its target was changed by another/);
+    numbers['balloon.current'] = 400 * 1024;
+    await expect.poll(async () => (await control.guest('web')).actualBytes).toBe(624 * MIB);
+    expect(foreign()).toBe(1);
+    // The next order is ours.
+    await control.change('web', { targetBytes: 128 * MIB, force: true });
+    await expect.poll(async () => (await control.guest('web')).lastError).toBeNull();
+  });
+
   test('give statistics, asked for where they are old', async () => {
     const { control } = await world('web');
     expect((await control.statistics('web')).ageMs).toBeNull();
@@ -127,6 +106,16 @@ describe('domains of a libvirt', () => {
     await expect.poll(async () => (await control.guests()).map(({ name }) => name)).toEqual(['db']);
     await expect(control.guest('web')).rejects.toThrow(UnknownGuestError);
     expect(events.some(({ guest, type }) => guest === 'web' && type === 'disconnected')).toBe(true);
+  });
+
+  test('that were started anew between two looks are new ones, with the balloon that they have now', async () => {
+    const { libvirt, control, events } = await world('web');
+    expect((await control.guest('web')).features).toContain('page-reporting');
+    await control.change('web', { targetBytes: 256 * MIB, force: true });
+    libvirt.start('web', PLAIN);
+    await expect.poll(async () => (await control.guest('web')).features).toEqual(['stats-vq']);
+    expect((await control.guest('web')).targetBytes).toBeNull();
+    expect(events.map(({ type }) => type)).toEqual(expect.arrayContaining(['disconnected', 'connected']));
   });
 
   test('are rows with the reason while libvirt cannot be asked, and are back after', async () => {
@@ -189,11 +178,5 @@ describe('domains of a libvirt', () => {
     expect(findings.map(({ remedy }) => remedy).join('\n')).toMatch(
       /autodeflate='on'[\s\S]*<memballoon[\s\S]*<stats period='5'/,
     );
-  });
-
-  test('are moved by libvirt, which is what an order says', async () => {
-    const { control } = await world('web');
-    expect((await control.migration('web')).obstacle).toMatch(/virsh migrate/);
-    await expect(control.migrate('web')).rejects.toThrow(/virsh migrate --live web/);
   });
 });

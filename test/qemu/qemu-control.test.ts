@@ -38,6 +38,7 @@ describe('a guest of QEMU under our control', () => {
       discard: null,
       memoryBytes: GIB,
       memoryPlace: null,
+      memorySealed: null,
       targetBytes: null,
       actualBytes: 0,
       balloonedBytes: null,

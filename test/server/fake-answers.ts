@@ -94,6 +94,8 @@ export const DAEMON: DaemonStatus = {
   cpuUserMs: 1500,
   cpuSystemMs: 250,
   gcPauseMaxMs: 1.5,
+  descriptors: { open: 60, max: 1024 },
+  kept: true,
 };
 
 export const MIGRATION: MigrationStatus = {

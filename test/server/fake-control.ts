@@ -59,6 +59,7 @@ export function guestStatus(name: string, overrides: Partial<DeviceGuestStatus> 
     discard: 'after-ack',
     memoryBytes: 4 * GIB,
     memoryPlace: 'memory',
+    memorySealed: true,
     targetBytes: 0,
     wishedMemoryBytes: null,
     targetOwner: { by: 'start', untilMs: null, lapsed: false },

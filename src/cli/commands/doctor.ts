@@ -33,12 +33,13 @@ export function doctorCommand(context: CliContext): Command {
     .addHelpText('after', EXAMPLES)
     .action((words: readonly string[], choice: DoctorChoice) =>
       withGuests(context, choice, async (control, failuresOf) => {
-        const [guests, host, samples] = await Promise.all([
+        const [guests, host, samples, daemon] = await Promise.all([
           lookAt(control, words),
           control.host(),
           control.samples(),
+          control.daemon().catch(() => undefined),
         ]);
-        const findings = diagnose({ host, guests, samples, failures: failuresOf() });
+        const findings = diagnose({ host, daemon, guests, samples, failures: failuresOf() });
         if (choice.json) printJson(context.stdout, { guests: guests.map(guest => guest.name), findings });
         else printFindings(context, findings, guests.length);
         failFor(findings, choice.failOn);

@@ -35,11 +35,15 @@ Examples:
   aerostat migrate web tcp:host2:4444 --qmp web=/run/qemu/web.qmp
   aerostat migrate web tcp:host2:4444 --config aerostat.toml --bandwidth 10gbit
   aerostat migrate web --status --config aerostat.toml
+  aerostat migrate web qemu+ssh://host2/system --libvirt qemu:///system    a domain of libvirt, moved by libvirt
 
 The destination of an Aerostat machine is aerostat receive. That of a QEMU guest is a QEMU of the same machine that was
 started with -incoming tcp:HOST:4444. QEMU skips what the guest does not use if both have
 -device virtio-balloon-pci,free-page-hint=on,iothread=ID. The source stays, empty, until it is told to quit. Ctrl-C
 calls the guest back.
+
+That of a domain of libvirt is the other libvirt, by the URI at which the libvirtd of the source reaches it. The domain is
+not defined there unless --persist says so. A command that ends in the middle ends no migration of libvirt's: --cancel does.
 
 --postcopy is for a guest that writes faster than can be sent, or whose host has to be empty soon: it stands still for some
 milliseconds whatever it writes, and then for as long as each page takes that it touches and has not got. From the moment
@@ -60,6 +64,7 @@ interface MigrateChoice extends GuestsChoice {
   readonly compress?: boolean;
   readonly postcopy?: number;
   readonly recover?: boolean;
+  readonly persist?: boolean;
   readonly status?: boolean;
   readonly cancel?: boolean;
 }
@@ -110,6 +115,10 @@ export function migrateCommand(context: CliContext): Command {
         'status',
         'cancel',
       ]),
+    )
+    .option(
+      '--persist',
+      'a domain of libvirt: its definition goes along, persistent there and not here any more',
     )
     .addOption(new Option('--status', 'how far it is').conflicts('cancel'))
     .option('--cancel', 'give it up; the guest goes on where it is')
@@ -169,8 +178,10 @@ function wordsOf(
   }
   const [name, to] = second === undefined ? [undefined, first] : [first, second];
   if (to === undefined) throw new UsageError('where to? Give a destination, for example tcp:HOST:PORT');
-  if (!/^(tcp|unix|exec|fd):/.test(to)) {
-    throw new UsageError(`${to} is no destination; write tcp:HOST:PORT or unix:PATH`);
+  if (!/^(?:(?:tcp|unix|exec|fd):|[a-z][a-z0-9+]*:\/\/)/i.test(to)) {
+    throw new UsageError(
+      `${to} is no destination; write tcp:HOST:PORT, unix:PATH, or qemu+ssh://HOST/system for a domain of libvirt`,
+    );
   }
   return [name, to];
 }
@@ -191,7 +202,10 @@ async function move(
   const bar = await migrationBar(context, name);
   try {
     const order = orderOf(choice, to);
-    const report = await followMove(context, control, name, { order, update: follower(name, choice, bar) });
+    const report = await followMove(context, control, name, {
+      order,
+      update: follower({ name, to }, choice, bar),
+    });
     bar.stop();
     if (choice.json) printJson(stdout, { guest: name, to, summary: report });
     else printLine(stdout, describeReport(name, to, report));
@@ -218,7 +232,11 @@ export async function followMove(
   await control.migrate(name, order);
   const status = await followed(context, control, name, update).catch(async error => {
     // Heard before this ends, and also when the order was on its way at the interrupt.
-    if (context.interrupt.aborted) await control.cancelMigration(name).catch(() => {});
+    if (!context.interrupt.aborted) throw error;
+    const cancelled = await control.cancelMigration(name).catch(() => null);
+    // Who calls it off has to know where it may run.
+    const why = cancelled?.migration?.error;
+    if (why?.code === 'AEROSTAT_LIBVIRT_MIGRATION_UNKNOWN') throw new AerostatError(why.code, why.message);
     throw error;
   });
   const { report, error } = status;
@@ -240,11 +258,22 @@ function showStatus(
 const LOST = 'the machine is gone, and did not say whether it arrived; look at its destination';
 
 /** Draws the bar, and says what would help as soon as it shows that it takes long: once, and once more when that changes. */
-function follower(name: string, choice: MigrateChoice, bar: MigrationBar): (state: MigrationState) => void {
+function follower(
+  { name, to }: Move,
+  choice: MigrateChoice,
+  bar: MigrationBar,
+): (state: MigrationState) => void {
   const downtimeMsMax = choice.downtimeLimit ?? DOWNTIME_MS_DEFAULT;
-  const limits = { downtimeMsMax, roundsMax: choice.maxRounds ?? ROUNDS_DEFAULT };
+  // libvirt sends a guest for as long as it takes.
+  const roundsMax = to.includes('://') ? null : (choice.maxRounds ?? ROUNDS_DEFAULT);
+  const limits = { downtimeMsMax, roundsMax };
   let said = '';
   return state => {
+    if (state.status === 'unknown') {
+      if (said !== 'unknown') bar.say(`libvirt does not answer: whether ${name} still moves is not known`);
+      said = 'unknown';
+      return;
+    }
     const kind = state.guestShare !== null && state.guestShare < 1 ? 'slowed' : 'late';
     const advice = said === kind ? undefined : adviceOf(name, state, limits);
     // Before it is slowed down, it is not known yet that it has to be.
@@ -275,7 +304,7 @@ async function followed(
 
 function orderOf(choice: MigrateChoice, to: string): MigrationOrder {
   const { connections, bandwidth, downtimeLimit, maxRounds, autoConverge, channel, compress } = choice;
-  const { postcopy: postcopyAfterRound, recover } = choice;
+  const { postcopy: postcopyAfterRound, recover, persist } = choice;
   return {
     to,
     connections,
@@ -288,6 +317,7 @@ function orderOf(choice: MigrateChoice, to: string): MigrationOrder {
       compress,
       postcopyAfterRound,
       recover,
+      persist,
     }),
   };
 }

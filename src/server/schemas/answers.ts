@@ -181,6 +181,10 @@ export const GuestStatusSchema = mirror<GuestStatus>()(
       discard: orNull(DiscardModeSchema),
       memoryBytes: unknownable,
       memoryPlace: orNull(MemoryPlaceSchema),
+      memorySealed: z
+        .boolean()
+        .nullable()
+        .openapi({ description: 'Whether its front-end can no longer shrink its memory under the daemon.' }),
       targetBytes: unknownable.openapi({ description: 'What the balloon should hold.' }),
       wishedMemoryBytes: unknownable.openapi({
         description:
@@ -381,6 +385,14 @@ export const DaemonStatusSchema = mirror<DaemonStatus>()(
       gcPauseMaxMs: milliseconds.openapi({
         description: 'Longest pause of a data-plane thread for garbage collection.',
       }),
+      descriptors: z
+        .object({ open: count, max: count })
+        .nullable()
+        .openapi({ description: 'Descriptors of the process, and how many it may have.' }),
+      kept: z
+        .boolean()
+        .nullable()
+        .openapi({ description: 'Whether a keeper has what its guests need when the daemon ends.' }),
     })
     .openapi('DaemonStatus'),
 );

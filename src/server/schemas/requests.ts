@@ -116,6 +116,12 @@ export const MigrationOrderSchema = mirror<MigrationOrder>()(
           .boolean()
           .openapi({ description: 'Reach the destination again of a guest that waits there for pages.' }),
       ),
+      persist: omissible(
+        z.boolean().openapi({
+          description:
+            'The definition of a domain of libvirt goes along: persistent there, and not here any more.',
+        }),
+      ),
     })
     .openapi('MigrationOrder'),
 );

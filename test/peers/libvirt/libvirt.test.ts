@@ -2,22 +2,19 @@
  * The domains of a real libvirtd: one runs Linux with a whole balloon, one has a bare balloon, one has none. libvirtd is
  * killed and started again in the middle.
  */
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { EXIT } from '../../../src/cli/usage.ts';
 import type { GuestStatus } from '../../../src/control/contract.ts';
-import { packInitramfs } from '../../../src/peers/linux/initramfs.ts';
-import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
-import { moduleName, readModule } from '../../../src/peers/qemu/cloud-kernel.ts';
 import { build } from '../../cli/built.ts';
 import { run, start } from '../../cli/terminal.ts';
 import { DaemonProcess } from '../../support/daemon.ts';
 import { describePeer } from '../../support/peers.ts';
-import { findCloudKernel } from '../qemu/cloud-kernel.ts';
 import { FakeMonitor } from '../qemu/fake-monitor.ts';
 import { FakeQemu } from '../qemu/fake-qemu.ts';
 import { Libvirtd } from './libvirtd.ts';
+import { domain, linux, missingForLinux, WHOLE_BALLOON } from './linux-domain.ts';
 
 // A machine under TCG boots, beside whatever else runs.
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 });
@@ -25,39 +22,7 @@ vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 });
 const MIB = 2 ** 20;
 const NAMES = ['linux', 'bare', 'none'] as const;
 
-async function missing(): Promise<MissingPeerError | undefined> {
-  const programs = missingPrograms('libvirtd', 'virsh', 'qemu-system-x86_64', 'busybox');
-  if (programs !== undefined) return programs;
-  try {
-    await findCloudKernel();
-    return undefined;
-  } catch (error) {
-    if (error instanceof MissingPeerError) return error;
-    throw error;
-  }
-}
-
-function domain(name: string, balloon: string, boot = ''): string {
-  return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
-    <os><type arch='x86_64' machine='q35'>hvm</type>${boot}</os>
-    <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>${balloon}</devices></domain>`;
-}
-
-/** Linux with its balloon's driver loaded, and nothing to do. */
-async function linux(directory: string): Promise<string> {
-  const kernel = await findCloudKernel();
-  const files = [...kernel.transportModules, kernel.balloonModule];
-  const modules = new Map(files.map(file => [`/lib/modules/${moduleName(file)}.ko`, readModule(file)]));
-  const load = [...modules.keys()].map(path => `insmod ${path}`).join('\n');
-  const init = `#!/bin/sh\nexport PATH=/bin\nmount -t proc proc /proc\n${load}\nwhile :; do sleep 1000; done\n`;
-  const image = join(directory, 'vmlinuz');
-  const initrd = join(directory, 'initrd');
-  copyFileSync(kernel.image, image);
-  copyFileSync(packInitramfs('libvirt', { init, modules }), initrd);
-  return `<kernel>${image}</kernel><initrd>${initrd}</initrd><cmdline>rdinit=/init quiet panic=-1</cmdline>`;
-}
-
-describePeer('domains of libvirt', await missing(), () => {
+describePeer('domains of libvirt', await missingForLinux(), () => {
   const libvirtd = new Libvirtd();
   const aerostat = (words: string) => run([...words.split(' '), '--libvirt', libvirtd.uri], { env: {} });
   const guests = async () => JSON.parse((await aerostat('status --json')).out).guests;
@@ -65,9 +30,7 @@ describePeer('domains of libvirt', await missing(), () => {
   beforeAll(async () => {
     build();
     await libvirtd.start();
-    const whole =
-      "<memballoon model='virtio' autodeflate='on' freePageReporting='on'><stats period='1'/></memballoon>";
-    libvirtd.create(domain('linux', whole, await linux(libvirtd.directory)));
+    libvirtd.create(domain('linux', WHOLE_BALLOON, await linux(libvirtd.directory)));
     libvirtd.create(domain('bare', "<memballoon model='virtio'/>"));
     libvirtd.create(domain('none', "<memballoon model='none'/>"));
   });
@@ -196,12 +159,6 @@ socket = "own.sock"
       await other.stop();
       await monitor.close();
     }
-  });
-
-  test('are moved by libvirt itself, which an order says with the command', async () => {
-    const { code, err } = await aerostat('migrate linux tcp:127.0.0.1:4444');
-    expect(err).toMatch(/linux is moved by libvirt: virsh migrate --live linux/);
-    expect(code).not.toBe(EXIT.ok);
   });
 
   test('cost a deadline while libvirtd is stopped, and the command ends', async () => {

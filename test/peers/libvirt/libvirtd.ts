@@ -3,6 +3,7 @@
  * the host. It is no system service, and nothing of it is left when it was ended.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -49,11 +50,18 @@ export class Libvirtd {
       'remember_owner = 0',
     ];
     writeFileSync(join(folder('config/libvirt'), 'qemu.conf'), `${settings.join('\n')}\n`);
-    writeFileSync(join(this.directory, 'libvirtd.conf'), 'auth_unix_ro = "none"\nauth_unix_rw = "none"\n');
+    // Two of them are two hosts.
+    const own = ['auth_unix_ro = "none"', 'auth_unix_rw = "none"', `host_uuid = "${randomUUID()}"`];
+    writeFileSync(join(this.directory, 'libvirtd.conf'), `${own.join('\n')}\n`);
   }
 
   get uri(): string {
     return `qemu:///session?socket=${this.#socket}`;
+  }
+
+  /** As another libvirtd of this machine reaches it: one without a word of the way is its own host to it. */
+  get uriForOthers(): string {
+    return this.uri.replace('qemu:', 'qemu+unix:');
   }
 
   get pid(): number {
@@ -91,9 +99,18 @@ export class Libvirtd {
 
   /** Starts a domain that is gone when it ends. */
   create(xml: string, ...words: readonly string[]): void {
+    this.#read('create', xml, words);
+  }
+
+  /** Keeps the definition of a domain. */
+  define(xml: string): void {
+    this.#read('define', xml, []);
+  }
+
+  #read(how: string, xml: string, words: readonly string[]): void {
     const file = join(this.directory, 'domain.xml');
     writeFileSync(file, xml);
-    this.virsh('create', file, ...words);
+    this.virsh(how, file, ...words);
   }
 
   virsh(...words: string[]): string {
