@@ -21,7 +21,7 @@ export function barePunchMs(bytes: number, written: PageOrder = 'ordered'): numb
     for (let offset = 0; offset < bytes; offset += MAPPING_BYTES_MAX) {
       const mapping = Mapping.shared(fd.number, offset, Math.min(MAPPING_BYTES_MAX, bytes - offset));
       mappings.push(mapping);
-      memory.push(new Int32Array(mapping.buffer));
+      memory.push(new Int32Array(mapping.buffer, mapping.offset, mapping.length / 4));
     }
     const pages = Uint32Array.from({ length: bytes / PAGE_SIZE }, (_, page) => page);
     if (written === 'shuffled') shuffle(pages);

@@ -102,8 +102,8 @@ export class MemoryGuestFile implements GuestFile {
     const mapping = Mapping.shared(this.fd.number, offset, length);
     return {
       address: mapping.address,
-      bytes: new Uint8Array(mapping.buffer),
-      view: new DataView(mapping.buffer),
+      bytes: new Uint8Array(mapping.buffer, mapping.offset, length),
+      view: new DataView(mapping.buffer, mapping.offset, length),
       close: () => mapping.close(),
     };
   }

@@ -147,7 +147,7 @@ export class AnonymousBacking extends WindowedBacking {
     this.size = size;
     for (let start = 0; start < size; start += WINDOW_BYTES) {
       const mapping = Mapping.anonymous(Math.min(WINDOW_BYTES, size - start));
-      this.#windows.push({ mapping, window: new Window(mapping.buffer, 0, mapping.length) });
+      this.#windows.push({ mapping, window: new Window(mapping.buffer, mapping.offset, mapping.length) });
     }
   }
 

@@ -1,10 +1,7 @@
 /** Guest memory that is mapped before it is used, because it will first be used while a guest stands still. */
 import { type Backing, WINDOW_BYTES } from './backing.ts';
 
-/**
- * Windows that are mapped early. V8 takes each for a reason to collect garbage at once, which takes ten milliseconds; more
- * than these cost more than they save.
- */
+/** Windows that are mapped early; a guest that stands still waits a moment for each of its others. */
 const WINDOWS_EARLY_MAX = 8;
 
 /** Maps the first windows of `backing`, of `size` bytes. */

@@ -93,7 +93,7 @@ export class FileBacking extends WindowedBacking implements MemoryFile {
     const mapping = Mapping.shared(this.fd.number, this.fileOffset + start, length, options);
     if (this.#adviseHugePages) adviseHugePages(mapping.address, length);
     this.arriving?.mapped(mapping.address, length, start);
-    const window = new Window(mapping.buffer, 0, length);
+    const window = new Window(mapping.buffer, mapping.offset, length);
     this.#mappings.set(index, { mapping, window });
     return window;
   }

@@ -30,6 +30,8 @@ const signatures = {
   listen: 'int listen(int fd, int backlog)',
   lseek: 'int64_t lseek(int fd, int64_t offset, int whence)',
   madvise: 'int madvise(intptr_t address, uint64_t length, int advice)',
+  /** As what it returns it is told where the bytes of a typed array are. */
+  memcpy: 'intptr_t memcpy(void *to, const void *from, uint64_t length)',
   memfd_create: 'int memfd_create(const char *name, uint32_t flags)',
   mincore: 'int mincore(intptr_t address, uint64_t length, intptr_t held)',
   mmap: 'intptr_t mmap(intptr_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',

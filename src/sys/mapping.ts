@@ -18,6 +18,56 @@ const MAP_NORESERVE = 0x4000;
 export const MAPPING_BYTES_MAX = 2 ** 30;
 
 /**
+ * V8 counts mapped bytes that it is shown as garbage to be, and collects at once for every 64 MiB of them; those of a
+ * shared buffer are not counted. So a mapping from this size on takes the place of bytes of such a buffer.
+ */
+const COUNTED_BYTES_MAX = 2 ** 20;
+
+/** From this size on the C library gives a buffer pages of its own, whatever it had before (mallopt(3)). */
+const OWN_PAGES_BYTES = 2 ** 25;
+
+/** The header that the C library puts before such a buffer, at the beginning of its first page. */
+const OWN_PAGES_HEADER_BYTES = 16;
+
+/** Huge pages of a file are mapped as such where its address allows it. */
+const ALIGNMENT = 2 ** 21;
+
+const PAGE_BYTES = 4096;
+
+interface Place {
+  readonly buffer: ArrayBuffer | SharedArrayBuffer;
+  readonly offset: number;
+  readonly address: number;
+}
+
+/** Maps into a shared buffer; undefined where that cannot be. The pages go with the buffer. */
+function mapUncounted(length: number, flags: number, fd: number, fileOffset: number): Place | undefined {
+  let buffer: SharedArrayBuffer;
+  try {
+    buffer = new SharedArrayBuffer(length + OWN_PAGES_BYTES);
+  } catch {
+    // A host that gives no more memory than it has.
+    return undefined;
+  }
+  const begin = libc.memcpy(new Uint8Array(buffer), null, 0) as number;
+  if (begin % PAGE_BYTES !== OWN_PAGES_HEADER_BYTES) return undefined;
+  const address = Math.ceil(begin / ALIGNMENT) * ALIGNMENT;
+  const mapped = libc.mmap(address, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, fileOffset);
+  // Larger huge pages want another address.
+  return mapped === address ? { buffer, offset: address - begin, address } : undefined;
+}
+
+function map(length: number, flags: number, fd: number, fileOffset: number, what: string): Place {
+  const uncounted = length < COUNTED_BYTES_MAX ? undefined : mapUncounted(length, flags, fd, fileOffset);
+  if (uncounted !== undefined) return uncounted;
+  const address = libc.mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, fileOffset) as number;
+  check('mmap', address, what);
+  const buffer = viewNative(address, length);
+  unmapWhenUnreachable.register(buffer, { address, length });
+  return { buffer, offset: 0, address };
+}
+
+/**
  * A run of mapped bytes and its typed views. `close` replaces the pages by untouched anonymous ones and
  * unmaps them only when no view is left: a view that outlives its mapping reads zeros where an unmapped
  * address would end the process.
@@ -25,14 +75,16 @@ export const MAPPING_BYTES_MAX = 2 ** 30;
 export class Mapping {
   readonly address: number;
   readonly length: number;
-  readonly buffer: ArrayBuffer;
+  readonly buffer: ArrayBuffer | SharedArrayBuffer;
+  /** Where they begin in the buffer. */
+  readonly offset: number;
   #open = true;
 
-  private constructor(address: number, length: number) {
+  private constructor({ buffer, offset, address }: Place, length: number) {
     this.address = address;
     this.length = length;
-    this.buffer = viewNative(address, length);
-    unmapWhenUnreachable.register(this.buffer, { address, length });
+    this.buffer = buffer;
+    this.offset = offset;
   }
 
   /**
@@ -48,24 +100,15 @@ export class Mapping {
   ): Mapping {
     assert(length > 0 && length <= MAPPING_BYTES_MAX, `a mapping of ${length} bytes`);
     const flags = reserve ? MAP_SHARED : MAP_SHARED | MAP_NORESERVE;
-    const address = libc.mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, offset);
-    check('mmap', address, `${length} bytes at offset ${offset} of descriptor ${fd}`);
-    return new Mapping(address, length);
+    const what = `${length} bytes at offset ${offset} of descriptor ${fd}`;
+    return new Mapping(map(length, flags, fd, offset, what), length);
   }
 
   /** Maps `length` zeroed bytes that only this process sees. */
   static anonymous(length: number): Mapping {
     assert(length > 0 && length <= MAPPING_BYTES_MAX, `a mapping of ${length} bytes`);
-    const address = libc.mmap(
-      0,
-      length,
-      PROT_READ | PROT_WRITE,
-      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-      -1,
-      0,
-    );
-    check('mmap', address, `${length} anonymous bytes`);
-    return new Mapping(address, length);
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    return new Mapping(map(length, flags, -1, 0, `${length} anonymous bytes`), length);
   }
 
   get open(): boolean {
@@ -108,8 +151,9 @@ export class Arena {
   constructor(length: number) {
     this.#mapping = Mapping.anonymous(length);
     this.address = this.#mapping.address;
-    this.bytes = new Uint8Array(this.#mapping.buffer);
-    this.view = new DataView(this.#mapping.buffer);
+    const { buffer, offset } = this.#mapping;
+    this.bytes = new Uint8Array(buffer, offset, length);
+    this.view = new DataView(buffer, offset, length);
   }
 
   close(): void {

@@ -34,7 +34,7 @@ afterEach(() => {
 function memory(pages: number): { fd: OwnedFd; mapping: Mapping; words: Int32Array } {
   const fd = open(createMemfd({ name: 'aerostat-dirty-log', size: pages * PAGE_SIZE }));
   const mapping = open(Mapping.shared(fd.number, 0, pages * PAGE_SIZE));
-  return { fd, mapping, words: new Int32Array(mapping.buffer) };
+  return { fd, mapping, words: new Int32Array(mapping.buffer, mapping.offset, mapping.length / 4) };
 }
 
 function taken(log: DirtyLog, slots: number, start = 0, count = slots): number[] {
@@ -172,7 +172,7 @@ test.skipIf(kernelLogs)('neither log misses a write of other threads that the ot
       }
       for (const index of [0, 1]) {
         copyWhatIsNew(index);
-        expect(Buffer.compare(Buffer.from(copies[index].words.buffer), Buffer.from(mapping.buffer))).toBe(0);
+        expect(Buffer.compare(Buffer.from(copies[index].words.buffer), Buffer.from(mapping.buffer, mapping.offset, mapping.length))).toBe(0);
       }
       // What one of them reported between two stops, the other one did, too.
       expect(seen[1].words).toEqual(seen[0].words);

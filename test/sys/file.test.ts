@@ -60,7 +60,7 @@ test('a memfd that cannot be is told, and leaves no descriptor', () => {
 test('what is punched is the host’s again, and the size stays', () => {
   const fd = memfd();
   const mapping = Mapping.shared(fd.number, 0, MIB);
-  new Uint8Array(mapping.buffer).fill(1);
+  new Uint8Array(mapping.buffer, mapping.offset, MIB).fill(1);
   expect(fileStatus(fd).residentBytes).toBe(MIB);
   punchHole(fd, 16 * PAGE, 32 * PAGE);
   expect(fileStatus(fd)).toMatchObject({ size: MIB, residentBytes: MIB - 32 * PAGE });

@@ -28,7 +28,7 @@ test.skipIf(process.getuid?.() !== 0)(
     expect(fileStatus(file)).toMatchObject({ size: SIZE, residentBytes: 0, blockBytes: 2 ** 21 });
     const mapping = Mapping.shared(file.number, 0, SIZE);
     // One byte brings its whole huge page, where the host has one free.
-    new Uint8Array(mapping.buffer)[0] = 1;
+    new Uint8Array(mapping.buffer, mapping.offset)[0] = 1;
     expect([4096, 2 ** 21]).toContain(fileStatus(file).residentBytes);
     mapping.close();
     file.close();

@@ -20,6 +20,30 @@ describe('a mapping', () => {
     other.close();
   });
 
+  test('of many pages is the file as well, wherever it begins in its buffer', () => {
+    const size = 2 ** 22;
+    const fd = createMemfd({ name: 'aerostat-test', size: size + PAGE });
+    const one = Mapping.shared(fd.number, 0, size);
+    const other = Mapping.shared(fd.number, PAGE, size);
+    fd.close();
+    const bytes = ({ buffer, offset, length }: Mapping) => new Uint8Array(buffer, offset, length);
+    bytes(one)[PAGE + 7] = 42;
+    expect(bytes(other)[7]).toBe(42);
+    bytes(other)[size - PAGE - 1] = 43;
+    expect(bytes(one)[size - 1]).toBe(43);
+    one.close();
+    expect(bytes(one).every(byte => byte === 0)).toBe(true);
+    expect(bytes(other)[7]).toBe(42);
+    other.close();
+  });
+
+  test('of many pages does not count as garbage to be', () => {
+    const before = process.memoryUsage().external;
+    const mappings = Array.from({ length: 8 }, () => Mapping.anonymous(2 ** 27));
+    expect(process.memoryUsage().external - before).toBeLessThan(2 ** 27);
+    for (const mapping of mappings) mapping.close();
+  });
+
   test('that is closed leaves zeros to readers that still look, and takes writes that go nowhere', () => {
     const fd = createMemfd({ name: 'aerostat-test', size: PAGE });
     const mapping = Mapping.shared(fd.number, 0, PAGE);

@@ -39,7 +39,7 @@ describe.skipIf(missing !== undefined)('the pages of a mapping', () => {
     const mapping = open(Mapping.shared(fd.number, 0, pages * PAGE));
     const tracker = open(new WriteTracker());
     tracker.watch(mapping.address, mapping.length);
-    return { fd, mapping, bytes: new Uint8Array(mapping.buffer), tracker };
+    return { fd, mapping, bytes: new Uint8Array(mapping.buffer, mapping.offset, mapping.length), tracker };
   }
 
   /** Pages that were written since they were asked for last. */
