@@ -120,7 +120,8 @@ export function build({ force = false } = {}) {
   const inputs = Math.max(
     newest(join(root, 'src')),
     mtime(join(root, 'tsconfig.json')),
-    mtime(join(root, 'scripts', 'bundle.mjs')),
+    ...['bundle.mjs', 'code-cache.mjs'].map(name => mtime(join(root, 'scripts', name))),
+    mtime(join(root, 'bin', 'program.cjs')),
     mtime(INSTALL_STAMP),
   );
   if (!force && built >= inputs) return;
@@ -137,6 +138,13 @@ export function build({ force = false } = {}) {
   const startedSeconds = Date.now() / 1000;
   run(bin('tsc'), ['-p', 'tsconfig.json', '--outDir', fresh], { stdio: ['ignore', 2, 2] });
   run(process.execPath, [join(root, 'scripts', 'bundle.mjs'), fresh], { stdio: ['ignore', 2, 2] });
+  const cached = spawnSync(process.execPath, [join(root, 'scripts', 'code-cache.mjs'), fresh], {
+    stdio: ['ignore', 2, 2],
+  });
+  if (cached.status !== 0) {
+    if (cached.signal !== null) process.exit(endedBy(cached.signal));
+    console.error('aerostat: what it compiles when it starts was not kept, so that it starts slower');
+  }
   if (existsSync(join(dist, 'web'))) cpSync(join(dist, 'web'), join(fresh, 'web'), { recursive: true });
   if (existsSync(dist)) renameSync(dist, stale);
   renameSync(fresh, dist);

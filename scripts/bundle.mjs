@@ -1,9 +1,10 @@
-// Compiles what a daemon starts with into few files, beside the modules that are compiled one by one: a daemon that takes
-// guests over has them wait for it, and each of some hundreds of modules costs it half a millisecond. Its argument is where
-// they go.
+// Compiles what the program is made of into few files with compiled code beside them, beside the modules that are compiled
+// one by one: guests may wait for it, and each of some hundreds of modules costs half a millisecond, and compiling them as
+// much again. Its argument is where they go.
 //
-// The programs of threads take the place of their modules. A daemon's command line is `program/main.js`, which
-// `bin/aerostat` takes for it alone; other commands are loaded from where they are.
+// `program/` has the command line and the programs of threads, which `bin/program.cjs` loads. The programs of threads take the
+// place of their modules. What measures and demonstrates is loaded module by module.
+import { writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { build } from 'vite';
 import { root } from './bootstrap.mjs';
@@ -11,7 +12,10 @@ import { root } from './bootstrap.mjs';
 const target = resolve(process.argv[2]);
 const source = name => join(root, 'src', `${name}.ts`);
 
-const bundle = (names, output, plugins = []) =>
+/** Each is a program of a thread, and named as its module is. */
+const THREADS = ['hosting/data-worker', 'threads/discard-worker', 'vm/guest-worker', 'vm/fault-worker'];
+
+const bundle = (names, plugins = []) =>
   build({
     root,
     configFile: false,
@@ -29,36 +33,47 @@ const bundle = (names, output, plugins = []) =>
       sourcemap: true,
       reportCompressedSize: false,
       rolldownOptions: {
-        input: Object.fromEntries(Object.entries(names).map(([to, from]) => [to, source(from)])),
+        input: Object.fromEntries(names.map(([to, from]) => [to, source(from)])),
         output: {
-          entryFileNames: '[name].js',
-          format: 'es',
+          // What is compiled of a file goes by its name (bin/program.cjs).
+          entryFileNames: 'program/[name]-[hash].cjs',
+          chunkFileNames: 'program/[name]-[hash].cjs',
+          format: 'cjs',
           // Names stay as they are, for what is told of failures; white space is read at each start.
           minify: { compress: false, mangle: false, codegen: { removeWhitespace: true } },
-          ...output,
         },
       },
     },
   });
 
-await bundle(
-  { 'hosting/data-worker': 'hosting/data-worker', 'threads/discard-worker': 'threads/discard-worker' },
-  // As deep as their sources: some look for the package's other files from there.
-  { chunkFileNames: 'threads/[name]-[hash].js' },
-);
-
-/** Other commands are no part of a daemon. */
+/** Benchmarks and demonstrations are no part of it. */
 const commandsElsewhere = {
   name: 'commands-elsewhere',
   enforce: 'pre',
   resolveId(id, importer) {
-    const command = /^\.\/commands\/([\w-]+)\.ts$/.exec(id)?.[1];
-    if (command === undefined || command === 'device' || importer !== source('cli/commands'))
-      return undefined;
+    const command = /^\.\/commands\/(bench|demo)\.ts$/.exec(id)?.[1];
+    if (command === undefined || importer !== source('cli/commands')) return undefined;
     return { id: `../cli/commands/${command}.js`, external: 'absolute' };
   },
 };
 
-await bundle({ 'program/main': 'cli/main' }, { chunkFileNames: 'program/[name]-[hash].js' }, [
-  commandsElsewhere,
-]);
+/** The program's loader brings what is none of its files (bin/program.cjs). */
+const importsByLoader = {
+  name: 'imports-by-loader',
+  renderChunk: code => code.replaceAll(/\bimport\((?=["'`])/g, '(require.load??(from=>import(from)))('),
+};
+
+const built = [
+  ...(await bundle(THREADS.map(name => [name.replace('/', '-'), name]))).output,
+  ...(await bundle([['main', 'cli/main']], [commandsElsewhere, importsByLoader])).output,
+];
+
+const put = (path, text) => writeFileSync(join(target, path), `${text}\n`);
+const fileOf = name =>
+  built.find(file => file.isEntry && file.name === name).fileName.replace('program/', '');
+put('program/main.cjs', `require('../../bin/program.cjs').run(__dirname, '${fileOf('main')}');`);
+for (const name of THREADS) {
+  const file = fileOf(name.replace('/', '-'));
+  put(`${name}.cjs`, `require('../../bin/program.cjs').run(\`\${__dirname}/../program\`, '${file}');`);
+  put(`${name}.js`, `import './${name.split('/')[1]}.cjs';`);
+}

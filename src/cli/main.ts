@@ -69,20 +69,24 @@ process.stderr.on('error', () => {});
 // Of a terminal that was closed, which a signal tells as well.
 process.stdin.on('error', () => {});
 
-// The streams of a process carry their terminal's size only when it has one, which TypeScript's types hide.
-const code = await runCli(process.argv.slice(2), {
-  stdin: process.stdin,
-  stdout: process.stdout as Output,
-  stderr: process.stderr as Output,
-  env: process.env,
-  interrupt: stop.signal,
-  onHangUp: listener => void onHangUp.push(listener),
-  onUpgrade: listener => void process.on('SIGUSR2', listener),
-  program: { file: process.execPath, words: [...process.execArgv, ...process.argv.slice(1)] },
-  invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),
-  startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
-});
-// The event of a write that failed just now would come too late.
-if (process.stdout.errored) outputLost(process.stdout.errored);
-// Nothing that a command left open, a thread or a connection, may keep it from ending.
-end(code);
+async function main(): Promise<never> {
+  // The streams of a process carry their terminal's size only when it has one, which TypeScript's types hide.
+  const code = await runCli(process.argv.slice(2), {
+    stdin: process.stdin,
+    stdout: process.stdout as Output,
+    stderr: process.stderr as Output,
+    env: process.env,
+    interrupt: stop.signal,
+    onHangUp: listener => void onHangUp.push(listener),
+    onUpgrade: listener => void process.on('SIGUSR2', listener),
+    program: { file: process.execPath, words: [...process.execArgv, ...process.argv.slice(1)] },
+    invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),
+    startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
+  });
+  // The event of a write that failed just now would come too late.
+  if (process.stdout.errored) outputLost(process.stdout.errored);
+  // Nothing that a command left open, a thread or a connection, may keep it from ending.
+  end(code);
+}
+
+void main();

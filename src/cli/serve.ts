@@ -75,7 +75,8 @@ export async function withDaemon(
   const predecessor = await predecessorOf(env);
   // What is needed once guests are served: half of all that is to be loaded.
   const meanwhile = (): void => {
-    void Promise.all([open(), import('../server/listen.ts')]).catch(() => {});
+    // When all that was begun is on its way: it leaves this thread nothing else to do.
+    setImmediate(() => void Promise.all([open(), import('../server/listen.ts')]).catch(() => {}));
   };
   try {
     const { keep, stateDir: stateDirectory } = choice;
@@ -97,7 +98,7 @@ export async function withDaemon(
       meanwhile,
       standby,
     });
-    log({ level: 'debug', message: 'guests are served', detail: sinceStart() });
+    log({ level: 'debug', message: 'guests are served', detail: sinceStart(daemon.servedMs) });
     // Before a client or the service manager hears that this daemon is there.
     file?.follow(daemon, log);
     try {
@@ -126,10 +127,10 @@ function tellStandby(env: CliContext['env'], log: Log): void {
 }
 
 /** Milliseconds since this process began, and since Node had the program to run. */
-const sinceStart = () => {
-  const nowMs = performance.now();
-  return { processMs: nowMs, programMs: nowMs - performance.nodeTiming.bootstrapComplete };
-};
+const sinceStart = (atMs = performance.now()) => ({
+  processMs: atMs,
+  programMs: atMs - performance.nodeTiming.bootstrapComplete,
+});
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 

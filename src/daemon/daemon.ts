@@ -40,6 +40,7 @@ type OwnedKept = readonly (readonly [number: number, fd: OwnedFd])[];
 
 class RunningDaemon implements Daemon {
   readonly version: string = readVersion();
+  servedMs = 0;
   readonly #threads: GuestThreads;
   readonly #guests = new Map<string, ServedGuest>();
   readonly #keeping: Keeping | undefined;
@@ -308,6 +309,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     // Guests that are kept may wait, and threads need the processor for them.
     if (keeping === undefined) meanwhile?.();
     await opened;
+    daemon.servedMs = performance.now();
     if (keeping !== undefined) meanwhile?.();
     keeping?.forgetRest();
     await daemon.ready;
@@ -352,5 +354,6 @@ async function replace(predecessor: Predecessor, options: DaemonOptions): Promis
     if (options === undefined) throw handOverError(`${handed.name} is no guest of this daemon`);
     await daemon.takeOver(options, handed);
   });
+  daemon.servedMs = performance.now();
   return daemon;
 }

@@ -41,6 +41,8 @@ export interface Daemon {
   open(guest: GuestOptions): Promise<void>;
   dismiss(name: string): Promise<void>;
   readonly version: string;
+  /** When all guests that it was started with were served, in milliseconds of this process. */
+  readonly servedMs: number;
   /** Settles with the reason when a thread of the daemon died, after which some guest is not served; never rejects. */
   readonly failed: Promise<Error>;
   /** Hands all guests over to a process that serves them then. When it rejects, they are served here, and that process is gone. */

@@ -51,6 +51,8 @@ export class GuestThreads {
   /** Threads of guests that were left to another process. */
   readonly #former = new Map<string, DataThread>();
   readonly #listeners = new Listeners<[event: GuestEvent]>();
+  /** Guests that are on their way to their threads. */
+  #opening = 0;
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
@@ -139,6 +141,7 @@ export class GuestThreads {
     // One that was left goes back to the thread that has what is left of it.
     const thread = this.#former.get(name) ?? leastLoaded(this.#threads, loads);
     this.#guests.set(name, { thread, survey: new MapSurvey() });
+    this.#opening++;
     try {
       await thread.ask('openGuest', { options, socket });
     } catch (error) {
@@ -146,7 +149,8 @@ export class GuestThreads {
       throw error;
     } finally {
       // Guests wait for a processor, and for what they give back nothing does so soon.
-      this.#discarding.start();
+      this.#opening--;
+      if (this.#opening === 0) this.#discarding.start();
     }
   }
 

@@ -39,7 +39,8 @@ port.on('message', ({ id, name, args }: { id: number; name: string; args: never 
     tell({ kind: 'failure', id, ...wireError(error) });
   }
 });
-await reactor.run();
-userfault?.release();
-reactor.close();
-port.close();
+void reactor.run().then(() => {
+  userfault?.release();
+  reactor.close();
+  port.close();
+});

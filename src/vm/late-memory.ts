@@ -22,7 +22,7 @@ export class LateMemory implements LatePages {
     this.#placer = placer;
     process.once('exit', this.#exit);
     this.#thread = new WorkerClient({
-      program: workerUrl('./fault-worker', import.meta.url),
+      program: workerUrl('../vm/fault-worker', import.meta.url),
       data: {},
       news: ({ pages }) => this.onFaults(pages),
       // The guest stands still at its next fault until all pages have come, which is better than zeros.

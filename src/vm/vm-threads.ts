@@ -44,7 +44,7 @@ export class VmThreads {
   /** `guestProgram` is what the guest's thread runs; a test may have one of its own, whose guest does not behave. */
   static async open(
     log: (record: LogRecord) => void = () => {},
-    guestProgram: URL = workerUrl('./guest-worker', import.meta.url),
+    guestProgram: URL = workerUrl('../vm/guest-worker', import.meta.url),
   ): Promise<VmThreads> {
     const threads = new VmThreads(log, guestProgram);
     await threads.hosting.ready;

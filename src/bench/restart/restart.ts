@@ -98,6 +98,7 @@ const NOTES = [
   'hand-over: upgrade: from the first guest that stands still until all are served; standby: from the kill until the other process says that all are served',
   'served: from the start of the next process until it has all guests; by program: from when Node had the program to run; answers: until its API answers',
   `takeover.toLimit: kill: elapsed to ${OPEN_MS_LIMIT} ms; upgrade and standby: hand-over to ${OPEN_MS_LIMIT} ms`,
+  'daemons start as units start them, without NODE_EXTRA_CA_CERTS: Node 20 reads what that names before it runs a program, which takes as long as all else of its start, or longer',
   `stall: the longest that one buffer of a guest took, to ${STALL_MS_LIMIT} ms; the guests' own process has its share in it`,
 ];
 
@@ -162,9 +163,8 @@ class Bench {
 
   #spawn(words: readonly string[]): ChildProcess {
     const [program, ...line] = ownCommandLine(...words);
-    const child = spawn(...bound(program, line), {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
+    const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
+    const child = spawn(...bound(program, line), { stdio: ['ignore', 'ignore', 'pipe'], env });
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#log = (this.#log + text).slice(-4096);
       const lines = (this.#line + text).split('\n');
