@@ -1,18 +1,8 @@
 /** The process around the commands: its streams, its signals and its end. */
-import { setFlagsFromString } from 'node:v8';
-import { startDataThreadEarly } from '../hosting/early-thread.ts';
 import type { Output } from './context.ts';
 import { invocationOf } from './invocation.ts';
 import { runCli } from './program.ts';
 import { EXIT, EXIT_BY_SIGNAL, type ExitCode, InterruptedError, type StopSignal } from './usage.ts';
-
-// What it has compiled is needed days later: V8 forgets code that some collections have found unused.
-if (process.argv[2] === 'device' && process.argv.includes('--standby'))
-  for (const flag of ['--no-flush-bytecode', '--no-memory-reducer']) setFlagsFromString(flag);
-
-// Guests that are kept wait for it.
-if (process.argv[2] === 'device' && process.argv.some(word => /^--keep(=|$)/.test(word)))
-  startDataThreadEarly();
 
 const stop = new AbortController();
 
