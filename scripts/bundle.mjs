@@ -71,10 +71,7 @@ const built = [
 const put = (path, text) => writeFileSync(join(target, path), `${text}\n`);
 const fileOf = name =>
   built.find(file => file.isEntry && file.name === name).fileName.replace('program/', '');
-put(
-  'program/main.cjs',
-  `module.exports = require('../../bin/program.cjs').run(__dirname, '${fileOf('start')}');`,
-);
+put('program/main.cjs', `require('../../bin/program.cjs').run(__dirname, '${fileOf('start')}');`);
 for (const name of THREADS) {
   const file = fileOf(name.replace('/', '-'));
   put(`${name}.cjs`, `require('../../bin/program.cjs').run(\`\${__dirname}/../program\`, '${file}');`);

@@ -11,6 +11,4 @@ if (process.argv[2] === 'device') {
     for (const flag of ['--no-flush-bytecode', '--no-memory-reducer']) setFlagsFromString(flag);
   if (process.argv.some(word => /^--keep(=|$)/.test(word))) startDataThreadEarly();
 }
-
-/** Rejects where the rest of the program cannot be read; `bin/aerostat` says why. */
-export const loaded: Promise<unknown> = import('./main.ts');
+void import('./main.ts');

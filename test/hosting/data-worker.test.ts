@@ -71,12 +71,12 @@ test('a data-plane thread answers in its turns, until it is asked to close', asy
   };
   // A thread that none rings waits in the kernel; the program ends with its last request.
   await import('../../src/hosting/data-worker.ts');
+  await expect.poll(() => port.closed).toBe(true);
   expect(port.told).toEqual([
     { kind: 'answer', id: 1, result: { gcPauseMaxMs: expect.any(Number) } },
     { kind: 'answer', id: 2, result: [] },
     { kind: 'answer', id: 3, result: null },
   ]);
-  expect(port.closed).toBe(true);
   bell.close();
   port2.close();
   expect(openDescriptorCount()).toBe(openBefore);
