@@ -172,7 +172,12 @@ test.skipIf(kernelLogs)('neither log misses a write of other threads that the ot
       }
       for (const index of [0, 1]) {
         copyWhatIsNew(index);
-        expect(Buffer.compare(Buffer.from(copies[index].words.buffer), Buffer.from(mapping.buffer, mapping.offset, mapping.length))).toBe(0);
+        expect(
+          Buffer.compare(
+            Buffer.from(copies[index].words.buffer),
+            Buffer.from(mapping.buffer, mapping.offset, mapping.length),
+          ),
+        ).toBe(0);
       }
       // What one of them reported between two stops, the other one did, too.
       expect(seen[1].words).toEqual(seen[0].words);
