@@ -173,6 +173,7 @@ describe('aerostat device --config', () => {
     const control = new FakeControl();
     const daemon: Daemon = {
       control,
+      servedMs: 0,
       version: '0',
       failed: new Promise(() => {}),
       open: async guest => {

@@ -32,6 +32,7 @@ function fakeDaemon() {
       control,
       open: async () => {},
       dismiss: async () => {},
+      servedMs: 0,
       version: '0.1.0',
       toHandOver: [],
       get keeper(): HandedKeeper {

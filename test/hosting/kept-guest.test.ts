@@ -33,7 +33,7 @@ import { TestLoop } from '../support/loop.ts';
 import { ServiceManager } from '../support/service-manager.ts';
 import { payloads, TestRing } from '../vhost-user/conversation.ts';
 
-function mapped(file: OwnedFd): { buffer: ArrayBuffer; close: () => void } {
+function mapped(file: OwnedFd): { buffer: Mapping['buffer']; close: () => void } {
   const mapping = Mapping.shared(file.number, 0, PAGE_SIZE);
   return {
     buffer: mapping.buffer,
