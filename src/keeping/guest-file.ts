@@ -13,17 +13,17 @@ import type { OwnedFd } from '../sys/fd.ts';
 import { createMemfd, fileStatus, punchHole } from '../sys/file.ts';
 import { check, libc } from '../sys/libc.ts';
 import { Mapping } from '../sys/mapping.ts';
-import type { AddressedBytes } from '../sys/socket.ts';
+import type { AddressedBytes } from '../sys/marked-send.ts';
 import { struct } from '../sys/struct.ts';
 import { JOURNAL_BYTES } from '../vhost-user/message-journal.ts';
 
 /** "AEKG" in little endian. */
 export const GUEST_MAGIC = 0x474b_4541;
 /** A newer one reads older ones; of a newer one than its own a daemon touches nothing. */
-export const GUEST_VERSION = 3;
+export const GUEST_VERSION = 4;
 /**
- * Older ones differ in what they did not write: 2 has no logs of writes in its sessions, which it did not offer, and no
- * untold pages; 1 does not say where packed rings stand, of which it offered none.
+ * Older ones differ in what they did not write: 3 has no memory for what is in flight in its sessions, which it did not offer;
+ * 2 has no logs of writes, which it did not offer, and no untold pages; 1 does not say where packed rings stand, of which it offered none.
  */
 export const GUEST_VERSION_MIN = 1;
 

@@ -20,7 +20,7 @@ import { PAGE_SIZE } from '../memory/page.ts';
 import { wordsFor } from '../memory/page-bitmap.ts';
 import { AerostatError, assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import type { AddressedBytes } from '../sys/socket.ts';
+import type { AddressedBytes } from '../sys/marked-send.ts';
 import type { KeptConversation, KeptSession } from '../vhost-user/backend-connection.ts';
 import type { BackendSession } from '../vhost-user/backend-session.ts';
 import { MessageJournal, RECORD_BYTES_MAX } from '../vhost-user/message-journal.ts';

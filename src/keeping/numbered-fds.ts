@@ -1,6 +1,6 @@
 /** The descriptors that a record names: by the numbers under which a keeper has them, instead of duplicates. */
 import type { OwnedFd } from '../sys/fd.ts';
-import type { FdList } from '../vhost-user/saved-session.ts';
+import type { FdList } from '../vhost-user/saved-fds.ts';
 
 export class NumberedFds implements FdList {
   readonly numbers: number[] = [];

@@ -8,13 +8,14 @@ import { GET_UNUSED_PAGES } from '../balloon/request-messages.ts';
 import { Random } from '../guest/random.ts';
 import { GuestMemory, MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
-import { createEventFd } from '../sys/fd.ts';
+import { createEventFd, type OwnedFd } from '../sys/fd.ts';
 import {
   CONFIG_HEADER,
   F_PROTOCOL_FEATURES,
   FRONTEND_REQUEST,
   type FrontendRequest,
   HEADER,
+  INFLIGHT_AREA,
   U64,
   VRING_ADDRESSES,
   VRING_STATE,
@@ -24,6 +25,7 @@ import { initialState } from '../virtio/queue.ts';
 import { stateToVringBase } from '../virtio/vring-base.ts';
 import { PAGES, RestartDriver } from './restart-driver.ts';
 import { type HostPlan, MortalHost } from './restart-host.ts';
+import { SimInflight } from './restart-inflight.ts';
 import { BOUNDARIES, Survivors, send } from './restart-survivors.ts';
 import { SimBacking } from './sim-backing.ts';
 import { ViolationError } from './sim-checks.ts';
@@ -33,6 +35,7 @@ const DEATHS_MAX = 3;
 
 const REPLIES: ReadonlySet<FrontendRequest> = new Set<FrontendRequest>([
   'GET_FEATURES',
+  'GET_INFLIGHT_FD',
   'GET_CONFIG',
   'GET_VRING_BASE',
 ]);
@@ -41,11 +44,14 @@ const REPLIES: ReadonlySet<FrontendRequest> = new Set<FrontendRequest>([
 interface RestartPlan {
   readonly abi: Profile;
   readonly packed: boolean;
+  /** Its front-end keeps what is in flight, too. */
+  readonly keepsInflight: boolean;
 }
 
 const planOf = (seed: number): RestartPlan => ({
   abi: profile(SIM_PROFILES[seed % SIM_PROFILES.length]),
   packed: Math.floor(seed / SIM_PROFILES.length) % 2 === 1,
+  keepsInflight: Math.floor(seed / SIM_PROFILES.length / 2) % 3 === 1,
 });
 
 export class RestartGuest {
@@ -57,6 +63,8 @@ export class RestartGuest {
   readonly boundaries: string[] = [];
   readonly trace: string[] = [];
   readonly #plan: HostPlan;
+  readonly #keepsInflight: boolean;
+  readonly #memory: GuestMemory;
   readonly #traced: boolean;
   /** The reply that the front-end waits for, and the payload of the last one. */
   #awaited: FrontendRequest | undefined;
@@ -66,11 +74,13 @@ export class RestartGuest {
   constructor(seed: number, traced: boolean) {
     this.random = new Random(seed);
     this.#traced = traced;
-    const { abi, packed } = planOf(seed);
+    const { abi, packed, keepsInflight } = planOf(seed);
+    this.#keepsInflight = keepsInflight;
     const backing = new SimBacking(PAGES * PAGE_SIZE, PAGE_SIZE);
     const addresses = { guestAddress: 0, userAddress: 0, size: backing.size };
     const region = new MemoryRegion(addresses, backing);
     const memory = new GuestMemory([region]);
+    this.#memory = memory;
     this.world = new Survivors(backing, region);
     const features = this.#features(abi, packed);
     const told = (features & MUST_TELL_HOST) !== 0n;
@@ -134,6 +144,7 @@ export class RestartGuest {
       this.note(() => `dies ${this.world.diedAt}`);
       this.#checkPages();
       this.world.bury();
+      this.world.inflight?.check(this.world, this.#memory);
       this.host.leave();
       this.arm();
       try {
@@ -173,8 +184,8 @@ export class RestartGuest {
 
   // The front-end -----------------------------------------------------------------------------------------
 
-  say(name: FrontendRequest, payload: Uint8Array = new Uint8Array(0), withKick = false): void {
-    send(this.world, FRONTEND_REQUEST[name], payload, withKick ? [createEventFd()] : []);
+  say(name: FrontendRequest, payload: Uint8Array = new Uint8Array(0), fds: readonly OwnedFd[] = []): void {
+    send(this.world, FRONTEND_REQUEST[name], payload, fds);
     this.act(name, host => host.read());
     if (!REPLIES.has(name)) return;
     this.#awaited = name;
@@ -217,9 +228,20 @@ export class RestartGuest {
     const { features } = this.#plan;
     this.ask('GET_FEATURES');
     this.say('SET_FEATURES', U64.encode({ value: features | F_PROTOCOL_FEATURES }));
+    if (this.#keepsInflight) this.#keepInflight();
     const fresh = initialState(features);
     const base = stateToVringBase(features, fresh);
     for (const index of this.driver.configs.keys()) this.startRing(index, base);
+  }
+
+  #keepInflight(): void {
+    const { configs, queueSize } = this.driver;
+    const wanted = { size: 0, offset: 0, queues: configs.length, queueSize };
+    const reply = this.ask('GET_INFLIGHT_FD', INFLIGHT_AREA.encode(wanted));
+    this.world.inflight = new SimInflight(reply, this.world.replied, configs);
+    this.world.replied = undefined;
+    const { payload, fd } = this.world.inflight.given;
+    this.say('SET_INFLIGHT_FD', payload, [fd]);
   }
 
   startRing(index: number, base: number): void {
@@ -228,7 +250,7 @@ export class RestartGuest {
     this.say('SET_VRING_BASE', VRING_STATE.encode({ index, num: base }));
     const addresses = { descriptorTable: descriptorArea, availRing: driverArea, usedRing: deviceArea };
     this.say('SET_VRING_ADDR', VRING_ADDRESSES.encode({ index, flags: 0, log: 0, ...addresses }));
-    this.say('SET_VRING_KICK', U64.encode({ value: BigInt(index) }), true);
+    this.say('SET_VRING_KICK', U64.encode({ value: BigInt(index) }), [createEventFd()]);
     this.say('SET_VRING_ENABLE', VRING_STATE.encode({ index, num: 1 }));
   }
 
@@ -305,6 +327,7 @@ export class RestartGuest {
     this.#checkPages();
     const [{ ballooned }] = this.host.device.accounts.all;
     driver.compare(page => ballooned.test(page));
+    this.world.inflight?.check(this.world, this.#memory);
   }
 
   #settle(): void {

@@ -6,19 +6,22 @@
 import type { GuestFile } from '../keeping/guest-file.ts';
 import { GuestMemory, type MemoryRegion } from '../memory/guest-memory.ts';
 import { InvariantError } from '../sys/error.ts';
-import { closeAll, createEventFd, type OwnedFd } from '../sys/fd.ts';
+import { closeAll, createEventFd, OwnedFd } from '../sys/fd.ts';
+import type { AddressedBytes } from '../sys/marked-send.ts';
+import { CMSGHDR, MSGHDR } from '../sys/message-header.ts';
 import { Shed } from '../sys/shed.ts';
-import { type AddressedBytes, UnixSocket } from '../sys/socket.ts';
+import { UnixSocket } from '../sys/socket.ts';
 import { HEADER } from '../vhost-user/protocol.ts';
 import type { DescriptorChain, PoppedBuffer } from '../virtio/chain.ts';
 import { ForwardingQueue } from '../virtio/forwarding-queue.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
+import type { SimInflight } from './restart-inflight.ts';
 import type { SimBacking } from './sim-backing.ts';
 
 const FILE_BYTES = 2 ** 18;
 
 /** Rings and lists lie below it, and all that a back-end writes into guest memory. */
-const WRITTEN_BYTES = 20 * 4096;
+export const WRITTEN_BYTES = 20 * 4096;
 
 /** The process is gone. There is one, for nothing is to be known of it but that. */
 class Death extends Error {}
@@ -98,6 +101,10 @@ export class Survivors {
   toBackend: Sent[] = [];
   /** Replies that were not read. */
   toFrontend: Uint8Array[] = [];
+  /** The descriptor that came with the last reply that has one. */
+  replied: OwnedFd | undefined;
+  /** Memory of the front-end's in which it is noted what is in flight. */
+  inflight: SimInflight | undefined;
   nextRequestId = 1000;
   /** Boundaries until the process dies. */
   lives = Number.POSITIVE_INFINITY;
@@ -107,6 +114,7 @@ export class Survivors {
   diedAt = '';
   dead = false;
   #guestMemory: Uint8Array | undefined;
+  #inflightBytes: Uint8Array | undefined;
 
   constructor(backing: SimBacking, region: MemoryRegion) {
     this.backing = backing;
@@ -123,6 +131,7 @@ export class Survivors {
     // What the process does while it is unwound is none of its doings.
     this.file = this.file.slice();
     this.#guestMemory = this.backing.window().u8.slice(0, WRITTEN_BYTES);
+    this.#inflightBytes = this.inflight?.bytes.slice();
     throw DEATH;
   }
 
@@ -130,6 +139,8 @@ export class Survivors {
   bury(): void {
     if (this.#guestMemory !== undefined) this.backing.window().u8.set(this.#guestMemory);
     this.#guestMemory = undefined;
+    if (this.#inflightBytes !== undefined) this.inflight?.bytes.set(this.#inflightBytes);
+    this.#inflightBytes = undefined;
     this.dead = false;
     this.lives = Number.POSITIVE_INFINITY;
     this.deadly = undefined;
@@ -138,6 +149,8 @@ export class Survivors {
   close(): void {
     closeAll(this.keeper.values());
     for (const { fds } of this.toBackend) closeAll(fds);
+    this.replied?.close();
+    this.inflight?.close();
   }
 }
 
@@ -206,6 +219,12 @@ export class SimSocket extends UnixSocket {
     const view = new DataView(file.buffer);
     const from = Number(view.getBigUint64(address + 64, true));
     const length = Number(view.getBigUint64(address + 72, true));
+    const control = Number(view.getBigUint64(address + MSGHDR.offset.control, true));
+    if (control !== 0) {
+      const sent = new OwnedFd(view.getInt32(control + CMSGHDR.size, true));
+      this.#world.replied = sent.duplicate();
+      sent.release();
+    }
     this.#world.toFrontend.push(file.slice(from, from + length));
     view.setUint32(address + 56, length, true);
     this.#world.boundary('after a reply');

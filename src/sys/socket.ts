@@ -6,17 +6,15 @@ import { AerostatError, SystemError } from './error.ts';
 import { closeAll, OwnedFd } from './fd.ts';
 import { check, errno, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
+import { CMSGHDR, IOVEC, MSGHDR, SCM_RIGHTS, SOL_SOCKET } from './message-header.ts';
 import { Shed } from './shed.ts';
-import { struct } from './struct.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
 const SO_ACCEPTCONN = 30;
-const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x08;
 const MSG_PEEK = 0x02;
 const MSG_NOSIGNAL = 0x4000;
@@ -37,19 +35,6 @@ const PATH_BYTES_MAX = 107;
 export const DESCRIPTORS_MAX = 253;
 /** Bytes that one send or receive moves at most. */
 export const TRANSFER_BYTES_MAX = 65536;
-
-// The C library's layouts on 64-bit Linux (recvmsg(2), cmsg(3)).
-const MSGHDR = struct('msghdr', 56, {
-  name: ['u64', 0],
-  nameLength: ['u32', 8],
-  iov: ['u64', 16],
-  iovCount: ['u64', 24],
-  control: ['u64', 32],
-  controlLength: ['u64', 40],
-  flags: ['u32', 48],
-});
-const IOVEC = struct('iovec', 16, { base: ['u64', 0], length: ['u64', 8] });
-const CMSGHDR = struct('cmsghdr', 16, { length: ['u64', 0], level: ['u32', 8], type: ['u32', 12] });
 
 const MSGHDR_AT = 0;
 const IOVEC_AT = 64;
@@ -113,43 +98,6 @@ MSGHDR.write(TAKING.view, TAKING_MSGHDR_AT, {
   controlLength: CONTROL_BYTES,
   flags: 0,
 });
-
-/** Memory with an address. */
-export interface AddressedBytes {
-  readonly address: number;
-  readonly bytes: Uint8Array;
-  readonly view: DataView;
-}
-
-const MARKED_AT = MSGHDR.size;
-const MARKED_IOVEC_AT = 64;
-/** Bytes of a marked send: mmsghdr and iovec. */
-export const MARKED_SEND_BYTES = MARKED_IOVEC_AT + IOVEC.size;
-
-/** Prepares, in `memory` at `at`, the sending of `length` bytes that are in the same memory at `from`. */
-export function prepareMarkedSend(
-  { address, view }: AddressedBytes,
-  at: number,
-  from: number,
-  length: number,
-): void {
-  IOVEC.write(view, at + MARKED_IOVEC_AT, { base: address + from, length });
-  const iov = address + at + MARKED_IOVEC_AT;
-  MSGHDR.write(view, at, {
-    name: 0,
-    nameLength: 0,
-    iov,
-    iovCount: 1,
-    control: 0,
-    controlLength: 0,
-    flags: 0,
-  });
-  view.setUint32(at + MARKED_AT, 0, true);
-}
-
-/** Whether it was sent, by whichever process. */
-export const wasSent = ({ view }: AddressedBytes, at: number): boolean =>
-  view.getUint32(at + MARKED_AT, true) !== 0;
 
 /** What one receive brought. */
 interface Received {
@@ -282,7 +230,7 @@ export class UnixSocket {
   }
 
   /**
-   * Sends what {@link prepareMarkedSend} prepared; false when the socket is full. The kernel marks it as sent in the same call.
+   * Sends what `prepareMarkedSend` prepared; false when the socket is full. The kernel marks it as sent in the same call.
    * @throws SystemError EPIPE or ECONNRESET when the peer is gone
    */
   sendMarked(address: number): boolean {

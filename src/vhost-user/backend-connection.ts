@@ -9,6 +9,7 @@ import type { Reactor } from '../sys/poll.ts';
 import type { Shed } from '../sys/shed.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import type { VirtioDevice } from '../virtio/device.ts';
+import { memoryOfReply } from './backend-inflight.ts';
 import type { OpenSavedRegion } from './backend-memory.ts';
 import { BackendSession } from './backend-session.ts';
 import { frame, type Message } from './connection.ts';
@@ -188,7 +189,7 @@ export class BackendConnection {
     this.session.resume();
     this.#started?.serve();
     this.#stream.attempt(() => {
-      if (journal?.owesReply === true) this.#stream.sendJournaled();
+      if (journal?.owesReply === true) this.#stream.sendJournaled(memoryOfReply(journal.reply));
       const message = journal?.unserved;
       if (message !== undefined) this.#serve({ ...message, fds });
     });
@@ -251,7 +252,12 @@ export class BackendConnection {
     const reply = this.session.serve(message);
     // The driver writes how much its balloon holds all the time; while rings run, that changes nothing of the session.
     const asks = ASKS.has(name) || (name === 'SET_CONFIG' && this.session.ringsRunning > 0);
-    this.#record(reply, !asks || message.fds.length > 0);
+    try {
+      this.#record(reply, !asks || message.fds.length > 0);
+    } catch (error) {
+      closeAll(reply?.fds ?? []);
+      throw error;
+    }
     if (settles && !this.#settled()) return this.#wait(reply === undefined ? {} : { reply });
     if (reply === undefined) return false;
     this.#reply(reply);
@@ -269,7 +275,7 @@ export class BackendConnection {
   }
 
   #reply({ request, flags, payload, fds }: SessionReply): void {
-    if (this.#kept !== undefined) this.#stream.sendJournaled();
+    if (this.#kept !== undefined) this.#stream.sendJournaled(fds);
     else this.#stream.send(request, flags, payload, fds, true);
   }
 

@@ -6,13 +6,22 @@
 import { FileBacking } from '../memory/file-backing.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { OwnedFd } from '../sys/fd.ts';
-import { createMemfd } from '../sys/file.ts';
+import { createMemfd, sealAgainstShrinking } from '../sys/file.ts';
 import { createDeviceQueue } from '../virtio/create.ts';
 import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import { type DeviceQueue, type QueueConfig, type QueueState, VirtqueueError } from '../virtio/queue.ts';
+import type { UsedLog } from '../virtio/ring-log.ts';
 import { INFLIGHT_VERSION, inflightRegionBytes, SPLIT_REGION } from './inflight-layout.ts';
-import { PackedInflight, PackedInflightQueue, recoverPacked } from './packed-inflight.ts';
-import { INFLIGHT_AREA, INFLIGHT_PADDED_BYTES, VhostUserError } from './protocol.ts';
+import { heardByBoth, PackedInflight, PackedInflightQueue, recoverPacked } from './packed-inflight.ts';
+import {
+  FRONTEND_REQUEST,
+  HEADER,
+  INFLIGHT_AREA,
+  INFLIGHT_PADDED_BYTES,
+  VhostUserError,
+} from './protocol.ts';
+import type { FdList, SavedFds } from './saved-fds.ts';
+import { type SavedInflight, type SessionState, SessionStateError } from './saved-session.ts';
 import { recoverSplit, SplitInflightQueue } from './split-inflight.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 
@@ -44,7 +53,7 @@ export class BackendInflight {
     const { queues, queueSize } = INFLIGHT_AREA.read(body);
     // Before the driver took features either kind may come, and the larger one has room for both.
     const size = areaBytes(features === undefined || hasFeature(features, RING_PACKED), queues, queueSize);
-    const fd = createMemfd({ name: 'aerostat-inflight', size });
+    const fd = createArea(size);
     const reply = new Uint8Array(body.byteLength);
     INFLIGHT_AREA.write(new DataView(reply.buffer), 0, { size, offset: 0, queues, queueSize });
     return { reply, fd };
@@ -61,15 +70,46 @@ export class BackendInflight {
     }
     const fd = fds.take();
     if (fd === undefined) throw new VhostUserError('SET_INFLIGHT_FD without a descriptor');
-    const backing = new FileBacking(fd, offset, size, { partialPage: true });
-    if (!backing.sealed) {
-      backing.close();
-      throw new VhostUserError(
-        'the file of what is in flight can be shrunk; a memfd that takes seals cannot',
-      );
-    }
+    const backing = openArea(fd, offset, size);
     this.clear();
     this.#area = { backing, queues, entries: queueSize };
+  }
+
+  /** The area, for a back-end that goes on if this one ends at any moment. */
+  save(fds: FdList): SavedInflight | undefined {
+    if (this.#area === undefined) return undefined;
+    const { backing, queues, entries } = this.#area;
+    return {
+      size: backing.size,
+      fileOffset: backing.fileOffset,
+      queues,
+      entries,
+      file: fds.note(backing.fd),
+    };
+  }
+
+  /**
+   * Goes on with an area that was saved, before any ring starts. Of a ring that ran, or was noted by the back-end that saved it,
+   * what is in flight says nothing: where it stands, its own state knows.
+   * @throws SessionStateError, VhostUserError, AerostatError when it is none
+   */
+  load({ inflight, rings }: Pick<SessionState, 'inflight' | 'rings'>, fds: SavedFds): void {
+    for (const [index, { noted, runs }] of rings.entries()) if (noted || runs) this.#begun.add(index);
+    if (inflight === undefined) return;
+    const { size, fileOffset, queues, entries } = inflight;
+    // It may have been given before it was known which kind of rings there is; each looks for room of its own.
+    const needed = areaBytes(false, queues, entries);
+    const fd = fds.take(inflight.file);
+    if (fd === undefined || size < needed || size > AREA_BYTES_MAX) {
+      fd?.close();
+      throw new SessionStateError('what is in flight has no room');
+    }
+    this.#area = { backing: openArea(fd, fileOffset, size), queues, entries };
+  }
+
+  /** What is noted of the ring is this back-end's. */
+  hasBegun(index: number): boolean {
+    return this.#begun.has(index);
   }
 
   /** The front-end has it noted what is in flight. */
@@ -91,7 +131,7 @@ export class BackendInflight {
 
   /**
    * The queue of ring `index`, noted from now on; it goes on where its former back-end stopped, or in the state that
-   * `starting` gives. Undefined where nothing of it is to be noted.
+   * `starting` gives. `log` hears of it, too. Undefined where nothing of it is to be noted.
    * @throws VirtqueueError when what is noted can be no place of it
    */
   open(
@@ -99,6 +139,7 @@ export class BackendInflight {
     config: QueueConfig,
     memory: GuestMemory,
     starting: () => QueueState,
+    log?: UsedLog,
   ): DeviceQueue | undefined {
     const area = this.#area;
     if (area === undefined || index >= area.queues) return undefined;
@@ -117,8 +158,35 @@ export class BackendInflight {
     this.#begun.add(index);
     if (!packed) return new SplitInflightQueue(createDeviceQueue(config, state), region, entries);
     const noted = new PackedInflight(region, config, entries);
-    return new PackedInflightQueue(createDeviceQueue(config, state, noted), noted);
+    return new PackedInflightQueue(createDeviceQueue(config, state, heardByBoth(log, noted)), noted);
   }
+}
+
+/**
+ * The descriptor that goes with a reply which a former process owed: of the memory that it had for it nobody knows. None where
+ * the reply has none.
+ */
+export function memoryOfReply(reply: Uint8Array): OwnedFd[] {
+  const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
+  if (reply.length < HEADER.size + INFLIGHT_AREA.size) return [];
+  if (HEADER.read(view).request !== FRONTEND_REQUEST.GET_INFLIGHT_FD) return [];
+  const { size } = INFLIGHT_AREA.read(view, HEADER.size);
+  return size > 0 && size <= AREA_BYTES_MAX ? [createArea(size)] : [];
+}
+
+/** Nothing is to be done about it when it comes back. */
+function createArea(size: number): OwnedFd {
+  const fd = createMemfd({ name: 'aerostat-inflight', size });
+  sealAgainstShrinking(fd);
+  return fd;
+}
+
+/** @throws VhostUserError, AerostatError when it is no memory that stays; `fd` is closed then */
+function openArea(fd: OwnedFd, offset: number, size: number): FileBacking {
+  const backing = new FileBacking(fd, offset, size, { partialPage: true });
+  if (backing.sealed) return backing;
+  backing.close();
+  throw new VhostUserError('the file of what is in flight can be shrunk; a memfd that takes seals cannot');
 }
 
 const recover = (region: DataView, config: QueueConfig, memory: GuestMemory): QueueState =>

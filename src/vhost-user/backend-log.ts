@@ -6,7 +6,8 @@
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PeerDoorbell } from '../sys/peer-doorbell.ts';
 import { F_LOG_ALL, LOG_AREA } from './protocol.ts';
-import { type FdList, type SavedFds, type SessionState, SessionStateError } from './saved-session.ts';
+import type { FdList, SavedFds } from './saved-fds.ts';
+import { type SessionState, SessionStateError } from './saved-session.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { acceptDoorbell } from './vring.ts';
 import { DirtyPagesLog } from './write-log.ts';

@@ -16,7 +16,8 @@ import {
   SINGLE_REGION_PADDING,
   VhostUserError,
 } from './protocol.ts';
-import { type FdList, type SavedFds, type SavedRegion, SessionStateError } from './saved-session.ts';
+import type { FdList, SavedFds } from './saved-fds.ts';
+import { type SavedRegion, SessionStateError } from './saved-session.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 
 export class BackendMemory {

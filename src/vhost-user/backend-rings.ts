@@ -20,7 +20,8 @@ import {
 } from './protocol.ts';
 import { isAnotherRing, openRing } from './ring.ts';
 import { RingPlace } from './ring-place.ts';
-import { type FdList, type SavedFds, type SavedRing, SessionStateError } from './saved-session.ts';
+import type { FdList, SavedFds } from './saved-fds.ts';
+import { type SavedRing, SessionStateError } from './saved-session.ts';
 import type { SessionHost } from './session-host.ts';
 import type { UnclaimedFds } from './unclaimed-fds.ts';
 import { ringOfDoorbell, Vring } from './vring.ts';
@@ -52,7 +53,7 @@ export class BackendRings {
 
   /** Rings that have a call descriptor. */
   get withCall(): number {
-    return this.#vrings.filter(vring => vring.call !== undefined).length;
+    return this.#vrings.filter(({ call }) => call !== undefined).length;
   }
 
   /** The front-end has a ring's writes logged. */
@@ -219,7 +220,8 @@ export class BackendRings {
     for (const vring of this.#vrings) this.#suspend(vring);
   }
 
-  readonly save = (fds: FdList): SavedRing[] => this.#vrings.map(vring => vring.save(fds));
+  readonly save = (fds: FdList): SavedRing[] =>
+    this.#vrings.map(vring => ({ ...vring.save(fds), noted: this.inflight.hasBegun(vring.index) }));
 
   /**
    * Takes over rings that were saved, before anything was said of these. None starts before {@link startAll}.
@@ -242,9 +244,9 @@ export class BackendRings {
   #vring(index: number): Vring {
     const vring = this.#vrings[index];
     if (vring === undefined) {
-      const { length } = this.#vrings;
+      const { count } = this;
       throw new VhostUserError(
-        `ring ${index} does not exist: the device has ${length}, from 0 on; QEMU's generic device needs num_vqs=${length}`,
+        `ring ${index} does not exist: the device has ${count}, from 0 on; QEMU's generic device needs num_vqs=${count}`,
       );
     }
     return vring;
@@ -274,8 +276,8 @@ export class BackendRings {
     const { index, kick } = vring;
     if (kick === undefined) return;
     try {
-      const { kept } = this.#host;
-      const ring = openRing(vring, this.#memory, features, { kept, inflight: this.inflight });
+      const outliving = { kept: this.#host.kept, inflight: this.inflight };
+      const ring = openRing(vring, this.#memory, features, outliving);
       // Memory may still be on its way: rings start when the table that holds them has come.
       if (ring === undefined) return;
       vring.queue = ring.queue;

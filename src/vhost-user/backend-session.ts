@@ -32,12 +32,10 @@ import {
   VhostUserError,
 } from './protocol.ts';
 import { refusalReply } from './refusals.ts';
+import { FdCollector, type FdList, SavedFds } from './saved-fds.ts';
 import {
   decodeSession,
   encodeSession,
-  FdCollector,
-  type FdList,
-  SavedFds,
   type SavedSession,
   type SessionState,
   SessionStateError,
@@ -74,10 +72,7 @@ export class BackendSession {
   constructor(device: VirtioDevice, host: SessionHost) {
     const { deviceState } = host;
     this.#state = deviceState && new DeviceStateTransfer(deviceState);
-    this.#offered = offeredProtocolFeatures({
-      kept: host.kept !== undefined,
-      saved: deviceState !== undefined,
-    });
+    this.#offered = offeredProtocolFeatures({ saved: deviceState !== undefined });
     this.#device = device;
     this.#host = host;
     this.#rings = new BackendRings(device, this.memory, host);
@@ -201,6 +196,7 @@ export class BackendSession {
       regions: this.#table.save(fds),
       rings: this.#rings.save(fds),
       ...this.#log.save(fds),
+      inflight: this.#rings.inflight.save(fds),
     };
   }
 
@@ -236,6 +232,7 @@ export class BackendSession {
       if (channel !== undefined) this.#host.backendChannel(channel);
       this.#table.load(state.regions, fds, open);
       this.#log.load(state, this.#rings.logged, fds);
+      this.#rings.inflight.load(state, fds);
       this.#rings.findPlaces();
     } catch (error) {
       this.#rings.forgetAll();

@@ -168,10 +168,17 @@ export class Connection {
     this.flush();
   }
 
-  /** Sends the reply that the journal has. @throws VhostUserError (fatal) when the peer has left no room for it */
-  sendJournaled(): void {
-    if (this.#journal?.sendReply(this.#socket) === false) {
-      throw new VhostUserError('the peer does not read what it asked for', { fatal: true });
+  /**
+   * Sends the reply that the journal has, and closes `fds`, which go with it: one at most.
+   * @throws VhostUserError (fatal) when the peer has left no room for it
+   */
+  sendJournaled(fds: readonly OwnedFd[] = []): void {
+    try {
+      if (this.#journal?.sendReply(this.#socket, fds[0]) === false) {
+        throw new VhostUserError('the peer does not read what it asked for', { fatal: true });
+      }
+    } finally {
+      closeAll(fds);
     }
   }
 

@@ -14,7 +14,13 @@
  * 5. One system call sends the reply and marks it as sent.
  */
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
-import { type AddressedBytes, MARKED_SEND_BYTES, prepareMarkedSend, wasSent } from '../sys/socket.ts';
+import {
+  type AddressedBytes,
+  MARKED_CONTROL_BYTES,
+  MARKED_SEND_BYTES,
+  prepareMarkedSend,
+  wasSent,
+} from '../sys/marked-send.ts';
 import { struct } from '../sys/struct.ts';
 import { FLAG_VERSION, HEADER, PAYLOAD_BYTES_MAX } from './protocol.ts';
 
@@ -40,6 +46,8 @@ const REPLY_BYTES_MAX = 1024;
 const SIDE_BYTES = SIDE_WORDS.size + Math.ceil(MARKED_SEND_BYTES / 16) * 16 + REPLY_BYTES_MAX;
 const SEND_AT = SIDE_WORDS.size;
 const REPLY_AT = SIDE_BYTES - REPLY_BYTES_MAX;
+/** Behind all replies that there are: which descriptor goes with one. */
+const CONTROL_AT = SIDE_BYTES - Math.ceil(MARKED_CONTROL_BYTES / 16) * 16;
 const SIDES_AT = 64;
 const INBOXES_AT = 4096;
 const INBOX_BYTES = HEADER.size + PAYLOAD_BYTES_MAX;
@@ -140,6 +148,13 @@ export class MessageJournal {
     return replyBytes > 0 && !wasSent(this.#memory, at + SEND_AT);
   }
 
+  /** The reply that is owed. */
+  get reply(): Uint8Array {
+    const at = sideAt(this.#side);
+    const { replyBytes } = SIDE_WORDS.read(this.#memory.view, at);
+    return this.#memory.bytes.slice(at + REPLY_AT, at + REPLY_AT + Math.min(replyBytes, REPLY_BYTES_MAX));
+  }
+
   get #side(): number {
     return (this.#commit & SIDE) === 0 ? 0 : 1;
   }
@@ -213,12 +228,14 @@ export class MessageJournal {
     this.#commit = slot | (side === 0 ? 0 : SIDE) | LIVE;
   }
 
-  /** Sends the reply that is owed; false when the socket is full. */
-  sendReply(socket: JournaledSocket): boolean {
+  /** Sends the reply that is owed, with a descriptor where there is one to it; false when the socket is full. */
+  sendReply(socket: JournaledSocket, fd?: OwnedFd): boolean {
     const at = sideAt(this.#side);
     const { replyBytes } = SIDE_WORDS.read(this.#memory.view, at);
     // The addresses of the process that prepared it mean nothing here.
-    prepareMarkedSend(this.#memory, at + SEND_AT, at + REPLY_AT, Math.min(replyBytes, REPLY_BYTES_MAX));
+    const length = Math.min(replyBytes, REPLY_BYTES_MAX);
+    const descriptor = fd && { fd, controlAt: at + CONTROL_AT };
+    prepareMarkedSend(this.#memory, at + SEND_AT, at + REPLY_AT, length, descriptor);
     return socket.sendMarked(this.#memory.address + at + SEND_AT);
   }
 }

@@ -3,7 +3,7 @@
  * it, and says once when it is over. What messages mean, its listener knows.
  */
 import { SystemError } from '../sys/error.ts';
-import type { OwnedFd } from '../sys/fd.ts';
+import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import type { Reactor, Watch } from '../sys/poll.ts';
 import type { UnixSocket } from '../sys/socket.ts';
 import { Connection, type Message } from './connection.ts';
@@ -88,9 +88,10 @@ export class MessageStream {
     });
   }
 
-  /** Sends the reply that the journal has. */
-  sendJournaled(): void {
-    this.#guard(() => this.#connection.sendJournaled());
+  /** Sends the reply that the journal has, with `fds`, which are closed. */
+  sendJournaled(fds: readonly OwnedFd[] = []): void {
+    if (!this.#open) closeAll(fds);
+    this.#guard(() => this.#connection.sendJournaled(fds));
   }
 
   /** Idempotent. */

@@ -240,6 +240,24 @@ export class PackedInflight implements UsedLog {
 
 const NO_ENTRY = { inflight: 0, last: 0, count: 0, counter: 0, id: 0, flags: 0, length: 0, address: 0 };
 
+/**
+ * Each of the two says at any moment where the queue stands, and both the same: they hear of a used descriptor before it is
+ * written, and whether it was, its flags say.
+ */
+export function heardByBoth(log: UsedLog | undefined, noted: UsedLog): UsedLog {
+  if (log === undefined) return noted;
+  return {
+    begin(position) {
+      log.begin(position);
+      noted.begin(position);
+    },
+    writing(...written) {
+      log.writing(...written);
+      noted.writing(...written);
+    },
+  };
+}
+
 /** A queue of which it is noted what is in flight; it was made with `noted` as its log. */
 export class PackedInflightQueue extends ForwardingQueue {
   readonly #noted: PackedInflight;

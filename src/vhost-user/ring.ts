@@ -46,9 +46,9 @@ export function openRing(
   if (config === undefined) return undefined;
   checkConfig(config);
   const starting = () => startingState(memory, config, vring.base);
+  const log = kept?.ringLog(vring.index);
   const queue =
-    inflight?.open(vring.index, config, memory, starting) ??
-    createDeviceQueue(config, starting(), kept?.ringLog(vring.index));
+    inflight?.open(vring.index, config, memory, starting, log) ?? createDeviceQueue(config, starting(), log);
   return { config, queue };
 }
 

@@ -6,10 +6,11 @@
  */
 import type { RegionAddresses } from '../memory/guest-memory.ts';
 import { AerostatError } from '../sys/error.ts';
-import { closeAll, type OwnedFd } from '../sys/fd.ts';
+import type { OwnedFd } from '../sys/fd.ts';
 import { struct } from '../sys/struct.ts';
 import { QUEUE_SIZE_MAX, type QueueConfig } from '../virtio/queue.ts';
 import { CONFIG_BYTES_MAX, MEM_SLOTS_MAX } from './protocol.ts';
+import type { FdIndex } from './saved-fds.ts';
 import type { VringAddresses } from './vring.ts';
 
 /** A saved session that cannot go on here. */
@@ -25,9 +26,6 @@ export interface SavedSession {
   /** Duplicates, which belong to the holder of this object. */
   readonly fds: readonly OwnedFd[];
 }
-
-/** Names a saved descriptor by its place among them. */
-type FdIndex = number;
 
 export interface SavedRegion extends RegionAddresses {
   /** Where the region starts in its file. */
@@ -53,6 +51,8 @@ export interface SavedRing {
   readonly runs: boolean;
   /** The front-end has what is written into it logged. */
   readonly logged: boolean;
+  /** What is in flight of it was noted by this back-end, where it is noted: it counts as no former one's. */
+  readonly noted: boolean;
   readonly kick: FdIndex | undefined;
   readonly call: FdIndex | undefined;
   readonly error: FdIndex | undefined;
@@ -62,6 +62,15 @@ export interface SavedRing {
 interface SavedLog {
   readonly size: number;
   readonly fileOffset: number;
+  readonly file: FdIndex | undefined;
+}
+
+/** Where the front-end has it noted what is in flight. */
+export interface SavedInflight {
+  readonly size: number;
+  readonly fileOffset: number;
+  readonly queues: number;
+  readonly entries: number;
   readonly file: FdIndex | undefined;
 }
 
@@ -82,18 +91,21 @@ export interface SessionState {
   readonly logDoorbell: FdIndex | undefined;
   /** All that is written is to be logged. */
   readonly logsAll: boolean;
+  readonly inflight: SavedInflight | undefined;
 }
 
 /** "AEVS" in little endian. */
 const MAGIC = 0x5356_4541;
-const VERSION = 2;
+const VERSION = 3;
+/** It ends before {@link INFLIGHT}: what is in flight was noted nowhere. */
+const VERSION_WITHOUT_INFLIGHT = 2;
 /** It ends before {@link LOG}: it knows of no log. */
 const VERSION_WITHOUT_LOG = 1;
 const NO_FD = 0xffff_ffff;
 /** Far more rings than any device has. */
 const RINGS_MAX = 256;
-/** A table of regions, three descriptors a ring, the channel, and a log with its doorbell. */
-const FDS_MAX = MEM_SLOTS_MAX + 3 * RINGS_MAX + 3;
+/** A table of regions, three descriptors a ring, the channel, a log with its doorbell, and what is in flight. */
+const FDS_MAX = MEM_SLOTS_MAX + 3 * RINGS_MAX + 4;
 
 const HEADER = struct('saved session', 48, {
   magic: ['u32', 0],
@@ -144,6 +156,7 @@ const HAS_ADDRESSES = 2;
 const HAS_PLACE = 4;
 const RUNS = 8;
 const LOGGED = 16;
+const NOTED = 32;
 
 /** Behind the rings. */
 const LOG = struct('saved log', 32, {
@@ -153,15 +166,24 @@ const LOG = struct('saved log', 32, {
   doorbell: ['u32', 20],
 });
 
+/** Behind the log. */
+const INFLIGHT = struct('saved area of what is in flight', 32, {
+  size: ['u64', 0],
+  fileOffset: ['u64', 8],
+  file: ['u32', 16],
+  queues: ['u32', 20],
+  entries: ['u32', 24],
+});
+
 const CONFIG_AT = HEADER.size;
 const REGIONS_AT = CONFIG_AT + 2 * CONFIG_BYTES_MAX;
 
 /** `fds` is how many descriptors go with the state. */
 export function encodeSession(state: SessionState, fds: number): Uint8Array {
-  const { features, regions, rings, log } = state;
+  const { features, regions, rings, log, inflight } = state;
   const ringsAt = REGIONS_AT + regions.length * REGION.size;
   const logAt = ringsAt + rings.length * RING.size;
-  const bytes = new Uint8Array(logAt + LOG.size);
+  const bytes = new Uint8Array(logAt + LOG.size + INFLIGHT.size);
   const view = new DataView(bytes.buffer);
   HEADER.write(view, 0, {
     magic: MAGIC,
@@ -190,6 +212,13 @@ export function encodeSession(state: SessionState, fds: number): Uint8Array {
     file: log?.file ?? NO_FD,
     doorbell: state.logDoorbell ?? NO_FD,
   });
+  INFLIGHT.write(view, logAt + LOG.size, {
+    size: inflight?.size ?? 0,
+    fileOffset: inflight?.fileOffset ?? 0,
+    file: inflight?.file ?? NO_FD,
+    queues: inflight?.queues ?? 0,
+    entries: inflight?.entries ?? 0,
+  });
   return bytes;
 }
 
@@ -199,6 +228,7 @@ function writeRing(view: DataView, at: number, { addresses, place, ...ring }: Sa
       (ring.enabled ? ENABLED : 0) |
       (ring.runs ? RUNS : 0) |
       (ring.logged ? LOGGED : 0) |
+      (ring.noted ? NOTED : 0) |
       (addresses === undefined ? 0 : HAS_ADDRESSES) |
       (place === undefined ? 0 : HAS_PLACE),
     size: ring.size,
@@ -227,8 +257,9 @@ export function decodeSession(bytes: Uint8Array, fds: number): SessionState {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   demand(bytes.length >= REGIONS_AT, 'it is cut short');
   const header = HEADER.read(view);
-  const hasLog = header.version === VERSION;
-  const known = header.version === VERSION || header.version === VERSION_WITHOUT_LOG;
+  const known = header.version >= VERSION_WITHOUT_LOG && header.version <= VERSION;
+  const hasLog = header.version > VERSION_WITHOUT_LOG;
+  const hasInflight = header.version > VERSION_WITHOUT_INFLIGHT;
   demand(header.magic === MAGIC && known, 'it is none of this version');
   demand(
     (header.flags & ~(NEGOTIATED | OWNED | LOGS_ALL)) === 0 && header.status <= 0xff,
@@ -238,7 +269,9 @@ export function decodeSession(bytes: Uint8Array, fds: number): SessionState {
   demand(header.fds === fds && fds <= FDS_MAX, `it needs ${header.fds} descriptors, and ${fds} came`);
   const ringsAt = REGIONS_AT + header.regions * REGION.size;
   const logAt = ringsAt + header.rings * RING.size;
-  demand(bytes.length === logAt + (hasLog ? LOG.size : 0), 'its length is not what its header says');
+  const inflightAt = logAt + (hasLog ? LOG.size : 0);
+  const end = inflightAt + (hasInflight ? INFLIGHT.size : 0);
+  demand(bytes.length === end, 'its length is not what its header says');
   const configWritten = bytes.slice(CONFIG_AT + CONFIG_BYTES_MAX, REGIONS_AT);
   demand(
     configWritten.every(mark => mark <= 1),
@@ -264,6 +297,7 @@ export function decodeSession(bytes: Uint8Array, fds: number): SessionState {
     ),
     logsAll: (header.flags & LOGS_ALL) !== 0,
     ...(hasLog ? readLog(view, logAt, indices) : NO_LOG),
+    inflight: hasInflight ? readInflight(view, inflightAt, indices) : undefined,
   };
   demand(indices.allNamed, 'it has descriptors that nothing needs');
   return state;
@@ -278,10 +312,20 @@ function readLog(view: DataView, at: number, indices: FdIndices): Pick<SessionSt
   return { log, logDoorbell: indices.read(doorbell) };
 }
 
+function readInflight(view: DataView, at: number, indices: FdIndices): SavedInflight | undefined {
+  const { file, ...area } = INFLIGHT.read(view, at);
+  demand(
+    [area.size, area.fileOffset].every(Number.isSafeInteger),
+    'what is in flight is beyond all addresses',
+  );
+  const index = indices.read(file);
+  return area.size === 0 ? undefined : { ...area, file: index };
+}
+
 function readRing(view: DataView, at: number, indices: FdIndices): SavedRing {
   const ring = RING.read(view, at);
   demand(
-    (ring.flags & ~(ENABLED | HAS_ADDRESSES | HAS_PLACE | RUNS | LOGGED)) === 0,
+    (ring.flags & ~(ENABLED | HAS_ADDRESSES | HAS_PLACE | RUNS | LOGGED | NOTED)) === 0,
     'its flags are unknown',
   );
   demand((ring.flags & RUNS) === 0 || (ring.flags & HAS_PLACE) !== 0, 'it has a ring that runs nowhere');
@@ -302,6 +346,7 @@ function readRing(view: DataView, at: number, indices: FdIndices): SavedRing {
     enabled: (ring.flags & ENABLED) !== 0,
     runs: (ring.flags & RUNS) !== 0,
     logged: (ring.flags & LOGGED) !== 0,
+    noted: (ring.flags & NOTED) !== 0,
     addresses: (ring.flags & HAS_ADDRESSES) === 0 ? undefined : { descriptorTable, availRing, usedRing },
     place:
       (ring.flags & HAS_PLACE) === 0
@@ -335,45 +380,4 @@ class FdIndices {
 
 function demand(condition: boolean, complaint: string): asserts condition {
   if (!condition) throw new SessionStateError(complaint);
-}
-
-/** Descriptors that a saved session needs; each is named by its place among them. */
-export interface FdList {
-  /** The descriptor stays the caller's. */
-  note(fd: OwnedFd | undefined): FdIndex | undefined;
-}
-
-/** Duplicates of them, for a session of another process. */
-export class FdCollector implements FdList {
-  readonly fds: OwnedFd[] = [];
-
-  note(fd: OwnedFd | undefined): FdIndex | undefined {
-    return this.add(fd?.duplicate());
-  }
-
-  /** Takes ownership. */
-  add(fd: OwnedFd | undefined): FdIndex | undefined {
-    return fd === undefined ? undefined : this.fds.push(fd) - 1;
-  }
-}
-
-/** Descriptors while a session is loaded; closing it closes those that were not taken. */
-export class SavedFds {
-  readonly #fds: (OwnedFd | undefined)[];
-
-  constructor(fds: readonly OwnedFd[]) {
-    this.#fds = [...fds];
-  }
-
-  /** The taker owns it. */
-  take(index: FdIndex | undefined): OwnedFd | undefined {
-    if (index === undefined) return undefined;
-    const fd = this.#fds[index];
-    this.#fds[index] = undefined;
-    return fd;
-  }
-
-  close(): void {
-    closeAll(this.#fds.splice(0).filter(fd => fd !== undefined));
-  }
 }

@@ -12,7 +12,8 @@ import { layoutOf } from '../virtio/layout.ts';
 import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
 import { type FrontendRequest, U64, VhostUserError, VRING_FD_INDEX_MASK, VRING_FD_NONE } from './protocol.ts';
 import { RingPlace } from './ring-place.ts';
-import type { FdList, SavedFds, SavedRing } from './saved-session.ts';
+import type { FdList, SavedFds } from './saved-fds.ts';
+import type { SavedRing } from './saved-session.ts';
 import type { KeptRings } from './session-host.ts';
 
 export interface VringAddresses {
@@ -98,7 +99,7 @@ export class Vring {
   }
 
   /** The ring, which may run still. */
-  save(fds: FdList): SavedRing {
+  save(fds: FdList): Omit<SavedRing, 'noted'> {
     const { size, enabled, addresses, config } = this;
     const left = this.left ?? (config && new RingPlace(config, 0, 0));
     return {

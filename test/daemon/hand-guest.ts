@@ -61,6 +61,8 @@ export interface HandGuestOptions {
   readonly queueSize?: number;
   /** How long its front-end waits for an answer. */
   readonly answerMsMax?: number;
+  /** Its front-end keeps what is in flight, for a daemon that it connects to again. */
+  readonly keepsInflight?: boolean;
 }
 
 /** Page frame numbers as the driver sends them. */
@@ -247,16 +249,15 @@ export class HandGuest implements QueueOwner {
   /** Connects and brings the driver up. */
   static async connect(target: string | UnixSocket, options: HandGuestOptions): Promise<HandGuest> {
     const { loop, memoryBytes = 64 * MIB, regions = [{ guestAddress: 0, size: memoryBytes }] } = options;
-    const patience = defined({ answerMsMax: options.answerMsMax });
+    const { answerMsMax, keepsInflight } = options;
+    const given = defined({ answerMsMax, keepsInflight });
     const memory = createSharedMemory({ regions });
     // The guest's own pages are resident from the start, so that what becomes resident later was touched by the test.
     memory.fill(0, 0, FIRST_PAGE * PAGE_SIZE);
     try {
       const { reactor } = loop;
       const guest = new HandGuest(
-        await loop.until(
-          VhostUserFrontend.connect(target, { reactor, memory, reconnects: true, ...patience }),
-        ),
+        await loop.until(VhostUserFrontend.connect(target, { reactor, memory, reconnects: true, ...given })),
         options,
       );
       await guest.start();

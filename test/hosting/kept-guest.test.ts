@@ -10,7 +10,7 @@ import { abandonGuest, leaveGuest } from '../../src/hosting/guest-leaving.ts';
 import type { GuestOptions } from '../../src/hosting/options.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { DescriptorStore, restoredDescriptors, StoreRoom } from '../../src/keeping/descriptor-store.ts';
-import { GUEST } from '../../src/keeping/guest-file.ts';
+import { GUEST, GUEST_VERSION } from '../../src/keeping/guest-file.ts';
 import { Keeper } from '../../src/keeping/keeper.ts';
 import { connectToKeeper, type KeeperLink, type KeptDescriptors } from '../../src/keeping/keeper-link.ts';
 import { FILE_NUMBER } from '../../src/keeping/kept-guest.ts';
@@ -22,12 +22,18 @@ import type { Reactor, Watch } from '../../src/sys/poll.ts';
 import { connectToServiceManager } from '../../src/sys/service-manager.ts';
 import { UnixListener, UnixSocket } from '../../src/sys/socket.ts';
 import { CONTROL_WORDS, DiscardLink } from '../../src/threads/discard-link.ts';
-import { F_LOG_ALL, F_PROTOCOL_FEATURES, LOG_AREA, VRING_STATE } from '../../src/vhost-user/protocol.ts';
+import {
+  F_LOG_ALL,
+  F_PROTOCOL_FEATURES,
+  LOG_AREA,
+  PROTOCOL_FEATURE,
+  VRING_STATE,
+} from '../../src/vhost-user/protocol.ts';
 import { createSharedMemory } from '../../src/vhost-user/shared-memory.ts';
 import { IN_ORDER, RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import { initialState } from '../../src/virtio/queue.ts';
 import { stateToVringBase } from '../../src/virtio/vring-base.ts';
-import { FIRST_PAGE, HandGuest } from '../daemon/hand-guest.ts';
+import { FIRST_PAGE, HandGuest, pfnList } from '../daemon/hand-guest.ts';
 import { RawFrontEnd } from '../daemon/raw-front-end.ts';
 import { TestLoop } from '../support/loop.ts';
 import { ServiceManager } from '../support/service-manager.ts';
@@ -57,6 +63,7 @@ const OPTIONS: GuestOptions = {
 let loop: TestLoop;
 let directory: string;
 let keeper: Keeper;
+let keeperPath: string;
 let warnings: string[];
 let links: (KeeperLink | DescriptorStore)[];
 /** Keeps guests in place of the keeper, where there is one. */
@@ -71,8 +78,8 @@ beforeEach(() => {
   loop = new TestLoop();
   directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
   [warnings, links, guests, processes, listeners] = [[], [], [], [], 0];
-  const path = join(directory, 'keeper.sock');
-  keeper = new Keeper(UnixListener.bind(path), loop.reactor, message => warnings.push(message));
+  keeperPath = join(directory, 'keeper.sock');
+  keeper = new Keeper(UnixListener.bind(keeperPath), loop.reactor, message => warnings.push(message));
 });
 
 afterEach(() => {
@@ -87,7 +94,7 @@ afterEach(() => {
 
 async function takeKept(): Promise<{ link: KeeperLink | DescriptorStore; kept: KeptDescriptors }> {
   const warn = (message: string) => void warnings.push(message);
-  if (manager === undefined) return loop.until(connectToKeeper(join(directory, 'keeper.sock'), warn));
+  if (manager === undefined) return loop.until(connectToKeeper(keeperPath, warn));
   manager.serve();
   const socket = connectToServiceManager({ NOTIFY_SOCKET: manager.path })!;
   return {
@@ -171,11 +178,15 @@ class Process {
   }
 }
 
-async function connected(ringFeatures?: bigint): Promise<{ process: Process; guest: HandGuest }> {
+async function connected(
+  ringFeatures?: bigint,
+  keepsInflight = false,
+): Promise<{ process: Process; guest: HandGuest }> {
   const [ours, theirs] = UnixSocket.pair();
   const process = await Process.start(ours);
   const guest = await HandGuest.connect(theirs, {
     loop,
+    keepsInflight,
     ...(ringFeatures === undefined ? {} : { ringFeatures, queueSize: 8 }),
   });
   guests.push(guest);
@@ -382,6 +393,63 @@ describe('a host that dies', () => {
     },
   );
 
+  test.each([
+    ['split', 0n],
+    ['packed', RING_PACKED],
+    ['in-order', RING_PACKED | IN_ORDER],
+  ])(
+    'is followed by one that notes on in memory of the front-end what is in flight, and by one that knows of that alone: %s rings (failed before: no such memory was offered)',
+    async (_, rings) => {
+      const session = await connected(rings, true);
+      const { guest } = session;
+      let { process } = session;
+      const { frontend } = guest;
+      expect(frontend.protocolFeatures & PROTOCOL_FEATURE.INFLIGHT_SHMFD).not.toBe(0n);
+      const offer = (role: 'inflate' | 'deflate', first: number, buffers: number) => {
+        for (let at = 0; at < buffers; at++) {
+          expect(guest.queue(role).add({ out: pfnList(first + at * 10, 10) })).toBe(true);
+        }
+        guest.queue(role).kick();
+      };
+      // Rings go round meanwhile, and stand at an odd place.
+      await guest.inflate(FIRST_PAGE, 256 * 21);
+      await process.kill();
+      offer('deflate', FIRST_PAGE, 3);
+      process = await Process.start();
+      await guest.queue('deflate').returned(3);
+      expect(process.host.device.accounts.balloonedPages).toBe(256 * 21 - 30);
+      expect(frontend.connected).toBe(true);
+
+      // This one goes with what it was kept by: its front-end has what is in flight, and nothing else has.
+      await process.kill();
+      offer('deflate', FIRST_PAGE + 30, 2);
+      offer('inflate', FIRST_PAGE + 6000, 2);
+      keeper.close();
+      keeper = new Keeper(UnixListener.bind(join(directory, 'keeper2.sock')), loop.reactor, message =>
+        warnings.push(message),
+      );
+      keeperPath = join(directory, 'keeper2.sock');
+      const [ours, theirs] = UnixSocket.pair();
+      process = await Process.start(ours);
+      await loop.until(frontend.reconnect(theirs));
+      await guest.queue('deflate').returned(2);
+      await guest.queue('inflate').returned(2);
+      const { device } = process.host;
+      expect(device.accounts.balloonedPages).toBe(20);
+      // Once each, and what it never saw given is no nonsense.
+      expect(device.counters).toMatchObject({ badPages: 0, badBuffers: 0, unknownPages: 20 });
+
+      // And so on: it is kept, too.
+      await process.kill();
+      offer('deflate', FIRST_PAGE + 6000, 1);
+      process = await Process.start();
+      await guest.queue('deflate').returned(1);
+      expect(process.host.device.accounts.balloonedPages).toBe(10);
+      expect(guest.brokenRings).toEqual([]);
+      expect(warnings.filter(warning => warning.includes('not taken over'))).toEqual([]);
+    },
+  );
+
   test('has what came while there was none served by the next', async () => {
     const { process, guest } = await connected();
     await process.kill();
@@ -479,7 +547,9 @@ describe('a guest is not taken over', () => {
     for (const fd of kept.get('g')!.values()) fd.close();
     await loop.settle();
     expect((await restarted()).connected).toBe(false);
-    expect(warnings.join('\n')).toContain('its state has version 99, and this daemon reads versions 1 to 3');
+    expect(warnings.join('\n')).toContain(
+      `its state has version 99, and this daemon reads versions 1 to ${GUEST_VERSION}`,
+    );
     expect(guest.memory.u32(FIRST_PAGE * PAGE_SIZE)).toBe(0x5a5a5a5a);
   });
 

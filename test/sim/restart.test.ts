@@ -6,7 +6,9 @@ import { PageMoves } from '../../src/device/page-moves.ts';
 import { RequestChannel } from '../../src/device/request-channel.ts';
 import { KeptGuest } from '../../src/keeping/kept-guest.ts';
 import { reportRestarts } from '../../src/sim/restart-history.ts';
+import { BackendInflight } from '../../src/vhost-user/backend-inflight.ts';
 import { MessageJournal } from '../../src/vhost-user/message-journal.ts';
+import { PackedInflight } from '../../src/vhost-user/packed-inflight.ts';
 import { RingPlace } from '../../src/vhost-user/ring-place.ts';
 import { hasFeature, RING_PACKED } from '../../src/virtio/features.ts';
 import { WRAP } from '../../src/virtio/queue.ts';
@@ -171,6 +173,37 @@ describe('a history finds', () => {
   it('a buffer for requests that returns after answers that came behind it', () => {
     vi.spyOn(RequestChannel.prototype, 'returnPosted').mockImplementation(() => {});
     expect(failuresOf(300)).not.toBe('');
+  });
+
+  it('memory for what is in flight that the next daemon notes nothing in', () => {
+    const { load } = BackendInflight.prototype;
+    vi.spyOn(BackendInflight.prototype, 'load').mockImplementation(function (
+      this: BackendInflight,
+      state,
+      fds,
+    ) {
+      load.call(this, { ...state, inflight: undefined }, fds);
+    });
+    expect(failuresOf(100)).toMatch(/by what is in flight, and at .* by what is kept/);
+  });
+
+  it('memory for what is in flight in which a packed ring is noted too late', () => {
+    const { writing } = PackedInflight.prototype;
+    const late = new WeakMap<PackedInflight, Parameters<PackedInflight['writing']>>();
+    vi.spyOn(PackedInflight.prototype, 'writing').mockImplementation(function (
+      this: PackedInflight,
+      ...args
+    ) {
+      const before = late.get(this);
+      if (before !== undefined) writing.apply(this, before);
+      late.set(this, args);
+    });
+    expect(failuresOf(100)).not.toBe('');
+  });
+
+  it('memory for what is in flight whose reply is sent once more without its descriptor', () => {
+    vi.spyOn(MessageJournal.prototype, 'reply', 'get').mockReturnValue(new Uint8Array(0));
+    expect(failuresOf(500)).toContain('without its descriptor');
   });
 
   it('a session of hints whose id is not kept', () => {

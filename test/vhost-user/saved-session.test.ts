@@ -37,6 +37,12 @@ const region: fc.Arbitrary<Omit<SavedRegion, 'file'>> = fc.record({
 });
 const config = fc.record({ size, features: bits, descriptorArea: u64, driverArea: u64, deviceArea: u64 });
 const log = fc.record({ size: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }), fileOffset: u64 });
+const inflight = fc.record({
+  size: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
+  fileOffset: u64,
+  queues: u32,
+  entries: u32,
+});
 const ring: fc.Arbitrary<Omit<SavedRing, 'kick' | 'call' | 'error'>> = fc
   .record({
     size,
@@ -46,6 +52,7 @@ const ring: fc.Arbitrary<Omit<SavedRing, 'kick' | 'call' | 'error'>> = fc
     place: optional(fc.record({ config, base: u32, unreturnedBase: u32 })),
     runs: fc.boolean(),
     logged: fc.boolean(),
+    noted: fc.boolean(),
   })
   .map(({ runs, ...rest }) => ({ ...rest, runs: runs && rest.place !== undefined }));
 
@@ -62,6 +69,7 @@ const states = fc
     rings: fc.array(ring, { maxLength: 7 }),
     log: optional(log),
     logsAll: fc.boolean(),
+    inflight: optional(inflight),
     present: fc.infiniteStream(fc.boolean()),
   })
   .map(({ present, ...state }): { state: SessionState; fds: number } => {
@@ -75,6 +83,7 @@ const states = fc
         channel: some(),
         log: state.log && { ...state.log, file: some() },
         logDoorbell: some(),
+        inflight: state.inflight && { ...state.inflight, file: some() },
       },
       fds,
     };

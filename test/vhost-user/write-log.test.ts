@@ -16,7 +16,7 @@ import {
   VRING_ADDRESSES,
   VRING_FLAG_LOG,
 } from '../../src/vhost-user/protocol.ts';
-import { FdCollector } from '../../src/vhost-user/saved-session.ts';
+import { FdCollector } from '../../src/vhost-user/saved-fds.ts';
 import { RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import { type Conversation, conversations, MIB, payloads, type TestRing, wasRung } from './conversation.ts';
 
