@@ -63,6 +63,7 @@ export class BusyGuest {
     } else {
       this.values[piece] = undefined;
       await this.guest.inflate(firstOf(piece), PIECE_PAGES);
+      this.stallMsMax = Math.max(this.stallMsMax, performance.now() - startedMs);
     }
     await this.guest.writeActual(this.balloonedPages);
     this.steps++;

@@ -29,6 +29,15 @@ function wordsFor(guests: readonly (string | GuestTable)[], directory: string) {
   return { names, words: ['--config', path] };
 }
 
+async function startKeeper(socket: string): Promise<ChildProcess> {
+  const keeper = spawn(process.execPath, [program, 'keep', socket], { stdio: ['ignore', 'ignore', 'pipe'] });
+  process.once('exit', () => keeper.kill());
+  // It says so when it listens.
+  await once(keeper.stderr!, 'data');
+  if (!existsSync(socket)) throw new Error('the keeper does not listen');
+  return keeper;
+}
+
 export class KeptDaemon {
   /** The one that runs now. */
   daemon: DaemonProcess;
@@ -38,7 +47,7 @@ export class KeptDaemon {
   /** Of those, the ones that are named on the command line. */
   readonly #named: readonly string[];
   readonly #words: readonly string[];
-  readonly #keeper: ChildProcess;
+  #keeper: ChildProcess;
   readonly #directory: string;
 
   private constructor(
@@ -63,13 +72,7 @@ export class KeptDaemon {
   ): Promise<KeptDaemon> {
     const directory = mkdtempSync(join(tmpdir(), 'aerostat-test-'));
     const socket = join(directory, 'keeper.sock');
-    const keeper = spawn(process.execPath, [program, 'keep', socket], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
-    process.once('exit', () => keeper.kill());
-    // It says so when it listens.
-    await once(keeper.stderr!, 'data');
-    if (!existsSync(socket)) throw new Error('the keeper does not listen');
+    const keeper = await startKeeper(socket);
     const served = wordsFor(guests, directory);
     const all = ['--keep', socket, ...words, ...served.words];
     const daemon = await DaemonProcess.start(served.names, all, { directory });
@@ -103,6 +106,15 @@ export class KeptDaemon {
         brokenRings: 0,
       });
     }
+  }
+
+  /** Daemon and keeper are killed at once, and others started that know nothing of their guests. */
+  async loseAll(): Promise<void> {
+    const gone = once(this.#keeper, 'exit');
+    this.#keeper.kill('SIGKILL');
+    await Promise.all([gone, this.daemon.end('SIGKILL')]);
+    this.#keeper = await startKeeper(join(this.#directory, 'keeper.sock'));
+    this.daemon = await DaemonProcess.start(this.#named, this.#words, { directory: this.#directory });
   }
 
   async end(): Promise<void> {
