@@ -163,8 +163,8 @@ export class BackendInflight {
 }
 
 /**
- * The descriptor that goes with a reply which a former process owed: of the memory that it had for it nobody knows. None where
- * the reply has none.
+ * The descriptor that goes with a reply which a former process owed: new memory, for the front-end has not seen the one that
+ * that process had. None where the reply has none.
  */
 export function memoryOfReply(reply: Uint8Array): OwnedFd[] {
   const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
