@@ -5,6 +5,7 @@ import type { DiscardMode } from '../control/contract.ts';
 import { removableFeature } from '../hosting/offered-features.ts';
 import type { GuestOptions } from '../hosting/options.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../server/address.ts';
+import { defined } from '../sys/defined.ts';
 import { UsageError } from './usage.ts';
 
 /** Fits a URL's path, a metric's label and a column of a table. */
@@ -23,6 +24,7 @@ export interface ServedGuestsChoice {
   readonly without?: readonly string[];
   readonly pollInterval: number;
   readonly bootGrace?: number;
+  readonly evictionInterval?: number;
 }
 
 /** In place of a keeper's socket: the service manager keeps guests, or nothing does. */
@@ -58,6 +60,7 @@ export function guestOptions(choice: ServedGuestsChoice): GuestOptions[] {
     without,
     pollIntervalMs: choice.pollInterval,
     bootGraceMs: choice.bootGrace ?? 0,
+    ...defined({ evictionMs: choice.evictionInterval }),
   }));
 }
 

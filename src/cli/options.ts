@@ -4,7 +4,7 @@ import { totalmem } from 'node:os';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Control } from '../control/operations.ts';
 import { GUEST_BYTES_MIN } from '../embedded/options.ts';
-import { BOOT_GRACE_MS_MAX, LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
+import { BOOT_GRACE_MS_MAX, EVICTION_MS_MAX, LOG_LEVELS, type LogLevel } from '../hosting/options.ts';
 import { REGION_BYTES_MAX } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
@@ -157,6 +157,14 @@ export const bootGraceOption = () =>
     'show a driver that has just started its target only after this, or once it answers for its statistics',
     BOOT_GRACE_MS_MAX,
   ).default(0, '0');
+
+/** How often the memory of what is free goes back where a guest has lent its allocator. */
+export const evictionIntervalOption = () =>
+  durationOption(
+    '--eviction-interval <duration>',
+    'profile shared: how often to take back the memory of all free frames; 0 for never (default: 5s)',
+    EVICTION_MS_MAX,
+  );
 
 /** A longer duration than `maxMs` is refused here, in the words that were typed. */
 export const durationOption = (flags: string, description: string, maxMs = DURATION_MS_MAX) =>

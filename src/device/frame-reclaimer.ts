@@ -28,6 +28,9 @@ import type { PromptDiscards } from './prompt-discards.ts';
 /** Words that one step looks at: 16 GiB of guest memory, which is below a millisecond. */
 const FRAMES_PER_STEP = 8192;
 
+/** Frames that are being evicted at once: a guest that works meanwhile is to find others free. */
+const EVICTING_MAX = 32;
+
 /** Figures of a device about its guest's frames; they only rise. */
 export type FrameCounters = {
   /** Frames of which the memory was given back and that the guest may still use. */
@@ -141,7 +144,7 @@ export class FrameReclaimer {
     const end = Math.min(this.#table.frames, this.#evictAt + FRAMES_PER_STEP);
     let first = this.#evictAt;
     let at = first;
-    for (; at < end; at++) {
+    for (; at < end && this.#evicting.length < EVICTING_MAX; at++) {
       if (this.#claim(at, FRAME_FREE, FRAME_RECLAIMING)) {
         this.#evicting.push(at);
         continue;
@@ -150,7 +153,7 @@ export class FrameReclaimer {
       first = at + 1;
     }
     this.#discard(first, at);
-    this.#evictAt = end === this.#table.frames ? Number.NaN : end;
+    this.#evictAt = at === this.#table.frames ? Number.NaN : at;
   }
 
   /** Has the memory of frames `first` up to `end` given back, as one run. */

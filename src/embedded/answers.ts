@@ -92,15 +92,15 @@ const ACTIVITIES: Activities = {
     for (const workload of guest.workloads) workload.stop();
     return null;
   },
-  age: ({ guest }, { degree, touch, pinned, holders }) => {
-    const aged = guest.age({
+  age: ({ movable }, { degree, touch, pinned, holders }) => {
+    const aged = movable.age({
       degree,
       ...defined({ touch, pinnedShare: pinned, holdersPerBlock: holders }),
     });
     return { before: aged.before.degree, after: aged.after.degree };
   },
-  compact: ({ kernel }) => {
-    kernel.compact();
+  compact: ({ movable }) => {
+    movable.kernel.compact();
     return null;
   },
   'drop-caches': ({ kernel }) => ({ freedBytes: kernel.dropCaches() * PAGE_SIZE }),

@@ -14,16 +14,19 @@ import { BalloonDriver } from '../driver/balloon-driver.ts';
 import { DEFAULT_TUNING, type DriverTuning } from '../driver/options.ts';
 import { schedulerOf } from '../driver/scheduler.ts';
 import { Guest, type WorkloadSpec } from '../guest/guest.ts';
-import type { GuestKernel } from '../guest/kernel.ts';
+import { GuestKernel } from '../guest/kernel.ts';
+import type { KernelCore } from '../guest/kernel-core.ts';
 import type { GuestResumeOptions } from '../guest/kernel-options.ts';
 import type { Process } from '../guest/process.ts';
 import type { Workload, WorkloadKind } from '../guest/workloads/workload.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { defined } from '../sys/defined.ts';
+import { AerostatError } from '../sys/error.ts';
 import { monotonicMs, type Reactor } from '../sys/poll.ts';
 import type { VhostUserFrontend } from '../vhost-user/frontend-session.ts';
 import { RING_PACKED } from '../virtio/features.ts';
+import { CommandError } from './commands.ts';
 import { DeviceConnection } from './connection.ts';
 import { connectMachine, type EmbeddedMachine, surroundingsOf, switchOff } from './machine.ts';
 import type { EmbeddedGuestOptions, MachineParts, SavedGuest } from './options.ts';
@@ -33,7 +36,7 @@ import { USER_NAME } from './tasks.ts';
 import { Wants } from './wants.ts';
 
 interface Making {
-  create(surroundings: GuestResumeOptions): Guest;
+  create(surroundings: GuestResumeOptions): Guest<KernelCore>;
   begin(guest: EmbeddedGuest): Promise<void>;
   /** One that is there already. */
   readonly machine?: EmbeddedMachine;
@@ -43,7 +46,7 @@ interface Making {
 type StepDone = (step: string) => void;
 
 export class EmbeddedGuest {
-  readonly guest: Guest;
+  readonly guest: Guest<KernelCore>;
   readonly driver: BalloonDriver;
   readonly transport: VhostUserFrontend;
   readonly memory: GuestMemory;
@@ -60,7 +63,7 @@ export class EmbeddedGuest {
   #closing = false;
   #ringsStopped = false;
 
-  private constructor(machine: EmbeddedMachine, guest: Guest, options: EmbeddedGuestOptions) {
+  private constructor(machine: EmbeddedMachine, guest: Guest<KernelCore>, options: EmbeddedGuestOptions) {
     this.#machine = machine;
     this.reactor = machine.reactor;
     this.memory = machine.memory;
@@ -104,14 +107,17 @@ export class EmbeddedGuest {
    *   or the host has no such memory; what the driver's probe throws
    */
   static async start(options: EmbeddedGuestOptions, parts: MachineParts = {}): Promise<EmbeddedGuest> {
-    const { seed = 1, coverage, poison } = options;
+    const { seed = 1, coverage, poison, lends = false } = options;
+    if (lends && poison !== undefined)
+      throw new AerostatError(
+        'AEROSTAT_GUEST_OPTIONS',
+        'what the host takes reads as zeros: it has no poison',
+      );
     return EmbeddedGuest.#make(options, parts, {
-      create: surroundings =>
-        Guest.boot({
-          ...surroundings,
-          seed,
-          ...defined({ coverage, poison }),
-        }),
+      create: surroundings => {
+        const all = { ...surroundings, seed, ...defined({ coverage }) };
+        return lends ? Guest.bootShared(all) : Guest.boot({ ...all, ...defined({ poison }) });
+      },
       begin: ({ driver }) => driver.probe(),
     });
   }
@@ -181,8 +187,14 @@ export class EmbeddedGuest {
     }
   }
 
-  get kernel(): GuestKernel {
+  get kernel(): KernelCore {
     return this.guest.kernel;
+  }
+
+  /** The guest, if its pages can be moved and saved. @throws CommandError where it lends its allocator */
+  get movable(): Guest {
+    if (isMovable(this.guest)) return this.guest;
+    throw new CommandError('a guest that lends its allocator cannot be aged, compacted or saved');
   }
 
   /** Starts a workload of about `bytes`, a quarter of memory unless said otherwise. */
@@ -225,12 +237,12 @@ export class EmbeddedGuest {
   /** The guest as it runs, and about as it will be when it is paused: without blocks that are held for hints. */
   saveAhead(): Uint8Array {
     this.driver.takeHintsBack();
-    return this.guest.save();
+    return this.movable.save();
   }
 
   /** The guest and its driver as they stand after {@link pause}. */
   save(done: StepDone = () => {}): SavedGuest {
-    const guest = this.guest.save();
+    const guest = this.movable.save();
     done('guest');
     const driver = this.driver.save();
     done('driver');
@@ -247,6 +259,8 @@ export class EmbeddedGuest {
     this.#end(failure);
   }
 }
+
+const isMovable = (guest: Guest<KernelCore>): guest is Guest => guest.kernel instanceof GuestKernel;
 
 /** Lists of runs ask for the largest blocks anyway; the others take pages one by one unless they are told. */
 function wholeHostPages({ hostPageBytes, profile: name }: EmbeddedGuestOptions): Partial<DriverTuning> {

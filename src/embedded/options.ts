@@ -59,6 +59,8 @@ export interface EmbeddedGuestOptions {
   readonly coverage?: Coverage;
   /** Fills every page with this byte when it is freed. */
   readonly poison?: number;
+  /** Its allocator is the one that a host may share (profile `shared`). Such a guest is not aged, compacted or saved. */
+  readonly lends?: boolean;
   /** Pages that workloads may use in a second; as many as they can unless said otherwise. */
   readonly pagesPerSecondMax?: number;
   readonly driver?: Partial<DriverTuning>;

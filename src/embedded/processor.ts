@@ -5,6 +5,7 @@
 
 import type { Scheduler } from '../driver/scheduler.ts';
 import type { Guest } from '../guest/guest.ts';
+import type { KernelCore } from '../guest/kernel-core.ts';
 import type { Timer } from '../sys/poll.ts';
 
 /** Pages that are used in a row: about a millisecond, so that a deflation is never kept waiting for longer. */
@@ -28,7 +29,7 @@ interface Running {
 }
 
 interface ProcessorOptions {
-  readonly guest: Guest;
+  readonly guest: Guest<KernelCore>;
   readonly scheduler: Scheduler;
   /** Pages that workloads may use in a second. */
   readonly pagesPerSecondMax: number;

@@ -1,7 +1,7 @@
 /**
- * A guest that lends its allocator (profile `shared`): the small kernel on shared frames, driver, vhost-user front-end and
- * memory, on one reactor in the thread that starts it. It has no console and no workloads: tests and measurements use its
- * kernel. The embedded guest with all of these is embedded-guest.ts's, on an allocator that is not lent.
+ * A guest that lends its allocator (profile `shared`) and does nothing by itself: kernel, driver, vhost-user front-end and
+ * memory, on one reactor in the thread that starts it. It has no console and no housekeeping, so that what is measured
+ * is the host's work alone. A guest with both, and with workloads, is embedded-guest.ts's where it `lends`.
  */
 import { profile } from '../balloon/profiles.ts';
 import { BalloonDriver } from '../driver/balloon-driver.ts';
@@ -40,7 +40,7 @@ export class SharedGuest {
     running: Promise<void>,
   ) {
     this.memory = memory;
-    this.kernel = new SharedKernel(memory);
+    this.kernel = new SharedKernel({ memory });
     this.#transport = transport;
     this.#reactor = reactor;
     this.#running = running;

@@ -7,8 +7,8 @@ import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PageOwner } from '../memory/kernel-memory.ts';
 import { PAGE_SIZE, type PageSink } from '../memory/page.ts';
 import { NIL, ORDER_MAX, PAGEBLOCK_ORDER, PAGES_PER_BLOCK_MAX } from '../memory/page-blocks.ts';
-import { assert, InvariantError } from '../sys/error.ts';
-import { type FrameAllocator, type Mark, watermarksOf } from './frame-allocator.ts';
+import { assert } from '../sys/error.ts';
+import { badFree, type FrameAllocator, type Mark, watermarksOf } from './frame-allocator.ts';
 import { GFP_DMA32, GFP_MEMALLOC, GFP_TYPE_MASK } from './gfp.ts';
 import { PageOwners } from './owners.ts';
 import {
@@ -70,13 +70,6 @@ export function spansOf(memory: GuestMemory, reservedPages?: number): readonly S
   assert(spans.length > 0 && spans[0].end - spans[0].start > reserved, 'no memory beside the kernel');
   spans[0].start += reserved;
   return spans;
-}
-
-/** Freed twice, never allocated, or freed with another order than it was allocated with. */
-function badFree(pfn: number, order: number, state: number): InvariantError {
-  return new InvariantError(
-    `free of ${1 << order} pages at frame ${pfn}, whose state is 0x${state.toString(16)}`,
-  );
 }
 
 export class PageAllocator implements FrameAllocator {

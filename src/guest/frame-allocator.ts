@@ -4,6 +4,7 @@
  * them can do (compaction, reports, saving) is not here; the kernel on that allocator has it.
  */
 import type { PageOwner } from '../memory/kernel-memory.ts';
+import { InvariantError } from '../sys/error.ts';
 import type { PageOwners } from './owners.ts';
 import type { PageState } from './page-state.ts';
 
@@ -65,4 +66,11 @@ export function watermarksOf(zonePages: number, managedPages: number): Watermark
   const min = Math.floor(((freeKiBMin / 4) * zonePages) / managedPages);
   const step = Math.max(min >>> 2, Math.floor(zonePages / 1000));
   return { min, low: min + step, high: min + 2 * step };
+}
+
+/** Freed twice, never allocated, or freed with another order than it was allocated with. */
+export function badFree(pfn: number, order: number, state: number): InvariantError {
+  return new InvariantError(
+    `free of ${1 << order} pages at frame ${pfn}, whose state is 0x${state.toString(16)}`,
+  );
 }

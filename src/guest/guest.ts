@@ -5,7 +5,8 @@
  */
 import { type Aged, type AgeingOptions, age } from './fragmentation.ts';
 import { GuestKernel } from './kernel.ts';
-import type { GuestKernelOptions, GuestResumeOptions } from './kernel-options.ts';
+import type { KernelCore } from './kernel-core.ts';
+import type { GuestKernelOptions, GuestResumeOptions, SharedKernelOptions } from './kernel-options.ts';
 import { RANDOM_STATE_WORDS, Random } from './random.ts';
 import {
   SAVED_STATE_MAGIC,
@@ -14,6 +15,7 @@ import {
   StateReader,
   StateWriter,
 } from './saved-state.ts';
+import { SharedKernel } from './shared-kernel.ts';
 import { Build, type BuildSpec } from './workloads/build.ts';
 import { Churn, type ChurnSpec } from './workloads/churn.ts';
 import { Read, type ReadSpec } from './workloads/read.ts';
@@ -29,13 +31,14 @@ const KINDS = ['build', 'churn', 'read', 'touch'] as const;
 
 type WordRange = readonly [start: number, end: number];
 
-interface GuestOptions extends GuestKernelOptions {
+interface Seeded {
   /** Names the whole history of the guest. */
   readonly seed: number;
 }
 
-export class Guest {
-  readonly kernel: GuestKernel;
+/** Ageing and saving need a kernel on the buddy allocator. */
+export class Guest<Kernel extends KernelCore = GuestKernel> {
+  readonly kernel: Kernel;
   #random: Random;
   /** Where in what this was restored from stands what passes by itself, in words; see {@link becomeLater}. */
   #passing: readonly [WordRange, WordRange] | undefined;
@@ -43,13 +46,18 @@ export class Guest {
   #started = 0;
   #turn = 0;
 
-  private constructor(kernel: GuestKernel, random: Random) {
+  private constructor(kernel: Kernel, random: Random) {
     this.kernel = kernel;
     this.#random = random;
   }
 
-  static boot(options: GuestOptions): Guest {
+  static boot(options: GuestKernelOptions & Seeded): Guest {
     return new Guest(new GuestKernel(options), new Random(options.seed));
+  }
+
+  /** On the allocator that a host may share. */
+  static bootShared(options: SharedKernelOptions & Seeded): Guest<SharedKernel> {
+    return new Guest(new SharedKernel(options), new Random(options.seed));
   }
 
   /** Those that are not done. */
@@ -65,7 +73,7 @@ export class Guest {
   }
 
   /** Breaks free memory up; see {@link age}. */
-  age(options: AgeingOptions): Aged {
+  age(this: Guest, options: AgeingOptions): Aged {
     return age(this.kernel, this.#random.split(`age ${this.#started++}`), options);
   }
 
@@ -100,7 +108,7 @@ export class Guest {
   }
 
   /** The whole guest but the contents of its memory. */
-  save(): Uint8Array {
+  save(this: Guest): Uint8Array {
     const into = new StateWriter();
     into.u32(SAVED_STATE_MAGIC);
     into.u32(SAVED_STATE_VERSION);
@@ -122,7 +130,7 @@ export class Guest {
    * nothing, where more is different than what passes in a guest that does nothing.
    * @throws SavedGuestError
    */
-  becomeLater(before: Uint8Array, later: Uint8Array): boolean {
+  becomeLater(this: Guest, before: Uint8Array, later: Uint8Array): boolean {
     const passing = this.#passing;
     if (passing === undefined || !alikeBut(before, later, passing)) return false;
     const from = new StateReader(later);
@@ -173,7 +181,7 @@ function alikeBut(one: Uint8Array, other: Uint8Array, stretches: readonly WordRa
   return true;
 }
 
-function workloadOf(kernel: GuestKernel, spec: WorkloadSpec, random: Random): Workload {
+function workloadOf(kernel: KernelCore, spec: WorkloadSpec, random: Random): Workload {
   switch (spec.kind) {
     case 'build':
       return new Build(kernel, spec, random);
@@ -186,7 +194,7 @@ function workloadOf(kernel: GuestKernel, spec: WorkloadSpec, random: Random): Wo
   }
 }
 
-function restoreWorkload(kernel: GuestKernel, from: StateReader): Workload {
+function restoreWorkload(kernel: KernelCore, from: StateReader): Workload {
   switch (KINDS[from.u32('the kind of a workload', KINDS.length - 1)]) {
     case 'build':
       return Build.restore(kernel, from);

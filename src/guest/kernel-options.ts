@@ -30,5 +30,8 @@ export interface GuestKernelOptions {
   readonly pages?: PageState;
 }
 
+/** Its memory is one zone from the beginning on; what the host has taken reads as zeros, so that no poison stays. */
+export type SharedKernelOptions = Omit<GuestKernelOptions, 'reservedPages' | 'dma32End' | 'poison'>;
+
 /** What a resumed guest needs anew; the rest is in what was saved. */
 export type GuestResumeOptions = Pick<GuestKernelOptions, 'memory' | 'clock' | 'writeLog' | 'warn' | 'pages'>;

@@ -33,11 +33,24 @@ const ALL = -1;
 /** Blocks up to this order lie in one word of a bit field. */
 const WORD_ORDER = 5;
 
-/** Kinds of frames, in the order in which single pages are taken from them: those that cost the host nothing come first. */
-const PARTLY_USED = (word: number): boolean => freePagesOfPart(word) > 0;
-const FREE = (word: number): boolean => word === FRAME_FREE;
-const KINDS = [PARTLY_USED, FREE, isFrameFree] as const;
-const WHOLE_KINDS = [FREE, isFrameFree] as const;
+type FrameTest = (word: number) => boolean;
+const PARTLY_USED: FrameTest = word => freePagesOfPart(word) > 0;
+const FREE: FrameTest = word => word === FRAME_FREE;
+/** In this order single pages are taken from frames: those that cost the host nothing come first. */
+const IN_TURN = [PARTLY_USED, FREE, isFrameFree] as const;
+/** And blocks that are whole frames. */
+const WHOLE = [FREE, isFrameFree] as const;
+
+// Pages that come and go are kept apart from those that stay, or a page that stays would be in every frame. Which frames
+// have which is the guest's alone.
+
+/** Pages of programs and files. */
+export const PASSING = 0;
+/** Those of the kernel. */
+export const LASTING = 1;
+type PageKind = typeof PASSING | typeof LASTING;
+/** Of frames in which the state lies: they are never free. */
+const EITHER = 2;
 
 /** Pages that the state of so many frames takes. */
 const statePages = (frames: number): number =>
@@ -52,8 +65,10 @@ export class TwoLevelFrames {
   readonly #frames: number;
   readonly #words: SharedWords;
   readonly #fields: SharedWords;
-  /** The frame that single pages are taken from, for as long as it has some. */
-  #current = 0;
+  /** By kind of pages: the frame that single pages are taken from, for as long as it has some. */
+  readonly #current = [0, 0];
+  /** By frame that is in use in parts: what kind of pages it has. */
+  readonly #kinds: Uint8Array;
 
   /** All of `frames` huge frames from `firstPfn` on are free, but for what the state takes at their beginning. */
   constructor(memory: GuestMemory, firstPfn: number, frames: number) {
@@ -64,30 +79,42 @@ export class TwoLevelFrames {
     this.table = { address, firstPfn, frames };
     this.reservedPages = state;
     this.#frames = frames;
+    this.#kinds = new Uint8Array(frames);
     memory.fill(address, 0, state * PAGE_SIZE);
     this.#words = new SharedWords(memory, address, shared);
     this.#fields = new SharedWords(memory, address + shared * WORD_BYTES, frames * FIELD_WORDS);
     for (let frame = 0; frame < frames; frame++) {
       const reserved = Math.min(Math.max(0, state - frame * FRAME_PAGES), FRAME_PAGES);
       for (let page = 0; page < reserved; page++) this.#setBits(frame, page, 0);
+      if (reserved > 0) this.#kinds[frame] = EITHER;
       this.#words.replace(frame, 0, FRAME_PAGES - reserved);
     }
     this.#countTrees();
   }
 
   /** 2^order pages, or NIL. */
-  allocate(order: number): number {
+  allocate(order: number, kind: PageKind = PASSING): number {
     this.zeroed = false;
     if (order > PAGEBLOCK_ORDER) return this.#takePair();
-    if (order < PAGEBLOCK_ORDER) {
-      const pfn = this.#takeIn(this.#current, order);
-      if (pfn !== NIL) return pfn;
-    }
-    for (const wanted of order < PAGEBLOCK_ORDER ? KINDS : WHOLE_KINDS) {
-      const pfn = this.#search(order, wanted);
+    if (order === PAGEBLOCK_ORDER) return this.#first(WHOLE, wanted => this.#search(order, wanted, kind));
+    const current = this.#current[kind];
+    const pfn = this.#isOf(current, kind) ? this.#takeIn(current, order) : NIL;
+    if (pfn !== NIL) return pfn;
+    const own = this.#first(IN_TURN, wanted => this.#search(order, wanted, kind));
+    // One of the others' frames is of this kind from now on.
+    return own !== NIL ? own : this.#search(order, PARTLY_USED, kind, true);
+  }
+
+  #first(kinds: readonly FrameTest[], take: (wanted: FrameTest) => number): number {
+    for (const wanted of kinds) {
+      const pfn = take(wanted);
       if (pfn !== NIL) return pfn;
     }
     return NIL;
+  }
+
+  #isOf(frame: number, kind: PageKind): boolean {
+    return this.#kinds[frame] === kind || this.#kinds[frame] === EITHER;
   }
 
   /** A block as it was allocated, or a page of one that was split. */
@@ -119,11 +146,25 @@ export class TwoLevelFrames {
     }
   }
 
+  /** Whether the bit of a page says that it is in use; of frames that are in use as a whole it says nothing. */
+  isMarked(pfn: number): boolean {
+    const page = pfn - this.table.firstPfn;
+    return (this.#fields.load(Math.floor(page / 32)) & (1 << (page & 31))) !== 0;
+  }
+
   // What the host did.
 
   /** Pages that are free, those that the host is discarding among them, but not those that it holds. */
   get freePages(): number {
     return this.#count(freePagesOf);
+  }
+
+  /** The same by the trees: for a moment, or by a frame, it may be otherwise. */
+  get countedPages(): number {
+    let pages = 0;
+    const end = sharedWordCount(this.#frames);
+    for (let word = this.#frames; word < end; word++) pages += this.#words.load(word);
+    return pages;
   }
 
   /** Pages of frames that the host is discarding. */
@@ -173,22 +214,30 @@ export class TwoLevelFrames {
     return this.#frames + treeOf(frame);
   }
 
-  #search(order: number, wanted: (word: number) => boolean): number {
+  /** In frames of its kind, or `anywhere`. */
+  #search(order: number, wanted: FrameTest, kind: PageKind, anywhere = false): number {
     const trees = treeCount(this.#frames);
-    const first = treeOf(this.#current);
+    const first = treeOf(this.#current[kind]);
     for (let turn = 0; turn < trees; turn++) {
       const tree = (first + turn) % trees;
       if (this.#words.load(this.#frames + tree) < 1 << order) continue;
       const end = Math.min(this.#frames, (tree + 1) * TREE_FRAMES);
       for (let frame = tree * TREE_FRAMES; frame < end; frame++) {
         if (!wanted(this.#words.load(frame))) continue;
+        if (wanted === PARTLY_USED && !anywhere && !this.#isOf(frame, kind)) continue;
         const pfn = this.#takeIn(frame, order);
         if (pfn === NIL) continue;
-        if (order < PAGEBLOCK_ORDER) this.#current = frame;
+        if (order < PAGEBLOCK_ORDER) this.#use(frame, kind);
         return pfn;
       }
     }
     return NIL;
+  }
+
+  /** Single pages come from here from now on. */
+  #use(frame: number, kind: PageKind): void {
+    this.#current[kind] = frame;
+    if (this.#kinds[frame] !== EITHER) this.#kinds[frame] = kind;
   }
 
   #takePair(): number {

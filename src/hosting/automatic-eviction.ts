@@ -6,9 +6,7 @@
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { Timer } from '../sys/poll.ts';
 import type { GuestLoop } from './guest-loop.ts';
-
-/** As HyperAlloc has it: memory that is free for less is used again too often to be worth the faults. */
-const EVICTION_MS = 5_000;
+import { EVICTION_MS_DEFAULT } from './options.ts';
 
 export class AutomaticEviction {
   readonly #device: BalloonDevice;
@@ -16,11 +14,12 @@ export class AutomaticEviction {
   readonly #intervalMs: number;
   #timer: Timer | undefined;
 
-  constructor(device: BalloonDevice, loop: GuestLoop, intervalMs = EVICTION_MS) {
+  /** Every `intervalMs`; never where that is 0. */
+  constructor(device: BalloonDevice, loop: GuestLoop, intervalMs = EVICTION_MS_DEFAULT) {
     this.#intervalMs = intervalMs;
     this.#device = device;
     this.#loop = loop;
-    if (device.profile.features.some(({ queue }) => queue === 'shared')) this.#schedule();
+    if (intervalMs > 0 && device.profile.features.some(({ queue }) => queue === 'shared')) this.#schedule();
   }
 
   #schedule(): void {

@@ -22,6 +22,11 @@ export interface LogRecord {
 /** The longest boot grace; a guest that needs more is better started without a target. */
 export const BOOT_GRACE_MS_MAX = 3_600_000;
 
+/** As HyperAlloc has it: memory that is free for less is used again too often to be worth the faults. */
+export const EVICTION_MS_DEFAULT = 5_000;
+/** The longest that free frames of a shared allocator wait to be evicted. */
+export const EVICTION_MS_MAX = 3_600_000;
+
 /** One guest's socket. Exactly one of {@link socketPath} and {@link fd} is given. */
 export interface GuestOptions {
   /** Unique among the daemon's guests. */
@@ -45,6 +50,6 @@ export interface GuestOptions {
   readonly timed?: boolean;
   /** Its memory, one region at address 0, comes while it runs; a machine's. */
   readonly arriving?: ArrivingShared;
-  /** How often free frames of a shared allocator are evicted; for tests and benchmarks, as `timed` is. */
+  /** How often free frames of a shared allocator are evicted; 0 for never, {@link EVICTION_MS_DEFAULT} unless said otherwise. */
   readonly evictionMs?: number;
 }

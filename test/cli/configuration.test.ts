@@ -53,6 +53,7 @@ mode = "hold"
 [guests.ours]
 socket = "ours.sock"
 target = "1G"
+eviction-interval = "0"
 
 [guests.plain]
 
@@ -90,6 +91,7 @@ creds = "host1.creds"
         without: [],
         pollIntervalMs: 2000,
         bootGraceMs: 0,
+        evictionMs: 0,
       },
     ],
     policy: {

@@ -100,7 +100,7 @@ describe('aerostat device', () => {
 
   test('takes every option', async () => {
     const guests = await guestsOf(
-      '--socket-path=a --target 1G --profile=virtio --discard before-ack --poll-interval 0 --boot-grace 60s --without reporting,free-page-hint --without stats --log-level debug --log-json',
+      '--socket-path=a --target 1G --profile=virtio --discard before-ack --poll-interval 0 --boot-grace 60s --eviction-interval 0 --without reporting,free-page-hint --without stats --log-level debug --log-json',
     );
     expect(guests).toMatchObject([
       {
@@ -108,6 +108,7 @@ describe('aerostat device', () => {
         discard: 'before-ack',
         pollIntervalMs: 0,
         bootGraceMs: 60_000,
+        evictionMs: 0,
         without: ['reporting', 'free-page-hint', 'stats'],
       },
     ]);
@@ -127,6 +128,7 @@ describe('aerostat device', () => {
     ['--socket-path a --target 100', /was 100M meant/],
     ['--socket-path a --poll-interval 5', /is not a duration/],
     ['--socket-path a --boot-grace 60', /is not a duration/],
+    ['--socket-path a --eviction-interval 2h', /the longest is 1h/],
     ['--socket-path a --boot-grace 2h', /the longest is 1h/],
     ['--socket-path a --log-level loud', /Allowed choices are error/],
     ['--socket-path a --api nowhere', /not an API address/],

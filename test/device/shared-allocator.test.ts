@@ -84,6 +84,32 @@ describe('beside threads that discard', () => {
     expect(rig.device.reporting.totals.punches).toBe(1);
   });
 
+  test('of many free frames some are evicted at a time, so that a guest that works finds others', () => {
+    const frames = 100;
+    const rig = openRig({
+      profile: 'shared',
+      memory: 'heap',
+      memoryBytes: frames * FRAME_BYTES,
+      discardsElsewhere: true,
+    });
+    const words = new SharedWords(rig.memory, STATE, sharedWordCount(frames));
+    for (let frame = 0; frame < frames; frame++) words.replace(frame, words.load(frame), FRAME_FREE);
+    const lent = { rig, words };
+    expect(say(lent, message(LEND, { version: LAYOUT_VERSION, address: STATE, frames }))).toBe(1);
+    const count = (word: number) =>
+      Array.from({ length: frames }, (_, frame) => words.load(frame)).filter(one => one === word).length;
+    rig.device.shared.evict();
+    let rounds = 0;
+    for (; count(FRAME_RECLAIMING) > 0; rounds++) {
+      expect(count(FRAME_RECLAIMING)).toBeLessThanOrEqual(32);
+      expect(count(FRAME_FREE) + count(FRAME_EVICTED)).toBeGreaterThanOrEqual(frames - 32);
+      discardAll(lent);
+      progress(lent);
+    }
+    expect(rounds).toBe(4);
+    expect(count(FRAME_EVICTED)).toBe(frames - 1);
+  });
+
   test.each([
     ['a guest that waits for memory', WAIT],
     ['a driver that takes its state back', WITHDRAW],

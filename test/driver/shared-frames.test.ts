@@ -36,7 +36,7 @@ class Bed {
     this.memory = new GuestMemory([
       new MemoryRegion({ guestAddress: 0, size, userAddress: 0 }, new HeapBacking(size)),
     ]);
-    this.kernel = new SharedKernel(this.memory);
+    this.kernel = new SharedKernel({ memory: this.memory });
     this.transport = new LoopbackTransport({
       profile: profile('shared'),
       memory: this.memory,
@@ -170,7 +170,7 @@ describe('frames that are evicted', () => {
     bed.device.shared.evict();
     await bed.rest();
     let fills = 0;
-    bed.memory.log = { written: (_gpa, length) => (fills += length > 64 ? 1 : 0) };
+    bed.kernel.access.writeLog = { add: () => void fills++ };
     const pfn = bed.kernel.allocateFor(FIXED_PAGES, 9);
     expect(pfn).not.toBe(NIL);
     expect(bed.memory.u32(gpaOf(pfn))).toBe(0);

@@ -7,7 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, expect, test } from 'vitest';
 import { FRAME_BYTES } from '../../src/balloon/shared-frames.ts';
 import { BENCH_GUEST, type BenchDaemon } from '../../src/bench/bench-daemon.ts';
+import { startGuestProcess } from '../../src/cli/processes.ts';
 import { build } from '../cli/built.ts';
+import { DaemonProcess } from '../support/daemon.ts';
 
 const SEED = Number(process.env.AEROSTAT_SEED ?? 20_261_130);
 const FRAMES = 64;
@@ -80,3 +82,38 @@ test(`no page of a guest loses its content while frames are taken and returned, 
   expect(checked).toBeGreaterThan(TARGETS.length * CHECKS);
   expect(counters.punches).toBeGreaterThan(TARGETS.length);
 });
+
+test('the embedded guest lends its allocator, and its workloads go on while free frames are taken', async () => {
+  build();
+  const words = ['--profile', 'shared'];
+  const host = await DaemonProcess.start(['vm'], [...words, '--eviction-interval', '20ms']);
+  try {
+    const guest = await startGuestProcess({
+      socketPath: host.socketOf('vm'),
+      memoryBytes: MEMORY_BYTES,
+      words: [...words, '--whole'],
+    });
+    try {
+      const resident = async () => (await host.control.guest('vm')).residentBytes ?? 0;
+      await guest.tell({ do: 'start', workload: 'build' });
+      // Compilers come and go, and what they free is taken: pages are checked by their owners all the time.
+      const done = async () => Number((await guest.tell({ do: 'status' })).vmstat.pagesFreed);
+      const before = await done();
+      await expect.poll(done, { timeout: 60_000 }).toBeGreaterThan(before + 4 * (MEMORY_BYTES / 4096));
+      expect((await guest.tell({ do: 'verify' })).checkedBytes).toBeGreaterThan(0);
+      const busy = await resident();
+      await guest.tell({ do: 'stop' });
+      await guest.tell({ do: 'drop-caches' });
+      await expect.poll(resident, { timeout: 60_000 }).toBeLessThan(busy / 2);
+      expect((await guest.tell({ do: 'status' })).features).toContain('shared-allocator');
+      await expect(guest.tell({ do: 'compact' })).rejects.toMatchObject({ code: 'AEROSTAT_GUEST_COMMAND' });
+      await expect(guest.tell({ do: 'age', degree: 0.5 })).rejects.toMatchObject({
+        code: 'AEROSTAT_GUEST_COMMAND',
+      });
+    } finally {
+      await guest.close();
+    }
+  } finally {
+    await host.stop();
+  }
+}, 130_000);

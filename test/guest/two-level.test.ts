@@ -10,7 +10,7 @@ import {
   treeOf,
 } from '../../src/balloon/shared-frames.ts';
 import { Random } from '../../src/guest/random.ts';
-import { TwoLevelFrames } from '../../src/guest/two-level.ts';
+import { LASTING, PASSING, TwoLevelFrames } from '../../src/guest/two-level.ts';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { NIL, ORDER_MAX } from '../../src/memory/page-blocks.ts';
@@ -96,6 +96,29 @@ describe('the allocator of two levels', () => {
     allocator.free(hole, 0);
     const rest = Array.from({ length: FRAME_PAGES }, () => allocator.allocate(0));
     expect(rest).toContain(hole);
+  });
+
+  it('keeps pages that stay apart from those that come and go, for as long as there are frames for both', () => {
+    const { allocator } = open();
+    const frameOf = (pfn: number) => Math.floor(pfn / FRAME_PAGES);
+    // What is left beside the state is for both.
+    const first = FRAME_PAGES - allocator.reservedPages;
+    for (let page = 0; page < first; page++) allocator.allocate(0, page % 2 === 0 ? PASSING : LASTING);
+    const passing: number[] = [];
+    const lasting: number[] = [];
+    for (let page = 0; page < 4 * FRAME_PAGES; page++) {
+      passing.push(allocator.allocate(0, PASSING));
+      if (page % 8 === 0) lasting.push(allocator.allocate(0, LASTING));
+    }
+    expect(new Set(lasting.map(frameOf)).size).toBe(1);
+    for (const pfn of passing) allocator.free(pfn, 0);
+    const used = Array.from({ length: FRAMES }, (_, frame) => allocator.wordOf(frame));
+    expect(used.filter(word => word !== FRAME_FREE)).toHaveLength(2);
+    // Where nothing else is left, the others' frames are good enough.
+    let pages = 0;
+    while (allocator.allocate(0, PASSING) !== NIL) pages++;
+    expect(pages).toBe((FRAMES - 1) * FRAME_PAGES - lasting.length);
+    expect(allocator.freePages).toBe(0);
   });
 
   it('refuses to free what is free', () => {

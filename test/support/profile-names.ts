@@ -1,6 +1,6 @@
 /**
- * The profiles that the embedded guest's kernel speaks each in a way of its own. It cannot lend its allocator, so that of
- * `shared` it has what it has of `virtio`; guests that can are in test/driver/shared-frames.test.ts and
+ * The profiles that the kernel on the buddy allocator speaks each in a way of its own. It cannot lend that allocator, so
+ * that of `shared` it has what it has of `virtio`; guests that can are in test/driver/shared-frames.test.ts and
  * test/embedded/shared.test.ts.
  */
 import { PROFILE_NAMES } from '../../src/balloon/profiles.ts';

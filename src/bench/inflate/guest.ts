@@ -76,9 +76,9 @@ function touch(memory: GuestMemory, pfn: number, count: number): void {
   for (let page = pfn; page < pfn + count; page++) memory.setU32(gpaOf(page), 1);
 }
 
-function age({ guest }: EmbeddedGuest): void {
+function age({ movable }: EmbeddedGuest): void {
   const degree = /^aged-(\d+)$/.exec(data.scenario)?.[1];
-  if (degree !== undefined) guest.age({ degree: Number(degree) / 100 });
+  if (degree !== undefined) movable.age({ degree: Number(degree) / 100 });
 }
 
 /** The host took what the balloon held: before each inflation all free memory is the guest's again. */
@@ -87,7 +87,7 @@ function touchFree(machine: EmbeddedGuest): void {
   for (const [pfn, count] of freeRuns(machine)) touch(machine.memory, pfn, count);
 }
 
-function freeRuns({ kernel }: EmbeddedGuest): Runs {
+function freeRuns({ movable: { kernel } }: EmbeddedGuest): Runs {
   const free = new PageSet(Number.MAX_SAFE_INTEGER);
   kernel.allocator.listFree(free, 0);
   const runs: [number, number][] = [];
@@ -155,7 +155,7 @@ try {
     touchFree(machine);
     tell({
       kind: 'ready',
-      fragmentation: fragmentation(machine.kernel.allocator).degree,
+      fragmentation: fragmentation(machine.movable.kernel.allocator).degree,
       counters: { ...machine.driver.counters },
       memoryFd: machine.memory.regions[0].backing.file?.fd.number ?? -1,
       writeNs: speed(machine, data.balloonBytes),

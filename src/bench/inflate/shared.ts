@@ -33,7 +33,13 @@ interface SharedMeasureOptions {
 export async function measureShared(options: SharedMeasureOptions): Promise<InflateSample> {
   const { memoryBytes, balloonBytes, touched, warm = 0, backing = 'memfd', signal } = options;
   const bytes = Math.floor(balloonBytes / FRAME_BYTES) * FRAME_BYTES;
-  const daemon = await BenchDaemon.start({ profile: 'shared', discard: 'auto', without: ['page-reporting'] });
+  // What is free would be taken back now and then, and what is measured found gone.
+  const daemon = await BenchDaemon.start({
+    profile: 'shared',
+    discard: 'auto',
+    without: ['page-reporting'],
+    evictionMs: 0,
+  });
   const guest = new GuestThread({ socketPath: daemon.socketPath, memoryBytes, backing, touched }, signal);
   try {
     const { control } = daemon;

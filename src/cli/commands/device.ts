@@ -13,6 +13,7 @@ import {
   bootGraceOption,
   durationOption,
   each,
+  evictionIntervalOption,
   list,
   sizeOption,
   value,
@@ -82,6 +83,7 @@ export function deviceCommand(context: CliContext): Command {
       ).default(10_000, '10s'),
     )
     .addOption(bootGraceOption())
+    .addOption(evictionIntervalOption())
     .option(
       '--keep <socket>',
       "an aerostat keep's, by which guests outlive this daemon; systemd for the service manager's store, none for nothing (env: AEROSTAT_KEEP)",
@@ -115,6 +117,7 @@ export function printCapabilities(context: CliContext): void {
     'api',
     'boot-grace',
     'discard',
+    'eviction-interval',
     'keep',
     'name',
     'poll-interval',

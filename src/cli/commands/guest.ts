@@ -102,6 +102,7 @@ async function runGuest(context: CliContext, choice: GuestChoice): Promise<void>
     memoryBytes: choice.memory,
     profile: choice.profile,
     rings: choice.rings,
+    lends: choice.profile === 'shared',
     seed: choice.seed,
     adviseHugePages: choice.thp ?? false,
     coverage: choice.whole === true ? 'whole' : 'edges',

@@ -152,6 +152,9 @@ function servedAt(from: Resolve, name: string, text: ServedText & Pick<GuestText
       pollIntervalMs:
         text['poll-interval'] === undefined ? DEFAULT_POLL_MS : parseDuration(text['poll-interval']),
       bootGraceMs: parseDuration(text['boot-grace'] ?? '0'),
+      ...(text['eviction-interval'] === undefined
+        ? {}
+        : { evictionMs: parseDuration(text['eviction-interval']) }),
     },
   ];
 }
@@ -207,7 +210,15 @@ function features(keys: Keys, { profile: name = DEFAULT_PROFILE, without = [] }:
 }
 
 const PLACES = ['socket', 'qmp', 'api'] as const;
-const WITH_SOCKET = ['target', 'profile', 'without', 'discard', 'poll-interval', 'boot-grace'] as const;
+const WITH_SOCKET = [
+  'target',
+  'profile',
+  'without',
+  'discard',
+  'poll-interval',
+  'boot-grace',
+  'eviction-interval',
+] as const;
 
 function misplaced(keys: Keys, guest: GuestText): Fault[] {
   const wrong: Fault[] = [];

@@ -14,7 +14,12 @@ import {
   FLEET_PERIOD_MS_MIN,
   LINK_DEFAULT,
 } from '../../fleet/settings.ts';
-import { BOOT_GRACE_MS_MAX, LOG_LEVELS } from '../../hosting/options.ts';
+import {
+  BOOT_GRACE_MS_MAX,
+  EVICTION_MS_DEFAULT,
+  EVICTION_MS_MAX,
+  LOG_LEVELS,
+} from '../../hosting/options.ts';
 import { SHARES_DEFAULT } from '../../policy/settings.ts';
 import { DEFAULT_SETTINGS, PERIOD_MS_MAX, PERIOD_MS_MIN } from '../../steering/settings.ts';
 import { AerostatError } from '../../sys/error.ts';
@@ -111,6 +116,12 @@ const served = {
       'A driver that has just started sees its target after this, or once it answers for its statistics.',
     default: '0',
   }),
+  'eviction-interval': duration('an interval', ['60s', '0'], [0, EVICTION_MS_MAX])
+    .optional()
+    .meta({
+      description: 'Profile `shared`: how often the memory of all free frames is taken back; "0" for never.',
+      default: formatDuration(EVICTION_MS_DEFAULT),
+    }),
 };
 
 const Daemon = z.union([
