@@ -8,6 +8,7 @@ import { type BenchChoice, commandLine, measure, pick, wholeNumber } from '../me
 import { hostPageSizeOption, list, numberFromZero, sizeOption, withVerbose } from '../options.ts';
 import { formatSize } from '../size.ts';
 import { UsageError } from '../usage.ts';
+import { buildBenchCommand } from './bench-build.ts';
 import { drainBenchCommand } from './bench-drain.ts';
 import { migrateBenchCommand } from './bench-migrate.ts';
 import { neighbourBenchCommand } from './bench-neighbour.ts';
@@ -21,6 +22,7 @@ Examples:
   aerostat bench linux --memory 2G --balloon 1G --touched --json result.json
   aerostat bench inflate --peer qemu
   aerostat bench migrate --channels none,hint
+  aerostat bench build
   aerostat bench drain
   aerostat bench neighbour
   aerostat bench restart
@@ -81,6 +83,7 @@ export function benchCommand(context: CliContext): Command {
     .addCommand(linuxCommand(context))
     .addCommand(inflateCommand(context))
     .addCommand(migrateBenchCommand(context))
+    .addCommand(buildBenchCommand(context))
     .addCommand(drainBenchCommand(context))
     .addCommand(neighbourBenchCommand(context))
     .addCommand(restartBenchCommand(context))
