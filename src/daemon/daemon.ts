@@ -26,6 +26,12 @@ import type { HandedKeeper, Successor } from './successor.ts';
 const dataThreadCount = (guests: number): number =>
   Math.max(1, Math.min(guests, Math.ceil(availableParallelism() / 2)));
 
+/**
+ * Guests that are kept run before there are threads that discard, and so does the API, which takes less than this: threads
+ * that start want a processor.
+ */
+const DISCARDS_AFTER_MS = 300;
+
 /** A guest that is served, as this thread knows it. */
 interface ServedGuest {
   readonly options: GuestOptions;
@@ -55,7 +61,8 @@ class RunningDaemon implements Daemon {
   ) {
     this.#keeping = keeping;
     this.#steering = steering;
-    this.#threads = new GuestThreads({ ...options, keeper: keeping?.place });
+    const discardsAfterMs = keeping === undefined ? 0 : DISCARDS_AFTER_MS;
+    this.#threads = new GuestThreads({ ...options, keeper: keeping?.place, discardsAfterMs });
     const { control } = this.#threads;
     const kept = keeping !== undefined;
     const own = { ...control, daemon: async () => ({ ...(await control.daemon()), kept }) };
@@ -312,7 +319,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     daemon.servedMs = performance.now();
     if (keeping !== undefined) meanwhile?.();
     keeping?.forgetRest();
-    await daemon.ready;
+    if (keeping === undefined) await daemon.ready;
     return daemon;
   } catch (error) {
     await daemon.close();

@@ -26,6 +26,8 @@ export interface GuestThreadsOptions {
   readonly log: (record: LogRecord) => void;
   /** What keeps the guests, if anything does. */
   readonly keeper?: KeeperPlace | undefined;
+  /** How long after the first guests the threads that discard start, which want a processor as these do. Default: at once. */
+  readonly discardsAfterMs?: number;
 }
 
 /** A busy machine takes a second. */
@@ -53,11 +55,14 @@ export class GuestThreads {
   readonly #listeners = new Listeners<[event: GuestEvent]>();
   /** Guests that are on their way to their threads. */
   #opening = 0;
+  readonly #discardsAfterMs: number;
+  #discardTimer: NodeJS.Timeout | undefined;
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
-  constructor({ threads, log, keeper }: GuestThreadsOptions) {
+  constructor({ threads, log, keeper, discardsAfterMs = 0 }: GuestThreadsOptions) {
     this.#log = log;
+    this.#discardsAfterMs = discardsAfterMs;
     this.#discarding = new DiscardPool(threads, {
       failed: failure => log({ level: 'error', message: `memory could not be given back: ${failure}` }),
       died: error => this.#threadDied('discarding', error),
@@ -77,7 +82,7 @@ export class GuestThreads {
     this.control = threadsControl(this);
   }
 
-  /** Resolves when the threads that discard run, which they begin with the first guest. */
+  /** Starts the threads that discard, if the first guests have not; resolves when they run. */
   get ready(): Promise<void> {
     return this.#discarding.ready;
   }
@@ -150,8 +155,13 @@ export class GuestThreads {
     } finally {
       // Guests wait for a processor, and for what they give back nothing does so soon.
       this.#opening--;
-      if (this.#opening === 0) this.#discarding.start();
+      if (this.#opening === 0) this.#discardSoon();
     }
+  }
+
+  #discardSoon(): void {
+    if (this.#discardsAfterMs === 0) this.#discarding.start();
+    else this.#discardTimer ??= setTimeout(() => this.#discarding.start(), this.#discardsAfterMs);
   }
 
   /** Sends a guest away; resolves when its socket is closed. Does nothing for a guest that is unknown. */
@@ -190,6 +200,9 @@ export class GuestThreads {
   }
 
   async #close(): Promise<void> {
+    clearTimeout(this.#discardTimer);
+    // Guests that go have what they gave away discarded.
+    if (this.#guests.size > 0) this.#discarding.start();
     // Guests first: what they gave away is discarded before the thread that does it ends.
     await Promise.all(this.#threads.map(thread => thread.end()));
     await this.#discarding.close();

@@ -139,6 +139,21 @@ test('guests are spread over the threads, and listed in the order in which they 
   expect(hosting.threadOf('d')).toBeDefined();
 });
 
+test('threads that discard come later than the first guests where they are to, and with the end at the latest', async () => {
+  await loop.until(hosting.close());
+  hosting = new GuestThreads({ threads: 1, log: record => log.push(record), discardsAfterMs: 1 });
+  const discarding = () => threads.started.filter(thread => thread instanceof DiscardThreadDouble).length;
+  const before = discarding();
+  await open('a');
+  await loop.turnUntil(() => discarding() === before + 2);
+  await loop.until(hosting.close());
+  hosting = new GuestThreads({ threads: 1, log: record => log.push(record), discardsAfterMs: 3_600_000 });
+  await open('b');
+  expect(discarding()).toBe(before + 2);
+  await loop.until(hosting.close());
+  expect(discarding()).toBe(before + 4);
+});
+
 test('a name that is taken is refused, and so is a guest that is not there', async () => {
   await open('a');
   const socket = { fd: 0, listening: false };
