@@ -176,13 +176,10 @@ export class MigrationDestination {
         throw new MigrationError(`${there}; each needs an \`aerostat receive\` of its own`);
       }
       this.#id = hello.id;
-      // A machine that is made ready beforehand has all of its memory before it runs.
-      const { prepare } = this.#options.machine;
-      const offered =
-        (hello.features & FEATURE_POSTCOPY) === 0 ? hello.features : hello.features & ~FEATURE_AHEAD;
-      this.#states.agreed = prepare !== undefined && (offered & FEATURE_AHEAD) !== 0;
+      const { features } = hello;
+      this.#states.agreed = this.#options.machine.prepare !== undefined && (features & FEATURE_AHEAD) !== 0;
       const ahead = this.#states.agreed ? FEATURE_AHEAD : 0;
-      this.#features = (offered & (FEATURES_HERE | FEATURE_POSTCOPY) & ~FEATURE_AHEAD) | ahead;
+      this.#features = (features & (FEATURES_HERE | FEATURE_POSTCOPY) & ~FEATURE_AHEAD) | ahead;
     } else {
       this.#expectPhase('receiving', 'hello');
       if (!this.#isOurs(hello.id)) throw new StreamError('order', 'a connection of another migration');

@@ -119,9 +119,8 @@ export class SourceLinks {
 
   get #offered(): number {
     const { compress = false, ahead = false, postcopy } = this.#options;
-    // A machine that is made ready beforehand has all of its memory before it runs.
     const more = postcopy === undefined ? 0 : FEATURE_POSTCOPY;
-    return featuresToOffer(compress, undefined, ahead && postcopy === undefined) | more;
+    return featuresToOffer(compress, undefined, ahead) | more;
   }
 
   /** Says something over the first, if there is one. */

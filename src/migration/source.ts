@@ -159,6 +159,7 @@ export class MigrationSource {
           this.#round > (this.#options.postcopy?.afterRound ?? Number.POSITIVE_INFINITY)
         ) {
           this.#switching = true;
+          await this.#rehearse();
           return;
         }
         await this.#take(step);
@@ -240,6 +241,13 @@ export class MigrationSource {
     const after = this.#links.sent;
     convergence.sent(after.pages - before.pages, after.bytes - before.bytes, clock.nowMs() - startMs);
     if (rehearses) await this.#rehearsal.heard();
+  }
+
+  /** Before a stop that is not preceded by a round: it goes as it has gone just now, with just this guest. */
+  async #rehearse(): Promise<void> {
+    if (!this.#rehearsal.possible) return;
+    await this.#rehearsal.send();
+    await this.#rehearsal.heard();
   }
 
   /** How long the guest would stand still if there were no page to send, as far as that is known. */
