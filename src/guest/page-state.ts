@@ -58,18 +58,17 @@ export class PageState {
     this.blockType = new Uint8Array(this.length >>> PAGEBLOCK_ORDER).fill(MIGRATE_MOVABLE);
   }
 
-  /** Nothing is known of any page again; what the host backs stays backed. */
+  /** Nothing is known of any page again; what the host backs stays backed, and nothing else becomes it. */
   reset(): void {
     const { state, owner, flags } = this;
-    for (let pfn = 0; pfn < this.length; ) {
-      const at = state[pfn];
-      const pages = at === 0 ? 1 : 1 << (at & ORDER_MASK);
+    for (let start = 0; start < this.length; start += PAGES_PER_BLOCK_MAX) {
+      const end = start + PAGES_PER_BLOCK_MAX;
+      let at = start;
+      while (at < end && (state[at] & KIND_MASK) !== KIND_ALLOCATED) at++;
+      if (at === end) continue;
       // Of all others an owner's marks were never set, or were cleared when they were freed.
-      if ((at & KIND_MASK) === KIND_ALLOCATED) {
-        owner.fill(0, pfn, pfn + pages);
-        flags.fill(0, pfn, pfn + pages);
-      }
-      pfn += pages;
+      owner.fill(0, at, end);
+      flags.fill(0, at, end);
     }
     state.fill(0);
     this.blockType.fill(MIGRATE_MOVABLE);

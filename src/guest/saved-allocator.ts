@@ -17,6 +17,7 @@ import {
   MIGRATE_TYPES,
   type MigrateType,
   ORDER_MASK,
+  type PageState,
 } from './page-state.ts';
 import { SavedGuestError, type StateReader, type StateWriter } from './saved-state.ts';
 import type { Zone } from './zone.ts';
@@ -24,6 +25,8 @@ import type { Zone } from './zone.ts';
 /** More names of owners than any guest has processes, and few enough to read before anything is checked. */
 const OWNERS_SAVED_MAX = 2 ** 16;
 const RUN_WORDS = 4;
+/** Below so many pages storing one by one is faster than four calls that fill. */
+const SHORT_RUN = 32;
 
 export function saveAllocator(allocator: PageAllocator, into: StateWriter): void {
   const { pages, spans, zones } = allocator;
@@ -65,42 +68,49 @@ function saveList(zone: Zone, order: number, type: number, into: StateWriter): v
 function saveBlocks({ pages, spans }: PageAllocator, into: StateWriter): void {
   const isolated: number[] = [];
   const start = into.open();
-  const run = { pfn: 0, count: 0, meta: 0, index: 0 };
-  const end = () => {
-    if (run.count === 0) return;
-    into.u32(run.pfn);
-    into.u32(run.count);
-    into.u32(run.meta);
-    into.u32(run.index);
-  };
+  const { state } = pages;
   for (const span of spans) {
     for (let pfn = span.start; pfn < span.end; ) {
-      const state = pages.state[pfn];
-      const order = state & ORDER_MASK;
-      const kind = state & KIND_MASK;
-      if (kind === KIND_ISOLATED) isolated.push(pfn, order);
+      const kind = state[pfn] & KIND_MASK;
       if (kind === KIND_ALLOCATED) {
-        const meta = (order | (pages.flags[pfn] << 8) | (pages.owner[pfn] << 16)) >>> 0;
-        // A page without an owner has no index, only what its former owner left there.
-        const owned = pages.owner[pfn] !== 0;
-        const index = owned ? pages.index[pfn] : 0;
-        const adjacent = run.count > 0 && pfn === run.pfn + (run.count << order) && meta === run.meta;
-        if (adjacent && (!owned || index === (run.index + run.count) >>> 0)) {
-          run.count++;
-        } else {
-          end();
-          run.pfn = pfn;
-          run.count = 1;
-          run.meta = meta;
-          run.index = index;
-        }
+        pfn = saveRun(pages, pfn, span.end, into);
+        continue;
       }
+      const order = state[pfn] & ORDER_MASK;
+      if (kind === KIND_ISOLATED) isolated.push(pfn, order);
       pfn += kind === 0 ? 1 : 1 << order;
     }
   }
-  end();
   into.close(start);
   into.array(isolated);
+}
+
+/** The run of allocated blocks that begins at `pfn`; returns where it ends. */
+function saveRun(pages: PageState, pfn: number, end: number, into: StateWriter): number {
+  const { state: states, flags, owner: owners, index } = pages;
+  const state = states[pfn];
+  const order = state & ORDER_MASK;
+  const owner = owners[pfn];
+  // A page without an owner has no index, only what its former owner left there.
+  const step = owner === 0 ? 0 : 1;
+  const first = step * index[pfn];
+  let next = pfn + (1 << order);
+  let count = 1;
+  while (
+    next < end &&
+    states[next] === state &&
+    owners[next] === owner &&
+    flags[next] === flags[pfn] &&
+    (step === 0 || index[next] === (first + count) >>> 0)
+  ) {
+    count++;
+    next += 1 << order;
+  }
+  into.u32(pfn);
+  into.u32(count);
+  into.u32((order | (flags[pfn] << 8) | (owner << 16)) >>> 0);
+  into.u32(first);
+  return next;
 }
 
 /**
@@ -140,24 +150,35 @@ export function loadAllocator(allocator: PageAllocator, from: StateReader): void
 
 class Loading {
   readonly #allocator: PageAllocator;
-  readonly #names: readonly string[];
+  /** For each id, whether there is such an owner; 0 is none. */
+  readonly #named: Uint8Array;
   readonly #claimed: PageBitmap;
+  #span = { start: 0, end: 0 };
   #pages = 0;
 
   constructor(allocator: PageAllocator, names: readonly string[]) {
     this.#allocator = allocator;
-    this.#names = names;
+    this.#named = Uint8Array.from(names, (name, id) => (id === 0 || name !== '' ? 1 : 0));
     this.#claimed = new PageBitmap(allocator.pages.length);
   }
 
   /** Checks that `count` blocks of `order` from `pfn` on may stand there and nothing else does yet. */
   #claim(pfn: number, order: number, count = 1): void {
     const size = count * (1 << order);
-    const inside = this.#allocator.spans.some(({ start, end }) => pfn >= start && pfn + size <= end);
-    if (!inside || pfn % (1 << order) !== 0 || this.#claimed.set(pfn, size) !== size) {
+    if (pfn % (1 << order) !== 0 || !this.#inside(pfn, size) || this.#claimed.set(pfn, size) !== size) {
       throw new SavedGuestError(`a block of order ${order} cannot be at frame ${pfn}`);
     }
     this.#pages += size;
+  }
+
+  #inside(pfn: number, size: number): boolean {
+    // One after the other they are mostly where the last one was.
+    const { start, end } = this.#span;
+    if (pfn >= start && pfn + size <= end) return true;
+    const span = this.#allocator.spans.find(one => pfn >= one.start && pfn + size <= one.end);
+    if (span === undefined) return false;
+    this.#span = span;
+    return true;
   }
 
   zone(zone: Zone, from: StateReader): void {
@@ -202,11 +223,20 @@ class Loading {
       const index = runs[i + 3];
       const order = this.#order(meta & 0xff);
       const owner = meta >>> 16;
-      if (count === 0 || count > managedPages || (owner !== 0 && (this.#names[owner] ?? '') === '')) {
+      if (count === 0 || count > managedPages || (owner !== 0 && this.#named[owner] !== 1)) {
         throw new SavedGuestError(`the allocated pages at frame ${start} have no owner`);
       }
       this.#claim(start, order, count);
       const flags = (meta >>> 8) & 0xff;
+      if (order === 0 && count < SHORT_RUN) {
+        for (let page = 0; page < count; page++) {
+          pages.state[start + page] = KIND_ALLOCATED;
+          pages.flags[start + page] = flags;
+          pages.owner[start + page] = owner;
+          pages.index[start + page] = index + page;
+        }
+        continue;
+      }
       if (order === 0) {
         // Nearly all of what a guest uses are single pages, many to a run.
         pages.state.fill(KIND_ALLOCATED, start, start + count);

@@ -18,6 +18,8 @@ export class SavedGuestError extends AerostatError {
 
 const TEXT_LENGTH_MAX = 256;
 const TWO_32 = 2 ** 32;
+/** An array is written as runs where they are so long in the mean. */
+const WORDS_PER_RUN_MIN = 16;
 
 export class StateWriter {
   /** It grows in every guest: what V8 has compiled for one that never did would be of no use to the first that does. */
@@ -69,12 +71,14 @@ export class StateWriter {
     this.#words[start - 1] = this.#length - start;
   }
 
-  /** An array in which neighbours are mostly alike, as runs of a length and a value where that is shorter. */
+  /** An array in which neighbours are mostly alike, as runs of a length and a value where that is much shorter. */
   runs(values: Uint32Array): void {
-    let count = 0;
-    for (let i = 0; i < values.length; i++) if (i === 0 || values[i] !== values[i - 1]) count++;
-    this.flag(count * 2 < values.length);
-    if (count * 2 >= values.length) {
+    const countMax = values.length / WORDS_PER_RUN_MIN;
+    let count = values.length === 0 ? 0 : 1;
+    for (let i = 1; i < values.length && count < countMax; i++) if (values[i] !== values[i - 1]) count++;
+    this.flag(count < countMax);
+    // Many short runs take a guest that stands still longer to write and to read than the array takes to be copied.
+    if (count >= countMax) {
       this.array(values);
       return;
     }
