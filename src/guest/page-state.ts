@@ -58,19 +58,10 @@ export class PageState {
     this.blockType = new Uint8Array(this.length >>> PAGEBLOCK_ORDER).fill(MIGRATE_MOVABLE);
   }
 
-  /** Nothing is known of any page again; what the host backs stays backed, and nothing else becomes it. */
+  /** Nothing is known of any page again. A guest may wait for it, so it is no loop over all pages. */
   reset(): void {
-    const { state, owner, flags } = this;
-    for (let start = 0; start < this.length; start += PAGES_PER_BLOCK_MAX) {
-      const end = start + PAGES_PER_BLOCK_MAX;
-      let at = start;
-      while (at < end && (state[at] & KIND_MASK) !== KIND_ALLOCATED) at++;
-      if (at === end) continue;
-      // Of all others an owner's marks were never set, or were cleared when they were freed.
-      owner.fill(0, at, end);
-      flags.fill(0, at, end);
-    }
-    state.fill(0);
+    // Links and numbers are of no meaning without these.
+    for (const marks of [this.state, this.owner, this.flags]) marks.fill(0);
     this.blockType.fill(MIGRATE_MOVABLE);
   }
 

@@ -278,10 +278,12 @@ export class MigrationSource {
     pause.done('load');
   }
 
-  #openPostcopy(): PostcopySource {
+  /** Undefined where nothing is left to come later: the destination hears of no missing page, and awaits none. */
+  #openPostcopy(): PostcopySource | undefined {
     const { ram, clock, dirty, machine } = this.#options;
     const changed = () => this.#enter(this.#postcopy?.phase ?? 'post-copy');
-    return new PostcopySource({ ram, machine, links: this.#links, clock, changed }, dirty);
+    const postcopy = new PostcopySource({ ram, machine, links: this.#links, clock, changed }, dirty);
+    return postcopy.progress.latePages > 0 ? postcopy : undefined;
   }
 
   async #handOver(): Promise<void> {

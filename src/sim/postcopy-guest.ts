@@ -12,9 +12,10 @@ import { Ram } from '../migration/ram.ts';
 import { SlotBitmap } from '../migration/slot-bitmap.ts';
 import { AerostatError } from '../sys/error.ts';
 
-export const POSTCOPY_MISTAKES = ['overwrites', 'zeros', 'keeps-stale'] as const;
+export const POSTCOPY_MISTAKES = ['overwrites', 'zeros', 'keeps-stale', 'patches-late'] as const;
 /** `overwrites`: what arrives is put over what is there. `zeros`: a page that is missing is zeros to the guest that touches
- * it. `keeps-stale`: what was received of a missing page before is kept, and counts as there. */
+ * it. `keeps-stale`: what was received of a missing page before is kept, and counts as there. `patches-late`: patches of the
+ * states are made of what those were a while after they were sent ahead. */
 export type PostcopyMistake = (typeof POSTCOPY_MISTAKES)[number];
 
 const WORDS = PAGE_SIZE / 4;

@@ -29,6 +29,8 @@ interface PostcopySimOptions {
   /** All connections break after so many messages of either side; more than there are, and none does. */
   readonly cutAfter?: number;
   readonly mistake?: PostcopyMistake;
+  /** The guest does nothing while it moves: after a round nothing is left to come later. */
+  readonly still?: boolean;
   /** The destination is dead from the moment at which the source let the guest go and all was cut. */
   readonly dies?: boolean;
 }
@@ -107,6 +109,7 @@ class PostcopySimulation {
       connections: CONNECTIONS,
       convergence: new Convergence({ downtimeMsMax: 0, roundsMax: 10, autoConverge: false }),
       postcopy: { afterRound: random.below(3) },
+      patchLate: options.mistake === 'patches-late',
       clock,
       observer: () => this.#checkOne(),
     });
@@ -115,7 +118,7 @@ class PostcopySimulation {
   async run(): Promise<PostcopySimResult> {
     const { clock } = this;
     this.#here.running = true;
-    void this.#live();
+    if (this.#options.still !== true) void this.#live();
     let summary: MigrationSummary | undefined;
     let error: Error | undefined;
     const leaving = this.#source.run().then(
@@ -176,6 +179,7 @@ class PostcopySimulation {
 
   #machine(): SourceMachine {
     const here = this.#here;
+    const states = async () => [{ name: 'guest', bytes: new Uint8Array(here.numbers.slice().buffer) }];
     return {
       stop: async () => {
         here.running = false;
@@ -185,7 +189,9 @@ class PostcopySimulation {
         this.#checkOne();
       },
       throttle: async () => {},
-      save: async () => [{ name: 'guest', bytes: new Uint8Array(here.numbers.slice().buffer) }],
+      save: states,
+      // Some sources send nothing ahead.
+      ...(this.#random.chance(0.8) || this.#options.mistake === 'patches-late' ? { saveAhead: states } : {}),
       handOver: async () => {
         this.#letGo = true;
       },
@@ -207,6 +213,7 @@ class PostcopySimulation {
       get latePages() {
         return late();
       },
+      prepare: async () => void (await this.clock.sleep(this.#random.below(4))),
       load: async ([{ bytes }]) => {
         this.#guestThere.numbers.set(new Uint32Array(Uint8Array.from(bytes).buffer));
         // What the states are read with is there.

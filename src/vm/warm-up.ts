@@ -4,6 +4,7 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import type { SavedState } from '../migration/machine.ts';
+import { warmUpMigration } from './migration-warm-up.ts';
 import type { VmOptions } from './options.ts';
 import { Vm } from './vm.ts';
 import { VmThreads } from './vm-threads.ts';
@@ -27,7 +28,7 @@ export async function openWarmThreads(log: VmOptions['log']): Promise<VmThreads>
   for (const flag of LASTING_MEMORY) setFlagsFromString(flag);
   const threads = await VmThreads.open(log);
   try {
-    await warmUp(threads);
+    await Promise.all([warmUp(threads), warmUpMigration()]);
     return threads;
   } catch (error) {
     await threads.close();

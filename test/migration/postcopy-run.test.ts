@@ -27,6 +27,14 @@ describe('post-copy', () => {
     expect(new Set(results.map(({ summary }) => summary?.rounds))).toEqual(new Set([2, 3, 4]));
   });
 
+  test('brings a guest that does nothing, of which nothing may be left to come later', async () => {
+    const results = [];
+    for (const seed of SEEDS) results.push(await tried({ seed, still: true }));
+    expect(results.map(({ runsAt }) => runsAt)).toEqual(SEEDS.map(() => 'destination'));
+    expect(results.map(({ summary }) => summary?.postcopy === null)).toContain(true);
+    expect(results.map(({ summary }) => summary?.postcopy === null)).toContain(false);
+  });
+
   test('cut after every message of it: the guest is on one side, and has all that it wrote', async () => {
     const { failures, ends, recoveries } = await reportPostcopy({ seed: SEED, seeds: 3 }, () => {});
     expect(failures).toEqual([]);
