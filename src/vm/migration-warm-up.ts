@@ -21,26 +21,25 @@ import { TokenBucket } from '../migration/token-bucket.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
 /** After so many what is left to be compiled takes no time that one would see. */
-const MIGRATIONS = 4;
-const SLOTS = 512;
+const MIGRATIONS = 3;
+const SLOTS = 128;
 const VITAL_SLOTS = 8;
 /** Written to before the stop: most of them come later. */
-const WRITTEN_SLOTS = 256;
+const WRITTEN_SLOTS = 64;
 const CONNECTIONS = 2;
-const STATE_BYTES = 2 ** 18;
+const STATE_BYTES = 2 ** 16;
 
 const clock: Clock = {
   nowMs: monotonicMs,
   sleep: (ms, signal) => delay(ms, undefined, signal === undefined ? {} : { signal }).catch(() => {}),
 };
 
-/** Takes some ten milliseconds of this thread. */
+/** Takes this thread some ten milliseconds, between which others have their turn. */
 export async function warmUpMigration(): Promise<void> {
-  // With rounds before the stop, and without.
-  for (let migration = 0; migration < MIGRATIONS; migration++) await migrate(migration % 2);
+  for (let migration = 0; migration < MIGRATIONS; migration++) await migrate();
 }
 
-async function migrate(afterRound: number): Promise<void> {
+async function migrate(): Promise<void> {
   const ram = new Ram(memoryOf(SLOTS));
   const log = new SoftwareDirtyLog(SLOTS);
   const dirty = new SlotBitmap(SLOTS);
@@ -74,7 +73,7 @@ async function migrate(afterRound: number): Promise<void> {
     },
     connections: CONNECTIONS,
     convergence: new Convergence({ downtimeMsMax: 0, roundsMax: 2, autoConverge: false }),
-    postcopy: { afterRound },
+    postcopy: { afterRound: 0 },
     clock,
   });
   await source.run();
