@@ -291,16 +291,23 @@ export class TwoLevelFrames {
 
   /** The first aligned block of clear bits, set; its page in the frame, or NIL. */
   #takeBits(frame: number, order: number): number {
-    const step = 1 << order;
-    for (let page = 0; page < FRAME_PAGES; page += step) {
-      // A look at 32 pages at once where all are in use.
-      if (page % 32 === 0 && this.#fields.load(frame * FIELD_WORDS + page / 32) === ALL) {
-        page += Math.max(0, 32 - step);
-        continue;
-      }
-      if (this.#setBits(frame, page, order)) return page;
+    const step = order < WORD_ORDER ? 1 : 1 << (order - WORD_ORDER);
+    for (let index = 0; index < FIELD_WORDS; index += step) {
+      const page = order < WORD_ORDER ? this.#takeInWord(frame, index, order) : index * 32;
+      if (page !== NIL && (order < WORD_ORDER || this.#setBits(frame, page, order))) return page;
     }
     return NIL;
+  }
+
+  /** The same in one word of the bit field, for blocks that lie in one. */
+  #takeInWord(frame: number, index: number, order: number): number {
+    const at = frame * FIELD_WORDS + index;
+    for (;;) {
+      const word = this.#fields.load(at);
+      const bit = firstClear(word, order);
+      if (bit === NIL) return NIL;
+      if (this.#fields.replace(at, word, word | maskOf(bit, order))) return index * 32 + bit;
+    }
   }
 
   /** Sets the bits of a block unless some are set. */
@@ -339,3 +346,11 @@ export class TwoLevelFrames {
 
 /** The bits of a block of fewer than 32 pages, within its word. */
 const maskOf = (page: number, order: number): number => ((1 << (1 << order)) - 1) << (page & 31);
+
+/** Where in a word the first aligned block of clear bits begins; NIL where there is none. */
+function firstClear(word: number, order: number): number {
+  if (word === ALL) return NIL;
+  if (order === 0) return 31 - Math.clz32(~word & -~word);
+  for (let bit = 0; bit < 32; bit += 1 << order) if ((word & maskOf(bit, order)) === 0) return bit;
+  return NIL;
+}
