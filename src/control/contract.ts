@@ -395,4 +395,6 @@ export interface GuestChanges {
   readonly lease?: LeaseOrder;
   /** Sets the target also where the guest says that it cannot spare so much. */
   readonly force?: boolean;
+  /** The definition of a domain of libvirt keeps target and interval, too. */
+  readonly persist?: boolean;
 }

@@ -53,6 +53,15 @@ export class PolicyOffError extends AerostatError {
   }
 }
 
+/** @throws GuestStateError where the definition of a guest is to be changed that has none, or none that is known here */
+export function checkNoDefinition(name: string, { persist }: GuestChanges): void {
+  if (persist === true) {
+    throw new GuestStateError(
+      `${name} is no domain of libvirt, and has no definition that could keep this (--persist)`,
+    );
+  }
+}
+
 /** @throws GuestStateError for a target that is said in two ways at once, and for a lease of none */
 export function checkOneTarget({ targetBytes, memoryBytes, lease }: GuestChanges): void {
   if (lease !== undefined && targetBytes === undefined && memoryBytes === undefined) {

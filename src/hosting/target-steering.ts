@@ -3,7 +3,7 @@
  * it gets there. What may be wished for is judged here as well, before anything changes. Knows no sockets.
  */
 import type { GuestChanges, StatisticsSample, StuckStatus, TargetProgress } from '../control/contract.ts';
-import { checkOneTarget, GuestStateError, UnconfirmedError } from '../control/errors.ts';
+import { checkNoDefinition, checkOneTarget, GuestStateError, UnconfirmedError } from '../control/errors.ts';
 import { isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
 import type { SilenceRule } from '../control/policy.ts';
@@ -73,6 +73,7 @@ export class TargetSteering {
     checkOneTarget(changes);
     const { targetBytes: named, memoryBytes, force = false } = changes;
     const { name, device } = this.#guest;
+    checkNoDefinition(name, changes);
     const memory = this.#guest.memoryBytes();
     // Kept for a guest that is not there yet.
     if (memory === 0) return;

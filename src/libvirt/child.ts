@@ -19,9 +19,9 @@ function answerTo(question: LibvirtQuestion): Answer | Promise<undefined> {
     case 'definition':
       return libvirt.definition(question.uuid);
     case 'setMemory':
-      return void libvirt.setMemory(question.uuid, question.kib);
+      return void libvirt.setMemory(question.uuid, question.kib, question.persist);
     case 'setStatisticsPeriod':
-      return void libvirt.setStatisticsPeriod(question.uuid, question.seconds);
+      return void libvirt.setStatisticsPeriod(question.uuid, question.seconds, question.persist);
     case 'migrate':
       return libvirt.migrate(uri, question.move).then(() => undefined);
     case 'jobs':

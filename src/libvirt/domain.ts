@@ -52,6 +52,7 @@ export interface DomainHost {
 
 export class LibvirtDomain implements GuestMachine {
   readonly path = null;
+  readonly hasDefinition = true;
   readonly uuid: string;
   readonly id: number;
   readonly #host: DomainHost;
@@ -153,13 +154,13 @@ export class LibvirtDomain implements GuestMachine {
     return this.#definition.statisticsPeriod;
   }
 
-  async setInterval(seconds: number): Promise<void> {
-    await this.#host.ask({ ask: 'setStatisticsPeriod', uuid: this.uuid, seconds });
+  async setInterval(seconds: number, persist = false): Promise<void> {
+    await this.#host.ask({ ask: 'setStatisticsPeriod', uuid: this.uuid, seconds, persist });
     this.#host.expire();
   }
 
-  async setLeft(bytes: number): Promise<void> {
-    await this.#host.ask({ ask: 'setMemory', uuid: this.uuid, kib: Math.floor(bytes / KIB) });
+  async setLeft(bytes: number, persist = false): Promise<void> {
+    await this.#host.ask({ ask: 'setMemory', uuid: this.uuid, kib: Math.floor(bytes / KIB), persist });
     this.#host.expire();
   }
 

@@ -6,8 +6,14 @@ import type { DomainMove } from '../sys/libvirt-migration.ts';
 export type LibvirtQuestion =
   | { readonly ask: 'domains' }
   | { readonly ask: 'definition'; readonly uuid: string }
-  | { readonly ask: 'setMemory'; readonly uuid: string; readonly kib: number }
-  | { readonly ask: 'setStatisticsPeriod'; readonly uuid: string; readonly seconds: number }
+  /** `persist`: also in the definition that the domain is started from next. */
+  | { readonly ask: 'setMemory'; readonly uuid: string; readonly kib: number; readonly persist: boolean }
+  | {
+      readonly ask: 'setStatisticsPeriod';
+      readonly uuid: string;
+      readonly seconds: number;
+      readonly persist: boolean;
+    }
   /** Answered when the migration is over; the process answers other questions meanwhile. */
   | { readonly ask: 'migrate'; readonly move: DomainMove }
   | { readonly ask: 'jobs'; readonly uuids: readonly string[] }

@@ -43,6 +43,8 @@ export interface GuestMachine {
   /** Where the hypervisor is reached: a path. Null where it has none of its own for this guest. */
   readonly path: string | null;
   readonly connected: boolean;
+  /** It keeps a definition of the guest, from which the guest is started. */
+  readonly hasDefinition: boolean;
   /** Begins to tell what happens. Called once. */
   listen(listener: MachineListener): void;
   look(): Promise<MachineLook>;
@@ -54,8 +56,9 @@ export interface GuestMachine {
   statistics(): Promise<MachineStatistics>;
   /** Seconds between the guest's statistics; 0 where they are not asked for. */
   interval(): Promise<number>;
-  setInterval(seconds: number): Promise<void>;
-  setLeft(bytes: number): Promise<void>;
+  /** `persist`: its definition keeps it, too. */
+  setInterval(seconds: number, persist?: boolean): Promise<void>;
+  setLeft(bytes: number, persist?: boolean): Promise<void>;
   /** Lets go of the hypervisor; the guest goes on. Idempotent. */
   close(): void;
 }

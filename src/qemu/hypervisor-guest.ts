@@ -15,7 +15,7 @@ import {
   statusOf,
   UnconfirmedError,
 } from '../control/contract.ts';
-import { checkOneTarget } from '../control/errors.ts';
+import { checkNoDefinition, checkOneTarget } from '../control/errors.ts';
 import { obstacleOf } from '../control/guest-state.ts';
 import { FOREIGN_BYTES_MIN, isNear, needsForce } from '../control/judgement.ts';
 import { spareOf } from '../control/memory-use.ts';
@@ -122,6 +122,7 @@ export class HypervisorGuest {
       throw new GuestStateError(`the hypervisor of ${this.name} decides itself when its memory goes back`);
     }
     const machine = this.#machine;
+    if (!machine.hasDefinition) checkNoDefinition(this.name, changes);
     await machine.expectBalloon();
     const { memoryBytes } = await machine.memory();
     if (changes.memoryBytes !== undefined && changes.memoryBytes > memoryBytes) {
@@ -140,15 +141,16 @@ export class HypervisorGuest {
     if (targetBytes !== undefined && !force) await this.#checkSpare(targetBytes, memoryBytes);
     const before = pollIntervalMs === undefined ? 0 : await machine.interval();
     if (pollIntervalMs !== undefined) {
-      await machine.setInterval(Math.ceil(pollIntervalMs / INTERVAL_UNIT_MS));
+      await machine.setInterval(Math.ceil(pollIntervalMs / INTERVAL_UNIT_MS), changes.persist);
     }
     try {
       if (targetBytes !== undefined) {
-        await this.#setTarget(targetBytes, memoryBytes);
+        await this.#setTarget(targetBytes, memoryBytes, changes.persist);
         this.lease.ordered(lease);
       }
     } catch (error) {
-      if (pollIntervalMs !== undefined && machine.connected) await machine.setInterval(before);
+      if (pollIntervalMs !== undefined && machine.connected)
+        await machine.setInterval(before, changes.persist);
       throw error;
     }
     return this.status();
@@ -162,9 +164,9 @@ export class HypervisorGuest {
     if (doubt !== undefined) throw new UnconfirmedError(this.name, targetBytes, doubt, sample.ageMs);
   }
 
-  async #setTarget(targetBytes: number, memoryBytes: number): Promise<void> {
+  async #setTarget(targetBytes: number, memoryBytes: number, persist?: boolean): Promise<void> {
     const { leftBytes } = await this.#machine.memory();
-    await this.#machine.setLeft(memoryBytes - targetBytes);
+    await this.#machine.setLeft(memoryBytes - targetBytes, persist);
     this.#memoryBytes = memoryBytes;
     this.#targetBytes = targetBytes;
     const actualBytes = leftBytes === null ? Number.NaN : memoryBytes - leftBytes;

@@ -101,6 +101,10 @@ export class QmpMachine implements GuestMachine {
     return guestStatsInterval(this.monitor, await this.#balloon());
   }
 
+  get hasDefinition(): boolean {
+    return false;
+  }
+
   async setInterval(seconds: number): Promise<void> {
     await setGuestStatsInterval(this.monitor, await this.#balloon(), seconds);
   }

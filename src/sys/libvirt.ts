@@ -13,6 +13,7 @@ const ACTIVE = 1 << 0;
 /** Domains that are busy are told of without what would have to be waited for. */
 const NOWAIT = 1 << 29;
 const AFFECT_LIVE = 1 << 0;
+const AFFECT_CONFIG = 1 << 1;
 const UUID_BYTES = 37;
 /** virDomainStatsRecord: the domain, its parameters, how many. */
 const RECORD_BYTES = 24;
@@ -90,15 +91,17 @@ export class Libvirt {
     });
   }
 
-  /** Lets the domain keep so many KiB, as long as it runs; its persistent definition stays. @throws LibvirtError */
-  setMemory(uuid: string, kib: number): void {
-    this.#change(uuid, 'set the memory of a domain', domain => calls().setMemory(domain, kib, AFFECT_LIVE));
+  /** Lets the domain keep so many KiB, as long as it runs, and with `persist` from then on. @throws LibvirtError */
+  setMemory(uuid: string, kib: number, persist: boolean): void {
+    this.#change(uuid, 'set the memory of a domain', domain =>
+      calls().setMemory(domain, kib, affected(persist)),
+    );
   }
 
-  /** How often QEMU asks the guest for statistics, while it runs; 0 for never. @throws LibvirtError */
-  setStatisticsPeriod(uuid: string, seconds: number): void {
+  /** How often QEMU asks the guest for statistics, while it runs or from then on; 0 for never. @throws LibvirtError */
+  setStatisticsPeriod(uuid: string, seconds: number, persist: boolean): void {
     this.#change(uuid, 'set the statistics period of a domain', domain =>
-      calls().setPeriod(domain, seconds, AFFECT_LIVE),
+      calls().setPeriod(domain, seconds, affected(persist)),
     );
   }
 
@@ -198,6 +201,9 @@ export class Libvirt {
     }
   }
 }
+
+/** The definition stays as it is unless that is said. */
+const affected = (persist: boolean): number => (persist ? AFFECT_LIVE | AFFECT_CONFIG : AFFECT_LIVE);
 
 /** Null where nothing is done, and where libvirt does not tell. */
 function jobOf(domain: number, flags = 0): DomainJob | null {

@@ -306,6 +306,7 @@ test('a target that says what the guest keeps follows memory that is added and r
     });
     expect(() => change(host, { memoryBytes: 65 * MIB })).toThrow(/has 64M of memory and cannot keep 65M/);
     expect(() => change(host, { memoryBytes: 32 * MIB, targetBytes: 0 })).toThrow(/name one/);
+    expect(() => change(host, { targetBytes: 0, persist: true })).toThrow(/no domain of libvirt/);
     // A target of the balloon's stays where it is.
     change(host, { targetBytes: 4 * MIB });
     await loop.until(guest.frontend.addRegion(moreMemory(2 ** 30, 32 * MIB)));

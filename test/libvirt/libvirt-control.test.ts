@@ -58,7 +58,10 @@ describe('domains of a libvirt', () => {
   test('take a target, follow it, and tell; their persistent definition stays', async () => {
     const { libvirt, control, events } = await world('web');
     await control.change('web', { targetBytes: 256 * MIB, force: true });
-    expect(libvirt.asked).toContainEqual({ ask: 'setMemory', uuid: 'uuid-of-web', kib: 768 * 1024 });
+    expect(libvirt.asked).toContainEqual({
+      ask: 'setMemory',
+      ...{ uuid: 'uuid-of-web', kib: 768 * 1024, persist: false },
+    });
     await expect.poll(async () => (await control.guest('web')).actualBytes).toBe(256 * MIB);
     expect(events.map(({ type }) => type)).toContain('target-reached');
     await expect(control.change('web', { targetBytes: 2048 * MIB })).rejects.toThrow(GuestStateError);
@@ -86,6 +89,19 @@ describe('domains of a libvirt', () => {
     // The next order is ours.
     await control.change('web', { targetBytes: 128 * MIB, force: true });
     await expect.poll(async () => (await control.guest('web')).lastError).toBeNull();
+  });
+
+  test('keep target and interval in their definition where that is said, and nothing else', async () => {
+    const { libvirt, control } = await world('web');
+    await control.change('web', {
+      ...{ targetBytes: 256 * MIB, pollIntervalMs: 3000, force: true, persist: true },
+    });
+    const [uuid, persist] = ['uuid-of-web', true];
+    expect(libvirt.asked).toContainEqual({ ask: 'setMemory', uuid, kib: 768 * 1024, persist });
+    expect(libvirt.asked).toContainEqual({ ask: 'setStatisticsPeriod', uuid, seconds: 3, persist });
+    await control.change('web', { targetBytes: 128 * MIB, pollIntervalMs: 5000, force: true });
+    const kept = libvirt.asked.filter(question => 'persist' in question && question.persist);
+    expect(kept).toHaveLength(2);
   });
 
   test('give statistics, asked for where they are old', async () => {

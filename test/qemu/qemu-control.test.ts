@@ -201,7 +201,7 @@ describe('a guest of QEMU under our control', () => {
   it('changes all that it is asked to, or nothing', async () => {
     const { control, qemu } = await world();
     const left = qemu.left;
-    for (const refused of [{ discard: 'none' }, { targetBytes: 2 * GIB }] as const) {
+    for (const refused of [{ discard: 'none' }, { targetBytes: 2 * GIB }, { persist: true }] as const) {
       await expect(
         control.change('vm', { pollIntervalMs: 3000, targetBytes: MIB, ...refused }),
       ).rejects.toThrow(GuestStateError);

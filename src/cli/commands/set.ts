@@ -34,6 +34,8 @@ Examples:
   aerostat set vm1 --memory 50% --dry-run   what it would be; nothing changes
   aerostat set vm1 --balloon 0              give everything back
   aerostat set vm1 --poll-interval 5s       ask for statistics every 5 seconds
+  aerostat set web --memory 2G --persist --libvirt qemu:///system
+                                            also in the definition of the domain
 
 A target above the guest's memory is refused; one above what the guest says that it can spare is, too, unless --force
 says that it is meant. With --wait it ends with code 4 if the target was not reached in time; the guest goes on towards
@@ -45,6 +47,7 @@ interface SetChoice extends GuestsChoice {
   readonly discard?: DiscardMode;
   readonly pollInterval?: number;
   readonly force?: boolean;
+  readonly persist?: boolean;
   readonly dryRun?: boolean;
   readonly allOrNone?: boolean;
   readonly wait?: boolean;
@@ -77,12 +80,14 @@ export function setCommand(context: CliContext): Command {
       ),
     )
     .option('--force', 'also where the guest says that it cannot spare so much')
+    .option('--persist', 'in the definition of a domain of libvirt, too, from which it is started')
     .addOption(new Option('--dry-run', 'say what would be set, and change nothing').conflicts('wait'))
     .addOption(
       new Option('--all-or-none', 'where one guest cannot be set, leave all as they are').conflicts([
         'wait',
         'discard',
         'pollInterval',
+        'persist',
       ]),
     )
     .option('--wait', 'return when the target is reached and nothing is pending')
@@ -255,7 +260,7 @@ async function rehearse(
 }
 
 const changesOf = (
-  { discard, pollInterval, force }: SetChoice,
+  { discard, pollInterval, force, persist }: SetChoice,
   targetBytes: number | null,
   /** What the guest is to keep whatever memory it has or will have. */
   memoryBytes: number | null,
@@ -263,7 +268,7 @@ const changesOf = (
   ...(targetBytes === null || memoryBytes !== null ? {} : { targetBytes }),
   ...(memoryBytes === null ? {} : { memoryBytes }),
   ...(force === true ? { force } : {}),
-  ...defined({ discard, pollIntervalMs: pollInterval }),
+  ...defined({ discard, pollIntervalMs: pollInterval, persist }),
 });
 
 async function waitWithBar(

@@ -62,6 +62,11 @@ export const GuestPatchSchema = z
         .max(POLL_INTERVAL_MS_MAX)
         .openapi({ description: 'Interval at which statistics are asked for; 0 turns polling off.' }),
     ),
+    persist: omissible(
+      z.boolean().openapi({
+        description: 'The definition of a domain of libvirt keeps target and interval, too; others refuse.',
+      }),
+    ),
   })
   .refine(patch => Object.keys(patch).length > 0, {
     error: 'name at least one thing to change',

@@ -146,8 +146,16 @@ describePeer('a domain of libvirt that moves', await missingForLinux(), () => {
     there.virsh('destroy', 'still');
     here.define(before);
     here.virsh('start', 'still');
+    const current = () =>
+      /<currentMemory unit='KiB'>(\d+)/.exec(here.virsh('dumpxml', '--inactive', 'still'))?.[1];
+    expect((await aerostat('set still --balloon 64M --force')).code).toBe(EXIT.ok);
+    expect(current()).toBe('262144');
+    expect((await aerostat('set still --balloon 64M --force --persist')).code).toBe(EXIT.ok);
+    expect(current()).toBe('196608');
     expect((await aerostat(`migrate still ${there.uriForOthers} --persist`)).code).toBe(EXIT.ok);
     expect([defined(here), defined(there)]).toEqual(['', 'still']);
     there.virsh('destroy', 'still');
+    // One that is not defined has nothing that could be changed.
+    expect((await aerostat('set linux --balloon 32M --persist', there)).err).toMatch(/persistent|transient/);
   });
 });
