@@ -29,8 +29,9 @@ import type { RunningQueue } from './running-queue.ts';
  * Memory that may be pending for one guest, but for sparse pages that wait for neighbours (they are bounded in age, see
  * `PatientDiscarder`). Above it the thread that talks to the guest discards as well, before it acknowledges more, as
  * much as is added, so that a guest cannot run ahead of the host for longer than the kernel takes to discard this
- * much: 0.2 s. A guest that is no faster than the kernel has some tens of milliseconds pending. Half of it would
- * already slow a fast guest down to the kernel's pace (docs/benchmarks.md).
+ * much: 0.2 s. Of the pool's huge pages it is as much more as they take the kernel less. A guest that is no faster than
+ * the kernel has some tens of milliseconds pending. Half of it would already slow a fast guest down to the kernel's pace
+ * (docs/benchmarks.md).
  */
 export const PENDING_BYTES_MAX = 2 * 2 ** 30;
 
@@ -70,8 +71,8 @@ export class Inflation implements DevicePart {
   #mode: DiscardMode = 'auto';
   #mustTellHost = false;
   resumeList: DevicePart['resumeList'] = undefined;
-  /** Pages that were pending when a batch was acknowledged last. */
-  #pendingPages = 0;
+  /** What was pending when a batch was acknowledged last. */
+  #pendingWork = 0;
   readonly #moves: PageMoves;
   /** What is said of inflated pages, where the driver wants to hear it. */
   readonly #promises: InflationPromises;
@@ -303,16 +304,16 @@ export class Inflation implements DevicePart {
   }
 
   batchTaken(): void {
-    const pagesMax = this.#pendingPagesMax();
+    const workMax = this.#pendingWorkMax();
     if (this.#accounts.elsewhere) {
-      if (pagesMax === 0) this.#accounts.haste = true;
+      if (workMax === 0) this.#accounts.haste = true;
       return;
     }
     if (!this.#moves.marked) return;
-    if (this.#accounts.pendingPages > pagesMax) {
-      this.#accounts.drainDownTo(pagesMax);
+    if (this.#accounts.pendingWork > workMax) {
+      this.#accounts.drainDownTo(workMax);
     }
-    this.#pendingPages = this.#accounts.pendingPages;
+    this.#pendingWork = this.#accounts.pendingWork;
   }
 
   /**
@@ -321,21 +322,21 @@ export class Inflation implements DevicePart {
    */
   mayReturn(ring: RunningQueue): boolean {
     if (ring.role !== 'inflate') return this.#accounts.quiet;
-    if (this.#accounts.pendingPages > this.#pendingPagesMax()) {
+    if (this.#accounts.pendingWork > this.#pendingWorkMax()) {
       // In this order: what is discarded after the first line rings.
       this.#accounts.watchDrain();
-      if (this.#accounts.pendingPages > this.#pendingPagesMax()) return false;
+      if (this.#accounts.pendingWork > this.#pendingWorkMax()) return false;
     }
     if (!this.acknowledgesFirst) this.#accounts.haste = false;
-    this.#pendingPages = this.#accounts.pendingPages;
+    this.#pendingWork = this.#accounts.pendingWork;
     return true;
   }
 
-  #pendingPagesMax(): number {
+  #pendingWorkMax(): number {
     if (!this.acknowledgesFirst) return 0;
     if (this.#accounts.waiting) return Infinity;
     // What has waited may be far above the bound. The batch adds nothing to it; nor does it wait for all of it.
-    return Math.max(PENDING_BYTES_MAX / PAGE_SIZE, this.#pendingPages);
+    return Math.max(PENDING_BYTES_MAX / PAGE_SIZE, this.#pendingWork);
   }
 
   batchKept(ring: RunningQueue): void {

@@ -11,6 +11,12 @@ import type { MemoryRegion } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { PendingDiscards } from '../memory/pending-discards.ts';
 
+/**
+ * A huge page of the host's pool is given back in a microsecond, as four small pages are, whatever its size (docs/benchmarks.md).
+ * It counts more, for a slow host.
+ */
+const UNIT_WORK_MAX = 16;
+
 export class PageAccount {
   readonly region: MemoryRegion;
   /** Of {@link region}, where each run of pages looks for them. */
@@ -94,6 +100,11 @@ export class PageAccount {
     return this.pending.outstanding * this.unitPages;
   }
 
+  /** The same as so many small pages as take the kernel as long. */
+  get pendingWork(): number {
+    return this.pending.outstanding * Math.min(this.unitPages, UNIT_WORK_MAX);
+  }
+
   /** Notes that the guest gave pages away, and marks what of them can be discarded when `discard` is set. */
   give(page: number, count: number, discard: boolean): void {
     if (this.unitPages === 1) {
@@ -102,18 +113,36 @@ export class PageAccount {
       return;
     }
     const end = page + count;
-    for (let at = page; at < end; ) {
-      const unit = Math.floor(at / this.unitPages);
-      const part = Math.min(end, (unit + 1) * this.unitPages) - at;
-      const given = this.ballooned.set(at, part);
-      this.#unitWork++;
-      this.#filled[unit] += given;
-      if (this.#filled[unit] === this.unitPages) {
-        if (given > 0) this.#wholeUnits++;
-        if (discard) this.pending.mark(unit, 1);
-      }
-      at += part;
+    const firstWhole = Math.ceil(page / this.unitPages);
+    const behindWhole = Math.floor(end / this.unitPages);
+    const headEnd = Math.min(end, firstWhole * this.unitPages);
+    const tail = Math.max(headEnd, behindWhole * this.unitPages);
+    this.#givePart(page, headEnd - page, discard);
+    if (tail > headEnd) this.#giveUnits(firstWhole, behindWhole - firstWhole, discard);
+    this.#givePart(tail, end - tail, discard);
+  }
+
+  /** Pages of one unit, or none. */
+  #givePart(page: number, count: number, discard: boolean): void {
+    if (count === 0) return;
+    const unit = Math.floor(page / this.unitPages);
+    const given = this.ballooned.set(page, count);
+    this.#unitWork++;
+    this.#filled[unit] += given;
+    if (this.#filled[unit] !== this.unitPages) return;
+    if (given > 0) this.#wholeUnits++;
+    if (discard) this.pending.mark(unit, 1);
+  }
+
+  /** Units as wholes: a run of thousands is marked at once, so that it can be discarded at once. */
+  #giveUnits(unit: number, count: number, discard: boolean): void {
+    this.ballooned.set(unit * this.unitPages, count * this.unitPages);
+    this.#unitWork += count;
+    for (let index = unit; index < unit + count; index++) {
+      if (this.#filled[index] !== this.unitPages) this.#wholeUnits++;
+      this.#filled[index] = this.unitPages;
     }
+    if (discard) this.pending.mark(unit, count);
   }
 
   /** {@link give} with `discard`, for one page; false, and nothing is done, where that has to be called. */

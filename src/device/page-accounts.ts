@@ -103,12 +103,21 @@ export class PageAccounts extends AddressedAccounts {
   }
 
   get pendingPages(): number {
+    return this.#pending(false);
+  }
+
+  /** What is pending, by the small pages that take the kernel as long. */
+  get pendingWork(): number {
+    return this.#pending(true);
+  }
+
+  #pending(asWork: boolean): number {
     // Asked for by every batch: a loop, for a callback would be allocated each time.
     let pages = 0;
     let kept = 0;
     for (let index = 0; index < this.#marked.length; index++) {
       const account = this.#marked[index];
-      const pending = account.pendingPages;
+      const pending = asWork ? account.pendingWork : account.pendingPages;
       pages += pending;
       // Only this thread marks, so that what has nothing pending has nothing until it is marked again.
       account.listed = pending > 0;
@@ -299,10 +308,10 @@ export class PageAccounts extends AddressedAccounts {
     for (const account of this.#marked) this.noteFailure(account.drain());
   }
 
-  /** Discards, in this thread, until at most `pages` are pending. */
-  drainDownTo(pages: number): void {
+  /** Discards, in this thread, until {@link pendingWork} is at most `work`. */
+  drainDownTo(work: number): void {
     for (const { pending, discardUnits } of [...this.#marked]) {
-      for (let more = true; more && this.pendingPages > pages; ) {
+      for (let more = true; more && this.pendingWork > work; ) {
         const result = pending.discardSome(discardUnits);
         this.noteFailure(result.failure);
         more = result.more;

@@ -13,11 +13,11 @@ import { RunLengths } from './run-lengths.ts';
 const CLAIM_MS_MAX = 5;
 
 /**
- * What was marked as a whole is discarded several stretches at a time where that takes next to nothing, as it does where there
- * is no memory: twice as many after each run that took at most {@link QUICK_RUN_MS}. So many, should there be memory all of
- * a sudden, take some tens of milliseconds at most.
+ * What was marked as a whole is discarded several stretches at a time where that takes little, as it does where there is no
+ * memory, or memory in huge pages: as many as took at most {@link WHOLE_RUN_MS} together, by the run before, and no more than
+ * twice as many as that one had. So many, should there be small pages all of a sudden, take some tens of milliseconds at most.
  */
-const QUICK_RUN_MS = 0.2;
+const WHOLE_RUN_MS = 1;
 const REACH_MAX = 8;
 
 /** A drain is reported no more often than this before it is over. */
@@ -311,10 +311,10 @@ export class DiscardClaims {
   }
 
   #adjustReach(taken: number): void {
-    const ms = this.#state.times.tookMs;
     if (taken === 1) this.lengths.took(this.#state.stretchUnits);
-    if (ms > QUICK_RUN_MS) this.#reach = 1;
-    else if (taken === this.#reach) this.#reach = Math.min(REACH_MAX, this.#reach * 2);
+    const fitting = Math.max(1, Math.floor((taken * WHOLE_RUN_MS) / this.#state.times.tookMs));
+    if (fitting < taken) this.#reach = fitting;
+    else if (taken === this.#reach) this.#reach = Math.min(REACH_MAX, fitting, taken * 2);
   }
 
   /** Publishes [start, stop) and takes what of it is pending; returns how many units that is. */

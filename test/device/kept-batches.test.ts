@@ -56,6 +56,29 @@ test('a deflation of pages that are pending beside the punch waits for nothing',
   end(rig, run);
 });
 
+test('more huge pages of the pool than small ones may be pending when a batch is returned', () => {
+  const size = 8 * 2 ** 30;
+  const pages = 7 * 2 ** 18;
+  const openOf = (discardUnit: number) =>
+    open({
+      profile: 'page-chunks',
+      memoryBytes: size,
+      wrapBacking: backing =>
+        new Proxy(backing, {
+          get: (target, name) => {
+            if (name === 'discardUnit') return discardUnit;
+            const found = Reflect.get(target, name, target);
+            return typeof found === 'function' ? found.bind(target) : found;
+          },
+        }),
+    });
+  const small = openOf(4096);
+  expect(small.inflate([P, pages])).toEqual([]);
+  const huge = openOf(2 ** 21);
+  expect(huge.inflate([P, pages]).length).toBe(1);
+  expect(huge.pendingPages).toBe(pages);
+});
+
 test('without MUST_TELL_HOST a batch is returned when its pages are discarded', () => {
   const rig = open({ without: MUST_TELL_HOST });
   rig.touch(P, 64);

@@ -2,13 +2,16 @@
 import { expect, test } from 'vitest';
 import { PageAccount } from '../../src/device/page-account.ts';
 import { MemoryRegion } from '../../src/memory/guest-memory.ts';
+import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { UntouchableBacking } from '../support/untouchable-backing.ts';
 
 const MIB = 2 ** 20;
 const TIB = 2 ** 40;
 
-const openAccount = (size: number) =>
-  new PageAccount(new MemoryRegion({ guestAddress: 0, size, userAddress: 0 }, new UntouchableBacking(size)));
+const openAccount = (size: number, unit = PAGE_SIZE) =>
+  new PageAccount(
+    new MemoryRegion({ guestAddress: 0, size, userAddress: 0 }, new UntouchableBacking(size, unit)),
+  );
 
 test('a guest of 4 TiB that starts over without having given anything away costs the host no memory', () => {
   const account = openAccount(4 * TIB);
@@ -52,4 +55,49 @@ test('pages that come one by one, the short way, are accounted for and cost as r
   expect(short.keptUnits).toBeGreaterThan(0);
   for (const of of ['balloonedPages', 'pendingPages', 'keptUnits', 'work'] as const)
     expect([of, short[of]]).toEqual([of, long[of]]);
+});
+
+test('a run of huge pages is pending as one, and discarded in few calls', () => {
+  const account = openAccount(2 ** 30, 2 * MIB);
+  // It begins and ends in the middle of huge pages.
+  account.give(5, 2 ** 18 - 10, true);
+  expect(account.pendingPages).toBe(510 * 512);
+  expect(account.incompletePages).toBe(507 + 507);
+  expect(account.drain()).toBeUndefined();
+  expect(account.pendingPages).toBe(0);
+  expect(account.pending.discardedUnits).toBe(510);
+  // Claims have 32 huge pages: the first and the last of them are not whole, and those between go together.
+  expect(account.pending.discards).toBeLessThan(10);
+});
+
+test('runs of huge pages are accounted for as the same pages one by one', () => {
+  const [long, short] = [openAccount(256 * MIB, 2 * MIB), openAccount(256 * MIB, 2 * MIB)];
+  let state = 7;
+  const random = (below: number) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state % below;
+  };
+  for (let step = 0; step < 300; step++) {
+    const page = random(long.pageCount);
+    const count = 1 + random(Math.min(4096, long.pageCount - page));
+    const gives = random(3) > 0;
+    let taken = 0;
+    if (gives) long.give(page, count, true);
+    else taken = long.take(page, count);
+    for (let at = page; at < page + count; at++) {
+      if (gives) short.give(at, 1, true);
+      else taken -= short.take(at, 1);
+    }
+    expect(taken).toBe(0);
+    for (const figure of ['balloonedPages', 'incompletePages', 'pendingPages'] as const)
+      expect(long[figure]).toBe(short[figure]);
+    if (step % 20 === 0) for (const account of [long, short]) expect(account.drain()).toBeUndefined();
+  }
+});
+
+test('a huge page that is pending counts as a few small ones, by what the kernel takes for it', () => {
+  const [small, huge] = [openAccount(256 * MIB), openAccount(256 * MIB, 2 * MIB)];
+  for (const account of [small, huge]) account.give(0, account.pageCount, true);
+  expect([small.pendingPages, small.pendingWork]).toEqual([65_536, 65_536]);
+  expect([huge.pendingPages, huge.pendingWork]).toEqual([65_536, 2048]);
 });

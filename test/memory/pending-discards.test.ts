@@ -415,7 +415,7 @@ describe('a set', () => {
       set.mark(0, 2 ** 18);
       set.discardAll((_, count) => {
         found.push(count / stretch);
-        const untilMs = performance.now() + ms;
+        const untilMs = performance.now() + (ms * count) / stretch;
         while (performance.now() < untilMs);
       });
       return found;

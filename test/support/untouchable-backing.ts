@@ -4,12 +4,13 @@ import { PAGE_SIZE } from '../../src/memory/page.ts';
 
 export class UntouchableBacking extends WindowedBacking {
   readonly kind = 'shmem';
-  readonly discardUnit = PAGE_SIZE;
+  readonly discardUnit: number;
   readonly size: number;
 
-  constructor(size: number) {
+  constructor(size: number, discardUnit = PAGE_SIZE) {
     super();
     this.size = size;
+    this.discardUnit = discardUnit;
   }
 
   window(): never {
