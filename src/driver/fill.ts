@@ -12,6 +12,13 @@ import type { DriverCounters } from './counters.ts';
 import type { PageSource } from './page-channel.ts';
 import type { Scheduler } from './scheduler.ts';
 
+/**
+ * The first batch for a target has so many pages, and each one after it so many times as many: the host gives the first ones
+ * back while the guest still looks for the others. 256 MiB take a guest that has large blocks less than a tenth of a millisecond.
+ */
+const FIRST_PAGES = 2 ** 16;
+const GROWTH = 8;
+
 interface FillOptions {
   readonly kernel: KernelMemory;
   readonly pages: BalloonPages;
@@ -33,6 +40,9 @@ export class Fill implements PageSource {
   /** The guest is about to stand still: nothing is begun. */
   halted = false;
   readonly #options: FillOptions;
+  /** The target that was followed last, and how many pages the next batch for it has at most. */
+  #target = 0;
+  #pagesMax = FIRST_PAGES;
 
   constructor(options: FillOptions) {
     this.#options = options;
@@ -40,12 +50,16 @@ export class Fill implements PageSource {
 
   gather(batch: Batch): void {
     const { pages, scheduler, counters } = this.#options;
+    if (pages.target !== this.#target) this.#pagesMax = FIRST_PAGES;
+    this.#target = pages.target;
     pages.admitArrivals(batch);
     if (this.quiet || this.halted) return;
     pages.admitRecalled(batch);
     if (this.paused || pages.missing === 0) return;
     const started = scheduler.now();
-    if (!this.#allocate(batch)) {
+    const whole = this.#allocate(batch);
+    this.#pagesMax *= GROWTH;
+    if (!whole) {
       counters.allocationFailures++;
       this.#options.onShortage();
     }
@@ -54,7 +68,8 @@ export class Fill implements PageSource {
 
   /** Fills the batch; false when the guest's memory ran out before. */
   #allocate(batch: Batch): boolean {
-    const { kernel, pages, orderMax, batchPagesMax } = this.#options;
+    const { kernel, pages, orderMax } = this.#options;
+    const batchPagesMax = Math.min(this.#pagesMax, this.#options.batchPagesMax);
     let { missing } = pages;
     let order = orderMax;
     while (missing > 0 && !batch.full && batch.pages < batchPagesMax) {

@@ -1,0 +1,25 @@
+/** The first list for a target is short, so that the host gives memory back while the guest still looks for the rest. */
+import { expect, it } from 'vitest';
+import { MIB_PAGES, World } from './world.ts';
+
+const TARGET = 768 * MIB_PAGES;
+
+it.each(['page-range', 'page-chunks', 'page-order'] as const)(
+  'a guest with %s has the host begin with 256 MiB, for each target anew',
+  async profile => {
+    const world = new World({ profile, sizeMiB: 1024, device: { mode: 'deferred' } });
+    await world.start();
+    for (let time = 0; time < 2; time++) {
+      world.device.targetPages = TARGET;
+      await world.beginning(1);
+      expect(world.device.accounts.balloonedPages).toBe(256 * MIB_PAGES);
+      await world.rest();
+      expect(world.driver.actualPages).toBe(TARGET);
+      // All the rest was in the second.
+      expect(world.driver.counters.inflateBuffers).toBe(2 * (time + 1));
+      await world.aim(0);
+      expect(world.driver.actualPages).toBe(0);
+    }
+    world.check();
+  },
+);
