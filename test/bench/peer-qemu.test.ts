@@ -40,7 +40,9 @@ describeWithQemu('aerostat bench inflate --peer qemu', () => {
       'inflate.shuffledBeforeAck',
       'deflate',
       'inflate.ordered.toFloor',
+      'ordered.toFloor',
       'inflate.shuffled.toFloor',
+      'shuffled.toFloor',
     ]);
     expect(page).toContain('<svg');
   });

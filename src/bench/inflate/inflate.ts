@@ -4,22 +4,21 @@
  * that none finds what another left. Two baselines belong to each: the floor, a bare loop that punches the same runs in
  * memory of the same state, and the naive device, which punches page by page.
  */
-import { Worker } from 'node:worker_threads';
 import { DRAFT_NAMES, PROFILE_NAMES, type ProfileName } from '../../balloon/profiles.ts';
 import type { DiscardMode } from '../../control/contract.ts';
 import type { DriverCounters } from '../../driver/counters.ts';
 import type { DriverTuning } from '../../driver/options.ts';
 import type { RingKind } from '../../embedded/options.ts';
+import { CLAIM_BYTES_MAX } from '../../memory/pending-state.ts';
 import { defined } from '../../sys/defined.ts';
 import { AerostatError } from '../../sys/error.ts';
-import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import type { ChartPlan } from '../html.ts';
-import { Mailbox } from '../mailbox.ts';
 import { drained, progressOf } from '../reach.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { BackingName } from './backings.ts';
-import type { FromInflateGuest, InflateGuestData, Scenario, ToInflateGuest } from './guest.ts';
+import type { InflateGuestData, Scenario } from './guest.ts';
+import { cycles, GuestThread } from './guest-thread.ts';
 import { type MemoryEffect, memoryEffect } from './memory-effect.ts';
 import { measureShared } from './shared.ts';
 
@@ -71,6 +70,13 @@ export interface InflateCase {
 export interface InflateSample {
   /** From the wish until the host had all of the memory, floor and guest's own part included. */
   readonly elapsedMs: number;
+  /** The same of the first inflation of all, for which all threads compile their code; this one, where none went before. */
+  readonly firstMs: number;
+  /**
+   * The same of {@link CLAIM_BYTES_MAX}, the least that is discarded at once: the way to the guest and back. NaN where it is
+   * not measured.
+   */
+  readonly wayMs: number;
   /** Until the guest was done. */
   readonly guestMs: number;
   readonly deflateMs: number;
@@ -91,9 +97,6 @@ export interface InflateSample {
 
 /** A figure of a sample. */
 type InflateFigure = Exclude<keyof InflateSample, 'effect'>;
-
-/** One that is done ends in this time, or is ended. */
-const END_MS_MAX = 2000;
 
 export function inflateCases(options: InflateBenchOptions): InflateCase[] {
   const { profiles, rings, discard = 'auto', naive = true, kept = false, tuning = {} } = options;
@@ -162,8 +165,9 @@ export async function measureInflation(
   one: InflateCase,
   scenario: Scenario,
   seed: number,
-  { memoryBytes, balloonBytes, hostPageBytes, warm = 0, signal }: MeasuredInflation,
+  options: MeasuredInflation,
 ): Promise<InflateSample> {
+  const { balloonBytes, warm = 0, signal } = options;
   const daemon = await BenchDaemon.start({
     profile: one.profile,
     discard: one.discard,
@@ -172,23 +176,10 @@ export async function measureInflation(
     timed: true,
     kept: one.kept === true,
   });
-  const data: InflateGuestData = {
-    socketPath: daemon.socketPath,
-    memoryBytes,
-    profile: one.profile,
-    rings: one.rings,
-    scenario,
-    seed: seed + 1,
-    tuning: one.tuning,
-    floor: true,
-    warm,
-    balloonBytes,
-    ...defined({ backing: one.backing, hostPageBytes }),
-  };
-  const guest = new GuestThread(data, signal);
+  const guest = new GuestThread(guestData(one, scenario, seed, daemon.socketPath, options), signal);
   try {
     const { control } = daemon;
-    for (let round = 0; round < warm; round++) await warmUp(guest, control, balloonBytes, signal);
+    const warmMs = await cycles(warm, guest, control, balloonBytes, signal);
     const ready = await guest.next('ready');
     const before = await control.guest(BENCH_GUEST);
     const decodedMs = await daemon.decodeMs();
@@ -202,10 +193,16 @@ export async function measureInflation(
     const { writeNs } = await guest.next('written');
     await control.change(BENCH_GUEST, { targetBytes: 0 });
     const deflated = await guest.next('settled');
+    const [wayMs = Number.NaN] = await cycles(
+      Number(one.backing !== undefined),
+      ...([guest, control, CLAIM_BYTES_MAX, signal] as const),
+    );
     const floor = await guest.next('floor');
     const { reachedMs, drainedMs } = progressOf(full);
     return {
       elapsedMs: drainedMs,
+      firstMs: warmMs[0] ?? drainedMs,
+      wayMs,
       guestMs: reachedMs,
       deflateMs: deflated.ms,
       ...guestTimes(inflated.counters, ready.counters),
@@ -229,20 +226,18 @@ export async function measureInflation(
   }
 }
 
-async function warmUp(
-  guest: GuestThread,
-  control: BenchDaemon['control'],
-  balloonBytes: number,
-  signal: AbortSignal,
-): Promise<void> {
-  await guest.next('ready');
-  await control.change(BENCH_GUEST, { targetBytes: balloonBytes, force: true });
-  await guest.next('settled');
-  await drained(() => control.guest(BENCH_GUEST), signal);
-  guest.tell('drained');
-  await guest.next('written');
-  await control.change(BENCH_GUEST, { targetBytes: 0 });
-  await guest.next('settled');
+function guestData(
+  { profile, rings, tuning, backing }: InflateCase,
+  scenario: Scenario,
+  seed: number,
+  socketPath: string,
+  { memoryBytes, balloonBytes, hostPageBytes, warm = 0 }: MeasuredInflation,
+): InflateGuestData {
+  return {
+    ...{ socketPath, memoryBytes, balloonBytes, profile, rings, scenario, seed: seed + 1, tuning, warm },
+    floor: true,
+    ...defined({ backing, hostPageBytes }),
+  };
 }
 
 const guestTimes = (after: Readonly<DriverCounters>, before: Readonly<DriverCounters>) => ({
@@ -253,42 +248,6 @@ const guestTimes = (after: Readonly<DriverCounters>, before: Readonly<DriverCoun
   buffers: after.inflateBuffers - before.inflateBuffers,
   listBytes: after.listBytes - before.listBytes,
 });
-
-/** The guest's thread, and what it says in turn. */
-class GuestThread {
-  readonly #worker: Worker;
-  readonly #mailbox: Mailbox<FromInflateGuest>;
-  readonly #exited: Promise<void>;
-
-  constructor(data: InflateGuestData, signal: AbortSignal) {
-    this.#worker = new Worker(workerUrl('./guest', import.meta.url), { workerData: data });
-    this.#mailbox = new Mailbox('the guest', signal);
-    this.#worker.on('message', (message: FromInflateGuest) => this.#mailbox.put(message));
-    this.#worker.on('error', ({ message }) => this.#mailbox.end(message));
-    this.#exited = new Promise(resolve => {
-      this.#worker.once('exit', () => {
-        this.#mailbox.end();
-        resolve();
-      });
-    });
-  }
-
-  tell(message: ToInflateGuest): void {
-    this.#worker.postMessage(message);
-  }
-
-  /** @throws as {@link Mailbox.next} does */
-  next<Kind extends FromInflateGuest['kind']>(kind: Kind) {
-    return this.#mailbox.next(kind);
-  }
-
-  /** Waits for a guest that is done, and ends one that is not. */
-  async end(): Promise<void> {
-    const timer = setTimeout(() => void this.#worker.terminate(), this.#mailbox.over ? 0 : END_MS_MAX);
-    await this.#exited;
-    clearTimeout(timer);
-  }
-}
 
 function rowsOf(
   samples: ReadonlyMap<string, readonly InflateSample[]>,

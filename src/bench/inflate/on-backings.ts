@@ -113,6 +113,8 @@ function rowOf(one: BackingCase, samples: readonly InflateSample[]): BenchRow {
     scenario: one.scenario,
     peer: 'embedded',
     elapsedMs: figure('elapsedMs'),
+    firstMs: figure('firstMs'),
+    wayMs: figure('wayMs'),
     guestMs: figure('guestMs'),
     decodingMs: figure('decodingMs'),
     discardingMs: figure('discardingMs'),
@@ -161,13 +163,22 @@ function ratiosOf(samples: Samples): Record<string, number> {
       continue;
     }
     ratios[`${key}.toFloor`] = toFloor(figure);
+    ratios[`${key}.pagesToFloor`] = pagesToFloor(figure);
+    ratios[`${key}.first.toFloor`] = figure('firstMs').median / figure('floorMs').median;
     const { effectOf } = effects(one, taken);
     ratios[`${key}.guestSpeed`] = effectOf('writeNsBefore').median / effectOf('writeNsAfter').median;
     // The first that names runs stands for what the backing can do.
-    if (namesRuns(name)) ratios[`${ratioName(backing)}.${scenario}.toFloor`] ??= toFloor(figure);
+    if (!namesRuns(name)) continue;
+    const short = `${ratioName(backing)}.${scenario}`;
+    ratios[`${short}.toFloor`] ??= toFloor(figure);
+    ratios[`${short}.pagesToFloor`] ??= pagesToFloor(figure);
   }
   return ratios;
 }
+
+/** What is left of {@link toFloor} without the way to the guest and back, which a bare punch has not to go. */
+const pagesToFloor = (figure: ReturnType<typeof spreadIn>): number =>
+  (figure('elapsedMs').median - figure('wayMs').median) / figure('floorMs').median;
 
 const namesRuns = (name: ProfileName): boolean =>
   name !== 'shared' && profile(name).format.growsWith === 'runs';
@@ -175,6 +186,7 @@ const namesRuns = (name: ProfileName): boolean =>
 function notesOf(samples: Samples): string[] {
   const notes = [
     'reclaimed: what the host holds less than before, by the blocks of the file, of hugetlb by what of the pool is in use; left: what the balloon holds and the host does as well.',
+    'first: the first inflation of new threads, which compile their code; elapsed: the one after those of --warm; way: a balloon of 16 MiB, that is the way to the guest and back; pagesToFloor: (elapsed - way) / floor.',
     'write: what the guest takes to write a word to a page, of as many pages before and after; guestSpeed: before / after.',
   ];
   for (const [one, taken] of samples) {

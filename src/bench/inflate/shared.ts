@@ -6,6 +6,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { FRAME_BYTES } from '../../balloon/shared-frames.ts';
+import { CLAIM_BYTES_MAX } from '../../memory/pending-state.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
@@ -44,8 +45,10 @@ export async function measureShared(options: SharedMeasureOptions): Promise<Infl
   try {
     const { control } = daemon;
     const started = await guest.state();
+    let firstMs = Number.NaN;
     for (let time = 0; time < warm; time++) {
-      await reachTarget(control, bytes, signal);
+      const { drainedMs } = progressOf(await reachTarget(control, bytes, signal));
+      if (time === 0) firstMs = drainedMs;
       await reachTarget(control, 0, signal);
       await guest.ask('touch');
     }
@@ -60,14 +63,20 @@ export async function measureShared(options: SharedMeasureOptions): Promise<Infl
     const seen = effect();
     const writeNsAfter = await guest.write(Number.MAX_SAFE_INTEGER);
     const emptied = await reachTarget(control, 0, signal);
+    await guest.ask('touch');
+    const way = await reachTarget(control, CLAIM_BYTES_MAX, signal);
+    await reachTarget(control, 0, signal);
     const floor = await guest.floor();
     if (taken.held * FRAME_BYTES !== bytes || started.held > 0)
       throw new AerostatError(
         'AEROSTAT_BENCH',
         `the host holds ${taken.held} frames of ${bytes / FRAME_BYTES}`,
       );
+    const { drainedMs } = progressOf(full);
     return {
-      elapsedMs: progressOf(full).drainedMs,
+      elapsedMs: drainedMs,
+      firstMs: warm === 0 ? drainedMs : firstMs,
+      wayMs: progressOf(way).drainedMs,
       // The question itself is among it.
       guestMs: Math.max(0, taken.ranMs - idle.ranMs),
       deflateMs: progressOf(emptied).reachedMs,
