@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { raisePool } from '../../src/bench/inflate/huge-pool.ts';
 import type { BenchReport, BenchRow, Spread } from '../../src/bench/report.ts';
 import { benchReport, round, spreadOf } from '../../src/bench/report.ts';
-import { HUGE_PAGE_SIZE, type HugePages, reserveHugePages } from '../support/huge-pages.ts';
+import { freeHugePages, HUGE_PAGE_SIZE, type HugePages, reserveHugePages } from '../support/huge-pages.ts';
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
@@ -127,6 +128,20 @@ describe('aerostat bench inflate --backing', () => {
       expect(median(row.writeNsAfter)).toBeGreaterThan(0);
     }
     expect(ratios['memfd.touched.toFloor']).toBe(ratios['memfd.page-chunks.touched.toFloor']);
+  });
+
+  test('takes out of the pool what it put in, though another run raised it meanwhile', async () => {
+    if (pool.missing !== undefined) return;
+    const free = freeHugePages();
+    const [first, second] = [
+      await raisePool((free + 1) * HUGE_PAGE_SIZE),
+      await raisePool((free + 3) * HUGE_PAGE_SIZE),
+    ];
+    expect(freeHugePages()).toBe(free + 3);
+    await first();
+    expect(freeHugePages()).toBe(free + 2);
+    await second();
+    expect(freeHugePages()).toBe(free);
   });
 
   test('refuses what belongs to another measurement', () => {

@@ -11,7 +11,14 @@ import { HUGE_PAGE_BYTES, HUGE_PAGE_POOL } from './backings.ts';
 const SIZE = `${HUGE_PAGE_POOL}/nr_hugepages`;
 
 /**
- * Raises the pool so that `bytes` are free in it; what comes back puts it back to its size.
+ * Takes out what was put in, of which it hears, and not what is in the pool beside: others may have raised it meanwhile, or
+ * put it back.
+ */
+const PUT_BACK =
+  'added=$(cat); test -n "$added" || added=$1; left=$(($(cat "$2") - added)); echo $((left > 0 ? left : 0)) > "$2"';
+
+/**
+ * Raises the pool so that `bytes` are free in it; what comes back takes them out again.
  * @throws AerostatError AEROSTAT_BENCH where that may not be done, or the host has not as much memory in huge pages
  */
 export async function raisePool(bytes: number): Promise<() => Promise<void>> {
@@ -21,7 +28,7 @@ export async function raisePool(bytes: number): Promise<() => Promise<void>> {
     const missing = pages - read('free_hugepages');
     if (missing <= 0) return async () => {};
     const before = read('nr_hugepages');
-    const keeper = spawn('sh', ['-c', 'cat > /dev/null; echo "$1" > "$2"', 'sh', String(before), SIZE], {
+    const keeper = spawn('sh', ['-c', PUT_BACK, 'sh', String(missing), SIZE], {
       stdio: ['pipe', 'ignore', 'ignore'],
       // Ctrl-C is not for it.
       detached: true,
@@ -34,6 +41,7 @@ export async function raisePool(bytes: number): Promise<() => Promise<void>> {
     };
     try {
       writeFileSync(SIZE, String(before + missing));
+      keeper.stdin.write(String(read('nr_hugepages') - before));
       if (read('free_hugepages') >= pages) return putBack;
     } catch (error) {
       await putBack();
