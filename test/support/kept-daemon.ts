@@ -1,7 +1,7 @@
 /** A daemon with a keeper, as processes: it is killed as often as a test likes, and each next one goes on with its guests. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
@@ -38,12 +38,36 @@ async function startKeeper(socket: string): Promise<ChildProcess> {
   return keeper;
 }
 
+/** Far above what an upgrade takes. */
+const PATIENCE_MS = 60_000;
+
+function endProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It has ended.
+  }
+}
+
+/** A child whose parent has gone may wait a moment for another one to look at it. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
 export class KeptDaemon {
   /** The one that runs now. */
   daemon: DaemonProcess;
   readonly guests: readonly string[];
   /** The longest time from the end of a daemon to the next one's first answer. */
   downMsMax = 0;
+  /** The longest time that handing over took: no ring stood still for longer. */
+  handOverMsMax = 0;
+  /** The process that serves, where another one has taken the daemon's place. */
+  #pid: number | undefined;
   /** Of those, the ones that are named on the command line. */
   readonly #named: readonly string[];
   readonly #words: readonly string[];
@@ -64,6 +88,9 @@ export class KeptDaemon {
     this.#words = words;
     this.#keeper = keeper;
     this.#directory = directory;
+    process.once('exit', () => {
+      if (this.#pid !== undefined) endProcess(this.#pid, 'SIGKILL');
+    });
   }
 
   static async start(
@@ -90,12 +117,44 @@ export class KeptDaemon {
    * say.
    */
   async restart(signal: NodeJS.Signals, standby?: DaemonProcess): Promise<void> {
-    await this.daemon.end(signal);
+    await this.#endDaemon(signal);
     const endedMs = performance.now();
     if (standby !== undefined) await standby.answers();
     this.daemon =
       standby ?? (await DaemonProcess.start(this.#named, this.#words, { directory: this.#directory }));
     this.downMsMax = Math.max(this.downMsMax, performance.now() - endedMs);
+    await this.#servesAll();
+  }
+
+  /** Another process takes the daemon's place, which has all guests and nothing against what their front-ends say. */
+  async upgrade(): Promise<void> {
+    const former = this.#pid ?? this.daemon.child.pid!;
+    const { pid, handOverMs, guests } = await this.daemon.control.upgrade({ timeoutMs: PATIENCE_MS });
+    this.#pid = pid;
+    this.daemon.replaced = true;
+    this.handOverMsMax = Math.max(this.handOverMsMax, handOverMs);
+    expect(guests).toBe(this.guests.length);
+    await this.daemon.until(
+      () => !isAlive(former),
+      () => `process ${former} does not end: ${this.daemon.log}`,
+    );
+    await this.#servesAll();
+  }
+
+  async #endDaemon(signal: NodeJS.Signals): Promise<void> {
+    const pid = this.#pid;
+    this.#pid = undefined;
+    await this.daemon.end(signal);
+    if (pid === undefined) return;
+    endProcess(pid, signal);
+    const { daemon } = this;
+    await daemon.until(
+      () => !isAlive(pid),
+      () => `process ${pid} does not end: ${daemon.log}`,
+    );
+  }
+
+  async #servesAll(): Promise<void> {
     for (const name of this.guests) {
       const { connected, counters } = await this.daemon.control.guest(name);
       const { badRequests, badBuffers, brokenRings } = counters;
@@ -112,13 +171,13 @@ export class KeptDaemon {
   async loseAll(): Promise<void> {
     const gone = once(this.#keeper, 'exit');
     this.#keeper.kill('SIGKILL');
-    await Promise.all([gone, this.daemon.end('SIGKILL')]);
+    await Promise.all([gone, this.#endDaemon('SIGKILL')]);
     this.#keeper = await startKeeper(join(this.#directory, 'keeper.sock'));
     this.daemon = await DaemonProcess.start(this.#named, this.#words, { directory: this.#directory });
   }
 
   async end(): Promise<void> {
-    await this.daemon.end();
+    await this.#endDaemon('SIGTERM');
     this.#keeper.kill();
     if (this.#keeper.exitCode === null) await once(this.#keeper, 'exit');
     rmSync(this.#directory, { recursive: true, force: true });

@@ -1,6 +1,7 @@
 /**
- * A real Linux guest whose daemon is killed with -9 at work: while it gives memory, takes it back, uses it and checks it, and
- * while it hints, reports and answers over the free page channels of its devices. Where the guest is from is its caller's.
+ * A guest whose daemon is killed with -9, or replaced by another process, at work: while it gives memory, takes it back, uses it
+ * and checks it, and while it hints, reports and answers over the free page channels of its devices. Where the guest is from is
+ * its caller's.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'vitest';
@@ -14,8 +15,12 @@ import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
 
 const MIB = 2 ** 20;
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
-/** How often each guest's daemon is killed; undefined where nothing is asked for. */
-export const KILLS_ASKED = process.env.AEROSTAT_KILLS;
+/** How often each guest's daemon is killed and upgraded, where it is asked for. */
+const { AEROSTAT_KILLS, AEROSTAT_UPGRADES } = process.env;
+export const ENDS_ASKED =
+  AEROSTAT_KILLS === undefined && AEROSTAT_UPGRADES === undefined
+    ? undefined
+    : { kills: Number(AEROSTAT_KILLS ?? 0), upgrades: Number(AEROSTAT_UPGRADES ?? 0) };
 /** Of random content, under checksums. */
 const KEPT_BYTES = 16 * MIB;
 /** Checksums are looked at after so many. */
@@ -33,13 +38,48 @@ export interface KilledDevice {
   readonly reports: boolean;
 }
 
+/** How often a daemon is killed with -9, and how often another process takes its place. */
+interface Ends {
+  readonly kills: number;
+  readonly upgrades: number;
+}
+
+/** What a guest does beside its balloon. */
+interface WorkingGuest {
+  /** It has so much of random content from now on, which `verify` looks at. */
+  keep(bytes: number): Promise<void>;
+  verify(): Promise<void>;
+  /** It uses so much, and needs it no more. */
+  use(bytes: number): Promise<void>;
+  freeBytes(): Promise<number>;
+  /** What it has said against its devices and its memory since it was first asked. */
+  complaints(): Promise<string[]>;
+}
+
 interface KilledWorld {
   readonly kept: KeptDaemon;
-  readonly guest: LinuxGuest;
+  readonly guest: WorkingGuest;
   readonly devices: readonly KilledDevice[];
 }
 
-/** What the guest is in the middle of when its daemon is killed. */
+export async function workingLinux(guest: LinuxGuest): Promise<WorkingGuest> {
+  const booted = (await guest.kernelLog()).length;
+  return {
+    keep: bytes => checksummedFiles(guest, bytes),
+    verify: () => verifyFiles(guest),
+    async use(bytes) {
+      await useMemory(guest, bytes);
+      await freeMemory(guest);
+    },
+    freeBytes: async () => (await guest.meminfo()).MemFree,
+    async complaints() {
+      const log = (await guest.kernelLog()).slice(booted);
+      return log.match(/.*(BUG|WARNING|Oops|segfault|Bad page|virtio.*(error|broken)).*/g) ?? [];
+    },
+  };
+}
+
+/** What the guest is in the middle of when its daemon ends. */
 type Moment = 'any' | 'hinting' | 'reporting' | 'answering';
 
 const kindOf = ({ profile: name }: KilledDevice) => profile(name).freePages.kind;
@@ -92,12 +132,8 @@ class Killing {
       const targetBytes = random.below(Math.floor(24 / devices.length)) * 8 * MIB;
       // The daemon may be gone just now.
       await this.#control.change(name, { targetBytes, force: true }).catch(() => {});
-      if (random.chance(0.3)) {
-        await useMemory(guest, USED_BYTES);
-        await freeMemory(guest);
-      } else {
-        await delay(random.below(100));
-      }
+      if (random.chance(0.3)) await guest.use(USED_BYTES);
+      else await delay(random.below(100));
     }
   }
 
@@ -134,43 +170,51 @@ class Killing {
       }
       if (device.reports) {
         const { reportedBytes } = await this.#control.guest(name);
-        await useMemory(guest, 2 * USED_BYTES);
-        await freeMemory(guest);
+        await guest.use(2 * USED_BYTES);
         await this.until(name, 'a report', status => status.reportedBytes! > reportedBytes!);
       }
     }
   }
 }
 
+/** Whether each end in a row is an upgrade: they are spread over all. */
+const isUpgrade = ({ kills, upgrades }: Ends, at: number): boolean =>
+  Math.floor(((at + 1) * upgrades) / (kills + upgrades)) > Math.floor((at * upgrades) / (kills + upgrades));
+
 /**
- * Kills the daemon `kills` times, in turns while a device hints, answers, reports, and at any moment. The guest must not
- * notice: its checksums hold, its kernel says nothing, all targets are reached in the end, and it has its memory back.
+ * Ends the daemon as often as `ends` says, in turns while a device hints, answers, reports, and at any moment; each moment is
+ * met by kills and by upgrades. The guest must not notice: its checksums hold, it complains of nothing, all targets are reached
+ * in the end, and it has its memory back.
  */
-export async function survivesKills(title: string, world: KilledWorld, kills: number): Promise<void> {
+export async function survivesEnds(title: string, world: KilledWorld, ends: Ends): Promise<void> {
   const { kept, guest, devices } = world;
   const random = new Random(SEED);
   const killing = new Killing(world);
   const moments = momentsOf(devices);
   const beganMs = performance.now();
-  const booted = (await guest.kernelLog()).length;
-  await checksummedFiles(guest, KEPT_BYTES);
-  const { MemFree } = await guest.meminfo();
-  for (let done = 0; done < kills; ) {
+  await guest.keep(KEPT_BYTES);
+  const freeBytes = await guest.freeBytes();
+  const met = { kill: 0, upgrade: 0 };
+  const all = ends.kills + ends.upgrades;
+  for (let done = 0; done < all; ) {
     let running = true;
     const life = killing.live(random.below(2 ** 31), () => running);
     life.catch(() => {});
-    const round = Math.min(kills, done + CHECK_EVERY);
+    const round = Math.min(all, done + CHECK_EVERY);
     try {
       for (; done < round; done++) {
-        await killing.comeTo(...moments[done % moments.length]);
-        await kept.restart('SIGKILL');
+        const way = isUpgrade(ends, done) ? 'upgrade' : 'kill';
+        await killing.comeTo(...moments[met[way]++ % moments.length]);
+        if (way === 'upgrade') await kept.upgrade();
+        else await kept.restart('SIGKILL');
       }
     } finally {
       running = false;
     }
     await life;
-    await verifyFiles(guest);
+    await guest.verify();
   }
+  expect(met).toEqual({ kill: ends.kills, upgrade: ends.upgrades });
   for (const { name } of devices) {
     for (const target of [Math.floor(160 / devices.length) * MIB, 0]) {
       const { balloonedBytes } = await kept.daemon.reach(name, target);
@@ -178,19 +222,19 @@ export async function survivesKills(title: string, world: KilledWorld, kills: nu
     }
   }
   await killing.channelsWork();
-  await verifyFiles(guest);
+  await guest.verify();
   await expect
-    .poll(async () => (await guest.meminfo()).MemFree, { timeout: PATIENCE_MS })
-    .toBeGreaterThan(MemFree - SLACK_BYTES);
-  const log = (await guest.kernelLog()).slice(booted);
-  expect(log).not.toMatch(/BUG|WARNING|Oops|segfault|Bad page|virtio.*(error|broken)/);
-  const asked = new Set(moments.slice(0, kills).map(([moment]) => moment));
+    .poll(() => guest.freeBytes(), { timeout: PATIENCE_MS })
+    .toBeGreaterThan(freeBytes - SLACK_BYTES);
+  expect(await guest.complaints()).toEqual([]);
+  const asked = new Set(moments.slice(0, Math.max(ends.kills, ends.upgrades)).map(([moment]) => moment));
   expect(new Set(killing.met.keys())).toEqual(asked);
-  if (KILLS_ASKED !== undefined) {
+  if (ENDS_ASKED !== undefined) {
     const when = [...killing.met].map(([moment, times]) => `${moment} ${times}`).join(', ');
     const tookS = Math.round((performance.now() - beganMs) / 1000);
+    const [down, handedOver] = [kept.downMsMax, kept.handOverMsMax].map(Math.round);
     console.info(
-      `${title}: ${kills} kills in ${tookS} s (${when}), no daemon for ${Math.round(kept.downMsMax)} ms at most`,
+      `${title}: ${ends.kills} kills, ${ends.upgrades} upgrades in ${tookS} s (${when}), no daemon for ${down} ms at most, a hand-over took ${handedOver} ms at most`,
     );
   }
 }

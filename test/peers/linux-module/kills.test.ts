@@ -1,7 +1,7 @@
 /**
- * The proposed ABIs in a real Linux kernel whose daemon is killed with -9: the driver of linux/ gives memory, takes it back,
- * answers requests, hints and reports over the channel of each generation, on one guest with a device for each. How often is
- * AEROSTAT_KILLS.
+ * The proposed ABIs in a real Linux kernel whose daemon is killed with -9, or upgraded: the driver of linux/ gives memory, takes
+ * it back, answers requests, hints and reports over the channel of each generation, on one guest with a device for each. How
+ * often is AEROSTAT_KILLS and AEROSTAT_UPGRADES.
  */
 import { expect, test } from 'vitest';
 import { driverModule, driverModuleComplaint } from '../../../src/peers/uml/driver-module.ts';
@@ -9,7 +9,7 @@ import { UmlGuest } from '../../../src/peers/uml/guest.ts';
 import { findUmlKernels } from '../../../src/peers/uml/kernel.ts';
 import { KeptDaemon } from '../../support/kept-daemon.ts';
 import { describePeer, missingForUml } from '../../support/peers.ts';
-import { KILLS_ASKED, type KilledDevice, survivesKills } from '../front-ends/killed-daemon.ts';
+import { ENDS_ASKED, type KilledDevice, survivesEnds, workingLinux } from '../front-ends/killed-daemon.ts';
 
 const MIB = 2 ** 20;
 
@@ -22,16 +22,16 @@ const DEVICES: readonly KilledDevice[] = [
   { name: 'hinting', profile: 'hinting', reports: true },
 ];
 /** Once while each device does what it has for it. */
-const KILLS = Number(KILLS_ASKED ?? DEVICES.length);
+const ENDS = ENDS_ASKED ?? { kills: DEVICES.length, upgrades: DEVICES.length };
 const PATIENCE_MS = 7_200_000;
 
-const RINGS = KILLS_ASKED === undefined ? ['packed'] : ['packed', 'split'];
+const RINGS = ENDS_ASKED === undefined ? ['packed'] : ['packed', 'split'];
 
 const kernels = findUmlKernels();
 const kernel = kernels.find(found => found.fault === undefined && driverModuleComplaint(found) === undefined);
 const missing = missingForUml() ?? (kernel === undefined ? driverModuleComplaint(kernels[0]) : undefined);
 
-describePeer('the proposed ABIs in a real kernel whose daemon is killed', missing, () => {
+describePeer('the proposed ABIs in a real kernel whose daemon is killed and upgraded', missing, () => {
   test.each(RINGS)(
     'go on with %s rings: requests, hints and reports',
     async rings => {
@@ -47,11 +47,8 @@ describePeer('the proposed ABIs in a real kernel whose daemon is killed', missin
       });
       try {
         expect(DEVICES.filter(({ reports }) => reports)).toHaveLength(1);
-        await survivesKills(
-          `Linux ${kernel!.version}, ${rings} rings`,
-          { kept, guest, devices: DEVICES },
-          KILLS,
-        );
+        const world = { kept, guest: await workingLinux(guest), devices: DEVICES };
+        await survivesEnds(`Linux ${kernel!.version}, ${rings} rings`, world, ENDS);
       } finally {
         await guest.shutdown();
         await kept.end();
