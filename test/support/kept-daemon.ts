@@ -31,7 +31,6 @@ function wordsFor(guests: readonly (string | GuestTable)[], directory: string) {
 
 async function startKeeper(socket: string): Promise<ChildProcess> {
   const keeper = spawn(process.execPath, [program, 'keep', socket], { stdio: ['ignore', 'ignore', 'pipe'] });
-  process.once('exit', () => keeper.kill());
   // It says so when it listens.
   await once(keeper.stderr!, 'data');
   if (!existsSync(socket)) throw new Error('the keeper does not listen');
@@ -39,7 +38,7 @@ async function startKeeper(socket: string): Promise<ChildProcess> {
 }
 
 /** Far above what an upgrade takes. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 30_000;
 
 function endProcess(pid: number, signal: NodeJS.Signals): void {
   try {
@@ -88,9 +87,7 @@ export class KeptDaemon {
     this.#words = words;
     this.#keeper = keeper;
     this.#directory = directory;
-    process.once('exit', () => {
-      if (this.#pid !== undefined) endProcess(this.#pid, 'SIGKILL');
-    });
+    process.once('exit', this.#endAll);
   }
 
   static async start(
@@ -176,7 +173,13 @@ export class KeptDaemon {
     this.daemon = await DaemonProcess.start(this.#named, this.#words, { directory: this.#directory });
   }
 
+  readonly #endAll = (): void => {
+    this.#keeper.kill();
+    if (this.#pid !== undefined) endProcess(this.#pid, 'SIGKILL');
+  };
+
   async end(): Promise<void> {
+    process.removeListener('exit', this.#endAll);
     await this.#endDaemon('SIGTERM');
     this.#keeper.kill();
     if (this.#keeper.exitCode === null) await once(this.#keeper, 'exit');
