@@ -147,8 +147,6 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     if (spoken !== profile) {
       throw new KeptGuestError(`it speaks profile ${spoken}, and this daemon offers it ${profile}`);
     }
-    // What is written from here on, the older daemon could not go on with.
-    view.setUint32(GUEST.offset.version, GUEST_VERSION, true);
     return kept;
   }
 
@@ -263,6 +261,8 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     const stateAt = placesAt + regions.length * 8;
     const bytes = new Uint8Array(stateAt + state.length);
     if (bytes.length > RECORD_BYTES_MAX) throw new KeptGuestError('its session is too large to be kept');
+    // With this record an older daemon cannot go on. With what is there before, one that serves on after an upgrade failed can.
+    this.#recordedHere();
     RECORD.write(new DataView(bytes.buffer), 0, {
       fds: list.count,
       regions: regions.length,
@@ -277,6 +277,12 @@ export class KeptGuest implements AccountPlace, KeptConversation {
     this.#recorded = new Set(list.numbers);
     this.#regions = new Set(regions);
     return bytes;
+  }
+
+  #recordedHere(): void {
+    const { view } = this.#memory;
+    const at = GUEST.offset.version;
+    if (view.getUint32(at, true) !== GUEST_VERSION) view.setUint32(at, GUEST_VERSION, true);
   }
 
   recorded(): void {
