@@ -218,7 +218,7 @@ function rowsOf(samples: Samples, builds: number): BenchRow[] {
       footprints.length === 0 ? null : spreadOf(footprints.map(one => one[of] / MIB));
     return {
       case: name,
-      scenario: `${builds} builds`,
+      scenario: builds === 1 ? '1 build' : `${builds} builds`,
       peer: 'embedded',
       elapsedMs: spreadOf(all.map(({ time }) => time.elapsedMs)),
       guestMs: spreadOf(all.map(({ time }) => time.ranMs)),
