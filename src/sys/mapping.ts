@@ -34,6 +34,17 @@ const ALIGNMENT = 2 ** 21;
 
 const PAGE_BYTES = 4096;
 
+/**
+ * So many that were closed wait for V8 to find that no view is left, which it does not hasten for them: those that come
+ * then are counted, and it does. A process may have some ten thousand mappings, and a front-end may come and go without end.
+ */
+const CLOSED_MAX = 256;
+
+let closedUncounted = 0;
+const uncountedCollected = new FinalizationRegistry<void>(() => {
+  closedUncounted--;
+});
+
 interface Place {
   readonly buffer: ArrayBuffer | SharedArrayBuffer;
   readonly offset: number;
@@ -58,7 +69,8 @@ function mapUncounted(length: number, flags: number, fd: number, fileOffset: num
 }
 
 function map(length: number, flags: number, fd: number, fileOffset: number, what: string): Place {
-  const uncounted = length < COUNTED_BYTES_MAX ? undefined : mapUncounted(length, flags, fd, fileOffset);
+  const isCounted = length < COUNTED_BYTES_MAX || closedUncounted >= CLOSED_MAX;
+  const uncounted = isCounted ? undefined : mapUncounted(length, flags, fd, fileOffset);
   if (uncounted !== undefined) return uncounted;
   const address = libc.mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, fileOffset) as number;
   check('mmap', address, what);
@@ -119,6 +131,10 @@ export class Mapping {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
+    if (this.buffer instanceof SharedArrayBuffer) {
+      closedUncounted++;
+      uncountedCollected.register(this.buffer);
+    }
     const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     check('mmap', libc.mmap(this.address, this.length, PROT_READ | PROT_WRITE, flags, -1, 0));
   }

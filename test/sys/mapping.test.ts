@@ -92,6 +92,15 @@ describe('a mapping', () => {
     expect(() => Mapping.shared(fd.number, 1, PAGE)).toThrow('mmap failed with EINVAL');
     fd.close();
   });
+
+  test('of many pages is counted where many were closed and are not collected yet, so that V8 collects them', () => {
+    const kept = Array.from({ length: 256 }, () => Mapping.anonymous(2 ** 20));
+    for (const mapping of kept) mapping.close();
+    const next = Mapping.anonymous(2 ** 20);
+    expect(next.buffer).toBeInstanceOf(ArrayBuffer);
+    expect(kept.every(({ buffer }) => buffer instanceof SharedArrayBuffer)).toBe(true);
+    next.close();
+  });
 });
 
 test('an arena has an address, zeros, and two ways to look at them', () => {
