@@ -2,6 +2,7 @@
  * The pages that a guest has still to get which runs already, at its destination: which are missing, what the source is asked
  * for, and what is said when all are there. How a page is put under a running guest is its machine's ({@link LatePages}).
  */
+import { forEachFilled } from '../memory/word-stretches.ts';
 import type { Inlet } from './destination-link.ts';
 import type { Clock, DestinationMachine, LatePages } from './machine.ts';
 import type { Ram } from './ram.ts';
@@ -87,16 +88,19 @@ export class PostcopyArrival {
     const end = Math.min(this.#ram.slots, start + words.length * 32);
     // As long as the section: of a large guest there are many.
     const stale = new SlotBitmap(end - start, words.slice());
-    for (let word = 0; word < words.length; word++) stale.words[word] &= this.#held.words[start / 32 + word];
+    const first = start / 32;
+    forEachFilled(stale.words, 0, stale.words.length, (from, to) => {
+      for (let word = from; word < to; word++) stale.words[word] &= this.#held.words[first + word];
+    });
     // Only what holds something costs work.
     for (let at = 0; stale.drain(at, stale.slots, stale.slots); at = stale.start + stale.count) {
       this.#late.forget(this.#ram, start + stale.start, stale.count);
       this.#held.clear(start + stale.start, stale.count);
     }
     // After that: a page that is discarded is missing no more.
-    for (let word = 0; word < words.length; word++) {
-      if (words[word] !== 0) Atomics.or(this.missing.words, start / 32 + word, words[word]);
-    }
+    forEachFilled(words, 0, words.length, (from, to) => {
+      for (let word = from; word < to; word++) Atomics.or(this.missing.words, first + word, words[word]);
+    });
   }
 
   /** What comes over this connection from now on comes under a guest that runs. */

@@ -3,6 +3,7 @@
  * the old ones broke, for as long as it takes. There is no way back from here: the guest is the destination's, and this side
  * never runs it again.
  */
+import { forEachFilled } from '../memory/word-stretches.ts';
 import { MigrationError } from './errors.ts';
 import type { Clock, SourceMachine } from './machine.ts';
 import { STRIPE_PAGES } from './page-sender.ts';
@@ -53,9 +54,10 @@ export class PostcopySource implements PostcopyListener {
     machine.forEachVitalPage?.((pfn, count) =>
       ram.forEachSlotOf(pfn, count, (start, pages) => late.clear(start, pages)),
     );
-    for (let at = 0; late.find(at, ram.slots, ram.slots); at = late.start + late.count) {
-      dirty.clear(late.start, late.count);
-    }
+    // Word by word: a guest that writes in no order has as many runs of pages as pages.
+    forEachFilled(late.words, 0, late.words.length, (from, to) => {
+      for (let word = from; word < to; word++) Atomics.and(dirty.words, word, ~late.words[word]);
+    });
     this.#supply = new PostcopySupply(ram, late);
     this.#latePages = this.#supply.leftPages;
   }

@@ -1,5 +1,5 @@
 /** What the sections say of which a migration has need when pages come after the guest runs. */
-import { maskOf } from '../../memory/page-bitmap.ts';
+import { maskOf, wordsFor } from '../../memory/page-bitmap.ts';
 import type { SlotBitmap } from '../slot-bitmap.ts';
 import { PayloadWriter } from './messages.ts';
 import { StreamError } from './section.ts';
@@ -27,7 +27,7 @@ export interface Want extends FaultCounts {
 export interface MissingPages {
   /** The slot of the first bit, a multiple of 32. */
   readonly start: number;
-  /** Little-endian words; valid until the next section is read. */
+  /** Little-endian words, as this host's are. */
   readonly words: Int32Array;
 }
 
@@ -44,12 +44,10 @@ export function* writeMissing(
   for (let start = from; start < to; start += MISSING_PAGES_MAX) {
     const end = Math.min(to, start + MISSING_PAGES_MAX);
     if (bitmap.countIn(start, end) === 0) continue;
-    const payload = new PayloadWriter(writer).u32(start);
-    for (let slot = start; slot < end; slot += WORD_BITS) {
-      const word = slot / WORD_BITS;
-      payload.u32((Atomics.load(bitmap.words, word) & maskOf(word, start, end)) >>> 0);
-    }
-    yield payload.seal('missing');
+    // At once, and not word by word: the guest stands still.
+    const words = bitmap.words.slice(start / WORD_BITS, wordsFor(end));
+    words[words.length - 1] &= maskOf(wordsFor(end) - 1, start, end);
+    yield new PayloadWriter(writer).u32(start).bytes(new Uint8Array(words.buffer)).seal('missing');
   }
 }
 
@@ -69,9 +67,7 @@ export function readMissing(payload: Uint8Array, slots: number): MissingPages {
   ) {
     throw new StreamError('payload', `missing: ${pages} pages from page ${start} of a guest of ${slots}`);
   }
-  const words = new Int32Array(bytes.length / 4);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (let word = 0; word < words.length; word++) words[word] = view.getInt32(word * 4, true);
+  const words = new Int32Array(new Uint8Array(bytes).buffer);
   if (start + pages > slots && (words[words.length - 1] & ~maskOf(0, 0, slots % WORD_BITS)) !== 0) {
     throw new StreamError('payload', `missing: pages beyond the ${slots} of the guest`);
   }
