@@ -42,6 +42,24 @@ describeWithQemu('aerostat bench migrate --peer qemu', () => {
     expect(page).toContain('<svg');
   });
 
+  it('has a guest that writes run at its destination at once with both, and compares them', async () => {
+    const words = 'migrate --memory 256M --used 40% --load dirty-20M --runs 1 --peer qemu --postcopy';
+    const { report } = await place.run(words);
+    expect(place.remains).toEqual([]);
+    expect(report.rows.map(row => row.case)).toEqual(['QEMU', 'Aerostat']);
+    for (const { elapsedMs, downtimeMs } of report.rows) {
+      expect(elapsedMs.min).toBeGreaterThan((downtimeMs as typeof elapsedMs).min);
+      expect((downtimeMs as typeof elapsedMs).min).toBeGreaterThan(0);
+    }
+    // It went on writing there.
+    expect((report.rows[0].workShare as { min: number }).min).toBeGreaterThan(0);
+    expect(Object.keys(report.ratios)).toEqual([
+      'postcopy.downtimeToQemu',
+      'postcopy.throughputToQemu',
+      'postcopy.elapsedToQemu',
+    ]);
+  });
+
   it('leaves nothing when it is interrupted with two QEMUs at work, as by Ctrl-C in a terminal', async () => {
     const bench = place.start(WORDS);
     await until(() => place.programs.filter(name => name.startsWith('qemu-system')).length === 2);

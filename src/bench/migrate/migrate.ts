@@ -73,7 +73,7 @@ export interface MigrationSample {
 /** Of the workload's pages, so many are written in a step: see guest/workloads/churn.ts. */
 const WRITES_PER_STEP = 0.65;
 /** Of the memory in use, the workload's part. */
-const WORKING_SHARE = 0.5;
+export const WORKING_SHARE = 0.5;
 /** How long the guest's work is counted before it moves. */
 const WORK_MS = 600;
 /** Shorter than this, a count of work says nothing. */

@@ -14,7 +14,8 @@ Examples:
   aerostat bench migrate --memory 2G --load dirty-500M --channels hint
   aerostat bench migrate --memory 2G --load dirty-500M --channels hint --postcopy
   aerostat bench migrate --loopback
-  aerostat bench migrate --peer qemu`;
+  aerostat bench migrate --peer qemu
+  aerostat bench migrate --peer qemu --postcopy --memory 1G --used 50% --load dirty-300M`;
 
 interface MigrateBenchChoice extends BenchChoice {
   readonly memory: number;
@@ -89,10 +90,10 @@ export function migrateBenchCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--peer <peer>',
-        "our migration and QEMU's instead, in turn: a guest with hints, as fast as it goes and at that bandwidth, and half as much memory that is full, over one connection and over four",
+        "our migration and QEMU's instead, in turn: a guest with hints, as fast as it goes and at that bandwidth, and half as much memory that is full, over one connection and over four; with --postcopy a guest that writes (--load dirty-RATE)",
       )
         .choices(['qemu'])
-        .conflicts(['load', 'connections', 'channels', 'postcopy']),
+        .conflicts(['connections', 'channels']),
     )
     .option('--report <file>', 'write an HTML report, and its charts as SVG beside it')
     .option('--json <file>', 'write the result there as JSON too')
@@ -121,6 +122,10 @@ async function besideQemu(
   words: string,
   command: Command,
 ): Promise<void> {
+  if (choice.postcopy !== undefined) return postcopyBesideQemu(context, choice, words);
+  if (command.getOptionValueSource('load') !== 'default') {
+    throw new UsageError('beside QEMU a guest has a load with --postcopy alone; leave --load out');
+  }
   const asked = command.getOptionValueSource('downtimeLimit') !== 'default';
   const { PEER_MIGRATE_CHARTS, benchMigrateBesideQemu } = await import('../../bench/migrate/beside-qemu.ts');
   const options = {
@@ -139,6 +144,30 @@ async function besideQemu(
     progress => benchMigrateBesideQemu({ ...options, progress }),
     PEER_MIGRATE_CHARTS,
   );
+}
+
+async function postcopyBesideQemu(
+  context: CliContext,
+  choice: MigrateBenchChoice,
+  words: string,
+): Promise<void> {
+  if (choice.postcopy !== 0)
+    throw new UsageError('beside QEMU the guest runs there at once: write --postcopy');
+  const load = parseLoad(choice.load);
+  if (load.kind !== 'dirty')
+    throw new UsageError('beside QEMU the guest of --postcopy writes: --load dirty-300M');
+  const { benchPostcopyBesideQemu } = await import('../../bench/migrate/postcopy-beside-qemu.ts');
+  const options = {
+    memoryBytes: choice.memory,
+    usedShare: parsePercent(choice.used),
+    load,
+    bytesPerSecond: parseRate(choice.bandwidth),
+    connections: choice.connections,
+    downtimeMsMax: choice.downtimeLimit,
+    runs: choice.runs,
+    signal: context.interrupt,
+  };
+  await measure(context, choice, words, progress => benchPostcopyBesideQemu({ ...options, progress }));
 }
 
 async function guests(context: CliContext, choice: MigrateBenchChoice, words: string): Promise<void> {

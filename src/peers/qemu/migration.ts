@@ -14,6 +14,7 @@ import {
   queryMigration,
   setMigrationCapabilities,
   setMigrationParameters,
+  startPostcopy,
 } from './qmp-commands.ts';
 
 const POLL_MS = 50;
@@ -31,6 +32,8 @@ export interface QemuMigrationOptions {
    * Sends pages over this many connections, which the destination must agree to (`multifd`). Default: one.
    */
   readonly connections?: number;
+  /** The guest runs at its destination at once, which must agree to it, and gets its memory there. */
+  readonly postcopy?: boolean;
   readonly onProgress?: (progress: QemuMigrationProgress) => void;
   /** Gives the migration up; the guest goes on here. */
   readonly signal?: AbortSignal;
@@ -66,9 +69,12 @@ export interface QemuMigrationSummary {
   readonly rounds: number;
 }
 
-/** For both ends, before anything else: whether pages go over several connections. */
-async function agreeOnConnections(qmp: QmpExecutor, connections: number): Promise<void> {
-  await setMigrationCapabilities(qmp, { multifd: connections > 1 });
+/** For both ends, before anything else: whether pages go over several connections, and come when the guest runs. */
+async function agreeOnWays(qmp: QmpExecutor, connections: number, postcopy: boolean): Promise<void> {
+  await setMigrationCapabilities(qmp, {
+    multifd: connections > 1,
+    ...(postcopy ? { 'postcopy-ram': true } : {}),
+  });
   if (connections > 1) await setMigrationParameters(qmp, { 'multifd-channels': connections });
 }
 
@@ -76,8 +82,12 @@ async function agreeOnConnections(qmp: QmpExecutor, connections: number): Promis
  * Lets a QEMU that was started with `-incoming defer` wait for its guest on this host, and returns where.
  * @throws QemuMigrationError when it does not tell
  */
-export async function awaitGuest(qmp: QmpExecutor, connections: number): Promise<string> {
-  await agreeOnConnections(qmp, connections);
+export async function awaitGuest(
+  qmp: QmpExecutor,
+  connections: number,
+  { postcopy = false }: { readonly postcopy?: boolean } = {},
+): Promise<string> {
+  await agreeOnWays(qmp, connections, postcopy);
   await migrateIncoming(qmp, 'tcp:127.0.0.1:0');
   const [address] = (await queryMigration(qmp))['socket-address'] ?? [];
   if (address?.port === undefined) {
@@ -94,13 +104,16 @@ export async function migrateAway(
   qmp: QmpExecutor,
   options: QemuMigrationOptions,
 ): Promise<QemuMigrationSummary> {
-  const { uri, downtimeMsMax, connections = 1, onProgress, signal } = options;
-  await agreeOnConnections(qmp, connections);
+  const { uri, downtimeMsMax, connections = 1, postcopy = false, onProgress, signal } = options;
+  const { bandwidthBytesPerSecond = BANDWIDTH_UNLIMITED } = options;
+  await agreeOnWays(qmp, connections, postcopy);
   await setMigrationParameters(qmp, {
-    'max-bandwidth': options.bandwidthBytesPerSecond ?? BANDWIDTH_UNLIMITED,
+    'max-bandwidth': bandwidthBytesPerSecond,
+    ...(postcopy ? { 'max-postcopy-bandwidth': bandwidthBytesPerSecond } : {}),
     ...defined({ 'downtime-limit': downtimeMsMax }),
   });
   await migrate(qmp, uri);
+  if (postcopy) await startPostcopy(qmp);
   let cancelled = false;
   for (;;) {
     const info = await queryMigration(qmp);

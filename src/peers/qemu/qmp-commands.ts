@@ -204,6 +204,8 @@ interface MigrationParameters {
   /** Milliseconds. */
   readonly 'downtime-limit'?: number;
   readonly 'multifd-channels'?: number;
+  /** Bytes a second; 0 for no limit. */
+  readonly 'max-postcopy-bandwidth'?: number;
 }
 
 export const setMigrationParameters = (qmp: QmpExecutor, parameters: MigrationParameters) =>
@@ -213,6 +215,9 @@ export const setMigrationParameters = (qmp: QmpExecutor, parameters: MigrationPa
 export const migrate = (qmp: QmpExecutor, uri: string) => tell(qmp, 'migrate', { uri });
 /** For a QEMU that was started with `-incoming defer`. */
 export const migrateIncoming = (qmp: QmpExecutor, uri: string) => tell(qmp, 'migrate-incoming', { uri });
+/** The guest runs at its destination now, and gets the rest there. */
+export const startPostcopy = (qmp: QmpExecutor) => tell(qmp, 'migrate-start-postcopy');
+export const continueGuest = (qmp: QmpExecutor) => tell(qmp, 'cont');
 export const cancelMigration = (qmp: QmpExecutor) => tell(qmp, 'migrate_cancel');
 
 const migrationRam = z.object({

@@ -38,6 +38,8 @@ export interface QtestMachineOptions {
    * runs, and can migrate it. Default: stopped from the start.
    */
   readonly running?: boolean;
+  /** What its processor runs; one that only sleeps when left out. */
+  readonly firmware?: Uint8Array;
   /** The host backs all memory from the start, and QEMU has it mapped. */
   readonly preallocated?: boolean;
   /** Properties of the balloon device, for example `{ 'free-page-reporting': 'on' }`. */
@@ -99,6 +101,7 @@ export class QtestMachine {
   /** @throws MissingPeerError when QEMU is not installed, QemuProcessError when it does not come up */
   static async start(options: QtestMachineOptions): Promise<QtestMachine> {
     const { memoryBytes, running = false, preallocated = false, balloon = {}, args = [] } = options;
+    const { firmware: program = sleepingFirmware() } = options;
     const properties = { id: BALLOON_ID, addr: String(BALLOON_SLOT), 'disable-legacy': 'on', ...balloon };
     const device = [
       'virtio-balloon-pci',
@@ -119,7 +122,7 @@ export class QtestMachine {
           const socket = join(directory, 'qtest');
           listener = await listenOnce(socket);
           const firmware = join(directory, 'firmware');
-          writeFileSync(firmware, sleepingFirmware());
+          writeFileSync(firmware, program);
           return [
             '-bios',
             firmware,
