@@ -49,8 +49,8 @@ describe(`histories in which the daemon dies, from seed ${SEED} on`, () => {
 });
 
 describe('a history finds', () => {
-  const failuresOf = (seeds: number, failuresMax = 1): string => {
-    const { failures } = reportRestarts({ seed: 1, seeds, failuresMax }, () => {});
+  const failuresOf = (seeds: number, failuresMax = 1, seed = 1): string => {
+    const { failures } = reportRestarts({ seed, seeds, failuresMax }, () => {});
     return failures.map(({ message }) => message).join('\n');
   };
 
@@ -203,7 +203,8 @@ describe('a history finds', () => {
 
   it('memory for what is in flight whose reply is sent once more without its descriptor', () => {
     vi.spyOn(MessageJournal.prototype, 'reply', 'get').mockReturnValue(new Uint8Array(0));
-    expect(failuresOf(500)).toContain('without its descriptor');
+    // The daemon has to die between that reply's record and its sending, which is rare: seed 833 has it do so.
+    expect(failuresOf(60, 1, 800)).toContain('without its descriptor');
   });
 
   it('a session of hints whose id is not kept', () => {
