@@ -4,6 +4,8 @@ import { PAGE_SIZE } from '../memory/page.ts';
 interface ConvergenceOptions {
   /** How long the guest may stand still. */
   readonly downtimeMsMax: number;
+  /** It was asked for, and a stop that would pass it is called off; one that was not is judged by before the stop alone. */
+  readonly keepsLimit?: boolean;
   /** Rounds after which the guest is stopped, or the migration given up. */
   readonly roundsMax: number;
   /**
@@ -30,6 +32,8 @@ const POOR_ROUNDS = 2;
 const POOR_SHARE = 0.5;
 /** Less time than this says little about bandwidth: buffers in between swallow what is sent. Short rounds add up. */
 const MEASURED_MS_MIN = 20;
+/** Stops that are called off before there is no other: the guest stands still each time. */
+const STOPS_CALLED_OFF_MAX = 4;
 
 interface Decision {
   readonly last: boolean;
@@ -41,6 +45,8 @@ interface Decision {
   readonly refusal?: string;
   /** What is left of the pages could be sent in the time that the guest may stand still; its states take too long. */
   readonly statesAreLate?: boolean;
+  /** It is to be stopped for as long as it takes. */
+  readonly forced?: boolean;
 }
 
 export class Convergence {
@@ -56,6 +62,8 @@ export class Convergence {
   #poorRounds = 0;
   #share = 1;
   #rounds = 0;
+  /** How long the guest stood still each time that a stop was called off. */
+  readonly #calledOffMs: number[] = [];
 
   constructor(options: ConvergenceOptions) {
     this.#options = options;
@@ -64,6 +72,20 @@ export class Convergence {
   /** Measured on the wire, 0 before the first round that told something. */
   get bytesPerMs(): number {
     return this.#bytesPerMs;
+  }
+
+  /** How long the guest may stand still. */
+  get downtimeMsMax(): number {
+    return this.#options.downtimeMsMax;
+  }
+
+  get keepsLimit(): boolean {
+    return this.#options.keepsLimit ?? true;
+  }
+
+  /** The guest stood still for so long, would have for longer than it may, and went on where it was. */
+  calledOff(stoodMs: number): void {
+    this.#calledOffMs.push(stoodMs);
   }
 
   /** A round has sent so much in such a time. */
@@ -86,10 +108,16 @@ export class Convergence {
     // Before the first round nothing is known: pages that could still be hinted would be sent while the guest waits.
     const known = this.#rounds > 0;
     const late = known && this.#rounds >= roundsMax;
-    if (known && (downtimeMs <= downtimeMsMax || (late && overLimit !== 'refuse'))) {
+    const calledOffMs = this.#calledOffMs;
+    const mayTry = calledOffMs.length < STOPS_CALLED_OFF_MAX;
+    if (known && mayTry && downtimeMs <= downtimeMsMax) {
       return { last: true, share: this.#share, downtimeMs };
     }
+    if (late && overLimit !== 'refuse') return { last: true, share: this.#share, downtimeMs, forced: true };
     const decision = { last: false, share: this.#share, downtimeMs };
+    if (!mayTry && overLimit === 'refuse') {
+      return { ...decision, refusal: calledOffRefusal(calledOffMs, downtimeMsMax) };
+    }
     if (late) return { ...decision, refusal: refusalOf(pagesMs, fixedMs, downtimeMsMax) };
     if (known && pagesMs <= downtimeMsMax) return { ...decision, statesAreLate: true };
     const poor = known && remainingPages > this.#sentPages * POOR_SHARE;
@@ -119,11 +147,18 @@ export class Convergence {
   }
 }
 
+const REMEDY =
+  'Allow more (--downtime-limit), or have it stopped all the same after so many rounds (--max-rounds)';
+
+const calledOffRefusal = (calledOffMs: readonly number[], downtimeMsMax: number): string =>
+  `the guest would have stood still for longer than the ${downtimeMsMax} ms that it may, ${calledOffMs.length} times; each time it was ` +
+  `let go on here (after ${calledOffMs.map(ms => ms.toFixed(1)).join(', ')} ms), and it runs on here. ${REMEDY}`;
+
 function refusalOf(pagesMs: number, fixedMs: number, downtimeMsMax: number): string {
   const about = (ms: number) => (Number.isFinite(ms) ? `${Math.ceil(ms)} ms` : 'no one knows how long');
   return (
     `the guest would stand still for about ${about(pagesMs + fixedMs)} (${about(pagesMs)} for the pages that it goes on writing, ` +
     `${about(fixedMs)} for its states and the hand-over), and may for ${downtimeMsMax} ms; it was not stopped, and runs on here. ` +
-    'Allow more (--downtime-limit), or have it stopped all the same after so many rounds (--max-rounds)'
+    REMEDY
   );
 }

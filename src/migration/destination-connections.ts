@@ -7,6 +7,8 @@ export interface MigrationConnection {
   readonly inlet: Inlet;
   hello: Hello | undefined;
   ended: boolean;
+  /** A stop was called off over it. */
+  recalled: boolean;
 }
 
 export class DestinationConnections {
@@ -32,6 +34,16 @@ export class DestinationConnections {
 
   get allEnded(): boolean {
     for (let index = 0; index < this.count; index++) if (!this.#byNumber[index]?.ended) return false;
+    return true;
+  }
+
+  /** A stop was called off over one. Returns whether that is all of them now, which begin anew then. */
+  recall(connection: MigrationConnection): boolean {
+    connection.ended = false;
+    connection.recalled = true;
+    const { all } = this;
+    if (all.length < this.count || all.some(({ recalled }) => !recalled)) return false;
+    for (const each of all) each.recalled = false;
     return true;
   }
 

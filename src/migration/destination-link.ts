@@ -54,6 +54,8 @@ export type DestinationMessage =
   | { readonly kind: 'end' }
   /** Nothing more comes over this connection of what was missing. */
   | { readonly kind: 'rest' }
+  /** All that was sent over this connection at a stop has come, and counts for nothing; pages go on. */
+  | { readonly kind: 'recall' }
   | { readonly kind: 'go' }
   | { readonly kind: 'cancel'; readonly reason: string }
   /** The connection is gone: as it should, or with an error. */
@@ -61,7 +63,7 @@ export type DestinationMessage =
 
 type Reply =
   | { readonly kind: 'welcome'; readonly features: number }
-  | { readonly kind: 'ready' | 'rehearsed' | 'running' }
+  | { readonly kind: 'ready' | 'rehearsed' | 'recalled' | 'running' }
   | { readonly kind: 'spent'; readonly steps: readonly PauseStep[] }
   | ({ readonly kind: 'refused' } & RefusedBody)
   | ({ readonly kind: 'want' } & Want)
@@ -81,6 +83,8 @@ export interface Inlet {
 }
 
 const NOTHING = new Uint8Array();
+/** What the source may say when all has been sent. */
+const AFTER_END: ReadonlySet<SectionName> = new Set(['go', 'cancel', 'recall']);
 
 export class DestinationLink implements Inlet {
   readonly #channel: ByteChannel;
@@ -185,7 +189,7 @@ export class DestinationLink implements Inlet {
     if (late && name !== 'pages' && name !== 'zeroPages' && name !== 'rest') {
       throw new StreamError('order', `${name} came when the guest ran already`);
     }
-    if (this.#ended && !late && name !== 'go' && name !== 'cancel') {
+    if (this.#ended && !late && !AFTER_END.has(name)) {
       throw new StreamError('order', `${name} came after the end`);
     }
     switch (name) {
@@ -225,6 +229,11 @@ export class DestinationLink implements Inlet {
         if (!late) throw new StreamError('order', 'rest came before the guest ran');
         readBare(name, payload);
         this.#tell({ kind: 'rest' });
+        return;
+      case 'recall':
+        readBare(name, payload);
+        this.#ended = false;
+        this.#tell({ kind: 'recall' });
         return;
       case 'go':
         readBare('go', payload);

@@ -4,39 +4,26 @@
  */
 import { DestinationConnections, type MigrationConnection } from './destination-connections.ts';
 import type { DestinationMessage, Inlet } from './destination-link.ts';
+import type { DestinationOptions, DestinationPhase } from './destination-shapes.ts';
+import { checkRoom, INQUIRY_MS_MAX } from './destination-shapes.ts';
 import { MigrationCancelled, MigrationError, refusalOf } from './errors.ts';
-import { FEATURES_HERE } from './features.ts';
-import type { Clock, DestinationMachine } from './machine.ts';
+import { featuresTaken } from './features.ts';
 import { PauseWatch } from './pause.ts';
 import { type ArrivalState, PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import { SlotBitmap } from './slot-bitmap.ts';
 import { StandbyStates } from './standby.ts';
-import { FEATURE_AHEAD, FEATURE_POSTCOPY, type Hello, type RegionShape } from './stream/messages.ts';
+import {
+  FEATURE_AHEAD,
+  FEATURE_POSTCOPY,
+  FEATURE_RECALL,
+  type Hello,
+  type RegionShape,
+} from './stream/messages.ts';
 import { StreamError } from './stream/section.ts';
-
-/**
- * How long a destination that has everything waits for a source that it lost: the source may have let the guest go,
- * and then asks over a new connection.
- */
-export const INQUIRY_MS_MAX = 120_000;
 
 /** What is answered goes at once, but where the source reads nothing. */
 const ANSWER_MS = 5;
-
-export type DestinationPhase = 'waiting' | 'receiving' | 'loading' | 'ready' | 'running' | 'failed';
-
-export interface DestinationOptions {
-  readonly machine: DestinationMachine;
-  /** The guest's memory, once it was made. */
-  readonly ramOf: () => Ram;
-  /** Bytes of guest memory that this host takes at most. */
-  readonly memoryBytesMax: number;
-  readonly clock: Clock;
-  /** {@link INQUIRY_MS_MAX} when left out. */
-  readonly inquiryMsMax?: number;
-  readonly observer?: (phase: DestinationPhase, round: number) => void;
-}
 
 export class MigrationDestination {
   readonly #options: DestinationOptions;
@@ -83,7 +70,7 @@ export class MigrationDestination {
 
   /** A connection was accepted. Returns who takes its messages. */
   accept(inlet: Inlet): (message: DestinationMessage) => void {
-    const connection: MigrationConnection = { inlet, hello: undefined, ended: false };
+    const connection: MigrationConnection = { inlet, hello: undefined, ended: false, recalled: false };
     return message => {
       try {
         this.#take(connection, message);
@@ -115,6 +102,10 @@ export class MigrationDestination {
     if (message.kind === 'end') {
       connection.ended = true;
       this.#completeMaybe();
+      return;
+    }
+    if (message.kind === 'recall') {
+      this.#recall(connection);
       return;
     }
     if (message.kind === 'missing') {
@@ -176,10 +167,8 @@ export class MigrationDestination {
         throw new MigrationError(`${there}; each needs an \`aerostat receive\` of its own`);
       }
       this.#id = hello.id;
-      const { features } = hello;
-      this.#states.agreed = this.#options.machine.prepare !== undefined && (features & FEATURE_AHEAD) !== 0;
-      const ahead = this.#states.agreed ? FEATURE_AHEAD : 0;
-      this.#features = (features & (FEATURES_HERE | FEATURE_POSTCOPY) & ~FEATURE_AHEAD) | ahead;
+      this.#features = featuresTaken(hello.features, this.#options.machine);
+      this.#states.agreed = (this.#features & FEATURE_AHEAD) !== 0;
     } else {
       this.#expectPhase('receiving', 'hello');
       if (!this.#isOurs(hello.id)) throw new StreamError('order', 'a connection of another migration');
@@ -213,13 +202,8 @@ export class MigrationDestination {
   }
 
   #createMemory(connection: MigrationConnection, regions: readonly RegionShape[]): void {
-    const bytes = regions.reduce((sum, { size }) => sum + size, 0);
     const { memoryBytesMax, machine, ramOf } = this.#options;
-    if (bytes > memoryBytesMax) {
-      throw new MigrationError(
-        `a guest of ${inMib(bytes)}, and this destination takes ${inMib(memoryBytesMax)} at most`,
-      );
-    }
+    checkRoom(regions, memoryBytesMax);
     this.#memoryNamed = true;
     this.#then(async () => {
       await machine.createMemory(regions, (this.#features & FEATURE_POSTCOPY) !== 0);
@@ -272,10 +256,32 @@ export class MigrationDestination {
     this.#then(async () => {
       await this.#options.machine.load(states, watch.note);
       if (this.#phase !== 'loading') return;
-      this.#states.clear();
+      this.#states.recall();
       watch.done('load/machine');
       this.#enter('ready');
       await this.#answer({ kind: 'spent', steps: watch.steps }, { kind: 'ready' });
+    });
+  }
+
+  /**
+   * The source has called a stop off, and its guest goes on there. When all connections have said so, nothing of the stop is
+   * under way, and what came of it counts for nothing; pages come again when that is answered.
+   */
+  #recall(connection: MigrationConnection): void {
+    const { machine } = this.#options;
+    const agreed = (this.#features & FEATURE_RECALL) !== 0;
+    const stopped = this.#phase === 'loading' || this.#phase === 'ready';
+    if (!agreed || this.#go || (!stopped && this.#phase !== 'receiving')) {
+      throw new StreamError('order', `recall came while ${this.#phase}`);
+    }
+    if (!this.#connections.recall(connection)) return;
+    this.#enter('recalling');
+    this.#states.recall();
+    this.#then(async () => {
+      if (stopped) await machine.unload?.();
+      if (this.#phase !== 'recalling') return;
+      this.#enter('receiving');
+      await this.#answer({ kind: 'recalled' });
     });
   }
 
@@ -288,6 +294,7 @@ export class MigrationDestination {
     this.#then(async () => {
       await this.#options.machine.run(watch.note);
       watch.done('run/machine');
+      this.#states.clear();
       this.#enter('running');
       this.#postcopy?.begin(this.#connections.all.map(({ inlet }) => inlet));
       // If this does not arrive, the source will ask.
@@ -390,5 +397,3 @@ export class MigrationDestination {
     this.#options.observer?.(this.#phase, this.#round);
   }
 }
-
-const inMib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;

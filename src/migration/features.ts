@@ -3,8 +3,9 @@
  * compression gets it, or an error that says which side cannot: the operator need not wonder why it was slow.
  */
 import { MigrationError } from './errors.ts';
+import type { DestinationMachine } from './machine.ts';
 import { type Compression, zstd } from './stream/compression.ts';
-import { FEATURE_AHEAD, FEATURE_POSTCOPY, FEATURE_ZSTD } from './stream/messages.ts';
+import { FEATURE_AHEAD, FEATURE_POSTCOPY, FEATURE_RECALL, FEATURE_ZSTD } from './stream/messages.ts';
 
 /** Features that this program has on this host, where its machine is ready for what they bring. */
 export const FEATURES_HERE = (zstd === undefined ? 0 : FEATURE_ZSTD) | FEATURE_AHEAD;
@@ -24,6 +25,14 @@ export function featuresToOffer(compress: boolean, here = FEATURES_HERE, ahead =
   throw new MigrationError(
     `pages cannot be compressed here: neither Node ${process.version} nor this host has zstd; ${REMEDY}`,
   );
+}
+
+/** What a destination takes of what it is offered. Whether it can have post-copy is known when there is memory. */
+export function featuresTaken(offered: number, { prepare, unload }: DestinationMachine): number {
+  let here = (FEATURES_HERE & ~FEATURE_AHEAD) | FEATURE_POSTCOPY;
+  if (prepare !== undefined) here |= FEATURE_AHEAD;
+  if (unload !== undefined) here |= FEATURE_RECALL;
+  return offered & here;
 }
 
 /**

@@ -27,6 +27,8 @@ export interface SourceMachine {
    * ahead.
    */
   saveAhead?(): Promise<readonly SavedState[]>;
+  /** How long {@link stop} would take now, as far as that can be measured of a guest that runs; so would {@link resume}. */
+  expectedStopMs?(): Promise<number>;
   /** Visits pages that have to be there before the states can be read, where others may come later. */
   forEachVitalPage?(visit: (pfn: number, count: number) => void): void;
   /** It is about to run elsewhere: it must not run here any more, whatever becomes of this process's connections. */
@@ -47,8 +49,15 @@ export interface DestinationMachine {
    * than once; `note` takes the parts. Absent where nothing can be made ready. @throws AerostatError when they are damaged
    */
   prepare?(states: readonly SavedState[], note?: NoteStep): Promise<void>;
+  /** How long {@link run} would take now, as far as that can be measured; asked when it is prepared. */
+  expectedRunMs?(): Promise<number | undefined>;
   /** Everything has arrived. `note` takes the parts of it. @throws AerostatError when the states are damaged */
   load(states: readonly SavedState[], note?: NoteStep): Promise<void>;
+  /**
+   * What was loaded, if it was, counts for nothing: the place is as it was before, and pages go on coming. Absent where a place
+   * cannot do that.
+   */
+  unload?(): Promise<void>;
   /** From now on the guest is here. `note` takes the parts of it. */
   run(note?: NoteStep): Promise<void>;
   /** Nothing becomes of it; what was made is taken down. */

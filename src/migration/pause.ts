@@ -3,7 +3,7 @@
  * the source follow each other without a gap, so that they add up to the downtime; those of the destination, whose clock is
  * another one, lie inside of the source's `load` and `run`.
  */
-import type { Clock } from './machine.ts';
+import type { Clock, DestinationMachine } from './machine.ts';
 
 /** A step has a name like `load`, or of its parts, `load/device`. */
 export interface PauseStep {
@@ -16,6 +16,9 @@ export type NoteStep = (step: string, ms: number) => void;
 
 /** What a destination calls the making ready for states that were sent ahead, all of it. */
 export const REHEARSED = 'prepare/machine';
+
+/** What a destination calls the time that it expects {@link DestinationMachine.run} to take. */
+export const RUN_EXPECTED = 'prepare/run';
 
 /** More than these a destination does not tell, and a source does not believe. */
 export const PAUSE_STEPS_MAX = 64;
@@ -44,6 +47,13 @@ export class PauseWatch {
     this.steps.push({ step, ms: nowMs - this.#sinceMs });
     this.#sinceMs = nowMs;
     return nowMs;
+  }
+
+  /** How long pages have been sent, where they have begun to be: after the states were saved. */
+  get pagesMs(): number {
+    const sent = this.steps.find(({ step }) => step === 'pages');
+    if (sent !== undefined) return sent.ms;
+    return this.steps.some(({ step }) => step === 'save') ? this.#clock.nowMs() - this.#sinceMs : 0;
   }
 
   /** What the other side has measured of the step under way, if it tells. */

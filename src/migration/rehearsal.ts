@@ -1,14 +1,19 @@
 /**
- * The stop, rehearsed while the guest runs: its states are saved and sent ahead, and the destination makes ready for them. So
- * it is known before the stop how long that takes, it takes less then, for both sides have done it once with just this guest,
- * and only what has changed since has to travel.
+ * The stop, rehearsed while the guest runs: its states are saved and sent ahead, and the destination makes ready for them; and
+ * what standing still and going on take is measured on both sides, and the way between them. So it is known before the stop
+ * how long that takes, it takes less then, for both sides have done it once with just this guest, and only what has changed
+ * since has to travel.
  */
 import type { Clock, SavedState, SourceMachine } from './machine.ts';
-import { REHEARSED } from './pause.ts';
+import { REHEARSED, RUN_EXPECTED } from './pause.ts';
 import type { SourceMessage } from './source-link.ts';
 import type { SourceLinks } from './source-links.ts';
 import { REHEARSALS_MAX } from './standby.ts';
 import { diffState } from './state-patch.ts';
+import { RUN_MS_UNTOLD, StopEstimate } from './stop-estimate.ts';
+
+/** Questions that the destination is asked to learn how long the way there and back takes. */
+const TRIPS = 3;
 
 interface RehearsalOptions {
   readonly machine: SourceMachine;
@@ -20,18 +25,28 @@ interface RehearsalOptions {
 
 export class Rehearsal {
   readonly #options: RehearsalOptions;
+  readonly #estimate = new StopEstimate();
   #number = 0;
   #sent: ReadonlyMap<string, Uint8Array> = new Map();
   #savedMs = 0;
-  #fixedMs: number | undefined;
+  /** What standing still takes, and going on here. */
+  #stopMs = 0;
 
   constructor(options: RehearsalOptions) {
     this.#options = options;
   }
 
-  /** How long the guest would stand still for its states alone, as the last one went; undefined before the first. */
+  /** How long the guest would stand still if it had no pages to send; undefined before the first rehearsal. */
   get fixedMs(): number | undefined {
-    return this.#fixedMs;
+    return this.#estimate.fixedMs;
+  }
+
+  /**
+   * How long before its limit a stop has to be through, or called off: going on takes as long, there or here. No more than half
+   * of the limit: on a host that is that busy, what was measured says little.
+   */
+  reserveMs(limitMs: number): number {
+    return Math.min(limitMs / 2, Math.max(this.#estimate.runMs, this.#stopMs));
   }
 
   /** Whether there may be one more. */
@@ -55,11 +70,31 @@ export class Rehearsal {
     this.#sent = new Map(states.map(({ name, bytes }) => [name, bytes]));
   }
 
-  /** Resolves when the destination is ready for what was sent last. */
+  /** Resolves when the destination is ready for what was sent last, and how long the rest takes is measured. */
   async heard(): Promise<void> {
-    const { spent = [] } = await this.#options.links.expect('rehearsed');
-    const told = spent.find(({ step }) => step === REHEARSED)?.ms ?? 0;
-    this.#fixedMs = this.#savedMs + told;
+    const { links, machine } = this.#options;
+    const { spent = [] } = await links.expect('rehearsed');
+    const told = (name: string) => spent.find(({ step }) => step === name)?.ms;
+    this.#stopMs = (await machine.expectedStopMs?.()) ?? 0;
+    const trips = await this.#tripsMs();
+    const goingOnMs = told(RUN_EXPECTED) ?? RUN_MS_UNTOLD;
+    // One trip is that of the states, the other that of `go`.
+    const fixedMs =
+      this.#stopMs + this.#savedMs + (told(REHEARSED) ?? 0) + goingOnMs + 2 * Math.min(...trips);
+    this.#estimate.note({ fixedMs, runMs: goingOnMs + Math.max(...trips) });
+  }
+
+  /** Before a stop that is not preceded by a round: it goes as it has gone just now, with just this guest. */
+  async atOnce(): Promise<void> {
+    if (!this.possible) return;
+    await this.send();
+    await this.heard();
+  }
+
+  /** A stop was called off that had taken so long, its pages not counted. */
+  calledOff(fixedMs: number): void {
+    const { runMs } = this.#estimate;
+    this.#estimate.note({ fixedMs: fixedMs + runMs, runMs });
   }
 
   /** How a state is sent at the stop: what has changed of it, or all. */
@@ -67,5 +102,17 @@ export class Rehearsal {
     const from = this.#sent.get(name);
     const patch = from && diffState(this.#number, from, bytes);
     return patch === undefined ? { kind: 'state', name, bytes } : { kind: 'patch', name, bytes: patch };
+  }
+
+  async #tripsMs(): Promise<readonly number[]> {
+    const { links, clock } = this.#options;
+    const trips: number[] = [];
+    for (let trip = 0; trip < TRIPS && links.recallable; trip++) {
+      const startMs = clock.nowMs();
+      // Of a stop that has not begun: all that there is to do is to answer.
+      await links.recall();
+      trips.push(clock.nowMs() - startMs);
+    }
+    return trips.length > 0 ? trips : [0];
   }
 }

@@ -60,13 +60,15 @@ export type SourceMessage =
   | { readonly kind: 'end' }
   /** Nothing more of what was missing comes over this connection. */
   | { readonly kind: 'rest' }
+  /** What a stop has brought so far counts for nothing: the guest goes on here, and so do its pages. */
+  | { readonly kind: 'recall' }
   | { readonly kind: 'go' }
   | { readonly kind: 'cancel'; readonly reason: string };
 
 export type DestinationAnswer =
   | { readonly kind: 'welcome'; readonly features: number }
   /** `spent` is where the destination's time went since the answer before. */
-  | { readonly kind: 'ready' | 'rehearsed' | 'running'; readonly spent?: readonly PauseStep[] }
+  | { readonly kind: 'ready' | 'rehearsed' | 'recalled' | 'running'; readonly spent?: readonly PauseStep[] }
   | ({ readonly kind: 'arrived' } & FaultCounts);
 
 /** Takes what a destination says, at any time, whose guest waits for pages. @throws StreamError when it says too much */
@@ -252,6 +254,7 @@ export class SourceLink implements Link {
         return writeEnd(writer, { pages, zeroPages: zeroPagesSent });
       }
       case 'rest':
+      case 'recall':
       case 'go':
         return writeBare(writer, message.kind);
       case 'cancel':
@@ -266,6 +269,7 @@ export class SourceLink implements Link {
         return;
       case 'ready':
       case 'rehearsed':
+      case 'recalled':
       case 'running':
         readBare(name, payload);
         this.#answered(this.#spent.length > 0 ? { kind: name, spent: this.#spent } : { kind: name });

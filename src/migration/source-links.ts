@@ -14,7 +14,7 @@ import type {
   PostcopyListener,
   SourceMessage,
 } from './source-link.ts';
-import { FEATURE_AHEAD, FEATURE_POSTCOPY, shapeOf } from './stream/messages.ts';
+import { FEATURE_AHEAD, FEATURE_POSTCOPY, FEATURE_RECALL, shapeOf } from './stream/messages.ts';
 
 /** What the destination says when it is asked whether it has taken over. */
 export type Inquiry = 'running' | 'absent' | 'unreachable';
@@ -60,6 +60,11 @@ export class SourceLinks {
   /** States may be sent ahead: both sides agreed on it. */
   get ahead(): boolean {
     return (this.#features & FEATURE_AHEAD) !== 0;
+  }
+
+  /** A stop may be called off: both sides agreed on it. */
+  get recallable(): boolean {
+    return (this.#features & FEATURE_RECALL) !== 0;
   }
 
   /** Those that are open; they become more. */
@@ -119,7 +124,8 @@ export class SourceLinks {
 
   get #offered(): number {
     const { compress = false, ahead = false, postcopy } = this.#options;
-    const more = postcopy === undefined ? 0 : FEATURE_POSTCOPY;
+    // Who has the guest run there at once, or writes it into a file, does not take it back for the sake of a limit.
+    const more = postcopy === undefined ? (ahead ? FEATURE_RECALL : 0) : FEATURE_POSTCOPY;
     return featuresToOffer(compress, undefined, ahead) | more;
   }
 
@@ -141,22 +147,35 @@ export class SourceLinks {
     if (failed !== undefined) throw failed.reason;
   }
 
-  /** The next answer, which has to be this one and come in time. */
-  async expect<K extends DestinationAnswer['kind']>(kind: K): Promise<DestinationAnswer & { kind: K }> {
+  /** All that a stop has brought counts for nothing. Resolves when the destination is as it was, and pages may go on. */
+  async recall(): Promise<void> {
+    await this.onAll(link => link.send({ kind: 'recall' }));
+    await this.expect('recalled');
+  }
+
+  /** The next answer, which has to be this one and come in time, and before it is given up. */
+  async expect<K extends DestinationAnswer['kind']>(
+    kind: K,
+    givenUp?: AbortSignal,
+  ): Promise<DestinationAnswer & { kind: K }> {
     const { clock, ram, cancelled } = this.#options;
     const msMax = answerMsMax(kind, ram.slots);
     const waiting = new AbortController();
     const late = clock
-      .sleep(msMax, AbortSignal.any([waiting.signal, cancelled]))
+      .sleep(msMax, AbortSignal.any([waiting.signal, cancelled, ...(givenUp === undefined ? [] : [givenUp])]))
       .then((): DestinationAnswer => {
         cancelled.throwIfAborted();
+        givenUp?.throwIfAborted();
         throw new MigrationError(`the destination did not answer ${kind} within ${msMax / 1e3} s`);
       });
     late.catch(() => {});
     try {
       // What is lost on any connection is missed by the destination, which then waits for it; once it has all, nothing is.
       const broken = kind === 'running' ? [] : this.#links.map(link => link.broken);
-      const answer = await Promise.race([this.#links[0].answer(), late, ...broken]);
+      const next = () => Promise.race([this.#links[0].answer(), late, ...broken]);
+      let answer = await next();
+      // What a stop was waiting for that was called off may have been on its way.
+      if (kind === 'recalled' && answer.kind === 'ready') answer = await next();
       if (answer.kind === kind) return answer as DestinationAnswer & { kind: K };
       throw new MigrationError(`the destination answered ${answer.kind} where ${kind} was due`);
     } finally {

@@ -29,6 +29,8 @@ export interface SourceOptions {
   readonly postcopy?: { readonly afterRound: number } | undefined;
   /** A test switch of {@link Rehearsal}: the guest loses data. */
   readonly patchLate?: boolean;
+  /** A test switch: a stop is called off for its limit though the guest was let go, so that it may run at both ends. */
+  readonly goesOnLate?: boolean;
   /** What happens, as it happens. */
   readonly observer?: (progress: MigrationProgress) => void;
 }
@@ -77,6 +79,8 @@ export interface MigrationSummary {
   /** Pages that were written after the guest had named them as free, and sent for it. */
   readonly hintRaces: number;
   readonly guestShareMin: number;
+  /** How long it stood still each time that its stop was called off, for it would have stood still for longer than it may. */
+  readonly calledOffMs: readonly number[];
   /** Where the guest ran before all of its pages had come. */
   readonly postcopy: PostcopyProgress | null;
   /**

@@ -8,23 +8,20 @@
  */
 import { assert } from '../sys/error.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
+import { pagesAtFirst } from './first-pages.ts';
 import { awaitHints } from './hints-wait.ts';
+import type { SavedState } from './machine.ts';
 import { StallWatch } from './patience.ts';
-import { PauseWatch } from './pause.ts';
 import { type PostcopyProgress, PostcopySource } from './postcopy-source.ts';
 import { Rehearsal } from './rehearsal.ts';
 import { LAST_ROUND, ROUND, type RoundStep } from './rounds.ts';
 import { type Inquiry, SourceLinks } from './source-links.ts';
 import type { MigrationSummary, SourceOptions, SourcePhase } from './source-shapes.ts';
+import { Standstill } from './standstill.ts';
+import { StopOverrun } from './stop-limit.ts';
 
 /** A host that was busy at one rehearsal may not be at the next. */
 const REHEARSAL_PAUSE_MS = 20;
-/**
- * What no rehearsal tells of: until rings have stopped, the device's state and the driver's, and the hand-over with its two
- * answers. Some five milliseconds on hosts and networks that are near; on a host of two slow cores it was 12 to 17, so that a
- * tight limit can be overrun there.
- */
-const UNREHEARSED_MS = 5;
 
 export class MigrationSource {
   readonly #options: SourceOptions;
@@ -42,13 +39,16 @@ export class MigrationSource {
   #postcopy: PostcopySource | undefined;
   /** The rest comes when the guest runs there. */
   #switching = false;
-  #stoppedMs: number | undefined;
   #runningMs = 0;
   /** What the last sync took. */
   #syncMs = 0;
   /** The pages that are left could be sent in time, but not the states. */
   #statesAreLate = false;
-  readonly #pause: PauseWatch;
+  /** Whether the stop to come is to be gone through with, whatever it takes. */
+  #forced = false;
+  /** Before the first stop, and before the next one where the last was called off. */
+  #rehearsalDue = true;
+  readonly #standstill: Standstill;
   readonly #rehearsal: Rehearsal;
   /** It cannot be called off any more: the destination is about to be told. */
   #handingOver = false;
@@ -57,10 +57,10 @@ export class MigrationSource {
 
   constructor(options: SourceOptions) {
     this.#options = options;
-    this.#pause = new PauseWatch(options.clock);
     const ahead = options.machine.saveAhead !== undefined;
     this.#links = new SourceLinks({ ...options, ahead, cancelled: this.#cancelling.signal });
     this.#rehearsal = new Rehearsal({ ...options, links: this.#links });
+    this.#standstill = new Standstill({ ...options, links: this.#links, rehearsal: this.#rehearsal });
   }
 
   /** What went over the wire so far. */
@@ -88,8 +88,9 @@ export class MigrationSource {
     try {
       this.#enter('connecting');
       await this.#links.open();
-      await this.#copy();
-      for (const step of LAST_ROUND) await this.#take(step);
+      this.#unbackedPages = pagesAtFirst(this.#options);
+      do await this.#copy();
+      while (!(await this.#stop()));
     } catch (error) {
       await this.#giveUp(watch.failure ?? (error as Error));
     } finally {
@@ -136,21 +137,12 @@ export class MigrationSource {
   }
 
   get #atEase(): boolean {
-    return this.#stoppedMs === undefined && !this.#cancelling.signal.aborted;
+    return this.#standstill.stoppedMs === undefined && !this.#cancelling.signal.aborted;
   }
 
   async #copy(): Promise<void> {
-    const { ram, log, dirty, convergence, machine } = this.#options;
+    const { convergence, machine } = this.#options;
     this.#enter('copying');
-    // First the log, then what there is: what is written meanwhile is in the log.
-    log.collect(0, ram.slots, dirty);
-    if (ram.nearlyBacked) {
-      dirty.setAll();
-    } else {
-      dirty.clear(0, ram.slots);
-      ram.forEachBacked(0, ram.slots, (start, count) => dirty.set(start, count));
-    }
-    this.#unbackedPages = ram.slots - dirty.countIn();
     for (;;) {
       this.#round++;
       for (const step of ROUND) {
@@ -159,7 +151,7 @@ export class MigrationSource {
           this.#round > (this.#options.postcopy?.afterRound ?? Number.POSITIVE_INFINITY)
         ) {
           this.#switching = true;
-          await this.#rehearse();
+          await this.#rehearsal.atOnce();
           return;
         }
         await this.#take(step);
@@ -170,8 +162,10 @@ export class MigrationSource {
           downtimeMs,
           refusal,
           statesAreLate = false,
+          forced = false,
         } = convergence.decide(this.#remainingPages, this.#fixedMs);
         this.#statesAreLate = statesAreLate;
+        this.#forced = forced;
         this.#expectedDowntimeMs = downtimeMs;
         this.#notify();
         if (refusal !== undefined) throw new MigrationError(refusal);
@@ -184,8 +178,21 @@ export class MigrationSource {
     }
   }
 
+  /** Returns whether the guest was let go. If not, it goes on here, where everything is, until it is stopped again. */
+  async #stop(): Promise<boolean> {
+    try {
+      for (const step of LAST_ROUND) await this.#take(step);
+      return true;
+    } catch (error) {
+      if (!(error instanceof StopOverrun)) throw error;
+      await this.#standstill.callOff();
+      this.#rehearsalDue = true;
+      return false;
+    }
+  }
+
   async #take(step: RoundStep): Promise<void> {
-    const { hints, machine, clock } = this.#options;
+    const { hints, clock } = this.#options;
     this.#checkCancelled();
     switch (step) {
       case 'stop-hints':
@@ -193,9 +200,8 @@ export class MigrationSource {
         return;
       case 'stop-guest':
         this.#enter('stopping');
-        this.#stoppedMs = this.#pause.begin();
-        await machine.stop(this.#pause.note);
-        return void this.#pause.done('stop');
+        await this.#standstill.begin(this.#forced || this.#switching);
+        return;
       case 'sync':
         this.#sync();
         return;
@@ -224,14 +230,14 @@ export class MigrationSource {
     this.#hintRaces += hints?.pages.countRaces() ?? 0;
     this.#remainingPages = dirty.countIn();
     this.#syncMs = clock.nowMs() - startMs;
-    if (this.#stoppedMs !== undefined) this.#pause.done('sync');
+    if (this.#standstill.stoppedMs !== undefined) this.#standstill.pause.done('sync');
   }
 
   async #sendRound(): Promise<void> {
     const { clock, convergence } = this.#options;
     await this.#links.tell({ kind: 'round', round: this.#round });
-    // The first goes on beside the longest round; another one is for a stop that would take too long by the last.
-    const rehearses = this.#rehearsal.possible && (this.#round === 1 || this.#statesAreLate);
+    // The first goes on beside the longest round; another one is for a stop that took too long, or would by the last.
+    const rehearses = this.#rehearsal.possible && (this.#rehearsalDue || this.#statesAreLate);
     if (this.#statesAreLate) await clock.sleep(REHEARSAL_PAUSE_MS);
     if (rehearses) await this.#rehearsal.send();
     const before = this.#links.sent;
@@ -240,42 +246,42 @@ export class MigrationSource {
     this.#checkCancelled();
     const after = this.#links.sent;
     convergence.sent(after.pages - before.pages, after.bytes - before.bytes, clock.nowMs() - startMs);
-    if (rehearses) await this.#rehearsal.heard();
-  }
-
-  /** Before a stop that is not preceded by a round: it goes as it has gone just now, with just this guest. */
-  async #rehearse(): Promise<void> {
-    if (!this.#rehearsal.possible) return;
-    await this.#rehearsal.send();
+    if (!rehearses) return;
     await this.#rehearsal.heard();
+    this.#rehearsalDue = false;
   }
 
   /** How long the guest would stand still if there were no page to send, as far as that is known. */
   get #fixedMs(): number {
     const rehearsedMs = this.#rehearsal.fixedMs;
-    return rehearsedMs === undefined ? 0 : rehearsedMs + this.#syncMs + UNREHEARSED_MS;
+    return rehearsedMs === undefined ? 0 : rehearsedMs + this.#syncMs;
   }
 
   async #sendRest(): Promise<void> {
-    const pause = this.#pause;
-    const states = await this.#options.machine.save(pause.note);
-    pause.done('save');
+    const standstill = this.#standstill;
+    const states = await standstill.save();
     this.#stateBytes = states.reduce((sum, { bytes }) => sum + bytes.length, 0);
     this.#postcopy = this.#switching ? this.#openPostcopy() : undefined;
     this.#round++;
+    const { overrun, pause } = standstill;
+    await standstill.sent(this.#sendStopped(states, overrun));
+    const { spent } = await this.#links.expect('ready', overrun);
+    pause.told(spent);
+    pause.done('load');
+  }
+
+  /** All that is left; nothing more than what is under way when it is called off. */
+  async #sendStopped(states: readonly SavedState[], overrun?: AbortSignal): Promise<void> {
     await this.#links.tell({ kind: 'round', round: this.#round });
     await this.#links.onAll(async (link, index) => {
       await link.sendPages();
-      if (index === 0) pause.done('pages');
+      if (overrun?.aborted === true) return;
+      if (index === 0) this.#standstill.pause.done('pages');
       await this.#postcopy?.announce(link, index, this.#options.connections);
       if (index === 0) for (const state of states) await link.send(this.#rehearsal.message(state));
       this.#checkCancelled();
-      await link.send({ kind: 'end' });
     });
-    pause.done('states');
-    const { spent } = await this.#links.expect('ready');
-    pause.told(spent);
-    pause.done('load');
+    if (overrun?.aborted !== true) await this.#links.onAll(link => link.send({ kind: 'end' }));
   }
 
   /** Undefined where nothing is left to come later: the destination hears of no missing page, and awaits none. */
@@ -287,16 +293,19 @@ export class MigrationSource {
   }
 
   async #handOver(): Promise<void> {
-    const { machine } = this.#options;
+    const { machine, goesOnLate = false } = this.#options;
+    const { pause, overrun } = this.#standstill;
+    this.#standstill.check();
+    if (!goesOnLate) this.#standstill.end();
     this.#handingOver = true;
     this.#enter('handing-over');
     await machine.handOver();
     this.#handedOver = true;
-    this.#pause.done('hand-over');
+    pause.done('hand-over');
     await this.#links.tell({ kind: 'go' });
-    const { spent } = await this.#links.expect('running');
-    this.#pause.told(spent);
-    this.#runningMs = this.#pause.done('run');
+    const { spent } = await this.#links.expect('running', overrun);
+    pause.told(spent);
+    this.#runningMs = pause.done('run');
   }
 
   /** Returns only when the guest runs at the destination after all. */
@@ -330,7 +339,7 @@ export class MigrationSource {
     const { machine, hints } = this.#options;
     this.#links.interrupt();
     try {
-      if (this.#stoppedMs !== undefined) await machine.resume();
+      await this.#standstill.giveUp();
       if (this.#share !== 1) await machine.throttle(1);
       await hints?.channel.stop();
       await hints?.channel.done();
@@ -366,9 +375,10 @@ export class MigrationSource {
     const { pages, zeroPages, resentPages, bytes } = this.#links.sent;
     const late = this.#postcopy?.counts;
     const { clock, hints, sent } = this.#options;
+    const { stoppedMs, calledOffMs, pause } = this.#standstill;
     return {
       totalMs: clock.nowMs() - startMs,
-      downtimeMs: this.#runningMs - (this.#stoppedMs ?? this.#runningMs),
+      downtimeMs: this.#runningMs - (stoppedMs ?? this.#runningMs),
       rounds: this.#round,
       bytes,
       stateBytes: this.#stateBytes,
@@ -379,8 +389,9 @@ export class MigrationSource {
       unbackedPages: this.#unbackedPages,
       hintRaces: this.#hintRaces,
       guestShareMin: this.#shareMin,
+      calledOffMs,
       postcopy: this.postcopy,
-      pause: this.#pause.steps,
+      pause: pause.steps,
     };
   }
 }

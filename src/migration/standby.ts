@@ -5,7 +5,7 @@
  */
 import type { DestinationMessage } from './destination-link.ts';
 import type { Clock, DestinationMachine, SavedState } from './machine.ts';
-import { type PauseStep, PauseWatch, REHEARSED } from './pause.ts';
+import { type PauseStep, PauseWatch, REHEARSED, RUN_EXPECTED } from './pause.ts';
 import { StateParts, stateBytesMax } from './state-parts.ts';
 import { patchState } from './state-patch.ts';
 import type { StateSection } from './stream/messages.ts';
@@ -53,6 +53,8 @@ export class StandbyStates {
     return async () => {
       await machine.prepare?.(states, watch.note);
       watch.done(REHEARSED);
+      const runMs = await machine.expectedRunMs?.();
+      if (runMs !== undefined) watch.note(RUN_EXPECTED, runMs);
       return watch.steps;
     };
   }
@@ -69,6 +71,12 @@ export class StandbyStates {
       return { name, bytes: patchState(this.#number, from, patch, stateBytesMax(pages)) };
     });
     return [...whole, ...patched];
+  }
+
+  /** What a stop brought that was called off. What was sent ahead stays. */
+  recall(): void {
+    this.#whole.clear();
+    this.#patches.clear();
   }
 
   clear(): void {

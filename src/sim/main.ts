@@ -104,6 +104,7 @@ interface MigrateChoice {
   readonly fault?: SimFault;
   readonly ignoreIds?: boolean;
   readonly patchLate?: boolean;
+  readonly goesOnLate?: boolean;
   readonly lies?: boolean;
   readonly json?: boolean;
 }
@@ -116,6 +117,7 @@ function migrateCommand(): Command {
     .addOption(new Option('--fault <name>', 'this alone goes wrong; any else, in turn').choices(SIM_FAULTS))
     .option('--ignore-ids', 'let hints count whatever session they are of: data must be lost then')
     .option('--patch-late', 'patch the states that were sent ahead too late: data must be lost then')
+    .option('--goes-on-late', 'call stops off though the guest was let go: it must run at both ends then')
     .option('--lies', 'guests lie about their free pages, and may lose data of their own')
     .option('--json', 'print JSON')
     .action(
@@ -123,11 +125,12 @@ function migrateCommand(): Command {
         json = false,
         ignoreIds = false,
         patchLate = false,
+        goesOnLate = false,
         lies = false,
         ...choice
       }: MigrateChoice) => {
         const report = await reportMigrations(
-          { ...choice, ignoreIds, patchLate, lies },
+          { ...choice, ignoreIds, patchLate, goesOnLate, lies },
           json ? () => {} : line => console.log(line),
         );
         if (json) console.log(JSON.stringify(report, null, 2));

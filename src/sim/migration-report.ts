@@ -14,6 +14,8 @@ interface MigrationsChoice {
   readonly ignoreIds: boolean;
   /** The test switch: states that were sent ahead are patched late, and data must be lost. */
   readonly patchLate?: boolean;
+  /** The test switch: stops are called off though the guest was let go, and it must run at both ends. */
+  readonly goesOnLate?: boolean;
   /** Guests lie about their free pages; what they lose of their own is no failure. */
   readonly lies: boolean;
 }
@@ -33,30 +35,39 @@ interface MigrationsReport {
   /** Where guests were in the end, by what went wrong. */
   readonly ends: Readonly<Record<string, Readonly<Record<string, number>>>>;
   readonly hintRaces: number;
+  /** Stops that would have taken longer than they might; of migrations that came through. */
+  readonly calledOff: number;
   /** Guests that lied and lost something. */
   readonly liarsLost: number;
   readonly failures: readonly MigrationFailure[];
 }
 
 export async function reportMigrations(
-  { seed, seeds, fault, ignoreIds, patchLate = false, lies }: MigrationsChoice,
+  { seed, seeds, fault, ignoreIds, patchLate = false, goesOnLate = false, lies }: MigrationsChoice,
   print: (line: string) => void,
 ): Promise<MigrationsReport> {
   const failures: MigrationFailure[] = [];
   const ends: Record<string, Record<string, number>> = {};
-  let [migrations, hintRaces, liarsLost] = [0, 0, 0];
+  let [migrations, hintRaces, liarsLost, calledOff] = [0, 0, 0, 0];
   for (; migrations < seeds && failures.length < FAILURES_MAX; migrations++) {
     const one = { seed: seed + migrations, fault: fault ?? SIM_FAULTS[migrations % SIM_FAULTS.length] };
     try {
-      const { runsAt, summary, lost } = await runMigration({ ...one, ignoreIds, patchLate, lies });
+      const { runsAt, summary, lost } = await runMigration({
+        ...one,
+        ignoreIds,
+        patchLate,
+        goesOnLate,
+        lies,
+      });
       const places = ends[one.fault] ?? {};
       ends[one.fault] = places;
       places[runsAt] = (places[runsAt] ?? 0) + 1;
       hintRaces += summary?.hintRaces ?? 0;
+      calledOff += summary?.calledOffMs.length ?? 0;
       if (lost !== undefined) liarsLost++;
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      const switches = `${ignoreIds ? ' --ignore-ids' : ''}${patchLate ? ' --patch-late' : ''}${lies ? ' --lies' : ''}`;
+      const switches = `${ignoreIds ? ' --ignore-ids' : ''}${patchLate ? ' --patch-late' : ''}${goesOnLate ? ' --goes-on-late' : ''}${lies ? ' --lies' : ''}`;
       const command = `npm run sim -- migrate --seed ${one.seed} --fault ${one.fault}${switches}`;
       failures.push({ ...one, message, loss: isLoss(error), command });
       print(`seed ${one.seed}, ${one.fault}: ${message}`);
@@ -72,7 +83,7 @@ export async function reportMigrations(
     : 'nothing was lost';
   const outcome = failures.length === 0 ? `${kept}, and no guest ran twice` : `${failures.length} failed`;
   print(
-    `${migrations} ${migrations === 1 ? 'migration' : 'migrations'} from seed ${seed} on, ${hintRaces} hint races: ${outcome}`,
+    `${migrations} ${migrations === 1 ? 'migration' : 'migrations'} from seed ${seed} on, ${hintRaces} hint races, ${calledOff} stops called off: ${outcome}`,
   );
-  return { migrations, ends, hintRaces, liarsLost, failures };
+  return { migrations, ends, hintRaces, calledOff, liarsLost, failures };
 }

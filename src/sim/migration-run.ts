@@ -28,15 +28,7 @@ import { SimHost, SimWire } from './sim-wire.ts';
 const ECONNREFUSED = 111;
 
 /** What goes wrong, once, at a moment of chance. */
-export type SimFault =
-  | 'none'
-  | 'cancel'
-  | 'cut'
-  | 'outage'
-  | 'destination-hangs'
-  | 'destination-dies'
-  | 'source-dies';
-export const SIM_FAULTS: readonly SimFault[] = [
+export const SIM_FAULTS = [
   'none',
   'cancel',
   'cut',
@@ -44,7 +36,8 @@ export const SIM_FAULTS: readonly SimFault[] = [
   'destination-hangs',
   'destination-dies',
   'source-dies',
-];
+] as const;
+export type SimFault = (typeof SIM_FAULTS)[number];
 
 interface SimOptions {
   readonly seed: number;
@@ -53,6 +46,8 @@ interface SimOptions {
   readonly ignoreIds?: boolean;
   /** The test switch of MigrationSource: states that were sent ahead are patched late. */
   readonly patchLate?: boolean;
+  /** The test switch of MigrationSource: a stop is called off though the guest was let go. */
+  readonly goesOnLate?: boolean;
   /** The guest lies about its free pages, and may lose data of its own at the destination; nothing else may happen. */
   readonly lies?: boolean;
 }
@@ -150,6 +145,7 @@ class Simulation {
       }),
       clock,
       patchLate: options.patchLate ?? false,
+      goesOnLate: options.goesOnLate ?? false,
       observer: ({ phase }) => this.#onPhase(phase),
       ...(random.chance(0.9) ? { hints: { channel: this.sourceGuest.hints, pages: hinted } } : {}),
     });
@@ -235,6 +231,7 @@ class Simulation {
       ...(random.chance(0.8) || this.options.patchLate === true
         ? { saveAhead: async () => [{ name: 'guest', bytes: sourceGuest.save() }] }
         : {}),
+      expectedStopMs: async () => 0,
       handOver: async () => assert(!sourceGuest.running, 'a guest was let go that runs'),
     };
   }
@@ -254,11 +251,15 @@ class Simulation {
         for (const { bytes } of states) this.#guestThere.restore(bytes);
       },
       run: async () => {
+        await clock.sleep(random.below(4));
         if (this.destinationDead) return;
         this.#verifyThere('on its way');
         this.#guestThere.run();
         this.#checkOne();
       },
+      expectedRunMs: async () => 0,
+      // Some destinations cannot take back what a stop brought.
+      ...(random.chance(0.9) ? { unload: () => clock.sleep(random.below(2)) } : {}),
       abandon: async () => {
         this.destinationGuest = undefined;
       },
@@ -340,8 +341,6 @@ class Simulation {
       for (const wire of this.wires) wire.cut();
     };
     switch (this.options.fault) {
-      case 'none':
-        return;
       case 'cancel':
         this.source.cancel('the operator thought better of it');
         return;

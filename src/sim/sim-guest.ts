@@ -42,6 +42,8 @@ export class SimGuest {
   /** What each live page holds: a word, all over the page; 0 is a page of zeros. */
   readonly #stamps: Uint32Array;
   #serial = 1;
+  /** A guest that goes on does not live twice. */
+  #life = 0;
 
   constructor(ram: Ram, random: Random, clock: Clock, load: GuestLoad, log?: DirtyLog & PageSink) {
     this.ram = ram;
@@ -69,7 +71,8 @@ export class SimGuest {
   /** Runs until it is stopped. */
   async run(): Promise<void> {
     this.running = true;
-    while (this.running) {
+    const life = ++this.#life;
+    while (this.running && life === this.#life) {
       this.step();
       await this.#clock.sleep(1 / this.share);
     }

@@ -5,8 +5,9 @@
 
 import { type FileHandle, open } from 'node:fs/promises';
 import type { ByteChannel, ByteTaker } from '../migration/byte-channel.ts';
-import { type DestinationOptions, MigrationDestination } from '../migration/destination.ts';
+import { MigrationDestination } from '../migration/destination.ts';
 import { DestinationLink, type DestinationMessage } from '../migration/destination-link.ts';
+import type { DestinationOptions } from '../migration/destination-shapes.ts';
 import { FEATURES_HERE } from '../migration/features.ts';
 import type { Hello } from '../migration/stream/messages.ts';
 import { StreamError } from '../migration/stream/section.ts';

@@ -66,6 +66,8 @@ export interface GuestThreadRequests {
   pause: { args: null; result: StoodStill };
   resume: { args: null; result: null };
   throttle: { args: { share: number }; result: null };
+  /** Answered when it has its turn: how long the thread lets others wait. */
+  turn: { args: null; result: null };
   /** Answered when saving will be fast. */
   warmUp: { args: null; result: null };
   /** The guest alone, as it is while it runs. */

@@ -173,6 +173,7 @@ const answers: Answers = {
     running().processor.throttle(share);
     return null;
   },
+  turn: () => null,
   warmUp: () => {
     if (!warm) warmUpSaving();
     warm = true;

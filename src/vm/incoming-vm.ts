@@ -1,6 +1,7 @@
 /** A machine that is awaited from elsewhere: its memory comes first, then its states, and then it runs. */
 
 import { checkSize } from '../embedded/machine.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import type { DestinationMachine, LatePages, SavedState } from '../migration/machine.ts';
 import type { NoteStep } from '../migration/pause.ts';
@@ -62,7 +63,12 @@ export class IncomingVm implements DestinationMachine {
       ...defined({ hugePageSize }),
     });
     this.#late = late ? await LateMemory.over(memory) : undefined;
-    this.#vm = Vm.on(this.#threads, {
+    this.#vm = this.#vmOn(memory);
+  }
+
+  #vmOn(memory: GuestMemory): Vm {
+    const { adviseHugePages = false } = this.#options;
+    return Vm.on(this.#threads, {
       ...this.#options,
       memory,
       adviseHugePages,
@@ -78,8 +84,19 @@ export class IncomingVm implements DestinationMachine {
     return this.vm.prepare(states, note);
   }
 
+  expectedRunMs(): Promise<number | undefined> {
+    return this.vm.expectedRunMs();
+  }
+
   load(states: readonly SavedState[], note?: NoteStep): Promise<void> {
     return this.vm.load(states, note);
+  }
+
+  /** The machine that was loaded is taken down; another one waits in the same memory, on the same threads. */
+  async unload(): Promise<void> {
+    const { memory } = this.ram;
+    await this.vm.leave();
+    this.#vm = this.#vmOn(memory);
   }
 
   run(note?: NoteStep): Promise<void> {

@@ -168,6 +168,7 @@ export class VmMigrations implements GuestHandlers<MigrationOperation> {
       compress,
       convergence: new Convergence({
         downtimeMsMax: order.downtimeMsMax ?? DOWNTIME_MS_DEFAULT,
+        keepsLimit: order.downtimeMsMax !== undefined,
         roundsMax: order.roundsMax ?? ROUNDS_DEFAULT,
         // Who names a number of rounds wants it stopped then; who does not, no longer than the limit says.
         overLimit: order.roundsMax === undefined && postcopy === undefined ? 'refuse' : 'stop',

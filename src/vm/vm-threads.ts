@@ -8,6 +8,7 @@ import type { LogRecord } from '../hosting/options.ts';
 import { WorkerClient } from '../threads/worker-client.ts';
 import { workerUrl } from '../threads/worker-url.ts';
 import type { GuestThreadEvent, GuestThreadRequests } from './guest-protocol.ts';
+import { ThreadPace } from './thread-pace.ts';
 
 interface VmThreadsListener {
   news(news: GuestThreadEvent): void;
@@ -19,6 +20,10 @@ export class VmThreads {
   /** Host the machine's device. */
   readonly hosting: GuestThreads;
   readonly guest: WorkerClient<GuestThreadRequests, GuestThreadEvent>;
+  readonly pace = new ThreadPace(async name => {
+    await this.guest.ask('turn', null);
+    await this.hosting.deviceMigration.balloon(name);
+  });
   /** The machine that has the threads. */
   listener: VmThreadsListener | undefined;
   /** Drops what the device logs, while the machine is only there to warm the threads up. */

@@ -320,6 +320,15 @@ export class Vm implements SourceMachine {
     return savedStates(this.config, { guest });
   }
 
+  async expectedStopMs(): Promise<number> {
+    return (await this.#threads.pace.expected(this.name)).stopMs;
+  }
+
+  /** How long {@link resumeLoaded} would take now, as far as that can be measured before there is a guest. */
+  async expectedRunMs(): Promise<number | undefined> {
+    return (await this.#threads.pace.expected(this.name)).runMs;
+  }
+
   /** What the device and the driver look at when they are loaded. */
   forEachVitalPage(visit: (pfn: number, count: number) => void): void {
     for (const { pfn, pages } of this.#driverPages) visit(pfn, pages);

@@ -70,6 +70,33 @@ describe('what a guest stands still for beside its pages', () => {
   });
 });
 
+describe('stops that were called off', () => {
+  const calledOff = (times: number, more: Partial<ConstructorParameters<typeof Convergence>[0]> = {}) => {
+    const convergence = new Convergence({ ...options, ...more });
+    convergence.sent(1000, 1000 * PAGE_SIZE, 100);
+    for (let time = 0; time < times; time++) convergence.calledOff(50 + time);
+    return convergence;
+  };
+
+  test('are tried again a few times, and then no more: the user is told how long it stood still', () => {
+    expect(calledOff(3, { overLimit: 'refuse' }).decide(10)).toMatchObject({ last: true });
+    const { last, refusal } = calledOff(4, { overLimit: 'refuse' }).decide(10);
+    expect(last).toBe(false);
+    expect(refusal).toMatch(
+      /the 100 ms that it may, 4 times.*after 50\.0, 51\.0, 52\.0, 53\.0 ms.*--downtime-limit/,
+    );
+  });
+
+  test('are forced after all rounds where the user allows more, and not before', () => {
+    const convergence = calledOff(4);
+    expect(convergence.decide(10)).toMatchObject({ last: false, statesAreLate: true });
+    for (let round = 1; round < options.roundsMax; round++) convergence.sent(1000, 1000 * PAGE_SIZE, 100);
+    expect(convergence.decide(10)).toMatchObject({ last: true, forced: true });
+    // One that fits its limit is not: it may be called off.
+    expect(new Convergence(options).downtimeMsMax).toBe(100);
+  });
+});
+
 describe('how fast it goes', () => {
   test('is not what a single short round says, for buffers swallow it', () => {
     const convergence = new Convergence(options);

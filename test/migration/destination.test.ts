@@ -1,12 +1,12 @@
 /** The destination told by hand what connections brought, at moments that a stream does not choose. */
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { HeapBacking } from '../../src/memory/backing.ts';
 import { GuestMemory, MemoryRegion } from '../../src/memory/guest-memory.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { MigrationDestination } from '../../src/migration/destination.ts';
 import type { DestinationMessage, Inlet } from '../../src/migration/destination-link.ts';
 import { Ram } from '../../src/migration/ram.ts';
-import type { Hello } from '../../src/migration/stream/messages.ts';
+import { FEATURE_RECALL, type Hello } from '../../src/migration/stream/messages.ts';
 import { StreamError } from '../../src/migration/stream/section.ts';
 import { honest, sealed, Victim } from './victim.ts';
 
@@ -41,6 +41,7 @@ class Place {
         createMemory: slowly('createMemory'),
         load: slowly('load'),
         run: slowly('run'),
+        unload: slowly('unload'),
         abandon: slowly('abandon'),
       },
       ramOf: () => ram,
@@ -112,6 +113,120 @@ test('memory is made once, however often it is asked for before it is there', as
   expect(place.destination.phase).toBe('failed');
   await place.done();
   await expect(place.destination.outcome).rejects.toThrow('memory came again');
+});
+
+describe('a stop that the source calls off', () => {
+  const RECALLABLE = { features: FEATURE_RECALL, connections: 2 };
+
+  /** Two connections over which pages may come. */
+  async function receiving(): Promise<{ place: Place; first: Visit; second: Visit }> {
+    const place = new Place();
+    const first = place.connect(RECALLABLE);
+    first.say(MEMORY);
+    await place.done();
+    const second = place.connect({ ...RECALLABLE, connection: 1 });
+    expect(first.replies).toEqual(['welcome']);
+    return { place, first, second };
+  }
+
+  const end = (...visits: Visit[]) => {
+    for (const visit of visits) visit.say({ kind: 'end' });
+  };
+  const recall = (...visits: Visit[]) => {
+    for (const visit of visits) visit.say({ kind: 'recall' });
+  };
+  const state = (visit: Visit) =>
+    visit.say({ kind: 'state', name: 'guest', last: true, bytes: new Uint8Array(3) });
+
+  test('is taken back when all connections have said so, and can be tried again', async () => {
+    const { place, first, second } = await receiving();
+    state(first);
+    end(first, second);
+    await place.done();
+    expect(first.replies.splice(0)).toEqual(['welcome', 'ready']);
+    recall(second);
+    await place.done();
+    expect([first.replies, place.destination.phase]).toEqual([[], 'ready']);
+    recall(first);
+    expect(place.destination.phase).toBe('recalling');
+    await place.done();
+    expect([first.replies.splice(0), place.asked.at(-1)]).toEqual([['recalled'], 'unload']);
+    // The same state comes again, and is no second one.
+    state(first);
+    end(second, first);
+    await place.done();
+    first.say({ kind: 'go' });
+    await place.done();
+    await place.destination.outcome;
+    expect(first.replies).toEqual(['ready', 'running']);
+    expect(place.asked.filter(what => what !== 'createMemory')).toEqual(['load', 'unload', 'load', 'run']);
+  });
+
+  test('while the machine is loaded has it loaded, then taken down, and never ready', async () => {
+    const { place, first, second } = await receiving();
+    end(first, second);
+    await settle();
+    expect(place.destination.phase).toBe('loading');
+    recall(first, second);
+    await place.done();
+    await place.done();
+    expect([first.replies, place.asked.slice(-2)]).toEqual([
+      ['welcome', 'recalled'],
+      ['load', 'unload'],
+    ]);
+    expect(place.destination.phase).toBe('receiving');
+  });
+
+  test('before it has ended costs the machine nothing, and is answered', async () => {
+    const { place, first, second } = await receiving();
+    end(second);
+    recall(first, second);
+    await settle();
+    expect([first.replies, place.asked]).toEqual([['welcome', 'recalled'], ['createMemory']]);
+    // What ended before the recall has ended no more.
+    end(first);
+    expect(place.destination.phase).toBe('receiving');
+  });
+
+  test('is none where that was not agreed on, and none after go', async () => {
+    const place = new Place();
+    const early = await place.ready();
+    recall(early);
+    expect(early.why).toMatch(/recall came while ready/);
+    const { place: there, first, second } = await receiving();
+    end(first, second);
+    await there.done();
+    first.say({ kind: 'go' });
+    recall(first, second);
+    await there.done();
+    await there.destination.outcome;
+    expect(there.asked.at(-1)).toBe('run');
+    expect(first.why).toMatch(/recall/);
+  });
+
+  test('is not asked about meanwhile: who asks gives the guest up there', async () => {
+    const { place, first, second } = await receiving();
+    end(first, second);
+    await place.done();
+    recall(first, second);
+    const inquiry = place.connect({ purpose: 'inquire' });
+    await place.done();
+    await place.done();
+    expect(inquiry.replies).toEqual(['refused']);
+    await expect(place.destination.outcome).rejects.toThrow('not all here');
+  });
+
+  test('sends no go before all has come anew', async () => {
+    const { place, first, second } = await receiving();
+    end(first, second);
+    await place.done();
+    recall(first, second);
+    first.say({ kind: 'go' });
+    await place.done();
+    await place.done();
+    expect([place.asked.includes('run'), place.destination.phase]).toEqual([false, 'failed']);
+    await expect(place.destination.outcome).rejects.toThrow('go came while recalling');
+  });
 });
 
 test('the source hears that the guest runs before those who wait for it have their turn', async () => {

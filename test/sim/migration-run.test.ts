@@ -69,6 +69,25 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
     expect(lost).toContain(true);
   });
 
+  test('call stops off that would take too long, and lose nothing by it', async () => {
+    const results = await runAll('none', RACE_SEEDS);
+    const stops = results.map(({ summary }) => summary?.calledOffMs ?? []);
+    expect(stops.flat().length).toBeGreaterThan(5);
+    expect(stops.some(({ length }) => length > 1)).toBe(true);
+  });
+
+  test('are caught running at both ends when a stop is called off after the guest was let go', async () => {
+    const twice = await Promise.all(
+      RACE_SEEDS.map(seed =>
+        runMigration({ seed, fault: 'none', goesOnLate: true }).then(
+          () => false,
+          error => /runs at both ends/.test(String(error)),
+        ),
+      ),
+    );
+    expect(twice).toContain(true);
+  });
+
   test('of guests that lie about their free pages come to an end, and cost these guests alone their data', async () => {
     const results = await runAll('none', SEEDS, true);
     expect(new Set(results.map(({ runsAt }) => runsAt))).toEqual(new Set(['destination']));

@@ -6,7 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import type { ByteChannel } from '../../src/migration/byte-channel.ts';
 import type { DestinationMessage } from '../../src/migration/destination-link.ts';
-import type { Clock, DestinationMachine, SavedState } from '../../src/migration/machine.ts';
+import type { Clock, DestinationMachine, SavedState, SourceMachine } from '../../src/migration/machine.ts';
+import type { NoteStep } from '../../src/migration/pause.ts';
 import type { Ram } from '../../src/migration/ram.ts';
 import type { Inquiry } from '../../src/migration/source-links.ts';
 import type { MigrationProgress, MigrationSummary } from '../../src/migration/source-shapes.ts';
@@ -124,11 +125,18 @@ export interface JourneyOptions {
   readonly bytesPerSecond?: number;
   readonly downtimeMsMax?: number;
   readonly roundsMax?: number;
+  readonly overLimit?: 'stop' | 'refuse';
   /** Rounds after which the guest runs there, and gets the rest later. */
   readonly postcopyAfter?: number;
   readonly observer?: (progress: MigrationProgress, journey: Journey) => void;
   /** Changes what the destination is told to load. */
   readonly tamper?: (states: readonly SavedState[]) => readonly SavedState[];
+  /** Stops that would take longer than the guest may stand still: so many ms more each, at the step that is named. */
+  readonly slowStops?: {
+    readonly at: 'stop' | 'save' | 'load';
+    readonly times: number;
+    readonly ms: number;
+  };
   /** Looks at both memories when everything has arrived and nothing runs. */
   readonly atTheStop?: (states: readonly SavedState[], here: Ram, there: Ram) => void;
 }
@@ -143,6 +151,7 @@ export class Journey {
   destinationError: (Error & { code?: string }) | undefined;
   readonly #options: JourneyOptions;
   readonly #ends: End[] = [];
+  #lingered = 0;
 
   private constructor(vm: AnyVm, place: Journey['place'], options: JourneyOptions) {
     this.vm = vm;
@@ -169,10 +178,12 @@ export class Journey {
     const { vm, destination } = this;
     const { channel = 'auto', ignoreIds = false, observer } = this.#options;
     const { connections = 1, compress = false, downtimeMsMax = 30, roundsMax = 20 } = this.#options;
+    const { overLimit = 'stop' } = this.#options;
     const { postcopyAfter } = this.#options;
     const outgoing = await OutgoingMigration.of(vm, { channel, ignoreIds });
     this.source = new MigrationSource({
       ...outgoing.source,
+      machine: this.#leaving(outgoing.source.machine),
       id: new Uint8Array(16).fill(7),
       connections,
       compress,
@@ -181,7 +192,7 @@ export class Journey {
         open: async (index, of) => this.#open(outgoing, { index, of }),
         inquire: async (): Promise<Inquiry> => (destination.phase === 'running' ? 'running' : 'absent'),
       },
-      convergence: new Convergence({ downtimeMsMax, roundsMax, autoConverge: true }),
+      convergence: new Convergence({ downtimeMsMax, roundsMax, overLimit, autoConverge: true }),
       clock,
       observer: progress => observer?.(progress, this),
     });
@@ -225,6 +236,31 @@ export class Journey {
     return new SourceLink({ channel: here, sender, bucket, clock });
   }
 
+  async #linger(step: 'stop' | 'save' | 'load'): Promise<void> {
+    const { at, times = 0, ms = 0 } = this.#options.slowStops ?? {};
+    if (at === step && this.#lingered++ < times) await delay(ms);
+  }
+
+  /** The machine with its slow stops. */
+  #leaving(machine: SourceMachine): SourceMachine {
+    if (this.#options.slowStops === undefined) return machine;
+    return {
+      stop: async note => {
+        await machine.stop(note);
+        await this.#linger('stop');
+      },
+      save: async note => {
+        await this.#linger('save');
+        return machine.save(note);
+      },
+      resume: () => machine.resume(),
+      throttle: share => machine.throttle(share),
+      saveAhead: async () => (await machine.saveAhead?.()) ?? [],
+      expectedStopMs: async () => (await machine.expectedStopMs?.()) ?? 0,
+      handOver: () => machine.handOver(),
+    };
+  }
+
   #machine(): DestinationMachine {
     const { place, vm } = this;
     const { tamper = states => states, atTheStop } = this.#options;
@@ -233,8 +269,16 @@ export class Journey {
       get latePages() {
         return place.latePages;
       },
+      ...(this.#options.slowStops === undefined
+        ? {}
+        : {
+            prepare: (states: readonly SavedState[], note: NoteStep) => place.prepare(states, note),
+            expectedRunMs: () => place.expectedRunMs(),
+            unload: () => place.unload(),
+          }),
       load: async states => {
         atTheStop?.(states, vm.ram, place.ram);
+        await this.#linger('load');
         await place.load(tamper(states));
       },
       run: () => place.run(),

@@ -24,6 +24,7 @@ async function beside(threads: VmThreadsType): Promise<VmThreadsType> {
   return {
     hosting: threads.hosting,
     guest: own.guest,
+    pace: own.pace,
     muted: false,
     get listener() {
       return own.listener;

@@ -24,6 +24,8 @@ export const FEATURE_ZSTD = 1;
 /** States are sent ahead, and patched at the stop. */
 export const FEATURE_AHEAD = 2;
 export const FEATURE_POSTCOPY = 4;
+/** A stop may be called off until the guest was let go. */
+export const FEATURE_RECALL = 8;
 
 /**
  * What a connection is for: to migrate, to ask what became of a migration whose end was not heard, or to bring the pages
@@ -251,7 +253,7 @@ export function readRehearse(payload: Uint8Array): number {
 /** `go`, `ready` and the like say all by their type. */
 export const writeBare = (
   writer: SectionWriter,
-  name: 'go' | 'ready' | 'rehearsed' | 'running' | 'rest',
+  name: 'go' | 'ready' | 'rehearsed' | 'running' | 'rest' | 'recall' | 'recalled',
 ): Uint8Array => new PayloadWriter(writer).seal(name);
 
 export const readBare = (name: SectionName, payload: Uint8Array): void =>

@@ -51,6 +51,7 @@ export const SECTION = {
   patch: 12,
   missing: 13,
   rest: 14,
+  recall: 15,
   // What the destination answers, over the first connection.
   welcome: 16,
   ready: 17,
@@ -60,6 +61,7 @@ export const SECTION = {
   rehearsed: 21,
   want: 22,
   arrived: 23,
+  recalled: 24,
 } as const;
 
 export type SectionName = keyof typeof SECTION;
