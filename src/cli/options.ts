@@ -142,11 +142,11 @@ export const memoryMaxOption = () =>
     "this host's memory",
   );
 
-/** How long a guest may stand still while it is moved or written. */
-export const downtimeOption = () =>
+/** How long a guest may stand still while it is moved or written. `kept`: what a limit that is given does beyond that. */
+export const downtimeOption = (kept = '') =>
   durationOption(
     '--downtime-limit <duration>',
-    `how long the guest may stand still (default: ${DOWNTIME_MS_DEFAULT}ms)`,
+    `how long the guest may stand still${kept} (default: ${DOWNTIME_MS_DEFAULT}ms)`,
     DOWNTIME_MS_MAX,
   );
 

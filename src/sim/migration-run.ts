@@ -48,6 +48,8 @@ interface SimOptions {
   readonly patchLate?: boolean;
   /** The test switch of MigrationSource: a stop is called off though the guest was let go. */
   readonly goesOnLate?: boolean;
+  /** Whether a stop is called off that takes longer than the guest may stand still; it is unless this is false. */
+  readonly keepsLimit?: boolean;
   /** The guest lies about its free pages, and may lose data of its own at the destination; nothing else may happen. */
   readonly lies?: boolean;
 }
@@ -140,6 +142,7 @@ class Simulation {
       connections: random.between(1, 3),
       convergence: new Convergence({
         downtimeMsMax: random.between(1, 10),
+        keepsLimit: options.keepsLimit ?? true,
         roundsMax: 10,
         autoConverge: random.chance(0.5),
       }),

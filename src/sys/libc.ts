@@ -35,6 +35,7 @@ const signatures = {
   memfd_create: 'int memfd_create(const char *name, uint32_t flags)',
   mincore: 'int mincore(intptr_t address, uint64_t length, intptr_t held)',
   mmap: 'intptr_t mmap(intptr_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
+  mremap: 'intptr_t mremap(intptr_t from, uint64_t length, uint64_t newLength, int flags, intptr_t to)',
   munmap: 'int munmap(intptr_t address, uint64_t length)',
   open: 'int open(const char *path, int flags)',
   pipe2: 'int pipe2(intptr_t fds, int flags)',

@@ -13,6 +13,12 @@ const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+const MAP_FIXED_NOREPLACE = 0x100000;
+const MREMAP_MAYMOVE = 1;
+const MREMAP_FIXED = 2;
+const F_GET_SEALS = 1034;
+const TMPFS_MAGIC = 0x01021994;
+const ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
 /** koffi.view aborts Node 20 above 4 GiB; a quarter of that leaves room and wastes nothing. */
 export const MAPPING_BYTES_MAX = 2 ** 30;
@@ -28,6 +34,10 @@ const OWN_PAGES_BYTES = 2 ** 25;
 
 /** The header that the C library puts before such a buffer, at the beginning of its first page. */
 const OWN_PAGES_HEADER_BYTES = 16;
+
+/** The low bits of a chunk's size, and the one that says that it was mapped for itself. */
+const CHUNK_FLAGS = 7n;
+const CHUNK_IS_MAPPED = 2n;
 
 /** Huge pages of a file are mapped as such where its address allows it. */
 const ALIGNMENT = 2 ** 21;
@@ -51,8 +61,14 @@ interface Place {
   readonly address: number;
 }
 
-/** Maps into a shared buffer; undefined where that cannot be. The pages go with the buffer. */
-function mapUncounted(length: number, flags: number, fd: number, fileOffset: number): Place | undefined {
+/**
+ * Moves what was mapped into a shared buffer, with which it goes then. Undefined where that cannot be, and all is as it was.
+ *
+ * Only for a mapping that exists, and whose move does not fail: a kernel that is asked to map a file at a fixed place unmaps
+ * what is there before it asks the file. Where that refuses, other threads map into the gap, and lose it with the buffer.
+ */
+function moveIntoBuffer(mapped: number, length: number, fd: number): Place | undefined {
+  if (fd !== -1 && !isSharedMemory(fd)) return undefined;
   let buffer: SharedArrayBuffer;
   try {
     buffer = new SharedArrayBuffer(length + OWN_PAGES_BYTES);
@@ -60,23 +76,56 @@ function mapUncounted(length: number, flags: number, fd: number, fileOffset: num
     // A host that gives no more memory than it has.
     return undefined;
   }
-  const begin = libc.memcpy(new Uint8Array(buffer), null, 0) as number;
-  if (begin % PAGE_BYTES !== OWN_PAGES_HEADER_BYTES) return undefined;
+  const begin = addressOf(buffer);
+  if (!hasOwnPages(begin, buffer.byteLength)) return undefined;
   const address = Math.ceil(begin / ALIGNMENT) * ALIGNMENT;
-  const mapped = libc.mmap(address, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, fileOffset);
-  // Larger huge pages want another address.
-  return mapped === address ? { buffer, offset: address - begin, address } : undefined;
+  const moved = libc.mremap(mapped, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, address);
+  if (moved === address) return { buffer, offset: address - begin, address };
+  // There may be a gap now: it is filled before another thread finds it, and the buffer never goes.
+  libc.mmap(address, length, PROT_READ | PROT_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  neverFreed.push(buffer);
+  return undefined;
 }
 
+const neverFreed: SharedArrayBuffer[] = [];
+
+const addressOf = (buffer: ArrayBuffer | SharedArrayBuffer): number =>
+  libc.memcpy(new Uint8Array(buffer), null, 0) as number;
+
+/** Whether the C library has mapped a buffer for itself, and will unmap just that: by its header, malloc_chunk of glibc. */
+function hasOwnPages(begin: number, length: number): boolean {
+  if (begin % PAGE_BYTES !== OWN_PAGES_HEADER_BYTES) return false;
+  libc.memcpy(header, begin - header.byteLength, header.byteLength);
+  const [size] = header;
+  const bytes = size & ~CHUNK_FLAGS;
+  return (
+    (size & CHUNK_FLAGS) === CHUNK_IS_MAPPED && bytes >= BigInt(length) && bytes % BigInt(PAGE_BYTES) === 0n
+  );
+}
+
+const header = new BigUint64Array(1);
+
+/** Of shmem: memory of the pool of huge pages has other rules, and any other file its own. Both have seals. */
+function isSharedMemory(fd: number): boolean {
+  if (libc.fcntl(fd, F_GET_SEALS, 0) === -1) return false;
+  return (
+    libc.fstatfs(fd, addressOf(fileSystem)) === 0 &&
+    new DataView(fileSystem).getUint32(0, true) === TMPFS_MAGIC
+  );
+}
+
+/** A struct statfs, in bytes that V8 does not move. */
+const fileSystem = new ArrayBuffer(256);
+
 function map(length: number, flags: number, fd: number, fileOffset: number, what: string): Place {
+  const mapped = libc.mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, fileOffset) as number;
+  check('mmap', mapped, what);
   const isCounted = length < COUNTED_BYTES_MAX || closedUncounted >= CLOSED_MAX;
-  const uncounted = isCounted ? undefined : mapUncounted(length, flags, fd, fileOffset);
+  const uncounted = isCounted ? undefined : moveIntoBuffer(mapped, length, fd);
   if (uncounted !== undefined) return uncounted;
-  const address = libc.mmap(0, length, PROT_READ | PROT_WRITE, flags, fd, fileOffset) as number;
-  check('mmap', address, what);
-  const buffer = viewNative(address, length);
-  unmapWhenUnreachable.register(buffer, { address, length });
-  return { buffer, offset: 0, address };
+  const buffer = viewNative(mapped, length);
+  unmapWhenUnreachable.register(buffer, { address: mapped, length });
+  return { buffer, offset: 0, address: mapped };
 }
 
 /**
@@ -119,8 +168,7 @@ export class Mapping {
   /** Maps `length` zeroed bytes that only this process sees. */
   static anonymous(length: number): Mapping {
     assert(length > 0 && length <= MAPPING_BYTES_MAX, `a mapping of ${length} bytes`);
-    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    return new Mapping(map(length, flags, -1, 0, `${length} anonymous bytes`), length);
+    return new Mapping(map(length, ANONYMOUS, -1, 0, `${length} anonymous bytes`), length);
   }
 
   get open(): boolean {
@@ -135,7 +183,7 @@ export class Mapping {
       closedUncounted++;
       uncountedCollected.register(this.buffer);
     }
-    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    const flags = ANONYMOUS | MAP_FIXED;
     check('mmap', libc.mmap(this.address, this.length, PROT_READ | PROT_WRITE, flags, -1, 0));
   }
 }

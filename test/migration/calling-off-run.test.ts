@@ -17,6 +17,13 @@ test('stops are called off and tried again, the guest is at one end, and has los
   expect(Math.max(...stops)).toBeGreaterThan(0);
 });
 
+test('a stop is gone through with where no limit was asked for', async () => {
+  for (const seed of SEEDS) {
+    const { runsAt, summary } = await runMigration({ seed, fault: 'none', keepsLimit: false });
+    expect([seed, runsAt, summary?.calledOffMs]).toEqual([seed, 'destination', []]);
+  }
+});
+
 test('a stop that is called off after the guest was let go has it run at both ends, which is found', async () => {
   let twice = 0;
   for (const seed of SEEDS) {

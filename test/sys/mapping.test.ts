@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { createMemfd, fileStatus, punchHole } from '../../src/sys/file.ts';
 import { Arena, MAPPING_BYTES_MAX, Mapping, ResidentPages } from '../../src/sys/mapping.ts';
 
@@ -91,6 +91,13 @@ describe('a mapping', () => {
     const fd = createMemfd({ name: 'aerostat-test', size: PAGE });
     expect(() => Mapping.shared(fd.number, 1, PAGE)).toThrow('mmap failed with EINVAL');
     fd.close();
+  });
+
+  test('that the kernel refuses is told before it has a place, which would be a gap for other threads', () => {
+    const places = vi.spyOn(globalThis, 'SharedArrayBuffer');
+    onTestFinished(() => places.mockRestore());
+    expect(() => Mapping.shared(-1, 0, 2 ** 21)).toThrow('mmap failed with EBADF');
+    expect(places).not.toHaveBeenCalled();
   });
 
   test('of many pages is counted where many were closed and are not collected yet, so that V8 collects them', () => {

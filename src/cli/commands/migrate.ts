@@ -77,7 +77,9 @@ export function migrateCommand(context: CliContext): Command {
     .addOption(
       new Option('--bandwidth <rate>', 'no faster than this, for example 10gbit').argParser(value(parseRate)),
     )
-    .addOption(downtimeOption())
+    .addOption(
+      downtimeOption('; with a limit that you give, a stop that takes longer is called off and tried again'),
+    )
     .addOption(
       new Option('--connections <number>', 'connections to send over')
         .argParser(value(parseConnections))
