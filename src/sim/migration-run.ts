@@ -44,11 +44,10 @@ interface SimOptions {
   readonly fault: SimFault;
   /** The test switch of {@link SimHints.ignoreIds}. */
   readonly ignoreIds?: boolean;
-  /** The test switch of MigrationSource: states that were sent ahead are patched late. */
+  /** Test switches of MigrationSource: states that were sent ahead are patched late; a stop is called off after `go`. */
   readonly patchLate?: boolean;
-  /** The test switch of MigrationSource: a stop is called off though the guest was let go. */
   readonly goesOnLate?: boolean;
-  /** Whether a stop is called off that takes longer than the guest may stand still; it is unless this is false. */
+  /** False: a stop is gone through with that takes longer than the guest may stand still. */
   readonly keepsLimit?: boolean;
   /** The guest lies about its free pages, and may lose data of its own at the destination; nothing else may happen. */
   readonly lies?: boolean;
@@ -58,7 +57,7 @@ interface SimResult {
   /** Where the guest runs in the end. */
   readonly runsAt: 'source' | 'destination' | 'nowhere';
   readonly summary: MigrationSummary | undefined;
-  /** What the source and the destination reported, where they did not succeed. */
+  /** What each reported that did not succeed. */
   readonly sourceError: Error | undefined;
   readonly destinationError: Error | undefined;
   /** When the fault came, in simulated milliseconds. */
@@ -73,9 +72,8 @@ interface SimResult {
 const AFTERLIFE_MS = 20;
 const INQUIRY_TRIES = 20;
 const INQUIRY_PAUSE_MS = 500;
-/** Some outages are longer than the destination waits: the source learns then that no host runs the guest. */
+/** Some outages are longer than the destination waits, and some hangs than a source waits whose guest stands still. */
 const OUTAGE_MS_MAX = 2000;
-/** Some last longer than a source waits whose guest stands still. */
 const HANG_MS_MAX = 30_000;
 const DESTINATION_PATIENCE_MS = 1500;
 
