@@ -61,6 +61,16 @@ const CASES: Readonly<
       [`aerostat_guest_connected{${GUEST}}`]: '1x20',
     },
   },
+  AerostatFleetHostSilent: {
+    atMinutes: 10,
+    fires: { 'aerostat_fleet_host_known{host="h1"}': '1x3 0x10' },
+    quiet: { 'aerostat_fleet_host_known{host="h1"}': '1x3 0x1 1x10' },
+  },
+  AerostatFleetHostOvercommitted: {
+    atMinutes: 15,
+    fires: { 'aerostat_fleet_host_overcommitted_bytes{host="h1"}': `${MIB}x20` },
+    quiet: { 'aerostat_fleet_host_overcommitted_bytes{host="h1"}': `${MIB}x6 0x1 ${MIB}x10` },
+  },
   AerostatGuestKillsPrograms: {
     atMinutes: 10,
     fires: { [`aerostat_guest_oom_kills_total{${GUEST}}`]: '0x5 3x10' },
