@@ -4,7 +4,7 @@
 //
 // `program/` has the command line and the programs of threads, which `bin/program.cjs` loads. The programs of threads take the
 // place of their modules. What measures and demonstrates is loaded module by module.
-import { writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { build } from 'vite';
 import { root } from './bootstrap.mjs';
@@ -74,6 +74,8 @@ const fileOf = name =>
 put('program/main.cjs', `require('../../bin/program.cjs').run(__dirname, '${fileOf('start')}');`);
 for (const name of THREADS) {
   const file = fileOf(name.replace('/', '-'));
+  // For a thread that changes modules before it runs: a guest of a test that does not behave.
+  renameSync(join(target, `${name}.js`), join(target, `${name}.module.js`));
   put(`${name}.cjs`, `require('../../bin/program.cjs').run(\`\${__dirname}/../program\`, '${file}');`);
   put(`${name}.js`, `import './${name.split('/')[1]}.cjs';`);
 }

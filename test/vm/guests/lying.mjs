@@ -65,4 +65,4 @@ DriverRing.prototype.flush = function () {
   else flush.call(this);
 };
 
-await import('../../../dist/vm/guest-worker.js');
+await import('../../../dist/vm/guest-worker.module.js');
