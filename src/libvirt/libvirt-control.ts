@@ -1,9 +1,8 @@
 /**
  * The domains of a libvirt under the contract: all that are active, by their names, as they come and go. One call asks for
- * all of them. Persistent definitions are never changed.
+ * all of them. A persistent definition is changed only by an order that says so.
  */
 import { type GuestStatus, statusOf } from '../control/contract.ts';
-import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
 import { HypervisorControl } from '../qemu/hypervisor-control.ts';
 import { cleanedName } from '../qemu/names.ts';
 import { AerostatError } from '../sys/error.ts';
@@ -25,7 +24,7 @@ export class LibvirtControl extends HypervisorControl {
   readonly #domains = new Map<string, LibvirtDomain>();
   readonly #host: DomainHost;
   readonly #timer: NodeJS.Timeout;
-  readonly #migrations: LibvirtMigrations;
+  protected readonly migrations: LibvirtMigrations;
   #looking: Promise<void> | undefined;
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #reached = false;
@@ -44,7 +43,7 @@ export class LibvirtControl extends HypervisorControl {
         this.#lookedAtMs = Number.NEGATIVE_INFINITY;
       },
     };
-    this.#migrations = new LibvirtMigrations(
+    this.migrations = new LibvirtMigrations(
       asker,
       {
         expect: name => this.expect(name),
@@ -83,21 +82,9 @@ export class LibvirtControl extends HypervisorControl {
     }
   }
 
-  migration(name: string): Promise<MigrationAnswer> {
-    return this.#migrations.migration(name);
-  }
-
-  migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
-    return this.#migrations.migrate(name, order);
-  }
-
-  cancelMigration(name: string): Promise<MigrationAnswer> {
-    return this.#migrations.cancelMigration(name);
-  }
-
   override close(): void {
     clearInterval(this.#timer);
-    this.#migrations.close();
+    this.migrations.close();
     super.close();
     this.#asker.close();
   }

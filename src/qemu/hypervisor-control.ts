@@ -12,7 +12,7 @@ import {
 } from '../control/contract.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
 import { noGuestPolicy } from '../control/no-policy.ts';
-import type { GuestSource } from '../control/operations.ts';
+import type { GuestHandlers, GuestSource, MigrationOperation } from '../control/operations.ts';
 import type { LeaseRenewal, LeaseRenewalOrder } from '../control/policy.ts';
 import { Listeners } from '../sys/listeners.ts';
 import type { GuestMachine } from './guest-machine.ts';
@@ -21,6 +21,9 @@ import { HypervisorGuest } from './hypervisor-guest.ts';
 export abstract class HypervisorControl implements GuestSource {
   readonly #guests = new Map<string, HypervisorGuest>();
   readonly #listeners = new Listeners<[event: GuestEvent]>();
+
+  /** How the hypervisor moves its guests. */
+  protected abstract readonly migrations: GuestHandlers<MigrationOperation>;
 
   /** Names of the guests, in the order in which they came. */
   protected get names(): readonly string[] {
@@ -109,9 +112,17 @@ export abstract class HypervisorControl implements GuestSource {
     );
   }
 
-  abstract migration(name: string): Promise<MigrationAnswer>;
-  abstract migrate(name: string, order: MigrationOrder): Promise<MigrationStatus>;
-  abstract cancelMigration(name: string): Promise<MigrationAnswer>;
+  migration(name: string): Promise<MigrationAnswer> {
+    return this.migrations.migration(name);
+  }
+
+  migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
+    return this.migrations.migrate(name, order);
+  }
+
+  cancelMigration(name: string): Promise<MigrationAnswer> {
+    return this.migrations.cancelMigration(name);
+  }
 
   /** A policy that steers these guests runs in front of this control, not in it. */
   readonly #noPolicy = noGuestPolicy(name => void this.#find(name));

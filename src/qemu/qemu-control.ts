@@ -1,5 +1,4 @@
 /** Guests of QEMU's, by their monitors. What they have in common with those of other hypervisors is hypervisor-control.ts's. */
-import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
 import { migrateAway, queryLastMigration } from '../peers/qemu/migration.ts';
 import type { QmpMonitor } from '../peers/qemu/monitor.ts';
 import { cancelMigration } from '../peers/qemu/qmp-commands.ts';
@@ -9,13 +8,13 @@ import { type QemuGuestOptions, QmpMachine } from './qmp-machine.ts';
 
 export class QemuControl extends HypervisorControl {
   readonly #monitors = new Map<string, QmpMonitor>();
-  readonly #migrations: QemuMigrations;
+  protected readonly migrations: QemuMigrations;
 
   /** Begins to connect to every guest's monitor, and goes on trying. `anyDestination`: see {@link QemuMigrations}. */
   constructor(guests: readonly QemuGuestOptions[], { anyDestination = false } = {}) {
     super();
     for (const options of guests) this.add(options);
-    this.#migrations = new QemuMigrations(
+    this.migrations = new QemuMigrations(
       {
         expect: name => this.expect(name),
         moveAway: async (name, options) => migrateAway(this.#monitorOf(name), options),
@@ -37,18 +36,6 @@ export class QemuControl extends HypervisorControl {
   protected override remove(name: string): void {
     this.#monitors.delete(name);
     super.remove(name);
-  }
-
-  migration(name: string): Promise<MigrationAnswer> {
-    return this.#migrations.migration(name);
-  }
-
-  migrate(name: string, order: MigrationOrder): Promise<MigrationStatus> {
-    return this.#migrations.migrate(name, order);
-  }
-
-  cancelMigration(name: string): Promise<MigrationAnswer> {
-    return this.#migrations.cancelMigration(name);
   }
 
   /** @throws UnknownGuestError */

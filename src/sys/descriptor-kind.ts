@@ -7,10 +7,9 @@
  */
 import { readFileSync, readlinkSync } from 'node:fs';
 import type { Descriptor } from './fd.ts';
-import { libc } from './libc.ts';
+import { F_GET_SEALS, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
 
-const F_GET_SEALS = 1034;
 const SOL_SOCKET = 1;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;

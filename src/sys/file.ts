@@ -4,7 +4,7 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { AerostatError } from './error.ts';
 import { type Descriptor, OwnedFd } from './fd.ts';
-import { check, errno, libc } from './libc.ts';
+import { check, errno, F_GET_SEALS, libc, TMPFS_MAGIC } from './libc.ts';
 import { Arena } from './mapping.ts';
 
 const MFD_CLOEXEC = 0x1;
@@ -17,7 +17,6 @@ const F_GETFL = 3;
 const O_ACCMODE = 3;
 const O_RDWR = 2;
 const F_ADD_SEALS = 1033;
-const F_GET_SEALS = 1034;
 const F_SEAL_SEAL = 0x1;
 const F_SEAL_SHRINK = 0x2;
 const SEEK_DATA = 3;
@@ -28,7 +27,7 @@ const EINTR = 4;
 const ENXIO = 6;
 /** By the numbers of statfs(2). */
 const FILE_SYSTEMS: ReadonlyMap<number, 'tmpfs' | 'ramfs' | 'hugetlbfs'> = new Map([
-  [0x01021994, 'tmpfs'],
+  [TMPFS_MAGIC, 'tmpfs'],
   [0x858458f6, 'ramfs'],
   [0x958458f6, 'hugetlbfs'],
 ]);

@@ -60,6 +60,11 @@ type NativeFunction = ReturnType<LibraryHandle['func']>;
 type Libc = { -readonly [Name in keyof typeof signatures]: NativeFunction };
 
 /** Each function takes the place of its stand-in at the first call. */
+/** fcntl(2): answered by shmem and hugetlbfs alone. */
+export const F_GET_SEALS = 1034;
+/** statfs(2), of a memfd as well. */
+export const TMPFS_MAGIC = 0x01021994;
+
 export const libc = {} as Libc;
 for (const name of Object.keys(signatures) as (keyof Libc)[]) {
   const standIn = (...args: unknown[]): unknown => {

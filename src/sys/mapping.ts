@@ -4,7 +4,7 @@
  * point into one; an arena stays where it is.
  */
 import { assert } from './error.ts';
-import { check, libc, viewNative } from './libc.ts';
+import { check, F_GET_SEALS, libc, TMPFS_MAGIC, viewNative } from './libc.ts';
 
 const PROT_READ = 0x1;
 const PROT_WRITE = 0x2;
@@ -16,8 +16,6 @@ const MAP_NORESERVE = 0x4000;
 const MAP_FIXED_NOREPLACE = 0x100000;
 const MREMAP_MAYMOVE = 1;
 const MREMAP_FIXED = 2;
-const F_GET_SEALS = 1034;
-const TMPFS_MAGIC = 0x01021994;
 const ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
 /** koffi.view aborts Node 20 above 4 GiB; a quarter of that leaves room and wastes nothing. */

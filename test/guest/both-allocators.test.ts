@@ -151,6 +151,7 @@ describe.each([
     expect(oomKills).toBe(0);
     for (const workload of workloads) workload.stop();
     guest.step(1);
+    expect(guest.workloads).toEqual([]);
     guest.kernel.shrinkAll();
     guest.kernel.dropCaches();
     expect(guest.kernel.checkInvariants()).toMatchObject({ allocated: 0 });
@@ -160,7 +161,7 @@ describe.each([
     const run = (seed: number) => {
       const guest = boot({ memory: heapMemory(32), seed });
       for (const spec of EVERYTHING) guest.start(spec);
-      for (let i = 0; i < 30; i++) guest.step(1024);
+      for (let i = 0; i < 50; i++) guest.step(1024);
       return digest(guest);
     };
     expect(run(SEED)).toEqual(run(SEED));

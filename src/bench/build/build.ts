@@ -6,14 +6,13 @@
  */
 import { fstatSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Worker } from 'node:worker_threads';
 import type { ProfileName } from '../../balloon/profiles.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';
 import { defined } from '../../sys/defined.ts';
 import { monotonicMs } from '../../sys/monotonic.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BenchDaemon } from '../bench-daemon.ts';
-import { Mailbox } from '../mailbox.ts';
+import { GuestThread } from '../guest-thread.ts';
 import { type BenchRow, type Measured, spreadOf } from '../report.ts';
 import type { BuildGuestData, FromBuildGuest, ToBuildGuest } from './protocol.ts';
 
@@ -43,8 +42,6 @@ const PACED: ReadonlySet<CaseName> = new Set(['none', 'reporting', 'shared', 'sh
 const FAST_FACTOR = 8;
 /** How often the footprint is looked at. */
 const LOOK_MS = 50;
-/** A guest that is done ends in this time, or is ended. */
-const END_MS_MAX = 2000;
 const MIB = 2 ** 20;
 
 export interface BuildBenchOptions {
@@ -128,34 +125,22 @@ async function build(
   }
 }
 
-class BuildGuest {
-  readonly #worker: Worker;
-  readonly #mailbox: Mailbox<FromBuildGuest>;
-  readonly #exited: Promise<void>;
+class BuildGuest extends GuestThread<ToBuildGuest, FromBuildGuest> {
   #busy = false;
-  #over = false;
+  #done = false;
 
   constructor(data: BuildGuestData, signal: AbortSignal) {
-    this.#worker = new Worker(workerUrl('./guest', import.meta.url), { workerData: data });
-    this.#mailbox = new Mailbox('the guest', signal);
-    this.#worker.on('message', (message: FromBuildGuest) => this.#mailbox.put(message));
-    this.#worker.on('error', ({ message }) => this.#mailbox.end(message));
-    this.#exited = new Promise(resolve => {
-      this.#worker.once('exit', () => {
-        this.#mailbox.end();
-        resolve();
-      });
-    });
+    super(workerUrl('./guest', import.meta.url), data, signal);
   }
 
   async run(): Promise<{ readonly footprint: Footprint; readonly time: BuildTime }> {
-    const { memoryFd } = await this.#mailbox.next('ready');
-    this.#worker.postMessage({ ask: 'begin' } satisfies ToBuildGuest);
+    const { memoryFd } = await this.next('ready');
+    this.tell({ ask: 'begin' });
     const watching = this.#watch(memoryFd);
     const time = { elapsedMs: 0, ranMs: 0, killed: 0 };
     try {
       for (;;) {
-        const message = await this.#mailbox.next('building', 'built', 'done');
+        const message = await this.next('building', 'built', 'done');
         this.#busy = message.kind === 'building';
         if (message.kind === 'done') break;
         if (message.kind === 'building') continue;
@@ -164,7 +149,7 @@ class BuildGuest {
         time.killed += message.killed;
       }
     } finally {
-      this.#over = true;
+      this.#done = true;
     }
     return { footprint: await watching, time };
   }
@@ -174,9 +159,9 @@ class BuildGuest {
     const all = new Mean();
     const busy = new Mean();
     let peakBytes = 0;
-    for (let lastMs = monotonicMs(); !this.#over; ) {
+    for (let lastMs = monotonicMs(); !this.#done; ) {
       await delay(LOOK_MS);
-      if (this.#over) break;
+      if (this.#done) break;
       const bytes = fstatSync(memoryFd).blocks * 512;
       const nowMs = monotonicMs();
       all.add(bytes, nowMs - lastMs);
@@ -185,12 +170,6 @@ class BuildGuest {
       lastMs = nowMs;
     }
     return { meanBytes: all.value, busyBytes: busy.value, peakBytes };
-  }
-
-  async end(): Promise<void> {
-    const timer = setTimeout(() => void this.#worker.terminate(), END_MS_MAX);
-    await this.#exited;
-    clearTimeout(timer);
   }
 }
 

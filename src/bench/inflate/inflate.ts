@@ -12,13 +12,15 @@ import type { RingKind } from '../../embedded/options.ts';
 import { CLAIM_BYTES_MAX } from '../../memory/pending-state.ts';
 import { defined } from '../../sys/defined.ts';
 import { AerostatError } from '../../sys/error.ts';
+import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
+import { GuestThread } from '../guest-thread.ts';
 import type { ChartPlan } from '../html.ts';
 import { drained, progressOf } from '../reach.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import type { BackingName } from './backings.ts';
+import { cycles, type InflateGuest } from './cycles.ts';
 import type { InflateGuestData, Scenario } from './guest.ts';
-import { cycles, GuestThread } from './guest-thread.ts';
 import { type MemoryEffect, memoryEffect } from './memory-effect.ts';
 import { measureShared } from './shared.ts';
 
@@ -176,7 +178,8 @@ export async function measureInflation(
     timed: true,
     kept: one.kept === true,
   });
-  const guest = new GuestThread(guestData(one, scenario, seed, daemon.socketPath, options), signal);
+  const data = guestData(one, scenario, seed, daemon.socketPath, options);
+  const guest: InflateGuest = new GuestThread(workerUrl('./guest', import.meta.url), data, signal);
   try {
     const { control } = daemon;
     const warmMs = await cycles(warm, guest, control, balloonBytes, signal);

@@ -4,21 +4,17 @@
  * (`decodingMs`); what the discards cost is apart (`discardingMs`), and so is the time that the guest's thread had meanwhile
  * (`guestMs`).
  */
-import { Worker } from 'node:worker_threads';
 import { FRAME_BYTES } from '../../balloon/shared-frames.ts';
 import { CLAIM_BYTES_MAX } from '../../memory/pending-state.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
-import { Mailbox } from '../mailbox.ts';
+import { GuestThread } from '../guest-thread.ts';
 import { progressOf, reachTarget } from '../reach.ts';
 import type { BackingName } from './backings.ts';
 import type { InflateSample } from './inflate.ts';
 import { memoryEffect } from './memory-effect.ts';
 import type { FrameState, FromSharedGuest, SharedGuestData, ToSharedGuest } from './shared-protocol.ts';
-
-/** One that is done ends in this time, or is ended. */
-const END_MS_MAX = 2000;
 
 interface SharedMeasureOptions {
   readonly memoryBytes: number;
@@ -41,7 +37,7 @@ export async function measureShared(options: SharedMeasureOptions): Promise<Infl
     without: ['page-reporting'],
     evictionMs: 0,
   });
-  const guest = new GuestThread({ socketPath: daemon.socketPath, memoryBytes, backing, touched }, signal);
+  const guest = new SharedGuest({ socketPath: daemon.socketPath, memoryBytes, backing, touched }, signal);
   try {
     const { control } = daemon;
     const started = await guest.state();
@@ -100,52 +96,33 @@ export async function measureShared(options: SharedMeasureOptions): Promise<Infl
   }
 }
 
-class GuestThread {
-  readonly #worker: Worker;
-  readonly #mailbox: Mailbox<FromSharedGuest>;
-  readonly #exited: Promise<void>;
-
+class SharedGuest extends GuestThread<ToSharedGuest, FromSharedGuest> {
   constructor(data: SharedGuestData, signal: AbortSignal) {
-    this.#worker = new Worker(workerUrl('./shared-guest', import.meta.url), { workerData: data });
-    this.#mailbox = new Mailbox('the guest', signal);
-    this.#worker.on('message', (message: FromSharedGuest) => this.#mailbox.put(message));
-    this.#worker.on('error', ({ message }) => this.#mailbox.end(message));
-    this.#exited = new Promise(resolve => {
-      this.#worker.once('exit', () => {
-        this.#mailbox.end();
-        resolve();
-      });
-    });
+    super(workerUrl('./shared-guest', import.meta.url), data, signal);
   }
 
   /** What it says next of its frames. */
   async state(): Promise<FrameState> {
-    return (await this.#mailbox.next('state')).state;
+    return (await this.next('state')).state;
   }
 
   ask(question: 'state' | 'touch'): Promise<FrameState> {
-    this.#tell({ ask: question });
+    this.tell({ ask: question });
     return this.state();
   }
 
   async write(frames: number): Promise<number> {
-    this.#tell({ ask: 'write', frames });
-    return (await this.#mailbox.next('written')).writeNs;
+    this.tell({ ask: 'write', frames });
+    return (await this.next('written')).writeNs;
   }
 
   floor(): Promise<{ readonly ms: number; readonly runs: number }> {
-    this.#tell({ ask: 'floor' });
-    return this.#mailbox.next('floor');
+    this.tell({ ask: 'floor' });
+    return this.next('floor');
   }
 
-  #tell(message: ToSharedGuest): void {
-    this.#worker.postMessage(message);
-  }
-
-  async end(): Promise<void> {
-    if (!this.#mailbox.over) this.#tell({ ask: 'end' });
-    const timer = setTimeout(() => void this.#worker.terminate(), END_MS_MAX);
-    await this.#exited;
-    clearTimeout(timer);
+  override async end(): Promise<void> {
+    if (!this.over) this.tell({ ask: 'end' });
+    await super.end();
   }
 }

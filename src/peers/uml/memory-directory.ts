@@ -4,9 +4,8 @@
  */
 import { accessSync, constants, readFileSync, statfsSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { TMPFS_MAGIC } from '../../sys/libc.ts';
 import { GuestBootError } from '../linux/errors.ts';
-
-const TMPFS_MAGIC = 0x01021994;
 
 interface MemoryDirectory {
   readonly path: string;

@@ -2,25 +2,16 @@
 import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packInitramfs } from '../../../src/peers/linux/initramfs.ts';
-import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
+import { type MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
 import { moduleName, readModule } from '../../../src/peers/qemu/cloud-kernel.ts';
-import { findCloudKernel } from '../qemu/cloud-kernel.ts';
+import { findCloudKernel, missingCloudKernel } from '../qemu/cloud-kernel.ts';
 
 export const WHOLE_BALLOON =
   "<memballoon model='virtio' autodeflate='on' freePageReporting='on'><stats period='1'/></memballoon>";
 
 /** What these tests need and this machine lacks. */
-export async function missingForLinux(): Promise<MissingPeerError | undefined> {
-  const programs = missingPrograms('libvirtd', 'virsh', 'qemu-system-x86_64', 'busybox');
-  if (programs !== undefined) return programs;
-  try {
-    await findCloudKernel();
-    return undefined;
-  } catch (error) {
-    if (error instanceof MissingPeerError) return error;
-    throw error;
-  }
-}
+export const missingForLinux = (): Promise<MissingPeerError | undefined> =>
+  missingCloudKernel(missingPrograms('libvirtd', 'virsh', 'qemu-system-x86_64', 'busybox'));
 
 export function domain(name: string, balloon: string, boot = ''): string {
   return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>

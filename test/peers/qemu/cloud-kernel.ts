@@ -107,3 +107,17 @@ export async function findCloudKernel(): Promise<CloudKernel> {
     throw new MissingPeerError([{ what, debianPackage: PACKAGE }]);
   }
 }
+
+/** What a test that boots such a kernel lacks here: the programs that it wants, which were looked for, or the kernel. */
+export async function missingCloudKernel(
+  programs: MissingPeerError | undefined,
+): Promise<MissingPeerError | undefined> {
+  if (programs !== undefined) return programs;
+  try {
+    await findCloudKernel();
+    return undefined;
+  } catch (error) {
+    if (error instanceof MissingPeerError) return error;
+    throw error;
+  }
+}

@@ -4,7 +4,7 @@ import { EXIT } from '../../../src/cli/usage.ts';
 import { type GuestEvent, GuestStateError } from '../../../src/control/contract.ts';
 import { GuestBootError, GuestEndedError } from '../../../src/peers/linux/errors.ts';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
-import { MissingPeerError, missingPrograms } from '../../../src/peers/programs.ts';
+import { missingPrograms } from '../../../src/peers/programs.ts';
 import { QemuMigrationError, QmpConnectionError } from '../../../src/peers/qemu/errors.ts';
 import * as commands from '../../../src/peers/qemu/qmp-commands.ts';
 import { QemuControl } from '../../../src/qemu/qemu-control.ts';
@@ -12,7 +12,7 @@ import { openDescriptorCount } from '../../../src/sys/fd.ts';
 import { run } from '../../cli/terminal.ts';
 import { describePeer } from '../../support/peers.ts';
 import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
-import { findCloudKernel } from './cloud-kernel.ts';
+import { missingCloudKernel } from './cloud-kernel.ts';
 import { missingQemu } from './installed.ts';
 import { cleanUp, until } from './peer.ts';
 import { QemuGuest, type QemuLinuxOptions } from './qemu-guest.ts';
@@ -23,19 +23,9 @@ const SMALL = { memoryBytes: 256 * MIB };
 // Every test boots a machine, and TCG shares the host's processors with whatever else runs.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-async function missing(): Promise<MissingPeerError | undefined> {
-  const programs = missingQemu() ?? missingPrograms('busybox');
-  if (programs !== undefined) return programs;
-  try {
-    await findCloudKernel();
-    return undefined;
-  } catch (error) {
-    if (error instanceof MissingPeerError) return error;
-    throw error;
-  }
-}
+const missing = await missingCloudKernel(missingQemu() ?? missingPrograms('busybox'));
 
-describePeer('a Linux guest of QEMU', await missing(), () => {
+describePeer('a Linux guest of QEMU', missing, () => {
   const finally_ = cleanUp();
 
   async function boot(options: Partial<QemuLinuxOptions> = {}): Promise<QemuGuest> {
