@@ -23,7 +23,8 @@ export const MAPPING_BYTES_MAX = 2 ** 30;
 
 /**
  * V8 counts mapped bytes that it is shown as garbage to be, and collects at once for every 64 MiB of them; those of a
- * shared buffer are not counted. So a mapping from this size on takes the place of bytes of such a buffer.
+ * shared buffer are not counted. So a mapping from this size on takes the place of bytes of such a buffer
+ * (docs/decisions/0017-mapped-memory-in-shared-buffers.md).
  */
 const COUNTED_BYTES_MAX = 2 ** 20;
 
