@@ -44,7 +44,8 @@ test('an idle guest moves with none of the free page channels and with one, and 
     'hint.idle.toFloor',
     'hint.idle.speedup',
     'hint.idle.bytesToUsed',
-    'none.firstTouchShare',
+    'none.toWire',
+    'none.toBareWrite',
   ]) {
     expect(ratios[name]).toBeGreaterThan(0);
   }

@@ -23,7 +23,7 @@ import { cpuMsOf } from '../cpu-time.ts';
 import type { ChartPlan } from '../html.ts';
 import { PeerProcess } from '../peer-process.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
-import { firstTouchRows, touchFirst } from './first-touch.ts';
+import { type FirstTouch, firstTouchRows, touchFirst } from './first-touch.ts';
 import { pauseFigures } from './pause-figures.ts';
 import type { FromPlace, ToPlace } from './place.ts';
 
@@ -90,11 +90,15 @@ const nameOf = (load: Load): string =>
 export async function benchMigrate(options: MigrateBenchOptions): Promise<Measured> {
   const { channels, runs, signal, progress, load } = options;
   const samples = new Map<BenchChannel, MigrationSample[]>(channels.map(channel => [channel, []]));
+  // Without a channel all of memory moves, and all of it is new to the destination's host.
+  const touchesFirst = channels.includes('none');
+  const touches: FirstTouch[] = [];
+  const total = (channels.length + (touchesFirst ? 1 : 0)) * runs;
   let done = 0;
   for (let run = 0; run < runs; run++) {
     for (const channel of channels) {
       signal.throwIfAborted();
-      progress(done++, channels.length * runs, channel);
+      progress(done++, total, channel);
       const sample = await moveGuest(channel, options).catch(error => {
         // Whatever an interrupted migration fails of, that it was interrupted is why.
         signal.throwIfAborted();
@@ -102,20 +106,27 @@ export async function benchMigrate(options: MigrateBenchOptions): Promise<Measur
       });
       samples.get(channel)?.push(sample);
     }
+    if (touchesFirst) {
+      progress(done++, total, 'bare write');
+      touches.push(await touchBesideGuest(options));
+    }
   }
   const rows = channels.map(channel => rowOf(channel, options, samples.get(channel) ?? []));
   const ratios = ratiosOf(rows, load);
-  // Without a channel all of memory moves, and all of it is new to the destination's host.
-  const touch = channels.includes('none') ? await touchFirst(options.memoryBytes, signal) : undefined;
+  const touchRows = touchesFirst ? firstTouchRows(touches) : [];
   const none = rows.find(row => row.case === 'none');
-  if (touch !== undefined && none !== undefined) {
-    ratios['none.firstTouchShare'] = touch.freshMs / none.elapsedMs.median;
+  if (touchRows.length > 0 && none !== undefined) {
+    const wireMs = ((none.bytes as Spread).median / options.bytesPerSecond) * 1e3;
+    ratios['none.toWire'] = none.elapsedMs.median / wireMs;
+    ratios['none.toBareWrite'] = none.elapsedMs.median / touchRows[0].elapsedMs.median;
   }
   return {
-    rows: [...rows, ...(touch === undefined ? [] : firstTouchRows(touch))],
+    rows: [...rows, ...touchRows],
     ratios,
     notes: [
-      'bare write: as much memory as the guest has, written into a new file as a destination writes it, once fresh and once again.',
+      'bare write: as much memory as the guest has, written into a new file as a destination writes it, once fresh and once',
+      'again, while such a guest has its own memory; the migration without a channel / its bytes at the bandwidth is',
+      'none.toWire, / the fresh write none.toBareWrite: it can be no faster than the slower of the two.',
       'The floor is the time that the bytes in use take at the bandwidth. With reporting and hinting the guest has',
       'reported what is free before the migration begins; with the others it is asked when it does.',
     ],
@@ -124,6 +135,17 @@ export async function benchMigrate(options: MigrateBenchOptions): Promise<Measur
 
 const reports = (channel: BenchChannel): boolean =>
   channel !== 'none' && FREE_PAGE_CHANNELS[channel].way === 'reports';
+
+/** What a destination's host takes for new memory, in the place of a migration: beside a guest that is ready to move. */
+async function touchBesideGuest(options: MigrateBenchOptions): Promise<FirstTouch> {
+  const vm = await bootGuest('none', options);
+  try {
+    await settleGuest(vm, 'none', options);
+    return await touchFirst(options.memoryBytes, options.signal);
+  } finally {
+    await vm.close();
+  }
+}
 
 /** One migration of one guest. */
 export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions): Promise<MigrationSample> {
