@@ -61,6 +61,23 @@ async function startDevice(...words: string[]) {
   return { child, socket, ended };
 }
 
+/** A demonstration whose guest is up; what it leaves behind would lie in the test's directory. */
+async function demoThatIsUp() {
+  const words = ['demo', '--guest', 'embedded', '--memory', '256M'];
+  const demo = spawn(program, words, { env: { ...environment(), TMPDIR: directory } });
+  children.push(demo);
+  let text = '';
+  demo.stderr.setEncoding('utf8').on('data', (more: string) => {
+    text += more;
+  });
+  const said = () => text;
+  const ended = new Promise(resolve => {
+    demo.once('exit', code => resolve(code));
+  });
+  await expect.poll(said, { timeout: 60_000, interval: 10 }).toContain('up and idle');
+  return { demo, ended, said };
+}
+
 describe('a daemon and the commands', () => {
   test('find each other where a session keeps its sockets, with nothing said about it', async () => {
     const { child, ended } = await startDevice();
@@ -144,36 +161,14 @@ describe('a command', () => {
   });
 
   test('that is interrupted while it tells a story says nothing of what it had to give up', async () => {
-    const demo = spawn(program, ['demo', '--guest', 'embedded', '--memory', '256M'], { env: environment() });
-    children.push(demo);
-    let said = '';
-    const begun = new Promise(resolve => {
-      demo.stderr.setEncoding('utf8').on('data', (text: string) => {
-        said += text;
-        if (said.includes('up and idle')) resolve(undefined);
-      });
-    });
-    const ended = new Promise(resolve => {
-      demo.once('exit', code => resolve(code));
-    });
-    await begun;
+    const { demo, ended, said } = await demoThatIsUp();
     demo.kill('SIGTERM');
     expect(await ended).toBe(EXIT.terminated);
-    expect(said).not.toContain('aerostat:');
+    expect(said()).not.toContain('aerostat:');
   });
 
   test('whose terminal is closed cleans up', async () => {
-    const words = ['demo', '--guest', 'embedded', '--memory', '256M'];
-    const demo = spawn(program, words, { env: { ...environment(), TMPDIR: directory } });
-    children.push(demo);
-    await new Promise(resolve => {
-      demo.stderr.setEncoding('utf8').on('data', (text: string) => {
-        if (text.includes('up and idle')) resolve(undefined);
-      });
-    });
-    const ended = new Promise(resolve => {
-      demo.once('exit', code => resolve(code));
-    });
+    const { demo, ended } = await demoThatIsUp();
     demo.kill('SIGHUP');
     expect(await ended).toBe(EXIT.hungUp);
     expect(readdirSync(directory).filter(name => name.startsWith('aerostat-demo-'))).toEqual([]);
@@ -202,17 +197,7 @@ describe('a command', () => {
   );
 
   test('that gets one Ctrl-C from the terminal and from npm cleans up', async () => {
-    const words = ['demo', '--guest', 'embedded', '--memory', '256M'];
-    const demo = spawn(program, words, { env: { ...environment(), TMPDIR: directory } });
-    children.push(demo);
-    await new Promise(resolve => {
-      demo.stderr.setEncoding('utf8').on('data', (text: string) => {
-        if (text.includes('up and idle')) resolve(undefined);
-      });
-    });
-    const ended = new Promise(resolve => {
-      demo.once('exit', code => resolve(code));
-    });
+    const { demo, ended } = await demoThatIsUp();
     demo.kill('SIGINT');
     await new Promise(resolve => setTimeout(resolve, 10));
     demo.kill('SIGINT');

@@ -10,6 +10,14 @@ import { MIB_PAGES, World } from './world.ts';
 
 const BLOCK_PAGES = 1024;
 
+/** The host ends its session, and the guest has all of its pages. */
+async function endHints(world: World): Promise<void> {
+  world.device.hints.done();
+  await world.rest();
+  expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
+  world.check();
+}
+
 describe('hint sessions', () => {
   it('give blocks back before their end when the guest is short of memory, and go on', async () => {
     const world = new World();
@@ -28,10 +36,7 @@ describe('hint sessions', () => {
     world.device.hints.begin();
     await world.rest();
     expect(world.driver.counters.hintSessions).toBe(2);
-    world.device.hints.done();
-    await world.rest();
-    expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
-    world.check();
+    await endHints(world);
   });
 
   it('go over to a new id in the middle, with a STOP between the two', async () => {
@@ -48,10 +53,7 @@ describe('hint sessions', () => {
     // All of it counts under the new id: what came under the older one too.
     expect(world.device.hints.stalePages).toBeGreaterThan(0);
     expect(world.transport.unusedPages.pages).toBe(14 * BLOCK_PAGES);
-    world.device.hints.done();
-    await world.rest();
-    expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
-    world.check();
+    await endHints(world);
   });
 
   it('leave a slot of the ring for the STOP, however slow the host is', async () => {
@@ -71,10 +73,7 @@ describe('hint sessions', () => {
     await world.rest();
     expect(world.device.hints.phase).toBe('stopped');
     expect(world.device.counters.hintedPages).toBeGreaterThan(32 * MIB_PAGES);
-    world.device.hints.done();
-    await world.rest();
-    expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
-    world.check();
+    await endHints(world);
   });
 
   it.each(['virtio', 'sg'] as const)(
@@ -96,10 +95,7 @@ describe('hint sessions', () => {
       await world.rest();
       expect(world.device.hints.phase).toBe('stopped');
       expect(world.device.counters.hintedPages).toBeGreaterThan(32 * MIB_PAGES);
-      world.device.hints.done();
-      await world.rest();
-      expect(world.freePages + world.driver.ownPages).toBe(world.bootPages);
-      world.check();
+      await endHints(world);
     },
   );
 
