@@ -26,9 +26,15 @@ export function describeState(name: string, state: MigrationState): string {
   return [`${name}: ${after}`, ...known.filter(Boolean)].join(', ');
 }
 
+/** `longestMs`: null where a hypervisor does not tell. */
+export function waits(faults: number, longestMs: number | null): string {
+  const longest = longestMs === null ? '' : `, ${formatDuration(longestMs)} at most`;
+  return `${count(faults)} pages waited for${longest}`;
+}
+
 function describePostcopy({ faults, longestFaultMs, recoveries, broken }: PostcopyState): string[] {
   return [
-    `${count(faults)} pages waited for, ${formatDuration(longestFaultMs)} at most`,
+    waits(faults, longestFaultMs),
     recoveries === 0 ? '' : `connected again ${count(recoveries)} times`,
     broken === null ? '' : `no page comes: ${broken}`,
   ];
@@ -101,7 +107,10 @@ function described(title: string, bytesName: string, report: MigrationReport): s
     ['hint races', pages(report.hintRaces)],
     ['came while it ran', report.postcopy ? [formatSize(report.postcopy.missingBytes)] : []],
     ['pages waited for', report.postcopy ? [count(report.postcopy.faults)] : []],
-    ['longest wait', report.postcopy ? [formatDuration(report.postcopy.longestFaultMs)] : []],
+    [
+      'longest wait',
+      report.postcopy?.longestFaultMs == null ? [] : [formatDuration(report.postcopy.longestFaultMs)],
+    ],
   ];
   const told = fields.flatMap(([name, [value]]): [string, string][] =>
     value === undefined ? [] : [[name, value]],

@@ -4,6 +4,7 @@ import type { GuestStatus } from '../control/contract.ts';
 import type { MigrationState } from '../control/migrations.ts';
 import { type CliContext, printLine } from './context.ts';
 import { formatDuration } from './duration.ts';
+import { waits } from './migration-report.ts';
 import { formatSize } from './size.ts';
 import { isScreen, isUnicode } from './style.ts';
 
@@ -82,9 +83,7 @@ export async function migrationBar(context: CliContext, name: string): Promise<M
         round === null || postcopy ? state.status : `round ${round}`,
         remainingBytes === null ? '' : `${formatSize(remainingBytes)} to go`,
         bytesPerSecond === null ? '' : `${formatSize(bytesPerSecond)}/s`,
-        postcopy
-          ? `${postcopy.faults} pages waited for, ${formatDuration(postcopy.longestFaultMs)} at most`
-          : '',
+        postcopy ? waits(postcopy.faults, postcopy.longestFaultMs) : '',
         expectedDowntimeMs === null || postcopy ? '' : `downtime ${formatDuration(expectedDowntimeMs)}`,
       ];
       const fields = { what: what.filter(Boolean).join(', ') };

@@ -21,9 +21,9 @@ export interface MigrationState {
 export interface PostcopyState {
   /** What was missing when it began to run there. */
   readonly missingBytes: number;
-  /** How often a thread of the guest waited for a page, and for how long at most. */
+  /** How often a thread of the guest waited for a page, and for how long at most; null where that is not told. */
   readonly faults: number;
-  readonly longestFaultMs: number;
+  readonly longestFaultMs: number | null;
   /** How often the connections broke and were made again. */
   readonly recoveries: number;
   /** Why no page comes at the moment, so that the guest may stand still; null while they do. */

@@ -1,18 +1,33 @@
 /**
- * The process that talks to libvirt: its argument is the URI. libvirt's calls wait for libvirtd without a bound, and a
- * thread in such a call keeps its process from ending. This process can be killed in the middle of one.
+ * The process that talks to libvirt: its arguments are the URI, and `events` where libvirt's are to be told. libvirt's calls
+ * wait for libvirtd without a bound, and a thread in such a call keeps its process from ending. This process can be killed in
+ * the middle of one.
  */
 import { AerostatError } from '../sys/error.ts';
 import { Libvirt } from '../sys/libvirt.ts';
-import type { LibvirtAnswers, LibvirtQuestion, NumberedAnswer, NumberedQuestion } from './questions.ts';
+import { type LibvirtEvent, startEventLoop } from '../sys/libvirt-events.ts';
+import {
+  EVENTS,
+  type LibvirtAnswers,
+  type LibvirtQuestion,
+  type NumberedAnswer,
+  type NumberedQuestion,
+} from './questions.ts';
 
-const [, , uri] = process.argv;
+const [, , uri, events] = process.argv;
 let libvirt: Libvirt | undefined;
+let isTold = false;
+
+function open(): Libvirt {
+  // The loop has to be there before the first connection, which would have no events else.
+  isTold ||= events === EVENTS && startEventLoop();
+  return Libvirt.open(uri, isTold ? (event: LibvirtEvent) => process.send?.(event) : undefined);
+}
 
 type Answer = LibvirtAnswers[keyof LibvirtAnswers];
 
 function answerTo(question: LibvirtQuestion): Answer | Promise<undefined> {
-  libvirt ??= Libvirt.open(uri);
+  libvirt ??= open();
   switch (question.ask) {
     case 'domains':
       return libvirt.domains();
@@ -58,4 +73,5 @@ process.on('message', async ({ id, question }: NumberedQuestion) => {
   }
   process.send?.(answer);
 });
-process.on('disconnect', () => process.exit(0));
+// Node's own end would wait for the thread of libvirt's events.
+process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));

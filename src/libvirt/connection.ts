@@ -6,8 +6,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { bound } from '../peers/lifeline.ts';
 import { PendingCalls } from '../sys/deferred.ts';
 import { AerostatError, type ErrorCode } from '../sys/error.ts';
+import type { LibvirtEvent } from '../sys/libvirt-events.ts';
 import { monotonicMs } from '../sys/poll.ts';
-import type { LibvirtAnswers, LibvirtQuestion, NumberedAnswer } from './questions.ts';
+import { EVENTS, type LibvirtAnswers, type LibvirtQuestion, type NumberedAnswer } from './questions.ts';
 
 /** libvirtd answers in milliseconds; one that starts a domain may take a second. */
 const DEADLINE_MS = 5000;
@@ -49,6 +50,8 @@ export interface LibvirtAsker {
     question: Extract<LibvirtQuestion, { ask: Name }>,
     options?: { readonly deadlineMs?: number },
   ): Promise<LibvirtAnswers[Name]>;
+  /** Tells `hear` what happens at libvirt from the next connection on; without an answer of libvirt's there is none. */
+  listen(hear: (event: LibvirtEvent) => void): void;
   /** In a process of its own, which what is asked here does not hold up. It is closed by itself. */
   another(options: { readonly uri?: string; readonly deadlineMs: number }): LibvirtAsker;
   close(): void;
@@ -62,6 +65,7 @@ export class LibvirtConnection implements LibvirtAsker {
   #failure:
     | { readonly error: AerostatError; readonly retryAtMs: number; readonly backoffMs: number }
     | undefined;
+  #hear: ((event: LibvirtEvent) => void) | undefined;
   #closed = false;
 
   constructor(options: LibvirtConnectionOptions) {
@@ -89,6 +93,10 @@ export class LibvirtConnection implements LibvirtAsker {
     return this.#calls.wait<LibvirtAnswers[Name]>(id).finally(() => clearTimeout(timer));
   }
 
+  listen(hear: (event: LibvirtEvent) => void): void {
+    this.#hear = hear;
+  }
+
   another(options: { readonly uri?: string; readonly deadlineMs: number }): LibvirtConnection {
     return new LibvirtConnection({ ...this.#options, ...options });
   }
@@ -101,13 +109,18 @@ export class LibvirtConnection implements LibvirtAsker {
 
   #start(): ChildProcess {
     const [program, ...args] = this.#options.commandLine;
-    const [guard, words] = bound(program, [...args, this.uri]);
+    const [guard, words] = bound(program, [...args, this.uri, ...(this.#hear === undefined ? [] : [EVENTS])]);
     const child = spawn(guard, words, {
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
       serialization: 'advanced',
     });
     this.#child = child;
-    child.on('message', (message: NumberedAnswer) => this.#receive(message));
+    child.on('message', (message: NumberedAnswer | LibvirtEvent) => {
+      // One that was given up has nothing to tell.
+      if (this.#child !== child) return;
+      if ('event' in message) this.#hear?.(message);
+      else this.#receive(message);
+    });
     child.on('error', error => this.#lose(child, new LibvirtEndedError(this.uri, error.message)));
     child.on('exit', (code, signal) =>
       this.#lose(child, new LibvirtEndedError(this.uri, signal ?? `exit code ${code}`)),

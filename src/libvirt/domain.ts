@@ -93,6 +93,16 @@ export class LibvirtDomain implements GuestMachine {
     if (this.#state !== before.state) this.#listener?.state();
   }
 
+  /** libvirt told of its balloon. */
+  balloonChanged(kib: number): void {
+    this.update({ ...this.#numbers, 'balloon.current': kib });
+  }
+
+  /** libvirt told that its guest began anew. */
+  wasReset(): void {
+    this.#listener?.reset();
+  }
+
   /** libvirt cannot be asked any more. */
   lose(error: AerostatError): void {
     const wasLost = this.#lost !== null;

@@ -40,7 +40,7 @@ export const postcopyState = (
 ): PostcopyState => ({
   missingBytes,
   faults: numbers.memory_postcopy_requests ?? 0,
-  longestFaultMs: 0,
+  longestFaultMs: null,
   recoveries: 0,
   broken: null,
 });

@@ -7,13 +7,18 @@ import { HypervisorControl } from '../qemu/hypervisor-control.ts';
 import { cleanedName } from '../qemu/names.ts';
 import { AerostatError } from '../sys/error.ts';
 import type { DomainNumbers } from '../sys/libvirt.ts';
+import type { LibvirtEvent } from '../sys/libvirt-events.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { LibvirtAsker } from './connection.ts';
 import { type DomainHost, LibvirtDomain } from './domain.ts';
 import { type LibvirtMigrationOptions, LibvirtMigrations } from './libvirt-migrations.ts';
 
-/** How often domains are looked at of itself: events tell of changes so much later at most. */
+/** How often domains are looked at of itself: events tell of changes so much later at most, where libvirt tells of none. */
 const POLL_MS = 2000;
+/** Where libvirt tells of changes, a look that is so many periods old is good: only a guest's first statistics are not told. */
+const PERIODS_WHILE_TOLD = 5;
+/** Domains that start or end at once cost one look. */
+const SETTLE_MS = 50;
 /** A look is good for so long: many guests are asked about at once. */
 const FRESH_MS = 100;
 /** Definitions that are read one after the other when many domains appear. */
@@ -29,6 +34,9 @@ export class LibvirtControl extends HypervisorControl {
   #lookedAtMs = Number.NEGATIVE_INFINITY;
   #reached = false;
   #failure: AerostatError | undefined;
+  /** libvirt tells of changes. */
+  #told = false;
+  #dueLook: NodeJS.Timeout | undefined;
 
   constructor(
     asker: LibvirtAsker,
@@ -57,7 +65,11 @@ export class LibvirtControl extends HypervisorControl {
       },
       migrations,
     );
-    this.#timer = setInterval(() => this.#refresh().catch(() => {}), pollMs).unref();
+    asker.listen(event => this.#hear(event));
+    this.#timer = setInterval(() => {
+      const isFresh = this.#told && monotonicMs() - this.#lookedAtMs < PERIODS_WHILE_TOLD * pollMs;
+      if (!isFresh) this.#refresh().catch(() => {});
+    }, pollMs).unref();
   }
 
   /** Settles when the domains are known. @throws AerostatError where libvirt cannot be reached */
@@ -84,9 +96,34 @@ export class LibvirtControl extends HypervisorControl {
 
   override close(): void {
     clearInterval(this.#timer);
+    clearTimeout(this.#dueLook);
     this.migrations.close();
     super.close();
     this.#asker.close();
+  }
+
+  #hear(event: LibvirtEvent): void {
+    if (event.event === 'following') this.#told = event.told;
+    else if (event.event === 'balloon') this.#withUuid(event.uuid)?.balloonChanged(event.kib);
+    else if (event.event === 'reset') this.#withUuid(event.uuid)?.wasReset();
+    else {
+      if (event.event === 'lost') this.#told = false;
+      this.#lookSoon();
+    }
+  }
+
+  #withUuid(uuid: string): LibvirtDomain | undefined {
+    return [...this.#domains.values()].find(domain => domain.uuid === uuid);
+  }
+
+  #lookSoon(): void {
+    this.#dueLook ??= setTimeout(async () => {
+      this.#dueLook = undefined;
+      // A look that is under way may have begun before.
+      await this.#looking?.catch(() => {});
+      this.#host.expire();
+      await this.#refresh().catch(() => {});
+    }, SETTLE_MS).unref();
   }
 
   #refresh(): Promise<void> {
@@ -104,6 +141,7 @@ export class LibvirtControl extends HypervisorControl {
     } catch (error) {
       if (!(error instanceof AerostatError)) throw error;
       this.#failure = error;
+      this.#told = false;
       for (const domain of this.#domains.values()) domain.lose(error);
       throw error;
     }

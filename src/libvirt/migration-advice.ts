@@ -1,5 +1,9 @@
 /** What libvirt's words for a migration that it refused come to, for a person: which end is to be mended, and how. */
 
+const NOT_REACHED =
+  'the source does not reach the libvirt of the destination: try `virsh -c URI list` on the source, as the user that ' +
+  'its libvirtd runs as';
+
 /** libvirt's messages are those of its English sources, which it has where no locale was set. */
 const ADVICE: readonly (readonly [words: RegExp, advice: string])[] = [
   [
@@ -38,6 +42,7 @@ const ADVICE: readonly (readonly [words: RegExp, advice: string])[] = [
     /machine type|unsupported machine|emulator/i,
     "the destination's QEMU does not know the domain's machine or emulator: install the same QEMU there, or a newer one",
   ],
+  [/failed to connect socket/i, NOT_REACHED],
   [
     /host key verification|permission denied|authentication failed/i,
     "the source's libvirtd logs in at the destination, as its own user (root for qemu:///system): let that user " +
@@ -48,11 +53,7 @@ const ADVICE: readonly (readonly [words: RegExp, advice: string])[] = [
     'the source does not reach the destination: see that its libvirtd runs, that its name leads there from the source, ' +
       'and that ports 49152 to 49215 (migration_port_min of qemu.conf) are open to it',
   ],
-  [
-    /failed to connect socket|cannot recv data|end of file|unable to connect to libvirt/i,
-    'the source does not reach the libvirt of the destination: try `virsh -c URI list` on the source, as the user that ' +
-      'its libvirtd runs as',
-  ],
+  [/cannot recv data|end of file|unable to connect to libvirt/i, NOT_REACHED],
   [
     /post-?copy|userfaultfd/i,
     'post-copy needs userfaultfd at the destination (sysctl vm.unprivileged_userfaultfd=1 where QEMU is not root); ' +

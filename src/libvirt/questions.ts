@@ -37,6 +37,9 @@ export interface LibvirtAnswers {
   readonly startPostcopy: undefined;
 }
 
+/** The argument of a process that tells libvirt's events between its answers. */
+export const EVENTS = 'events';
+
 export interface NumberedQuestion {
   readonly id: number;
   readonly question: LibvirtQuestion;

@@ -15,6 +15,8 @@ const PARAMETERS_MAX = 4096;
 /** virTypedParameterType. */
 const TYPE_INT = 1;
 const TYPE_ULLONG = 4;
+/** As text, with the byte that ends it. */
+const UUID_BYTES = 37;
 /** virError: its code, the part of libvirt that it is of, its message. */
 const ERROR_BYTES = 16;
 const ERROR_MESSAGE = 8;
@@ -46,6 +48,8 @@ class LibvirtMissingError extends AerostatError {
     );
   }
 }
+
+const handlerOf = (prototype: string) => koffi().pointer(koffi().proto(prototype));
 
 function bind() {
   const library = koffi().load(NAME);
@@ -82,12 +86,32 @@ function bind() {
       'int virDomainMigrateSetMaxDowntime(intptr_t domain, uint64_t ms, uint32_t flags)',
     ),
     startPostcopy: library.func('int virDomainMigrateStartPostCopy(intptr_t domain, uint32_t flags)'),
+    registerEventLoop: library.func('int virEventRegisterDefaultImpl()'),
+    runEventLoop: library.func('int virEventRunDefaultImpl()'),
+    registerEvent: library.func(
+      'int virConnectDomainEventRegisterAny(intptr_t connection, intptr_t domain, int event, void *handler, void *data, void *free)',
+    ),
+    deregisterEvent: library.func('int virConnectDomainEventDeregisterAny(intptr_t connection, int id)'),
+    registerClose: library.func(
+      'int virConnectRegisterCloseCallback(intptr_t connection, void *handler, void *data, void *free)',
+    ),
+    unregisterClose: library.func(
+      'int virConnectUnregisterCloseCallback(intptr_t connection, void *handler)',
+    ),
+    lifecycleHandler: handlerOf(
+      'int libvirt_lifecycle(intptr_t connection, intptr_t domain, int type, int detail, void *data)',
+    ),
+    rebootHandler: handlerOf('void libvirt_reboot(intptr_t connection, intptr_t domain, void *data)'),
+    balloonHandler: handlerOf(
+      'void libvirt_balloon(intptr_t connection, intptr_t domain, uint64_t kib, void *data)',
+    ),
+    closeHandler: handlerOf('void libvirt_close(intptr_t connection, int reason, void *data)'),
     lastMessage: library.func('const char *virGetLastErrorMessage()'),
     setErrorFunc: library.func('void virSetErrorFunc(void *data, void *handler)'),
     setConnectionErrorFunc: library.func(
       'void virConnSetErrorFunc(intptr_t connection, void *data, void *handler)',
     ),
-    errorHandler: koffi().pointer(koffi().proto('void libvirt_error(void *data, intptr_t error)')),
+    errorHandler: handlerOf('void libvirt_error(void *data, intptr_t error)'),
     free: koffi().load('libc.so.6').func('void free(void *pointer)'),
   } as const;
 }
@@ -123,6 +147,12 @@ export const failure = (what: string): LibvirtError => new LibvirtError(what, ca
 function messageOf(error: number | bigint): string {
   const text = bytesAt(error, ERROR_BYTES).getBigUint64(ERROR_MESSAGE, true);
   return text === 0n ? 'it does not say why' : (koffi().decode(text, 'char', -1) as string);
+}
+
+export function uuidOf(domain: number): string {
+  const uuid = new Uint8Array(UUID_BYTES);
+  if (calls().uuidOf(domain, uuid) < 0) throw failure('tell the UUID of a domain');
+  return Buffer.from(uuid.subarray(0, UUID_BYTES - 1)).toString('latin1');
 }
 
 export function bytesAt(pointer: number | bigint, length: number): DataView {

@@ -3,7 +3,8 @@
  * for them. Every call waits for libvirtd, however long that takes: this is for a thread of its own.
  */
 import { koffi } from './koffi.ts';
-import { bytesAt, calls, failure, LibvirtError, numbersAt } from './libvirt-calls.ts';
+import { bytesAt, calls, failure, LibvirtError, numbersAt, uuidOf } from './libvirt-calls.ts';
+import { type LibvirtEvent, LibvirtEvents } from './libvirt-events.ts';
 import { type DomainMove, migrateDomain } from './libvirt-migration.ts';
 
 /** libvirt-domain.h: what is asked for of all domains. */
@@ -14,7 +15,6 @@ const ACTIVE = 1 << 0;
 const NOWAIT = 1 << 29;
 const AFFECT_LIVE = 1 << 0;
 const AFFECT_CONFIG = 1 << 1;
-const UUID_BYTES = 37;
 /** virDomainStatsRecord: the domain, its parameters, how many. */
 const RECORD_BYTES = 24;
 const DOMAINS_MAX = 10_000;
@@ -53,16 +53,21 @@ export interface DomainPlace {
 /** A connection to a libvirtd. Its calls wait. */
 export class Libvirt {
   readonly #connection: number;
+  readonly #events: LibvirtEvents | undefined;
 
-  private constructor(connection: number) {
+  private constructor(connection: number, hear?: (event: LibvirtEvent) => void) {
     this.#connection = connection;
+    this.#events = hear === undefined ? undefined : new LibvirtEvents(connection, hear);
   }
 
-  /** @throws LibvirtMissingError, LibvirtError */
-  static open(uri: string): Libvirt {
+  /**
+   * `hear` is told what happens, in a process whose event loop was started.
+   * @throws LibvirtMissingError, LibvirtError
+   */
+  static open(uri: string, hear?: (event: LibvirtEvent) => void): Libvirt {
     const connection = calls().open(uri);
     if (connection === 0) throw failure(`connect to ${uri}`);
-    return new Libvirt(connection);
+    return new Libvirt(connection, hear);
   }
 
   /** All domains that are active. @throws LibvirtError */
@@ -174,6 +179,7 @@ export class Libvirt {
   }
 
   close(): void {
+    this.#events?.close();
     calls().closeConnection(this.#connection);
   }
 
@@ -224,11 +230,9 @@ function readRecord(records: number, at: number): DomainNumbers {
   const pointer = bytesAt(BigInt(records) + BigInt(8 * at), 8).getBigUint64(0, true);
   const record = bytesAt(pointer, RECORD_BYTES);
   const domain = Number(record.getBigUint64(0, true));
-  const uuid = new Uint8Array(UUID_BYTES);
-  if (calls().uuidOf(domain, uuid) < 0) throw failure('tell the UUID of a domain');
   return {
     name: calls().nameOf(domain),
-    uuid: Buffer.from(uuid.subarray(0, UUID_BYTES - 1)).toString('latin1'),
+    uuid: uuidOf(domain),
     id: calls().idOf(domain),
     numbers: numbersAt(record.getBigUint64(8, true), record.getInt32(16, true)),
   };

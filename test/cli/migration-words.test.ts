@@ -1,7 +1,7 @@
 /** What a person is told of a migration that takes long, and the bar that shows it. */
 import { expect, test } from 'vitest';
 import type { CliContext } from '../../src/cli/context.ts';
-import { adviceOf } from '../../src/cli/migration-report.ts';
+import { adviceOf, describeState } from '../../src/cli/migration-report.ts';
 import { migrationBar } from '../../src/cli/progress.ts';
 import type { MigrationState } from '../../src/control/migrations.ts';
 import { Captured } from './terminal.ts';
@@ -36,6 +36,14 @@ test('a guest that is slowed down is said to be, and how to leave it its time', 
   expect(adviceOf('vm', state({ guestShare: 0.125 }), LIMITS)).toMatch(
     /^vm writes faster than can be sent and has 13 % of its time .* --no-auto-converge/,
   );
+});
+
+test('the wait for a page is told by what knows it, and left out where a hypervisor does not tell', () => {
+  const postcopy = { missingBytes: MIB, faults: 1234, recoveries: 0, broken: null };
+  const told = (longestFaultMs: number | null) =>
+    describeState('vm', state({ postcopy: { ...postcopy, longestFaultMs } }));
+  expect(told(7)).toMatch(/1,234 pages waited for, 7ms at most/);
+  expect(told(null)).toMatch(/1,234 pages waited for$/);
 });
 
 test('there is nothing to say before rounds tell, or when the rest fits', () => {

@@ -4,6 +4,7 @@ import type { LibvirtQuestion } from '../../src/libvirt/questions.ts';
 import { type Deferred, deferred } from '../../src/sys/deferred.ts';
 import { AerostatError } from '../../src/sys/error.ts';
 import type { DomainJob, DomainPlace } from '../../src/sys/libvirt.ts';
+import type { LibvirtEvent } from '../../src/sys/libvirt-events.ts';
 
 const KIB_OF_GIB = 2 ** 20;
 
@@ -57,7 +58,7 @@ export class FakeLibvirt implements LibvirtAsker {
     if (other === undefined) {
       const refused = async () =>
         Promise.reject(new AerostatError('AEROSTAT_LIBVIRT', `nothing is at ${uri}`));
-      return { uri, ask: refused, another: this.another, close: () => {} };
+      return { uri, ask: refused, another: this.another, listen: () => {}, close: () => {} };
     }
     other.opened++;
     let isOpen = true;
@@ -65,8 +66,15 @@ export class FakeLibvirt implements LibvirtAsker {
       if (isOpen) other.opened--;
       isOpen = false;
     };
-    return { uri, ask: other.ask, another: this.another, close };
+    return { uri, ask: other.ask, another: this.another, listen: () => {}, close };
   }
+
+  /** Tells the control what happens, if it listens. */
+  tell: (event: LibvirtEvent) => void = () => {};
+
+  readonly listen = (hear: (event: LibvirtEvent) => void): void => {
+    this.tell = hear;
+  };
 
   close(): void {}
 

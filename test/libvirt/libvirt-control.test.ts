@@ -145,6 +145,64 @@ describe('domains of a libvirt', () => {
     expect(events.filter(({ type }) => type === 'disconnected')).toHaveLength(1);
   });
 
+  test('are seen at once where libvirt tells of them, and looked at less often of themselves', async () => {
+    const libvirt = new FakeLibvirt();
+    libvirt.start('web');
+    const control = new LibvirtControl(libvirt, { pollMs: 60 });
+    opened.push(control);
+    await control.reached();
+    const events: GuestEvent[] = [];
+    control.subscribe(event => events.push(event));
+    const looks = () => libvirt.asked.filter(({ ask }) => ask === 'domains').length;
+    /** Looks within twenty periods. */
+    const counted = async () => {
+      const before = looks();
+      await new Promise(resolve => setTimeout(resolve, 1200));
+      return looks() - before;
+    };
+    const polled = await counted();
+    libvirt.tell({ event: 'following', told: true });
+    expect(await counted()).toBeLessThan(0.75 * polled);
+
+    // Of a balloon libvirt says itself what it leaves.
+    await control.change('web', { targetBytes: 256 * MIB, force: true });
+    const before = looks();
+    libvirt.tell({ event: 'balloon', uuid: 'uuid-of-web', kib: KIB_OF_GIB / 2 });
+    libvirt.tell({ event: 'reset', uuid: 'uuid-of-web' });
+    expect(events).toContainEqual(
+      expect.objectContaining({ type: 'target', detail: expect.objectContaining({ by: 'another' }) }),
+    );
+    expect(events.map(({ type }) => type)).toContain('reset');
+    expect(looks()).toBe(before);
+    libvirt.tell({ event: 'balloon', uuid: 'of none', kib: 1 });
+
+    // Losing the connection is an event, too, and from then on it is polled as before.
+    libvirt.failure = new AerostatError('AEROSTAT_LIBVIRT', 'connection refused');
+    libvirt.tell({ event: 'lost' });
+    await expect.poll(() => control.failures().has('web')).toBe(true);
+    libvirt.failure = undefined;
+    await expect.poll(() => control.failures().has('web')).toBe(false);
+  });
+
+  test('that start and end are seen without a period, in one look however many there are', async () => {
+    const libvirt = new FakeLibvirt();
+    libvirt.start('web');
+    const control = new LibvirtControl(libvirt, { pollMs: 2 ** 30 });
+    opened.push(control);
+    await control.reached();
+    const seen: string[] = [];
+    control.subscribe(({ guest, type }) => seen.push(`${guest} ${type}`));
+    const looks = () => libvirt.asked.filter(({ ask }) => ask === 'domains').length;
+    const before = looks();
+    libvirt.domains.delete('web');
+    for (const name of ['a', 'b', 'c']) {
+      libvirt.start(name);
+      libvirt.tell({ event: 'lifecycle' });
+    }
+    await expect.poll(() => seen).toEqual(expect.arrayContaining(['web disconnected', 'c connected']));
+    expect(looks() - before).toBe(1);
+  });
+
   test('that cannot be reached at all are an error, not an empty list', async () => {
     const libvirt = new FakeLibvirt();
     libvirt.failure = new AerostatError('AEROSTAT_LIBVIRT', 'no such file');

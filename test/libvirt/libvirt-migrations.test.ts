@@ -187,7 +187,11 @@ test('a downtime is told once libvirt takes it, and post-copy begins after its r
   expect(asked('startPostcopy')).toEqual([]);
   libvirt.jobs.set(UUID, movingJob({ memory_iteration: 2, memory_postcopy_requests: 9 }));
   await expect.poll(async () => (await status())?.state.status).toBe('postcopy-active');
-  expect((await status())?.state.postcopy).toMatchObject({ missingBytes: 3 * 2 ** 28, faults: 9 });
+  expect((await status())?.state.postcopy).toMatchObject({
+    missingBytes: 3 * 2 ** 28,
+    faults: 9,
+    longestFaultMs: null,
+  });
   expect(asked('startPostcopy')).toHaveLength(1);
 });
 

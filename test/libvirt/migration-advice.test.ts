@@ -22,6 +22,10 @@ test.each([
   ["unable to connect to server at 'host2:49152': No route to host", /49152 to 49215/],
   ["Failed to connect socket to '/run/libvirt/libvirt-sock': No such file or directory", /virsh -c URI list/],
   [
+    "Failed to connect socket to '/run/libvirt/libvirt-sock': Permission denied",
+    /^the source does not reach/,
+  ],
+  [
     'internal error: unable to execute QEMU command: Postcopy is not supported: userfaultfd not available',
     /userfaultfd at/,
   ],

@@ -426,7 +426,9 @@ const PostcopyStateSchema = mirror<PostcopyState>()(
     .object({
       missingBytes: bytes,
       faults: count,
-      longestFaultMs: milliseconds,
+      longestFaultMs: milliseconds
+        .nullable()
+        .openapi({ description: 'Null where a hypervisor does not tell.' }),
       recoveries: count,
       broken: z.string().nullable().openapi({ description: 'Why no page comes at the moment.' }),
     })

@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
   existsSync,
+  lchownSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -23,13 +24,33 @@ const PATIENCE_MS = 60_000;
 
 /** libvirtd serves the whole host when root starts it; in a user namespace in which it is another user, its user alone. */
 const UNPRIVILEGED = ['unshare', '--user', '--map-user=65534', '--map-group=65534'];
+/** "nobody" outside of it. */
+const NOBODY = 65534;
+const IDS = ['--reuid', String(NOBODY), '--regid', String(NOBODY)];
+const AS_NOBODY = ['setpriv', '--pdeathsig', 'KILL', '--clear-groups', ...IDS];
+/** What userfaultfd takes; QEMU inherits it. */
+const FAULT_RIGHTS = ['--inh-caps', '+sys_ptrace', '--ambient-caps', '+sys_ptrace'];
+const CAP_SYS_PTRACE = 19n;
+
+/** Whether a libvirtd can be started here whose QEMUs may watch their page faults. */
+export function mayWatchFaults(): boolean {
+  const rights = /^CapEff:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1] ?? '0';
+  return process.getuid?.() === 0 && ((BigInt(`0x${rights}`) >> CAP_SYS_PTRACE) & 1n) === 1n;
+}
+
+interface LibvirtdOptions {
+  /** Runs as "nobody" of this machine, its QEMUs with userfaultfd or without ({@link mayWatchFaults}). */
+  readonly nobody?: 'watching faults' | 'without rights';
+}
 
 export class Libvirtd {
   readonly directory = mkdtempSync(join(tmpdir(), 'lv-'));
   readonly #env: NodeJS.ProcessEnv;
+  readonly #nobody: LibvirtdOptions['nobody'];
   #child: ChildProcess | undefined;
 
-  constructor() {
+  constructor({ nobody }: LibvirtdOptions = {}) {
+    this.#nobody = nobody;
     const folder = (name: string): string => {
       const path = join(this.directory, name);
       mkdirSync(path, { recursive: true });
@@ -48,6 +69,7 @@ export class Libvirtd {
       'security_driver = "none"',
       'cgroup_controllers = []',
       'remember_owner = 0',
+      ...(nobody === 'watching faults' ? ['clear_emulator_capabilities = 0'] : []),
     ];
     writeFileSync(join(folder('config/libvirt'), 'qemu.conf'), `${settings.join('\n')}\n`);
     // Two of them are two hosts.
@@ -77,7 +99,8 @@ export class Libvirtd {
       '-p',
       join(this.directory, 'pid'),
     ];
-    const command = process.getuid?.() === 0 ? [...UNPRIVILEGED, ...words] : words;
+    const command = process.getuid?.() === 0 ? [...this.#unprivileged, ...words] : words;
+    if (this.#nobody !== undefined) this.#give();
     const [program, args] = bound(command[0], command.slice(1));
     this.#child = spawn(program, args, { env: this.#env, stdio: 'ignore' });
     const deadline = Date.now() + PATIENCE_MS;
@@ -86,6 +109,17 @@ export class Libvirtd {
         throw new Error('libvirtd does not come up');
       await delay(20);
     }
+  }
+
+  get #unprivileged(): readonly string[] {
+    if (this.#nobody === undefined) return UNPRIVILEGED;
+    return this.#nobody === 'watching faults' ? [...AS_NOBODY, ...FAULT_RIGHTS] : AS_NOBODY;
+  }
+
+  /** Its files are those of the user that it runs as. */
+  #give(): void {
+    const below = readdirSync(this.directory, { recursive: true, encoding: 'utf8' });
+    for (const path of ['', ...below]) lchownSync(join(this.directory, path), NOBODY, NOBODY);
   }
 
   /** Its domains run on. */
