@@ -24,10 +24,10 @@ const PATIENCE_MS = 60_000;
 
 /** libvirtd serves the whole host when root starts it; in a user namespace in which it is another user, its user alone. */
 const UNPRIVILEGED = ['unshare', '--user', '--map-user=65534', '--map-group=65534'];
-/** "nobody" outside of it. */
-const NOBODY = 65534;
-const IDS = ['--reuid', String(NOBODY), '--regid', String(NOBODY)];
-const AS_NOBODY = ['setpriv', '--pdeathsig', 'KILL', '--clear-groups', ...IDS];
+/** A user without rights, outside of it. */
+const ANOTHER_ID = 65534;
+const IDS = ['--reuid', String(ANOTHER_ID), '--regid', String(ANOTHER_ID)];
+const AS_ANOTHER = ['setpriv', '--pdeathsig', 'KILL', '--clear-groups', ...IDS];
 /** What userfaultfd takes; QEMU inherits it. */
 const FAULT_RIGHTS = ['--inh-caps', '+sys_ptrace', '--ambient-caps', '+sys_ptrace'];
 const CAP_SYS_PTRACE = 19n;
@@ -39,18 +39,18 @@ export function mayWatchFaults(): boolean {
 }
 
 interface LibvirtdOptions {
-  /** Runs as "nobody" of this machine, its QEMUs with userfaultfd or without ({@link mayWatchFaults}). */
-  readonly nobody?: 'watching faults' | 'without rights';
+  /** Runs as another user of this machine, its QEMUs with userfaultfd or without ({@link mayWatchFaults}). */
+  readonly faults?: 'allowed' | 'denied';
 }
 
 export class Libvirtd {
   readonly directory = mkdtempSync(join(tmpdir(), 'lv-'));
   readonly #env: NodeJS.ProcessEnv;
-  readonly #nobody: LibvirtdOptions['nobody'];
+  readonly #faults: LibvirtdOptions['faults'];
   #child: ChildProcess | undefined;
 
-  constructor({ nobody }: LibvirtdOptions = {}) {
-    this.#nobody = nobody;
+  constructor({ faults }: LibvirtdOptions = {}) {
+    this.#faults = faults;
     const folder = (name: string): string => {
       const path = join(this.directory, name);
       mkdirSync(path, { recursive: true });
@@ -69,7 +69,7 @@ export class Libvirtd {
       'security_driver = "none"',
       'cgroup_controllers = []',
       'remember_owner = 0',
-      ...(nobody === 'watching faults' ? ['clear_emulator_capabilities = 0'] : []),
+      ...(faults === 'allowed' ? ['clear_emulator_capabilities = 0'] : []),
     ];
     writeFileSync(join(folder('config/libvirt'), 'qemu.conf'), `${settings.join('\n')}\n`);
     // Two of them are two hosts.
@@ -100,7 +100,7 @@ export class Libvirtd {
       join(this.directory, 'pid'),
     ];
     const command = process.getuid?.() === 0 ? [...this.#unprivileged, ...words] : words;
-    if (this.#nobody !== undefined) this.#give();
+    if (this.#faults !== undefined) this.#give();
     const [program, args] = bound(command[0], command.slice(1));
     this.#child = spawn(program, args, { env: this.#env, stdio: 'ignore' });
     const deadline = Date.now() + PATIENCE_MS;
@@ -112,14 +112,14 @@ export class Libvirtd {
   }
 
   get #unprivileged(): readonly string[] {
-    if (this.#nobody === undefined) return UNPRIVILEGED;
-    return this.#nobody === 'watching faults' ? [...AS_NOBODY, ...FAULT_RIGHTS] : AS_NOBODY;
+    if (this.#faults === undefined) return UNPRIVILEGED;
+    return this.#faults === 'allowed' ? [...AS_ANOTHER, ...FAULT_RIGHTS] : AS_ANOTHER;
   }
 
   /** Its files are those of the user that it runs as. */
   #give(): void {
     const below = readdirSync(this.directory, { recursive: true, encoding: 'utf8' });
-    for (const path of ['', ...below]) lchownSync(join(this.directory, path), NOBODY, NOBODY);
+    for (const path of ['', ...below]) lchownSync(join(this.directory, path), ANOTHER_ID, ANOTHER_ID);
   }
 
   /** Its domains run on. */

@@ -15,7 +15,7 @@ import { domain, linux, missingForLinux, WHOLE_BALLOON } from './linux-domain.ts
 // A machine under TCG boots, beside whatever else runs.
 vi.setConfig({ testTimeout: 180_000, hookTimeout: 180_000 });
 
-const WATCHING = { nobody: 'watching faults' } as const;
+const WATCHING = { faults: 'allowed' } as const;
 /** Says again and again whether 48 MiB are what they were, and writes to others meanwhile. */
 const CHECK = `mount -t devtmpfs d /dev
 mkdir -p /t && mount -t tmpfs t /t
@@ -30,7 +30,7 @@ describePeer('post-copy of libvirt', await missingForLinux(), () => {
     return;
   }
   const [here, there] = [new Libvirtd(WATCHING), new Libvirtd(WATCHING)];
-  const without = new Libvirtd({ nobody: 'without rights' });
+  const without = new Libvirtd({ faults: 'denied' });
   const aerostat = (words: string) => run([...words.split(' '), '--libvirt', here.uri], { env: {} });
   const consoleFile = join(here.directory, 'console');
   const said = () => (existsSync(consoleFile) ? readFileSync(consoleFile, 'latin1') : '');
