@@ -3,6 +3,9 @@ import { RestartGuest } from './restart-guest.ts';
 import { ViolationError } from './sim-checks.ts';
 
 const STEPS = 40;
+/** Of the seeds, one in so many has a guest whose rings have gone some laps before its back-end dies first. */
+const OLD_EVERY = 4;
+const OLD_TURNS_MAX = 24;
 
 interface RestartOutcome {
   /** Where it died. */
@@ -19,7 +22,10 @@ function liveRestarts(seed: number, traced: boolean): RestartOutcome {
     const early = guest.random.chance(0.15);
     if (early) guest.arm();
     guest.begin();
-    if (!early) guest.arm();
+    if (!early) {
+      if (seed % OLD_EVERY === OLD_EVERY - 1) grow(guest);
+      guest.arm();
+    }
     for (let step = 0; step < STEPS; step++) takeStep(guest);
     guest.rest();
     return { boundaries: guest.boundaries, trace: guest.trace, failure: undefined };
@@ -27,6 +33,21 @@ function liveRestarts(seed: number, traced: boolean): RestartOutcome {
     return { boundaries: guest.boundaries, trace: guest.trace, failure: error as Error };
   } finally {
     guest.close();
+  }
+}
+
+/** Has some buffers go through each ring; rings of few entries have gone some laps then. */
+function grow(guest: RestartGuest): void {
+  const { random, driver } = guest;
+  for (let turns = random.below(OLD_TURNS_MAX); turns > 0; turns--) {
+    driver.move('inflate');
+    driver.move('deflate');
+    if (driver.roles.length > 2) guest.free();
+    guest.act('serves all', host => {
+      for (const index of driver.roles.keys()) host.serve(index);
+      host.discard();
+    });
+    driver.collect();
   }
 }
 

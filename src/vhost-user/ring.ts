@@ -6,6 +6,7 @@ import type { GuestMemory } from '../memory/guest-memory.ts';
 import { createDeviceQueue } from '../virtio/create.ts';
 import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import { DESCRIPTOR_FLAG, layoutOf, PACKED_DESCRIPTOR } from '../virtio/layout.ts';
+import { descriptorAt } from '../virtio/packed-ring.ts';
 import {
   checkConfig,
   type DeviceQueue,
@@ -73,14 +74,25 @@ export function isAnotherRing(vring: Vring, memory: GuestMemory, features: bigin
 
 /**
  * Where a ring starts. Base 0 of a packed ring says, by the letter, that both wrap counters have flipped once.
- * Front-ends that do not know packed rings send it for a fresh one. The two can be told apart: after a lap
- * the device has marked descriptor 0 as used, and in a fresh ring it has not.
+ * Front-ends that do not know packed rings send it for a fresh one. The two can be told apart: in the lap that ended
+ * there the device has marked a descriptor as used, and in a fresh ring it has not.
  */
 function startingState(memory: GuestMemory, config: QueueConfig, base: number): QueueState {
   const state = stateFromVringBase(memory, config, base);
   if (base !== 0 || !hasFeature(config.features, RING_PACKED)) return state;
-  const flags = memory.u16(config.descriptorArea + PACKED_DESCRIPTOR.offset.flags);
-  return (flags & DESCRIPTOR_FLAG.USED) === 0 ? initialState(config.features) : state;
+  return hasUsed(memory, config) ? state : initialState(config.features);
+}
+
+/**
+ * Whether a packed ring that stands at its beginning has gone a lap. Any descriptor may say so: of a buffer of several, and
+ * of buffers that were returned together, the device has marked one.
+ */
+function hasUsed(memory: GuestMemory, { descriptorArea, size }: QueueConfig): boolean {
+  for (let position = 0; position < size; position++) {
+    const flags = memory.u16(descriptorAt(descriptorArea, position) + PACKED_DESCRIPTOR.offset.flags);
+    if ((flags & DESCRIPTOR_FLAG.USED) !== 0) return true;
+  }
+  return false;
 }
 
 /** The base from which another queue goes on where `queue` stopped. */

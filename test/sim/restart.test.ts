@@ -35,6 +35,13 @@ describe(`histories in which the daemon dies, from seed ${SEED} on`, () => {
     expect(reportRestarts({ seed, seeds: 1 }, () => {}).failures).toEqual([]);
   });
 
+  it.each([1311, 2007])(
+    "take no packed ring for another driver's that stands at its beginning, and whose first descriptor was never marked: seed %i (failed before)",
+    seed => {
+      expect(reportRestarts({ seed, seeds: 1 }, () => {}).failures).toEqual([]);
+    },
+  );
+
   it('have deaths at boundaries of every kind', () => {
     const { boundaries } = reportRestarts({ seed: SEED, seeds: 30 }, () => {});
     for (const where of [

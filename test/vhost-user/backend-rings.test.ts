@@ -6,6 +6,7 @@ import { createMemfd } from '../../src/sys/file.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';
 import { F_PROTOCOL_FEATURES, type FrontendRequest, VRING_FD_NONE } from '../../src/vhost-user/protocol.ts';
 import { USER_ADDRESS_OFFSET } from '../../src/vhost-user/shared-memory.ts';
+import { SegmentList } from '../../src/virtio/chain.ts';
 import { IN_ORDER, RING_EVENT_IDX, RING_PACKED, VERSION_1 } from '../../src/virtio/features.ts';
 import { RING_HEADER } from '../../src/virtio/layout.ts';
 import {
@@ -180,6 +181,25 @@ describe('the base of a packed ring', () => {
     expect(base).toBe(0);
     talk.startRing(0, ring, base);
     await exchange(talk, ring, 20);
+  });
+
+  it('0 means the same where descriptor 0 was within a buffer (failed before: it was taken for a fresh ring)', async () => {
+    const talk = converse();
+    const ring = talk.start(features);
+    await exchange(talk, ring, 15);
+    // The last descriptor and, one lap on, the first: the device writes the last one only.
+    const parts = new SegmentList();
+    for (const at of [0x8_0000, 0x8_0004]) parts.addReadable(at, 4);
+    expect(ring.queue.addBuffer(talk.memory, parts, 0)).toBe(true);
+    ring.queue.publish(talk.memory);
+    ring.ringKick();
+    await talk.loop.turnUntil(() => ring.collect() === 1);
+    await exchange(talk, ring, 7);
+    const base = talk.stopRing(0);
+    expect(base).toBe(0);
+    talk.startRing(0, ring, base);
+    await exchange(talk, ring, 20);
+    expect(talk.refused).toEqual([]);
   });
 
   it('is refused when it names a descriptor that the ring has not', () => {
