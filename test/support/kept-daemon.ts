@@ -104,6 +104,11 @@ export class KeptDaemon {
     return new KeptDaemon(daemon, names, served.names, all, keeper, directory);
   }
 
+  /** The keeper's process. */
+  get keeperPid(): number {
+    return this.#keeper.pid!;
+  }
+
   /** Another one, which goes on when the daemon ends. */
   standBy(): Promise<DaemonProcess> {
     return DaemonProcess.start(this.#named, this.#words, { directory: this.#directory, standsBy: true });

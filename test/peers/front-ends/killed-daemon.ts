@@ -11,16 +11,19 @@ import { Random } from '../../../src/guest/random.ts';
 import type { LinuxGuest } from '../../../src/peers/linux/guest.ts';
 import { freeMemory, useMemory } from '../../../src/peers/linux/workloads.ts';
 import type { KeptDaemon } from '../../support/kept-daemon.ts';
+import { RingStalls, type Stall } from '../../support/ring-stalls.ts';
 import { checksummedFiles, verifyFiles } from '../linux/checked-workloads.ts';
 
 const MIB = 2 ** 20;
 const SEED = Number(process.env.AEROSTAT_SEED ?? 1);
 /** How often each guest's daemon is killed and upgraded, where it is asked for. */
-const { AEROSTAT_KILLS, AEROSTAT_UPGRADES } = process.env;
+const { AEROSTAT_KILLS, AEROSTAT_UPGRADES, AEROSTAT_MINUTES } = process.env;
 export const ENDS_ASKED =
   AEROSTAT_KILLS === undefined && AEROSTAT_UPGRADES === undefined
     ? undefined
     : { kills: Number(AEROSTAT_KILLS ?? 0), upgrades: Number(AEROSTAT_UPGRADES ?? 0) };
+/** A guest that has not had them all after so long has had enough; its figures say how many there were. */
+const ENDS_MS_MAX = Number(AEROSTAT_MINUTES ?? Number.POSITIVE_INFINITY) * 60_000;
 /** Of random content, under checksums. */
 const KEPT_BYTES = 16 * MIB;
 /** Checksums are looked at after so many. */
@@ -193,10 +196,13 @@ export async function survivesEnds(title: string, world: KilledWorld, ends: Ends
   const moments = momentsOf(devices);
   const beganMs = performance.now();
   await guest.keep(KEPT_BYTES);
+  const watched = RingStalls.ofKeeper(kept.keeperPid, devices);
+  const stalls: Stall[] = [];
   const freeBytes = await guest.freeBytes();
   const met = { kill: 0, upgrade: 0 };
   const all = ends.kills + ends.upgrades;
-  for (let done = 0; done < all; ) {
+  const isLate = () => performance.now() - beganMs > ENDS_MS_MAX;
+  for (let done = 0; done < all && !isLate(); ) {
     let running = true;
     const life = killing.live(random.below(2 ** 31), () => running);
     life.catch(() => {});
@@ -207,14 +213,17 @@ export async function survivesEnds(title: string, world: KilledWorld, ends: Ends
         await killing.comeTo(...moments[met[way]++ % moments.length]);
         if (way === 'upgrade') await kept.upgrade();
         else await kept.restart('SIGKILL');
+        // What a ring waits for this one is looked at with the next.
+        stalls.push(watched.takeLongest());
       }
     } finally {
       running = false;
     }
     await life;
     await guest.verify();
+    if (done % (4 * CHECK_EVERY) === 0) console.info(`${title}: ${done} of ${all}`);
   }
-  expect(met).toEqual({ kill: ends.kills, upgrade: ends.upgrades });
+  if (!isLate()) expect(met).toEqual({ kill: ends.kills, upgrade: ends.upgrades });
   for (const { name } of devices) {
     for (const target of [Math.floor(160 / devices.length) * MIB, 0]) {
       const { balloonedBytes } = await kept.daemon.reach(name, target);
@@ -223,6 +232,13 @@ export async function survivesEnds(title: string, world: KilledWorld, ends: Ends
   }
   await killing.channelsWork();
   await guest.verify();
+  stalls.push(watched.takeLongest());
+  watched.stop();
+  // Rings that never move are others than the guest's.
+  for (const { name } of devices) {
+    for (const ring of ['inflate', 'deflate'])
+      expect(watched.moves.get(`${name}'s ${ring}`)).toBeGreaterThan(0);
+  }
   await expect
     .poll(() => guest.freeBytes(), { timeout: PATIENCE_MS })
     .toBeGreaterThan(freeBytes - SLACK_BYTES);
@@ -234,7 +250,15 @@ export async function survivesEnds(title: string, world: KilledWorld, ends: Ends
     const tookS = Math.round((performance.now() - beganMs) / 1000);
     const [down, handedOver] = [kept.downMsMax, kept.handOverMsMax].map(Math.round);
     console.info(
-      `${title}: ${ends.kills} kills, ${ends.upgrades} upgrades in ${tookS} s (${when}), no daemon for ${down} ms at most, a hand-over took ${handedOver} ms at most`,
+      `${title}: ${met.kill} kills, ${met.upgrade} upgrades in ${tookS} s (${when}), no daemon for ${down} ms at most, a hand-over took ${handedOver} ms at most; ${stallsOf(stalls)} (looks ${Math.round(watched.apartMsMax)} ms apart at most)`,
     );
   }
+}
+
+/** The longest stall of a ring, and what parts of the ends had no longer one. */
+function stallsOf(stalls: readonly Stall[]): string {
+  const rising = stalls.toSorted((a, b) => a.ms - b.ms);
+  const within = (part: number) => Math.round(rising[Math.ceil(part * rising.length) - 1].ms);
+  const { ms, ring } = rising[rising.length - 1];
+  return `a ring stood still for ${Math.round(ms)} ms at most (${ring}; ${within(0.99)} ms in 99 %, ${within(0.5)} ms in half of all)`;
 }
