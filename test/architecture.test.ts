@@ -57,6 +57,26 @@ describe('the rooms', () => {
     expect(wrong).toEqual([]);
   });
 
+  test('have no file that imports itself by way of others, types included', () => {
+    const circles: string[] = [];
+    const done = new Set<string>();
+    const way: string[] = [];
+    const walk = (path: string): void => {
+      if (done.has(path)) return;
+      const at = way.indexOf(path);
+      if (at >= 0) {
+        circles.push([...way.slice(at), path].map(one => relative(src, one)).join(' -> '));
+        return;
+      }
+      way.push(path);
+      for (const imported of importsOf(path)) if (files.includes(imported)) walk(imported);
+      way.pop();
+      done.add(path);
+    };
+    files.forEach(walk);
+    expect(circles).toEqual([]);
+  });
+
   test('leave Node out of what the page loads: a browser has nothing of it', () => {
     const web = join(root, 'web/src');
     const pending = readdirSync(web)

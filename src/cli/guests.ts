@@ -4,7 +4,8 @@
  */
 import { type Command, Option } from 'commander';
 import type { CombinedControl } from '../control/combined-control.ts';
-import { type GuestStatus, UnknownGuestError } from '../control/contract.ts';
+import type { GuestStatus } from '../control/contract.ts';
+import { UnknownGuestError } from '../control/errors.ts';
 import { hostedControl } from '../control/hosted-control.ts';
 import type { Control, GuestControl, GuestSource } from '../control/operations.ts';
 import { policyDirectory } from '../server/address.ts';

@@ -2,25 +2,19 @@
 import { spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { readHost } from '../control/host.ts';
-import type { Control } from '../control/operations.ts';
 import { policyDirectory, policySocket } from '../server/address.ts';
 import { machineClock } from '../steering/clock.ts';
 import { guard } from '../steering/guard.ts';
-import type { SteeredSource } from '../steering/guest-source.ts';
 import { HeartbeatFile } from '../steering/heartbeat.ts';
-import { type SteeredControl, steeredControl } from '../steering/policy-control.ts';
 import { recordLine } from '../steering/recording.ts';
 import { PolicyRunner } from '../steering/runner.ts';
 import type { SteeringSettings } from '../steering/settings.ts';
-import { StateFile, stateDirectory } from '../steering/state-file.ts';
-import { defined } from '../sys/defined.ts';
+import { stateDirectory } from '../steering/state-file.ts';
 import { ownCommandLine } from '../sys/own-program.ts';
 import { readVersion } from '../sys/version.ts';
-import { readConfiguration } from './configuration/read.ts';
-import { ConfigurationError } from './configuration/toml.ts';
 import { type CliContext, interrupted, printLine } from './context.ts';
-import type { Log } from './log.ts';
 import { openSteered } from './policy-guests.ts';
+import { steer } from './policy-steering.ts';
 import { openLog, type ServeChoice, withApiOf } from './serve.ts';
 
 export interface GuestWords {
@@ -34,53 +28,6 @@ export interface GuestWords {
 export interface PolicyRunChoice extends ServeChoice, GuestWords {
   readonly dryRun?: boolean;
   readonly stateDir?: string;
-}
-
-/** What is steered, and by what settings. */
-interface Steered {
-  readonly control: Control;
-  readonly sources: readonly SteeredSource[];
-  readonly settings: SteeringSettings;
-  /** The file of settings, and how it is read anew. */
-  readonly source?: { readonly path: string; readonly read: () => SteeringSettings };
-  readonly stateDirectory: string;
-  readonly heartbeat?: HeartbeatFile;
-}
-
-/** A policy that begins when it is told to, and the control that answers for it. SIGHUP reads its settings anew. */
-function steer(
-  context: CliContext,
-  log: Log,
-  steered: Steered,
-): { readonly control: SteeredControl; readonly runner: PolicyRunner } {
-  const { sources, settings, source } = steered;
-  const runner = new PolicyRunner({
-    sources,
-    host: () => readHost(),
-    settings,
-    clock: machineClock,
-    state: new StateFile(steered.stateDirectory),
-    ...defined({ heartbeat: steered.heartbeat }),
-    onEvent: event => {
-      control.tell(event);
-      log({ level: 'info', guest: event.guest, message: 'policy', detail: event.detail });
-    },
-    onError: error => log({ level: 'error', message: 'the policy failed to decide', error: error as Error }),
-  });
-  const control = steeredControl(steered.control, runner, source);
-  context.onHangUp?.(() => {
-    control.reload();
-    control
-      .policy()
-      .then(({ settingsError }) =>
-        log(
-          settingsError === null
-            ? { level: 'info', message: 'settings were read anew' }
-            : { level: 'error', message: `settings were refused: ${settingsError}` },
-        ),
-      );
-  });
-  return { control, runner };
 }
 
 /** `aerostat policy run`. */
@@ -148,30 +95,6 @@ export async function guardTargets(path: string): Promise<void> {
       }
     },
   });
-}
-
-/**
- * The policy inside of a daemon. Guests of others in the file are a mistake, unless it is the daemon's own configuration.
- * @throws ConfigurationError before anything is opened
- */
-export function policyInside(context: CliContext, path: string, isOwn = false) {
-  const read = () => {
-    const { policy, guests, daemons, qmpDirectories, libvirt } = readConfiguration(path);
-    if (isOwn || [guests, daemons, qmpDirectories, libvirt].every(({ length }) => length === 0))
-      return policy;
-    throw new ConfigurationError([
-      `${path}: a daemon steers its own guests; "aerostat policy run --config ${path}" steers those of others`,
-    ]);
-  };
-  const settings = read();
-  return (control: Control, log: Log) =>
-    steer(context, log, {
-      control,
-      sources: [{ control }],
-      settings,
-      source: { path, read },
-      stateDirectory: stateDirectory(context.env),
-    });
 }
 
 /** `aerostat policy record`. */

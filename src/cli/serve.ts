@@ -1,5 +1,5 @@
 /** A daemon and its API in this process, for as long as a command needs them. */
-import { UPGRADE_TIMEOUT_MS } from '../control/contract.ts';
+import { UPGRADE_TIMEOUT_MS } from '../control/limits.ts';
 import { noUpgrade } from '../control/no-upgrade.ts';
 import type { Control } from '../control/operations.ts';
 import type { Daemon } from '../daemon/options.ts';
@@ -15,7 +15,7 @@ import type { CliContext } from './context.ts';
 import { lateLog } from './late-log.ts';
 import type { Log } from './log.ts';
 import type { ApiChoice, LogChoice } from './options.ts';
-import type { policyInside } from './policy-runs.ts';
+import type { policyInside } from './policy-steering.ts';
 import { InterruptedError } from './usage.ts';
 
 export interface ServeChoice extends ApiChoice, LogChoice {
@@ -70,7 +70,7 @@ export async function withDaemon(
   const policy =
     choice.policy === undefined
       ? undefined
-      : (await import('./policy-runs.ts')).policyInside(context, choice.policy, choice.steersOwn);
+      : (await import('./policy-steering.ts')).policyInside(context, choice.policy, choice.steersOwn);
   const { log, open } = lateLog(() => openLog(context, choice));
   const predecessor = await predecessorOf(env);
   // What is needed once guests are served: half of all that is to be loaded.

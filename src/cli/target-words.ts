@@ -1,6 +1,7 @@
 /** Targets as people write them: so much, more or less than now, or a share of the guest's memory; and what they come to. */
 import { InvalidArgumentError, Option } from 'commander';
-import { GuestStateError, type GuestStatus } from '../control/contract.ts';
+import type { GuestStatus } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError } from '../sys/error.ts';
 import { formatSize, parsePages, SizeError } from './size.ts';

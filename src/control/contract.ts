@@ -5,18 +5,26 @@
  */
 
 import type { DiscardMode } from '../device/discard-mode.ts';
-import { PAGE_SIZE } from '../memory/page.ts';
 import type { Durations } from '../sys/durations.ts';
-import type { GuestState } from './guest-state.ts';
 import type { SilenceRule } from './policy.ts';
 
 export { BENCH_DISCARD_MODES, DISCARD_MODES, type DiscardMode } from '../device/discard-mode.ts';
 export { DURATION_BOUNDS_MS, type Durations } from '../sys/durations.ts';
-export { GuestStateError, UnconfirmedError, UnknownGuestError } from './errors.ts';
 
 /** What a guest's memory lies in: memory of the host, huge pages set aside for that, or a file on a disk. */
 export const MEMORY_PLACES = ['memory', 'huge-pages', 'disk'] as const;
 export type MemoryPlace = (typeof MEMORY_PLACES)[number];
+
+export const GUEST_STATES = ['waiting', 'no-driver', 'running', 'paused', 'silent'] as const;
+
+/**
+ * - `waiting`: no front-end is connected, or the guest's QEMU has no balloon device;
+ * - `no-driver`: one is, and no driver has started its rings yet;
+ * - `running`: the driver's rings are served;
+ * - `paused`: the hypervisor has stopped the guest, or disabled its rings, and they may go on;
+ * - `silent`: the rings are there, and the guest does not answer: its front-end is stopped or hangs.
+ */
+export type GuestState = (typeof GUEST_STATES)[number];
 
 /** Names of the virtio and balloon features that were negotiated, for example `stats-vq`. */
 type FeatureName = string;
@@ -275,9 +283,6 @@ export interface DaemonStatus {
   readonly kept: boolean | null;
 }
 
-/** How long a new process may take until it serves, unless the order says another time. */
-export const UPGRADE_TIMEOUT_MS = 20_000;
-
 /** A process that serves in place of the one that was asked, which ends. */
 export interface UpgradeAnswer {
   readonly pid: number;
@@ -335,11 +340,6 @@ export interface GuestEvent {
 
 export type HintAction = 'start' | 'stop' | 'done';
 
-/** A hint session that its caller does not end is ended after so long, unless its start said otherwise. */
-export const HINT_LIMIT_MS = 60_000;
-/** An hour: a guest is not to be without its free memory for longer. */
-export const HINT_LIMIT_MS_MAX = 3_600_000;
-
 export interface HintOrder {
   readonly action: HintAction;
   /** Of a session that starts: when the daemon ends it if its caller has not. */
@@ -360,28 +360,12 @@ export interface RequestAnswer {
   readonly elapsedMs: number;
 }
 
-/** The target is 32 bits of 4 KiB pages in the device's configuration (VIRTIO 1.4, 5.5.4). */
-export const TARGET_BYTES_MAX = (2 ** 32 - 1) * PAGE_SIZE;
-/** An hour; a poll rarer than that is no poll. */
-export const POLL_INTERVAL_MS_MAX = 3_600_000;
-/** Longest that a request may ask a host to wait for a guest. */
-export const GUEST_TIMEOUT_MS_MAX = 30_000;
-
-/** How long a guest is waited for where nothing is said: one that is not busy answers within a millisecond, one that swaps
- * may take seconds. */
-export const STATISTICS_TIMEOUT_MS = 5000;
-/** Dropping a large page cache takes a guest a while. */
-export const REQUEST_TIMEOUT_MS = 10_000;
-
 /** What a policy orders is its own for so long, unless it renews it. */
 export interface LeaseOrder {
   readonly forMs: number;
   /** What becomes of the target when it is not renewed: it stays, or all memory is the guest's again. */
   readonly onSilence: SilenceRule;
 }
-/** An hour. */
-export const LEASE_MS_MAX = 3_600_000;
-
 /** What is to change of a guest. It is one step: all of it is done, or nothing. */
 export interface GuestChanges {
   /** What the balloon should hold, in whole pages; kept for later when the guest is not connected. */

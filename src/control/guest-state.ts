@@ -2,18 +2,7 @@
  * Whether a guest can answer at all, in one word for programs and in sentences for people. Pure, and needs nothing of
  * Node: the page in the browser says the same.
  */
-import type { GuestStatus } from './contract.ts';
-
-export const GUEST_STATES = ['waiting', 'no-driver', 'running', 'paused', 'silent'] as const;
-
-/**
- * - `waiting`: no front-end is connected, or the guest's QEMU has no balloon device;
- * - `no-driver`: one is, and no driver has started its rings yet;
- * - `running`: the driver's rings are served;
- * - `paused`: the hypervisor has stopped the guest, or disabled its rings, and they may go on;
- * - `silent`: the rings are there, and the guest does not answer: its front-end is stopped or hangs.
- */
-export type GuestState = (typeof GUEST_STATES)[number];
+import type { GuestState, GuestStatus } from './contract.ts';
 
 /** In the width of a table. */
 const WORDS: Readonly<Record<GuestState, string>> = {

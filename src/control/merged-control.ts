@@ -4,7 +4,8 @@
  * several sources each is called SOURCE/NAME. A source that does not answer costs its own guests, and no others.
  */
 import { AerostatError } from '../sys/error.ts';
-import { type GuestStatus, type StatisticsSample, statusOf, UnknownGuestError } from './contract.ts';
+import { type GuestStatus, type StatisticsSample, statusOf } from './contract.ts';
+import { UnknownGuestError } from './errors.ts';
 import { handlerOf } from './handlers.ts';
 import {
   GUEST_OPERATIONS,

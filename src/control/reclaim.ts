@@ -4,7 +4,7 @@
  * any control, here or over the API; who takes the snapshot, and how, is not its business.
  */
 import type { GuestStatus, HintStatus } from './contract.ts';
-import { GuestStateError } from './contract.ts';
+import { GuestStateError } from './errors.ts';
 import { isSettled } from './judgement.ts';
 import { balloonLimit, spareOf } from './memory-use.ts';
 import type { GuestControl } from './operations.ts';

@@ -3,7 +3,7 @@
  * what it named in its newest hint session. Read from its map, page by page.
  */
 import { PAGE_SIZE } from '../memory/page.ts';
-import { GuestStateError } from './contract.ts';
+import { GuestStateError } from './errors.ts';
 import { decodeShares, MAP_CELLS_MAX, type MapRegion, type MemoryMap } from './memory-map.ts';
 import type { GuestControl } from './operations.ts';
 

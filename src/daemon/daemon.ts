@@ -16,9 +16,9 @@ import { closeAll, OwnedFd } from '../sys/fd.ts';
 import { readVersion } from '../sys/version.ts';
 import { inheritKeeping, type Keeping, type KeptNumbers, openKeeping, queueForKeeper } from './keeping.ts';
 import type { Daemon, DaemonOptions, Standby } from './options.ts';
-import type { HandedGuest, Predecessor } from './predecessor.ts';
+import type { HandedGuest, HandedKeeper, Predecessor } from './predecessor.ts';
 import { type KeptSteering, SteeringFiles } from './steering-files.ts';
-import type { HandedKeeper, Successor } from './successor.ts';
+import type { Successor } from './successor.ts';
 
 /**
  * More data-plane threads than cores gain nothing, and each costs some 10 MiB; a core is left to the guests.

@@ -5,8 +5,8 @@
 import type { DeviceGuestStatus } from '../control/contract.ts';
 import type { Control } from '../control/operations.ts';
 import type { GuestOptions, LogRecord } from '../hosting/options.ts';
-import type { Predecessor } from './predecessor.ts';
-import type { HandedKeeper, Successor } from './successor.ts';
+import type { HandedKeeper, Predecessor } from './predecessor.ts';
+import type { Successor } from './successor.ts';
 
 export interface DaemonOptions {
   readonly guests: readonly GuestOptions[];

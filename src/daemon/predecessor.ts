@@ -3,16 +3,22 @@
  * one has gone on with the one before. Until this one says that it serves, the other takes everything back if it fails.
  */
 import { GUEST_VERSION } from '../keeping/guest-file.ts';
+import type { KeeperKind } from '../keeping/guests-keeper.ts';
 import { HandOverLink, handOverError, type Received } from '../keeping/hand-over.ts';
 import { InvariantError } from '../sys/error.ts';
 import { OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { UnixSocket } from '../sys/socket.ts';
 import type { KeptNumbers } from './keeping.ts';
-import type { HandedKeeper } from './successor.ts';
 
 /** The number of the descriptor by which the two speak is in it. */
 export const HAND_OVER_VARIABLE = 'AEROSTAT_HAND_OVER';
+
+/** What keeps the guests; the descriptor is its socket. */
+export interface HandedKeeper {
+  readonly kind: KeeperKind;
+  readonly descriptor: OwnedFd;
+}
 
 /** The other one bounds how long all of it takes; this is for one that hangs. */
 const PATIENCE_MS = 120_000;

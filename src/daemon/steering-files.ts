@@ -5,13 +5,8 @@
 import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  DISCARD_MODES,
-  type DiscardMode,
-  type GuestChanges,
-  POLL_INTERVAL_MS_MAX,
-  TARGET_BYTES_MAX,
-} from '../control/contract.ts';
+import { DISCARD_MODES, type DiscardMode, type GuestChanges } from '../control/contract.ts';
+import { POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../control/limits.ts';
 import { SILENCE_RULES } from '../control/policy.ts';
 import type { GuestOptions, LogRecord } from '../hosting/options.ts';
 import { replaceFile } from '../sys/replaced-file.ts';

@@ -5,12 +5,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { GUEST_VERSION } from '../keeping/guest-file.ts';
-import type { KeeperKind } from '../keeping/guests-keeper.ts';
 import { HandOverLink, type HandOverMessage, handOverError } from '../keeping/hand-over.ts';
 import { closeAll, type OwnedFd } from '../sys/fd.ts';
 import { monotonicMs } from '../sys/monotonic.ts';
 import { DESCRIPTORS_MAX, UnixSocket } from '../sys/socket.ts';
-import { HAND_OVER_VARIABLE } from './predecessor.ts';
+import { HAND_OVER_VARIABLE, type HandedKeeper } from './predecessor.ts';
 
 /** How this program is started anew. */
 export interface Program {
@@ -24,12 +23,6 @@ interface HandedOver {
   /** The API's socket, which listens. */
   readonly api: OwnedFd;
   readonly keeper: HandedKeeper;
-}
-
-/** What keeps the guests; the descriptor is its socket. */
-export interface HandedKeeper {
-  readonly kind: KeeperKind;
-  readonly descriptor: OwnedFd;
 }
 
 /** The number of its end of the socket in the new process, behind the standard streams. */

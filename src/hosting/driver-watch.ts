@@ -2,7 +2,9 @@
  * What a host notices of the driver that runs on a guest's device: that it starts, pauses, goes on, stops or begins anew, and
  * that its memory changes. Each is passed on to the parts of the host that go by it.
  */
-import { type GuestState, obstacleOf } from '../control/guest-state.ts';
+
+import type { GuestState } from '../control/contract.ts';
+import { obstacleOf } from '../control/guest-state.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceObserver } from '../device/device-observer.ts';
 import type { MemoryRegion } from '../memory/guest-memory.ts';

@@ -4,7 +4,7 @@
  * with the threads that send. Nothing here discards anything.
  */
 import { GET_UNUSED_PAGES } from '../balloon/request-messages.ts';
-import { GuestStateError } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { PageSink } from '../memory/page.ts';

@@ -2,7 +2,8 @@
  * Hint sessions of one guest for those who steer it, and the pages that the guest says it does not use: those that came last,
  * and those on their way to a migration. The sessions themselves are the device's (`device/hint-channel.ts`).
  */
-import { GuestStateError, type HintAction, type HintStatus } from '../control/contract.ts';
+import type { HintAction, HintStatus } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import { PAGE_SIZE, PFN_LIMIT } from '../memory/page.ts';

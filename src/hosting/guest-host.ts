@@ -5,18 +5,16 @@
  */
 
 import { queueRoles } from '../balloon/profiles.ts';
-import type { DeviceGuestStatus, GuestRequest, RequestAnswer } from '../control/contract.ts';
-import { GuestStateError } from '../control/contract.ts';
-import { type GuestState, obstacleOf } from '../control/guest-state.ts';
+import type { DeviceGuestStatus, GuestRequest, GuestState, RequestAnswer } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
+import { obstacleOf } from '../control/guest-state.ts';
 import { BalloonDevice } from '../device/balloon-device.ts';
 import type { DeviceHost } from '../device/device-host.ts';
 import { loadDevice, saveDevice } from '../device/saved-device.ts';
-import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { AerostatError, InvariantError } from '../sys/error.ts';
 import { processClock } from '../sys/monotonic.ts';
-import type { Reactor } from '../sys/poll.ts';
-import type { DiscardLane, DiscardLink } from '../threads/discard-link.ts';
+import type { DiscardLane } from '../threads/discard-link.ts';
 import { VhostUserError } from '../vhost-user/protocol.ts';
 import { Acceptor, type AcceptorListener } from './acceptor.ts';
 import { ArrivingDevice, checkFresh } from './arriving-device.ts';
@@ -27,12 +25,13 @@ import { beginIdsAnywhere } from './first-ids.ts';
 import type { BalloonedRegion } from './free-pages.ts';
 import { FrontEndChecks } from './front-end-checks.ts';
 import { type ConversationCounters, deviceStatus, guestCounters } from './guest-counters.ts';
-import { type EventOutlet, GuestEvents } from './guest-events.ts';
+import { GuestEvents } from './guest-events.ts';
 import { GuestHints } from './guest-hints.ts';
 import { GuestKeeping } from './guest-keeping.ts';
 import { GuestLife } from './guest-life.ts';
 import { GuestLoop } from './guest-loop.ts';
 import { GuestRequests } from './guest-requests.ts';
+import type { GuestHostWorld } from './guest-world.ts';
 import { type MapSources, mapSources } from './map-sources.ts';
 import { offeredFeatures } from './offered-features.ts';
 import type { GuestOptions } from './options.ts';
@@ -40,20 +39,10 @@ import { RemovedMemory } from './removed-memory.ts';
 import { RingTurns } from './ring-turns.ts';
 import { StatisticsPoll, tellSample } from './statistics-poll.ts';
 import { TargetSteering } from './target-steering.ts';
-import type { ThreadTurns } from './thread-turns.ts';
 import type { GuestSocket } from './worker-protocol.ts';
 
 /** A guest that leaves has what it gave away discarded first, for so long. */
 const CLOSING_MS_MAX = 5000;
-
-export interface GuestHostWorld extends EventOutlet {
-  readonly reactor: Reactor;
-  readonly discards: DiscardLink;
-  /** Keeps guests for the next daemon, where there is one that does. */
-  readonly keeper?: GuestsKeeper | undefined;
-  /** Of all guests of the thread. */
-  readonly turns: ThreadTurns;
-}
 
 export class GuestHost {
   readonly name: string;

@@ -10,7 +10,7 @@ import { FILE_NUMBER, KeptGuest, KeptGuestError, SOCKET_NUMBER } from '../keepin
 import { PAGE_SIZE } from '../memory/page.ts';
 import { closeAll, OwnedFd } from '../sys/fd.ts';
 import type { KeptSession } from '../vhost-user/backend-connection.ts';
-import type { GuestHostWorld } from './guest-host.ts';
+import type { GuestHostWorld } from './guest-world.ts';
 import type { GuestOptions } from './options.ts';
 import type { TargetSteering } from './target-steering.ts';
 import type { GuestSocket } from './worker-protocol.ts';

@@ -1,5 +1,5 @@
 /** How a hosted guest is left to another process, which goes on with it; until that has it, it may go on here. */
-import { GuestStateError } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import type { GuestHost } from './guest-host.ts';
 
 /** Discards that a driver waits for end within so long, or the guest is not handed over. */

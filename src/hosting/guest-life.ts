@@ -3,7 +3,7 @@
  * is stopped (SIGSTOP) is seen by the kernel's word for it, one that hangs by what it does not answer.
  */
 import { readFileSync } from 'node:fs';
-import type { GuestState } from '../control/guest-state.ts';
+import type { GuestState } from '../control/contract.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
 /** A guest that has not answered for so long, and done nothing else, hangs. A busy one takes a second at most. */

@@ -1,10 +1,6 @@
 /** How a hosted guest answers the operations that its data-plane thread is asked for: one handler each. */
-import {
-  type DeviceGuestStatus,
-  HINT_LIMIT_MS,
-  REQUEST_TIMEOUT_MS,
-  STATISTICS_TIMEOUT_MS,
-} from '../control/contract.ts';
+import type { DeviceGuestStatus } from '../control/contract.ts';
+import { HINT_LIMIT_MS, REQUEST_TIMEOUT_MS, STATISTICS_TIMEOUT_MS } from '../control/limits.ts';
 import type { AnswerOf, ArgsOf, ThreadOperation } from '../control/operations.ts';
 import type { GuestHost } from './guest-host.ts';
 

@@ -3,7 +3,8 @@
  * room for one, and what the proposals say of ids does not tell two of them apart.
  */
 import { DROP_CACHE, GET_UNUSED_PAGES, SHRINK } from '../balloon/request-messages.ts';
-import { type GuestRequest, GuestStateError, type RequestAnswer } from '../control/contract.ts';
+import type { GuestRequest, RequestAnswer } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import type { RequestProgress } from '../device/request-channel.ts';
 import { PAGE_SIZE } from '../memory/page.ts';

@@ -6,7 +6,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import type { DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
-import { UnknownGuestError } from '../control/contract.ts';
+import { UnknownGuestError } from '../control/errors.ts';
 import type { Control } from '../control/operations.ts';
 import { deferred } from '../sys/deferred.ts';
 import { AerostatError } from '../sys/error.ts';

@@ -3,7 +3,7 @@
  * thread shared, and keeps looking which of them the host holds.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { GuestStateError } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import {
   encodeShares,
   MAP_CELLS_MAX,

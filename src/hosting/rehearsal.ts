@@ -16,8 +16,9 @@ import { createDriverQueue } from '../virtio/create.ts';
 import { RING_PACKED, VERSION_1 } from '../virtio/features.ts';
 import type { DriverQueue, QueueConfig } from '../virtio/queue.ts';
 import { DEVICE_STATUS } from '../virtio/transport.ts';
-import { GuestHost, type GuestHostWorld } from './guest-host.ts';
+import { GuestHost } from './guest-host.ts';
 import { abandonGuest, leaveGuest } from './guest-leaving.ts';
+import type { GuestHostWorld } from './guest-world.ts';
 import type { GuestOptions } from './options.ts';
 
 /** After so many the compiler has little left to do that one would see. */

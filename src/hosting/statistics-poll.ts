@@ -3,7 +3,8 @@
  * everybody who waits for it.
  */
 
-import { GuestStateError, type StatisticsSample } from '../control/contract.ts';
+import type { StatisticsSample } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import type { BalloonDevice } from '../device/balloon-device.ts';
 import { PAGE_SIZE } from '../memory/page.ts';
 import { monotonicMs, type Reactor, type Timer } from '../sys/poll.ts';

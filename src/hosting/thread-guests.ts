@@ -3,7 +3,7 @@
  * request, which goes back with the request's number. How requests get here, and the loop that serves the guests between
  * them, is data-worker.ts's.
  */
-import { UnknownGuestError } from '../control/contract.ts';
+import { UnknownGuestError } from '../control/errors.ts';
 import { THREAD_OPERATIONS, type ThreadOperation } from '../control/operations.ts';
 import type { GuestsKeeper } from '../keeping/guests-keeper.ts';
 import { mapEarly } from '../memory/early-windows.ts';
@@ -11,9 +11,10 @@ import { defined } from '../sys/defined.ts';
 import { wireError } from '../sys/error.ts';
 import type { Reactor } from '../sys/poll.ts';
 import type { DiscardLink } from '../threads/discard-link.ts';
-import { GuestHost, type GuestHostWorld } from './guest-host.ts';
+import { GuestHost } from './guest-host.ts';
 import { abandonGuest, leaveGuest } from './guest-leaving.ts';
 import { guestOperations } from './guest-operations.ts';
+import type { GuestHostWorld } from './guest-world.ts';
 import { ThreadTurns } from './thread-turns.ts';
 import type {
   DataThreadRequest,

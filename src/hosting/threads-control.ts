@@ -1,5 +1,5 @@
 /** The control of hosted guests, from the main thread of their process: each operation is asked of the guest's own thread. */
-import type { DaemonStatus, DeviceGuestStatus } from '../control/contract.ts';
+import type { DaemonStatus, DeviceGuestStatus, GuestEvent } from '../control/contract.ts';
 import { readDescriptors, readHost } from '../control/host.ts';
 import { noFleet } from '../control/no-fleet.ts';
 import { noMigrations } from '../control/no-migrations.ts';
@@ -9,9 +9,20 @@ import { type Control, handlersOf, THREAD_OPERATIONS, type ThreadOperation } fro
 import { monotonicMs } from '../sys/poll.ts';
 import { readVersion } from '../sys/version.ts';
 import type { DataThread } from './data-thread.ts';
-import type { GuestThreads } from './guest-threads.ts';
+import type { MapSurvey } from './map-survey.ts';
 
-export function threadsControl(threads: GuestThreads): Control<DeviceGuestStatus> {
+/** What is asked of the threads that serve guests. */
+interface ServingThreads {
+  readonly all: readonly DataThread[];
+  /** Of the guests, in the order in which they came. */
+  readonly names: readonly string[];
+  /** @throws UnknownGuestError */
+  threadOf(name: string): DataThread;
+  surveyOf(name: string): MapSurvey;
+  subscribe(listener: (event: GuestEvent) => void): () => void;
+}
+
+export function threadsControl(threads: ServingThreads): Control<DeviceGuestStatus> {
   const status = statusSince(monotonicMs(), Date.now());
   return {
     ...handlersOf<ThreadOperation, DeviceGuestStatus>(

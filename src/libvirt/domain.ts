@@ -1,7 +1,7 @@
 /** One domain of libvirt's, as its guest's hypervisor: what the newest look at all domains said of it, and orders to it. */
 import { noStatistics, type StatisticName } from '../balloon/statistics.ts';
-import { GuestStateError } from '../control/contract.ts';
-import type { GuestState } from '../control/guest-state.ts';
+import type { GuestState } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import type {
   GuestMachine,
   MachineListener,

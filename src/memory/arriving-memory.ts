@@ -15,8 +15,7 @@ import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { Arena } from '../sys/mapping.ts';
 import { awaitMissing, openMissingPages, placePages, placeZeros, wakeAt } from '../sys/missing-pages.ts';
-import type { Backing } from './backing.ts';
-import { WINDOW_BYTES } from './backing.ts';
+import { type ArrivingPages, type Backing, WINDOW_BYTES } from './backing.ts';
 import { PAGE_SIZE } from './page.ts';
 import { maskOf, wordsFor } from './page-bitmap.ts';
 
@@ -57,7 +56,7 @@ function clearBits(words: Int32Array, start: number, count: number): void {
 }
 
 /** One thread's view of it. */
-export class ArrivingMemory {
+export class ArrivingMemory implements ArrivingPages {
   readonly shared: ArrivingShared;
 
   constructor(shared: ArrivingShared) {

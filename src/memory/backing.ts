@@ -11,11 +11,18 @@ import { assert } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { discardAnonymous } from '../sys/file.ts';
 import { MAPPING_BYTES_MAX, Mapping } from '../sys/mapping.ts';
-import type { ArrivingMemory } from './arriving-memory.ts';
 import { PAGE_SIZE } from './page.ts';
 
 /** Bytes that one window covers; windows are mapped where rings and lists lie, not for all of memory. */
 export const WINDOW_BYTES = MAPPING_BYTES_MAX;
+
+/** Who is told of memory of which pages come from elsewhere: see arriving-memory.ts. */
+export interface ArrivingPages {
+  /** `length` bytes from `offset` on of the memory are mapped at `address`. */
+  mapped(address: number, length: number, offset: number): void;
+  /** The guest gives those bytes away: what comes of them later is dropped. */
+  forget(offset: number, length: number): void;
+}
 
 /** Typed views of one stretch of memory. */
 export class Window {
@@ -58,7 +65,7 @@ export interface Backing {
   /** What it is a part of; undefined for memory that only this process has. */
   readonly file: MemoryFile | undefined;
   /** While pages of it come from elsewhere. Set before a window is asked for. */
-  arriving: ArrivingMemory | undefined;
+  arriving: ArrivingPages | undefined;
   /** Window number `index` ({@link WINDOW_BYTES} each); maps it on first use. */
   window(index: number): Window;
   /** Where that is mapped in this process; undefined for memory without an address. */
@@ -86,7 +93,7 @@ export abstract class WindowedBacking implements Backing {
   abstract readonly kind: BackingKind;
   abstract readonly size: number;
   abstract readonly discardUnit: number;
-  arriving: ArrivingMemory | undefined;
+  arriving: ArrivingPages | undefined;
   abstract window(index: number): Window;
   abstract discard(offset: number, length: number): void;
   abstract residentBytes(): number;

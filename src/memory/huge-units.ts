@@ -3,7 +3,14 @@
  * huge page that holds it. Which huge pages are complete is looked up here; who waits for them is patient-discarder.ts's
  * business.
  */
-import type { PendingState } from './pending-state.ts';
+
+/** What is looked at of a set of pending units. */
+interface PendingUnits {
+  /** A bit for each unit. */
+  readonly words: Int32Array;
+  /** Of a stretch, the units [start, end). */
+  bounds(stretch: number): { readonly start: number; readonly end: number };
+}
 
 export class HugeUnits {
   /** Units of a huge page; a multiple of 32. */
@@ -47,7 +54,7 @@ export class HugeUnits {
   }
 
   /** Whether any huge page lies in the stretch as a whole and is pending as a whole; it may be otherwise a moment later. */
-  anyWhole(state: PendingState, stretch: number): boolean {
+  anyWhole(state: PendingUnits, stretch: number): boolean {
     const { start, end } = state.bounds(stretch);
     for (let at = Math.max(this.ceil(start), start); at + this.units <= end; at += this.units) {
       if (this.#isWhole(state, at)) return true;
@@ -55,7 +62,7 @@ export class HugeUnits {
     return false;
   }
 
-  #isWhole({ words }: PendingState, at: number): boolean {
+  #isWhole({ words }: PendingUnits, at: number): boolean {
     for (let word = at >>> 5; word < (at + this.units) >>> 5; word++) if (words[word] !== -1) return false;
     return true;
   }

@@ -4,9 +4,8 @@
  */
 import type { ByteChannel } from './byte-channel.ts';
 import { compressionUnder } from './features.ts';
-import { PageReceiver } from './page-receiver.ts';
+import { type PagePlacer, PageReceiver } from './page-receiver.ts';
 import type { PauseStep } from './pause.ts';
-import type { PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
 import {
@@ -76,7 +75,7 @@ export interface Inlet {
   /** Memory is there: pages may come. */
   receiveInto(ram: Ram, held: SlotBitmap, features: number): void;
   /** The guest runs: what comes from now on was missing. */
-  receiveLate(late: PostcopyArrival): void;
+  receiveLate(late: PagePlacer): void;
   reply(reply: Reply): Promise<void>;
   /** `graceful`: what was replied still arrives. */
   close(graceful: boolean): void;
@@ -128,7 +127,7 @@ export class DestinationLink implements Inlet {
     this.#reader.compression = compressionUnder(features);
   }
 
-  receiveLate(late: PostcopyArrival): void {
+  receiveLate(late: PagePlacer): void {
     this.#expectPages().late = late;
   }
 

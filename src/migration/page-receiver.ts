@@ -1,7 +1,6 @@
 /** Puts pages that arrived into the destination's memory. Nothing of a section is done before all of it makes sense. */
 import { PAGE_SIZE } from '../memory/page.ts';
 import { readRuns } from './page-runs.ts';
-import type { PostcopyArrival } from './postcopy-arrival.ts';
 import type { Ram } from './ram.ts';
 import type { SlotBitmap } from './slot-bitmap.ts';
 import type { Totals } from './stream/messages.ts';
@@ -9,14 +8,22 @@ import { PAGES_PER_SECTION, StreamError } from './stream/section.ts';
 
 const DATA_AT = 4;
 
+/** Memory of a guest that runs here: pages go where none is. */
+export interface PagePlacer {
+  /** What has not come yet. */
+  readonly missing: SlotBitmap;
+  /** Pages came, with what they hold or as zeros; those that are not missing any more stay as they are. */
+  place(start: number, count: number, from: Uint8Array | undefined, at: number): void;
+}
+
 export class PageReceiver {
   /** What came over this connection. */
   readonly totals: { -readonly [K in keyof Totals]: Totals[K] } = { pages: 0, zeroPages: 0 };
   readonly #ram: Ram;
   /** Pages that hold something; shared with the other connections. */
   readonly #held: SlotBitmap;
-  /** The guest runs here: pages go where none is. */
-  late: PostcopyArrival | undefined;
+  /** Once the guest runs here. */
+  late: PagePlacer | undefined;
 
   /** `ram` reads as zeros where nothing was received. */
   constructor(ram: Ram, held: SlotBitmap) {
@@ -65,7 +72,7 @@ export class PageReceiver {
   }
 
   /** Where pages are missing: a run of all memory must not cost more than one that says something. */
-  #placeZeros(late: PostcopyArrival, start: number, end: number): void {
+  #placeZeros(late: PagePlacer, start: number, end: number): void {
     const { missing } = late;
     for (let at = start; missing.find(at, end, end - at); ) {
       const { start: first, count } = missing;

@@ -3,7 +3,10 @@
  * the source follow each other without a gap, so that they add up to the downtime; those of the destination, whose clock is
  * another one, lie inside of the source's `load` and `run`.
  */
-import type { Clock, DestinationMachine } from './machine.ts';
+/** Of a clock, no more than this. */
+interface NowClock {
+  nowMs(): number;
+}
 
 /** A step has a name like `load`, or of its parts, `load/device`. */
 export interface PauseStep {
@@ -17,7 +20,7 @@ export type NoteStep = (step: string, ms: number) => void;
 /** What a destination calls the making ready for states that were sent ahead, all of it. */
 export const REHEARSED = 'prepare/machine';
 
-/** What a destination calls the time that it expects {@link DestinationMachine.run} to take. */
+/** What a destination calls the time that it expects its machine's run() to take. */
 export const RUN_EXPECTED = 'prepare/run';
 
 /** More than these a destination does not tell, and a source does not believe. */
@@ -26,10 +29,10 @@ export const PAUSE_STEPS_MAX = 64;
 /** Steps in a row: each begins where the one before ended. */
 export class PauseWatch {
   readonly steps: PauseStep[] = [];
-  readonly #clock: Pick<Clock, 'nowMs'>;
+  readonly #clock: NowClock;
   #sinceMs: number;
 
-  constructor(clock: Pick<Clock, 'nowMs'>) {
+  constructor(clock: NowClock) {
     this.#clock = clock;
     this.#sinceMs = clock.nowMs();
   }

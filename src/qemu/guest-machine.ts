@@ -3,7 +3,7 @@
  * domain. What a hypervisor does not tell is null. What is made of it is hypervisor-guest.ts's.
  */
 import type { Statistics } from '../balloon/statistics.ts';
-import type { GuestState } from '../control/guest-state.ts';
+import type { GuestState } from '../control/contract.ts';
 import type { AerostatError } from '../sys/error.ts';
 
 /** Sizes of the guest, in bytes. */

@@ -2,14 +2,8 @@
  * Guests of hypervisors with balloon devices of their own, under the same contract as those of ours: each by its name, and
  * what their hypervisors have no means for refused with words. What is asked for one guest is hypervisor-guest.ts's.
  */
-import {
-  type GuestChanges,
-  type GuestEvent,
-  GuestStateError,
-  type GuestStatus,
-  type StatisticsSample,
-  UnknownGuestError,
-} from '../control/contract.ts';
+import type { GuestChanges, GuestEvent, GuestStatus, StatisticsSample } from '../control/contract.ts';
+import { GuestStateError, UnknownGuestError } from '../control/errors.ts';
 import type { MigrationAnswer, MigrationOrder, MigrationStatus } from '../control/migrations.ts';
 import { noGuestPolicy } from '../control/no-policy.ts';
 import type { GuestHandlers, GuestSource, MigrationOperation } from '../control/operations.ts';

@@ -7,17 +7,15 @@ import {
   type GuestChanges,
   type GuestEvent,
   type GuestEventType,
-  GuestStateError,
   type GuestStatus,
-  STATISTICS_TIMEOUT_MS,
   type StatisticsSample,
   type StuckStatus,
   statusOf,
-  UnconfirmedError,
 } from '../control/contract.ts';
-import { checkNoDefinition, checkOneTarget } from '../control/errors.ts';
+import { checkNoDefinition, checkOneTarget, GuestStateError, UnconfirmedError } from '../control/errors.ts';
 import { obstacleOf } from '../control/guest-state.ts';
 import { FOREIGN_BYTES_MIN, isNear, needsForce } from '../control/judgement.ts';
+import { STATISTICS_TIMEOUT_MS } from '../control/limits.ts';
 import { spareOf } from '../control/memory-use.ts';
 import type { SilenceRule } from '../control/policy.ts';
 import { TargetLease } from '../hosting/target-lease.ts';

@@ -2,7 +2,7 @@
  * The state of a guest of QEMU's, in the words that are used for guests of our device: by whether its machine runs
  * (query-status) and whether its balloon driver is at work (x-query-virtio-status). What QEMU does not tell is null.
  */
-import type { GuestState } from '../control/guest-state.ts';
+import type { GuestState } from '../control/contract.ts';
 import type { QemuVirtioStatus } from '../peers/qemu/qmp-commands.ts';
 
 export interface QemuMachine {

@@ -1,6 +1,7 @@
 /** A guest of QEMU's, asked and steered by its monitor (QMP). */
-import { GuestStateError } from '../control/contract.ts';
-import type { GuestState } from '../control/guest-state.ts';
+
+import type { GuestState } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import { QmpMonitor, type QmpMonitorOptions } from '../peers/qemu/monitor.ts';
 import {
   findBalloon,

@@ -8,8 +8,8 @@ import type { Context, Handler } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import { HTTPException } from 'hono/http-exception';
 import { timeout } from 'hono/timeout';
-import { GUEST_TIMEOUT_MS_MAX } from '../control/contract.ts';
 import { handlerOf } from '../control/handlers.ts';
+import { GUEST_TIMEOUT_MS_MAX } from '../control/limits.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import {
   type Control,

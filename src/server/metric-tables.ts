@@ -3,15 +3,15 @@
  * found. Base units, `_total` on what only rises. How they are gathered is metrics.ts's.
  */
 
-import type {
-  DaemonStatus,
-  Durations,
-  GuestCounters,
-  GuestStatistics,
-  GuestStatus,
-  HostStatus,
+import {
+  type DaemonStatus,
+  type Durations,
+  GUEST_STATES,
+  type GuestCounters,
+  type GuestStatistics,
+  type GuestStatus,
+  type HostStatus,
 } from '../control/contract.ts';
-import { GUEST_STATES } from '../control/guest-state.ts';
 import { isStuck } from '../control/judgement.ts';
 import type { MigrationStatus } from '../control/migrations.ts';
 

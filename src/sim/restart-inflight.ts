@@ -15,8 +15,18 @@ import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import type { QueueConfig } from '../virtio/queue.ts';
 import { RING_LOG_BYTES, RingLog } from '../virtio/ring-log.ts';
 import { stateFromVringBase } from '../virtio/vring-base.ts';
-import { type Survivors, WRITTEN_BYTES } from './restart-survivors.ts';
+import type { SimBacking } from './sim-backing.ts';
 import { ViolationError } from './sim-checks.ts';
+
+/** Rings and lists lie below it, and all that a back-end writes into guest memory. */
+export const WRITTEN_BYTES = 20 * 4096;
+
+/** Where the two are that are held against each other. */
+interface KeptPlaces {
+  /** What is kept of the guest. */
+  readonly file: Uint8Array<ArrayBuffer>;
+  readonly backing: SimBacking;
+}
 
 export class SimInflight {
   readonly #backing: FileBacking;
@@ -45,7 +55,7 @@ export class SimInflight {
   }
 
   /** Looks at each ring as a back-end would that knows one of the two; nothing is changed by it. */
-  check(world: Survivors, memory: GuestMemory): void {
+  check(world: KeptPlaces, memory: GuestMemory): void {
     for (const [index, config] of this.#configs.entries()) {
       const bytes = inflightRegionBytes(hasFeature(config.features, RING_PACKED), config.size);
       const region = this.bytes.slice(index * bytes, (index + 1) * bytes);
@@ -71,14 +81,14 @@ function noteOf(region: DataView, config: QueueConfig, memory: GuestMemory): num
   return (packed ? recoverPacked : recoverSplit)(region, config, memory).nextUsed;
 }
 
-function keptOf(world: Survivors, index: number, config: QueueConfig, memory: GuestMemory): number {
+function keptOf(world: KeptPlaces, index: number, config: QueueConfig, memory: GuestMemory): number {
   const log = new RingLog(new DataView(world.file.buffer), RING_LOGS_AT + index * RING_LOG_BYTES);
   const { base } = RingPlace.unreturned(config, memory, log);
   return stateFromVringBase(memory, config, base).nextUsed;
 }
 
 /** The place, and what guest memory is when it is found: a descriptor that is half written is put right. */
-function placeOf({ backing }: Survivors, find: () => number): string {
+function placeOf({ backing }: KeptPlaces, find: () => number): string {
   const memory = backing.window().u8;
   const before = memory.slice(0, WRITTEN_BYTES);
   try {

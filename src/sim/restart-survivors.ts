@@ -15,13 +15,10 @@ import { HEADER } from '../vhost-user/protocol.ts';
 import type { DescriptorChain, PoppedBuffer } from '../virtio/chain.ts';
 import { ForwardingQueue } from '../virtio/forwarding-queue.ts';
 import type { DeviceQueue } from '../virtio/queue.ts';
-import type { SimInflight } from './restart-inflight.ts';
+import { type SimInflight, WRITTEN_BYTES } from './restart-inflight.ts';
 import type { SimBacking } from './sim-backing.ts';
 
 const FILE_BYTES = 2 ** 18;
-
-/** Rings and lists lie below it, and all that a back-end writes into guest memory. */
-export const WRITTEN_BYTES = 20 * 4096;
 
 /** The process is gone. There is one, for nothing is to be known of it but that. */
 class Death extends Error {}

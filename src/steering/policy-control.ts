@@ -1,5 +1,6 @@
 /** A control whose guests a policy looks after: what is asked of the policy is answered here, the rest goes through. */
-import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
+import type { GuestEvent } from '../control/contract.ts';
+import { GuestStateError, UnknownGuestError } from '../control/errors.ts';
 import type { Control, PolicyControl } from '../control/operations.ts';
 import type { GuestPolicy, PolicyState, PolicyStatus } from '../control/policy.ts';
 import { Listeners } from '../sys/listeners.ts';

@@ -1,5 +1,5 @@
 /** Memory that is kept for guests that are about to start: until they connect, are given up, or their time is over. */
-import { GuestStateError } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import { RESERVATION_MS, type Reservation, type ReservationOrder } from '../control/policy.ts';
 import { formatSize } from '../sys/size.ts';
 

@@ -1,5 +1,5 @@
 /** What a running policy is set to, wherever that was said: a file, options of a command, or the API. */
-import { GuestStateError } from '../control/contract.ts';
+import { GuestStateError } from '../control/errors.ts';
 import type { GuestPolicyChanges, GuestPolicySettings, SilenceRule } from '../control/policy.ts';
 import type { GuestSettings, Settings } from '../policy/types.ts';
 import { defined } from '../sys/defined.ts';

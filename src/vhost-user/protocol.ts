@@ -123,6 +123,13 @@ export const F_PROTOCOL_FEATURES = bit(30);
 /** The virtio feature bit by which a front-end has all writes to guest memory logged. */
 export const F_LOG_ALL = bit(26);
 
+/** Where a ring's three parts lie: the front-end's own addresses. */
+export interface VringAddresses {
+  readonly descriptorTable: number;
+  readonly availRing: number;
+  readonly usedRing: number;
+}
+
 export const U64 = struct('u64 payload', 8, { value: ['bits64', 0] });
 export const VRING_STATE = struct('vring state', 8, { index: ['u32', 0], num: ['u32', 4] });
 /** Addresses are the front-end's own (user) addresses. */

@@ -9,9 +9,9 @@ import { AerostatError } from '../sys/error.ts';
 import type { OwnedFd } from '../sys/fd.ts';
 import { struct } from '../sys/struct.ts';
 import { QUEUE_SIZE_MAX, type QueueConfig } from '../virtio/queue.ts';
+import type { VringAddresses } from './protocol.ts';
 import { CONFIG_BYTES_MAX, MEM_SLOTS_MAX } from './protocol.ts';
 import type { FdIndex } from './saved-fds.ts';
-import type { VringAddresses } from './vring.ts';
 
 /** A saved session that cannot go on here. */
 export class SessionStateError extends AerostatError {

@@ -10,18 +10,18 @@ import type { Watch } from '../sys/poll.ts';
 import { hasFeature, RING_PACKED } from '../virtio/features.ts';
 import { layoutOf } from '../virtio/layout.ts';
 import type { DeviceQueue, QueueConfig } from '../virtio/queue.ts';
-import { type FrontendRequest, U64, VhostUserError, VRING_FD_INDEX_MASK, VRING_FD_NONE } from './protocol.ts';
+import {
+  type FrontendRequest,
+  U64,
+  VhostUserError,
+  VRING_FD_INDEX_MASK,
+  VRING_FD_NONE,
+  type VringAddresses,
+} from './protocol.ts';
 import { RingPlace } from './ring-place.ts';
 import type { FdList, SavedFds } from './saved-fds.ts';
 import type { SavedRing } from './saved-session.ts';
 import type { KeptRings } from './session-host.ts';
-
-export interface VringAddresses {
-  /** The front-end's own addresses. */
-  readonly descriptorTable: number;
-  readonly availRing: number;
-  readonly usedRing: number;
-}
 
 export class Vring {
   readonly index: number;

@@ -3,8 +3,8 @@
  * which {@link VmMigrations.departed} tells; one that was written into a file runs on.
  */
 
-import { type GuestEvent, GuestStateError, UnknownGuestError } from '../control/contract.ts';
-import { MigrationOrderError } from '../control/errors.ts';
+import type { GuestEvent } from '../control/contract.ts';
+import { GuestStateError, MigrationOrderError, UnknownGuestError } from '../control/errors.ts';
 import type { MemoryMap } from '../control/memory-map.ts';
 import type {
   MigrationAnswer,

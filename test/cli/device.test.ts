@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { EXIT } from '../../src/cli/usage.ts';
 import type { Daemon, DaemonOptions } from '../../src/daemon/options.ts';
-import type { HandedKeeper } from '../../src/daemon/successor.ts';
+import type { HandedKeeper } from '../../src/daemon/predecessor.ts';
 import { parseAddress } from '../../src/server/address.ts';
 import { remoteControl } from '../../src/server/client.ts';
 import { AerostatError } from '../../src/sys/error.ts';

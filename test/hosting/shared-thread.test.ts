@@ -1,7 +1,8 @@
 /** Two guests of one thread, one of which would have all of it: whatever it does, the other has its part. */
 import { MessageChannel } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { GuestHost, type GuestHostWorld } from '../../src/hosting/guest-host.ts';
+import { GuestHost } from '../../src/hosting/guest-host.ts';
+import type { GuestHostWorld } from '../../src/hosting/guest-world.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import { closeAll, openDescriptorCount } from '../../src/sys/fd.ts';
 import { UnixSocket } from '../../src/sys/socket.ts';

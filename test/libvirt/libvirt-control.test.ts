@@ -1,7 +1,8 @@
 /** Domains of a libvirt under the contract, with a libvirt that a test speaks for. The real one is in test/peers/libvirt. */
 import { afterEach, describe, expect, test } from 'vitest';
-import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/control/contract.ts';
+import type { GuestEvent } from '../../src/control/contract.ts';
 import { diagnose } from '../../src/control/diagnosis.ts';
+import { GuestStateError, UnknownGuestError } from '../../src/control/errors.ts';
 import { balloonIn } from '../../src/libvirt/definition.ts';
 import { LibvirtControl } from '../../src/libvirt/libvirt-control.ts';
 import { AerostatError } from '../../src/sys/error.ts';

@@ -1,6 +1,7 @@
 /** Migrations of libvirt's domains: ordered, followed, called back, refused, and lost sight of. */
 import { afterEach, expect, test } from 'vitest';
-import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/control/contract.ts';
+import type { GuestEvent } from '../../src/control/contract.ts';
+import { GuestStateError, UnknownGuestError } from '../../src/control/errors.ts';
 import { LibvirtControl } from '../../src/libvirt/libvirt-control.ts';
 import type { LibvirtMigrationOptions } from '../../src/libvirt/libvirt-migrations.ts';
 import { AerostatError } from '../../src/sys/error.ts';

@@ -4,7 +4,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { UnknownGuestError } from '../../src/control/contract.ts';
+import { UnknownGuestError } from '../../src/control/errors.ts';
 import { MonitorDirectory, type MonitorDirectoryOptions } from '../../src/qemu/monitor-directory.ts';
 import { FakeMonitor, type FakeMonitorOptions } from '../peers/qemu/fake-monitor.ts';
 import { FakeQemu } from '../peers/qemu/fake-qemu.ts';

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/control/contract.ts';
+import type { GuestEvent } from '../../src/control/contract.ts';
+import { GuestStateError, UnknownGuestError } from '../../src/control/errors.ts';
 import { QmpConnectionError } from '../../src/peers/qemu/errors.ts';
 import { QemuControl } from '../../src/qemu/qemu-control.ts';
 import { FakeMonitor } from '../peers/qemu/fake-monitor.ts';

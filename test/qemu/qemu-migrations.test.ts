@@ -1,6 +1,7 @@
 /** Migrations of QEMU's guests in the shape of ours: begun, watched, called back, and refused. */
 import { expect, test } from 'vitest';
-import { type GuestEvent, GuestStateError, UnknownGuestError } from '../../src/control/contract.ts';
+import type { GuestEvent } from '../../src/control/contract.ts';
+import { GuestStateError, UnknownGuestError } from '../../src/control/errors.ts';
 import type { MigrationOrder } from '../../src/control/migrations.ts';
 import { QemuControl } from '../../src/qemu/qemu-control.ts';
 import { FakeMonitor } from '../peers/qemu/fake-monitor.ts';

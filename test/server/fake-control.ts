@@ -2,17 +2,16 @@
  * A {@link Control} without a device: guests are plain objects that a test may change, and every call that
  * steers is recorded. It answers at once, unless a test makes it stall or fail.
  */
-import {
-  type DaemonStatus,
-  type DeviceGuestStatus,
-  type GuestEvent,
-  GuestStateError,
-  type HintStatus,
-  type HostStatus,
-  type StatisticsSample,
-  UnknownGuestError,
-  type UpgradeAnswer,
+import type {
+  DaemonStatus,
+  DeviceGuestStatus,
+  GuestEvent,
+  HintStatus,
+  HostStatus,
+  StatisticsSample,
+  UpgradeAnswer,
 } from '../../src/control/contract.ts';
+import { GuestStateError, UnknownGuestError } from '../../src/control/errors.ts';
 import type { FleetPicture, FleetQuestion } from '../../src/control/fleet.ts';
 import { NO_FLEET } from '../../src/control/fleet.ts';
 import type { MemoryMap } from '../../src/control/memory-map.ts';

@@ -4,7 +4,7 @@
  */
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { GuestStateError } from '../../src/control/contract.ts';
+import { GuestStateError } from '../../src/control/errors.ts';
 import { POLICY_OFF } from '../../src/control/policy.ts';
 import {
   QmpAnswerError,

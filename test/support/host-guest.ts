@@ -1,6 +1,7 @@
 /** One guest hosted in the test's own thread, on its loop, over one end of a pair of sockets. */
 import type { MessagePort } from 'node:worker_threads';
-import { GuestHost, type GuestHostWorld } from '../../src/hosting/guest-host.ts';
+import { GuestHost } from '../../src/hosting/guest-host.ts';
+import type { GuestHostWorld } from '../../src/hosting/guest-world.ts';
 import type { GuestOptions } from '../../src/hosting/options.ts';
 import { ThreadTurns } from '../../src/hosting/thread-turns.ts';
 import type { UnixSocket } from '../../src/sys/socket.ts';

@@ -1,8 +1,7 @@
 /** What happens to a page on a bad day: guests that vanish or do not answer, addresses and tokens that are broken. */
 import type { Page } from 'playwright-core';
 import { expect, test } from 'vitest';
-import { type GuestStatistics, statusOf } from '../../src/control/contract.ts';
-import type { GuestState } from '../../src/control/guest-state.ts';
+import { type GuestState, type GuestStatistics, statusOf } from '../../src/control/contract.ts';
 import { SILENCE_MS_MAX } from '../../src/server/event-parser.ts';
 import { AerostatError } from '../../src/sys/error.ts';
 import { FakeControl, GIB, guestStatus, MIB } from '../server/fake-control.ts';

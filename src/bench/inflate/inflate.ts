@@ -21,7 +21,8 @@ import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.t
 import type { BackingName } from './backings.ts';
 import { cycles, type InflateGuest } from './cycles.ts';
 import type { InflateGuestData, Scenario } from './guest.ts';
-import { type MemoryEffect, memoryEffect } from './memory-effect.ts';
+import { memoryEffect } from './memory-effect.ts';
+import type { InflateFigure, InflateSample } from './sample.ts';
 import { measureShared } from './shared.ts';
 
 export type { Scenario } from './guest.ts';
@@ -67,38 +68,6 @@ export interface InflateCase {
   /** What the guest's memory is made of; a memfd where absent. */
   readonly backing?: BackingName;
 }
-
-/** One inflation and the deflation after it. */
-export interface InflateSample {
-  /** From the wish until the host had all of the memory, floor and guest's own part included. */
-  readonly elapsedMs: number;
-  /** The same of the first inflation of all, for which all threads compile their code; this one, where none went before. */
-  readonly firstMs: number;
-  /**
-   * The same of {@link CLAIM_BYTES_MAX}, the least that is discarded at once: the way to the guest and back. NaN where it is
-   * not measured.
-   */
-  readonly wayMs: number;
-  /** Until the guest was done. */
-  readonly guestMs: number;
-  readonly deflateMs: number;
-  readonly allocatingMs: number;
-  readonly encodingMs: number;
-  readonly waitingMs: number;
-  readonly decodingMs: number;
-  readonly discardingMs: number;
-  readonly floorMs: number;
-  readonly kicks: number;
-  readonly buffers: number;
-  readonly listBytes: number;
-  readonly runs: number;
-  readonly punches: number;
-  readonly fragmentation: number;
-  readonly effect: MemoryEffect;
-}
-
-/** A figure of a sample. */
-type InflateFigure = Exclude<keyof InflateSample, 'effect'>;
 
 export function inflateCases(options: InflateBenchOptions): InflateCase[] {
   const { profiles, rings, discard = 'auto', naive = true, kept = false, tuning = {} } = options;

@@ -9,14 +9,8 @@ import type { ChartPlan } from '../html.ts';
 import { type BenchRow, type Measured, round, type Spread, spreadOf } from '../report.ts';
 import { type BackingName, backingFault } from './backings.ts';
 import { raisePool } from './huge-pool.ts';
-import {
-  checkScenarios,
-  type InflateBenchOptions,
-  type InflateSample,
-  measureInflation,
-  spreadIn,
-  toFloor,
-} from './inflate.ts';
+import { checkScenarios, type InflateBenchOptions, measureInflation, spreadIn, toFloor } from './inflate.ts';
+import type { InflateSample } from './sample.ts';
 import { measureShared } from './shared.ts';
 
 /** Page numbers one by one, and the list of runs that is nearest to the floor. */

@@ -12,8 +12,8 @@ import { BENCH_GUEST, BenchDaemon } from '../bench-daemon.ts';
 import { GuestThread } from '../guest-thread.ts';
 import { progressOf, reachTarget } from '../reach.ts';
 import type { BackingName } from './backings.ts';
-import type { InflateSample } from './inflate.ts';
 import { memoryEffect } from './memory-effect.ts';
+import type { InflateSample } from './sample.ts';
 import type { FrameState, FromSharedGuest, SharedGuestData, ToSharedGuest } from './shared-protocol.ts';
 
 interface SharedMeasureOptions {

@@ -2,8 +2,15 @@
 
 import { GIB } from '../../policy/units.ts';
 import { type Outcome, WARM_UP_S } from '../../sim/policy/run.ts';
+import type { Character, Trace } from '../../sim/policy/trace.ts';
 import type { BenchRow } from '../report.ts';
-import type { Run } from './policy.ts';
+
+/** One policy's way through one trace. */
+export interface Run {
+  readonly trace: Trace;
+  readonly character: Character;
+  readonly outcome: Outcome;
+}
 
 export interface Group {
   readonly name: string;

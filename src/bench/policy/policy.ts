@@ -5,11 +5,11 @@
 import { OURS } from '../../policy/anchors/ours.ts';
 import { CONTENDERS, type Contender, ORACLE_NAME } from '../../sim/policy/policies.ts';
 import { type Outcome, WARM_UP_S } from '../../sim/policy/run.ts';
-import { type Character, characterOf, type Trace } from '../../sim/policy/trace.ts';
+import { characterOf, type Trace } from '../../sim/policy/trace.ts';
 import { makeTrace, TRACE_NAMES } from '../../sim/policy/traces.ts';
 import type { ChartPlan } from '../html.ts';
 import type { BenchRow, Measured } from '../report.ts';
-import { type Group, groupRow, paretoOf, quantile, rowOf } from './figures.ts';
+import { type Group, groupRow, paretoOf, quantile, type Run, rowOf } from './figures.ts';
 import { readTraceFile } from './trace-file.ts';
 
 export const POLICY_NAMES: readonly string[] = CONTENDERS.map(({ name }) => name);
@@ -25,12 +25,6 @@ export interface PolicyBenchOptions {
   readonly files?: readonly string[];
   readonly signal: AbortSignal;
   readonly progress: (done: number, total: number, what: string) => void;
-}
-
-export interface Run {
-  readonly trace: Trace;
-  readonly character: Character;
-  readonly outcome: Outcome;
 }
 
 /** Sums over traces that have something in common. */

@@ -4,7 +4,8 @@
  */
 import { Command, Option } from 'commander';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
-import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
+import { DISCARD_MODES } from '../../control/contract.ts';
+import { POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/limits.ts';
 import type { GuestOptions } from '../../hosting/options.ts';
 import { AerostatError } from '../../sys/error.ts';
 import { type CliContext, interrupted, printLine } from '../context.ts';

@@ -1,6 +1,6 @@
 /** `aerostat fleet dashboard`: hosts and guests of a fleet in a browser, from anywhere with a way to its servers of NATS. */
 import { Command } from 'commander';
-import { UnknownGuestError } from '../../control/contract.ts';
+import { UnknownGuestError } from '../../control/errors.ts';
 import { hostedControl } from '../../control/hosted-control.ts';
 import type { GuestSource } from '../../control/operations.ts';
 import { readTokens } from '../../server/token.ts';

@@ -1,12 +1,8 @@
 /** `aerostat hint`: a session in which the guest names the pages that it does not use. */
 import { Argument, Command } from 'commander';
-import {
-  HINT_LIMIT_MS,
-  HINT_LIMIT_MS_MAX,
-  type HintAction,
-  type HintStatus,
-} from '../../control/contract.ts';
+import type { HintAction, HintStatus } from '../../control/contract.ts';
 import { hintWords } from '../../control/judgement.ts';
+import { HINT_LIMIT_MS, HINT_LIMIT_MS_MAX } from '../../control/limits.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { rename, rm, writeFile } from 'node:fs/promises';
 import { Command } from 'commander';
-import { HINT_LIMIT_MS, HINT_LIMIT_MS_MAX } from '../../control/contract.ts';
+import { HINT_LIMIT_MS, HINT_LIMIT_MS_MAX } from '../../control/limits.ts';
 import { type FormerTarget, type Reclaimed, reclaim, restoreTarget } from '../../control/reclaim.ts';
 import { bitmapOf } from '../../control/unneeded-ranges.ts';
 import { PAGE_SIZE } from '../../memory/page.ts';

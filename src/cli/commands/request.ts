@@ -1,6 +1,7 @@
 /** `aerostat request`: asks a guest for something over its request queue, and waits for the answer. */
 import { Argument, Command } from 'commander';
-import { GUEST_REQUESTS, GUEST_TIMEOUT_MS_MAX, type GuestRequest } from '../../control/contract.ts';
+import { GUEST_REQUESTS, type GuestRequest } from '../../control/contract.ts';
+import { GUEST_TIMEOUT_MS_MAX } from '../../control/limits.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, withGuestOptions, withGuests } from '../guests.ts';

@@ -5,11 +5,10 @@ import {
   type DiscardMode,
   type GuestChanges,
   type GuestStatus,
-  POLL_INTERVAL_MS_MAX,
-  TARGET_BYTES_MAX,
 } from '../../control/contract.ts';
 import { UnconfirmedError } from '../../control/errors.ts';
 import { incompleteWords, needsForce } from '../../control/judgement.ts';
+import { POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/limits.ts';
 import { spareOf } from '../../control/memory-use.ts';
 import type { GuestControl } from '../../control/operations.ts';
 import { defined } from '../../sys/defined.ts';

@@ -1,6 +1,7 @@
 /** `aerostat stats`: what a guest says of its own memory. */
 import { Command } from 'commander';
-import { GUEST_TIMEOUT_MS_MAX, type GuestStatistics, type StatisticsSample } from '../../control/contract.ts';
+import type { GuestStatistics, StatisticsSample } from '../../control/contract.ts';
+import { GUEST_TIMEOUT_MS_MAX } from '../../control/limits.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { formatDuration } from '../duration.ts';
 import { type GuestsChoice, guestName, withGuestOptions, withGuests } from '../guests.ts';

@@ -1,6 +1,6 @@
 /** `aerostat upgrade`: has the program as it is installed now take the place of a daemon, whose guests notice nothing. */
 import { Command } from 'commander';
-import { GUEST_TIMEOUT_MS_MAX, UPGRADE_TIMEOUT_MS } from '../../control/contract.ts';
+import { GUEST_TIMEOUT_MS_MAX, UPGRADE_TIMEOUT_MS } from '../../control/limits.ts';
 import type { Control } from '../../control/operations.ts';
 import { type CliContext, printJson, printLine } from '../context.ts';
 import { foundSockets } from '../daemons.ts';

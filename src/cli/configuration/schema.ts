@@ -4,7 +4,8 @@
  */
 import { z } from 'zod';
 import { DEFAULT_PROFILE, PROFILE_NAMES } from '../../balloon/profiles.ts';
-import { DISCARD_MODES, POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/contract.ts';
+import { DISCARD_MODES } from '../../control/contract.ts';
+import { POLL_INTERVAL_MS_MAX, TARGET_BYTES_MAX } from '../../control/limits.ts';
 import { POLICY_MODES, SHARES_MAX, SILENCE_RULES } from '../../control/policy.ts';
 import { HOST_NAME } from '../../fleet/messages.ts';
 import {

@@ -1,6 +1,6 @@
 /** What the HTTP API is asked of a memory policy and answers, as zod schemas; see control/policy.ts for what fields mean. */
 import { z } from '@hono/zod-openapi';
-import { LEASE_MS_MAX } from '../../control/contract.ts';
+import { LEASE_MS_MAX } from '../../control/limits.ts';
 import {
   type GuestPolicy,
   type GuestPolicyChanges,

@@ -1,14 +1,14 @@
 /** What may be asked of the HTTP API, as zod schemas: they validate requests, and are the source of its document. */
 import { z } from '@hono/zod-openapi';
+import { GUEST_REQUESTS } from '../../control/contract.ts';
 import {
-  GUEST_REQUESTS,
   GUEST_TIMEOUT_MS_MAX,
   HINT_LIMIT_MS,
   HINT_LIMIT_MS_MAX,
   LEASE_MS_MAX,
   POLL_INTERVAL_MS_MAX,
   TARGET_BYTES_MAX,
-} from '../../control/contract.ts';
+} from '../../control/limits.ts';
 import { MAP_CELLS_MAX } from '../../control/memory-map.ts';
 import type { MigrationOrder } from '../../control/migrations.ts';
 import { SILENCE_RULES } from '../../control/policy.ts';

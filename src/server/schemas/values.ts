@@ -3,8 +3,7 @@
  */
 
 import { z } from '@hono/zod-openapi';
-import { DISCARD_MODES, MEMORY_PLACES } from '../../control/contract.ts';
-import { GUEST_STATES } from '../../control/guest-state.ts';
+import { DISCARD_MODES, GUEST_STATES, MEMORY_PLACES } from '../../control/contract.ts';
 
 /**
  * Holds a schema to a type while compiling, in both directions: every field of the type, and none besides.

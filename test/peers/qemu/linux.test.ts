@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { EXIT } from '../../../src/cli/usage.ts';
-import { type GuestEvent, GuestStateError } from '../../../src/control/contract.ts';
+import type { GuestEvent } from '../../../src/control/contract.ts';
+import { GuestStateError } from '../../../src/control/errors.ts';
 import { GuestBootError, GuestEndedError } from '../../../src/peers/linux/errors.ts';
 import { processesOfGroup } from '../../../src/peers/process-group.ts';
 import { missingPrograms } from '../../../src/peers/programs.ts';
