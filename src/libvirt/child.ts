@@ -68,7 +68,7 @@ process.on('message', async ({ id, question }: NumberedQuestion) => {
     answer = { id, answer: await answerTo(question) };
   } catch (error) {
     if (!(error instanceof AerostatError)) throw error;
-    answer = { id, code: error.code, message: error.message };
+    answer = { id, code: error.code, message: error.message, reached: libvirt !== undefined };
     dropIfDead();
   }
   process.send?.(answer);

@@ -1,6 +1,7 @@
 /**
  * A libvirtd, asked through a process of its own (child.ts). A question has a deadline: a process that misses it is killed,
- * and the next question starts another, no sooner than a back-off after the last failure.
+ * and the next question starts another. That, and the next connection after one that failed, comes no sooner than a back-off
+ * after the last failure: one over SSH costs both hosts a process, and each failure a line in a log.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { bound } from '../peers/lifeline.ts';
@@ -14,6 +15,8 @@ import { EVENTS, type LibvirtAnswers, type LibvirtQuestion, type NumberedAnswer 
 const DEADLINE_MS = 5000;
 const BACKOFF_MS_MIN = 500;
 const BACKOFF_MS_MAX = 30_000;
+/** Where a libvirt is asked because an answer is waited for. */
+const IMPATIENT_BACKOFF_MS_MAX = 1000;
 
 /** libvirtd did not answer in time. */
 export class LibvirtTimeoutError extends AerostatError {
@@ -37,6 +40,7 @@ export interface LibvirtConnectionOptions {
   /** Starts child.ts, without its argument: the rooms do not know where the program is. */
   readonly commandLine: readonly [string, ...string[]];
   readonly deadlineMs?: number;
+  readonly backoffMsMax?: number;
 }
 
 /** A libvirtd that can be asked. */
@@ -74,15 +78,15 @@ export class LibvirtConnection implements LibvirtAsker {
   }
 
   /**
-   * @throws LibvirtTimeoutError, and AerostatError with libvirt's own words. Until the back-off after a process that was lost
-   * is over, what was wrong with that one.
+   * @throws LibvirtTimeoutError, and AerostatError with libvirt's own words. Until the back-off is over after a process that
+   * was lost or a connection that failed, what was wrong with that one.
    */
   ask<Name extends LibvirtQuestion['ask']>(
     question: Extract<LibvirtQuestion, { ask: Name }>,
     { deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS } = {},
   ): Promise<LibvirtAnswers[Name]> {
     const failure = this.#failure;
-    if (this.#child === undefined && failure !== undefined && monotonicMs() < failure.retryAtMs) {
+    if (failure !== undefined && monotonicMs() < failure.retryAtMs) {
       return Promise.reject(failure.error);
     }
     const child = this.#child ?? this.#start();
@@ -98,7 +102,11 @@ export class LibvirtConnection implements LibvirtAsker {
   }
 
   another(options: { readonly uri?: string; readonly deadlineMs: number }): LibvirtConnection {
-    return new LibvirtConnection({ ...this.#options, ...options });
+    return new LibvirtConnection({
+      ...this.#options,
+      backoffMsMax: IMPATIENT_BACKOFF_MS_MAX,
+      ...options,
+    });
   }
 
   /** Ends the process, whatever it waits for. Idempotent. */
@@ -129,22 +137,30 @@ export class LibvirtConnection implements LibvirtAsker {
   }
 
   #receive(message: NumberedAnswer): void {
-    const awaited =
-      'code' in message
-        ? this.#calls.refuse(message.id, new AerostatError(message.code as ErrorCode, message.message))
-        : this.#calls.answer(message.id, message.answer);
-    // It answers, if only that libvirt refused.
-    if (awaited) this.#failure = undefined;
+    if (!('code' in message)) {
+      this.#failure = undefined;
+      this.#calls.answer(message.id, message.answer);
+      return;
+    }
+    const error = new AerostatError(message.code as ErrorCode, message.message);
+    if (message.reached) this.#failure = undefined;
+    else this.#backOff(error);
+    this.#calls.refuse(message.id, error);
+  }
+
+  #backOff(error: AerostatError): void {
+    const { backoffMsMax = BACKOFF_MS_MAX } = this.#options;
+    // Questions that were asked at once fail as one.
+    if (this.#failure !== undefined && monotonicMs() < this.#failure.retryAtMs) return;
+    const backoffMs = Math.min(backoffMsMax, 2 * (this.#failure?.backoffMs ?? BACKOFF_MS_MIN / 2));
+    this.#failure = { error, backoffMs, retryAtMs: monotonicMs() + backoffMs };
   }
 
   #lose(child: ChildProcess, error: AerostatError): void {
     if (this.#child !== child) return;
     this.#child = undefined;
     child.kill('SIGKILL');
-    if (!this.#closed) {
-      const backoffMs = Math.min(BACKOFF_MS_MAX, 2 * (this.#failure?.backoffMs ?? BACKOFF_MS_MIN / 2));
-      this.#failure = { error, backoffMs, retryAtMs: monotonicMs() + backoffMs };
-    }
+    if (!this.#closed) this.#backOff(error);
     this.#calls.refuseAll(error);
   }
 }

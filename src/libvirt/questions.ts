@@ -47,4 +47,10 @@ export interface NumberedQuestion {
 
 export type NumberedAnswer =
   | { readonly id: number; readonly answer: LibvirtAnswers[keyof LibvirtAnswers] }
-  | { readonly id: number; readonly code: string; readonly message: string };
+  | {
+      readonly id: number;
+      readonly code: string;
+      readonly message: string;
+      /** False where there was no connection to ask over. */
+      readonly reached: boolean;
+    };

@@ -41,15 +41,19 @@ export function mayWatchFaults(): boolean {
 interface LibvirtdOptions {
   /** Runs as another user of this machine, its QEMUs with userfaultfd or without ({@link mayWatchFaults}). */
   readonly faults?: 'allowed' | 'denied';
+  /** Is also reached at this port of loopback, by any user of this machine. */
+  readonly tcpPort?: number;
 }
 
 export class Libvirtd {
   readonly directory = mkdtempSync(join(tmpdir(), 'lv-'));
   readonly #env: NodeJS.ProcessEnv;
   readonly #faults: LibvirtdOptions['faults'];
+  readonly #tcpPort: number | undefined;
   #child: ChildProcess | undefined;
 
-  constructor({ faults }: LibvirtdOptions = {}) {
+  constructor({ faults, tcpPort }: LibvirtdOptions = {}) {
+    this.#tcpPort = tcpPort;
     this.#faults = faults;
     const folder = (name: string): string => {
       const path = join(this.directory, name);
@@ -74,6 +78,10 @@ export class Libvirtd {
     writeFileSync(join(folder('config/libvirt'), 'qemu.conf'), `${settings.join('\n')}\n`);
     // Two of them are two hosts.
     const own = ['auth_unix_ro = "none"', 'auth_unix_rw = "none"', `host_uuid = "${randomUUID()}"`];
+    if (tcpPort !== undefined) {
+      own.push('listen_tls = 0', 'listen_tcp = 1', 'auth_tcp = "none"');
+      own.push('listen_addr = "127.0.0.1"', `tcp_port = "${tcpPort}"`);
+    }
     writeFileSync(join(this.directory, 'libvirtd.conf'), `${own.join('\n')}\n`);
   }
 
@@ -84,6 +92,11 @@ export class Libvirtd {
   /** As another libvirtd of this machine reaches it: one without a word of the way is its own host to it. */
   get uriForOthers(): string {
     return this.uri.replace('qemu:', 'qemu+unix:');
+  }
+
+  /** Over TCP, as other hosts reach it. */
+  get tcpUri(): string {
+    return `qemu+tcp://127.0.0.1:${this.#tcpPort}/session`;
   }
 
   get pid(): number {
@@ -98,6 +111,7 @@ export class Libvirtd {
       join(this.directory, 'libvirtd.conf'),
       '-p',
       join(this.directory, 'pid'),
+      ...(this.#tcpPort === undefined ? [] : ['--listen']),
     ];
     const command = process.getuid?.() === 0 ? [...this.#unprivileged, ...words] : words;
     if (this.#faults !== undefined) this.#give();
