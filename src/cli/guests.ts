@@ -61,19 +61,24 @@ export function withGuestOptions(command: Command): Command {
 
 /**
  * Runs `body` with the guests that the options and the environment point to; closes their connections afterwards.
- * `served`: clients of an API will steer them, not the user of this command alone.
+ * `served`: clients of an API will steer them, not the user of this command alone. `ifNone` is what to say where none is.
  */
 export async function withGuests(
   context: CliContext,
   choice: GuestsChoice,
-  body: (control: Control, failures: Failures) => Promise<void>,
+  body: (control: Control, failures: Failures, ifNone: string) => Promise<void>,
   { served = false } = {},
 ): Promise<void> {
-  const { control, close, failures = () => new Map() } = await open(context, choice, served);
+  const {
+    control,
+    close,
+    failures = () => new Map(),
+    ifNone = 'The daemon runs, but serves no guest.',
+  } = await open(context, choice, served);
   try {
     // From here on the control heeds interrupts itself.
     context.interrupt.throwIfAborted();
-    await body(await knowing(context, choice, control), failures);
+    await body(await knowing(context, choice, control), failures, ifNone);
   } finally {
     close();
   }
@@ -138,12 +143,19 @@ interface Opened {
   readonly close: () => void;
   /** Where the guests are of several hosts. */
   readonly failures?: Failures;
+  /** What to say where it has no guest; absent for one daemon. */
+  readonly ifNone?: string;
 }
 
-const opened = (control: GuestSource & Pick<CombinedControl, 'failures'>, close: () => void): Opened => ({
+const opened = (
+  control: GuestSource & Pick<CombinedControl, 'failures'>,
+  close: () => void,
+  ifNone: string,
+): Opened => ({
   control: hostedControl(control, readVersion()),
   close,
   failures: control.failures,
+  ifNone,
 });
 
 async function open(context: CliContext, choice: GuestsChoice, served: boolean): Promise<Opened> {
@@ -162,7 +174,7 @@ async function open(context: CliContext, choice: GuestsChoice, served: boolean):
     const { MonitorDirectory } = await import('../qemu/monitor-directory.ts');
     const qemus = new MonitorDirectory(choice.qmpDir, { ...options, namedByQemu: choice.qmpNames === 'vm' });
     await qemus.named();
-    return opened(qemus, () => qemus.close());
+    return opened(qemus, () => qemus.close(), `No monitor of a QEMU is in ${choice.qmpDir}.`);
   }
   if (choice.libvirt !== undefined) return openLibvirt(choice.libvirt, options);
   const found = foundSockets(context, choice);
@@ -201,7 +213,7 @@ async function openLibvirt(uri: string, options: { readonly anyDestination: bool
     domains.close();
     throw error;
   }
-  return opened(domains, () => domains.close());
+  return opened(domains, () => domains.close(), `No domain runs at ${uri}.`);
 }
 
 /** What of a command line says where guests are. */
@@ -241,7 +253,8 @@ async function merged({ sources, close }: OpenedSources): Promise<Opened> {
     import('../control/merged-control.ts'),
     import('./sources.ts'),
   ]);
-  return opened(mergedControl(sources.map(mergedSource)), close);
+  const places = sources.map(({ place }) => place).join(', ');
+  return opened(mergedControl(sources.map(mergedSource)), close, `There is no guest at ${places}.`);
 }
 
 /** `[NAME=]PATH` of a monitor. */

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -480,6 +480,20 @@ describe('guests of a directory of monitors', () => {
     } finally {
       await dead.close();
     }
+  });
+
+  test('are said not to be there by where they were looked for, not as those of a daemon', async () => {
+    const [empty, another] = [join(directory, 'empty'), join(directory, 'another')];
+    for (const path of [empty, another]) mkdirSync(path);
+    expect(await aerostat(`status --qmp-dir ${empty}`)).toMatchObject({
+      code: EXIT.ok,
+      out: `No monitor of a QEMU is in ${empty}.\n`,
+    });
+    const config = join(directory, 'aerostat.toml');
+    writeFileSync(config, '[sources]\nqmp-dirs = ["empty", "another"]\n');
+    expect((await aerostat(`status --config ${config}`)).out).toBe(
+      `There is no guest at ${empty}, ${another}.\n`,
+    );
   });
 
   test('are refused beside other guests, and where there is no directory', async () => {

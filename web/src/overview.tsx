@@ -98,8 +98,9 @@ function NoGuests() {
     <section class="overview" aria-label="Guests">
       <h1>No guests</h1>
       <p class="empty">
-        The daemon runs and serves no guest: it serves one for each <code>--socket-path</code> that it is
-        started with. Guests of other hosts are with their <a href={FLEET_LINK}>fleet</a>.
+        A daemon serves one for each <code>--socket-path</code> that it is started with. Guests of QEMU and
+        domains of libvirt are here as long as they run. Guests of other hosts are with their{' '}
+        <a href={FLEET_LINK}>fleet</a>.
       </p>
     </section>
   );

@@ -60,11 +60,11 @@ export function statusCommand(context: CliContext): Command {
     .option('--no-header', 'without the line of titles')
     .addHelpText('after', EXAMPLES)
     .action((words: readonly string[], choice: StatusChoice) =>
-      withGuests(context, choice, async (control, failuresOf) => {
+      withGuests(context, choice, async (control, failuresOf, ifNone) => {
         const guests = sorted(await lookAt(control, words), choice.sort);
         const name = words.length === 1 && !isPattern(words[0]) ? words[0] : undefined;
         const failures = failuresOf();
-        showGuests(context, choice, { guests, name, failures });
+        showGuests(context, choice, { guests, name, failures, ifNone });
         // A script must not take a table with gaps for a whole one.
         const [failed] = failures.keys();
         if (failed !== undefined) throw notAll(guests.length, failures);
@@ -161,18 +161,19 @@ interface Shown {
   readonly guests: readonly GuestStatus[];
   readonly name: string | undefined;
   readonly failures: Failures;
+  readonly ifNone: string;
 }
 
 function showGuests(
   { stdout, stderr, env }: CliContext,
   choice: StatusChoice,
-  { guests, name, failures }: Shown,
+  { guests, name, failures, ifNone }: Shown,
 ): void {
   if (choice.json) return void printJson(stdout, { guests });
   const style = styleOf(stdout, env);
   if (name !== undefined && choice.columns === undefined)
     return void printLine(stdout, describeGuest(guests[0], style));
-  if (guests.length === 0) return void printLine(stdout, 'The daemon runs, but serves no guest.');
+  if (guests.length === 0) return void printLine(stdout, ifNone);
   const columns = (choice.columns ?? [...LISTED, 'error']).map(key => COLUMNS[key].column(style, failures));
   const lines = renderTable(columns, guests);
   printLine(stdout, (choice.header ? lines : lines.slice(1)).join('\n'));

@@ -57,6 +57,7 @@ describePeer('a libvirt of another host', await missingForLinux(), async () => {
 
   test('has its domains seen, steered, watched and examined', async () => {
     expect((await names(here.tcpUri)).toSorted()).toEqual(['bare', 'linux']);
+    expect((await at(there.tcpUri, 'status')).out).toBe(`No domain runs at ${there.tcpUri}.\n`);
     const stats = async () => JSON.parse((await aerostat('stats linux --json')).out).statistics.totalBytes;
     await expect.poll(stats, { timeout: 120_000, interval: 500 }).toBeGreaterThan(128 * MIB);
     expect((await aerostat('set linux --balloon 64M --wait --timeout 60s')).out).toMatch(
