@@ -14,6 +14,8 @@ export class RunLengths {
   runMsMax = RUN_MS_MAX;
   readonly #state: PendingState;
   readonly #cutUnitsMin: number;
+  /** The run that {@link end} was asked for last has less than it could have. */
+  #wasCut = false;
 
   constructor(state: PendingState, unitBytes: number) {
     this.#state = state;
@@ -22,9 +24,14 @@ export class RunLengths {
 
   /** Where a run that begins at `at`, and could go on to `stop`, ends. */
   end(at: number, stop: number): number {
-    const { header, huge } = this.#state;
-    const cut = Atomics.load(header, WORD.cutUnits);
-    if (cut === 0 || stop - at <= cut) return stop;
+    const cut = Atomics.load(this.#state.header, WORD.cutUnits);
+    const end = cut === 0 || stop - at <= cut ? stop : this.#cutAt(at, stop, cut);
+    this.#wasCut = end < stop;
+    return end;
+  }
+
+  #cutAt(at: number, stop: number, cut: number): number {
+    const { huge } = this.#state;
     if (huge === undefined) return at + cut;
     const end = huge.floor(at + cut);
     return end > at ? end : Math.min(stop, huge.ceil(at + 1));
@@ -32,12 +39,14 @@ export class RunLengths {
 
   /** A run of so many units has just been discarded. */
   took(units: number): void {
-    const { header, times } = this.#state;
+    const { header, times, huge } = this.#state;
     const cut = Atomics.load(header, WORD.cutUnits);
     const ms = times.tookMs;
-    if (ms > this.runMsMax && units > this.#cutUnitsMin) {
-      Atomics.store(header, WORD.cutUnits, Math.max(this.#cutUnitsMin, units >>> 1));
-    } else if (cut > 0 && units === cut && ms < this.runMsMax / 4) {
+    const least = Math.max(this.#cutUnitsMin, huge?.units ?? 0);
+    if (ms > this.runMsMax && units > least) {
+      Atomics.store(header, WORD.cutUnits, Math.max(least, units >>> 1));
+    } else if (this.#wasCut && ms < this.runMsMax / 4) {
+      // It may have had less, or more, than the cut said, where it ended between two huge pages.
       Atomics.store(header, WORD.cutUnits, cut * 2);
     }
   }

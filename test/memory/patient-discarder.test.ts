@@ -228,6 +228,18 @@ describe('memory that the host holds in huge pages', () => {
     expect(discards.filter(([start, count]) => start % HUGE !== 0 || count % HUGE !== 0)).toEqual([]);
   });
 
+  test('has long runs again as soon as they take little', () => {
+    set.runMsMax = -1;
+    for (let at = 0; at < 4 * STRETCH; at += HUGE) set.mark(at, HUGE);
+    sweepAll();
+    expect(discards.at(-1)?.[1]).toBe(HUGE);
+    set.runMsMax = Number.POSITIVE_INFINITY;
+    discards = [];
+    for (let at = 0; at < 4 * STRETCH; at += HUGE) set.mark(at, HUGE);
+    sweepAll();
+    expect(discards.at(-1)?.[1]).toBe(STRETCH);
+  });
+
   test('may begin in the middle of one', () => {
     set.huge = HugeUnits.of(HUGE * PAGE, PAGE, 128 * PAGE);
     set.mark(0, 2 * HUGE);
