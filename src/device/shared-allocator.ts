@@ -190,7 +190,9 @@ export class SharedAllocator implements DevicePart {
     const words = new SharedWords(memory, table.address, sharedWordCount(table.frames));
     // A byte a frame is made for it.
     accounts.budget.spent += table.frames;
-    this.#frames = new FrameReclaimer(table, words, accounts, this.#prompt, this.counters);
+    this.#frames = new FrameReclaimer(table, words, accounts, this.#prompt, this.counters, () => {
+      if (accounts.elsewhere) this.#world.host.pendingMarked();
+    });
     this.#telling(() => this.follow());
     this.#go();
   }

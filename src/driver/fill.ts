@@ -14,9 +14,10 @@ import type { Scheduler } from './scheduler.ts';
 
 /**
  * The first batch for a target has so many pages, and each one after it so many times as many: the host gives the first ones
- * back while the guest still looks for the others. 256 MiB take a guest that has large blocks less than a tenth of a millisecond.
+ * back while the guest still looks for the others. 64 MiB take the host a while even where they are a few huge pages, and a guest
+ * whose code has not run before as long as a quarter of a millisecond.
  */
-const FIRST_PAGES = 2 ** 16;
+const FIRST_PAGES = 2 ** 14;
 const GROWTH = 8;
 
 interface FillOptions {

@@ -5,6 +5,7 @@
 import { AerostatError, SystemError } from '../sys/error.ts';
 import { monotonicMs } from '../sys/poll.ts';
 import type { HugeUnits } from './huge-units.ts';
+import { PAGE_SIZE } from './page.ts';
 import { maskOf, PageBitmap, popcount } from './page-bitmap.ts';
 import { noteStretch, type PendingState, TOTAL, WAIT_SLICE_MS, WATCHES, WORD } from './pending-state.ts';
 import { RunLengths } from './run-lengths.ts';
@@ -18,7 +19,8 @@ const CLAIM_MS_MAX = 5;
  * twice as many as that one had. So many, should there be small pages all of a sudden, take some tens of milliseconds at most.
  */
 const WHOLE_RUN_MS = 1;
-const REACH_MAX = 8;
+/** `huge`: where the host is known to have huge pages, which may be small ones after all; `pool`: has no others. */
+const REACH_MAX = { small: 8, huge: 16, pool: 32 };
 
 /** A drain is reported no more often than this before it is over. */
 const DRAIN_NEWS_MS = 2;
@@ -65,11 +67,13 @@ export class DiscardClaims {
   /** The stretch to look at next. */
   #cursor = 0;
   #lastNewsMs = 0;
+  readonly #unitBytes: number;
   /** How many whole stretches the next run may have. */
   #reach = 1;
 
   constructor(state: PendingState, unitBytes: number) {
     this.#state = state;
+    this.#unitBytes = unitBytes;
     this.#claimed = new PageBitmap(state.claimWords * 32);
     this.#denseRunUnits = Math.ceil(DENSE_RUN_BYTES / unitBytes);
     this.lengths = new RunLengths(state, unitBytes);
@@ -314,7 +318,12 @@ export class DiscardClaims {
     if (taken === 1) this.lengths.took(this.#state.stretchUnits);
     const fitting = Math.max(1, Math.floor((taken * WHOLE_RUN_MS) / this.#state.times.tookMs));
     if (fitting < taken) this.#reach = fitting;
-    else if (taken === this.#reach) this.#reach = Math.min(REACH_MAX, fitting, taken * 2);
+    else if (taken === this.#reach) this.#reach = Math.min(this.#reachMax, fitting, taken * 2);
+  }
+
+  get #reachMax(): number {
+    if (this.#unitBytes > PAGE_SIZE) return REACH_MAX.pool;
+    return this.#state.huge === undefined ? REACH_MAX.small : REACH_MAX.huge;
   }
 
   /** Publishes [start, stop) and takes what of it is pending; returns how many units that is. */

@@ -128,6 +128,31 @@ describe('beside threads that discard', () => {
     else expect(rig.device.shared.lent).toBe(false);
   });
 
+  test('memory of held frames goes back while the words of others are changed', () => {
+    const frames = 200;
+    const rig = openRig({
+      profile: 'shared',
+      memory: 'heap',
+      memoryBytes: frames * FRAME_BYTES,
+      discardsElsewhere: true,
+    });
+    const words = new SharedWords(rig.memory, STATE, sharedWordCount(frames));
+    for (let frame = 0; frame < frames; frame++) words.replace(frame, words.load(frame), FRAME_FREE);
+    say({ rig, words }, message(LEND, { version: LAYOUT_VERSION, address: STATE, frames }));
+    const changed: number[] = [];
+    rig.host.pendingMarked = () => {
+      const held = Array.from({ length: frames }, (_, frame) => words.load(frame)).filter(
+        word => word === FRAME_HELD,
+      ).length;
+      changed.push(held);
+      // All that is marked, and nothing else, is held by then.
+      expect(rig.device.accounts.pendingPages).toBe(held * FRAME_PAGES);
+    };
+    rig.device.targetPages = (frames - 1) * FRAME_PAGES;
+    // Frames 199 to 192, to 128, to 64, and all.
+    expect(changed).toEqual([8, 72, 136, 199]);
+  });
+
   test('a frame that is returned before it was discarded keeps its memory', () => {
     const lent = open({ discardsElsewhere: true });
     const { rig } = lent;

@@ -2,6 +2,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { HugeUnits } from '../../src/memory/huge-units.ts';
 import { PendingDiscards } from '../../src/memory/pending-discards.ts';
 import { CLAIM_BYTES_MAX } from '../../src/memory/pending-state.ts';
 import { SystemError } from '../../src/sys/error.ts';
@@ -9,8 +10,8 @@ import { SystemError } from '../../src/sys/error.ts';
 const PAGE = 4096;
 const HUGE = 2 ** 21;
 const ENOSPC = 28;
-/** What was marked as a whole is discarded by so many stretches at a time. */
-const RUN_STRETCHES_MAX = 8;
+/** What was marked as a whole is discarded by so many stretches at a time, at most. */
+const RUN_STRETCHES_MAX = 32;
 
 type Call = { kind: 'mark' | 'retract'; start: number; count: number };
 /** What one discard does: what happens in the middle of each of its runs, and whether it fails. */
@@ -423,6 +424,26 @@ describe('a set', () => {
     expect(Math.max(...lengths(0))).toBeGreaterThan(1);
     // The first may be long still.
     expect(Math.max(...lengths(1).slice(1))).toBe(1);
+  });
+
+  test.each([
+    ['small pages', PAGE, undefined, 8],
+    ['pages that may be huge', PAGE, HugeUnits.of(HUGE, PAGE, 0), 16],
+    ['pages of the pool', HUGE, undefined, 32],
+  ])('has no longer runs of %s than may take long after all', (_, unitBytes, huge, most) => {
+    const stretch = Math.max(CLAIM_BYTES_MAX / unitBytes, 32);
+    const units = 128 * stretch;
+    const set = PendingDiscards.create(units, unitBytes);
+    set.huge = huge;
+    // However slow the machine is, some run took little before.
+    let longest = 0;
+    for (let time = 0; time < 20 && longest < most; time++) {
+      set.mark(0, units);
+      set.discardAll((_start, count) => {
+        longest = Math.max(longest, count / stretch);
+      });
+    }
+    expect(longest).toBe(most);
   });
 
   test('whose discards take so long that they are cut is marked unit by unit', () => {

@@ -12,6 +12,7 @@ import { raisePool } from './huge-pool.ts';
 import { checkScenarios, type InflateBenchOptions, measureInflation, spreadIn, toFloor } from './inflate.ts';
 import type { InflateSample } from './sample.ts';
 import { measureShared } from './shared.ts';
+import { wakeupsMs } from './wakeups.ts';
 
 /** Page numbers one by one, and the list of runs that is nearest to the floor. */
 export const BACKING_PROFILES: readonly ProfileName[] = ['virtio', 'page-chunks'];
@@ -42,9 +43,10 @@ export async function benchOnBackings(options: BackingBenchOptions): Promise<Mea
     const had = backings.filter(backing => faults.get(backing) === undefined);
     if (had.length === 0) throw new AerostatError('AEROSTAT_BENCH', missing.join(' '));
     const samples = await measureAll(had, options);
+    const wakeups = spreadOf(await wakeupsMs());
     return {
-      rows: [...samples].map(([one, taken]) => rowOf(one, taken)),
-      ratios: ratiosOf(samples),
+      rows: [...[...samples].map(([one, taken]) => rowOf(one, taken)), wakeupsRow(wakeups)],
+      ratios: ratiosOf(samples, wakeups.median),
       notes: [...missing, ...notesOf(samples)],
     };
   } finally {
@@ -132,6 +134,13 @@ function rowOf(one: BackingCase, samples: readonly InflateSample[]): BenchRow {
   };
 }
 
+const wakeupsRow = (elapsedMs: Spread): BenchRow => ({
+  case: 'five threads wake each other',
+  scenario: 'nothing else',
+  peer: 'none',
+  elapsedMs,
+});
+
 function effects({ scenario }: BackingCase, samples: readonly InflateSample[]) {
   return {
     effectOf: (name: keyof InflateSample['effect']): Spread =>
@@ -146,7 +155,8 @@ const reclaimGiBs = ({ effect, elapsedMs }: InflateSample): number =>
 /** The names that ratios have are those of the pages, whatever their size. */
 const ratioName = (backing: BackingName): string => (backing === 'hugetlb-2m' ? 'hugetlb' : backing);
 
-function ratiosOf(samples: Samples): Record<string, number> {
+/** `wakeupsMs`: five threads that wake each other, which is the least that a wish takes beside a bare punch. */
+function ratiosOf(samples: Samples, wakeupsMs: number): Record<string, number> {
   const ratios: Record<string, number> = {};
   for (const [one, taken] of samples) {
     const { backing, profile: name, scenario } = one;
@@ -166,6 +176,7 @@ function ratiosOf(samples: Samples): Record<string, number> {
     const short = `${ratioName(backing)}.${scenario}`;
     ratios[`${short}.toFloor`] ??= toFloor(figure);
     ratios[`${short}.pagesToFloor`] ??= pagesToFloor(figure);
+    ratios[`${short}.wakeups.toFloor`] ??= wakeupsMs / figure('floorMs').median;
   }
   return ratios;
 }
@@ -180,7 +191,7 @@ const namesRuns = (name: ProfileName): boolean =>
 function notesOf(samples: Samples): string[] {
   const notes = [
     'reclaimed: what the host holds less than before, by the blocks of the file, of hugetlb by what of the pool is in use; left: what the balloon holds and the host does as well.',
-    'first: the first inflation of new threads, which compile their code; elapsed: the one after those of --warm; way: a balloon of 16 MiB, that is the way to the guest and back; pagesToFloor: (elapsed - way) / floor.',
+    'first: the first inflation of new threads, which compile their code; elapsed: the one after those of --warm; way: a balloon of 16 MiB, that is the way to the guest and back; pagesToFloor: (elapsed - way) / floor; wakeups.toFloor: five threads that wake each other, with nothing else to do, to the floor.',
     'write: what the guest takes to write a word to a page, of as many pages before and after; guestSpeed: before / after.',
   ];
   for (const [one, taken] of samples) {
