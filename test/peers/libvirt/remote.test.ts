@@ -95,6 +95,28 @@ describePeer('a libvirt of another host', await missingForLinux(), async () => {
     expect((await names(here.tcpUri)).toSorted()).toEqual(['bare', 'linux']);
   });
 
+  test('may have a domain of a name that another has: each is steered alone, and neither takes the other', async () => {
+    for (const libvirtd of [here, there]) libvirtd.create(domain('same', "<memballoon model='virtio'/>"));
+    const config = join(here.directory, 'two.toml');
+    const uris = [here.tcpUri, there.tcpUri];
+    writeFileSync(config, `[sources]\nlibvirt = ${JSON.stringify(uris)}\n`);
+    const two = async (words: string) => run([...words.split(' '), '--config', config], { env: {} });
+    const [first, second] = uris.map(uri => `${new URL(uri).host}/same`);
+    const rows: { name: string }[] = JSON.parse((await two('status --json')).out).guests;
+    expect(rows.map(({ name }) => name).toSorted()).toEqual(['bare', 'linux', first, second].toSorted());
+    expect((await two('set same --balloon 64M --force')).code).toBe(EXIT.unknownGuest);
+    expect((await two(`set ${second} --poll-interval 3s`)).code).toBe(EXIT.ok);
+    const periods = [here, there].map(libvirtd => /stats period='3'/.test(libvirtd.virsh('dumpxml', 'same')));
+    expect(periods).toEqual([false, true]);
+    const taken = await aerostat(`migrate same ${there.tcpUri}`);
+    expect(taken.code).not.toBe(EXIT.ok);
+    expect(taken.err).toMatch(/same runs on where it was; the destination has a domain of this name/);
+    for (const libvirtd of [here, there]) {
+      expect(libvirtd.virsh('domstate', 'same').trim()).toBe('running');
+      libvirtd.virsh('destroy', 'same');
+    }
+  });
+
   test('that refuses, or is no host, is told of in the words of libvirt, with the URI', async () => {
     const refused = await at(`qemu+tcp://127.0.0.1:${await freePort()}/session`, 'status');
     expect(refused.code).toBe(EXIT.unreachable);
