@@ -69,7 +69,11 @@ async function main(): Promise<never> {
     interrupt: stop.signal,
     onHangUp: listener => void onHangUp.push(listener),
     onUpgrade: listener => void process.on('SIGUSR2', listener),
-    program: { file: process.execPath, words: [...process.execArgv, ...process.argv.slice(1)] },
+    program: {
+      file: process.execPath,
+      start: [...process.execArgv, process.argv[1]],
+      words: [...process.execArgv, ...process.argv.slice(1)],
+    },
     invocation: invocationOf(process.argv[1], process.env.PATH, process.cwd()),
     startDaemon: async options => (await import('../daemon/daemon.ts')).startDaemon(options),
   });

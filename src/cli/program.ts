@@ -21,7 +21,7 @@ export async function runCli(words: readonly string[], context: CliContext): Pro
   const args = asDevice(words);
   // Callers of --print-capabilities may add any other word, which is ignored.
   if (args[0] === 'device' && args.includes('--print-capabilities')) {
-    (await import('./commands/device.ts')).printCapabilities(context);
+    await (await import('./commands/device.ts')).printCapabilities(context);
     return EXIT.ok;
   }
   const verbose = args.includes('--verbose') || Boolean(context.env.AEROSTAT_DEBUG);

@@ -2,7 +2,7 @@
 import { UPGRADE_TIMEOUT_MS } from '../control/limits.ts';
 import { noUpgrade } from '../control/no-upgrade.ts';
 import type { Control } from '../control/operations.ts';
-import type { Daemon } from '../daemon/options.ts';
+import type { Daemon, Standby } from '../daemon/options.ts';
 import type { Predecessor } from '../daemon/predecessor.ts';
 import type { Upgrades } from '../daemon/upgrade.ts';
 import type { GuestOptions } from '../hosting/options.ts';
@@ -83,11 +83,10 @@ export async function withDaemon(
     // One that was started to take a daemon's place does so at once.
     const standby =
       choice.standby === true && predecessor === undefined
-        ? {
-            interrupt: context.interrupt,
-            waits: () => tellStandby(env, log),
+        ? await standingBy(context, log, {
+            inherits: guests.some(({ fd }) => fd !== undefined),
             guests: () => file?.servedNow(log) ?? guests,
-          }
+          })
         : undefined;
     const daemon = await context.startDaemon({
       guests,
@@ -118,6 +117,35 @@ export async function withDaemon(
     await predecessor?.failed(messageOf(error));
     throw error;
   }
+}
+
+/** What a daemon does that stands by: it becomes what is installed in its place, until its turn comes. */
+async function standingBy(
+  { env, interrupt, program, onUpgrade }: CliContext,
+  log: Log,
+  { inherits, guests }: Pick<Standby, 'guests'> & { readonly inherits: boolean },
+): Promise<Standby> {
+  const [{ StandbyRenewal }, { PROGRAM_FILES }] = await Promise.all([
+    import('../daemon/standby-renewal.ts'),
+    import('../sys/own-program.ts'),
+  ]);
+  // What it was given open would be closed.
+  const renewal =
+    program === undefined || inherits
+      ? undefined
+      : new StandbyRenewal({ program, files: PROGRAM_FILES, log, interrupt });
+  return {
+    interrupt,
+    waits: () => {
+      tellStandby(env, log);
+      renewal?.begin();
+      onUpgrade?.(() => renewal?.renew());
+    },
+    guests: () => {
+      renewal?.end();
+      return guests();
+    },
+  };
 }
 
 /** It is as ready as it will be: a service manager that waits for it is not to wait for its turn. */

@@ -15,6 +15,8 @@ import { HAND_OVER_VARIABLE, type HandedKeeper } from './predecessor.ts';
 export interface Program {
   readonly file: string;
   readonly words: readonly string[];
+  /** The first of the words, up to its script: any command may follow. */
+  readonly start: readonly string[];
 }
 
 /** What there is to be handed over. The descriptors stay the giver's. */

@@ -4,7 +4,7 @@
  * that tests can show that nothing leaks.
  */
 import { AerostatError, assert } from './error.ts';
-import { check, errno, libc } from './libc.ts';
+import { check, errno, F_SETFD, libc } from './libc.ts';
 import { Arena } from './mapping.ts';
 import type { Shed } from './shed.ts';
 
@@ -14,7 +14,6 @@ const O_NONBLOCK = 0o4000;
 const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC = 1030;
-const F_SETFD = 2;
 const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_SETFL = 4;

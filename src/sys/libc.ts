@@ -19,6 +19,7 @@ const signatures = {
   close: 'int close(int fd)',
   connect: 'int connect(int fd, intptr_t addr, uint32_t addrlen)',
   eventfd: 'int eventfd(uint32_t initval, int flags)',
+  execv: 'int execv(const char *path, const char **words)',
   dlsym: 'intptr_t dlsym(intptr_t library, const char *name)',
   fallocate: 'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
   fcntl: 'int fcntl(int fd, int command, int argument)',
@@ -60,6 +61,8 @@ type NativeFunction = ReturnType<LibraryHandle['func']>;
 type Libc = { -readonly [Name in keyof typeof signatures]: NativeFunction };
 
 /** Each function takes the place of its stand-in at the first call. */
+/** fcntl(2). */
+export const F_SETFD = 2;
 /** fcntl(2): answered by shmem and hugetlbfs alone. */
 export const F_GET_SEALS = 1034;
 /** statfs(2), of a memfd as well. */

@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
+import { defined } from '../../src/sys/defined.ts';
 import { program } from '../cli/built.ts';
 import { DaemonProcess } from './daemon.ts';
 
@@ -109,9 +110,13 @@ export class KeptDaemon {
     return this.#keeper.pid!;
   }
 
-  /** Another one, which goes on when the daemon ends. */
-  standBy(): Promise<DaemonProcess> {
-    return DaemonProcess.start(this.#named, this.#words, { directory: this.#directory, standsBy: true });
+  /** Another one, which goes on when the daemon ends; of `program`, where one is given. */
+  standBy(program?: string): Promise<DaemonProcess> {
+    return DaemonProcess.start(this.#named, this.#words, {
+      directory: this.#directory,
+      standsBy: true,
+      ...defined({ program }),
+    });
   }
 
   /**

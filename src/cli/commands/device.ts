@@ -111,9 +111,11 @@ export function deviceCommand(context: CliContext): Command {
 
 /**
  * For programs that start us: which kind of back-end this is. As in QEMU's schema (vhost-user.json), a feature
- * is an option of the command line that may be relied on; the profiles are ours to tell.
+ * is an option of the command line that may be relied on; the profiles are ours to tell, and which states of kept guests it
+ * reads.
  */
-export function printCapabilities(context: CliContext): void {
+export async function printCapabilities(context: CliContext): Promise<void> {
+  const { STATE_VERSION: stateVersion } = await import('../../daemon/standby-renewal.ts');
   const features = [
     'api',
     'boot-grace',
@@ -128,7 +130,8 @@ export function printCapabilities(context: CliContext): void {
     'target',
     'without',
   ];
-  printLine(context.stdout, JSON.stringify({ type: 'balloon', features, profiles: PROFILE_NAMES }, null, 2));
+  const told = { type: 'balloon', features, profiles: PROFILE_NAMES, stateVersion };
+  printLine(context.stdout, JSON.stringify(told, null, 2));
 }
 
 async function runDevice(context: CliContext, command: Command, typed: DeviceChoice): Promise<void> {
