@@ -25,6 +25,7 @@ const isWhole = process.env.AEROSTAT_EXTENT === 'whole';
 const SHARE_MAX = 0.03;
 const PERIODS = 15;
 const WINDOWS = 2;
+const WINDOWS_MAX = 6;
 
 const domain = (name: string) =>
   `<domain type='qemu'><name>${name}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>
@@ -71,13 +72,16 @@ describePeer('a hundred domains', missingPrograms('libvirtd', 'virsh', 'qemu-sys
       ];
       const decisions = async () => (await look())?.decisions ?? 0;
       const shares: (readonly [policy: number, asker: number, libvirtd: number])[] = [];
-      for (let window = 0; window < WINDOWS; window++) {
+      for (let window = 0; window < WINDOWS_MAX && shares.length < WINDOWS; window++) {
+        const askers = childrenOf(pid).join();
         const until = (await decisions()) + PERIODS;
         const [startMs, beforeMs] = [monotonicMs(), spentMs()];
         // A look at the API costs as well: it is a rare one.
         await expect.poll(decisions, { timeout: 120_000, interval: 5000 }).toBeGreaterThanOrEqual(until);
         const [policyMs, askerMs, libvirtdMs] = spentMs().map((ms, at) => ms - beforeMs[at]);
         const elapsedMs = monotonicMs() - startMs;
+        // On a machine that is too busy a process may miss its deadline, and another takes its place: that is no measurement.
+        if (childrenOf(pid).join() !== askers) continue;
         shares.push([policyMs / elapsedMs, askerMs / elapsedMs, libvirtdMs / elapsedMs]);
       }
       const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
@@ -85,6 +89,7 @@ describePeer('a hundred domains', missingPrograms('libvirtd', 'virsh', 'qemu-sys
       console.log(
         `${DOMAINS} domains, the policy + what asks libvirt + libvirtd: ${words.join(', ')} of a core`,
       );
+      expect(shares).toHaveLength(WINDOWS);
       expect(Math.min(...shares.map(([policyShare, asker]) => policyShare + asker))).toBeLessThan(SHARE_MAX);
     } finally {
       policy.kill('SIGTERM');
