@@ -214,7 +214,7 @@ class Loading {
 
   blocks(from: StateReader): void {
     const { pages, managedPages } = this.#allocator;
-    const runs = from.array('allocated blocks', RUN_WORDS * managedPages);
+    const runs = from.view('allocated blocks', RUN_WORDS * managedPages);
     for (let i = 0; i + RUN_WORDS <= runs.length; i += RUN_WORDS) {
       // Word by word: there may be a run for every page.
       const start = runs[i];

@@ -109,10 +109,12 @@ export class StateReader {
   readonly #words: Uint32Array;
   #at = 0;
 
+  /** `bytes` stay as they are until all is read. */
   constructor(bytes: Uint8Array) {
     if (bytes.length % 4 !== 0) throw new SavedGuestError(`${bytes.length} bytes are not whole words`);
-    // A copy, which also aligns it. Not by slice(): a Buffer's is a view of memory that it shares with others.
-    this.#words = new Uint32Array(new Uint8Array(bytes).buffer);
+    // Copied where it is not aligned, and not by slice(): a Buffer's is a view of memory that it shares with others.
+    const { buffer, byteOffset, length } = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
+    this.#words = new Uint32Array(buffer, byteOffset, length / 4);
   }
 
   /** Words that were read. */
@@ -168,9 +170,14 @@ export class StateReader {
 
   /** An array of at most `lengthMax` words. */
   array(what: string, lengthMax: number): Uint32Array {
+    return this.view(what, lengthMax).slice();
+  }
+
+  /** The same where it lies, for who reads it at once: a large one takes its time to be copied. */
+  view(what: string, lengthMax: number): Uint32Array {
     const length = this.u32(`the length of ${what}`, Math.min(lengthMax, this.remaining));
     if (length > this.remaining) throw new SavedGuestError(`it ends inside ${what}`);
-    const values = this.#words.slice(this.#at, this.#at + length);
+    const values = this.#words.subarray(this.#at, this.#at + length);
     this.#at += length;
     return values;
   }
@@ -178,7 +185,7 @@ export class StateReader {
   /** Reads what {@link StateWriter.runs} wrote into `values`, which has its length. */
   runs(what: string, values: Uint32Array): void {
     if (!this.flag(what)) {
-      const dense = this.array(what, values.length);
+      const dense = this.view(what, values.length);
       if (dense.length !== values.length) throw new SavedGuestError(`${what} has ${dense.length} entries`);
       values.set(dense);
       return;

@@ -51,7 +51,7 @@ export interface DestinationMachine {
   prepare?(states: readonly SavedState[], note?: NoteStep): Promise<void>;
   /** How long {@link run} would take now, as far as that can be measured; asked when it is prepared. */
   expectedRunMs?(): Promise<number | undefined>;
-  /** Everything has arrived. `note` takes the parts of it. @throws AerostatError when the states are damaged */
+  /** Everything has arrived; the states are the machine's. `note` takes the parts of it. @throws AerostatError when the states are damaged */
   load(states: readonly SavedState[], note?: NoteStep): Promise<void>;
   /**
    * What was loaded, if it was, counts for nothing: the place is as it was before, and pages go on coming. Absent where a place

@@ -15,6 +15,8 @@ const LOOK_MS = 500;
 
 /** Memory has to be made for it; the guest runs meanwhile. */
 const WELCOME_MS_MAX = 60_000;
+/** All that is under way comes before it, and tens of megabytes may be; the guest runs meanwhile. */
+const RECALLED_MS_MAX = 60_000;
 /** The states have to be read, which takes some ten nanoseconds a page; ten times that, on a busy host. */
 const READY_MS_MAX = 10_000;
 const READY_PAGES_PER_MS = 10_000;
@@ -26,6 +28,7 @@ export function answerMsMax(kind: DestinationAnswer['kind'], pages: number): num
   if (kind === 'ready' || kind === 'rehearsed' || kind === 'arrived') {
     return READY_MS_MAX + Math.ceil(pages / READY_PAGES_PER_MS);
   }
+  if (kind === 'recalled') return RECALLED_MS_MAX;
   return kind === 'welcome' ? WELCOME_MS_MAX : RUNNING_MS_MAX;
 }
 

@@ -52,11 +52,11 @@ export class PauseWatch {
     return nowMs;
   }
 
-  /** How long pages have been sent, where they have begun to be: after the states were saved. */
+  /** How long pages have been sent, where they have begun to be: after the last sync. */
   get pagesMs(): number {
     const sent = this.steps.find(({ step }) => step === 'pages');
     if (sent !== undefined) return sent.ms;
-    return this.steps.some(({ step }) => step === 'save') ? this.#clock.nowMs() - this.#sinceMs : 0;
+    return this.steps.some(({ step }) => step === 'sync') ? this.#clock.nowMs() - this.#sinceMs : 0;
   }
 
   /** What the other side has measured of the step under way, if it tells. */

@@ -4,6 +4,7 @@
  * never runs it again.
  */
 import { forEachFilled } from '../memory/word-stretches.ts';
+import { deferred } from '../sys/deferred.ts';
 import { MigrationError } from './errors.ts';
 import type { Clock, SourceMachine } from './machine.ts';
 import { STRIPE_PAGES } from './page-sender.ts';
@@ -31,6 +32,8 @@ export interface PostcopyProgress extends FaultCounts {
 interface PostcopySourceOptions {
   readonly ram: Ram;
   readonly machine: SourceMachine;
+  /** Loses what comes later, and keeps what the destination needs before it can run the guest. */
+  readonly dirty: SlotBitmap;
   readonly links: SourceLinks;
   readonly clock: Clock;
   readonly changed: () => void;
@@ -44,10 +47,11 @@ export class PostcopySource implements PostcopyListener {
   #broken: string | null = null;
   #recoveries = 0;
   #tryNow = new AbortController();
+  readonly #end = deferred();
+  #abandoned = false;
 
-  /** At the stop. `dirty` loses what comes later, and keeps what the destination needs before it can run the guest. */
-  constructor(options: PostcopySourceOptions, dirty: SlotBitmap) {
-    const { ram, machine } = options;
+  private constructor(options: PostcopySourceOptions) {
+    const { ram, machine, dirty } = options;
     this.#options = options;
     this.slots = ram.slots;
     const late = new SlotBitmap(ram.slots, dirty.words.slice());
@@ -59,7 +63,14 @@ export class PostcopySource implements PostcopyListener {
       for (let word = from; word < to; word++) Atomics.and(dirty.words, word, ~late.words[word]);
     });
     this.#supply = new PostcopySupply(ram, late);
+    this.#end.promise.catch(() => {});
     this.#latePages = this.#supply.leftPages;
+  }
+
+  /** At the stop. Undefined where nothing is left to come later: the destination hears of no missing page, and awaits none. */
+  static open(options: PostcopySourceOptions): PostcopySource | undefined {
+    const postcopy = new PostcopySource(options);
+    return postcopy.progress.latePages > 0 ? postcopy : undefined;
   }
 
   /** Says over one connection which of its pages come later. */
@@ -107,8 +118,21 @@ export class PostcopySource implements PostcopyListener {
     return true;
   }
 
+  /** Nothing is brought any more: {@link serve} rejects with `reason`. */
+  abandon(reason: Error): void {
+    this.#abandoned = true;
+    this.#end.reject(reason);
+    this.#supply.stop();
+    this.#tryNow.abort();
+    for (const link of this.#options.links.all) link.close(false);
+  }
+
   /** Resolves when the destination has all. */
   async serve(): Promise<void> {
+    await Promise.race([this.#serve(), this.#end.promise]);
+  }
+
+  async #serve(): Promise<void> {
     const { links, clock, changed } = this.#options;
     let delayMs: number | undefined;
     for (;;) {
@@ -119,12 +143,14 @@ export class PostcopySource implements PostcopyListener {
         return;
       } catch (error) {
         this.#supply.stop();
+        for (const link of links.all) link.close(false);
+        if (this.#abandoned) return;
         this.#broken = (error as Error).message;
         this.#tryNow = new AbortController();
-        for (const link of links.all) link.close(false);
         changed();
         delayMs = delayMs === undefined ? FIRST_RETRY_MS : RETRY_MS;
         await clock.sleep(delayMs, this.#tryNow.signal);
+        if (this.#abandoned) return;
       }
     }
   }

@@ -5,7 +5,7 @@
  * since has to travel.
  */
 import type { Clock, SavedState, SourceMachine } from './machine.ts';
-import { REHEARSED, RUN_EXPECTED } from './pause.ts';
+import { type PauseStep, REHEARSED, RUN_EXPECTED } from './pause.ts';
 import type { SourceMessage } from './source-link.ts';
 import type { SourceLinks } from './source-links.ts';
 import { REHEARSALS_MAX } from './standby.ts';
@@ -55,7 +55,7 @@ export class Rehearsal {
     return links.ahead && machine.saveAhead !== undefined && this.#number < REHEARSALS_MAX;
   }
 
-  /** Saves the states and sends them; {@link heard} is to follow, with other things done meanwhile. */
+  /** Saves the states and sends them; {@link answered} is to follow, with other things done meanwhile. */
   async send(): Promise<void> {
     const { machine, links, clock, patchLate = false } = this.#options;
     const startMs = clock.nowMs();
@@ -64,16 +64,21 @@ export class Rehearsal {
     await links.tell({ kind: 'rehearse', number: ++this.#number });
     this.#savedMs = clock.nowMs() - startMs;
     if (patchLate) {
-      await clock.sleep(3);
+      await clock.sleep(30);
       states = (await machine.saveAhead?.()) ?? [];
     }
     this.#sent = new Map(states.map(({ name, bytes }) => [name, bytes]));
   }
 
-  /** Resolves when the destination is ready for what was sent last, and how long the rest takes is measured. */
-  async heard(): Promise<void> {
-    const { links, machine } = this.#options;
-    const { spent = [] } = await links.expect('rehearsed');
+  /** Resolves when the destination is ready for what was sent last, with what that took; {@link measure} is to follow. */
+  async answered(): Promise<readonly PauseStep[]> {
+    const { spent = [] } = await this.#options.links.expect('rehearsed');
+    return spent;
+  }
+
+  /** How long the rest of a stop takes, with nothing under way. `spent` is what the destination has told. */
+  async measure(spent: readonly PauseStep[]): Promise<void> {
+    const { machine } = this.#options;
     const told = (name: string) => spent.find(({ step }) => step === name)?.ms;
     this.#stopMs = (await machine.expectedStopMs?.()) ?? 0;
     const trips = await this.#tripsMs();
@@ -88,7 +93,7 @@ export class Rehearsal {
   async atOnce(): Promise<void> {
     if (!this.possible) return;
     await this.send();
-    await this.heard();
+    await this.measure(await this.answered());
   }
 
   /** A stop was called off that had taken so long, its pages not counted. */
@@ -105,14 +110,10 @@ export class Rehearsal {
   }
 
   async #tripsMs(): Promise<readonly number[]> {
-    const { links, clock } = this.#options;
+    const { links } = this.#options;
     const trips: number[] = [];
-    for (let trip = 0; trip < TRIPS && links.recallable; trip++) {
-      const startMs = clock.nowMs();
-      // Of a stop that has not begun: all that there is to do is to answer.
-      await links.recall();
-      trips.push(clock.nowMs() - startMs);
-    }
-    return trips.length > 0 ? trips : [0];
+    // All that there is to do is to answer.
+    for (let trip = 0; trip < TRIPS; trip++) trips.push(await links.taken());
+    return trips;
   }
 }

@@ -62,7 +62,7 @@ export class SourceLinks {
     return (this.#features & FEATURE_AHEAD) !== 0;
   }
 
-  /** A stop may be called off: both sides agreed on it. */
+  /** A stop may be called off, and before it the destination tells what it has: both sides agreed on it. */
   get recallable(): boolean {
     return (this.#features & FEATURE_RECALL) !== 0;
   }
@@ -124,8 +124,8 @@ export class SourceLinks {
 
   get #offered(): number {
     const { compress = false, ahead = false, postcopy } = this.#options;
-    // Who has the guest run there at once, or writes it into a file, does not take it back for the sake of a limit.
-    const more = postcopy === undefined ? (ahead ? FEATURE_RECALL : 0) : FEATURE_POSTCOPY;
+    // Who writes a guest into a file asks for no answers.
+    const more = (ahead ? FEATURE_RECALL : 0) | (postcopy === undefined ? 0 : FEATURE_POSTCOPY);
     return featuresToOffer(compress, undefined, ahead) | more;
   }
 
@@ -151,6 +151,18 @@ export class SourceLinks {
   async recall(): Promise<void> {
     await this.onAll(link => link.send({ kind: 'recall' }));
     await this.expect('recalled');
+  }
+
+  /**
+   * Resolves when the destination has in its memory what was sent so far, as far as it tells; how long that took. What is
+   * under way when the guest is stopped is what the guest waits for: the buffers on the way hold tens of megabytes.
+   */
+  async taken(): Promise<number> {
+    const { clock } = this.#options;
+    const startMs = clock.nowMs();
+    // Of a stop that has not begun: it is answered behind all pages.
+    if (this.recallable) await this.recall();
+    return clock.nowMs() - startMs;
   }
 
   /** The next answer, which has to be this one and come in time, and before it is given up. */

@@ -10,7 +10,6 @@ import { assert } from '../sys/error.ts';
 import { MigrationCancelled, MigrationError, MigrationUnknown } from './errors.ts';
 import { pagesAtFirst } from './first-pages.ts';
 import { awaitHints } from './hints-wait.ts';
-import type { SavedState } from './machine.ts';
 import { StallWatch } from './patience.ts';
 import { type PostcopyProgress, PostcopySource } from './postcopy-source.ts';
 import { Rehearsal } from './rehearsal.ts';
@@ -34,7 +33,6 @@ export class MigrationSource {
   #shareMin = 1;
   #unbackedPages = 0;
   #hintRaces = 0;
-  #stateBytes = 0;
   /** From the stop on, where pages come later. */
   #postcopy: PostcopySource | undefined;
   /** The rest comes when the guest runs there. */
@@ -54,6 +52,7 @@ export class MigrationSource {
   #handingOver = false;
   #handedOver = false;
   readonly #cancelling = new AbortController();
+  #abandoned: MigrationError | undefined;
 
   constructor(options: SourceOptions) {
     this.#options = options;
@@ -115,8 +114,18 @@ export class MigrationSource {
   /** Brings what the guest has not got which runs there, for as long as that takes. */
   async bringRest(): Promise<void> {
     if (this.#postcopy === undefined) return;
+    if (this.#abandoned !== undefined) throw this.#abandoned;
     this.#enter('post-copy');
     await this.#postcopy.serve();
+  }
+
+  /**
+   * Ends {@link run} where the guest runs elsewhere and waits for pages that are brought no more: it is lost, unless it has
+   * them. For a program that ends, with its memory.
+   */
+  abandon(reason: string): void {
+    this.#abandoned = new MigrationError(reason);
+    this.#postcopy?.abandon(this.#abandoned);
   }
 
   /** Tries to reach the destination of a guest that waits for pages now. Returns whether one was lost. */
@@ -245,9 +254,13 @@ export class MigrationSource {
     await this.#links.onAll(link => link.sendPages());
     this.#checkCancelled();
     const after = this.#links.sent;
-    convergence.sent(after.pages - before.pages, after.bytes - before.bytes, clock.nowMs() - startMs);
-    if (!rehearses) return;
-    await this.#rehearsal.heard();
+    const handedMs = clock.nowMs() - startMs;
+    // What is taken meanwhile of what is under way takes no time of its own.
+    const spent = rehearses ? await this.#rehearsal.answered() : undefined;
+    const takenMs = await this.#links.taken();
+    convergence.sent(after.pages - before.pages, after.bytes - before.bytes, handedMs + takenMs);
+    if (spent === undefined) return;
+    await this.#rehearsal.measure(spent);
     this.#rehearsalDue = false;
   }
 
@@ -258,38 +271,28 @@ export class MigrationSource {
   }
 
   async #sendRest(): Promise<void> {
-    const standstill = this.#standstill;
-    const states = await standstill.save();
-    this.#stateBytes = states.reduce((sum, { bytes }) => sum + bytes.length, 0);
-    this.#postcopy = this.#switching ? this.#openPostcopy() : undefined;
+    const changed = () => this.#enter(this.#postcopy?.phase ?? 'post-copy');
+    const options = { ...this.#options, links: this.#links, changed };
+    this.#postcopy = this.#switching ? PostcopySource.open(options) : undefined;
     this.#round++;
-    const { overrun, pause } = standstill;
-    await standstill.sent(this.#sendStopped(states, overrun));
+    const { overrun, pause } = this.#standstill;
+    await this.#standstill.sent(this.#sendStopped(overrun));
     const { spent } = await this.#links.expect('ready', overrun);
     pause.told(spent);
     pause.done('load');
   }
 
   /** All that is left; nothing more than what is under way when it is called off. */
-  async #sendStopped(states: readonly SavedState[], overrun?: AbortSignal): Promise<void> {
+  async #sendStopped(overrun?: AbortSignal): Promise<void> {
     await this.#links.tell({ kind: 'round', round: this.#round });
     await this.#links.onAll(async (link, index) => {
       await link.sendPages();
       if (overrun?.aborted === true) return;
-      if (index === 0) this.#standstill.pause.done('pages');
       await this.#postcopy?.announce(link, index, this.#options.connections);
-      if (index === 0) for (const state of states) await link.send(this.#rehearsal.message(state));
+      if (index === 0) await this.#standstill.sendStates(link);
       this.#checkCancelled();
     });
     if (overrun?.aborted !== true) await this.#links.onAll(link => link.send({ kind: 'end' }));
-  }
-
-  /** Undefined where nothing is left to come later: the destination hears of no missing page, and awaits none. */
-  #openPostcopy(): PostcopySource | undefined {
-    const { ram, clock, dirty, machine } = this.#options;
-    const changed = () => this.#enter(this.#postcopy?.phase ?? 'post-copy');
-    const postcopy = new PostcopySource({ ram, machine, links: this.#links, clock, changed }, dirty);
-    return postcopy.progress.latePages > 0 ? postcopy : undefined;
   }
 
   async #handOver(): Promise<void> {
@@ -375,13 +378,13 @@ export class MigrationSource {
     const { pages, zeroPages, resentPages, bytes } = this.#links.sent;
     const late = this.#postcopy?.counts;
     const { clock, hints, sent } = this.#options;
-    const { stoppedMs, calledOffMs, pause } = this.#standstill;
+    const { stoppedMs, calledOffMs, stateBytes, pause } = this.#standstill;
     return {
       totalMs: clock.nowMs() - startMs,
       downtimeMs: this.#runningMs - (stoppedMs ?? this.#runningMs),
       rounds: this.#round,
       bytes,
-      stateBytes: this.#stateBytes,
+      stateBytes,
       pages: pages + (late?.pages ?? 0),
       zeroPages: zeroPages + (late?.zeroPages ?? 0),
       resentPages,

@@ -6,6 +6,7 @@ import type { Convergence } from './convergence.ts';
 import type { Clock, SavedState, SourceMachine } from './machine.ts';
 import { PauseWatch } from './pause.ts';
 import type { Rehearsal } from './rehearsal.ts';
+import type { Link } from './source-link.ts';
 import type { SourceLinks } from './source-links.ts';
 import { StopLimit } from './stop-limit.ts';
 
@@ -15,16 +16,20 @@ interface StandstillOptions {
   readonly clock: Clock;
   readonly convergence: Convergence;
   readonly rehearsal: Rehearsal;
+  /** Who has the guest run there before it has all of its pages does not take it back for the sake of a limit. */
+  readonly postcopy?: object | undefined;
 }
 
 export class Standstill {
   readonly pause: PauseWatch;
   /** How long the guest stood still each time that its stop was called off. */
   readonly calledOffMs: number[] = [];
+  stateBytes = 0;
   readonly #options: StandstillOptions;
   #stoppedMs: number | undefined;
   /** Where the limit counts, and the destination can take back what a stop brought. */
   #limit: StopLimit | undefined;
+  #saving: Promise<readonly SavedState[]> = Promise.resolve([]);
   #sending: Promise<void> = Promise.resolve();
 
   constructor(options: StandstillOptions) {
@@ -44,23 +49,30 @@ export class Standstill {
 
   /** Stops the guest. `forced`: whatever it takes. @throws StopOverrun */
   async begin(forced: boolean): Promise<void> {
-    const { machine, clock, convergence, links, rehearsal } = this.#options;
+    const { machine, clock, convergence, links, rehearsal, postcopy } = this.#options;
     this.#stoppedMs = this.pause.begin();
     const limitMs = convergence.downtimeMsMax;
     const endMs = this.#stoppedMs + limitMs - rehearsal.reserveMs(limitMs);
-    const counts = links.recallable && convergence.keepsLimit && !forced;
+    const counts = links.recallable && convergence.keepsLimit && !forced && postcopy === undefined;
     this.#limit = counts ? new StopLimit(clock, endMs) : undefined;
     await machine.stop(this.pause.note);
     this.pause.done('stop');
+    // In other threads than the last pages are looked for and sent in.
+    this.#saving = machine.save(this.pause.note);
+    this.#saving.catch(() => {});
     this.#limit?.check();
   }
 
-  /** @throws StopOverrun */
-  async save(): Promise<readonly SavedState[]> {
-    const states = await this.#options.machine.save(this.pause.note);
+  /** Behind the pages of this connection: the states, which have been saved since the guest stands still. */
+  async sendStates(link: Link): Promise<void> {
+    this.pause.done('pages');
+    const states = await this.#saving;
     this.pause.done('save');
-    this.#limit?.check();
-    return states;
+    this.stateBytes = states.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    for (const state of states) {
+      if (this.overrun?.aborted === true) return;
+      await link.send(this.#options.rehearsal.message(state));
+    }
   }
 
   /** Waits for what is sent at the stop, which goes on where the stop is called off meanwhile. @throws StopOverrun */

@@ -20,6 +20,7 @@ import {
   FLAG_VERSION,
   type FrontendRequest,
   HEADER,
+  REPLY_SHAPES,
   requestName,
   VhostUserError,
 } from './protocol.ts';
@@ -261,7 +262,9 @@ export class BackendConnection {
     if (settles && !this.#settled()) return this.#wait(reply === undefined ? {} : { reply });
     if (reply === undefined) return false;
     this.#reply(reply);
-    return true;
+    // Who asks waits for the answer, and kicks that came before have their turn. Who is only told that it was done may have
+    // said more: a front-end of ours describes all its rings at once.
+    return this.#kept !== undefined || name === undefined || name in REPLY_SHAPES;
   }
 
   #settled(): boolean {

@@ -2,7 +2,7 @@
  * A guest's thread: the embedded guest on memory that was made elsewhere, told what to do by the main thread. It blocks
  * in poll(2) while the guest has nothing to do; between turns Node's own loop brings the messages.
  */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort, type Transferable, workerData } from 'node:worker_threads';
 import { execute } from '../embedded/answers.ts';
 import { EmbeddedGuest } from '../embedded/embedded-guest.ts';
 import type { EmbeddedGuestOptions, GuestEventName, MachineParts } from '../embedded/options.ts';
@@ -37,7 +37,8 @@ import { warmUpSaving } from './saving-warm-up.ts';
 const data = workerData as GuestThreadData;
 if (parentPort === null) throw new InvariantError('a guest without a main thread');
 const port = parentPort;
-const tell = (message: FromGuestThread): void => port.postMessage(message);
+const tell = (message: FromGuestThread, transfer: readonly Transferable[] = []): void =>
+  port.postMessage(message, transfer);
 
 interface GivenMemory {
   readonly file: GuestMemoryFile;
@@ -196,6 +197,12 @@ const answers: Answers = {
   },
 };
 
+/** The memory of a saved guest goes along as it is: copies of it are what a guest waits for that stands still. */
+const stateIn = (name: keyof Answers, result: unknown): Transferable[] => {
+  if (name === 'saveAhead') return [(result as Uint8Array<ArrayBuffer>).buffer];
+  return name === 'save' ? [(result as { readonly guest: Uint8Array<ArrayBuffer> }).guest.buffer] : [];
+};
+
 const watched = (): PauseWatch => new PauseWatch({ nowMs: monotonicMs });
 
 function mappingsOf({ regions }: GuestMemory): MappedSlots[] {
@@ -214,7 +221,8 @@ function mappingsOf({ regions }: GuestMemory): MappedSlots[] {
 
 port.on('message', async ({ id, name, args }: { id: number; name: keyof Answers; args: never }) => {
   try {
-    tell({ kind: 'answer', id, result: await answers[name](args) });
+    const result = await answers[name](args);
+    tell({ kind: 'answer', id, result }, stateIn(name, result));
   } catch (error) {
     tell({ kind: 'failure', id, ...wireError(error) });
   }

@@ -41,6 +41,12 @@ export const statesAhead = (
   guest: stateNamed(states, 'guest'),
 });
 
+/** What can go to another thread of a state without being copied: its memory, where it has one of its own. */
+export function memoryOf(state: Uint8Array | undefined): readonly ArrayBuffer[] {
+  const buffer = state?.buffer;
+  return buffer instanceof ArrayBuffer && buffer.byteLength === state?.byteLength ? [buffer] : [];
+}
+
 function stateNamed(states: readonly SavedState[], name: (typeof STATES)[number]): Uint8Array {
   const found = states.find(state => state.name === name);
   if (found === undefined) throw new VmStateError(`its state ${name} did not come`);

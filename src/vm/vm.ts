@@ -47,7 +47,7 @@ import type { VmConfig } from './config.ts';
 import { VmError } from './errors.ts';
 import type { GuestThreadEvent } from './guest-protocol.ts';
 import type { LateMemory } from './late-memory.ts';
-import { savedStates, statesAhead, statesOf } from './machine-states.ts';
+import { memoryOf, savedStates, statesAhead, statesOf } from './machine-states.ts';
 import {
   type BootOptions,
   bootOf,
@@ -180,7 +180,8 @@ export class Vm implements SourceMachine {
   }
 
   /**
-   * Becomes the machine that was saved, whose memory is here already. It stands still until {@link resumeLoaded}.
+   * Becomes the machine that was saved, whose memory is here already. It stands still until {@link resumeLoaded}. The states
+   * are its own from then on.
    * @throws AerostatError when it cannot be; the machine is to be closed then
    */
   async load(states: readonly SavedState[], note: NoteStep = () => {}): Promise<void> {
@@ -194,11 +195,12 @@ export class Vm implements SourceMachine {
     const watch = new PauseWatch({ nowMs: monotonicMs });
     const socketFd = this.#config === undefined ? await this.#openDevice(config, targetBytes) : null;
     watch.done('load/open');
-    const begun = this.#threads.guest.ask('begin', {
+    const asked = {
       socketFd,
       ...threadPartsOf(config, boot),
       saved: saved === undefined ? null : { guest: saved.guest, driver: saved.driver },
-    });
+    };
+    const begun = this.#threads.guest.ask('begin', asked, memoryOf(saved?.guest));
     // The device has what it needs as soon as the guest's front-end has handed the memory over.
     const loaded = saved === undefined ? undefined : this.deviceMigration.load(this.name, saved.device);
     // A guest that did not begin is why its device did not load.

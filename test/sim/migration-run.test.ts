@@ -62,7 +62,7 @@ describe(`simulated migrations (seeds from ${SEED})`, () => {
 
   test('are caught losing data when the states that were sent ahead are patched late', async () => {
     const lost = await Promise.all(
-      RACE_SEEDS.slice(0, 10).map(seed =>
+      RACE_SEEDS.slice(0, 20).map(seed =>
         runMigration({ seed, fault: 'none', patchLate: true }).then(() => false, isLoss),
       ),
     );

@@ -35,7 +35,9 @@ async function listenMigration(bytes: number): Promise<void> {
       createMemory: async () => {
         ram = createRam(bytes);
       },
+      prepare: async () => {},
       load: async () => {},
+      unload: async () => {},
       run: async () => {},
       abandon: async () => {},
     },

@@ -21,6 +21,7 @@ import { systemClock } from '../../transfer/clock.ts';
 import { TransferConnector } from '../../transfer/connector.ts';
 import { PeerProcess } from '../peer-process.ts';
 import { type BenchRow, type Measured, spreadOf } from '../report.ts';
+import { runUntil } from './interruptible.ts';
 import { createRam, digestOf, fileOf, fillMemory } from './loopback-memory.ts';
 import {
   type CopyKind,
@@ -55,6 +56,7 @@ const STILL: SourceMachine = {
   resume: async () => {},
   throttle: async () => {},
   save: async () => [],
+  saveAhead: async () => [],
   handOver: async () => {},
 };
 
@@ -219,26 +221,19 @@ async function migrate(
   const dirty = new SlotBitmap(ram.slots);
   const sent = new SlotBitmap(ram.slots);
   const connector = new TransferConnector({ address: { host: '127.0.0.1', port }, ram, dirty, sent });
-  let abort = () => {};
-  try {
-    const source = new MigrationSource({
-      id: crypto.getRandomValues(new Uint8Array(16)),
-      ram,
-      machine: STILL,
-      log: new SoftwareDirtyLog(ram.slots),
-      dirty,
-      sent,
-      connector,
-      connections,
-      convergence: new Convergence({ downtimeMsMax: 300, roundsMax: 30, autoConverge: false }),
-      clock: systemClock,
-    });
-    abort = () => source.cancel('the bench was interrupted');
-    signal?.addEventListener('abort', abort);
-    return await source.run();
-  } finally {
-    signal?.removeEventListener('abort', abort);
-  }
+  const source = new MigrationSource({
+    id: crypto.getRandomValues(new Uint8Array(16)),
+    ram,
+    machine: STILL,
+    log: new SoftwareDirtyLog(ram.slots),
+    dirty,
+    sent,
+    connector,
+    connections,
+    convergence: new Convergence({ downtimeMsMax: 300, roundsMax: 30, autoConverge: false }),
+    clock: systemClock,
+  });
+  return runUntil(source, signal);
 }
 
 /** Each connection brings one stretch; two buffers, so that one is read while the other one is under way. */

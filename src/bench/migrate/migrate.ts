@@ -24,6 +24,7 @@ import type { ChartPlan } from '../html.ts';
 import { PeerProcess } from '../peer-process.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
 import { type FirstTouch, firstTouchRows, touchFirst } from './first-touch.ts';
+import { runUntil } from './interruptible.ts';
 import { pauseFigures } from './pause-figures.ts';
 import type { FromPlace, ToPlace } from './place.ts';
 
@@ -177,9 +178,7 @@ export async function moveGuest(channel: BenchChannel, options: GuestMoveOptions
         clock: systemClock,
         ...(before === undefined ? {} : { observer: progress => during.hear(progress) }),
       });
-      const abort = () => source.cancel('the bench was interrupted');
-      signal.addEventListener('abort', abort);
-      const summary = await source.run().finally(() => signal.removeEventListener('abort', abort));
+      const summary = await runUntil(source, signal);
       const cpuSpentMs = cpuMs() - cpuBeforeMs;
       const balloonedPages = outgoing.balloonedPages;
       peer.send({ kind: 'look' });
