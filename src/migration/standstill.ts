@@ -66,11 +66,16 @@ export class Standstill {
   /** Behind the pages of this connection: the states, which have been saved since the guest stands still. */
   async sendStates(link: Link): Promise<void> {
     this.pause.done('pages');
-    const states = await this.#saving;
+    const calledOff = () => this.overrun?.aborted === true;
+    // A guest that goes on meanwhile cannot be saved any more, and need not.
+    const states = await this.#saving.catch(error => {
+      if (calledOff()) return [];
+      throw error;
+    });
     this.pause.done('save');
     this.stateBytes = states.reduce((sum, { bytes }) => sum + bytes.length, 0);
     for (const state of states) {
-      if (this.overrun?.aborted === true) return;
+      if (calledOff()) return;
       await link.send(this.#options.rehearsal.message(state));
     }
   }
