@@ -9,6 +9,7 @@ import { missingPrograms } from '../../peers/programs.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { Mailbox } from '../mailbox.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
+import type { Role, RoleTimes } from './processor-time.ts';
 
 export interface DrainWorldOptions {
   /** `aerostat`, as a command line. */
@@ -37,8 +38,13 @@ export interface Drained {
   readonly elapsedMs: number;
   /** What the host held for its guests when the order was given. */
   readonly bytes: number;
-  /** The floor. */
+  /** What processes of each role took of a processor meanwhile. */
+  readonly times: RoleTimes;
+  /** For how long of it the link had next to nothing to carry. */
+  readonly idleMs: number;
+  /** The floor, and what both of its ends took of a processor. */
   readonly copyMs: number;
+  readonly copyCpuMs: number;
 }
 
 export type FromDrainWorld = Drained | { readonly kind: 'failed'; readonly message: string };
@@ -79,6 +85,7 @@ export async function benchDrain(options: DrainBenchOptions): Promise<Measured> 
     ratios: { 'drain.toFloor': Math.min(...Object.values(ratios)), ...ratios },
     notes: [
       `The floor is a plain copy of what the guests held, over the same link of ${(options.bytesPerSecond / 1.25e8).toFixed(2)} Gbit/s (tc, token bucket).`,
+      'CPU times are per guest: of the machine that leaves, of the one that is started and awaits it, of agents and NATS, and of both ends of the plain copy.',
       'drain.toFloor is that of the concurrency that did best; aerostat drains 8 at a time unless drains of [fleet] says another number.',
     ],
   };
@@ -91,6 +98,7 @@ function rowOf(
 ): BenchRow {
   const figure = (of: (one: Drained) => number): Spread => spreadOf(drained.map(of));
   const bytes = figure(one => one.bytes);
+  const perGuest = (role: Role): Spread => figure(one => one.times[role] / guests);
   return {
     case: `at${count}`,
     scenario: `${guests} guests of ${memoryBytes / 2 ** 20} MiB, ${count} at a time`,
@@ -99,6 +107,11 @@ function rowOf(
     floorMs: figure(one => one.copyMs),
     linkMs: (bytes.median / bytesPerSecond) * 1000,
     bytes: bytes.median,
+    linkIdleMs: figure(one => one.idleMs),
+    sourceCpuMs: perGuest('sourceCpuMs'),
+    destinationCpuMs: perGuest('destinationCpuMs'),
+    fleetCpuMs: perGuest('fleetCpuMs'),
+    copyCpuMs: figure(one => one.copyCpuMs / guests),
     // Of each run by itself: both sides had the same machine.
     toFloor: figure(one => one.elapsedMs / one.copyMs).median,
   };

@@ -17,6 +17,7 @@ import { monotonicMs } from '../../sys/poll.ts';
 import { copyPlainly } from '../migrate/loopback.ts';
 import { tellBench, whenLetGo } from '../peer-side.ts';
 import type { Drained, FromDrainWorld, ToDrainWorld } from './drain.ts';
+import { LinkWatch, roleTimes, timesSince } from './processor-time.ts';
 
 const SERVER = 'nats://127.0.0.1:4222';
 const FROM = 'host1';
@@ -67,15 +68,27 @@ class World {
     // What the host holds now has been reported since the last guest was ready.
     await delay(2 * periodMs);
     const bytes = this.#heldBytes(client);
+    const before = roleTimes();
+    const link = new LinkWatch(this.#order.bytesPerSecond, monotonicMs);
     const startMs = monotonicMs();
     await client.ask({ ask: 'drain', host: FROM });
     // A guest has left when it runs elsewhere; there it is reported soon after.
     await until('an empty host', () => counts()[0] === 0, DRAIN_MS_MAX);
     const elapsedMs = monotonicMs() - startMs;
+    const [times, idleMs] = [timesSince(before), link.end()];
     await until('a host that has all guests', () => counts()[1] === guests);
     await client.close();
     await this.close();
-    return { kind: 'drained', elapsedMs, bytes, copyMs: await copyMs(bytes, guests) };
+    const floor = await copyOf(bytes, guests);
+    return {
+      kind: 'drained',
+      elapsedMs,
+      bytes,
+      times,
+      idleMs,
+      copyMs: floor.elapsedMs,
+      copyCpuMs: floor.cpuMs,
+    };
   }
 
   #heldBytes({ hosts }: FleetClient): number {
@@ -154,11 +167,19 @@ class World {
 }
 
 /** One guest's bytes after the other's, so that no more than those are held twice. */
-async function copyMs(bytes: number, parts: number): Promise<number> {
+async function copyOf(
+  bytes: number,
+  parts: number,
+): Promise<{ readonly elapsedMs: number; readonly cpuMs: number }> {
   const each = Math.ceil(bytes / parts / MIB) * MIB;
-  let elapsedMs = 0;
-  for (let part = 0; part < parts; part++) elapsedMs += (await copyPlainly(each)).elapsedMs;
-  return (elapsedMs * bytes) / (each * parts);
+  const sum = { elapsedMs: 0, cpuMs: 0 };
+  for (let part = 0; part < parts; part++) {
+    const copy = await copyPlainly(each);
+    sum.elapsedMs += copy.elapsedMs;
+    sum.cpuMs += copy.cpuMs;
+  }
+  const share = bytes / (each * parts);
+  return { elapsedMs: sum.elapsedMs * share, cpuMs: sum.cpuMs * share };
 }
 
 process.once('message', (order: ToDrainWorld) => {
