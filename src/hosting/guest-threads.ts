@@ -28,6 +28,8 @@ export interface GuestThreadsOptions {
   readonly keeper?: KeeperPlace | undefined;
   /** How long after the first guests the threads that discard start, which want a processor as these do. Default: at once. */
   readonly discardsAfterMs?: number;
+  /** There is never a second guest, which one that keeps the discarding thread would hold up: no thread watches that one. */
+  readonly oneGuest?: boolean;
 }
 
 /** A busy machine takes a second. */
@@ -60,13 +62,15 @@ export class GuestThreads {
   #closing: Promise<void> | undefined;
 
   /** Starts them; a guest may be opened at once. */
-  constructor({ threads, log, keeper, discardsAfterMs = 0 }: GuestThreadsOptions) {
+  constructor({ threads, log, keeper, discardsAfterMs = 0, oneGuest = false }: GuestThreadsOptions) {
     this.#log = log;
     this.#discardsAfterMs = discardsAfterMs;
-    this.#discarding = new DiscardPool(threads, {
-      failed: failure => log({ level: 'error', message: `memory could not be given back: ${failure}` }),
-      died: error => this.#threadDied('discarding', error),
-    });
+    const listens = {
+      failed: (failure: string) =>
+        log({ level: 'error', message: `memory could not be given back: ${failure}` }),
+      died: (error: Error) => this.#threadDied('discarding', error),
+    };
+    this.#discarding = new DiscardPool(threads, listens, !oneGuest);
     const first = this.#discarding.prepare(ports => {
       ports.forEach((port, index) => {
         // A thread that ends meanwhile needs no further discarding thread.

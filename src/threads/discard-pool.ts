@@ -34,12 +34,14 @@ export class DiscardPool {
   /** Hands a port to each data-plane thread, at the other end of which the new thread is. */
   #connect: (ports: MessagePort[]) => void = () => {};
   readonly #peers: number;
+  readonly #watched: boolean;
   /** The first thread's ports, until it is started. */
   #first: MessagePort[] | undefined;
 
-  /** For so many data-plane threads. */
-  constructor(peers: number, listener: DiscardPoolListener) {
+  /** For so many data-plane threads. Without `watched` the thread that leads has none that watches it. */
+  constructor(peers: number, listener: DiscardPoolListener, watched = true) {
     this.#peers = peers;
+    this.#watched = watched;
     this.#listener = listener;
     new Int32Array(this.control)[LEADER_WORD] = 1;
   }
@@ -55,16 +57,16 @@ export class DiscardPool {
     return near;
   }
 
-  /** Starts the two threads that are always there, once. */
+  /** Starts the threads that are always there, once. */
   start(): void {
     const first = this.#first;
     this.#first = undefined;
     if (first === undefined || this.#closing) return;
     this.#startThread(first);
-    this.#another();
+    if (this.#watched) this.#another();
   }
 
-  /** Resolves when both run; starts them. */
+  /** Resolves when they run; starts them. */
   get ready(): Promise<void> {
     this.start();
     return this.#ready.promise;
@@ -87,9 +89,9 @@ export class DiscardPool {
       else if (news.wanted === 'watcher') this.#another();
       else if (availableParallelism() > 1) this.#another(true);
     });
-    const isSecond = this.#started === 2;
+    const isLast = this.#started === (this.#watched ? 2 : 1);
     worker.once('online', () => {
-      if (isSecond) this.#ready.resolve();
+      if (isLast) this.#ready.resolve();
     });
     worker.on('error', error => this.#listener.died(error));
     const exited = new Promise<void>(resolve => worker.once('exit', () => resolve()));

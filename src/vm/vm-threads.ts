@@ -32,6 +32,7 @@ export class VmThreads {
   private constructor(log: (record: LogRecord) => void, guestProgram: URL) {
     this.hosting = new GuestThreads({
       threads: 1,
+      oneGuest: true,
       log: record => {
         if (!this.muted) log(record);
       },

@@ -154,6 +154,16 @@ test('threads that discard come later than the first guests where they are to, a
   expect(discarding()).toBe(before + 4);
 });
 
+test('a host of one guest has one thread that discards: there is no other guest that one could keep waiting', async () => {
+  await loop.until(hosting.close());
+  const discarding = () => threads.started.filter(thread => thread instanceof DiscardThreadDouble).length;
+  const before = discarding();
+  hosting = new GuestThreads({ threads: 1, log: record => log.push(record), oneGuest: true });
+  await open('a');
+  await loop.until(hosting.ready);
+  expect(discarding()).toBe(before + 1);
+});
+
 test('a name that is taken is refused, and so is a guest that is not there', async () => {
   await open('a');
   const socket = { fd: 0, listening: false };
