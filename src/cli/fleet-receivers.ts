@@ -34,6 +34,9 @@ export function receiversOf({ address, tls }: ReceiversOptions): StartReceiver {
       socket,
       '--wait',
       WAIT,
+      // Guests of a drain wait for it, one after the other, and for the processors that it takes.
+      '--warm-up',
+      'brief',
       '--json',
       ...tls,
     ];

@@ -14,13 +14,15 @@ import { LateMemory } from './late-memory.ts';
 import type { VmWorld } from './options.ts';
 import { Vm } from './vm.ts';
 import type { VmThreads } from './vm-threads.ts';
-import { openWarmThreads } from './warm-up.ts';
+import { openWarmThreads, type WarmUp } from './warm-up.ts';
 
 export interface IncomingVmOptions extends VmWorld {
   readonly adviseHugePages?: boolean;
   readonly hugePageSize?: number;
   /** Threads to live in. Default: new ones, which are warmed up. */
   readonly threads?: VmThreads;
+  /** How those are warmed up. Default: `thorough`. */
+  readonly warmUp?: WarmUp;
 }
 
 export class IncomingVm implements DestinationMachine {
@@ -34,9 +36,9 @@ export class IncomingVm implements DestinationMachine {
     this.#options = options;
   }
 
-  /** Starts the threads and warms them up, unless it is given some; takes half a second. */
+  /** Starts the threads and warms them up, unless it is given some; takes up to half a second. */
   static async open(options: IncomingVmOptions = {}): Promise<IncomingVm> {
-    return new IncomingVm(options.threads ?? (await openWarmThreads(options.log)), options);
+    return new IncomingVm(options.threads ?? (await openWarmThreads(options.log, options.warmUp)), options);
   }
 
   /** The memory, once it was made. */

@@ -20,8 +20,6 @@ import { SourceLink } from '../migration/source-link.ts';
 import { TokenBucket } from '../migration/token-bucket.ts';
 import { monotonicMs } from '../sys/poll.ts';
 
-/** After so many what is left to be compiled takes no time that one would see. */
-const MIGRATIONS = 3;
 const SLOTS = 128;
 const VITAL_SLOTS = 8;
 /** Written to before the stop: most of them come later. */
@@ -34,9 +32,9 @@ const clock: Clock = {
   sleep: (ms, signal) => delay(ms, undefined, signal === undefined ? {} : { signal }).catch(() => {}),
 };
 
-/** Takes this thread some ten milliseconds, between which others have their turn. */
-export async function warmUpMigration(): Promise<void> {
-  for (let migration = 0; migration < MIGRATIONS; migration++) await migrate();
+/** Each takes this thread some milliseconds, between which others have their turn. */
+export async function warmUpMigration(migrations: number): Promise<void> {
+  for (let migration = 0; migration < migrations; migration++) await migrate();
 }
 
 async function migrate(): Promise<void> {

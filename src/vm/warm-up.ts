@@ -10,14 +10,26 @@ import type { VmOptions } from './options.ts';
 import { Vm } from './vm.ts';
 import { VmThreads } from './vm-threads.ts';
 
-/** Enough pages for loops over them to be compiled as well. */
-const MEMORY_BYTES = 64 * 2 ** 20;
-const USED_BYTES = MEMORY_BYTES / 2;
-const TARGET_BYTES = MEMORY_BYTES / 8;
-/** After so many the compiler has nothing left to do that one would see. */
-const ARRIVALS = 10;
-/** Those of them that are measured: by then most of it is compiled. */
-const MEASURED = 4;
+interface Extent {
+  readonly memoryBytes: number;
+  /** How often the small machine leaves and arrives. */
+  readonly arrivals: number;
+  /** The last of them, which are measured: by then most of it is compiled. */
+  readonly measured: number;
+  /** Of the main thread, within it. */
+  readonly migrations: number;
+}
+
+/**
+ * `thorough`: the compiler has nothing left to do that one would see, and loops over pages are compiled as well. `brief`: all of
+ * it has run once, which is most of what a guest would wait for.
+ */
+const EXTENTS = {
+  thorough: { memoryBytes: 64 * 2 ** 20, arrivals: 10, measured: 4, migrations: 3 },
+  brief: { memoryBytes: 16 * 2 ** 20, arrivals: 2, measured: 1, migrations: 1 },
+} as const satisfies Record<string, Extent>;
+
+export type WarmUp = keyof typeof EXTENTS;
 
 /**
  * A guest leaves minutes or days after the warm-up. V8 forgets code that some collections have found unused, and collects
@@ -26,12 +38,13 @@ const MEASURED = 4;
  */
 const LASTING_MEMORY = ['--no-flush-bytecode', '--no-memory-reducer'];
 
-/** Threads for a machine; takes half a second. */
-export async function openWarmThreads(log: VmOptions['log']): Promise<VmThreads> {
+/** Threads for a machine; takes half a second, or a fifth of one. */
+export async function openWarmThreads(log: VmOptions['log'], how: WarmUp = 'thorough'): Promise<VmThreads> {
+  const extent = EXTENTS[how];
   for (const flag of LASTING_MEMORY) setFlagsFromString(flag);
   const threads = await VmThreads.open(log);
   try {
-    await Promise.all([warmUp(threads), warmUpMigration()]);
+    await Promise.all([warmUp(threads, extent), warmUpMigration(extent.migrations)]);
     return threads;
   } catch (error) {
     await threads.close();
@@ -50,12 +63,12 @@ export async function startWarm(options: Omit<VmOptions, 'threads'>): Promise<Vm
   }
 }
 
-async function warmUp(threads: VmThreads): Promise<void> {
+async function warmUp(threads: VmThreads, { memoryBytes, arrivals, measured }: Extent): Promise<void> {
   const name = 'warm-up';
   threads.muted = true;
-  let vm = await Vm.start({ name, threads, memoryBytes: MEMORY_BYTES, targetBytes: TARGET_BYTES });
+  let vm = await Vm.start({ name, threads, memoryBytes, targetBytes: memoryBytes / 8 });
   const { memory } = vm.ram;
-  await vm.command({ do: 'use', bytes: USED_BYTES });
+  await vm.command({ do: 'use', bytes: memoryBytes / 2 });
   await vm.command({ do: 'settle' });
   let stopMs = 0;
   const leave = async (): Promise<readonly SavedState[]> => {
@@ -67,7 +80,7 @@ async function warmUp(threads: VmThreads): Promise<void> {
     return states;
   };
   const seen: { readonly stopMs: number; readonly runMs: number }[] = [];
-  for (let arrival = 0; arrival < ARRIVALS; arrival++) {
+  for (let arrival = 0; arrival < arrivals; arrival++) {
     const states = await leave();
     vm = Vm.on(threads, { name, memory, adviseHugePages: false });
     await vm.load(states);
@@ -76,7 +89,7 @@ async function warmUp(threads: VmThreads): Promise<void> {
     seen.push({ stopMs, runMs: monotonicMs() - startMs });
     await vm.command({ do: 'settle' });
   }
-  await threads.pace.warmed(name, seen.slice(-MEASURED));
+  await threads.pace.warmed(name, seen.slice(-measured));
   await vm.leave();
   memory.close();
   threads.muted = false;

@@ -68,7 +68,7 @@ test.each(CASES)('by channel %s (%s) both memories are alike at the stop', async
   await source.tell({ do: 'touch' });
   await source.tell({ do: 'start', workload: 'churn', bytes: 24 * MIB });
   const here = memoryOf(source.pid);
-  const place = await IncomingVm.open({ name: 'vm' });
+  const place = await IncomingVm.open({ name: 'vm', warmUp: 'brief' });
   closing.push(() => place.close());
   let compared: ReturnType<typeof compareMemories> | undefined;
   const destination = new MigrationDestination({
