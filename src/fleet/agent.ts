@@ -53,6 +53,9 @@ interface Joined {
   readonly leave: readonly (() => void)[];
 }
 
+/** A machine is asked no more often for what is reported of it, unless it has begun to move or has left. */
+const READINGS_PER_PERIOD = 4;
+
 export class Agent {
   readonly #options: AgentOptions;
   readonly #agent = randomUUID();
@@ -203,7 +206,7 @@ export class Agent {
       claims,
       startReceiver,
       freeBytes: async () => {
-        const here = await machines.all();
+        const here = await machines.all(periodMs / READINGS_PER_PERIOD);
         const held = here.reduce((sum, { known }) => sum + Math.max(known.residentBytes, known.needBytes), 0);
         return memoryBytes - reserveBytes - held;
       },
@@ -310,7 +313,7 @@ export class Agent {
   async #write({ arrivals, departures, leadership, report, orders }: Joined): Promise<void> {
     const { host, periodMs, memoryBytes, reserveBytes, linkBytesPerSecond, machines, wallClock } =
       this.#options;
-    this.#machines = await machines.all();
+    this.#machines = await machines.all(periodMs / READINGS_PER_PERIOD);
     const here = this.#machines.filter(({ isHere }) => isHere);
     arrivals.settle(new Set(here.map(({ guest }) => guest)));
     const said: Report = {

@@ -16,7 +16,13 @@ import {
   type OrderOutcome,
 } from './messages.ts';
 
-/** Between two looks at a migration. */
+/**
+ * Between two looks at a migration: half of what it still takes at the pace that it has, within these. Each look costs the
+ * machine and this agent a millisecond of a processor, and many may leave at a time.
+ */
+const LOOK_MS_MIN = 50;
+const LOOK_MS_MAX = 300;
+/** While its pace is not known. */
 const LOOK_MS = 100;
 /** Of a destination that has to start a process on a host that is busy; it is asked again and again meanwhile. */
 const PLACE_ASKED_MAX = 15;
@@ -222,7 +228,7 @@ export class Departures {
       // Where it is not known where the guest runs, its machine goes on asking.
       const isOver = error !== null && error.code !== 'AEROSTAT_MIGRATION_UNKNOWN';
       if (isOver) return await this.#failed(underway, 'failed', error.message);
-      await sleep(LOOK_MS);
+      await sleep(lookMs(state));
     }
   }
 
@@ -259,7 +265,8 @@ export class Departures {
   }
 
   async #end({ order }: Underway, result: OrderOutcome['result'], why: string | null): Promise<void> {
-    const { claims, host, sleep, onOutcome, onChange } = this.#options;
+    const { claims, host, machines, sleep, onOutcome, onChange } = this.#options;
+    machines.changed(order.guest);
     const outcome: OrderOutcome = { id: order.id, result, why: why === null ? null : inWords(why) };
     this.#underway.delete(order.id);
     this.#outcomes.push(outcome);
@@ -280,6 +287,11 @@ export class Departures {
     const migration = machine?.migration ?? null;
     return migration !== null && migration.report === null && migration.error === null;
   }
+}
+
+function lookMs({ remainingBytes, bytesPerSecond }: MigrationStatus['state']): number {
+  if (remainingBytes === null || bytesPerSecond === null || bytesPerSecond <= 0) return LOOK_MS;
+  return Math.min(LOOK_MS_MAX, Math.max(LOOK_MS_MIN, (500 * remainingBytes) / bytesPerSecond));
 }
 
 const messageOf = (error: unknown): string =>

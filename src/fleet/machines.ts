@@ -23,13 +23,25 @@ export interface Machine {
   readonly isHere: boolean;
 }
 
+interface Reading {
+  readonly machine: Machine;
+  /** When it was asked. */
+  readonly atMs: number;
+}
+
 export class Machines {
   readonly #directory: string;
   readonly #connect: (socket: string) => Control;
+  readonly #now: () => number;
+  readonly #controls = new Map<string, Control>();
+  readonly #readings = new Map<string, Reading>();
+  /** What was asked before it changed is not kept. */
+  #generation = 0;
 
-  constructor(directory: string, connect: (socket: string) => Control) {
+  constructor(directory: string, connect: (socket: string) => Control, now: () => number) {
     this.#directory = directory;
     this.#connect = connect;
+    this.#now = now;
   }
 
   socketOf(guest: string): string {
@@ -40,18 +52,45 @@ export class Machines {
     return join(this.#directory, `${guest}.log`);
   }
 
+  /** The same each time: a client hears of the program's end, and is not forgotten before that. */
   controlOf(guest: string): Control {
-    return this.#connect(this.socketOf(guest));
+    const known = this.#controls.get(guest) ?? this.#connect(this.socketOf(guest));
+    this.#controls.set(guest, known);
+    return known;
   }
 
-  /** All that answer. One that does not is left out: it has just ended, or begins. */
-  async all(): Promise<readonly Machine[]> {
-    const asked = this.#names().map(name => this.#machine(name).catch(() => undefined));
+  /**
+   * All that answer. One that does not is left out: it has just ended, or begins. One that was asked less than `ageMsMax` ago
+   * is not asked again: all of a host that is drained are looked at whenever one of them begins to move or has left.
+   */
+  async all(ageMsMax = 0): Promise<readonly Machine[]> {
+    const names = this.#names();
+    for (const gone of [...this.#controls.keys()].filter(name => !names.includes(name))) {
+      this.#controls.delete(gone);
+      this.#readings.delete(gone);
+    }
+    const youngMs = this.#now() - ageMsMax;
+    const asked = names.map(async name => {
+      const read = this.#readings.get(name);
+      return read !== undefined && read.atMs > youngMs ? read.machine : this.find(name);
+    });
     return (await Promise.all(asked)).filter(machine => machine !== undefined);
   }
 
+  /** It is asked now. */
   async find(guest: string): Promise<Machine | undefined> {
-    return this.#machine(guest).catch(() => undefined);
+    const [atMs, generation] = [this.#now(), this.#generation];
+    const machine = await this.#machine(guest).catch(() => undefined);
+    const newer = (this.#readings.get(guest)?.atMs ?? atMs) > atMs;
+    if (machine === undefined) this.#readings.delete(guest);
+    else if (!newer && generation === this.#generation) this.#readings.set(guest, { machine, atMs });
+    return machine;
+  }
+
+  /** What is known of it is not so any more. */
+  changed(guest: string): void {
+    this.#generation++;
+    this.#readings.delete(guest);
   }
 
   #names(): readonly string[] {

@@ -61,6 +61,7 @@ export class FakeMachines {
       logOf: (guest: string) => `/${guest}.log`,
       controlOf: (guest: string) => this.#control(guest),
       find,
+      changed: () => {},
       all: async () =>
         (await Promise.all([...this.guests.keys()].map(find))).filter(one => one !== undefined),
     } as unknown as Machines;

@@ -121,7 +121,7 @@ async function runJoin(
     linkBytesPerSecond: host.linkBytesPerSecond,
     placement: placementOf(periodMs, host.placement),
     staleMs: 2 * staleMsOf(periodMs),
-    machines: new Machines(host.machines, socket => connect(context, { api: socket })),
+    machines: new Machines(host.machines, socket => connect(context, { api: socket }), monotonicMs),
     startReceiver: receiversOf(host.receivers),
     openBus: () => busTo(place, `aerostat fleet ${host.name}`, true),
     now: monotonicMs,
