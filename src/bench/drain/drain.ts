@@ -9,7 +9,7 @@ import { missingPrograms } from '../../peers/programs.ts';
 import { workerUrl } from '../../threads/worker-url.ts';
 import { Mailbox } from '../mailbox.ts';
 import { type BenchRow, type Measured, type Spread, spreadOf } from '../report.ts';
-import type { Role, RoleTimes } from './processor-time.ts';
+import type { DrainRole, RoleTimes } from './processor-time.ts';
 
 export interface DrainWorldOptions {
   /** `aerostat`, as a command line. */
@@ -98,7 +98,7 @@ function rowOf(
 ): BenchRow {
   const figure = (of: (one: Drained) => number): Spread => spreadOf(drained.map(of));
   const bytes = figure(one => one.bytes);
-  const perGuest = (role: Role): Spread => figure(one => one.times[role] / guests);
+  const perGuest = (role: DrainRole): Spread => figure(one => one.times[role] / guests);
   return {
     case: `at${count}`,
     scenario: `${guests} guests of ${memoryBytes / 2 ** 20} MiB, ${count} at a time`,

@@ -6,9 +6,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { childrenCpuMs, cpuMsOf } from '../cpu-time.ts';
 
 /** What a process of a drain is there for. */
-export type Role = 'sourceCpuMs' | 'destinationCpuMs' | 'fleetCpuMs';
+export type DrainRole = 'sourceCpuMs' | 'destinationCpuMs' | 'fleetCpuMs';
 
-export type RoleTimes = Readonly<Record<Role, number>>;
+export type RoleTimes = Readonly<Record<DrainRole, number>>;
 
 /** A link that carries less than this share of what it could is idle. */
 const IDLE_SHARE = 0.1;
@@ -16,7 +16,7 @@ const IDLE_SHARE = 0.1;
 const LOOK_MS = 50;
 
 /** The role of a process by its command line: a machine that leaves, one that is awaited, agents and their servers. */
-function roleOf(pid: number): Role | undefined {
+function roleOf(pid: number): DrainRole | undefined {
   const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
   if (words.includes('receive')) return 'destinationCpuMs';
   // Of those that have ended this process knows: they were its children.
