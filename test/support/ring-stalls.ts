@@ -5,9 +5,9 @@
  *
  * A stall counts from the look before the one that found it, to the look that found it over: never too short.
  */
-import { closeSync, fstatSync, openSync, readdirSync, readlinkSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs';
 import { type ProfileName, profile, queueRoles } from '../../src/balloon/profiles.ts';
-import { ACCOUNTS_AT, JOURNAL_AT, RECORD, RING_LOGS_AT } from '../../src/keeping/guest-file.ts';
+import { ACCOUNTS_AT, GUEST_MAGIC, JOURNAL_AT, RECORD, RING_LOGS_AT } from '../../src/keeping/guest-file.ts';
 import { PAGE_SIZE } from '../../src/memory/page.ts';
 import { Mapping } from '../../src/sys/mapping.ts';
 import { MessageJournal } from '../../src/vhost-user/message-journal.ts';
@@ -142,6 +142,8 @@ interface KeptFile {
   readonly path: string;
   readonly name: string;
   readonly size: number;
+  /** It is what a daemon keeps of a guest, and no memory of one. */
+  readonly isState: boolean;
 }
 
 /** The files among the descriptors of a process. */
@@ -154,7 +156,9 @@ function keptFiles(pid: number): readonly KeptFile[] {
     if (!/^\/.*\(deleted\)$/.test(name)) return [];
     const fd = openSync(path, 'r');
     try {
-      return [{ path, name, size: fstatSync(fd).size }];
+      const first = Buffer.alloc(4);
+      readSync(fd, first, 0, 4, 0);
+      return [{ path, name, size: fstatSync(fd).size, isState: first.readUInt32LE() === GUEST_MAGIC }];
     } finally {
       closeSync(fd);
     }
@@ -166,8 +170,7 @@ function ringsOf(
   files: readonly KeptFile[],
   view: Viewer,
 ): readonly WatchedRing[] {
-  const isGuestFile = (file: KeptFile): boolean => file.name.startsWith('/memfd:aerostat-');
-  const own = files.find(file => file.name === `/memfd:aerostat-${name} (deleted)`);
+  const own = files.find(file => file.isState && file.name === `/memfd:aerostat-${name} (deleted)`);
   if (own === undefined) throw new Error(`the keeper has no file of ${name}`);
   const kept = view(own.path, 0, ACCOUNTS_AT);
   const bytes = new Uint8Array(kept.buffer, kept.byteOffset, kept.byteLength).subarray(JOURNAL_AT);
@@ -180,7 +183,7 @@ function ringsOf(
   const stateAt = RECORD.size + Math.ceil(fds / 2) * 8 + count * 8;
   const { rings, regions, features = 0n } = decodeSession(record.slice(stateAt), fds);
   const memoryFile = ({ fileOffset, size }: SavedRegion): KeptFile => {
-    const found = files.find(file => !isGuestFile(file) && file.size >= fileOffset + size);
+    const found = files.find(file => !file.isState && file.size >= fileOffset + size);
     if (found === undefined) throw new Error(`the keeper has no memory of ${name}`);
     return found;
   };
