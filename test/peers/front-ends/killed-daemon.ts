@@ -4,7 +4,7 @@
  * its caller's.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
 import { type ProfileName, profile } from '../../../src/balloon/profiles.ts';
 import type { DeviceGuestStatus } from '../../../src/control/contract.ts';
 import { Random } from '../../../src/guest/random.ts';
@@ -196,7 +196,8 @@ export async function survivesEnds(title: string, world: KilledWorld, ends: Ends
   const moments = momentsOf(devices);
   const beganMs = performance.now();
   await guest.keep(KEPT_BYTES);
-  const watched = RingStalls.ofKeeper(kept.keeperPid, devices);
+  // What a daemon told its keeper may wait in the socket still.
+  const watched = await vi.waitFor(() => RingStalls.ofKeeper(kept.keeperPid, devices), PATIENCE_MS);
   const stalls: Stall[] = [];
   const freeBytes = await guest.freeBytes();
   const met = { kill: 0, upgrade: 0 };
