@@ -7,7 +7,15 @@
 //   npm test -- test/virtio       only what is named; coverage is not judged then
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { bin, bootstrap, root } from './bootstrap.mjs';
@@ -58,6 +66,8 @@ const hugePagesBefore = hugePages();
 // All that tests start and write has this directory in its environment or its path. The name is short, for sockets lie
 // deep below it, and their paths are bounded.
 const scratch = mkdtempSync(join(tmpdir(), 'aerostat-'));
+// Programs that a test runs as another user find their files below it.
+chmodSync(scratch, 0o711);
 const reporters = ['default', 'json', join(root, 'scripts/skipped-reporter.mjs')];
 /** The run of vitest that goes on, if one does. */
 let vitest;

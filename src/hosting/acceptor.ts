@@ -26,7 +26,8 @@ const ACCEPT_PAUSE_MS = 1000;
 const CLOSING_MS_MAX = 1000;
 
 export interface AcceptorListener {
-  opened(): void;
+  /** `goesOn`: another daemon served this front-end before. */
+  opened(goesOn: boolean): void;
   /** The front-end is gone; `error` when it broke the protocol, or we broke. */
   closed(error: Error | undefined): void;
   readonly refused: SessionHost['refused'];
@@ -230,7 +231,7 @@ export class Acceptor {
       },
     });
     this.#connection = connection;
-    this.#listener.opened();
+    this.#listener.opened(session !== undefined);
     if (session === undefined) connection.begin();
     else this.#resume(connection, session);
   }

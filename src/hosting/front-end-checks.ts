@@ -37,11 +37,15 @@ export class FrontEndChecks {
     this.#events = events;
   }
 
-  /** Another front-end, or another device of the one that is there. */
-  begin(): void {
+  /** Another front-end, or another device of the one that is there. `goesOn`: another daemon served it, and has looked. */
+  begin(goesOn = false): void {
     const { device, session, ringsNeeded } = this.#guest;
-    this.#known.begin(device.hints.counters.hintBuffers);
     this.#ringsLook?.cancel();
+    if (goesOn) {
+      this.#known.goOn();
+      return;
+    }
+    this.#known.begin(device.hints.counters.hintBuffers);
     this.#ringsLook = this.#reactor.schedule(RINGS_SET_UP_MS_MAX, () => {
       const complaint = this.#known.complaintOfRings(session()?.ringsSetUp ?? 0, ringsNeeded);
       if (complaint !== undefined) this.#events.problem('rings', complaint);

@@ -139,7 +139,7 @@ export class GuestHost {
 
   #frontEnds(): AcceptorListener {
     return {
-      opened: () => this.#connected(),
+      opened: goesOn => this.#connected(goesOn),
       closed: error => this.#disconnected(error),
       refused: (error, context) => this.#refused(error, context),
       taken: () => this.#checks.begin(),
@@ -149,9 +149,9 @@ export class GuestHost {
     };
   }
 
-  #connected(): void {
+  #connected(goesOn: boolean): void {
     this.#conversation.connections++;
-    this.#checks.begin();
+    this.#checks.begin(goesOn);
     this.#connections.opened();
   }
 

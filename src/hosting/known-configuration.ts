@@ -32,6 +32,12 @@ export class KnownConfiguration {
     this.#hintBuffersBefore = hintBuffers;
   }
 
+  /** What the front-end read of another daemon is not known: nothing is said of it. */
+  goOn(): void {
+    this.#told = true;
+    this.#toldOfRings = true;
+  }
+
   /** The front-end read `size` bytes from `offset` on. */
   read(offset: number, size: number): void {
     this.#end = Math.max(this.#end, offset + size);

@@ -130,7 +130,8 @@ export class FollowedMigration {
     }
   }
 
-  async #steer({ signal }: MoveUnderWay, job: DomainJob): Promise<void> {
+  async #steer(under: MoveUnderWay, job: DomainJob): Promise<void> {
+    const { signal } = under;
     const { move, downtimeMsMax, postcopyAfterRound } = this.#options;
     const { uuid } = move;
     if (signal.aborted) return void (await this.#asker.ask({ ask: 'abortJob', uuid }).catch(ignored));
@@ -139,8 +140,11 @@ export class FollowedMigration {
     }
     const rounds = job.numbers.memory_iteration ?? 0;
     if (postcopyAfterRound === undefined || this.#missingBytes !== undefined || !job.underWay) return;
-    if (rounds > postcopyAfterRound && (await this.#done({ ask: 'startPostcopy', uuid })))
+    if (rounds > postcopyAfterRound && (await this.#done({ ask: 'startPostcopy', uuid }))) {
       this.#missingBytes = job.numbers.memory_remaining ?? 0;
+      // It may be over before the next look.
+      this.#tell(under, migrationState(job, { postcopy: postcopyState(job, this.#missingBytes) }));
+    }
   }
 
   /** Whether libvirt did it; what is refused now is ordered again at the next look. */

@@ -58,8 +58,8 @@ async function survives(name: ProfileName, rings: 'split' | 'packed'): Promise<v
       const devices = [{ name: NAME, profile: name, reports }];
       await survivesEnds(`${name}, ${rings} rings`, { kept, guest: working(guest), devices }, ENDS);
       const { runs } = await guest.tell({ do: 'balloon' });
-      const { balloonedBytes } = await kept.daemon.control.guest(NAME);
-      expect({ runs, balloonedBytes }).toEqual({ runs: [], balloonedBytes: 0 });
+      const { balloonedBytes, lastError } = await kept.daemon.control.guest(NAME);
+      expect({ runs, balloonedBytes, lastError }).toEqual({ runs: [], balloonedBytes: 0, lastError: null });
     } finally {
       await guest.close();
     }

@@ -37,6 +37,15 @@ describe('a front-end that hides the configuration from its guest', () => {
     expect(known().complaintOfRings(0, 5)).toBeUndefined();
   });
 
+  test('is not told of where another daemon served it before: what that was asked for is not known here', () => {
+    const configuration = known();
+    configuration.goOn();
+    expect(configuration.complaint(HALF)).toBeUndefined();
+    expect(configuration.complaintOfRings(4, 5)).toBeUndefined();
+    configuration.begin(7);
+    expect(configuration.complaint(HALF)).toMatch('config_size=16');
+  });
+
   test('is none where the guest was asked, or its front-end read what there is', () => {
     expect(known().complaint({ ...HALF, targetPages: HALF.balloonedPages })).toBeUndefined();
     expect(known([0, 4]).complaint(HALF)).toBeUndefined();

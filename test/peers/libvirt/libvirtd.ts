@@ -3,7 +3,7 @@
  * the host. It is no system service, and nothing of it is left when it was ended.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
+import { randomInt, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -45,6 +45,16 @@ interface LibvirtdOptions {
   readonly tcpPort?: number;
 }
 
+/** Above the ports that the kernel gives to connections; libvirtds of tests that run at the same time have others. */
+const PORTS_FROM = 61_000;
+const PORTS_TO = 65_400;
+const PORTS_EACH = 8;
+
+function migrationPorts(): readonly string[] {
+  const first = PORTS_FROM + PORTS_EACH * randomInt((PORTS_TO - PORTS_FROM) / PORTS_EACH);
+  return [`migration_port_min = ${first}`, `migration_port_max = ${first + PORTS_EACH - 1}`];
+}
+
 export class Libvirtd {
   readonly directory = mkdtempSync(join(tmpdir(), 'lv-'));
   readonly #env: NodeJS.ProcessEnv;
@@ -73,6 +83,7 @@ export class Libvirtd {
       'security_driver = "none"',
       'cgroup_controllers = []',
       'remember_owner = 0',
+      ...migrationPorts(),
       ...(faults === 'allowed' ? ['clear_emulator_capabilities = 0'] : []),
     ];
     writeFileSync(join(folder('config/libvirt'), 'qemu.conf'), `${settings.join('\n')}\n`);
