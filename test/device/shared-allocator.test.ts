@@ -48,6 +48,17 @@ function say({ rig }: Lent, bytes: Uint8Array): number {
   return rig.queue('shared').exchange({ out: [bytes] }).length;
 }
 
+/** A guest of so many frames, all of which it has lent. */
+function openMany(frames: number): Lent {
+  const memoryBytes = frames * FRAME_BYTES;
+  const rig = openRig({ profile: 'shared', memory: 'heap', memoryBytes, discardsElsewhere: true });
+  const words = new SharedWords(rig.memory, STATE, sharedWordCount(frames));
+  for (let frame = 0; frame < frames; frame++) words.replace(frame, words.load(frame), FRAME_FREE);
+  const lent = { rig, words };
+  expect(say(lent, message(LEND, { version: LAYOUT_VERSION, address: STATE, frames }))).toBe(1);
+  return lent;
+}
+
 const all = ({ words }: Lent) => Array.from({ length: FRAMES }, (_, frame) => words.load(frame));
 
 /** As a thread that discards does; and what the data-plane thread does that was rung. */
@@ -86,16 +97,8 @@ describe('beside threads that discard', () => {
 
   test('of many free frames some are evicted at a time, so that a guest that works finds others', () => {
     const frames = 100;
-    const rig = openRig({
-      profile: 'shared',
-      memory: 'heap',
-      memoryBytes: frames * FRAME_BYTES,
-      discardsElsewhere: true,
-    });
-    const words = new SharedWords(rig.memory, STATE, sharedWordCount(frames));
-    for (let frame = 0; frame < frames; frame++) words.replace(frame, words.load(frame), FRAME_FREE);
-    const lent = { rig, words };
-    expect(say(lent, message(LEND, { version: LAYOUT_VERSION, address: STATE, frames }))).toBe(1);
+    const lent = openMany(frames);
+    const { rig, words } = lent;
     const count = (word: number) =>
       Array.from({ length: frames }, (_, frame) => words.load(frame)).filter(one => one === word).length;
     rig.device.shared.evict();
@@ -130,15 +133,7 @@ describe('beside threads that discard', () => {
 
   test('memory of held frames goes back while the words of others are changed', () => {
     const frames = 200;
-    const rig = openRig({
-      profile: 'shared',
-      memory: 'heap',
-      memoryBytes: frames * FRAME_BYTES,
-      discardsElsewhere: true,
-    });
-    const words = new SharedWords(rig.memory, STATE, sharedWordCount(frames));
-    for (let frame = 0; frame < frames; frame++) words.replace(frame, words.load(frame), FRAME_FREE);
-    say({ rig, words }, message(LEND, { version: LAYOUT_VERSION, address: STATE, frames }));
+    const { rig, words } = openMany(frames);
     const changed: number[] = [];
     rig.host.pendingMarked = () => {
       const held = Array.from({ length: frames }, (_, frame) => words.load(frame)).filter(
